@@ -52,8 +52,8 @@ export interface SenderEffects<Message extends OutgoingMessage> {
   /** Writes GoLive to the connection. */
   writeGoLive(): void;
   /**
-   * Stores messages, numbered from `firstNumber` on without a gap, in one insert. Answered by `onStored`, `onStoreFailed` or `onFenced`;
-   * there is never more than one under way.
+   * Stores messages, numbered from `firstNumber` on without a gap, in one insert. Answered by `onStored`,
+   * `onStoreFailed` or `onFenced`; there is never more than one under way.
    */
   store(firstNumber: number, messages: Message[]): void;
   /** Tells the listener through the database that something is stored for it: best effort. */

@@ -30,7 +30,7 @@ export class Handling {
   runningSince = 0;
   attempts = 0;
   retryAt: number | undefined;
-  /** That the retry is due was signalled; the caller of {@link take} has had no turn yet. */
+  /** That the retry is due was signalled; {@link take} was not called since. */
   #retrySignalled = false;
   /** So many numbered messages may be finished ahead of the committed cursor. */
   #window: number;

@@ -1,6 +1,6 @@
 /**
- * What is on the command line, checked strictly: citty takes what it does not know as it comes, and a mistyped flag that is silently ignored
- * is worse than a refusal.
+ * What is on the command line, checked strictly: citty takes what it does not know as it comes, and a mistyped flag
+ * that is silently ignored is worse than a refusal.
  */
 import { type ParseArgsConfig, parseArgs } from "node:util";
 import type { ArgsDef } from "citty";

@@ -142,10 +142,11 @@ function headersOf(values: readonly string[]): [string, string][] {
 }
 
 /*
- * The peer behind `hawser send`. Without `--name` it takes the first free name of `send-<host>-1`, `send-<host>-2`, …: what a sender leaves behind in
- * the database (its name, its channels with their cursors, the listeners that it has met) is found again by the next one
- * instead of growing with every call. So a second call stores for a listener that the first one met, and calls one after
- * another are in order. No one waits for replies to such a name: they are taken and dropped.
+ * The peer behind `hawser send`. Without `--name` it takes the first free name of `send-<host>-1`, `send-<host>-2`, …:
+ * what a sender leaves behind in the database (its name, its channels with their cursors, the listeners that it has
+ * met) is found again by the next one instead of growing with every call. So a second call stores for a listener that
+ * the first one met, and calls one after another are in order. No one waits for replies to such a name: they are taken
+ * and dropped.
  */
 
 /** Several may begin at the same moment and look for a free name at the same moment. */

@@ -3,7 +3,7 @@ import { createServer } from "node:net";
 import { DevError } from "../errors/index.js";
 
 /**
- * Where ports are looked for: below those that systems give out by themselves, so that nobody is given the port by chance
+ * Where ports are looked for: below those that systems give out by themselves, so that no program is given the port by chance
  * before it is used, or while its server is being started again.
  */
 const range = { first: 10_000, last: 32_000 };

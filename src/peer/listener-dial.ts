@@ -322,8 +322,8 @@ export class ListenerDial {
 }
 
 /**
- * The peer that a sender dials for a channel. Mostly it is the listener that the channel was made for, where the directory has it; but
- * the channel may have been handed over, and then its owner is another peer.
+ * The peer that a sender dials for a channel. Mostly it is the listener that the channel was made for, where the
+ * directory has it; but the channel may have been handed over, and then its owner is another peer.
  */
 class ChannelTarget {
   /** The owner, while it is not the listener itself. */

@@ -24,9 +24,9 @@ import type { PeerContext } from "./context.js";
 import type { Dispatcher, Turn } from "./dispatcher.js";
 import type { HandledLink, HandlerCalls, Source } from "./handler-call.js";
 
-/** How long messages are handled before the event loop has its turn; looked at once for so many messages. */
+/** How long messages are handled before the event loop has its turn; the clock is read once for so many messages. */
 const turnMs = 5;
-const messagesPerLook = 64;
+const messagesPerClockRead = 64;
 
 /** What the links of a peer share. */
 export interface SharedByLinks {
@@ -207,7 +207,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     let at = until - turnMs;
     for (let count = 0; !this.#closed; count++) {
       if (channel.isHandling) break;
-      if (count % messagesPerLook === 0) {
+      if (count % messagesPerClockRead === 0) {
         at = now();
         if (at > until) break;
         if (!this.#context.lease.isWritable) {
@@ -392,7 +392,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   gap(epoch: number, first: number, last: number): void {
-    const message = `messages ${first} to ${last} of channel ${this.source.composite} are nowhere: somebody deleted them`;
+    const message = `messages ${first} to ${last} of channel ${this.source.composite} are nowhere: they were deleted`;
     this.#context.status.tell({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
     this.#context.logger.warn({ channel: this.source.composite, epoch, first, last }, message);
   }

@@ -108,7 +108,10 @@ export class OrphanWatch {
   }
 }
 
-/** Since when listeners have been away without a break, as far as regular inspections can tell. Pure: times come from outside. */
+/**
+ * Since when listeners have been away without a break, as far as regular inspections can tell. Pure: times come from
+ * outside.
+ */
 export class Absences {
   readonly #since = new Map<string, { readonly epoch: number | null; readonly at: number }>();
   #inspectedAt = Number.NEGATIVE_INFINITY;

@@ -72,7 +72,7 @@ export class TopicDirectory {
     this.#closed = true;
   }
 
-  /** Reads the topic where no caller waits for it. */
+  /** Reads a topic for which no caller waits. */
   async reload(routes: TopicRoutes): Promise<void> {
     try {
       if (!this.#closed) await routes.load();

@@ -14,7 +14,11 @@ export function tokenTypeSql(wrapper: string): string {
   return `'token_' || right(${wrapper}, ${wrapperRandomLength})`;
 }
 
-/** Whether a wrapper calls a function that was dropped while it was being made: it is as good as gone. @param wrapper its oid, as SQL */
+/**
+ * Whether a wrapper calls a function that was dropped while it was being made: it is as good as gone.
+ *
+ * @param wrapper its oid, as SQL
+ */
 export function danglesSql(wrapper: string): string {
   return `EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass AND d.objid = ${wrapper} AND d.refclassid = 'pg_proc'::regclass
        AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid))`;

@@ -56,5 +56,5 @@ async function lookFor(database: Database): Promise<{ readonly name: string; rea
 }
 
 function askedOf(database: Database) {
-  return { query: async (text: string) => ({ rows: await database.query("look what a login may do", { text }) }) };
+  return { query: async (text: string) => ({ rows: await database.query("read what a login may do", { text }) }) };
 }

@@ -2,7 +2,7 @@
  * The pool: short statements of all peers of the process.
  *
  * Nothing here depends on the session that a statement lands in, so that the pool also works behind a transaction
- * pooler (`pooled`); what does depend on one is in session.ts.
+ * pooler (`pooled`). What does depend on one, leases and notifications, is on the session (shared-database.ts).
  */
 import type pg from "pg";
 import type { QueryClient } from "../../generated/ts/rows/peer.js";

@@ -51,12 +51,12 @@ export interface Directory {
    * only a predecessor of the name subscribed.
    */
   removeSubscriptions(lease: WriterName, topics: readonly string[]): Promise<void>;
-  /** Takes the listener out of the book, for a stop; senders keep their routes. */
+  /** Takes the listener out of the directory, for a stop; senders keep their routes. */
   unregister(lease: WriterName, options: { readonly keepDurable: boolean }): Promise<void>;
   /** The listeners of a topic, in the order of their addresses. */
   listenersOf(topic: string): Promise<Listener[]>;
   /**
-   * Takes all listeners of a peer's source topic out of the book. Live ones register again.
+   * Takes all listeners of a peer's source topic out of the directory. Live ones register again.
    *
    * @throws StoreError `name_in_use` if a process has the peer's name; then nothing was written
    */
@@ -72,7 +72,7 @@ const sql = {
 /** The directory of a database. */
 export function directory(database: Database): Directory {
   type Functions = ReturnType<typeof storeFunctions>;
-  // Each is one statement and one transaction: who is stopped in the middle does not keep the others out of the book.
+  // Each is one statement and one transaction: a process that is stopped in the middle holds up no other.
   const write = async (
     lease: WriterName,
     action: string,
@@ -197,7 +197,7 @@ const routeSql = {
          ORDER BY addr COLLATE "C", client_name COLLATE "C"`,
   // A peer that unsubscribes deletes the row of the directory first and the routes after it: either it waits for the lock,
   // and then deletes this route too, or it has locked the row already, and there is no route to remember. Not waited for:
-  // two who each wait for one of the other's rows would wait in a circle.
+  // two peers that each wait for a row of the other would wait in a circle.
   remember: `INSERT INTO ${tables.senderListener} AS known (${written.sql()})
              SELECT ${written.sql("met")} FROM jsonb_populate_recordset(NULL::${tables.senderListener}, $1) AS met
              CROSS JOIN LATERAL (

@@ -223,8 +223,8 @@ export class Leases {
   }
 
   /**
-   * Looks whether the catalog still has the epochs of the leases: somebody may have handed a listener's channels over
-   * while it holds the lock, and one that has nothing to write would not find out.
+   * Checks that the catalog still has the epochs of the leases. A listener's channels may have been handed over while it
+   * holds the lock; a listener that has nothing to write would not find out.
    */
   async checkAll(query: SessionQuery): Promise<void> {
     const held = [...this.#names.values()].filter((lease) => lease?.state === "held") as HeldLease[];
@@ -258,7 +258,7 @@ export class Leases {
         name,
         token: randomUUID(),
       });
-      // A session lost meanwhile has taken the lock with it; the epoch it raised harms nobody.
+      // A session lost meanwhile has taken the lock with it; the epoch that was raised does no harm.
       if (!this.#session.isUp || this.#session.generation !== generation) {
         return storeFailure(`take the name "${name}"`, new Error("the session with Postgres was lost"));
       }

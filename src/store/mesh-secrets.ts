@@ -27,7 +27,7 @@ export interface MeshSecrets {
    */
   rotateSecret(): Promise<MeshSecretEntry>;
   /**
-   * Takes away the secrets before the newest; who knows no newer one is turned away from then on. Connections that were
+   * Takes away the secrets before the newest: a peer that knows no newer one is refused from then on. Connections that were
    * made before go on.
    *
    * @returns what was taken away

@@ -51,8 +51,9 @@ const sql = {
  * it at once: one works, the others wait for it. Where nothing is to be done, which is found out without any lock, the
  * rights of a peer suffice.
  *
- * @throws StoreError `transaction_pooler`; `name_occupied` if the schema, or something in it, is not Hawser's; `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if
- * there is something to do and the role may not; `store_failed` if Postgres cannot be reached or refuses, or if an applied
+ * @throws StoreError `transaction_pooler`; `name_occupied` if the schema, or something in it, is not Hawser's;
+ * `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if there is
+ * something to do and the role may not; `store_failed` if Postgres cannot be reached or refuses, or if an applied
  * migration is not the one that this version has
  */
 export async function migrate(

@@ -35,7 +35,7 @@ interface Situation {
 
 const appliedSql = `SELECT count(*)::int AS applied FROM ${tables.migration}`;
 
-/** Who answers one more question: a connection, or a pool of them. */
+/** What further questions are asked of: a connection, or a pool. */
 interface Asked {
   query(text: string): Promise<{ readonly rows: readonly object[] }>;
 }

@@ -1,5 +1,5 @@
 /**
- * Telling a database which NATS server its SQL functions use, for as long as somebody runs, and how it was before.
+ * Telling a database which NATS server its SQL functions use, for as long as a program runs, and undoing that.
  */
 import { tables } from "../../generated/ts/rows/nats.js";
 import { withCommandDatabase } from "./command-database.js";
@@ -40,8 +40,8 @@ export interface NatsServerOutcome {
 export function defineNatsServer(definition: NatsServerDefinition): Promise<NatsServerOutcome> {
   const { databaseUrl, options, replaces = () => false } = definition;
   return withCommandDatabase(databaseUrl, async (database) => {
-    // Nobody else may have followed what a foreign server says.
-    await database.query("look which NATS server is defined", { text: "SELECT hawser.follow_nats_server()" });
+    // Perhaps no `hawser serve` runs that would have read a changed foreign server.
+    await database.query("read which NATS server is defined", { text: "SELECT hawser.follow_nats_server()" });
     const before = await definedServer(database);
     if (before !== undefined && !replaces(before)) return { before, isSet: false };
     await setOptions(database, options);
@@ -50,8 +50,8 @@ export function defineNatsServer(definition: NatsServerDefinition): Promise<Nats
 }
 
 /**
- * Undoes what {@link defineNatsServer} has set: what was defined before is defined again. If somebody has defined another
- * NATS server since, that one stays.
+ * Undoes what {@link defineNatsServer} has set: what was defined before is defined again. If another NATS server
+ * has been defined since, that one stays.
  *
  * @returns false if it stays
  * @throws StoreError as {@link defineNatsServer}
@@ -71,7 +71,7 @@ export function restoreNatsServer(
 
 async function definedServer(database: Database): Promise<DefinedNatsServer | undefined> {
   const [present] = await database.query<{ options: Options | null; name: string | null }>(
-    "look which NATS server is defined",
+    "read which NATS server is defined",
     { text: `SELECT s.options, s.server_name AS name FROM ${tables.natsServer} AS s` },
   );
   if (present === undefined || present.options === null) return undefined;

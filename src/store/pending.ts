@@ -116,7 +116,7 @@ export function backlogs(database: Database): Backlogs {
   };
 }
 
-/** A listener whose name nobody holds, and for which messages are stored. */
+/** A listener whose name no process holds, and for which messages are stored. */
 export interface AbsentListener {
   readonly name: string;
   /** The epoch of its name; null if it was never taken. Another one says that it was there in between. */
@@ -170,7 +170,7 @@ const absentSql = {
 export function orphans(database: Database): Orphans {
   return {
     async absentListeners() {
-      return database.query("look for listeners that are away", { text: absentSql.absent });
+      return database.query("read which listeners are away", { text: absentSql.absent });
     },
     async channelsServedBy(listenerName, topics) {
       const action = `read what is stored for "${listenerName}"`;

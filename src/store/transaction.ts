@@ -72,7 +72,7 @@ export async function inTransaction<T>(
 }
 
 /**
- * Takes the shared lock on the name's fence, which holds until the end of the transaction, and looks whether the catalog
+ * Takes the shared lock on the name's fence, which holds until the end of the transaction, and checks whether the catalog
  * has the writer's epoch: if so, it cannot change before the end.
  */
 export async function isHeld(transaction: Transaction, writer: WriterName): Promise<boolean> {

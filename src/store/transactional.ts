@@ -45,7 +45,7 @@ const cursor = columnsOf<ConnMessNumberRow>()("epoch", "v");
 const transactionId = "pg_catalog.pg_current_xact_id()::text";
 
 const sql = {
-  // No fence yet: a handler may run long, and nobody who takes the name over should wait for it.
+  // No fence yet: a handler may run long, and the next process of the name should not wait for it.
   hasRight: `SELECT EXISTS (${fenceSql.check}) AS held,
                     EXISTS (SELECT FROM ${tables.connKeyMap}
                              WHERE connection_key = $3 AND coalesce(owner, listener_name) = $1) AS owned`,

@@ -281,8 +281,8 @@ function follow(
 }
 
 /**
- * Resolves host names for `net`, and refuses those that lead elsewhere than to this machine: before anything is dialled
- * or bound.
+ * Resolves host names for `net`, and refuses those that lead elsewhere than to this machine: before anything is
+ * dialled.
  */
 export const lookupLoopback: LookupFunction = (hostname, options, callback) => {
   lookup(hostname, options, (error, address, family) => {

@@ -51,7 +51,11 @@ const rules: Readonly<Record<keyof TlsOptions, Rule>> = {
   serverName: [isText, "must be a host name"],
 };
 
-/** Checks the form of the options; what the PEM holds is for {@link loadTlsMaterial}. @throws TransportError `invalid_argument` */
+/**
+ * Checks the form of the options; what the PEM holds is for {@link loadTlsMaterial}.
+ *
+ * @throws TransportError `invalid_argument`
+ */
 export function checkTlsOptions(options: TlsOptions): void {
   if (typeof options !== "object" || options === null) throw invalid("tls must be an object with cert and key");
   for (const [name, value] of Object.entries(options)) {
@@ -62,13 +66,13 @@ export function checkTlsOptions(options: TlsOptions): void {
   }
   const { cert, key, ca, mutual, verify, serverName } = options;
   if (cert === undefined || key === undefined) {
-    throw invalid("tls needs both cert and key: every peer listens, and shows its certificate to who dials it");
+    throw invalid("tls needs both cert and key: every peer listens, and shows its certificate to peers that dial it");
   }
   if (mutual && ca === undefined) {
-    throw invalid("tls.mutual needs tls.ca: the authority that the certificates of those who dial must come from");
+    throw invalid("tls.mutual needs tls.ca: the authority that the certificates of diallers must come from");
   }
   if (verify === "ca" && serverName !== undefined) {
-    throw invalid('tls.serverName is not looked at with tls.verify "ca"; leave one of the two out');
+    throw invalid('tls.serverName is not checked with tls.verify "ca"; leave one of the two out');
   }
 }
 

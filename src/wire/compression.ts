@@ -22,7 +22,7 @@ function transformNamed(name: string): Transform | undefined {
   return typeof transform === "function" ? (promisify(transform) as unknown as Transform) : undefined;
 }
 
-/** The ways to compress that there are, with their names in errors. Who can read one has a capability for it. */
+/** A way to compress, with its name in errors. A side that can read it has a capability for it. */
 interface Format {
   readonly name: string;
   readonly compress: Transform | undefined;

@@ -3,7 +3,6 @@
  */
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { namesOf, unknownOption, WireError } from "../errors/index.js";
-
 import { ByteQueue } from "../runtime/index.js";
 import { knownCapabilities } from "./capabilities.js";
 import {
