@@ -106,7 +106,12 @@ function doctorJson({ ok, findings, checks }: DoctorReport): object {
       what: withoutPasswords(what),
       remedy: withoutPasswords(remedy),
     })),
-    checks: checks.map(({ check, outcome, seen, why }) => ({ check, outcome, seen: seen ?? null, why: why ?? null })),
+    checks: checks.map(({ check, outcome, seen, why }) => ({
+      check,
+      outcome,
+      seen: seen === undefined ? null : withoutPasswords(seen),
+      why: why === undefined ? null : withoutPasswords(why),
+    })),
   };
 }
 
