@@ -282,9 +282,10 @@ export async function uninstall(
       const sql = transactions.map((each) => transactionText(each.what, each.sql)).join("\n");
       return { ...place, ...removed(before, undefined), missingPrivileges: [], rest, sql };
     }
-    for (const { what, sql } of transactions) await remove(client, what, sql);
+    let refusal: string | undefined;
+    for (const { what, sql } of transactions) refusal = (await remove(client, what, sql)) ?? refusal;
     const after = await inspect(client);
-    return { ...place, ...removed(before, after), missingPrivileges: remaining(after), rest };
+    return { ...place, ...removed(before, after), missingPrivileges: remaining(after, refusal), rest };
   });
 }
 
@@ -309,9 +310,11 @@ END
 $do$;`;
 }
 
-async function remove(client: pg.Client, what: string, sql: string): Promise<void> {
+/** @returns why the role may not; of the functions alone, since the other parts are left out one by one */
+async function remove(client: pg.Client, what: string, sql: string): Promise<string | undefined> {
   const error = await tryTransaction(client, sql);
-  if (error === undefined || error.code === insufficientPrivilege) return;
+  if (error === undefined) return undefined;
+  if (error.code === insufficientPrivilege) return error.message;
   if (error.code !== dependentObjects) throw storeFailure(`remove ${what}`, error);
   throw new StoreError(
     "name_occupied",
@@ -343,22 +346,28 @@ interface Named {
   readonly isOurs: boolean;
 }
 
-function remaining(state: State): MissingPrivilege[] {
-  return [...removalsOf(state, ["functions"]), ...removalsOf(state, othersThanFunctions)].map(
-    ({ what, left }) =>
-      left ?? {
-        what: `${what} is still there, and "${state.roles.role}" may not drop it`,
-        meaning: "it does no harm",
-        remedy: "as a superuser: run `hawser init --uninstall` again",
-      },
-  );
+/** @param refusal why the role may not drop the functions, in the words of Postgres */
+function remaining(state: State, refusal: string | undefined): MissingPrivilege[] {
+  const still = ({ what, left }: Removal): MissingPrivilege =>
+    left ?? {
+      what: `${what} is still there, and "${state.roles.role}" may not drop it`,
+      meaning: "it does no harm",
+      remedy: "as a superuser: run `hawser init --uninstall` again",
+    };
+  const why = refusal === undefined ? "" : ` (${refusal})`;
+  return [
+    ...removalsOf(state, ["functions"])
+      .map(still)
+      .map((one) => ({ ...one, what: `${one.what}${why}` })),
+    ...removalsOf(state, othersThanFunctions).map(still),
+  ];
 }
 
 /**
  * Connects, works, and ends the connection.
  *
  * @param action what could not be done if it fails, to follow "could not"
- * @throws StoreError `store_failed`, `transaction_pooler` and `schema_missing`, and what `work` throws
+ * @throws StoreError `store_failed` and `schema_missing`; PostgresError `transaction_pooler`; and what `work` throws
  */
 async function withInstaller<T>(
   databaseUrl: string | undefined,
