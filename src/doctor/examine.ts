@@ -4,7 +4,7 @@
  * keeps it for long.
  */
 import type { ErrorCode } from "../errors/index.js";
-import type { Clock } from "../runtime/index.js";
+import { type Clock, inTime } from "../runtime/index.js";
 
 /**
  * `error`: something does not work. `warning`: it works, and should be changed. `note`: it is as it may be, and good to
@@ -112,7 +112,7 @@ export async function examine(
       reports.push({ check: name, outcome: "not_checked", why: `the ${totalMs} ms of all checks were over` });
       continue;
     }
-    const verdict = await inTime(check, Math.min(check.timeoutMs, remainingMs), clock);
+    const verdict = await verdictOf(check, Math.min(check.timeoutMs, remainingMs), clock);
     const fails = (verdict.findings ?? []).some(({ severity }) => severity === "error");
     const cause = fails ? check.explainedBy?.find((other) => states.get(other) === "failed") : undefined;
     states.set(name, fails ? "failed" : verdict.absent === true ? "absent" : "fine");
@@ -135,15 +135,19 @@ function reportOf(check: string, { findings = [], seen, notChecked }: Verdict): 
 }
 
 /** The verdict, or that there was none in time. */
-function inTime(check: Check, timeoutMs: number, clock: Clock): Promise<Verdict> {
-  const over = new AbortController();
-  return new Promise((resolve, reject) => {
-    const cancel = clock.setTimeout(() => {
-      resolve({ findings: [lateFinding(check, timeoutMs)] });
-      over.abort(new Error(`the time of the check ${check.name} is over`));
-    }, timeoutMs);
-    check.run(over.signal).then(resolve, reject).finally(cancel);
-  });
+async function verdictOf(check: Check, timeoutMs: number, clock: Clock): Promise<Verdict> {
+  const late = new Error(`the time of the check ${check.name} is over`);
+  try {
+    return await inTime(
+      timeoutMs,
+      () => late,
+      (signal) => check.run(signal),
+      clock,
+    );
+  } catch (error) {
+    if (error !== late) throw error;
+    return { findings: [lateFinding(check, timeoutMs)] };
+  }
 }
 
 const postgresHangs = {

@@ -6,7 +6,7 @@ import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
-import type { Logger } from "../runtime/index.js";
+import { type Logger, Repeated } from "../runtime/index.js";
 import { type Address, formatAddress, isLoopback } from "../wire/index.js";
 
 const { optionsPollMs } = gatewayConstants;
@@ -32,7 +32,11 @@ export interface Placement {
 export class AddressBook {
   readonly #table: GatewayTable;
   readonly #stopping = new AbortController();
-  #timer: NodeJS.Timeout | undefined;
+  readonly #checks = new Repeated(optionsPollMs, () =>
+    this.#check(false).catch((err: unknown) => {
+      this.#logger.debug({ err }, "the addresses of gateways could not be checked");
+    }),
+  );
 
   readonly #address: OwnAddress;
   readonly #placement: Placement;
@@ -48,7 +52,7 @@ export class AddressBook {
   /** Enters the address, and checks the others now and from time to time. */
   async open(): Promise<void> {
     await this.#check(true);
-    this.#checkLater();
+    this.#checks.runIn(optionsPollMs);
   }
 
   /** Says now where this process stands. Does not reject. */
@@ -61,19 +65,10 @@ export class AddressBook {
   /** Ends the checks, and takes the address out. */
   async stop(): Promise<void> {
     this.#stopping.abort();
-    clearTimeout(this.#timer);
+    this.#checks.stop();
     await this.#table.leave().catch((err: unknown) => {
       this.#logger.warn({ err }, "the gateway's address could not be taken out of the database; other gateways will");
     });
-  }
-
-  #checkLater(): void {
-    if (this.#stopping.signal.aborted) return;
-    this.#timer = setTimeout(() => {
-      this.#check(false)
-        .catch((err: unknown) => this.#logger.debug({ err }, "the addresses of gateways could not be checked"))
-        .finally(() => this.#checkLater());
-    }, optionsPollMs);
   }
 
   async #check(isFirst: boolean): Promise<void> {

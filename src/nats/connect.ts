@@ -62,7 +62,7 @@ export async function connectOnce({
   signal.throwIfAborted();
   const endsAt = performance.now() + natsConnectTimeoutMs;
   const slowFile = (): NatsError => secretFileError(files.reading ?? "tls_ca_path", "the file system does not answer");
-  const { tls, credentials } = await within(natsConnectTimeoutMs, signal, slowFile, async (reading) => ({
+  const { tls, credentials } = await limited(natsConnectTimeoutMs, signal, slowFile, async (reading) => ({
     tls: await unlessAborted(readTls(options, files, reading), reading),
     credentials: await unlessAborted(readCredentials(options, files, reading), reading),
   }));
@@ -72,7 +72,7 @@ export async function connectOnce({
     const inTime = `within ${servers.length === 1 ? natsConnectTimeoutMs : shareMs} ms`;
     let late = (): NatsError => unavailable(server.name, `the server did not take the connection and greet ${inTime}`);
     try {
-      return await within(
+      return await limited(
         shareMs,
         signal,
         () => late(),
@@ -94,8 +94,8 @@ export async function connectOnce({
   );
 }
 
-/** Does it with a signal of its own, which is aborted with the outer one, and with what `late` gives after the time. */
-async function within<T>(
+/** Works with a signal of its own, which is aborted with the outer one, and after the time with what `late` gives. */
+async function limited<T>(
   limitMs: number,
   signal: AbortSignal,
   late: () => NatsError,

@@ -1,9 +1,9 @@
 /**
  * The headers of NATS messages: as they were received, and as an SQL function gives them.
  *
- * NATS servers carry a header block as the publisher wrote it, and any client may publish. So reading one never throws and takes time in
- * proportion to its bytes, which reading by nats.js does not: it refuses names and values that others send, with an exception
- * that ends the connection, and looks at all names for each line.
+ * NATS servers carry a header block as the publisher wrote it, and any client may publish. So reading one never throws and
+ * takes time in proportion to its bytes. Reading by nats.js does not: it refuses names and values that others send, with an
+ * exception that ends the connection, and looks at all names for each line.
  *
  * What can be read is read as nats.go and nats.js do: lines end with LF or CRLF, a name goes up to the first colon, white
  * space at the ends of names and values counts for nothing. Of what cannot, `problem` tells.
@@ -116,8 +116,9 @@ const lineBreak = /[\r\n]/;
 const halfOfPair = /\p{Surrogate}/u;
 
 /**
- * Reads the headers that an SQL function is given: a JSON object of strings, or of arrays of strings. Names keep their case, values their characters and their order
- * (but most readers drop the white space at the ends of a value); an empty array stands for no header.
+ * Reads the headers that an SQL function is given: a JSON object of strings, or of arrays of strings. Names keep their
+ * case, values their characters and their order (but most readers drop the white space at the ends of a value); an empty
+ * array stands for no header.
  *
  * @returns undefined, if there is no header in it
  * @throws NatsError invalid_argument, naming the header and the rule

@@ -11,7 +11,7 @@ import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError, HawserError } from "../errors/index.js";
 import type { GatewayIdentity } from "../gateway/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
-import type { Logger } from "../runtime/index.js";
+import { type Logger, Repeated } from "../runtime/index.js";
 import { explainServeRefusal } from "../store/index.js";
 
 /** How it is watched. */
@@ -70,12 +70,11 @@ export class ServerWatch {
   readonly session: PostgresSession;
   readonly #options: ServerWatchOptions;
   readonly #log: DefinitionLog;
+  /** Now, from time to time, and when something may have changed. */
+  readonly #readings = new Repeated(optionsPollMs, () => this.#readAndTell());
   #identity: GatewayIdentity | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  /** When it fires, by `performance.now()`. */
-  #dueAt = 0;
-  #reading: Promise<unknown> = Promise.resolve();
-  #isStopped = false;
+  /** Why the last reading failed. */
+  #problem: HawserError | undefined;
 
   constructor(options: ServerWatchOptions) {
     this.#options = options;
@@ -86,15 +85,15 @@ export class ServerWatch {
       applicationName: "hawser serve",
       channels: [notifyChannels.natsServer],
       queryTimeoutMs: optionsPollMs * 2,
-      onNotification: () => this.#readSoon(0),
-      onDown: () => this.#readSoon(0),
+      onNotification: () => this.#readings.soon(),
+      onDown: () => this.#readings.soon(),
     });
   }
 
   /**
    * Connects and reads. A database that cannot be reached at first is an error; one that goes away later is waited for.
    *
-   * @throws StoreError `store_failed`, `schema_missing`; GatewayError `aborted` if it is stopped meanwhile
+   * @throws StoreError `store_failed`, `schema_missing`; PostgresError `aborted` if it is stopped meanwhile
    */
   async open(): Promise<void> {
     try {
@@ -103,7 +102,7 @@ export class ServerWatch {
     } catch (cause) {
       throw await explainServeRefusal(this.session, "read what the database says about NATS", cause);
     }
-    await this.#readOnTime();
+    await this.#readings.run();
   }
 
   /** Which login may call the gateway. */
@@ -117,51 +116,31 @@ export class ServerWatch {
    * @throws HawserError if Postgres cannot be asked, or the options are not right
    */
   async refresh(): Promise<void> {
-    const reading = this.#reading.then(() => this.#readAndTell());
-    this.#reading = reading.catch(() => undefined);
-    await reading;
+    await this.#readings.fresh();
+    if (this.#problem !== undefined) throw this.#problem;
   }
 
   /** Ends it, and the session. */
   async stop(): Promise<void> {
-    this.#isStopped = true;
-    clearTimeout(this.#timer);
+    this.#readings.stop();
     await this.session.close();
   }
 
-  /** Reads now and from then on; what goes wrong is logged, and it is read again all the same. */
-  async #readOnTime(): Promise<void> {
-    await this.refresh().catch(() => undefined);
-    this.#readSoon(optionsPollMs);
-  }
-
-  #readSoon(waitMs: number): void {
-    if (this.#isStopped) return;
-    const dueAt = performance.now() + waitMs;
-    // What a notification has asked for during a reading is not put off by the end of that reading.
-    if (this.#timer !== undefined && this.#dueAt <= dueAt) return;
-    clearTimeout(this.#timer);
-    this.#dueAt = dueAt;
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      void this.#readOnTime();
-    }, waitMs);
-  }
-
+  /** Does not reject: what goes wrong is told, and {@link refresh} throws it. */
   async #readAndTell(): Promise<void> {
     try {
       const options = await this.#read();
+      this.#problem = undefined;
       this.#options.onAsked(true);
       this.#log.found(options !== undefined);
       this.#options.onOptions(options);
     } catch (cause) {
       const problem = HawserError.is(cause) ? cause : await explainServeRefusal(this.session, reading, cause);
-      if (!this.#isStopped) {
-        this.#options.onAsked(cause instanceof pg.DatabaseError || HawserError.is(cause));
-        this.#log.failed(problem);
-        this.#options.onProblem(problem);
-      }
-      throw problem;
+      this.#problem = problem;
+      if (this.#readings.isStopped) return;
+      this.#options.onAsked(cause instanceof pg.DatabaseError || HawserError.is(cause));
+      this.#log.failed(problem);
+      this.#options.onProblem(problem);
     }
   }
 

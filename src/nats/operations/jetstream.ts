@@ -90,6 +90,11 @@ export async function runOnJetStream<T>(
   }
 }
 
+/** Somewhat less than what is left of a call's time, so that what came by then can still be told. */
+export function lastChanceMs(deadline: Deadline): number {
+  return Math.max(1, Math.floor(deadline.remainingMs * 0.9));
+}
+
 /** Waits until a bucket or store is made; one that is there stays as it is. */
 export async function unlessThere(making: Promise<unknown>): Promise<void> {
   try {

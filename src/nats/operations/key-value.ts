@@ -10,7 +10,7 @@ import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
 import type { MsgHdrs } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { NatsError } from "../../errors/index.js";
-import { type Deadline, within } from "../../runtime/index.js";
+import { within } from "../../runtime/index.js";
 import { ReceivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type Delivered, type DownloadBudget, deliver, type Selection } from "./delivery.js";
@@ -19,6 +19,7 @@ import {
   attemptOf,
   BoundedSet,
   type JetStreamCall,
+  lastChanceMs,
   type ReadOptions,
   runOnJetStream,
   type StorageOptions,
@@ -321,15 +322,10 @@ async function putWhileThere(call: BucketCall, put: Put, denied: Error | undefin
       if (isStreamMissing(error)) reject(new jserrors.JetStreamNotEnabled("the bucket is missing"));
     });
   });
-  const late = await within(lastChance(deadline), Promise.race([answer, missing]));
+  const late = await within(lastChanceMs(deadline), Promise.race([answer, missing]));
   if (late !== undefined) return BigInt(late);
   if (denied === undefined) return BigInt(await answer);
   throw maybeMissing(attempt, denied);
-}
-
-/** Somewhat less than what is left, so that what it ends with can still be told. */
-function lastChance(deadline: Deadline): number {
-  return Math.max(1, deadline.remainingMs * 0.9);
 }
 
 /** The bucket could not be made, and nothing tells whether it is there. */
@@ -364,7 +360,7 @@ async function readDirectly(
   try {
     const opened = await open(call, bucket, true);
     // A missing bucket shows by silence alone, on nats-server 2.9 and where others listen to its subjects.
-    entry = await within(lastChance(call.deadline), opened.get(key));
+    entry = await within(lastChanceMs(call.deadline), opened.get(key));
   } catch {
     throw denied;
   }

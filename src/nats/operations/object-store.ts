@@ -5,13 +5,13 @@
  * for ever for a file whose chunks are gone, makes the store that a link names, and overlooks the time of files that
  * other clients have written.
  */
-import { DeliverPolicy, JetStreamApiCodes, JetStreamApiError, JsHeaders, PubHeaders } from "@nats-io/jetstream";
+import { DeliverPolicy, JetStreamApiError, JsHeaders, PubHeaders } from "@nats-io/jetstream";
 import { Objm } from "@nats-io/obj";
 import { headers, nuid } from "@nats-io/transport-node";
 import { NatsError } from "../../errors/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type DownloadBudget, deliver } from "./delivery.js";
-import { type Attempt, isStreamMissing } from "./failure.js";
+import { type Attempt, isAnotherLast, isStreamMissing } from "./failure.js";
 import { downloadFile, uploadChunks } from "./file-content.js";
 import {
   chunkSubject,
@@ -211,9 +211,7 @@ async function replaceRecord(
     await client.publish(recordSubject(store, record.name), JSON.stringify(record), { headers: replacing });
     return true;
   } catch (error) {
-    const { StreamWrongLastSequence, StreamWrongLastSequenceUnknown } = JetStreamApiCodes;
-    if (!(error instanceof JetStreamApiError)) throw error;
-    if (error.code !== StreamWrongLastSequence && error.code !== StreamWrongLastSequenceUnknown) throw error;
+    if (!isAnotherLast(error)) throw error;
     return false;
   }
 }

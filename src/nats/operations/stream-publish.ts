@@ -21,7 +21,7 @@ import { Deadline, within } from "../../runtime/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject, encodeHeaders } from "./core.js";
 import { type Attempt, isStreamMissing, natsFailure, noJetStream, noStream, timedOut, wrongDomain } from "./failure.js";
-import { BoundedSet, jetStreamOf } from "./jetstream.js";
+import { BoundedSet, jetStreamOf, lastChanceMs } from "./jetstream.js";
 
 /** How messages are published into a stream. */
 export interface StreamPublishOptions {
@@ -165,19 +165,19 @@ export class StreamPublisher {
     const answers: Promise<PubAck>[] = [];
     for (;;) {
       answers.push(this.#sendOnce(attempt, message, deadline.remainingMs));
-      const limitMs = answerTimeout(deadline);
+      const limitMs = answerTimeoutMs(deadline);
       const ack = await within(limitMs, Promise.race(answers));
       if (ack !== undefined) return ack;
       // Where others listen to the subject, a missing stream shows by silence alone.
       const { missing, stream, windowMs } = await inspectStream(
         this.#watch.connection,
         attempt,
-        answerTimeout(deadline),
+        answerTimeoutMs(deadline),
       );
       if (missing !== undefined) throw missing;
       const isRepeatable = windowMs !== undefined && performance.now() - sentAt + natsRepetitionMs < windowMs;
       if (isRepeatable && limitMs === natsAnswerTimeoutMs) continue;
-      const late = await within(lastChance(deadline), Promise.race(answers));
+      const late = await within(lastChanceMs(deadline), Promise.race(answers));
       if (late !== undefined) return late;
       throw isRepeatable ? timedOut(attempt) : notRepeated(attempt, stream, windowMs);
     }
@@ -230,7 +230,7 @@ export class StreamPublisher {
   }
 
   async #missing(attempt: Attempt, deadline: Deadline): Promise<HawserError | undefined> {
-    return (await findStream(this.#watch.connection, attempt, answerTimeout(deadline))).missing;
+    return (await findStream(this.#watch.connection, attempt, answerTimeoutMs(deadline))).missing;
   }
 
   async #whyNobody(attempt: Attempt, deadline: Deadline, cause: unknown): Promise<HawserError> {
@@ -238,14 +238,9 @@ export class StreamPublisher {
   }
 }
 
-/** Somewhat less than what is left, so that what came by then can still be told. */
-function answerTimeout(deadline: Deadline): number {
-  return Math.min(natsAnswerTimeoutMs, lastChance(deadline));
-}
-
-/** The same, for what comes last. */
-function lastChance(deadline: Deadline): number {
-  return Math.max(1, Math.floor(deadline.remainingMs * 0.9));
+/** How long one answer is waited for. */
+function answerTimeoutMs(deadline: Deadline): number {
+  return Math.min(natsAnswerTimeoutMs, lastChanceMs(deadline));
 }
 
 function attemptOf(name: string, subject: string, { domain, timeoutMs }: StreamPublishOptions): Attempt {
