@@ -1,5 +1,5 @@
 /**
- * A check that asks Postgres and nobody else, and what an error of Postgres means for it.
+ * A check that asks Postgres alone, and what an error of Postgres means for it.
  */
 import type pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
@@ -23,7 +23,7 @@ export function catalogCheck(
 /** What it means if a check over NATS takes too long. */
 export const natsHangs = {
   code: "nats_timeout",
-  remedy: "Look whether the NATS server hangs: nats server ping, or its log",
+  remedy: "Check whether the NATS server hangs, by `nats server ping` or its log",
 } as const;
 
 /** A time that has passed, for people. */
@@ -62,7 +62,7 @@ function verdictOf(error: unknown): Verdict {
 }
 
 function ofServer({ code = "", message }: pg.DatabaseError): Verdict {
-  if (code === insufficientPrivilege) return { notChecked: `this login may not look: ${message}` };
+  if (code === insufficientPrivilege) return { notChecked: `this login may not read it: ${message}` };
   if (code === queryCanceled) {
     return {
       findings: [

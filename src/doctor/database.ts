@@ -37,7 +37,7 @@ export function databaseCheck(facts: Facts): Check {
 }
 
 function poolerFinding({ server }: Place): Finding {
-  const what = `at ${server} a transaction pooler stands before Postgres: ${poolerWords.what}, and nothing more can be looked at`;
+  const what = `at ${server} a transaction pooler stands before Postgres: ${poolerWords.what}, and nothing more can be checked`;
   return { severity: "error", code: "transaction_pooler", what, remedy: poolerWords.remedy };
 }
 
@@ -113,7 +113,7 @@ function bySocket(error: Error, { role, server }: Place): Words {
   if (/timeout/i.test(error.message)) {
     return [
       `Postgres at ${server} did not answer within ${connectMs} ms`,
-      "Look whether it runs, and whether a firewall is between: pg_isready says so from there",
+      "Check whether it runs, and whether a firewall stands between: run pg_isready on both machines",
     ];
   }
   return [

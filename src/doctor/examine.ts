@@ -1,7 +1,6 @@
 /**
- * What a check is and says, and how checks are run: so that one cause makes one finding. What needs something that has failed is
- * not checked, and what fails because of something that has failed already is not told again. And so that nothing that hangs
- * keeps it for long.
+ * What a check is, and how checks are run, so that one cause makes one finding: a check that needs a failed one is left out,
+ * and an error that a failed check explains is not told. Each check has a time limit, and so has all of it.
  */
 import type { ErrorCode } from "../errors/index.js";
 import { type Clock, inTime } from "../runtime/index.js";
@@ -26,7 +25,7 @@ export interface Finding {
 /** What a check says. */
 export interface Verdict {
   readonly findings?: readonly Finding[];
-  /** What it saw, in a few words, for who wants to know that all is well. */
+  /** What it saw, in a few words: shown where all is well. */
   readonly seen?: string | undefined;
   /** Why it could not check, or not everything; that is no finding. */
   readonly notChecked?: string | undefined;
@@ -118,7 +117,11 @@ export async function examine(
     states.set(name, fails ? "failed" : verdict.absent === true ? "absent" : "fine");
     if (cause !== undefined) {
       causes.set(name, causeOf(cause));
-      reports.push({ check: name, outcome: "not_checked", why: `looked at when \`${causeOf(cause)}\` is in order` });
+      reports.push({
+        check: name,
+        outcome: "not_checked",
+        why: `to be checked once \`${causeOf(cause)}\` is in order`,
+      });
       continue;
     }
     findings.push(...(verdict.findings ?? []).map((finding) => ({ check: name, ...finding })));

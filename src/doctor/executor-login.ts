@@ -96,7 +96,7 @@ async function examine(facts: Facts, name: string, address: DatabaseAddress, sig
   return { findings, seen: `"${name}" connects, and is in hawser_executor alone` };
 }
 
-/** Whom nothing is subscribed for is not missed. */
+/** An error only if there are functions for it to run. */
 async function missing(facts: Facts, name: string): Promise<Finding> {
   const counts = await facts.handlerCounts();
   const isNeeded = counts === undefined || counts.subscriptions + counts.responders > 0;

@@ -106,7 +106,7 @@ export class Facts {
     return row!.may;
   }
 
-  /** What `read` has brought, the first time that somebody asks by that name. */
+  /** The result of `read`, which runs once for each name. */
   once<T>(name: string, read: () => Promise<T>): Promise<T> {
     const known = (this.#known.get(name) as Promise<T> | undefined) ?? read();
     this.#known.set(name, known);

@@ -97,7 +97,7 @@ async function askGateway(facts: Facts, signal: AbortSignal): Promise<GatewayAns
 function answerOf(error: unknown): GatewayAnswer {
   if (!isServerError(error) || error.code === "57014") {
     const message = `no gateway answered a call within ${gatewayCallMs - 1_000} ms`;
-    const hint = "Look whether `hawser serve` hangs: end it, and start it again";
+    const hint = "Check whether `hawser serve` hangs; if so, end it, and start it again";
     return { kind: "no_gateway", problem: { code: "gateway_unavailable", message, detail: undefined, hint } };
   }
   const { code: sqlstate, message, detail, hint } = error;

@@ -75,7 +75,7 @@ async function loginMayUseIt(facts: Facts) {
         severity: "error",
         code: "not_permitted",
         what: `the login "${role}" is in no role of Hawser, and may not use the schema hawser`,
-        remedy: `As whom it is for: GRANT hawser_bridge TO ${login} (\`hawser serve\`), hawser_peer (a peer), or hawser_nats (who calls the SQL functions)`,
+        remedy: `For its task: GRANT hawser_bridge TO ${login} (\`hawser serve\`), hawser_peer (a peer), or hawser_nats (a caller of the SQL functions)`,
       },
     ],
   } as const;

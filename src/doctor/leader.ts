@@ -1,5 +1,5 @@
 /**
- * Who leads, and whether it keeps up.
+ * Which process leads, and whether it keeps up.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { tables } from "../../generated/ts/rows/nats.js";
@@ -42,7 +42,7 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   if (counts === undefined || !(await facts.mayRead(tables.bridgeLead))) {
     return { notChecked: `this login may not read ${tables.bridgeLead}: GRANT hawser_bridge to it` };
   }
-  if (counts.subscriptions === 0) return { seen: "nothing is subscribed, so that nobody need lead" };
+  if (counts.subscriptions === 0) return { seen: "nothing is subscribed, so no process has to lead" };
   if ((await facts.rows<{ yes: boolean }>("SELECT pg_is_in_recovery() AS yes"))[0]!.yes) {
     return { notChecked: "a replica shows it late, or not at all: examine the primary" };
   }
@@ -56,7 +56,7 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   };
 }
 
-/** Until it beats, or the time of watching is over. */
+/** Reads the row of the leader until there is a new heartbeat, or the time is over. */
 async function watch(facts: Facts, signal: AbortSignal) {
   const read = async (): Promise<Lead> => (await facts.rows<Lead>(leadSql))[0]!;
   const first = await read();

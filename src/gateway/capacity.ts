@@ -29,7 +29,7 @@ export class Capacity {
     this.#admit();
   }
 
-  /** Takes a place if there is one free, and nobody waits for it. Each place that was taken is given back once. */
+  /** Takes a place if one is free and no other command waits for it. Each place that was taken is given back once. */
   tryTake(): boolean {
     if (this.#running >= this.#limit || this.#waiting.size > 0) return false;
     this.#running++;

@@ -21,7 +21,7 @@ export interface NatsHandlerOptions {
   reload(always: boolean, call: GatewayCall): Promise<void>;
 }
 
-/** See `NatsFunctionsHandler` for what each method does. */
+/** Carries calls out over NATS. What each method does stands in `NatsFunctionsHandler`. */
 export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   readonly #connector: NatsConnector;
   readonly #maxFileBytes: number;

@@ -129,7 +129,7 @@ function hmac(inner: string, outer: string): string {
 
 /**
  * The password stays in the table: statements are logged and counted with their text, and what they set is a verifier
- * (RFC 5803), from which nobody gets it. A function that runs as the login can change its password and its settings: both are
+ * (RFC 5803), from which it cannot be computed. A function that runs as the login can change its password and its settings: both are
  * put right.
  */
 const login = `DO $handlers$

@@ -66,7 +66,7 @@ const eventTriggers: readonly EventTrigger[] = [
   },
 ];
 
-/** An expression: who is no superuser and has the schema, or a function in it, which superusers are to run; null if nobody. */
+/** An expression: a role that is no superuser and owns the schema, or a function in it; null if there is none. Superusers run these. */
 const strangerSql = `(
     SELECT pg_get_userbyid(min(o.owner)) FROM (
       SELECT n.nspowner FROM pg_namespace AS n WHERE n.nspname = '${foreignDataSchema}'
@@ -136,7 +136,7 @@ const foreignDataFunctions: readonly string[] = [...functionsSql.matchAll(/^COMM
   ([, signature]) => signature!,
 );
 
-/** Makes or replaces all of it, in a block of PL/pgSQL that does nothing for who is no superuser. */
+/** Makes or replaces all of it, in a block of PL/pgSQL that does nothing unless a superuser runs it. */
 const schemaSql = `DO $fdw$
 DECLARE
   stranger name;

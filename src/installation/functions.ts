@@ -44,7 +44,7 @@ function functionsSql(places: FunctionPlaces): string {
   return filled(natsFunctionsSql, places);
 }
 
-/** Takes them from PUBLIC, and gives them to who may call them and to who owns them. */
+/** Revokes them from PUBLIC, grants them to the roles that may call them, and gives them to their owner. */
 export function functionsGrantsSql(places: FunctionPlaces): string {
   return filled(natsFunctionsGrantsSql, places);
 }

@@ -42,7 +42,7 @@ interface NatsInstallation {
 export interface MissingPrivilege {
   /** What is not as it should be. */
   readonly what: string;
-  /** What that means for who uses the database. */
+  /** What that means for the users of the database. */
   readonly meaning: string;
   /** What to do about it. */
   readonly remedy: string;
@@ -101,7 +101,7 @@ export interface InstallOptions {
   readonly dryRun?: boolean | undefined;
   /** False: what peers need and no more. */
   readonly nats?: Partial<NatsInstallation> | false | undefined;
-  /** Is told for whom it waits, where somebody else prepares the database for longer than 5 s. */
+  /** Is told what it waits for, if another installation works in the database for longer than 5 s. */
   readonly onWait?: ((line: string) => void) | undefined;
 }
 
@@ -114,7 +114,7 @@ const dependentObjects = "2BP01";
  * SQL functions, the foreign data wrappers, the event triggers that follow the server. It may be run again at any time, and by
  * many at once: they take turns.
  *
- * Nothing of the schema `hawser` is touched before it is known whom it belongs to.
+ * Nothing of the schema `hawser` is touched before its owner is known to be trusted.
  *
  * @throws StoreError as `migrate`. Before anything is done: `not_supported` (encoding), `native_extension`, `dblink_shared`,
  * `name_occupied` and `invalid_argument`, of NATS from SQL alone
@@ -270,7 +270,7 @@ export async function uninstall(
       if (use !== undefined)
         throw new StoreError("name_occupied", `${use}; then run \`hawser init --uninstall\` again`);
     }
-    // In one transaction what nothing may use; then, one block for each, what somebody else's rights may suffice for.
+    // In one transaction what nothing may use; then, one block for each, the parts that another role may have to remove.
     const functions = removalsOf(before, ["functions"]);
     const others = removalsOf(before, othersThanFunctions);
     const transactions = [

@@ -73,8 +73,8 @@ export const ownerDeclaration =
   "owner CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');";
 
 /**
- * A block of PL/pgSQL, to follow the making of objects: takes them from all whom ALTER DEFAULT PRIVILEGES gives what somebody
- * makes, and gives the owner what these leave out.
+ * A block of PL/pgSQL that follows the making of objects: revokes what ALTER DEFAULT PRIVILEGES has granted on them to
+ * others, and grants the owner what it has left out.
  *
  * @param objects a query of `object` as GRANT names it, `owner` and `acl`
  */

@@ -22,7 +22,7 @@ function wantedGrants({ found }: FunctionsState, schema: string, dblink: string)
 
 /**
  * The wanted grants with the oids of their objects, null where there is none, or none that could be seen: what finds relations
- * and functions by name fails for who may not use their schema. Parameters: role, privilege, kind and object, one array each.
+ * and functions by name fails for a role that may not use their schema. Parameters: role, privilege, kind and object, one array each.
  */
 const wantedSql = `
   SELECT g.role, g.privilege, g.kind, g.object, g.nth, CASE

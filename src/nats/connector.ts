@@ -135,7 +135,7 @@ export class NatsConnector implements AsyncDisposable {
 
   /**
    * Whether the server has taken all that was published on the connection until now, which may have been left meanwhile.
-   * False where nobody knows: the connection was lost. Asks the server; does not reject.
+   * False where that cannot be known, as the connection was lost. Asks the server; does not reject.
    */
   hasTaken(connection: NatsConnection): Promise<boolean> {
     return this.#draining.hasTaken(connection);
@@ -261,7 +261,7 @@ export class NatsConnector implements AsyncDisposable {
     this.#endRound();
     this.#trying?.controller.abort(isStopped());
     this.#leave();
-    // After the assignment of #stopped, which those who are released look at.
+    // First #stopped is assigned: the waiters that are released read it.
     await Promise.resolve();
     this.#release(isStopped());
     await Promise.all([...this.#rounds, this.#trying?.ended, this.#draining.end(limitMs)]);

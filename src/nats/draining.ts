@@ -56,8 +56,8 @@ export class DrainingConnections {
   }
 
   /**
-   * Whether the server has taken all that was published on a connection until now. Asks it while the connection is open,
-   * and is false where nobody knows: it was lost. Does not reject.
+   * Whether the server has taken all that was published on a connection until now. Asks it while the connection is open;
+   * false where that cannot be known, as the connection was lost. Does not reject.
    */
   async hasTaken(connection: NatsConnection): Promise<boolean> {
     const isOpen = !connection.isClosed() && !connection.isDraining();

@@ -1,6 +1,6 @@
 /**
- * The options of `Serve`, and whether they go together. Messages name the options as the caller knows them: by their names here, or
- * by the flags of `hawser serve`.
+ * The options of `Serve`, and whether they go together. Messages name the options as the caller knows them: by their names
+ * here, or by the flags of `hawser serve`.
  */
 import { statSync } from "node:fs";
 import { readdir } from "node:fs/promises";

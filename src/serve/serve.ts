@@ -258,7 +258,7 @@ export class Serve implements AsyncDisposable {
     credentials?.subscribe({
       onReloaded: (material) => {
         if (isBindable(certificateOf(material))) this.#logger.info({}, "the certificate has been renewed");
-        else this.#logger.error({}, `nobody can connect any more: ${unbindable}`);
+        else this.#logger.error({}, `Postgres cannot connect any more: ${unbindable}`);
       },
       onReloadFailed: (err) => this.#logger.warn({ err }, "the certificate could not be renewed; the old one stays"),
     });

@@ -48,7 +48,7 @@ describe("an examination", () => {
     expect(explained.checks[1]).toEqual({
       check: "b",
       outcome: "not_checked",
-      why: "looked at when `a` is in order",
+      why: "to be checked once `a` is in order",
     });
     const warned = await run(root, check("b", { findings: [finding("warning")] }, { explainedBy: ["a"] }));
     expect(warned.findings.map((one) => one.check)).toEqual(["a", "b"]);

@@ -39,7 +39,7 @@ describe("the gateway", () => {
     expect(finding.remedy).toContain("hawser serve");
     expect(report.checks.find(({ check }) => check === "lead")).toMatchObject({
       outcome: "not_checked",
-      why: "looked at when `gateway` is in order",
+      why: "to be checked once `gateway` is in order",
     });
   });
 

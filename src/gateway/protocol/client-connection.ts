@@ -171,7 +171,7 @@ export class ClientConnection implements GatewayClient, ConnectionEffects {
     const { remoteAddress, id } = this;
     const details = { remoteAddress, ...(id === 0 ? {} : { session: id }) };
     const line = `a connection from Postgres was ended: ${message}`;
-    // What strangers do would fill the log, and that a stop ends sessions is known to who stops.
+    // Refusals of strangers would fill the log, and the operator who stops the server knows that sessions end.
     const isWarning = worthAWarning.has(sqlstate) || (id !== 0 && sqlstate !== stoppingState);
     if (isWarning) this.#events.onWarning(line, sqlstate, details);
     else this.#options.logger.debug({ ...details, sqlstate }, line);

@@ -164,7 +164,7 @@ export class PostgresServer {
     this.#pending.add(connection, connection.remoteHost);
   }
 
-  /** Without a word: to wait for it to read one would make room for nobody. */
+  /** Without a message: until the client had read it, there would be no room. */
   #displace(oldest: ClientConnection): void {
     const { remoteAddress } = oldest;
     const message = `${this.#pending.size} connections were authenticating, and a newer one took the place of this one`;

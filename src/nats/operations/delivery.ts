@@ -309,7 +309,7 @@ export class DownloadBudget {
     }
   }
 
-  /** Of what nobody waits for any more and is on its way all the same: an answer to a PING comes behind it. */
+  /** Resolves when what was asked for has arrived, though its reader is gone: the answer to a PING comes behind it. */
   async #arrival(): Promise<void> {
     try {
       await this.#connection.flush();

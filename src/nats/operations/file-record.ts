@@ -22,7 +22,7 @@ export interface FileInfo {
   readonly modified: string;
   /** `SHA-256=` and base64url. */
   readonly digest: string | undefined;
-  /** False but for what a caller looks up behind the functions: a deleted file counts as missing. */
+  /** Always false: a deleted file counts as missing. */
   readonly deleted: boolean;
 }
 

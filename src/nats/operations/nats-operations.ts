@@ -62,7 +62,7 @@ export class NatsOperations {
     return this.#streams.publishBatch(subject, payloads, options);
   }
 
-  /** Asks, and resolves to the payload of the first answer; see `request` there. */
+  /** Asks, and resolves to the payload of the first answer; see `request` of `core.ts`. */
   request(subject: string, payload: Uint8Array, options: RequestOptions): Promise<Uint8Array> {
     return request(this.#watch, subject, payload, options);
   }

@@ -220,7 +220,7 @@ export class StreamPublisher {
     return { subject, payload, headers };
   }
 
-  /** Before anything is sent: a message cannot be called back from a domain that nobody named. */
+  /** Before anything is sent: a message cannot be called back from a domain that was not named. */
   async #checkDomain(attempt: Attempt, deadline: Deadline): Promise<void> {
     const { domain } = attempt;
     if (domain === undefined || this.#domains.has(domain)) return;
