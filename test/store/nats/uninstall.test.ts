@@ -150,7 +150,9 @@ describe("removing NATS from SQL", () => {
     const { functions, missingPrivileges } = await uninstall({ databaseUrl: limited.installerUrl });
     expect(functions).toBe(0);
     expect(missingPrivileges.map(({ what }) => what)).toEqual([
-      expect.stringMatching(/^\d+ SQL functions of "hawser_owner" are still there, and "\w+" may not drop them \(must be owner of function /),
+      expect.stringMatching(
+        /^\d+ SQL functions of "hawser_owner" are still there, and "\w+" may not drop them \(must be owner of function /,
+      ),
       expect.stringContaining("the event trigger hawser_nats_server_drop is still there"),
       expect.stringContaining("the event trigger hawser_nats_server_follow is still there"),
       expect.stringContaining("the foreign data wrapper litmus_pgnats_fdw is still there"),
