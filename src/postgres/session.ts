@@ -247,11 +247,12 @@ export class PostgresSession {
     this.#listening = connection;
   }
 
-  /** Runs it on the connection, if there is one; the next one listens to what is listed then. */
+  /** Runs it on the connection that listens; another one listens to what is listed when it is made. */
   async #tell(statement: string): Promise<void> {
-    if (!this.#isUp) return;
+    const listening = this.#listening;
+    if (listening === undefined || listening !== this.#connection) return;
     // It fails only with the connection.
-    await this.query(statement).catch(() => this.restart());
+    await listening.query(statement).catch(() => listening.cut());
   }
 
   #heartbeatLater(connection: Connection, heartbeatMs: number, failures = 0): void {
