@@ -2,7 +2,6 @@
  * What `hawser serve` runs: follows the definition of the NATS server in Postgres, and answers the SQL functions.
  */
 import { X509Certificate } from "node:crypto";
-import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { Bridge } from "../bridge/index.js";
@@ -11,7 +10,7 @@ import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable, standings } from "../gateway/index.js";
 import { ServerChoice } from "../nats/index.js";
 import { DatabaseAddress, mayBeReachedLater, postgresBackoff } from "../postgres/index.js";
-import { backoffMs, type Logger, silentLogger, systemClock } from "../runtime/index.js";
+import { backoffMs, delay, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { explainServeRefusal, migrate } from "../store/index.js";
 import { TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
@@ -215,7 +214,7 @@ export class Serve implements AsyncDisposable {
           toldAt = performance.now();
         }
       }
-      await delay(backoffMs(postgresBackoff, failures), undefined, { signal }).catch(() => undefined);
+      await delay(backoffMs(postgresBackoff, failures), signal);
       signal?.throwIfAborted();
     }
   }
