@@ -11,8 +11,8 @@ import {
   type NamedFinding,
   type Severity,
 } from "../doctor/index.js";
-import { CliError, errorTable } from "../errors/index.js";
-import { valuesOf, withExamples, withoutPasswords } from "./command-line.js";
+import { CliError, errorTable, withoutPasswords } from "../errors/index.js";
+import { valuesOf, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { jsonText, Output, plural, print, printable } from "./output.js";
 

@@ -5,8 +5,7 @@
 import type { Writable } from "node:stream";
 import { stripVTControlCharacters } from "node:util";
 import pc from "picocolors";
-import { CliError, HawserError } from "../errors/index.js";
-import { withoutPasswords } from "./command-line.js";
+import { CliError, HawserError, withoutPasswords } from "../errors/index.js";
 
 /** Writes one piece after another. */
 export class Output {

@@ -5,7 +5,7 @@
  * nothing of it runs any more and a temporary directory is gone.
  */
 import type pg from "pg";
-import { DevError, HawserError } from "../errors/index.js";
+import { DevError, HawserError, withoutPasswords } from "../errors/index.js";
 import { DatabaseAddress, openSession } from "../postgres/index.js";
 import type { PortWish } from "./free-port.js";
 import { type Guard, guardDirectory, Lifetime, type StopOptions } from "./lifetime.js";
@@ -204,13 +204,8 @@ async function externalNats(): Promise<{ url: string } | undefined> {
 function unreachable(variable: string, url: string, server: string, cause?: unknown): DevError {
   return new DevError(
     "dev_server_failed",
-    `No ${server} can be used at ${withoutPassword(url)}, the value of ${variable}. ` +
+    `No ${server} can be used at ${withoutPasswords(url)}, the value of ${variable}. ` +
       "Correct it, or unset it to use an embedded server.",
     { cause },
   );
-}
-
-/** The URL with its password left out, for messages. */
-function withoutPassword(url: string): string {
-  return url.replace(/^([a-z]+:\/\/[^/@]*?):[^/]*@/i, "$1:***@");
 }

@@ -22,5 +22,5 @@ export {
   TransportError,
   WireError,
 } from "./leaves.js";
-export { shortened } from "./shortened.js";
+export { shortened, withoutPasswords } from "./message-text.js";
 export { namesOf, unknownOption } from "./unknown-option.js";

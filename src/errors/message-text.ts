@@ -11,3 +11,14 @@ export function shortened(text: string, maxBytes: number): string {
   while ((bytes[end]! & 0xc0) === 0x80) end--;
   return bytes.toString("utf8", 0, end) + ellipsis;
 }
+
+/** The text, with `***` for user and password of each URL in it, and for what follows `password=`. */
+export function withoutPasswords(text: string): string {
+  return (
+    text
+      // A password that is not percent-encoded may hold anything, so up to the last @ of the line.
+      .replace(/\b(postgres(?:ql)?:\/\/)[^@\s]*:.*@/gi, "$1***@")
+      .replace(/\b([a-z][a-z0-9+.-]*:\/\/)[^\s/@:]*:[^\s/@]*@/gi, "$1***@")
+      .replace(/\b((?:ssl)?password=)[^&\s"']+/gi, "$1***")
+  );
+}
