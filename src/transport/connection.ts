@@ -58,7 +58,7 @@ export class ListenerConnection {
    * the newest does.
    */
   writeAck(ack: Ack): void {
-    this.#socket.writer.writeAck(ack);
+    this.#socket.writer.writeLatest({ $case: "ack", value: ack });
   }
 
   /** Writes the final committed cursor, behind the newest Ack: this side goes in good order. {@link end} comes next. */

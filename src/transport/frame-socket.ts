@@ -191,7 +191,7 @@ export class FrameSocket {
         if (!this.#established) {
           const message = `the other side sent ${frame.$case} during the handshake`;
           this.fail(new TransportError("protocol_violation", message));
-        } else if (frame.$case === "ping") this.writer.writePong(frame.value);
+        } else if (frame.$case === "ping") this.writer.writeLatest({ $case: "pong", value: frame.value });
         return;
       default:
         this.#receiver.onFrame(frame);

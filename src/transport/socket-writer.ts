@@ -5,22 +5,24 @@
 import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
-  type Ack,
   type Batch,
   checkFrame,
   type Frame,
   FrameEncoder,
+  type FrameKind,
   type Output,
-  type Pong,
   recycle,
 } from "../wire/index.js";
 
 /** Encoded bytes that leave at once instead of at the end of the tick: a block, so that the kernel starts early. */
 const flushBytes = 256 * 1024;
 
+/** What still leaves after Goodbye: the other side would refuse anything else. */
+const afterGoodbye: ReadonlySet<FrameKind> = new Set(["ping", "pong", "refuse"]);
+
 /**
  * Encodes frames and writes them to a socket. Never throws for a socket that has gone: what is written then is lost. So is
- * what is written after Goodbye, which the other side would refuse; only Ping, Pong and Refuse leave then.
+ * what is written after Goodbye, other than Ping, Pong and Refuse.
  */
 export class SocketWriter {
   readonly #encoder = new FrameEncoder({ maxFrameBytes: protocolConstants.maxHandshakeFrameBytes });
@@ -31,8 +33,7 @@ export class SocketWriter {
   #bytesInSocket = 0;
   readonly #inSocket: Output[] = [];
   /** Encoded when they leave, because a newer one makes them useless: so a reader that stalls cannot pile them up. */
-  #latestAck: Ack | undefined;
-  #latestPong: Pong | undefined;
+  readonly #latest: Frame[] = [];
 
   readonly #socket: Socket;
   readonly #onDrain: () => void;
@@ -64,8 +65,7 @@ export class SocketWriter {
 
   /** Writes a frame. @throws WireError as `FrameEncoder.append` */
   write(frame: Frame): void {
-    if (this.#ended) return;
-    if (this.#saidGoodbye && frame.$case !== "ping" && frame.$case !== "refuse") return;
+    if (!this.#takes(frame.$case)) return;
     this.#encodeLatest();
     this.#encoder.append(frame);
     this.#saidGoodbye ||= frame.$case === "goodbye";
@@ -74,24 +74,18 @@ export class SocketWriter {
 
   /** Writes a Batch frame. @throws WireError as `FrameEncoder.appendBatch` */
   writeBatch(batch: Batch): void {
-    if (this.#ended || this.#saidGoodbye) return;
+    if (!this.#takes("batch")) return;
     this.#encoder.appendBatch(batch);
     this.#appended();
   }
 
-  /** Writes an Ack, unless a newer one replaces it before it leaves. @throws WireError as `FrameEncoder.append` */
-  writeAck(ack: Ack): void {
-    if (this.#ended || this.#saidGoodbye) return;
+  /** Writes a frame, unless a newer one of its kind replaces it before it leaves. @throws WireError as `checkFrame` */
+  writeLatest(frame: Frame): void {
+    if (!this.#takes(frame.$case)) return;
     // Now, when the caller who made a mistake can still hear of it.
-    checkFrame({ $case: "ack", value: ack });
-    this.#latestAck = ack;
-    this.#schedule();
-  }
-
-  /** Writes a Pong, unless a newer one replaces it before it leaves. */
-  writePong(pong: Pong): void {
-    if (this.#ended) return;
-    this.#latestPong = pong;
+    checkFrame(frame);
+    const older = this.#latest.findIndex(({ $case }) => $case === frame.$case);
+    this.#latest[older === -1 ? this.#latest.length : older] = frame;
     this.#schedule();
   }
 
@@ -106,6 +100,11 @@ export class SocketWriter {
   /** Forgets what is buffered. Later writes do nothing. */
   abandon(): void {
     this.#ended = true;
+  }
+
+  /** Whether a frame of this kind may still leave. */
+  #takes(kind: FrameKind): boolean {
+    return !this.#ended && (!this.#saidGoodbye || afterGoodbye.has(kind));
   }
 
   #appended(): void {
@@ -133,12 +132,8 @@ export class SocketWriter {
   };
 
   #encodeLatest(): void {
-    const latestAck = this.#latestAck;
-    const latestPong = this.#latestPong;
-    this.#latestAck = undefined;
-    this.#latestPong = undefined;
-    if (latestAck !== undefined) this.#encoder.append({ $case: "ack", value: latestAck });
-    if (latestPong !== undefined) this.#encoder.append({ $case: "pong", value: latestPong });
+    if (this.#latest.length === 0) return;
+    for (const frame of this.#latest.splice(0)) this.#encoder.append(frame);
   }
 
   #flush(): void {
