@@ -5,7 +5,7 @@ import { hostname } from "node:os";
 import type { ArgsDef } from "citty";
 import pc from "picocolors";
 import { CliError, errorTable, HawserError } from "../errors/index.js";
-import type { Peer, PeerOptions, PeerStatus } from "../peer/index.js";
+import type { Peer, PeerOptions, PeerStatus, PeerStatusKind } from "../peer/index.js";
 import { print, printable } from "./output.js";
 
 /** Which database a command works on. Spread it into its `args`. */
@@ -185,23 +185,31 @@ export function settingsOf(
   };
 }
 
-/** Kinds of status that are nothing to worry about. */
-const ordinary: ReadonlySet<PeerStatus["kind"]> = new Set([
-  "peer_connected",
-  "peer_disconnected",
-  "peer_subscribed",
-  "peer_unsubscribed",
-  "sender_route_lost",
-  "sender_busy",
-  "fenced",
-]);
+/** Whether a kind of status is nothing to worry about. */
+export const isOrdinary: { readonly [K in PeerStatusKind]: boolean } = {
+  peer_connected: true,
+  peer_disconnected: true,
+  peer_subscribed: true,
+  peer_unsubscribed: true,
+  sender_route_lost: true,
+  sender_store_error: false,
+  sender_send_error: false,
+  sender_busy: true,
+  listener_store_error: false,
+  handshake_refused: false,
+  gap: false,
+  tls_reload_failed: false,
+  fenced: true,
+  name_lost: false,
+  dead_letter: false,
+};
 
 /** Prints what goes wrong on standard error. `lostName` has the error if the peer has lost its name. */
 export function watch(peer: Peer): { readonly lostName: () => HawserError | undefined } {
   let lost: HawserError | undefined;
   peer.on("status", (status) => {
     if (status.kind === "name_lost") lost = status.error;
-    else if (!ordinary.has(status.kind) && !passes(status)) {
+    else if (!isOrdinary[status.kind] && !passes(status)) {
       print(process.stderr, `${pc.yellow("hawser:")} ${printable(status.message)} ${pc.dim(`[${status.kind}]`)}`);
     }
   });
