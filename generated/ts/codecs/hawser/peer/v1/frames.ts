@@ -39,7 +39,9 @@ export enum Delivery {
 export enum Compression {
   /** UNSPECIFIED - Not compressed. */
   UNSPECIFIED = 0,
+  /** GZIP - gzip, RFC 1952. */
   GZIP = 1,
+  /** ZSTD - zstd, RFC 8878. */
   ZSTD = 2,
   UNRECOGNIZED = -1,
 }
