@@ -4,13 +4,16 @@ import {
   type DescMessage,
   fromBinary,
   fromJson,
+  type Message,
   ScalarType,
   toBinary,
   toJson,
 } from "@bufbuild/protobuf";
 import { FieldOptions_JSType } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
-import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
+import { CapabilitySchema, FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
+import { limits } from "../../generated/ts/rules/peer/frames.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
   Capability,
   Compression,
@@ -27,6 +30,7 @@ import {
   hexOfBytes,
   longFrameVectors,
   payloadVectors,
+  type RefusedVector,
   refusedVectors,
   type StreamVector,
   streamVectors,
@@ -37,10 +41,27 @@ const bodyOf = (hex: string): Uint8Array => bytesOfHex(hex).subarray(4);
 
 const allFrames = [...frameVectors, ...longFrameVectors];
 
+/** The messages of all kinds of frames, each with those that are nested in it. */
+const reached = (message: DescMessage): DescMessage[] => [
+  message,
+  ...message.fields.flatMap((field) => (field.message === undefined ? [] : reached(field.message))),
+];
+const messages = [...new Set(reached(FrameSchema))].filter((message) => message !== FrameSchema);
+
+type Limits = Partial<Record<"min" | "max" | "minBytes" | "maxBytes" | "maxItems", number>>;
+const limitsOf = ({ parent, localName }: DescField): Limits =>
+  (limits as Readonly<Record<string, Readonly<Record<string, Limits>>>>)[parent.name]?.[localName] ?? {};
+
 describe("the vectors of frames", () => {
   it("have every kind of frame", () => {
     const kinds = new Set(frameVectors.map(({ json }) => Object.keys(json as object)[0]));
     expect([...kinds].sort()).toEqual(FrameSchema.oneofs[0]!.fields.map((field) => field.jsonName).sort());
+  });
+
+  it("have every capability, so that a peer in another language knows it", () => {
+    const named = new Set(JSON.stringify(frameVectors).match(/CAPABILITY_\w+/g));
+    const all = CapabilitySchema.values.filter(({ number }) => number > 0).map(({ name }) => name);
+    expect(all.filter((name) => !named.has(name))).toEqual([]);
   });
 
   it.each(allFrames)("$name: another protobuf library reads and writes the same bytes", ({ frameHex, json }) => {
@@ -65,6 +86,49 @@ describe("the vectors of frames", () => {
     expect(() => decode([bytesOfHex(frameHex)])).toThrow(expect.objectContaining({ code: "protocol_violation" }));
   });
 
+  it("have one that is refused for each limit of each field, and for a control character in each text", () => {
+    const breaks: Readonly<Record<string, (value: never, limit: number) => boolean>> = {
+      min: (value: number, limit) => value < limit,
+      max: (value: number, limit) => value > limit,
+      minBytes: (value: string | Uint8Array, limit) => Buffer.byteLength(value) < limit,
+      maxBytes: (value: string | Uint8Array, limit) => Buffer.byteLength(value) > limit,
+      maxItems: (value: unknown[], limit) => value.length > limit,
+      noControls: (value: string) => [...value].some((character) => character > "\0" && character < " "),
+    };
+    const rulesOf = (field: DescField): [rule: string, limit: number][] => {
+      // A Refuse has the words of any error; what shows them to people escapes them.
+      const isFree = field.parent.name === "Refuse" && field.name === "message";
+      const controls = field.scalar === ScalarType.STRING && !isFree ? { noControls: 0 } : {};
+      // A vector with too many elements of a long list would be as long.
+      const all = Object.entries({ ...limitsOf(field), ...controls });
+      return all.filter(([rule, limit]) => rule !== "maxItems" || limit < 1000);
+    };
+    const said = ({ parent, name }: DescField, rule: string): string => `${parent.name}.${name}: ${rule}`;
+    const brokenIn = (message: Message): string[] =>
+      messages
+        .find(({ typeName }) => typeName === message.$typeName)!
+        .fields.flatMap((field) => {
+          const value = (message as unknown as Readonly<Record<string, unknown>>)[field.localName];
+          const own = rulesOf(field).filter(([rule, limit]) => breaks[rule]!(value as never, limit));
+          const nested = field.message === undefined ? [] : (value as Message[]);
+          return [...own.map(([rule]) => said(field, rule)), ...nested.flatMap(brokenIn)];
+        });
+    const brokenBy = ({ frameHex }: RefusedVector): string[] => {
+      try {
+        const { kind } = fromBinary(FrameSchema, bodyOf(frameHex));
+        return kind.value === undefined ? [] : brokenIn(kind.value);
+      } catch {
+        return []; // It is no protobuf.
+      }
+    };
+    // Of several faults a decoder may know only one.
+    const broken = new Set(refusedVectors.map(brokenBy).flatMap((rules) => (rules.length === 1 ? rules : [])));
+    const rules = messages.flatMap(({ fields }) =>
+      fields.flatMap((field) => rulesOf(field).map(([rule]) => said(field, rule))),
+    );
+    expect(rules.filter((rule) => !broken.has(rule))).toEqual([]);
+  });
+
   it("have lengths that fit their frames", () => {
     for (const { frameHex } of [...allFrames, ...acceptedVectors, ...refusedVectors]) {
       expect(Number.parseInt(frameHex.slice(0, 8), 16)).toBe(frameHex.length / 2 - 4);
@@ -84,6 +148,33 @@ describe("the frames of the spec", () => {
         return isLong && jstype === FieldOptions_JSType.JS_NORMAL ? [`${message.name}.${field.name}`] : [];
       });
     expect(kinds.flatMap(silent)).toEqual([]);
+  });
+
+  it("limit each list and each text, but the payloads, which Welcome limits", () => {
+    const isText = ({ scalar }: DescField) => scalar === ScalarType.STRING || scalar === ScalarType.BYTES;
+    const open = messages.flatMap(({ fields }) =>
+      fields.filter((field) => {
+        const { maxBytes, maxItems } = limitsOf(field);
+        return (field.fieldKind === "list" && maxItems === undefined) || (isText(field) && maxBytes === undefined);
+      }),
+    );
+    expect(open.map(({ parent, name }) => `${parent.name}.${name}`)).toEqual(["Batch.payloads"]);
+  });
+
+  it("are never longer than the other side accepts, but a Batch, which is split", () => {
+    const { frameOverheadBytes, maxHandshakeFrameBytes } = protocolConstants;
+    // Around a message, and around each value, stand a tag and a length of at most 6 bytes; a number takes 10 at most.
+    const greatest = ({ fields }: DescMessage): number =>
+      fields.reduce((sum, field) => {
+        const { maxBytes = 10, maxItems = 1 } = limitsOf(field);
+        return sum + maxItems * (6 + (field.message === undefined ? maxBytes : greatest(field.message)));
+      }, 6);
+    const ofHandshake = ["challenge", "hello", "welcome", "refuse"];
+    const tooLong = FrameSchema.fields.filter(({ localName, message }) => {
+      const accepted = ofHandshake.includes(localName) ? maxHandshakeFrameBytes : frameOverheadBytes;
+      return localName !== "batch" && greatest(message!) > accepted;
+    });
+    expect(tooLong.map(({ name }) => name)).toEqual([]);
   });
 
   it("nest only repeated messages: of one that comes twice, protobuf merges and others take the last", () => {
@@ -129,14 +220,11 @@ describe("the frames of the spec", () => {
   );
 
   it("have their messages and enums named in src/wire/index.ts", () => {
-    const reached = ({ name, fields }: DescMessage): string[] => [
-      name,
-      ...fields.flatMap(({ message, enum: values }) => (message ? reached(message) : values ? [values.name] : [])),
-    ];
+    const enums = messages.flatMap(({ fields }) => fields.flatMap((field) => field.enum?.name ?? []));
     const index = readFileSync(new URL("../../src/wire/index.ts", import.meta.url), "utf8");
     const lists = index.match(/export \{[^}]*\}/g) ?? [];
     const exported = new Set(lists.flatMap((names) => names.match(/\w+/g) ?? []));
-    expect([...new Set(reached(FrameSchema))].filter((name) => !exported.has(name))).toEqual([]);
+    expect([...messages.map(({ name }) => name), ...new Set(enums)].filter((name) => !exported.has(name))).toEqual([]);
   });
 });
 
