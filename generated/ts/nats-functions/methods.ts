@@ -493,6 +493,7 @@ function readPublishStream(json: unknown): PublishStreamRequest {
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
   const messageId = readString("message_id", argument["messageId"]);
+  if (messageId !== undefined) obey(checkText("message_id", namedRules.publishId, messageId));
   return { subject, payload, headers, domain, messageId };
 }
 
@@ -507,6 +508,7 @@ function readPublishAck(json: unknown): PublishAckRequest {
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
   const messageId = readString("message_id", argument["messageId"]);
+  if (messageId !== undefined) obey(checkText("message_id", namedRules.publishId, messageId));
   return { subject, payload, headers, domain, messageId };
 }
 
@@ -521,6 +523,7 @@ function readPublishStreamBatch(json: unknown, list: PayloadList | undefined): P
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
   const messageId = readString("message_id", argument["messageId"]);
+  if (messageId !== undefined) obey(checkText("message_id", namedRules.publishId, messageId));
   return { subject, payloads, headers, domain, messageId };
 }
 

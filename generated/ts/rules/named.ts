@@ -35,6 +35,13 @@ export const namedRules = {
     pattern: /^[-\/_=0-9A-Za-z]+(?:\.[-\/_=0-9A-Za-z]+)*$/u,
     means: "must be letters of ASCII, digits and any of - / _ = . without '.' at its ends or beside another",
   },
+  /** What a stream knows a message by that is published for another one: see hawser.next_message_id. */
+  publishId: {
+    minBytes: 1,
+    maxBytes: 111,
+    pattern: /^[-._0-9A-Za-z]+$/u,
+    means: "must be letters of ASCII, digits and any of - _ .",
+  },
   /** The name of a file in an object store. */
   fileName: {
     minBytes: 1,
