@@ -5,7 +5,7 @@ BEGIN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
-  -- As in enter_phone_book.
+  -- As in enter_directory.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
   DELETE FROM hawser.topic_addr AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;

@@ -46,7 +46,7 @@ const most = 20;
 
 /** Whether the bound functions are there, and may be run. */
 export function handlersCheck(facts: Facts): Check {
-  return catalogCheck("handlers", () => handlers(facts), { needs: ["nats-from-sql"] });
+  return catalogCheck("bound-functions", () => handlers(facts), { needs: ["nats-from-sql"] });
 }
 
 async function handlers(facts: Facts): Promise<Verdict> {
@@ -54,7 +54,7 @@ async function handlers(facts: Facts): Promise<Verdict> {
   if (counts === undefined)
     return { notChecked: `this login may not read ${tables.natsHandler}: GRANT hawser_bridge to it` };
   const found = await facts.rows<Handler>(brokenSql);
-  const findings = [...(await facts.findings("handlers")), ...found.flatMap(faultOf)];
+  const findings = [...(await facts.findings("bound-functions")), ...found.flatMap(faultOf)];
   const more = findings.length - most;
   return {
     findings: [

@@ -30,7 +30,7 @@ interface Lead {
 
 /** Watches the leader for as long as it may be silent. */
 export function leadCheck(facts: Facts): Check {
-  return catalogCheck("lead", (signal) => lead(facts, signal), {
+  return catalogCheck("leader", (signal) => lead(facts, signal), {
     needs: ["nats-from-sql", "nats-server"],
     explainedBy: ["gateway", "nats", "executor-login", "grants", "excess-privileges"],
     timeoutMs: leaderExpiryMs + catalogCheckMs,

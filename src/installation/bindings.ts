@@ -304,7 +304,7 @@ function schemaFaults({ bindings: { hasRunSchema, hasSubscriptionsView } }: Stat
     meaning,
     remedy: "as the owner of the database or a superuser: run `hawser init`",
     mendable: true,
-    check: "handlers",
+    check: "bound-functions",
   });
   return [
     ...(hasRunSchema ? [] : [fault(`the schema ${runSchema}`, "no function can be subscribed, or answer requests")]),

@@ -6,7 +6,7 @@ import { StoreError } from "../errors/index.js";
 import { DatabaseAddress } from "../postgres/index.js";
 import { silentLogger, systemClock } from "../runtime/index.js";
 import { Database } from "./database.js";
-import { explainRefusal } from "./missing-rights.js";
+import { explainRefusal } from "./missing-privileges.js";
 
 /**
  * Runs `work` with one connection to a database that has the schema.

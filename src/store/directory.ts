@@ -93,24 +93,24 @@ export function directory(database: Database): Directory {
   return {
     async registerListener(lease, { topics, ...listener }) {
       await write(lease, `register the listener "${lease.name}"`, (functions, writer) =>
-        functions.enterPhoneBook({ ...writer, ...enter(topics, listener, true) }),
+        functions.enterDirectory({ ...writer, ...enter(topics, listener, true) }),
       );
     },
     async addSubscription(lease, topic, listener) {
       await write(lease, `subscribe to "${topic}"`, (functions, writer) =>
-        functions.enterPhoneBook({ ...writer, ...enter([{ topic, subscribed: true }], listener, false) }),
+        functions.enterDirectory({ ...writer, ...enter([{ topic, subscribed: true }], listener, false) }),
       );
     },
     async removeSubscriptions(lease, topics) {
       if (topics.length === 0) return;
       const which = topics.length === 1 ? `"${topics[0]}"` : `${topics.length} topics`;
       await write(lease, `unsubscribe from ${which}`, (functions, writer) =>
-        functions.leavePhoneBook({ ...writer, all: false, keepDurable: false, topics }),
+        functions.leaveDirectory({ ...writer, all: false, keepDurable: false, topics }),
       );
     },
     async unregister(lease, { keepDurable }) {
       await write(lease, `unregister the listener "${lease.name}"`, (functions, writer) =>
-        functions.leavePhoneBook({ ...writer, all: true, keepDurable, topics: [] }),
+        functions.leaveDirectory({ ...writer, all: true, keepDurable, topics: [] }),
       );
     },
     async listenersOf(topic) {

@@ -25,7 +25,7 @@ export { listPeers, listPending, listTopics } from "./mesh-overview.js";
 export { type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
 export { applyMissing, migrate, migrationSql, missingSteps } from "./migrate.js";
 export { checksumOf, generatedSchemaSql, type Migration, migrations } from "./migrations.js";
-export { explainRefusal, explainServeRefusal } from "./missing-rights.js";
+export { explainRefusal, explainServeRefusal } from "./missing-privileges.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
 export { announcements, type CatalogChange } from "./notifications.js";
 export type { AbsentListener, PendingMessages } from "./pending.js";

@@ -9,7 +9,7 @@ import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf, parameters } from "./columns.js";
 import { makeGrants } from "./grants.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
-import { explainRefusal, type HawserRole } from "./missing-rights.js";
+import { explainRefusal, type HawserRole } from "./missing-privileges.js";
 import { inspectSchema, newSchemaSql } from "./schema.js";
 import { scriptFailure, storeFailure } from "./store-failure.js";
 import { takeTurn } from "./turn.js";

@@ -149,7 +149,7 @@ describe("hawser listen", () => {
     expect(stderr).toContain("no message of 2 came within 1 s");
   });
 
-  it.each(["SIGINT", "SIGTERM"] as const)("ends on %s with status 0 and leaves the phone book", async (signal) => {
+  it.each(["SIGINT", "SIGTERM"] as const)("ends on %s with status 0 and leaves the directory", async (signal) => {
     const listening = await startListening([topic], options());
     const entries = () => world.query("SELECT client_name FROM hawser.topic_addr WHERE topic = $1", [topic]);
     expect(await entries()).toEqual([{ client_name: defaultName }]);

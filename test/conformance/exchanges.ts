@@ -126,7 +126,7 @@ export function describeExchanges(language: string, makeWire: () => Wire): void 
       await first.stop();
       await world.query("UPDATE hawser.conn_key_map SET owner = 'orders-2' WHERE listener_name = 'orders-1'");
       const second = await world.started("orders-2", { topic: "orders" });
-      // The first in the phone book, where nobody is any more.
+      // The first in the directory, where nobody is any more.
       await world.query(
         "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('orders', '0:1', 'orders-1')",
       );

@@ -83,7 +83,7 @@ describe("docs/store-protocol.md", () => {
         expect(server).toEqual([{ server: expect.stringMatching(/^\d+:[0-9A-F]{8}$/) }]);
         const { rows: epoch } = await session.query(statement("own-epoch"), ["guest-1"]);
         expect(epoch).toEqual([{ epoch: String(guest.store.epoch), token: expect.stringMatching(/^[0-9a-f-]{36}$/) }]);
-        const unsubscribed = await session.query(statement("leave-phone-book"), [
+        const unsubscribed = await session.query(statement("leave-directory"), [
           "guest-1",
           guest.store.epoch,
           false,

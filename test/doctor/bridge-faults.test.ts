@@ -42,7 +42,7 @@ describe("the functions", () => {
     // A row without its wrapper, as it stays until somebody takes it out.
     await unserved.run("DROP FUNCTION public.take(bytea) CASCADE");
     const { findings } = await unserved.examine();
-    expect(findings.map(({ check }) => check)).toEqual(["gateway", "handlers"]);
+    expect(findings.map(({ check }) => check)).toEqual(["gateway", "bound-functions"]);
     expect(findings[1]).toMatchObject({
       severity: "error",
       what: `the function public.take(bytea) of the subscription to "doctor.${unserved.name}" is gone: it was dropped with CASCADE`,
@@ -61,7 +61,7 @@ describe("the functions", () => {
         "REVOKE EXECUTE ON FUNCTION public.closed(bytea) FROM PUBLIC",
       ],
       finding: {
-        ...{ check: "handlers", code: "not_permitted" },
+        ...{ check: "bound-functions", code: "not_permitted" },
         remedy: "GRANT EXECUTE ON FUNCTION public.closed(bytea) TO doctor_subscriber",
       },
     });
@@ -89,7 +89,7 @@ describe("the functions", () => {
     const wrapper = pg.escapeIdentifier(row!["wrapper"] as string);
     await expectFault(system, {
       seed: [`REVOKE EXECUTE ON FUNCTION hawser_run.${wrapper} FROM hawser_executor`],
-      finding: { check: "handlers", code: "not_permitted" },
+      finding: { check: "bound-functions", code: "not_permitted" },
     });
   });
 });
@@ -183,7 +183,7 @@ it.each([
   })();
   try {
     const { findings } = await unserved.examine();
-    expect(findings.map(({ check, severity }) => `${check} ${severity}`)).toEqual(["gateway error", "lead warning"]);
+    expect(findings.map(({ check, severity }) => `${check} ${severity}`)).toEqual(["gateway error", "leader warning"]);
     expect(findings[1]!.what).toMatch(/^the leader is (7[5-9]|8\d)\.\d s behind/);
   } finally {
     beating.abort();

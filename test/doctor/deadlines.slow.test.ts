@@ -104,7 +104,7 @@ it("a leader that does not beat", async () => {
   try {
     await holder.query("BEGIN; SELECT FROM hawser.bridge_lead FOR UPDATE");
     const finding = onlyFinding(await system.examine());
-    expect(finding).toMatchObject({ check: "lead", severity: "error" });
+    expect(finding).toMatchObject({ check: "leader", severity: "error" });
     expect(finding.what).toMatch(/^the process that led \(\S+\) has not been heard for \d+ ms/);
     expect(finding.what).toContain(` ${bridgeConstants.leaderExpiryMs} ms`);
     expect(finding.what).toContain("the functions of 1 subscription are not called");

@@ -37,7 +37,7 @@ describe("the gateway", () => {
     expect(finding).toMatchObject({ check: "gateway", severity: "error", code: "gateway_unavailable" });
     expect(finding.what).toContain("none is entered in hawser.gateways");
     expect(finding.remedy).toContain("hawser serve");
-    expect(report.checks.find(({ check }) => check === "lead")).toMatchObject({
+    expect(report.checks.find(({ check }) => check === "leader")).toMatchObject({
       outcome: "not_checked",
       why: "to be checked once `gateway` is in order",
     });

@@ -43,7 +43,7 @@ it("is survived by peers: names are taken anew, and messages go on in order", { 
   proxy.leadTo(there.href);
   proxy.cut();
   for (const { outcome } of await Promise.all(during)) expect(outcome).toMatch(/delivered|stored/);
-  await eventually("the peers are in the phone book of the other server", async () => {
+  await eventually("the peers are in the directory of the other server", async () => {
     const [row] = await rowsOf(there.href, "SELECT count(*)::text FROM hawser.topic_addr");
     return row?.["count"] === "2";
   });

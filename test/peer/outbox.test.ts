@@ -78,7 +78,7 @@ describe("the outbox of a peer", () => {
       ]);
     });
 
-    it("but not of a listener that the phone book has, nor where messages wait", async () => {
+    it("but not of a listener that the directory has, nor where messages wait", async () => {
       await world.list("books", "books-1");
       await world.list("toys", "toys-1");
       await send("books");

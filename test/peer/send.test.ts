@@ -134,7 +134,7 @@ it("drops at-most-once for a listener that is down, and stores nothing", async (
   expect(b.texts).toEqual(["hello", "after"]);
 });
 
-it("drops at-most-once within connectWaitMs where the phone book leads to nobody", async () => {
+it("drops at-most-once within connectWaitMs where the directory leads to nobody", async () => {
   const a = await world.started("a-1", { connectWaitMs: 300 });
   await world.list("ghost", "ghost-1");
   const begun = performance.now();

@@ -1,5 +1,5 @@
 /**
- * Topics and who serves them: subscriptions, turns, everybody at once, and the phone book.
+ * Topics and who serves them: subscriptions, turns, everybody at once, and the directory.
  */
 import { describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
@@ -55,7 +55,7 @@ describe("round robin", () => {
     expect(peers).toEqual(new Set([first.name, second.name]));
   });
 
-  it("leaves out a listener that is in the phone book and cannot be reached", async () => {
+  it("leaves out a listener that is in the directory and cannot be reached", async () => {
     const b = await world.started("many-1");
     await world.list("many", "ghost");
     const a = await world.started("a-1");
@@ -278,7 +278,7 @@ describe("unsubscribe", () => {
   it("leaves no route behind at a sender that looked the topic up meanwhile", async () => {
     const [a, b] = await world.running("a-1", "b-1");
     await b.subscribe("news");
-    // The sender has read the phone book, and waits for its routes.
+    // The sender has read the directory, and waits for its routes.
     await world.query("BEGIN");
     await world.query("LOCK TABLE hawser.sender_listener IN ACCESS EXCLUSIVE MODE");
     const sent = Promise.allSettled([a.sendTo("news", "1")]);
@@ -286,7 +286,7 @@ describe("unsubscribe", () => {
       "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     await eventually("the sender waits", async () => (await rowsOf(world.url, waiting)).length > 0);
     const unsubscribing = b.unsubscribe("news");
-    const leaving = `${waiting} AND query LIKE '%leave_phone_book%'`;
+    const leaving = `${waiting} AND query LIKE '%leave_directory%'`;
     await eventually("the listener waits, too", async () => (await rowsOf(world.url, leaving)).length === 1);
     await world.query("COMMIT");
     await Promise.all([sent, unsubscribing]);

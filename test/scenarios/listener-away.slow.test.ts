@@ -9,7 +9,7 @@ import { onServer } from "../support/on-server.js";
 import { ownDatabase, storedMessages, textsOf } from "./support/own-database.js";
 import { runningPeer } from "./support/peer-process.js";
 
-/** Enters a listener that is not there in the phone book, as an operator does. Resolves with its address. */
+/** Enters a listener that is not there in the directory, as an operator does. Resolves with its address. */
 async function preRegister(url: string, name: string, topic = name.split("-")[0] as string): Promise<string> {
   const address = `127.0.0.1:${await freePort()}`;
   await onServer(
@@ -79,7 +79,7 @@ it.each(["finish", "crash"] as const)(
     const b = await runningPeer(url, "b-1");
     for (const text of numbers(1, 2)) expect((await a.call("sendTo", "b", text)).outcome).toBe("delivered");
     await b[end]();
-    // After a clean stop it has left the phone book; the sender has met it.
+    // After a clean stop it has left the directory; the sender has met it.
     expect(await a.call("listAddresses", "b")).toHaveLength(end === "finish" ? 0 : 1);
     for (const text of numbers(3, 4)) expect((await a.call("sendTo", "b", text)).outcome).toBe("stored");
     await a[end]();

@@ -182,7 +182,7 @@ it("leaves the old listener nothing when it is back, until the channels are hand
   await send(a, "b", 4, 6);
   await store.reassign({ from: "b-1", to: "b-2" });
 
-  // Back in the phone book, and nothing of the old channel comes to it: not even what is sent to it by name.
+  // Back in the directory, and nothing of the old channel comes to it: not even what is sent to it by name.
   b1 = await runningPeer(url, "b-1");
   expect(new Set(await send(a, "b", 7, 9))).toEqual(new Set(["stored b-1"]));
   const b2 = await runningPeer(url, "b-2");

@@ -71,7 +71,7 @@ it("an address that another peer has taken leads to nobody: its messages are sto
   const address = `127.0.0.1:${await freePort()}`;
   const b = await runningPeer(url, "b-1", { listen: address });
   expect((await a.call("sendTo", "b", "1")).outcome).toBe("delivered");
-  // Killed, it stays in the phone book.
+  // Killed, it stays in the directory.
   await b.crash();
   const c = await runningPeer(url, "c-1", { listen: address });
   expect(await c.call("listAddresses", "b")).toEqual([{ address, name: "b-1" }]);

@@ -204,7 +204,7 @@ describe("channels that are handed over", () => {
     expect(await w.store.listenerState(`never-${names}`)).toEqual({ running: false, seen: false, topics: [] });
   });
 
-  it("take their listener out of the phone book, and keep a durable one in it when only some were named", async () => {
+  it("take their listener out of the directory, and keep a durable one in it when only some were named", async () => {
     const register = (durable: boolean) =>
       w.store.registerListener(lost, {
         addr: `127.0.0.1:${names}`,

@@ -394,8 +394,8 @@ export interface CountMessagesResult {
   counted: bigint;
 }
 
-/** Arguments of hawser.enter_phone_book. */
-export interface EnterPhoneBookArguments {
+/** Arguments of hawser.enter_directory. */
+export interface EnterDirectoryArguments {
   /** The listener's name. */
   name: string;
   /** The listener's epoch. */
@@ -414,14 +414,14 @@ export interface EnterPhoneBookArguments {
   only: boolean;
 }
 
-/** The result of hawser.enter_phone_book. */
-export interface EnterPhoneBookResult {
+/** The result of hawser.enter_directory. */
+export interface EnterDirectoryResult {
   /** The listener's epoch was still the catalog's. If not, nothing was written. */
   held: boolean;
 }
 
-/** Arguments of hawser.leave_phone_book. */
-export interface LeavePhoneBookArguments {
+/** Arguments of hawser.leave_directory. */
+export interface LeaveDirectoryArguments {
   /** The listener's name. */
   name: string;
   /** The listener's epoch. */
@@ -434,8 +434,8 @@ export interface LeavePhoneBookArguments {
   topics: readonly string[];
 }
 
-/** The result of hawser.leave_phone_book. */
-export interface LeavePhoneBookResult {
+/** The result of hawser.leave_directory. */
+export interface LeaveDirectoryResult {
   /** The listener's epoch was still the catalog's. If not, nothing was written. */
   held: boolean;
 }
@@ -672,10 +672,10 @@ export function storeFunctions(client: QueryClient) {
      * Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
      * held for this call alone, which must be a transaction of its own.
      */
-    async enterPhoneBook(args: EnterPhoneBookArguments): Promise<EnterPhoneBookResult> {
+    async enterDirectory(args: EnterDirectoryArguments): Promise<EnterDirectoryResult> {
       const { rows } = await client.query({
-        name: "hawser.enter_phone_book",
-        text: "SELECT held FROM hawser.enter_phone_book($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean)",
+        name: "hawser.enter_directory",
+        text: "SELECT held FROM hawser.enter_directory($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean)",
         values: [
           args.name,
           String(args.epoch),
@@ -687,15 +687,15 @@ export function storeFunctions(client: QueryClient) {
           args.only,
         ],
       });
-      const row = onlyRow(rows, "hawser.enter_phone_book");
+      const row = onlyRow(rows, "hawser.enter_directory");
       return { held: row.held };
     },
 
-    /** Takes a listener out of the directory, fenced by its epoch and locked as enter_phone_book. */
-    async leavePhoneBook(args: LeavePhoneBookArguments): Promise<LeavePhoneBookResult> {
+    /** Takes a listener out of the directory, fenced by its epoch and locked as enter_directory. */
+    async leaveDirectory(args: LeaveDirectoryArguments): Promise<LeaveDirectoryResult> {
       const { rows } = await client.query({
-        name: "hawser.leave_phone_book",
-        text: "SELECT held FROM hawser.leave_phone_book($1::text, $2::bigint, $3::boolean, $4::boolean, $5::text[])",
+        name: "hawser.leave_directory",
+        text: "SELECT held FROM hawser.leave_directory($1::text, $2::bigint, $3::boolean, $4::boolean, $5::text[])",
         values: [
           args.name,
           String(args.epoch),
@@ -704,7 +704,7 @@ export function storeFunctions(client: QueryClient) {
           args.topics,
         ],
       });
-      const row = onlyRow(rows, "hawser.leave_phone_book");
+      const row = onlyRow(rows, "hawser.leave_directory");
       return { held: row.held };
     },
 

@@ -812,7 +812,7 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) IS 'Counts a channel''s stored messages after a position.';
 
-CREATE OR REPLACE FUNCTION hawser.enter_phone_book(
+CREATE OR REPLACE FUNCTION hawser.enter_directory(
   p_name text,
   p_epoch bigint,
   p_addr text,
@@ -830,7 +830,7 @@ AS $function$
 BEGIN
   -- A snapshot from before the wait for the locks would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.enter_phone_book needs READ COMMITTED, not %', current_setting('transaction_isolation')
+    RAISE EXCEPTION 'hawser.enter_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
@@ -861,10 +861,10 @@ BEGIN
         registered_at = now();
 END
 $function$;
-COMMENT ON FUNCTION hawser.enter_phone_book(text, bigint, text, bigint, boolean, text[], boolean[], boolean) IS 'Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
+COMMENT ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean) IS 'Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
 held for this call alone, which must be a transaction of its own.';
 
-CREATE OR REPLACE FUNCTION hawser.leave_phone_book(
+CREATE OR REPLACE FUNCTION hawser.leave_directory(
   p_name text,
   p_epoch bigint,
   p_all boolean,
@@ -879,7 +879,7 @@ AS $function$
 BEGIN
   -- A snapshot from before the wait for the locks would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.leave_phone_book needs READ COMMITTED, not %', current_setting('transaction_isolation')
+    RAISE EXCEPTION 'hawser.leave_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
@@ -890,19 +890,19 @@ BEGIN
     RETURN;
   END IF;
 
-  -- As in enter_phone_book.
+  -- As in enter_directory.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
   IF p_all THEN
     DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
     RETURN;
   END IF;
   DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND t.topic = ANY (p_topics);
-  -- After the phone book: a sender that remembers the listener at this moment either waits for the deleted row and then
+  -- After the directory: a sender that remembers the listener at this moment either waits for the deleted row and then
   -- finds none, or was waited for, and its route is deleted here.
   DELETE FROM hawser.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
 END
 $function$;
-COMMENT ON FUNCTION hawser.leave_phone_book(text, bigint, boolean, boolean, text[]) IS 'Takes a listener out of the directory, fenced by its epoch and locked as enter_phone_book.';
+COMMENT ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) IS 'Takes a listener out of the directory, fenced by its epoch and locked as enter_directory.';
 
 CREATE OR REPLACE FUNCTION hawser.clear_stored_messages(
   p_name text,
@@ -960,7 +960,7 @@ BEGIN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
-  -- As in enter_phone_book.
+  -- As in enter_directory.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
   DELETE FROM hawser.topic_addr AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
@@ -1286,8 +1286,8 @@ REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, inte
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enter_phone_book(text, bigint, text, bigint, boolean, text[], boolean[], boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.leave_phone_book(text, bigint, boolean, boolean, text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_stored_messages(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_addresses(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
@@ -1362,8 +1362,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enter_phone_book(text, bigint, text, bigint, boolean, text[], boolean[], boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.leave_phone_book(text, bigint, boolean, boolean, text[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.clear_stored_messages(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.clear_addresses(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) TO hawser_peer;
@@ -1416,8 +1416,8 @@ BEGIN
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enter_phone_book(text, bigint, text, bigint, boolean, text[], boolean[], boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.leave_phone_book(text, bigint, boolean, boolean, text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.clear_stored_messages(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.clear_addresses(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;

@@ -32,7 +32,7 @@ export class ForeignPeer implements AsyncDisposable {
     this.listener = new ForeignListener(store, (message) => this.handled.push(message));
   }
 
-  /** Takes the name, takes what is stored, listens, and enters the phone book, in this order. */
+  /** Takes the name, takes what is stored, listens, and enters the directory, in this order. */
   static async start(options: ForeignPeerOptions): Promise<ForeignPeer> {
     const store = await ForeignStore.open(options.databaseUrl, options.name);
     const peer = new ForeignPeer(options, store);
@@ -71,7 +71,7 @@ export class ForeignPeer implements AsyncDisposable {
     return { sender, topicKey: await store.topicKey(topic), refused };
   }
 
-  /** Goodbyes, then the phone book, then the name. */
+  /** Goodbyes, then the directory, then the name. */
   async stop(): Promise<void> {
     if (this.#stopped) return;
     this.#stopped = true;

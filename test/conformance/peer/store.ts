@@ -179,7 +179,7 @@ export class ForeignStore implements AsyncDisposable {
     return row.moved === null ? "foreign" : "committed";
   }
 
-  /** Enters the phone book, and hears of stored messages from then on. */
+  /** Enters the directory, and hears of stored messages from then on. */
   async register(topic: string, addr: string, onAnnounced: (connectionKey: number) => void): Promise<void> {
     const channel = messageChannel(this.name);
     this.#session.on("notification", (heard) => {
@@ -187,13 +187,13 @@ export class ForeignStore implements AsyncDisposable {
     });
     await this.#session.query(`LISTEN "${channel}"`);
     const parameters = [this.name, this.epoch, addr, 67108864, false, [topic], [false], true];
-    await this.#whileHeld("enter-phone-book", parameters);
+    await this.#whileHeld("enter-directory", parameters);
   }
 
-  /** Leaves the phone book and gives the name back. */
+  /** Leaves the directory and gives the name back. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      await this.#whileHeld("leave-phone-book", [this.name, this.epoch, true, true, []]);
+      await this.#whileHeld("leave-directory", [this.name, this.epoch, true, true, []]);
       await this.#rows("mark-clean", [this.name, this.epoch]);
       await this.#rows("unlock-lease", [this.name]);
     } finally {

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll } from "vitest";
 import { PeerWorld } from "./world.js";
 
-/** A world for all tests of a file, each of which begins with an empty phone book and no peer. */
+/** A world for all tests of a file, each of which begins with an empty directory and no peer. */
 export function sharedPeerWorld(): PeerWorld {
   const world = new PeerWorld();
   beforeAll(() => world.open({ nats: false }));

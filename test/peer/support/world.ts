@@ -114,7 +114,7 @@ export class PeerWorld implements AsyncDisposable {
     return (await this.#operator.query<Row>(text, values)).rows;
   }
 
-  /** Enters a listener into the phone book, as an operator would. By default one that is nowhere. */
+  /** Enters a listener into the directory, as an operator would. By default one that is nowhere. */
   async list(topic: string, name: string, { addr = "127.0.0.1:1", durable = false } = {}): Promise<void> {
     const insert = "INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $3, $4)";
     await this.query(insert, [topic, addr, name, durable]);

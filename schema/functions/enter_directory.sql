@@ -2,7 +2,7 @@
 BEGIN
   -- A snapshot from before the wait for the locks would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.enter_phone_book needs READ COMMITTED, not %', current_setting('transaction_isolation')
+    RAISE EXCEPTION 'hawser.enter_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 

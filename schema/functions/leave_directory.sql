@@ -2,7 +2,7 @@
 BEGIN
   -- A snapshot from before the wait for the locks would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.leave_phone_book needs READ COMMITTED, not %', current_setting('transaction_isolation')
+    RAISE EXCEPTION 'hawser.leave_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
@@ -13,14 +13,14 @@ BEGIN
     RETURN;
   END IF;
 
-  -- As in enter_phone_book.
+  -- As in enter_directory.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
   IF p_all THEN
     DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
     RETURN;
   END IF;
   DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND t.topic = ANY (p_topics);
-  -- After the phone book: a sender that remembers the listener at this moment either waits for the deleted row and then
+  -- After the directory: a sender that remembers the listener at this moment either waits for the deleted row and then
   -- finds none, or was waited for, and its route is deleted here.
   DELETE FROM hawser.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
 END

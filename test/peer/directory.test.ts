@@ -117,7 +117,7 @@ describe("the routes of a sender", () => {
   });
 });
 
-describe("the phone book", () => {
+describe("the directory", () => {
   it("is listed in the order of addresses, and says whether a topic has one, before run too", async () => {
     const two = await world.running("many-1", "many-2");
     const listed = two.map(({ publishedAddress, name }) => ({ address: publishedAddress, name }));

@@ -5,7 +5,7 @@ import { type World, world } from "./support/world.js";
 
 const sender = { name: "sender", sourceTopic: "source" };
 
-describe("the phone book", () => {
+describe("the directory", () => {
   let w: World;
   let one: Lease;
   let two: Lease;
