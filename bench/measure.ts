@@ -104,6 +104,8 @@ export function summarize(values: readonly number[]): Summary {
 
 /** How much better we are than a baseline: above 1 is better, whichever way the unit goes. */
 export function ratioOf(ours: number, baseline: number, better: Better): number {
+  // Also where both are 0.
+  if (ours === baseline) return 1;
   return better === "higher" ? ours / baseline : baseline / ours;
 }
 

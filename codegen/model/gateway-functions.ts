@@ -85,6 +85,12 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   if (!option.local && (option.invoker || parameters.some(({ sqlType }) => sqlType === "regproc"))) {
     throw new SpecError(method, "only a local function runs as its caller, or takes a regproc");
   }
+  if (option.local === (option.changes !== undefined)) {
+    throw new SpecError(
+      method,
+      "changes says of each function that is not local whether it may change something in NATS",
+    );
+  }
   return {
     method,
     comment: commentOf(method),
@@ -92,7 +98,7 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
     variants: variantsOf(method, names, typed),
     bodyFile: option.bodyFile === "" ? undefined : readBodyFile(method, option.bodyFile),
     local: option.local,
-    changes: option.changes,
+    changes: option.changes === true,
     internal: option.internal,
     invoker: option.invoker,
     parameters,

@@ -66,7 +66,7 @@ export interface GatewayFunctionOption {
   alias: string[];
   bodyFile: string;
   local: boolean;
-  changes: boolean;
+  changes?: boolean;
   internal: boolean;
   invoker: boolean;
 }

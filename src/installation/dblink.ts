@@ -32,6 +32,7 @@ const mark = "dblink for Hawser, made by hawser init. Nobody else may use it.";
 const declarations: Readonly<Record<string, string>> = {
   "dblink_get_connections()":
     "RETURNS text[] AS '$libdir/dblink', 'dblink_get_connections' LANGUAGE c PARALLEL RESTRICTED",
+  "dblink_is_busy(text)": "RETURNS integer AS '$libdir/dblink', 'dblink_is_busy' LANGUAGE c STRICT PARALLEL RESTRICTED",
   "dblink_get_notify(text)":
     "RETURNS TABLE (notify_name text, be_pid integer, extra text) AS '$libdir/dblink', 'dblink_get_notify' LANGUAGE c STRICT PARALLEL RESTRICTED",
   "dblink_error_message(text)":

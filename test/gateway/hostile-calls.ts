@@ -19,9 +19,7 @@ const statements = [
   "Ping {}\nt\n",
   "Publish {} Publish {}",
 ];
-const names = "subject payload reply headers domain timeout bucket key data revision type store name content".split(
-  " ",
-);
+const names = [...new Set([...formsOfCalls.values()].flatMap((forms) => Object.keys(forms)))];
 const hostileNames = [
   ..."__proto__ constructor toString hasOwnProperty then toJSON \\u0000 ä".split(" "),
   "",

@@ -150,7 +150,7 @@ describe("a stop", () => {
     await watcher.end();
   });
 
-  it("tells idle sessions in one piece: a call that begins before their connection ends goes to the next gateway", async () => {
+  it("tells idle sessions so that a call that begins before their connection ends goes to the next gateway", async () => {
     const port = await freePort();
     const between = await endless(port);
     const serve = await serving({ gatewayListen: `127.0.0.1:${port}`, advertise: between.address });

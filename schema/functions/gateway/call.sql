@@ -15,10 +15,10 @@ DECLARE
 BEGIN
   FOR attempt IN 1..tries LOOP
     IF is_open THEN
-      -- Looked at here, without a round trip. A gateway that ends a session sends a notification; it sends no other. After
-      -- an ordinary error of the gateway its message stays, so then a ping decides. Nothing of the call has been sent yet:
-      -- connecting anew is safe.
-      IF EXISTS (SELECT FROM @dblink@.dblink_get_notify(session_name)) THEN
+      -- Looked at here, without a round trip. After an ordinary error of the gateway its message stays, so then a ping
+      -- decides. Nothing of the call has been sent yet: connecting anew is safe. Twice, because a gateway that stops says
+      -- so before it closes the connection: the first look reads what it said, and only the second one finds the end.
+      IF @dblink@.dblink_is_busy(session_name) <> 0 OR @dblink@.dblink_is_busy(session_name) <> 0 THEN
         is_open := false;
       ELSIF @dblink@.dblink_error_message(session_name) <> 'OK' THEN
         BEGIN
@@ -66,6 +66,13 @@ BEGIN
         GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
         IF failure_hint <> '' THEN
           RAISE;
+        END IF;
+        -- A gateway that ends a session sends a notification, which stays here, and carries out nothing after that. Without
+        -- an answer to the call, it was sent after that.
+        IF attempt < tries AND EXISTS (SELECT FROM @dblink@.dblink_get_notify(session_name)) THEN
+          PERFORM @dblink@.dblink_disconnect(session_name);
+          is_open := false;
+          CONTINUE;
         END IF;
         RAISE EXCEPTION USING
           ERRCODE = hawser.error_sqlstate('outcome_unknown'),

@@ -21,8 +21,8 @@ export const encryptionRefused = Buffer.from("N");
 export const readyForQuery = message("Z", Buffer.from("I"));
 
 /**
- * NotificationResponse: the session ends. dblink tells of it (`dblink_get_notify`), and throws an error away that comes
- * while no call is under way.
+ * NotificationResponse: the session ends. dblink keeps it (`dblink_get_notify`), and throws an error away that comes while no
+ * call is under way.
  */
 export const sessionEnds = message("A", int32(0), cstring("hawser_session_ends"), cstring(""));
 

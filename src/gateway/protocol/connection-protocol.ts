@@ -130,9 +130,9 @@ export class ConnectionProtocol {
       this.#effects.close();
     } else {
       const error = errorResponse("FATAL", reason);
-      // Written at once, so that a call never finds a part of it. One that is on its way now has the error as its answer:
-      // to dblink the last result is what counts, and without ReadyForQuery that would be the end of the connection. One
-      // that begins later finds the notification, and has sent nothing yet.
+      // A call that is on its way now has the error as its answer: to dblink the last result is what counts, and without
+      // ReadyForQuery that would be the end of the connection. One that is sent when this has arrived, and before the
+      // connection has ended, gets no answer: by the notification its caller knows that it was not carried out.
       this.#effects.write(state === "login" ? error : Buffer.concat([sessionEnds, error, readyForQuery]));
       this.#effects.end();
     }

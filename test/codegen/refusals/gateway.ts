@@ -54,6 +54,19 @@ const functions: readonly RefusalCase[] = [
     proto: gatewayFn("", "", 'name: "foo" local: true'),
     says: "rpc FooService.Foo: a local function needs body_file",
   },
+  ...[
+    {
+      name: "a function of which nothing says whether it changes something",
+      proto: gatewayFn("", "", 'name: "foo"', ""),
+    },
+    {
+      name: "a local function that changes something",
+      proto: gatewayFn("", "", 'name: "foo" local: true body_file: "a.sql" changes: true', ""),
+    },
+  ].map((one) => ({
+    ...one,
+    says: "rpc FooService.Foo: changes says of each function that is not local whether it may change something in NATS",
+  })),
   {
     name: "a body of the gateway that is not below the project",
     proto: gatewayFn("", "", 'name: "foo" body_file: "a/../../b.sql"'),

@@ -28,10 +28,15 @@ export function fn(request: string, response: string, option = 'body_file: "a.sq
 }
 
 /** An SQL function that the gateway answers, with these parameters and results. */
-export function gatewayFn(request: string, response: string, option = 'name: "foo"'): string {
+export function gatewayFn(
+  request: string,
+  response: string,
+  option = 'name: "foo"',
+  changes = "changes: false",
+): string {
   return `import "google/protobuf/struct.proto";
   service FooService {
-    rpc Foo(FooRequest) returns (FooResponse) { option (hawser.spec.v1.gateway_function) = {${option}}; }
+    rpc Foo(FooRequest) returns (FooResponse) { option (hawser.spec.v1.gateway_function) = {${option} ${changes}}; }
   }
   message FooRequest { ${request} }
   message FooResponse { ${response} }`;

@@ -39,7 +39,16 @@ it("every function of a bucket or a store says what is missing, or makes it", as
     const call = byPosition(sampleCalls(word).find((one) => one.name === name)!);
     const result = await gateway.client.query<Record<string, unknown>>(call).catch((error: { code: string }) => error);
     const value = "rows" in result ? Object.values(result.rows[0] ?? {})[0] : undefined;
-    const says = "code" in result ? result.code : value === undefined ? "no rows" : value === null ? "NULL" : "nothing";
+    const says =
+      "code" in result
+        ? result.code
+        : value === undefined
+          ? "no rows"
+          : value === null
+            ? "NULL"
+            : value === ""
+              ? "nothing"
+              : String(value);
     const outcome = (await madeFor(word)).length > 0 ? "makes it" : says;
     expect(outcome, name).toBe(found.get(familyOf(name)) ?? outcome);
     found.set(familyOf(name), outcome);
