@@ -67,7 +67,7 @@ async function demo(signal: AbortSignal): Promise<void> {
   await expectStored(database, 0);
   await endsWell("billing", again, again.stop());
 
-  step("5. SQL publishes to NATS, without an extension in Postgres");
+  step("5. SQL publishes to NATS, without a native extension in Postgres");
   await install({ databaseUrl: database.url });
   const serve = start("serve");
   await serve.printed("answers");
