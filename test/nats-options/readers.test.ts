@@ -48,3 +48,13 @@ it("has a value that is accepted and one that is refused among the cases that bo
   const { properties } = JSON.parse(readPage("schema/nats-server-options.schema.json")) as { properties: object };
   expect(Object.keys(properties).filter((name) => !accepted.has(name) || !refused.has(name))).toEqual([]);
 });
+
+it("says of each text that must not be empty that it has a character at least", () => {
+  const { properties } = JSON.parse(readPage("schema/nats-server-options.schema.json")) as {
+    properties: Record<string, { pattern?: string; minLength?: number }>;
+  };
+  const wrong = Object.entries(properties).filter(
+    ([, { pattern, minLength = 0 }]) => pattern !== undefined && !new RegExp(pattern, "u").test("") && minLength < 1,
+  );
+  expect(wrong.map(([name]) => name)).toEqual([]);
+});

@@ -133,7 +133,10 @@ describe("docs/coverage-pgnats.md", () => {
         .filter(({ cells }) => cells.slice(0, 2).join(" ").includes(`\`${name}\``))
         .flatMap(({ files }) => files.filter((file) => !listing.includes(file)).flatMap((file) => fileOf(file) ?? []))
         .some((path) => new RegExp(`\\b${name}\\b`).test(readFileSync(path, "utf8")));
-    expect(Object.keys(properties).filter((name) => !isSet(name))).toEqual([]);
+    const unset = Object.keys(properties).filter((name) => !isSet(name));
+    expect(unset, `options without a row that names a test of their effect, other than ${listing.join(", ")}`).toEqual(
+      [],
+    );
   });
 
   it("has a row for each of the seven ways to authenticate, and each of the six shortcomings, in their order", () => {
