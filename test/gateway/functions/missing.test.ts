@@ -15,7 +15,7 @@ beforeAll(async () => {
 });
 afterAll(() => gateway?.[Symbol.asyncDispose]());
 
-/** What each function of a bucket or a store answers where that is missing, or raises. Only a put or create makes it. */
+/** What each function of a stream, a bucket or a store answers where that is missing, or raises. Only a put or create makes it. */
 const whereMissing = {
   "nats_put_*": "makes it",
   "nats_kv_create_*": "makes it",
@@ -31,10 +31,10 @@ const whereMissing = {
   nats_delete_file: "nothing",
 };
 
-it("every function of a bucket or a store says what is missing, or makes it", async () => {
+it("every function of a stream, a bucket or a store says what is missing, or makes it", async () => {
   const found = new Map<string, string>();
   for (const [nth, { name, given }] of sampleCalls("").entries()) {
-    if (!("bucket" in given || "store" in given)) continue;
+    if (!["bucket", "store", "stream"].some((place) => place in given)) continue;
     const word = `missing_every_${nth}`;
     const call = byPosition(sampleCalls(word).find((one) => one.name === name)!);
     const result = await gateway.client.query<Record<string, unknown>>(call).catch((error: { code: string }) => error);

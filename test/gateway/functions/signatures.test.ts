@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
+import { methods } from "../../../generated/ts/nats-functions/methods.js";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
 import { callersFunctions, referenceFunctions } from "./reference-table.js";
 
@@ -55,11 +56,28 @@ it("are those of the reference: names, parameters, types, defaults and result co
 
 it("have the domain as the last parameter, optional, where they are of streams, buckets or stores", () => {
   const needsDomain = ({ name, parameters }: { name: string; parameters: string }) =>
-    /(?:^|, )(?:bucket|store) /.test(parameters) || /_(?:stream|ack)(?:_|$)/.test(name);
+    /(?:^|, )(?:bucket|store|stream) /.test(parameters) || /_(?:stream|ack)(?:_|$)/.test(name);
   const others = referenceFunctions.filter(
     (one) => needsDomain(one) !== / ?domain text DEFAULT NULL::text$/.test(one.parameters),
   );
   expect(others.map(({ name }) => name)).toEqual([]);
+});
+
+it("change something in NATS, so that a lost answer leaves open what happened, but for these", () => {
+  const reading = Object.values(methods).flatMap(({ sqlName, changes }) => (changes ? [] : [sqlName]));
+  expect(reading.sort()).toEqual([
+    "litmus_pgnats_reload_conf",
+    "litmus_pgnats_reload_conf_force",
+    // It says itself when messages may be lost.
+    "nats_flush",
+    "nats_get_*",
+    "nats_get_file",
+    "nats_get_file_info",
+    "nats_get_file_list",
+    "nats_get_server_info",
+    "nats_kv_history",
+    "nats_kv_keys",
+  ]);
 });
 
 it("cannot be called by a role without the grant, and can be with it", async () => {
