@@ -34,7 +34,7 @@ const declarations: Readonly<Record<string, string>> = {
     "RETURNS text[] AS '$libdir/dblink', 'dblink_get_connections' LANGUAGE c PARALLEL RESTRICTED",
   "dblink_is_busy(text)": "RETURNS integer AS '$libdir/dblink', 'dblink_is_busy' LANGUAGE c STRICT PARALLEL RESTRICTED",
   "dblink_get_notify(text)":
-    "RETURNS TABLE (notify_name text, be_pid integer, extra text) AS '$libdir/dblink', 'dblink_get_notify' LANGUAGE c STRICT PARALLEL RESTRICTED",
+    "RETURNS SETOF record AS '$libdir/dblink', 'dblink_get_notify' LANGUAGE c STRICT PARALLEL RESTRICTED",
   "dblink_error_message(text)":
     "RETURNS text AS '$libdir/dblink', 'dblink_error_message' LANGUAGE c STRICT PARALLEL RESTRICTED",
   "dblink_connect(text, text)":
@@ -43,6 +43,12 @@ const declarations: Readonly<Record<string, string>> = {
     "RETURNS text AS '$libdir/dblink', 'dblink_disconnect' LANGUAGE c STRICT PARALLEL RESTRICTED",
   "dblink(text, text)":
     "RETURNS SETOF record AS '$libdir/dblink', 'dblink_record' LANGUAGE c STRICT PARALLEL RESTRICTED",
+};
+
+/** Parameters with their names and results, where the extension has them; by the signature. */
+const namedParameters: Readonly<Record<string, string>> = {
+  "dblink_get_notify(text)":
+    "dblink_get_notify(conname text, OUT notify_name text, OUT be_pid integer, OUT extra text)",
 };
 
 /** The signatures of what is used. */
@@ -148,7 +154,10 @@ export async function inspectDblink(ask: Ask): Promise<DblinkState> {
  */
 export function dblinkSql({ isBare }: { readonly isBare: boolean }): string {
   const making = isBare
-    ? usedDblinkFunctions.map((signature) => `CREATE FUNCTION ${dblinkSchema}.${signature} ${declarations[signature]};`)
+    ? usedDblinkFunctions.map(
+        (signature) =>
+          `CREATE FUNCTION ${dblinkSchema}.${namedParameters[signature] ?? signature} ${declarations[signature]};`,
+      )
     : [`CREATE EXTENSION dblink SCHEMA ${dblinkSchema};`];
   return `${pinnedPath}
 DO $do$
