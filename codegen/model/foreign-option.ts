@@ -7,5 +7,5 @@ export function refuseOption(field: DescField, name: "column" | "setting", optio
     return;
   }
   const place = name === "column" ? "the message of a table or of a function" : "a message with the option settings";
-  throw new SpecError(field, `the option ${name} has no meaning here; it belongs into ${place}`);
+  throw new SpecError(field, `the option ${name} has no meaning here; it belongs in ${place}`);
 }

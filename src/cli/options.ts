@@ -15,7 +15,7 @@ export const databaseOption = {
     valueHint: "URL",
     description:
       "The database, postgres://user@host:5432/name. Default: HAWSER_DATABASE_URL, else the PG* variables of libpq " +
-      "(PGHOST, PGUSER, PGPASSWORD, …). A password belongs into one of these: others can read a command line",
+      "(PGHOST, PGUSER, PGPASSWORD, …). A password belongs in one of these: others can read a command line",
   },
 } as const satisfies ArgsDef;
 

@@ -153,8 +153,8 @@ export interface Account {
 }
 
 /**
- * The account that Postgres runs as: undefined means as this process; as root it is the system's `nobody` (65534 where
- * there is no such entry).
+ * The account that Postgres runs as. For root it is the system's `nobody` (65534 where there is no such entry); undefined means
+ * the account of this process.
  */
 export function serverAccount(): Account | undefined {
   if (process.getuid?.() !== 0) return undefined;

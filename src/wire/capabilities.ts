@@ -4,7 +4,7 @@
 import { Capability, Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { canDecompress } from "./compression.js";
 
-/** Whether this process has a capability. One that the spec adds is missing here until somebody adds it: tsc tells. */
+/** Whether this process has a capability. The compiler reports one that is missing. */
 const has: { readonly [C in Exclude<Capability, Capability.UNSPECIFIED | Capability.UNRECOGNIZED>]: boolean } = {
   [Capability.GZIP]: canDecompress(Compression.GZIP),
   [Capability.ZSTD]: canDecompress(Compression.ZSTD),

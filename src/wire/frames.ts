@@ -45,7 +45,7 @@ export interface Codec<T> {
   decode(input: BinaryReader | Uint8Array, length?: number): T;
 }
 
-/** Each kind's codec. A kind that the spec adds is missing here until somebody adds it: tsc tells. */
+/** Each kind's codec. The compiler reports one that is missing. */
 export const codecs: { readonly [K in FrameKind]: Codec<ValueOf<K>> } = {
   challenge: Challenge,
   hello: Hello,
@@ -100,7 +100,7 @@ type NestedFields<T> = {
   ];
 };
 
-/** The nested messages of each kind. One that the spec adds is missing here until somebody adds it: tsc tells. */
+/** The nested messages of each kind. The compiler reports one that is missing. */
 const nestedFields: { readonly [K in FrameKind]: NestedFields<ValueOf<K>> } = {
   challenge: {},
   hello: {},

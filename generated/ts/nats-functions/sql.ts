@@ -156,8 +156,8 @@ BEGIN
         IF failure_hint <> '' THEN
           RAISE;
         END IF;
-        -- A gateway that ends a session sends a notification, which stays here, and carries out nothing after that. Without
-        -- an answer to the call, it was sent after that.
+        -- A gateway that ends a session answers the call under way, sends a notification, which stays here, and carries out
+        -- nothing more. So a call without an answer was sent too late, and was not carried out.
         IF attempt < tries AND EXISTS (SELECT FROM @dblink@.dblink_get_notify(session_name)) THEN
           PERFORM @dblink@.dblink_disconnect(session_name);
           is_open := false;

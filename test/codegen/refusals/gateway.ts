@@ -110,7 +110,7 @@ const parameters: readonly RefusalCase[] = [
   {
     name: "a parameter that is a setting",
     proto: gatewayFn('string a = 1 [(hawser.spec.v1.setting) = {default: "1"}];', ""),
-    says: "message FooRequest.a: the option setting has no meaning here; it belongs into a message with the option settings",
+    says: "message FooRequest.a: the option setting has no meaning here; it belongs in a message with the option settings",
   },
   ...['default: "1"', 'generated: "1"', 'type: "bigserial"'].map((option) => ({
     name: `the column option ${option} of a parameter of the gateway`,

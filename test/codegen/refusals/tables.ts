@@ -168,11 +168,11 @@ export const tableCases: readonly RefusalCase[] = [
   {
     name: "a setting among columns",
     proto: table('int32 id = 1 [(hawser.spec.v1.setting) = {default: "1"}];'),
-    says: "message Foo.id: the option setting has no meaning here; it belongs into a message with the option settings",
+    says: "message Foo.id: the option setting has no meaning here; it belongs in a message with the option settings",
   },
   {
     name: "a column outside a table",
     proto: 'message Foo { int32 id = 1 [(hawser.spec.v1.column) = {default: "1"}]; }',
-    says: "message Foo.id: the option column has no meaning here; it belongs into the message of a table or of a function",
+    says: "message Foo.id: the option column has no meaning here; it belongs in the message of a table or of a function",
   },
 ];

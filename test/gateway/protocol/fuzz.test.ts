@@ -49,7 +49,7 @@ function familiar(chunks: readonly Buffer[], answering?: (query: Uint8Array) => 
 function outcomeOf(test: TestSession, isFamiliar: boolean): Outcome {
   const { messages, types } = test;
   for (const message of messages) if (message.type === "E") errorFields(message);
-  const form = isFamiliar ? /^(?:TDCZ|EZ|Z)*(?:AEZ)?$/ : /^[SN]{0,2}(?:v?R)?R?E?$/;
+  const form = isFamiliar ? /^(?:TDCZ|EZ|Z)*(?:EZA)?$/ : /^[SN]{0,2}(?:v?R)?R?E?$/;
   if (!form.test(types)) throw new Error(`these messages belong nowhere: ${types}`);
   const rows = types.split("D").length - 1;
   if (rows !== test.queries.length) throw new Error(`${test.queries.length} calls had ${rows} answers`);

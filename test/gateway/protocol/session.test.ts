@@ -306,7 +306,7 @@ describe("a call", () => {
     const test = new TestSession().logIn();
     test.send(bytes);
     expect(test.over).toBe("ended");
-    expect(test.types).toBe("AEZ");
+    expect(test.types).toBe("EZA");
     expect(lastError(test)).toMatchObject({ S: "FATAL", C: "08P01", H: errorTable.gateway_protocol.remedy });
     expect([test.queries, test.refusals]).toMatchObject([[], [violation]]);
   });
@@ -330,7 +330,7 @@ describe("a call", () => {
       return { kind: "row", value: "done" };
     }).logIn();
     test.send(query("x"), query("y"));
-    expect(test.types).toBe("TDCZAEZ");
+    expect(test.types).toBe("TDCZEZA");
     expect(lastError(test)).toMatchObject({ S: "FATAL", C: "57P01", M: "bye" });
     expect([test.over, test.queries.length]).toEqual(["ended", 1]);
   });
@@ -345,7 +345,7 @@ describe("a call", () => {
     expect([test.over, test.types]).toEqual([undefined, "TDCZ"]);
     test.session.drained();
     test.session.part();
-    expect([test.over, test.types]).toEqual(["ended", "TDCZAEZ"]);
+    expect([test.over, test.types]).toEqual(["ended", "TDCZEZA"]);
   });
 
   it("of a session that is to leave is not carried out, and has the reason as its answer", () => {
@@ -353,7 +353,7 @@ describe("a call", () => {
     test.session.leave({ kind: "error", sqlstate: "57P01", message: "bye" });
     expect([test.over, test.types]).toEqual([undefined, ""]);
     test.send(query("x"));
-    expect([test.over, lastError(test)["C"], test.types]).toEqual(["ended", "57P01", "AEZ"]);
+    expect([test.over, lastError(test)["C"], test.types]).toEqual(["ended", "57P01", "EZA"]);
   });
 });
 
