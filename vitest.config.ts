@@ -1,5 +1,15 @@
 import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
+
+/** Some slow files take minutes: begun last, they would keep one core busy long after all others are done. */
+class SlowFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const sorted = await super.sort(files);
+    const isSlow = ({ project }: TestSpecification) => project.name === "slow";
+    return [...sorted.filter(isSlow), ...sorted.filter((file) => !isSlow(file))];
+  }
+}
 
 /** What `test/support/depth.ts` multiplies counts of random inputs with; the environment's own goes first. */
 const depth = (mode: string) => ({
@@ -23,6 +33,7 @@ export default defineConfig(({ mode }) => {
       reporters: ["default", "./test/support/progress-reporter.ts"],
       // Only what is far slower than the others is worth a line of its own.
       slowTestThreshold: 5_000,
+      sequence: { sequencer: SlowFirst },
       // Tests mostly wait for servers and disks, so that more than one file for each core pays; many more would slow
       // down those that have deadlines.
       maxWorkers: Math.ceil(availableParallelism() * 1.5),
