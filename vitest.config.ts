@@ -36,7 +36,7 @@ export default defineConfig(({ mode }) => {
       sequence: { sequencer: SlowFirst },
       // Tests mostly wait for servers and disks, so that more than one file for each core pays; many more would slow
       // down those that have deadlines.
-      maxWorkers: Math.ceil(availableParallelism() * 1.5),
+      maxWorkers: availableParallelism() * 2,
       projects: [
         { test: { ...project, name: "fast", include: ["test/**/*.test.ts"], exclude: ["test/**/*.slow.test.ts"] } },
         { test: { ...project, name: "slow", include: ["test/**/*.slow.test.ts"] } },
