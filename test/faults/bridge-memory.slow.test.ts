@@ -61,7 +61,7 @@ it.each(["stopped", "frozen"] as const)(
     );
     await ledger.reaches(publisher.last);
     const findings = await ledger.audit(publisher.last);
-    await eventually("it has told what it discarded", () => discardedBy(leader) === findings.missing.length);
+    await expect.poll(() => discardedBy(leader), { timeout: 20_000 }).toBe(findings.missing.length);
     const peaks = group.members.map(peakMiB);
     console.log(
       `${messages} messages while Postgres was ${how} for ${Math.round(Math.max(awayMs, published) / 1_000)} s: ` +
