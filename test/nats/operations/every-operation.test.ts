@@ -5,8 +5,9 @@ import { readdirSync, readFileSync } from "node:fs";
 import { expect, inject, it } from "vitest";
 import { operationsOf } from "./operations-of.js";
 
+/** The compiler asks for a call of each in `lost-connection.test.ts`, which says nothing of what it does. */
 const texts = readdirSync(import.meta.dirname)
-  .filter((name) => name.endsWith(".test.ts"))
+  .filter((name) => name.endsWith(".test.ts") && name !== "lost-connection.test.ts")
   .map((name) => readFileSync(`${import.meta.dirname}/${name}`, "utf8"))
   .join("\n");
 

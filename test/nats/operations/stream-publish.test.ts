@@ -93,7 +93,7 @@ describe.concurrent("publishStream", () => {
       if (arrived++ > 0) pass();
     });
     const error = await failureOf("nats_timeout", () =>
-      used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs: 3_000 }),
+      used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs: 4_500 }),
     );
     expect(error.outcome).toBe("unknown");
     expect(error.detail).toBe(
