@@ -28,7 +28,10 @@ export async function withServers(
     const database = await createDatabase(stack, context);
     try {
       const outcome = await measure({ databaseUrl: database.url, natsUrl });
-      return { ...outcome, servers: [await postgresVersion(stack.databaseUrl), await natsVersion(natsUrl)] };
+      return {
+        ...outcome,
+        servers: [await postgresVersion(stack.databaseUrl), `nats-server ${await natsVersion(natsUrl)}`],
+      };
     } finally {
       await database.drop();
     }
@@ -77,10 +80,11 @@ async function postgresVersion(databaseUrl: string): Promise<string> {
   return `Postgres ${row!.server_version.replace(/ .*$/, "")}`;
 }
 
-async function natsVersion(natsUrl: string): Promise<string> {
+/** Such as `2.15.1`. */
+export async function natsVersion(natsUrl: string): Promise<string> {
   const connection = await connect({ servers: natsUrl, reconnect: false });
   try {
-    return `nats-server ${connection.info?.version ?? "of unknown version"}`;
+    return connection.info!.version;
   } finally {
     await connection.close();
   }

@@ -4,11 +4,11 @@
  */
 import { type Contender, measureSideBySide, warmUpCost } from "../measure.js";
 import { formatBytes, formatValue } from "../report.js";
-import { withServers } from "../servers.js";
+import { natsVersion, withServers } from "../servers.js";
 import type { Measured, Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
 import { batchesInFlight, batchMessages, publishesInFlight } from "./nats.js";
 import { ProcessPair } from "./pair.js";
-import { type Delivery, streamWays, type WayName } from "./ways.js";
+import { type Delivery, sinceNats, streamWays, type WayName } from "./ways.js";
 
 const payloadSizes = [10, 100, 1024, 64 * 1024];
 
@@ -101,14 +101,25 @@ export const peerDurable: Suite = {
   run: (context) => measureWays(context, { "at-least-once": [...streamWays, "at-most-once"] }),
 };
 
-function measureWays(context: SuiteContext, comparisons: Comparisons): Promise<SuiteOutcome> {
-  const ours = Object.keys(comparisons) as Delivery[];
-  const ways = [...new Set([...ours, ...ours.flatMap((name) => comparisons[name]!)])];
+function measureWays(context: SuiteContext, wanted: Comparisons): Promise<SuiteOutcome> {
   return withServers(context, async (servers) => {
+    const version = await natsVersion(servers.natsUrl);
+    const asked = Object.values(wanted).flat();
+    const leftOut = streamWays.filter((way) => asked.includes(way) && Number(version.split(".")[1]) < sinceNats[way]);
+    const has = (way: WayName): boolean => !leftOut.some((other) => other === way);
+    const comparisons: Comparisons = Object.fromEntries(
+      Object.entries(wanted).map(([name, baselines]) => [name, baselines.filter(has)]),
+    );
+    const ours = Object.keys(comparisons) as Delivery[];
+    const ways = [...new Set([...ours, ...ours.flatMap((name) => comparisons[name]!)])];
     context.say("Starting the sending and the receiving process");
     const pair = await ProcessPair.start(context, servers, ways);
     try {
-      return await measurePair(context, pair, ways, comparisons);
+      const outcome = await measurePair(context, pair, ways, comparisons);
+      const notes = leftOut.map(
+        (way) => `\`${way}\` is left out: it needs nats-server 2.${sinceNats[way]}, and this is ${version}.`,
+      );
+      return { ...outcome, notes: [...outcome.notes, ...notes] };
     } finally {
       await pair.stop();
     }

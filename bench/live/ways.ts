@@ -12,6 +12,13 @@ export type Delivery = "at-most-once" | "at-least-once";
 export const streamWays = ["jetstream", "jetstream batches", "jetstream fast ingest"] as const;
 export type StreamWay = (typeof streamWays)[number];
 
+/** The nats-server that has it first: the minor version of 2. */
+export const sinceNats: Readonly<Record<StreamWay, number>> = {
+  jetstream: 2,
+  "jetstream batches": 12,
+  "jetstream fast ingest": 14,
+};
+
 /** All of them, as in the results. */
 export type WayName = Delivery | StreamWay | "tcp" | "nats-core";
 

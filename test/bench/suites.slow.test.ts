@@ -11,6 +11,7 @@ import { variables } from "../../bench/baselines.js";
 import { type BenchRecord, type BenchReport, type BenchResult, resultOf } from "../../bench/report.js";
 import { suites } from "../../bench/suites.js";
 import { eventually } from "../support/eventually.js";
+import { natsServerIsFrom } from "../support/nats-server.js";
 import { rowsOf } from "../support/on-server.js";
 import { type Program, startProgram } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
@@ -29,7 +30,12 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
   "peer-live": { results: ["at-most-once", "at-least-once"], baselines: ["tcp", "nats-core", "at-most-once"] },
   "peer-durable": {
     results: ["at-least-once"],
-    baselines: ["jetstream", "jetstream batches", "jetstream fast ingest", "at-most-once"],
+    baselines: [
+      "jetstream",
+      ...((await natsServerIsFrom("2.12")) ? ["jetstream batches"] : []),
+      ...((await natsServerIsFrom("2.14")) ? ["jetstream fast ingest"] : []),
+      "at-most-once",
+    ],
   },
   "ping-pong": {
     results: ["request and reply, p50", "request and reply, p99", "until delivered, p50", "until delivered, p99"],
