@@ -129,13 +129,14 @@ export class Outbox {
     this.links.fence();
   }
 
-  /** Ends all links; what is still pending is rejected. */
-  close(): void {
+  /** Ends all links; what is still pending is rejected. Resolves when nothing of it is being written. Does not reject. */
+  close(): Promise<void> {
     this.#closed = true;
-    this.topics.close();
+    const written = this.topics.close();
     clearTimeout(this.#poll);
     for (const stop of this.#unlisten) stop();
     this.links.close();
+    return written;
   }
 
   #hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Outgoing {

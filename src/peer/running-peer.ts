@@ -138,7 +138,7 @@ export class RunningPeer {
     } catch (error) {
       if (started !== undefined) {
         started.#forget();
-        started.outbox.close();
+        void started.outbox.close();
         await started.#inbox.close();
       }
       // Nothing was handled, so the name is as clean as it was found.
@@ -184,9 +184,10 @@ export class RunningPeer {
       );
     }
     await this.#inbox.close();
-    this.outbox.close();
+    const written = this.outbox.close();
     // Postgres may hang: then the name is free when the connection ends.
-    const left = await endsWithin(until - performance.now(), this.#leave(inTime));
+    const leaving = written.then(() => this.#leave(inTime));
+    const left = await endsWithin(until - performance.now(), leaving);
     if (!left) logger.warn({}, "could not give the name back in time; it is free when the database notices");
     this.#forget();
     // What Postgres does not answer ends by itself, also behind the deadline.

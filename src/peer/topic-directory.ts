@@ -6,6 +6,8 @@ import { type Candidate, TopicRoutes } from "./topic-routes.js";
 export class TopicDirectory {
   readonly #topics = new Map<string, TopicRoutes>();
   #closed = false;
+  /** What is being read, and written of it. */
+  readonly #reading = new Set<Promise<void>>();
 
   readonly #context: PeerContext;
   readonly #links: SenderLinks;
@@ -20,7 +22,7 @@ export class TopicDirectory {
   }
 
   add(topic: string): TopicRoutes {
-    const routes: TopicRoutes = new TopicRoutes(topic, () => this.#read(routes));
+    const routes: TopicRoutes = new TopicRoutes(topic, () => this.#track(this.#read(routes)));
     this.#topics.set(topic, routes);
     return routes;
   }
@@ -67,9 +69,17 @@ export class TopicDirectory {
     return false;
   }
 
-  /** Reads nothing any more. */
-  close(): void {
+  /** Reads nothing any more. Resolves when no route is being written, which would stay behind. Does not reject. */
+  async close(): Promise<void> {
     this.#closed = true;
+    await Promise.allSettled(this.#reading);
+  }
+
+  #track(reading: Promise<void>): Promise<void> {
+    this.#reading.add(reading);
+    const done = (): void => void this.#reading.delete(reading);
+    reading.then(done, done);
+    return reading;
   }
 
   /** Reads a topic for which no caller waits. */
@@ -103,6 +113,7 @@ export class TopicDirectory {
     if (routes.topicKey === 0) routes.topicKey = await store.topicKey(topic);
     const addresses = new Map(known.map(({ name, addr }) => [name, addr]));
     for (const listener of listeners) {
+      if (this.#closed) return;
       if (addresses.get(listener.name) !== listener.addr) await store.rememberRoute(sender, topic, listener);
     }
     for (const candidate of routes.listed) {

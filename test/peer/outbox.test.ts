@@ -37,7 +37,7 @@ describe("the outbox of a peer", () => {
     };
     outbox = new Outbox(context);
     return async () => {
-      outbox.close();
+      await outbox.close();
       await lease.release({ clean: true });
       await store.close();
     };
