@@ -57,14 +57,19 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
     for (const pid of frozen) signal(pid, "SIGCONT");
     frozen = [];
   };
+  let children: number[] = [];
   const kill: OwnPostgres["kill"] = async (signal) => {
+    children = childrenOf(server.pid);
     process.kill(server.pid, signal);
     await server.ended;
   };
   const start: OwnPostgres["start"] = async () => {
     // As long as processes of a killed server are still there, a new one refuses to start.
+    const patientUntil = Date.now() + 5_000;
     const deadline = Date.now() + 20_000;
     for (;;) {
+      // One that computes does not notice that its first process is gone.
+      if (Date.now() > patientUntil) for (const pid of children) signal(pid, "SIGKILL");
       server = await ServerProcess.start(command);
       if (await answers(server, url)) return;
       if (Date.now() > deadline) throw server.endedEarly();
