@@ -153,8 +153,8 @@ export interface Account {
 }
 
 /**
- * The account that Postgres runs as. For root it is the system's `nobody` (65534 where there is no such entry); undefined means
- * the account of this process.
+ * The account that Postgres runs as: undefined means that of this process. Postgres refuses to run as root, so where this
+ * process is root, it is the account `nobody`, or the number 65534 if the system has no such account.
  */
 export function serverAccount(): Account | undefined {
   if (process.getuid?.() !== 0) return undefined;

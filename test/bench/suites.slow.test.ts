@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { describe, expect, inject, it } from "vitest";
 import { helpText } from "../../bench/arguments.js";
 import { variables } from "../../bench/baselines.js";
+import { sinceNats, streamWays } from "../../bench/live/ways.js";
 import { type BenchRecord, type BenchReport, type BenchResult, resultOf } from "../../bench/report.js";
 import { suites } from "../../bench/suites.js";
 import { eventually } from "../support/eventually.js";
@@ -31,9 +32,9 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
   "peer-durable": {
     results: ["at-least-once"],
     baselines: [
-      "jetstream",
-      ...((await natsServerIsFrom("2.12")) ? ["jetstream batches"] : []),
-      ...((await natsServerIsFrom("2.14")) ? ["jetstream fast ingest"] : []),
+      ...(
+        await Promise.all(streamWays.map(async (way) => ((await natsServerIsFrom(`2.${sinceNats[way]}`)) ? [way] : [])))
+      ).flat(),
       "at-most-once",
     ],
   },

@@ -115,6 +115,15 @@ describe("the outbox of a peer", () => {
     expect(rows).toEqual([{ topic_key: k }]);
   });
 
+  it("writes no route once it is closed", async () => {
+    await world.list("books", "books-1");
+    const reading = outbox.topics.refresh("books");
+    await outbox.close();
+    await world.query("DELETE FROM hawser.sender_listener");
+    await reading;
+    expect(await world.query("SELECT client_name FROM hawser.sender_listener")).toEqual([]);
+  });
+
   describe("where nobody can be reached and nobody was used before", () => {
     async function backlog(listener: string, rows: number): Promise<void> {
       const { connectionKey } = await store.connectionKey({ name: "other-1", sourceTopic: "other" }, listener);

@@ -133,7 +133,7 @@ export class ConnectionProtocol {
       // A call that is on its way now has the error as its answer: to dblink the last result is what counts, and without
       // ReadyForQuery that would be the end of the connection. One that is sent when this has arrived, and before the
       // connection has ended, gets no answer: by the notification its caller knows that it was not carried out. The
-      // notification comes last: whoever has it has the answer to the call before.
+      // notification comes last: a caller that has it also has the answer to the call before.
       this.#effects.write(state === "login" ? error : Buffer.concat([error, readyForQuery, sessionEnds]));
       this.#effects.end();
     }

@@ -71,7 +71,10 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
       // One that computes does not notice that its first process is gone.
       if (Date.now() > patientUntil) for (const pid of children) signal(pid, "SIGKILL");
       server = await ServerProcess.start(command);
-      if (await answers(server, url)) return;
+      if (await answers(server, url)) {
+        children = [];
+        return;
+      }
       if (Date.now() > deadline) throw server.endedEarly();
     }
   };
