@@ -1,6 +1,7 @@
 import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.js";
 import { readBody, type SqlConstants } from "../sql/body.js";
 import { dollarQuoted, sqlString } from "../sql/literal.js";
+import { withChecks } from "./local-checks.js";
 import { positionOf, queryExpression, sqlParameters, sqlTypeOf } from "./sql-argument.js";
 
 /** Stands for the schema of the functions, as in the script of an extension. */
@@ -71,7 +72,16 @@ interface Body {
 function bodyOf(family: GatewayFamily, variant: GatewayVariant, name: string, values: BodyValues): Body {
   if (family.bodyFile !== undefined) {
     const text = readBody(family.method, family.bodyFile, values.constants);
-    return { language: "plpgsql", body: text.replaceAll("@version@", values.version) };
+    return {
+      language: "plpgsql",
+      body: withChecks(
+        family,
+        text
+          .replaceAll("@version@", values.version)
+          .replaceAll("@payload@", payloadExpression("payload", variant))
+          .replaceAll("@payloads@", payloadsExpression(variant)),
+      ),
+    };
   }
   if (family.batch !== undefined) {
     return { language: "plpgsql", body: batchBody(family, variant) };
@@ -115,6 +125,22 @@ function valueBody(family: GatewayFamily, variant: GatewayVariant, name: string,
     "      HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'not_json');",
     "END",
   ].join("\n");
+}
+
+/** The bytes of a payload. */
+function payloadExpression(payload: string, { payloadType }: GatewayVariant): string {
+  if (payloadType === "binary") {
+    return payload;
+  }
+  return `convert_to(${payloadType === "text" ? payload : `${payload}::text`}, 'UTF8')`;
+}
+
+/** The bytes of all payloads, in their order. */
+function payloadsExpression(variant: GatewayVariant): string {
+  if (variant.payloadType === "binary") {
+    return "payloads";
+  }
+  return `ARRAY(SELECT ${payloadExpression("p.one", variant)} FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth)`;
 }
 
 function rowsBody(family: GatewayFamily, variant: GatewayVariant, call: string): string {

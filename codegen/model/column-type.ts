@@ -21,6 +21,8 @@ const sqlTypes = [
   "boolean",
   "timestamptz",
   "jsonb",
+  "xid8",
+  "pg_snapshot",
 ] as const;
 
 export type SqlType = (typeof sqlTypes)[number];
@@ -35,6 +37,8 @@ const kindOfType: Record<SqlType, ValueKind> = {
   boolean: "boolean",
   timestamptz: "timestamp",
   jsonb: "json",
+  xid8: "string",
+  pg_snapshot: "string",
 };
 
 const rangeOfType: Partial<Record<SqlType, IntegerRange>> = {
@@ -99,7 +103,7 @@ function fittingTypes(field: DescField): readonly SqlType[] {
     case ScalarType.UINT64:
       return ["bigint", "bigserial"];
     case ScalarType.STRING:
-      return ["text", "jsonb"];
+      return ["text", "jsonb", "xid8", "pg_snapshot"];
     case ScalarType.BYTES:
       return ["bytea"];
     case ScalarType.BOOL:

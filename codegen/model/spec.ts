@@ -8,7 +8,7 @@ import { SpecOptions, specPackage } from "./options.js";
 import { type NamedRules, readNamedRules } from "./rules.js";
 import { readSettingGroup, type SettingGroup } from "./settings.js";
 import { SpecError } from "./spec-error.js";
-import { readTable, type Table } from "./tables.js";
+import { readTable, relationsOf, type Table } from "./tables.js";
 
 /** Everything that the spec says, checked. */
 export interface Spec {
@@ -104,7 +104,9 @@ function refuseSharedNames(spec: Spec): void {
   const groups = new TakenNames("group of settings");
   for (const file of spec.files) {
     for (const table of file.tables) {
-      relations.take(table.name, table.message);
+      for (const name of relationsOf(table)) {
+        relations.take(name, table.message);
+      }
       for (const index of table.indexes) {
         relations.take(index.name, table.message);
       }

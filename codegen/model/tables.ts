@@ -21,6 +21,10 @@ export interface Table {
   readonly grants: readonly Grant[];
   /** SQL literals for the columns that are not generated. */
   readonly rows: readonly (readonly string[])[];
+  /** A query for further rows. */
+  readonly fill?: string;
+  /** It is partitioned by list: each part has one value of the column, from 0. */
+  readonly slots?: { readonly column: string; readonly count: number };
 }
 
 interface Index {
@@ -72,6 +76,8 @@ export function readTable(message: DescMessage, option: TableOption, options: Sp
       columns: granted.length > 0 ? known(`grant to ${role}`, granted) : [],
     })),
     rows: option.row.map(({ values }) => values),
+    ...(option.fill === "" ? {} : { fill: option.fill }),
+    ...(option.slots === undefined ? {} : { slots: readSlots(message, option.slots, known) }),
   };
   refuseNullableKey(table);
   const wanted = insertableColumns(table).length;
@@ -84,6 +90,19 @@ export function readTable(message: DescMessage, option: TableOption, options: Sp
     checkNotifyPayload(table, table.notify);
   }
   return table;
+}
+
+/** The name of the table, and those of its parts. */
+export function relationsOf({ name, slots }: Table): string[] {
+  return [name, ...Array.from({ length: slots?.count ?? 0 }, (_, nth) => `${name}_${nth}`)];
+}
+
+function readSlots(message: DescMessage, { column, count }: NonNullable<TableOption["slots"]>, known: KnownColumns) {
+  known("slots", [column]);
+  if (count < 2) {
+    throw new SpecError(message, `slots: ${count} parts are no parts; give 2 or more`);
+  }
+  return { column, count };
 }
 
 /** The columns that an INSERT may name: those that are not generated. */

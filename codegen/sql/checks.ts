@@ -1,5 +1,6 @@
 import type { Column } from "../model/columns.js";
 import { sqlIdentifier } from "../model/names.js";
+import type { Rules } from "../model/rules.js";
 import type { Table } from "../model/tables.js";
 import { sqlString } from "./literal.js";
 
@@ -23,14 +24,24 @@ export function columnChecks(table: Table, column: Column): Constraint[] {
             definition: `CHECK (${condition})`,
           },
         ];
-  const { min, max, minBytes, maxBytes, pattern, maxItems } = column.rules;
+  const { maxItems } = column.rules;
+  const { range, bytes, pattern } = columnLimits(column.name, column.rules);
   return [
-    ...check("range", limits(column.name, min, max)),
-    ...check("bytes", limits(`octet_length(${column.name})`, minBytes || undefined, maxBytes)),
-    ...check("pattern", pattern && `${column.name} ~ ${sqlString(pattern.source)}`),
+    ...check("range", range),
+    ...check("bytes", bytes),
+    ...check("pattern", pattern),
     ...check("values", column.rules.in && `${column.name} IN (${column.rules.in.map(sqlString).join(", ")})`),
     ...check("items", maxItems === undefined ? undefined : `cardinality(${column.name}) <= ${maxItems}`),
   ];
+}
+
+/** What a value's rules demand of it, as conditions; NULL passes them. */
+export function columnLimits(name: string, { min, max, minBytes, maxBytes, pattern }: Rules) {
+  return {
+    range: limits(name, min, max),
+    bytes: limits(`octet_length(${name})`, minBytes || undefined, maxBytes),
+    pattern: pattern && `${name} ~ ${sqlString(pattern.source)}`,
+  };
 }
 
 function limits(value: string, min: bigint | number | undefined, max: bigint | number | undefined): string | undefined {

@@ -1,6 +1,6 @@
 import type { SqlFunction } from "../model/functions.js";
 import { ownerRole, roles } from "../model/roles.js";
-import type { Table } from "../model/tables.js";
+import { relationsOf, type Table } from "../model/tables.js";
 import { functionSignature } from "./function.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 import { notifyFunctionName } from "./notify.js";
@@ -32,7 +32,7 @@ export function grantStatements(grantable: Grantable): string {
 function revokeStatements(grantable: Grantable): string {
   return [
     "REVOKE ALL ON SCHEMA hawser FROM PUBLIC;",
-    ...grantable.tables.map((table) => `REVOKE ALL ON TABLE hawser.${table.name} FROM PUBLIC;`),
+    ...grantable.tables.flatMap(relationsOf).map((name) => `REVOKE ALL ON TABLE hawser.${name} FROM PUBLIC;`),
     ...allFunctions(grantable).map((signature) => `REVOKE ALL ON FUNCTION ${signature} FROM PUBLIC;`),
     "",
   ].join("\n");
@@ -121,7 +121,7 @@ function giveToOwner(grantable: Grantable): string {
     `    EXECUTE pg_catalog.format('GRANT ${ownerRole} TO %I', current_user);`,
     "  END IF;",
     `  ALTER SCHEMA hawser OWNER TO ${ownerRole};`,
-    ...grantable.tables.map((table) => `  ALTER TABLE hawser.${table.name} OWNER TO ${ownerRole};`),
+    ...grantable.tables.flatMap(relationsOf).map((name) => `  ALTER TABLE hawser.${name} OWNER TO ${ownerRole};`),
     ...allFunctions(grantable).map((signature) => `  ALTER FUNCTION ${signature} OWNER TO ${ownerRole};`),
     "EXCEPTION",
     "  WHEN insufficient_privilege THEN",

@@ -1,6 +1,6 @@
 import { type Column, typeName } from "../model/columns.js";
 import { sqlIdentifier } from "../model/names.js";
-import { insertableColumns, type Table } from "../model/tables.js";
+import { insertableColumns, relationsOf, type Table } from "../model/tables.js";
 import { type Constraint, columnChecks } from "./checks.js";
 import { sqlString } from "./literal.js";
 import { notifyTrigger } from "./notify.js";
@@ -19,6 +19,7 @@ export function tableStatements(table: Table): string {
       const names = insertableColumns(table).map((column) => column.name);
       return `INSERT INTO hawser.${table.name} (${names.join(", ")})\nVALUES (${row.join(", ")});\n`;
     }),
+    table.fill === undefined ? "" : `INSERT INTO hawser.${table.name}\n${table.fill};\n`,
   ]
     .filter((statement) => statement !== "")
     .join("\n");
@@ -43,7 +44,12 @@ function createTable(table: Table): string {
     ...table.columns.map(columnLine),
     ...tableConstraints(table).map(({ name, definition }) => `CONSTRAINT ${name} ${definition}`),
   ];
-  return `CREATE TABLE hawser.${table.name} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n);\n`;
+  const [, ...slots] = relationsOf(table);
+  const parts = slots.map(
+    (name, nth) => `CREATE TABLE hawser.${name} PARTITION OF hawser.${table.name} FOR VALUES IN (${nth});\n`,
+  );
+  const by = table.slots === undefined ? "" : ` PARTITION BY LIST (${table.slots.column})`;
+  return `CREATE TABLE hawser.${table.name} (\n${lines.map((line) => `  ${line}`).join(",\n")}\n)${by};\n${parts.join("")}`;
 }
 
 function columnLine(column: Column): string {

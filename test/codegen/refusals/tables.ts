@@ -5,7 +5,7 @@ export const tableCases: readonly RefusalCase[] = [
   {
     name: "an unknown column type",
     proto: table('string price = 1 [(hawser.spec.v1.column) = {type: "money"}];', 'primary_key: "price"'),
-    says: 'message Foo.price: unknown column type "money"; use one of smallint, integer, bigint, bigserial, text, bytea, boolean, timestamptz, jsonb',
+    says: 'message Foo.price: unknown column type "money"; use one of smallint, integer, bigint, bigserial, text, bytea, boolean, timestamptz, jsonb, xid8, pg_snapshot',
   },
   {
     name: "a column type that cannot hold the field",
@@ -31,6 +31,16 @@ export const tableCases: readonly RefusalCase[] = [
     name: "a table without a key",
     proto: table("int32 id = 1;", ""),
     says: 'message Foo: table "foo" has no primary_key',
+  },
+  {
+    name: "slots by an unknown column",
+    proto: table("int32 id = 1;", 'primary_key: "id" slots: {column: "part" count: 3}'),
+    says: 'message Foo: slots names an unknown column "part"; the table has id',
+  },
+  {
+    name: "one slot",
+    proto: table("int32 id = 1;", 'primary_key: "id" slots: {column: "id" count: 1}'),
+    says: "message Foo: slots: 1 parts are no parts; give 2 or more",
   },
   {
     name: "a key of an unknown column",
