@@ -1,9 +1,27 @@
-import { type Mutant, unchanged } from "./mutants.js";
+import { mutants, unchanged } from "./mutants.js";
+import { type OutboxMutant, outboxMustHappen, outboxMutants, unchanged as unchangedOutbox } from "./outbox/mutants.js";
+import { OutboxWorld } from "./outbox/world.js";
 import { Counts, Violation } from "./records.js";
 import { World } from "./world.js";
 
-/** What must have happened in any long run; a count of zero means that the simulator does not reach it any more. */
-const mustHappen = [
+/** One run: everything in it follows from the seed. */
+interface SimulatedWorld {
+  readonly counts: Counts;
+  /** @throws Violation */
+  run(): void;
+}
+
+/** What is simulated. */
+export interface Simulation {
+  readonly name: string;
+  world(seed: number): SimulatedWorld;
+  /** What must have happened in any long run; a count of zero means that the simulator does not reach it any more. */
+  readonly mustHappen: readonly string[];
+  /** With the seeds within which each must be caught. */
+  readonly mutants: readonly { readonly name: string; readonly seeds: number; world(seed: number): SimulatedWorld }[];
+}
+
+const channelMustHappen = [
   ...["kill", "stall", "cut", "session", "failover", "twin", "delete", "outage", "stop", "reassign"].map(
     (kind) => `fault: ${kind}`,
   ),
@@ -60,31 +78,49 @@ const mustHappen = [
   ...["delivered", "stored", "sent", "dropped", "timed-out", "fenced"].map((outcome) => `outcome: ${outcome}`),
 ];
 
+const channels: Simulation = {
+  name: "channels",
+  world: (seed) => new World(seed, unchanged),
+  mustHappen: channelMustHappen,
+  mutants: mutants.map(({ name, seeds, mutant }) => ({ name, seeds, world: (seed) => new World(seed, mutant) })),
+};
+
+const outbox: Simulation = {
+  name: "outbox",
+  world: (seed) => new OutboxWorld(seed, unchangedOutbox),
+  mustHappen: outboxMustHappen,
+  mutants: Object.entries<OutboxMutant>(outboxMutants).map(([name, mutant]) => ({
+    name,
+    seeds: mutant.seeds ?? 1_000,
+    world: (seed) => new OutboxWorld(seed, mutant),
+  })),
+};
+
+export const simulations: readonly Simulation[] = [channels, outbox];
+
 export interface RunOptions {
   readonly first: number;
   readonly count: number;
-  readonly mutant?: Mutant;
   readonly stopAtFailure: boolean;
   readonly onProgress?: (done: number) => void;
 }
 
 /** Runs seeds `first` … `first + count - 1` and gathers counts and violations. */
-export function runSeeds(options: RunOptions) {
+export function runSeeds(world: (seed: number) => SimulatedWorld, options: RunOptions) {
   const counts = new Counts();
   const failures: { seed: number; message: string }[] = [];
   for (let index = 0; index < options.count; index++) {
     const seed = options.first + index;
-    const world = new World(seed, options.mutant ?? unchanged);
+    const run = world(seed);
     try {
-      world.run();
+      run.run();
     } catch (error) {
       if (!(error instanceof Violation)) throw Object.assign(error as Error, { seed });
       failures.push({ seed, message: error.message });
       if (options.stopAtFailure) break;
     }
-    counts.merge(world.counts);
+    counts.merge(run.counts);
     if (index % 500 === 0) options.onProgress?.(index);
   }
-  const neverHappened = mustHappen.filter((name) => !counts.values.has(name));
-  return { counts, failures, neverHappened };
+  return { counts, failures };
 }

@@ -1,0 +1,377 @@
+/**
+ * Postgres as the outbox sees it: transactions with xids, snapshots, key locks, three slots, saved positions, the flag that
+ * says whether the relay sleeps; and what a crash, a failover and a restored dump make of them.
+ */
+import type {
+  DeadOutboxMessage,
+  OutboxMessage,
+  OutboxPosition,
+  Snapshot,
+  TurnStep,
+} from "../../../src/outbox/relay.js";
+import { Violation } from "../records.js";
+import type { OutboxFaults } from "./mutants.js";
+import type { OutboxWorld } from "./world.js";
+
+/** A message and what became of it. */
+export interface Row extends OutboxMessage {
+  readonly messageId: string;
+  readonly tx: Transaction;
+  readonly enqueuedAt: number;
+  readonly slot: number;
+  /** The column: the transaction that wrote it, unless it came from another cluster. */
+  xid: number;
+  cluster: number;
+  /** A savepoint was rolled back, or the slot truncated. */
+  isGone: boolean;
+  /** Mutants: what this is a copy of. */
+  readonly original?: Row;
+}
+
+/** A transaction of an application. */
+export class Transaction {
+  xid: number | undefined;
+  state: "running" | "committed" | "aborted" = "running";
+  readonly rows: Row[] = [];
+  /** The locks on keys, with how many rows there were when each was taken. */
+  readonly locks = new Map<string, number>();
+  isNotifying = false;
+  committedAt = 0;
+  commitOrder = 0;
+  /** A commit that does not wait for the disk. */
+  readonly isAsynchronous: boolean;
+  /** It reads with the snapshot that it began with. */
+  readonly slotSeen: number | undefined;
+
+  constructor(isAsynchronous: boolean, slotSeen: number | undefined) {
+    this.isAsynchronous = isAsynchronous;
+    this.slotSeen = slotSeen;
+  }
+}
+
+interface SavedTurn {
+  readonly turn: bigint;
+  readonly owner: object;
+  readonly position: OutboxPosition;
+  readonly cluster: number;
+  readonly dead: readonly DeadOutboxMessage<Row>[];
+}
+
+/** A row as it was before its message was adopted. */
+interface AdoptedRow {
+  readonly row: Row;
+  readonly xid: number;
+  readonly cluster: number;
+}
+
+/** What is in the log of changes, in order: a crash and a failover cut it. */
+type Change =
+  | { readonly kind: "write"; readonly xid: number; readonly id: bigint }
+  | { readonly kind: "commit"; readonly tx: Transaction }
+  | { readonly kind: "save"; readonly xid: number; readonly adopted: readonly AdoptedRow[] }
+  | { readonly kind: "truncate"; readonly xid: number; readonly rows: readonly Row[]; readonly slot: number };
+
+export type TurnAnswer =
+  | {
+      readonly kind: "done";
+      readonly isSaved: boolean;
+      readonly found?: { to: Snapshot; messages: readonly Row[]; hasMore: boolean };
+    }
+  | { readonly kind: "deposed" };
+
+interface ReadSnapshot {
+  readonly xmax: number;
+  readonly xip: readonly number[];
+}
+
+export class OutboxDatabase {
+  readonly #world: OutboxWorld;
+  readonly #faults: OutboxFaults;
+  rows: Row[] = [];
+  turns: SavedTurn[] = [];
+  isAsleep = false;
+  available = true;
+  /** Grows when the processes' sessions end. */
+  incarnation = 1;
+  cluster = 1;
+  slot = 0;
+  #nextXid = 100;
+  #nextId = 1n;
+  #commits = 0;
+  readonly #running = new Set<Transaction>();
+  #log: Change[] = [];
+  #durable = 0;
+  readonly #locks = new Map<string, { holder: Transaction; waiting: { tx: Transaction; go: () => void }[] }>();
+
+  constructor(world: OutboxWorld, faults: OutboxFaults) {
+    this.#world = world;
+    this.#faults = faults;
+  }
+
+  begin(): Transaction {
+    const { random } = this.#world;
+    const tx = new Transaction(random.chance(0.2), random.chance(0.2) ? this.slot : undefined);
+    this.#running.add(tx);
+    return tx;
+  }
+
+  /** The transaction writes something of its own. */
+  assignXid(tx: Transaction): void {
+    tx.xid ??= this.#nextXid++;
+  }
+
+  /** Waits for the key, then writes the message. */
+  enqueue(tx: Transaction, destination: string, key: string | undefined, done: () => void): void {
+    const lane = key === undefined ? undefined : `${destination} ${key}`;
+    const write = (): void => {
+      if (tx.state !== "running") return;
+      this.assignXid(tx);
+      const row: Row = {
+        id: this.#nextId++,
+        lane,
+        destination,
+        bytes: 100,
+        messageId: this.#world.newMessageId(),
+        tx,
+        enqueuedAt: this.#world.schedule.now,
+        slot: tx.slotSeen ?? this.slot,
+        xid: tx.xid!,
+        cluster: this.cluster,
+        isGone: false,
+      };
+      tx.rows.push(row);
+      this.rows.push(row);
+      this.#log.push({ kind: "write", xid: row.xid, id: row.id });
+      if (this.isAsleep) tx.isNotifying = true;
+      done();
+    };
+    if (lane === undefined) write();
+    else this.#lock(lane, tx, write);
+  }
+
+  #lock(lane: string, tx: Transaction, go: () => void): void {
+    const lock = this.#locks.get(lane);
+    if (lock === undefined) {
+      this.#locks.set(lane, { holder: tx, waiting: [] });
+      tx.locks.set(lane, tx.rows.length);
+      go();
+    } else if (lock.holder === tx) go();
+    else {
+      this.#world.counts.add("transition: waited for a key");
+      lock.waiting.push({ tx, go });
+    }
+  }
+
+  #unlock(lane: string, tx: Transaction): void {
+    const lock = this.#locks.get(lane);
+    if (lock?.holder !== tx) return;
+    tx.locks.delete(lane);
+    this.#locks.delete(lane);
+    const [next, ...others] = lock.waiting.filter((waiter) => waiter.tx.state === "running");
+    if (next === undefined) return;
+    this.#locks.set(lane, { holder: next.tx, waiting: others });
+    next.tx.locks.set(lane, next.tx.rows.length);
+    next.go();
+  }
+
+  /** Takes back what was enqueued behind a savepoint, with the locks that were taken there. */
+  rollBackTo(tx: Transaction, rows: number): void {
+    if (tx.state !== "running") return;
+    for (const row of tx.rows.splice(rows)) row.isGone = true;
+    for (const [lane, takenAt] of tx.locks) if (takenAt >= rows) this.#unlock(lane, tx);
+  }
+
+  commit(tx: Transaction): void {
+    if (!this.available) this.abort(tx);
+    if (tx.state !== "running") return;
+    tx.state = "committed";
+    tx.committedAt = this.#world.schedule.now;
+    tx.commitOrder = this.#commits++;
+    this.#running.delete(tx);
+    this.#log.push({ kind: "commit", tx });
+    if (!tx.isAsynchronous) this.#durable = this.#log.length;
+    for (const lane of [...tx.locks.keys()]) this.#unlock(lane, tx);
+    if (tx.isNotifying) this.#world.notify();
+  }
+
+  abort(tx: Transaction): void {
+    if (tx.state !== "running") return;
+    tx.state = "aborted";
+    this.#running.delete(tx);
+    for (const lane of [...tx.locks.keys()]) this.#unlock(lane, tx);
+  }
+
+  // ---- what the relay asks ----
+
+  /** Takes over: from now on no turn of another relay is saved. */
+  take(owner: object): { readonly turn: bigint; readonly position: OutboxPosition } {
+    const latest = this.turns.at(-1);
+    let position = latest?.position ?? { from: "3:3:", to: undefined, after: 0n, skipped: [] };
+    let adopted: readonly AdoptedRow[] = [];
+    if (latest?.cluster !== this.cluster && !this.#faults.keepsForeignXids) {
+      const xid = this.#nextXid++;
+      const foreign = this.rows.filter(({ cluster }) => cluster !== this.cluster);
+      adopted = foreign.map((row) => ({ row, xid: row.xid, cluster: row.cluster }));
+      for (const row of foreign) {
+        row.xid = row.cluster === latest?.cluster && isDone(row, position) ? 2 : xid;
+        row.cluster = this.cluster;
+      }
+      position = { from: "3:3:", to: undefined, after: 0n, skipped: [] };
+      this.#world.counts.add("transition: messages of another cluster adopted");
+    }
+    const turn = (latest?.turn ?? 0n) + 1n;
+    this.#save({ turn, owner, position, cluster: this.cluster, dead: [] }, adopted);
+    return { turn, position };
+  }
+
+  turn(owner: object, step: TurnStep<Row>): TurnAnswer {
+    const latest = this.turns.at(-1);
+    if (!this.#faults.noFence) {
+      if (latest?.owner !== owner) return { kind: "deposed" };
+      if (latest.turn === step.turn && !this.#faults.savesTwice) {
+        this.#world.counts.add("transition: turn was saved before");
+        return { kind: "done", isSaved: true };
+      }
+      if (latest.turn !== step.turn - 1n && !this.#faults.savesTwice) return { kind: "deposed" };
+    }
+    if (step.asleep !== undefined) this.isAsleep = step.asleep;
+    let found: { to: Snapshot; messages: readonly Row[]; hasMore: boolean } | undefined;
+    if (step.read !== undefined) {
+      const { from, to = this.#snapshot(), after, maxMessages } = step.read;
+      const messages = this.#read(from, to, after);
+      found = { to, messages: messages.slice(0, maxMessages), hasMore: messages.length > maxMessages };
+      if (found.hasMore) this.#world.counts.add("transition: set of several pages");
+    }
+    const isSaved = step.mustSave || (found !== undefined && found.messages.length > 0);
+    const { turn, position, dead } = step;
+    if (isSaved) this.#save({ turn, owner, position, cluster: this.cluster, dead });
+    return found === undefined ? { kind: "done", isSaved } : { kind: "done", isSaved, found };
+  }
+
+  #read(from: Snapshot, to: Snapshot, after: bigint): readonly Row[] {
+    const old = parse(from);
+    const now = parse(to);
+    const isNew = ({ xid }: Row): boolean => xid >= old.xmax || old.xip.includes(xid);
+    const rows = this.rows.filter((row) => !row.isGone && row.tx.state === "committed" && sees(now, row.xid));
+    if (this.#faults.readsById) {
+      const last = this.#world.lastIdRead(to, after);
+      return rows.filter(({ id }) => id > last).sort(byId);
+    }
+    const set = rows.filter((row) => isNew(row) && row.id > after);
+    return set.sort(this.#faults.ordersByXid ? (one, other) => one.xid - other.xid || byId(one, other) : byId);
+  }
+
+  #save(saved: SavedTurn, adopted: readonly AdoptedRow[] = []): void {
+    this.turns.push(saved);
+    this.#log.push({ kind: "save", xid: this.#nextXid++, adopted });
+    if (!this.#faults.readsBeforeFlush) this.#durable = this.#log.length;
+  }
+
+  /** Goes on to the next slot, when everything that is in it is done. For the relay that works alone. */
+  rotate(): void {
+    if (this.turns.at(-1)?.cluster !== this.cluster) return;
+    const next = (this.slot + 1) % 3;
+    const inSlot = this.rows.filter(({ slot, isGone }) => slot === next && !isGone);
+    const { position } = this.turns.at(-1) ?? {};
+    if (!this.#faults.truncatesBlindly) {
+      if (inSlot.some(({ tx }) => tx.state === "running")) {
+        this.#world.counts.add("transition: slot still written");
+        return;
+      }
+      const committed = inSlot.filter(({ tx }) => tx.state === "committed");
+      if (position === undefined || committed.some((row) => !isDone(row, position))) {
+        this.#world.counts.add("transition: slot not done");
+        return;
+      }
+    }
+    for (const row of inSlot) row.isGone = true;
+    this.rows = this.rows.filter(({ isGone }) => !isGone);
+    this.#log.push({ kind: "truncate", xid: this.#nextXid++, rows: inSlot, slot: this.slot });
+    this.#durable = this.#log.length;
+    this.slot = next;
+    this.#world.counts.add("transition: slot truncated");
+  }
+
+  // ---- faults ----
+
+  /** The server ends at once: what is not on its disk never was. */
+  crash(): void {
+    this.#cut(this.#durable);
+  }
+
+  /** A standby that is behind goes on. */
+  failover(behind: number): void {
+    this.#cut(Math.max(0, this.#log.length - behind));
+  }
+
+  /** A dump, restored elsewhere: its xids are those of another cluster. */
+  restore(nextXid: number): void {
+    for (const tx of [...this.#running]) this.#end(tx);
+    this.#locks.clear();
+    this.rows = this.rows.filter(({ tx, isGone }) => tx.state === "committed" && !isGone);
+    this.#nextXid = nextXid;
+    this.cluster += 1;
+    this.incarnation += 1;
+    this.#log = [];
+    this.#durable = 0;
+  }
+
+  #cut(length: number): void {
+    const lost = this.#log.slice(length);
+    const kept = this.#log.slice(0, length);
+    for (const tx of [...this.#running]) this.#end(tx);
+    for (const change of lost.toReversed()) {
+      if (change.kind === "save") {
+        this.#world.forgotten(this.turns.pop()!.dead);
+        for (const { row, xid, cluster } of change.adopted) Object.assign(row, { xid, cluster });
+      } else if (change.kind === "truncate") {
+        for (const row of change.rows) row.isGone = !row.tx.rows.includes(row);
+        this.rows.push(...change.rows);
+        this.slot = change.slot;
+      } else if (change.kind === "commit") {
+        change.tx.state = "aborted";
+        this.#world.lost(change.tx);
+      }
+    }
+    this.#locks.clear();
+    this.rows = this.rows.filter(({ tx, isGone }) => tx.state === "committed" && !isGone);
+    const xids = kept.flatMap((change) => (change.kind === "commit" ? [] : [change.xid]));
+    if (kept.length > 0)
+      this.#nextXid = Math.max(99, ...xids, ...this.turns.map(({ position }) => parse(position.from).xmax - 1)) + 1;
+    const ids = this.rows.map(({ id }) => id);
+    this.#nextId = ids.reduce((most, id) => (id > most ? id : most), 0n) + 1n;
+    this.#log = kept;
+    this.#durable = kept.length;
+    this.incarnation += 1;
+  }
+
+  #end(tx: Transaction): void {
+    tx.state = "aborted";
+    this.#running.delete(tx);
+  }
+
+  #snapshot(): Snapshot {
+    const xip = [...this.#running].flatMap(({ xid }) => xid ?? []).sort((one, other) => one - other);
+    return `${xip[0] ?? this.#nextXid}:${this.#nextXid}:${xip.join(",")}`;
+  }
+}
+
+function byId(one: Row, other: Row): number {
+  return Number(one.id - other.id);
+}
+
+function parse(snapshot: Snapshot): ReadSnapshot {
+  const [, xmax, xip] = snapshot.split(":");
+  if (xip === undefined) throw new Violation(`no snapshot: ${snapshot}`);
+  return { xmax: Number(xmax), xip: xip === "" ? [] : xip.split(",").map(Number) };
+}
+
+/** By the numbers alone, as `pg_visible_in_snapshot`. */
+function sees({ xmax, xip }: ReadSnapshot, xid: number): boolean {
+  return xid < xmax && !xip.includes(xid);
+}
+
+function isDone(row: Row, { from, to, after, skipped }: OutboxPosition): boolean {
+  if (skipped.includes(row.id)) return true;
+  return sees(parse(from), row.xid) || (to !== undefined && sees(parse(to), row.xid) && row.id <= after);
+}

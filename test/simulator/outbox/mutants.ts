@@ -1,0 +1,97 @@
+/** Departures from the rules of the outbox, each of which the simulator must catch: they show that it can fail. */
+import type { RelaySettings, TurnStep } from "../../../src/outbox/relay.js";
+import type { Row } from "./database.js";
+import type { outboxFaults } from "./world.js";
+
+/** Those inside Postgres. */
+export interface OutboxFaults {
+  readonly readsById?: boolean;
+  readonly ordersByXid?: boolean;
+  readonly noFence?: boolean;
+  readonly savesTwice?: boolean;
+  readonly readsBeforeFlush?: boolean;
+  readonly truncatesBlindly?: boolean;
+  readonly keepsForeignXids?: boolean;
+}
+
+/** What a run is made of. */
+export interface OutboxMutant {
+  readonly database?: OutboxFaults;
+  readonly settings?: Partial<RelaySettings>;
+  /** A turn as it reaches Postgres. */
+  readonly turn?: (step: TurnStep<Row>) => TurnStep<Row>;
+  readonly sleepsAtOnce?: boolean;
+  readonly believesDoubtful?: boolean;
+  readonly manyPerKey?: boolean;
+  /** Only these faults, and all of them, so often. */
+  readonly faults?: readonly (typeof outboxFaults)[number][];
+  readonly faultTimes?: number;
+  readonly seeds?: number;
+}
+
+/** See {@link Simulation.mustHappen}. */
+export const outboxMustHappen: readonly string[] = [
+  ...["kill", "twin", "stall", "crash", "failover", "restore", "outage", "nats", "long"].map(
+    (kind) => `fault: ${kind}`,
+  ),
+  "fault: turn lost",
+  "fault: answer to a turn lost",
+  "fault: publish lost",
+  "fault: publish refused",
+  "fault: acknowledgement lost",
+  ...["early xid", "rolled back", "savepoint rolled back", "waited for a key", "notified"].map(
+    (name) => `transition: ${name}`,
+  ),
+  ...["relay took over", "took over within a set", "relay deposed", "turn was saved before"].map(
+    (name) => `transition: ${name}`,
+  ),
+  ...["set of several pages", "dead letter", "duplicate dropped by the stream"].map((name) => `transition: ${name}`),
+  ...["looked for a message in doubt", "message in doubt was there"].map((name) => `transition: ${name}`),
+  ...["slot truncated", "slot still written", "slot not done", "messages of another cluster adopted"].map(
+    (name) => `transition: ${name}`,
+  ),
+];
+
+/** The rules as they are. */
+export const unchanged: OutboxMutant = {};
+
+/** Saves what has been read for what is done. */
+function positionBeforeAck(step: TurnStep<Row>): TurnStep<Row> {
+  const { read } = step;
+  if (read === undefined || read.to !== undefined) return step;
+  return { ...step, position: { from: read.from, to: undefined, after: 0n, skipped: [] } };
+}
+
+export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
+  "reads by id": { database: { readsById: true } },
+  "reads by (xid, id)": { database: { ordersByXid: true } },
+  "position before the ack": { turn: positionBeforeAck, faults: ["kill"], faultTimes: 4 },
+  "no fence": { database: { noFence: true }, faults: ["twin", "stall", "kill"], faultTimes: 6 },
+  "several under way for one key": { manyPerKey: true },
+  "sleeps without the last look": { sleepsAtOnce: true },
+  "truncates a slot that can still be written": { database: { truncatesBlindly: true } },
+  "takes another cluster's xids for its own": { database: { keepsForeignXids: true }, faults: ["restore"] },
+  "publishes before the commits are on disk": {
+    database: { readsBeforeFlush: true },
+    faults: ["crash"],
+    faultTimes: 6,
+  },
+  "saves a turn a second time": { database: { savesTwice: true }, seeds: 4_000 },
+  "publishes again what is in doubt without a look": {
+    believesDoubtful: true,
+    faults: ["nats", "kill"],
+    faultTimes: 4,
+  },
+  "gives up what the relay before it may still publish": {
+    settings: { lateMs: 0 },
+    faults: ["stall", "twin"],
+    faultTimes: 8,
+    seeds: 20_000,
+  },
+  "publishes however long it has heard nothing": {
+    settings: { publishWithinMs: Number.POSITIVE_INFINITY },
+    faults: ["stall", "twin"],
+    faultTimes: 6,
+    seeds: 8_000,
+  },
+};

@@ -1,0 +1,200 @@
+/** A process that runs the relay: takes over, carries out its steps against the models, and may be killed or stand still. */
+import {
+  OutboxRelay,
+  type PublishOutcome,
+  type PublishStep,
+  type RelaySettings,
+  type TurnStep,
+} from "../../../src/outbox/relay.js";
+import type { Row, TurnAnswer } from "./database.js";
+import type { OutboxWorld } from "./world.js";
+
+export const relaySettings: RelaySettings = {
+  maxMessages: 30,
+  maxBytes: 100_000,
+  pageMessages: 8,
+  maxUnderWay: 10,
+  maxUnderWayBytes: 100_000,
+  lookMs: 2,
+  slowLookMs: 5_000,
+  awakeMs: 30,
+  canBeNotified: true,
+  saveMs: 10,
+  publishWithinMs: 500,
+  lateMs: 1_800,
+  tries: 4,
+  maxRefusing: 3,
+  retryMinMs: 5,
+  retryMaxMs: 200,
+};
+
+export class RelayProcess {
+  readonly #world: OutboxWorld;
+  readonly #owner = {};
+  #relay: OutboxRelay<Row> | undefined;
+  #incarnation = 0;
+  #taking = false;
+  #timer: object | undefined;
+  #isStalled = false;
+  #held: (() => void)[] = [];
+  /** Mutants: not before this time. */
+  #sleepsUntil = 0;
+  isDead = false;
+
+  constructor(world: OutboxWorld) {
+    this.#world = world;
+    this.#take();
+  }
+
+  get isIdle(): boolean {
+    return this.#relay?.isIdle === true && !this.#relay.isDeposed;
+  }
+
+  get isDeposed(): boolean {
+    return this.#relay?.isDeposed === true;
+  }
+
+  kill(): void {
+    this.isDead = true;
+  }
+
+  stall(): void {
+    this.#isStalled = true;
+  }
+
+  wake(): void {
+    this.#isStalled = false;
+    for (const run of this.#held.splice(0)) this.deliver(run);
+  }
+
+  /** The database has notified. */
+  notified(): void {
+    this.deliver(() => {
+      this.#sleepsUntil = 0;
+      this.#relay?.wake();
+      this.#pump();
+    });
+  }
+
+  /** NATS is there again. */
+  resumed(): void {
+    this.deliver(() => {
+      if (this.#relay !== undefined) this.#relay.isConnected = true;
+      this.#pump();
+    });
+  }
+
+  deliver(run: () => void): void {
+    if (this.isDead) return;
+    if (this.#isStalled) this.#held.push(run);
+    else run();
+  }
+
+  #take(): void {
+    if (this.#taking || this.isDead) return;
+    this.#taking = true;
+    this.#relay = undefined;
+    const { schedule, random, database, counts } = this.#world;
+    schedule.after(random.delay(2), () => {
+      const taken = database.available ? database.take(this.#owner) : undefined;
+      const incarnation = database.incarnation;
+      const isLost = random.chance(this.#world.faultRate);
+      schedule.after(random.delay(2), () =>
+        this.deliver(() => {
+          this.#taking = false;
+          if (taken === undefined || isLost) {
+            schedule.after(50, () => this.deliver(() => this.#take()));
+            return;
+          }
+          counts.add("transition: relay took over");
+          if (taken.position.to !== undefined) counts.add("transition: took over within a set");
+          this.#incarnation = incarnation;
+          const { settings = {} } = this.#world.mutant;
+          this.#relay = new OutboxRelay(taken.position, taken.turn, schedule.now, { ...relaySettings, ...settings });
+          this.#pump();
+        }),
+      );
+    });
+  }
+
+  #pump(): void {
+    const { schedule, counts } = this.#world;
+    const relay = this.#relay;
+    if (relay === undefined) return;
+    if (relay.isDeposed) {
+      // Another one leads, or the server is another one: whoever is asked to lead takes over again.
+      counts.add("transition: relay deposed");
+      this.isDead = true;
+      return;
+    }
+    for (let step = this.#next(); step !== undefined; step = this.#next()) {
+      if (step.kind === "turn") this.#turn(relay, step);
+      else this.#publish(relay, step);
+    }
+    const at = Math.max(relay.readyAt, this.#sleepsUntil);
+    if (at === Number.POSITIVE_INFINITY) return;
+    const timer = (this.#timer = {});
+    schedule.after(Math.max(0.01, at - schedule.now), () => {
+      this.deliver(() => {
+        if (this.#timer === timer) this.#pump();
+      });
+    });
+  }
+
+  #next(): TurnStep<Row> | PublishStep<Row> | undefined {
+    const { now } = this.#world.schedule;
+    return now < this.#sleepsUntil ? undefined : this.#relay?.next(now);
+  }
+
+  #turn(relay: OutboxRelay<Row>, given: TurnStep<Row>): void {
+    const { schedule, random, database, counts, mutant, faultRate } = this.#world;
+    const step = mutant.turn?.(given) ?? given;
+    const begunAt = schedule.now;
+    const incarnation = this.#incarnation;
+    const fails = random.chance(faultRate);
+    const isCommitted = !fails || random.chance(0.5);
+    const settle = (answer: TurnAnswer | undefined): void => {
+      schedule.after(random.delay(1), () =>
+        this.deliver(() => {
+          if (this.#relay !== relay) return;
+          if (database.incarnation !== incarnation) {
+            this.#take();
+            return;
+          }
+          const known = mutant.manyPerKey === true ? withoutLanes(answer) : answer;
+          relay.settleTurn(given, known ?? { kind: "unavailable" }, begunAt, schedule.now);
+          if (mutant.sleepsAtOnce === true && given.asleep === true) {
+            this.#sleepsUntil = schedule.now + relaySettings.slowLookMs;
+          }
+          this.#pump();
+        }),
+      );
+    };
+    schedule.after(random.delay(random.chance(faultRate / 4) ? 60 : 0.5), () => {
+      if (!database.available || database.incarnation !== incarnation || !isCommitted) {
+        counts.add("fault: turn lost");
+        settle(undefined);
+        return;
+      }
+      const answer = database.turn(this.#owner, step);
+      if (fails) counts.add("fault: answer to a turn lost");
+      settle(fails ? undefined : answer);
+    });
+  }
+
+  #publish(relay: OutboxRelay<Row>, step: PublishStep<Row>): void {
+    this.#world.publish(step, (outcome: PublishOutcome) =>
+      this.deliver(() => {
+        if (this.#relay !== relay) return;
+        relay.settlePublish(step, outcome, this.#world.schedule.now);
+        this.#pump();
+      }),
+    );
+  }
+}
+
+function withoutLanes(answer: TurnAnswer | undefined): TurnAnswer | undefined {
+  if (answer?.kind !== "done" || answer.found === undefined) return answer;
+  const messages = answer.found.messages.map((row) => ({ ...row, lane: undefined, original: row }));
+  return { ...answer, found: { ...answer.found, messages } };
+}

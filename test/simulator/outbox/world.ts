@@ -1,0 +1,371 @@
+/**
+ * One run of the outbox: applications that write and enqueue, processes that relay, NATS, faults, and the rules that must
+ * hold. Everything follows from the seed.
+ */
+import type { PublishOutcome, PublishStep, Snapshot } from "../../../src/outbox/relay.js";
+import { Random } from "../random.js";
+import { Counts, Violation } from "../records.js";
+import { Schedule } from "../schedule.js";
+import { OutboxDatabase, type Row, type Transaction } from "./database.js";
+import type { OutboxMutant } from "./mutants.js";
+import { RelayProcess, relaySettings } from "./relay-process.js";
+
+export const outboxFaults = [
+  "kill",
+  "twin",
+  "stall",
+  "crash",
+  "failover",
+  "restore",
+  "outage",
+  "nats",
+  "long",
+] as const;
+type Fault = (typeof outboxFaults)[number];
+
+/** How long a stream knows the ids of its messages. */
+const duplicateWindowMs = 2_000;
+const faultsUntilMs = 6_000;
+const settleWithinMs = 120_000;
+const maxSteps = 60_000;
+const takingDestinations = ["orders", "audit"] as const;
+const destinations = [...takingDestinations, "flaky", "missing"] as const;
+
+interface Published {
+  readonly row: Row;
+  readonly at: number;
+}
+
+export class OutboxWorld {
+  readonly random: Random;
+  readonly schedule = new Schedule();
+  readonly counts = new Counts();
+  readonly database: OutboxDatabase;
+  readonly mutant: OutboxMutant;
+  readonly #stream: Published[] = [];
+  readonly #byId = new Map<string, Published[]>();
+  readonly #refused = new Set<string>();
+  readonly #lost = new Set<string>();
+  readonly #forgotten = new Set<string>();
+  readonly #processes: RelayProcess[] = [];
+  readonly #kinds: readonly Fault[];
+  readonly #all: Row[] = [];
+  /** Nothing goes wrong. */
+  readonly #isCalm: boolean;
+  #natsIsUp = true;
+  #hasFailedOver = false;
+  #messageIds = 0;
+  faultRate: number;
+
+  constructor(seed: number, mutant: OutboxMutant) {
+    this.mutant = mutant;
+    this.random = new Random(seed);
+    this.database = new OutboxDatabase(this, mutant.database ?? {});
+    const calm = this.random.chance(0.15);
+    this.#isCalm = calm;
+    const rate = mutant.faults === undefined ? 0.35 : 1;
+    this.#kinds = outboxFaults.filter(
+      (kind) => (mutant.faults?.includes(kind) ?? true) && !calm && this.random.chance(rate),
+    );
+    this.faultRate = calm ? 0 : this.random.pick([0, 0.02, 0.1]);
+  }
+
+  run(): void {
+    this.#start();
+    this.#plan();
+    const begunSteps = this.#steps(faultsUntilMs, () => false);
+    this.schedule.now = faultsUntilMs;
+    this.#calm();
+    this.#steps(faultsUntilMs + settleWithinMs, () => this.#isAtRest(), begunSteps);
+    this.#checkEnd();
+  }
+
+  #steps(until: number, isOver: () => boolean, before = 0): number {
+    let steps = before;
+    while (this.schedule.step(until)) {
+      steps += 1;
+      if (steps > maxSteps) throw new Violation(`went in circles: ${maxSteps} steps`);
+      if (steps % 32 === 0 && isOver()) break;
+    }
+    return steps;
+  }
+
+  // ---- what the models ask ----
+
+  newMessageId(): string {
+    this.#messageIds += 1;
+    return `m${this.#messageIds}`;
+  }
+
+  /** Mutants: what a relay that reads by id takes for new. */
+  lastIdRead(_to: Snapshot, after: bigint): bigint {
+    const read = this.#stream.map(({ row }) => row.id);
+    return read.reduce((most, id) => (id > most ? id : most), after);
+  }
+
+  notify(): void {
+    this.counts.add("transition: notified");
+    for (const process of this.#processes) {
+      this.schedule.after(this.random.delay(1), () => process.notified());
+    }
+  }
+
+  /** A crash or a failover has taken back a commit. */
+  lost(tx: Transaction): void {
+    for (const { messageId } of tx.rows) {
+      this.#lost.add(messageId);
+      if (!this.#hasFailedOver && this.#byId.has(messageId)) {
+        throw new Violation(`${messageId} was published before its commit was durable`);
+      }
+    }
+  }
+
+  /** A failover has taken back dead letters: what followed them is in the stream, and they may be published yet. */
+  forgotten(dead: readonly { readonly message: Row }[]): void {
+    for (const { message } of dead) this.#forgotten.add((message.original ?? message).messageId);
+  }
+
+  /** To NATS, which may be away, refuse, or answer to nobody. */
+  publish({ message, doubtfulSince }: PublishStep<Row>, answer: (outcome: PublishOutcome) => void): void {
+    const row = message.original ?? message;
+    const { random, schedule, counts } = this;
+    const settle = (outcome: PublishOutcome): void => schedule.after(random.delay(1), () => answer(outcome));
+    const isLost = random.chance(this.faultRate);
+    const arrives = !isLost || random.chance(0.5);
+    const isOld = schedule.now - row.enqueuedAt > duplicateWindowMs / 2;
+    const looksFirst = doubtfulSince !== undefined && isOld && this.mutant.believesDoubtful !== true;
+    schedule.after(random.delay(random.chance(this.faultRate / 4) ? 20 : 0.5), () => {
+      if (!this.#natsIsUp || !arrives) {
+        counts.add("fault: publish lost");
+        settle({ kind: "unavailable" });
+        return;
+      }
+      if (looksFirst) counts.add("transition: looked for a message in doubt");
+      if (looksFirst && this.#byId.has(row.messageId)) counts.add("transition: message in doubt was there");
+      else if (row.destination === "missing" || (row.destination === "flaky" && random.chance(0.3))) {
+        counts.add("fault: publish refused");
+        this.#refused.add(row.messageId);
+        settle({ kind: "refused", code: "503", message: "no stream" });
+        return;
+      } else this.#store(row);
+      if (isLost) counts.add("fault: acknowledgement lost");
+      settle(isLost ? { kind: "unavailable" } : { kind: "published" });
+    });
+  }
+
+  #store(row: Row): void {
+    const { now } = this.schedule;
+    const known = this.#byId.get(row.messageId) ?? [];
+    if (known.some(({ at }) => now - at < duplicateWindowMs)) {
+      this.counts.add("transition: duplicate dropped by the stream");
+      return;
+    }
+    if (known.length > 0) throw new Violation(`${row.messageId} is in the stream twice`);
+    if (row.tx.state !== "committed" && !this.#lost.has(row.messageId)) {
+      throw new Violation(`${row.messageId} was published before its commit`);
+    }
+    const published = { row, at: now };
+    this.#stream.push(published);
+    this.#byId.set(row.messageId, [...known, published]);
+    this.#checkLatency(published);
+  }
+
+  /** Where nothing goes wrong a message waits about as long as its transaction went on after it, and not for a slow look. */
+  #checkLatency({ row, at }: Published): void {
+    if (!this.#isCalm) return;
+    const openMs = row.tx.committedAt - row.enqueuedAt;
+    const lateMs = at - row.tx.committedAt;
+    const hasWaited = this.#stream.filter((other) => other.row.lane === row.lane).length > 1;
+    const isQuick = lateMs <= relaySettings.slowLookMs / 5 + 2 * openMs;
+    if (!isQuick && !hasWaited)
+      throw new Violation(`${row.messageId} was published ${Math.round(lateMs)} ms after its commit`);
+  }
+
+  // ---- the application ----
+
+  #plan(): void {
+    const { random } = this;
+    const moments = Array.from({ length: random.between(2, 5) }, () => random.between(5, faultsUntilMs - 1_000));
+    for (const moment of moments) {
+      const writers = random.between(1, 8);
+      const spreadMs = random.pick([0, 3, 30]);
+      for (let writer = 0; writer < writers; writer++) {
+        this.schedule.after(moment + random.next() * spreadMs, () => this.#write(random.between(1, 4)));
+      }
+    }
+    for (const kind of this.#kinds) {
+      const times = this.mutant.faultTimes ?? random.between(1, 3);
+      for (let time = 0; time < times; time++) {
+        const at = random.pick(moments) + random.delay(random.pick([2, 20, 200]));
+        this.schedule.after(Math.min(at, faultsUntilMs - 500), () => this.#inject(kind));
+      }
+    }
+    for (let at = 100; at < faultsUntilMs + 3_000; at += random.between(50, 400)) {
+      this.schedule.after(at, () => this.database.available && this.database.rotate());
+    }
+  }
+
+  /** Some transactions, one after another, each with messages, pauses, savepoints, and an end. */
+  #write(transactions: number): void {
+    const { random, schedule, database, counts } = this;
+    if (transactions === 0 || !database.available) return;
+    const tx = database.begin();
+    const isLong = random.chance(0.05);
+    const pause = (): number => random.delay(isLong ? 100 : random.pick([0.1, 1, 5]));
+    if (random.chance(0.5)) {
+      database.assignXid(tx);
+      counts.add("transition: early xid");
+    }
+    let left = random.chance(0.05) ? 40 : random.between(1, 6);
+    let savepoint: number | undefined;
+    const step = (): void => {
+      if (tx.state !== "running") return;
+      if (left === 0) {
+        if (random.chance(0.15)) {
+          counts.add("transition: rolled back");
+          database.abort(tx);
+        } else database.commit(tx);
+        this.#write(transactions - 1);
+        return;
+      }
+      left -= 1;
+      if (random.chance(0.1)) savepoint = tx.rows.length;
+      if (savepoint !== undefined && random.chance(0.2)) {
+        counts.add("transition: savepoint rolled back");
+        database.rollBackTo(tx, savepoint);
+        savepoint = undefined;
+      }
+      const key = random.chance(0.7) ? `k${random.between(1, 3)}` : undefined;
+      database.enqueue(tx, random.pick(this.#isCalm ? takingDestinations : destinations), key, () => {
+        this.#all.push(tx.rows.at(-1)!);
+        schedule.after(pause(), step);
+      });
+      // Two that wait for each other's keys: one is ended.
+      schedule.after(1_000, () => {
+        if (tx.state === "running" && !isLong) database.abort(tx);
+      });
+    };
+    schedule.after(pause(), step);
+  }
+
+  // ---- faults ----
+
+  #inject(kind: Fault): void {
+    const { random, counts, schedule, database } = this;
+    counts.add(`fault: ${kind}`);
+    const process = this.#alive.at(-1);
+    if (kind === "kill") {
+      process?.kill();
+      schedule.after(random.delay(50), () => this.#start());
+    } else if (kind === "twin") this.#start();
+    else if (kind === "stall") {
+      process?.stall();
+      schedule.after(random.pick([30, 300, 3_000]), () => process?.wake());
+      if (random.chance(0.7)) schedule.after(random.delay(30), () => this.#start());
+    } else if (kind === "crash") database.crash();
+    else if (kind === "failover") {
+      this.#hasFailedOver = true;
+      database.failover(random.between(1, 40));
+    } else if (kind === "restore") {
+      database.restore(random.pick([3, 50, 100, 1_000, 100_000]));
+    } else if (kind === "outage") {
+      database.available = false;
+      schedule.after(random.pick([20, 200, 2_000]), () => (database.available = true));
+    } else if (kind === "nats") {
+      this.#natsIsUp = false;
+      schedule.after(random.pick([20, 200, 3_000]), () => this.#natsReturns());
+    } else if (kind === "long") {
+      const tx = database.begin();
+      database.assignXid(tx);
+      schedule.after(random.between(500, 4_000), () => database.commit(tx));
+    }
+  }
+
+  #natsReturns(): void {
+    this.#natsIsUp = true;
+    for (const process of this.#processes) process.resumed();
+  }
+
+  #calm(): void {
+    this.faultRate = 0;
+    this.database.available = true;
+    this.#natsReturns();
+    for (const process of this.#processes) process.wake();
+    this.#start();
+  }
+
+  #start(): void {
+    this.#processes.push(new RelayProcess(this));
+  }
+
+  get #alive(): readonly RelayProcess[] {
+    return this.#processes.filter(({ isDead, isDeposed }) => !isDead && !isDeposed);
+  }
+
+  // ---- checks ----
+
+  get #expected(): readonly Row[] {
+    return this.#all.filter((row) => isCommitted(row) && !this.#lost.has(row.messageId));
+  }
+
+  get #deadLetters(): ReadonlyMap<string, number> {
+    const counted = new Map<string, number>();
+    for (const { dead } of this.database.turns) {
+      for (const { message } of dead) counted.set(message.messageId, (counted.get(message.messageId) ?? 0) + 1);
+    }
+    return counted;
+  }
+
+  #isAtRest(): boolean {
+    const alive = this.#alive;
+    if (this.schedule.now < faultsUntilMs + 3_500 || alive.length === 0 || !alive.some(({ isIdle }) => isIdle))
+      return false;
+    const dead = this.#deadLetters;
+    return this.#expected.every(({ messageId }) => this.#byId.has(messageId) || dead.has(messageId));
+  }
+
+  #checkEnd(): void {
+    const dead = this.#deadLetters;
+    for (const { messageId, tx } of this.#expected) {
+      if (!this.#byId.has(messageId) && !dead.has(messageId)) {
+        throw new Violation(
+          `${messageId} of transaction ${tx.xid} was committed, and is neither in the stream nor a dead letter`,
+        );
+      }
+    }
+    for (const [messageId, times] of dead) {
+      this.counts.add("transition: dead letter");
+      if (times > 1) throw new Violation(`${messageId} is a dead letter ${times} times`);
+      if (!this.#refused.has(messageId))
+        throw new Violation(`${messageId} is a dead letter, though NATS has not refused it`);
+    }
+    for (const { row } of this.#stream) {
+      if (!isCommitted(row) && !this.#lost.has(row.messageId)) {
+        throw new Violation(`${row.messageId} is in the stream, and was rolled back`);
+      }
+    }
+    this.#checkOrder();
+  }
+
+  #checkOrder(): void {
+    const last = new Map<string, Row>();
+    for (const { row } of this.#stream) {
+      if (row.lane === undefined || this.#lost.has(row.messageId) || this.#forgotten.has(row.messageId)) continue;
+      const before = last.get(row.lane);
+      const isLater =
+        before === undefined ||
+        before.tx.commitOrder < row.tx.commitOrder ||
+        (before.tx === row.tx && before.id < row.id);
+      if (!isLater)
+        throw new Violation(
+          `${row.messageId} of "${row.lane}" is behind ${before.messageId}, and was committed before it`,
+        );
+      last.set(row.lane, row);
+    }
+  }
+}
+
+/** Of what was rolled back to a savepoint the transaction knows nothing. */
+function isCommitted(row: Row): boolean {
+  return row.tx.state === "committed" && row.tx.rows.includes(row);
+}
