@@ -85,7 +85,7 @@ BEGIN
      ORDER BY g.id
   )
   SELECT a.id, a.refusal, g.retry_key,
-         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner, NULL::text
+         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner, NULL::text, NULL::boolean
     FROM asked AS a
     LEFT JOIN gone AS g ON g.id = a.id
     LEFT JOIN numbered AS n ON n.key = g.retry_key
@@ -94,6 +94,10 @@ BEGIN
 
   -- Those of subscriptions stay until the process that leads has handled them.
   RETURN QUERY
-  SELECT r.id, CASE WHEN NOT r.requested THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, r.source
+  SELECT r.id, CASE WHEN NOT r.requested THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, r.source, NULL::boolean
     FROM hawser.request_retries(p_ids) AS r;
+
+  RETURN QUERY
+  SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
+    FROM hawser.retry_enqueued(p_ids) AS e;
 END

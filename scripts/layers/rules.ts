@@ -7,7 +7,7 @@ export const tiers: readonly (readonly string[])[] = [
   ["cli"],
   ["serve", "doctor"],
   ["dev", "bridge", "gateway", "peer"],
-  ["installation"],
+  ["installation", "outbox"],
   ["nats", "store", "transport"],
   ["postgres", "channel", "wire"],
   ["errors", "files", "runtime"],

@@ -1,8 +1,8 @@
 /**
  * The bridge of one process: makes the parts, and passes on what each tells the others.
  *
- * Subscriptions and responders have a connection to NATS each, beside the gateway's, so that none holds up another. One
- * process of several leads the subscriptions; all of them answer requests.
+ * Subscriptions, responders and the outbox have a connection to NATS each, beside the gateway's, so that none holds up
+ * another. One process of several leads: it runs the subscriptions and relays the outbox. All of them answer requests.
  */
 import { createHash } from "node:crypto";
 import { setTimeout as unreferencedDelay } from "node:timers/promises";
@@ -11,6 +11,7 @@ import { notifyChannels, tables } from "../../generated/ts/rows/nats.js";
 import { bridgeConstants, gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { HawserError } from "../errors/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
+import { NatsOutbox, type NatsOutboxStats } from "../outbox/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { Deadline, delay, type Logger, RareLog, whenAborted } from "../runtime/index.js";
 import { type Bindings, BindingWatch, type Responder } from "./bindings.js";
@@ -51,6 +52,7 @@ export interface BridgeStats {
   readonly lastEpoch: bigint;
   readonly subscriptions: Iterable<SubscriptionCounts>;
   readonly responders: ResponderServiceStats;
+  readonly outbox: NatsOutboxStats;
   /** The memory of messages that are kept for a takeover. */
   readonly keptBytes: number;
   /** Messages discarded for lack of room while it led. */
@@ -71,10 +73,11 @@ export class Bridge {
   readonly #roleWatch: RoleWatch;
   readonly #notices: RoleNotices;
   readonly #leadership: Leadership;
-  readonly #connectors: { readonly subscriptions: NatsConnector; readonly responders: NatsConnector };
+  readonly #connectors: Record<"subscriptions" | "responders" | "outbox", NatsConnector>;
   readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
   readonly #subscriptions: Subscriptions;
   readonly #saved: SavedMessages;
+  readonly #outbox: NatsOutbox;
   readonly #receiver: Receiver;
   #isHandingOver = false;
   /** Subjects that the NATS server has just refused. */
@@ -126,7 +129,14 @@ export class Bridge {
         "hawser responders",
         () => 2 * this.#responderTimeoutMs + bridgeConstants.executorOverdueMs,
       ),
+      outbox: connector("hawser outbox", () => 0),
     };
+    this.#outbox = new NatsOutbox({
+      databaseUrl,
+      connector: this.#connectors.outbox,
+      logger,
+      retentionMs: settings.outboxRetentionMs,
+    });
     this.#saved = new SavedMessages(this.#session, settings.savedBytes);
     const login = new ExecutorLogin({ databaseUrl, executorUrl, session: this.#session });
     const pool = (limit: number): ExecutorPool => new ExecutorPool({ login, limit, logger });
@@ -227,6 +237,7 @@ export class Bridge {
       lastEpoch: this.#lastEpoch,
       subscriptions: this.#subscriptions.counts(),
       responders: this.#responderService?.stats() ?? { responders: [], running: 0 },
+      outbox: this.#outbox.stats,
       keptBytes: this.#subscriptions.bufferBytes,
       discarded: this.#subscriptions.discarded.total,
       missing: this.#subscriptions.missing,
@@ -234,7 +245,7 @@ export class Bridge {
   }
 
   /** The connections to NATS. */
-  get connectors(): { readonly subscriptions: NatsConnector; readonly responders: NatsConnector } {
+  get connectors(): Readonly<Record<"subscriptions" | "responders" | "outbox", NatsConnector>> {
     return this.#connectors;
   }
 
@@ -331,6 +342,7 @@ export class Bridge {
     await this.#subscriptions.drain(draining);
     await this.#subscriptions.stop(draining);
     await this.#save(over);
+    await this.#outbox.stop(deadline.remainingMs);
     await this.#leadership.stop(Math.max(bridgeConstants.leaderReleaseMs, deadline.remainingMs));
     await answered;
   }
@@ -418,6 +430,7 @@ export class Bridge {
 
   #leads(epoch: bigint, afterCleanEnd: boolean): void {
     this.#lastEpoch = epoch;
+    this.#outbox.lead();
     this.#subscriptions.take(afterCleanEnd);
     void this.#begin(epoch);
   }
@@ -487,6 +500,7 @@ export class Bridge {
   }
 
   #follows(): void {
+    this.#outbox.follow();
     this.#subscriptions.follow();
     this.#notices.lead(false);
   }

@@ -26,7 +26,11 @@ const filterOptions = {
   },
   topic: { type: "string", valueHint: "TOPIC", description: "Only those for a topic or subject" },
   error: { type: "string", valueHint: "CODE", description: "Only those with this error code, such as handler_failed" },
-  origin: { type: "string", valueHint: "peer|subscription", description: "Only those of peers, or of subscriptions" },
+  origin: {
+    type: "string",
+    valueHint: "peer|subscription|outbox",
+    description: "Only those of peers, of subscriptions, or of the outbox",
+  },
   before: { type: "string", valueHint: "MOMENT", description: "Only those given up before a date, or so long ago: 7d" },
   after: { type: "string", valueHint: "MOMENT", description: "Only those given up since a date, or since 12h ago" },
   limit: {
@@ -98,6 +102,7 @@ type Action = (typeof actions)[number];
 type Outcome =
   | { readonly id: number; readonly outcome: "retried"; readonly listener: string }
   | { readonly id: number; readonly outcome: "requested"; readonly function: string }
+  | { readonly id: number; readonly outcome: "enqueued" }
   | { readonly id: number; readonly outcome: "discarded" }
   | { readonly id: number; readonly outcome: "refused"; readonly code: ErrorCode; readonly message: string }
   | { readonly id: number; readonly outcome: "missing" };
@@ -108,8 +113,8 @@ export const dead = withExamples(
       name: "dead",
       description:
         "List, retry and discard dead letters. They are messages that were given up: their handler failed too often, " +
-        "nobody serves their topic any more, or a subscribed function failed. Retried, they go to their listener or " +
-        "subscribed function again, the oldest first. Where peers run, they delete old ones after " +
+        "nobody serves their topic any more, a subscribed function failed, or NATS refused them. Retried, they go to their " +
+        "listener, subscribed function or NATS again, the oldest first. Where peers run, they delete old ones after " +
         "deadLetterRetentionDays; elsewhere they stay",
     },
     args: {
@@ -240,10 +245,11 @@ async function change(
 }
 
 async function retry(letters: DeadLetters, selection: DeadLetterFilter): Promise<Outcome[]> {
-  const { retried, requested, refused, missing } = await letters.retry(selection);
+  const { retried, requested, enqueued, refused, missing } = await letters.retry(selection);
   return [
     ...retried.map(({ id, listener }) => ({ id, outcome: "retried" as const, listener })),
     ...requested.map(({ id, function: name }) => ({ id, outcome: "requested" as const, function: name })),
+    ...enqueued.map((id) => ({ id, outcome: "enqueued" as const })),
     ...refused.map(({ id, code, message }) => ({ id, outcome: "refused" as const, code, message })),
     ...missing.map((id) => ({ id, outcome: "missing" as const })),
   ];
@@ -266,7 +272,9 @@ function summaryOf(action: Exclude<Action, "list">, outcomes: readonly Outcome[]
     outcomes.flatMap((one) => (one.outcome === "retried" ? [`"${printable(one.listener)}"`] : [])),
   );
   const functions = counted(outcomes.flatMap((one) => (one.outcome === "requested" ? [printable(one.function)] : [])));
+  const enqueued = outcomes.filter(({ outcome }) => outcome === "enqueued").length;
   const parts = [
+    ...(enqueued === 0 ? [] : [`Put ${plural(enqueued, "dead letter")} into the outbox again.`]),
     ...(listeners.count === 0 ? [] : [`Retried ${plural(listeners.count, "dead letter")}: ${listeners.whom}.`]),
     ...(functions.count === 0
       ? []

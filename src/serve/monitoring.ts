@@ -131,6 +131,7 @@ export class Monitoring {
     if (bridge === undefined) return;
     this.#connectors.set("subscriptions", new Connections(bridge.connectors.subscriptions));
     this.#connectors.set("responders", new Connections(bridge.connectors.responders));
+    this.#connectors.set("outbox", new Connections(bridge.connectors.outbox));
   }
 
   async stop(): Promise<void> {

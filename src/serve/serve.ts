@@ -280,7 +280,7 @@ export class Serve implements AsyncDisposable {
       choice: this.#choice,
       logger: this.#logger,
       subscriptions: connectors.subscriptions,
-      others: [connectors.responders, this.#gateway!.connector],
+      others: [connectors.responders, connectors.outbox, this.#gateway!.connector],
       isLeading: () => this.#bridge!.stats.epoch !== undefined,
     });
     this.#addresses = new AddressBook(session, address, placement, this.#logger);

@@ -15,7 +15,7 @@ import type { HeaderPair } from "./stored-messages.js";
 /** Which dead letters are meant: those that pass all that is given. Nothing given: all. */
 export interface DeadLetterFilter {
   readonly ids?: readonly number[] | undefined;
-  /** `peer` or `subscription`. */
+  /** `peer`, `subscription` or `outbox`. */
   readonly origin?: string | undefined;
   /** The composite of the channel that it was sent on, or the subscribed function. */
   readonly source?: string | undefined;
@@ -79,8 +79,8 @@ function check({ ids, origin, before, after, limit }: DeadLetterFilter): void {
 /** A dead letter without its payload. */
 export interface DeadLetterEntry {
   readonly id: number;
-  readonly origin: "peer" | "subscription";
-  /** The composite of the channel that it was sent on, or the subscribed function. */
+  readonly origin: "peer" | "subscription" | "outbox";
+  /** The composite of the channel that it was sent on, or the subscribed function. Of the outbox `core`, or the JetStream domain. */
   readonly source: string;
   /** The listener that owns the channel now, and would have it again; null for other origins. */
   readonly listener: string | null;
@@ -142,6 +142,8 @@ interface RetryReport {
   readonly retried: readonly RetriedDeadLetter[];
   /** Of subscriptions, by id. */
   readonly requested: readonly RequestedDeadLetter[];
+  /** Of the outbox, by id: they are messages there again, without a key. */
+  readonly enqueued: readonly number[];
   readonly refused: readonly RefusedDeadLetter[];
   /** Ids that were given and are not there (any more). */
   readonly missing: readonly number[];
@@ -168,6 +170,8 @@ export interface DeadLetters {
    *
    * What a subscribed function has failed at is handled again by the process that leads, soon or when there is one: it is
    * told, and deletes the dead letter, or leaves it with the new error. Refused where the function is not subscribed any more.
+   *
+   * What NATS has refused of the outbox is published again by the process that leads.
    */
   retry(selection: DeadLetterSelection): Promise<RetryReport>;
   /** Deletes dead letters, in batches as {@link retry}. */
@@ -288,6 +292,7 @@ export function deadLetters(
       checkSelection(selection);
       const retried: RetriedDeadLetter[] = [];
       const requested: RequestedDeadLetter[] = [];
+      const enqueued: number[] = [];
       const refused: RefusedDeadLetter[] = [];
       for await (const ids of batches(selection)) {
         const caller = database.caller(`retry ${ids.length} dead letters`);
@@ -299,12 +304,13 @@ export function deadLetters(
             retried.push({ id, connectionKey: row.connectionKey, listener: row.owner });
             told.set(row.connectionKey, row.owner);
           } else if (row.refused === null && row.function !== null) requested.push({ id, function: row.function });
+          else if (row.enqueued === true) enqueued.push(id);
           else refused.push({ id, ...refusalOf(row.refused, id) });
         }
         await Promise.all([...told].map(([connectionKey, listener]) => announce(listener, connectionKey)));
       }
-      const found = new Set([...retried, ...requested, ...refused].map(({ id }) => id));
-      return { retried, requested, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
+      const found = new Set([...[...retried, ...requested, ...refused].map(({ id }) => id), ...enqueued]);
+      return { retried, requested, enqueued, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
     },
     async discard(selection) {
       checkSelection(selection);

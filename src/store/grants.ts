@@ -5,6 +5,7 @@ import type pg from "pg";
 import { natsOptionsGrantsSql } from "../../generated/ts/nats-options/index.js";
 import { errorsGrantsSql } from "../../generated/ts/sql/errors-schema.js";
 import { natsGrantsSql } from "../../generated/ts/sql/nats-schema.js";
+import { outboxGrantsSql } from "../../generated/ts/sql/outbox-schema.js";
 import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
 import { isServerError } from "../postgres/index.js";
 
@@ -12,7 +13,9 @@ import { isServerError } from "../postgres/index.js";
  * Makes the roles, grants and owners as the spec has them, whatever they were. May be run again and again. Those of the
  * errors come last: they are for all roles that are there by then.
  */
-export const grantsSql = [peerGrantsSql, natsGrantsSql, natsOptionsGrantsSql, errorsGrantsSql].join("\n");
+export const grantsSql = [peerGrantsSql, natsGrantsSql, outboxGrantsSql, natsOptionsGrantsSql, errorsGrantsSql].join(
+  "\n",
+);
 
 /** The roles that {@link grantsSql} makes where they are missing. */
 export const grantedRoles: readonly string[] = rolesIn(grantsSql);

@@ -10,6 +10,7 @@ import { createHash } from "node:crypto";
 import { natsOptionsFunctionsSql } from "../../generated/ts/nats-options/index.js";
 import { errorsSchemaSql } from "../../generated/ts/sql/errors-schema.js";
 import { natsSchemaSql } from "../../generated/ts/sql/nats-schema.js";
+import { outboxSchemaSql } from "../../generated/ts/sql/outbox-schema.js";
 import { peerSchemaSql } from "../../generated/ts/sql/peer-schema.js";
 
 /** A step from one version of the schema to the next. */
@@ -23,7 +24,13 @@ export interface Migration {
 }
 
 /** The whole schema as the spec has it, without grants. */
-export const generatedSchemaSql = [peerSchemaSql, errorsSchemaSql, natsOptionsFunctionsSql, natsSchemaSql].join("\n");
+export const generatedSchemaSql = [
+  peerSchemaSql,
+  errorsSchemaSql,
+  natsOptionsFunctionsSql,
+  natsSchemaSql,
+  outboxSchemaSql,
+].join("\n");
 
 /** All migrations that this version knows. */
 export const migrations: readonly Migration[] = [{ id: 1, name: "initial schema", sql: generatedSchemaSql }];

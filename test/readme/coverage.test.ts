@@ -94,7 +94,7 @@ describe("docs/coverage-liner.md", () => {
 const names = (text: string, name: string): boolean => new RegExp(`\\b${name}\\b`).test(text);
 
 /** What the native extension has not, by the name. */
-const isOwn = (name: string): boolean => /^nats_flush$|^nats_kv_|_(ack|batch)$/.test(name);
+const isOwn = (name: string): boolean => /^nats_flush$|^nats_(kv|enqueue)_|_(ack|batch)$/.test(name);
 
 /** The functions of the reference, with T for the type of the payload. */
 const functions = [...readPage("generated/docs/nats-functions/nats-functions.md").matchAll(/^## (\w+)$/gm)].map(

@@ -129,6 +129,7 @@ describe("dead letters", () => {
     expect(report).toEqual({
       retried: ids.map((id) => ({ id, connectionKey: retry?.connectionKey, listener: "listener" })),
       requested: [],
+      enqueued: [],
       refused: [],
       missing: [],
     });

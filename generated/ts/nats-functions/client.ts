@@ -76,6 +76,60 @@ export interface PublishStreamBatchArguments<Payload> {
   readonly domain?: string | null | undefined;
 }
 
+/** Arguments of `nats_enqueue_*`. */
+export interface EnqueueArguments<Payload> {
+  /** The subject: words joined by '.', without wildcards. */
+  readonly subject: string;
+  /** The payload. */
+  readonly payload: Payload;
+  /** Headers: an object of strings, or of arrays of strings. */
+  readonly headers?: { readonly [name: string]: unknown } | null | undefined;
+  /** What keeps messages of this subject in order. Default: there is no order between transactions. */
+  readonly key?: string | null | undefined;
+}
+
+/** Arguments of `nats_enqueue_*_batch`. */
+export interface EnqueueBatchArguments<Payload> {
+  /** The subject: words joined by '.', without wildcards. */
+  readonly subject: string;
+  /** The payloads, one for each message. */
+  readonly payloads: readonly Payload[];
+  /** Headers: an object of strings, or of arrays of strings. */
+  readonly headers?: { readonly [name: string]: unknown } | null | undefined;
+  /** What keeps messages of this subject in order. Default: there is no order between transactions. */
+  readonly key?: string | null | undefined;
+}
+
+/** Arguments of `nats_enqueue_*_stream`. */
+export interface EnqueueStreamArguments<Payload> {
+  /** The subject: words joined by '.', without wildcards. */
+  readonly subject: string;
+  /** The payload. */
+  readonly payload: Payload;
+  /** Headers: an object of strings, or of arrays of strings. */
+  readonly headers?: { readonly [name: string]: unknown } | null | undefined;
+  /** What keeps messages of this subject in order. Default: there is no order between transactions. */
+  readonly key?: string | null | undefined;
+  /** What the stream knows the message by: of two with the same id it keeps one. Default: drawn at random. */
+  readonly messageId?: string | null | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_enqueue_*_stream_batch`. */
+export interface EnqueueStreamBatchArguments<Payload> {
+  /** The subject: words joined by '.', without wildcards. */
+  readonly subject: string;
+  /** The payloads, one for each message. */
+  readonly payloads: readonly Payload[];
+  /** Headers: an object of strings, or of arrays of strings. */
+  readonly headers?: { readonly [name: string]: unknown } | null | undefined;
+  /** What keeps messages of this subject in order. Default: there is no order between transactions. */
+  readonly key?: string | null | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | null | undefined;
+}
+
 /** Arguments of `nats_request_*`. */
 export interface RequestArguments<Payload> {
   /** The subject: words joined by '.', without wildcards. */
@@ -491,6 +545,22 @@ export const natsFunctionMethods: {
   publishJsonStreamBatch: { local: false, arguments: ["subject", "payloads", "headers", "domain"] },
   publishJsonbStreamBatch: { local: false, arguments: ["subject", "payloads", "headers", "domain"] },
   publishBinaryStreamBatch: { local: false, arguments: ["subject", "payloads", "headers", "domain"] },
+  enqueueText: { local: true, arguments: ["subject", "payload", "headers", "key"] },
+  enqueueJson: { local: true, arguments: ["subject", "payload", "headers", "key"] },
+  enqueueJsonb: { local: true, arguments: ["subject", "payload", "headers", "key"] },
+  enqueueBinary: { local: true, arguments: ["subject", "payload", "headers", "key"] },
+  enqueueTextBatch: { local: true, arguments: ["subject", "payloads", "headers", "key"] },
+  enqueueJsonBatch: { local: true, arguments: ["subject", "payloads", "headers", "key"] },
+  enqueueJsonbBatch: { local: true, arguments: ["subject", "payloads", "headers", "key"] },
+  enqueueBinaryBatch: { local: true, arguments: ["subject", "payloads", "headers", "key"] },
+  enqueueTextStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain"] },
+  enqueueJsonStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain"] },
+  enqueueJsonbStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain"] },
+  enqueueBinaryStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain"] },
+  enqueueTextStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain"] },
+  enqueueJsonStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain"] },
+  enqueueJsonbStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain"] },
+  enqueueBinaryStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain"] },
   flush: { local: false, arguments: [] },
   requestText: { local: false, arguments: ["subject", "payload", "timeout"] },
   requestJson: { local: false, arguments: ["subject", "payload", "timeout"] },
@@ -841,6 +911,291 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
           args.subject,
           args.payloads.map(toBuffer),
           args.headers == null ? null : toJson(args.headers),
+          args.domain ?? null,
+        ],
+      );
+    },
+
+    /**
+     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+     * the same subject and key are published in the order of their commits. Returns the number of the message.
+     *
+     * SQL: `nats_enqueue_text`.
+     */
+    async enqueueText(args: EnqueueArguments<string>): Promise<bigint> {
+      const rows = await select(
+        "nats_enqueue_text::text AS value",
+        "nats_enqueue_text($1::text, $2::text, $3::jsonb, $4::text)",
+        [args.subject, args.payload, args.headers == null ? null : toJson(args.headers), args.key ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+     * the same subject and key are published in the order of their commits. Returns the number of the message.
+     *
+     * SQL: `nats_enqueue_json`.
+     */
+    async enqueueJson(args: EnqueueArguments<unknown>): Promise<bigint> {
+      const rows = await select(
+        "nats_enqueue_json::text AS value",
+        "nats_enqueue_json($1::text, $2::json, $3::jsonb, $4::text)",
+        [args.subject, toJson(args.payload), args.headers == null ? null : toJson(args.headers), args.key ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+     * the same subject and key are published in the order of their commits. Returns the number of the message.
+     *
+     * SQL: `nats_enqueue_jsonb`.
+     */
+    async enqueueJsonb(args: EnqueueArguments<unknown>): Promise<bigint> {
+      const rows = await select(
+        "nats_enqueue_jsonb::text AS value",
+        "nats_enqueue_jsonb($1::text, $2::jsonb, $3::jsonb, $4::text)",
+        [args.subject, toJson(args.payload), args.headers == null ? null : toJson(args.headers), args.key ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+     * the same subject and key are published in the order of their commits. Returns the number of the message.
+     *
+     * SQL: `nats_enqueue_binary`.
+     */
+    async enqueueBinary(args: EnqueueArguments<Uint8Array>): Promise<bigint> {
+      const rows = await select(
+        "nats_enqueue_binary::text AS value",
+        "nats_enqueue_binary($1::text, $2::bytea, $3::jsonb, $4::text)",
+        [args.subject, toBuffer(args.payload), args.headers == null ? null : toJson(args.headers), args.key ?? null],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes each element of the array into the outbox as a message, in order.
+     *
+     * SQL: `nats_enqueue_text_batch`.
+     */
+    async enqueueTextBatch(args: EnqueueBatchArguments<string>): Promise<void> {
+      await select(
+        "1",
+        "nats_enqueue_text_batch($1::text, $2::text[], $3::jsonb, $4::text)",
+        [args.subject, args.payloads, args.headers == null ? null : toJson(args.headers), args.key ?? null],
+      );
+    },
+
+    /**
+     * Writes each element of the array into the outbox as a message, in order.
+     *
+     * SQL: `nats_enqueue_json_batch`.
+     */
+    async enqueueJsonBatch(args: EnqueueBatchArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_enqueue_json_batch($1::text, $2::json[], $3::jsonb, $4::text)",
+        [args.subject, args.payloads.map(toJson), args.headers == null ? null : toJson(args.headers), args.key ?? null],
+      );
+    },
+
+    /**
+     * Writes each element of the array into the outbox as a message, in order.
+     *
+     * SQL: `nats_enqueue_jsonb_batch`.
+     */
+    async enqueueJsonbBatch(args: EnqueueBatchArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_enqueue_jsonb_batch($1::text, $2::jsonb[], $3::jsonb, $4::text)",
+        [args.subject, args.payloads.map(toJson), args.headers == null ? null : toJson(args.headers), args.key ?? null],
+      );
+    },
+
+    /**
+     * Writes each element of the array into the outbox as a message, in order.
+     *
+     * SQL: `nats_enqueue_binary_batch`.
+     */
+    async enqueueBinaryBatch(args: EnqueueBatchArguments<Uint8Array>): Promise<void> {
+      await select(
+        "1",
+        "nats_enqueue_binary_batch($1::text, $2::bytea[], $3::jsonb, $4::text)",
+        [
+          args.subject,
+          args.payloads.map(toBuffer),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+        ],
+      );
+    },
+
+    /**
+     * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+     * keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+     * message.
+     *
+     * SQL: `nats_enqueue_text_stream`.
+     */
+    async enqueueTextStream(args: EnqueueStreamArguments<string>): Promise<bigint> {
+      const rows = await select(
+        "nats_enqueue_text_stream::text AS value",
+        "nats_enqueue_text_stream($1::text, $2::text, $3::jsonb, $4::text, $5::text, $6::text)",
+        [
+          args.subject,
+          args.payload,
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.messageId ?? null,
+          args.domain ?? null,
+        ],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+     * keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+     * message.
+     *
+     * SQL: `nats_enqueue_json_stream`.
+     */
+    async enqueueJsonStream(args: EnqueueStreamArguments<unknown>): Promise<bigint> {
+      const rows = await select(
+        "nats_enqueue_json_stream::text AS value",
+        "nats_enqueue_json_stream($1::text, $2::json, $3::jsonb, $4::text, $5::text, $6::text)",
+        [
+          args.subject,
+          toJson(args.payload),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.messageId ?? null,
+          args.domain ?? null,
+        ],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+     * keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+     * message.
+     *
+     * SQL: `nats_enqueue_jsonb_stream`.
+     */
+    async enqueueJsonbStream(args: EnqueueStreamArguments<unknown>): Promise<bigint> {
+      const rows = await select(
+        "nats_enqueue_jsonb_stream::text AS value",
+        "nats_enqueue_jsonb_stream($1::text, $2::jsonb, $3::jsonb, $4::text, $5::text, $6::text)",
+        [
+          args.subject,
+          toJson(args.payload),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.messageId ?? null,
+          args.domain ?? null,
+        ],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+     * keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+     * message.
+     *
+     * SQL: `nats_enqueue_binary_stream`.
+     */
+    async enqueueBinaryStream(args: EnqueueStreamArguments<Uint8Array>): Promise<bigint> {
+      const rows = await select(
+        "nats_enqueue_binary_stream::text AS value",
+        "nats_enqueue_binary_stream($1::text, $2::bytea, $3::jsonb, $4::text, $5::text, $6::text)",
+        [
+          args.subject,
+          toBuffer(args.payload),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.messageId ?? null,
+          args.domain ?? null,
+        ],
+      );
+      return BigInt(rows[0].value);
+    },
+
+    /**
+     * Writes each element of the array into the outbox as a message for a JetStream stream, in order.
+     *
+     * SQL: `nats_enqueue_text_stream_batch`.
+     */
+    async enqueueTextStreamBatch(args: EnqueueStreamBatchArguments<string>): Promise<void> {
+      await select(
+        "1",
+        "nats_enqueue_text_stream_batch($1::text, $2::text[], $3::jsonb, $4::text, $5::text)",
+        [
+          args.subject,
+          args.payloads,
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.domain ?? null,
+        ],
+      );
+    },
+
+    /**
+     * Writes each element of the array into the outbox as a message for a JetStream stream, in order.
+     *
+     * SQL: `nats_enqueue_json_stream_batch`.
+     */
+    async enqueueJsonStreamBatch(args: EnqueueStreamBatchArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_enqueue_json_stream_batch($1::text, $2::json[], $3::jsonb, $4::text, $5::text)",
+        [
+          args.subject,
+          args.payloads.map(toJson),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.domain ?? null,
+        ],
+      );
+    },
+
+    /**
+     * Writes each element of the array into the outbox as a message for a JetStream stream, in order.
+     *
+     * SQL: `nats_enqueue_jsonb_stream_batch`.
+     */
+    async enqueueJsonbStreamBatch(args: EnqueueStreamBatchArguments<unknown>): Promise<void> {
+      await select(
+        "1",
+        "nats_enqueue_jsonb_stream_batch($1::text, $2::jsonb[], $3::jsonb, $4::text, $5::text)",
+        [
+          args.subject,
+          args.payloads.map(toJson),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.domain ?? null,
+        ],
+      );
+    },
+
+    /**
+     * Writes each element of the array into the outbox as a message for a JetStream stream, in order.
+     *
+     * SQL: `nats_enqueue_binary_stream_batch`.
+     */
+    async enqueueBinaryStreamBatch(args: EnqueueStreamBatchArguments<Uint8Array>): Promise<void> {
+      await select(
+        "1",
+        "nats_enqueue_binary_stream_batch($1::text, $2::bytea[], $3::jsonb, $4::text, $5::text)",
+        [
+          args.subject,
+          args.payloads.map(toBuffer),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
           args.domain ?? null,
         ],
       );

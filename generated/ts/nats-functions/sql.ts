@@ -32,6 +32,22 @@ BEGIN
           ('@extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text)'),
           ('@extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text)'),
           ('@extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text)'),
+          ('@extschema@.nats_enqueue_text(text, text, jsonb, text)'),
+          ('@extschema@.nats_enqueue_json(text, json, jsonb, text)'),
+          ('@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text)'),
+          ('@extschema@.nats_enqueue_binary(text, bytea, jsonb, text)'),
+          ('@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text)'),
+          ('@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text)'),
+          ('@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text)'),
+          ('@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text)'),
+          ('@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text)'),
+          ('@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text)'),
+          ('@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text)'),
+          ('@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text)'),
+          ('@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text)'),
+          ('@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text)'),
+          ('@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text)'),
+          ('@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text)'),
           ('@extschema@.nats_flush()'),
           ('@extschema@.nats_request_text(text, text, integer)'),
           ('@extschema@.nats_request_json(text, json, integer)'),
@@ -594,6 +610,942 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text) IS 'Publishes each element of the array to a JetStream stream, in order. Returns when the stream has all of them.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text(
+  subject text,
+  payload text,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, NULL, false, NULL);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+the same subject and key are published in the order of their commits. Returns the number of the message.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json(
+  subject text,
+  payload json,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+the same subject and key are published in the order of their commits. Returns the number of the message.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb(
+  subject text,
+  payload jsonb,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+the same subject and key are published in the order of their commits. Returns the number of the message.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary(
+  subject text,
+  payload bytea,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_nats(subject, ARRAY[payload], headers, key, NULL, false, NULL);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+the same subject and key are published in the order of their commits. Returns the number of the message.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text_batch(
+  subject text,
+  payloads text[],
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_batch: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_batch: the argument payloads is NULL, and needs a value',
+      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+BEGIN
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_text_batch(text, text[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json_batch(
+  subject text,
+  payloads json[],
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_batch: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_batch: the argument payloads is NULL, and needs a value',
+      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+BEGIN
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_json_batch(text, json[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb_batch(
+  subject text,
+  payloads jsonb[],
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_batch: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_batch: the argument payloads is NULL, and needs a value',
+      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+BEGIN
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary_batch(
+  subject text,
+  payloads bytea[],
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_batch: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_batch: the argument payloads is NULL, and needs a value',
+      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+BEGIN
+  PERFORM hawser.enqueue_nats(subject, payloads, headers, key, NULL, false, NULL);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text_stream(
+  subject text,
+  payload text,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, message_id, true, domain);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+message.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json_stream(
+  subject text,
+  payload json,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+message.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb_stream(
+  subject text,
+  payload jsonb,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+message.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary_stream(
+  subject text,
+  payload bytea,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  message_id text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+BEGIN
+  RETURN hawser.enqueue_nats(subject, ARRAY[payload], headers, key, message_id, true, domain);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+message.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text_stream_batch(
+  subject text,
+  payloads text[],
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream_batch: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream_batch: the argument payloads is NULL, and needs a value',
+      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+BEGIN
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json_stream_batch(
+  subject text,
+  payloads json[],
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream_batch: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream_batch: the argument payloads is NULL, and needs a value',
+      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+BEGIN
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(
+  subject text,
+  payloads jsonb[],
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream_batch: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream_batch: the argument payloads is NULL, and needs a value',
+      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+BEGIN
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary_stream_batch(
+  subject text,
+  payloads bytea[],
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream_batch: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'nats_enqueue_*_stream_batch: the argument payloads is NULL, and needs a value',
+      HINT = 'Give payloads a value; an array without messages is ''{}'', an empty message ''''.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+BEGIN
+  PERFORM hawser.enqueue_nats(subject, payloads, headers, key, NULL, true, domain);
+END;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_flush()
 RETURNS void
@@ -1335,6 +2287,22 @@ BEGIN
             ('@extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text)'),
             ('@extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text)'),
             ('@extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text)'),
+            ('@extschema@.nats_enqueue_text(text, text, jsonb, text)'),
+            ('@extschema@.nats_enqueue_json(text, json, jsonb, text)'),
+            ('@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text)'),
+            ('@extschema@.nats_enqueue_binary(text, bytea, jsonb, text)'),
+            ('@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text)'),
+            ('@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text)'),
+            ('@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text)'),
+            ('@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text)'),
+            ('@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text)'),
+            ('@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text)'),
+            ('@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text)'),
+            ('@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text)'),
+            ('@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text)'),
+            ('@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text)'),
+            ('@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text)'),
+            ('@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text)'),
             ('@extschema@.nats_flush()'),
             ('@extschema@.nats_request_text(text, text, integer)'),
             ('@extschema@.nats_request_json(text, json, integer)'),
@@ -1420,6 +2388,22 @@ REVOKE ALL ON FUNCTION @extschema@.nats_publish_text_stream_batch(text, text[], 
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text_batch(text, text[], jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json_batch(text, json[], jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_flush() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_request_text(text, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_request_json(text, json, integer) FROM PUBLIC;
@@ -1500,6 +2484,22 @@ BEGIN
     GRANT EXECUTE ON FUNCTION @extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text_batch(text, text[], jsonb, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json_batch(text, json[], jsonb, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_flush() TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_request_text(text, text, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_request_json(text, json, integer) TO hawser_nats;
@@ -1575,6 +2575,22 @@ BEGIN
     '@extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text)',
     '@extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text)',
     '@extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text)',
+    '@extschema@.nats_enqueue_text(text, text, jsonb, text)',
+    '@extschema@.nats_enqueue_json(text, json, jsonb, text)',
+    '@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text)',
+    '@extschema@.nats_enqueue_binary(text, bytea, jsonb, text)',
+    '@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text)',
+    '@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text)',
+    '@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text)',
+    '@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text)',
+    '@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text)',
+    '@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text)',
+    '@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text)',
+    '@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text)',
+    '@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text)',
+    '@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text)',
+    '@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text)',
+    '@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text)',
     '@extschema@.nats_flush()',
     '@extschema@.nats_request_text(text, text, integer)',
     '@extschema@.nats_request_json(text, json, integer)',
@@ -1651,6 +2667,22 @@ export const natsFunctionSignatures: readonly string[] = [
   "@extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text)",
   "@extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text)",
   "@extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text)",
+  "@extschema@.nats_enqueue_text(text, text, jsonb, text)",
+  "@extschema@.nats_enqueue_json(text, json, jsonb, text)",
+  "@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text)",
+  "@extschema@.nats_enqueue_binary(text, bytea, jsonb, text)",
+  "@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text)",
+  "@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text)",
+  "@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text)",
+  "@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text)",
+  "@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text)",
+  "@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text)",
+  "@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text)",
+  "@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text)",
+  "@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text)",
+  "@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text)",
+  "@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text)",
+  "@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text)",
   "@extschema@.nats_flush()",
   "@extschema@.nats_request_text(text, text, integer)",
   "@extschema@.nats_request_json(text, json, integer)",

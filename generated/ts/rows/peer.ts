@@ -137,9 +137,9 @@ export interface PeerNameRow {
 export interface DeadLetterRow {
   /** The dead letter's id. */
   id: bigint;
-  /** Where it comes from: a peer's channel, or a subscription. */
+  /** Where it comes from: a peer's channel, a subscription, or the outbox. */
   origin: string;
-  /** The channel's composite, or the subscribed function. */
+  /** The channel's composite, or the subscribed function. Of the outbox `core`, or the JetStream domain. */
   source: string;
   /** The topic, or the subject. */
   topic: string;
@@ -512,6 +512,8 @@ export interface RetryDeadLettersResult {
   owner: string | null;
   /** The function that will have it (subscriptions only). The dead letter stays until then. */
   function: string | null;
+  /** It is in the outbox again, and will be published (of the outbox only). */
+  enqueued: boolean | null;
 }
 
 /** Arguments of hawser.discard_dead_letters. */
@@ -762,12 +764,12 @@ export function storeFunctions(client: QueryClient) {
     async retryDeadLetters(args: RetryDeadLettersArguments): Promise<RetryDeadLettersResult[]> {
       const { rows } = await client.query({
         name: "hawser.retry_dead_letters",
-        text: "SELECT id, refused, connection_key, number, owner, function FROM hawser.retry_dead_letters($1::bigint[])",
+        text: "SELECT id, refused, connection_key, number, owner, function, enqueued FROM hawser.retry_dead_letters($1::bigint[])",
         values: [
           args.ids.map((one) => String(one)),
         ],
       });
-      return rows.map((row) => ({ id: BigInt(row.id), refused: row.refused, connectionKey: row.connection_key, number: row.number === null ? null : BigInt(row.number), owner: row.owner, function: row.function }));
+      return rows.map((row) => ({ id: BigInt(row.id), refused: row.refused, connectionKey: row.connection_key, number: row.number === null ? null : BigInt(row.number), owner: row.owner, function: row.function, enqueued: row.enqueued }));
     },
 
     /** Deletes dead letters. */

@@ -109,6 +109,12 @@ export interface ServeSettings {
    * Default: 1073741824 bytes. Range: 0 to 1099511627776.
    */
   readonly savedBytes: number;
+  /**
+   * How long messages stay in the outbox after they were published, at least, so that they can be published again.
+   *
+   * Default: 900000 ms. Range: 1000 to 604800000.
+   */
+  readonly outboxRetentionMs: number;
 }
 
 /** Serve settings as a user gives them: what is left out, or undefined, has its default. */
@@ -132,6 +138,7 @@ export const serveSettingsDefaults: ServeSettings = {
   monitorListen: undefined,
   monitorDatabase: undefined,
   savedBytes: 1073741824,
+  outboxRetentionMs: 900000,
 };
 
 /** What each setting may be, and in which unit. */
@@ -152,6 +159,7 @@ export const serveSettingsRanges = {
   monitorListen: { kind: "string", minBytes: 3, maxBytes: 261 },
   monitorDatabase: { kind: "string", minBytes: 1, maxBytes: 128 },
   savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes" },
+  outboxRetentionMs: { kind: "number", min: 1000, max: 604800000, unit: "ms" },
 } as const satisfies Readonly<Record<keyof ServeSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */

@@ -259,7 +259,7 @@ CREATE TABLE hawser.dead_letters (
   retry_requested boolean DEFAULT false NOT NULL,
   message_id text,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
-  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription')),
+  CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
   CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0)
 );
@@ -272,8 +272,8 @@ CREATE INDEX dead_letters_retry_requested ON hawser.dead_letters (id) WHERE retr
 
 COMMENT ON TABLE hawser.dead_letters IS 'Messages that could not be handled, with their errors.';
 COMMENT ON COLUMN hawser.dead_letters.id IS 'The dead letter''s id.';
-COMMENT ON COLUMN hawser.dead_letters.origin IS 'Where it comes from: a peer''s channel, or a subscription.';
-COMMENT ON COLUMN hawser.dead_letters.source IS 'The channel''s composite, or the subscribed function.';
+COMMENT ON COLUMN hawser.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
+COMMENT ON COLUMN hawser.dead_letters.source IS 'The channel''s composite, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
 COMMENT ON COLUMN hawser.dead_letters.topic IS 'The topic, or the subject.';
 COMMENT ON COLUMN hawser.dead_letters.payload IS 'The payload, uncompressed.';
 COMMENT ON COLUMN hawser.dead_letters.headers IS 'The headers: [[name, value], ...]; NULL: none.';
@@ -1074,7 +1074,8 @@ RETURNS TABLE (
   connection_key integer,
   number bigint,
   owner text,
-  function text
+  function text,
+  enqueued boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -1166,7 +1167,7 @@ BEGIN
      ORDER BY g.id
   )
   SELECT a.id, a.refusal, g.retry_key,
-         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner, NULL::text
+         n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.retry_owner, NULL::text, NULL::boolean
     FROM asked AS a
     LEFT JOIN gone AS g ON g.id = a.id
     LEFT JOIN numbered AS n ON n.key = g.retry_key
@@ -1175,8 +1176,12 @@ BEGIN
 
   -- Those of subscriptions stay until the process that leads has handled them.
   RETURN QUERY
-  SELECT r.id, CASE WHEN NOT r.requested THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, r.source
+  SELECT r.id, CASE WHEN NOT r.requested THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, r.source, NULL::boolean
     FROM hawser.request_retries(p_ids) AS r;
+
+  RETURN QUERY
+  SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
+    FROM hawser.retry_enqueued(p_ids) AS e;
 END
 $function$;
 COMMENT ON FUNCTION hawser.retry_dead_letters(bigint[]) IS 'Makes dead letters of peers'' channels stored messages again, for the present owner of their channel.';

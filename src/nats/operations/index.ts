@@ -22,5 +22,6 @@
  * connection that does not read.
  */
 export type { FileInfo } from "./file-record.js";
+export { jetStreamOf } from "./jetstream.js";
 export { NatsOperations } from "./nats-operations.js";
 export { Refusals } from "./refusals.js";

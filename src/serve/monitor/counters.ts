@@ -6,7 +6,7 @@
  */
 
 /** The connections to NATS, each with a use of its own. */
-export const natsClients = ["gateway", "subscriptions", "responders"] as const;
+export const natsClients = ["gateway", "subscriptions", "responders", "outbox"] as const;
 
 /** One of {@link natsClients}. */
 export type NatsClient = (typeof natsClients)[number];

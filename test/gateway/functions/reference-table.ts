@@ -68,15 +68,19 @@ const single: readonly (readonly [name: string, parameters: string, result: stri
 
 /** All of them. */
 export const referenceFunctions: readonly ReferenceFunction[] = [
-  ...forEachType.flatMap(([name, parameters, result]) =>
+  ...forTypes(forEachType),
+  ...single.map(([name, parameters, result]) => ({ name, parameters, result })),
+];
+
+function forTypes(functions: typeof forEachType): ReferenceFunction[] {
+  return functions.flatMap(([name, parameters, result]) =>
     Object.entries(payloadTypes).map(([type, payload]) => ({
       name: name.replace("_T", `_${type}`),
       parameters: parameters.replace("PAYLOAD", payload),
       result: result.replace("PAYLOAD", payload),
     })),
-  ),
-  ...single.map(([name, parameters, result]) => ({ name, parameters, result })),
-];
+  );
+}
 
 /** The names of its parameters, and whether they have a default. */
 export function parametersOf({
@@ -85,6 +89,17 @@ export function parametersOf({
   const each = parameters === "" ? [] : parameters.split(", ");
   return each.map((one) => ({ name: one.split(" ")[0]!, hasDefault: one.includes(" DEFAULT ") }));
 }
+
+const key = "key text DEFAULT NULL::text";
+const messageId = "message_id text DEFAULT NULL::text";
+
+/** Those of the outbox. They do not ask the gateway, and are tried in `test/outbox/`. */
+export const enqueuingFunctions: readonly ReferenceFunction[] = forTypes([
+  ["nats_enqueue_T", `subject text, payload PAYLOAD, ${headers}, ${key}`, "bigint"],
+  ["nats_enqueue_T_batch", `subject text, payloads PAYLOAD[], ${headers}, ${key}`, "void"],
+  ["nats_enqueue_T_stream", `subject text, payload PAYLOAD, ${headers}, ${key}, ${messageId}, ${domain}`, "bigint"],
+  ["nats_enqueue_T_stream_batch", `subject text, payloads PAYLOAD[], ${headers}, ${key}, ${domain}`, "void"],
+]);
 
 /** Those that run as whoever calls them: what they make is the caller's. They do not ask the gateway. */
 export const callersFunctions: readonly ReferenceFunction[] = [

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { methods } from "../../../generated/ts/nats-functions/methods.js";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
-import { callersFunctions, referenceFunctions } from "./reference-table.js";
+import { callersFunctions, enqueuingFunctions, referenceFunctions } from "./reference-table.js";
 
 let gateway: TestGateway;
 beforeAll(async () => {
@@ -37,7 +37,9 @@ it("are those of the reference: names, parameters, types, defaults and result co
     ORDER BY p.proname, p.oid`);
   const signatures = rows.map(({ name, parameters, result }) => ({ name, parameters, result }));
   const byName = (a: { name: string }, b: { name: string }): number => (a.name < b.name ? -1 : 1);
-  expect(signatures.sort(byName)).toEqual([...referenceFunctions, ...callersFunctions].sort(byName));
+  expect(signatures.sort(byName)).toEqual(
+    [...referenceFunctions, ...callersFunctions, ...enqueuingFunctions].sort(byName),
+  );
 
   for (const found of rows) {
     expect(found, found.name).toMatchObject({
@@ -57,7 +59,7 @@ it("are those of the reference: names, parameters, types, defaults and result co
 it("have the domain as the last parameter, optional, where they are of streams, buckets or stores", () => {
   const needsDomain = ({ name, parameters }: { name: string; parameters: string }) =>
     /(?:^|, )(?:bucket|store|stream) /.test(parameters) || /_(?:stream|ack)(?:_|$)/.test(name);
-  const others = referenceFunctions.filter(
+  const others = [...referenceFunctions, ...enqueuingFunctions].filter(
     (one) => needsDomain(one) !== / ?domain text DEFAULT NULL::text$/.test(one.parameters),
   );
   expect(others.map(({ name }) => name)).toEqual([]);
@@ -85,7 +87,7 @@ it("cannot be called by a role without the grant, and can be with it", async () 
   await gateway.client.query(`CREATE ROLE ${role}`);
   try {
     await gateway.client.query(`SET ROLE ${role}`);
-    for (const { name, parameters } of [...referenceFunctions, ...callersFunctions]) {
+    for (const { name, parameters } of [...referenceFunctions, ...callersFunctions, ...enqueuingFunctions]) {
       const types = parameters === "" ? [] : parameters.split(", ").map((one) => one.split(" ")[1]);
       const call = `SELECT ${name}(${types.map((type) => `NULL::${type}`).join(", ")})`;
       const refused = await gateway.errorOf(call);

@@ -128,7 +128,7 @@ export const columnChecks = {
   },
   dead_letters: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    origin: (value: string) => checkText("origin", { values: ["peer", "subscription"] }, value),
+    origin: (value: string) => checkText("origin", { values: ["peer", "subscription", "outbox"] }, value),
     source: (value: string) => checkText("source", {}, value),
     topic: (value: string) => checkText("topic", {}, value),
     error_code: (value: string) => checkText("error_code", {}, value),

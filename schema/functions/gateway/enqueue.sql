@@ -1,0 +1,3 @@
+BEGIN
+  RETURN hawser.enqueue_nats(subject, ARRAY[@payload@], headers, key, NULL, false, NULL);
+END

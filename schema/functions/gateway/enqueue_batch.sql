@@ -1,0 +1,3 @@
+BEGIN
+  PERFORM hawser.enqueue_nats(subject, @payloads@, headers, key, NULL, false, NULL);
+END

@@ -1,0 +1,131 @@
+/**
+ * The outbox in Postgres, as a relay uses it: each call is one statement, and a transaction of its own.
+ */
+import { type OutboxFunctions, outboxFunctions } from "../../generated/ts/rows/outbox.js";
+import { limits } from "../../generated/ts/rules/peer/catalog.js";
+import { shortened } from "../errors/index.js";
+import { isServerError, type PostgresSession } from "../postgres/index.js";
+import type { OutboxMessage, OutboxPosition, TurnOutcome, TurnStep } from "./relay.js";
+
+/** A message as it was enqueued. */
+export interface EnqueuedMessage extends OutboxMessage {
+  readonly payload: Uint8Array;
+  /** A JSON object of strings, or of arrays of strings. */
+  readonly headers: unknown;
+  readonly messageId: string;
+  readonly toStream: boolean;
+  readonly domain: string | undefined;
+  readonly enqueuedAt: Date;
+}
+
+/** What a relay begins with. */
+export interface TakenOutbox {
+  readonly turn: bigint;
+  readonly position: OutboxPosition;
+  /** Those who enqueue can notify it. */
+  readonly canNotify: boolean;
+  /** The relay before has ended: it publishes nothing more. */
+  readonly wasGivenBack: boolean;
+}
+
+/** SQLSTATE of a turn that another relay has had. */
+const uniqueViolation = "23505";
+
+/** What a message takes besides its payload, about. */
+const messageOverheadBytes = 500;
+
+export class OutboxTable {
+  readonly #functions: OutboxFunctions;
+
+  /** @param session is to commit synchronously */
+  constructor(session: Pick<PostgresSession, "query">) {
+    this.#functions = outboxFunctions({
+      query: async ({ text, values }) => ({ rows: await session.query(text, values) }),
+    });
+  }
+
+  /** Takes over. @throws the error of Postgres */
+  async take(owner: string): Promise<TakenOutbox> {
+    const { turn, doneFrom, doneTo, doneAfter, skipped, canNotify, wasGivenBack } = await this.#functions.takeOutbox({
+      owner,
+      after: null,
+    });
+    return {
+      turn,
+      position: { from: doneFrom, to: doneTo ?? undefined, after: doneAfter, skipped },
+      canNotify,
+      wasGivenBack,
+    };
+  }
+
+  /** The relay has ended, and everything that it has read is done. @throws the error of Postgres; if another one works */
+  async giveBack(owner: string): Promise<void> {
+    await this.#functions.takeOutbox({ owner: "", after: owner });
+  }
+
+  /** @throws the error of Postgres, unless it says that another relay works */
+  async turn(owner: string, step: TurnStep<EnqueuedMessage>): Promise<TurnOutcome<EnqueuedMessage>> {
+    const { position, read } = step;
+    const dead = step.dead.map(({ message, refusal, attempts }) => {
+      return { id: String(message.id), code: refusal.code, message: storable(refusal.message), attempts };
+    });
+    let rows: Awaited<ReturnType<OutboxFunctions["runOutboxTurn"]>>;
+    try {
+      rows = await this.#functions.runOutboxTurn({
+        owner,
+        turn: step.turn,
+        doneFrom: position.from,
+        doneTo: position.to ?? null,
+        doneAfter: position.after,
+        skipped: position.skipped,
+        mustSave: step.mustSave,
+        dead: dead.length === 0 ? null : JSON.stringify(dead),
+        asleep: step.asleep ?? null,
+        readFrom: read?.from ?? null,
+        readTo: read?.to ?? null,
+        readAfter: read?.after ?? 0n,
+        maxMessages: read?.maxMessages ?? 0,
+        maxBytes: BigInt(read?.maxBytes ?? 0),
+      });
+    } catch (error) {
+      if (isServerError(error) && error.code === uniqueViolation) return { kind: "deposed" };
+      throw error;
+    }
+    const last = rows.pop();
+    if (last === undefined || last.state === "lost") return { kind: "deposed" };
+    if (last.state === "repeated") return { kind: "done", isSaved: true };
+    const isSaved = last.state === "saved";
+    if (last.doneTo === null) return { kind: "done", isSaved };
+    const messages = rows.map(messageOf);
+    return { kind: "done", isSaved, found: { to: last.doneTo, messages, hasMore: last.hasMore === true } };
+  }
+
+  /** Truncates the oldest slot, if that is possible. @throws the error of Postgres */
+  async rotate(owner: string, retentionMs: number): Promise<boolean> {
+    return (await this.#functions.rotateOutbox({ owner, retentionMs: BigInt(retentionMs) })).rotated;
+  }
+}
+
+/** What a dead letter can have: a turn that Postgres refuses would be refused for ever. */
+function storable(text: string): string {
+  return shortened(Buffer.from(text).toString().replaceAll("\0", ""), limits.DeadLetter.errorMessage.maxBytes);
+}
+
+type Row = Awaited<ReturnType<OutboxFunctions["runOutboxTurn"]>>[number];
+
+function messageOf(row: Row): EnqueuedMessage {
+  const destination = row.destination!;
+  const payload = row.payload!;
+  return {
+    id: row.id!,
+    lane: row.key === null ? undefined : `${destination} ${row.key}`,
+    destination,
+    bytes: payload.length + messageOverheadBytes,
+    payload,
+    headers: row.headers,
+    messageId: row.messageId!,
+    toStream: row.toStream!,
+    domain: row.domain ?? undefined,
+    enqueuedAt: row.enqueuedAt!,
+  };
+}

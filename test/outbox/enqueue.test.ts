@@ -1,0 +1,247 @@
+/**
+ * The functions that enqueue: what they refuse, and that they work wherever a statement does.
+ */
+import type pg from "pg";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import { enqueuingFunctions, parametersOf } from "../gateway/functions/reference-table.js";
+import { type TestGateway, testGateway } from "../support/gateway.js";
+
+let gateway: TestGateway;
+let client: pg.Client;
+beforeAll(async () => {
+  // No NATS server is defined: what is enqueued stays where it can be looked at.
+  gateway = await testGateway({ serverOptions: false });
+  ({ client } = gateway);
+});
+afterAll(() => gateway?.[Symbol.asyncDispose]());
+
+/** What there is, oldest first. */
+async function enqueued(subject: string): Promise<Record<string, unknown>[]> {
+  const { rows } = await client.query(
+    `SELECT convert_from(payload, 'UTF8') AS text, key, headers, message_id, to_stream, domain
+       FROM hawser.outbox WHERE destination = $1 ORDER BY id`,
+    [subject],
+  );
+  return rows;
+}
+
+const family = (name: string): string => name.replace(/_(?:text|jsonb?|binary)(?=_|$)/, "_*");
+const good: Readonly<Record<string, string>> = {
+  subject: "'a.b'",
+  headers: `'{"A": "1"}'::jsonb`,
+  key: "'k'",
+  message_id: "'id-1'",
+  domain: "'hub'",
+};
+const payloads = { text: "'1'", json: "'1'::json", jsonb: "'1'::jsonb", binary: "'1'::bytea" };
+
+/** A call with other arguments than good ones. */
+function call({ name, parameters }: (typeof enqueuingFunctions)[number], other: Record<string, string> = {}): string {
+  const type = /_(text|jsonb?|binary)/.exec(name)![1] as keyof typeof payloads;
+  const given = parametersOf({ name, parameters, result: "" }).map(
+    (parameter) =>
+      other[parameter.name] ??
+      good[parameter.name] ??
+      (parameter.name === "payload" ? payloads[type] : `ARRAY[${payloads[type]}, ${payloads[type]}]`),
+  );
+  return `SELECT ${name}(${given.join(", ")})`;
+}
+
+describe("each function", () => {
+  it.each(enqueuingFunctions)("$name writes what it is given", async (fn) => {
+    const subject = `written.${fn.name}`;
+    await client.query(call(fn, { subject: `'${subject}'` }));
+    const row = {
+      text: "1",
+      key: "k",
+      headers: { A: "1" },
+      message_id: /_stream$/.test(fn.name) ? "id-1" : expect.stringMatching(/^[0-9a-f-]{36}$/),
+      to_stream: fn.name.includes("_stream"),
+      domain: fn.name.includes("_stream") ? "hub" : null,
+    };
+    expect(await enqueued(subject)).toEqual(fn.name.endsWith("_batch") ? [row, row] : [row]);
+  });
+
+  const bad: Readonly<Record<string, readonly [values: readonly string[], rule: RegExp]>> = {
+    subject: [["", "a b", "a..b", "a.*", ">", "x".repeat(1025)], /words joined by '\.'|1 to 1024 bytes/],
+    key: [["", "x".repeat(1025)], /1 to 1024 bytes/],
+    message_id: [["", "a b", "a\nb", "x".repeat(256)], /must not contain white space|1 to 255 bytes/],
+    domain: [["", "a.b", "*"], /must be a JetStream domain|1 to 255 bytes/],
+  };
+
+  it.each(enqueuingFunctions)("$name refuses what breaks a rule, with the value and the rule", async (fn) => {
+    for (const [parameter, [values, rule]] of Object.entries(bad)) {
+      if (!parametersOf(fn).some(({ name }) => name === parameter)) continue;
+      for (const value of values) {
+        const error = await gateway.errorOf(call(fn, { [parameter]: "$1" }), [value]);
+        expect(error, `${parameter} ${JSON.stringify(value)}`).toMatchObject({
+          code: "22023",
+          message: expect.stringMatching(rule),
+          hint: expect.stringMatching(/^Give an argument that obeys the rule/),
+        });
+        expect(error.message).toContain(`${family(fn.name)}: the argument ${parameter} is "`);
+        expect(error.message.length).toBeLessThan(600);
+      }
+    }
+  });
+
+  it.each(enqueuingFunctions)("$name says which argument is NULL", async (fn) => {
+    for (const { name, hasDefault } of parametersOf(fn)) {
+      if (hasDefault) continue;
+      expect(await gateway.errorOf(call(fn, { [name]: "NULL" })), name).toMatchObject({
+        code: "22004",
+        message: `${family(fn.name)}: the argument ${name} is NULL, and needs a value`,
+      });
+    }
+  });
+});
+
+it.each([
+  ["[]", /must be a JSON object, and this is array/],
+  ['{"a": ["x", null]}', /"a" must be a string or an array of strings, and has null/],
+  ['{"a": "x\\r\\nb: y"}', /value of "a" must not have CR or LF/],
+  ['{"a b": "x"}', /name "a b" must be printable ASCII/],
+  ['{"nats-msg-id": "x"}', /"nats-msg-id" is set by Hawser; give message_id instead/],
+])("headers %s are refused", async (headers, rule) => {
+  expect(await gateway.errorOf("SELECT nats_enqueue_text('a', 'x', $1)", [headers])).toMatchObject({
+    code: "22023",
+    message: expect.stringMatching(rule),
+  });
+});
+
+it("a NULL among the payloads is refused, and no payload is no message", async () => {
+  expect(await gateway.errorOf("SELECT nats_enqueue_text_batch('a', ARRAY['x', NULL])")).toMatchObject({
+    code: "22004",
+  });
+  await client.query("SELECT nats_enqueue_text_batch('nothing', '{}')");
+  expect(await enqueued("nothing")).toEqual([]);
+});
+
+describe("a message is enqueued", () => {
+  it("by a trigger, a function, and a DO block", async () => {
+    await client.query(`
+      CREATE TABLE orders (id integer);
+      CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN
+        PERFORM nats_enqueue_text('wherever', 'trigger ' || NEW.id, key => 'k');
+        RETURN NEW;
+      END $$;
+      CREATE TRIGGER tell AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION tell();
+      INSERT INTO orders VALUES (1);
+      DO $$ BEGIN PERFORM nats_enqueue_text('wherever', 'block', key => 'k'); END $$;
+    `);
+    expect((await enqueued("wherever")).map(({ text }) => text)).toEqual(["trigger 1", "block"]);
+  });
+
+  it.each(["REPEATABLE READ", "SERIALIZABLE"])("under %s, also behind another one of its key", async (isolation) => {
+    const other = await gateway.connect();
+    const subject = `isolated.${isolation.replace(" ", "_")}`;
+    await other.query("BEGIN");
+    await other.query("SELECT nats_enqueue_text($1, 'first', key => 'k')", [subject]);
+    await client.query(`BEGIN ISOLATION LEVEL ${isolation}`);
+    await client.query("SELECT count(*) FROM pg_class");
+    const waiting = client.query("SELECT nats_enqueue_text($1, 'second', key => 'k')", [subject]);
+    await other.query("COMMIT");
+    await waiting;
+    await client.query("COMMIT");
+    expect((await enqueued(subject)).map(({ text }) => text)).toEqual(["first", "second"]);
+    await other.end();
+  });
+
+  it("by a role that has nothing but hawser_nats, which reads and writes nothing else", async () => {
+    await client.query("CREATE ROLE enqueuer; GRANT hawser_nats TO enqueuer; SET ROLE enqueuer");
+    try {
+      await client.query("SELECT nats_enqueue_text('by.role', 'x')");
+      for (const denied of [
+        "SELECT * FROM hawser.outbox",
+        "SELECT * FROM hawser.outbox_0",
+        "SELECT * FROM hawser.outbox_turns",
+        "SELECT FROM hawser.outbox_keys FOR UPDATE",
+        "SELECT * FROM hawser.outbox_state_asleep_seq",
+        "SELECT nextval('hawser.outbox_state_slot_seq')",
+        "SELECT hawser.enqueue_nats('a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL)",
+        "SELECT hawser.take_outbox('x', NULL)",
+        "SELECT hawser.rotate_outbox('x', 0)",
+      ]) {
+        expect(await gateway.errorOf(denied), denied).toMatchObject({ code: "42501" });
+      }
+    } finally {
+      await client.query("RESET ROLE; DROP OWNED BY enqueuer; DROP ROLE enqueuer");
+    }
+  });
+
+  it("but not in a transaction that may not write", async () => {
+    await client.query("BEGIN READ ONLY");
+    expect(await gateway.errorOf("SELECT nats_enqueue_text('a', 'x')")).toMatchObject({ code: "25006" });
+    await client.query("ROLLBACK");
+  });
+});
+
+describe("the relay's functions", () => {
+  const turn = `SELECT state, done_to IS NOT NULL AS has_read, convert_from(payload, 'UTF8') AS text
+    FROM hawser.run_outbox_turn($1, $2, $3, NULL, 0, '{}', $4, NULL, NULL, $3, NULL, 0, 1000, 1000000)`;
+
+  /** In a database of its own, as the role that the login of `hawser serve` has. */
+  async function asBridge(): Promise<{ other: TestGateway; session: pg.Client }> {
+    const other = await testGateway({ serverOptions: false });
+    onTestFinished(() => other[Symbol.asyncDispose]());
+    // Nobody else relays.
+    await other.serve.stop();
+    const session = await other.connect();
+    onTestFinished(() => session.end());
+    await session.query("SET ROLE hawser_bridge");
+    return { other, session };
+  }
+
+  it("find what was committed, once, for the one that has taken over last", async () => {
+    const { other, session } = await asBridge();
+    const take = async (owner: string) =>
+      (await session.query("SELECT * FROM hawser.take_outbox($1, NULL)", [owner])).rows[0];
+    const first = await take("first");
+    await other.client.query("SELECT nats_enqueue_text('a', 'one')");
+    const { rows } = await session.query(turn, ["first", `${BigInt(first.turn) + 1n}`, first.done_from, false]);
+    expect(rows.map(({ state, text }) => [state, text])).toEqual([
+      [null, "one"],
+      ["saved", null],
+    ]);
+    const repeated = await session.query(turn, ["first", `${BigInt(first.turn) + 1n}`, first.done_from, false]);
+    expect(repeated.rows).toEqual([{ state: "repeated", has_read: false, text: null }]);
+    await take("second");
+    const late = await session.query(turn, ["first", `${BigInt(first.turn) + 2n}`, first.done_from, true]);
+    expect(late.rows).toEqual([{ state: "lost", has_read: false, text: null }]);
+  });
+
+  it("truncate a slot when all that it has is done, and not before, and not while it is written", async () => {
+    const { other, session } = await asBridge();
+    const { rows: taken } = await session.query("SELECT * FROM hawser.take_outbox('one', NULL)");
+    let number = BigInt(taken[0].turn);
+    const rotate = async (): Promise<boolean> =>
+      (await session.query("SELECT rotated FROM hawser.rotate_outbox('one', 0)")).rows[0].rotated;
+    const count = (): Promise<number> => other.value("SELECT count(*)::integer FROM hawser.outbox");
+    await other.client.query("SELECT nats_enqueue_text('a', 'one')");
+    // The other two are empty.
+    expect([await rotate(), await rotate(), await rotate()]).toEqual([true, true, false]);
+    expect(await count()).toBe(1);
+    number += 1n;
+    const now = await other.value<string>("SELECT pg_current_snapshot()::text");
+    await session.query(turn, ["one", `${number}`, now, true]);
+    const writer = await other.connect();
+    await writer.query(
+      "BEGIN; INSERT INTO hawser.outbox_0 (slot, destination, payload, message_id, to_stream) VALUES (0, 'a', 'x', 'late', false)",
+    );
+    expect(await rotate()).toBe(false);
+    await writer.query("COMMIT");
+    await writer.end();
+    expect(await rotate()).toBe(false);
+    number += 1n;
+    await session.query(turn, [
+      "one",
+      `${number}`,
+      await other.value<string>("SELECT pg_current_snapshot()::text"),
+      true,
+    ]);
+    expect(await rotate()).toBe(true);
+    expect(await count()).toBe(0);
+    expect(await other.value("SELECT count(*)::integer FROM hawser.outbox_turns")).toBe(1);
+  });
+});

@@ -1,0 +1,140 @@
+/**
+ * The outbox from end to end: what a transaction enqueues reaches NATS if, and only if, it commits.
+ */
+import { jetstreamManager } from "@nats-io/jetstream";
+import { nuid } from "@nats-io/transport-node";
+import type pg from "pg";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { Serve } from "../../src/serve/index.js";
+import { eventually } from "../support/eventually.js";
+import { type TestGateway, testGateway } from "../support/gateway.js";
+
+let gateway: TestGateway;
+let session: pg.Client;
+beforeAll(async () => {
+  gateway = await testGateway();
+  session = await gateway.connect();
+});
+afterAll(async () => {
+  await session?.end();
+  await gateway?.[Symbol.asyncDispose]();
+});
+
+/** A stream of its own, and what it has. */
+async function stream(): Promise<{ subject: string; messages(): Promise<{ text: string; id: string | undefined }[]> }> {
+  const name = nuid.next();
+  const manager = await jetstreamManager(gateway.nats);
+  await manager.streams.add({ name, subjects: [`${name}.>`] });
+  return {
+    subject: `${name}.placed`,
+    async messages() {
+      const { state } = await manager.streams.info(name);
+      const all = [];
+      for (let seq = 1; seq <= state.last_seq; seq++) {
+        const message = await manager.streams.getMessage(name, { seq });
+        all.push({ text: message!.string(), id: message!.header.get("Nats-Msg-Id") });
+      }
+      return all;
+    },
+  };
+}
+
+it("a stream gets what was committed, in order, and nothing that was rolled back", async () => {
+  const { subject, messages } = await stream();
+  await session.query("BEGIN");
+  await session.query("SELECT nats_enqueue_text_stream($1, 'one', key => 'k')", [subject]);
+  await session.query("SAVEPOINT s");
+  await session.query("SELECT nats_enqueue_text_stream($1, 'taken back', key => 'k')", [subject]);
+  await session.query("ROLLBACK TO s");
+  await session.query("SELECT nats_enqueue_jsonb_stream($1, '{\"n\": 2}', key => 'k', message_id => 'mine')", [
+    subject,
+  ]);
+  expect(await messages()).toEqual([]);
+  await session.query("COMMIT");
+  await session.query("BEGIN");
+  await session.query("SELECT nats_enqueue_text_stream($1, 'never', key => 'k')", [subject]);
+  await session.query("ROLLBACK");
+  await session.query("SELECT nats_enqueue_text_stream_batch($1, ARRAY['three', 'four'], key => 'k')", [subject]);
+  await eventually("all have arrived", async () => (await messages()).length >= 4);
+  const arrived = await messages();
+  expect(arrived.map(({ text }) => text)).toEqual(["one", '{"n": 2}', "three", "four"]);
+  expect(arrived[1]!.id).toBe("mine");
+});
+
+it("core NATS gets it after the commit", async () => {
+  const subject = nuid.next();
+  const received: string[] = [];
+  const subscription = gateway.nats.subscribe(subject, {
+    callback(_, message) {
+      received.push(`${message.string()} ${message.headers?.get("Trace")}`);
+    },
+  });
+  await gateway.nats.flush();
+  await session.query("BEGIN");
+  await session.query("SELECT nats_enqueue_text($1, 'hello', headers => '{\"Trace\": \"17\"}')", [subject]);
+  expect(received).toEqual([]);
+  await session.query("COMMIT");
+  await eventually("it has arrived", () => received.length > 0);
+  expect(received).toEqual(["hello 17"]);
+  subscription.unsubscribe();
+});
+
+it("what no stream takes becomes a dead letter, and holds up nothing else", async () => {
+  const { subject, messages } = await stream();
+  const nowhere = nuid.next();
+  await session.query(
+    "SELECT nats_enqueue_text_stream($1, 'lost?', key => 'k', headers => '{\"A\": [\"1\", \"2\"]}')",
+    [nowhere],
+  );
+  await session.query("SELECT nats_enqueue_text_stream($1, 'next', key => 'k')", [subject]);
+  await eventually("the other one has arrived", async () => (await messages()).length === 1);
+  const dead = async () =>
+    (
+      await session.query(
+        "SELECT origin, topic, convert_from(payload, 'UTF8') AS text, headers, error_code, attempts FROM hawser.dead_letters WHERE topic = $1",
+        [nowhere],
+      )
+    ).rows;
+  await eventually("it is a dead letter", async () => (await dead()).length > 0);
+  expect(await dead()).toEqual([
+    {
+      origin: "outbox",
+      topic: nowhere,
+      text: "lost?",
+      headers: [
+        ["A", "1"],
+        ["A", "2"],
+      ],
+      error_code: "no_stream",
+      attempts: 5,
+    },
+  ]);
+
+  const late = nuid.next();
+  const manager = await jetstreamManager(gateway.nats);
+  await manager.streams.add({ name: late, subjects: [nowhere] });
+  const { rows } = await session.query(
+    "SELECT r.enqueued FROM hawser.dead_letters AS d, hawser.retry_dead_letters(ARRAY[d.id]) AS r WHERE d.topic = $1",
+    [nowhere],
+  );
+  expect(rows).toEqual([{ enqueued: true }]);
+  expect(await dead()).toEqual([]);
+  await eventually("it is in the stream", async () => (await manager.streams.info(late)).state.messages === 1);
+  const stored = await manager.streams.getMessage(late, { seq: 1 });
+  expect([stored!.string(), stored!.header.values("A")]).toEqual(["lost?", ["1", "2"]]);
+});
+
+it("what was enqueued while nobody relayed is published, or a dead letter, by the next process", async () => {
+  const { subject, messages } = await stream();
+  const nowhere = nuid.next();
+  await gateway.serve.stop();
+  await session.query("SELECT nats_enqueue_text_stream($1, 'late')", [subject]);
+  await session.query("SELECT nats_enqueue_text_stream($1, 'lost')", [nowhere]);
+  await using next = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: gateway.database.url });
+  expect(next.sessionCount).toBe(0);
+  await eventually("it has arrived", async () => (await messages()).length === 1);
+  await eventually("the other is a dead letter", async () => {
+    const { rows } = await session.query("SELECT FROM hawser.dead_letters WHERE topic = $1", [nowhere]);
+    return rows.length === 1;
+  });
+});
