@@ -194,10 +194,10 @@ describe("CREATE, ALTER and DROP SERVER", () => {
       own.log.lines
         .filter(({ message }) => message === "connected to NATS")
         .map(({ details }) => (details as { server?: string }).server);
-    await eventually("all are connected", () => names().length === 3);
+    await eventually("all are connected", () => names().length === 4);
     await own.client.query(`ALTER SERVER s OPTIONS (SET port '${servers[1].port}')`);
-    await eventually("all have moved", () => names().length === 6);
-    expect(names().slice(3)).toEqual(Array(3).fill(expect.stringContaining(`${servers[1].port}`)));
+    await eventually("all have moved", () => names().length === 8);
+    expect(names().slice(4)).toEqual(Array(4).fill(expect.stringContaining(`${servers[1].port}`)));
     await own.live(subject);
     await own.client.query("DROP SERVER s");
     await eventually("nobody hears", async () => !(await own.hears(subject)));
