@@ -11,6 +11,7 @@ import type { GeneratedFile, Generator } from "./plugin.js";
 import { generateRows } from "./rows/generate.js";
 import { generateSettings } from "./settings/generate.js";
 import { generateSql } from "./sql/generate.js";
+import { generateMigrations } from "./sql/migrations.js";
 import { generateValidators } from "./validators/generate.js";
 
 /** What is made of the proto files, by the folder below `generated/` that it goes to. */
@@ -41,14 +42,16 @@ export function generateFromSpec(spec: Spec): GeneratedFile[] {
 }
 
 /**
- * All of `generated/` but the codecs of the frames: what is made of the proto files and of the JSON Schema of the options
- * of the NATS server.
+ * All of `generated/` but the codecs of the frames: what is made of the proto files, of the migrations, and of the JSON
+ * Schema of the options of the NATS server.
  */
 export function generateAll(spec: Spec): GeneratedFile[] {
   const model = readOptionsSchema(readSchemaFile(), schemaFile);
   refuseOtherRules(model, spec.namedRules);
   return [
     ...generateFromSpec(spec),
+    // The steps of schema/migrations/.
+    ...inFolder("ts/sql", generateMigrations(spec)),
     // Types, validators in TypeScript and SQL, the resolver of the authentication mode.
     ...inFolder("ts/nats-options", printTypeScript(model)),
     ...inFolder("docs/nats-options", printDocs(model)),

@@ -13,7 +13,7 @@ export function tableStatements(table: Table): string {
       const where = index.where === undefined ? "" : ` WHERE ${index.where}`;
       return `CREATE INDEX ${index.name} ON hawser.${table.name} (${index.columns.join(", ")})${where};\n`;
     }),
-    comments(table),
+    tableComments(table),
     table.notify === undefined ? "" : notifyTrigger(table, table.notify),
     ...table.rows.map((row) => {
       const names = insertableColumns(table).map((column) => column.name);
@@ -61,7 +61,8 @@ function columnLine(column: Column): string {
   ].join(" ");
 }
 
-function comments(table: Table): string {
+/** The comments of a table and its columns. */
+export function tableComments(table: Table): string {
   const comment = (target: string, text: string) =>
     text === "" ? "" : `COMMENT ON ${target} IS ${sqlString(text)};\n`;
   return [

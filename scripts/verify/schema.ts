@@ -14,7 +14,8 @@ export const schemaStep: Step = {
       : {
           kind: "failed",
           details: differences.join("\n"),
-          remedy: "Add a migration to src/store/migrations.ts that makes the spec's schema of the last step's.",
+          remedy:
+            "Write what is missing into the .next.sql of schema/migrations/ (see CONTRIBUTING.md, Migrations), and run `npm run generate`.",
         };
   },
 };

@@ -14,8 +14,14 @@ import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 
-const [initial] = migrations as readonly [Migration];
-const second: Migration = { id: 2, name: "add a table", sql: "CREATE TABLE hawser.extra (id integer)" };
+const [initial] = migrations as readonly [Migration, ...Migration[]];
+const last = migrations.at(-1)!;
+const next: Migration = {
+  id: last.id + 1,
+  name: "add a table",
+  sql: "CREATE TABLE hawser.extra (id integer)",
+};
+const withNext = [...migrations, next];
 
 /** As another user of the same server. */
 function as(user: string, databaseUrl: string): string {
@@ -60,42 +66,44 @@ describe("migrate", () => {
   });
 
   it("applies what is new, and only that", async () => {
-    expect((await migrate({ databaseUrl: url })).applied).toEqual([1]);
+    expect((await migrate({ databaseUrl: url })).applied).toEqual(migrations.map(({ id }) => id));
     expect((await migrate({ databaseUrl: url })).applied).toEqual([]);
-    expect((await migrate({ databaseUrl: url }, [initial, second])).applied).toEqual([2]);
+    expect((await migrate({ databaseUrl: url }, withNext)).applied).toEqual([next.id]);
   });
 
   it("refuses a schema that is newer than the program", async () => {
-    await migrate({ databaseUrl: url }, [initial, second]);
-    const older = migrate({ databaseUrl: url }, [initial]);
+    await migrate({ databaseUrl: url }, withNext);
+    const older = migrate({ databaseUrl: url });
     await expect(older).rejects.toMatchObject({ code: "schema_too_new", retryable: false });
-    await expect(older).rejects.toThrow("migration 2 (add a table)");
+    await expect(older).rejects.toThrow(`migration ${next.id} (add a table)`);
   });
 
   it("refuses a migration that was edited after it had been applied", async () => {
     await migrate({ databaseUrl: url });
     const edited = { ...initial, sql: `${initial.sql}\n-- edited` };
-    await expect(migrate({ databaseUrl: url }, [edited])).rejects.toThrow("was changed after it had been applied");
+    await expect(migrate({ databaseUrl: url }, [edited, ...migrations.slice(1)])).rejects.toThrow(
+      "was changed after it had been applied",
+    );
   });
 
   it("leaves nothing behind of a step that fails, and goes on from there", async () => {
-    const broken = { ...second, sql: `${second.sql}; SELECT 1/0` };
-    await expect(migrate({ databaseUrl: url }, [initial, broken])).rejects.toMatchObject({ code: "store_failed" });
-    await expect(migrate({ databaseUrl: url }, [initial, broken])).rejects.toThrow("apply migration 2 (add a table)");
-    expect((await migrate({ databaseUrl: url }, [initial, second])).applied).toEqual([2]);
+    const broken = [...migrations, { ...next, sql: `${next.sql}; SELECT 1/0` }];
+    await expect(migrate({ databaseUrl: url }, broken)).rejects.toMatchObject({ code: "store_failed" });
+    await expect(migrate({ databaseUrl: url }, broken)).rejects.toThrow(`apply migration ${next.id} (add a table)`);
+    expect((await migrate({ databaseUrl: url }, withNext)).applied).toEqual([next.id]);
   });
 
   it("names the statement of a step that the server refuses", async () => {
-    const sql = `${second.sql};\nCREATE FUNCTION hawser.depth(\n  interval text\n) RETURNS void LANGUAGE sql AS '';\nSELECT 1`;
-    await expect(migrate({ databaseUrl: url }, [initial, { ...second, sql }])).rejects.toThrow(
-      /^could not apply migration 2 \(add a table\), at CREATE FUNCTION hawser\.depth: syntax error/,
+    const sql = `${next.sql};\nCREATE FUNCTION hawser.depth(\n  interval text\n) RETURNS void LANGUAGE sql AS '';\nSELECT 1`;
+    await expect(migrate({ databaseUrl: url }, [...migrations, { ...next, sql }])).rejects.toThrow(
+      /^could not apply migration \d+ \(add a table\), at CREATE FUNCTION hawser\.depth: syntax error/,
     );
   });
 
   it("begins a step again that a running peer has brought into a deadlock", async () => {
     await migrate({ databaseUrl: url });
     const altering: Migration = {
-      id: 2,
+      id: next.id,
       name: "add columns",
       sql: "ALTER TABLE hawser.conn_mess_number ADD COLUMN a integer; ALTER TABLE hawser.conn_messages ADD COLUMN b integer",
     };
@@ -103,7 +111,7 @@ describe("migrate", () => {
     await peer.connect();
     onTestFinished(() => peer.end());
     await peer.query("BEGIN; SELECT FROM hawser.conn_messages");
-    const migrating = migrate({ databaseUrl: url }, [initial, altering]);
+    const migrating = migrate({ databaseUrl: url }, [...migrations, altering]);
     await eventually("the step waits for the peer", async () => {
       const waiting = await rowsOf(
         url,
@@ -112,7 +120,7 @@ describe("migrate", () => {
       return waiting.length > 0;
     });
     await peer.query("SELECT FROM hawser.conn_mess_number; COMMIT");
-    expect((await migrating).applied).toEqual([2]);
+    expect((await migrating).applied).toEqual([next.id]);
   });
 
   it("works for a role that may make nothing but its own objects, and says what it had to leave out", async () => {
@@ -125,7 +133,7 @@ describe("migrate", () => {
     );
     try {
       const report = await migrate({ databaseUrl: as(role, url) });
-      expect(report.applied).toEqual([1]);
+      expect(report.applied).toEqual(migrations.map(({ id }) => id));
       expect(report.leftOut.join("\n")).toContain(`${role} may not give the schema hawser to hawser_owner`);
       await using store = await openStore({ databaseUrl: as(role, url) });
       await (await store.takeName("one", { waitMs: 0 })).release({ clean: true });

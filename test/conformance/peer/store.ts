@@ -54,7 +54,7 @@ export class ForeignStore implements AsyncDisposable {
     await session.connect();
     try {
       const { rows: known } = await session.query<{ id: number }>(statement("migrations"));
-      if (known.at(-1)?.id !== 1) throw new Error(`the schema is at migration ${known.at(-1)?.id}; this peer knows 1`);
+      if (known.at(-1)?.id !== 2) throw new Error(`the schema is at migration ${known.at(-1)?.id}; this peer knows 2`);
       const { rows: lock } = await session.query<{ locked: boolean }>(statement("lock-lease"), [name]);
       if (lock[0]?.locked !== true) throw new Error(`the name "${name}" is in use`);
       const { rows: taken } = await session.query<{ epoch: number }>(statement("take-name"), [name, randomUUID()]);

@@ -1,0 +1,88 @@
+import { readdirSync, readFileSync } from "node:fs";
+import type { Spec } from "../model/spec.js";
+import { SchemaError } from "../nats-options/schema-node.js";
+import type { GeneratedFile } from "../plugin.js";
+import { docstring, stringLiteral, templateLiteral, typescriptHead } from "../print.js";
+import { inSchema } from "./schema.js";
+import { tableComments, tableStatements } from "./table.js";
+
+/** Relative to the working directory, which buf makes the root of the project. */
+const folder = "schema/migrations";
+
+interface MigrationFile {
+  readonly path: string;
+  readonly id: number;
+  readonly name: string;
+  /** It is not released yet: the file has only what does not follow from the spec. */
+  readonly isNext: boolean;
+  readonly text: string;
+}
+
+const docs = {
+  type: "A step as its file in schema/migrations/ has it.",
+  released: "The steps of releases, in their order. Their texts never change.",
+  next: "The step that comes with the next release: the changes of old tables, and the new tables. The functions are to follow.",
+} as const;
+
+/**
+ * `migrations.ts`: the released steps as they are, and of the next one what is written by hand, with the tables that no
+ * released step makes, and the comments of all others.
+ */
+export function generateMigrations(spec: Spec): GeneratedFile[] {
+  const files = migrationFiles();
+  const released = files.filter(({ isNext }) => !isNext);
+  const next = files.find(({ isNext }) => isNext);
+  const entries = released.map(({ text, ...file }) => `  ${entry(file, text)},\n`);
+  const content = [
+    typescriptHead(
+      "codegen/sql",
+      files.map(({ path }) => path),
+    ),
+    `${docstring(docs.type)}interface MigrationText {\n  readonly id: number;\n  readonly name: string;\n  readonly sql: string;\n}\n`,
+    `${docstring(docs.released)}export const releasedMigrations: readonly MigrationText[] = [\n${entries.join("")}];\n`,
+    `${docstring(docs.next)}export const nextMigration: MigrationText | undefined = ${
+      next === undefined ? "undefined" : entry(next, nextSql(spec, released, next))
+    };\n`,
+  ].join("\n");
+  return [{ path: "migrations.ts", content }];
+}
+
+function entry({ id, name }: Pick<MigrationFile, "id" | "name">, sql: string): string {
+  return `{ id: ${id}, name: ${stringLiteral(name)}, sql: ${templateLiteral(sql)} }`;
+}
+
+function nextSql(spec: Spec, released: readonly MigrationFile[], next: MigrationFile): string {
+  const made = new Set(
+    released.flatMap(({ text }) => [...text.matchAll(/^CREATE TABLE hawser\.(\w+)/gm)].map(([, name]) => name!)),
+  );
+  const tables = spec.files.flatMap((file) => file.tables);
+  return inSchema([
+    next.text,
+    ...tables.map((table) => (made.has(table.name) ? tableComments(table) : tableStatements(table))),
+  ]);
+}
+
+/** In their order. @throws SchemaError if a file is named otherwise, or a number is missing */
+function migrationFiles(): MigrationFile[] {
+  const files = readdirSync(folder).map((file): MigrationFile => {
+    const path = `${folder}/${file}`;
+    const [, id, name, next] = /^(\d+)-([a-z0-9-]+)(\.next)?\.sql$/.exec(file) ?? [];
+    if (id === undefined || name === undefined) {
+      throw new SchemaError(
+        path,
+        "",
+        "is not named <number>-<words>.sql, or <number>-<words>.next.sql for the next step",
+      );
+    }
+    const text = readFileSync(path, "utf8").replaceAll("\r\n", "\n");
+    return { path, id: Number(id), name: name.replaceAll("-", " "), isNext: next !== undefined, text };
+  });
+  files.sort((one, other) => one.id - other.id);
+  for (const [n, { path, id, isNext }] of files.entries()) {
+    if (id !== n + 1) throw new SchemaError(path, "", `has the number ${id}; the next one would be ${n + 1}`);
+    if (isNext && n + 1 < files.length) {
+      throw new SchemaError(path, "", "is not released, and is not the last one; only the last one can be .next.sql");
+    }
+  }
+  return files;
+}

@@ -1,0 +1,6 @@
+ALTER TABLE hawser.dead_letters
+  DROP CONSTRAINT dead_letters_origin_values,
+  ADD CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox'));
+
+-- Its result has a column more, which CREATE OR REPLACE refuses.
+DROP FUNCTION hawser.retry_dead_letters(bigint[]);
