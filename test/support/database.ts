@@ -39,16 +39,18 @@ export async function testDatabase({ migrated = true, nats = true }: TestDatabas
   if (!migrated) await onServer(url.href, "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
   // Roles belong to the whole server: no test is to change the login of another one's functions.
   const executor = `hawser_executor_${id}`;
-  if (migrated) await onServer(url.href, nameExecutorSql(executor), ...(nats ? [makeExecutorSql] : []));
+  if (migrated) await onServer(url.href, nameExecutorSql, ...(nats ? [makeExecutorSql] : []));
   const drop = () =>
     onServer(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`, `DROP ROLE IF EXISTS ${executor}`);
   return { url: url.href, name, drop, [Symbol.asyncDispose]: drop };
 }
 
-const nameExecutorSql = (executor: string): string => `UPDATE hawser.executor_login SET user_name = '${executor}'`;
+/** Gives the login of a test's functions a name of its own, by which it is dropped with the database. */
+export const nameExecutorSql =
+  "UPDATE hawser.executor_login SET user_name = replace(current_database(), 'hawser_test', 'hawser_executor')";
 
 /** As the installation makes it, whose own way (a verifier made in PL/pgSQL) takes longer than copying the database. */
-const makeExecutorSql = `DO $$
+export const makeExecutorSql = `DO $$
 DECLARE
   login record;
 BEGIN

@@ -1,0 +1,127 @@
+/**
+ * A database of the last release that is in use is brought up to date in place: what is in it stays, and works.
+ */
+import { createHash } from "node:crypto";
+import { nuid } from "@nats-io/transport-node";
+import { describe, expect, it } from "vitest";
+import { releasedMigrations } from "../../generated/ts/sql/migrations.js";
+import { install } from "../../src/installation/index.js";
+import { Serve } from "../../src/serve/index.js";
+import { migrate, migrations, openStore } from "../../src/store/index.js";
+import { TestPeer } from "../peer/support/world.js";
+import { makeExecutorSql, nameExecutorSql, testDatabase, testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { limitedInstaller } from "../support/limited-installer.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+
+/** SHA-256 of the released steps. A line is added with each release, and never changed: databases have recorded them. */
+const released = ["d8c3cf25cbba8a60a7969b9c85fe3e501ffa93f8289982151d382e9143ffa58b"];
+
+it("a released step is never edited", () => {
+  expect(releasedMigrations.map(({ sql }) => createHash("sha256").update(sql).digest("hex"))).toEqual(released);
+});
+
+/** By which `hawser serve` knows its own dead letters. */
+const sealSql = "encode(sha256(token || sha256(convert_to(subject, 'UTF8')) || sha256('dead') || sha256('')), 'hex')";
+
+/** Of the first step. The peers `shop-1` and `orders-1` have used it, and a function that is subscribed. */
+const rows = (subject: string): string[] => [
+  "INSERT INTO hawser.peers (name, epoch) VALUES ('shop-1', 3), ('orders-1', 2)",
+  "INSERT INTO hawser.topic_addr (topic, addr, client_name, epoch, durable) VALUES ('orders', '127.0.0.1:1', 'orders-1', 2, true)",
+  "UPDATE hawser.seq SET v = 2",
+  "INSERT INTO hawser.topic_key (topic, k) VALUES ('orders', 1)",
+  "INSERT INTO hawser.conn_key_map (composite, connection_key) VALUES ('shop-1:shop:orders-1', 2)",
+  "INSERT INTO hawser.conn_sender (connection_key, sender_topic) VALUES (2, 'shop')",
+  "INSERT INTO hawser.conn_mess_number (connection_key, v, epoch) VALUES (2, 4, 3)",
+  "INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key) VALUES (2, 'stored', 3, 5, 1)",
+  `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, connection_key, epoch, number)
+   VALUES ('peer', 'shop-1:shop:orders-1', 'orders', 'dead', 'handler_failed', 'no', 5, 2, 3, 4)`,
+  "CREATE TABLE taken (text text)",
+  "CREATE FUNCTION take(bytea) RETURNS void LANGUAGE sql AS $$ INSERT INTO taken VALUES (convert_from($1, 'UTF8')) $$",
+  `SELECT hawser.bind_handler('subscription', '${subject}', 'public.take(bytea)'::regprocedure::oid::bigint, '{public}')`,
+  `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id)
+   SELECT 'subscription', 'public.take(bytea)', subject, 'dead', 'P0001', 'no', 1, id, 'x.' || ${sealSql} FROM hawser.nats_handlers`,
+  `INSERT INTO hawser.saved_messages (handler_id, subject, payload, message_id)
+   SELECT id, subject, 'saved', gen_random_uuid()::text FROM hawser.nats_handlers`,
+];
+
+/** All in the schema belongs to `hawser_owner`, as the grants leave it. */
+const ownedSql = `DO $$
+DECLARE
+  statement text;
+BEGIN
+  -- First: owners have to be able to make things in it.
+  ALTER SCHEMA hawser OWNER TO hawser_owner;
+  FOR statement IN
+    SELECT format('ALTER TABLE %s OWNER TO hawser_owner', c.oid::regclass) FROM pg_class AS c
+     WHERE c.relnamespace = 'hawser'::regnamespace AND c.relkind = 'r'
+    UNION ALL
+    SELECT format('ALTER FUNCTION %s OWNER TO hawser_owner', p.oid::regprocedure) FROM pg_proc AS p
+     WHERE p.pronamespace = 'hawser'::regnamespace
+  LOOP
+    EXECUTE statement;
+  END LOOP;
+END
+$$`;
+
+/** The released steps and rows, as an installation and its users have left them. */
+async function oldDatabase(installerUrl: string, superuserUrl: string, subject: string): Promise<void> {
+  await migrate({ databaseUrl: installerUrl }, releasedMigrations);
+  await onServer(
+    installerUrl,
+    "CREATE SCHEMA hawser_run",
+    "GRANT USAGE ON SCHEMA hawser_run TO hawser_executor",
+    ownedSql,
+  );
+  await onServer(superuserUrl, nameExecutorSql, makeExecutorSql, ...rows(subject));
+}
+
+/** The database still has what was in it, and does what this version can do. */
+async function expectToWork(url: string, subject: string): Promise<void> {
+  const letters = await rowsOf(url, "SELECT id::int, origin FROM hawser.dead_letters ORDER BY id");
+  expect(letters.map(({ origin }) => origin)).toEqual(["peer", "subscription"]);
+  await using store = await openStore({ databaseUrl: url });
+  await store.deadLetters.retry({ ids: letters.map(({ id }) => Number(id)) });
+
+  const peer = new TestPeer({ name: "orders-1", topic: "orders", listen: "127.0.0.1:0", databaseUrl: url });
+  await peer.record();
+  await eventually("the peer has what was stored, and what was retried", () => peer.texts.length >= 2);
+  await peer.stop();
+  expect(peer.texts.sort()).toEqual(["dead", "stored"]);
+
+  const { hostname: host, port } = new URL(testNatsUrl());
+  await onServer(url, `SELECT hawser.set_nats_server('${JSON.stringify({ host, port })}')`);
+  const taken = async () => (await rowsOf(url, "SELECT text FROM taken ORDER BY text")).map(({ text }) => text);
+  const serve = await Serve.start({ databaseUrl: url, gatewayListen: "127.0.0.1:0" });
+  try {
+    await eventually("what was saved and retried has run", async () => (await taken()).length >= 2);
+    expect(await taken()).toEqual(["dead", "saved"]);
+    await onServer(url, `SELECT nats_enqueue_text('${subject}', 'enqueued')`);
+    await eventually("the subscription gets what was enqueued", async () => (await taken()).includes("enqueued"));
+  } finally {
+    await serve.stop();
+  }
+}
+
+const steps = migrations.slice(releasedMigrations.length).map(({ id, name }) => ({ id, name }));
+
+describe("hawser init on a database of the last release", () => {
+  it("brings it up to date, and what is in it works", async () => {
+    await using database = await testDatabase({ migrated: false });
+    const subject = nuid.next();
+    await oldDatabase(database.url, database.url, subject);
+    expect((await install({ databaseUrl: database.url })).migrations).toEqual(steps);
+    await expectToWork(database.url, subject);
+  });
+
+  it("does so for an owner that is no superuser", async () => {
+    await using limited = await limitedInstaller();
+    const subject = nuid.next();
+    await onServer(limited.superuserUrl, `GRANT hawser_owner TO ${limited.role}`);
+    await oldDatabase(limited.installerUrl, limited.superuserUrl, subject);
+    const foreseen = await install({ databaseUrl: limited.installerUrl, dryRun: true });
+    expect(foreseen.migrations).toEqual(steps);
+    expect((await install({ databaseUrl: limited.installerUrl })).migrations).toEqual(steps);
+    await expectToWork(limited.superuserUrl, subject);
+  });
+});
