@@ -1,4 +1,5 @@
 /** Printing: the pieces that all generators need, so that none of them joins quotes by hand. */
+import { isMadeWithTables } from "./model/gateway-functions.js";
 import { areaOf } from "./model/names.js";
 import type { Spec, SpecFile } from "./model/spec.js";
 
@@ -89,7 +90,8 @@ function cell(text: string): string {
 
 /** The file says something in SQL: tables, functions or errors. */
 export function hasSql(file: SpecFile): boolean {
-  return file.tables.length + file.functionGroups.length + file.errorTables.length > 0;
+  const families = file.gatewayGroups.flatMap((group) => group.families).filter(isMadeWithTables);
+  return file.tables.length + file.functionGroups.length + families.length + file.errorTables.length > 0;
 }
 
 /** The files of the spec by what their package is about (`peer` for `hawser.peer.v1`), sorted. */

@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import type { GatewayGroup } from "../model/gateway-functions.js";
+import { type GatewayGroup, isMadeWithTables } from "../model/gateway-functions.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
 import { docstring, stringLiteral, templateLiteral, typescriptHead } from "../print.js";
@@ -18,7 +18,9 @@ interface Sources {
 }
 
 function sourcesOf(spec: Spec): Sources {
-  const files = spec.files.filter((file) => file.gatewayGroups.length > 0);
+  const files = spec.files.filter(({ gatewayGroups }) =>
+    gatewayGroups.some(({ families }) => !families.every(isMadeWithTables)),
+  );
   const packages = new Set(files.map(({ file }) => file.proto.package));
   const all = spec.files.filter(({ file }) => packages.has(file.proto.package));
   return { all, files, groups: files.flatMap((file) => file.gatewayGroups) };

@@ -1,4 +1,4 @@
-import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.js";
+import { type GatewayFamily, type GatewayVariant, isMadeWithTables } from "../model/gateway-functions.js";
 import { readBody, type SqlConstants } from "../sql/body.js";
 import { dollarQuoted, sqlString } from "../sql/literal.js";
 import { withChecks } from "./local-checks.js";
@@ -49,8 +49,8 @@ export function gatewaySignature(family: GatewayFamily, variant: GatewayVariant,
     .join(", ")})`;
 }
 
-function qualifiedName({ internal }: GatewayFamily, name: string): string {
-  return `${internal ? "hawser" : schemaPlaceholder}.${name}`;
+function qualifiedName(family: GatewayFamily, name: string): string {
+  return `${family.internal || isMadeWithTables(family) ? "hawser" : schemaPlaceholder}.${name}`;
 }
 
 function returnType(family: GatewayFamily, variant: GatewayVariant): string {

@@ -4,6 +4,7 @@ import { readBodyFile } from "./functions.js";
 import { type GatewayValue, readGatewayValues } from "./gateway-values.js";
 import { functionIdentifier } from "./names.js";
 import type { GatewayFunctionOption, SpecOptions } from "./options.js";
+import { knownRole } from "./roles.js";
 import { SpecError } from "./spec-error.js";
 
 /** The methods of one service that the gateway answers. */
@@ -35,6 +36,8 @@ export interface GatewayFamily {
   readonly invoker: boolean;
   /** In the schema `hawser`, for the other functions alone. */
   readonly internal: boolean;
+  /** In the schema `hawser`, made with its tables, for these roles; none: where the functions of NATS are. */
+  readonly execute: readonly string[];
   readonly parameters: readonly GatewayValue[];
   readonly results: readonly GatewayValue[];
   readonly returns: "nothing" | "value" | "row" | "rows";
@@ -48,6 +51,11 @@ export interface GatewayVariant {
   readonly payloadType: PayloadType | undefined;
   /** Its name and its aliases. */
   readonly names: readonly string[];
+}
+
+/** Whether a function is made with the tables of the schema `hawser`, and not with those that reach NATS. */
+export function isMadeWithTables({ execute }: GatewayFamily): boolean {
+  return execute.length > 0;
 }
 
 /** The group of a service; undefined if the gateway answers none of its methods. */
@@ -82,8 +90,11 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   if (option.local && option.bodyFile === "") {
     throw new SpecError(method, "a local function needs body_file");
   }
-  if (!option.local && (option.invoker || parameters.some(({ sqlType }) => sqlType === "regproc"))) {
-    throw new SpecError(method, "only a local function runs as its caller, or takes a regproc");
+  if (
+    !option.local &&
+    (option.invoker || option.execute.length > 0 || parameters.some(({ sqlType }) => sqlType === "regproc"))
+  ) {
+    throw new SpecError(method, "only a local function runs as its caller, takes a regproc, or names roles");
   }
   if (option.local === (option.changes !== undefined)) {
     throw new SpecError(
@@ -100,6 +111,7 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
     local: option.local,
     changes: option.changes === true,
     internal: option.internal,
+    execute: option.execute.map((role) => knownRole(method, role)),
     invoker: option.invoker,
     parameters,
     results,

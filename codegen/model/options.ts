@@ -68,6 +68,7 @@ export interface GatewayFunctionOption {
   alias: string[];
   bodyFile: string;
   local: boolean;
+  execute: string[];
   changes?: boolean;
   internal: boolean;
   invoker: boolean;

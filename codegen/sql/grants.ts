@@ -1,14 +1,12 @@
-import type { SqlFunction } from "../model/functions.js";
 import { ownerRole, roles } from "../model/roles.js";
 import { relationsOf, type Table } from "../model/tables.js";
-import { functionSignature } from "./function.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 import { notifyFunctionName } from "./notify.js";
 
 /** What is there to be granted. */
 export interface Grantable {
   readonly tables: readonly Table[];
-  readonly functions: readonly SqlFunction[];
+  readonly functions: readonly { readonly signature: string; readonly execute: readonly string[] }[];
   /** Signatures of functions that every role may execute. */
   readonly harmless: readonly string[];
 }
@@ -40,7 +38,7 @@ function revokeStatements(grantable: Grantable): string {
 
 function allFunctions({ tables, functions, harmless }: Grantable): string[] {
   const triggers = tables.flatMap((table) => notifyFunctionName(table) ?? []);
-  return [...triggers.map((name) => `hawser.${name}()`), ...functions.map(functionSignature), ...harmless];
+  return [...triggers.map((name) => `hawser.${name}()`), ...functions.map(({ signature }) => signature), ...harmless];
 }
 
 /** The roles that the spec's grants name, which are made where they are missing. */
@@ -68,9 +66,9 @@ function grantsByRole({ tables, functions, harmless }: Grantable): Map<string, s
       }
     }
   }
-  for (const fn of functions) {
-    for (const role of fn.execute) {
-      add(role, `GRANT EXECUTE ON FUNCTION ${functionSignature(fn)} TO ${role};`);
+  for (const { signature, execute } of functions) {
+    for (const role of execute) {
+      add(role, `GRANT EXECUTE ON FUNCTION ${signature} TO ${role};`);
     }
   }
   for (const signature of harmless) {

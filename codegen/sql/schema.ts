@@ -1,10 +1,12 @@
+import { gatewayFunctionStatements, gatewaySignature } from "../gateway/sql-function.js";
 import type { SqlFunction } from "../model/functions.js";
+import { isMadeWithTables } from "../model/gateway-functions.js";
 import type { SpecFile } from "../model/spec.js";
 import type { Table } from "../model/tables.js";
 import type { SqlConstants } from "./body.js";
 import { dropDefaultPrivileges, notePresent, schemaObjects } from "./default-privileges.js";
 import { errorFunctionSignatures, errorFunctions } from "./errors.js";
-import { functionStatements } from "./function.js";
+import { functionSignature, functionStatements } from "./function.js";
 import { grantStatements } from "./grants.js";
 import { tableStatements } from "./table.js";
 
@@ -22,16 +24,36 @@ export interface SchemaSql {
 export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): SchemaSql {
   const tables: Table[] = files.flatMap((file) => file.tables);
   const functions: SqlFunction[] = files.flatMap((file) => file.functionGroups.flatMap((group) => group.functions));
+  const families = files
+    .flatMap((file) => file.gatewayGroups.flatMap((group) => group.families))
+    .filter(isMadeWithTables);
   const errors = files.flatMap((file) => file.errorTables);
   const harmless = errors.length > 0 ? errorFunctionSignatures : [];
   const functionTexts = [
     ...functions.map((fn) => functionStatements(fn, constants)),
+    ...families.flatMap((family) =>
+      family.variants.flatMap((variant) => gatewayFunctionStatements(family, variant, { constants, version: "" })),
+    ),
     ...(errors.length > 0 ? [errorFunctions(errors)] : []),
+  ];
+  const granted = [
+    ...functions.map((fn) => ({ signature: functionSignature(fn), execute: fn.execute })),
+    ...families.flatMap((family) =>
+      family.variants.flatMap((variant) =>
+        variant.names.map((name) => ({
+          signature: gatewaySignature(family, variant, name),
+          execute: family.execute,
+        })),
+      ),
+    ),
   ];
   return {
     tables: tables.length === 0 ? undefined : inSchema(tables.map(tableStatements)),
     functions: functionTexts.length === 0 ? undefined : inSchema(functionTexts),
-    grants: tables.length + functionTexts.length === 0 ? undefined : grantStatements({ tables, functions, harmless }),
+    grants:
+      tables.length + functionTexts.length === 0
+        ? undefined
+        : grantStatements({ tables, functions: granted, harmless }),
   };
 }
 

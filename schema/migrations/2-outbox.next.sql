@@ -4,3 +4,6 @@ ALTER TABLE hawser.dead_letters
 
 -- Its result has a column more, which CREATE OR REPLACE refuses.
 DROP FUNCTION hawser.retry_dead_letters(bigint[]);
+
+ALTER TABLE hawser.conn_messages ADD COLUMN key_hash bigint;
+CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;

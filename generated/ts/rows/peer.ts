@@ -114,6 +114,11 @@ export interface ConnMessageRow {
   codec: number;
   /** When it was stored. */
   stored_at: Date;
+  /**
+   * The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
+   * channel. NULL: it has no key.
+   */
+  key_hash: bigint | null;
 }
 
 /** A row of hawser.peers. The names of peers, and of each the epoch under which a process may write for the name. */
@@ -216,7 +221,7 @@ export const columns = {
   topicKey: ["topic", "k"],
   connSender: ["connection_key", "sender_topic"],
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
-  connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at"],
+  connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash"],
   peerName: ["name", "epoch", "clean", "started_at", "token"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id"],
   meshSecret: ["id", "secret", "created_at"],

@@ -123,4 +123,40 @@ export const outboxConstants = {
    * Value: 5000 ms.
    */
   clockSkewMs: 5000,
+  /**
+   * The prefix of reserved topics and names of peers.
+   *
+   * Value: "__#".
+   */
+  reservedPrefix: "__#",
+  /**
+   * The name, and the source topic, of the sender of messages that were enqueued for peers.
+   *
+   * Value: "__#outbox".
+   */
+  peerSender: "__#outbox",
+  /**
+   * The listener's name of a channel of a topic that nobody has served yet begins with this.
+   *
+   * Value: "__#topic#".
+   */
+  waitingPrefix: "__#topic#",
+  /**
+   * The greatest payload for a peer.
+   *
+   * Value: 267386880 bytes.
+   */
+  maxPeerMessageBytes: 267386880,
+  /**
+   * How often a process asks whether a relay for peers works.
+   *
+   * Value: 1000 ms.
+   */
+  peerRelayWatchMs: 1000,
+  /**
+   * How many bytes of payload a relay for peers hands over at once; one message always fits.
+   *
+   * Value: 8388608 bytes.
+   */
+  peerPageBytes: 8388608,
 } as const;

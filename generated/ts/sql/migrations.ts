@@ -3355,6 +3355,9 @@ ALTER TABLE hawser.dead_letters
 -- Its result has a column more, which CREATE OR REPLACE refuses.
 DROP FUNCTION hawser.retry_dead_letters(bigint[]);
 
+ALTER TABLE hawser.conn_messages ADD COLUMN key_hash bigint;
+CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
+
 COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
 as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
@@ -3530,6 +3533,91 @@ COMMENT ON COLUMN hawser.outbox_state.slot IS 'Its sequence: the slot that is fi
 INSERT INTO hawser.outbox_state (id, asleep, slot)
 VALUES (1, 1, 1);
 
+CREATE TABLE hawser.peer_outbox (
+  slot smallint NOT NULL,
+  id bigint DEFAULT nextval('hawser.outbox_id_seq') NOT NULL,
+  xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+  topic text NOT NULL,
+  payload bytea NOT NULL,
+  headers jsonb,
+  key text,
+  listener text,
+  enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  cluster bigint,
+  CONSTRAINT peer_outbox_pkey PRIMARY KEY (id, slot),
+  CONSTRAINT peer_outbox_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024)
+) PARTITION BY LIST (slot);
+CREATE TABLE hawser.peer_outbox_0 PARTITION OF hawser.peer_outbox FOR VALUES IN (0);
+CREATE TABLE hawser.peer_outbox_1 PARTITION OF hawser.peer_outbox FOR VALUES IN (1);
+CREATE TABLE hawser.peer_outbox_2 PARTITION OF hawser.peer_outbox FOR VALUES IN (2);
+
+CREATE INDEX peer_outbox_xid ON hawser.peer_outbox (xid);
+
+COMMENT ON TABLE hawser.peer_outbox IS 'Messages for peers that were enqueued, in the order of their ids. Slots and what they are for are as in the table \`outbox\`.';
+COMMENT ON COLUMN hawser.peer_outbox.slot IS 'The part of the table that it is in.';
+COMMENT ON COLUMN hawser.peer_outbox.id IS 'Its number: of two messages with the same topic and key, the one that is committed later has the greater one. No message
+of the table \`outbox\` has the same.';
+COMMENT ON COLUMN hawser.peer_outbox.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser.peer_outbox.topic IS 'The topic.';
+COMMENT ON COLUMN hawser.peer_outbox.payload IS 'The payload.';
+COMMENT ON COLUMN hawser.peer_outbox.headers IS 'The headers: [[name, value], ...]; NULL: none.';
+COMMENT ON COLUMN hawser.peer_outbox.key IS 'What keeps it in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser.peer_outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic.';
+COMMENT ON COLUMN hawser.peer_outbox.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser.peer_outbox.cluster IS 'The cluster whose transaction \`xid\` is; NULL: not known.';
+
+CREATE TABLE hawser.peer_outbox_turns (
+  turn bigint NOT NULL,
+  owner text NOT NULL,
+  done_from pg_snapshot NOT NULL,
+  done_to pg_snapshot,
+  done_after bigint NOT NULL,
+  cluster bigint,
+  saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  CONSTRAINT peer_outbox_turns_pkey PRIMARY KEY (turn),
+  CONSTRAINT peer_outbox_turns_turn_range CHECK (turn >= 1)
+);
+
+COMMENT ON TABLE hawser.peer_outbox_turns IS 'One row for each turn of the peers'' relay that has changed something. The newest one counts. The number of the turn is also
+the epoch of the messages that it has stored for listeners.';
+COMMENT ON COLUMN hawser.peer_outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
+COMMENT ON COLUMN hawser.peer_outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn.';
+COMMENT ON COLUMN hawser.peer_outbox_turns.done_from IS 'All messages that this snapshot sees are stored for their listeners.';
+COMMENT ON COLUMN hawser.peer_outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are stored. NULL: nothing was begun.';
+COMMENT ON COLUMN hawser.peer_outbox_turns.done_after IS 'See \`done_to\`.';
+COMMENT ON COLUMN hawser.peer_outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
+COMMENT ON COLUMN hawser.peer_outbox_turns.saved_at IS 'When it was written.';
+
+INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, saved_at)
+VALUES (1, '', '3:3:', NULL, 0, NULL, now());
+
+CREATE TABLE hawser.peer_waiting_topics (
+  topic text NOT NULL,
+  connection_key integer NOT NULL,
+  CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic)
+);
+
+COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have messages and have never had a listener. Their messages are stored in a channel without an owner, which
+becomes that of the first listener.';
+COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
+COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+
+CREATE TABLE hawser.peer_outbox_state (
+  id integer NOT NULL,
+  asleep bigserial NOT NULL,
+  slot bigserial NOT NULL,
+  CONSTRAINT peer_outbox_state_pkey PRIMARY KEY (id),
+  CONSTRAINT peer_outbox_state_id_range CHECK (id = 1)
+);
+
+COMMENT ON TABLE hawser.peer_outbox_state IS 'As \`outbox_state\`, for peers.';
+COMMENT ON COLUMN hawser.peer_outbox_state.id IS 'Always 1.';
+COMMENT ON COLUMN hawser.peer_outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
+COMMENT ON COLUMN hawser.peer_outbox_state.slot IS 'Its sequence: the slot that is filled, from 1.';
+
+INSERT INTO hawser.peer_outbox_state (id, asleep, slot)
+VALUES (1, 1, 1);
+
 COMMENT ON TABLE hawser.seq IS 'The counter for connection keys and topic keys; one row.';
 COMMENT ON COLUMN hawser.seq.id IS 'Always 1.';
 COMMENT ON COLUMN hawser.seq.v IS 'The last key given.';
@@ -3586,6 +3674,8 @@ COMMENT ON COLUMN hawser.conn_messages.topic_key IS 'The topic that the message 
 COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none.';
 COMMENT ON COLUMN hawser.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
 COMMENT ON COLUMN hawser.conn_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
+channel. NULL: it has no key.';
 
 COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name.';
 COMMENT ON COLUMN hawser.peers.name IS 'The peer''s name.';

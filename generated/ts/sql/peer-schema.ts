@@ -200,6 +200,7 @@ CREATE TABLE hawser.conn_messages (
   headers jsonb,
   codec smallint DEFAULT 0 NOT NULL,
   stored_at timestamptz DEFAULT now() NOT NULL,
+  key_hash bigint,
   CONSTRAINT conn_messages_pkey PRIMARY KEY (connection_key, epoch, number),
   CONSTRAINT conn_messages_connection_key_range CHECK (connection_key >= 1),
   CONSTRAINT conn_messages_epoch_range CHECK (epoch >= 0),
@@ -207,6 +208,8 @@ CREATE TABLE hawser.conn_messages (
   CONSTRAINT conn_messages_topic_key_range CHECK (topic_key >= 0),
   CONSTRAINT conn_messages_codec_range CHECK (codec BETWEEN 0 AND 1)
 );
+
+CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
 COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel.';
 COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
@@ -218,6 +221,8 @@ COMMENT ON COLUMN hawser.conn_messages.topic_key IS 'The topic that the message 
 COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none.';
 COMMENT ON COLUMN hawser.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
 COMMENT ON COLUMN hawser.conn_messages.stored_at IS 'When it was stored.';
+COMMENT ON COLUMN hawser.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
+channel. NULL: it has no key.';
 
 CREATE TABLE hawser.peers (
   name text NOT NULL,

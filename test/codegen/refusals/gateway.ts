@@ -50,6 +50,11 @@ const functions: readonly RefusalCase[] = [
     },
   ].map((one) => ({ ...one, says: "rpc FooService.Foo: a function has one timeout and one payload type at most" })),
   {
+    name: "roles for a function that is not local",
+    proto: gatewayFn("", "", 'name: "foo" execute: "hawser_peer"'),
+    says: "rpc FooService.Foo: only a local function runs as its caller, takes a regproc, or names roles",
+  },
+  {
     name: "a local function without a body",
     proto: gatewayFn("", "", 'name: "foo" local: true'),
     says: "rpc FooService.Foo: a local function needs body_file",

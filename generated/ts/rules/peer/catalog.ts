@@ -120,6 +120,7 @@ export const columnChecks = {
     number: (value: bigint) => checkInteger("number", { min: 0n, max: 9223372036854775807n }, value),
     topic_key: (value: number) => checkInteger("topic_key", { min: 0, max: 2147483647 }, value),
     codec: (value: number) => checkInteger("codec", { min: 0, max: 1 }, value),
+    key_hash: (value: bigint) => checkInteger("key_hash", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   peers: {
     name: (value: string) => checkText("name", namedRules.peerOrTopic, value),

@@ -1,0 +1,3 @@
+BEGIN
+  RETURN hawser.enqueue_peer(topic, ARRAY[@payload@], headers, key, message_id, NULL);
+END

@@ -1,0 +1,43 @@
+DECLARE
+  v_name text;
+  v_value jsonb;
+  v_fault text;
+BEGIN
+  IF jsonb_typeof(coalesce(p_headers, '{}')) <> 'object' THEN
+    v_fault := 'headers must be a JSON object, and this is ' || jsonb_typeof(p_headers);
+  ELSE
+    -- What a frame can have.
+    FOR v_name, v_value IN
+      SELECT h.key, v.value
+        FROM jsonb_each(coalesce(p_headers, '{}')) AS h,
+             jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
+    LOOP
+      v_fault := CASE
+        WHEN v_name !~ '^[!-9;-~]{1,255}$' THEN
+          format('headers: the name %s must be 1 to 255 characters of visible ASCII without '':''', to_json(v_name))
+        WHEN lower(v_name) = 'message-id' THEN
+          format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
+        WHEN jsonb_typeof(v_value) <> 'string' THEN
+          format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))
+        WHEN octet_length(v_value #>> '{}') > 8192 THEN
+          format('headers: the value of %s has %s bytes, and may have 8192', to_json(v_name), octet_length(v_value #>> '{}'))
+        WHEN v_value #>> '{}' ~ '[\u0001-\u0008\u000a-\u001f\u007f]' THEN
+          format('headers: the value of %s must not contain control characters other than tab', to_json(v_name))
+      END;
+      EXIT WHEN v_fault IS NOT NULL;
+      headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array(v_name, v_value));
+    END LOOP;
+  END IF;
+  IF p_message_id IS NOT NULL THEN
+    headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array('message-id', p_message_id));
+  END IF;
+  IF v_fault IS NULL AND jsonb_array_length(headers) > 256 THEN
+    v_fault := format('headers: there are %s, and a message has 256 at most', jsonb_array_length(headers));
+  END IF;
+  IF v_fault IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = v_fault || '.',
+      HINT = 'Give an object of strings, or of arrays of strings.';
+  END IF;
+END

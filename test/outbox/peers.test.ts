@@ -1,0 +1,303 @@
+/**
+ * The outbox for peers in SQL: what the functions that enqueue refuse, and what a turn of the relay stores for whom.
+ */
+import pg from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+
+let database: TestDatabase;
+let client: pg.Client;
+const clients: pg.Client[] = [];
+
+beforeAll(async () => {
+  // Where only peers exist.
+  database = await testDatabase({ nats: false });
+  client = await connected();
+});
+beforeEach(async () => {
+  await client.query(
+    "TRUNCATE hawser.peer_outbox, hawser.conn_messages, hawser.topic_addr, hawser.sender_listener, hawser.peer_waiting_topics, hawser.conn_key_map, hawser.conn_mess_number",
+  );
+  await client.query("SELECT hawser.take_peer_outbox('relay')");
+  await turn();
+});
+afterAll(async () => {
+  for (const one of clients) await one.end();
+  await database?.drop();
+});
+
+async function connected(): Promise<pg.Client> {
+  const one = new pg.Client({ connectionString: database.url });
+  await one.connect();
+  clients.push(one);
+  return one;
+}
+
+interface Turn {
+  readonly held: boolean;
+  readonly handed: number;
+  readonly has_more: boolean;
+  readonly owners: readonly string[];
+}
+
+async function turn(owner = "relay", maxMessages = 1_000, on = client): Promise<Turn> {
+  const { rows } = await on.query("SELECT * FROM hawser.hand_over_enqueued($1, NULL, $2, 1000000)", [
+    owner,
+    maxMessages,
+  ]);
+  return rows[0];
+}
+
+async function enqueue(topic: string, payload: string, key: string | null = null, on = client): Promise<void> {
+  await on.query("SELECT hawser.peer_enqueue_text($1, $2, key => $3)", [topic, payload, key]);
+}
+
+async function serve(topic: string, ...names: string[]): Promise<void> {
+  for (const name of names)
+    await client.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ($1, $2, $2)", [topic, name]);
+}
+
+/** What is stored, by listener, in the order in which it has it; an empty name: nobody yet. */
+async function stored(): Promise<Record<string, string[]>> {
+  const { rows } = await client.query(
+    `SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END) AS name,
+            convert_from(s.payload, 'UTF8') AS text
+       FROM hawser.conn_messages AS s JOIN hawser.conn_key_map AS m USING (connection_key)
+      ORDER BY 1, s.connection_key, s.epoch, s.number`,
+  );
+  const found: Record<string, string[]> = {};
+  for (const { name, text } of rows) found[name] = [...(found[name] ?? []), text];
+  return found;
+}
+
+/** The listener has handled everything. */
+async function handle(name: string): Promise<void> {
+  await client.query(
+    "DELETE FROM hawser.conn_messages AS s USING hawser.conn_key_map AS m WHERE s.connection_key = m.connection_key AND coalesce(m.owner, m.listener_name) = $1",
+    [name],
+  );
+}
+
+describe("peer_enqueue_*", () => {
+  it.each([
+    ["text", "'1'", "1"],
+    ["json", `'{"a":1}'::json`, '{"a":1}'],
+    ["jsonb", `'{"a":1}'::jsonb`, '{"a": 1}'],
+    ["binary", "'1'::bytea", "1"],
+  ])("%s writes a message, and a batch of them", async (type, payload, text) => {
+    await client.query(
+      `SELECT hawser.peer_enqueue_${type}('warehouse', ${payload}, '{"A": "1", "B": ["2", "3"]}', 'k', 'id-1'),
+              hawser.peer_enqueue_${type}_batch('warehouse', ARRAY[${payload}, ${payload}], key => 'k')`,
+    );
+    const { rows } = await client.query(
+      "SELECT topic, convert_from(payload, 'UTF8') AS text, key, headers FROM hawser.peer_outbox ORDER BY id",
+    );
+    const message = { topic: "warehouse", text, key: "k" };
+    const headers = [
+      ["A", "1"],
+      ["B", "2"],
+      ["B", "3"],
+      ["message-id", "id-1"],
+    ];
+    expect(rows).toEqual([
+      { ...message, headers },
+      { ...message, headers: null },
+      { ...message, headers: null },
+    ]);
+  });
+
+  it("returns the number, which no message for NATS has", async () => {
+    const { rows } = await client.query(
+      `SELECT hawser.peer_enqueue_text('t', 'x') AS peer, hawser.enqueue_nats('s', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL) AS nats`,
+    );
+    expect(BigInt(rows[0].nats)).toBe(BigInt(rows[0].peer) + 1n);
+  });
+
+  it.each([
+    ["NULL, 'x'", /argument topic is NULL/],
+    ["'', 'x'", /topic is "", and must be 1 to 255 bytes/],
+    ["'a:b', 'x'", /topic is "a:b", and must not contain ':'/],
+    ["'__#a', 'x'", /"__#a" begins with __#, which is reserved/],
+    ["'t', NULL", /argument payload is NULL/],
+    ["'t', ''", /has 0 bytes, and must have 1 to 267386880/],
+    ["'t', 'x', '[]'", /headers must be a JSON object, and this is array/],
+    ["'t', 'x', '{\"a b\": \"1\"}'", /the name "a b" must be 1 to 255 characters of visible ASCII/],
+    ["'t', 'x', '{\"Message-Id\": \"1\"}'", /"Message-Id" is set by Hawser; give message_id instead/],
+    ["'t', 'x', '{\"a\": 1}'", /"a" must be a string or an array of strings, and has number/],
+    ["'t', 'x', jsonb_build_object('a', E'1\\n2')", /the value of "a" must not contain control characters/],
+    ["'t', 'x', jsonb_build_object('a', repeat('x', 8193))", /"a" has 8193 bytes, and may have 8192/],
+    ["'t', 'x', jsonb_build_object('a', array_fill('x'::text, ARRAY[257]))", /there are 257, and a message has 256/],
+    ["'t', 'x', key => ''", /argument key is "", and must be 1 to 1024 bytes/],
+    ["'t', 'x', message_id => 'a b'", /argument message_id is "a b"/],
+  ])("refuses (%s)", async (given, message) => {
+    await expect(client.query(`SELECT hawser.peer_enqueue_text(${given})`)).rejects.toThrow(message);
+  });
+
+  it("is for the role hawser_peer alone", async () => {
+    const { rows } = await client.query(
+      `SELECT p.proname, array_agg(r.rolname::text ORDER BY 1) AS roles
+         FROM pg_proc AS p
+         JOIN pg_roles AS r ON has_function_privilege(r.oid, p.oid, 'EXECUTE')
+          AND r.rolname = ANY ('{hawser_owner,hawser_peer,hawser_nats,hawser_bridge,hawser_executor}')
+        WHERE p.pronamespace = 'hawser'::regnamespace AND p.proname ~ '^peer_enqueue_' GROUP BY 1`,
+    );
+    expect(rows).toHaveLength(8);
+    for (const { roles } of rows) expect(roles).toEqual(["hawser_owner", "hawser_peer"]);
+  });
+});
+
+describe("a turn", () => {
+  it("stores what was committed for a listener of the topic, and nothing twice", async () => {
+    await serve("warehouse", "w-1");
+    await enqueue("warehouse", "1");
+    await enqueue("warehouse", "2", "k");
+    expect(await turn()).toMatchObject({ held: true, handed: 2, has_more: false, owners: ["w-1"] });
+    expect(await turn()).toMatchObject({ held: true, handed: 0 });
+    expect(await stored()).toEqual({ "w-1": ["1", "2"] });
+  });
+
+  it("passes an open transaction, and stores it when it has committed", async () => {
+    await serve("warehouse", "w-1");
+    const other = await connected();
+    await other.query("BEGIN");
+    await enqueue("warehouse", "early", null, other);
+    await enqueue("warehouse", "late");
+    await turn();
+    expect(await stored()).toEqual({ "w-1": ["late"] });
+    await other.query("COMMIT");
+    await turn();
+    expect(await stored()).toEqual({ "w-1": ["late", "early"] });
+  });
+
+  it("stores nothing of what was rolled back", async () => {
+    await serve("warehouse", "w-1");
+    await client.query("BEGIN");
+    await enqueue("warehouse", "kept");
+    await client.query("SAVEPOINT s");
+    await enqueue("warehouse", "not kept");
+    await client.query("ROLLBACK TO s");
+    await client.query("COMMIT");
+    await client.query("BEGIN");
+    await enqueue("warehouse", "lost");
+    await client.query("ROLLBACK");
+    await turn();
+    expect(await stored()).toEqual({ "w-1": ["kept"] });
+  });
+
+  it("ends where the page is full, and the next one goes on", async () => {
+    await serve("warehouse", "w-1");
+    await client.query(
+      "SELECT hawser.peer_enqueue_text_batch('warehouse', ARRAY(SELECT n::text FROM generate_series(1, 25) AS n))",
+    );
+    await enqueue("warehouse", "26");
+    expect(await turn("relay", 10)).toMatchObject({ handed: 10, has_more: true });
+    await enqueue("warehouse", "27");
+    expect(await turn("relay", 10)).toMatchObject({ handed: 10, has_more: true });
+    expect(await turn("relay", 10)).toMatchObject({ handed: 6, has_more: false });
+    expect(await turn("relay", 10)).toMatchObject({ handed: 1, has_more: false });
+    expect(await stored()).toEqual({ "w-1": Array.from({ length: 27 }, (_, nth) => String(nth + 1)) });
+  });
+
+  it("rolled back has done nothing", async () => {
+    await serve("warehouse", "w-1");
+    await enqueue("warehouse", "1");
+    await client.query("BEGIN");
+    await turn();
+    await client.query("ROLLBACK");
+    expect(await stored()).toEqual({});
+    await turn();
+    expect(await stored()).toEqual({ "w-1": ["1"] });
+  });
+
+  it("of a relay that was replaced does nothing", async () => {
+    await enqueue("warehouse", "1");
+    await client.query("SELECT hawser.take_peer_outbox('other')");
+    expect(await turn()).toMatchObject({ held: false, handed: 0 });
+    expect(await turn("other")).toMatchObject({ held: true, handed: 1 });
+  });
+
+  it("fails if another relay has the turn at the same moment", async () => {
+    await enqueue("warehouse", "1");
+    const other = await connected();
+    await client.query("BEGIN");
+    await turn();
+    const taking = other.query("SELECT hawser.take_peer_outbox('other')");
+    await client.query("COMMIT");
+    await expect(taking).rejects.toThrow(/peer_outbox_turns/);
+  });
+
+  it("gives one key to one of the listeners that run, and messages without a key to these in turn", async () => {
+    await serve("warehouse", "w-1", "w-2", "w-3", "away");
+    const running = await connected();
+    for (const name of ["w-1", "w-2", "w-3"])
+      await running.query("SELECT pg_advisory_lock(hashtextextended('hawser:lease:' || $1, 0))", [name]);
+    const keys = Array.from({ length: 30 }, (_, nth) => `k${nth}`);
+    for (const nth of [1, 2]) {
+      for (const key of keys) await enqueue("warehouse", `${key}:${nth}`, key);
+      await turn();
+    }
+    const byName = await stored();
+    expect(Object.keys(byName)).toEqual(["w-1", "w-2", "w-3"]);
+    for (const key of keys) {
+      const holders = Object.values(byName).filter((texts) => texts.includes(`${key}:1`));
+      expect(holders.map((texts) => texts.filter((text) => text.startsWith(`${key}:`)))).toEqual([
+        [`${key}:1`, `${key}:2`],
+      ]);
+    }
+    await client.query("TRUNCATE hawser.conn_messages");
+    for (let nth = 0; nth < 9; nth++) await enqueue("warehouse", `${nth}`);
+    await turn();
+    expect(Object.values(await stored()).map((texts) => texts.length)).toEqual([3, 3, 3]);
+    // None of them runs: the one that was used last.
+    await running.query("SELECT pg_advisory_unlock_all()");
+    await client.query("TRUNCATE hawser.conn_messages");
+    await client.query(
+      `INSERT INTO hawser.conn_mess_number (connection_key, epoch)
+       SELECT connection_key, 7 FROM hawser.conn_key_map WHERE listener_name = 'w-2'`,
+    );
+    for (let nth = 0; nth < 9; nth++) await enqueue("warehouse", `${nth}`, `k${nth}`);
+    await turn();
+    expect(Object.keys(await stored())).toEqual(["w-2"]);
+  });
+
+  it("keeps a topic that nobody serves waiting, and gives it to its first listener", async () => {
+    await enqueue("warehouse", "1", "k");
+    await enqueue("warehouse", "2");
+    expect(await turn()).toMatchObject({ handed: 2, owners: [""] });
+    await enqueue("warehouse", "3", "k");
+    await turn();
+    expect(await stored()).toEqual({ "": ["1", "2", "3"] });
+    await serve("warehouse", "w-1");
+    expect(await turn()).toMatchObject({ held: true, handed: 0, owners: ["w-1"] });
+    await enqueue("warehouse", "4", "k");
+    await enqueue("warehouse", "5");
+    await turn();
+    expect(await stored()).toEqual({ "w-1": ["1", "2", "3", "4", "5"] });
+    await handle("w-1");
+    await enqueue("warehouse", "6", "k");
+    await turn();
+    expect(await stored()).toEqual({ "w-1": ["6"] });
+    expect((await client.query("SELECT * FROM hawser.peer_waiting_topics")).rows).toEqual([]);
+  });
+
+  it("stores for a listener that has left, until another one comes", async () => {
+    await serve("warehouse", "w-1");
+    await enqueue("warehouse", "1", "k");
+    await turn();
+    await client.query("DELETE FROM hawser.topic_addr");
+    await enqueue("warehouse", "2", "k");
+    await enqueue("warehouse", "3");
+    await turn();
+    expect(await stored()).toEqual({ "w-1": ["1", "2", "3"] });
+    await serve("warehouse", "w-2");
+    await enqueue("warehouse", "4", "k");
+    await enqueue("warehouse", "5", "other");
+    await turn();
+    // What has the same key stays behind what waits.
+    expect(await stored()).toEqual({ "w-1": ["1", "2", "3", "4"], "w-2": ["5"] });
+    await handle("w-1");
+    await enqueue("warehouse", "6", "k");
+    await turn();
+    expect(await stored()).toEqual({ "w-2": ["5", "6"] });
+  });
+});
