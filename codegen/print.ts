@@ -91,7 +91,8 @@ function cell(text: string): string {
 /** The file says something in SQL: tables, functions or errors. */
 export function hasSql(file: SpecFile): boolean {
   const families = file.gatewayGroups.flatMap((group) => group.families).filter(isMadeWithTables);
-  return file.tables.length + file.functionGroups.length + families.length + file.errorTables.length > 0;
+  const relations = file.tables.length + file.views.length;
+  return relations + file.functionGroups.length + families.length + file.errorTables.length > 0;
 }
 
 /** The files of the spec by what their package is about (`peer` for `hawser.peer.v1`), sorted. */

@@ -4,6 +4,7 @@ import type { FunctionGroup, SqlFunction } from "../model/functions.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
 import type { Table } from "../model/tables.js";
+import type { View } from "../model/views.js";
 import { code, codes, markdownTable, prose } from "../print.js";
 import { functionSignature } from "../sql/function.js";
 
@@ -13,6 +14,7 @@ export function catalogSection(file: SpecFile): string {
     `## ${file.file.proto.package}\n`,
     `${prose(commentOf(file.file))}\n`,
     ...file.tables.map(tableSection),
+    ...file.views.map(viewSection),
     ...file.functionGroups.map(functionsSection),
   ].join("\n");
 }
@@ -36,6 +38,20 @@ function tableSection(table: Table): string {
     `${tableFacts(table)
       .map((fact) => `- ${fact}\n`)
       .join("")}`,
+  ].join("\n");
+}
+
+function viewSection(view: View): string {
+  const rows = view.columns.map((column) => [
+    code(column.name),
+    code(typeName(column)) + (column.nullable ? ", may be NULL" : ""),
+    prose(column.comment),
+  ]);
+  return [
+    `### hawser.${view.name} (view)\n`,
+    `${prose(view.comment)}\n`,
+    markdownTable(["Column", "Type", "Meaning"], rows),
+    `Readable by ${view.select.length === 0 ? "nobody but its owner" : codes(view.select)}.\n`,
   ].join("\n");
 }
 

@@ -21,6 +21,7 @@ const typeOfKind: Record<GatewayKind, string> = {
   bigint: "bigint",
   object: "{ readonly [name: string]: unknown }",
   list: "readonly unknown[]",
+  timestamp: "Date",
 };
 
 /** The type of a result; that of a payload depends on the function. */

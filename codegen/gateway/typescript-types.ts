@@ -10,6 +10,7 @@ const typeOfKind: Record<GatewayKind, string> = {
   bigint: "bigint",
   object: "JsonObject",
   list: "readonly unknown[]",
+  timestamp: "Date",
 };
 
 /** The type that a handler gets or gives. */

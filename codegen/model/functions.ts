@@ -1,4 +1,4 @@
-import type { DescMethod, DescService } from "@bufbuild/protobuf";
+import type { AnyDesc, DescMethod, DescService } from "@bufbuild/protobuf";
 import { type Column, readValueColumns } from "./columns.js";
 import { commentOf } from "./comments.js";
 import { camelCase, functionIdentifier } from "./names.js";
@@ -25,6 +25,8 @@ export interface SqlFunction {
   readonly returnsSet: boolean;
   /** Settings while it runs, such as `enable_seqscan = off`. */
   readonly settings: readonly string[];
+  /** Its optional parameters may be left out. */
+  readonly optionalDefaults: boolean;
   readonly parameters: readonly Parameter[];
   readonly results: readonly Column[];
 }
@@ -49,11 +51,13 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
   if (method.methodKind !== "unary") {
     throw new SpecError(method, "an SQL function cannot stream; use returns_set for any number of rows");
   }
-  const bodyFile = readBodyFile(method, option.bodyFile);
+  const bodyFile = readSqlPath(method, "body_file", option.bodyFile);
   const results = readValueColumns(method.output, options);
   if (results.length === 0) {
     throw new SpecError(method, `${method.output.name} has no field; a function returns at least one column`);
   }
+  const parameters = readParameters(method, results, options);
+  if (option.optionalDefaults) refuseDefaultBefore(parameters);
   return {
     method,
     name: functionIdentifier(method, "function name", option.name),
@@ -63,17 +67,29 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
     execute: option.execute.map((role) => knownRole(method, role)),
     returnsSet: option.returnsSet,
     settings: option.settings.map((setting) => readSetting(method, setting)),
-    parameters: readParameters(method, results, options),
+    optionalDefaults: option.optionalDefaults,
+    parameters,
     results,
   };
 }
 
-/** The path of a body. @throws SpecError if it may lead out of the project */
-export function readBodyFile(method: DescMethod, bodyFile: string): string {
-  if (!/^[\w-]+(\/[\w-]+)*\.sql$/.test(bodyFile)) {
-    throw new SpecError(method, `body_file "${bodyFile}" is not a .sql file below the root of the project`);
+/** The path of a file with SQL. @throws SpecError if it may lead out of the project */
+export function readSqlPath(where: AnyDesc, option: string, path: string): string {
+  if (!/^[\w-]+(\/[\w-]+)*\.sql$/.test(path)) {
+    throw new SpecError(where, `${option} "${path}" is not a .sql file below the root of the project`);
   }
-  return bodyFile;
+  return path;
+}
+
+function refuseDefaultBefore(parameters: readonly Parameter[]): void {
+  const first = parameters.findIndex(({ column }) => column.nullable);
+  const later = first < 0 ? undefined : parameters.slice(first).find(({ column }) => !column.nullable);
+  if (later !== undefined) {
+    throw new SpecError(
+      later.column.field,
+      "a parameter behind one with a default needs a default too: make it optional",
+    );
+  }
 }
 
 function readSetting(method: DescMethod, setting: string): string {

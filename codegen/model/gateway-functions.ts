@@ -1,6 +1,6 @@
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { commentOf } from "./comments.js";
-import { readBodyFile } from "./functions.js";
+import { readSqlPath } from "./functions.js";
 import { type GatewayValue, readGatewayValues } from "./gateway-values.js";
 import { functionIdentifier } from "./names.js";
 import type { GatewayFunctionOption, SpecOptions } from "./options.js";
@@ -96,6 +96,9 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   ) {
     throw new SpecError(method, "only a local function runs as its caller, takes a regproc, or names roles");
   }
+  if (!option.local && [...parameters, ...results].some(({ kind }) => kind === "timestamp")) {
+    throw new SpecError(method, "only a local function takes or returns a google.protobuf.Timestamp");
+  }
   if (option.local === (option.changes !== undefined)) {
     throw new SpecError(
       method,
@@ -107,7 +110,7 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
     comment: commentOf(method),
     names,
     variants: variantsOf(method, names, typed),
-    bodyFile: option.bodyFile === "" ? undefined : readBodyFile(method, option.bodyFile),
+    bodyFile: option.bodyFile === "" ? undefined : readSqlPath(method, "body_file", option.bodyFile),
     local: option.local,
     changes: option.changes === true,
     internal: option.internal,

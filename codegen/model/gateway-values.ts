@@ -9,7 +9,7 @@ import { SpecError } from "./spec-error.js";
 import { integerRangeOf, type ValueKind, valueKindOf } from "./value-kind.js";
 
 /** What a value is, on the wire and in TypeScript. */
-export type GatewayKind = "string" | "bytes" | "boolean" | "number" | "bigint" | "object" | "list";
+export type GatewayKind = "string" | "bytes" | "boolean" | "number" | "bigint" | "object" | "list" | "timestamp";
 
 /** A parameter or a result of a function that the gateway answers. */
 export interface GatewayValue {
@@ -44,7 +44,7 @@ const jsonTypes: Readonly<Record<string, GatewayKind>> = {
 };
 
 /** Those that can be sent to the gateway. */
-const parameterKinds: readonly GatewayKind[] = ["string", "bytes", "number", "bigint", "object"];
+const parameterKinds: readonly GatewayKind[] = ["string", "bytes", "number", "bigint", "object", "timestamp"];
 
 const noOption: GatewayValueOption = {
   payload: false,
@@ -70,7 +70,7 @@ export function readGatewayValues(
     if (!parameterKinds.includes(value.kind)) {
       throw new SpecError(
         value.field,
-        "a parameter is a string, bytes, an int32, an int64 or a google.protobuf.Struct",
+        "a parameter is a string, bytes, an int32, an int64, a google.protobuf.Struct or a google.protobuf.Timestamp",
       );
     }
     const hasDefault = value.optional && !value.noDefault;
@@ -130,7 +130,15 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
     property: camelCase(field.name),
     comment: commentOf(field),
     kind,
-    sqlType: option.sqlType !== "" ? option.sqlType : isJson ? "jsonb" : readSqlType(field, column?.type ?? ""),
+    // As Postgres itself writes it: a function that is installed is known by the types of its parameters.
+    sqlType:
+      kind === "timestamp"
+        ? "timestamp with time zone"
+        : option.sqlType !== ""
+          ? option.sqlType
+          : isJson
+            ? "jsonb"
+            : readSqlType(field, column?.type ?? ""),
     optional,
     repeated,
     payload: option.payload,
@@ -153,6 +161,7 @@ function kindOf(field: DescField): GatewayKind {
     case "bigint":
     case "object":
     case "list":
+    case "timestamp":
       return kind;
     default:
       throw new SpecError(field, `a function cannot take or return ${kind ?? "this"}`);

@@ -22,6 +22,12 @@ export interface TableOption {
   slots?: { column: string; count: number };
 }
 
+export interface ViewOption {
+  name: string;
+  queryFile: string;
+  select: string[];
+}
+
 export interface ColumnOption {
   type: string;
   default: string;
@@ -61,6 +67,7 @@ export interface SqlFunctionOption {
   execute: string[];
   returnsSet: boolean;
   settings: string[];
+  optionalDefaults: boolean;
 }
 
 export interface GatewayFunctionOption {
@@ -116,6 +123,10 @@ export class SpecOptions {
 
   table(message: DescMessage): TableOption | undefined {
     return this.#read<TableOption>(message, "table");
+  }
+
+  view(message: DescMessage): ViewOption | undefined {
+    return this.#read<ViewOption>(message, "view");
   }
 
   settings(message: DescMessage): { title: string } | undefined {

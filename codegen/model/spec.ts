@@ -9,6 +9,7 @@ import { type NamedRules, readNamedRules } from "./rules.js";
 import { readSettingGroup, type SettingGroup } from "./settings.js";
 import { SpecError } from "./spec-error.js";
 import { readTable, relationsOf, type Table } from "./tables.js";
+import { readView, type View } from "./views.js";
 
 /** Everything that the spec says, checked. */
 export interface Spec {
@@ -22,6 +23,7 @@ export interface Spec {
 export interface SpecFile {
   readonly file: DescFile;
   readonly tables: readonly Table[];
+  readonly views: readonly View[];
   readonly functionGroups: readonly FunctionGroup[];
   readonly gatewayGroups: readonly GatewayGroup[];
   readonly settingGroups: readonly SettingGroup[];
@@ -48,16 +50,20 @@ export function readSpec(registry: FileRegistry, files: readonly DescFile[]): Sp
 
 function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<string>): SpecFile {
   const tables: Table[] = [];
+  const views: View[] = [];
   const settingGroups: SettingGroup[] = [];
   const messages: Message[] = [];
   for (const message of allMessages(file.messages)) {
     const table = options.table(message);
+    const view = options.view(message);
     const settings = options.settings(message);
-    if (table !== undefined && settings !== undefined) {
-      throw new SpecError(message, "a message is either a table or a group of settings");
+    if ([table, view, settings].filter((option) => option !== undefined).length > 1) {
+      throw new SpecError(message, "a message is either a table, a view or a group of settings");
     }
     if (table !== undefined) {
       tables.push(readTable(message, table, options));
+    } else if (view !== undefined) {
+      views.push(readView(message, view, options));
     } else if (settings !== undefined) {
       settingGroups.push(readSettingGroup(message, settings.title, options));
     } else if (!passing.has(message.typeName)) {
@@ -67,6 +73,7 @@ function readFile(file: DescFile, options: SpecOptions, passing: ReadonlySet<str
   return {
     file,
     tables,
+    views,
     settingGroups,
     messages,
     functionGroups: file.services.flatMap((service) => readFunctionGroup(service, options) ?? []),
@@ -110,6 +117,9 @@ function refuseSharedNames(spec: Spec): void {
       for (const index of table.indexes) {
         relations.take(index.name, table.message);
       }
+    }
+    for (const view of file.views) {
+      relations.take(view.name, view.message);
     }
     for (const { name, method } of file.functionGroups.flatMap((group) => group.functions)) {
       functions.take(name, method);

@@ -2,26 +2,28 @@ import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
 import { filesByArea, typescriptHead } from "../print.js";
 import { bufferHelper, functionClient, onlyRowHelper, queryClient } from "./functions.js";
-import { rowInterface, tableNames } from "./tables.js";
+import { rowInterface, tableNames, viewNames } from "./tables.js";
 
 /** `<area>.ts` for each package with tables or functions: row types, names, and a typed client of the functions. */
 export function generateRows(spec: Spec): GeneratedFile[] {
   return filesByArea(spec).flatMap(([area, files]) => {
-    const sources = files.filter((file) => file.tables.length + file.functionGroups.length > 0);
+    const sources = files.filter((file) => file.tables.length + file.views.length + file.functionGroups.length > 0);
     return sources.length === 0 ? [] : [{ path: `${area}.ts`, content: rowsModule(sources) }];
   });
 }
 
 function rowsModule(sources: readonly SpecFile[]): string {
   const tables = sources.flatMap((file) => file.tables);
+  const views = sources.flatMap((file) => file.views);
   const groups = sources.flatMap((file) => file.functionGroups);
   const clients = groups.map(functionClient);
   const usesBuffers = clients.some((client) => client.includes("toBuffer("));
   const usesOnlyRow = clients.some((client) => client.includes("onlyRow("));
   return [
     typescriptHead("codegen/rows", sources),
-    ...tables.map(rowInterface),
+    ...[...tables, ...views].map(rowInterface),
     ...(tables.length > 0 ? [tableNames(tables)] : []),
+    ...(views.length > 0 ? [viewNames(views)] : []),
     ...(groups.length > 0 ? [queryClient] : []),
     ...clients,
     ...(usesOnlyRow ? [onlyRowHelper] : []),

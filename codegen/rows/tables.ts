@@ -1,10 +1,11 @@
 import { lowerFirst } from "../model/names.js";
 import type { Table } from "../model/tables.js";
+import type { View } from "../model/views.js";
 import { docstring, stringLiteral } from "../print.js";
 import { rowType } from "./types.js";
 
-/** The type of a table's rows. */
-export function rowInterface(table: Table): string {
+/** The type of the rows of a table or view. */
+export function rowInterface(table: Table | View): string {
   const text =
     table.comment === "" ? `A row of hawser.${table.name}.` : `A row of hawser.${table.name}. ${table.comment}`;
   const properties = table.columns.map(
@@ -36,4 +37,10 @@ export function tableNames(tables: readonly Table[]): string {
           `${docstring("The NOTIFY channels that tell of changed rows.")}export const notifyChannels = {\n${channels.join("")}} as const;\n`,
         ]),
   ].join("\n");
+}
+
+/** The names of all views. */
+export function viewNames(views: readonly View[]): string {
+  const names = views.map((view) => `  ${lowerFirst(view.message.name)}: ${stringLiteral(`hawser.${view.name}`)},\n`);
+  return `${docstring("The views, with their schema.")}export const views = {\n${names.join("")}} as const;\n`;
 }

@@ -21,26 +21,47 @@ export function sqlConstants(files: readonly SpecFile[]): SqlConstants {
 }
 
 /**
- * A PL/pgSQL block from the file that the spec names, relative to the working directory, which buf makes the root of the
- * project. `@Group.name@` in it stands for a fixed setting.
+ * A PL/pgSQL block from the file that the spec names.
  *
- * @throws SpecError if the file cannot be read, is no PL/pgSQL block, or names a setting that is not there.
+ * @throws SpecError as {@link readSqlFile}, or if the file is no PL/pgSQL block
  */
 export function readBody(where: AnyDesc, bodyFile: string, constants: SqlConstants): string {
-  let text: string;
-  try {
-    text = readFileSync(bodyFile, "utf8").replaceAll("\r\n", "\n");
-  } catch (error) {
-    const reason = (error as NodeJS.ErrnoException).code === "ENOENT" ? "is missing" : `cannot be read: ${error}`;
-    throw new SpecError(where, `body_file ${bodyFile} ${reason}; it holds DECLARE … BEGIN … END`);
-  }
+  const text = readSqlFile(where, "body_file", bodyFile, "DECLARE … BEGIN … END", constants);
   if (!/\bBEGIN\b/i.test(text) || !/\bEND\s*;?\s*$/i.test(text) || /^(\s|--.*\n)*CREATE\b/i.test(text)) {
     throw new SpecError(where, `body_file ${bodyFile} is not a PL/pgSQL block: DECLARE … BEGIN … END`);
+  }
+  return text;
+}
+
+/** The query of a view, from the file that the spec names. @throws SpecError as {@link readSqlFile}, or if it is no query */
+export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConstants): string {
+  const text = readSqlFile(where, "query_file", queryFile, "SELECT …", constants).trimEnd();
+  if (!/^(\s|--.*\n)*(SELECT|WITH)\b/i.test(text) || text.endsWith(";")) {
+    throw new SpecError(where, `query_file ${queryFile} is not a query: SELECT …, without ";" at its end`);
+  }
+  return text;
+}
+
+/**
+ * SQL from a file, relative to the working directory, which buf makes the root of the project. `@Group.name@` in it stands for
+ * a fixed setting.
+ *
+ * @param option which names the file
+ * @param holds what the file is to have
+ * @throws SpecError if the file cannot be read, or names a setting that is not there
+ */
+function readSqlFile(where: AnyDesc, option: string, path: string, holds: string, constants: SqlConstants): string {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8").replaceAll("\r\n", "\n");
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code === "ENOENT" ? "is missing" : `cannot be read: ${error}`;
+    throw new SpecError(where, `${option} ${path} ${reason}; it holds ${holds}`);
   }
   return text.replace(/@(\w+\.\w+)@/g, (_, name: string) => {
     const value = constants.get(name);
     if (value === undefined) {
-      throw new SpecError(where, `body_file ${bodyFile} names the setting ${name}, and there is no such fixed setting`);
+      throw new SpecError(where, `${option} ${path} names the setting ${name}, and there is no such fixed setting`);
     }
     return value;
   });

@@ -12,7 +12,10 @@ import { dollarQuoted, sqlString } from "./literal.js";
 export function functionStatements(fn: SqlFunction, constants: SqlConstants): string {
   const security = fn.securityDefiner ? "SECURITY DEFINER" : "SECURITY INVOKER";
   const outputs = fn.results.map((column) => `${column.name} ${typeName(column)}`);
-  const inputs = fn.parameters.map(({ column }) => `${column.name} ${typeName(column)}`);
+  const inputs = fn.parameters.map(
+    ({ column }) =>
+      `${column.name} ${typeName(column)}${fn.optionalDefaults && column.nullable ? " DEFAULT NULL" : ""}`,
+  );
   const create = `CREATE OR REPLACE FUNCTION hawser.${fn.name}`;
   const signature = fn.returnsSet
     ? [...parenthesised(create, inputs), ...parenthesised("RETURNS TABLE ", outputs)]

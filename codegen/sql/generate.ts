@@ -6,7 +6,7 @@ import { schemaSql } from "./schema.js";
 
 const docs = {
   tables: "Makes the tables, once, on a database that has none of them.",
-  functions: "Makes or replaces the functions.",
+  functions: "Makes or replaces the functions and views.",
   grants:
     "Takes everything from PUBLIC and gives the roles what they need. Leaves out, with a NOTICE, what the role that runs it may not do.",
 } as const;

@@ -1,11 +1,13 @@
 import { ownerRole, roles } from "../model/roles.js";
 import { relationsOf, type Table } from "../model/tables.js";
+import type { View } from "../model/views.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 import { notifyFunctionName } from "./notify.js";
 
 /** What is there to be granted. */
 export interface Grantable {
   readonly tables: readonly Table[];
+  readonly views: readonly View[];
   readonly functions: readonly { readonly signature: string; readonly execute: readonly string[] }[];
   /** Signatures of functions that every role may execute. */
   readonly harmless: readonly string[];
@@ -30,10 +32,15 @@ export function grantStatements(grantable: Grantable): string {
 function revokeStatements(grantable: Grantable): string {
   return [
     "REVOKE ALL ON SCHEMA hawser FROM PUBLIC;",
-    ...grantable.tables.flatMap(relationsOf).map((name) => `REVOKE ALL ON TABLE hawser.${name} FROM PUBLIC;`),
+    ...allRelations(grantable).map((name) => `REVOKE ALL ON TABLE hawser.${name} FROM PUBLIC;`),
     ...allFunctions(grantable).map((signature) => `REVOKE ALL ON FUNCTION ${signature} FROM PUBLIC;`),
     "",
   ].join("\n");
+}
+
+/** What GRANT and ALTER call a TABLE, views among them. */
+function allRelations({ tables, views }: Grantable): string[] {
+  return [...tables.flatMap(relationsOf), ...views.map(({ name }) => name)];
 }
 
 function allFunctions({ tables, functions, harmless }: Grantable): string[] {
@@ -42,14 +49,15 @@ function allFunctions({ tables, functions, harmless }: Grantable): string[] {
 }
 
 /** The roles that the spec's grants name, which are made where they are missing. */
-function namedRoles({ tables, functions }: Grantable): string[] {
+function namedRoles({ tables, views, functions }: Grantable): string[] {
   return [
     ...tables.flatMap((table) => table.grants.map(({ role }) => role)),
+    ...views.flatMap(({ select }) => select),
     ...functions.flatMap(({ execute }) => execute),
   ];
 }
 
-function grantsByRole({ tables, functions, harmless }: Grantable): Map<string, string[]> {
+function grantsByRole({ tables, views, functions, harmless }: Grantable): Map<string, string[]> {
   const byRole = new Map<string, string[]>();
   const add = (role: string, grant: string) => {
     const grants = byRole.get(role) ?? [`GRANT USAGE ON SCHEMA hawser TO ${role};`];
@@ -64,6 +72,11 @@ function grantsByRole({ tables, functions, harmless }: Grantable): Map<string, s
       for (const serial of privileges.includes("INSERT") ? serials : []) {
         add(role, `GRANT USAGE ON SEQUENCE hawser.${table.name}_${serial.name}_seq TO ${role};`);
       }
+    }
+  }
+  for (const { name, select } of views) {
+    for (const role of select) {
+      add(role, `GRANT SELECT ON TABLE hawser.${name} TO ${role};`);
     }
   }
   for (const { signature, execute } of functions) {
@@ -119,7 +132,7 @@ function giveToOwner(grantable: Grantable): string {
     `    EXECUTE pg_catalog.format('GRANT ${ownerRole} TO %I', current_user);`,
     "  END IF;",
     `  ALTER SCHEMA hawser OWNER TO ${ownerRole};`,
-    ...grantable.tables.flatMap(relationsOf).map((name) => `  ALTER TABLE hawser.${name} OWNER TO ${ownerRole};`),
+    ...allRelations(grantable).map((name) => `  ALTER TABLE hawser.${name} OWNER TO ${ownerRole};`),
     ...allFunctions(grantable).map((signature) => `  ALTER FUNCTION ${signature} OWNER TO ${ownerRole};`),
     "EXCEPTION",
     "  WHEN insufficient_privilege THEN",

@@ -9,12 +9,13 @@ import { errorFunctionSignatures, errorFunctions } from "./errors.js";
 import { functionSignature, functionStatements } from "./function.js";
 import { grantStatements } from "./grants.js";
 import { tableStatements } from "./table.js";
+import { viewStatements } from "./view.js";
 
 /** The SQL of some files of the spec, in the parts in which a migration applies it. Empty parts are undefined. */
 export interface SchemaSql {
   /** Once, on a database without the schema: tables, keys, indexes, triggers, first rows. */
   readonly tables: string | undefined;
-  /** After the tables, and again with each version: CREATE OR REPLACE only. */
+  /** After the tables, and again with each version: CREATE OR REPLACE only. Views come last. */
   readonly functions: string | undefined;
   /** After the others, again with each version. */
   readonly grants: string | undefined;
@@ -27,6 +28,7 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
   const families = files
     .flatMap((file) => file.gatewayGroups.flatMap((group) => group.families))
     .filter(isMadeWithTables);
+  const views = files.flatMap((file) => file.views);
   const errors = files.flatMap((file) => file.errorTables);
   const harmless = errors.length > 0 ? errorFunctionSignatures : [];
   const functionTexts = [
@@ -35,6 +37,7 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
       family.variants.flatMap((variant) => gatewayFunctionStatements(family, variant, { constants, version: "" })),
     ),
     ...(errors.length > 0 ? [errorFunctions(errors)] : []),
+    ...views.map((view) => viewStatements(view, constants)),
   ];
   const granted = [
     ...functions.map((fn) => ({ signature: functionSignature(fn), execute: fn.execute })),
@@ -53,7 +56,7 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
     grants:
       tables.length + functionTexts.length === 0
         ? undefined
-        : grantStatements({ tables, functions: granted, harmless }),
+        : grantStatements({ tables, views, functions: granted, harmless }),
   };
 }
 

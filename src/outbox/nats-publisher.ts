@@ -34,7 +34,10 @@ interface Used {
 
 /** The messages of a subject that a stream has. */
 interface Scan {
+  readonly connection: NatsConnection;
   readonly startedAt: number;
+  /** By the clock of the day. */
+  readonly startedOn: number;
   readonly since: Date;
   readonly found: Promise<{ readonly windowMs: number; readonly ids: ReadonlySet<string> }>;
 }
@@ -107,24 +110,28 @@ export class NatsPublisher {
     connection: NatsConnection,
     { message, doubtfulSince }: PublishStep<EnqueuedMessage>,
   ): Promise<boolean> {
-    if (doubtfulSince === undefined || !message.toStream) return false;
+    const { firstEnqueuedAt, enqueuedAt } = message;
+    const isAgain = firstEnqueuedAt !== undefined;
+    if ((doubtfulSince === undefined && !isAgain) || !message.toStream) return false;
     const found = await this.#scan(connection, message, doubtfulSince).catch(() => undefined);
     // There is no stream, or this user may not ask for it: whether it takes the message shows when that is published.
     if (found === undefined) return false;
     const { windowMs, ids } = found;
-    const ageMs = Date.now() - message.enqueuedAt.getTime() + clockSkewMs;
-    return ageMs > windowMs / 2 && ids.has(message.messageId);
+    const ageMs = Date.now() - enqueuedAt.getTime() + clockSkewMs;
+    return (isAgain || ageMs > windowMs / 2) && ids.has(message.messageId);
   }
 
   /** One scan of a subject serves all its messages that are in doubt. */
-  #scan(connection: NatsConnection, message: EnqueuedMessage, doubtfulSince: number): Scan["found"] {
+  #scan(connection: NatsConnection, message: EnqueuedMessage, doubtfulSince: number | undefined): Scan["found"] {
     const domain = this.#domainOf(message);
     const name = `${domain ?? ""} ${message.destination}`;
     const known = this.#scans.get(name);
-    if (known !== undefined && known.startedAt > doubtfulSince && known.since <= message.enqueuedAt) return known.found;
-    const since = new Date(message.enqueuedAt.getTime() - clockSkewMs);
+    const from = message.firstEnqueuedAt ?? message.enqueuedAt;
+    if (known?.connection === connection && known.since <= from && isBehind(known, message, doubtfulSince))
+      return known.found;
+    const since = new Date(from.getTime() - clockSkewMs);
     const found = idsIn(connection, message.destination, domain, since);
-    const scan = { startedAt: performance.now(), since, found };
+    const scan = { connection, startedAt: performance.now(), startedOn: Date.now(), since, found };
     this.#scans.set(name, scan);
     const forget = (): void => {
       if (this.#scans.get(name) === scan) this.#scans.delete(name);
@@ -132,6 +139,20 @@ export class NatsPublisher {
     found.then(() => setTimeout(forget, publishTimeoutMs).unref(), forget);
     return found;
   }
+}
+
+/**
+ * Whether a scan was begun late enough for a message: behind its last publish without an answer, and, if it is published again
+ * because its stream may have lost it, behind the wish for that.
+ */
+function isBehind(
+  scan: Scan,
+  { enqueuedAt, firstEnqueuedAt, readAt }: EnqueuedMessage,
+  doubtfulSince: number | undefined,
+): boolean {
+  if (doubtfulSince !== undefined && scan.startedAt <= doubtfulSince) return false;
+  const isBehindWish = scan.startedAt > readAt || scan.startedOn > enqueuedAt.getTime() + clockSkewMs;
+  return firstEnqueuedAt === undefined || isBehindWish;
 }
 
 /**

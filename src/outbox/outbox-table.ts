@@ -16,6 +16,10 @@ export interface EnqueuedMessage extends OutboxMessage {
   readonly toStream: boolean;
   readonly domain: string | undefined;
   readonly enqueuedAt: Date;
+  /** It is published again: its stream may have it since then. */
+  readonly firstEnqueuedAt: Date | undefined;
+  /** When this process had read it, by `performance.now()`. */
+  readonly readAt: number;
 }
 
 /** What a relay begins with. */
@@ -86,6 +90,8 @@ export class OutboxTable {
         readAfter: read?.after ?? 0n,
         maxMessages: read?.maxMessages ?? 0,
         maxBytes: BigInt(read?.maxBytes ?? 0),
+        dueFrom: step.dueFrom === undefined ? null : new Date(step.dueFrom),
+        laterFrom: read?.laterFrom ?? null,
       });
     } catch (error) {
       if (isServerError(error) && error.code === uniqueViolation) return { kind: "deposed" };
@@ -95,9 +101,13 @@ export class OutboxTable {
     if (last === undefined || last.state === "lost") return { kind: "deposed" };
     if (last.state === "repeated") return { kind: "done", isSaved: true };
     const isSaved = last.state === "saved";
-    if (last.doneTo === null) return { kind: "done", isSaved };
-    const messages = rows.map(messageOf);
-    return { kind: "done", isSaved, found: { to: last.doneTo, messages, hasMore: last.hasMore === true } };
+    // A Date has whole milliseconds, rounded down: it is never behind the time.
+    const next = last.dueFrom === null ? undefined : { from: last.dueFrom.getTime(), inMs: Number(last.dueInMs) };
+    const done = { kind: "done", isSaved, due: { brought: last.brought ?? 0, next } } as const;
+    if (last.doneTo === null) return done;
+    const readAt = performance.now();
+    const messages = rows.map((row) => messageOf(row, readAt));
+    return { ...done, found: { to: last.doneTo, messages, hasMore: last.hasMore === true } };
   }
 
   /** Truncates the oldest slot, if that is possible. @throws the error of Postgres */
@@ -113,7 +123,7 @@ function storable(text: string): string {
 
 type Row = Awaited<ReturnType<OutboxFunctions["runOutboxTurn"]>>[number];
 
-function messageOf(row: Row): EnqueuedMessage {
+function messageOf(row: Row, readAt: number): EnqueuedMessage {
   const destination = row.destination!;
   const payload = row.payload!;
   return {
@@ -127,5 +137,7 @@ function messageOf(row: Row): EnqueuedMessage {
     toStream: row.toStream!,
     domain: row.domain ?? undefined,
     enqueuedAt: row.enqueuedAt!,
+    firstEnqueuedAt: row.firstEnqueuedAt ?? undefined,
+    readAt,
   };
 }

@@ -19,6 +19,8 @@
  * - A message that is refused is tried again after a pause, `tries` times. While a destination refuses everything, each of
  *   its messages has one try.
  * - No message is given up as long as the relay before may still be publishing it.
+ * - Messages that are due later are in a table of their own. Each look tells when the first of those is due that it sees and the
+ *   look before did not, so that none is missed, whatever the order of commits. Then a turn brings in what is due.
  */
 import { backoffMs, Fifo } from "../runtime/index.js";
 
@@ -70,6 +72,8 @@ export interface OutboxRead {
   readonly after: bigint;
   readonly maxMessages: number;
   readonly maxBytes: number;
+  /** A look tells of messages due later that this does not see; undefined: of all. */
+  readonly laterFrom: Snapshot | undefined;
 }
 
 /** In Postgres, in one transaction. */
@@ -83,6 +87,8 @@ export interface TurnStep<M> {
   readonly mustSave: boolean;
   readonly dead: readonly DeadOutboxMessage<M>[];
   readonly read: OutboxRead | undefined;
+  /** Before it reads: what is due is brought in. None of it is due before this time, of the clock of Postgres. */
+  readonly dueFrom: number | undefined;
   /** Before it reads: whether those who enqueue have to notify from now on; undefined: as before. */
   readonly asleep: boolean | undefined;
 }
@@ -111,6 +117,16 @@ export type TurnOutcome<M> =
         readonly messages: readonly M[];
         /** The set has more. */
         readonly hasMore: boolean;
+      };
+      /** undefined: the turn had been saved before. */
+      readonly due?: {
+        /** How many messages were brought in. */
+        readonly brought: number;
+        /**
+         * When the first one is due that the look has found, and, if due ones were brought in, of those that are left: of the clock
+         * of Postgres, and in how many milliseconds.
+         */
+        readonly next: { readonly from: number; readonly inMs: number } | undefined;
       };
     }
   /** Postgres did not answer: it may have been committed, and is repeated as it is. */
@@ -145,6 +161,8 @@ export interface RelaySettings {
   /** How often the position is saved at least, while there is no room to look. */
   readonly saveMs: number;
   readonly publishWithinMs: number;
+  /** It asks so often for messages that are due, at least, if there are any: the clock of Postgres may be set. */
+  readonly dueCheckMs: number;
   /** So long after it has taken over it gives no message up. */
   readonly lateMs: number;
   readonly tries: number;
@@ -204,6 +222,8 @@ export class OutboxRelay<M extends OutboxMessage> {
   #wasNotified = true;
   #hasLooked = false;
   #isQuiet = false;
+  /** No known message is due before this time, of the clock of Postgres, and here not before `at`; undefined: none is known. */
+  #due: { readonly from: number; readonly at: number } | undefined;
   /** What those who enqueue were last told; undefined: not known. */
   #isAsleep: boolean | undefined;
   #isDeposed = false;
@@ -319,6 +339,7 @@ export class OutboxRelay<M extends OutboxMessage> {
       this.#saved = step.done;
       this.#writtenDown(step.dead.length);
     }
+    this.#takeDue(step, outcome.due, now);
     if (step.read === undefined) return;
     if (outcome.found !== undefined) this.#take(step.read, outcome.found, now);
     else this.#wasNotified = true;
@@ -377,7 +398,8 @@ export class OutboxRelay<M extends OutboxMessage> {
     const saveAt = this.#hasProgress || this.#dead.length > 0 ? this.#confirmedAt + saveMs : Number.POSITIVE_INFINITY;
     // A relay that hears nothing from Postgres has to end publishing.
     const renewAt = this.#messages > 0 ? this.#confirmedAt + publishWithinMs / 3 : Number.POSITIVE_INFINITY;
-    return Math.max(this.#turnFrom, Math.min(lookAt, saveAt, renewAt));
+    const dueAt = this.#isEnding || this.#due === undefined ? Number.POSITIVE_INFINITY : this.#due.at;
+    return Math.max(this.#turnFrom, Math.min(lookAt, saveAt, renewAt, dueAt));
   }
 
   #nextTurn(now: number): TurnStep<M> | undefined {
@@ -399,22 +421,41 @@ export class OutboxRelay<M extends OutboxMessage> {
       const isAsleep = this.#isQuiet && canBeNotified;
       if (isAsleep !== this.#isAsleep) asleep = isAsleep;
     }
-    const limits = { maxMessages: pageMessages, maxBytes: maxBytes - this.#bytes };
+    const limits = {
+      maxMessages: pageMessages,
+      maxBytes: maxBytes - this.#bytes,
+      laterFrom: this.#hasLooked ? this.#last : undefined,
+    };
     let read: OutboxRead | undefined;
     if (isLook) read = { from: this.#last, to: undefined, after: 0n, ...limits };
     else if (mayRead) read = { from: reading!.from, to: reading!.to, after: reading!.readTo, ...limits };
     const { position } = this;
     const dead = [...this.#dead];
+    const isDue = !this.#isEnding && this.#due !== undefined && this.#due.at <= now;
     return {
       kind: "turn",
       turn: this.#turn + 1n,
       position: { ...position, skipped: [...position.skipped, ...dead.map(({ message }) => message.id)] },
       done: this.#done,
-      mustSave: this.#hasProgress || dead.length > 0,
+      mustSave: this.#hasProgress || dead.length > 0 || isDue,
       dead,
       read,
+      dueFrom: isDue ? this.#due!.from : undefined,
       asleep,
     };
+  }
+
+  #takeDue({ dueFrom }: TurnStep<M>, due: (TurnOutcome<M> & { readonly kind: "done" })["due"], now: number): void {
+    // It asks again.
+    if (due === undefined) return;
+    const { brought, next } = due;
+    if (brought > 0) this.#wasNotified = true;
+    const known = dueFrom === undefined ? this.#due : undefined;
+    if (next === undefined) this.#due = known;
+    else {
+      const at = now + Math.min(next.inMs, this.#settings.dueCheckMs);
+      this.#due = { from: Math.min(known?.from ?? next.from, next.from), at: Math.min(known?.at ?? at, at) };
+    }
   }
 
   #take(

@@ -41,6 +41,24 @@ const bodyCases: readonly (RefusalCase & { body?: string })[] = [
   ),
 ];
 
+const view = (file: string): string =>
+  `message Foo { option (hawser.spec.v1.view) = {name: "foo" query_file: "${file}"}; int32 id = 1; }`;
+
+/** Queries of views. */
+const queryCases: readonly (RefusalCase & { body?: string })[] = [
+  {
+    name: "a query that is missing",
+    proto: view("schema/missing.sql"),
+    says: "message Foo: query_file schema/missing.sql is missing; it holds SELECT …",
+  },
+  ...["", "BEGIN NULL; END", "SELECT 1 AS id;", "CREATE VIEW v AS SELECT 1"].map((body, number) => ({
+    name: `the query ${JSON.stringify(body)}`,
+    body,
+    proto: view(`schema/query_${number}.sql`),
+    says: `message Foo: query_file schema/query_${number}.sql is not a query: SELECT …, without ";" at its end`,
+  })),
+];
+
 /** Bodies of functions of the gateway. */
 const gatewayBodyCases: readonly (RefusalCase & { body?: string })[] = [
   {
@@ -78,12 +96,15 @@ beforeAll(async () => {
   // One buf build for all: each case has a package of its own, and a request asks for its file alone.
   descriptors = await compile(
     Object.fromEntries(
-      [...all, ...bodyCases, ...gatewayBodyCases, goodTable].map((one) => [pathOf(one), protoOf(one)]),
+      [...all, ...bodyCases, ...queryCases, ...gatewayBodyCases, goodTable].map((one) => [pathOf(one), protoOf(one)]),
     ),
   );
   await mkdir(join(root, "schema/folder.sql"), { recursive: true });
   for (const [number, { body }] of bodyCases.slice(1).entries()) {
     await writeFile(join(root, `schema/body_${number}.sql`), body ?? "");
+  }
+  for (const [number, { body }] of queryCases.slice(1).entries()) {
+    await writeFile(join(root, `schema/query_${number}.sql`), body ?? "");
   }
   for (const [number, { body }] of gatewayBodyCases.entries()) {
     if (body !== undefined) await writeFile(join(root, `schema/gateway_${number}.sql`), body);
@@ -114,6 +135,11 @@ describe("bodies", () => {
 });
 
 describe("bodies of the gateway", () => {
+  it.each(queryCases)("refuses $name", (one) => {
+    process.chdir(root);
+    expect(refusal(requestFor(descriptors, [pathOf(one)]), generateSql)).toBe(expected(one));
+  });
+
   it.each(gatewayBodyCases)("refuses $name", (one) => {
     process.chdir(root);
     const request = requestFor(descriptors, [pathOf(one)]);

@@ -32,6 +32,7 @@ const good: Readonly<Record<string, string>> = {
   key: "'k'",
   message_id: "'id-1'",
   domain: "'hub'",
+  deliver_at: "NULL",
 };
 const payloads = { text: "'1'", json: "'1'::json", jsonb: "'1'::jsonb", binary: "'1'::bytea" };
 
@@ -159,7 +160,7 @@ describe("a message is enqueued", () => {
         "SELECT FROM hawser.outbox_keys FOR UPDATE",
         "SELECT * FROM hawser.outbox_state_asleep_seq",
         "SELECT nextval('hawser.outbox_state_slot_seq')",
-        "SELECT hawser.enqueue_nats('a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL)",
+        "SELECT hawser.enqueue_nats('a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL)",
         "SELECT hawser.take_outbox('x', NULL)",
         "SELECT hawser.rotate_outbox('x', 0)",
       ]) {
@@ -179,7 +180,7 @@ describe("a message is enqueued", () => {
 
 describe("the relay's functions", () => {
   const turn = `SELECT state, done_to IS NOT NULL AS has_read, convert_from(payload, 'UTF8') AS text
-    FROM hawser.run_outbox_turn($1, $2, $3, NULL, 0, '{}', $4, NULL, NULL, $3, NULL, 0, 1000, 1000000)`;
+    FROM hawser.run_outbox_turn($1, $2, $3, NULL, 0, '{}', $4, NULL, NULL, $3, NULL, 0, 1000, 1000000, NULL, NULL)`;
 
   /** In a database of its own, as the role that the login of `hawser serve` has. */
   async function asBridge(): Promise<{ other: TestGateway; session: pg.Client }> {

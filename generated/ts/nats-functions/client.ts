@@ -86,6 +86,8 @@ export interface EnqueueArguments<Payload> {
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
   /** What keeps messages of this subject in order. Default: there is no order between transactions. */
   readonly key?: string | null | undefined;
+  /** When the message is due. Default: at once. Until then `hawser.outbox_cancel` takes it back. */
+  readonly deliverAt?: Date | null | undefined;
 }
 
 /** Arguments of `nats_enqueue_*_batch`. */
@@ -98,6 +100,8 @@ export interface EnqueueBatchArguments<Payload> {
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
   /** What keeps messages of this subject in order. Default: there is no order between transactions. */
   readonly key?: string | null | undefined;
+  /** When the message is due. Default: at once. Until then `hawser.outbox_cancel` takes it back. */
+  readonly deliverAt?: Date | null | undefined;
 }
 
 /** Arguments of `nats_enqueue_*_stream`. */
@@ -114,6 +118,8 @@ export interface EnqueueStreamArguments<Payload> {
   readonly messageId?: string | null | undefined;
   /** The JetStream domain. Default: the option `domain` of the server. */
   readonly domain?: string | null | undefined;
+  /** When the message is due. Default: at once. Until then `hawser.outbox_cancel` takes it back. */
+  readonly deliverAt?: Date | null | undefined;
 }
 
 /** Arguments of `nats_enqueue_*_stream_batch`. */
@@ -128,6 +134,8 @@ export interface EnqueueStreamBatchArguments<Payload> {
   readonly key?: string | null | undefined;
   /** The JetStream domain. Default: the option `domain` of the server. */
   readonly domain?: string | null | undefined;
+  /** When the message is due. Default: at once. Until then `hawser.outbox_cancel` takes it back. */
+  readonly deliverAt?: Date | null | undefined;
 }
 
 /** Arguments of `nats_request_*`. */
@@ -545,22 +553,22 @@ export const natsFunctionMethods: {
   publishJsonStreamBatch: { local: false, arguments: ["subject", "payloads", "headers", "domain"] },
   publishJsonbStreamBatch: { local: false, arguments: ["subject", "payloads", "headers", "domain"] },
   publishBinaryStreamBatch: { local: false, arguments: ["subject", "payloads", "headers", "domain"] },
-  enqueueText: { local: true, arguments: ["subject", "payload", "headers", "key"] },
-  enqueueJson: { local: true, arguments: ["subject", "payload", "headers", "key"] },
-  enqueueJsonb: { local: true, arguments: ["subject", "payload", "headers", "key"] },
-  enqueueBinary: { local: true, arguments: ["subject", "payload", "headers", "key"] },
-  enqueueTextBatch: { local: true, arguments: ["subject", "payloads", "headers", "key"] },
-  enqueueJsonBatch: { local: true, arguments: ["subject", "payloads", "headers", "key"] },
-  enqueueJsonbBatch: { local: true, arguments: ["subject", "payloads", "headers", "key"] },
-  enqueueBinaryBatch: { local: true, arguments: ["subject", "payloads", "headers", "key"] },
-  enqueueTextStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain"] },
-  enqueueJsonStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain"] },
-  enqueueJsonbStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain"] },
-  enqueueBinaryStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain"] },
-  enqueueTextStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain"] },
-  enqueueJsonStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain"] },
-  enqueueJsonbStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain"] },
-  enqueueBinaryStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain"] },
+  enqueueText: { local: true, arguments: ["subject", "payload", "headers", "key", "deliverAt"] },
+  enqueueJson: { local: true, arguments: ["subject", "payload", "headers", "key", "deliverAt"] },
+  enqueueJsonb: { local: true, arguments: ["subject", "payload", "headers", "key", "deliverAt"] },
+  enqueueBinary: { local: true, arguments: ["subject", "payload", "headers", "key", "deliverAt"] },
+  enqueueTextBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "deliverAt"] },
+  enqueueJsonBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "deliverAt"] },
+  enqueueJsonbBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "deliverAt"] },
+  enqueueBinaryBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "deliverAt"] },
+  enqueueTextStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain", "deliverAt"] },
+  enqueueJsonStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain", "deliverAt"] },
+  enqueueJsonbStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain", "deliverAt"] },
+  enqueueBinaryStream: { local: true, arguments: ["subject", "payload", "headers", "key", "messageId", "domain", "deliverAt"] },
+  enqueueTextStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain", "deliverAt"] },
+  enqueueJsonStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain", "deliverAt"] },
+  enqueueJsonbStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain", "deliverAt"] },
+  enqueueBinaryStreamBatch: { local: true, arguments: ["subject", "payloads", "headers", "key", "domain", "deliverAt"] },
   flush: { local: false, arguments: [] },
   requestText: { local: false, arguments: ["subject", "payload", "timeout"] },
   requestJson: { local: false, arguments: ["subject", "payload", "timeout"] },
@@ -925,8 +933,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueText(args: EnqueueArguments<string>): Promise<bigint> {
       const rows = await select(
         "nats_enqueue_text::text AS value",
-        "nats_enqueue_text($1::text, $2::text, $3::jsonb, $4::text)",
-        [args.subject, args.payload, args.headers == null ? null : toJson(args.headers), args.key ?? null],
+        "nats_enqueue_text($1::text, $2::text, $3::jsonb, $4::text, $5::timestamp with time zone)",
+        [
+          args.subject,
+          args.payload,
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.deliverAt ?? null,
+        ],
       );
       return BigInt(rows[0].value);
     },
@@ -940,8 +954,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueJson(args: EnqueueArguments<unknown>): Promise<bigint> {
       const rows = await select(
         "nats_enqueue_json::text AS value",
-        "nats_enqueue_json($1::text, $2::json, $3::jsonb, $4::text)",
-        [args.subject, toJson(args.payload), args.headers == null ? null : toJson(args.headers), args.key ?? null],
+        "nats_enqueue_json($1::text, $2::json, $3::jsonb, $4::text, $5::timestamp with time zone)",
+        [
+          args.subject,
+          toJson(args.payload),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.deliverAt ?? null,
+        ],
       );
       return BigInt(rows[0].value);
     },
@@ -955,8 +975,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueJsonb(args: EnqueueArguments<unknown>): Promise<bigint> {
       const rows = await select(
         "nats_enqueue_jsonb::text AS value",
-        "nats_enqueue_jsonb($1::text, $2::jsonb, $3::jsonb, $4::text)",
-        [args.subject, toJson(args.payload), args.headers == null ? null : toJson(args.headers), args.key ?? null],
+        "nats_enqueue_jsonb($1::text, $2::jsonb, $3::jsonb, $4::text, $5::timestamp with time zone)",
+        [
+          args.subject,
+          toJson(args.payload),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.deliverAt ?? null,
+        ],
       );
       return BigInt(rows[0].value);
     },
@@ -970,8 +996,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueBinary(args: EnqueueArguments<Uint8Array>): Promise<bigint> {
       const rows = await select(
         "nats_enqueue_binary::text AS value",
-        "nats_enqueue_binary($1::text, $2::bytea, $3::jsonb, $4::text)",
-        [args.subject, toBuffer(args.payload), args.headers == null ? null : toJson(args.headers), args.key ?? null],
+        "nats_enqueue_binary($1::text, $2::bytea, $3::jsonb, $4::text, $5::timestamp with time zone)",
+        [
+          args.subject,
+          toBuffer(args.payload),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.deliverAt ?? null,
+        ],
       );
       return BigInt(rows[0].value);
     },
@@ -984,8 +1016,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueTextBatch(args: EnqueueBatchArguments<string>): Promise<void> {
       await select(
         "1",
-        "nats_enqueue_text_batch($1::text, $2::text[], $3::jsonb, $4::text)",
-        [args.subject, args.payloads, args.headers == null ? null : toJson(args.headers), args.key ?? null],
+        "nats_enqueue_text_batch($1::text, $2::text[], $3::jsonb, $4::text, $5::timestamp with time zone)",
+        [
+          args.subject,
+          args.payloads,
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.deliverAt ?? null,
+        ],
       );
     },
 
@@ -997,8 +1035,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueJsonBatch(args: EnqueueBatchArguments<unknown>): Promise<void> {
       await select(
         "1",
-        "nats_enqueue_json_batch($1::text, $2::json[], $3::jsonb, $4::text)",
-        [args.subject, args.payloads.map(toJson), args.headers == null ? null : toJson(args.headers), args.key ?? null],
+        "nats_enqueue_json_batch($1::text, $2::json[], $3::jsonb, $4::text, $5::timestamp with time zone)",
+        [
+          args.subject,
+          args.payloads.map(toJson),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.deliverAt ?? null,
+        ],
       );
     },
 
@@ -1010,8 +1054,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueJsonbBatch(args: EnqueueBatchArguments<unknown>): Promise<void> {
       await select(
         "1",
-        "nats_enqueue_jsonb_batch($1::text, $2::jsonb[], $3::jsonb, $4::text)",
-        [args.subject, args.payloads.map(toJson), args.headers == null ? null : toJson(args.headers), args.key ?? null],
+        "nats_enqueue_jsonb_batch($1::text, $2::jsonb[], $3::jsonb, $4::text, $5::timestamp with time zone)",
+        [
+          args.subject,
+          args.payloads.map(toJson),
+          args.headers == null ? null : toJson(args.headers),
+          args.key ?? null,
+          args.deliverAt ?? null,
+        ],
       );
     },
 
@@ -1023,12 +1073,13 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueBinaryBatch(args: EnqueueBatchArguments<Uint8Array>): Promise<void> {
       await select(
         "1",
-        "nats_enqueue_binary_batch($1::text, $2::bytea[], $3::jsonb, $4::text)",
+        "nats_enqueue_binary_batch($1::text, $2::bytea[], $3::jsonb, $4::text, $5::timestamp with time zone)",
         [
           args.subject,
           args.payloads.map(toBuffer),
           args.headers == null ? null : toJson(args.headers),
           args.key ?? null,
+          args.deliverAt ?? null,
         ],
       );
     },
@@ -1043,7 +1094,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueTextStream(args: EnqueueStreamArguments<string>): Promise<bigint> {
       const rows = await select(
         "nats_enqueue_text_stream::text AS value",
-        "nats_enqueue_text_stream($1::text, $2::text, $3::jsonb, $4::text, $5::text, $6::text)",
+        "nats_enqueue_text_stream($1::text, $2::text, $3::jsonb, $4::text, $5::text, $6::text, $7::timestamp with time zone)",
         [
           args.subject,
           args.payload,
@@ -1051,6 +1102,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
           args.key ?? null,
           args.messageId ?? null,
           args.domain ?? null,
+          args.deliverAt ?? null,
         ],
       );
       return BigInt(rows[0].value);
@@ -1066,7 +1118,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueJsonStream(args: EnqueueStreamArguments<unknown>): Promise<bigint> {
       const rows = await select(
         "nats_enqueue_json_stream::text AS value",
-        "nats_enqueue_json_stream($1::text, $2::json, $3::jsonb, $4::text, $5::text, $6::text)",
+        "nats_enqueue_json_stream($1::text, $2::json, $3::jsonb, $4::text, $5::text, $6::text, $7::timestamp with time zone)",
         [
           args.subject,
           toJson(args.payload),
@@ -1074,6 +1126,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
           args.key ?? null,
           args.messageId ?? null,
           args.domain ?? null,
+          args.deliverAt ?? null,
         ],
       );
       return BigInt(rows[0].value);
@@ -1089,7 +1142,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueJsonbStream(args: EnqueueStreamArguments<unknown>): Promise<bigint> {
       const rows = await select(
         "nats_enqueue_jsonb_stream::text AS value",
-        "nats_enqueue_jsonb_stream($1::text, $2::jsonb, $3::jsonb, $4::text, $5::text, $6::text)",
+        "nats_enqueue_jsonb_stream($1::text, $2::jsonb, $3::jsonb, $4::text, $5::text, $6::text, $7::timestamp with time zone)",
         [
           args.subject,
           toJson(args.payload),
@@ -1097,6 +1150,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
           args.key ?? null,
           args.messageId ?? null,
           args.domain ?? null,
+          args.deliverAt ?? null,
         ],
       );
       return BigInt(rows[0].value);
@@ -1112,7 +1166,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueBinaryStream(args: EnqueueStreamArguments<Uint8Array>): Promise<bigint> {
       const rows = await select(
         "nats_enqueue_binary_stream::text AS value",
-        "nats_enqueue_binary_stream($1::text, $2::bytea, $3::jsonb, $4::text, $5::text, $6::text)",
+        "nats_enqueue_binary_stream($1::text, $2::bytea, $3::jsonb, $4::text, $5::text, $6::text, $7::timestamp with time zone)",
         [
           args.subject,
           toBuffer(args.payload),
@@ -1120,6 +1174,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
           args.key ?? null,
           args.messageId ?? null,
           args.domain ?? null,
+          args.deliverAt ?? null,
         ],
       );
       return BigInt(rows[0].value);
@@ -1133,13 +1188,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueTextStreamBatch(args: EnqueueStreamBatchArguments<string>): Promise<void> {
       await select(
         "1",
-        "nats_enqueue_text_stream_batch($1::text, $2::text[], $3::jsonb, $4::text, $5::text)",
+        "nats_enqueue_text_stream_batch($1::text, $2::text[], $3::jsonb, $4::text, $5::text, $6::timestamp with time zone)",
         [
           args.subject,
           args.payloads,
           args.headers == null ? null : toJson(args.headers),
           args.key ?? null,
           args.domain ?? null,
+          args.deliverAt ?? null,
         ],
       );
     },
@@ -1152,13 +1208,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueJsonStreamBatch(args: EnqueueStreamBatchArguments<unknown>): Promise<void> {
       await select(
         "1",
-        "nats_enqueue_json_stream_batch($1::text, $2::json[], $3::jsonb, $4::text, $5::text)",
+        "nats_enqueue_json_stream_batch($1::text, $2::json[], $3::jsonb, $4::text, $5::text, $6::timestamp with time zone)",
         [
           args.subject,
           args.payloads.map(toJson),
           args.headers == null ? null : toJson(args.headers),
           args.key ?? null,
           args.domain ?? null,
+          args.deliverAt ?? null,
         ],
       );
     },
@@ -1171,13 +1228,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueJsonbStreamBatch(args: EnqueueStreamBatchArguments<unknown>): Promise<void> {
       await select(
         "1",
-        "nats_enqueue_jsonb_stream_batch($1::text, $2::jsonb[], $3::jsonb, $4::text, $5::text)",
+        "nats_enqueue_jsonb_stream_batch($1::text, $2::jsonb[], $3::jsonb, $4::text, $5::text, $6::timestamp with time zone)",
         [
           args.subject,
           args.payloads.map(toJson),
           args.headers == null ? null : toJson(args.headers),
           args.key ?? null,
           args.domain ?? null,
+          args.deliverAt ?? null,
         ],
       );
     },
@@ -1190,13 +1248,14 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     async enqueueBinaryStreamBatch(args: EnqueueStreamBatchArguments<Uint8Array>): Promise<void> {
       await select(
         "1",
-        "nats_enqueue_binary_stream_batch($1::text, $2::bytea[], $3::jsonb, $4::text, $5::text)",
+        "nats_enqueue_binary_stream_batch($1::text, $2::bytea[], $3::jsonb, $4::text, $5::text, $6::timestamp with time zone)",
         [
           args.subject,
           args.payloads.map(toBuffer),
           args.headers == null ? null : toJson(args.headers),
           args.key ?? null,
           args.domain ?? null,
+          args.deliverAt ?? null,
         ],
       );
     },

@@ -32,22 +32,22 @@ BEGIN
           ('@extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text)'),
           ('@extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text)'),
           ('@extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text)'),
-          ('@extschema@.nats_enqueue_text(text, text, jsonb, text)'),
-          ('@extschema@.nats_enqueue_json(text, json, jsonb, text)'),
-          ('@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text)'),
-          ('@extschema@.nats_enqueue_binary(text, bytea, jsonb, text)'),
-          ('@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text)'),
-          ('@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text)'),
-          ('@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text)'),
-          ('@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text)'),
-          ('@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text)'),
-          ('@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text)'),
-          ('@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text)'),
-          ('@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text)'),
-          ('@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text)'),
-          ('@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text)'),
-          ('@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text)'),
-          ('@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text)'),
+          ('@extschema@.nats_enqueue_text(text, text, jsonb, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_json(text, json, jsonb, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_binary(text, bytea, jsonb, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text, timestamp with time zone)'),
+          ('@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text, timestamp with time zone)'),
           ('@extschema@.nats_flush()'),
           ('@extschema@.nats_request_text(text, text, integer)'),
           ('@extschema@.nats_request_json(text, json, integer)'),
@@ -615,7 +615,8 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text(
   subject text,
   payload text,
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -653,18 +654,19 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, NULL, false, NULL);
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, NULL, false, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+COMMENT ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
 the same subject and key are published in the order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json(
   subject text,
   payload json,
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -702,18 +704,19 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL);
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+COMMENT ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
 the same subject and key are published in the order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb(
   subject text,
   payload jsonb,
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -751,18 +754,19 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL);
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
 the same subject and key are published in the order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary(
   subject text,
   payload bytea,
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -800,18 +804,19 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[payload], headers, key, NULL, false, NULL);
+  RETURN hawser.enqueue_nats(subject, ARRAY[payload], headers, key, NULL, false, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
+COMMENT ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
 the same subject and key are published in the order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text_batch(
   subject text,
   payloads text[],
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -849,17 +854,18 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL);
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_text_batch(text, text[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message, in order.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json_batch(
   subject text,
   payloads json[],
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -897,17 +903,18 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL);
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_json_batch(text, json[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message, in order.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb_batch(
   subject text,
   payloads jsonb[],
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -945,17 +952,18 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL);
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message, in order.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary_batch(
   subject text,
   payloads bytea[],
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -993,11 +1001,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, payloads, headers, key, NULL, false, NULL);
+  PERFORM hawser.enqueue_nats(subject, payloads, headers, key, NULL, false, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message, in order.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text_stream(
   subject text,
@@ -1005,7 +1013,8 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text_stream(
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
   message_id text DEFAULT NULL,
-  domain text DEFAULT NULL
+  domain text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1067,11 +1076,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, message_id, true, domain);
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, message_id, true, domain, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+COMMENT ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
 keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
 message.';
 
@@ -1081,7 +1090,8 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json_stream(
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
   message_id text DEFAULT NULL,
-  domain text DEFAULT NULL
+  domain text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1143,11 +1153,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain);
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+COMMENT ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
 keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
 message.';
 
@@ -1157,7 +1167,8 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb_stream(
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
   message_id text DEFAULT NULL,
-  domain text DEFAULT NULL
+  domain text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1219,11 +1230,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain);
+  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
 keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
 message.';
 
@@ -1233,7 +1244,8 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary_stream(
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
   message_id text DEFAULT NULL,
-  domain text DEFAULT NULL
+  domain text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1295,11 +1307,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[payload], headers, key, message_id, true, domain);
+  RETURN hawser.enqueue_nats(subject, ARRAY[payload], headers, key, message_id, true, domain, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
+COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
 keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
 message.';
 
@@ -1308,7 +1320,8 @@ CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text_stream_batch(
   payloads text[],
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  domain text DEFAULT NULL
+  domain text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1358,18 +1371,19 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain);
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json_stream_batch(
   subject text,
   payloads json[],
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  domain text DEFAULT NULL
+  domain text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1419,18 +1433,19 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain);
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(
   subject text,
   payloads jsonb[],
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  domain text DEFAULT NULL
+  domain text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1480,18 +1495,19 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain);
+  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary_stream_batch(
   subject text,
   payloads bytea[],
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  domain text DEFAULT NULL
+  domain text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1541,11 +1557,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, payloads, headers, key, NULL, true, domain);
+  PERFORM hawser.enqueue_nats(subject, payloads, headers, key, NULL, true, domain, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message for a JetStream stream, in order.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_flush()
 RETURNS void
@@ -2287,22 +2303,22 @@ BEGIN
             ('@extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text)'),
             ('@extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text)'),
             ('@extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text)'),
-            ('@extschema@.nats_enqueue_text(text, text, jsonb, text)'),
-            ('@extschema@.nats_enqueue_json(text, json, jsonb, text)'),
-            ('@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text)'),
-            ('@extschema@.nats_enqueue_binary(text, bytea, jsonb, text)'),
-            ('@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text)'),
-            ('@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text)'),
-            ('@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text)'),
-            ('@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text)'),
-            ('@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text)'),
-            ('@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text)'),
-            ('@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text)'),
-            ('@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text)'),
-            ('@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text)'),
-            ('@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text)'),
-            ('@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text)'),
-            ('@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text)'),
+            ('@extschema@.nats_enqueue_text(text, text, jsonb, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_json(text, json, jsonb, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_binary(text, bytea, jsonb, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text, timestamp with time zone)'),
+            ('@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text, timestamp with time zone)'),
             ('@extschema@.nats_flush()'),
             ('@extschema@.nats_request_text(text, text, integer)'),
             ('@extschema@.nats_request_json(text, json, integer)'),
@@ -2388,22 +2404,22 @@ REVOKE ALL ON FUNCTION @extschema@.nats_publish_text_stream_batch(text, text[], 
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text_batch(text, text[], jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json_batch(text, json[], jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_flush() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_request_text(text, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_request_json(text, json, integer) FROM PUBLIC;
@@ -2484,22 +2500,22 @@ BEGIN
     GRANT EXECUTE ON FUNCTION @extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text_batch(text, text[], jsonb, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json_batch(text, json[], jsonb, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text, timestamp with time zone) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text, timestamp with time zone) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_flush() TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_request_text(text, text, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_request_json(text, json, integer) TO hawser_nats;
@@ -2575,22 +2591,22 @@ BEGIN
     '@extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text)',
     '@extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text)',
     '@extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text)',
-    '@extschema@.nats_enqueue_text(text, text, jsonb, text)',
-    '@extschema@.nats_enqueue_json(text, json, jsonb, text)',
-    '@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text)',
-    '@extschema@.nats_enqueue_binary(text, bytea, jsonb, text)',
-    '@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text)',
-    '@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text)',
-    '@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text)',
-    '@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text)',
-    '@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text)',
-    '@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text)',
-    '@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text)',
-    '@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text)',
-    '@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text)',
-    '@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text)',
-    '@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text)',
-    '@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text)',
+    '@extschema@.nats_enqueue_text(text, text, jsonb, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_json(text, json, jsonb, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_binary(text, bytea, jsonb, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text, timestamp with time zone)',
+    '@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text, timestamp with time zone)',
     '@extschema@.nats_flush()',
     '@extschema@.nats_request_text(text, text, integer)',
     '@extschema@.nats_request_json(text, json, integer)',
@@ -2667,22 +2683,22 @@ export const natsFunctionSignatures: readonly string[] = [
   "@extschema@.nats_publish_json_stream_batch(text, json[], jsonb, text)",
   "@extschema@.nats_publish_jsonb_stream_batch(text, jsonb[], jsonb, text)",
   "@extschema@.nats_publish_binary_stream_batch(text, bytea[], jsonb, text)",
-  "@extschema@.nats_enqueue_text(text, text, jsonb, text)",
-  "@extschema@.nats_enqueue_json(text, json, jsonb, text)",
-  "@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text)",
-  "@extschema@.nats_enqueue_binary(text, bytea, jsonb, text)",
-  "@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text)",
-  "@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text)",
-  "@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text)",
-  "@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text)",
-  "@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text)",
-  "@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text)",
-  "@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text)",
-  "@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text)",
-  "@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text)",
-  "@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text)",
-  "@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text)",
-  "@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text)",
+  "@extschema@.nats_enqueue_text(text, text, jsonb, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_json(text, json, jsonb, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_binary(text, bytea, jsonb, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_text_stream_batch(text, text[], jsonb, text, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_json_stream_batch(text, json[], jsonb, text, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_jsonb_stream_batch(text, jsonb[], jsonb, text, text, timestamp with time zone)",
+  "@extschema@.nats_enqueue_binary_stream_batch(text, bytea[], jsonb, text, text, timestamp with time zone)",
   "@extschema@.nats_flush()",
   "@extschema@.nats_request_text(text, text, integer)",
   "@extschema@.nats_request_json(text, json, integer)",

@@ -118,6 +118,36 @@ export const outboxConstants = {
    */
   maxRefusing: 1000,
   /**
+   * How many messages are brought into the outbox at once, when they are due.
+   *
+   * Value: 1000 messages.
+   */
+  dueMessages: 1000,
+  /**
+   * When a due message is tried again that somebody was about to cancel.
+   *
+   * Value: 50 ms.
+   */
+  dueRetryMs: 50,
+  /**
+   * How long a relay waits for a due message without asking Postgres again, whose clock may be set meanwhile.
+   *
+   * Value: 10000 ms.
+   */
+  dueCheckMs: 10000,
+  /**
+   * A message that is brought in so much too late may be in its stream already: a failover may have taken back that it was.
+   *
+   * Value: 5000 ms.
+   */
+  dueDoubtMs: 5000,
+  /**
+   * How far ahead a message may be due.
+   *
+   * Value: 3660 days.
+   */
+  maxLaterDays: 3660,
+  /**
    * How far the clocks of Postgres, NATS and the relay may be apart.
    *
    * Value: 5000 ms.

@@ -294,7 +294,7 @@ END
 $do$;
 `;
 
-/** Makes or replaces the functions. */
+/** Makes or replaces the functions and views. */
 export const natsFunctionsSql = `DO $do$
 BEGIN
   -- What is new after what follows gets no default privileges: see the block at the end.

@@ -1,3 +1,3 @@
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[@payload@], headers, key, NULL, false, NULL);
+  RETURN hawser.enqueue_nats(subject, ARRAY[@payload@], headers, key, NULL, false, NULL, deliver_at);
 END

@@ -1,3 +1,3 @@
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[@payload@], headers, key, message_id, true, domain);
+  RETURN hawser.enqueue_nats(subject, ARRAY[@payload@], headers, key, message_id, true, domain, deliver_at);
 END

@@ -1,3 +1,3 @@
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, @payloads@, headers, key, NULL, true, domain);
+  PERFORM hawser.enqueue_nats(subject, @payloads@, headers, key, NULL, true, domain, deliver_at);
 END

@@ -9,6 +9,9 @@ DECLARE
   v_count integer := 0;
   v_bytes bigint := 0;
   v_has_more boolean := false;
+  v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
+  v_due record;
+  v_found timestamptz;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.run_outbox_turn needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -26,6 +29,13 @@ BEGIN
     RETURN;
   END IF;
 
+  IF v_saves THEN
+    -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
+    INSERT INTO hawser.outbox_turns (turn, owner, done_from, done_to, done_after, skipped, cluster)
+    VALUES (p_turn, p_owner, p_done_from, p_done_to, p_done_after, p_skipped, v_latest.cluster);
+  END IF;
+  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b
+   WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
     PERFORM setval('hawser.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
@@ -33,6 +43,7 @@ BEGIN
     IF p_read_to IS NULL THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO v_to;
+      SELECT l.due_from INTO v_found FROM hawser.least_due('nats', p_later_from) AS l;
       OPEN v_messages FOR
         SELECT o.* FROM hawser.outbox AS o
          WHERE (o.xid >= v_xmax OR o.xid = ANY (v_xip)) AND pg_visible_in_snapshot(o.xid, v_to) AND o.id > p_read_after
@@ -60,6 +71,7 @@ BEGIN
       to_stream := v_message.to_stream;
       domain := v_message.domain;
       enqueued_at := v_message.enqueued_at;
+      first_enqueued_at := v_message.first_enqueued_at;
       RETURN NEXT;
     END LOOP;
     CLOSE v_messages;
@@ -67,23 +79,26 @@ BEGIN
 
   id := NULL;
   payload := NULL;
-  state := 'read';
-  IF p_must_save OR v_count > 0 THEN
-    IF p_dead IS NOT NULL THEN
-      INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id)
-      SELECT 'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
-               SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
-                 FROM jsonb_each(o.headers) AS h,
-                      jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
-             ), d.code, d.message, d.attempts, o.message_id
-        FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-        JOIN hawser.outbox AS o ON o.id = d.id;
-    END IF;
-    -- Fails if another relay has had this turn meanwhile. Its commit puts everything on disk that was read.
+  IF p_dead IS NOT NULL THEN
+    INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id)
+    SELECT 'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
+             SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
+               FROM jsonb_each(o.headers) AS h,
+                    jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
+           ), d.code, d.message, d.attempts, o.message_id
+      FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
+      JOIN hawser.outbox AS o ON o.id = d.id;
+  END IF;
+  IF v_count > 0 AND NOT v_saves THEN
     INSERT INTO hawser.outbox_turns (turn, owner, done_from, done_to, done_after, skipped, cluster)
     VALUES (p_turn, p_owner, p_done_from, p_done_to, p_done_after, p_skipped, v_latest.cluster);
-    state := 'saved';
+    v_saves := true;
   END IF;
+  -- The commit of what is saved puts everything on disk that was read.
+  state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
+  brought := v_due.brought;
+  due_from := least(v_due.due_from, v_found);
+  due_in_ms := least(v_due.due_in_ms, greatest(0, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000)));
   done_to := v_to;
   has_more := v_has_more;
   RETURN NEXT;

@@ -3,6 +3,15 @@ import { fn, type RefusalCase } from "./spec-text.js";
 /** SQL functions. */
 export const functionCases: readonly RefusalCase[] = [
   {
+    name: "a parameter without a default behind one that has it",
+    proto: fn(
+      "optional int32 p_id = 1; int32 p_to = 2;",
+      "int32 id = 1;",
+      'body_file: "a.sql" optional_defaults: true',
+    ),
+    says: "message FooRequest.p_to: a parameter behind one with a default needs a default too: make it optional",
+  },
+  {
     name: "a body that is not below the project",
     proto: fn("int32 p_id = 1;", "int32 id = 1;", 'body_file: "../foo.sql"'),
     says: 'rpc FooService.Foo: body_file "../foo.sql" is not a .sql file below the root of the project',

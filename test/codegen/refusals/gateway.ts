@@ -105,7 +105,7 @@ const parameters: readonly RefusalCase[] = [
   ...["bool flag = 1;", "google.protobuf.ListValue flag = 1;"].map((field) => ({
     name: `the parameter ${field}`,
     proto: gatewayFn(field, ""),
-    says: "message FooRequest.flag: a parameter is a string, bytes, an int32, an int64 or a google.protobuf.Struct",
+    says: "message FooRequest.flag: a parameter is a string, bytes, an int32, an int64, a google.protobuf.Struct or a google.protobuf.Timestamp",
   })),
   ...["double flag = 1;", "FooResponse flag = 1;"].map((field, number) => ({
     name: `a parameter of the type ${field.split(" ")[0]}`,

@@ -28,6 +28,22 @@ export const tableCases: readonly RefusalCase[] = [
     says: "message Foo.one: a column cannot be part of oneof choice; use optional fields and a check",
   },
   {
+    name: "a view without a column",
+    proto: 'message Foo { option (hawser.spec.v1.view) = {name: "foo" query_file: "a.sql"}; }',
+    says: 'message Foo: view "foo" has no column; give the message a field',
+  },
+  {
+    name: "a view whose query is not below the project",
+    proto: 'message Foo { option (hawser.spec.v1.view) = {name: "foo" query_file: "../a.sql"}; int32 id = 1; }',
+    says: 'message Foo: query_file "../a.sql" is not a .sql file below the root of the project',
+  },
+  {
+    name: "a view that is a table, too",
+    proto:
+      'message Foo { option (hawser.spec.v1.view) = {name: "foo"}; option (hawser.spec.v1.table) = {name: "foo"}; int32 id = 1; }',
+    says: "message Foo: a message is either a table, a view or a group of settings",
+  },
+  {
     name: "a table without a key",
     proto: table("int32 id = 1;", ""),
     says: 'message Foo: table "foo" has no primary_key',
@@ -173,7 +189,7 @@ export const tableCases: readonly RefusalCase[] = [
     name: "a message that is a table and settings",
     proto:
       'message Foo { option (hawser.spec.v1.table) = {name: "foo" primary_key: "id"}; option (hawser.spec.v1.settings) = {title: "Foo"}; int32 id = 1; }',
-    says: "message Foo: a message is either a table or a group of settings",
+    says: "message Foo: a message is either a table, a view or a group of settings",
   },
   {
     name: "a setting among columns",

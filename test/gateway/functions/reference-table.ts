@@ -91,14 +91,23 @@ export function parametersOf({
 }
 
 const key = "key text DEFAULT NULL::text";
+const deliverAt = "deliver_at timestamp with time zone DEFAULT NULL::timestamp with time zone";
 const messageId = "message_id text DEFAULT NULL::text";
 
 /** Those of the outbox. They do not ask the gateway, and are tried in `test/outbox/`. */
 export const enqueuingFunctions: readonly ReferenceFunction[] = forTypes([
-  ["nats_enqueue_T", `subject text, payload PAYLOAD, ${headers}, ${key}`, "bigint"],
-  ["nats_enqueue_T_batch", `subject text, payloads PAYLOAD[], ${headers}, ${key}`, "void"],
-  ["nats_enqueue_T_stream", `subject text, payload PAYLOAD, ${headers}, ${key}, ${messageId}, ${domain}`, "bigint"],
-  ["nats_enqueue_T_stream_batch", `subject text, payloads PAYLOAD[], ${headers}, ${key}, ${domain}`, "void"],
+  ["nats_enqueue_T", `subject text, payload PAYLOAD, ${headers}, ${key}, ${deliverAt}`, "bigint"],
+  ["nats_enqueue_T_batch", `subject text, payloads PAYLOAD[], ${headers}, ${key}, ${deliverAt}`, "void"],
+  [
+    "nats_enqueue_T_stream",
+    `subject text, payload PAYLOAD, ${headers}, ${key}, ${messageId}, ${domain}, ${deliverAt}`,
+    "bigint",
+  ],
+  [
+    "nats_enqueue_T_stream_batch",
+    `subject text, payloads PAYLOAD[], ${headers}, ${key}, ${domain}, ${deliverAt}`,
+    "void",
+  ],
 ]);
 
 /** Those that run as whoever calls them: what they make is the caller's. They do not ask the gateway. */

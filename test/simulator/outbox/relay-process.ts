@@ -21,6 +21,7 @@ export const relaySettings: RelaySettings = {
   canBeNotified: true,
   saveMs: 10,
   publishWithinMs: 500,
+  dueCheckMs: 300,
   lateMs: 1_800,
   tries: 4,
   maxRefusing: 3,

@@ -1,0 +1,55 @@
+#variable_conflict use_column
+DECLARE
+  v_cluster CONSTANT bigint := hawser.present_cluster();
+  v_refusal record;
+  v_pattern text;
+BEGIN
+  SELECT r.* INTO v_refusal FROM (
+    VALUES
+      (p_since IS NULL, 'null_argument', 'the argument since is NULL, and needs a value',
+        'Give the time from which on the messages were enqueued.'),
+      (p_until <= p_since, 'invalid_argument', format('until, %s, is not behind since, %s', p_until, p_since),
+        'Give a later time, or leave until out.'),
+      (p_subject !~ '^(?:[^.*>\s]+|\*)(?:\.(?:[^.*>\s]+|\*))*(?:\.>)?$' AND p_subject <> '>', 'invalid_argument',
+        format('the argument subject is %s, and must be words joined by ''.'', of which each may be ''*'', and the last ''>''',
+          to_json(left(p_subject, 60))),
+        'Give a subject as NATS has them, or leave it out for all.')
+  ) AS r (is_wrong, code, message, hint) WHERE r.is_wrong LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate(v_refusal.code),
+      MESSAGE = 'hawser.outbox_replay: ' || v_refusal.message,
+      HINT = v_refusal.hint;
+  END IF;
+  -- Every special character of a pattern is escaped, then the wildcards get their meaning.
+  v_pattern := '^' || regexp_replace(
+    regexp_replace(regexp_replace(p_subject, '([][\\^$.|?*+(){}])', '\\\1', 'g'), '\\\*', '[^.]+', 'g'), '>$', '.+'
+  ) || '$';
+  upto := coalesce(p_upto, (SELECT s.last_value FROM hawser.outbox_id_seq AS s));
+
+  WITH page AS (
+    SELECT o.* FROM hawser.outbox AS o WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+  ), put AS (
+    INSERT INTO hawser.outbox
+      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
+    SELECT (s.last_value - 1) % @OutboxConstants.slots@, p.destination, p.payload, p.headers, p.key, p.message_id, p.to_stream,
+           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at)
+      FROM page AS p, hawser.outbox_state_slot_seq AS s
+     WHERE p.enqueued_at >= p_since
+       AND (p_until IS NULL OR p.enqueued_at < p_until)
+       AND (p_subject IS NULL OR p.destination ~ v_pattern)
+       AND (p.to_stream OR p_core)
+       -- Those that NATS has refused, and nobody has decided about.
+       AND NOT EXISTS (
+         SELECT FROM hawser.dead_letters AS d
+          WHERE d.message_id = p.message_id AND d.origin = 'outbox' AND d.topic = p.destination
+       )
+     ORDER BY p.id
+    RETURNING 1
+  )
+  SELECT (SELECT count(*) FROM put), max(p.id), (SELECT l.enqueued_at FROM page AS l ORDER BY l.id DESC LIMIT 1)
+    INTO replayed, last_id, enqueued_at FROM page AS p;
+  IF replayed > 0 AND (SELECT a.last_value FROM hawser.outbox_state_asleep_seq AS a) = 2 THEN
+    PERFORM pg_notify('hawser_outbox', '');
+  END IF;
+END
