@@ -108,7 +108,7 @@ describe("peer_enqueue_*", () => {
 
   it("returns the number, which no message for NATS has", async () => {
     const { rows } = await client.query(
-      `SELECT hawser.peer_enqueue_text('t', 'x') AS peer, hawser.enqueue_nats('s', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL) AS nats`,
+      `SELECT hawser.peer_enqueue_text('t', 'x') AS peer, hawser.enqueue_nats('s', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL) AS nats`,
     );
     expect(BigInt(rows[0].nats)).toBe(BigInt(rows[0].peer) + 1n);
   });

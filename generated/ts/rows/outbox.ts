@@ -33,6 +33,41 @@ export interface OutboxMessageRow {
   enqueued_at: Date;
   /** The cluster whose transaction `xid` is. In a copy of the database elsewhere it means nothing. NULL: not known. */
   cluster: bigint | null;
+  /**
+   * Of a message that is published again: when it was enqueued first. Its stream may have it since then. Also of one that was
+   * brought in long after it was due, and so perhaps before, by what a failover has taken back. NULL: it is new.
+   */
+  first_enqueued_at: Date | null;
+}
+
+/** A row of hawser.outbox_later. Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction. */
+export interface LaterMessageRow {
+  /** The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one. */
+  id: bigint;
+  /** For NATS, or for peers. */
+  kind: string;
+  /** The transaction that wrote it. */
+  xid: string;
+  /** When it is due. */
+  deliver_at: Date;
+  /** Where it goes to: the subject, or the topic. */
+  destination: string;
+  /** The payload. */
+  payload: Uint8Array;
+  /** The headers; NULL: none. */
+  headers: unknown;
+  /** What keeps it in order with others that were due; NULL: nothing. */
+  key: string | null;
+  /** What the destination knows it by. */
+  message_id: string;
+  /** It goes into a stream. */
+  to_stream: boolean;
+  /** The JetStream domain; NULL: that of the server. */
+  domain: string | null;
+  /** When it was enqueued. */
+  enqueued_at: Date;
+  /** The listener that it is for, as in `peer_outbox`. */
+  listener: string | null;
 }
 
 /**
@@ -146,9 +181,37 @@ export interface PeerOutboxStateRow {
   slot: bigint;
 }
 
+/** A row of hawser.outbox_status. What waits, who relays, and how large the outbox is: one row for each kind of messages. */
+export interface OutboxStatusRow {
+  /** `nats` or `peer`. */
+  kind: string;
+  /** The relay that works, as a random id; NULL: the last one has ended, and nobody has taken over. */
+  relay: string | null;
+  /** The relay looks for messages by itself. False: it waits for a notification. */
+  is_awake: boolean;
+  /** Messages that the position has not passed. More than 100,000 are not counted. */
+  waiting: bigint;
+  /** When the oldest of them was enqueued; NULL: there is none. */
+  oldest_waiting_at: Date | null;
+  /** When the position was saved last. */
+  position_saved_at: Date;
+  /**
+   * The parts of the table, a list of {slot, filling, bytes, oldest}: the one with `filling` gets new messages, and `oldest` is
+   * when its first message was enqueued.
+   */
+  slots: unknown;
+  /** Messages that are not due yet. More than 100,000 are not counted. */
+  later: bigint;
+  /** When the next one is due; NULL: there is none. */
+  next_due_at: Date | null;
+  /** Its dead letters. */
+  dead_letters: bigint;
+}
+
 /** The tables, with their schema. */
 export const tables = {
   outboxMessage: "hawser.outbox",
+  laterMessage: "hawser.outbox_later",
   outboxTurn: "hawser.outbox_turns",
   outboxKey: "hawser.outbox_keys",
   outboxState: "hawser.outbox_state",
@@ -160,7 +223,8 @@ export const tables = {
 
 /** The columns of each table, in the order of its row type. */
 export const columns = {
-  outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster"],
+  outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at"],
+  laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener"],
   outboxTurn: ["turn", "owner", "done_from", "done_to", "done_after", "skipped", "cluster", "saved_at"],
   outboxKey: ["bucket"],
   outboxState: ["id", "asleep", "slot"],
@@ -168,6 +232,11 @@ export const columns = {
   peerOutboxTurn: ["turn", "owner", "done_from", "done_to", "done_after", "cluster", "saved_at"],
   peerWaitingTopic: ["topic", "connection_key"],
   peerOutboxState: ["id", "asleep", "slot"],
+} as const;
+
+/** The views, with their schema. */
+export const views = {
+  outboxStatus: "hawser.outbox_status",
 } as const;
 
 /** Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with its query method. */
@@ -192,12 +261,136 @@ export interface EnqueueNatsArguments {
   toStream: boolean;
   /** The JetStream domain; NULL: that of the server. */
   domain: string | null;
+  /** When the messages are due; NULL: at once. */
+  deliverAt: Date | null;
 }
 
 /** The result of hawser.enqueue_nats. */
 export interface EnqueueNatsResult {
   /** The id of the last message; NULL: there was none. */
   id: bigint | null;
+}
+
+/** Arguments of hawser.enqueue_later. */
+export interface EnqueueLaterArguments {
+  /** `nats` or `peer`. */
+  kind: string;
+  /** The subject, or the topic. */
+  destination: string;
+  /** The payloads, one for each message. */
+  payloads: readonly Uint8Array[];
+  /** The headers; NULL: none. */
+  headers: string | null;
+  /** What keeps the messages in order with others that were due; NULL: nothing. */
+  key: string | null;
+  /** What the destination knows the message by; NULL: drawn at random. */
+  messageId: string | null;
+  /** They go into a stream. */
+  toStream: boolean;
+  /** The JetStream domain; NULL: that of the server. */
+  domain: string | null;
+  /** When they are due. */
+  deliverAt: Date;
+  /** The listener that they are for, as in `peer_outbox`; NULL for NATS. */
+  listener: string | null;
+}
+
+/** The result of hawser.enqueue_later. */
+export interface EnqueueLaterResult {
+  /** The id of the last message; NULL: there was none. */
+  id: bigint | null;
+}
+
+/** Arguments of hawser.bring_due. */
+export interface BringDueArguments {
+  /** `nats` or `peer`. */
+  kind: string;
+  /** No message is due before. So the query skips what is left in the index of those that were brought in. */
+  from: Date;
+}
+
+/** The result of hawser.bring_due. */
+export interface BringDueResult {
+  /** How many messages are in the outbox now. */
+  brought: number;
+  /** When the first of the others is due; NULL: there is none. */
+  dueFrom: Date | null;
+  /** In how many milliseconds to call it again; NULL: there is no message left. */
+  dueInMs: bigint | null;
+}
+
+/** Arguments of hawser.least_due. */
+export interface LeastDueArguments {
+  /** `nats` or `peer`. */
+  kind: string;
+  /** Messages that this does not see; NULL: all. */
+  from: string | null;
+}
+
+/** The result of hawser.least_due. */
+export interface LeastDueResult {
+  /** When the first one is due; NULL: there is none. */
+  dueFrom: Date | null;
+}
+
+/** Arguments of hawser.outbox_cancel. */
+export interface OutboxCancelArguments {
+  /** The number that the function returned which has enqueued it. */
+  id: bigint;
+}
+
+/** The result of hawser.outbox_cancel. */
+export interface OutboxCancelResult {
+  /** It will not be delivered, if the transaction commits. */
+  cancelled: boolean;
+}
+
+/** Arguments of hawser.outbox_replay. */
+export interface OutboxReplayArguments {
+  /** Messages that were enqueued, or due, since this time. */
+  since: Date;
+  /** Only those of this subject, which may have the wildcards `*` and `>`. NULL: of all. */
+  subject: string | null;
+  /** Only those before this time. NULL: until now. */
+  until: Date | null;
+  /** Also messages to core NATS, which delivers each of them again. NULL: false. */
+  core: boolean | null;
+}
+
+/** The result of hawser.outbox_replay. */
+export interface OutboxReplayResult {
+  /** How many messages it has written. */
+  replayed: bigint;
+}
+
+/** Arguments of hawser.replay_page. */
+export interface ReplayPageArguments {
+  /** As of outbox_replay. */
+  since: Date;
+  /** As of outbox_replay. */
+  subject: string | null;
+  /** As of outbox_replay. */
+  until: Date | null;
+  /** As of outbox_replay. */
+  core: boolean | null;
+  /** Only messages with a greater number than this. */
+  after: bigint;
+  /** Only those up to this number; NULL: all that there are now. */
+  upto: bigint | null;
+  /** How many messages are looked at; NULL: all. */
+  maxMessages: number | null;
+}
+
+/** The result of hawser.replay_page. */
+export interface ReplayPageResult {
+  /** How many messages it has written. */
+  replayed: bigint;
+  /** The number of the last message that was looked at; NULL: there was none. */
+  lastId: bigint | null;
+  /** What `p_upto` was, or would be. */
+  upto: bigint;
+  /** When the last one that was looked at was enqueued; NULL: there was none. */
+  enqueuedAt: Date | null;
 }
 
 /** Arguments of hawser.check_headers. */
@@ -274,6 +467,10 @@ export interface RunOutboxTurnArguments {
   maxMessages: number;
   /** How many bytes of payload are read; one message is read whatever its size. */
   maxBytes: bigint;
+  /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
+  dueFrom: Date | null;
+  /** A look tells of messages that are due later, and that this does not see. NULL: of all. */
+  laterFrom: string | null;
 }
 
 /** One row of hawser.run_outbox_turn. */
@@ -305,6 +502,17 @@ export interface RunOutboxTurnResult {
   domain: string | null;
   /** When it was enqueued. */
   enqueuedAt: Date | null;
+  /** Of a message that is published again: when it was enqueued first. */
+  firstEnqueuedAt: Date | null;
+  /** How many messages were brought in, in the last row. */
+  brought: number | null;
+  /**
+   * When the first of the messages is due that a look has found, and of those that are left when due ones were brought in; in the
+   * last row. NULL: there is none.
+   */
+  dueFrom: Date | null;
+  /** In how many milliseconds. */
+  dueInMs: bigint | null;
 }
 
 /** Arguments of hawser.retry_enqueued. */
@@ -347,7 +555,7 @@ export function outboxFunctions(client: QueryClient) {
     async enqueueNats(args: EnqueueNatsArguments): Promise<EnqueueNatsResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue_nats",
-        text: "SELECT id FROM hawser.enqueue_nats($1::text, $2::bytea[], $3::jsonb, $4::text, $5::text, $6::boolean, $7::text)",
+        text: "SELECT id FROM hawser.enqueue_nats($1::text, $2::bytea[], $3::jsonb, $4::text, $5::text, $6::boolean, $7::text, $8::timestamptz)",
         values: [
           args.subject,
           args.payloads.map((one) => toBuffer(one)),
@@ -356,10 +564,115 @@ export function outboxFunctions(client: QueryClient) {
           args.messageId,
           args.toStream,
           args.domain,
+          args.deliverAt,
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_nats");
       return { id: row.id === null ? null : BigInt(row.id) };
+    },
+
+    /** Writes messages that are due at a later time, in the caller's transaction. For the functions that enqueue. */
+    async enqueueLater(args: EnqueueLaterArguments): Promise<EnqueueLaterResult> {
+      const { rows } = await client.query({
+        name: "hawser.enqueue_later",
+        text: "SELECT id FROM hawser.enqueue_later($1::text, $2::text, $3::bytea[], $4::jsonb, $5::text, $6::text, $7::boolean, $8::text, $9::timestamptz, $10::text)",
+        values: [
+          args.kind,
+          args.destination,
+          args.payloads.map((one) => toBuffer(one)),
+          args.headers,
+          args.key,
+          args.messageId,
+          args.toStream,
+          args.domain,
+          args.deliverAt,
+          args.listener,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.enqueue_later");
+      return { id: row.id === null ? null : BigInt(row.id) };
+    },
+
+    /** Brings the messages of a kind that are due into its outbox. For the turns of relays, which have their fence first. */
+    async bringDue(args: BringDueArguments): Promise<BringDueResult> {
+      const { rows } = await client.query({
+        name: "hawser.bring_due",
+        text: "SELECT brought, due_from, due_in_ms FROM hawser.bring_due($1::text, $2::timestamptz)",
+        values: [
+          args.kind,
+          args.from,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.bring_due");
+      return { brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) };
+    },
+
+    /** When the first message of a kind is due, of those that an earlier snapshot does not see. For the turns of relays. */
+    async leastDue(args: LeastDueArguments): Promise<LeastDueResult> {
+      const { rows } = await client.query({
+        name: "hawser.least_due",
+        text: "SELECT due_from FROM hawser.least_due($1::text, $2::pg_snapshot)",
+        values: [
+          args.kind,
+          args.from,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.least_due");
+      return { dueFrom: row.due_from };
+    },
+
+    /**
+     * Takes back a message with deliver_at, in the present transaction. Returns false if it was due already, or cancelled, or if
+     * there is none with this number.
+     */
+    async outboxCancel(args: OutboxCancelArguments): Promise<OutboxCancelResult> {
+      const { rows } = await client.query({
+        name: "hawser.outbox_cancel",
+        text: "SELECT cancelled FROM hawser.outbox_cancel($1::bigint)",
+        values: [
+          String(args.id),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.outbox_cancel");
+      return { cancelled: row.cancelled };
+    },
+
+    /**
+     * Publishes messages again that the outbox still has, as far as their streams do not have them. Returns how many it has
+     * written into the outbox for that.
+     */
+    async outboxReplay(args: OutboxReplayArguments): Promise<OutboxReplayResult> {
+      const { rows } = await client.query({
+        name: "hawser.outbox_replay",
+        text: "SELECT replayed FROM hawser.outbox_replay($1::timestamptz, $2::text, $3::timestamptz, $4::boolean)",
+        values: [
+          args.since,
+          args.subject,
+          args.until,
+          args.core,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.outbox_replay");
+      return { replayed: BigInt(row.replayed) };
+    },
+
+    /** The same, page by page, in the order of the numbers. */
+    async replayPage(args: ReplayPageArguments): Promise<ReplayPageResult> {
+      const { rows } = await client.query({
+        name: "hawser.replay_page",
+        text: "SELECT replayed, last_id, upto, enqueued_at FROM hawser.replay_page($1::timestamptz, $2::text, $3::timestamptz, $4::boolean, $5::bigint, $6::bigint, $7::integer)",
+        values: [
+          args.since,
+          args.subject,
+          args.until,
+          args.core,
+          String(args.after),
+          args.upto === null ? null : String(args.upto),
+          args.maxMessages,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.replay_page");
+      return { replayed: BigInt(row.replayed), lastId: row.last_id === null ? null : BigInt(row.last_id), upto: BigInt(row.upto), enqueuedAt: row.enqueued_at };
     },
 
     /** Refuses headers that NATS cannot have. */
@@ -404,7 +717,7 @@ export function outboxFunctions(client: QueryClient) {
     async runOutboxTurn(args: RunOutboxTurnArguments): Promise<RunOutboxTurnResult[]> {
       const { rows } = await client.query({
         name: "hawser.run_outbox_turn",
-        text: "SELECT state, done_to, has_more, id, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at FROM hawser.run_outbox_turn($1::text, $2::bigint, $3::pg_snapshot, $4::pg_snapshot, $5::bigint, $6::bigint[], $7::boolean, $8::jsonb, $9::boolean, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::integer, $14::bigint)",
+        text: "SELECT state, done_to, has_more, id, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, brought, due_from, due_in_ms FROM hawser.run_outbox_turn($1::text, $2::bigint, $3::pg_snapshot, $4::pg_snapshot, $5::bigint, $6::bigint[], $7::boolean, $8::jsonb, $9::boolean, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::integer, $14::bigint, $15::timestamptz, $16::pg_snapshot)",
         values: [
           args.owner,
           String(args.turn),
@@ -420,9 +733,11 @@ export function outboxFunctions(client: QueryClient) {
           String(args.readAfter),
           args.maxMessages,
           String(args.maxBytes),
+          args.dueFrom,
+          args.laterFrom,
         ],
       });
-      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, id: row.id === null ? null : BigInt(row.id), destination: row.destination, payload: row.payload, headers: row.headers, key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at }));
+      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, id: row.id === null ? null : BigInt(row.id), destination: row.destination, payload: row.payload, headers: row.headers, key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) }));
     },
 
     /** Writes dead letters of the outbox into it again, as messages without a key, and deletes them. */

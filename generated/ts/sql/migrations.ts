@@ -3452,6 +3452,7 @@ CREATE TABLE hawser.outbox (
   domain text,
   enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   cluster bigint,
+  first_enqueued_at timestamptz,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
 CREATE TABLE hawser.outbox_0 PARTITION OF hawser.outbox FOR VALUES IN (0);
@@ -3476,6 +3477,48 @@ COMMENT ON COLUMN hawser.outbox.to_stream IS 'It goes into a stream. False: to c
 COMMENT ON COLUMN hawser.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser.outbox.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.outbox.cluster IS 'The cluster whose transaction \`xid\` is. In a copy of the database elsewhere it means nothing. NULL: not known.';
+COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first. Its stream may have it since then. Also of one that was
+brought in long after it was due, and so perhaps before, by what a failover has taken back. NULL: it is new.';
+
+CREATE TABLE hawser.outbox_later (
+  id bigint NOT NULL,
+  kind text NOT NULL,
+  xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+  deliver_at timestamptz NOT NULL,
+  destination text NOT NULL,
+  payload bytea NOT NULL,
+  headers jsonb,
+  key text,
+  message_id text NOT NULL,
+  to_stream boolean NOT NULL,
+  domain text,
+  enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  listener text,
+  CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
+  CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
+  CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
+  CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
+  CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+);
+
+CREATE INDEX outbox_later_due ON hawser.outbox_later (kind, deliver_at, id);
+
+CREATE INDEX outbox_later_xid ON hawser.outbox_later (xid);
+
+COMMENT ON TABLE hawser.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
+COMMENT ON COLUMN hawser.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
+COMMENT ON COLUMN hawser.outbox_later.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser.outbox_later.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser.outbox_later.deliver_at IS 'When it is due.';
+COMMENT ON COLUMN hawser.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
+COMMENT ON COLUMN hawser.outbox_later.payload IS 'The payload.';
+COMMENT ON COLUMN hawser.outbox_later.headers IS 'The headers; NULL: none.';
+COMMENT ON COLUMN hawser.outbox_later.key IS 'What keeps it in order with others that were due; NULL: nothing.';
+COMMENT ON COLUMN hawser.outbox_later.message_id IS 'What the destination knows it by.';
+COMMENT ON COLUMN hawser.outbox_later.to_stream IS 'It goes into a stream.';
+COMMENT ON COLUMN hawser.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser.outbox_later.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`peer_outbox\`.';
 
 CREATE TABLE hawser.outbox_turns (
   turn bigint NOT NULL,

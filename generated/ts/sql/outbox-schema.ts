@@ -40,6 +40,7 @@ CREATE TABLE hawser.outbox (
   domain text,
   enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   cluster bigint,
+  first_enqueued_at timestamptz,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
 CREATE TABLE hawser.outbox_0 PARTITION OF hawser.outbox FOR VALUES IN (0);
@@ -64,6 +65,48 @@ COMMENT ON COLUMN hawser.outbox.to_stream IS 'It goes into a stream. False: to c
 COMMENT ON COLUMN hawser.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser.outbox.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.outbox.cluster IS 'The cluster whose transaction \`xid\` is. In a copy of the database elsewhere it means nothing. NULL: not known.';
+COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first. Its stream may have it since then. Also of one that was
+brought in long after it was due, and so perhaps before, by what a failover has taken back. NULL: it is new.';
+
+CREATE TABLE hawser.outbox_later (
+  id bigint NOT NULL,
+  kind text NOT NULL,
+  xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+  deliver_at timestamptz NOT NULL,
+  destination text NOT NULL,
+  payload bytea NOT NULL,
+  headers jsonb,
+  key text,
+  message_id text NOT NULL,
+  to_stream boolean NOT NULL,
+  domain text,
+  enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  listener text,
+  CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
+  CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
+  CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
+  CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
+  CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+);
+
+CREATE INDEX outbox_later_due ON hawser.outbox_later (kind, deliver_at, id);
+
+CREATE INDEX outbox_later_xid ON hawser.outbox_later (xid);
+
+COMMENT ON TABLE hawser.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
+COMMENT ON COLUMN hawser.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
+COMMENT ON COLUMN hawser.outbox_later.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser.outbox_later.xid IS 'The transaction that wrote it.';
+COMMENT ON COLUMN hawser.outbox_later.deliver_at IS 'When it is due.';
+COMMENT ON COLUMN hawser.outbox_later.destination IS 'Where it goes to: the subject, or the topic.';
+COMMENT ON COLUMN hawser.outbox_later.payload IS 'The payload.';
+COMMENT ON COLUMN hawser.outbox_later.headers IS 'The headers; NULL: none.';
+COMMENT ON COLUMN hawser.outbox_later.key IS 'What keeps it in order with others that were due; NULL: nothing.';
+COMMENT ON COLUMN hawser.outbox_later.message_id IS 'What the destination knows it by.';
+COMMENT ON COLUMN hawser.outbox_later.to_stream IS 'It goes into a stream.';
+COMMENT ON COLUMN hawser.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser.outbox_later.enqueued_at IS 'When it was enqueued.';
+COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`peer_outbox\`.';
 
 CREATE TABLE hawser.outbox_turns (
   turn bigint NOT NULL,
@@ -242,7 +285,7 @@ END
 $do$;
 `;
 
-/** Makes or replaces the functions. */
+/** Makes or replaces the functions and views. */
 export const outboxFunctionsSql = `DO $do$
 BEGIN
   -- What is new after what follows gets no default privileges: see the block at the end.
@@ -274,6 +317,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_nats(
   p_message_id text,
   p_to_stream boolean,
   p_domain text,
+  p_deliver_at timestamptz,
   OUT id bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -290,21 +334,30 @@ BEGIN
   IF p_headers IS NOT NULL THEN
     PERFORM hawser.check_headers(p_headers);
   END IF;
-  IF p_key IS NOT NULL THEN
-    PERFORM FROM hawser.outbox_keys AS k
-     WHERE k.bucket = (hashtextextended(p_subject || ' ' || p_key, 0) & 4095)::integer
-       FOR UPDATE;
-  END IF;
+  IF p_deliver_at > clock_timestamp() THEN
+    id := hawser.enqueue_later(
+      'nats', p_subject, p_payloads, p_headers, p_key, p_message_id, p_to_stream, p_domain, p_deliver_at, NULL
+    );
+    IF id IS NULL THEN
+      RETURN;
+    END IF;
+  ELSE
+    IF p_key IS NOT NULL THEN
+      PERFORM FROM hawser.outbox_keys AS k
+       WHERE k.bucket = (hashtextextended(p_subject || ' ' || p_key, 0) & 4095)::integer
+         FOR UPDATE;
+    END IF;
 
-  -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
-  INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster)
-  SELECT (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3, p_subject, p.payload,
-         nullif(p_headers, '{}'), p_key, coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, v_cluster
-    FROM unnest(p_payloads) AS p (payload);
-  IF NOT FOUND THEN
-    RETURN;
+    -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
+    INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster)
+    SELECT (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3, p_subject, p.payload,
+           nullif(p_headers, '{}'), p_key, coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, v_cluster
+      FROM unnest(p_payloads) AS p (payload);
+    IF NOT FOUND THEN
+      RETURN;
+    END IF;
+    id := currval('hawser.outbox_id_seq');
   END IF;
-  id := currval('hawser.outbox_id_seq');
 
   -- Behind the insert, by which the transaction has an id: the relay's last look before it sleeps sees that it is open. A
   -- sequence shows its present value, whatever the snapshot.
@@ -313,7 +366,245 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text) IS 'Writes messages into the outbox, in the caller''s transaction. For the SQL functions, which check the arguments.';
+COMMENT ON FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz) IS 'Writes messages into the outbox, in the caller''s transaction. For the SQL functions, which check the arguments.';
+
+CREATE OR REPLACE FUNCTION hawser.enqueue_later(
+  p_kind text,
+  p_destination text,
+  p_payloads bytea[],
+  p_headers jsonb,
+  p_key text,
+  p_message_id text,
+  p_to_stream boolean,
+  p_domain text,
+  p_deliver_at timestamptz,
+  p_listener text,
+  OUT id bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF p_deliver_at > clock_timestamp() + interval '3660 days' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('the argument deliver_at is %s, and must be within 3660 days', p_deliver_at),
+      HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
+  END IF;
+  INSERT INTO hawser.outbox_later (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener)
+  SELECT nextval('hawser.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, nullif(p_headers, '{}'), p_key,
+         coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener
+    FROM (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n;
+  IF FOUND THEN
+    id := currval('hawser.outbox_id_seq');
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text) IS 'Writes messages that are due at a later time, in the caller''s transaction. For the functions that enqueue.';
+
+CREATE OR REPLACE FUNCTION hawser.bring_due(
+  p_kind text,
+  p_from timestamptz,
+  OUT brought integer,
+  OUT due_from timestamptz,
+  OUT due_in_ms bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_next timestamptz;
+BEGIN
+  -- Those that somebody is about to cancel are left: waiting for them would hold up the others.
+  IF p_kind = 'nats' THEN
+    WITH due AS (
+      SELECT l.id FROM hawser.outbox_later AS l
+       WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
+       ORDER BY l.deliver_at, l.id
+       LIMIT 1000
+         FOR UPDATE SKIP LOCKED
+    ), gone AS (
+      DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+    )
+    INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
+    SELECT (s.last_value - 1) % 3, g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream,
+           g.domain, c.cluster,
+           CASE WHEN g.deliver_at < v_now - 5000 * interval '1 ms' THEN g.deliver_at END
+      FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
+     ORDER BY g.deliver_at, g.id;
+    GET DIAGNOSTICS brought = ROW_COUNT;
+  ELSE
+    WITH due AS (
+      SELECT l.id FROM hawser.outbox_later AS l
+       WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
+       ORDER BY l.deliver_at, l.id
+       LIMIT 1000
+         FOR UPDATE SKIP LOCKED
+    ), gone AS (
+      DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+    )
+    INSERT INTO hawser.peer_outbox (slot, topic, payload, headers, key, listener, cluster)
+    SELECT (s.last_value - 1) % 3, g.destination, g.payload, g.headers, g.key, g.listener, c.cluster
+      FROM gone AS g, hawser.peer_outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
+     ORDER BY g.deliver_at, g.id;
+    GET DIAGNOSTICS brought = ROW_COUNT;
+  END IF;
+
+  SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
+  due_in_ms := CASE
+    WHEN brought = 1000 THEN 0
+    ELSE greatest(0, ceil(extract(epoch FROM due_from - clock_timestamp()) * 1000))
+  END;
+  IF due_from <= v_now AND brought < 1000 THEN
+    SELECT min(l.deliver_at) INTO v_next FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
+    due_in_ms := least(
+      50, greatest(0, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000))
+    );
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.bring_due(text, timestamptz) IS 'Brings the messages of a kind that are due into its outbox. For the turns of relays, which have their fence first.';
+
+CREATE OR REPLACE FUNCTION hawser.least_due(
+  p_kind text,
+  p_from pg_snapshot,
+  OUT due_from timestamptz
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF p_from IS NULL THEN
+    -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every look
+    -- would find them. 2 is older than everything.
+    UPDATE hawser.outbox_later AS l SET xid = '2' WHERE l.kind = p_kind AND l.xid > pg_current_xact_id();
+    SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind;
+  ELSE
+    SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l
+     WHERE l.kind = p_kind
+       AND (l.xid >= pg_snapshot_xmax(p_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_from))));
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.least_due(text, pg_snapshot) IS 'When the first message of a kind is due, of those that an earlier snapshot does not see. For the turns of relays.';
+
+CREATE OR REPLACE FUNCTION hawser.outbox_cancel(
+  id bigint,
+  OUT cancelled boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF outbox_cancel.id IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.outbox_cancel: the argument id is NULL, and needs a value',
+      HINT = 'Give the number that the function returned which has enqueued the message.';
+  END IF;
+  DELETE FROM hawser.outbox_later AS l WHERE l.id = outbox_cancel.id;
+  cancelled := FOUND;
+END
+$function$;
+COMMENT ON FUNCTION hawser.outbox_cancel(bigint) IS 'Takes back a message with deliver_at, in the present transaction. Returns false if it was due already, or cancelled, or if
+there is none with this number.';
+
+CREATE OR REPLACE FUNCTION hawser.outbox_replay(
+  since timestamptz,
+  subject text DEFAULT NULL,
+  until timestamptz DEFAULT NULL,
+  core boolean DEFAULT NULL,
+  OUT replayed bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  SELECT p.replayed INTO replayed FROM hawser.replay_page(since, subject, until, core, 0, NULL, NULL) AS p;
+END
+$function$;
+COMMENT ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) IS 'Publishes messages again that the outbox still has, as far as their streams do not have them. Returns how many it has
+written into the outbox for that.';
+
+CREATE OR REPLACE FUNCTION hawser.replay_page(
+  p_since timestamptz,
+  p_subject text,
+  p_until timestamptz,
+  p_core boolean,
+  p_after bigint,
+  p_upto bigint,
+  p_max_messages integer,
+  OUT replayed bigint,
+  OUT last_id bigint,
+  OUT upto bigint,
+  OUT enqueued_at timestamptz
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_cluster CONSTANT bigint := hawser.present_cluster();
+  v_refusal record;
+  v_pattern text;
+BEGIN
+  SELECT r.* INTO v_refusal FROM (
+    VALUES
+      (p_since IS NULL, 'null_argument', 'the argument since is NULL, and needs a value',
+        'Give the time from which on the messages were enqueued.'),
+      (p_until <= p_since, 'invalid_argument', format('until, %s, is not behind since, %s', p_until, p_since),
+        'Give a later time, or leave until out.'),
+      (p_subject !~ '^(?:[^.*>\\s]+|\\*)(?:\\.(?:[^.*>\\s]+|\\*))*(?:\\.>)?$' AND p_subject <> '>', 'invalid_argument',
+        format('the argument subject is %s, and must be words joined by ''.'', of which each may be ''*'', and the last ''>''',
+          to_json(left(p_subject, 60))),
+        'Give a subject as NATS has them, or leave it out for all.')
+  ) AS r (is_wrong, code, message, hint) WHERE r.is_wrong LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate(v_refusal.code),
+      MESSAGE = 'hawser.outbox_replay: ' || v_refusal.message,
+      HINT = v_refusal.hint;
+  END IF;
+  -- Every special character of a pattern is escaped, then the wildcards get their meaning.
+  v_pattern := '^' || regexp_replace(
+    regexp_replace(regexp_replace(p_subject, '([][\\\\^$.|?*+(){}])', '\\\\\\1', 'g'), '\\\\\\*', '[^.]+', 'g'), '>$', '.+'
+  ) || '$';
+  upto := coalesce(p_upto, (SELECT s.last_value FROM hawser.outbox_id_seq AS s));
+
+  WITH page AS (
+    SELECT o.* FROM hawser.outbox AS o WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+  ), put AS (
+    INSERT INTO hawser.outbox
+      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
+    SELECT (s.last_value - 1) % 3, p.destination, p.payload, p.headers, p.key, p.message_id, p.to_stream,
+           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at)
+      FROM page AS p, hawser.outbox_state_slot_seq AS s
+     WHERE p.enqueued_at >= p_since
+       AND (p_until IS NULL OR p.enqueued_at < p_until)
+       AND (p_subject IS NULL OR p.destination ~ v_pattern)
+       AND (p.to_stream OR p_core)
+       -- Those that NATS has refused, and nobody has decided about.
+       AND NOT EXISTS (
+         SELECT FROM hawser.dead_letters AS d
+          WHERE d.message_id = p.message_id AND d.origin = 'outbox' AND d.topic = p.destination
+       )
+     ORDER BY p.id
+    RETURNING 1
+  )
+  SELECT (SELECT count(*) FROM put), max(p.id), (SELECT l.enqueued_at FROM page AS l ORDER BY l.id DESC LIMIT 1)
+    INTO replayed, last_id, enqueued_at FROM page AS p;
+  IF replayed > 0 AND (SELECT a.last_value FROM hawser.outbox_state_asleep_seq AS a) = 2 THEN
+    PERFORM pg_notify('hawser_outbox', '');
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) IS 'The same, page by page, in the order of the numbers.';
 
 CREATE OR REPLACE FUNCTION hawser.check_headers(
   p_headers jsonb,
@@ -448,7 +739,9 @@ CREATE OR REPLACE FUNCTION hawser.run_outbox_turn(
   p_read_to pg_snapshot,
   p_read_after bigint,
   p_max_messages integer,
-  p_max_bytes bigint
+  p_max_bytes bigint,
+  p_due_from timestamptz,
+  p_later_from pg_snapshot
 )
 RETURNS TABLE (
   state text,
@@ -462,7 +755,11 @@ RETURNS TABLE (
   message_id text,
   to_stream boolean,
   domain text,
-  enqueued_at timestamptz
+  enqueued_at timestamptz,
+  first_enqueued_at timestamptz,
+  brought integer,
+  due_from timestamptz,
+  due_in_ms bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -479,6 +776,9 @@ DECLARE
   v_count integer := 0;
   v_bytes bigint := 0;
   v_has_more boolean := false;
+  v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
+  v_due record;
+  v_found timestamptz;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.run_outbox_turn needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -496,6 +796,13 @@ BEGIN
     RETURN;
   END IF;
 
+  IF v_saves THEN
+    -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
+    INSERT INTO hawser.outbox_turns (turn, owner, done_from, done_to, done_after, skipped, cluster)
+    VALUES (p_turn, p_owner, p_done_from, p_done_to, p_done_after, p_skipped, v_latest.cluster);
+  END IF;
+  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b
+   WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
     PERFORM setval('hawser.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
@@ -503,6 +810,7 @@ BEGIN
     IF p_read_to IS NULL THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO v_to;
+      SELECT l.due_from INTO v_found FROM hawser.least_due('nats', p_later_from) AS l;
       OPEN v_messages FOR
         SELECT o.* FROM hawser.outbox AS o
          WHERE (o.xid >= v_xmax OR o.xid = ANY (v_xip)) AND pg_visible_in_snapshot(o.xid, v_to) AND o.id > p_read_after
@@ -530,6 +838,7 @@ BEGIN
       to_stream := v_message.to_stream;
       domain := v_message.domain;
       enqueued_at := v_message.enqueued_at;
+      first_enqueued_at := v_message.first_enqueued_at;
       RETURN NEXT;
     END LOOP;
     CLOSE v_messages;
@@ -537,29 +846,32 @@ BEGIN
 
   id := NULL;
   payload := NULL;
-  state := 'read';
-  IF p_must_save OR v_count > 0 THEN
-    IF p_dead IS NOT NULL THEN
-      INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id)
-      SELECT 'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
-               SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
-                 FROM jsonb_each(o.headers) AS h,
-                      jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
-             ), d.code, d.message, d.attempts, o.message_id
-        FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-        JOIN hawser.outbox AS o ON o.id = d.id;
-    END IF;
-    -- Fails if another relay has had this turn meanwhile. Its commit puts everything on disk that was read.
+  IF p_dead IS NOT NULL THEN
+    INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id)
+    SELECT 'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
+             SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
+               FROM jsonb_each(o.headers) AS h,
+                    jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
+           ), d.code, d.message, d.attempts, o.message_id
+      FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
+      JOIN hawser.outbox AS o ON o.id = d.id;
+  END IF;
+  IF v_count > 0 AND NOT v_saves THEN
     INSERT INTO hawser.outbox_turns (turn, owner, done_from, done_to, done_after, skipped, cluster)
     VALUES (p_turn, p_owner, p_done_from, p_done_to, p_done_after, p_skipped, v_latest.cluster);
-    state := 'saved';
+    v_saves := true;
   END IF;
+  -- The commit of what is saved puts everything on disk that was read.
+  state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
+  brought := v_due.brought;
+  due_from := least(v_due.due_from, v_found);
+  due_in_ms := least(v_due.due_in_ms, greatest(0, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000)));
   done_to := v_to;
   has_more := v_has_more;
   RETURN NEXT;
 END
 $function$;
-COMMENT ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint) IS 'A turn of the relay: saves the position, writes dead letters, and reads messages.';
+COMMENT ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) IS 'A turn of the relay: saves the position, writes dead letters, and reads messages.';
 
 CREATE OR REPLACE FUNCTION hawser.retry_enqueued(
   p_ids bigint[]
@@ -1561,6 +1873,74 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
 
+CREATE OR REPLACE VIEW hawser.outbox_status WITH (security_barrier) AS
+SELECT
+  v.kind::text AS kind,
+  v.relay::text AS relay,
+  v.is_awake::boolean AS is_awake,
+  v.waiting::bigint AS waiting,
+  v.oldest_waiting_at::timestamptz AS oldest_waiting_at,
+  v.position_saved_at::timestamptz AS position_saved_at,
+  v.slots::jsonb AS slots,
+  v.later::bigint AS later,
+  v.next_due_at::timestamptz AS next_due_at,
+  v.dead_letters::bigint AS dead_letters
+FROM (
+WITH latest AS (
+  SELECT t.*, CASE WHEN t.done_to IS NULL THEN t.done_from ELSE t.done_to END AS seen
+    FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
+), waiting AS (
+  -- What the last set did not see, by the index on xid; and what it saw and is not done, by the one on id.
+  SELECT w.enqueued_at FROM (
+    SELECT o.enqueued_at FROM hawser.outbox AS o
+     WHERE (o.xid >= (SELECT pg_snapshot_xmax(l.seen) FROM latest AS l)
+            OR o.xid = ANY (ARRAY(SELECT pg_snapshot_xip(l.seen) FROM latest AS l)))
+       AND o.id <> ALL (ARRAY(SELECT unnest(l.skipped) FROM latest AS l))
+     LIMIT 100000
+  ) AS w
+  UNION ALL
+  SELECT w.enqueued_at FROM (
+    SELECT o.enqueued_at FROM hawser.outbox AS o, latest AS l
+     WHERE o.id > (SELECT b.done_after FROM latest AS b WHERE b.done_to IS NOT NULL)
+       AND NOT pg_visible_in_snapshot(o.xid, l.done_from)
+       AND pg_visible_in_snapshot(o.xid, l.done_to)
+       AND o.id <> ALL (l.skipped)
+     ORDER BY o.id LIMIT 100000
+  ) AS w
+)
+SELECT 'nats' AS kind,
+       nullif(l.owner, '') AS relay,
+       (SELECT a.last_value = 1 FROM hawser.outbox_state_asleep_seq AS a) AS is_awake,
+       (SELECT least(100000, count(*)) FROM waiting AS w) AS waiting,
+       (SELECT min(w.enqueued_at) FROM waiting AS w) AS oldest_waiting_at,
+       l.saved_at AS position_saved_at,
+       (
+         SELECT jsonb_agg(jsonb_build_object(
+                  'slot', n.slot,
+                  'filling', n.slot = (s.last_value - 1) % 3,
+                  'bytes', pg_total_relation_size(format('hawser.outbox_%s', n.slot)),
+                  'oldest', (SELECT o.enqueued_at FROM hawser.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
+                ) ORDER BY n.slot)
+           FROM generate_series(0, 3 - 1) AS n (slot), hawser.outbox_state_slot_seq AS s
+       ) AS slots,
+       (SELECT count(*) FROM (SELECT FROM hawser.outbox_later AS f WHERE f.kind = 'nats' LIMIT 100000) AS f) AS later,
+       (SELECT min(f.deliver_at) FROM hawser.outbox_later AS f WHERE f.kind = 'nats') AS next_due_at,
+       (SELECT count(*) FROM hawser.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters
+  FROM latest AS l
+) AS v;
+COMMENT ON VIEW hawser.outbox_status IS 'What waits, who relays, and how large the outbox is: one row for each kind of messages.';
+COMMENT ON COLUMN hawser.outbox_status.kind IS '\`nats\` or \`peer\`.';
+COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and nobody has taken over.';
+COMMENT ON COLUMN hawser.outbox_status.is_awake IS 'The relay looks for messages by itself. False: it waits for a notification.';
+COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed. More than 100,000 are not counted.';
+COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_at IS 'When the oldest of them was enqueued; NULL: there is none.';
+COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last.';
+COMMENT ON COLUMN hawser.outbox_status.slots IS 'The parts of the table, a list of {slot, filling, bytes, oldest}: the one with \`filling\` gets new messages, and \`oldest\` is
+when its first message was enqueued.';
+COMMENT ON COLUMN hawser.outbox_status.later IS 'Messages that are not due yet. More than 100,000 are not counted.';
+COMMENT ON COLUMN hawser.outbox_status.next_due_at IS 'When the next one is due; NULL: there is none.';
+COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters.';
+
 DO $do$
 DECLARE
   present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
@@ -1603,6 +1983,7 @@ REVOKE ALL ON TABLE hawser.outbox FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_0 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_2 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.outbox_later FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_turns FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_state FROM PUBLIC;
@@ -1613,11 +1994,18 @@ REVOKE ALL ON TABLE hawser.peer_outbox_2 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.peer_outbox_turns FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.peer_waiting_topics FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.peer_outbox_state FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text) FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.bring_due(text, timestamptz) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.least_due(text, pg_snapshot) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_cancel(bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_headers(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take_outbox(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.rotate_outbox(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text) FROM PUBLIC;
@@ -1651,20 +2039,6 @@ $do$;
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
-    CREATE ROLE hawser_bridge NOLOGIN;
-    COMMENT ON ROLE hawser_bridge IS 'The login of hawser serve.';
-  END IF;
-EXCEPTION
-  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
-  WHEN duplicate_object OR unique_violation THEN NULL;
-  WHEN insufficient_privilege THEN
-    RAISE NOTICE 'role hawser_bridge is missing and % may not make it; its grants are left out', current_user;
-END
-$do$;
-
-DO $do$
-BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     CREATE ROLE hawser_peer NOLOGIN;
     COMMENT ON ROLE hawser_peer IS 'What a Peer needs: the catalog, the message store, the cursors.';
@@ -1679,15 +2053,29 @@ $do$;
 
 DO $do$
 BEGIN
-  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
-    GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.take_outbox(text, text) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.rotate_outbox(text, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.take_peer_outbox(text) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.rotate_peer_outbox(text, bigint) TO hawser_bridge;
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_nats') THEN
+    CREATE ROLE hawser_nats NOLOGIN;
+    COMMENT ON ROLE hawser_nats IS 'May call the SQL functions that reach NATS.';
   END IF;
+EXCEPTION
+  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'role hawser_nats is missing and % may not make it; its grants are left out', current_user;
+END
+$do$;
+
+DO $do$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
+    CREATE ROLE hawser_bridge NOLOGIN;
+    COMMENT ON ROLE hawser_bridge IS 'The login of hawser serve.';
+  END IF;
+EXCEPTION
+  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
+  WHEN duplicate_object OR unique_violation THEN NULL;
+  WHEN insufficient_privilege THEN
+    RAISE NOTICE 'role hawser_bridge is missing and % may not make it; its grants are left out', current_user;
 END
 $do$;
 
@@ -1695,6 +2083,8 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
+    GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_enqueued(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take_peer_outbox(text) TO hawser_peer;
@@ -1714,6 +2104,33 @@ $do$;
 
 DO $do$
 BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_nats') THEN
+    GRANT USAGE ON SCHEMA hawser TO hawser_nats;
+    GRANT SELECT ON TABLE hawser.outbox_status TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_nats;
+  END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
+  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
+    GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser.outbox_status TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.take_outbox(text, text) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.rotate_outbox(text, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.take_peer_outbox(text) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.rotate_peer_outbox(text, bigint) TO hawser_bridge;
+  END IF;
+END
+$do$;
+
+DO $do$
+BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_owner') THEN
     RETURN;
   END IF;
@@ -1726,6 +2143,7 @@ BEGIN
   ALTER TABLE hawser.outbox_0 OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_1 OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_2 OWNER TO hawser_owner;
+  ALTER TABLE hawser.outbox_later OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_turns OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_keys OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_state OWNER TO hawser_owner;
@@ -1736,11 +2154,18 @@ BEGIN
   ALTER TABLE hawser.peer_outbox_turns OWNER TO hawser_owner;
   ALTER TABLE hawser.peer_waiting_topics OWNER TO hawser_owner;
   ALTER TABLE hawser.peer_outbox_state OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text) OWNER TO hawser_owner;
+  ALTER TABLE hawser.outbox_status OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.bring_due(text, timestamptz) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.least_due(text, pg_snapshot) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_cancel(bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.check_headers(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.present_cluster() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take_outbox(text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.rotate_outbox(text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text) OWNER TO hawser_owner;

@@ -4,22 +4,39 @@ DECLARE
   v_next timestamptz;
 BEGIN
   -- Those that somebody is about to cancel are left: waiting for them would hold up the others.
-  WITH due AS (
-    SELECT l.id FROM hawser.outbox_later AS l
-     WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
-     ORDER BY l.deliver_at, l.id
-     LIMIT @OutboxConstants.due_messages@
-       FOR UPDATE SKIP LOCKED
-  ), gone AS (
-    DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
-  )
-  INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
-  SELECT (s.last_value - 1) % @OutboxConstants.slots@, g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream,
-         g.domain, c.cluster,
-         CASE WHEN g.deliver_at < v_now - @OutboxConstants.due_doubt_ms@ * interval '1 ms' THEN g.deliver_at END
-    FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
-   ORDER BY g.deliver_at, g.id;
-  GET DIAGNOSTICS brought = ROW_COUNT;
+  IF p_kind = 'nats' THEN
+    WITH due AS (
+      SELECT l.id FROM hawser.outbox_later AS l
+       WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
+       ORDER BY l.deliver_at, l.id
+       LIMIT @OutboxConstants.due_messages@
+         FOR UPDATE SKIP LOCKED
+    ), gone AS (
+      DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+    )
+    INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
+    SELECT (s.last_value - 1) % @OutboxConstants.slots@, g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream,
+           g.domain, c.cluster,
+           CASE WHEN g.deliver_at < v_now - @OutboxConstants.due_doubt_ms@ * interval '1 ms' THEN g.deliver_at END
+      FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
+     ORDER BY g.deliver_at, g.id;
+    GET DIAGNOSTICS brought = ROW_COUNT;
+  ELSE
+    WITH due AS (
+      SELECT l.id FROM hawser.outbox_later AS l
+       WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
+       ORDER BY l.deliver_at, l.id
+       LIMIT @OutboxConstants.due_messages@
+         FOR UPDATE SKIP LOCKED
+    ), gone AS (
+      DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+    )
+    INSERT INTO hawser.peer_outbox (slot, topic, payload, headers, key, listener, cluster)
+    SELECT (s.last_value - 1) % @OutboxConstants.slots@, g.destination, g.payload, g.headers, g.key, g.listener, c.cluster
+      FROM gone AS g, hawser.peer_outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
+     ORDER BY g.deliver_at, g.id;
+    GET DIAGNOSTICS brought = ROW_COUNT;
+  END IF;
 
   SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE

@@ -11,7 +11,7 @@ BEGIN
   END IF;
   IF p_deliver_at > clock_timestamp() THEN
     id := hawser.enqueue_later(
-      'nats', p_subject, p_payloads, p_headers, p_key, p_message_id, p_to_stream, p_domain, p_deliver_at
+      'nats', p_subject, p_payloads, p_headers, p_key, p_message_id, p_to_stream, p_domain, p_deliver_at, NULL
     );
     IF id IS NULL THEN
       RETURN;
