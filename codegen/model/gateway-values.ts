@@ -112,8 +112,8 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
   if (option.messageContext && (kind !== "string" || !field.proto.proto3Optional)) {
     throw new SpecError(field, "a message context is an optional string");
   }
-  if (option.sqlType !== "" && (option.sqlType !== "regproc" || kind !== "string")) {
-    throw new SpecError(field, `sql_type "${option.sqlType}" is not regproc, or not on a string`);
+  if (option.sqlType !== "" && (!["regproc", "text[]"].includes(option.sqlType) || kind !== "string")) {
+    throw new SpecError(field, `sql_type "${option.sqlType}" is not regproc or text[], or not on a string`);
   }
   const optional = field.proto.proto3Optional;
   if (option.noDefault && !optional) {

@@ -7,3 +7,7 @@ DROP FUNCTION hawser.retry_dead_letters(bigint[]);
 
 ALTER TABLE hawser.conn_messages ADD COLUMN key_hash bigint;
 CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
+
+ALTER TABLE hawser.nats_handlers
+  DROP CONSTRAINT nats_handlers_kind_values,
+  ADD CONSTRAINT nats_handlers_kind_values CHECK (kind IN ('subscription', 'responder', 'stream'));

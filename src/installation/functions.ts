@@ -123,7 +123,7 @@ export const foundFunctionsSql = `
                                 ORDER BY t.nth), ', ') AS types,
          pg_get_function_arguments(p.oid) AS arguments, coalesce(pg_get_function_result(p.oid), '') AS result,
          p.prokind = 'f' AND ('search_path=pg_catalog, pg_temp' = ANY (p.proconfig) AND p.prosrc ~ '\\mhawser\\.'
-             OR p.proconfig IS NULL AND p.prosrc ~ '\\mhawser\\.(un)?bind_handler\\(')
+             OR p.proconfig IS NULL AND p.prosrc ~ '\\mhawser\\.((un)?bind_handler|request_seek)\\(')
            AND o.is_trusted AS "isOurs", o.lacking, o.reaches AS "reachesDblink"
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace JOIN owners AS o ON o.oid = p.proowner
    WHERE n.nspname NOT IN ('hawser', 'hawser_fdw') AND p.proname ~ '^(nats|pgnats|litmus_pgnats)_'

@@ -31,7 +31,7 @@ export function danglesSql(wrapper: string): string {
 export function wrapperJoinSql(join: "JOIN" | "LEFT JOIN"): string {
   return `${join} pg_type AS token ON token.typnamespace = to_regnamespace('${runSchema}') AND token.typname = ${tokenTypeSql("h.wrapper")}
     ${join} pg_proc AS w ON w.pronamespace = token.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = token.oid
-     AND w.pronargs = CASE h.kind WHEN 'subscription' THEN ${subscriptionArguments} ELSE ${responderArguments} END
+     AND w.pronargs = CASE h.kind WHEN 'responder' THEN ${responderArguments} ELSE ${subscriptionArguments} END
      AND NOT ${danglesSql("w.oid")}
     LEFT JOIN LATERAL (
       SELECT n.nspname AS schema, p.proname AS name

@@ -336,6 +336,11 @@ describe("what NATS reaches", () => {
     expect(await subscribed()).toBe(1);
     await nats.unsubscribe({ subject: "client.reached", fnOid: "client_capture" });
     expect(await subscribed()).toBe(0);
+    const stream = { name: "client", fnOid: "client_capture", stream: "CLIENT_NONE" };
+    await nats.subscribeStream({ ...stream, filter: "{client.*}", keyToken: 2 });
+    await nats.seekStream({ name: "client", start: "17" });
+    expect(await gateway.value("SELECT filters || start FROM hawser.stream_status")).toEqual(["client.*", "17"]);
+    await nats.unsubscribeStream({ name: "client" });
     await nats.registerResponder({ subject: "reached_asked", fnOid: "client_answer" });
     await nats.reloadConf();
     expect((await gateway.nats.request("reached_asked", "who", { timeout: 20_000 })).string()).toBe("who!");

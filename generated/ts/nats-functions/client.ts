@@ -290,6 +290,41 @@ export interface UnsubscribeArguments {
   readonly fnOid: string;
 }
 
+/** Arguments of `nats_subscribe_stream`. */
+export interface SubscribeStreamArguments {
+  /** The stream. */
+  readonly stream: string;
+  /** The function: of (payload bytea), (payload bytea, subject text) or (payload bytea, subject text, headers jsonb). */
+  readonly fnOid: string;
+  /** The name of the subscription: letters of ASCII, digits, '_' and '-'. */
+  readonly name: string;
+  /** Only messages of these subjects. '*' stands for a word, and '>' at the end for all the rest. NULL: all of the stream. */
+  readonly filter?: string | null | undefined;
+  /** Where it begins: 'all', 'new', a sequence number, or a time. NULL: 'all'. */
+  readonly start?: string | null | undefined;
+  /**
+   * Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all run
+   * in order.
+   */
+  readonly keyToken?: number | null | undefined;
+  /** The JetStream domain. NULL: that of the server. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_unsubscribe_stream`. */
+export interface UnsubscribeStreamArguments {
+  /** The name of the subscription. */
+  readonly name: string;
+}
+
+/** Arguments of `nats_seek_stream`. */
+export interface SeekStreamArguments {
+  /** The name of the subscription. */
+  readonly name: string;
+  /** Where it goes on: 'all', 'new', a sequence number, or a time. */
+  readonly start: string;
+}
+
 /** Arguments of `litmus_pgnats_register_responder`. */
 export interface RegisterResponderArguments {
   /** The subject: words joined by '.'; '*' stands for a word, and '>' at the end for all the rest. */
@@ -601,6 +636,9 @@ export const natsFunctionMethods: {
   getServerInfo: { local: false, arguments: [] },
   subscribe: { local: true, arguments: ["subject", "fnOid"] },
   unsubscribe: { local: true, arguments: ["subject", "fnOid"] },
+  subscribeStream: { local: true, arguments: ["stream", "fnOid", "name", "filter", "start", "keyToken", "domain"] },
+  unsubscribeStream: { local: true, arguments: ["name"] },
+  seekStream: { local: true, arguments: ["name", "start"] },
   registerResponder: { local: true, arguments: ["subject", "fnOid"] },
   unregisterResponder: { local: true, arguments: ["subject"] },
   version: { local: true, arguments: [] },
@@ -1691,6 +1729,46 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
      */
     async unsubscribe(args: UnsubscribeArguments): Promise<void> {
       await select("1", "nats_unsubscribe($1::text, $2::regproc)", [args.subject, args.fnOid]);
+    },
+
+    /**
+     * From now on, calls a function for each message of a JetStream stream, exactly once: the position in the stream is part of the
+     * transaction in which the function runs. To subscribe the same again is no error. Refused on a replica.
+     *
+     * SQL: `nats_subscribe_stream`.
+     */
+    async subscribeStream(args: SubscribeStreamArguments): Promise<void> {
+      await select(
+        "1",
+        "nats_subscribe_stream($1::text, $2::regproc, $3::text, $4::text[], $5::text, $6::integer, $7::text)",
+        [
+          args.stream,
+          args.fnOid,
+          args.name,
+          args.filter ?? null,
+          args.start ?? null,
+          args.keyToken ?? null,
+          args.domain ?? null,
+        ],
+      );
+    },
+
+    /**
+     * Ends a subscription to a stream, and forgets its position. Does nothing if there is none.
+     *
+     * SQL: `nats_unsubscribe_stream`.
+     */
+    async unsubscribeStream(args: UnsubscribeStreamArguments): Promise<void> {
+      await select("1", "nats_unsubscribe_stream($1::text)", [args.name]);
+    },
+
+    /**
+     * Has a subscription to a stream go on somewhere else, and forgets what was missing.
+     *
+     * SQL: `nats_seek_stream`.
+     */
+    async seekStream(args: SeekStreamArguments): Promise<void> {
+      await select("1", "nats_seek_stream($1::text, $2::text)", [args.name, args.start]);
     },
 
     /**

@@ -80,6 +80,9 @@ BEGIN
           ('@extschema@.nats_get_server_info()'),
           ('@extschema@.nats_subscribe(text, regproc)'),
           ('@extschema@.nats_unsubscribe(text, regproc)'),
+          ('@extschema@.nats_subscribe_stream(text, regproc, text, text[], text, integer, text)'),
+          ('@extschema@.nats_unsubscribe_stream(text)'),
+          ('@extschema@.nats_seek_stream(text, text)'),
           ('@extschema@.litmus_pgnats_register_responder(text, regproc)'),
           ('@extschema@.pgnats_register_responder(text, regproc)'),
           ('@extschema@.litmus_pgnats_unregister_responder(text)'),
@@ -2130,6 +2133,51 @@ END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) IS 'Ends a subscription. Does nothing if there is none.';
 
+CREATE OR REPLACE FUNCTION @extschema@.nats_subscribe_stream(
+  stream text,
+  fn_oid regproc,
+  name text,
+  filter text[] DEFAULT NULL,
+  start text DEFAULT NULL,
+  key_token integer DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+BEGIN
+  PERFORM hawser.bind_handler('stream', name, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
+  PERFORM hawser.add_stream(name, stream, filter, start, key_token, domain);
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_subscribe_stream(text, regproc, text, text[], text, integer, text) IS 'From now on, calls a function for each message of a JetStream stream, exactly once: the position in the stream is part of the
+transaction in which the function runs. To subscribe the same again is no error. Refused on a replica.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_unsubscribe_stream(
+  name text
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+BEGIN
+  PERFORM hawser.unbind_handler('stream', name, NULL);
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_unsubscribe_stream(text) IS 'Ends a subscription to a stream, and forgets its position. Does nothing if there is none.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_seek_stream(
+  name text,
+  start text
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+BEGIN
+  PERFORM hawser.request_seek(name, start);
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_seek_stream(text, text) IS 'Has a subscription to a stream go on somewhere else, and forgets what was missing.';
+
 CREATE OR REPLACE FUNCTION @extschema@.litmus_pgnats_register_responder(
   subject text,
   fn_oid regproc
@@ -2351,6 +2399,9 @@ BEGIN
             ('@extschema@.nats_get_server_info()'),
             ('@extschema@.nats_subscribe(text, regproc)'),
             ('@extschema@.nats_unsubscribe(text, regproc)'),
+            ('@extschema@.nats_subscribe_stream(text, regproc, text, text[], text, integer, text)'),
+            ('@extschema@.nats_unsubscribe_stream(text)'),
+            ('@extschema@.nats_seek_stream(text, text)'),
             ('@extschema@.litmus_pgnats_register_responder(text, regproc)'),
             ('@extschema@.pgnats_register_responder(text, regproc)'),
             ('@extschema@.litmus_pgnats_unregister_responder(text)'),
@@ -2452,6 +2503,9 @@ REVOKE ALL ON FUNCTION @extschema@.nats_get_file_list(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_server_info() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_subscribe(text, regproc) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_subscribe_stream(text, regproc, text, text[], text, integer, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_unsubscribe_stream(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_seek_stream(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) FROM PUBLIC;
@@ -2548,6 +2602,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_server_info() TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_subscribe(text, regproc) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_subscribe_stream(text, regproc, text, text[], text, integer, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_unsubscribe_stream(text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_seek_stream(text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) TO hawser_nats;
@@ -2639,6 +2696,9 @@ BEGIN
     '@extschema@.nats_get_server_info()',
     '@extschema@.nats_subscribe(text, regproc)',
     '@extschema@.nats_unsubscribe(text, regproc)',
+    '@extschema@.nats_subscribe_stream(text, regproc, text, text[], text, integer, text)',
+    '@extschema@.nats_unsubscribe_stream(text)',
+    '@extschema@.nats_seek_stream(text, text)',
     '@extschema@.litmus_pgnats_register_responder(text, regproc)',
     '@extschema@.pgnats_register_responder(text, regproc)',
     '@extschema@.litmus_pgnats_unregister_responder(text)',
@@ -2731,6 +2791,9 @@ export const natsFunctionSignatures: readonly string[] = [
   "@extschema@.nats_get_server_info()",
   "@extschema@.nats_subscribe(text, regproc)",
   "@extschema@.nats_unsubscribe(text, regproc)",
+  "@extschema@.nats_subscribe_stream(text, regproc, text, text[], text, integer, text)",
+  "@extschema@.nats_unsubscribe_stream(text)",
+  "@extschema@.nats_seek_stream(text, text)",
   "@extschema@.litmus_pgnats_register_responder(text, regproc)",
   "@extschema@.pgnats_register_responder(text, regproc)",
   "@extschema@.litmus_pgnats_unregister_responder(text)",

@@ -3358,12 +3358,17 @@ DROP FUNCTION hawser.retry_dead_letters(bigint[]);
 ALTER TABLE hawser.conn_messages ADD COLUMN key_hash bigint;
 CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
+ALTER TABLE hawser.nats_handlers
+  DROP CONSTRAINT nats_handlers_kind_values,
+  ADD CONSTRAINT nats_handlers_kind_values CHECK (kind IN ('subscription', 'responder', 'stream'));
+
 COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
 as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
 COMMENT ON COLUMN hawser.nats_handlers.id IS 'Its number.';
-COMMENT ON COLUMN hawser.nats_handlers.kind IS 'Whether it is called for each message, or answers.';
-COMMENT ON COLUMN hawser.nats_handlers.subject IS 'The subject; may hold wildcards.';
+COMMENT ON COLUMN hawser.nats_handlers.kind IS 'Whether it is called for each message of a subject or of a stream, or answers.';
+COMMENT ON COLUMN hawser.nats_handlers.subject IS 'The subject; may hold wildcards. Of a stream: the name of the subscription, whose row in \`stream_subscriptions\` says the
+rest.';
 COMMENT ON COLUMN hawser.nats_handlers.function_schema IS 'The schema of the function.';
 COMMENT ON COLUMN hawser.nats_handlers.function_name IS 'Its name.';
 COMMENT ON COLUMN hawser.nats_handlers.argument_types IS 'The types of its arguments, such as \`bytea, text\`.';
@@ -3438,6 +3443,78 @@ COMMENT ON TABLE hawser.gateway_secret IS 'What Postgres proves itself with to t
 COMMENT ON COLUMN hawser.gateway_secret.id IS 'Always 1.';
 COMMENT ON COLUMN hawser.gateway_secret.user_name IS 'The user name.';
 COMMENT ON COLUMN hawser.gateway_secret.password IS 'The password.';
+
+CREATE TABLE hawser.stream_subscriptions (
+  handler_id bigint NOT NULL,
+  turn bigint DEFAULT 1 NOT NULL,
+  name text NOT NULL,
+  stream text NOT NULL,
+  domain text,
+  filters text[] DEFAULT '{}' NOT NULL,
+  key_token integer,
+  consumer text NOT NULL,
+  start text NOT NULL,
+  seek text,
+  generation bigint DEFAULT 0 NOT NULL,
+  stream_created text,
+  position bigint,
+  done text DEFAULT '{}' NOT NULL,
+  last_done bigint,
+  last_done_at bigint,
+  nothing_until bigint DEFAULT 0 NOT NULL,
+  lag bigint,
+  missing bigint DEFAULT 0 NOT NULL,
+  missing_reason text,
+  missing_from bigint,
+  missing_to bigint,
+  missing_at timestamptz,
+  paused boolean DEFAULT false NOT NULL,
+  problem text,
+  written_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  CONSTRAINT stream_subscriptions_pkey PRIMARY KEY (handler_id, turn),
+  CONSTRAINT stream_subscriptions_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 100),
+  CONSTRAINT stream_subscriptions_name_pattern CHECK (name ~ '^[-_0-9A-Za-z]+$'),
+  CONSTRAINT stream_subscriptions_stream_bytes CHECK (octet_length(stream) BETWEEN 1 AND 255),
+  CONSTRAINT stream_subscriptions_stream_pattern CHECK (stream ~ E'^[^.*>/\\\\\\\\\\\\u0001-\\\\u0020\\\\u007f]+$'),
+  CONSTRAINT stream_subscriptions_domain_bytes CHECK (octet_length(domain) BETWEEN 1 AND 255),
+  CONSTRAINT stream_subscriptions_domain_pattern CHECK (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$'),
+  CONSTRAINT stream_subscriptions_key_token_range CHECK (key_token BETWEEN 1 AND 64),
+  CONSTRAINT stream_subscriptions_position_range CHECK (position >= 0),
+  CONSTRAINT stream_subscriptions_missing_reason_values CHECK (missing_reason IN ('cut_short', 'acknowledged', 'deleted', 'recreated')),
+  CONSTRAINT stream_subscriptions_filters_valid CHECK (array_to_string(filters, ' ') ~ '^[^\\u0001-\\u001f]*$' AND array_position(filters, '') IS NULL AND cardinality(filters) <= 100)
+);
+
+COMMENT ON TABLE hawser.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
+\`turn\` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.';
+COMMENT ON COLUMN hawser.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';
+COMMENT ON COLUMN hawser.stream_subscriptions.turn IS 'Grows with each write.';
+COMMENT ON COLUMN hawser.stream_subscriptions.name IS 'Its name.';
+COMMENT ON COLUMN hawser.stream_subscriptions.stream IS 'The stream.';
+COMMENT ON COLUMN hawser.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards. Empty: all.';
+COMMENT ON COLUMN hawser.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
+run in order.';
+COMMENT ON COLUMN hawser.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';
+COMMENT ON COLUMN hawser.stream_subscriptions.start IS 'Where it began: \`all\`, a sequence number, or a time.';
+COMMENT ON COLUMN hawser.stream_subscriptions.seek IS 'What the last nats_seek_stream is known by.';
+COMMENT ON COLUMN hawser.stream_subscriptions.generation IS 'Changes whenever a process begins to read, and with nats_seek_stream: messages that were read before that are not
+committed.';
+COMMENT ON COLUMN hawser.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
+NULL: not known yet.';
+COMMENT ON COLUMN hawser.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
+COMMENT ON COLUMN hawser.stream_subscriptions.done IS 'The sequence numbers beyond that which are done, as an int8multirange.';
+COMMENT ON COLUMN hawser.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done …';
+COMMENT ON COLUMN hawser.stream_subscriptions.last_done_at IS '… and when the stream stored it, in nanoseconds since 1970: by this the message is recognized.';
+COMMENT ON COLUMN hawser.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
+COMMENT ON COLUMN hawser.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
+COMMENT ON COLUMN hawser.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
+COMMENT ON COLUMN hawser.stream_subscriptions.missing_reason IS 'Why the last ones were.';
+COMMENT ON COLUMN hawser.stream_subscriptions.missing_from IS 'The first of those.';
+COMMENT ON COLUMN hawser.stream_subscriptions.missing_to IS 'The last of those.';
+COMMENT ON COLUMN hawser.stream_subscriptions.missing_at IS 'When that was noticed.';
+COMMENT ON COLUMN hawser.stream_subscriptions.paused IS 'It goes on only after nats_seek_stream; \`problem\` says why.';
+COMMENT ON COLUMN hawser.stream_subscriptions.problem IS 'What keeps it from going on. NULL: nothing.';
+COMMENT ON COLUMN hawser.stream_subscriptions.written_at IS 'When the row was written last.';
 
 CREATE TABLE hawser.outbox (
   slot smallint NOT NULL,

@@ -17,7 +17,7 @@ BEGIN
   PERFORM FROM hawser.lock_handlers(p_kind, p_subject);
   SELECT w.proowner INTO owner FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
   WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(p_wrapper, @BridgeConstants.wrapper_random_length@) AND t.typowner = w.proowner
-    AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END
+    AND w.proname = p_wrapper AND w.pronargs = CASE p_kind WHEN 'responder' THEN @BridgeConstants.responder_arguments@ ELSE @BridgeConstants.subscription_arguments@ END
     AND EXISTS (SELECT FROM hawser.wrapper_version(p_wrapper, pg_get_userbyid(w.proowner)) AS v WHERE v.version IS NOT NULL)
     -- It calls the function that it is entered for: names are shown, and nobody's are of more than that has.
     AND EXISTS (
@@ -52,13 +52,21 @@ BEGIN
     -- Those whose wrapper is gone, or under another name for now: it would be there again beside this one.
     DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
   END IF;
-  IF p_kind = 'subscription' THEN
+  IF p_kind = 'stream' THEN
+    IF EXISTS (SELECT FROM hawser.lock_handlers(p_kind, p_subject)) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('invalid_argument'),
+        MESSAGE = format('hawser.add_handler: there is a subscription %L already', p_subject);
+    END IF;
+    DELETE FROM hawser.nats_handlers AS h WHERE h.kind = p_kind AND h.subject = p_subject;
+  END IF;
+  IF p_kind <> 'responder' THEN
     most := coalesce(
       (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser.nats_server AS s),
       (hawser.nats_server_options('{}') ->> 'max_role_subscriptions')::integer);
     PERFORM FROM hawser.nats_handlers AS h
     JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
-    WHERE h.kind = 'subscription' AND t.typowner = owner
+    WHERE h.kind <> 'responder' AND t.typowner = owner
     OFFSET most - 1 LIMIT 1;
     IF FOUND THEN
       RAISE EXCEPTION USING
@@ -78,7 +86,10 @@ EXCEPTION
     END IF;
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('the subject %L cannot be subscribed to', left(p_subject, 300)),
-      DETAIL = 'It is of 1 to 255 bytes: words joined by ''.'', without white space; ''*'' stands for a word, and ''>'' at the end for all the rest.',
-      HINT = 'Such as ''orders.*'' or ''orders.>''.';
+      MESSAGE = CASE p_kind
+        WHEN 'stream' THEN format('nats_subscribe_stream: name is %L, and must be 1 to 100 letters of ASCII, digits, ''_'' and ''-''', left(p_subject, 100))
+        ELSE format('the subject %L cannot be subscribed to', left(p_subject, 300))
+      END,
+      DETAIL = CASE p_kind WHEN 'stream' THEN 'It is a name of its own, and no subject.' ELSE 'It is of 1 to 255 bytes: words joined by ''.'', without white space; ''*'' stands for a word, and ''>'' at the end for all the rest.' END,
+      HINT = CASE p_kind WHEN 'stream' THEN 'Such as ''billing''.' ELSE 'Such as ''orders.*'' or ''orders.>''.' END;
 END

@@ -1,10 +1,10 @@
 DECLARE
   caller CONSTANT oid := (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = current_user);
-  called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_subscribe' ELSE 'litmus_pgnats_register_responder' END;
+  called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_subscribe' WHEN 'stream' THEN 'nats_subscribe_stream' ELSE 'litmus_pgnats_register_responder' END;
   -- Types of arguments and, of a responder, of the result.
   accepted CONSTANT text[] := CASE p_kind
-    WHEN 'subscription' THEN ARRAY['bytea', 'bytea, text', 'bytea, text, jsonb']
-    ELSE ARRAY['bytea', 'text, text, text']
+    WHEN 'responder' THEN ARRAY['bytea', 'text, text, text']
+    ELSE ARRAY['bytea', 'bytea, text', 'bytea, text, jsonb']
   END;
   target record;
   context text;
@@ -26,7 +26,7 @@ BEGIN
   IF p_subject IS NULL OR p_function IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
-      MESSAGE = format('%s: %s is NULL, and a value is needed', called, CASE WHEN p_subject IS NULL THEN 'subject' ELSE 'fn_oid' END);
+      MESSAGE = format('%s: %s is NULL, and a value is needed', called, CASE WHEN p_subject IS NOT NULL THEN 'fn_oid' WHEN p_kind = 'stream' THEN 'name' ELSE 'subject' END);
   END IF;
   IF pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean THEN
     RAISE EXCEPTION USING
@@ -60,8 +60,8 @@ BEGIN
           WHEN target.set THEN 'the set-returning function' ELSE 'the function' END,
         target.called || CASE WHEN p_kind = 'responder' AND target.kind <> 'p' THEN ' RETURNS ' || target.result ELSE '' END),
       HINT = format('Give it one of these signatures: %s.', CASE p_kind
-        WHEN 'subscription' THEN '(payload bytea), (payload bytea, subject text), (payload bytea, subject text, headers jsonb)'
-        ELSE '(payload bytea) RETURNS bytea, (payload text, subject text, reply_to text) RETURNS text' END);
+        WHEN 'responder' THEN '(payload bytea) RETURNS bytea, (payload text, subject text, reply_to text) RETURNS text'
+        ELSE '(payload bytea), (payload bytea, subject text), (payload bytea, subject text, headers jsonb)' END);
   END IF;
   IF NOT has_function_privilege(target.oid, 'EXECUTE') THEN
     RAISE EXCEPTION USING
@@ -87,6 +87,12 @@ BEGIN
       AND (present.function_schema, present.function_name, present.argument_types) = (target.schema, target.name, target.types)
     THEN
       RETURN;
+    END IF;
+    IF p_kind = 'stream' THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('invalid_argument'),
+        MESSAGE = format('%s: there is a subscription %L already, with the function %I.%I(%s) and the role "%s"', called, p_subject, present.function_schema, present.function_name, present.argument_types, present.run_as),
+        HINT = format('Choose another name, or end that one: SELECT nats_unsubscribe_stream(%L)', p_subject);
     END IF;
     IF p_kind = 'responder' AND NOT pg_has_role(present.run_as, 'USAGE') THEN
       RAISE EXCEPTION USING
@@ -130,7 +136,7 @@ BEGIN
   END IF;
 
   -- A name that tells what it is where Postgres refuses to drop the function, and that nobody else has.
-  stem := left(format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'subscription' THEN 'on' ELSE 'answers' END, p_subject), @BridgeConstants.wrapper_stem_bytes@);
+  stem := left(format('%s.%s %s %s', target.schema, target.name, CASE p_kind WHEN 'responder' THEN 'answers' ELSE 'on' END, p_subject), @BridgeConstants.wrapper_stem_bytes@);
   WHILE octet_length(stem) > @BridgeConstants.wrapper_stem_bytes@ LOOP
     stem := left(stem, -1);
   END LOOP;
@@ -148,7 +154,7 @@ BEGIN
   -- Bound by oid: while the wrapper is there the function cannot be dropped, and nothing else can take its place. Without
   -- the token nothing runs. Over unnest() also where there is one payload: the planner computes calls with constants, of
   -- functions said to be immutable, before it looks at any condition.
-  IF p_kind = 'subscription' THEN
+  IF p_kind <> 'responder' THEN
     EXECUTE format($$
       CREATE FUNCTION hawser_run.%I(p_type hawser_run.token_%s, p_token bytea, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[])
       RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s

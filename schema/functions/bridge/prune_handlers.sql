@@ -5,7 +5,7 @@ BEGIN
     WHERE NOT EXISTS (
       SELECT FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid
       WHERE t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
-        AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'subscription' THEN @BridgeConstants.subscription_arguments@ ELSE @BridgeConstants.responder_arguments@ END
+        AND w.proname = h.wrapper AND w.pronargs = CASE h.kind WHEN 'responder' THEN @BridgeConstants.responder_arguments@ ELSE @BridgeConstants.subscription_arguments@ END
         -- Not one whose function was dropped while it was being made.
         AND NOT EXISTS (
           SELECT FROM pg_depend AS d
@@ -13,4 +13,5 @@ BEGIN
             AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
     FOR UPDATE OF h SKIP LOCKED);
   GET DIAGNOSTICS pruned = ROW_COUNT;
+  DELETE FROM hawser.stream_subscriptions AS s WHERE NOT EXISTS (SELECT FROM hawser.nats_handlers AS h WHERE h.id = s.handler_id);
 END

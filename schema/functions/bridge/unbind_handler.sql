@@ -1,5 +1,5 @@
 DECLARE
-  called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_unsubscribe' ELSE 'litmus_pgnats_unregister_responder' END;
+  called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_unsubscribe' WHEN 'stream' THEN 'nats_unsubscribe_stream' ELSE 'litmus_pgnats_unregister_responder' END;
   present record;
   others text;
   context text;
@@ -8,7 +8,7 @@ BEGIN
   IF p_subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
-      MESSAGE = format('%s: subject is NULL, and a value is needed', called);
+      MESSAGE = format('%s: %s is NULL, and a value is needed', called, CASE p_kind WHEN 'stream' THEN 'name' ELSE 'subject' END);
   END IF;
   IF pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean THEN
     RAISE EXCEPTION USING

@@ -120,4 +120,11 @@ export const callersFunctions: readonly ReferenceFunction[] = [
     parameters: "subject text",
     result: "void",
   })),
+  {
+    name: "nats_subscribe_stream",
+    parameters: `stream text, fn_oid regproc, name text, filter text[] DEFAULT NULL::text[], start text DEFAULT NULL::text, key_token integer DEFAULT NULL::integer, ${domain}`,
+    result: "void",
+  },
+  { name: "nats_unsubscribe_stream", parameters: "name text", result: "void" },
+  { name: "nats_seek_stream", parameters: "name text, start text", result: "void" },
 ];

@@ -64,8 +64,11 @@ describe("installing NATS from SQL", () => {
       [
         "litmus_pgnats_register_responder",
         "litmus_pgnats_unregister_responder",
+        "nats_seek_stream",
         "nats_subscribe",
+        "nats_subscribe_stream",
         "nats_unsubscribe",
+        "nats_unsubscribe_stream",
         "pgnats_register_responder",
         "pgnats_unregister_responder",
       ].map((name) => ({ name })),

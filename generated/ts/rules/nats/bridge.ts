@@ -26,7 +26,7 @@ export const limits = {
 export const columnChecks = {
   nats_handlers: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    kind: (value: string) => checkText("kind", { values: ["subscription", "responder"] }, value),
+    kind: (value: string) => checkText("kind", { values: ["subscription", "responder", "stream"] }, value),
     subject: (value: string) => checkText("subject", { minBytes: 1, maxBytes: 255, pattern: /^(?:(?:[^>.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff][^.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]*|>[^.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)[.])*(?:(?:[^>.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff][^.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]*|>[^.\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+)|>)$/u, means: "must be words joined by '.', without white space; '*' stands for a word, and '>' at the end for all the rest" }, value),
     function_schema: (value: string) => checkText("function_schema", {}, value),
     function_name: (value: string) => checkText("function_name", {}, value),

@@ -1,0 +1,3 @@
+BEGIN
+  PERFORM hawser.request_seek(name, start);
+END

@@ -1,0 +1,3 @@
+BEGIN
+  PERFORM hawser.unbind_handler('stream', name, NULL);
+END

@@ -1,0 +1,147 @@
+/**
+ * nats_subscribe_stream and its kin in Postgres: what they refuse, who may, and how a position moves.
+ */
+import type pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type BindingWorld, type Bound, bindingWorld, errorOf } from "../support/binding-world.js";
+
+let world: BindingWorld;
+let owner: pg.Client;
+let other: pg.Client;
+beforeAll(async () => {
+  world = await bindingWorld();
+  await world.client.query("CREATE FUNCTION take(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'");
+  owner = await world.connect((await world.user()).url);
+  other = await world.connect((await world.user()).url);
+});
+afterAll(() => world?.[Symbol.asyncDispose]());
+
+const status = async (name: string) =>
+  (await world.rows("SELECT * FROM hawser.stream_status WHERE name = $1", [name]))[0];
+
+describe("nats_subscribe_stream", () => {
+  it("enters a subscription once, and is no error again", async () => {
+    const subscribe =
+      "SELECT nats_subscribe_stream('ORDERS', 'take', name => 'once', filter => '{orders.*}', key_token => 2)";
+    await owner.query(subscribe);
+    await owner.query(subscribe);
+    expect(await status("once")).toMatchObject({
+      stream: "ORDERS",
+      function: "public.take(bytea)",
+      filters: ["orders.*"],
+      start: "all",
+      key_token: 2,
+      done_to: null,
+      lag: null,
+      missing: "0",
+      paused: false,
+      problem: null,
+    });
+    expect(await world.subscriptions()).toEqual([]);
+    await owner.query("SELECT nats_unsubscribe_stream('once')");
+    await owner.query("SELECT nats_unsubscribe_stream('once')");
+    expect(await status("once")).toBeUndefined();
+    expect(await world.rows("SELECT FROM hawser.stream_subscriptions")).toEqual([]);
+  });
+
+  it.each([
+    ["stream => 'a.b'", "stream is 'a.b', which is no name of a stream"],
+    ["name => 'a b'", "name is 'a b', and must be 1 to 100 letters of ASCII, digits, '_' and '-'"],
+    ["name => 'a.b'", "name is 'a.b', and must be 1 to 100 letters of ASCII, digits, '_' and '-'"],
+    ["start => 'soon'", "start is 'soon', and must be 'new', 'all', a sequence number, or a time"],
+    ["start => '0'", "start is 0, and a sequence number is between 1 and 9007199254740991"],
+    ["key_token => 0", "key_token is 0, and must be from 1 to 64"],
+    ["filter => '{\"\"}'", "filter is '{\"\"}', and must be up to 100 subjects"],
+    ["domain => 'a.b'", "domain is 'a.b', which is no JetStream domain"],
+  ])("refuses %s", async (argument, words) => {
+    const given = new Map([
+      ["stream", "'S'"],
+      ["fn_oid", "'take'"],
+      ["name", "'refused'"],
+    ]);
+    given.set(argument.split(" ")[0]!, argument.split("=> ")[1]!);
+    const text = [...given].map((each) => each.join(" => ")).join(", ");
+    const { code, message, hint } = await errorOf(owner, `SELECT nats_subscribe_stream(${text})`);
+    expect({ code, message }).toEqual({ code: "22023", message: `nats_subscribe_stream: ${words}` });
+    expect(hint).toBeTruthy();
+  });
+
+  it("keeps a start in one spelling", async () => {
+    const spelt = (start: string) => world.rows("SELECT start FROM hawser.stream_start('f', $1)", [start]);
+    expect(await spelt("0017")).toEqual([{ start: "17" }]);
+    expect(await spelt("2026-01-31 12:00:00+02")).toEqual([{ start: "2026-01-31T10:00:00.000000Z" }]);
+    const [{ start }] = (await spelt("new")) as [{ start: string }];
+    expect(Math.abs(Date.parse(start) - Date.now())).toBeLessThan(60_000);
+  });
+
+  it("does not give a name away", async () => {
+    await owner.query("SELECT nats_subscribe_stream('S', 'take', 'taken')");
+    expect((await errorOf(other, "SELECT nats_subscribe_stream('S', 'take', 'taken')")).message).toContain(
+      "there is a subscription 'taken' already",
+    );
+    expect((await errorOf(owner, "SELECT nats_subscribe_stream('T', 'take', 'taken')")).message).toContain(
+      "there is a subscription 'taken' already, with another stream",
+    );
+    expect((await errorOf(other, "SELECT nats_unsubscribe_stream('taken')")).code).toBe("42501");
+  });
+});
+
+describe("nats_seek_stream", () => {
+  it("is for who has made the subscription", async () => {
+    await owner.query("SELECT nats_subscribe_stream('S', 'take', 'sought')");
+    await owner.query("SELECT nats_seek_stream('sought', '17')");
+    expect(await status("sought")).toMatchObject({ start: "17" });
+    const { code, message } = await errorOf(other, "SELECT nats_seek_stream('sought', 'all')");
+    expect({ code, message: message.replace(/"\w+"/g, '"…"') }).toEqual({
+      code: "42501",
+      message: `nats_seek_stream: the subscription 'sought' was made by "…", and "…" is not in that role`,
+    });
+    // What the owner asked for is not done again by others.
+    await world.client.query("UPDATE hawser.stream_subscriptions SET start = '5' WHERE name = 'sought'");
+    expect((await other.query("SELECT sought FROM hawser.apply_seek('sought')")).rows).toEqual([{ sought: false }]);
+    expect(await status("sought")).toMatchObject({ start: "5" });
+    expect((await errorOf(owner, "SELECT nats_seek_stream('nobody', 'all')")).message).toBe(
+      "nats_seek_stream: there is no subscription 'nobody' to a stream",
+    );
+  });
+});
+
+describe("a position", () => {
+  const advance = async (name: string, done: string, generation = 1) => {
+    const [row] = await world.rows<{ state: string }>(
+      `SELECT a.state FROM hawser.nats_handlers AS h, hawser.advance_stream(h.id, h.token, $2, $3, 1, 1, 0, 0) AS a WHERE h.subject = $1`,
+      [name, generation, done],
+    );
+    const [at] = await world.rows<{ position: bigint; done: string }>(
+      "SELECT position, done FROM hawser.stream_subscriptions WHERE name = $1",
+      [name],
+    );
+    return `${row!.state} ${at!.position} ${at!.done}`;
+  };
+
+  it("is the lowest unfinished one, and what is beyond it is kept", async () => {
+    await owner.query("SELECT nats_subscribe_stream('S', 'take', 'moving')");
+    expect(await advance("moving", "{[1,2)}", 0)).toBe("moved null {}");
+    await world.client.query(
+      "UPDATE hawser.stream_subscriptions SET generation = 1, position = 4 WHERE name = 'moving'",
+    );
+    expect(await advance("moving", "{[7,9)}")).toBe("advanced 4 {[7,9)}");
+    expect(await advance("moving", "{[5,6)}")).toBe("advanced 5 {[7,9)}");
+    expect(await advance("moving", "{[5,6)}")).toBe("done 5 {[7,9)}");
+    expect(await advance("moving", "{[6,8)}")).toBe("moved 5 {[7,9)}");
+    expect(await advance("moving", "{[6,7)}", 2)).toBe("moved 5 {[7,9)}");
+    expect(await advance("moving", "{[6,7)}")).toBe("advanced 8 {}");
+    await world.client.query("UPDATE hawser.stream_subscriptions SET paused = true WHERE name = 'moving'");
+    expect(await advance("moving", "{[9,10)}")).toBe("moved 8 {}");
+  });
+
+  it("is moved by nobody without the token", async () => {
+    await owner.query("SELECT nats_subscribe_stream('S', 'take', 'guarded')");
+    const executor = await world.connectExecutor();
+    const [{ id }] = (await world.bound("guarded")) as [Bound];
+    const forged = `SELECT state FROM hawser.advance_stream(${id}, 'x', 0, '{[1,9)}', 8, 1, 0, 0)`;
+    expect((await executor.query(forged)).rows).toEqual([{ state: "moved" }]);
+    expect((await errorOf(other, forged)).code).toBe("42501");
+    expect((await errorOf(other, "UPDATE hawser.stream_subscriptions SET position = 9")).code).toBe("42501");
+  });
+});
