@@ -35,7 +35,7 @@ export function clientModule(sources: readonly SpecFile[], groups: readonly Gate
     `${docstring(classDoc)}export function natsFunctions(client: QueryClient, options: { readonly schema?: string | undefined } = {}) {
   const schema = \`"\${(options.schema ?? "public").replaceAll('"', '""')}"\`;
   const select = async (columns: string, call: string, values: unknown[]) =>
-    (await client.query({ text: \`SELECT \${columns} FROM \${schema}.\${call}\`, values })).rows;
+    (await client.query(\`SELECT \${columns} FROM \${schema}.\${call}\`, values)).rows;
   return {
 ${methods.join("\n")}  };
 }
@@ -56,10 +56,13 @@ function methodTable(families: readonly GatewayFamily[]): string {
   return `${docstring(doc)}export const natsFunctionMethods: ${type} = {\n${lines.join("")}};\n`;
 }
 
-const prelude = `/** Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with its query method. */
+const prelude = `/**
+ * Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with such a method. The text
+ * has the values as $1, $2, …, in this order and each once, with their types.
+ */
 export interface QueryClient {
   // Rows are typed by what is made of them.
-  query(config: { text: string; values: unknown[] }): Promise<{ rows: any[] }>;
+  query(text: string, values: unknown[]): Promise<{ rows: any[] }>;
 }
 
 function toBuffer(bytes: Uint8Array): Buffer {

@@ -54,9 +54,9 @@ export function natsFunctions(client: QueryClient, options: NatsFunctionsOptions
   refuseUnknown(options, "natsFunctions", namesOf<NatsFunctionsOptions>({ schema: true }));
   const checked = (name: keyof NatsFunctions) => {
     const { local, arguments: known } = natsFunctionMethods[name];
-    const query: QueryClient["query"] = async (config) => {
+    const query: QueryClient["query"] = async (text, values) => {
       try {
-        return await client.query(config);
+        return await client.query(text, values);
       } catch (cause) {
         throw callFailure(cause, local);
       }
@@ -78,6 +78,7 @@ function refuseUnknown(options: object, of: string, known: readonly string[]): v
 
 /** An error of Postgres, as drivers give it. */
 interface DatabaseErrorFields {
+  readonly message?: string;
   readonly code?: unknown;
   readonly detail?: unknown;
   readonly hint?: unknown;
@@ -90,10 +91,20 @@ const raises = /^(exec_stmt_raise|dblink_res_error)$/;
 /** Classes of SQLSTATE after which nobody knows what NATS was told: connection, operator intervention, internal. */
 const leavesOpen = /^(08|57|58|XX)/;
 
+/** What Postgres has said, within what others make of it: Drizzle has it as the cause of its error, Prisma within `meta`. */
+function errorOfPostgres(error: unknown): unknown {
+  const { cause, meta } = (error ?? {}) as {
+    readonly cause?: unknown;
+    readonly meta?: { readonly driverAdapterError?: { readonly cause?: unknown } };
+  };
+  const all = [meta?.driverAdapterError?.cause, cause] as readonly (DatabaseErrorFields | null | undefined)[];
+  return all.find((each) => typeof each?.code === "string") ?? error;
+}
+
 function callFailure(cause: unknown, local: boolean): HawserError {
   if (HawserError.is(cause)) return cause;
-  const message = cause instanceof Error ? cause.message : String(cause);
-  const { code, detail, hint, routine } = (cause ?? {}) as DatabaseErrorFields;
+  const error = errorOfPostgres(cause);
+  const { message = String(error), code, detail, hint, routine } = (error ?? {}) as DatabaseErrorFields;
   const details = { cause, detail: textOf(detail), hint: textOf(hint) };
   const sqlstate = typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
   if (sqlstate !== undefined && (typeof routine !== "string" || raises.test(routine))) {
