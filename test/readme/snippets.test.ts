@@ -1,7 +1,7 @@
 /**
  * What the pages show is type-checked, run against a real Postgres, and prints what they say.
  */
-import { writeFileSync } from "node:fs";
+import { symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, join } from "node:path";
 import { transform } from "esbuild";
@@ -54,6 +54,7 @@ describe("the examples of the pages", () => {
 
   it("pass the type checker", async () => {
     const directory = temporaryDirectory();
+    symlinkSync(join(projectDirectory, "node_modules"), join(directory, "node_modules"));
     for (const each of [...snippets, ...files]) writeFileSync(join(directory, `${each.name}.mts`), programOf(each));
     const config = { compilerOptions: userOptions, include: ["*.mts"] };
     writeFileSync(join(directory, "tsconfig.json"), JSON.stringify(config));

@@ -143,25 +143,30 @@ const modules: Readonly<Record<string, string>> = {
   "hawser/nats": "src/serve/index.js",
 };
 
+/** What an example imports from others, and is installed here. */
+const others = /^(?:drizzle-orm|knex|kysely)(?:\/|$)/;
+
 /** The example as a program, which imports this project from `root`: its sources, or what they are compiled to. */
 export function programOf(example: Pick<Snippet, "code" | "preamble">, root = projectDirectory): string {
   const { code, preamble } = example;
   const imports = code.match(/^import .*\n/gm) ?? [];
   const body = code.replace(/^import .*\n/gm, "");
   const head = preamble === undefined ? "" : preambles[preamble];
-  const names = [...imports.flatMap(importsOf), ...(preamble === "peer" ? [["Peer", "src/peer/index.js"]] : [])];
-  if (preamble === "nats") names.push(["sqlFunctions", "test/readme/programs/sql-functions.js"]);
-  const lines = names.map(([name, file]) => `import { ${name} } from ${JSON.stringify(join(root, file!))};`);
+  const names = imports.flatMap((line) => importsOf(line, root));
+  if (preamble === "peer") names.push(["Peer", join(root, "src/peer/index.js")]);
+  if (preamble === "nats") names.push(["sqlFunctions", join(root, "test/readme/programs/sql-functions.js")]);
+  const lines = names.map(([name, file]) => `import { ${name} } from ${JSON.stringify(file)};`);
   return `${[...new Set(lines)].join("\n")}\n${head}${body}`;
 }
 
 /** Each name, and the file that it is imported from. */
-function importsOf(line: string): string[][] {
+function importsOf(line: string, root: string): string[][] {
   const [, names, module] = /^import \{ (.*) \} from "(.*)";\n$/.exec(line) ?? [];
+  if (names !== undefined && others.test(module!)) return names.split(", ").map((name) => [name, module!]);
   if (names === undefined || !Object.hasOwn(modules, module!)) {
     throw new Error(`an example may only import from ${Object.keys(modules).join(" and ")}: ${line}`);
   }
-  return names.split(", ").map((name) => [name, modules[module!]!]);
+  return names.split(", ").map((name) => [name, join(root, modules[module!]!)]);
 }
 
 const preambles: Readonly<Record<Preamble, string>> = {
