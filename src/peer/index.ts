@@ -41,15 +41,21 @@ export { version } from "../files/index.js";
 export type { Logger } from "../runtime/index.js";
 export type { PendingMessages, Transaction } from "../store/index.js";
 export type { PemSource, TlsOptions } from "../transport/index.js";
+export { enqueue } from "./enqueue.js";
 export type {
   DeliveryName,
   DurableOutcome,
+  EnqueueClient,
+  EnqueuedReceipt,
+  EnqueueOptions,
   Handler,
   Message,
+  MessageToEnqueue,
   Receipt,
+  ReplyReceipt,
   SendOptions,
   TransientOutcome,
 } from "./message.js";
 export type { PeerOptions, StopOptions } from "./options.js";
-export { type ListenerEntry, Peer, type SendAllReceipt } from "./peer.js";
+export { type ListenerEntry, Peer, type SendAllReceipt, type TransactionOptions } from "./peer.js";
 export type { PeerStatus, PeerStatusKind } from "./status.js";

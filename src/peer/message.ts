@@ -16,6 +16,41 @@ export interface Receipt {
   readonly peer: string;
 }
 
+/**
+ * Where a message is enqueued: a client that is in a transaction. That is one of node-postgres, or anything that runs a
+ * statement with parameters `$1`, `$2`, … and resolves with the rows, or with an object that has them as `rows`.
+ */
+export interface EnqueueClient {
+  query(text: string, values: unknown[]): PromiseLike<unknown>;
+}
+
+/** A message was written in a transaction. It is handed to a listener if, and only if, that commits. */
+export interface EnqueuedReceipt {
+  readonly outcome: "enqueued";
+  /** The number of the message in the outbox. */
+  readonly id: bigint;
+}
+
+/** What became of a reply. */
+export type ReplyReceipt = Receipt | (EnqueuedReceipt & Pick<Receipt, "peer">);
+
+/** How a message is enqueued. */
+export interface EnqueueOptions {
+  /** Names and values; a list of pairs where names repeat. */
+  readonly headers?: Record<string, string> | Headers | undefined;
+  /** Messages with the same topic and key are handled in the order of their commits. */
+  readonly key?: string | undefined;
+  /** The handler finds it in the header `message-id`. */
+  readonly messageId?: string | undefined;
+}
+
+/** A message to enqueue. */
+export interface MessageToEnqueue extends EnqueueOptions {
+  readonly topic: string;
+  /** At least one byte; text becomes UTF-8. */
+  readonly payload: Uint8Array | string;
+}
+
 /** How a message is sent. */
 export interface SendOptions {
   /** Default `at-least-once`. */
@@ -49,14 +84,20 @@ export interface Message {
   /**
    * With `transactional: true`: the client of a transaction that is committed together with the message's being done, so
    * that what the handler writes through it happens exactly once. Neither commit nor roll back: a handler that does has
-   * failed (`handler_failed`), and what it had committed stays. Keep nothing of it after the handler's end. What is sent
-   * meanwhile, replies included, is outside of the transaction, and is sent again by each attempt.
+   * failed (`handler_failed`), and what it had committed stays. Keep nothing of it after the handler's end. Replies are
+   * part of the transaction, and so is what is sent with it as the `transaction`; what else is sent meanwhile is sent again
+   * by each attempt.
    *
    * @throws PeerError `not_supported` for other peers
    */
   readonly client: Transaction;
-  /** Sends to the very peer that sent this message, under its source topic. */
-  reply(payload: Uint8Array | string, options?: SendOptions): Promise<Receipt>;
+  /**
+   * Sends to the very peer that sent this message, under its source topic. With `transactional: true` it is written in the
+   * handler's transaction (`enqueued`), unless it is `at-most-once`.
+   *
+   * @throws PeerError (as a rejection) `no_address` if the message was enqueued: then nobody waits for a reply
+   */
+  reply(payload: Uint8Array | string, options?: SendOptions): Promise<ReplyReceipt>;
 }
 
 /**
@@ -81,12 +122,13 @@ export function bytesOf(payload: Uint8Array | string): Uint8Array {
   return typeof payload === "string" ? encoder.encode(payload) : payload;
 }
 
-/** Replies to where a message came from. */
+/** Replies to where a message came from. @param transaction that of the handler */
 export type Reply = (
   source: Source,
   payload: Uint8Array | string,
   options: SendOptions | undefined,
-) => Promise<Receipt>;
+  transaction: Transaction | undefined,
+) => Promise<ReplyReceipt>;
 
 const noHeaders: Headers = [];
 
@@ -135,7 +177,7 @@ export class MessageView implements Message {
     );
   }
 
-  reply(payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
-    return this.#replyTo(this.#source, payload, options);
+  reply(payload: Uint8Array | string, options?: SendOptions): Promise<ReplyReceipt> {
+    return this.#replyTo(this.#source, payload, options, this.#transaction);
   }
 }

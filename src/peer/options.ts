@@ -20,7 +20,7 @@ import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { asHawserError } from "./context.js";
-import type { SendOptions } from "./message.js";
+import type { EnqueueClient, EnqueueOptions, MessageToEnqueue, SendOptions } from "./message.js";
 import type { StatusEmitter } from "./status.js";
 
 /** What a Peer is made of. Everything beyond the first three has a default; see {@link PeerSettings} for limits. */
@@ -64,7 +64,8 @@ export interface CheckedOptions {
 }
 
 /** An error for a value that breaks a rule of the spec: says which, and what to do. */
-function invalid(argument: string, violation: Pick<Violation, "value" | "rule" | "remedy">): PeerError {
+/** Says which rule a value breaks. */
+export function invalid(argument: string, violation: Pick<Violation, "value" | "rule" | "remedy">): PeerError {
   return new PeerError("invalid_argument", `${argument} ${violation.value}: ${violation.rule}. ${violation.remedy}`);
 }
 
@@ -192,7 +193,21 @@ const known = {
     verify: true,
     serverName: true,
   }),
-  "a send": namesOf<SendOptions>({ delivery: true, headers: true, signal: true }),
+  "a send": namesOf<SendOptions & EnqueueOptions & { transaction: EnqueueClient }>({
+    delivery: true,
+    headers: true,
+    signal: true,
+    transaction: true,
+    key: true,
+    messageId: true,
+  }),
+  "a message to enqueue": namesOf<MessageToEnqueue>({
+    topic: true,
+    payload: true,
+    headers: true,
+    key: true,
+    messageId: true,
+  }),
   stop: namesOf<StopOptions>({ deadlineMs: true }),
 } as const;
 

@@ -2,18 +2,23 @@
  * A peer: a process that exchanges messages with others directly over TCP, with Postgres as directory, offline queue and
  * ack ledger.
  */
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { type HawserError, PeerError } from "../errors/index.js";
 import { silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { asHawserError } from "./context.js";
+import { checkPayload, enqueue, enqueueFor } from "./enqueue.js";
 import type { Handle, Source } from "./handler-call.js";
 import {
-  bytesOf,
   deliveryOf,
+  type EnqueueClient,
+  type EnqueuedReceipt,
+  type EnqueueOptions,
   type Handler,
   type Message,
   MessageView,
   type Receipt,
+  type ReplyReceipt,
   type SendOptions,
 } from "./message.js";
 import { MessageStream } from "./message-stream.js";
@@ -42,6 +47,12 @@ export interface ListenerEntry {
 
 /** What became of one of the sends of {@link Peer.sendAll}. */
 export type SendAllReceipt = Receipt | { readonly peer: string; readonly error: HawserError };
+
+/** How a message is sent in a transaction. */
+export interface TransactionOptions extends EnqueueOptions {
+  /** In the transaction that the message is to be part of. */
+  readonly transaction: EnqueueClient;
+}
 
 type State = "stopped" | "starting" | "running" | "stopping";
 
@@ -163,8 +174,21 @@ export class Peer implements AsyncDisposable {
    * @throws PeerError (as a rejection) `not_running`, `self_topic`, `no_address`, `invalid_argument`, `busy`,
    * `store_failed` with `outcome: "unknown"` after `sendTimeoutMs`, `aborted`, `name_lost`
    */
-  sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
+  sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt>;
+  /**
+   * Writes the message in a transaction, with whose commit it is handed to one listener of the topic, and without which it
+   * never was. The peer need not run. A topic that nobody serves yet keeps it until somebody does.
+   *
+   * @throws PeerError (as a rejection) `internal_topic`, `invalid_argument`; the error of Postgres
+   */
+  sendTo(topic: string, payload: Uint8Array | string, options: TransactionOptions): Promise<EnqueuedReceipt>;
+  sendTo(
+    topic: string,
+    payload: Uint8Array | string,
+    options?: SendOptions | TransactionOptions,
+  ): Promise<Receipt | EnqueuedReceipt> {
     try {
+      if (isInTransaction(options)) return this.#enqueue(topic, payload, options);
       if (options?.signal?.aborted) throw abortedBefore(options.signal);
       const running = this.#whileRunning();
       if (topic === this.#options.topic || !running.outbox.knows(topic)) this.#checkForeign(topic);
@@ -360,11 +384,32 @@ export class Peer implements AsyncDisposable {
 
   readonly #handle: Handle = (due) => this.#handler?.(new MessageView(due, this.#reply));
 
+  async #enqueue(topic: string, payload: Uint8Array | string, options: TransactionOptions): Promise<EnqueuedReceipt> {
+    checkKnownOptions(options, "a send");
+    const { transaction, ...more } = options;
+    refuseBesideTransaction(more);
+    return await enqueue(transaction, { ...more, topic, payload });
+  }
+
   readonly #reply = async (
     { senderName, sourceTopic }: Source,
     payload: Uint8Array | string,
     options: SendOptions | undefined,
-  ): Promise<Receipt> => {
+    transaction: EnqueueClient | undefined,
+  ): Promise<ReplyReceipt> => {
+    if (senderName === outboxConstants.peerSender) {
+      throw new PeerError(
+        "no_address",
+        "the message was enqueued, and has no sender that could take a reply; send to a topic instead",
+      );
+    }
+    if (transaction !== undefined && options?.delivery !== "at-most-once") {
+      checkKnownOptions(options, "a send");
+      const { delivery, ...more } = options ?? {};
+      refuseBesideTransaction(more);
+      const enqueued = await enqueueFor(transaction, senderName, { ...more, topic: sourceTopic, payload });
+      return { ...enqueued, peer: senderName };
+    }
     const running = this.#running;
     if (running === undefined) throw notRunning(this.name);
     const message = this.#checkMessage(payload, options);
@@ -378,14 +423,8 @@ export class Peer implements AsyncDisposable {
 
   #checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
     checkKnownOptions(options, "a send");
-    const bytes = bytesOf(payload);
-    if (!(bytes instanceof Uint8Array) || bytes.length === 0) {
-      const given = bytes instanceof Uint8Array ? "0 bytes" : `a value of type ${typeof bytes}`;
-      throw new PeerError(
-        "invalid_argument",
-        `payload ${given}: must be a Uint8Array or a string of at least one byte`,
-      );
-    }
+    refuseWithoutTransaction(options);
+    const bytes = checkPayload(payload);
     const name = options?.delivery ?? "at-least-once";
     const delivery = deliveryOf(name);
     if (delivery === undefined) {
@@ -435,6 +474,35 @@ export class Peer implements AsyncDisposable {
     } finally {
       await store.close();
     }
+  }
+}
+
+function isInTransaction(options: SendOptions | TransactionOptions | undefined): options is TransactionOptions {
+  return (options as Partial<TransactionOptions> | undefined)?.transaction !== undefined;
+}
+
+/** What says how to wait for an answer, which a message in a transaction does not have. */
+function refuseBesideTransaction(options: SendOptions): void {
+  for (const name of ["delivery", "signal"] as const) {
+    if (options[name] === undefined) continue;
+    throw new PeerError(
+      "invalid_argument",
+      `${name} beside transaction: has no meaning there; leave one of the two out`,
+    );
+  }
+}
+
+/** What only the outbox knows. */
+function refuseWithoutTransaction(options: (SendOptions & Partial<TransactionOptions>) | undefined): void {
+  if (options?.transaction !== undefined) {
+    throw new PeerError("invalid_argument", "transaction: only sendTo writes a message in one; leave it out");
+  }
+  for (const name of ["key", "messageId"] as const) {
+    if (options?.[name] === undefined) continue;
+    throw new PeerError(
+      "invalid_argument",
+      `${name} ${JSON.stringify(options[name])} without transaction: needs one; send with { transaction: client }, or leave it out`,
+    );
   }
 }
 

@@ -7,7 +7,14 @@
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { PeerError } from "../errors/index.js";
 import { Backoff, shared, within } from "../runtime/index.js";
-import { type Lease, openStore, type Registration, type ServedTopic, type Store } from "../store/index.js";
+import {
+  type Lease,
+  openStore,
+  type PeerRelay,
+  type Registration,
+  type ServedTopic,
+  type Store,
+} from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, SecretCache } from "./context.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
@@ -51,6 +58,8 @@ export class RunningPeer {
   readonly #unlisten: (() => void)[];
   /** Served topics whose entry in the directory may have gone. */
   readonly #perhapsUnlisted = new Set<string>();
+  /** Hands over what is enqueued, while no other process does. */
+  readonly #relay: PeerRelay;
   /** What it does for the mesh while it runs. */
   readonly #duties: { start(): void; stop(): void }[];
 
@@ -81,6 +90,7 @@ export class RunningPeer {
       serves: (topic) => topic === options.topic || subscriptions.has(topic),
       handle,
     });
+    this.#relay = store.peerRelay();
     this.#duties = [new DeadLetterRetention(context)];
     const { orphanAfterMs } = options.settings;
     // One that only sends could not handle what it took over.
@@ -152,6 +162,7 @@ export class RunningPeer {
   begin(): void {
     this.#inbox.begin();
     for (const duty of this.#duties) duty.start();
+    this.#relay.start();
   }
 
   /** Serves one more topic. */
@@ -176,6 +187,7 @@ export class RunningPeer {
     const until = performance.now() + Math.max(deadlineMs, storeConstants.leaveLeastMs);
     const { logger } = this.#run;
     for (const duty of this.#duties) duty.stop();
+    const relayed = this.#relay.stop();
     const inTime = await endsWithin(deadlineMs - Math.min(storeConstants.leaveMs, deadlineMs / 10), this.#finishWork());
     if (!inTime && !this.#lost) {
       logger.warn(
@@ -190,6 +202,7 @@ export class RunningPeer {
     const left = await endsWithin(until - performance.now(), leaving);
     if (!left) logger.warn({}, "could not give the name back in time; it is free when the database notices");
     this.#forget();
+    await endsWithin(until - performance.now(), relayed);
     // What Postgres does not answer ends by itself, also behind the deadline.
     await endsWithin(until - performance.now(), this.store.close());
   }

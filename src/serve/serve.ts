@@ -11,7 +11,7 @@ import { AddressBook, Gateway, type GatewayAddress, isBindable, standings } from
 import { ServerChoice } from "../nats/index.js";
 import { DatabaseAddress, mayBeReachedLater, postgresBackoff } from "../postgres/index.js";
 import { backoffMs, delay, type Logger, silentLogger, systemClock } from "../runtime/index.js";
-import { explainServeRefusal, migrate } from "../store/index.js";
+import { explainServeRefusal, migrate, PeerRelay } from "../store/index.js";
 import { TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
 import { Monitoring } from "./monitoring.js";
@@ -33,6 +33,7 @@ export class Serve implements AsyncDisposable {
   #bridge: Bridge | undefined;
   #monitoring: Monitoring | undefined;
   #watch: ServerWatch | undefined;
+  #peerRelay: PeerRelay | undefined;
   #addresses: AddressBook | undefined;
   /** Of all connections to NATS. */
   readonly #choice = new ServerChoice();
@@ -120,6 +121,7 @@ export class Serve implements AsyncDisposable {
     const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
     // Then it takes no more sessions; Postgres, which may not answer, need not be waited for.
     const ended = Promise.all([this.#gateway?.stop(leftMs), this.#bridge?.stop(leftMs)]);
+    await this.#peerRelay?.stop();
     await this.#addresses?.stop();
     await this.#watch?.stop();
     await ended;
@@ -187,6 +189,9 @@ export class Serve implements AsyncDisposable {
       },
       signal,
     );
+    const address = DatabaseAddress.of(databaseUrl);
+    this.#peerRelay = new PeerRelay({ address, ask: watch.session.query, logger: this.#logger });
+    this.#peerRelay.start();
     this.#monitoring?.follow();
     this.#bridge.configure(present, problem);
     if (secretsDirectories === undefined) await this.#warnOfStrangers(present);

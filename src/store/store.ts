@@ -2,6 +2,7 @@
  * The store of one Peer: everything a peer does in Postgres.
  */
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
+import { DatabaseAddress, type SessionQuery } from "../postgres/index.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { type ChannelOwners, type Channels, channelOwners, channels } from "./channels.js";
 import { type CursorCommits, cursorCommits } from "./cursor-commits.js";
@@ -18,6 +19,7 @@ import {
   parseAnnouncement,
   secretsChannel,
 } from "./notifications.js";
+import { PeerRelay } from "./peer-relay.js";
 import { type Backlogs, backlogs, type Orphans, orphans, type Pending, pending } from "./pending.js";
 import { type Reassign, reassign } from "./reassign.js";
 import { acquireDatabase, type DatabaseLocation } from "./shared-database.js";
@@ -71,6 +73,8 @@ export interface Store
   migrate(): Promise<MigrationReport>;
   /** Takes a name: see {@link Lease}. Leases not released by then end with {@link close}, unclean. */
   takeName(name: string, options: TakeNameOptions): Promise<Lease>;
+  /** Makes a relay of what is enqueued for peers; of all in a database one works. */
+  peerRelay(): PeerRelay;
   /** Makes the group commit of a listener's cursors. */
   cursorCommitter(lease: Lease, events: CursorCommitterEvents): CursorCommitter;
   /** From here on, and over lost sessions, `announced` tells of this listener's channels. */
@@ -140,6 +144,11 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
         if (state === "lost" || state === "released") taken.delete(lease);
       });
       return lease;
+    },
+    peerRelay: () => {
+      const address = DatabaseAddress.of(options.sessionUrl ?? options.databaseUrl);
+      const ask: SessionQuery = (text, values = []) => pool.query("look for a relay", { text, values });
+      return new PeerRelay({ address, ask, logger });
     },
     cursorCommitter: (lease, events) => new CursorCommitter(lease, commits, { clock, events }),
     async listenForMessages(listenerName) {

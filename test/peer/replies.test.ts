@@ -2,7 +2,7 @@
  * Replies: to the very peer that sent the message, whether it is there or not.
  */
 import { expect, it } from "vitest";
-import type { Receipt } from "../../src/peer/index.js";
+import type { ReplyReceipt } from "../../src/peer/index.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -11,7 +11,7 @@ const world = sharedPeerWorld();
 
 it("goes to the very peer that sent the message, not to another of its topic", async () => {
   const [first, second] = [await world.started("a-1"), await world.started("a-2")];
-  const receipts: Receipt[] = [];
+  const receipts: ReplyReceipt[] = [];
   await world.started("b-1", {}, async (message) => {
     receipts.push(await message.reply(`to ${message.sender}`, { headers: { re: "1" } }));
   });
@@ -36,7 +36,7 @@ it("goes to the very peer that sent the message, not to another of its topic", a
 it("takes both deliveries", async () => {
   // On a slow machine, too, it does not say that it is busy while the first one's topic is looked up.
   const a = await world.started("a-1", { busyAfterMs: 20_000 });
-  const receipts: Receipt[] = [];
+  const receipts: ReplyReceipt[] = [];
   await world.started("b-1", {}, async (message) => {
     receipts.push(await message.reply("once", { delivery: "at-most-once" }));
     receipts.push(await message.reply(new Uint8Array([1])));
@@ -54,7 +54,7 @@ it("is stored for a sender that has left, which has it when it runs again; at-mo
   const a = await world.started("a-1");
   const held = gate();
   const replied = gate();
-  const receipts: Receipt[] = [];
+  const receipts: ReplyReceipt[] = [];
   const b = await world.started("b-1", {}, async (message) => {
     await held.opened;
     receipts.push(await message.reply("lost", { delivery: "at-most-once" }));
@@ -104,7 +104,7 @@ it("is stored under the sender's topic also when the sender was known by another
 
 it("is not_running after the replier has stopped", async () => {
   const a = await world.started("a-1");
-  let reply: (() => Promise<Receipt>) | undefined;
+  let reply: (() => Promise<ReplyReceipt>) | undefined;
   const b = await world.started("b-1", {}, (message) => {
     reply = () => message.reply("late");
   });
@@ -116,7 +116,7 @@ it("is not_running after the replier has stopped", async () => {
 it("is delivered or stored when the handler awaits it while its peer stops", async () => {
   const a = await world.started("a-1");
   const held = gate();
-  let receipt: Receipt | undefined;
+  let receipt: ReplyReceipt | undefined;
   const b = await world.started("b-1", {}, async (message) => {
     await held.opened;
     receipt = await message.reply("while stopping");

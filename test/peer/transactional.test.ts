@@ -77,11 +77,12 @@ describe("a transactional handler", () => {
     expect(await ledger()).toEqual(["first", "y"]);
   });
 
-  it("replies outside of its transaction, once for each attempt", async () => {
+  it("sends outside of its transaction, once for each attempt", async () => {
     const a = await world.started("a-1");
-    await world.started("b-1", transactional, async (message) => {
+    const b = world.peer("b-1", transactional);
+    await b.record(async (message) => {
       await write(message);
-      await message.reply(`attempt ${message.attempt}`);
+      await b.sendTo("a", `attempt ${message.attempt}`);
       throw new Error("no");
     });
     await a.sendTo("b", "x");

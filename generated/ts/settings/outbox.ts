@@ -184,6 +184,12 @@ export const outboxConstants = {
    */
   peerRelayWatchMs: 1000,
   /**
+   * How long messages for peers stay in the outbox at least after they were handed over.
+   *
+   * Value: 60000 ms.
+   */
+  peerRetentionMs: 60000,
+  /**
    * How many bytes of payload a relay for peers hands over at once; one message always fits.
    *
    * Value: 8388608 bytes.

@@ -3664,8 +3664,7 @@ CREATE TABLE hawser.peer_outbox (
   listener text,
   enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   cluster bigint,
-  CONSTRAINT peer_outbox_pkey PRIMARY KEY (id, slot),
-  CONSTRAINT peer_outbox_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024)
+  CONSTRAINT peer_outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
 CREATE TABLE hawser.peer_outbox_0 PARTITION OF hawser.peer_outbox FOR VALUES IN (0);
 CREATE TABLE hawser.peer_outbox_1 PARTITION OF hawser.peer_outbox FOR VALUES IN (1);

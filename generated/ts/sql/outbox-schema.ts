@@ -175,8 +175,7 @@ CREATE TABLE hawser.peer_outbox (
   listener text,
   enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   cluster bigint,
-  CONSTRAINT peer_outbox_pkey PRIMARY KEY (id, slot),
-  CONSTRAINT peer_outbox_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024)
+  CONSTRAINT peer_outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
 CREATE TABLE hawser.peer_outbox_0 PARTITION OF hawser.peer_outbox FOR VALUES IN (0);
 CREATE TABLE hawser.peer_outbox_1 PARTITION OF hawser.peer_outbox FOR VALUES IN (1);
@@ -974,10 +973,17 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
-  v_cluster CONSTANT bigint := hawser.present_cluster();
-  v_headers CONSTANT jsonb := hawser.peer_headers(p_headers, p_message_id);
+  v_cluster bigint;
+  v_headers jsonb;
   v_length integer;
 BEGIN
+  -- As present_cluster() does, and as in enqueue_nats.
+  IF has_function_privilege('pg_catalog.pg_control_system()'::regprocedure, 'EXECUTE') THEN
+    v_cluster := (pg_control_system()).system_identifier;
+  END IF;
+  IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
+    v_headers := hawser.peer_headers(p_headers, p_message_id);
+  END IF;
   IF starts_with(p_topic, '__#') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('internal_topic'),
@@ -1001,16 +1007,16 @@ BEGIN
   END IF;
 
   INSERT INTO hawser.peer_outbox (slot, topic, payload, headers, key, listener, cluster)
-  SELECT (s.last_value - 1) % 3, p_topic, p.payload, v_headers, p_key, p_listener, v_cluster
-    FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth), hawser.peer_outbox_state_slot_seq AS s
-   ORDER BY p.nth;
+  SELECT (coalesce(pg_sequence_last_value('hawser.peer_outbox_state_slot_seq'), 1) - 1) % 3, p_topic,
+         p.payload, v_headers, p_key, p_listener, v_cluster
+    FROM unnest(p_payloads) AS p (payload);
   IF NOT FOUND THEN
     RETURN;
   END IF;
   id := currval('hawser.outbox_id_seq');
 
   -- Behind the insert, and from a sequence: as in enqueue_nats.
-  IF (SELECT a.last_value FROM hawser.peer_outbox_state_asleep_seq AS a) = 2 THEN
+  IF pg_sequence_last_value('hawser.peer_outbox_state_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_peer_outbox', '');
   END IF;
 END
@@ -1398,6 +1404,10 @@ DECLARE
   v_last hawser.peer_outbox_turns;
 BEGIN
   rotated := false;
+  -- Nothing to remove.
+  IF NOT EXISTS (SELECT FROM hawser.peer_outbox) AND (SELECT count(*) FROM (SELECT FROM hawser.peer_outbox_turns LIMIT 100) AS t) < 100 THEN
+    RETURN;
+  END IF;
   SELECT o.enqueued_at INTO v_newest FROM hawser.peer_outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
   IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN
     RETURN;

@@ -1,9 +1,16 @@
 #variable_conflict use_column
 DECLARE
-  v_cluster CONSTANT bigint := hawser.present_cluster();
-  v_headers CONSTANT jsonb := hawser.peer_headers(p_headers, p_message_id);
+  v_cluster bigint;
+  v_headers jsonb;
   v_length integer;
 BEGIN
+  -- As present_cluster() does, and as in enqueue_nats.
+  IF has_function_privilege('pg_catalog.pg_control_system()'::regprocedure, 'EXECUTE') THEN
+    v_cluster := (pg_control_system()).system_identifier;
+  END IF;
+  IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
+    v_headers := hawser.peer_headers(p_headers, p_message_id);
+  END IF;
   IF starts_with(p_topic, @OutboxConstants.reserved_prefix@) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('internal_topic'),
@@ -27,16 +34,16 @@ BEGIN
   END IF;
 
   INSERT INTO hawser.peer_outbox (slot, topic, payload, headers, key, listener, cluster)
-  SELECT (s.last_value - 1) % @OutboxConstants.slots@, p_topic, p.payload, v_headers, p_key, p_listener, v_cluster
-    FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth), hawser.peer_outbox_state_slot_seq AS s
-   ORDER BY p.nth;
+  SELECT (coalesce(pg_sequence_last_value('hawser.peer_outbox_state_slot_seq'), 1) - 1) % @OutboxConstants.slots@, p_topic,
+         p.payload, v_headers, p_key, p_listener, v_cluster
+    FROM unnest(p_payloads) AS p (payload);
   IF NOT FOUND THEN
     RETURN;
   END IF;
   id := currval('hawser.outbox_id_seq');
 
   -- Behind the insert, and from a sequence: as in enqueue_nats.
-  IF (SELECT a.last_value FROM hawser.peer_outbox_state_asleep_seq AS a) = 2 THEN
+  IF pg_sequence_last_value('hawser.peer_outbox_state_asleep_seq') = 2 THEN
     PERFORM pg_notify('hawser_peer_outbox', '');
   END IF;
 END

@@ -8,6 +8,10 @@ DECLARE
   v_last hawser.peer_outbox_turns;
 BEGIN
   rotated := false;
+  -- Nothing to remove.
+  IF NOT EXISTS (SELECT FROM hawser.peer_outbox) AND (SELECT count(*) FROM (SELECT FROM hawser.peer_outbox_turns LIMIT 100) AS t) < 100 THEN
+    RETURN;
+  END IF;
   SELECT o.enqueued_at INTO v_newest FROM hawser.peer_outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
   IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN
     RETURN;

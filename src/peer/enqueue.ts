@@ -1,0 +1,98 @@
+/**
+ * Messages for peers that are written in a transaction of the user: they exist if, and only if, that commits. Whichever
+ * process relays the outbox stores them for their listeners then.
+ */
+import { namedRules } from "../../generated/ts/rules/named.js";
+import { checkText } from "../../generated/ts/rules/violation.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import type { Headers } from "../channel/index.js";
+import { PeerError } from "../errors/index.js";
+import {
+  bytesOf,
+  type EnqueueClient,
+  type EnqueuedReceipt,
+  type EnqueueOptions,
+  type MessageToEnqueue,
+} from "./message.js";
+import { checkHeaders, checkKnownOptions, checkNotReserved, checkTopic, invalid } from "./options.js";
+
+const sql = {
+  forTopic: "SELECT hawser.peer_enqueue_binary($1::text, $2::bytea, $3::jsonb, $4::text, $5::text) AS id",
+  forListener:
+    "SELECT id FROM hawser.enqueue_peer($1::text, ARRAY[$2::bytea], $3::jsonb, $4::text, $5::text, $6::text)",
+} as const;
+
+/**
+ * Enqueues a message for one of the listeners of a topic, in the transaction that the client is in.
+ *
+ * @throws PeerError `invalid_argument`, `internal_topic`, before anything is sent to Postgres; the error of Postgres
+ */
+export async function enqueue(client: EnqueueClient, message: MessageToEnqueue): Promise<EnqueuedReceipt> {
+  checkKnownOptions(message, "a message to enqueue");
+  const { topic, payload, ...options } = message;
+  return await write(client, sql.forTopic, topic, payload, options, []);
+}
+
+/** Enqueues a message for one listener of a topic: a reply. @throws as {@link enqueue} */
+export async function enqueueFor(
+  client: EnqueueClient,
+  listener: string,
+  { topic, payload, ...options }: MessageToEnqueue,
+): Promise<EnqueuedReceipt> {
+  return await write(client, sql.forListener, topic, payload, options, [listener]);
+}
+
+async function write(
+  client: EnqueueClient,
+  text: string,
+  topic: string,
+  payload: Uint8Array | string,
+  { headers, key, messageId }: EnqueueOptions,
+  more: readonly unknown[],
+): Promise<EnqueuedReceipt> {
+  checkTopic(topic);
+  checkNotReserved(topic);
+  const bytes = checkPayload(payload);
+  const { maxStoredMessageBytes } = protocolConstants;
+  if (bytes.length > maxStoredMessageBytes)
+    throw new PeerError(
+      "invalid_argument",
+      `the payload has ${bytes.length} bytes, and may have ${maxStoredMessageBytes} at most`,
+    );
+  const pairs = headers && checkHeaders(headers);
+  const badKey = key === undefined ? undefined : checkText("key", namedRules.outboxKey, key);
+  if (badKey) throw invalid("key", badKey);
+  const badId = messageId === undefined ? undefined : checkText("messageId", namedRules.outboxMessageId, messageId);
+  if (badId) throw invalid("messageId", badId);
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const result = await client.query(text, [
+    topic,
+    buffer,
+    pairs === undefined ? null : JSON.stringify(valuesByName(pairs)),
+    key ?? null,
+    messageId ?? null,
+    ...more,
+  ]);
+  const rows = Array.isArray(result) ? result : (result as { rows?: unknown[] } | undefined)?.rows;
+  const id = (rows?.[0] as { id?: unknown } | undefined)?.id;
+  if (id === undefined || id === null)
+    throw new PeerError(
+      "invalid_argument",
+      "query() of the client resolved without the rows; let it resolve with them, or with an object that has rows",
+    );
+  return { outcome: "enqueued", id: BigInt(id as string) };
+}
+
+/** The bytes of a payload. @throws PeerError `invalid_argument` */
+export function checkPayload(payload: Uint8Array | string): Uint8Array {
+  const bytes = bytesOf(payload);
+  if (bytes instanceof Uint8Array && bytes.length > 0) return bytes;
+  const given = bytes instanceof Uint8Array ? "0 bytes" : `a value of type ${typeof bytes}`;
+  throw new PeerError("invalid_argument", `payload ${given}: must be a Uint8Array or a string of at least one byte`);
+}
+
+function valuesByName(pairs: Headers): Record<string, string[]> {
+  const values = new Map<string, string[]>();
+  for (const [name, value] of pairs) values.set(name, [...(values.get(name) ?? []), value]);
+  return Object.fromEntries(values);
+}
