@@ -17,9 +17,10 @@ import {
 import { checkHeaders, checkKnownOptions, checkNotReserved, checkTopic, invalid } from "./options.js";
 
 const sql = {
-  forTopic: "SELECT hawser.peer_enqueue_binary($1::text, $2::bytea, $3::jsonb, $4::text, $5::text) AS id",
+  forTopic:
+    "SELECT hawser.peer_enqueue_binary($1::text, $2::bytea, $3::jsonb, $4::text, $5::text, $6::timestamptz) AS id",
   forListener:
-    "SELECT id FROM hawser.enqueue_peer($1::text, ARRAY[$2::bytea], $3::jsonb, $4::text, $5::text, $6::text)",
+    "SELECT id FROM hawser.enqueue_peer($1::text, ARRAY[$2::bytea], $3::jsonb, $4::text, $5::text, $7::text, $6::timestamptz)",
 } as const;
 
 /**
@@ -47,7 +48,7 @@ async function write(
   text: string,
   topic: string,
   payload: Uint8Array | string,
-  { headers, key, messageId }: EnqueueOptions,
+  { headers, key, messageId, deliverAt }: EnqueueOptions,
   more: readonly unknown[],
 ): Promise<EnqueuedReceipt> {
   checkTopic(topic);
@@ -64,6 +65,8 @@ async function write(
   if (badKey) throw invalid("key", badKey);
   const badId = messageId === undefined ? undefined : checkText("messageId", namedRules.outboxMessageId, messageId);
   if (badId) throw invalid("messageId", badId);
+  if (deliverAt !== undefined && !(deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())))
+    throw new PeerError("invalid_argument", `deliverAt ${String(deliverAt)}: must be a valid Date`);
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const result = await client.query(text, [
     topic,
@@ -71,6 +74,7 @@ async function write(
     pairs === undefined ? null : JSON.stringify(valuesByName(pairs)),
     key ?? null,
     messageId ?? null,
+    deliverAt?.toISOString() ?? null,
     ...more,
   ]);
   const rows = Array.isArray(result) ? result : (result as { rows?: unknown[] } | undefined)?.rows;

@@ -42,6 +42,8 @@ export interface EnqueueOptions {
   readonly key?: string | undefined;
   /** The handler finds it in the header `message-id`. */
   readonly messageId?: string | undefined;
+  /** The message is handed over then, or later. Until then `hawser.outbox_cancel` takes it back. */
+  readonly deliverAt?: Date | undefined;
 }
 
 /** A message to enqueue. */

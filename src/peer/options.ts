@@ -200,6 +200,7 @@ const known = {
     transaction: true,
     key: true,
     messageId: true,
+    deliverAt: true,
   }),
   "a message to enqueue": namesOf<MessageToEnqueue>({
     topic: true,
@@ -207,6 +208,7 @@ const known = {
     headers: true,
     key: true,
     messageId: true,
+    deliverAt: true,
   }),
   stop: namesOf<StopOptions>({ deadlineMs: true }),
 } as const;

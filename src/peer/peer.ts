@@ -497,7 +497,7 @@ function refuseWithoutTransaction(options: (SendOptions & Partial<TransactionOpt
   if (options?.transaction !== undefined) {
     throw new PeerError("invalid_argument", "transaction: only sendTo writes a message in one; leave it out");
   }
-  for (const name of ["key", "messageId"] as const) {
+  for (const name of ["key", "messageId", "deliverAt"] as const) {
     if (options?.[name] === undefined) continue;
     throw new PeerError(
       "invalid_argument",

@@ -132,12 +132,13 @@ export class PeerRelay {
       const { canNotify } = await functions.takePeerOutbox({ owner });
       pace = new LookPace({ ...outboxConstants, canBeNotified: canNotify });
       this.#isWorking = true;
+      let laterFrom: string | null = null;
       let rotatesAt = performance.now() + peerRetentionMs / 2;
       while (isUp && !signal.aborted) {
-        const asleep = pace.begin(performance.now());
-        const found = await this.#turn(functions, owner, asleep);
+        const found = await this.#turn(functions, owner, laterFrom, pace.begin(performance.now()));
         if (found === undefined) return;
-        pace.end(performance.now(), found.handed, found.hasMore);
+        laterFrom = found.lookedTo ?? laterFrom;
+        pace.end(performance.now(), found);
         this.#handedOver += found.handed;
         if (found.connectionKeys.length > 0) this.#announce(session, found.owners, found.connectionKeys);
         if (performance.now() >= rotatesAt) {
@@ -153,10 +154,16 @@ export class PeerRelay {
   }
 
   /** @returns undefined if another relay works */
-  async #turn(functions: PeerOutboxFunctions, owner: string, asleep: boolean | undefined) {
+  async #turn(functions: PeerOutboxFunctions, owner: string, laterFrom: string | null, look: Look) {
     try {
-      const limits = { maxMessages: pageMessages, maxBytes: BigInt(peerPageBytes) };
-      const { held, ...found } = await functions.handOverEnqueued({ owner, asleep: asleep ?? null, ...limits });
+      const { held, ...found } = await functions.handOverEnqueued({
+        owner,
+        asleep: look.asleep ?? null,
+        maxMessages: pageMessages,
+        maxBytes: BigInt(peerPageBytes),
+        dueFrom: look.dueFrom ?? null,
+        laterFrom,
+      });
       return held ? found : undefined;
     } catch (error) {
       if (isServerError(error) && error.code === uniqueViolation) return undefined;
@@ -196,7 +203,7 @@ export class PeerRelay {
 }
 
 /** When a relay looks, and whether it has to be notified. */
-export interface PaceSettings {
+interface PaceSettings {
   readonly lookMs: number;
   /** So long after it has found something it goes on looking every `lookMs`. */
   readonly awakeMs: number;
@@ -207,11 +214,31 @@ export interface PaceSettings {
   readonly canBeNotified: boolean;
 }
 
+/** What a turn is to do. */
+interface Look {
+  /** Whether those who enqueue have to notify from now on; undefined: as before. */
+  readonly asleep: boolean | undefined;
+  /** Later messages are brought in that are due from this moment on; undefined: none. */
+  readonly dueFrom: Date | undefined;
+}
+
+/** What a turn has done. */
+interface Found {
+  readonly handed: number;
+  readonly hasMore: boolean;
+  readonly brought: number;
+  readonly dueFrom: Date | null;
+  readonly dueInMs: bigint | null;
+}
+
 /** The rules by which a relay sleeps and wakes, without a clock of their own. */
-export class LookPace {
+class LookPace {
   readonly #settings: PaceSettings;
   #foundAt = Number.NEGATIVE_INFINITY;
-  #at = Number.NEGATIVE_INFINITY;
+  #lookAt = Number.NEGATIVE_INFINITY;
+  /** From when on later messages are to be brought in, and when. */
+  #dueFrom: Date | undefined;
+  #dueAt = Number.POSITIVE_INFINITY;
   #pauseMs = 0;
   #wasNotified = false;
   #isQuiet = false;
@@ -224,7 +251,7 @@ export class LookPace {
 
   /** When the next look is due. */
   get at(): number {
-    return this.#wasNotified ? Number.NEGATIVE_INFINITY : this.#at;
+    return this.#wasNotified ? Number.NEGATIVE_INFINITY : Math.min(this.#lookAt, this.#dueAt);
   }
 
   /** Somebody has enqueued, or a listener has come. */
@@ -233,28 +260,34 @@ export class LookPace {
   }
 
   /**
-   * A look begins. What it says comes before what it reads: so whoever has not seen that he has to notify is seen by this look, or
-   * by one of the next, whose pauses grow no faster than the time that he takes.
-   *
-   * @returns whether those who enqueue have to notify from now on; undefined: as before
+   * A look begins. What it tells those who enqueue comes before what it reads: so whoever has not seen that he has to notify is
+   * seen by this look, or by one of the next, whose pauses grow no faster than the time that he takes.
    */
-  begin(now: number): boolean | undefined {
+  begin(now: number): Look {
     const { awakeMs, canBeNotified } = this.#settings;
     this.#wasNotified = false;
     this.#isQuiet = now - this.#foundAt >= awakeMs;
     const isAsleep = this.#isQuiet && canBeNotified;
-    if (isAsleep === this.#isAsleep) return undefined;
+    const asleep = isAsleep === this.#isAsleep ? undefined : isAsleep;
     this.#isAsleep = isAsleep;
-    return isAsleep;
+    if (now < this.#dueAt) return { asleep, dueFrom: undefined };
+    const dueFrom = this.#dueFrom;
+    // What is left is told by the look.
+    this.#dueFrom = undefined;
+    this.#dueAt = Number.POSITIVE_INFINITY;
+    return { asleep, dueFrom };
   }
 
   /** It has ended. */
-  end(now: number, found: number, hasMore: boolean): void {
+  end(now: number, { handed, hasMore, brought, dueFrom, dueInMs }: Found): void {
     const { lookMs, slowLookMs, unnotifiedLookMs, canBeNotified } = this.#settings;
-    if (found > 0) this.#foundAt = now;
+    const hasFound = handed + brought > 0;
+    if (hasFound) this.#foundAt = now;
+    if (dueFrom !== null && (this.#dueFrom === undefined || dueFrom <= this.#dueFrom)) this.#dueFrom = dueFrom;
+    if (dueInMs !== null) this.#dueAt = Math.min(this.#dueAt, now + Number(dueInMs));
     const slowestMs = canBeNotified ? slowLookMs : unnotifiedLookMs;
-    const isQuiet = this.#isQuiet && found === 0;
+    const isQuiet = this.#isQuiet && !hasFound;
     this.#pauseMs = isQuiet ? Math.max(lookMs, Math.min(slowestMs, this.#pauseMs * 2)) : lookMs;
-    this.#at = hasMore ? Number.NEGATIVE_INFINITY : now + this.#pauseMs;
+    this.#lookAt = hasMore || brought > 0 ? Number.NEGATIVE_INFINITY : now + this.#pauseMs;
   }
 }

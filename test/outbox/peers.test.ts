@@ -41,7 +41,7 @@ interface Turn {
 }
 
 async function turn(owner = "relay", maxMessages = 1_000, on = client): Promise<Turn> {
-  const { rows } = await on.query("SELECT * FROM hawser.hand_over_enqueued($1, NULL, $2, 1000000)", [
+  const { rows } = await on.query("SELECT * FROM hawser.hand_over_enqueued($1, NULL, $2, 1000000, NULL, NULL)", [
     owner,
     maxMessages,
   ]);

@@ -69,6 +69,22 @@ describe("enqueue", () => {
     expect(b.texts).toEqual(["1", "2"]);
   });
 
+  it("hands over at its time what is to be delivered later, and not what is cancelled", async () => {
+    const b = await world.started("b-1");
+    const client = await connected();
+    const at = (ms: number) => new Date(Date.now() + ms);
+    await client.query("BEGIN");
+    await enqueue(client, { topic: "b", payload: "second", deliverAt: at(400) });
+    await enqueue(client, { topic: "b", payload: "first", deliverAt: at(200), headers: { h: "1" }, key: "k" });
+    await enqueue(client, { topic: "b", payload: "now", deliverAt: at(-1_000) });
+    const { id } = await enqueue(client, { topic: "b", payload: "cancelled", deliverAt: at(300) });
+    await client.query("SELECT hawser.outbox_cancel($1)", [id]);
+    await client.query("COMMIT");
+    await b.received.length(3);
+    expect(b.texts).toEqual(["now", "first", "second"]);
+    expect(b.received.all[1]?.headers).toEqual([["h", "1"]]);
+  });
+
   it("takes a client that resolves with the rows themselves", async () => {
     const b = await world.started("b-1");
     const client = await connected();
@@ -87,6 +103,7 @@ describe("enqueue", () => {
     expect((await refused({ key: "" })).message).toContain("key");
     expect((await refused({ messageId: "a b" })).message).toContain("messageId");
     await refused({ headers: { "a b": "" } });
+    expect((await refused({ deliverAt: new Date(Number.NaN) })).message).toContain("deliverAt");
     expect((await refused({ ky: "" })).message).toContain("key");
     const rowless = { query: async () => undefined };
     expect((await failure("invalid_argument", enqueue(rowless, { topic: "b", payload: "x" }))).message).toContain(

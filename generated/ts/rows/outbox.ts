@@ -782,6 +782,8 @@ export interface EnqueuePeerArguments {
   messageId: string | null;
   /** The listener that they are for; NULL: those that serve the topic. */
   listener: string | null;
+  /** When they are to be handed over at the earliest; NULL: with the commit. */
+  deliverAt: Date | null;
 }
 
 /** The result of hawser.enqueue_peer. */
@@ -840,6 +842,10 @@ export interface HandOverEnqueuedArguments {
   maxMessages: number;
   /** How many bytes of payload; one message is handed over whatever its size. */
   maxBytes: bigint;
+  /** Later messages that are due are brought into the outbox: those from this moment on; NULL: none. */
+  dueFrom: Date | null;
+  /** Later messages that this snapshot has seen are known already; NULL: none are. */
+  laterFrom: string | null;
 }
 
 /** The result of hawser.hand_over_enqueued. */
@@ -854,6 +860,14 @@ export interface HandOverEnqueuedResult {
   connectionKeys: number[];
   /** Of each its listener, to be notified; an empty name: there is none yet. */
   owners: string[];
+  /** What it has looked at; NULL: it went on with what an earlier turn has begun. */
+  lookedTo: string | null;
+  /** How many later messages were brought in. The next turn hands them over. */
+  brought: number;
+  /** The earliest moment of later messages that were not known, or are left; NULL: there are none. */
+  dueFrom: Date | null;
+  /** So long until then, in milliseconds. */
+  dueInMs: bigint | null;
 }
 
 /** Arguments of hawser.rotate_peer_outbox. */
@@ -884,7 +898,7 @@ export function peerOutboxFunctions(client: QueryClient) {
     async enqueuePeer(args: EnqueuePeerArguments): Promise<EnqueuePeerResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue_peer",
-        text: "SELECT id FROM hawser.enqueue_peer($1::text, $2::bytea[], $3::jsonb, $4::text, $5::text, $6::text)",
+        text: "SELECT id FROM hawser.enqueue_peer($1::text, $2::bytea[], $3::jsonb, $4::text, $5::text, $6::text, $7::timestamptz)",
         values: [
           args.topic,
           args.payloads.map((one) => toBuffer(one)),
@@ -892,6 +906,7 @@ export function peerOutboxFunctions(client: QueryClient) {
           args.key,
           args.messageId,
           args.listener,
+          args.deliverAt,
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_peer");
@@ -942,16 +957,18 @@ export function peerOutboxFunctions(client: QueryClient) {
     async handOverEnqueued(args: HandOverEnqueuedArguments): Promise<HandOverEnqueuedResult> {
       const { rows } = await client.query({
         name: "hawser.hand_over_enqueued",
-        text: "SELECT held, handed, has_more, connection_keys, owners FROM hawser.hand_over_enqueued($1::text, $2::boolean, $3::integer, $4::bigint)",
+        text: "SELECT held, handed, has_more, connection_keys, owners, looked_to, brought, due_from, due_in_ms FROM hawser.hand_over_enqueued($1::text, $2::boolean, $3::integer, $4::bigint, $5::timestamptz, $6::pg_snapshot)",
         values: [
           args.owner,
           args.asleep,
           args.maxMessages,
           String(args.maxBytes),
+          args.dueFrom,
+          args.laterFrom,
         ],
       });
       const row = onlyRow(rows, "hawser.hand_over_enqueued");
-      return { held: row.held, handed: row.handed, hasMore: row.has_more, connectionKeys: row.connection_keys, owners: row.owners };
+      return { held: row.held, handed: row.handed, hasMore: row.has_more, connectionKeys: row.connection_keys, owners: row.owners, lookedTo: row.looked_to, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) };
     },
 
     /** Goes on to the next slot, if all that is in it is done and older than the retention; its messages go. */

@@ -966,6 +966,7 @@ CREATE OR REPLACE FUNCTION hawser.enqueue_peer(
   p_key text,
   p_message_id text,
   p_listener text,
+  p_deliver_at timestamptz,
   OUT id bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -1000,20 +1001,27 @@ BEGIN
       MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', v_length, 267386880),
       HINT = 'Give a payload of that size.';
   END IF;
-  IF p_key IS NOT NULL THEN
-    PERFORM FROM hawser.outbox_keys AS k
-     WHERE k.bucket = (hashtextextended(p_topic || ' ' || p_key, 0) & 4095)::integer
-       FOR UPDATE;
-  END IF;
+  IF p_deliver_at > clock_timestamp() THEN
+    id := hawser.enqueue_later('peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_deliver_at, p_listener);
+    IF id IS NULL THEN
+      RETURN;
+    END IF;
+  ELSE
+    IF p_key IS NOT NULL THEN
+      PERFORM FROM hawser.outbox_keys AS k
+       WHERE k.bucket = (hashtextextended(p_topic || ' ' || p_key, 0) & 4095)::integer
+         FOR UPDATE;
+    END IF;
 
-  INSERT INTO hawser.peer_outbox (slot, topic, payload, headers, key, listener, cluster)
-  SELECT (coalesce(pg_sequence_last_value('hawser.peer_outbox_state_slot_seq'), 1) - 1) % 3, p_topic,
-         p.payload, v_headers, p_key, p_listener, v_cluster
-    FROM unnest(p_payloads) AS p (payload);
-  IF NOT FOUND THEN
-    RETURN;
+    INSERT INTO hawser.peer_outbox (slot, topic, payload, headers, key, listener, cluster)
+    SELECT (coalesce(pg_sequence_last_value('hawser.peer_outbox_state_slot_seq'), 1) - 1) % 3, p_topic,
+           p.payload, v_headers, p_key, p_listener, v_cluster
+      FROM unnest(p_payloads) AS p (payload);
+    IF NOT FOUND THEN
+      RETURN;
+    END IF;
+    id := currval('hawser.outbox_id_seq');
   END IF;
-  id := currval('hawser.outbox_id_seq');
 
   -- Behind the insert, and from a sequence: as in enqueue_nats.
   IF pg_sequence_last_value('hawser.peer_outbox_state_asleep_seq') = 2 THEN
@@ -1021,7 +1029,7 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text) IS 'Writes messages for peers into the outbox, in the caller''s transaction.';
+COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) IS 'Writes messages for peers into the outbox, in the caller''s transaction.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_headers(
   p_headers jsonb,
@@ -1145,11 +1153,17 @@ CREATE OR REPLACE FUNCTION hawser.hand_over_enqueued(
   p_asleep boolean,
   p_max_messages integer,
   p_max_bytes bigint,
+  p_due_from timestamptz,
+  p_later_from pg_snapshot,
   OUT held boolean,
   OUT handed integer,
   OUT has_more boolean,
   OUT connection_keys integer[],
-  OUT owners text[]
+  OUT owners text[],
+  OUT looked_to pg_snapshot,
+  OUT brought integer,
+  OUT due_from timestamptz,
+  OUT due_in_ms bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -1170,6 +1184,8 @@ DECLARE
   v_names text[];
   v_running text[];
   v_waiting record;
+  v_due record;
+  v_found timestamptz;
   -- The listeners that may get the messages of a topic, or have one for themselves, and their channels.
   v_to_topics text[] := '{}';
   v_to_names text[] := '{}';
@@ -1181,6 +1197,7 @@ BEGIN
   END IF;
   handed := 0;
   has_more := false;
+  brought := 0;
   connection_keys := '{}';
   owners := '{}';
   SELECT t.* INTO STRICT v_last FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
@@ -1190,6 +1207,8 @@ BEGIN
   END IF;
   v_turn := v_last.turn + 1;
 
+  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('peer', p_due_from) AS b
+   WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
     PERFORM setval('hawser.peer_outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
@@ -1198,6 +1217,8 @@ BEGIN
   v_xip := ARRAY(SELECT pg_snapshot_xip(v_last.done_from));
   IF v_last.done_to IS NULL THEN
     SELECT pg_current_snapshot() INTO v_to;
+    looked_to := v_to;
+    SELECT l.due_from INTO v_found FROM hawser.least_due('peer', p_later_from) AS l;
     SELECT array_agg(p.id ORDER BY p.id) FILTER (WHERE p.nth <= p_max_messages AND (p.nth = 1 OR p.bytes <= p_max_bytes)), count(*)
       INTO v_ids, v_count
       FROM (
@@ -1226,6 +1247,9 @@ BEGIN
   END IF;
   handed := coalesce(cardinality(v_ids), 0);
   has_more := v_count > handed;
+  brought := coalesce(v_due.brought, 0);
+  due_from := least(v_due.due_from, v_found);
+  due_in_ms := least(v_due.due_in_ms, greatest(0, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000)));
 
   -- Topics that have a listener now: what waits there is its own, with all that is stored behind it.
   FOR v_waiting IN
@@ -1247,7 +1271,7 @@ BEGIN
     connection_keys := connection_keys || v_waiting.connection_key;
   END LOOP;
 
-  IF handed = 0 AND v_last.done_to IS NULL AND cardinality(connection_keys) = 0 THEN
+  IF handed + brought + cardinality(connection_keys) = 0 AND v_last.done_to IS NULL THEN
     RETURN;
   END IF;
 
@@ -1384,7 +1408,7 @@ BEGIN
   );
 END
 $function$;
-COMMENT ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint) IS 'A turn of the relay: stores what is new for its listeners, and moves the position, in one transaction.';
+COMMENT ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) IS 'A turn of the relay: stores what is new for its listeners, and moves the position, in one transaction.';
 
 CREATE OR REPLACE FUNCTION hawser.rotate_peer_outbox(
   p_owner text,
@@ -1444,7 +1468,8 @@ CREATE OR REPLACE FUNCTION hawser.peer_enqueue_text(
   payload text,
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  message_id text DEFAULT NULL
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1494,11 +1519,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, ARRAY[convert_to(payload, 'UTF8')], headers, key, message_id, NULL);
+  RETURN hawser.enqueue_peer(topic, ARRAY[convert_to(payload, 'UTF8')], headers, key, message_id, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
+COMMENT ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
 only if, that commits. Messages with the same topic and key are handled in the order of their commits. Returns the number
 of the message.';
 
@@ -1507,7 +1532,8 @@ CREATE OR REPLACE FUNCTION hawser.peer_enqueue_json(
   payload json,
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  message_id text DEFAULT NULL
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1557,11 +1583,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, NULL);
+  RETURN hawser.enqueue_peer(topic, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
+COMMENT ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
 only if, that commits. Messages with the same topic and key are handled in the order of their commits. Returns the number
 of the message.';
 
@@ -1570,7 +1596,8 @@ CREATE OR REPLACE FUNCTION hawser.peer_enqueue_jsonb(
   payload jsonb,
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  message_id text DEFAULT NULL
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1620,11 +1647,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, NULL);
+  RETURN hawser.enqueue_peer(topic, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
+COMMENT ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
 only if, that commits. Messages with the same topic and key are handled in the order of their commits. Returns the number
 of the message.';
 
@@ -1633,7 +1660,8 @@ CREATE OR REPLACE FUNCTION hawser.peer_enqueue_binary(
   payload bytea,
   headers jsonb DEFAULT NULL,
   key text DEFAULT NULL,
-  message_id text DEFAULT NULL
+  message_id text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1683,11 +1711,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, ARRAY[payload], headers, key, message_id, NULL);
+  RETURN hawser.enqueue_peer(topic, ARRAY[payload], headers, key, message_id, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
+COMMENT ON FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text, timestamp with time zone) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
 only if, that commits. Messages with the same topic and key are handled in the order of their commits. Returns the number
 of the message.';
 
@@ -1695,7 +1723,8 @@ CREATE OR REPLACE FUNCTION hawser.peer_enqueue_text_batch(
   topic text,
   payloads text[],
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1733,17 +1762,18 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL);
+  PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+COMMENT ON FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message, in order.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_enqueue_json_batch(
   topic text,
   payloads json[],
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1781,17 +1811,18 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL);
+  PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+COMMENT ON FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message, in order.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_enqueue_jsonb_batch(
   topic text,
   payloads jsonb[],
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1829,17 +1860,18 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL);
+  PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+COMMENT ON FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message, in order.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_enqueue_binary_batch(
   topic text,
   payloads bytea[],
   headers jsonb DEFAULT NULL,
-  key text DEFAULT NULL
+  key text DEFAULT NULL,
+  deliver_at timestamp with time zone DEFAULT NULL
 )
 RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
@@ -1877,11 +1909,11 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_peer(topic, payloads, headers, key, NULL, NULL);
+  PERFORM hawser.enqueue_peer(topic, payloads, headers, key, NULL, NULL, deliver_at);
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text) IS 'Writes each element of the array into the outbox as a message, in order.';
+COMMENT ON FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message, in order.';
 
 CREATE OR REPLACE VIEW hawser.outbox_status WITH (security_barrier) AS
 SELECT
@@ -2018,20 +2050,20 @@ REVOKE ALL ON FUNCTION hawser.take_outbox(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.rotate_outbox(text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take_peer_outbox(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.rotate_peer_outbox(text, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) FROM PUBLIC;
 
 DO $do$
 BEGIN
@@ -2096,18 +2128,18 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_enqueued(bigint[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take_peer_outbox(text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.rotate_peer_outbox(text, bigint) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text, timestamp with time zone) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) TO hawser_peer;
   END IF;
 END
 $do$;
@@ -2133,7 +2165,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.rotate_outbox(text, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.take_peer_outbox(text) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.rotate_peer_outbox(text, bigint) TO hawser_bridge;
   END IF;
 END
@@ -2178,20 +2210,20 @@ BEGIN
   ALTER FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.rotate_outbox(text, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take_peer_outbox(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.rotate_peer_outbox(text, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text, timestamp with time zone) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE '% may not give the schema hawser to hawser_owner and goes on owning it', current_user;

@@ -13,6 +13,8 @@ DECLARE
   v_names text[];
   v_running text[];
   v_waiting record;
+  v_due record;
+  v_found timestamptz;
   -- The listeners that may get the messages of a topic, or have one for themselves, and their channels.
   v_to_topics text[] := '{}';
   v_to_names text[] := '{}';
@@ -24,6 +26,7 @@ BEGIN
   END IF;
   handed := 0;
   has_more := false;
+  brought := 0;
   connection_keys := '{}';
   owners := '{}';
   SELECT t.* INTO STRICT v_last FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
@@ -33,6 +36,8 @@ BEGIN
   END IF;
   v_turn := v_last.turn + 1;
 
+  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('peer', p_due_from) AS b
+   WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
     PERFORM setval('hawser.peer_outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
   END IF;
@@ -41,6 +46,8 @@ BEGIN
   v_xip := ARRAY(SELECT pg_snapshot_xip(v_last.done_from));
   IF v_last.done_to IS NULL THEN
     SELECT pg_current_snapshot() INTO v_to;
+    looked_to := v_to;
+    SELECT l.due_from INTO v_found FROM hawser.least_due('peer', p_later_from) AS l;
     SELECT array_agg(p.id ORDER BY p.id) FILTER (WHERE p.nth <= p_max_messages AND (p.nth = 1 OR p.bytes <= p_max_bytes)), count(*)
       INTO v_ids, v_count
       FROM (
@@ -69,6 +76,9 @@ BEGIN
   END IF;
   handed := coalesce(cardinality(v_ids), 0);
   has_more := v_count > handed;
+  brought := coalesce(v_due.brought, 0);
+  due_from := least(v_due.due_from, v_found);
+  due_in_ms := least(v_due.due_in_ms, greatest(0, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000)));
 
   -- Topics that have a listener now: what waits there is its own, with all that is stored behind it.
   FOR v_waiting IN
@@ -90,7 +100,7 @@ BEGIN
     connection_keys := connection_keys || v_waiting.connection_key;
   END LOOP;
 
-  IF handed = 0 AND v_last.done_to IS NULL AND cardinality(connection_keys) = 0 THEN
+  IF handed + brought + cardinality(connection_keys) = 0 AND v_last.done_to IS NULL THEN
     RETURN;
   END IF;
 

@@ -1,3 +1,3 @@
 BEGIN
-  PERFORM hawser.enqueue_peer(topic, @payloads@, headers, key, NULL, NULL);
+  PERFORM hawser.enqueue_peer(topic, @payloads@, headers, key, NULL, NULL, deliver_at);
 END
