@@ -4,6 +4,7 @@
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
 
 let database: TestDatabase;
 let client: pg.Client;
@@ -209,6 +210,24 @@ describe("a turn", () => {
     expect(await stored()).toEqual({ "w-1": ["1"] });
   });
 
+  it("stores under an epoch that no lost turn can have had", async () => {
+    await serve("warehouse", "w-1");
+    const epochs = async () => {
+      const { rows } = await client.query<{ epoch: string }>("SELECT epoch FROM hawser.conn_messages ORDER BY epoch");
+      return rows.map(({ epoch }) => Number(epoch));
+    };
+    // A standby that has become the primary lacks the last turns. What they have stored was handled.
+    await client.query("CREATE TABLE before AS SELECT * FROM hawser.peer_outbox_turns");
+    await enqueue("warehouse", "1");
+    await turn();
+    const [lost] = await epochs();
+    await client.query("TRUNCATE hawser.peer_outbox_turns, hawser.conn_messages");
+    await client.query("INSERT INTO hawser.peer_outbox_turns SELECT * FROM before; DROP TABLE before");
+    await client.query("SELECT hawser.take_peer_outbox('relay')");
+    await turn();
+    expect((await epochs())[0]).toBeGreaterThan(lost!);
+  });
+
   it("of a relay that was replaced does nothing", async () => {
     await enqueue("warehouse", "1");
     await client.query("SELECT hawser.take_peer_outbox('other')");
@@ -222,6 +241,12 @@ describe("a turn", () => {
     await client.query("BEGIN");
     await turn();
     const taking = other.query("SELECT hawser.take_peer_outbox('other')");
+    await eventually("it waits for the turn", async () => {
+      const { rowCount } = await client.query(
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%take_peer_outbox%'",
+      );
+      return rowCount === 1;
+    });
     await client.query("COMMIT");
     await expect(taking).rejects.toThrow(/peer_outbox_turns/);
   });

@@ -139,10 +139,7 @@ export interface PeerOutboxMessageRow {
   cluster: bigint | null;
 }
 
-/**
- * A row of hawser.peer_outbox_turns. One row for each turn of the peers' relay that has changed something. The newest one counts. The number of the turn is also
- * the epoch of the messages that it has stored for listeners.
- */
+/** A row of hawser.peer_outbox_turns. One row for each turn of the peers' relay that has changed something. The newest one counts. */
 export interface PeerOutboxTurnRow {
   /** Its number. Two relays cannot both have a turn of the same number: that is the fence. */
   turn: bigint;
@@ -158,6 +155,11 @@ export interface PeerOutboxTurnRow {
   cluster: bigint | null;
   /** When it was written. */
   saved_at: Date;
+  /**
+   * The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
+   * none is given again after a failover that has lost the last turns.
+   */
+  epoch: bigint;
 }
 
 /**
@@ -229,7 +231,7 @@ export const columns = {
   outboxKey: ["bucket"],
   outboxState: ["id", "asleep", "slot"],
   peerOutboxMessage: ["slot", "id", "xid", "topic", "payload", "headers", "key", "listener", "enqueued_at", "cluster"],
-  peerOutboxTurn: ["turn", "owner", "done_from", "done_to", "done_after", "cluster", "saved_at"],
+  peerOutboxTurn: ["turn", "owner", "done_from", "done_to", "done_after", "cluster", "saved_at", "epoch"],
   peerWaitingTopic: ["topic", "connection_key"],
   peerOutboxState: ["id", "asleep", "slot"],
 } as const;

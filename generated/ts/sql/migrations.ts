@@ -3693,12 +3693,12 @@ CREATE TABLE hawser.peer_outbox_turns (
   done_after bigint NOT NULL,
   cluster bigint,
   saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  epoch bigint NOT NULL,
   CONSTRAINT peer_outbox_turns_pkey PRIMARY KEY (turn),
   CONSTRAINT peer_outbox_turns_turn_range CHECK (turn >= 1)
 );
 
-COMMENT ON TABLE hawser.peer_outbox_turns IS 'One row for each turn of the peers'' relay that has changed something. The newest one counts. The number of the turn is also
-the epoch of the messages that it has stored for listeners.';
+COMMENT ON TABLE hawser.peer_outbox_turns IS 'One row for each turn of the peers'' relay that has changed something. The newest one counts.';
 COMMENT ON COLUMN hawser.peer_outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
 COMMENT ON COLUMN hawser.peer_outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn.';
 COMMENT ON COLUMN hawser.peer_outbox_turns.done_from IS 'All messages that this snapshot sees are stored for their listeners.';
@@ -3706,9 +3706,11 @@ COMMENT ON COLUMN hawser.peer_outbox_turns.done_to IS 'Of those that this one se
 COMMENT ON COLUMN hawser.peer_outbox_turns.done_after IS 'See \`done_to\`.';
 COMMENT ON COLUMN hawser.peer_outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
 COMMENT ON COLUMN hawser.peer_outbox_turns.saved_at IS 'When it was written.';
+COMMENT ON COLUMN hawser.peer_outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
+none is given again after a failover that has lost the last turns.';
 
-INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, saved_at)
-VALUES (1, '', '3:3:', NULL, 0, NULL, now());
+INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, saved_at, epoch)
+VALUES (1, '', '3:3:', NULL, 0, NULL, now(), 1);
 
 CREATE TABLE hawser.peer_waiting_topics (
   topic text NOT NULL,

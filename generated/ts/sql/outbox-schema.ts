@@ -204,12 +204,12 @@ CREATE TABLE hawser.peer_outbox_turns (
   done_after bigint NOT NULL,
   cluster bigint,
   saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  epoch bigint NOT NULL,
   CONSTRAINT peer_outbox_turns_pkey PRIMARY KEY (turn),
   CONSTRAINT peer_outbox_turns_turn_range CHECK (turn >= 1)
 );
 
-COMMENT ON TABLE hawser.peer_outbox_turns IS 'One row for each turn of the peers'' relay that has changed something. The newest one counts. The number of the turn is also
-the epoch of the messages that it has stored for listeners.';
+COMMENT ON TABLE hawser.peer_outbox_turns IS 'One row for each turn of the peers'' relay that has changed something. The newest one counts.';
 COMMENT ON COLUMN hawser.peer_outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
 COMMENT ON COLUMN hawser.peer_outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn.';
 COMMENT ON COLUMN hawser.peer_outbox_turns.done_from IS 'All messages that this snapshot sees are stored for their listeners.';
@@ -217,9 +217,11 @@ COMMENT ON COLUMN hawser.peer_outbox_turns.done_to IS 'Of those that this one se
 COMMENT ON COLUMN hawser.peer_outbox_turns.done_after IS 'See \`done_to\`.';
 COMMENT ON COLUMN hawser.peer_outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
 COMMENT ON COLUMN hawser.peer_outbox_turns.saved_at IS 'When it was written.';
+COMMENT ON COLUMN hawser.peer_outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
+none is given again after a failover that has lost the last turns.';
 
-INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, saved_at)
-VALUES (1, '', '3:3:', NULL, 0, NULL, now());
+INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, saved_at, epoch)
+VALUES (1, '', '3:3:', NULL, 0, NULL, now(), 1);
 
 CREATE TABLE hawser.peer_waiting_topics (
   topic text NOT NULL,
@@ -1117,8 +1119,12 @@ BEGIN
     v_last.done_after := 0;
   END IF;
   -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster)
-  VALUES (turn, p_owner, v_last.done_from, v_last.done_to, v_last.done_after, v_cluster);
+  INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, epoch)
+  VALUES (
+    turn, p_owner, v_last.done_from, v_last.done_to, v_last.done_after, v_cluster,
+    -- As in take_name.
+    greatest(v_last.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+  );
   can_notify := current_setting('max_prepared_transactions') = '0';
   PERFORM setval('hawser.peer_outbox_state_asleep_seq', 1);
 END
@@ -1349,7 +1355,7 @@ BEGIN
   PERFORM hawser.key_of_topic(o.topic)
      FROM (SELECT DISTINCT p.topic FROM hawser.peer_outbox AS p WHERE p.id = ANY (v_ids) AND p.listener IS NOT NULL) AS o;
 
-  -- The epoch is the turn: it grows, and within it each channel's numbers begin at 1.
+  -- Each turn has its epoch, within which each channel's numbers begin at 1.
   WITH page AS MATERIALIZED (
     SELECT o.id, o.topic, o.payload, o.headers, o.listener, t.k AS topic_key,
            CASE WHEN o.listener IS NULL THEN hashtextextended(o.topic || ' ' || o.key, 0) END AS key_hash
@@ -1386,7 +1392,7 @@ BEGIN
       LEFT JOIN keys AS k ON k.key_hash = p.key_hash AND k.topic = p.topic
   ), stored AS (
     INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
-    SELECT r.connection_key, r.payload, v_turn, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
+    SELECT r.connection_key, r.payload, v_last.epoch + 1, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
            r.headers, r.key_hash
       FROM routed AS r
      ORDER BY r.id
@@ -1395,10 +1401,10 @@ BEGIN
   SELECT connection_keys || coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
 
   -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster)
+  INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, epoch)
   VALUES (
     v_turn, p_owner, CASE WHEN has_more THEN v_last.done_from ELSE v_to END, CASE WHEN has_more THEN v_to END,
-    CASE WHEN has_more THEN v_ids[handed] ELSE 0 END, v_last.cluster
+    CASE WHEN has_more THEN v_ids[handed] ELSE 0 END, v_last.cluster, v_last.epoch + 1
   );
   owners := ARRAY(
     SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)

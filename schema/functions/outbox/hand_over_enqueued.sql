@@ -178,7 +178,7 @@ BEGIN
   PERFORM hawser.key_of_topic(o.topic)
      FROM (SELECT DISTINCT p.topic FROM hawser.peer_outbox AS p WHERE p.id = ANY (v_ids) AND p.listener IS NOT NULL) AS o;
 
-  -- The epoch is the turn: it grows, and within it each channel's numbers begin at 1.
+  -- Each turn has its epoch, within which each channel's numbers begin at 1.
   WITH page AS MATERIALIZED (
     SELECT o.id, o.topic, o.payload, o.headers, o.listener, t.k AS topic_key,
            CASE WHEN o.listener IS NULL THEN hashtextextended(o.topic || ' ' || o.key, 0) END AS key_hash
@@ -215,7 +215,7 @@ BEGIN
       LEFT JOIN keys AS k ON k.key_hash = p.key_hash AND k.topic = p.topic
   ), stored AS (
     INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
-    SELECT r.connection_key, r.payload, v_turn, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
+    SELECT r.connection_key, r.payload, v_last.epoch + 1, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
            r.headers, r.key_hash
       FROM routed AS r
      ORDER BY r.id
@@ -224,10 +224,10 @@ BEGIN
   SELECT connection_keys || coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
 
   -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster)
+  INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, epoch)
   VALUES (
     v_turn, p_owner, CASE WHEN has_more THEN v_last.done_from ELSE v_to END, CASE WHEN has_more THEN v_to END,
-    CASE WHEN has_more THEN v_ids[handed] ELSE 0 END, v_last.cluster
+    CASE WHEN has_more THEN v_ids[handed] ELSE 0 END, v_last.cluster, v_last.epoch + 1
   );
   owners := ARRAY(
     SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, @OutboxConstants.reserved_prefix@) THEN '' ELSE m.listener_name END)

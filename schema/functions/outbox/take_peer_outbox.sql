@@ -22,8 +22,12 @@ BEGIN
     v_last.done_after := 0;
   END IF;
   -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster)
-  VALUES (turn, p_owner, v_last.done_from, v_last.done_to, v_last.done_after, v_cluster);
+  INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, epoch)
+  VALUES (
+    turn, p_owner, v_last.done_from, v_last.done_to, v_last.done_after, v_cluster,
+    -- As in take_name.
+    greatest(v_last.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
+  );
   can_notify := current_setting('max_prepared_transactions') = '0';
   PERFORM setval('hawser.peer_outbox_state_asleep_seq', 1);
 END

@@ -31,6 +31,7 @@ export const columnChecks = {
     done_to: (value: string) => checkText("done_to", {}, value),
     done_after: (value: bigint) => checkInteger("done_after", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     cluster: (value: bigint) => checkInteger("cluster", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    epoch: (value: bigint) => checkInteger("epoch", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   peer_waiting_topics: {
     topic: (value: string) => checkText("topic", {}, value),
