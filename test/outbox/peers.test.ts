@@ -240,7 +240,7 @@ describe("a turn", () => {
     const other = await connected();
     await client.query("BEGIN");
     await turn();
-    const taking = other.query("SELECT hawser.take_peer_outbox('other')");
+    const refused = expect(other.query("SELECT hawser.take_peer_outbox('other')")).rejects.toThrow(/peer_outbox_turns/);
     await eventually("it waits for the turn", async () => {
       const { rowCount } = await client.query(
         "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%take_peer_outbox%'",
@@ -248,7 +248,7 @@ describe("a turn", () => {
       return rowCount === 1;
     });
     await client.query("COMMIT");
-    await expect(taking).rejects.toThrow(/peer_outbox_turns/);
+    await refused;
   });
 
   it("gives one key to one of the listeners that run, and messages without a key to these in turn", async () => {
