@@ -2,7 +2,7 @@
  * Publishes messages of the outbox to NATS.
  *
  * A stream drops a message that it has already, by its Nats-Msg-Id, for as long as its duplicate window. A message that may
- * have been published longer ago is looked for in the stream first.
+ * have been published longer ago is looked for in the stream first, and so is one that is published again, or late.
  */
 import { DeliverPolicy, PubHeaders } from "@nats-io/jetstream";
 import { millis, type NatsConnection } from "@nats-io/transport-node";
@@ -13,7 +13,7 @@ import { shared } from "../runtime/index.js";
 import type { EnqueuedMessage } from "./outbox-table.js";
 import type { PublishOutcome, PublishStep } from "./relay.js";
 
-const { publishTimeoutMs, clockSkewMs } = outboxConstants;
+const { publishTimeoutMs, clockSkewMs, dueDoubtMs } = outboxConstants;
 
 /** NATS has said no. All other failures are of the connection, or of servers that are away. */
 const refusals: ReadonlySet<string> = new Set([
@@ -110,8 +110,9 @@ export class NatsPublisher {
     connection: NatsConnection,
     { message, doubtfulSince }: PublishStep<EnqueuedMessage>,
   ): Promise<boolean> {
-    const { firstEnqueuedAt, enqueuedAt } = message;
-    const isAgain = firstEnqueuedAt !== undefined;
+    const { copyOf, firstEnqueuedAt, enqueuedAt } = message;
+    const isLate = firstEnqueuedAt !== undefined && Date.now() - firstEnqueuedAt.getTime() > dueDoubtMs;
+    const isAgain = copyOf !== undefined || isLate;
     if ((doubtfulSince === undefined && !isAgain) || !message.toStream) return false;
     const found = await this.#scan(connection, message, doubtfulSince).catch(() => undefined);
     // There is no stream, or this user may not ask for it: whether it takes the message shows when that is published.

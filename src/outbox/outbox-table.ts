@@ -16,7 +16,7 @@ export interface EnqueuedMessage extends OutboxMessage {
   readonly toStream: boolean;
   readonly domain: string | undefined;
   readonly enqueuedAt: Date;
-  /** It is published again: its stream may have it since then. */
+  /** It is published again, or was due later: its stream may have it since then. */
   readonly firstEnqueuedAt: Date | undefined;
   /** When this process had read it, by `performance.now()`. */
   readonly readAt: number;
@@ -137,6 +137,7 @@ function messageOf(row: Row, readAt: number): EnqueuedMessage {
     toStream: row.toStream!,
     domain: row.domain ?? undefined,
     enqueuedAt: row.enqueuedAt!,
+    copyOf: row.copyOf ?? undefined,
     firstEnqueuedAt: row.firstEnqueuedAt ?? undefined,
     readAt,
   };

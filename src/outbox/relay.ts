@@ -19,6 +19,7 @@
  * - A message that is refused is tried again after a pause, `tries` times. While a destination refuses everything, each of
  *   its messages has one try.
  * - No message is given up as long as the relay before may still be publishing it.
+ * - A message that was written again is left out while the first one is not done: that is published anyway.
  * - Messages that are due later are in a table of their own. Each look tells when the first of those is due that it sees and the
  *   look before did not, so that none is missed, whatever the order of commits. Then a turn brings in what is due.
  */
@@ -49,6 +50,8 @@ export interface OutboxMessage {
   readonly destination: string;
   /** Its memory. */
   readonly bytes: number;
+  /** It was written again, because its stream may have lost it: the id of the first one. */
+  readonly copyOf: bigint | undefined;
 }
 
 /** Why NATS does not take a message. */
@@ -479,8 +482,9 @@ export class OutboxRelay<M extends OutboxMessage> {
       set = this.#begin(read.from, to, 0n, isInDoubt);
     }
     for (const message of messages) {
-      if (this.#skipped.has(message.id)) this.#skipped.set(message.id, set);
-      else this.#add(set!, message);
+      const { id, copyOf } = message;
+      if (this.#skipped.has(id)) this.#skipped.set(id, set);
+      else if (copyOf === undefined || !this.#sets.some(({ undone }) => undone.has(copyOf))) this.#add(set!, message);
     }
     set!.readTo = messages.at(-1)?.id ?? set!.readTo;
     set!.isRead = !hasMore;

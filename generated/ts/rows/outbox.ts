@@ -34,10 +34,12 @@ export interface OutboxMessageRow {
   /** The cluster whose transaction `xid` is. In a copy of the database elsewhere it means nothing. NULL: not known. */
   cluster: bigint | null;
   /**
-   * Of a message that is published again: when it was enqueued first. Its stream may have it since then. Also of one that was
-   * brought in long after it was due, and so perhaps before, by what a failover has taken back. NULL: it is new.
+   * Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
+   * since then. NULL: it is new.
    */
   first_enqueued_at: Date | null;
+  /** Of a message that is published again: the id of the first one. NULL: it is the first one. */
+  copy_of: bigint | null;
 }
 
 /** A row of hawser.outbox_later. Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction. */
@@ -225,7 +227,7 @@ export const tables = {
 
 /** The columns of each table, in the order of its row type. */
 export const columns = {
-  outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at"],
+  outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of"],
   laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener"],
   outboxTurn: ["turn", "owner", "done_from", "done_to", "done_after", "skipped", "cluster", "saved_at"],
   outboxKey: ["bucket"],
@@ -504,8 +506,10 @@ export interface RunOutboxTurnResult {
   domain: string | null;
   /** When it was enqueued. */
   enqueuedAt: Date | null;
-  /** Of a message that is published again: when it was enqueued first. */
+  /** Since when its stream may have it. */
   firstEnqueuedAt: Date | null;
+  /** The id of the first one. */
+  copyOf: bigint | null;
   /** How many messages were brought in, in the last row. */
   brought: number | null;
   /**
@@ -719,7 +723,7 @@ export function outboxFunctions(client: QueryClient) {
     async runOutboxTurn(args: RunOutboxTurnArguments): Promise<RunOutboxTurnResult[]> {
       const { rows } = await client.query({
         name: "hawser.run_outbox_turn",
-        text: "SELECT state, done_to, has_more, id, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, brought, due_from, due_in_ms FROM hawser.run_outbox_turn($1::text, $2::bigint, $3::pg_snapshot, $4::pg_snapshot, $5::bigint, $6::bigint[], $7::boolean, $8::jsonb, $9::boolean, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::integer, $14::bigint, $15::timestamptz, $16::pg_snapshot)",
+        text: "SELECT state, done_to, has_more, id, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, brought, due_from, due_in_ms FROM hawser.run_outbox_turn($1::text, $2::bigint, $3::pg_snapshot, $4::pg_snapshot, $5::bigint, $6::bigint[], $7::boolean, $8::jsonb, $9::boolean, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::integer, $14::bigint, $15::timestamptz, $16::pg_snapshot)",
         values: [
           args.owner,
           String(args.turn),
@@ -739,7 +743,7 @@ export function outboxFunctions(client: QueryClient) {
           args.laterFrom,
         ],
       });
-      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, id: row.id === null ? null : BigInt(row.id), destination: row.destination, payload: row.payload, headers: row.headers, key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) }));
+      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, id: row.id === null ? null : BigInt(row.id), destination: row.destination, payload: row.payload, headers: row.headers, key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) }));
     },
 
     /** Writes dead letters of the outbox into it again, as messages without a key, and deletes them. */

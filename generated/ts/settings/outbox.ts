@@ -136,7 +136,8 @@ export const outboxConstants = {
    */
   dueCheckMs: 10000,
   /**
-   * A message that is brought in so much too late may be in its stream already: a failover may have taken back that it was.
+   * A message that is published so much too late may be in its stream already: a failover may have taken back that it was brought
+   * in before.
    *
    * Value: 5000 ms.
    */

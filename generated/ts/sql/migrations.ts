@@ -3530,6 +3530,7 @@ CREATE TABLE hawser.outbox (
   enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   cluster bigint,
   first_enqueued_at timestamptz,
+  copy_of bigint,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
 CREATE TABLE hawser.outbox_0 PARTITION OF hawser.outbox FOR VALUES IN (0);
@@ -3554,8 +3555,9 @@ COMMENT ON COLUMN hawser.outbox.to_stream IS 'It goes into a stream. False: to c
 COMMENT ON COLUMN hawser.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser.outbox.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.outbox.cluster IS 'The cluster whose transaction \`xid\` is. In a copy of the database elsewhere it means nothing. NULL: not known.';
-COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first. Its stream may have it since then. Also of one that was
-brought in long after it was due, and so perhaps before, by what a failover has taken back. NULL: it is new.';
+COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
+since then. NULL: it is new.';
+COMMENT ON COLUMN hawser.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
 
 CREATE TABLE hawser.outbox_later (
   id bigint NOT NULL,

@@ -41,6 +41,7 @@ CREATE TABLE hawser.outbox (
   enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   cluster bigint,
   first_enqueued_at timestamptz,
+  copy_of bigint,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
 CREATE TABLE hawser.outbox_0 PARTITION OF hawser.outbox FOR VALUES IN (0);
@@ -65,8 +66,9 @@ COMMENT ON COLUMN hawser.outbox.to_stream IS 'It goes into a stream. False: to c
 COMMENT ON COLUMN hawser.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser.outbox.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.outbox.cluster IS 'The cluster whose transaction \`xid\` is. In a copy of the database elsewhere it means nothing. NULL: not known.';
-COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first. Its stream may have it since then. Also of one that was
-brought in long after it was due, and so perhaps before, by what a failover has taken back. NULL: it is new.';
+COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
+since then. NULL: it is new.';
+COMMENT ON COLUMN hawser.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
 
 CREATE TABLE hawser.outbox_later (
   id bigint NOT NULL,
@@ -433,7 +435,7 @@ BEGIN
     INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
     SELECT (s.last_value - 1) % 3, g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream,
            g.domain, c.cluster,
-           CASE WHEN g.deliver_at < v_now - 5000 * interval '1 ms' THEN g.deliver_at END
+           g.deliver_at
       FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
      ORDER BY g.deliver_at, g.id;
     GET DIAGNOSTICS brought = ROW_COUNT;
@@ -582,9 +584,9 @@ BEGIN
     SELECT o.* FROM hawser.outbox AS o WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser.outbox
-      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
+      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of)
     SELECT (s.last_value - 1) % 3, p.destination, p.payload, p.headers, p.key, p.message_id, p.to_stream,
-           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at)
+           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id)
       FROM page AS p, hawser.outbox_state_slot_seq AS s
      WHERE p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)
@@ -758,6 +760,7 @@ RETURNS TABLE (
   domain text,
   enqueued_at timestamptz,
   first_enqueued_at timestamptz,
+  copy_of bigint,
   brought integer,
   due_from timestamptz,
   due_in_ms bigint
@@ -840,6 +843,7 @@ BEGIN
       domain := v_message.domain;
       enqueued_at := v_message.enqueued_at;
       first_enqueued_at := v_message.first_enqueued_at;
+      copy_of := v_message.copy_of;
       RETURN NEXT;
     END LOOP;
     CLOSE v_messages;
@@ -849,13 +853,20 @@ BEGIN
   payload := NULL;
   IF p_dead IS NOT NULL THEN
     INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id)
-    SELECT 'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
+    SELECT DISTINCT ON (o.destination, o.message_id, o.payload)
+           'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
                FROM jsonb_each(o.headers) AS h,
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, o.message_id
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser.outbox AS o ON o.id = d.id;
+      JOIN hawser.outbox AS o ON o.id = d.id
+     -- What was written into the outbox again is one dead letter with the first one.
+     WHERE NOT EXISTS (
+       SELECT FROM hawser.dead_letters AS k
+        WHERE k.message_id = o.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
+     )
+     ORDER BY o.destination, o.message_id, o.payload, o.id;
   END IF;
   IF v_count > 0 AND NOT v_saves THEN
     INSERT INTO hawser.outbox_turns (turn, owner, done_from, done_to, done_after, skipped, cluster)

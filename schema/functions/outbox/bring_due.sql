@@ -17,7 +17,7 @@ BEGIN
     INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
     SELECT (s.last_value - 1) % @OutboxConstants.slots@, g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream,
            g.domain, c.cluster,
-           CASE WHEN g.deliver_at < v_now - @OutboxConstants.due_doubt_ms@ * interval '1 ms' THEN g.deliver_at END
+           g.deliver_at
       FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
      ORDER BY g.deliver_at, g.id;
     GET DIAGNOSTICS brought = ROW_COUNT;

@@ -31,9 +31,9 @@ BEGIN
     SELECT o.* FROM hawser.outbox AS o WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser.outbox
-      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
+      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of)
     SELECT (s.last_value - 1) % @OutboxConstants.slots@, p.destination, p.payload, p.headers, p.key, p.message_id, p.to_stream,
-           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at)
+           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id)
       FROM page AS p, hawser.outbox_state_slot_seq AS s
      WHERE p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)

@@ -72,6 +72,7 @@ BEGIN
       domain := v_message.domain;
       enqueued_at := v_message.enqueued_at;
       first_enqueued_at := v_message.first_enqueued_at;
+      copy_of := v_message.copy_of;
       RETURN NEXT;
     END LOOP;
     CLOSE v_messages;
@@ -81,13 +82,20 @@ BEGIN
   payload := NULL;
   IF p_dead IS NOT NULL THEN
     INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id)
-    SELECT 'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
+    SELECT DISTINCT ON (o.destination, o.message_id, o.payload)
+           'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
                FROM jsonb_each(o.headers) AS h,
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, o.message_id
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser.outbox AS o ON o.id = d.id;
+      JOIN hawser.outbox AS o ON o.id = d.id
+     -- What was written into the outbox again is one dead letter with the first one.
+     WHERE NOT EXISTS (
+       SELECT FROM hawser.dead_letters AS k
+        WHERE k.message_id = o.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
+     )
+     ORDER BY o.destination, o.message_id, o.payload, o.id;
   END IF;
   IF v_count > 0 AND NOT v_saves THEN
     INSERT INTO hawser.outbox_turns (turn, owner, done_from, done_to, done_after, skipped, cluster)

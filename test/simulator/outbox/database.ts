@@ -26,6 +26,22 @@ export interface Row extends OutboxMessage {
   isGone: boolean;
   /** Mutants: what this is a copy of. */
   readonly original?: Row;
+  /** It was due later. */
+  readonly later?: LaterRow;
+}
+
+/** A message that is due later. */
+export interface LaterRow {
+  readonly id: bigint;
+  readonly destination: string;
+  readonly lane: string | undefined;
+  readonly messageId: string;
+  readonly tx: Transaction;
+  readonly enqueuedAt: number;
+  readonly dueAt: number;
+  /** The column: as of {@link Row}. */
+  xid: number;
+  isGone: boolean;
 }
 
 /** A transaction of an application. */
@@ -33,6 +49,9 @@ export class Transaction {
   xid: number | undefined;
   state: "running" | "committed" | "aborted" = "running";
   readonly rows: Row[] = [];
+  readonly laterRows: LaterRow[] = [];
+  /** Of a turn: those that it has brought in. */
+  readonly brought: LaterRow[] = [];
   /** The locks on keys, with how many rows there were when each was taken. */
   readonly locks = new Map<string, number>();
   isNotifying = false;
@@ -76,6 +95,7 @@ export type TurnAnswer =
       readonly kind: "done";
       readonly isSaved: boolean;
       readonly found?: { to: Snapshot; messages: readonly Row[]; hasMore: boolean };
+      readonly due?: { brought: number; next: { from: number; inMs: number } | undefined };
     }
   | { readonly kind: "deposed" };
 
@@ -88,6 +108,7 @@ export class OutboxDatabase {
   readonly #world: OutboxWorld;
   readonly #faults: OutboxFaults;
   rows: Row[] = [];
+  later: LaterRow[] = [];
   turns: SavedTurn[] = [];
   isAsleep = false;
   available = true;
@@ -131,6 +152,7 @@ export class OutboxDatabase {
         lane,
         destination,
         bytes: 100,
+        copyOf: undefined,
         messageId: this.#world.newMessageId(),
         tx,
         enqueuedAt: this.#world.schedule.now,
@@ -147,6 +169,63 @@ export class OutboxDatabase {
     };
     if (lane === undefined) write();
     else this.#lock(lane, tx, write);
+  }
+
+  /** Writes a message that is due later: without a wait for its key. */
+  enqueueLater(tx: Transaction, destination: string, key: string | undefined, dueAt: number): void {
+    if (tx.state !== "running") return;
+    this.assignXid(tx);
+    const row: LaterRow = {
+      id: this.#nextId++,
+      destination,
+      lane: key === undefined ? undefined : `${destination} ${key}`,
+      messageId: this.#world.newMessageId(),
+      tx,
+      enqueuedAt: this.#world.schedule.now,
+      dueAt,
+      xid: tx.xid!,
+      isGone: false,
+    };
+    tx.laterRows.push(row);
+    this.later.push(row);
+    this.#log.push({ kind: "write", xid: row.xid, id: row.id });
+    if (this.isAsleep) tx.isNotifying = true;
+  }
+
+  /** Writes the messages for streams into the outbox again that it still has, and were enqueued since then. */
+  replay(since: number): void {
+    const dead = new Set(this.turns.flatMap((turn) => turn.dead.map(({ message }) => message.messageId)));
+    const tx = this.begin();
+    this.assignXid(tx);
+    const kept = this.rows.filter((row) => !row.isGone && row.tx.state === "committed");
+    for (const row of kept.sort(byId)) {
+      if (row.enqueuedAt < since || dead.has(row.messageId)) continue;
+      this.#world.counts.add("transition: message written again");
+      this.#put(tx, { ...row, copyOf: row.copyOf ?? row.id });
+    }
+    if (this.isAsleep) tx.isNotifying = true;
+    this.commit(tx);
+  }
+
+  /** A row of what is known, in a transaction of the relay or an operator. */
+  #put(
+    tx: Transaction,
+    known: Omit<Row, "id" | "bytes" | "tx" | "enqueuedAt" | "slot" | "xid" | "cluster" | "isGone">,
+  ): void {
+    const row: Row = {
+      ...known,
+      id: this.#nextId++,
+      bytes: 100,
+      tx,
+      enqueuedAt: this.#world.schedule.now,
+      slot: this.slot,
+      xid: tx.xid!,
+      cluster: this.cluster,
+      isGone: false,
+    };
+    tx.rows.push(row);
+    this.rows.push(row);
+    this.#log.push({ kind: "write", xid: row.xid, id: row.id });
   }
 
   #lock(lane: string, tx: Transaction, go: () => void): void {
@@ -175,8 +254,9 @@ export class OutboxDatabase {
   }
 
   /** Takes back what was enqueued behind a savepoint, with the locks that were taken there. */
-  rollBackTo(tx: Transaction, rows: number): void {
+  rollBackTo(tx: Transaction, rows: number, laterRows: number): void {
     if (tx.state !== "running") return;
+    for (const row of tx.laterRows.splice(laterRows)) row.isGone = true;
     for (const row of tx.rows.splice(rows)) row.isGone = true;
     for (const [lane, takenAt] of tx.locks) if (takenAt >= rows) this.#unlock(lane, tx);
   }
@@ -234,18 +314,70 @@ export class OutboxDatabase {
       }
       if (latest.turn !== step.turn - 1n && !this.#faults.savesTwice) return { kind: "deposed" };
     }
+    const brought = step.dueFrom === undefined ? undefined : this.#bring(step.dueFrom);
     if (step.asleep !== undefined) this.isAsleep = step.asleep;
+    let next = brought?.next;
     let found: { to: Snapshot; messages: readonly Row[]; hasMore: boolean } | undefined;
     if (step.read !== undefined) {
       const { from, to = this.#snapshot(), after, maxMessages } = step.read;
       const messages = this.#read(from, to, after);
       found = { to, messages: messages.slice(0, maxMessages), hasMore: messages.length > maxMessages };
+      if (step.read.to === undefined) next = earlier(next, this.#leastDue(step.read.laterFrom));
       if (found.hasMore) this.#world.counts.add("transition: set of several pages");
     }
     const isSaved = step.mustSave || (found !== undefined && found.messages.length > 0);
-    const { turn, position, dead } = step;
+    const { turn, position } = step;
+    // What was written again is one dead letter with the first one.
+    const known = this.turns.flatMap(({ dead }) => dead.map(({ message }) => message));
+    const dead = step.dead.filter(({ message }) => {
+      const isKnown = known.some(
+        (other) => other.messageId === message.messageId && (other.copyOf ?? message.copyOf) !== undefined,
+      );
+      known.push(message);
+      return !isKnown;
+    });
     if (isSaved) this.#save({ turn, owner, position, cluster: this.cluster, dead });
-    return found === undefined ? { kind: "done", isSaved } : { kind: "done", isSaved, found };
+    const inMs = next === undefined ? 0 : Math.max(0, next - this.#world.schedule.now);
+    const due = { brought: brought?.count ?? 0, next: next === undefined ? undefined : { from: next, inMs } };
+    return found === undefined ? { kind: "done", isSaved, due } : { kind: "done", isSaved, due, found };
+  }
+
+  get #laterCommitted(): LaterRow[] {
+    return this.later.filter((row) => !row.isGone && row.tx.state === "committed");
+  }
+
+  /** Brings in what is due, in the transaction of the turn. The snapshot of its look may see that, or not. */
+  #bring(from: number): { count: number; next: number | undefined } {
+    const { now } = this.#world.schedule;
+    const { random, counts } = this.#world;
+    const isDue = ({ dueAt }: LaterRow): boolean =>
+      dueAt >= from && (this.#faults.bringsEarly === true || dueAt <= now);
+    const page = this.#laterCommitted.filter(isDue).sort((one, other) => one.dueAt - other.dueAt || byId(one, other));
+    const due = page.slice(0, 4);
+    if (due.length > 0) {
+      counts.add("transition: due messages brought in");
+      const tx = this.begin();
+      this.assignXid(tx);
+      if (random.chance(0.5)) this.#nextXid += 1;
+      for (const later of due) {
+        const { destination, lane, messageId } = later;
+        if (this.#faults.bringsTwice !== true) later.isGone = true;
+        this.#put(tx, { destination, lane, messageId, later, copyOf: undefined });
+      }
+      tx.brought.push(...due);
+      this.commit(tx);
+    }
+    const left = this.#laterCommitted.filter(({ dueAt }) => dueAt >= from).map(({ dueAt }) => dueAt);
+    return { count: due.length, next: left.length === 0 ? undefined : Math.min(...left) };
+  }
+
+  /** When the first message is due that the snapshot does not see. */
+  #leastDue(from: Snapshot | undefined): number | undefined {
+    const old = from === undefined ? undefined : parse(from);
+    const isNew = ({ xid }: LaterRow): boolean =>
+      old === undefined || xid >= old.xmax || (this.#faults.forgetsLateCommits !== true && old.xip.includes(xid));
+    const times = this.#laterCommitted.filter(isNew).map(({ dueAt }) => dueAt);
+    return times.length === 0 ? undefined : Math.min(...times);
   }
 
   #read(from: Snapshot, to: Snapshot, after: bigint): readonly Row[] {
@@ -309,6 +441,7 @@ export class OutboxDatabase {
     for (const tx of [...this.#running]) this.#end(tx);
     this.#locks.clear();
     this.rows = this.rows.filter(({ tx, isGone }) => tx.state === "committed" && !isGone);
+    this.later = this.#laterCommitted;
     this.#nextXid = nextXid;
     this.cluster += 1;
     this.incarnation += 1;
@@ -330,15 +463,22 @@ export class OutboxDatabase {
         this.slot = change.slot;
       } else if (change.kind === "commit") {
         change.tx.state = "aborted";
+        for (const row of change.tx.brought) {
+          this.#world.counts.add("transition: message brought in was taken back");
+          row.isGone = false;
+        }
         this.#world.lost(change.tx);
       }
     }
     this.#locks.clear();
     this.rows = this.rows.filter(({ tx, isGone }) => tx.state === "committed" && !isGone);
+    this.later = this.later
+      .filter(({ tx, isGone }) => tx.state === "committed" || !isGone)
+      .filter(({ tx }) => tx.state === "committed");
     const xids = kept.flatMap((change) => (change.kind === "commit" ? [] : [change.xid]));
     if (kept.length > 0)
       this.#nextXid = Math.max(99, ...xids, ...this.turns.map(({ position }) => parse(position.from).xmax - 1)) + 1;
-    const ids = this.rows.map(({ id }) => id);
+    const ids = [...this.rows, ...this.later].map(({ id }) => id);
     this.#nextId = ids.reduce((most, id) => (id > most ? id : most), 0n) + 1n;
     this.#log = kept;
     this.#durable = kept.length;
@@ -356,7 +496,11 @@ export class OutboxDatabase {
   }
 }
 
-function byId(one: Row, other: Row): number {
+function earlier(one: number | undefined, other: number | undefined): number | undefined {
+  return one === undefined || other === undefined ? (one ?? other) : Math.min(one, other);
+}
+
+function byId(one: { readonly id: bigint }, other: { readonly id: bigint }): number {
   return Number(one.id - other.id);
 }
 

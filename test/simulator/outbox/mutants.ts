@@ -12,6 +12,9 @@ export interface OutboxFaults {
   readonly readsBeforeFlush?: boolean;
   readonly truncatesBlindly?: boolean;
   readonly keepsForeignXids?: boolean;
+  readonly forgetsLateCommits?: boolean;
+  readonly bringsEarly?: boolean;
+  readonly bringsTwice?: boolean;
 }
 
 /** What a run is made of. */
@@ -22,6 +25,8 @@ export interface OutboxMutant {
   readonly turn?: (step: TurnStep<Row>) => TurnStep<Row>;
   readonly sleepsAtOnce?: boolean;
   readonly believesDoubtful?: boolean;
+  /** What is published again is not looked for. */
+  readonly believesAgain?: boolean;
   readonly manyPerKey?: boolean;
   /** Only these faults, and all of them, so often. */
   readonly faults?: readonly (typeof outboxFaults)[number][];
@@ -31,7 +36,7 @@ export interface OutboxMutant {
 
 /** See {@link Simulation.mustHappen}. */
 export const outboxMustHappen: readonly string[] = [
-  ...["kill", "twin", "stall", "crash", "failover", "restore", "outage", "nats", "long"].map(
+  ...["kill", "twin", "stall", "crash", "failover", "restore", "outage", "nats", "long", "setback"].map(
     (kind) => `fault: ${kind}`,
   ),
   "fault: turn lost",
@@ -47,6 +52,9 @@ export const outboxMustHappen: readonly string[] = [
   ),
   ...["set of several pages", "dead letter", "duplicate dropped by the stream"].map((name) => `transition: ${name}`),
   ...["looked for a message in doubt", "message in doubt was there"].map((name) => `transition: ${name}`),
+  ...["due messages brought in", "message brought in was taken back", "message written again"].map(
+    (name) => `transition: ${name}`,
+  ),
   ...["slot truncated", "slot still written", "slot not done", "messages of another cluster adopted"].map(
     (name) => `transition: ${name}`,
   ),
@@ -76,6 +84,10 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
     faults: ["crash"],
     faultTimes: 6,
   },
+  "forgets later messages of transactions that commit late": { database: { forgetsLateCommits: true } },
+  "delivers before the time": { database: { bringsEarly: true } },
+  "brings in a second time": { database: { bringsTwice: true } },
+  "publishes again without a look": { believesAgain: true, faults: ["setback"], faultTimes: 4 },
   "saves a turn a second time": { database: { savesTwice: true }, seeds: 4_000 },
   "publishes again what is in doubt without a look": {
     believesDoubtful: true,

@@ -6,7 +6,7 @@ import type { PublishOutcome, PublishStep, Snapshot } from "../../../src/outbox/
 import { Random } from "../random.js";
 import { Counts, Violation } from "../records.js";
 import { Schedule } from "../schedule.js";
-import { OutboxDatabase, type Row, type Transaction } from "./database.js";
+import { type LaterRow, OutboxDatabase, type Row, type Transaction } from "./database.js";
 import type { OutboxMutant } from "./mutants.js";
 import { RelayProcess, relaySettings } from "./relay-process.js";
 
@@ -20,11 +20,12 @@ export const outboxFaults = [
   "outage",
   "nats",
   "long",
+  "setback",
 ] as const;
 type Fault = (typeof outboxFaults)[number];
 
-/** How long a stream knows the ids of its messages. */
-const duplicateWindowMs = 2_000;
+/** How long a stream knows the ids of its messages: more than twice as long as the slowest publish takes. */
+const duplicateWindowMs = 2_600;
 const faultsUntilMs = 6_000;
 const settleWithinMs = 120_000;
 const maxSteps = 60_000;
@@ -42,17 +43,22 @@ export class OutboxWorld {
   readonly counts = new Counts();
   readonly database: OutboxDatabase;
   readonly mutant: OutboxMutant;
-  readonly #stream: Published[] = [];
-  readonly #byId = new Map<string, Published[]>();
+  #stream: Published[] = [];
+  #byId = new Map<string, Published[]>();
   readonly #refused = new Set<string>();
   readonly #lost = new Set<string>();
   readonly #forgotten = new Set<string>();
   readonly #processes: RelayProcess[] = [];
   readonly #kinds: readonly Fault[];
   readonly #all: Row[] = [];
+  readonly #allLater: LaterRow[] = [];
   /** Nothing goes wrong. */
   readonly #isCalm: boolean;
   #natsIsUp = true;
+  /** Grows when the store of NATS is set back, and all connections end. */
+  #natsStores = 0;
+  /** What was lost then. */
+  readonly #setBackIds = new Set<string>();
   #hasFailedOver = false;
   #messageIds = 0;
   faultRate: number;
@@ -112,8 +118,10 @@ export class OutboxWorld {
 
   /** A crash or a failover has taken back a commit. */
   lost(tx: Transaction): void {
-    for (const { messageId } of tx.rows) {
-      this.#lost.add(messageId);
+    for (const { messageId } of tx.laterRows) this.#lost.add(messageId);
+    for (const { messageId, later, copyOf } of tx.rows) {
+      // What was brought in is due again.
+      if (later === undefined || copyOf !== undefined) this.#lost.add(messageId);
       if (!this.#hasFailedOver && this.#byId.has(messageId)) {
         throw new Violation(`${messageId} was published before its commit was durable`);
       }
@@ -129,11 +137,17 @@ export class OutboxWorld {
   publish({ message, doubtfulSince }: PublishStep<Row>, answer: (outcome: PublishOutcome) => void): void {
     const row = message.original ?? message;
     const { random, schedule, counts } = this;
-    const settle = (outcome: PublishOutcome): void => schedule.after(random.delay(1), () => answer(outcome));
+    const settle = (outcome: PublishOutcome): void => {
+      const store = this.#natsStores;
+      schedule.after(random.delay(1), () => answer(store === this.#natsStores ? outcome : { kind: "unavailable" }));
+    };
     const isLost = random.chance(this.faultRate);
     const arrives = !isLost || random.chance(0.5);
     const isOld = schedule.now - row.enqueuedAt > duplicateWindowMs / 2;
-    const looksFirst = doubtfulSince !== undefined && isOld && this.mutant.believesDoubtful !== true;
+    const isDoubtful = doubtfulSince !== undefined && isOld && this.mutant.believesDoubtful !== true;
+    // It may have been brought in before, by what a failover has taken back.
+    const isLate = row.later !== undefined && schedule.now - row.later.dueAt > duplicateWindowMs / 2;
+    const looksFirst = isDoubtful || ((row.copyOf !== undefined || isLate) && this.mutant.believesAgain !== true);
     schedule.after(random.delay(random.chance(this.faultRate / 4) ? 20 : 0.5), () => {
       if (!this.#natsIsUp || !arrives) {
         counts.add("fault: publish lost");
@@ -161,8 +175,9 @@ export class OutboxWorld {
       return;
     }
     if (known.length > 0) throw new Violation(`${row.messageId} is in the stream twice`);
-    if (row.tx.state !== "committed" && !this.#lost.has(row.messageId)) {
-      throw new Violation(`${row.messageId} was published before its commit`);
+    if (!this.#isCommitted(row)) throw new Violation(`${row.messageId} was published before its commit`);
+    if (row.later !== undefined && now < row.later.dueAt) {
+      throw new Violation(`${row.messageId} was published before it was due`);
     }
     const published = { row, at: now };
     this.#stream.push(published);
@@ -172,7 +187,15 @@ export class OutboxWorld {
 
   /** Where nothing goes wrong a message waits about as long as its transaction went on after it, and not for a slow look. */
   #checkLatency({ row, at }: Published): void {
-    if (!this.#isCalm) return;
+    if (!this.#isCalm || row.copyOf !== undefined) return;
+    if (row.later !== undefined) {
+      const { dueAt, tx, enqueuedAt } = row.later;
+      const knownAt = tx.committedAt + relaySettings.slowLookMs / 5 + 2 * (tx.committedAt - enqueuedAt);
+      const isAlone = this.#stream.filter((other) => other.row.lane === row.lane).length < 2;
+      if (isAlone && at > Math.max(dueAt, knownAt) + 60)
+        throw new Violation(`${row.messageId} was published ${Math.round(at - dueAt)} ms after it was due`);
+      return;
+    }
     const openMs = row.tx.committedAt - row.enqueuedAt;
     const lateMs = at - row.tx.committedAt;
     const hasWaited = this.#stream.filter((other) => other.row.lane === row.lane).length > 1;
@@ -217,7 +240,7 @@ export class OutboxWorld {
       counts.add("transition: early xid");
     }
     let left = random.chance(0.05) ? 40 : random.between(1, 6);
-    let savepoint: number | undefined;
+    let savepoint: readonly [rows: number, later: number] | undefined;
     const step = (): void => {
       if (tx.state !== "running") return;
       if (left === 0) {
@@ -229,14 +252,21 @@ export class OutboxWorld {
         return;
       }
       left -= 1;
-      if (random.chance(0.1)) savepoint = tx.rows.length;
+      if (random.chance(0.1)) savepoint = [tx.rows.length, tx.laterRows.length];
       if (savepoint !== undefined && random.chance(0.2)) {
         counts.add("transition: savepoint rolled back");
-        database.rollBackTo(tx, savepoint);
+        database.rollBackTo(tx, ...savepoint);
         savepoint = undefined;
       }
       const key = random.chance(0.7) ? `k${random.between(1, 3)}` : undefined;
-      database.enqueue(tx, random.pick(this.#isCalm ? takingDestinations : destinations), key, () => {
+      const destination = random.pick(this.#isCalm ? takingDestinations : destinations);
+      if (random.chance(0.2)) {
+        database.enqueueLater(tx, destination, key, schedule.now + random.pick([1, 30, 300, 2_000]) * random.next());
+        this.#allLater.push(tx.laterRows.at(-1)!);
+        schedule.after(pause(), step);
+        return;
+      }
+      database.enqueue(tx, destination, key, () => {
         this.#all.push(tx.rows.at(-1)!);
         schedule.after(pause(), step);
       });
@@ -274,11 +304,37 @@ export class OutboxWorld {
     } else if (kind === "nats") {
       this.#natsIsUp = false;
       schedule.after(random.pick([20, 200, 3_000]), () => this.#natsReturns());
-    } else if (kind === "long") {
+    } else if (kind === "setback") this.#setBack(random.pick([1, 100, 1_000]));
+    else if (kind === "long") {
       const tx = database.begin();
       database.assignXid(tx);
       schedule.after(random.between(500, 4_000), () => database.commit(tx));
     }
+  }
+
+  /** The store of NATS is an older copy of itself. Then what it lost is published again. */
+  #setBack(byMs: number): void {
+    const { now } = this.schedule;
+    this.#natsStores += 1;
+    const lost = this.#stream.filter(({ at }) => at > now - byMs);
+    this.#stream = this.#stream.filter(({ at }) => at <= now - byMs);
+    this.#byId = new Map();
+    for (const published of this.#stream) {
+      const { messageId } = published.row;
+      this.#byId.set(messageId, [...(this.#byId.get(messageId) ?? []), published]);
+    }
+    const kept = new Set(this.database.rows.filter(({ isGone }) => !isGone).map(({ messageId }) => messageId));
+    for (const { row } of lost) {
+      this.counts.add("transition: message lost by NATS");
+      this.#setBackIds.add(row.messageId);
+      if (!kept.has(row.messageId)) this.#lost.add(row.messageId);
+    }
+    const since = Math.min(now, ...lost.map(({ row }) => row.enqueuedAt));
+    const replay = (): void => {
+      if (this.database.available) this.database.replay(since);
+      else this.schedule.after(10, replay);
+    };
+    replay();
   }
 
   #natsReturns(): void {
@@ -304,8 +360,14 @@ export class OutboxWorld {
 
   // ---- checks ----
 
-  get #expected(): readonly Row[] {
-    return this.#all.filter((row) => isCommitted(row) && !this.#lost.has(row.messageId));
+  get #expected(): readonly (Row | LaterRow)[] {
+    return [...this.#all, ...this.#allLater].filter((row) => isCommitted(row) && !this.#lost.has(row.messageId));
+  }
+
+  /** A message, by the transaction of whoever enqueued it. */
+  #isCommitted(row: Row): boolean {
+    if (this.#lost.has(row.messageId)) return true;
+    return row.later === undefined ? row.copyOf !== undefined || isCommitted(row) : isCommitted(row.later);
   }
 
   get #deadLetters(): ReadonlyMap<string, number> {
@@ -340,32 +402,44 @@ export class OutboxWorld {
         throw new Violation(`${messageId} is a dead letter, though NATS has not refused it`);
     }
     for (const { row } of this.#stream) {
-      if (!isCommitted(row) && !this.#lost.has(row.messageId)) {
+      if (!this.#isCommitted(row)) {
         throw new Violation(`${row.messageId} is in the stream, and was rolled back`);
       }
     }
     this.#checkOrder();
   }
 
+  /** In order are, of each lane: what was enqueued, what was due, and what was published again. */
   #checkOrder(): void {
     const last = new Map<string, Row>();
     for (const { row } of this.#stream) {
-      if (row.lane === undefined || this.#lost.has(row.messageId) || this.#forgotten.has(row.messageId)) continue;
-      const before = last.get(row.lane);
-      const isLater =
-        before === undefined ||
-        before.tx.commitOrder < row.tx.commitOrder ||
-        (before.tx === row.tx && before.id < row.id);
-      if (!isLater)
+      const { messageId } = row;
+      if (row.lane === undefined || this.#lost.has(messageId) || this.#forgotten.has(messageId)) continue;
+      // The next relay may publish it behind what came later, too.
+      if (row.copyOf === undefined && this.#setBackIds.has(messageId)) continue;
+      const name = `${row.lane} ${row.copyOf !== undefined} ${row.later !== undefined}`;
+      const before = last.get(name);
+      if (before !== undefined && !isInOrder(before, row))
         throw new Violation(
-          `${row.messageId} of "${row.lane}" is behind ${before.messageId}, and was committed before it`,
+          `${row.messageId} of "${row.lane}" is behind ${before.messageId}, and was committed or due before it`,
         );
-      last.set(row.lane, row);
+      last.set(name, row);
     }
   }
 }
 
+function isInOrder(before: Row, row: Row): boolean {
+  if (row.copyOf !== undefined) return before.tx !== row.tx || before.id < row.id;
+  if (before.later !== undefined && row.later !== undefined) {
+    // One that was committed, or found again, after the other had been brought in comes behind that.
+    const isTogether = before.tx === row.tx;
+    return !isTogether || before.later.dueAt <= row.later.dueAt;
+  }
+  return before.tx.commitOrder < row.tx.commitOrder || (before.tx === row.tx && before.id < row.id);
+}
+
 /** Of what was rolled back to a savepoint the transaction knows nothing. */
-function isCommitted(row: Row): boolean {
-  return row.tx.state === "committed" && row.tx.rows.includes(row);
+function isCommitted(row: Row | LaterRow): boolean {
+  const { state, rows, laterRows } = row.tx;
+  return state === "committed" && (rows.includes(row as Row) || laterRows.includes(row as LaterRow));
 }

@@ -32,6 +32,7 @@ export const columnChecks = {
     message_id: (value: string) => checkText("message_id", {}, value),
     domain: (value: string) => checkText("domain", {}, value),
     cluster: (value: bigint) => checkInteger("cluster", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    copy_of: (value: bigint) => checkInteger("copy_of", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   outbox_later: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
