@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { transform } from "esbuild";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { enqueue } from "../../src/peer/index.js";
 import { natsFunctions, type QueryClient } from "../../src/serve/index.js";
 import { readPage } from "../readme/pages.js";
 import { projectStepsOf } from "../readme/snippets.js";
@@ -153,6 +154,23 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     await expect(rolledBack).rejects.toThrow("changed my mind");
     expect(await orders()).toEqual([1]);
     expect(await enqueued()).toEqual([`{"id":"it's $1, :a?"}`, 'a "b", {c}', "\\\\d", "\\000\\377"]);
+  });
+
+  it("takes messages for peers, and such that are due later", async () => {
+    const deliverAt = new Date(Date.now() + 3_600_000);
+    await library.transact(async ({ client }) => {
+      const sent = { topic: "warehouse", payload: Buffer.from([0, 255]), headers: { A: "1" }, key: "k" };
+      expect(await enqueue(client, sent)).toEqual({ outcome: "enqueued", id: expect.any(BigInt) });
+      await natsFunctions(client).enqueueText({ subject, payload: "later", deliverAt });
+    });
+    const rows = await rowsOf(
+      database.url,
+      "SELECT destination, deliver_at, NULL AS payload FROM hawser.outbox_later UNION ALL SELECT topic, NULL, payload FROM hawser.peer_outbox",
+    );
+    expect(rows).toEqual([
+      { destination: subject, deliver_at: deliverAt, payload: null },
+      { destination: "warehouse", deliver_at: null, payload: Buffer.from([0, 255]) },
+    ]);
   });
 
   it("passes on the function's own error", async () => {
