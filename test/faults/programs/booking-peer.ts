@@ -1,0 +1,42 @@
+/**
+ * A peer in a process of its own that books what comes: its transactional handler writes a row and, if it has a further
+ * topic, tells that. Arguments: name, topic, URL of the database, further topic.
+ */
+import { Peer } from "../../../src/peer/index.js";
+
+const [name, topic, databaseUrl, further] = process.argv.slice(2) as [string, string, string, string | undefined];
+const peer = new Peer({
+  name,
+  topic,
+  listen: "127.0.0.1:0",
+  databaseUrl,
+  transactional: true,
+  maxAttempts: 1_000,
+  nameWaitMs: 60_000,
+});
+
+async function start(): Promise<void> {
+  for (;;) {
+    try {
+      await peer.run(async ({ client, payload, headers }) => {
+        const id = Buffer.from(payload).toString();
+        const key = headers.find(([header]) => header === "key")?.[1];
+        await client.query("INSERT INTO booked (topic, id, key, peer) VALUES ($1, $2, $3, $4)", [
+          topic,
+          id,
+          key ?? null,
+          name,
+        ]);
+        if (further === undefined) return;
+        await peer.sendTo(further, id, { transaction: client, key, headers: key === undefined ? {} : { key } });
+      });
+      return;
+    } catch {
+      // Postgres is away.
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+await start();
+process.stdout.write("running\n");
