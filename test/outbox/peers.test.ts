@@ -241,8 +241,10 @@ describe("a turn", () => {
     await client.query("BEGIN");
     await turn();
     const refused = expect(other.query("SELECT hawser.take_peer_outbox('other')")).rejects.toThrow(/peer_outbox_turns/);
+    // A transaction sees what the others do as it was when it first looked.
+    const watcher = await connected();
     await eventually("it waits for the turn", async () => {
-      const { rowCount } = await client.query(
+      const { rowCount } = await watcher.query(
         "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%take_peer_outbox%'",
       );
       return rowCount === 1;
