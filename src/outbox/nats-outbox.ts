@@ -12,7 +12,10 @@ import { OutboxRelay, type PublishStep, type RelaySettings, type TurnStep } from
 
 const stopPollMs = 5;
 
-const { queryTimeoutMs, rotateMs, retryMinMs, retryMaxMs, slowLookMs, unnotifiedLookMs } = outboxConstants;
+const { queryTimeoutMs, rotateMs, retryMinMs, retryMaxMs, slowLookMs, unnotifiedLookMs, maxUnderWay } = outboxConstants;
+
+/** With so many publishes under way it waits for more of them to settle: many that leave with one write cost far less. */
+const goesOnBelow = maxUnderWay / 2;
 
 /** Unless it is stronger than that already. */
 const durableSql = `SELECT set_config('synchronous_commit', 'on', false)
@@ -48,6 +51,8 @@ export class NatsOutbox {
   #relay: OutboxRelay<EnqueuedMessage> | undefined;
   #timer: NodeJS.Timeout | undefined;
   readonly #running = new Set<Promise<void>>();
+  /** How many publishes are under way. */
+  #publishing = 0;
   #rotatesAt = 0;
   #relayed = 0;
   #refused = 0;
@@ -118,6 +123,7 @@ export class NatsOutbox {
       );
     await this.#session.close();
     await within(deadline.remainingMs, Promise.all(this.#running));
+    while (this.#publishing > 0 && !deadline.isOver) await delay(stopPollMs);
     this.#rareLog.end();
   }
 
@@ -162,7 +168,8 @@ export class NatsOutbox {
     clearTimeout(this.#timer);
     const now = performance.now();
     for (let step = relay.next(now); step !== undefined; step = relay.next(now)) {
-      this.#track(step.kind === "turn" ? this.#turn(relay, step) : this.#publish(relay, step));
+      if (step.kind === "turn") this.#track(this.#turn(relay, step));
+      else this.#publish(relay, step);
     }
     if (relay.isDeposed) {
       // As long as this process leads it takes over again: the server may be another one.
@@ -191,11 +198,14 @@ export class NatsOutbox {
     this.#pump();
   }
 
-  async #publish(relay: OutboxRelay<EnqueuedMessage>, step: PublishStep<EnqueuedMessage>): Promise<void> {
-    const outcome = await this.#publisher.publish(step);
-    if (outcome.kind === "published") this.#relayed += 1;
-    relay.settlePublish(step, outcome, performance.now());
-    if (relay === this.#relay) this.#pumpSoon();
+  #publish(relay: OutboxRelay<EnqueuedMessage>, step: PublishStep<EnqueuedMessage>): void {
+    this.#publishing += 1;
+    void this.#publisher.publish(step).then((outcome) => {
+      this.#publishing -= 1;
+      if (outcome.kind === "published") this.#relayed += 1;
+      relay.settlePublish(step, outcome, performance.now());
+      if (relay === this.#relay && this.#publishing < goesOnBelow) this.#pumpSoon();
+    });
   }
 
   #isPumping = false;

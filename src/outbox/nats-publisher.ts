@@ -1,5 +1,6 @@
 /**
- * Publishes messages of the outbox to NATS.
+ * Publishes messages of the outbox to NATS, thousands at a time, by the pipeline of the connection. What that leaves open, and
+ * what names a JetStream domain, is published by the operations that SQL functions have, which say why NATS refuses it.
  *
  * A stream drops a message that it has already, by its Nats-Msg-Id, for as long as its duplicate window. A message that may
  * have been published longer ago is looked for in the stream first, and so is one that is published again, or late.
@@ -7,8 +8,8 @@
 import { DeliverPolicy, PubHeaders } from "@nats-io/jetstream";
 import { millis, type NatsConnection } from "@nats-io/transport-node";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { HawserError } from "../errors/index.js";
-import { jetStreamOf, type NatsConnector, NatsOperations, readHeaders } from "../nats/index.js";
+import { HawserError, NatsError } from "../errors/index.js";
+import { jetStreamOf, type NatsConnector, NatsOperations, PublishPipeline, readHeaders } from "../nats/index.js";
 import { shared } from "../runtime/index.js";
 import type { EnqueuedMessage } from "./outbox-table.js";
 import type { PublishOutcome, PublishStep } from "./relay.js";
@@ -25,9 +26,13 @@ const refusals: ReadonlySet<string> = new Set([
   "payload_too_large",
 ]);
 
+const published: PublishOutcome = { kind: "published" };
+const unavailable: PublishOutcome = { kind: "unavailable" };
+
 /** What one connection was used for. */
 interface Used {
   readonly operations: NatsOperations;
+  readonly pipeline: PublishPipeline;
   /** Resolves when the server has taken all that was published until the call. */
   readonly flush: () => Promise<void>;
 }
@@ -45,6 +50,9 @@ interface Scan {
 export class NatsPublisher {
   readonly #connector: NatsConnector;
   #used: Used | undefined;
+  /** Publishes to core NATS that are under way, and what the server has not let pass since the first of them. */
+  #flushing = 0;
+  readonly #notPermitted = new Map<string, { readonly at: number; readonly message: string }>();
   readonly #scans = new Map<string, Scan>();
 
   readonly #tell: (problem: string) => void;
@@ -53,52 +61,104 @@ export class NatsPublisher {
   constructor(connector: NatsConnector, tell: (problem: string) => void) {
     this.#connector = connector;
     this.#tell = tell;
+    connector.on("refused", ({ operation, subject, message }, connection) => {
+      if (operation !== "publish" || this.#used?.operations.connection !== connection) return;
+      this.#used.pipeline.refused(subject);
+      if (this.#flushing > 0) this.#notPermitted.set(subject, { at: performance.now(), message });
+    });
   }
 
   /** Publishes a message. Does not reject. */
-  async publish(step: PublishStep<EnqueuedMessage>): Promise<PublishOutcome> {
+  publish(step: PublishStep<EnqueuedMessage>): Promise<PublishOutcome> {
     const { connection } = this.#connector;
-    if (connection === undefined) return { kind: "unavailable" };
+    if (connection === undefined) return Promise.resolve(unavailable);
     const ended = this.#connector.use(connection);
-    try {
-      const used = this.#over(connection);
-      if (await this.#isThere(connection, step)) return { kind: "published" };
-      await this.#send(used, step.message);
-      return { kind: "published" };
-    } catch (error) {
-      if (!HawserError.is(error) || !refusals.has(error.code)) {
-        this.#tell(`${step.message.destination}: ${error instanceof Error ? error.message : String(error)}`);
-        return { kind: "unavailable" };
-      }
+    return this.#published(connection, step).then(
+      () => {
+        ended();
+        return published;
+      },
+      (error: unknown) => {
+        ended();
+        return this.#failed(step, error);
+      },
+    );
+  }
+
+  #failed({ message }: PublishStep<EnqueuedMessage>, error: unknown): PublishOutcome {
+    if (HawserError.is(error) && refusals.has(error.code)) {
       return { kind: "refused", code: error.code, message: error.message };
-    } finally {
-      ended();
     }
+    this.#tell(`${message.destination}: ${error instanceof Error ? error.message : String(error)}`);
+    return unavailable;
+  }
+
+  /** Resolves when NATS has it. */
+  async #published(connection: NatsConnection, step: PublishStep<EnqueuedMessage>): Promise<void> {
+    const used = this.#over(connection);
+    if (isInDoubt(step) && (await this.#isThere(connection, step))) return;
+    await this.#send(used, step);
   }
 
   #over(connection: NatsConnection): Used {
     if (this.#used?.operations.connection !== connection) {
       const operations = new NatsOperations(connection);
-      this.#used = { operations, flush: shared(() => operations.flush({ timeoutMs: publishTimeoutMs })) };
+      this.#used = {
+        operations,
+        pipeline: new PublishPipeline(connection, publishTimeoutMs),
+        flush: shared(() => operations.flush({ timeoutMs: publishTimeoutMs })),
+      };
     }
     return this.#used;
   }
 
-  async #send({ operations, flush }: Used, message: EnqueuedMessage): Promise<void> {
-    const { destination, payload, messageId } = message;
-    const headers = readHeaders(message.headers);
-    const timeoutMs = publishTimeoutMs;
-    if (message.toStream) {
-      await operations.publishStream(destination, payload, {
-        headers,
-        domain: this.#domainOf(message),
-        messageId,
-        timeoutMs,
-      });
-      return;
+  #send(used: Used, step: PublishStep<EnqueuedMessage>): Promise<unknown> {
+    const { message, doubtfulSince } = step;
+    if (!message.toStream) return this.#sendToCore(used, message);
+    const begunAt = performance.now();
+    // Where this relay got no answer it asks what is there: a missing stream can show by silence alone.
+    const isUnanswered = doubtfulSince !== undefined && doubtfulSince > 0;
+    if (isUnanswered || this.#domainOf(message) !== undefined || !used.pipeline.isPossible) {
+      return this.#sendToStream(used, message, begunAt);
     }
-    await operations.publish(destination, payload, { headers, timeoutMs });
-    await flush();
+    const { destination, payload, messageId, headers } = message;
+    return used.pipeline
+      .publishStream(destination, payload, messageId, headers === null ? undefined : readHeaders(headers))
+      .then((isStored) => (isStored ? undefined : this.#sendToStream(used, message, begunAt)));
+  }
+
+  async #sendToStream({ operations }: Used, message: EnqueuedMessage, begunAt: number): Promise<void> {
+    await operations.publishStream(message.destination, message.payload, {
+      headers: readHeaders(message.headers),
+      domain: this.#domainOf(message),
+      messageId: message.messageId,
+      timeoutMs: Math.max(1, begunAt + publishTimeoutMs - performance.now()),
+    });
+  }
+
+  async #sendToCore({ operations, pipeline, flush }: Used, message: EnqueuedMessage): Promise<void> {
+    const { destination, payload } = message;
+    const headers = readHeaders(message.headers);
+    const begunAt = performance.now();
+    this.#flushing += 1;
+    try {
+      if (pipeline.isPossible) await pipeline.publish(destination, payload, headers);
+      else await operations.publish(destination, payload, { headers, timeoutMs: publishTimeoutMs });
+      await flush();
+      // The server tells before it answers the flush.
+      const refusal = this.#notPermitted.get(destination);
+      if (refusal === undefined || refusal.at < begunAt) return;
+      throw new NatsError(
+        "nats_permission_denied",
+        `The NATS server does not permit the publish to "${destination}".`,
+        {
+          detail: refusal.message,
+        },
+      );
+    } finally {
+      this.#flushing -= 1;
+      if (this.#flushing === 0) this.#notPermitted.clear();
+    }
   }
 
   #domainOf({ domain }: EnqueuedMessage): string | undefined {
@@ -110,16 +170,12 @@ export class NatsPublisher {
     connection: NatsConnection,
     { message, doubtfulSince }: PublishStep<EnqueuedMessage>,
   ): Promise<boolean> {
-    const { copyOf, firstEnqueuedAt, enqueuedAt } = message;
-    const isLate = firstEnqueuedAt !== undefined && Date.now() - firstEnqueuedAt.getTime() > dueDoubtMs;
-    const isAgain = copyOf !== undefined || isLate;
-    if ((doubtfulSince === undefined && !isAgain) || !message.toStream) return false;
     const found = await this.#scan(connection, message, doubtfulSince).catch(() => undefined);
     // There is no stream, or this user may not ask for it: whether it takes the message shows when that is published.
     if (found === undefined) return false;
     const { windowMs, ids } = found;
-    const ageMs = Date.now() - enqueuedAt.getTime() + clockSkewMs;
-    return (isAgain || ageMs > windowMs / 2) && ids.has(message.messageId);
+    const ageMs = Date.now() - message.enqueuedAt.getTime() + clockSkewMs;
+    return (isAgain(message) || ageMs > windowMs / 2) && ids.has(message.messageId);
   }
 
   /** One scan of a subject serves all its messages that are in doubt. */
@@ -140,6 +196,16 @@ export class NatsPublisher {
     found.then(() => setTimeout(forget, publishTimeoutMs).unref(), forget);
     return found;
   }
+}
+
+/** It is published again because its stream may have lost it, or long after it was due. */
+function isAgain({ copyOf, firstEnqueuedAt }: EnqueuedMessage): boolean {
+  return copyOf !== undefined || (firstEnqueuedAt !== undefined && Date.now() - firstEnqueuedAt.getTime() > dueDoubtMs);
+}
+
+/** Whether its stream may have a message. */
+function isInDoubt({ message, doubtfulSince }: PublishStep<EnqueuedMessage>): boolean {
+  return message.toStream && (doubtfulSince !== undefined || isAgain(message));
 }
 
 /**

@@ -8,6 +8,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { Serve } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
+import { startNatsServer } from "../support/nats-server.js";
 
 let gateway: TestGateway;
 let session: pg.Client;
@@ -122,6 +123,28 @@ it("what no stream takes becomes a dead letter, and holds up nothing else", asyn
   await eventually("it is in the stream", async () => (await manager.streams.info(late)).state.messages === 1);
   const stored = await manager.streams.getMessage(late, { seq: 1 });
   expect([stored!.string(), stored!.header.values("A")]).toEqual(["lost?", ["1", "2"]]);
+});
+
+it("what the user of NATS may not publish becomes a dead letter, to core NATS too", async () => {
+  await using server = await startNatsServer({
+    jetStream: true,
+    config: `authorization { users: [{ user: u, password: p, permissions: { publish: { deny: ["closed.>"] } } }] }
+      no_auth_user: u`,
+  });
+  await using closed = await testGateway({ natsUrl: server.url });
+  const manager = await jetstreamManager(closed.nats);
+  await manager.streams.add({ name: "closed", subjects: ["closed.stream"] });
+  const { client } = closed;
+  await client.query("SELECT nats_enqueue_text_batch('closed.core', ARRAY['1', '2'])");
+  await client.query("SELECT nats_enqueue_text_stream('closed.stream', '3')");
+  const dead = async () =>
+    (
+      await client.query(
+        "SELECT convert_from(payload, 'UTF8') AS text, error_code FROM hawser.dead_letters WHERE origin = 'outbox' ORDER BY 1",
+      )
+    ).rows;
+  await eventually("they are dead letters", async () => (await dead()).length === 3);
+  expect(await dead()).toEqual(["1", "2", "3"].map((text) => ({ text, error_code: "nats_permission_denied" })));
 });
 
 it("what was enqueued while nobody relayed is published, or a dead letter, by the next process", async () => {

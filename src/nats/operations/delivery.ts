@@ -220,7 +220,7 @@ function deliveryOf(message: Msg) {
 }
 
 /** Where the user may listen, if the connection was made for a place of its own. */
-function inboxPrefixOf(connection: NatsConnection): string | undefined {
+export function inboxPrefixOf(connection: NatsConnection): string | undefined {
   return (connection as unknown as { options?: { inboxPrefix?: string } }).options?.inboxPrefix;
 }
 

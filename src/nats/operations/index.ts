@@ -24,4 +24,5 @@
 export type { FileInfo } from "./file-record.js";
 export { jetStreamOf } from "./jetstream.js";
 export { NatsOperations } from "./nats-operations.js";
+export { PublishPipeline } from "./publish-pipeline.js";
 export { Refusals } from "./refusals.js";

@@ -322,6 +322,16 @@ function isNobody(error: unknown): boolean {
   return error instanceof errors.NoRespondersError;
 }
 
+/** Whether a stream says that it has stored the message. */
+export function isAck(answer: Msg): boolean {
+  try {
+    readAck({ name: "publish", changes: true, timeoutMs: 0 }, answer);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** @throws JetStreamApiError what the stream said; NatsError nats_failed, if something else answered */
 function readAck({ name }: Attempt, answer: Msg): PubAck {
   let ack: Partial<PubAck> & { readonly error?: ConstructorParameters<typeof jserrors.JetStreamApiError>[0] };
