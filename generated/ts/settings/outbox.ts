@@ -24,15 +24,15 @@ export const outboxConstants = {
   /**
    * How many messages a relay reads at once.
    *
-   * Value: 1000 messages.
+   * Value: 2500 messages.
    */
-  pageMessages: 1000,
+  pageMessages: 2500,
   /**
    * How many messages are under way to NATS at once.
    *
-   * Value: 1000 messages.
+   * Value: 2000 messages.
    */
-  maxUnderWay: 1000,
+  maxUnderWay: 2000,
   /**
    * How much memory they take; one message always fits.
    *

@@ -767,7 +767,10 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_custom_plan
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -815,10 +818,15 @@ BEGIN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO v_to;
       SELECT l.due_from INTO v_found FROM hawser.least_due('nats', p_later_from) AS l;
+      -- By xids: in the order of ids, all that was ever enqueued would be passed.
       OPEN v_messages FOR
-        SELECT o.* FROM hawser.outbox AS o
-         WHERE (o.xid >= v_xmax OR o.xid = ANY (v_xip)) AND pg_visible_in_snapshot(o.xid, v_to) AND o.id > p_read_after
-         ORDER BY o.id LIMIT p_max_messages + 1;
+        SELECT n.* FROM (
+                 SELECT o.* FROM hawser.outbox AS o WHERE o.xid >= v_xmax
+                 UNION ALL
+                 SELECT o.* FROM hawser.outbox AS o WHERE o.xid = ANY (v_xip)
+               ) AS n
+         WHERE pg_visible_in_snapshot(n.xid, v_to) AND n.id > p_read_after
+         ORDER BY n.id LIMIT p_max_messages + 1;
     ELSE
       -- By ids: each page that sorted the whole set would cost as much as the first.
       OPEN v_messages FOR
