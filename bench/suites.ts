@@ -5,6 +5,7 @@ import { channels } from "./channels/channels.js";
 import { liner } from "./liner/liner.js";
 import { peerDurable, peerLive } from "./live/live.js";
 import { backlog, offline } from "./offline/offline.js";
+import { outbox } from "./outbox/outbox.js";
 import { pingPong } from "./ping-pong/ping-pong.js";
 import { sqlPublish } from "./sql-publish/sql-publish.js";
 import { subscribe } from "./subscribe/subscribe.js";
@@ -21,4 +22,5 @@ export const suites: readonly Suite[] = [
   liner,
   sqlPublish,
   subscribe,
+  outbox,
 ];

@@ -70,6 +70,18 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
     ],
     baselines: ["1 connection", "8 connections", "prepared transaction"],
   },
+  outbox: {
+    results: [
+      ...["1 session", "8 sessions", "8 sessions, with keys", "1,000 in a statement"].map((way) => `enqueue, ${way}`),
+      ...["8 sessions, 100 a transaction", "8 sessions, 1 a transaction", "a backlog"].map(
+        (way) => `to the stream, ${way}`,
+      ),
+      "to the stream, 8 sessions, 100 a transaction, old transaction",
+      "commit to acknowledgement, p50",
+      "commit to acknowledgement, p99",
+    ],
+    baselines: ["INSERT", "pg-boss", "graphile-worker", "by hand", "without it"],
+  },
   liner: {
     results: ["at-most-once", "at-least-once"].flatMap((name) => [`${name}, one process`, `${name}, two processes`]),
     baselines: [],

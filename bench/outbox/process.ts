@@ -1,0 +1,239 @@
+/**
+ * The program of the writing process: sessions that commit messages, and what is seen of them in NATS.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import type pg from "pg";
+import { percentileUs } from "../measure.js";
+import { connected } from "../postgres.js";
+import type { BenchServers } from "../servers.js";
+import { BenchFailure } from "../suite.js";
+import { serveRequests } from "../worker.js";
+import { subject, type Way, type WayName, ways } from "./ways.js";
+
+/** Sessions, at most. */
+export const maxSessions = 8;
+
+/** What is written. */
+export interface Load {
+  readonly way: WayName;
+  readonly payloadBytes: number;
+  readonly messages: number;
+}
+
+/** In µs. */
+export interface Latencies {
+  readonly p50: number;
+  readonly p99: number;
+}
+
+const stream = "bench-outbox";
+
+/** Messages that are committed and not in the stream, at most: those who write wait then. */
+const maxWaiting = 20_000;
+
+/** How often the stream is looked at. */
+const lookEveryMs = 5;
+
+/** How long messages may take that do not come. */
+const arrivalTimeoutMs = 120_000;
+
+/** Keys that messages have at random. */
+const keys = 100_000;
+
+const clients: pg.Client[] = [];
+const opened = new Map<WayName, Way>();
+let nats: NatsConnection | undefined;
+let manager: JetStreamManager | undefined;
+let pinning: pg.Client | undefined;
+
+const requests = {
+  async open({ databaseUrl, natsUrl, names }: BenchServers & { readonly names: readonly WayName[] }): Promise<void> {
+    for (let number = 0; number < maxSessions; number++) clients.push(await connected(databaseUrl));
+    for (const name of names) opened.set(name, await ways[name](databaseUrl));
+    pinning = await connected(databaseUrl);
+    await pinning.query("CREATE TABLE IF NOT EXISTS bench_pins (id integer)");
+    nats = await connect({ servers: natsUrl });
+    manager = await jetstreamManager(nats);
+    await manager.streams.add({ name: stream, subjects: [subject], storage: "file" });
+  },
+
+  /** Writes messages, each in a transaction of its own. @returns seconds */
+  async writeEach({
+    way,
+    payloadBytes,
+    messages,
+    sessions,
+    hasKeys,
+  }: Load & { readonly sessions: number; readonly hasKeys: boolean }): Promise<number> {
+    const { one } = opened.get(way)!;
+    const text = "x".repeat(payloadBytes);
+    const began = performance.now();
+    let left = messages;
+    await Promise.all(
+      clients.slice(0, sessions).map(async (client) => {
+        while (left-- > 0) await one(client, text, hasKeys ? `key ${Math.floor(Math.random() * keys)}` : undefined);
+      }),
+    );
+    return (performance.now() - began) / 1000;
+  },
+
+  /** Writes them by one session, so many with each statement. @returns seconds */
+  async writeMany({ way, payloadBytes, messages, rows }: Load & { readonly rows: number }): Promise<number> {
+    const { many } = opened.get(way)!;
+    const texts = Array.from({ length: rows }, () => "x".repeat(payloadBytes));
+    const began = performance.now();
+    for (let left = messages; left > 0; left -= rows) await many(clients[0]!, texts.slice(0, Math.min(left, rows)));
+    return (performance.now() - began) / 1000;
+  },
+
+  /** Keeps a transaction open that has written and read, or ends it: meanwhile nothing that dies can be removed. */
+  async pin(isPinned: boolean): Promise<void> {
+    if (!isPinned) {
+      await pinning!.query("ROLLBACK");
+      return;
+    }
+    await pinning!.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    await pinning!.query("INSERT INTO bench_pins VALUES (1)");
+  },
+
+  /** All sessions commit, and a relay publishes. @returns seconds, from the first to the last one that the stream has */
+  async commitAll({ way, payloadBytes, messages, rows }: Load & { readonly rows: number }): Promise<number> {
+    await manager!.streams.purge(stream);
+    const { many } = opened.get(way)!;
+    const texts = Array.from({ length: rows }, () => "x".repeat(payloadBytes));
+    let left = messages;
+    let committed = 0;
+    let stored = 0;
+    const began = performance.now();
+    const arrival = arrived(messages, (count) => {
+      stored = count;
+    });
+    const commits = clients.map(async (client) => {
+      while (left > 0) {
+        const count = Math.min(left, rows);
+        left -= count;
+        while (committed - stored > maxWaiting) await delay(1);
+        await many(client, count === rows ? texts : texts.slice(0, count));
+        committed += count;
+      }
+    });
+    await Promise.all([...commits, arrival]);
+    return ((await arrival) - began) / 1000;
+  },
+
+  /** A transaction with all of them commits. @returns seconds, from then to the last one that the stream has */
+  async commitBacklog({ way, payloadBytes, messages, rows }: Load & { readonly rows: number }): Promise<number> {
+    await manager!.streams.purge(stream);
+    await clients[0]!.query("BEGIN");
+    await requests.writeMany({ way, payloadBytes, messages, rows });
+    await clients[0]!.query("COMMIT");
+    const began = performance.now();
+    return ((await arrived(messages)) - began) / 1000;
+  },
+
+  /** Commits at a steady pace, and measures each from its commit to the answer of the stream. */
+  async measureLatency({
+    way,
+    payloadBytes,
+    messages,
+    perSecond,
+  }: Load & { readonly perSecond: number }): Promise<Latencies> {
+    await manager!.streams.purge(stream);
+    const { one } = opened.get(way)!;
+    const acknowledgements = new Acknowledgements(nats!, messages);
+    await nats!.flush();
+    const committedAt = new Float64Array(messages);
+    const padding = "x".repeat(Math.max(0, payloadBytes - numberDigits));
+    const before: Promise<unknown>[] = clients.map(() => Promise.resolve());
+    const began = performance.now();
+    for (let number = 0; number < messages; number++) {
+      const waitMs = began + (number * 1000) / perSecond - performance.now();
+      if (waitMs > 0) await delay(waitMs);
+      const session = number % clients.length;
+      before[session] = before[session]!.then(async () => {
+        await one(clients[session]!, String(number).padStart(numberDigits, "0") + padding);
+        committedAt[number] = performance.now();
+      });
+    }
+    await Promise.all(before);
+    const acknowledgedAt = await acknowledgements.all();
+    // One that was published before the client had read that it is committed has taken no time.
+    const took = acknowledgedAt.map((at, number) => Math.max(0, at - committedAt[number]!)).sort();
+    return { p50: percentileUs(took, 0.5), p99: percentileUs(took, 0.99) };
+  },
+};
+
+/** What the process can be asked. */
+export type WritingRequests = typeof requests;
+
+const numberDigits = 10;
+
+/** Resolves when the stream has so many, and not one more. @returns when, in ms of `performance.now` */
+async function arrived(messages: number, tell: (count: number) => void = () => undefined): Promise<number> {
+  const giveUpAt = performance.now() + arrivalTimeoutMs;
+  for (;;) {
+    const count = (await manager!.streams.info(stream)).state.messages;
+    tell(count);
+    const now = performance.now();
+    if (count > messages) throw new BenchFailure(`the stream has ${count} messages, and ${messages} were enqueued`);
+    if (count === messages) return now;
+    if (now > giveUpAt) throw new BenchFailure(`${count} of ${messages} messages were in the stream`);
+    await delay(lookEveryMs);
+  }
+}
+
+/**
+ * What a stream answers to those who publish, as everyone in the account can hear it: each message has a subject for its
+ * answer.
+ */
+class Acknowledgements {
+  readonly #at: Float64Array;
+  readonly #numbers = new Map<string, number>();
+  #left: number;
+  readonly #all: Promise<void>;
+
+  constructor(connection: NatsConnection, messages: number) {
+    this.#at = new Float64Array(messages);
+    this.#left = messages;
+    this.#all = new Promise((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new BenchFailure(`${this.#left} of ${messages} messages were not acknowledged`));
+      }, arrivalTimeoutMs);
+      const subscription = connection.subscribe(">", {
+        callback: (error, message) => {
+          if (error !== null) return;
+          if (message.subject === subject) {
+            this.#numbers.set(message.reply!, Number(message.string().slice(0, numberDigits)));
+            return;
+          }
+          const number = this.#numbers.get(message.subject);
+          if (number === undefined) return;
+          this.#numbers.delete(message.subject);
+          this.#at[number] = performance.now();
+          this.#left -= 1;
+          if (this.#left > 0) return;
+          clearTimeout(timer);
+          subscription.unsubscribe();
+          resolve();
+        },
+      });
+    });
+    // It is awaited later.
+    this.#all.catch(() => undefined);
+  }
+
+  /** @returns of each message when it was, in ms of `performance.now` */
+  async all(): Promise<Float64Array> {
+    await this.#all;
+    return this.#at;
+  }
+}
+
+serveRequests(requests, async () => {
+  await manager?.streams.delete(stream).catch(() => undefined);
+  await nats?.close();
+  for (const way of opened.values()) await way.close();
+  await Promise.all([...clients, pinning].map((client) => client?.end()));
+});

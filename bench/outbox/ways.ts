@@ -1,0 +1,137 @@
+/**
+ * Writing a message in the user's transaction, by node-postgres: ours, and the baselines.
+ */
+import type pg from "pg";
+import { baselinePackage } from "../baselines.js";
+import { execute } from "../postgres.js";
+
+/** Where everything goes to; the stream has it alone. */
+export const subject = "bench.outbox";
+
+/** Ours is the first one. */
+export const wayNames = ["Hawser", "INSERT", "pg-boss", "graphile-worker"] as const;
+export type WayName = (typeof wayNames)[number];
+
+/** A way of writing. All statements are those that its users would send, prepared where its own library prepares them. */
+export interface Way {
+  one(client: pg.Client, text: string, key?: string): Promise<unknown>;
+  /** With one statement. */
+  many(client: pg.Client, texts: readonly string[]): Promise<unknown>;
+  close(): Promise<void>;
+}
+
+const queue = "bench";
+
+/** Prepares tables and queues. */
+export const ways: Readonly<Record<WayName, (databaseUrl: string) => Promise<Way>>> = {
+  async Hawser() {
+    return {
+      one: (client, text, key) =>
+        key === undefined
+          ? client.query({
+              name: "bench.enqueue",
+              text: "SELECT nats_enqueue_text_stream($1, $2)",
+              values: [subject, text],
+            })
+          : client.query({
+              name: "bench.enqueue_key",
+              text: "SELECT nats_enqueue_text_stream($1, $2, key => $3)",
+              values: [subject, text, key],
+            }),
+      many: (client, texts) =>
+        client.query({
+          name: "bench.enqueue_batch",
+          text: "SELECT nats_enqueue_text_stream_batch($1, $2)",
+          values: [subject, texts],
+        }),
+      close: async () => undefined,
+    };
+  },
+
+  /** Into the table of an outbox that is written by hand: what it needs to publish the message, and nothing more. */
+  async INSERT(databaseUrl) {
+    await execute(
+      databaseUrl,
+      `CREATE TABLE IF NOT EXISTS bench_outbox (
+         id bigserial PRIMARY KEY, subject text NOT NULL, payload text NOT NULL, headers jsonb, key text,
+         message_id uuid NOT NULL DEFAULT gen_random_uuid(), created_at timestamptz NOT NULL DEFAULT now())`,
+    );
+    return {
+      one: (client, text, key) =>
+        client.query({
+          name: "bench.insert",
+          text: "INSERT INTO bench_outbox (subject, payload, key) VALUES ($1, $2, $3)",
+          values: [subject, text, key],
+        }),
+      many: (client, texts) =>
+        client.query({
+          name: "bench.insert_many",
+          text: "INSERT INTO bench_outbox (subject, payload) SELECT $1, p FROM unnest($2::text[]) AS p",
+          values: [subject, texts],
+        }),
+      close: async () => undefined,
+    };
+  },
+
+  async "pg-boss"(databaseUrl) {
+    const { PgBoss } = (await import(baselinePackage("pg-boss"))) as { PgBoss: new (options: object) => Boss };
+    const boss = new PgBoss({ connectionString: databaseUrl, schedule: false, supervise: false, max: 1 });
+    boss.on("error", (error) => console.error(error));
+    await boss.start();
+    await boss.createQueue(queue);
+    const of = (client: pg.Client) => ({
+      db: { executeSql: (text: string, values: unknown[]) => client.query(text, values) },
+    });
+    return {
+      one: (client, text) => boss.send(queue, { text }, of(client)),
+      many: (client, texts) =>
+        boss.insert(
+          queue,
+          texts.map((text) => ({ data: { text } })),
+          of(client),
+        ),
+      close: () => boss.stop({ graceful: false }),
+    };
+  },
+
+  async "graphile-worker"(databaseUrl) {
+    const { Logger, makeWorkerUtils } = (await import(baselinePackage("graphile-worker"))) as GraphileWorker;
+    const logger = new Logger(() => () => undefined);
+    const utils = await makeWorkerUtils({ connectionString: databaseUrl, logger });
+    await utils.migrate();
+    await utils.release();
+    return {
+      one: (client, text) =>
+        client.query({
+          name: "bench.add_job",
+          text: "SELECT graphile_worker.add_job($1, $2::json)",
+          values: [queue, JSON.stringify({ text })],
+        }),
+      many: (client, texts) =>
+        client.query({
+          name: "bench.add_jobs",
+          text: `SELECT count(*) FROM graphile_worker.add_jobs(ARRAY(
+            SELECT json_populate_record(NULL::graphile_worker.job_spec, json_build_object('identifier', $2::text, 'payload', payload))
+            FROM unnest($1::json[]) AS payload))`,
+          values: [texts.map((text) => JSON.stringify({ text })), queue],
+        }),
+      close: async () => undefined,
+    };
+  },
+};
+
+/** What is used of pg-boss. */
+interface Boss {
+  on(event: "error", listener: (error: Error) => void): void;
+  start(): Promise<unknown>;
+  stop(options: { readonly graceful: boolean }): Promise<void>;
+  createQueue(name: string): Promise<void>;
+  send(name: string, data: object, options: object): Promise<unknown>;
+  insert(name: string, jobs: readonly { readonly data: object }[], options: object): Promise<unknown>;
+}
+
+/** What is used of graphile-worker. */
+interface GraphileWorker {
+  readonly Logger: new (factory: () => () => void) => object;
+  makeWorkerUtils(options: object): Promise<{ migrate(): Promise<void>; release(): Promise<void> }>;
+}
