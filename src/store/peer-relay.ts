@@ -203,7 +203,7 @@ export class PeerRelay {
 }
 
 /** When a relay looks, and whether it has to be notified. */
-interface PaceSettings {
+export interface PaceSettings {
   readonly lookMs: number;
   /** So long after it has found something it goes on looking every `lookMs`. */
   readonly awakeMs: number;
@@ -232,7 +232,7 @@ interface Found {
 }
 
 /** The rules by which a relay sleeps and wakes, without a clock of their own. */
-class LookPace {
+export class LookPace {
   readonly #settings: PaceSettings;
   #foundAt = Number.NEGATIVE_INFINITY;
   #lookAt = Number.NEGATIVE_INFINITY;
