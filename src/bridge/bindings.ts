@@ -22,9 +22,19 @@ interface Binding {
   readonly runAs: string;
 }
 
-/** A function that is called for each message. */
+/** Under which conditions messages of a stream may be committed. */
+export interface StreamTerms {
+  readonly generation: bigint;
+  /** Up to where everything is done, as far as commits were confirmed. */
+  confirmed(): number;
+  /** How many messages are not done, besides so many. */
+  lag(count: number): number;
+}
+
+/** A function that is called for each message of a subject, or of a stream; then `subject` is the name of the subscription. */
 export interface Subscription extends Binding {
-  readonly kind: "subscription";
+  readonly kind: "subscription" | "stream";
+  readonly stream?: StreamTerms;
   readonly takesSubject: boolean;
   readonly takesHeaders: boolean;
 }
@@ -38,6 +48,8 @@ export interface Responder extends Binding {
 export interface Bindings {
   readonly subscriptions: readonly Subscription[];
   readonly responders: readonly Responder[];
+  /** Subscriptions to streams. */
+  readonly streams: readonly Subscription[];
 }
 
 // Without its wrapper a binding is gone, whether its row is or not.
@@ -53,7 +65,7 @@ const pruneSql = "SELECT pruned FROM hawser.prune_handlers()";
 
 interface BindingRow {
   readonly id: bigint;
-  readonly kind: "subscription" | "responder";
+  readonly kind: "subscription" | "responder" | "stream";
   readonly subject: string;
   readonly functionName: string;
   readonly argumentTypes: string;
@@ -71,6 +83,7 @@ async function readBindings(session: PostgresSession): Promise<Bindings> {
   if (present.length < rows.length && !(await session.isStandby())) await session.query(pruneSql);
   return {
     subscriptions: present.filter(({ kind }) => kind === "subscription").map(subscriptionOf),
+    streams: present.filter(({ kind }) => kind === "stream").map(subscriptionOf),
     responders: present.filter(({ kind }) => kind === "responder").map(responderOf),
   };
 }
@@ -78,7 +91,7 @@ async function readBindings(session: PostgresSession): Promise<Bindings> {
 function subscriptionOf({ argumentTypes, isThere: _, ...row }: BindingRow): Subscription {
   return {
     ...row,
-    kind: "subscription",
+    kind: row.kind === "stream" ? "stream" : "subscription",
     takesSubject: argumentTypes !== "bytea",
     takesHeaders: argumentTypes === "bytea, text, jsonb",
   };

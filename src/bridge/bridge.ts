@@ -1,8 +1,9 @@
 /**
  * The bridge of one process: makes the parts, and passes on what each tells the others.
  *
- * Subscriptions, responders and the outbox have a connection to NATS each, beside the gateway's, so that none holds up
- * another. One process of several leads: it runs the subscriptions and relays the outbox. All of them answer requests.
+ * Subscriptions, responders, the outbox and streams have a connection to NATS each, beside the gateway's, so that none holds
+ * up another. One process of several leads: it runs the subscriptions, reads the streams and relays the outbox. All of them
+ * answer requests.
  */
 import { createHash } from "node:crypto";
 import { setTimeout as unreferencedDelay } from "node:timers/promises";
@@ -23,6 +24,7 @@ import { Receiver } from "./receiver.js";
 import { ResponderService, type ResponderServiceStats } from "./responders/index.js";
 import { type PostgresRole, RoleNotices, RoleWatch, type ServerAddress } from "./role/index.js";
 import { SavedMessages } from "./saved-messages.js";
+import { type StreamCounts, Streams } from "./streams/index.js";
 import { type SubscriptionCounts, Subscriptions } from "./subscriptions.js";
 
 const { optionsPollMs } = gatewayConstants;
@@ -53,6 +55,8 @@ export interface BridgeStats {
   readonly subscriptions: Iterable<SubscriptionCounts>;
   readonly responders: ResponderServiceStats;
   readonly outbox: NatsOutboxStats;
+  /** Subscriptions to streams, while this process leads. */
+  readonly streams: Iterable<StreamCounts>;
   /** The memory of messages that are kept for a takeover. */
   readonly keptBytes: number;
   /** Messages discarded for lack of room while it led. */
@@ -73,9 +77,10 @@ export class Bridge {
   readonly #roleWatch: RoleWatch;
   readonly #notices: RoleNotices;
   readonly #leadership: Leadership;
-  readonly #connectors: Record<"subscriptions" | "responders" | "outbox", NatsConnector>;
+  readonly #connectors: Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>;
   readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
   readonly #subscriptions: Subscriptions;
+  readonly #streams: Streams;
   readonly #saved: SavedMessages;
   readonly #outbox: NatsOutbox;
   readonly #receiver: Receiver;
@@ -130,6 +135,7 @@ export class Bridge {
         () => 2 * this.#responderTimeoutMs + bridgeConstants.executorOverdueMs,
       ),
       outbox: connector("hawser outbox", () => 0),
+      streams: connector("hawser streams", () => 0),
     };
     this.#outbox = new NatsOutbox({
       databaseUrl,
@@ -162,10 +168,18 @@ export class Bridge {
       onDeadLettered: ({ subscription: { functionName, subject }, error: { code } }) => {
         this.#rareLog.warn("a message became a dead letter", `${functionName} on ${subject}: SQLSTATE ${code}`);
       },
+      onHosted: (step, outcome) => this.#streams.settled(step, outcome),
       onBatch: (messages, durationMs) => options.onBatch(messages, durationMs),
       onNotSpilled: (error) => {
         this.#rareLog.warn("messages that there is no memory for cannot be saved now", wordsOf(error));
       },
+    });
+    this.#streams = new Streams({
+      session: this.#session,
+      connector: this.#connectors.streams,
+      subscriptions: () => this.#subscriptions,
+      logger,
+      onRetried: () => this.#bindings.soon(),
     });
     this.#receiver = new Receiver({
       connector: this.#connectors.subscriptions,
@@ -238,6 +252,7 @@ export class Bridge {
       subscriptions: this.#subscriptions.counts(),
       responders: this.#responderService?.stats() ?? { responders: [], running: 0 },
       outbox: this.#outbox.stats,
+      streams: this.#streams.counts(),
       keptBytes: this.#subscriptions.bufferBytes,
       discarded: this.#subscriptions.discarded.total,
       missing: this.#subscriptions.missing,
@@ -245,7 +260,7 @@ export class Bridge {
   }
 
   /** The connections to NATS. */
-  get connectors(): Readonly<Record<"subscriptions" | "responders" | "outbox", NatsConnector>> {
+  get connectors(): Readonly<Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>> {
     return this.#connectors;
   }
 
@@ -336,6 +351,7 @@ export class Bridge {
     const deadline = new Deadline(deadlineMs);
     this.#bindings.stop();
     await this.#roleWatch.stop();
+    this.#streams.stop();
     const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
     await this.#receiver.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
     const draining = AbortSignal.timeout(deadlineMs / bridgeConstants.stopDrainDivisor);
@@ -452,6 +468,7 @@ export class Bridge {
       logger.info({ subscriptions: ids.size }, "runs the messages that were saved at the end of a process");
     if (forgotten > 0) logger.info({ forgotten }, forgets);
     const { repeated, missing } = this.#subscriptions.lead(epoch, ids);
+    this.#streams.lead(epoch);
     if (repeated > 0) logger.info({ repeated }, "runs the messages that the last leader may not have done");
     if (missing.size > 0) {
       logger.warn(
@@ -462,7 +479,7 @@ export class Bridge {
     this.#notices.lead(true);
     // The connection to NATS may have been lost while it took leadership.
     if (!this.#receiver.isReceiving) void this.#fallSilent();
-    // Dead letters may wait for a retry.
+    // Streams are read from then on, and dead letters may wait for a retry.
     this.#bindings.soon();
   }
 
@@ -501,6 +518,7 @@ export class Bridge {
 
   #follows(): void {
     this.#outbox.follow();
+    this.#streams.follow();
     this.#subscriptions.follow();
     this.#notices.lead(false);
   }
@@ -525,7 +543,7 @@ export class Bridge {
     return this.#answering.find((one) => one.subject === subject && one.wrapper !== wrapper);
   }
 
-  async #take({ subscriptions, responders }: Bindings): Promise<void> {
+  async #take({ subscriptions, responders, streams }: Bindings): Promise<void> {
     this.#responders = responders;
     const ended = this.#subscriptions.configure(subscriptions);
     this.#listen();
@@ -536,7 +554,11 @@ export class Bridge {
       this.#subscriptions.expectSaved(await this.#saved.present());
       const forgotten = ended.length === 0 ? 0 : await this.#saved.forget(ended);
       if (forgotten > 0) this.#options.logger.info({ forgotten }, forgets);
-      this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
+      await this.#streams.configure(streams);
+      const retrying = [...this.#subscriptions.retrying, ...this.#streams.retrying];
+      const retries = await readRetries(this.#session, retrying);
+      this.#subscriptions.retry(retries);
+      this.#streams.retry(retries);
     }
   }
 

@@ -6,20 +6,24 @@ import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
 import type { RareLog } from "../runtime/index.js";
-import { failureOf } from "./executor/index.js";
+import { advanceValues, failureOf } from "./executor/index.js";
 import { fenceSql } from "./leadership/index.js";
 import type { DeadLetterStep, KeepStep, Outcome, RetryJob } from "./queue/index.js";
 
-// A message is dead-lettered once, however often it is tried.
-const writeSql = `
+// A message is dead-lettered once, however often it is tried. That of a stream is done with that: its position passes it in
+// the same statement.
+const writeSql = (isOfStream: boolean) => `
   WITH ${fenceSql},
+  moved AS MATERIALIZED (
+    SELECT ${isOfStream ? "a.state FROM fence CROSS JOIN LATERAL hawser.advance_stream($9::bigint, $11::bytea, $12::bigint, $13::text, $14::bigint, $15::bigint, $16::bigint, $17::bigint) AS a" : "'advanced' AS state FROM fence"}
+  ),
   written AS (
     INSERT INTO ${peerTables.deadLetter} (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id)
-    SELECT 'subscription', $2, $3, $4, $5::jsonb, $6, $7, $8, $9, known.by FROM fence
+    SELECT 'subscription', $2, $3, $4, $5::jsonb, $6, $7, $8, $9, known.by FROM moved
      CROSS JOIN (SELECT $10 || '.' || ${sealSql("$11::bytea", { topic: "$3::text", payload: "$4::bytea", headers: "$5::jsonb" })} AS by) AS known
-     WHERE NOT EXISTS (SELECT FROM ${peerTables.deadLetter} AS d WHERE d.message_id = known.by)
+     WHERE moved.state = 'advanced' AND NOT EXISTS (SELECT FROM ${peerTables.deadLetter} AS d WHERE d.message_id = known.by)
   )
-  SELECT count(*) > 0 AS held FROM fence`;
+  SELECT count(*) > 0 AS held FROM moved WHERE moved.state <> 'moved'`;
 
 const keepSql = `
   WITH ${fenceSql},
@@ -60,7 +64,9 @@ export class DeadLetterWriter {
       message.id,
       Buffer.from(subscription.token),
     ];
-    return this.#outcomeOf(() => this.#held(writeSql, values));
+    const { stream } = subscription;
+    if (stream === undefined) return this.#outcomeOf(() => this.#held(writeSql(false), values));
+    return this.#outcomeOf(() => this.#held(writeSql(true), [...values, ...advanceValues(stream, [message])]));
   }
 
   /** A dead letter has failed again. Does not reject. */
@@ -124,7 +130,7 @@ const retriesSql = `
        WHERE l.handler_id = h.id AND l.origin = 'subscription' AND l.retry_requested AND right(l.message_id, 65) = '.' || ${sealOfLetter}
        ORDER BY l.id LIMIT $1
     ) AS d
-   WHERE h.kind = 'subscription' AND h.id <> ALL ($3::bigint[]) AND d.bytes_before <= $2 AND EXISTS (SELECT FROM ${peerTables.deadLetter} AS l WHERE l.retry_requested)
+   WHERE h.kind <> 'responder' AND h.id <> ALL ($3::bigint[]) AND d.bytes_before <= $2 AND EXISTS (SELECT FROM ${peerTables.deadLetter} AS l WHERE l.retry_requested)
    ORDER BY d.id`;
 
 interface RetryRow {

@@ -17,6 +17,19 @@ export interface InboundMessage {
   readonly receivedAt: number;
   /** The NATS server got it after this: earlier than `receivedAt` if the process stood still. Default: `receivedAt`. */
   readonly notBefore?: number | undefined;
+  /** Of a message of a stream: where it is in that. */
+  readonly place?: StreamPlace;
+}
+
+/** What is written in the transaction of a stream's message. */
+export interface StreamPlace {
+  readonly number: number;
+  /** The numbers that are done when it is: its own, and those in front of it that the stream does not have. */
+  readonly covers: readonly (readonly [first: number, last: number])[];
+  /** How many of them were messages that are gone. */
+  readonly missing: number;
+  /** When the stream stored it, in nanoseconds since 1970. */
+  readonly at: bigint;
 }
 
 /** What a message counts for where memory is limited, in bytes. */

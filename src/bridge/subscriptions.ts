@@ -25,6 +25,7 @@ import {
   type QueueContext,
   type QueueMemory,
   QueueScheduler,
+  type QueueSettings,
   type RetryJob,
   type SpillStep,
   type Step,
@@ -50,6 +51,8 @@ export interface SubscriptionsOptions {
   onRetried(): void;
   /** A message has become a dead letter. */
   onDeadLettered(step: DeadLetterStep): void;
+  /** A step of a queue that was {@link Subscriptions.host hosted} has ended. */
+  onHosted(step: Step, outcome: Outcome): void;
   /** A batch was committed. */
   onBatch(messages: number, durationMs: number): void;
   /** Messages that there is no memory for cannot be written to the table. It is tried again. */
@@ -499,6 +502,19 @@ export class Subscriptions {
     this.#term?.scheduler.wake();
   }
 
+  /** What queues go by. */
+  get settings(): QueueSettings {
+    return this.#context.settings;
+  }
+
+  /** Runs a queue of a subscription to a stream, in the turns of all others. Undefined: this process does not lead. */
+  host(queue: SubscriptionQueue): (() => void) | undefined {
+    const term = this.#term;
+    if (term === undefined) return undefined;
+    term.scheduler.add(queue);
+    return () => term.scheduler.remove(queue);
+  }
+
   /** Waits until everything is done that was received before {@link hold}, or the signal is aborted. */
   async drain(signal: AbortSignal): Promise<void> {
     if (this.#term === undefined || signal.aborted) return;
@@ -620,13 +636,19 @@ export class Subscriptions {
   async #carryOut(term: Term, step: Step): Promise<void> {
     const outcome = await this.#outcomeOf(term, step);
     term.scheduler.settle(step, outcome, performance.now());
-    if (outcome.kind === "deposed" && this.#term === term) this.#options.onRefused();
+    const isHosted = step.subscription.kind === "stream";
+    if (isHosted) this.#options.onHosted(step, outcome);
+    if (!isHosted && outcome.kind === "deposed" && this.#term === term) this.#options.onRefused();
     if (step.kind === "batch" && outcome.kind === "committed") {
       this.#options.onBatch(step.messages.length, outcome.durationMs);
     }
     if (outcome.kind === "partly" && outcome.committed > 0)
       this.#options.onBatch(outcome.committed, outcome.durationMs);
     if (step.kind === "dead_letter" && outcome.kind === "committed") this.#options.onDeadLettered(step);
+    if (isHosted) {
+      this.#pumpSoon();
+      return;
+    }
     const isRetried = step.kind === "keep" || (step.kind === "retry" && outcome.kind === "committed");
     if (isRetried) this.#retried(step.subscription, step.job);
     this.#pumpSoon();

@@ -1,6 +1,7 @@
 /**
  * Messages that were given up, and messages that wait for long.
  */
+import { views } from "../../generated/ts/rows/nats.js";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { leaseHeldSql } from "../store/index.js";
@@ -41,10 +42,26 @@ interface Waiting {
   readonly running: boolean | null;
 }
 
+interface StreamState {
+  readonly name: string;
+  readonly stream: string;
+  readonly problem: string | null;
+  readonly paused: boolean;
+  readonly missing: number;
+  readonly reason: string | null;
+  readonly missingSeconds: number | null;
+}
+
+const streamsSql = `
+  SELECT s.name, s.stream, s.problem, s.paused, s.missing::float8 AS missing, s.missing_reason AS reason,
+         extract(epoch FROM now() - s.missing_at)::float8 AS "missingSeconds"
+    FROM ${views.streamStatus} AS s ORDER BY s.name COLLATE "C"`;
+
 /** In their order. */
 export function messageChecks(facts: Facts): Check[] {
   return [
     catalogCheck("dead-letters", () => deadLetters(facts), { needs: ["version"] }),
+    catalogCheck("streams", () => streams(facts), { needs: ["version"] }),
     catalogCheck("stored-messages", () => storedMessages(facts), { needs: ["version"] }),
   ];
 }
@@ -58,6 +75,42 @@ async function deadLetters(facts: Facts): Promise<Verdict> {
       remedy: `hawser dead list --origin ${origin}; mend what failed, then \`hawser dead retry\` or \`discard\``,
     })),
     ...(rows.length === 0 && { seen: "no message was given up" }),
+  };
+}
+
+async function streams(facts: Facts): Promise<Verdict> {
+  const rows = await facts.rows<StreamState>(streamsSql);
+  const findings = rows.flatMap(({ name, stream, problem, paused, missing, reason, missingSeconds }): Finding[] => {
+    const what = `the subscription "${name}" to the stream ${stream}`;
+    return [
+      ...(problem === null
+        ? []
+        : [
+            {
+              severity: paused ? ("error" as const) : ("warning" as const),
+              what: `${what} does not go on: ${problem}`,
+              remedy: paused
+                ? `SELECT nats_seek_stream('${name}', …), with 'all', a sequence number or a time; then look for what is missing`
+                : "Mend that; it goes on by itself",
+            },
+          ]),
+      ...(reason === null
+        ? []
+        : [
+            {
+              severity: "warning" as const,
+              what:
+                reason === "recreated"
+                  ? `${what}: the stream was made anew ${ago(missingSeconds ?? 0)} ago, and what the old one still had is missing`
+                  : `${what}: ${missing} messages were gone before they could be taken (${reason}), the last ones ${ago(missingSeconds ?? 0)} ago`,
+              remedy: `SELECT * FROM hawser.stream_status; keep messages longer in the stream; nats_seek_stream('${name}', …) ends this notice`,
+            },
+          ]),
+    ];
+  });
+  return {
+    findings,
+    ...(findings.length === 0 && { seen: `${rows.length} subscriptions to streams, and nothing is missing` }),
   };
 }
 

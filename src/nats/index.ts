@@ -1,8 +1,8 @@
 /**
  * The connection to NATS, and what is done over it.
  *
- * A process has up to four connections to NATS: of the gateway, the subscriptions, the responders and the outbox. Each is
- * kept up by a {@link NatsConnector}, whose states stand at the head of `connector.ts`. Connecting once is `connect.ts`: it reads
+ * A process has up to five connections to NATS: of the gateway, the subscriptions, the responders, the outbox and streams.
+ * Each is kept up by a {@link NatsConnector}, whose states stand at the head of `connector.ts`. Connecting once is `connect.ts`: it reads
  * the files that the options name (`secret-files.ts`: only below the directories that the operator allowed), makes
  * credentials and TLS of them (`credentials.ts`), and tries the servers of option `host` one after the other in the order
  * of {@link ServerChoice}, by which the processes of a database spread over the servers. All of that shares one time limit,

@@ -132,6 +132,7 @@ export class Monitoring {
     this.#connectors.set("subscriptions", new Connections(bridge.connectors.subscriptions));
     this.#connectors.set("responders", new Connections(bridge.connectors.responders));
     this.#connectors.set("outbox", new Connections(bridge.connectors.outbox));
+    this.#connectors.set("streams", new Connections(bridge.connectors.streams));
   }
 
   async stop(): Promise<void> {
@@ -158,7 +159,7 @@ export class Monitoring {
 }
 
 function bridgeCounters(stats: BridgeStats): BridgeCounters {
-  const { role, epoch, lastEpoch, subscriptions, responders, keptBytes, discarded, missing } = stats;
+  const { role, epoch, lastEpoch, subscriptions, responders, streams, keptBytes, discarded, missing } = stats;
   return {
     role,
     isLeading: epoch !== undefined,
@@ -167,6 +168,7 @@ function bridgeCounters(stats: BridgeStats): BridgeCounters {
     discardedBufferFull: discarded,
     discardedStandbyBufferFull: missing,
     subscriptions,
+    streams,
     responders: responders.responders.map(({ id, subject, functionName, requests, errors, timedOut, busy }) => ({
       ...{ id, subject, functionName, timedOut, busy },
       ok: requests - errors,

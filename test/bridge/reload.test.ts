@@ -104,7 +104,7 @@ async function nothingIsMissing(word: string, nats: NatsConnection, change: () =
 }
 
 /** Connections to NATS: of the gateway, the subscriptions, the responders and the outbox. */
-const ofOneProcess = 4;
+const ofOneProcess = 5;
 
 describe("litmus_pgnats_reload_conf()", () => {
   it("does nothing where nothing has changed", async () => {
@@ -194,10 +194,10 @@ describe("CREATE, ALTER and DROP SERVER", () => {
       own.log.lines
         .filter(({ message }) => message === "connected to NATS")
         .map(({ details }) => (details as { server?: string }).server);
-    await eventually("all are connected", () => names().length === 4);
+    await eventually("all are connected", () => names().length === 5);
     await own.client.query(`ALTER SERVER s OPTIONS (SET port '${servers[1].port}')`);
-    await eventually("all have moved", () => names().length === 8);
-    expect(names().slice(4)).toEqual(Array(4).fill(expect.stringContaining(`${servers[1].port}`)));
+    await eventually("all have moved", () => names().length === 10);
+    expect(names().slice(5)).toEqual(Array(5).fill(expect.stringContaining(`${servers[1].port}`)));
     await own.live(subject);
     await own.client.query("DROP SERVER s");
     await eventually("nobody hears", async () => !(await own.hears(subject)));

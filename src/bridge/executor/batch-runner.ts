@@ -8,6 +8,7 @@ import type { Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import type { FunctionError, FunctionOutcome, Outcome, RetryJob } from "../queue/index.js";
+import { advanceSql, advanceValues, type PositionState, positionSql, undone } from "./advance.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession } from "./executor-session.js";
 import { type FunctionFailure, GroupSize, type GroupsRun, inGroups } from "./groups.js";
@@ -36,7 +37,7 @@ const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "t
 const conflict = /^40(001|P01)$/;
 
 /** Why nothing was run. */
-type Refusal = "deposed" | "not_there" | "gone" | "closed" | "changed" | "replaced";
+type Refusal = "deposed" | "moved" | "not_there" | "gone" | "closed" | "changed" | "replaced";
 
 /** What a transaction did. */
 type Done = Refusal | GroupsRun;
@@ -114,13 +115,20 @@ export class BatchRunner {
   ): Promise<Ending<Done>> {
     const { pool, timeoutMs, logger } = this.#options;
     const token = Buffer.from(subscription.token);
-    return inTransaction<Done, WrapperState & { held: boolean }>(pool, logger, {
+    // A dead letter was passed long ago.
+    const stream = deadLetterId === undefined ? subscription.stream : undefined;
+    const position = positionSql(subscription.id, stream);
+    const confirmed = stream?.confirmed() ?? 0;
+    return inTransaction<Done, WrapperState & PositionState & { held: boolean }>(pool, logger, {
       runAs: subscription.runAs,
       timeoutMs,
       lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
-      first: `SELECT f.held, ${wrapperStateSql(subscription)} FROM hawser.fence_batch(${epoch}) AS f`,
+      first: `SELECT f.held, ${wrapperStateSql(subscription)}${position.columns} FROM hawser.fence_batch(${epoch}) AS f${position.from}`,
       run: async (session, [state]) => {
         if (state?.held !== true) return { value: "deposed", commit: false };
+        // A failover has lost what was confirmed, or somebody else has begun to read.
+        const isMoved = stream !== undefined && (state.doneTo === null || Number(state.doneTo) < confirmed);
+        if (isMoved) return { value: "moved", commit: false };
         if (state.version === null) return { value: state.isThere ? "replaced" : "gone", commit: false };
         if (!state.mayCall) return { value: "closed", commit: false };
         if (deadLetterId !== undefined) {
@@ -131,12 +139,18 @@ export class BatchRunner {
         const { version } = state;
         try {
           const value = await this.#callGroups(session, subscription, messages.length, async (start, end) => {
-            const piece = messages.slice(start, end);
+            const piece = stream === undefined ? messages.slice(start, end) : undone(messages.slice(start, end), state);
+            // An earlier attempt was committed, and its answer lost.
+            if (piece.length === 0) return;
             const values = [token, ...packed(subscription, piece, this.#contextOf(subscription)), version];
             const text = wrapperCall(subscription, argumentTypes);
             const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
             if (row?.version !== version) throw new Refused("changed");
             if (Number(row.result) !== piece.length) throw new Refused("replaced");
+            if (stream === undefined) return;
+            const advance = [String(subscription.id), token, ...advanceValues(stream, piece)];
+            const [moved] = await session.query<{ state: string }>(advanceSql, advance);
+            if (moved?.state !== "advanced") throw new Refused("moved");
           });
           return { value, commit: value.done > 0 };
         } catch (error) {
@@ -251,10 +265,14 @@ export class BatchRunner {
     return streak.count > limit;
   }
 
-  #contextOf({ id }: Subscription): string {
+  #contextOf({ id, kind, token }: Subscription): string {
     let context = this.#contexts.get(id);
     if (context === undefined) {
-      context = `${createHmac("sha256", this.#secret).update(String(id)).digest("base64url").slice(0, 16)}.`;
+      // Messages of a stream have the same ids in every process.
+      context = `${createHmac("sha256", kind === "stream" ? token : this.#secret)
+        .update(String(id))
+        .digest("base64url")
+        .slice(0, 16)}.`;
       this.#contexts.set(id, context);
     }
     return context;
@@ -279,7 +297,7 @@ function closed({ functionName }: Subscription): FunctionError {
 }
 
 function givenUp({ functionName }: Subscription, why: Refusal): Outcome {
-  if (why === "deposed") return { kind: "deposed" };
+  if (why === "deposed" || why === "moved") return { kind: "deposed" };
   // The dead letter was deleted by another session: nothing is left to do.
   if (why === "not_there") return { kind: "committed", durationMs: 0 };
   const message = `the wrapper of ${functionName} has been replaced: it does not call it any more`;

@@ -6,7 +6,7 @@
  */
 
 /** The connections to NATS, each with a use of its own. */
-export const natsClients = ["gateway", "subscriptions", "responders", "outbox"] as const;
+export const natsClients = ["gateway", "subscriptions", "responders", "outbox", "streams"] as const;
 
 /** One of {@link natsClients}. */
 export type NatsClient = (typeof natsClients)[number];
@@ -55,6 +55,8 @@ export interface BridgeCounters {
   readonly subscriptions: Iterable<SubscriptionCounters>;
   /** Those that there are now. Whichever is missing loses its series. */
   readonly responders: Iterable<ResponderCounters>;
+  /** Subscriptions to streams; none while another process leads. */
+  readonly streams: Iterable<StreamCounters>;
   /** Requests whose function runs now. */
   readonly requestsInFlight: number;
   /** Requests that wait for their turn. */
@@ -108,4 +110,24 @@ export interface ResponderCounters extends BoundFunction {
   readonly timedOut: number;
   /** There was no place left to wait. */
   readonly busy: number;
+}
+
+/** A subscription to a stream. */
+export interface StreamCounters {
+  /** Its name. */
+  readonly name: string;
+  readonly stream: string;
+  readonly functionName: string;
+  /** Messages of the stream that are not done. */
+  readonly lag: number;
+  /** All messages up to this sequence number are done. */
+  readonly position: number;
+  /** Messages that were gone before they could be taken, since the last nats_seek_stream. */
+  readonly missing: number;
+  /** Messages come, or would if there were any. */
+  readonly isReading: boolean;
+  /** Total: messages whose transaction this process committed. */
+  readonly committed: number;
+  /** Total: messages that failed for good and went to dead_letters. */
+  readonly deadLettered: number;
 }

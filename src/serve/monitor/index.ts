@@ -11,6 +11,7 @@ export {
   natsClients,
   type ResponderCounters,
   type ServeCounters,
+  type StreamCounters,
   type SubscriptionCounters,
 } from "./counters.js";
 export { type CheckState, type HealthCheck, Reachability } from "./health.js";

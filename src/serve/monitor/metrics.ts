@@ -13,6 +13,7 @@ import {
   natsClients,
   type ResponderCounters,
   type ServeCounters,
+  type StreamCounters,
   type SubscriptionCounters,
 } from "./counters.js";
 
@@ -97,6 +98,7 @@ export class ServeMetrics {
       "How long a committed transaction with messages took.",
       functionDurationBuckets,
     );
+    this.#defineStreams();
     this.#defineResponders();
     this.#requestDurations = this.#histogram(
       "hawser_responder_request_duration_seconds",
@@ -225,6 +227,16 @@ export class ServeMetrics {
     }
   }
 
+  #defineStreams(): void {
+    const ofEach = (numberOf: (counters: StreamCounters) => number) => (): Sample[] =>
+      Array.from(this.#counters.bridge?.streams ?? [], (each) => [
+        { subscription: each.name, stream: each.stream, function: each.functionName },
+        numberOf(each),
+      ]);
+    for (const [name, help, numberOf] of streamGauges) this.#gauge(name, help, streamLabels, ofEach(numberOf));
+    for (const [name, help, totalOf] of streamTotals) this.#total(name, help, streamLabels, ofEach(totalOf));
+  }
+
   #defineResponders(): void {
     const bridge = () => this.#counters.bridge;
     this.#total(
@@ -293,6 +305,42 @@ export class ServeMetrics {
     return new Histogram({ name, help, buckets, labelNames, registers: [this.#registry], ...(collect && { collect }) });
   }
 }
+
+const streamLabels = ["subscription", "stream", "function"] as const;
+
+type StreamMetric = readonly [name: string, help: string, numberOf: (counters: StreamCounters) => number];
+
+const streamGauges: readonly StreamMetric[] = [
+  ["hawser_stream_lag_messages", "Messages of the stream that are not done.", ({ lag }) => lag],
+  [
+    "hawser_stream_position",
+    "All messages of the stream up to this sequence number are done.",
+    ({ position }) => position,
+  ],
+  [
+    "hawser_stream_missing_messages",
+    "Messages that were gone from the stream before they could be taken, since the last nats_seek_stream.",
+    ({ missing }) => missing,
+  ],
+  [
+    "hawser_stream_reading",
+    "Whether the stream is being read: 1 or 0; the view hawser.stream_status says why not.",
+    ({ isReading }) => Number(isReading),
+  ],
+];
+
+const streamTotals: readonly StreamMetric[] = [
+  [
+    "hawser_stream_messages_committed_total",
+    "Messages whose transaction this process committed.",
+    ({ committed }) => committed,
+  ],
+  [
+    "hawser_stream_messages_dead_lettered_total",
+    "Messages that failed for good and went to dead_letters.",
+    ({ deadLettered }) => deadLettered,
+  ],
+];
 
 const subscriptionLabels = ["subscription", "subject", "function"] as const;
 const responderLabels = ["responder", "subject", "function"] as const;

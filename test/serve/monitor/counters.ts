@@ -61,6 +61,19 @@ function bridgeCounters(): Mutable<BridgeCounters> {
     discardedStandbyBufferFull: 4,
     subscriptions: [capture, awkward],
     responders: [answer],
+    streams: [
+      {
+        name: "billing",
+        stream: "ORDERS",
+        functionName: "public.take(bytea)",
+        lag: 21,
+        position: 22,
+        missing: 23,
+        isReading: true,
+        committed: 24,
+        deadLettered: 25,
+      },
+    ],
     requestsInFlight: 8,
     requestsQueued: 9,
   };

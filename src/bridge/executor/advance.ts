@@ -1,0 +1,60 @@
+/**
+ * The position of a stream, as the transaction of a batch reads and writes it. See schema/functions/streams/advance_stream.sql.
+ */
+import type { StreamTerms } from "../bindings.js";
+import type { InboundMessage, StreamPlace } from "../message.js";
+
+/** Columns of the beginning of a transaction. */
+export interface PositionState {
+  /** Null: what was read before may not be committed any more. */
+  readonly doneTo: bigint | null;
+  /** Beyond that, as an int8multirange. */
+  readonly done: string | null;
+}
+
+/** What {@link PositionState} is read from, without parameters. */
+export function positionSql(
+  id: bigint,
+  stream: StreamTerms | undefined,
+): { readonly columns: string; readonly from: string } {
+  if (stream === undefined) return { columns: "", from: "" };
+  return {
+    columns: `, p.done_to AS "doneTo", p.done`,
+    from: ` CROSS JOIN hawser.stream_position(${id}, ${stream.generation}) AS p`,
+  };
+}
+
+/** Those that are not done. */
+export function undone(
+  messages: readonly InboundMessage[],
+  { doneTo, done }: PositionState,
+): readonly InboundMessage[] {
+  const ranges = [...(done ?? "").matchAll(/\[(\d+),(\d+)\)/g)].map(([, first, end]) => [Number(first), Number(end)]);
+  const isDone = (number: number): boolean =>
+    number <= Number(doneTo) || ranges.some(([first, end]) => number >= first! && number < end!);
+  return messages.filter(({ place }) => place === undefined || !isDone(place.number));
+}
+
+/** Writes that messages are done, with the values $1, the handler, $2, its token, and {@link advanceValues}. */
+export const advanceSql =
+  "SELECT a.state FROM hawser.advance_stream($1::bigint, $2::bytea, $3::bigint, $4::text, $5::bigint, $6::bigint, $7::bigint, $8::bigint) AS a";
+
+/** Of hawser.advance_stream, from the generation on. */
+export function advanceValues(terms: StreamTerms, messages: readonly InboundMessage[]): unknown[] {
+  const ranges: [first: number, last: number][] = [];
+  let missing = 0;
+  let last: StreamPlace | undefined;
+  for (const { place } of messages) {
+    if (place === undefined) continue;
+    missing += place.missing;
+    last = place;
+    for (const [from, to] of place.covers) {
+      const before = ranges.at(-1);
+      if (before !== undefined && before[1] + 1 === from) before[1] = to;
+      else ranges.push([from, to]);
+    }
+  }
+  const done = `{${ranges.map(([from, to]) => `[${from},${to + 1})`).join(",")}}`;
+  const lag = Math.max(0, terms.lag(messages.length));
+  return [String(terms.generation), done, last?.number ?? 0, String(last?.at ?? 0n), lag, missing];
+}

@@ -1,0 +1,53 @@
+/**
+ * Sets of sequence numbers, as few ranges: sorted, apart from each other, with both ends.
+ */
+export type Ranges = readonly (readonly [first: number, last: number])[];
+
+/** All numbers of both. */
+export function union(one: Ranges, other: Ranges): Ranges {
+  if (one.length === 0 || other.length === 0) return one.length === 0 ? other : one;
+  const all = [...one, ...other].sort(([a], [b]) => a - b);
+  const joined: [first: number, last: number][] = [];
+  for (const [first, last] of all) {
+    const before = joined.at(-1);
+    if (before !== undefined && first <= before[1] + 1) before[1] = Math.max(before[1], last);
+    else joined.push([first, last]);
+  }
+  return joined;
+}
+
+/** Whether the number is in it. */
+export function includes(ranges: Ranges, number: number): boolean {
+  let [low, high] = [0, ranges.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (ranges[middle]![1] < number) low = middle + 1;
+    else high = middle;
+  }
+  return low < ranges.length && ranges[low]![0] <= number;
+}
+
+/** How many of the numbers from `first` to `last` are in it. */
+export function countIn(ranges: Ranges, first: number, last: number): number {
+  let count = 0;
+  for (const [from, to] of ranges) count += Math.max(0, Math.min(to, last) - Math.max(from, first) + 1);
+  return count;
+}
+
+/** Up to where everything behind `position` is in it, and what is beyond that. */
+export function lowest(position: number, done: Ranges): { readonly position: number; readonly done: Ranges } {
+  let reached = position;
+  let at = 0;
+  for (; at < done.length && done[at]![0] <= reached + 1; at += 1) reached = Math.max(reached, done[at]![1]);
+  return at === 0 ? { position, done } : { position: reached, done: done.slice(at) };
+}
+
+/** As an int8multirange. */
+export function multirangeOf(ranges: Ranges): string {
+  return `{${ranges.map(([first, last]) => `[${first},${last + 1})`).join(",")}}`;
+}
+
+/** The other way round. */
+export function rangesOf(multirange: string): Ranges {
+  return [...multirange.matchAll(/\[(\d+),(\d+)\)/g)].map(([, first, end]) => [Number(first), Number(end) - 1]);
+}

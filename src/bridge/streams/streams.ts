@@ -1,0 +1,475 @@
+/**
+ * The subscriptions to streams of the process that leads: carries out what each reader says, and gives its messages to
+ * queues, which are run with those of all other subscriptions.
+ */
+
+import { JetStreamApiError } from "@nats-io/jetstream";
+import type { NatsConnection } from "@nats-io/transport-node";
+import { streamConstants } from "../../../generated/ts/settings/nats.js";
+import { type NatsConnector, receivedHeaders } from "../../nats/index.js";
+import type { PostgresSession } from "../../postgres/index.js";
+import { type Logger, RareLog } from "../../runtime/index.js";
+import type { Subscription } from "../bindings.js";
+import type { RequestedRetry } from "../dead-letters.js";
+import { type InboundMessage, memoryOf, PayloadCopies } from "../message.js";
+import { ByteBudget, Discards, type Outcome, type QueueContext, type Step, SubscriptionQueue } from "../queue/index.js";
+import type { Subscriptions } from "../subscriptions.js";
+import { type Place, type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from "./reader.js";
+import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
+import { type StreamConfig, type StreamRow, StreamTable } from "./stream-table.js";
+
+const { streamMessages, streamBytes, streamSpan, streamQueues, streamSilenceMs, streamCheckMs, streamRetryMinMs } =
+  streamConstants;
+const { streamRetryMaxMs, streamSkipMessages } = streamConstants;
+
+/** What they work with. */
+export interface StreamsOptions {
+  readonly session: PostgresSession;
+  readonly connector: NatsConnector;
+  readonly subscriptions: () => Subscriptions;
+  readonly logger: Logger;
+  /** Dead letters of a subscription were handled: there may be more. */
+  onRetried(): void;
+}
+
+/** What is counted of a subscription to a stream while this process leads. */
+export interface StreamCounts {
+  readonly id: bigint;
+  readonly name: string;
+  readonly stream: string;
+  readonly functionName: string;
+  readonly received: number;
+  readonly committed: number;
+  readonly deadLettered: number;
+  /** Messages that are not done. */
+  readonly lag: number;
+  /** Messages that were gone before they could be taken, as Postgres has it. */
+  readonly missing: number;
+  readonly position: number;
+  readonly isReading: boolean;
+  readonly isPaused: boolean;
+  readonly problem: string | undefined;
+}
+
+export class Streams {
+  readonly #options: StreamsOptions;
+  readonly #table: StreamTable;
+  readonly #rareLog: RareLog;
+  readonly #runs = new Map<bigint, StreamRun>();
+  #epoch: bigint | undefined;
+
+  constructor(options: StreamsOptions) {
+    this.#options = options;
+    this.#table = new StreamTable(options.session);
+    this.#rareLog = new RareLog(options.logger, "streams");
+    options.connector.on("connected", () => this.#wake());
+  }
+
+  /** What is counted; nothing while another process leads. */
+  *counts(): Generator<StreamCounts> {
+    for (const run of this.#runs.values()) yield run.counts;
+  }
+
+  /** Those with dead letters that are being handled again. */
+  get retrying(): readonly bigint[] {
+    return [...this.#runs].filter(([, { isRetrying }]) => isRetrying).map(([id]) => id);
+  }
+
+  /** This process leads, and the queues can be run. */
+  lead(epoch: bigint): void {
+    this.#epoch = epoch;
+  }
+
+  /** This process leads no more. What was received, and is not committed, the next one reads again. */
+  follow(): void {
+    this.#epoch = undefined;
+    for (const run of this.#runs.values()) run.end();
+    this.#runs.clear();
+  }
+
+  /**
+   * These are the subscriptions from now on. While it leads, it reads how they stand.
+   *
+   * @throws what the session throws
+   */
+  async configure(bindings: readonly Subscription[]): Promise<void> {
+    const epoch = this.#epoch;
+    if (epoch === undefined) return;
+    const rows = bindings.length + this.#runs.size === 0 ? [] : await this.#table.all();
+    if (this.#epoch !== epoch) return;
+    const present = new Map(rows.map((row) => [row.id, row]));
+    for (const [id, run] of this.#runs) {
+      if (present.has(id) && bindings.some((binding) => binding.id === id)) continue;
+      this.#runs.delete(id);
+      run.end();
+      void run.deleteConsumers();
+    }
+    for (const binding of bindings) {
+      const row = present.get(binding.id);
+      if (row === undefined) continue;
+      const run = this.#runs.get(binding.id);
+      if (run !== undefined) run.configure(binding, row);
+      else this.#runs.set(binding.id, new StreamRun(this.#contextOf(epoch), binding, row));
+    }
+  }
+
+  /** A step of one of the queues has ended. */
+  settled(step: Step, outcome: Outcome): void {
+    this.#runs.get(step.subscription.id)?.settled(step, outcome);
+  }
+
+  /** Dead letters that are to be handled again. */
+  retry(requested: readonly RequestedRetry[]): void {
+    for (const each of requested) this.#runs.get(each.subscriptionId)?.retry(each);
+  }
+
+  stop(): void {
+    this.follow();
+    this.#rareLog.end();
+  }
+
+  #wake(): void {
+    for (const run of this.#runs.values()) run.wake();
+  }
+
+  #contextOf(epoch: bigint): RunContext {
+    const { connector, subscriptions, logger, onRetried } = this.#options;
+    return { epoch, connector, subscriptions, logger, onRetried, table: this.#table, rareLog: this.#rareLog };
+  }
+}
+
+interface RunContext extends Pick<StreamsOptions, "connector" | "subscriptions" | "logger" | "onRetried"> {
+  readonly epoch: bigint;
+  readonly table: StreamTable;
+  readonly rareLog: RareLog;
+}
+
+/** What is read, and the queues that run it. */
+interface Present {
+  readonly reading: Reading;
+  readonly queues: readonly SubscriptionQueue[];
+  readonly leave: readonly (() => void)[];
+  readonly source: StreamReading;
+  readonly copies: PayloadCopies;
+  /** Part of the ids of its messages: the stream's. */
+  readonly name: string;
+}
+
+/** One subscription while this process leads. */
+class StreamRun {
+  readonly #context: RunContext;
+  readonly #config: StreamConfig;
+  readonly #reader: StreamReader;
+  #binding: Subscription;
+  #row: StreamRow;
+  #source: StreamSource | undefined;
+  #present: Present | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #isPumping = false;
+  #hasEnded = false;
+  readonly #retrying = new Set<bigint>();
+  readonly #counts = { received: 0, committed: 0, deadLettered: 0 };
+  #created = "";
+
+  constructor(context: RunContext, binding: Subscription, row: StreamRow) {
+    this.#context = context;
+    this.#binding = binding;
+    this.#config = this.#row = row;
+    this.#reader = new StreamReader({
+      hasFilter: row.filters.length > 0,
+      maxMessages: streamMessages,
+      maxBytes: streamBytes,
+      maxSpan: streamSpan,
+      silenceMs: streamSilenceMs,
+      checkMs: streamCheckMs,
+      retryMinMs: streamRetryMinMs,
+      retryMaxMs: streamRetryMaxMs,
+      maxSkipped: streamSkipMessages,
+    });
+    this.#reader.onReady = () => this.#pumpSoon();
+    this.#pumpSoon();
+  }
+
+  get counts(): StreamCounts {
+    const { name, stream } = this.#config;
+    const { reading, confirmed, lag, isPaused, problem } = this.#reader;
+    return {
+      ...{ id: this.#binding.id, name, stream, functionName: this.#binding.functionName },
+      ...this.#counts,
+      lag: reading === undefined ? (this.#row.lag ?? 0) : lag,
+      missing: this.#row.missing,
+      position: reading === undefined ? (this.#row.position ?? 0) : confirmed,
+      isReading: reading !== undefined,
+      isPaused,
+      problem,
+    };
+  }
+
+  get isRetrying(): boolean {
+    return this.#retrying.size > 0;
+  }
+
+  /** How it stands now: its role may have changed, or it was sent elsewhere. */
+  configure(binding: Subscription, row: StreamRow): void {
+    const isOther = binding.runAs !== this.#binding.runAs || binding.wrapper !== this.#binding.wrapper;
+    this.#binding = binding;
+    if (row.missing > this.#row.missing) this.#tellMissing(row.missing - this.#row.missing);
+    this.#row = row;
+    const { generation, reading, confirmed } = this.#reader;
+    if (generation === undefined) return;
+    // By nats_seek_stream, or because a failover has lost what was confirmed.
+    const isMoved = generation !== row.generation || (reading !== undefined && (row.position ?? 0) < confirmed);
+    if (!isMoved && !isOther) return;
+    this.#reader.restart(performance.now());
+    this.wake();
+  }
+
+  wake(): void {
+    this.#reader.wake();
+  }
+
+  settled(step: Step, outcome: Outcome): void {
+    if (step.kind === "retry" || step.kind === "keep") {
+      if (step.kind === "retry" && outcome.kind !== "committed") return;
+      if (this.#retrying.delete(step.job.deadLetterId) && this.#retrying.size === 0) this.#context.onRetried();
+      return;
+    }
+    const present = this.#present;
+    // Of a queue that is closed: it was read again since.
+    if (present === undefined || step.subscription.stream?.generation !== present.reading.generation) return;
+    if (outcome.kind === "deposed") {
+      this.#reader.restart(performance.now());
+      return;
+    }
+    const done = doneOf(step, outcome);
+    if (done.length === 0) return;
+    if (step.kind === "dead_letter") this.#counts.deadLettered += done.length;
+    else this.#counts.committed += done.length;
+    const bytes = done.reduce((sum, message) => sum + memoryOf(message), 0);
+    this.#reader.finished(
+      done.map(({ place }) => place as Place),
+      bytes,
+    );
+    const replies = this.#reader.takeAcknowledged();
+    const acknowledged = present.reading.acknowledgesEach ? replies : replies.slice(-1);
+    present.source.acknowledge(acknowledged);
+    present.source.pull();
+  }
+
+  retry({ deadLetterId, message }: RequestedRetry): void {
+    const queue = this.#present?.queues[0];
+    if (queue === undefined || this.#retrying.has(deadLetterId)) return;
+    if (queue.retry({ deadLetterId, message })) this.#retrying.add(deadLetterId);
+  }
+
+  /** Nothing more of it is run, but what is being run. */
+  end(): void {
+    this.#hasEnded = true;
+    clearTimeout(this.#timer);
+    this.#leave();
+  }
+
+  /** The subscription is over: what it has at NATS goes. */
+  async deleteConsumers(): Promise<void> {
+    const { connection } = this.#context.connector;
+    if (connection === undefined) return;
+    try {
+      await (await this.#over(connection)).deleteConsumers();
+    } catch (error) {
+      const { consumer, stream } = this.#config;
+      this.#context.rareLog.warn(
+        "the consumer of a subscription that was ended is still there: delete it",
+        `${consumer} of the stream ${stream}: ${wordsOf(error)}`,
+      );
+    }
+  }
+
+  #pumpSoon(): void {
+    if (this.#isPumping || this.#hasEnded) return;
+    this.#isPumping = true;
+    setImmediate(() => {
+      this.#isPumping = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    if (this.#hasEnded) return;
+    clearTimeout(this.#timer);
+    const step = this.#reader.next(performance.now());
+    if (this.#present?.reading !== this.#reader.reading) this.#leave();
+    if (this.#present === undefined && this.#reader.reading !== undefined) this.#begin(this.#reader.reading);
+    if (step !== undefined) {
+      void this.#carryOut(step);
+      return;
+    }
+    const { readyAt } = this.#reader;
+    if (!Number.isFinite(readyAt)) return;
+    this.#timer = setTimeout(() => this.#pump(), Math.max(1, readyAt - performance.now()));
+  }
+
+  async #carryOut(step: ReaderStep): Promise<void> {
+    const outcome = await this.#outcomeOf(step).catch((error: unknown): ReaderOutcome => {
+      if (error instanceof JetStreamApiError) return { kind: "problem", problem: error.message };
+      const { name } = this.#config;
+      this.#context.rareLog.warn("a stream cannot be read now; trying again", `${name}: ${wordsOf(error)}`);
+      return { kind: "unavailable" };
+    });
+    if (this.#hasEnded) return;
+    if (outcome.kind === "written" && step.kind === "record") this.#tell(step);
+    if (outcome.kind === "seen") this.#created = outcome.look.created.replace(/\D/g, "");
+    this.#reader.settle(step, outcome, performance.now());
+  }
+
+  async #outcomeOf(step: ReaderStep): Promise<ReaderOutcome> {
+    const { table, epoch, connector } = this.#context;
+    const { id } = this.#config;
+    const written = (isWritten: boolean): ReaderOutcome => ({ kind: isWritten ? "written" : "moved" });
+    switch (step.kind) {
+      case "take": {
+        const state = await table.take(id, epoch);
+        return state === undefined ? { kind: "moved" } : { kind: "taken", state };
+      }
+      case "record":
+        return written(await table.record(id, step, epoch));
+      case "note":
+        return written(await table.note(id, step, epoch));
+      default: {
+        const { connection } = connector;
+        if (connection === undefined) return { kind: "unavailable" };
+        const source = await this.#over(connection);
+        if (step.kind === "prepare") return { kind: "prepared", ...(await source.prepare(step)) };
+        return { kind: "seen", look: await source.look(step.state, step.kind === "check") };
+      }
+    }
+  }
+
+  async #over(connection: NatsConnection): Promise<StreamSource> {
+    if (this.#source?.connection !== connection) {
+      this.#source = await StreamSource.over(connection, this.#config, this.#context.connector.options?.domain);
+    }
+    return this.#source;
+  }
+
+  #begin(reading: Reading): void {
+    const source = this.#source;
+    const { subscriptions, connector } = this.#context;
+    if (source === undefined || source.connection !== connector.connection) {
+      this.#reader.restart(performance.now());
+      return;
+    }
+    const reader = this.#reader;
+    const subscription: Subscription = {
+      ...this.#binding,
+      stream: {
+        generation: reading.generation,
+        confirmed: () => reader.confirmed,
+        lag: (count) => reader.lag - count,
+      },
+    };
+    const budget = new ByteBudget(Number.MAX_SAFE_INTEGER);
+    const context: QueueContext = { settings: subscriptions().settings, budget, discards: new Discards(1) };
+    const count = this.#config.keyToken === undefined ? 1 : streamQueues;
+    const queues = Array.from({ length: count }, () => new SubscriptionQueue(subscription, context));
+    const leave = queues.map((queue) => subscriptions().host(queue));
+    if (leave.includes(undefined)) return;
+    const released = connector.use(source.connection);
+    this.#present = {
+      ...{ reading, queues, copies: new PayloadCopies(), name: this.#created },
+      leave: [...leave.map((each) => each!), released],
+      source: source.read(reading.nth, {
+        onMessage: (message) => this.#received(message),
+        onHeard: () => reader.heard(performance.now()),
+        onAsked: () => reader.asked(performance.now()),
+        onEnd: (problem) => this.#ended(reading, problem),
+        room: () => (reader.reading === reading && reader.hasRoom ? reader.room : undefined),
+      }),
+    };
+    void source.connection.closed().then(() => this.#ended(reading, "the connection to NATS was lost"));
+    this.#context.logger.debug({ name: this.#config.name, position: reader.confirmed }, "a stream is being read");
+  }
+
+  #leave(): void {
+    const present = this.#present;
+    this.#present = undefined;
+    if (present === undefined) return;
+    present.source.stop();
+    this.#retrying.clear();
+    for (const leave of present.leave) leave();
+  }
+
+  #ended(reading: Reading, problem: string): void {
+    if (this.#hasEnded || this.#reader.reading !== reading) return;
+    this.#context.rareLog.warn("reading a stream has ended, and begins anew", `${this.#config.name}: ${problem}`);
+    this.#reader.restart(performance.now());
+  }
+
+  #received(delivery: StreamMessage): void {
+    const present = this.#present;
+    if (present === undefined) return;
+    const { message, number, at, pending } = delivery;
+    const headers = receivedHeaders(message);
+    const now = performance.now();
+    const inbound: Omit<InboundMessage, "place"> = {
+      id: `${present.name}-${number}`,
+      subject: message.subject,
+      payload: present.copies.of(message.data),
+      headers: headers?.toJsonText(),
+      headersProblem: headers?.problem,
+      receivedAt: now,
+    };
+    const place = this.#reader.receive({ ...delivery, bytes: memoryOf(inbound) }, pending, now);
+    if (place === undefined) return;
+    this.#counts.received += 1;
+    const queue = present.queues[this.#queueOf(message.subject)]!;
+    queue.offer({ ...inbound, place: { ...place, at } });
+  }
+
+  /** Messages with the same word in their subjects go to one queue. */
+  #queueOf(subject: string): number {
+    const { keyToken } = this.#config;
+    if (keyToken === undefined) return 0;
+    const token = subject.split(".")[keyToken - 1] ?? "";
+    let hash = 0;
+    for (let index = 0; index < token.length; index += 1) hash = (hash * 31 + token.charCodeAt(index)) >>> 0;
+    return hash % streamQueues;
+  }
+
+  #tell({ state, missing }: Extract<ReaderStep, { kind: "record" }>): void {
+    const { name, stream } = this.#config;
+    const { logger } = this.#context;
+    if (state.problem !== undefined) {
+      logger.error({ name, stream, problem: state.problem }, "a subscription to a stream cannot go on");
+    }
+    if (missing !== undefined) {
+      logger.error(
+        { name, stream, ...missing },
+        missing.reason === "recreated"
+          ? "a stream was made anew: what the old one still had for a subscription is missing"
+          : "messages of a stream were gone before they could be taken: they are missing",
+      );
+      this.#row = { ...this.#row, missing: this.#row.missing + missing.count };
+    }
+  }
+
+  /** What was noticed by gaps between messages. */
+  #tellMissing(count: number): void {
+    const { name, stream } = this.#config;
+    this.#context.logger.error(
+      { name, stream, count },
+      "messages were deleted from a stream before they could be taken",
+    );
+  }
+}
+
+/** The messages that a step has done. */
+function doneOf(step: Step, outcome: Outcome): readonly InboundMessage[] {
+  if (step.kind === "dead_letter") return outcome.kind === "committed" ? [step.message] : [];
+  if (step.kind !== "batch") return [];
+  if (outcome.kind === "committed") return step.messages;
+  return outcome.kind === "partly" ? step.messages.slice(0, outcome.committed) : [];
+}
+
+function wordsOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,356 @@
+/**
+ * Streams into SQL from end to end: what lands, in which order, what is missing, and what is said about it.
+ */
+import { type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
+import { nuid } from "@nats-io/transport-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { Serve } from "../../../src/serve/index.js";
+import { eventually } from "../../support/eventually.js";
+import { type BridgeWorld, bridgeWorld } from "../support/bridge-world.js";
+
+let world: BridgeWorld;
+let manager: JetStreamManager;
+let serve: Serve;
+beforeAll(async () => {
+  world = await bridgeWorld({
+    sql: `
+      CREATE TABLE landed (nth bigserial, name text, subject text, headers jsonb, at timestamptz DEFAULT clock_timestamp());
+      CREATE FUNCTION land(payload bytea, subject text, headers jsonb) RETURNS void LANGUAGE plpgsql AS $$
+      BEGIN
+        IF convert_from(payload, 'UTF8') ~ 'bad' THEN
+          RAISE EXCEPTION 'no % here', convert_from(payload, 'UTF8') USING ERRCODE = 'ZZ001';
+        END IF;
+        INSERT INTO landed (name, subject, headers) VALUES (convert_from(payload, 'UTF8'), subject, headers);
+      END $$`,
+  });
+  manager = await jetstreamManager(world.nats);
+  serve = world.serve;
+});
+afterAll(async () => {
+  await serve?.stop();
+  await world?.[Symbol.asyncDispose]();
+});
+
+/** Does something while no process runs. */
+async function stopped(work: () => Promise<unknown>): Promise<void> {
+  await serve.stop();
+  await work();
+  serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: world.database.url });
+}
+
+interface Made {
+  readonly name: string;
+  readonly publish: (...texts: string[]) => Promise<void>;
+  readonly subscribe: (more?: string) => Promise<void>;
+  readonly landed: () => Promise<string[]>;
+  readonly status: () => Promise<Record<string, unknown>>;
+}
+
+/** A stream of its own, with a subscription of its name. */
+async function stream(config: object = {}, words = "a"): Promise<Made> {
+  const name = nuid.next();
+  await manager.streams.add({ name, subjects: [`${name}.>`], ...config });
+  const client = jetstream(world.nats);
+  return {
+    name,
+    async publish(...texts) {
+      for (const text of texts) {
+        const [subject, payload] = text.includes(":") ? text.split(":") : [words, text];
+        await client.publish(`${name}.${subject}`, payload!);
+      }
+    },
+    async subscribe(more = "") {
+      await world.client.query(`SELECT nats_subscribe_stream('${name}', 'land', '${name}'${more})`);
+    },
+    landed: async () =>
+      (
+        await world.rows<{ name: string }>("SELECT name FROM landed WHERE subject LIKE $1 || '.%' ORDER BY nth", [name])
+      ).map((row) => row.name),
+    status: async () => (await world.rows("SELECT * FROM hawser.stream_status WHERE name = $1", [name]))[0]!,
+  };
+}
+
+const numbered = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, n) => String(from + n));
+
+describe("a stream", () => {
+  it("lands in a table once, in order, from its beginning and as it comes", async () => {
+    const { publish, subscribe, landed, status, name } = await stream();
+    await publish(...numbered(1, 30));
+    await subscribe();
+    await eventually("all are there", async () => (await landed()).length === 30);
+    await publish(...numbered(31, 40));
+    await eventually("all are there", async () => (await landed()).length === 40);
+    expect(await landed()).toEqual(numbered(1, 40));
+    await eventually("it is told", async () => (await status())["lag"] === "0");
+    expect(await status()).toMatchObject({ done_to: "40", missing: "0", problem: null, paused: false });
+    // Acknowledged behind the commit, for operators.
+    const consumers = await manager.consumers.list(name).next();
+    await eventually("it is acknowledged", async () => {
+      const [consumer] = await manager.consumers.list(name).next();
+      return consumer!.ack_floor.stream_seq === 40;
+    });
+    expect(consumers).toHaveLength(1);
+    await world.client.query(`SELECT nats_unsubscribe_stream('${name}')`);
+    await eventually("its consumer goes", async () => (await manager.consumers.list(name).next()).length === 0);
+  });
+
+  it("makes dead letters of what fails, which the position passes, and handles them again", async () => {
+    const { publish, subscribe, landed, status } = await stream();
+    await publish("1", "2", "bad", "3", "very bad");
+    await subscribe();
+    await eventually("the others are there", async () => (await landed()).length === 3);
+    await eventually("all are done", async () => (await status())["done_to"] === "5");
+    const dead = () =>
+      world.rows<{ id: string }>("SELECT id, error_code, attempts FROM hawser.dead_letters WHERE error_code = 'ZZ001'");
+    expect(await dead()).toHaveLength(2);
+    await world.client.query(
+      `CREATE OR REPLACE FUNCTION land(payload bytea, subject text, headers jsonb) RETURNS void LANGUAGE sql AS $$
+         INSERT INTO landed (name, subject, headers) VALUES (convert_from(payload, 'UTF8'), subject, headers) $$`,
+    );
+    await world.client.query("SELECT hawser.request_retries(array_agg(id)) FROM hawser.dead_letters");
+    await eventually("they are handled", async () => (await dead()).length === 0);
+    expect((await landed()).sort()).toEqual(["1", "2", "3", "bad", "very bad"]);
+    expect(await status()).toMatchObject({ done_to: "5" });
+  });
+
+  it("is filtered, and begins where it is told to", async () => {
+    const { publish, subscribe, landed, status, name } = await stream();
+    await publish("a:1", "b:2", "a:3", "b:4", "a:5");
+    await subscribe(`, filter => '{${name}.a}', start => '2'`);
+    await eventually("they are there", async () => (await landed()).length === 2);
+    await publish("b:6");
+    await eventually("the position is known to be at the end", async () => {
+      const rows = await world.rows("SELECT FROM hawser.stream_subscriptions WHERE name = $1 AND nothing_until = 6", [
+        name,
+      ]);
+      return rows.length === 1;
+    });
+    expect(await landed()).toEqual(["3", "5"]);
+    expect(await status()).toMatchObject({ done_to: "5", lag: "0" });
+    // What is purged is nothing of ours.
+    await manager.streams.purge(name);
+    await publish("a:7");
+    await eventually("it goes on", async () => (await landed()).length === 3);
+    expect(await status()).toMatchObject({ done_to: "7", missing: "0" });
+  });
+
+  it("begins with what comes after the call", async () => {
+    const { publish, subscribe, landed, status } = await stream();
+    await publish("old");
+    await subscribe(", start => 'new'");
+    await publish("new");
+    await eventually("it is there", async () => (await landed()).length === 1);
+    expect(await landed()).toEqual(["new"]);
+    expect(await status()).toMatchObject({ done_to: "2", missing: "0" });
+  });
+
+  it("runs side by side by a word of the subject, in order for each", async () => {
+    const { publish, landed, status, name } = await stream();
+    await world.client.query(`CREATE FUNCTION slow(payload bytea, subject text) RETURNS void LANGUAGE plpgsql AS $$
+      BEGIN
+        IF subject LIKE '%.slow' THEN PERFORM pg_advisory_xact_lock(4711); END IF;
+        INSERT INTO landed (name, subject) VALUES (convert_from(payload, 'UTF8'), subject);
+      END $$`);
+    const holder = await world.connect();
+    await holder.query("SELECT pg_advisory_lock(4711)");
+    await world.client.query(`SELECT nats_subscribe_stream('${name}', 'slow', '${name}', key_token => 2)`);
+    await publish("slow:1", "x:2", "y:3", "x:4", "slow:5", "y:6");
+    await eventually("the others are there", async () => (await landed()).length >= 4);
+    await holder.query("SELECT pg_advisory_unlock(4711)");
+    await eventually("all are done", async () => (await status())["done_to"] === "6");
+    const all = await landed();
+    expect(all.toSorted()).toEqual(numbered(1, 6));
+    for (const [one, other] of [
+      ["1", "5"],
+      ["2", "4"],
+      ["3", "6"],
+    ])
+      expect(all.indexOf(one!)).toBeLessThan(all.indexOf(other!));
+    await holder.end();
+  });
+
+  it("is sent elsewhere", async () => {
+    const { publish, subscribe, landed, name } = await stream();
+    await publish(...numbered(1, 4));
+    await subscribe();
+    await eventually("all are there", async () => (await landed()).length === 4);
+    await world.client.query(`SELECT nats_seek_stream('${name}', '3')`);
+    await eventually("they come again", async () => (await landed()).length === 6);
+    expect(await landed()).toEqual(["1", "2", "3", "4", "3", "4"]);
+  });
+
+  it.each([
+    ["interest", { retention: "interest" }],
+    ["a work queue", { retention: "workqueue" }],
+  ])("that keeps messages until they are acknowledged (%s) keeps none", async (_, config) => {
+    const { publish, subscribe, landed, name, status } = await stream(config);
+    await subscribe();
+    await eventually("it is read", async () => (await status())["done_to"] !== null);
+    await publish(...numbered(1, 10));
+    await eventually("all are there", async () => (await landed()).length === 10);
+    await eventually("it is empty", async () => (await manager.streams.info(name)).state.messages === 0);
+    expect(await status()).toMatchObject({ done_to: "10", missing: "0" });
+  });
+});
+
+describe("what is missing is said", () => {
+  it("of a stream that was cut short before it was taken", async () => {
+    const { publish, subscribe, landed, status, name } = await stream({ max_msgs: 5 });
+    await publish("1", "2");
+    await subscribe();
+    await eventually("they are there", async () => (await landed()).length === 2);
+    await stopped(() => publish(...numbered(3, 12)));
+    await eventually("the rest is there", async () => (await landed()).length === 7);
+    expect(await landed()).toEqual(["1", "2", "8", "9", "10", "11", "12"]);
+    expect(await status()).toMatchObject({
+      ...{
+        done_to: "12",
+        missing: "5",
+        missing_reason: "cut_short",
+        missing_from: "3",
+        missing_to: "7",
+        paused: false,
+      },
+    });
+    await world.client.query(`SELECT nats_seek_stream('${name}', 'new')`);
+    expect(await status()).toMatchObject({ missing: "0", missing_reason: null });
+  });
+
+  it("of one that was purged while it was behind", async () => {
+    const { publish, subscribe, landed, status, name } = await stream();
+    await publish("1", "2");
+    await subscribe();
+    await eventually("they are there", async () => (await landed()).length === 2);
+    await stopped(async () => {
+      await publish("3", "4");
+      await manager.streams.purge(name);
+    });
+    await eventually("it is said", async () => (await status())["missing"] === "2");
+    await publish("5");
+    await eventually("it goes on", async () => (await landed()).length === 3);
+    expect(await landed()).toEqual(["1", "2", "5"]);
+    expect(await status()).toMatchObject({
+      missing: "2",
+      missing_reason: "cut_short",
+      missing_from: "3",
+      missing_to: "4",
+    });
+  });
+
+  it("of single messages", async () => {
+    const { publish, subscribe, landed, status, name } = await stream();
+    await publish("1", "2", "3");
+    await manager.streams.deleteMessage(name, 2);
+    await subscribe();
+    await eventually("the others are there", async () => (await landed()).length === 2);
+    expect(await status()).toMatchObject({
+      done_to: "3",
+      missing: "1",
+      missing_reason: "deleted",
+      missing_from: "2",
+      missing_to: "2",
+    });
+  });
+
+  it("of one that was made anew, which begins at 1", async () => {
+    const { publish, subscribe, landed, status, name } = await stream();
+    await publish("1", "2", "3");
+    await subscribe();
+    await eventually("they are there", async () => (await landed()).length === 3);
+    await manager.streams.delete(name);
+    await eventually("it is said", async () => /stream not found/.test(String((await status())["problem"])));
+    await manager.streams.add({ name, subjects: [`${name}.>`] });
+    await publish("4");
+    await eventually("it goes on", async () => (await landed()).length === 4);
+    expect(await landed()).toEqual(["1", "2", "3", "4"]);
+    expect(await status()).toMatchObject({ done_to: "1", missing_reason: "recreated", problem: null });
+  });
+
+  it("of one that ends before the position: it waits for somebody to say where to go on", async () => {
+    const { publish, subscribe, landed, status, name } = await stream();
+    await publish("1", "2", "3");
+    await subscribe();
+    await eventually("they are there", async () => (await landed()).length === 3);
+    // As if more had been taken from a stream that has lost it.
+    await stopped(() =>
+      world.client.query("UPDATE hawser.stream_subscriptions SET position = 9, last_done = 9 WHERE name = $1", [name]),
+    );
+    await publish("4");
+    await eventually("it is said", async () => (await status())["paused"] === true);
+    expect(String((await status())["problem"])).toContain("nats_seek_stream");
+    await world.client.query(`SELECT nats_seek_stream('${name}', '4')`);
+    await eventually("it goes on", async () => (await landed()).length === 4);
+    expect(await status()).toMatchObject({ done_to: "4", paused: false, problem: null });
+  });
+
+  it("of one whose last message is another one", async () => {
+    const { publish, subscribe, landed, status, name } = await stream();
+    await publish("1", "2", "3");
+    await subscribe();
+    await eventually("they are there", async () => (await landed()).length === 3);
+    await stopped(() =>
+      world.client.query("UPDATE hawser.stream_subscriptions SET last_done_at = last_done_at - 1 WHERE name = $1", [
+        name,
+      ]),
+    );
+    await eventually("it is said", async () => (await status())["paused"] === true);
+  });
+});
+
+describe("Postgres is the truth", () => {
+  it("when it has lost commits: they come again, and only they", async () => {
+    const { publish, subscribe, landed, status, name } = await stream();
+    await publish(...numbered(1, 9));
+    await subscribe();
+    await eventually("they are there", async () => (await landed()).length === 9);
+    await world.client.query("BEGIN");
+    await world.client.query("DELETE FROM landed WHERE subject LIKE $1 AND name::int > 6", [`${name}.%`]);
+    await world.client.query(
+      "UPDATE hawser.stream_subscriptions SET position = 6, last_done = 6, last_done_at = NULL WHERE name = $1",
+      [name],
+    );
+    await world.client.query("NOTIFY hawser_nats_handlers, '{}'");
+    await world.client.query("COMMIT");
+    await eventually("they come again", async () => (await landed()).length === 9);
+    expect(await landed()).toEqual(numbered(1, 9));
+    expect(await status()).toMatchObject({ done_to: "9", missing: "0" });
+  });
+
+  it("when the consumer is gone, or another one", async () => {
+    const { publish, subscribe, landed, name } = await stream();
+    await publish("1");
+    await subscribe();
+    await eventually("it is there", async () => (await landed()).length === 1);
+    const consumer = async () => (await manager.consumers.list(name).next())[0];
+    await manager.consumers.delete(name, (await consumer())!.name);
+    await publish("2");
+    await eventually("it goes on", async () => (await landed()).length === 2);
+    const { name: made } = (await consumer())!;
+    await stopped(async () => {
+      await manager.consumers.update(name, made, { filter_subject: `${name}.other` }).catch(() => undefined);
+      await publish("3");
+    });
+    await eventually("it goes on", async () => (await landed()).length === 3);
+    expect(await landed()).toEqual(["1", "2", "3"]);
+  });
+
+  it("when somebody else takes from the consumer", async () => {
+    const { publish, subscribe, landed, name } = await stream();
+    await subscribe();
+    let taker = "";
+    await eventually("there is a consumer", async () => {
+      taker = (await manager.consumers.list(name).next())[0]?.name ?? "";
+      return taker !== "";
+    });
+    const thief = await jetstream(world.nats).consumers.get(name, taker);
+    const messages = await thief.consume({ max_messages: 5 });
+    const stolen = (async () => {
+      for await (const message of messages) if (message.seq > 3) break;
+    })();
+    await publish(...numbered(1, 20));
+    await eventually("all are there", async () => (await landed()).length === 20);
+    expect(await landed()).toEqual(numbered(1, 20));
+    messages.stop();
+    await stolen;
+  });
+});
