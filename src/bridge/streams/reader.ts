@@ -172,7 +172,7 @@ export interface Reading {
   readonly acknowledgesEach: boolean;
 }
 
-export const setBack =
+const setBack =
   "the stream does not have what was taken from it last: it was set back to an older state, and new messages get numbers that are done; " +
   "choose where to go on with nats_seek_stream";
 
@@ -183,7 +183,7 @@ export type Plan =
   | { readonly kind: "pause" };
 
 /** Compares what Postgres knows with what NATS says. */
-export function planOf(state: StreamState, look: StreamLook, hasFilter: boolean): Plan {
+function planOf(state: StreamState, look: StreamLook, hasFilter: boolean): Plan {
   const isAnother = state.created !== undefined && state.created !== look.created;
   const before: StreamState = isAnother
     ? { ...state, position: 0, done: [], lastDone: undefined, nothingUntil: 0 }

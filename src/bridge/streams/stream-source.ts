@@ -315,7 +315,7 @@ function placeOf(message: Msg): StreamMessage | undefined {
 }
 
 /** Nanoseconds since 1970 of a time as NATS writes it, with up to nine digits of a second. */
-export function nanosOf(timestamp: string): bigint | undefined {
+function nanosOf(timestamp: string): bigint | undefined {
   const [, seconds, fraction = ""] = /^(.{19})(?:\.(\d{1,9}))?Z$/.exec(timestamp) ?? [];
   if (seconds === undefined) return undefined;
   const ms = Date.parse(`${seconds}Z`);
