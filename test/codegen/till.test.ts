@@ -368,8 +368,8 @@ describe("the client", () => {
     ["tillOpenDrawer", undefined, {}, 'SELECT 1 FROM "public".till_open_drawer()', [], undefined],
   ])("calls %s", async (name, args, row, text, values, resolved) => {
     const asked: unknown[] = [];
-    const query = async (config: unknown) => {
-      asked.push(config);
+    const query = async (text: string, values: unknown[]) => {
+      asked.push({ text, values });
       return { rows: [row] };
     };
     const functions = made.till.client["natsFunctions"]({ query });
@@ -378,15 +378,15 @@ describe("the client", () => {
   });
 
   it("has a method for each function that is not internal, and quotes its schema", async () => {
-    const asked: { text: string }[] = [];
-    const query = async (config: { text: string }) => {
-      asked.push(config);
+    const asked: string[] = [];
+    const query = async (text: string) => {
+      asked.push(text);
       return { rows: [{ value: null }] };
     };
     const functions = made.till.client["natsFunctions"]({ query }, { schema: 'a"b' });
     expect(Object.keys(functions)).toHaveLength(18);
     expect(functions.tillCall).toBeUndefined();
     await functions.tillCashier();
-    expect(asked[0]?.text).toContain('FROM "a""b".till_cashier()');
+    expect(asked[0]).toContain('FROM "a""b".till_cashier()');
   });
 });

@@ -223,9 +223,9 @@ export interface StreamSubscriptionRow {
   position: bigint | null;
   /** The sequence numbers beyond that which are done, as an int8multirange. */
   done: string;
-  /** The greatest sequence number of a message that is done … */
+  /** The greatest sequence number of a message that is done. */
   last_done: bigint | null;
-  /** … and when the stream stored it, in nanoseconds since 1970: by this the message is recognized. */
+  /** When the stream stored that one, in nanoseconds since 1970: by this the message is recognized. */
   last_done_at: bigint | null;
   /** Between the position and this sequence number the stream had nothing for the subscription. */
   nothing_until: bigint;

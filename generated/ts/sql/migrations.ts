@@ -3503,8 +3503,8 @@ COMMENT ON COLUMN hawser.stream_subscriptions.stream_created IS 'When the stream
 NULL: not known yet.';
 COMMENT ON COLUMN hawser.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
 COMMENT ON COLUMN hawser.stream_subscriptions.done IS 'The sequence numbers beyond that which are done, as an int8multirange.';
-COMMENT ON COLUMN hawser.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done …';
-COMMENT ON COLUMN hawser.stream_subscriptions.last_done_at IS '… and when the stream stored it, in nanoseconds since 1970: by this the message is recognized.';
+COMMENT ON COLUMN hawser.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
+COMMENT ON COLUMN hawser.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
 COMMENT ON COLUMN hawser.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
 COMMENT ON COLUMN hawser.stream_subscriptions.lag IS 'How many messages of the stream are not done. NULL: not known.';
 COMMENT ON COLUMN hawser.stream_subscriptions.missing IS 'How many messages were gone from the stream before they could be taken, since the last nats_seek_stream.';
