@@ -13,14 +13,15 @@ interface Mutant extends HandOverDriver {
   readonly changes: readonly (readonly [from: string, to: string])[];
 }
 
-const isNew = "(o.xid >= v_xmax OR o.xid = ANY (v_xip)) AND pg_visible_in_snapshot(o.xid, v_to)";
 const insertsTurn = "INSERT INTO hawser.peer_outbox_turns (turn";
 
 const mutants: readonly Mutant[] = [
   {
     name: "reads by id",
     changes: [
-      [isNew, "o.id > v_last.done_after"],
+      ["WHERE s.xid >= v_xmax\n", "\n"],
+      ["AS s WHERE s.xid = ANY (v_xip)\n", "AS s WHERE false\n"],
+      ["pg_visible_in_snapshot(o.xid, v_to)", "o.id > v_last.done_after"],
       ["(s.xid >= v_xmax OR s.xid = ANY (v_xip)) AND pg_visible_in_snapshot(s.xid, v_to)", "true"],
       ["CASE WHEN has_more THEN v_ids[handed] ELSE 0 END", "coalesce(v_ids[handed], v_last.done_after)"],
     ],
@@ -46,14 +47,14 @@ const mutants: readonly Mutant[] = [
   },
   {
     name: "gives a key to another listener while older messages of it wait",
-    changes: [["ORDER BY s.epoch DESC LIMIT 1\n             ),", "AND false LIMIT 1\n             ),"]],
+    changes: [["ORDER BY s.epoch DESC LIMIT 1\n               ),", "AND false LIMIT 1\n               ),"]],
   },
   {
     name: "overtakes what waits for a topic's first listener",
     changes: [
       [
-        "ORDER BY s.epoch DESC LIMIT 1\n             ),",
-        "AND NOT EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE m.connection_key = s.connection_key AND m.listener_name ~ '^__#topic') LIMIT 1\n             ),",
+        "ORDER BY s.epoch DESC LIMIT 1\n               ),",
+        "AND NOT EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE m.connection_key = s.connection_key AND m.listener_name ~ '^__#topic') LIMIT 1\n               ),",
       ],
     ],
   },

@@ -1192,7 +1192,10 @@ CREATE OR REPLACE FUNCTION hawser.hand_over_enqueued(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_custom_plan
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -1249,8 +1252,13 @@ BEGIN
       FROM (
         SELECT n.id, row_number() OVER w AS nth, sum(n.length) OVER w AS bytes
           FROM (
-            SELECT o.id, octet_length(o.payload) AS length FROM hawser.peer_outbox AS o
-             WHERE (o.xid >= v_xmax OR o.xid = ANY (v_xip)) AND pg_visible_in_snapshot(o.xid, v_to)
+            SELECT o.id, o.length
+              FROM (
+                SELECT s.id, s.xid, octet_length(s.payload) AS length FROM hawser.peer_outbox AS s WHERE s.xid >= v_xmax
+                UNION ALL
+                SELECT s.id, s.xid, octet_length(s.payload) FROM hawser.peer_outbox AS s WHERE s.xid = ANY (v_xip)
+              ) AS o
+             WHERE pg_visible_in_snapshot(o.xid, v_to)
              ORDER BY o.id LIMIT p_max_messages + 1
           ) AS n
         WINDOW w AS (ORDER BY n.id ROWS UNBOUNDED PRECEDING)
@@ -1385,30 +1393,36 @@ BEGIN
     SELECT u.topic, u.name, u.key, count(*) OVER (PARTITION BY u.topic) AS count,
            row_number() OVER (PARTITION BY u.topic ORDER BY u.nth) AS nth
       FROM unnest(v_to_topics, v_to_names, v_to_keys) WITH ORDINALITY AS u (topic, name, key, nth)
-  ), keys AS MATERIALIZED (
-    -- Behind what waits for a listener with the same key, if anything does.
-    SELECT h.key_hash, h.topic, coalesce(
-             (
-               SELECT s.connection_key FROM hawser.conn_messages AS s
-                WHERE s.key_hash = h.key_hash AND s.topic_key = h.topic_key
-                ORDER BY s.epoch DESC LIMIT 1
-             ),
-             (
-               SELECT l.key FROM listeners AS l WHERE l.topic = h.topic
-                ORDER BY hashtextextended(l.name, h.key_hash) DESC LIMIT 1
-             )
-           ) AS connection_key
-      FROM (SELECT DISTINCT p.key_hash, p.topic, p.topic_key FROM page AS p WHERE p.key_hash IS NOT NULL) AS h
-  ), turns AS (
-    SELECT p.*, v_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth FROM page AS p
-  ), routed AS (
+  ), turns AS MATERIALIZED (
+    SELECT p.*, v_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
+           row_number() OVER (PARTITION BY p.topic, p.key_hash ORDER BY p.id) = 1 AS is_first
+      FROM page AS p
+  ), chosen AS MATERIALIZED (
     SELECT p.*, CASE
              WHEN p.listener IS NOT NULL THEN (SELECT l.key FROM listeners AS l WHERE l.topic IS NULL AND l.name = p.listener)
-             WHEN p.key_hash IS NOT NULL THEN k.connection_key
-             ELSE (SELECT l.key FROM listeners AS l WHERE l.topic = p.topic AND l.nth = p.nth % l.count + 1)
+             WHEN p.key_hash IS NULL THEN (SELECT l.key FROM listeners AS l WHERE l.topic = p.topic AND l.nth = p.nth % l.count + 1)
+             -- Behind what waits for a listener with the same key, if anything does.
+             WHEN p.is_first THEN coalesce(
+               (
+                 SELECT s.connection_key FROM hawser.conn_messages AS s
+                  WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key
+                  ORDER BY s.epoch DESC LIMIT 1
+               ),
+               (
+                 SELECT l.key FROM listeners AS l WHERE l.topic = p.topic
+                  ORDER BY hashtextextended(l.name, p.key_hash) DESC LIMIT 1
+               )
+             )
            END AS connection_key
       FROM turns AS p
-      LEFT JOIN keys AS k ON k.key_hash = p.key_hash AND k.topic = p.topic
+  ), routed AS (
+    -- The others of a key follow its first one. By windows: a join of so many rows would need statistics.
+    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash,
+           CASE
+             WHEN c.key_hash IS NULL THEN c.connection_key
+             ELSE max(c.connection_key) OVER (PARTITION BY c.topic, c.key_hash)
+           END AS connection_key
+      FROM chosen AS c
   ), stored AS (
     INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
     SELECT r.connection_key, r.payload, v_last.epoch + 1, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
