@@ -81,6 +81,7 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   pending: async () => (await import("./pending.js")).pending,
   secret: async () => (await import("./secret.js")).secret,
   reassign: async () => (await import("./reassign.js")).reassign,
+  outbox: async () => (await import("./outbox.js")).outbox,
   dead: async () => (await import("./dead.js")).dead,
   doctor: async () => (await import("./doctor.js")).doctor,
 };

@@ -6,7 +6,7 @@
  * has what several checks ask for, read once, and the session. Then one file for each part of the system: `database.ts`
  * (Postgres lets this login in), `installation.ts` (what `hawser init` has made: findings are the faults that the list of
  * `src/installation` knows), `nats-server.ts`, `gateway.ts`, `nats-permissions.ts`, `bound-functions.ts`, `executor-login.ts`,
- * `leader.ts` and `messages.ts`.
+ * `leader.ts`, `messages.ts` and `outbox.ts`.
  *
  * To add a check: a `Check` in the file of its part, its name in the list below, and a fault that seeds it in `test/doctor`.
  */
@@ -23,6 +23,7 @@ import { leadCheck } from "./leader.js";
 import { messageChecks } from "./messages.js";
 import { permissionsCheck } from "./nats-permissions.js";
 import { natsServerChecks } from "./nats-server.js";
+import { outboxChecks } from "./outbox.js";
 
 export type { CheckReport, DoctorReport, NamedFinding, Severity } from "./examine.js";
 export type { DoctorOptions } from "./facts.js";
@@ -45,6 +46,7 @@ export async function doctor(options: DoctorOptions): Promise<DoctorReport> {
       executorCheck(facts),
       leadCheck(facts),
       ...messageChecks(facts),
+      ...outboxChecks(facts),
     ],
     { totalMs: doctorConstants.totalMs, clock: systemClock },
   );

@@ -56,6 +56,12 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   };
 }
 
+/** Whether a process leads; undefined: that cannot be seen. */
+export async function isLed(facts: Facts, signal: AbortSignal): Promise<boolean | undefined> {
+  if (!(await facts.mayRead(tables.bridgeLead))) return undefined;
+  return (await watch(facts, signal)).hasBeaten;
+}
+
 /** Reads the row of the leader until there is a new heartbeat, or the time is over. */
 async function watch(facts: Facts, signal: AbortSignal) {
   const read = async (): Promise<Lead> => (await facts.rows<Lead>(leadSql))[0]!;

@@ -38,6 +38,12 @@ export interface NatsOutboxStats {
   readonly refused: number;
   /** Read and not published yet. */
   readonly waiting: number;
+  /** When the oldest of them was enqueued; undefined: there is none. */
+  readonly oldestAt: Date | undefined;
+  /** Of those published: written into the outbox again, or found to be in their stream. */
+  readonly replayed: number;
+  /** When the position moved last, by `performance.now()`; undefined: nothing waits, or another process leads. */
+  readonly positionAt: number | undefined;
 }
 
 export class NatsOutbox {
@@ -56,6 +62,10 @@ export class NatsOutbox {
   #rotatesAt = 0;
   #relayed = 0;
   #refused = 0;
+  #replayed = 0;
+  /** When the position moved last, or was known to be at the end. */
+  #movedAt = 0;
+  #lastPosition = "";
 
   constructor(options: NatsOutboxOptions) {
     const { databaseUrl, connector, logger } = options;
@@ -83,7 +93,15 @@ export class NatsOutbox {
   }
 
   get stats(): NatsOutboxStats {
-    return { relayed: this.#relayed, refused: this.#refused, waiting: this.#relay?.waiting ?? 0 };
+    const waiting = this.#relay?.waiting ?? 0;
+    return {
+      relayed: this.#relayed,
+      refused: this.#refused,
+      replayed: this.#replayed,
+      waiting,
+      oldestAt: this.#relay?.oldest?.enqueuedAt,
+      positionAt: waiting === 0 ? undefined : this.#movedAt,
+    };
   }
 
   /** This process leads: it takes the outbox over. */
@@ -187,6 +205,7 @@ export class NatsOutbox {
     const begunAt = performance.now();
     try {
       const outcome = await this.#table.turn(this.#owner, step);
+      this.#notePosition(relay, step, outcome.kind === "done" && outcome.isSaved);
       relay.settleTurn(step, outcome, begunAt, performance.now());
       if (outcome.kind === "done" && outcome.isSaved) this.#tellDead(step);
     } catch (error) {
@@ -198,11 +217,19 @@ export class NatsOutbox {
     this.#pump();
   }
 
+  #notePosition(relay: OutboxRelay<EnqueuedMessage>, { position }: TurnStep<EnqueuedMessage>, isSaved: boolean): void {
+    const text = `${position.from} ${position.to} ${position.after}`;
+    if (relay.waiting > 0 && (!isSaved || text === this.#lastPosition)) return;
+    this.#lastPosition = text;
+    this.#movedAt = performance.now();
+  }
+
   #publish(relay: OutboxRelay<EnqueuedMessage>, step: PublishStep<EnqueuedMessage>): void {
     this.#publishing += 1;
     void this.#publisher.publish(step).then((outcome) => {
       this.#publishing -= 1;
       if (outcome.kind === "published") this.#relayed += 1;
+      if (outcome.kind === "published" && step.message.copyOf !== undefined) this.#replayed += 1;
       relay.settlePublish(step, outcome, performance.now());
       if (relay === this.#relay && this.#publishing < goesOnBelow) this.#pumpSoon();
     });

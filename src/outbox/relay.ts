@@ -275,6 +275,12 @@ export class OutboxRelay<M extends OutboxMessage> {
     return this.#messages;
   }
 
+  /** The first message that the position has not passed. */
+  get oldest(): M | undefined {
+    const [first] = this.#sets[0]?.undone.values() ?? [];
+    return first?.message;
+  }
+
   /** Where everything is done up to. */
   get position(): OutboxPosition {
     const [oldest] = this.#sets;

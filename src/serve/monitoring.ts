@@ -159,7 +159,7 @@ export class Monitoring {
 }
 
 function bridgeCounters(stats: BridgeStats): BridgeCounters {
-  const { role, epoch, lastEpoch, subscriptions, responders, streams, keptBytes, discarded, missing } = stats;
+  const { role, epoch, lastEpoch, subscriptions, responders, streams, keptBytes, discarded, missing, outbox } = stats;
   return {
     role,
     isLeading: epoch !== undefined,
@@ -169,6 +169,7 @@ function bridgeCounters(stats: BridgeStats): BridgeCounters {
     discardedStandbyBufferFull: missing,
     subscriptions,
     streams,
+    outbox,
     responders: responders.responders.map(({ id, subject, functionName, requests, errors, timedOut, busy }) => ({
       ...{ id, subject, functionName, timedOut, busy },
       ok: requests - errors,

@@ -28,6 +28,7 @@ export { checksumOf, generatedSchemaSql, type Migration, migrations } from "./mi
 export { explainRefusal, explainServeRefusal } from "./missing-privileges.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
 export { announcements, type CatalogChange } from "./notifications.js";
+export { cancelScheduled, listScheduled, outboxOverview, replayOutbox } from "./outbox-overview.js";
 export { PeerRelay } from "./peer-relay.js";
 export type { AbsentListener, PendingMessages } from "./pending.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";

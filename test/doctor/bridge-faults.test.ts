@@ -191,3 +191,22 @@ it.each([
     await leader.end();
   }
 });
+
+describe("the outbox", () => {
+  it("a message whose stream does not answer, while others are relayed; and one that nobody relays", async () => {
+    await using held = await subscribed();
+    await held.led();
+    await held.run(
+      "SELECT nats_enqueue_text_stream('doctor.held', 'x', domain => 'nowhere')",
+      "UPDATE hawser.outbox SET enqueued_at = now() - interval '1 h'",
+    );
+    expect(onlyFinding(await held.examine())).toMatchObject({
+      check: "outbox",
+      severity: "warning",
+      what: expect.stringMatching(
+        /^1 messages? of the outbox waits?, the oldest for 60 min \(subject "doctor.held"\), and /,
+      ),
+      remedy: expect.stringContaining("hawser outbox status"),
+    });
+  });
+});

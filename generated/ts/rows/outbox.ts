@@ -197,6 +197,8 @@ export interface OutboxStatusRow {
   waiting: bigint;
   /** When the oldest of them was enqueued; NULL: there is none. */
   oldest_waiting_at: Date | null;
+  /** Where the oldest of them goes to; NULL: there is none. */
+  oldest_waiting_for: string | null;
   /** When the position was saved last. */
   position_saved_at: Date;
   /**
@@ -208,8 +210,28 @@ export interface OutboxStatusRow {
   later: bigint;
   /** When the next one is due; NULL: there is none. */
   next_due_at: Date | null;
-  /** Its dead letters. */
+  /** Its dead letters; those of peers are their channels'. */
   dead_letters: bigint;
+}
+
+/** A row of hawser.outbox_scheduled. The messages that are not due yet, without their payloads. */
+export interface OutboxScheduledRow {
+  /** The number by which it can be cancelled. */
+  id: bigint;
+  /** `nats` or `peer`. */
+  kind: string;
+  /** When it is due. */
+  deliver_at: Date;
+  /** The subject, or the topic. */
+  destination: string;
+  /** What keeps it in order with others; NULL: nothing. */
+  key: string | null;
+  /** What the destination knows it by. */
+  message_id: string;
+  /** How long the payload is. */
+  payload_bytes: number;
+  /** When it was enqueued. */
+  enqueued_at: Date;
 }
 
 /** The tables, with their schema. */
@@ -241,6 +263,7 @@ export const columns = {
 /** The views, with their schema. */
 export const views = {
   outboxStatus: "hawser.outbox_status",
+  outboxScheduled: "hawser.outbox_scheduled",
 } as const;
 
 /** Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with its query method. */

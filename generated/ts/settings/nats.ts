@@ -668,6 +668,18 @@ export const doctorConstants = {
    */
   maxLagMs: 10000,
   /**
+   * How long a message of the outbox may wait.
+   *
+   * Value: 30000 ms.
+   */
+  maxOutboxWaitMs: 30000,
+  /**
+   * How long a transaction may be open that has written into the outbox.
+   *
+   * Value: 1800000 ms.
+   */
+  maxOutboxWriterMs: 1800000,
+  /**
    * How long a peer's message may wait.
    *
    * Value: 3600000 ms.

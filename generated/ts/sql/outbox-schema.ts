@@ -1961,39 +1961,57 @@ SELECT
   v.is_awake::boolean AS is_awake,
   v.waiting::bigint AS waiting,
   v.oldest_waiting_at::timestamptz AS oldest_waiting_at,
+  v.oldest_waiting_for::text AS oldest_waiting_for,
   v.position_saved_at::timestamptz AS position_saved_at,
   v.slots::jsonb AS slots,
   v.later::bigint AS later,
   v.next_due_at::timestamptz AS next_due_at,
   v.dead_letters::bigint AS dead_letters
 FROM (
-WITH latest AS (
-  SELECT t.*, CASE WHEN t.done_to IS NULL THEN t.done_from ELSE t.done_to END AS seen
-    FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
-), waiting AS (
-  -- What the last set did not see, by the index on xid; and what it saw and is not done, by the one on id.
-  SELECT w.enqueued_at FROM (
-    SELECT o.enqueued_at FROM hawser.outbox AS o
-     WHERE (o.xid >= (SELECT pg_snapshot_xmax(l.seen) FROM latest AS l)
-            OR o.xid = ANY (ARRAY(SELECT pg_snapshot_xip(l.seen) FROM latest AS l)))
-       AND o.id <> ALL (ARRAY(SELECT unnest(l.skipped) FROM latest AS l))
+-- What waits: what the last set did not see, by the index on xid, and what it saw and is not done, by the one on id.
+WITH nats_latest AS (
+  SELECT t.*, coalesce(t.done_to, t.done_from) AS seen FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
+), nats_waiting AS (
+  SELECT w.* FROM (
+    SELECT o.enqueued_at, o.destination AS destination FROM hawser.outbox AS o
+     WHERE (o.xid >= (SELECT pg_snapshot_xmax(l.seen) FROM nats_latest AS l)
+            OR o.xid = ANY (ARRAY(SELECT pg_snapshot_xip(l.seen) FROM nats_latest AS l)))
+       AND o.id <> ALL (ARRAY(SELECT unnest(l.skipped) FROM nats_latest AS l))
      LIMIT 100000
   ) AS w
   UNION ALL
-  SELECT w.enqueued_at FROM (
-    SELECT o.enqueued_at FROM hawser.outbox AS o, latest AS l
-     WHERE o.id > (SELECT b.done_after FROM latest AS b WHERE b.done_to IS NOT NULL)
+  SELECT w.* FROM (
+    SELECT o.enqueued_at, o.destination FROM hawser.outbox AS o, nats_latest AS l
+     WHERE o.id > (SELECT b.done_after FROM nats_latest AS b WHERE b.done_to IS NOT NULL)
        AND NOT pg_visible_in_snapshot(o.xid, l.done_from)
        AND pg_visible_in_snapshot(o.xid, l.done_to)
        AND o.id <> ALL (l.skipped)
+     ORDER BY o.id LIMIT 100000
+  ) AS w
+), peer_latest AS (
+  SELECT t.*, coalesce(t.done_to, t.done_from) AS seen FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
+), peer_waiting AS (
+  SELECT w.* FROM (
+    SELECT o.enqueued_at, o.topic AS destination FROM hawser.peer_outbox AS o
+     WHERE (o.xid >= (SELECT pg_snapshot_xmax(l.seen) FROM peer_latest AS l)
+            OR o.xid = ANY (ARRAY(SELECT pg_snapshot_xip(l.seen) FROM peer_latest AS l)))
+     LIMIT 100000
+  ) AS w
+  UNION ALL
+  SELECT w.* FROM (
+    SELECT o.enqueued_at, o.topic FROM hawser.peer_outbox AS o, peer_latest AS l
+     WHERE o.id > (SELECT b.done_after FROM peer_latest AS b WHERE b.done_to IS NOT NULL)
+       AND NOT pg_visible_in_snapshot(o.xid, l.done_from)
+       AND pg_visible_in_snapshot(o.xid, l.done_to)
      ORDER BY o.id LIMIT 100000
   ) AS w
 )
 SELECT 'nats' AS kind,
        nullif(l.owner, '') AS relay,
        (SELECT a.last_value = 1 FROM hawser.outbox_state_asleep_seq AS a) AS is_awake,
-       (SELECT least(100000, count(*)) FROM waiting AS w) AS waiting,
-       (SELECT min(w.enqueued_at) FROM waiting AS w) AS oldest_waiting_at,
+       (SELECT least(100000, count(*)) FROM nats_waiting AS w) AS waiting,
+       (SELECT min(w.enqueued_at) FROM nats_waiting AS w) AS oldest_waiting_at,
+       (SELECT w.destination FROM nats_waiting AS w ORDER BY w.enqueued_at LIMIT 1) AS oldest_waiting_for,
        l.saved_at AS position_saved_at,
        (
          SELECT jsonb_agg(jsonb_build_object(
@@ -2007,7 +2025,28 @@ SELECT 'nats' AS kind,
        (SELECT count(*) FROM (SELECT FROM hawser.outbox_later AS f WHERE f.kind = 'nats' LIMIT 100000) AS f) AS later,
        (SELECT min(f.deliver_at) FROM hawser.outbox_later AS f WHERE f.kind = 'nats') AS next_due_at,
        (SELECT count(*) FROM hawser.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters
-  FROM latest AS l
+  FROM nats_latest AS l
+UNION ALL
+SELECT 'peer' AS kind,
+       nullif(l.owner, '') AS relay,
+       (SELECT a.last_value = 1 FROM hawser.peer_outbox_state_asleep_seq AS a) AS is_awake,
+       (SELECT least(100000, count(*)) FROM peer_waiting AS w) AS waiting,
+       (SELECT min(w.enqueued_at) FROM peer_waiting AS w) AS oldest_waiting_at,
+       (SELECT w.destination FROM peer_waiting AS w ORDER BY w.enqueued_at LIMIT 1) AS oldest_waiting_for,
+       l.saved_at AS position_saved_at,
+       (
+         SELECT jsonb_agg(jsonb_build_object(
+                  'slot', n.slot,
+                  'filling', n.slot = (s.last_value - 1) % 3,
+                  'bytes', pg_total_relation_size(format('hawser.peer_outbox_%s', n.slot)),
+                  'oldest', (SELECT o.enqueued_at FROM hawser.peer_outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
+                ) ORDER BY n.slot)
+           FROM generate_series(0, 3 - 1) AS n (slot), hawser.peer_outbox_state_slot_seq AS s
+       ) AS slots,
+       (SELECT count(*) FROM (SELECT FROM hawser.outbox_later AS f WHERE f.kind = 'peer' LIMIT 100000) AS f) AS later,
+       (SELECT min(f.deliver_at) FROM hawser.outbox_later AS f WHERE f.kind = 'peer') AS next_due_at,
+       0 AS dead_letters
+  FROM peer_latest AS l
 ) AS v;
 COMMENT ON VIEW hawser.outbox_status IS 'What waits, who relays, and how large the outbox is: one row for each kind of messages.';
 COMMENT ON COLUMN hawser.outbox_status.kind IS '\`nats\` or \`peer\`.';
@@ -2015,12 +2054,37 @@ COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a rand
 COMMENT ON COLUMN hawser.outbox_status.is_awake IS 'The relay looks for messages by itself. False: it waits for a notification.';
 COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_at IS 'When the oldest of them was enqueued; NULL: there is none.';
+COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_for IS 'Where the oldest of them goes to; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.position_saved_at IS 'When the position was saved last.';
 COMMENT ON COLUMN hawser.outbox_status.slots IS 'The parts of the table, a list of {slot, filling, bytes, oldest}: the one with \`filling\` gets new messages, and \`oldest\` is
 when its first message was enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.later IS 'Messages that are not due yet. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.next_due_at IS 'When the next one is due; NULL: there is none.';
-COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters.';
+COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters; those of peers are their channels''.';
+
+CREATE OR REPLACE VIEW hawser.outbox_scheduled WITH (security_barrier) AS
+SELECT
+  v.id::bigint AS id,
+  v.kind::text AS kind,
+  v.deliver_at::timestamptz AS deliver_at,
+  v.destination::text AS destination,
+  v.key::text AS key,
+  v.message_id::text AS message_id,
+  v.payload_bytes::integer AS payload_bytes,
+  v.enqueued_at::timestamptz AS enqueued_at
+FROM (
+SELECT l.id, l.kind, l.deliver_at, l.destination, l.key, l.message_id, octet_length(l.payload) AS payload_bytes, l.enqueued_at
+  FROM hawser.outbox_later AS l
+) AS v;
+COMMENT ON VIEW hawser.outbox_scheduled IS 'The messages that are not due yet, without their payloads.';
+COMMENT ON COLUMN hawser.outbox_scheduled.id IS 'The number by which it can be cancelled.';
+COMMENT ON COLUMN hawser.outbox_scheduled.kind IS '\`nats\` or \`peer\`.';
+COMMENT ON COLUMN hawser.outbox_scheduled.deliver_at IS 'When it is due.';
+COMMENT ON COLUMN hawser.outbox_scheduled.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser.outbox_scheduled.key IS 'What keeps it in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'What the destination knows it by.';
+COMMENT ON COLUMN hawser.outbox_scheduled.payload_bytes IS 'How long the payload is.';
+COMMENT ON COLUMN hawser.outbox_scheduled.enqueued_at IS 'When it was enqueued.';
 
 DO $do$
 DECLARE
@@ -2076,6 +2140,7 @@ REVOKE ALL ON TABLE hawser.peer_outbox_turns FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.peer_waiting_topics FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.peer_outbox_state FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.outbox_scheduled FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.bring_due(text, timestamptz) FROM PUBLIC;
@@ -2165,7 +2230,10 @@ BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
+    GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_enqueued(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take_peer_outbox(text) TO hawser_peer;
@@ -2200,6 +2268,7 @@ BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.take_outbox(text, text) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.rotate_outbox(text, bigint) TO hawser_bridge;
@@ -2236,6 +2305,7 @@ BEGIN
   ALTER TABLE hawser.peer_waiting_topics OWNER TO hawser_owner;
   ALTER TABLE hawser.peer_outbox_state OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_status OWNER TO hawser_owner;
+  ALTER TABLE hawser.outbox_scheduled OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.bring_due(text, timestamptz) OWNER TO hawser_owner;

@@ -61,6 +61,23 @@ export interface BridgeCounters {
   readonly requestsInFlight: number;
   /** Requests that wait for their turn. */
   readonly requestsQueued: number;
+  readonly outbox: OutboxCounters;
+}
+
+/** The outbox for NATS, as the process that leads relays it. */
+interface OutboxCounters {
+  /** Messages that were read, and are neither published nor dead letters. */
+  readonly waiting: number;
+  /** When the oldest of them was enqueued; undefined: there is none. */
+  readonly oldestAt: Date | undefined;
+  /** When the position moved last, by `performance.now()`; undefined: nothing waits. */
+  readonly positionAt: number | undefined;
+  /** Total: messages that were published. */
+  readonly relayed: number;
+  /** Total: messages that NATS has refused, and that became dead letters. */
+  readonly refused: number;
+  /** Total: of those published, the ones that `hawser.outbox_replay` has written again. */
+  readonly replayed: number;
 }
 
 /** A function that NATS calls: which one it is, for labels. */

@@ -100,6 +100,7 @@ export class ServeMetrics {
     );
     this.#defineStreams();
     this.#defineResponders();
+    this.#defineOutbox(now);
     this.#requestDurations = this.#histogram(
       "hawser_responder_request_duration_seconds",
       "How long the function of a request ran, without its wait for a turn.",
@@ -256,6 +257,49 @@ export class ServeMetrics {
     this.#number("hawser_responder_requests_queued", "Requests that wait for their turn.", () => {
       return bridge()?.requestsQueued;
     });
+  }
+
+  #defineOutbox(now: () => number): void {
+    const outbox = () => this.#counters.bridge?.outbox;
+    this.#number(
+      "hawser_outbox_waiting_messages",
+      "Messages of the outbox that this process has read and not published yet; at most 10,000.",
+      () => outbox()?.waiting,
+    );
+    this.#number(
+      "hawser_outbox_oldest_message_age_seconds",
+      "How long ago the oldest of them was enqueued; 0: there is none.",
+      () => {
+        const at = outbox()?.oldestAt;
+        return at === undefined ? 0 : Math.max(0, Date.now() - at.getTime()) / 1_000;
+      },
+    );
+    this.#number(
+      "hawser_outbox_position_age_seconds",
+      "How long ago the position moved last, while messages wait; 0: none waits.",
+      () => {
+        const at = outbox()?.positionAt;
+        return at === undefined ? 0 : Math.max(0, now() - at) / 1_000;
+      },
+    );
+    const total = (name: string, help: string, read: () => number | undefined): void => {
+      this.#total(name, help, [], () => [[{}, read() ?? 0]]);
+    };
+    total(
+      "hawser_outbox_messages_relayed_total",
+      "Messages of the outbox that were published.",
+      () => outbox()?.relayed,
+    );
+    total(
+      "hawser_outbox_messages_refused_total",
+      "Messages of the outbox that NATS has refused, and that became dead letters.",
+      () => outbox()?.refused,
+    );
+    total(
+      "hawser_outbox_messages_replayed_total",
+      "Of the published messages, those that hawser.outbox_replay has written again.",
+      () => outbox()?.replayed,
+    );
   }
 
   /** Also of a responder whose last request ended after it had gone. */

@@ -76,6 +76,14 @@ function bridgeCounters(): Mutable<BridgeCounters> {
     ],
     requestsInFlight: 8,
     requestsQueued: 9,
+    outbox: {
+      waiting: 11,
+      oldestAt: new Date("2025-11-20T16:00:00Z"),
+      positionAt: 1,
+      relayed: 12,
+      refused: 13,
+      replayed: 14,
+    },
   };
 }
 

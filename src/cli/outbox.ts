@@ -1,0 +1,192 @@
+/**
+ * `hawser outbox`: messages that wait for their publishing, or are due later, and publishing again.
+ */
+import { type ArgsDef, defineCommand } from "citty";
+import { CliError } from "../errors/index.js";
+import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../store/index.js";
+import { seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
+import { momentOf } from "./dead.js";
+import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
+import { jsonText, Output, plural, print, printRows, startProgress } from "./output.js";
+
+/** The flags that not all actions have, with those that have them. */
+const actionOptions = {
+  kind: { type: "string", valueHint: "nats|peer", description: "With list: only messages for NATS, or for peers" },
+  to: { type: "string", valueHint: "NAME", description: "With list: only messages for this subject or topic" },
+  limit: { type: "string", valueHint: "N", description: "With list: at most N. Default: all; without --json 100" },
+  since: {
+    type: "string",
+    valueHint: "MOMENT",
+    description: "With replay: what was enqueued, or due, since a date, or so long ago: 10m",
+  },
+  until: { type: "string", valueHint: "MOMENT", description: "With replay: what was enqueued before then" },
+  subject: { type: "string", valueHint: "SUBJECT", description: "With replay: only this subject; may have * and >" },
+  core: {
+    type: "boolean",
+    description: "With replay: also messages to core NATS, which delivers each of them once more",
+  },
+} as const satisfies ArgsDef;
+
+const actions = {
+  status: [],
+  list: ["kind", "to", "limit"],
+  cancel: [],
+  replay: ["since", "until", "subject", "core"],
+} as const;
+type Action = keyof typeof actions;
+
+/** Rows of a table when nobody says how many. */
+const shownAtFirst = 100;
+
+export const outbox = withExamples(
+  defineCommand({
+    meta: {
+      name: "outbox",
+      description:
+        "Show the outbox, list and cancel messages that are due later, and publish messages again that NATS has lost. " +
+        "replay reaches back as far as the outbox keeps messages (--outbox-retention-ms of hawser serve). Each is looked " +
+        "for in its stream first",
+    },
+    args: {
+      action: {
+        type: "positional",
+        required: true,
+        valueHint: Object.keys(actions).join("|"),
+        description: "What to do",
+      },
+      ids: { type: "positional", required: false, valueHint: "ID…", description: "With cancel: the messages" },
+      ...databaseOption,
+      ...actionOptions,
+      json: { type: "boolean", description: "Print each line as JSON" },
+    },
+    run: async ({ args }) => {
+      const action = actionOf(args.action);
+      const ids = args._.slice(1);
+      checkFlags(action, ids, args);
+      const json = args.json ?? false;
+      const since = momentOf("since", args.since);
+      const until = momentOf("until", args.until);
+      const limit = wholeNumber("limit", args.limit, 1, Number.MAX_SAFE_INTEGER);
+      const numbers = ids.map(idOf);
+      await withCommandDatabase(databaseUrlOf(args), async (database) => {
+        if (action === "status") await status(await outboxOverview(database), json);
+        else if (action === "list") {
+          const filter = { kind: args.kind, destination: args.to };
+          const all = await listScheduled(database, {
+            ...filter,
+            limit: limit ?? (json ? undefined : shownAtFirst + 1),
+          });
+          await list(all, { json, limit });
+        } else if (action === "cancel") await cancel(numbers, (id) => cancelScheduled(database, id), json);
+        else {
+          const selection = { since: since!, until, subject: args.subject, core: args.core ?? false };
+          const progress = await startProgress("looking for messages", !json);
+          let replayed: number;
+          try {
+            replayed = await replayOutbox(database, selection, (count, reached) =>
+              progress.update(`${plural(count, "message")} written again, up to ${reached.toISOString()}`),
+            );
+          } finally {
+            progress.stop();
+          }
+          if (json) await new Output().write(`${jsonText({ replayed })}\n`);
+          else
+            print(
+              process.stdout,
+              `Wrote ${plural(replayed, "message")} into the outbox again. \`hawser serve\` publishes those that their streams do not have.`,
+            );
+        }
+      });
+    },
+  }),
+  [
+    ["hawser outbox status", "What waits, for how long, and how large the outbox is"],
+    ["hawser outbox list --to orders.remind", "What is due later for a subject"],
+    ["hawser outbox cancel 17 18", "Take two of them back"],
+    ["hawser outbox replay --since 10m --subject 'orders.>'", "Publish again what NATS may have lost of ten minutes"],
+  ],
+);
+
+function actionOf(text: string): Action {
+  if (Object.hasOwn(actions, text)) return text as Action;
+  throw new CliError(
+    "invalid_argument",
+    `\`hawser outbox ${text}\`: name ${Object.keys(actions).join(", ")}.${whereUrlsBelong(text)} ${seeHelp("outbox")}`,
+  );
+}
+
+function checkFlags(action: Action, ids: readonly string[], args: Readonly<Record<string, unknown>>): void {
+  const refuse = (why: string): never => {
+    throw new CliError("invalid_argument", `\`hawser outbox ${action}\`: ${why}. ${seeHelp("outbox")}`);
+  };
+  const allowed: readonly string[] = actions[action];
+  for (const flag of Object.keys(actionOptions)) {
+    if (args[flag] === undefined || allowed.includes(flag)) continue;
+    const [owner] = Object.entries(actions).find(([, flags]) => (flags as readonly string[]).includes(flag))!;
+    refuse(`--${flag} goes with ${owner}`);
+  }
+  if (action === "cancel" && ids.length === 0) refuse("name the messages; `hawser outbox list` shows their ids");
+  if (action !== "cancel" && ids.length > 0) refuse("ids go with cancel");
+  if (action === "replay" && args["since"] === undefined) refuse("say since when, such as --since 10m");
+  const { kind } = args;
+  if (kind !== undefined && kind !== "nats" && kind !== "peer") refuse(`--kind "${kind}" is neither nats nor peer`);
+}
+
+function idOf(text: string): bigint {
+  if (/^[1-9]\d{0,17}$/.test(text)) return BigInt(text);
+  throw new CliError("invalid_argument", `"${text}" is no id of a message: those are whole numbers from 1 on`);
+}
+
+async function status(rows: Awaited<ReturnType<typeof outboxOverview>>, json: boolean): Promise<void> {
+  await printRows(rows, {
+    json,
+    none: "There is no outbox.",
+    columns: [
+      { head: "KIND", cell: ({ kind }) => kind },
+      { head: "WAITING", cell: ({ waiting }) => (waiting >= 100_000 ? "100000+" : waiting) },
+      { head: "OLDEST", cell: ({ oldestWaitingAt }) => oldestWaitingAt?.toISOString() ?? "" },
+      { head: "FOR", cell: ({ oldestWaitingFor }) => oldestWaitingFor ?? "" },
+      { head: "SAVED", cell: ({ positionSavedAt }) => positionSavedAt.toISOString() },
+      { head: "RELAY", cell: ({ relay, isAwake }) => (relay === null ? "none" : isAwake ? "awake" : "asleep") },
+      { head: "BYTES", cell: ({ slots }) => slots.reduce((sum, { bytes }) => sum + bytes, 0) },
+      { head: "LATER", cell: ({ later }) => (later >= 100_000 ? "100000+" : later) },
+      { head: "NEXT DUE", cell: ({ nextDueAt }) => nextDueAt?.toISOString() ?? "" },
+      { head: "DEAD", cell: ({ deadLetters }) => deadLetters },
+    ],
+  });
+}
+
+async function list(
+  rows: Awaited<ReturnType<typeof listScheduled>>,
+  { json, limit }: { readonly json: boolean; readonly limit: number | undefined },
+): Promise<void> {
+  const isCut = !json && limit === undefined && rows.length > shownAtFirst;
+  await printRows(isCut ? rows.slice(0, shownAtFirst) : rows, {
+    json,
+    none: "No message is due later, or none that fits.",
+    columns: [
+      { head: "ID", cell: ({ id }) => id },
+      { head: "KIND", cell: ({ kind }) => kind },
+      { head: "DUE", cell: ({ deliverAt }) => deliverAt.toISOString() },
+      { head: "FOR", cell: ({ destination }) => destination },
+      { head: "KEY", cell: ({ key }) => key ?? "" },
+      { head: "BYTES", cell: ({ payloadBytes }) => payloadBytes },
+      { head: "ENQUEUED", cell: ({ enqueuedAt }) => enqueuedAt.toISOString() },
+    ],
+  });
+  if (isCut) print(process.stderr, `There are more than these ${shownAtFirst}; --limit shows more, and filters fewer.`);
+}
+
+async function cancel(ids: readonly bigint[], one: (id: bigint) => Promise<boolean>, json: boolean): Promise<void> {
+  const outcomes: { readonly id: string; readonly outcome: "cancelled" | "missing" }[] = [];
+  for (const id of ids) outcomes.push({ id: String(id), outcome: (await one(id)) ? "cancelled" : "missing" });
+  const missing = outcomes.filter(({ outcome }) => outcome === "missing").map(({ id }) => id);
+  if (json) await new Output().write(outcomes.map((outcome) => `${jsonText(outcome)}\n`).join(""));
+  else print(process.stdout, `Cancelled ${plural(ids.length - missing.length, "message")}.`);
+  if (missing.length > 0) {
+    throw new CliError(
+      "invalid_argument",
+      `no message ${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""} is due later: delivered, or cancelled already? See \`hawser outbox list\`.`,
+    );
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * The outbox: whether somebody relays it, what holds it up, and what keeps its old messages.
+ */
+import { views } from "../../generated/ts/rows/outbox.js";
+import { doctorConstants } from "../../generated/ts/settings/nats.js";
+import { ago, catalogCheck } from "./check.js";
+import type { Check, Finding, Verdict } from "./examine.js";
+import type { Facts } from "./facts.js";
+import { isLed } from "./leader.js";
+
+const statusSql = `
+  SELECT s.kind, s.waiting::float8 AS waiting, s.oldest_waiting_for AS "oldestFor",
+         extract(epoch FROM clock_timestamp() - s.oldest_waiting_at)::float8 AS "oldestSeconds",
+         extract(epoch FROM clock_timestamp() - s.position_saved_at)::float8 AS "savedSeconds",
+         extract(epoch FROM clock_timestamp() - s.next_due_at)::float8 AS "overdueSeconds"
+    FROM ${views.outboxStatus} AS s ORDER BY s.kind`;
+
+/** A part of the outbox is emptied when nobody has written to it who may still roll back. */
+const writersSql = `
+  SELECT a.pid, a.application_name AS application, a.state, extract(epoch FROM now() - a.xact_start)::float8 AS seconds
+    FROM pg_stat_activity AS a
+   WHERE a.datname = current_database() AND a.xact_start < now() - $1 * interval '1 ms'
+     AND EXISTS (
+       SELECT FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation AND c.relnamespace = to_regnamespace('hawser')
+        WHERE l.pid = a.pid AND l.granted AND l.mode = 'RowExclusiveLock' AND c.relname ~ '^(peer_)?outbox_[0-9]+$'
+     )
+   ORDER BY a.xact_start`;
+
+interface Status {
+  readonly kind: "nats" | "peer";
+  readonly waiting: number;
+  readonly oldestFor: string | null;
+  readonly oldestSeconds: number | null;
+  readonly savedSeconds: number;
+  readonly overdueSeconds: number | null;
+}
+
+interface Writer {
+  readonly pid: number;
+  readonly application: string | null;
+  readonly state: string | null;
+  readonly seconds: number;
+}
+
+/** In their order. */
+export function outboxChecks(facts: Facts): Check[] {
+  return [
+    catalogCheck("outbox", (signal) => outbox(facts, signal), {
+      needs: ["version"],
+      explainedBy: ["leader", "nats", "nats-server", "gateway"],
+      timeoutMs: doctorConstants.catalogCheckMs * 2,
+    }),
+    catalogCheck("outbox-slots", () => slots(facts), { needs: ["version"] }),
+  ];
+}
+
+async function outbox(facts: Facts, signal: AbortSignal): Promise<Verdict> {
+  if (!(await facts.mayRead(views.outboxStatus))) {
+    return { notChecked: `this login may not read ${views.outboxStatus}: GRANT hawser_peer to it` };
+  }
+  const limit = doctorConstants.maxOutboxWaitMs / 1000;
+  const rows = await facts.rows<Status>(statusSql);
+  const findings: Finding[] = [];
+  for (const status of rows) {
+    const { kind, oldestSeconds, overdueSeconds } = status;
+    if (Math.max(oldestSeconds ?? 0, overdueSeconds ?? 0) <= limit) continue;
+    const isRelayed = kind === "nats" ? await isLed(facts, signal) : status.savedSeconds <= limit;
+    findings.push(isRelayed === false ? nobodyRelays(status) : heldUp(status));
+  }
+  const total = rows.reduce((sum, { waiting }) => sum + waiting, 0);
+  return {
+    findings,
+    ...(findings.length === 0 && { seen: `${total} messages wait, none for longer than ${ago(limit)}` }),
+  };
+}
+
+function what({ kind, waiting, oldestSeconds, oldestFor, overdueSeconds }: Status): string {
+  const destination =
+    oldestFor === null ? "" : ` (${kind === "nats" ? "subject" : "topic"} ${JSON.stringify(oldestFor)})`;
+  if (oldestSeconds === null) return `a message of the outbox was due ${ago(overdueSeconds ?? 0)} ago`;
+  return `${waiting} ${waiting === 1 ? "message of the outbox waits" : "messages of the outbox wait"}, the oldest for ${ago(oldestSeconds)}${destination}`;
+}
+
+function nobodyRelays(status: Status): Finding {
+  const isNats = status.kind === "nats";
+  return {
+    severity: "error",
+    what: `nobody relays the outbox for ${isNats ? "NATS" : "peers"}: ${what(status)}`,
+    remedy: isNats
+      ? "Start `hawser serve`; if it runs, its log says why it does not lead"
+      : "Start `hawser serve` or a peer; if one runs, its log says what hinders it",
+  };
+}
+
+function heldUp(status: Status): Finding {
+  const isMoving = status.savedSeconds <= doctorConstants.maxOutboxWaitMs / 1000;
+  const how = isMoving ? "others are relayed" : `nothing was relayed for ${ago(status.savedSeconds)}`;
+  return {
+    severity: "warning",
+    what: `${what(status)}, and ${how}`,
+    remedy:
+      status.kind === "nats"
+        ? "Ask whether NATS and the stream of that subject answer: `nats stream report`. The log of `hawser serve` says what it tries again; `hawser outbox status` shows how it goes on"
+        : "Look at the listeners of that topic: `hawser topics`, `hawser pending`, and the log of the process that relays",
+  };
+}
+
+async function slots(facts: Facts): Promise<Verdict> {
+  const writers = await facts.rows<Writer>(writersSql, [doctorConstants.maxOutboxWriterMs]);
+  return {
+    findings: writers.map(({ pid, application, state, seconds }) => ({
+      severity: "warning",
+      what: `the session ${pid}${application ? ` ("${application}")` : ""} has enqueued in a transaction that is open for ${ago(seconds)} (${state ?? "state unknown"}): the messages before it cannot be removed`,
+      remedy: `Let it commit or roll back, or end it: SELECT pg_terminate_backend(${pid})`,
+    })),
+    ...(writers.length === 0 && { seen: "no old transaction keeps its messages" }),
+  };
+}

@@ -1,0 +1,121 @@
+/**
+ * The outbox as operators see and change it: what waits, what is due later, cancelling, publishing again.
+ */
+import { outboxFunctions, views } from "../../generated/ts/rows/outbox.js";
+import type { Database } from "./database.js";
+
+/** A part of the outbox's table. */
+interface OutboxSlot {
+  readonly slot: number;
+  /** New messages go there. */
+  readonly filling: boolean;
+  readonly bytes: number;
+  /** When its first message was enqueued; null: it is empty. */
+  readonly oldest: string | null;
+}
+
+/** What `hawser.outbox_status` says of one kind of messages. */
+export interface OutboxOverview {
+  readonly kind: "nats" | "peer";
+  readonly relay: string | null;
+  readonly isAwake: boolean;
+  readonly waiting: number;
+  readonly oldestWaitingAt: Date | null;
+  readonly oldestWaitingFor: string | null;
+  readonly positionSavedAt: Date;
+  readonly slots: readonly OutboxSlot[];
+  readonly later: number;
+  readonly nextDueAt: Date | null;
+  readonly deadLetters: number;
+}
+
+/** A message that is not due yet. */
+export interface ScheduledMessage {
+  readonly id: string;
+  readonly kind: "nats" | "peer";
+  readonly deliverAt: Date;
+  readonly destination: string;
+  readonly key: string | null;
+  readonly messageId: string;
+  readonly payloadBytes: number;
+  readonly enqueuedAt: Date;
+}
+
+/** Which messages that are not due yet. */
+export interface ScheduledFilter {
+  readonly kind?: string | undefined;
+  readonly destination?: string | undefined;
+  readonly limit?: number | undefined;
+}
+
+/** What is published again: as the arguments of `hawser.outbox_replay`. */
+export interface ReplaySelection {
+  readonly since: Date;
+  readonly until?: Date | undefined;
+  readonly subject?: string | undefined;
+  readonly core: boolean;
+}
+
+/** @throws StoreError as {@link Database.query} */
+export function outboxOverview(database: Database): Promise<OutboxOverview[]> {
+  return database.query<OutboxOverview>("read the state of the outbox", {
+    text: `SELECT s.kind, s.relay, s.is_awake AS "isAwake", s.waiting::float8 AS waiting, s.oldest_waiting_at AS "oldestWaitingAt",
+                  s.oldest_waiting_for AS "oldestWaitingFor", s.position_saved_at AS "positionSavedAt", s.slots,
+                  s.later::float8 AS later, s.next_due_at AS "nextDueAt", s.dead_letters::float8 AS "deadLetters"
+             FROM ${views.outboxStatus} AS s ORDER BY s.kind`,
+  });
+}
+
+/** Those that are due first. @throws StoreError as {@link Database.query} */
+export function listScheduled(database: Database, filter: ScheduledFilter): Promise<ScheduledMessage[]> {
+  const { kind = null, destination = null, limit = null } = filter;
+  return database.query<ScheduledMessage>("list the messages that are due later", {
+    text: `SELECT l.id::text AS id, l.kind, l.deliver_at AS "deliverAt", l.destination, l.key, l.message_id AS "messageId",
+                  l.payload_bytes AS "payloadBytes", l.enqueued_at AS "enqueuedAt"
+             FROM ${views.outboxScheduled} AS l
+            WHERE ($1::text IS NULL OR l.kind = $1) AND ($2::text IS NULL OR l.destination = $2)
+            ORDER BY l.deliver_at, l.id LIMIT $3`,
+    values: [kind, destination, limit],
+  });
+}
+
+/** Takes back a message that is not due yet. @returns false if there is none of that number (any more) */
+export async function cancelScheduled(database: Database, id: bigint): Promise<boolean> {
+  return (await outboxFunctions(database.caller(`cancel message ${id}`)).outboxCancel({ id })).cancelled;
+}
+
+/** How many messages are looked at in one transaction. */
+const pageMessages = 5_000;
+
+/**
+ * Writes messages into the outbox again that it still has, page by page.
+ *
+ * @param onPage told after each page: how many were written so far, and when the last one was enqueued that was looked at
+ * @returns how many were written
+ */
+export async function replayOutbox(
+  database: Database,
+  { since, until, subject, core }: ReplaySelection,
+  onPage: (replayed: number, reached: Date) => void,
+): Promise<number> {
+  const functions = outboxFunctions(database.caller("publish messages of the outbox again"));
+  let replayed = 0;
+  let after = 0n;
+  let upto: bigint | null = null;
+  for (;;) {
+    const page: Awaited<ReturnType<typeof functions.replayPage>> = await functions.replayPage({
+      since,
+      subject: subject ?? null,
+      until: until ?? null,
+      core,
+      after,
+      upto,
+      maxMessages: pageMessages,
+    });
+    replayed += Number(page.replayed);
+    if (page.lastId === null || page.enqueuedAt === null) return replayed;
+    onPage(replayed, page.enqueuedAt);
+    after = page.lastId;
+    ({ upto } = page);
+  }
+}

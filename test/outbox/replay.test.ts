@@ -1,0 +1,139 @@
+/**
+ * Publishing again what a NATS server has lost, the state of the outbox, and the command for both.
+ */
+import { jetstreamManager } from "@nats-io/jetstream";
+import { nuid } from "@nats-io/transport-node";
+import type pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { hawser, jsonLines } from "../cli/support/hawser.js";
+import { eventually } from "../support/eventually.js";
+import { type TestGateway, testGateway } from "../support/gateway.js";
+
+let gateway: TestGateway;
+let client: pg.Client;
+beforeAll(async () => {
+  gateway = await testGateway();
+  ({ client } = gateway);
+});
+afterAll(() => gateway?.[Symbol.asyncDispose]());
+
+const outbox = (...args: string[]) => hawser(["outbox", ...args], { databaseUrl: gateway.database.url });
+
+async function stream(name = nuid.next()) {
+  const manager = await jetstreamManager(gateway.nats);
+  const make = () => manager.streams.add({ name, subjects: [`${name}.>`] });
+  await make();
+  return {
+    subject: `${name}.placed`,
+    /** As a server that has lost everything: it knows no ids either. */
+    async lose(): Promise<void> {
+      await manager.streams.delete(name);
+      await make();
+    },
+    async texts(): Promise<string[]> {
+      const { state } = await manager.streams.info(name);
+      const all = [];
+      for (let seq = 1; seq <= state.last_seq; seq++)
+        all.push((await manager.streams.getMessage(name, { seq }))!.string());
+      return all;
+    },
+  };
+}
+
+/** Nothing waits any more. */
+const isDone = async (): Promise<boolean> =>
+  (await gateway.value("SELECT waiting::integer FROM hawser.outbox_status WHERE kind = 'nats'")) === 0;
+
+describe("a replay", () => {
+  it("brings back what the stream has lost, in order, and nothing twice", async () => {
+    const { subject, lose, texts } = await stream();
+    const other = await stream();
+    const texts100 = Array.from({ length: 100 }, (_, nth) => `m${nth}`);
+    await client.query("SELECT nats_enqueue_text_stream_batch($1, $2, key => 'k')", [subject, texts100]);
+    await client.query("SELECT nats_enqueue_text_stream_batch($1, $2, key => 'k')", [other.subject, ["a", "b"]]);
+    await eventually("all are there", async () => (await texts()).length === 100 && (await other.texts()).length === 2);
+    await eventually("nothing waits", isDone);
+    await lose();
+    expect(await texts()).toEqual([]);
+    const pattern = subject.replace(/placed$/, "*");
+    expect(await gateway.value("SELECT hawser.outbox_replay(now() - interval '1 h', $1)", [pattern])).toBe("100");
+    await eventually("all are back", async () => (await texts()).length === 100);
+    expect(await texts()).toEqual(texts100);
+    await eventually("nothing waits", isDone);
+    const { status, stdout } = await outbox("replay", "--since", "1h", "--json");
+    expect([status, JSON.parse(stdout).replayed]).toEqual([0, expect.toSatisfy((count: number) => count >= 202)]);
+    await eventually("nothing waits", isDone);
+    expect([await texts(), await other.texts()]).toEqual([texts100, ["a", "b"]]);
+  });
+
+  it("leaves out core NATS unless it is wished", async () => {
+    const subject = nuid.next();
+    const received: string[] = [];
+    gateway.nats.subscribe(subject, { callback: (_, message) => void received.push(message.string()) });
+    await gateway.nats.flush();
+    await client.query("SELECT nats_enqueue_text($1, 'once')", [subject]);
+    await eventually("it is there", () => received.length === 1);
+    await eventually("nothing waits", isDone);
+    expect(await gateway.value("SELECT hawser.outbox_replay(now() - interval '1 h', $1)", [subject])).toBe("0");
+    expect(
+      await gateway.value("SELECT hawser.outbox_replay(now() - interval '1 h', $1, core => true)", [subject]),
+    ).toBe("1");
+    await eventually("it is there again", () => received.length === 2);
+  });
+
+  it.each([
+    ["NULL", "22004", /since is NULL/],
+    ["now(), 'a b'", "22023", /subject is "a b"/],
+    ["now(), 'a.>.b'", "22023", /the last '>'/],
+    ["now(), NULL, now()", "22023", /is not behind since/],
+  ])("of %s is refused", async (given, code, message) => {
+    expect(await gateway.errorOf(`SELECT hawser.outbox_replay(${given})`)).toMatchObject({
+      code,
+      message: expect.stringMatching(message),
+    });
+  });
+});
+
+describe("hawser outbox", () => {
+  it("shows the state, what is due later, and takes it back", async () => {
+    const { rows } = await client.query(
+      "SELECT nats_enqueue_text('later.subject', 'abc', key => 'k', deliver_at => '2030-01-31T12:00:00Z') AS id",
+    );
+    const { id } = rows[0];
+    const [nats, peer] = jsonLines((await outbox("status", "--json")).stdout);
+    expect(nats).toMatchObject({ kind: "nats", waiting: 0, later: 1, nextDueAt: "2030-01-31T12:00:00.000Z" });
+    expect(nats!["slots"]).toHaveLength(3);
+    expect(peer).toMatchObject({ kind: "peer", waiting: 0, later: 0 });
+    expect((await outbox("status")).stdout).toMatch(/^KIND .*\nnats .*\npeer /);
+    const [listed] = jsonLines((await outbox("list", "--to", "later.subject", "--json")).stdout);
+    expect(listed).toMatchObject({ id, destination: "later.subject", key: "k", payloadBytes: 3 });
+    expect((await outbox("list")).stdout).toContain("2030-01-31T12:00:00.000Z");
+    expect((await outbox("list", "--kind", "peer")).stderr).toContain("No message is due later");
+    expect(await outbox("cancel", id)).toMatchObject({ status: 0, stdout: "Cancelled 1 message.\n" });
+    const again = await outbox("cancel", id, "--json");
+    expect(again).toMatchObject({ status: 64, stderr: expect.stringContaining(`no message ${id} is due later`) });
+    expect(jsonLines(again.stdout)).toEqual([{ id, outcome: "missing" }]);
+  });
+
+  it("shows what waits, and since when", async () => {
+    const waiting = await stream();
+    await gateway.serve.stop();
+    await client.query("SELECT nats_enqueue_text_stream($1, 'x')", [waiting.subject]);
+    const { rows } = await client.query("SELECT * FROM hawser.outbox_status WHERE kind = 'nats'");
+    expect(rows[0]).toMatchObject({ waiting: "1", oldest_waiting_for: waiting.subject, relay: null });
+    expect(rows[0].oldest_waiting_at).toBeInstanceOf(Date);
+  });
+
+  it.each([
+    [["drop"], /name status, list, cancel, replay/],
+    [["replay"], /say since when/],
+    [["replay", "--since", "soon"], /--since "soon" is no moment/],
+    [["cancel"], /name the messages/],
+    [["cancel", "x"], /"x" is no id of a message/],
+    [["status", "17"], /ids go with cancel/],
+    [["status", "--since", "1h"], /--since goes with replay/],
+    [["list", "--kind", "all"], /neither nats nor peer/],
+  ])("refuses %j", async (args, message) => {
+    expect(await outbox(...args)).toMatchObject({ status: 64, stderr: expect.stringMatching(message) });
+  });
+});
