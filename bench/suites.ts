@@ -8,6 +8,7 @@ import { backlog, offline } from "./offline/offline.js";
 import { outbox } from "./outbox/outbox.js";
 import { pingPong } from "./ping-pong/ping-pong.js";
 import { sqlPublish } from "./sql-publish/sql-publish.js";
+import { streams } from "./streams/streams.js";
 import { subscribe } from "./subscribe/subscribe.js";
 import type { Suite } from "./suite.js";
 
@@ -23,4 +24,5 @@ export const suites: readonly Suite[] = [
   sqlPublish,
   subscribe,
   outbox,
+  streams,
 ];

@@ -82,6 +82,7 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
     ],
     baselines: ["INSERT", "pg-boss", "graphile-worker", "by hand", "without it"],
   },
+  streams: { results: ["stream to rows"], baselines: ["consumer"] },
   liner: {
     results: ["at-most-once", "at-least-once"].flatMap((name) => [`${name}, one process`, `${name}, two processes`]),
     baselines: [],

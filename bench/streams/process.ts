@@ -1,0 +1,115 @@
+/**
+ * The program of a process that fills a stream, and takes it into a table as one would with nats.js alone.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { AckPolicy, type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import type pg from "pg";
+import { connected } from "../postgres.js";
+import type { BenchServers } from "../servers.js";
+import { BenchFailure } from "../suite.js";
+import { serveRequests } from "../worker.js";
+
+const stream = "bench-streams";
+const subject = "bench.streams";
+
+/** Publishes under way while the stream is filled. */
+const publishesInFlight = 1_000;
+const ackTimeoutMs = 30_000;
+
+const lookEveryMs = 5;
+const rowsTimeoutMs = 120_000;
+
+let client: pg.Client | undefined;
+let nats: NatsConnection | undefined;
+let manager: JetStreamManager | undefined;
+let runs = 0;
+
+const requests = {
+  async open({ databaseUrl, natsUrl }: BenchServers): Promise<void> {
+    client = await connected(databaseUrl);
+    await client.query(`
+      CREATE TABLE bench_rows (id bigint GENERATED ALWAYS AS IDENTITY, payload bytea NOT NULL);
+      CREATE FUNCTION bench_row(payload bytea) RETURNS void LANGUAGE sql
+        AS 'INSERT INTO bench_rows (payload) VALUES (payload)'`);
+    nats = await connect({ servers: natsUrl });
+    manager = await jetstreamManager(nats);
+  },
+
+  /** Makes the stream, with so many messages. */
+  async fill({ messages, payloadBytes }: { readonly messages: number; readonly payloadBytes: number }): Promise<void> {
+    await manager!.streams.add({ name: stream, subjects: [subject], storage: "file" });
+    const publisher = jetstream(nats!);
+    const payload = new Uint8Array(payloadBytes).fill(120);
+    const acknowledged = new Array<Promise<unknown>>(Math.min(publishesInFlight, messages));
+    for (let number = 0; number < messages; number++) {
+      if (number >= publishesInFlight) await acknowledged[number % publishesInFlight];
+      acknowledged[number % publishesInFlight] = publisher.publish(subject, payload, { timeout: ackTimeoutMs });
+    }
+    await Promise.all(acknowledged);
+  },
+
+  /** A new subscription takes all of it. @returns seconds, from the call until rows and position are committed */
+  async subscribe(messages: number): Promise<number> {
+    await client!.query("TRUNCATE bench_rows RESTART IDENTITY");
+    const name = `bench_${(runs += 1)}`;
+    const began = performance.now();
+    await client!.query(`SELECT nats_subscribe_stream('${stream}', 'bench_row', name => $1, start => 'all')`, [name]);
+    while ((await doneTo(name)) < messages) {
+      if (performance.now() - began > rowsTimeoutMs)
+        throw new BenchFailure(`${await doneTo(name)} of ${messages} came`);
+      await delay(lookEveryMs);
+    }
+    const seconds = (performance.now() - began) / 1000;
+    await checkRows(messages);
+    await client!.query("SELECT nats_unsubscribe_stream($1)", [name]);
+    return seconds;
+  },
+
+  /** A consumer: a transaction with one row, then the acknowledgement, one message after another. @returns seconds */
+  async consume(messages: number): Promise<number> {
+    await client!.query("TRUNCATE bench_rows RESTART IDENTITY");
+    const durable = `bench-${(runs += 1)}`;
+    await manager!.consumers.add(stream, { durable_name: durable, ack_policy: AckPolicy.Explicit });
+    const began = performance.now();
+    const consumer = await jetstream(nats!).consumers.get(stream, durable);
+    let left = messages;
+    for await (const message of await consumer.consume()) {
+      await client!.query({
+        name: "bench.row",
+        text: "INSERT INTO bench_rows (payload) VALUES ($1)",
+        values: [Buffer.from(message.data)],
+      });
+      message.ack();
+      left -= 1;
+      if (left === 0) break;
+    }
+    await nats!.flush();
+    const seconds = (performance.now() - began) / 1000;
+    await checkRows(messages);
+    await manager!.consumers.delete(stream, durable);
+    return seconds;
+  },
+};
+
+async function doneTo(name: string): Promise<number> {
+  const text = "SELECT s.done_to FROM hawser.stream_status AS s WHERE s.name = $1";
+  const { rows } = await client!.query<{ done_to: string | null }>({ name: "bench.done", text, values: [name] });
+  return Number(rows[0]?.done_to ?? 0);
+}
+
+async function checkRows(messages: number): Promise<void> {
+  const { rows } = await client!.query<{ count: string }>("SELECT count(*) FROM bench_rows");
+  if (Number(rows[0]!.count) !== messages) {
+    throw new BenchFailure(`there are ${rows[0]!.count} rows of ${messages} messages`);
+  }
+}
+
+/** What the process can be asked. */
+export type StreamRequests = typeof requests;
+
+serveRequests(requests, async () => {
+  await manager?.streams.delete(stream).catch(() => undefined);
+  await nats?.close();
+  await client?.end();
+});

@@ -1,0 +1,84 @@
+/**
+ * The suite `streams`: from a JetStream stream into a table.
+ */
+import { measureSideBySide, warmUpCost } from "../measure.js";
+import { formatValue } from "../report.js";
+import type { ServeRequests } from "../serve-process.js";
+import { type BenchServers, installFunctions, withServers } from "../servers.js";
+import type { Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
+import { Worker } from "../worker.js";
+import type { StreamRequests } from "./process.js";
+
+const payloadBytes = 100;
+const full = { messages: 100_000, rounds: 5 };
+const quick = { messages: 1_000, rounds: 1 };
+const quickRunSeconds = 0.02;
+const firstAmount = 100;
+
+const name = "stream to rows";
+const ours = "Hawser";
+const consumer = "consumer";
+
+const page: SuitePage = {
+  title: "Streams into SQL",
+  text: `A stream with file storage has ${formatValue(full.messages)} messages. A new subscription takes all of them, with a function that
+inserts one row for each. The time is from the call of \`nats_subscribe_stream\` until all rows and the position are committed.
+Each run checks that there are as many rows as messages.
+
+- \`${consumer}\` is a durable consumer of nats.js: for each message a prepared \`INSERT\` in a transaction of its own, then its
+  acknowledgement, one message after another. After a failure it inserts rows again.`,
+  charts: [{ title: "Stream to rows", results: [name], scale: "logarithmic" }],
+};
+
+/** The suite. */
+export const streams: Suite = {
+  name: "streams",
+  summary: "messages/s from a stream into rows, beside a consumer with one transaction for each message",
+  seconds: 90,
+  page,
+  targets: [{ name, payloadBytes, atLeast: 100_000 }],
+  run: (context) => withServers(context, (servers) => measure(context, servers)),
+};
+
+async function measure(context: SuiteContext, servers: BenchServers): Promise<Omit<SuiteOutcome, "servers">> {
+  const { say, source, signal, quick: isQuick, endBy } = context;
+  const { messages, rounds: fullRounds } = isQuick ? quick : full;
+  const rounds = context.rounds(fullRounds);
+  say("Preparing the database, and filling the stream");
+  await installFunctions(servers, source);
+  const options = { source, signal };
+  const taking = Worker.start<StreamRequests>("taking", new URL("./process.ts", import.meta.url), options);
+  const serve = Worker.start<ServeRequests>("serve", new URL("../serve-process.ts", import.meta.url), options);
+  try {
+    await taking.request("open", servers);
+    await taking.request("fill", { messages, payloadBytes });
+    await serve.request("open", { databaseUrl: servers.databaseUrl });
+    say("Measuring");
+    const seconds = (endBy - performance.now()) / 1000;
+    const rates = await measureSideBySide(
+      [
+        {
+          name: ours,
+          // Always all of them: what counts is how a stream of that size goes.
+          run: async (amount) => ((await taking.request("subscribe", messages)) * amount) / messages,
+        },
+        {
+          name: consumer,
+          run: async (amount) => {
+            const taken = Math.min(amount, messages);
+            return ((await taking.request("consume", taken)) * amount) / taken;
+          },
+        },
+      ],
+      { rounds, secondsPerRun: isQuick ? quickRunSeconds : seconds / 2 / (rounds + warmUpCost), firstAmount, signal },
+    );
+    const measured = { name, payloadBytes, unit: "messages/s", better: "higher" as const };
+    const baselines = [{ name: consumer, samples: rates.get(consumer)! }];
+    return {
+      results: [{ ...measured, samples: rates.get(ours)!, baselines }],
+      notes: [`the stream has ${formatValue(messages)} messages`],
+    };
+  } finally {
+    await Promise.all([taking.stop(), serve.stop()]);
+  }
+}
