@@ -10,13 +10,17 @@ import { setTimeout as delay } from "node:timers/promises";
 import pc from "picocolors";
 import { startDevStack } from "../src/dev/index.js";
 import { install } from "../src/installation/index.js";
-import { countStored, createDatabase, type DemoDatabase } from "./demo/database.js";
-import { type Program, Programs } from "./demo/programs.js";
+import { countStored, createDatabase, type ExampleDatabase } from "./processes/database.js";
+import { type Program, Programs } from "./processes/programs.js";
+import { createStream } from "./processes/stream.js";
 
 const TIME_LIMIT_MS = 55_000;
 
 /** One that has been handled leaves the table with the listener's next commit, some ms later. */
 const COMMIT_LIMIT_MS = 5_000;
+
+/** What a killed process had to do is done by the next one, some seconds later. */
+const TAKEOVER_LIMIT_MS = 20_000;
 
 /** A table, a function that fills it from NATS, and one that answers requests. */
 const natsToSql = [
@@ -29,16 +33,25 @@ const natsToSql = [
   "SELECT litmus_pgnats_register_responder('limits.temperature', 'limit_of')",
 ];
 
+/** Two tables, and a function that fills one of them from a stream: without a key, so that it would have a row twice. */
+const auditTables = [
+  "CREATE TABLE orders (id integer)",
+  "CREATE TABLE audit (id integer)",
+  `CREATE FUNCTION audit_order(payload bytea) RETURNS void LANGUAGE sql
+      AS $$INSERT INTO audit VALUES (convert_from(payload, 'UTF8')::integer)$$`,
+];
+
 async function demo(signal: AbortSignal): Promise<void> {
   console.log(pc.bold("Hawser: two processes talk directly; Postgres is their phone book, offline queue and ledger."));
 
   step("1. A Postgres and a nats-server start");
   await using stack = await startDevStack({ signal });
-  await using database = await createDatabase(stack.databaseUrl);
+  await using database = await createDatabase(stack.databaseUrl, "demo");
   for (const { name, version = "", origin, url } of stack.servers) {
     say(`${name} ${version} from ${origin} answers at ${new URL(url).host}`);
   }
   await using programs = new Programs({
+    folder: new URL("demo/", import.meta.url),
     databaseUrl: database.url,
     natsUrl: stack.natsUrl!,
     signal,
@@ -85,7 +98,29 @@ async function demo(signal: AbortSignal): Promise<void> {
   await endsWell("sensor", start("sensor"));
   await expectCount(database, "SELECT count(*) FROM readings", 3);
   await run(database, "SELECT string_agg(subject || ' ' || celsius, ', ' ORDER BY id) FROM readings");
-  await endsWell("serve", serve, serve.stop());
+
+  step("7. A row and its message commit together, or not at all");
+  await using stream = await createStream(stack.natsUrl!);
+  for (const statement of auditTables) await run(database, statement);
+  await run(database, `SELECT nats_subscribe_stream('${stream.name}', 'audit_order', 'audit')`);
+  const enqueue = (id: string) => `SELECT nats_enqueue_text_stream('${stream.subject}', ${id})`;
+  await run(database, `BEGIN; INSERT INTO orders VALUES (1); ${enqueue("'1'")}; COMMIT`);
+  await run(database, `BEGIN; INSERT INTO orders VALUES (2); ${enqueue("'2'")}; ROLLBACK`);
+  await run(database, `BEGIN; INSERT INTO orders VALUES (3); ${enqueue("'3'")}; COMMIT`);
+  await expectCount(database, "SELECT count(*) FROM audit", 2);
+  await run(database, "SELECT string_agg(id::text, ', ' ORDER BY id) FROM audit");
+
+  step("8. hawser serve is killed, and each message lands in the table once");
+  await run(
+    database,
+    `WITH placed AS (INSERT INTO orders SELECT generate_series(4, 1001) RETURNING id) ${enqueue("id::text")} FROM placed`,
+  );
+  say(`serve, pid ${serve.pid}, is killed: ${await serve.kill()}`);
+  const next = start("serve");
+  await next.printed("answers");
+  await expectCount(database, "SELECT count(*) FROM audit", 1_000, TAKEOVER_LIMIT_MS);
+  await expectCount(database, "SELECT count(*) FROM (SELECT id FROM orders EXCEPT SELECT id FROM audit) AS missing", 0);
+  await endsWell("serve", next, next.stop());
 
   step("Everything is stopped again");
 }
@@ -98,12 +133,17 @@ async function endsWell(name: string, program: Program, ended = program.ended): 
 }
 
 /** Asks the database until it has that many stored messages, prints the answer, and insists on it. */
-function expectStored(database: DemoDatabase, expected: number): Promise<void> {
+function expectStored(database: ExampleDatabase, expected: number): Promise<void> {
   return expectCount(database, countStored, expected);
 }
 
-async function expectCount(database: DemoDatabase, sql: string, expected: number): Promise<void> {
-  const deadline = Date.now() + COMMIT_LIMIT_MS;
+async function expectCount(
+  database: ExampleDatabase,
+  sql: string,
+  expected: number,
+  limitMs = COMMIT_LIMIT_MS,
+): Promise<void> {
+  const deadline = Date.now() + limitMs;
   let found = Number(await database.value(sql));
   while (found !== expected && Date.now() < deadline) {
     await delay(20);
@@ -114,7 +154,7 @@ async function expectCount(database: DemoDatabase, sql: string, expected: number
 }
 
 /** Runs a statement, and prints it with its value. */
-async function run(database: DemoDatabase, sql: string): Promise<void> {
+async function run(database: ExampleDatabase, sql: string): Promise<void> {
   say(`${sql};  →  ${(await database.value(sql)) || "(void)"}`);
 }
 

@@ -37,14 +37,16 @@ describe.sequential("npm run demo", { timeout: 120_000 }, () => {
       expect(shown).toContain(line);
     }
     const counts = [...stdout.matchAll(/count\(\*\) = (\d+)/g)].map(([, count]) => count);
-    expect(counts).toEqual(["1", "0", "3"]);
+    expect(counts).toEqual(["1", "0", "3", "2", "1000", "0"]);
     expect(stdout.lastIndexOf('got "payment of')).toBeGreaterThan(stdout.indexOf("count(*) = 1"));
     expect(shown).toContain('got "N m of rope" on orders.new, trace N');
     expect(shown).toContain("reads bucket stock, key rope: N m");
     expect(stdout).toContain("SELECT nats_get_text('stock', 'rope');  →  200 m");
     expect(shown).toContain('asks limits.temperature for "engine": N.N');
     expect(stdout).toContain("→  sensors.engine 71.5, sensors.engine 84.0, sensors.engine 93.2");
-    expect(new Set(pidsIn(stdout)).size).toBe(7);
+    expect(stdout).toContain("SELECT string_agg(id::text, ', ' ORDER BY id) FROM audit;  →  1, 3");
+    expect(shown).toContain("serve, pid N, is killed: SIGKILL");
+    expect(new Set(pidsIn(stdout)).size).toBe(8);
     expect(await demoDatabases()).toEqual([]);
   });
 

@@ -1,5 +1,5 @@
 /**
- * The programs of the demo as processes: started, listened to, and ended with the demo.
+ * Programs as processes: started, listened to, killed, and ended with what started them.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
@@ -18,37 +18,40 @@ export interface Program {
   printed(text: string): Promise<void>;
   /** Asks it to end (SIGTERM, later SIGKILL) and resolves as `ended` does. */
   stop(): Promise<number | NodeJS.Signals>;
+  /** Ends it by SIGKILL, as the kernel does, and resolves as `ended` does. */
+  kill(): Promise<number | NodeJS.Signals>;
 }
 
-/** The programs of one demo. When it is disposed of, or its signal aborts, those that still run are stopped. */
+/** What the programs are started with. */
+export interface ProgramsOptions {
+  /** Where they are. */
+  readonly folder: URL;
+  readonly databaseUrl: string;
+  readonly natsUrl: string;
+  /** Variables to add to the environment. */
+  readonly env?: Readonly<Record<string, string>>;
+  readonly signal: AbortSignal;
+  /** Told each line that a program prints. */
+  readonly onLine: (program: string, pid: number, line: string) => void;
+}
+
+/** Some programs. When it is disposed of, or its signal aborts, those that still run are stopped. */
 export class Programs implements AsyncDisposable {
   readonly #running = new Set<Program>();
 
-  readonly #options: {
-    readonly databaseUrl: string;
-    readonly natsUrl: string;
-    readonly signal: AbortSignal;
-    /** Told each line that a program prints. */
-    readonly onLine: (program: string, pid: number, line: string) => void;
-  };
+  readonly #options: ProgramsOptions;
 
-  constructor(options: {
-    readonly databaseUrl: string;
-    readonly natsUrl: string;
-    readonly signal: AbortSignal;
-    /** Told each line that a program prints. */
-    readonly onLine: (program: string, pid: number, line: string) => void;
-  }) {
+  constructor(options: ProgramsOptions) {
     this.#options = options;
     options.signal.addEventListener("abort", () => void this[Symbol.asyncDispose]());
   }
 
-  /** Starts `<name>.ts` of this folder. */
+  /** Starts `<name>.ts` of the folder. */
   start(name: string): Program {
-    const { databaseUrl, natsUrl, signal, onLine } = this.#options;
+    const { folder, databaseUrl, natsUrl, env, signal, onLine } = this.#options;
     signal.throwIfAborted();
-    const child = fork(fileURLToPath(new URL(`${name}.ts`, import.meta.url)), {
-      env: { ...process.env, HAWSER_DATABASE_URL: databaseUrl, NATS_URL: natsUrl },
+    const child = fork(fileURLToPath(new URL(`${name}.ts`, folder)), {
+      env: { ...process.env, ...env, HAWSER_DATABASE_URL: databaseUrl, NATS_URL: natsUrl },
       // Lines are told one by one; what goes wrong goes to standard error as it is.
       stdio: ["ignore", "pipe", "inherit", "ipc"],
     });
@@ -89,6 +92,10 @@ function programOf(name: string, child: ChildProcess, onLine: (line: string) => 
       const end = await ended;
       clearTimeout(killing);
       return end;
+    },
+    kill() {
+      child.kill("SIGKILL");
+      return ended;
     },
   };
 }

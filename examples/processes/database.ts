@@ -1,23 +1,23 @@
 /**
- * A database of the demo's own, so that a Postgres which holds other things is left as it was.
+ * A database of an example's own, so that a Postgres which holds other things is left as it was.
  */
 import { randomBytes } from "node:crypto";
 import pg from "pg";
 
 /** A new database; dropped when it is disposed of. */
-export interface DemoDatabase extends AsyncDisposable {
+export interface ExampleDatabase extends AsyncDisposable {
   readonly url: string;
   readonly name: string;
-  /** Runs a statement. @returns the first column of its first row, as text */
+  /** Runs a statement, or several. @returns the first column of its first row, as text; of several, '' */
   value(statement: string): Promise<string>;
 }
 
 /** How many messages are stored for listeners. */
 export const countStored = "SELECT count(*) FROM hawser.conn_messages";
 
-/** Makes a database on the server of the URL. */
-export async function createDatabase(serverUrl: string): Promise<DemoDatabase> {
-  const name = `hawser_demo_${randomBytes(4).toString("hex")}`;
+/** Makes a database on the server of the URL; `example` is a part of its name. */
+export async function createDatabase(serverUrl: string, example: string): Promise<ExampleDatabase> {
+  const name = `hawser_${example}_${randomBytes(4).toString("hex")}`;
   await query(serverUrl, `CREATE DATABASE ${name}`);
   const url = new URL(serverUrl);
   url.pathname = `/${name}`;
@@ -37,7 +37,8 @@ async function query(url: string, statement: string): Promise<Record<string, unk
   client.on("error", () => undefined);
   try {
     await client.connect();
-    return (await client.query(statement)).rows;
+    const result: pg.QueryResult | pg.QueryResult[] = await client.query(statement);
+    return Array.isArray(result) ? [] : result.rows;
   } finally {
     await client.end();
   }

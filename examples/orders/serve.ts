@@ -1,0 +1,19 @@
+/**
+ * What `hawser serve` runs: it publishes what the shop has enqueued for NATS, and has `audit_order` called for what is in
+ * the stream.
+ */
+import { Serve } from "../../src/serve/index.js";
+
+const serve = await Serve.start({
+  databaseUrl: process.env["HAWSER_DATABASE_URL"],
+  gatewayListen: "127.0.0.1:0",
+});
+
+async function stop(): Promise<void> {
+  await serve.stop();
+  process.exit();
+}
+
+for (const event of ["SIGINT", "SIGTERM", "disconnect"]) process.once(event, stop);
+
+console.log("relays and audits");

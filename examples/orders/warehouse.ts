@@ -1,0 +1,26 @@
+/**
+ * The warehouse. It books each order that it is told of, in the transaction that acknowledges the message: once, whatever
+ * happens to it.
+ */
+import { Peer } from "../../src/peer/index.js";
+
+const peer = new Peer({
+  name: "warehouse-1",
+  topic: "warehouse",
+  listen: "127.0.0.1:0",
+  databaseUrl: process.env["HAWSER_DATABASE_URL"],
+  transactional: true,
+});
+
+async function stop(): Promise<void> {
+  await peer.stop();
+  process.exit();
+}
+
+for (const event of ["SIGINT", "SIGTERM", "disconnect"]) process.once(event, stop);
+
+await peer.run(async (message) => {
+  const { id, what } = JSON.parse(Buffer.from(message.payload).toString());
+  await message.client.query("INSERT INTO bookings (order_id, what) VALUES ($1, $2)", [id, what]);
+});
+console.log("books orders");
