@@ -144,7 +144,7 @@ const modules: Readonly<Record<string, string>> = {
 };
 
 /** What an example imports from others, and is installed here. */
-const others = /^(?:drizzle-orm|knex|kysely)(?:\/|$)/;
+const others = /^(?:drizzle-orm|knex|kysely|pg)(?:\/|$)/;
 
 /** The example as a program, which imports this project from `root`: its sources, or what they are compiled to. */
 export function programOf(example: Pick<Snippet, "code" | "preamble">, root = projectDirectory): string {
