@@ -10,7 +10,7 @@ import { connected } from "../postgres.js";
 import type { BenchServers } from "../servers.js";
 import { serveRequests } from "../worker.js";
 
-/** Rows of a page: of 100, 1,000 and 5,000 the fastest. */
+/** Rows of a page. */
 export const pageRows = 1_000;
 
 /** How long it waits where there is nothing: as long as ours does. */

@@ -3,7 +3,7 @@
  *
  * A publish into a stream by the library is a request of its own: a promise chain, a timer, a header object and its
  * encoding, some 50 µs. Here what is published in one turn of the event loop leaves with one write, answers are told apart
- * by a number in their reply subject, and one timer watches the oldest: some 3 µs. The server sees the same messages.
+ * by a number in their reply subject, and one timer watches the oldest: a small part of that. The server sees the same messages.
  *
  * Only the good case is handled here: an acknowledgement. Whatever else is answered (no stream, no permission, an error of
  * the stream) is left to `StreamPublisher`, which asks what is there and says why.
