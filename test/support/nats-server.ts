@@ -2,7 +2,7 @@
  * A nats-server of a test's own, for what the shared one of the run cannot be: one that demands credentials or TLS, that
  * dies and comes back, or that is told to drain.
  */
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "../../src/dev/free-port.js";
@@ -34,6 +34,10 @@ export interface TestNatsServer extends AsyncDisposable {
   stop(): Promise<void>;
   /** Ends it by SIGKILL. */
   kill(): Promise<void>;
+  /** Copies what JetStream has stored, as it is on the disk now; only while it does not run. */
+  copyStore(): void;
+  /** Puts that copy in its place again; only while it does not run. */
+  setStoreBack(): void;
   /** Starts it again on the same port, with the same store, ending it in order before if it runs. */
   restart(): Promise<void>;
   /** Gives it another configuration file (see `config`), which it reads without ending. Resolves when it has. */
@@ -95,6 +99,16 @@ class Server implements TestNatsServer {
 
   configure(config: string): void {
     writeFileSync(this.#path("nats.conf"), config.replaceAll("$DIR", this.#directory));
+  }
+
+  copyStore(): void {
+    rmSync(this.#path("store-copy"), { recursive: true, force: true });
+    cpSync(this.#path("store"), this.#path("store-copy"), { recursive: true });
+  }
+
+  setStoreBack(): void {
+    rmSync(this.#path("store"), { recursive: true, force: true });
+    cpSync(this.#path("store-copy"), this.#path("store"), { recursive: true });
   }
 
   async start(): Promise<void> {

@@ -1,0 +1,121 @@
+/**
+ * Transactions that take long, or that are prepared: messages of others pass, and the outbox has no dead rows.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect } from "@nats-io/transport-node";
+import pg from "pg";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { Serve } from "../../src/serve/index.js";
+import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
+import { prepareForSql } from "../faults/support/sql-database.js";
+import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+
+let postgres: OwnPostgres;
+let serve: Serve;
+let client: pg.Client;
+let natsConnection: Awaited<ReturnType<typeof connect>>;
+const name = `prepared-${process.pid}`;
+
+async function session(): Promise<pg.Client> {
+  const made = new pg.Client(postgres.url);
+  await made.connect();
+  return made;
+}
+
+beforeAll(async () => {
+  postgres = await ownPostgres();
+  const first = await session();
+  await first.query("ALTER SYSTEM SET max_prepared_transactions = 10");
+  await first.end();
+  await postgres.kill("SIGINT");
+  await postgres.start();
+  await prepareForSql(postgres.url);
+  client = await session();
+  natsConnection = await connect({ servers: testNatsUrl() });
+  await (await jetstreamManager(natsConnection)).streams.add({ name, subjects: [`${name}.>`] });
+  serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: postgres.url });
+}, 60_000);
+afterAll(async () => {
+  await serve?.stop();
+  await natsConnection?.close();
+  await client?.end();
+  await postgres?.[Symbol.asyncDispose]();
+});
+
+async function texts(): Promise<string[]> {
+  const manager = await jetstreamManager(natsConnection);
+  const { state } = await manager.streams.info(name);
+  const all = [];
+  for (let seq = 1; seq <= state.last_seq; seq++) all.push((await manager.streams.getMessage(name, { seq }))!.string());
+  return all;
+}
+
+async function deadRows(): Promise<{ dead: number; changed: number }> {
+  const { rows } = await client.query(
+    `SELECT sum(s.n_dead_tup)::integer AS dead, sum(s.n_tup_upd + s.n_tup_del)::integer AS changed
+       FROM pg_stat_user_tables AS s WHERE s.schemaname = 'hawser' AND s.relname ~ '^outbox(_turns|_[0-9])$'`,
+  );
+  return rows[0];
+}
+
+const enqueue = (text: string, more = ""): string => `SELECT nats_enqueue_text_stream('${name}.a', '${text}'${more})`;
+
+it("a prepared transaction's messages are published when it is committed, also those that are due later", async () => {
+  const writer = await session();
+  for (const [id, text] of [
+    ["kept", "prepared"],
+    ["gone", "never"],
+  ]) {
+    await writer.query(
+      `BEGIN; ${enqueue(text!)}; ${enqueue(`${text} later`, ", deliver_at => now() + interval '200 ms'")}`,
+    );
+    await writer.query(`PREPARE TRANSACTION '${id}'`);
+  }
+  await writer.end();
+  await client.query(enqueue("other"));
+  await eventually("the other one has passed", async () => (await texts()).includes("other"));
+  // It sleeps by now, as far as it does, and is not notified.
+  await delay(2_000);
+  expect(await texts()).toEqual(["other"]);
+  await client.query("COMMIT PREPARED 'kept'");
+  await client.query("ROLLBACK PREPARED 'gone'");
+  await eventually("both are there", async () => (await texts()).length === 3);
+  expect((await texts()).toSorted()).toEqual(["other", "prepared", "prepared later"]);
+});
+
+it("others' messages pass open transactions at once, and the outbox has no dead rows", {
+  timeout: 60_000,
+}, async () => {
+  const deadBefore = { dead: 1, changed: 0 };
+  await eventually("the row that was rolled back is counted", async () => (await deadRows()).dead === deadBefore.dead);
+  const reader = await session();
+  await reader.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM hawser.outbox");
+  const writer = await session();
+  await writer.query(`BEGIN; ${enqueue("open")}`);
+  const before = (await texts()).length;
+  let slowestMs = 0;
+  const endAt = performance.now() + 15_000;
+  let sent = 0;
+  for (; performance.now() < endAt; sent += 1) {
+    const at = performance.now();
+    await client.query(enqueue(`n${sent}`));
+    await eventually("it is there", async () => {
+      const { state } = await (await jetstreamManager(natsConnection)).streams.info(name);
+      return state.last_seq > before + sent;
+    });
+    slowestMs = Math.max(slowestMs, performance.now() - at);
+  }
+  expect(sent).toBeGreaterThan(10);
+  expect(slowestMs).toBeLessThan(2_000);
+  await writer.query("COMMIT");
+  await eventually("it is there, too", async () => (await texts()).includes("open"));
+  await reader.query("ROLLBACK");
+  await Promise.all([reader.end(), writer.end()]);
+  // What sessions have counted is there when they have ended, or a second later.
+  await delay(1_500);
+  expect(await deadRows()).toEqual(deadBefore);
+  const { rows: bloat } = await client.query("SELECT slots FROM hawser.outbox_status WHERE kind = 'nats'");
+  expect(bloat[0].slots).toHaveLength(3);
+});
