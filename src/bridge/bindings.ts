@@ -25,8 +25,10 @@ interface Binding {
 /** Under which conditions messages of a stream may be committed. */
 export interface StreamTerms {
   readonly generation: bigint;
-  /** Up to where everything is done, as far as commits were confirmed. */
-  confirmed(): number;
+  /** The turn of the row after the last commit that was confirmed. */
+  turn(): bigint;
+  /** A commit was confirmed. */
+  committed(turn: bigint): void;
   /** How many messages are not done, besides so many. */
   lag(count: number): number;
 }

@@ -2,6 +2,13 @@ import { mutants, unchanged } from "./mutants.js";
 import { type OutboxMutant, outboxMustHappen, outboxMutants, unchanged as unchangedOutbox } from "./outbox/mutants.js";
 import { OutboxWorld } from "./outbox/world.js";
 import { Counts, Violation } from "./records.js";
+import {
+  type StreamMutant,
+  streamMustHappen,
+  streamMutants,
+  unchanged as unchangedStreams,
+} from "./streams/mutants.js";
+import { StreamWorld } from "./streams/world.js";
 import { World } from "./world.js";
 
 /** One run: everything in it follows from the seed. */
@@ -15,6 +22,8 @@ interface SimulatedWorld {
 export interface Simulation {
   readonly name: string;
   world(seed: number): SimulatedWorld;
+  /** How many seeds the test runs. Default: 2,000. */
+  readonly seeds?: number;
   /** What must have happened in any long run; a count of zero means that the simulator does not reach it any more. */
   readonly mustHappen: readonly string[];
   /** With the seeds within which each must be caught. */
@@ -96,7 +105,19 @@ const outbox: Simulation = {
   })),
 };
 
-export const simulations: readonly Simulation[] = [channels, outbox];
+const streams: Simulation = {
+  name: "streams",
+  seeds: 300,
+  world: (seed) => new StreamWorld(seed, unchangedStreams),
+  mustHappen: streamMustHappen,
+  mutants: Object.entries<StreamMutant>(streamMutants).map(([name, mutant]) => ({
+    name,
+    seeds: mutant.seeds ?? 300,
+    world: (seed) => new StreamWorld(seed, mutant),
+  })),
+};
+
+export const simulations: readonly Simulation[] = [channels, outbox, streams];
 
 export interface RunOptions {
   readonly first: number;

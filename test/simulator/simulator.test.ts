@@ -1,9 +1,9 @@
 import { describe, expect, it } from "vitest";
 import { runSeeds, simulations } from "./run.js";
 
-describe.each(simulations)("the simulator of the $name", ({ world, mustHappen, mutants }) => {
-  it("finds no broken rule in 2,000 seeds, and reaches every fault and transition", () => {
-    const { failures, counts } = runSeeds(world, { first: 1, count: 2_000, stopAtFailure: true });
+describe.each(simulations)("the simulator of the $name", ({ world, mustHappen, mutants, seeds = 2_000 }) => {
+  it("finds no broken rule, and reaches every fault and transition", () => {
+    const { failures, counts } = runSeeds(world, { first: 1, count: seeds, stopAtFailure: true });
     expect(failures).toEqual([]);
     expect(mustHappen.filter((name) => !counts.values.has(name))).toEqual([]);
   });

@@ -849,6 +849,8 @@ export interface StreamPositionResult {
   doneTo: bigint | null;
   /** Those beyond that which are done, as an int8multirange. */
   done: string | null;
+  /** The turn of the row. One that is lower than it was: a failover has lost what was committed. */
+  turn: bigint | null;
 }
 
 /** Arguments of hawser.advance_stream. */
@@ -875,6 +877,8 @@ export interface AdvanceStreamArguments {
 export interface AdvanceStreamResult {
   /** `advanced`; `done`: all of them were done already; `moved`: they may not be committed. */
   state: string;
+  /** The turn of the row, when this is committed. */
+  turn: bigint | null;
 }
 
 /** The functions that keep the table. */
@@ -950,14 +954,14 @@ export function streamFunctions(client: QueryClient) {
     async streamPosition(args: StreamPositionArguments): Promise<StreamPositionResult> {
       const { rows } = await client.query({
         name: "hawser.stream_position",
-        text: "SELECT done_to, done FROM hawser.stream_position($1::bigint, $2::bigint)",
+        text: "SELECT done_to, done, turn FROM hawser.stream_position($1::bigint, $2::bigint)",
         values: [
           String(args.handler),
           String(args.generation),
         ],
       });
       const row = onlyRow(rows, "hawser.stream_position");
-      return { doneTo: row.done_to === null ? null : BigInt(row.done_to), done: row.done };
+      return { doneTo: row.done_to === null ? null : BigInt(row.done_to), done: row.done, turn: row.turn === null ? null : BigInt(row.turn) };
     },
 
     /**
@@ -967,7 +971,7 @@ export function streamFunctions(client: QueryClient) {
     async advanceStream(args: AdvanceStreamArguments): Promise<AdvanceStreamResult> {
       const { rows } = await client.query({
         name: "hawser.advance_stream",
-        text: "SELECT state FROM hawser.advance_stream($1::bigint, $2::bytea, $3::bigint, $4::text, $5::bigint, $6::bigint, $7::bigint, $8::bigint)",
+        text: "SELECT state, turn FROM hawser.advance_stream($1::bigint, $2::bytea, $3::bigint, $4::text, $5::bigint, $6::bigint, $7::bigint, $8::bigint)",
         values: [
           String(args.handler),
           toBuffer(args.token),
@@ -980,7 +984,7 @@ export function streamFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.advance_stream");
-      return { state: row.state };
+      return { state: row.state, turn: row.turn === null ? null : BigInt(row.turn) };
     },
   };
 }

@@ -1429,13 +1429,14 @@ CREATE OR REPLACE FUNCTION hawser.stream_position(
   p_handler bigint,
   p_generation bigint,
   OUT done_to bigint,
-  OUT done text
+  OUT done text,
+  OUT turn bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  SELECT s.position, s.done INTO done_to, done FROM hawser.stream_subscriptions AS s
+  SELECT s.position, s.done, s.turn INTO done_to, done, turn FROM hawser.stream_subscriptions AS s
   WHERE s.handler_id = p_handler AND s.generation = p_generation AND NOT s.paused
   ORDER BY s.turn DESC LIMIT 1;
 END
@@ -1451,7 +1452,8 @@ CREATE OR REPLACE FUNCTION hawser.advance_stream(
   p_last_done_at bigint,
   p_lag bigint,
   p_missing bigint,
-  OUT state text
+  OUT state text,
+  OUT turn bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -1491,6 +1493,7 @@ BEGIN
          missing_to = CASE WHEN p_missing > 0 THEN p_last_done - 1 ELSE s.missing_to END,
          missing_at = CASE WHEN p_missing > 0 THEN clock_timestamp() ELSE s.missing_at END
    WHERE s.handler_id = p_handler AND s.turn = v_present.turn;
+  turn := v_present.turn + 1;
   state := 'advanced';
 END
 $function$;

@@ -33,5 +33,6 @@ BEGIN
          missing_to = CASE WHEN p_missing > 0 THEN p_last_done - 1 ELSE s.missing_to END,
          missing_at = CASE WHEN p_missing > 0 THEN clock_timestamp() ELSE s.missing_at END
    WHERE s.handler_id = p_handler AND s.turn = v_present.turn;
+  turn := v_present.turn + 1;
   state := 'advanced';
 END

@@ -10,6 +10,8 @@ export interface PositionState {
   readonly doneTo: bigint | null;
   /** Beyond that, as an int8multirange. */
   readonly done: string | null;
+  /** Grows with each commit; lower than it was: a failover has lost some. */
+  readonly turn: bigint | null;
 }
 
 /** What {@link PositionState} is read from, without parameters. */
@@ -19,7 +21,7 @@ export function positionSql(
 ): { readonly columns: string; readonly from: string } {
   if (stream === undefined) return { columns: "", from: "" };
   return {
-    columns: `, p.done_to AS "doneTo", p.done`,
+    columns: `, p.done_to AS "doneTo", p.done, p.turn`,
     from: ` CROSS JOIN hawser.stream_position(${id}, ${stream.generation}) AS p`,
   };
 }
@@ -37,7 +39,7 @@ export function undone(
 
 /** Writes that messages are done, with the values $1, the handler, $2, its token, and {@link advanceValues}. */
 export const advanceSql =
-  "SELECT a.state FROM hawser.advance_stream($1::bigint, $2::bytea, $3::bigint, $4::text, $5::bigint, $6::bigint, $7::bigint, $8::bigint) AS a";
+  "SELECT a.state, a.turn FROM hawser.advance_stream($1::bigint, $2::bytea, $3::bigint, $4::text, $5::bigint, $6::bigint, $7::bigint, $8::bigint) AS a";
 
 /** Of hawser.advance_stream, from the generation on. */
 export function advanceValues(terms: StreamTerms, messages: readonly InboundMessage[]): unknown[] {

@@ -118,8 +118,9 @@ export class BatchRunner {
     // A dead letter was passed long ago.
     const stream = deadLetterId === undefined ? subscription.stream : undefined;
     const position = positionSql(subscription.id, stream);
-    const confirmed = stream?.confirmed() ?? 0;
-    return inTransaction<Done, WrapperState & PositionState & { held: boolean }>(pool, logger, {
+    const known = stream?.turn() ?? 0n;
+    let turn = 0n;
+    const running = inTransaction<Done, WrapperState & PositionState & { held: boolean }>(pool, logger, {
       runAs: subscription.runAs,
       timeoutMs,
       lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
@@ -127,8 +128,9 @@ export class BatchRunner {
       run: async (session, [state]) => {
         if (state?.held !== true) return { value: "deposed", commit: false };
         // A failover has lost what was confirmed, or somebody else has begun to read.
-        const isMoved = stream !== undefined && (state.doneTo === null || Number(state.doneTo) < confirmed);
+        const isMoved = stream !== undefined && (state.doneTo === null || BigInt(state.turn ?? 0n) < known);
         if (isMoved) return { value: "moved", commit: false };
+        turn = BigInt(state.turn ?? 0n);
         if (state.version === null) return { value: state.isThere ? "replaced" : "gone", commit: false };
         if (!state.mayCall) return { value: "closed", commit: false };
         if (deadLetterId !== undefined) {
@@ -149,8 +151,9 @@ export class BatchRunner {
             if (Number(row.result) !== piece.length) throw new Refused("replaced");
             if (stream === undefined) return;
             const advance = [String(subscription.id), token, ...advanceValues(stream, piece)];
-            const [moved] = await session.query<{ state: string }>(advanceSql, advance);
+            const [moved] = await session.query<{ state: string; turn: bigint }>(advanceSql, advance);
             if (moved?.state !== "advanced") throw new Refused("moved");
+            turn = BigInt(moved.turn);
           });
           return { value, commit: value.done > 0 };
         } catch (error) {
@@ -158,6 +161,10 @@ export class BatchRunner {
           throw error;
         }
       },
+    });
+    return running.then((ending) => {
+      if (ending.kind === "committed" && turn > 0n) stream?.committed(turn);
+      return ending;
     });
   }
 

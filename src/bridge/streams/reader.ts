@@ -621,6 +621,7 @@ export class StreamReader {
     this.#note = undefined;
     this.#heardAt = now;
     this.#nextCheckAt = now;
+    this.#checkedDeliveries = -1;
     this.#reading = this.#pendingReading;
   }
 
@@ -629,6 +630,14 @@ export class StreamReader {
     if (this.#reading === undefined) return;
     const { created, nothingUntil } = this.state!;
     const consumer = look.consumers[this.#reading.nth];
+    // Nothing has come since the last check, and more was delivered.
+    const isLost =
+      consumer !== undefined && consumer.deliveries > this.#deliveries && this.#deliveries === this.#checkedDeliveries;
+    this.#checkedDeliveries = this.#deliveries;
+    if (isLost) {
+      this.restart(now, true);
+      return;
+    }
     const isOther = created !== look.created || look.last < this.received || consumer === undefined;
     // What is gone without having been delivered is passed, and counted, by beginning anew. Without a filter the next message
     // tells of it.
@@ -648,6 +657,8 @@ export class StreamReader {
     this.#note = { kind: "note", generation: this.#reading.generation, lag, nothingUntil: until };
   }
 
+  /** How many deliveries had come at the last check. */
+  #checkedDeliveries = -1;
   /** The lag that was written last. */
   #noted = -1;
 }

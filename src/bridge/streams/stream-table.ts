@@ -25,6 +25,7 @@ export interface StreamConfig {
 /** How a subscription stands. */
 export interface StreamRow extends StreamConfig {
   readonly generation: bigint;
+  readonly turn: bigint;
   readonly position: number | undefined;
   readonly missing: number;
   readonly lag: number | undefined;
@@ -34,7 +35,7 @@ export interface StreamRow extends StreamConfig {
 
 const sql = {
   all: `
-    SELECT s.handler_id AS id, s.name, s.stream, s.domain, s.filters, s.key_token AS "keyToken", s.consumer, s.generation,
+    SELECT s.handler_id AS id, s.name, s.stream, s.domain, s.filters, s.key_token AS "keyToken", s.consumer, s.generation, s.turn,
            s.position::float8 AS position, s.missing::float8 AS missing, s.lag::float8 AS lag, s.paused, s.problem
       FROM ${table} AS s ORDER BY s.handler_id`,
   // The step is of random size: a failover may lose the commit of a process that goes on, or of another one.

@@ -170,6 +170,8 @@ class StreamRun {
   readonly #retrying = new Set<bigint>();
   readonly #counts = { received: 0, committed: 0, deadLettered: 0 };
   #created = "";
+  /** Of the row after the last commit that was confirmed. */
+  #turn = 0n;
 
   constructor(context: RunContext, binding: Subscription, row: StreamRow) {
     this.#context = context;
@@ -215,10 +217,10 @@ class StreamRun {
     this.#binding = binding;
     if (row.missing > this.#row.missing) this.#tellMissing(row.missing - this.#row.missing);
     this.#row = row;
-    const { generation, reading, confirmed } = this.#reader;
+    const { generation, reading } = this.#reader;
     if (generation === undefined) return;
     // By nats_seek_stream, or because a failover has lost what was confirmed.
-    const isMoved = generation !== row.generation || (reading !== undefined && (row.position ?? 0) < confirmed);
+    const isMoved = generation !== row.generation || (reading !== undefined && row.turn < this.#turn);
     if (!isMoved && !isOther) return;
     this.#reader.restart(performance.now());
     this.wake();
@@ -359,11 +361,15 @@ class StreamRun {
       return;
     }
     const reader = this.#reader;
+    this.#turn = 0n;
     const subscription: Subscription = {
       ...this.#binding,
       stream: {
         generation: reading.generation,
-        confirmed: () => reader.confirmed,
+        turn: () => this.#turn,
+        committed: (turn) => {
+          if (turn > this.#turn) this.#turn = turn;
+        },
         lag: (count) => reader.lag - count,
       },
     };

@@ -1,0 +1,52 @@
+/** Departures from the rules of streams, each of which the simulator must catch: they show that it can fail. */
+import type { streamFaults } from "./world.js";
+
+export interface StreamMutant {
+  readonly acknowledgesEarly?: boolean;
+  readonly positionApart?: boolean;
+  readonly trustsConsumer?: boolean;
+  readonly keepsPosition?: boolean;
+  readonly skipsInSilence?: boolean;
+  readonly noFence?: boolean;
+  readonly highestDone?: boolean;
+  readonly deletesFirst?: boolean;
+  readonly goesOnWhenSetBack?: boolean;
+  /** Only these faults, and all of them, so often. */
+  readonly faults?: readonly (typeof streamFaults)[number][];
+  readonly faultTimes?: number;
+  readonly retention?: "limits" | "interest";
+  readonly lanes?: number;
+  readonly seeds?: number;
+}
+
+/** See {@link Simulation.mustHappen}. */
+export const streamMustHappen: readonly string[] = [
+  ...["kill", "twin", "failover", "outage", "cut", "purge", "recreate", "setback", "consumer", "delete"].map(
+    (kind) => `fault: ${kind}`,
+  ),
+  "fault: delivery lost",
+  "fault: answer to a commit lost",
+  ...["taken", "consumer kept", "consumer made anew", "reading", "paused", "batch committed", "batch moved"].map(
+    (name) => `transition: ${name}`,
+  ),
+  ...["done before", "missing cut_short", "missing recreated", "missing between"].map((name) => `transition: ${name}`),
+];
+
+export const unchanged: StreamMutant = {};
+
+export const streamMutants: Readonly<Record<string, StreamMutant>> = {
+  "acknowledges before the commit": { acknowledgesEarly: true, retention: "interest", faults: ["kill"], faultTimes: 5 },
+  "writes the position in another transaction": { positionApart: true, faults: ["kill"], faultTimes: 5 },
+  "trusts a consumer beyond the position": { trustsConsumer: true, faults: ["kill", "failover"], faultTimes: 5 },
+  "keeps the position over a stream that was made anew": { keepsPosition: true, faults: ["recreate"], faultTimes: 3 },
+  "skips a gap in silence": { skipsInSilence: true, faults: ["cut", "outage"], faultTimes: 5 },
+  "has no fence": { noFence: true, faults: ["twin", "kill"], faultTimes: 6 },
+  "takes the highest finished one for the position": { highestDone: true, lanes: 4, faults: ["kill"], faultTimes: 5 },
+  "deletes a consumer before it makes another one": {
+    deletesFirst: true,
+    retention: "interest",
+    faults: ["kill"],
+    faultTimes: 5,
+  },
+  "goes on when the stream was set back": { goesOnWhenSetBack: true, faults: ["setback"], faultTimes: 3 },
+};
