@@ -81,7 +81,7 @@ export class NatsOutbox {
         await query(durableSql);
       },
       onNotification: () => this.#wake(),
-      onDown: () => this.#wake(),
+      onDown: () => this.#sessionLost(),
     });
     this.#table = new OutboxTable(this.#session);
     this.#rareLog = new RareLog(logger, "outbox");
@@ -171,6 +171,21 @@ export class NatsOutbox {
     this.#pump();
   }
 
+  /**
+   * Takes over again, from the position that is saved. After a crash or a failover, the server may give ids of transactions
+   * again that the relay has seen end, and it would take the new ones for done.
+   */
+  #sessionLost(): void {
+    if (this.#relay !== undefined) this.#takeAgain();
+  }
+
+  #takeAgain(): void {
+    const leading = this.#leading;
+    clearTimeout(this.#timer);
+    this.#relay = undefined;
+    if (leading !== undefined) this.#track(this.#lead(leading, retryMinMs));
+  }
+
   #connectionChanged(isConnected: boolean): void {
     if (this.#relay === undefined) return;
     this.#relay.isConnected = isConnected;
@@ -190,10 +205,8 @@ export class NatsOutbox {
       else this.#publish(relay, step);
     }
     if (relay.isDeposed) {
-      // As long as this process leads it takes over again: the server may be another one.
-      const leading = this.#leading;
-      this.#relay = undefined;
-      if (leading !== undefined) this.#track(this.#lead(leading, retryMinMs));
+      // As long as this process leads: the server may be another one.
+      this.#takeAgain();
       return;
     }
     const { readyAt } = relay;

@@ -147,6 +147,20 @@ it("what the user of NATS may not publish becomes a dead letter, to core NATS to
   expect(await dead()).toEqual(["1", "2", "3"].map((text) => ({ text, error_code: "nats_permission_denied" })));
 });
 
+it("a relay that has lost its session takes over again: what it has seen in memory may be undone by a crash", async () => {
+  const { subject, messages } = await stream();
+  const owner = async () =>
+    (await session.query("SELECT owner FROM hawser.outbox_turns ORDER BY turn DESC LIMIT 1")).rows[0].owner as string;
+  const before = await owner();
+  expect(before).not.toBe("");
+  await session.query(
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hawser serve: outbox' AND datname = current_database()",
+  );
+  await session.query("SELECT nats_enqueue_text_stream($1, 'behind it')", [subject]);
+  await eventually("it has arrived", async () => (await messages()).length === 1);
+  await eventually("it has taken over", async () => (await owner()) !== before);
+});
+
 it("what was enqueued while nobody relayed is published, or a dead letter, by the next process", async () => {
   const { subject, messages } = await stream();
   const nowhere = nuid.next();
