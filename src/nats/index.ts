@@ -25,6 +25,13 @@ export { connectOnce, type Established, isOwnInbox } from "./connect.js";
 export { type NatsConnectorEvents, publishViolation, type Refusal } from "./connection-events.js";
 export { NatsConnector, type NatsConnectorOptions } from "./connector.js";
 export { readHeaders, receivedHeaders } from "./headers.js";
-export { type FileInfo, jetStreamOf, NatsOperations, PublishPipeline, Refusals } from "./operations/index.js";
+export {
+  type FileInfo,
+  jetStreamOf,
+  NatsOperations,
+  natsFailure,
+  PublishPipeline,
+  Refusals,
+} from "./operations/index.js";
 export { SecretFiles } from "./secret-files.js";
 export { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.js";

@@ -6,10 +6,18 @@
  * have been published longer ago is looked for in the stream first, and so is one that is published again, or late.
  */
 import { DeliverPolicy, PubHeaders } from "@nats-io/jetstream";
+import { jserrors } from "@nats-io/jetstream/internal";
 import { millis, type NatsConnection } from "@nats-io/transport-node";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError, NatsError } from "../errors/index.js";
-import { jetStreamOf, type NatsConnector, NatsOperations, PublishPipeline, readHeaders } from "../nats/index.js";
+import {
+  jetStreamOf,
+  type NatsConnector,
+  NatsOperations,
+  natsFailure,
+  PublishPipeline,
+  readHeaders,
+} from "../nats/index.js";
 import { shared } from "../runtime/index.js";
 import type { EnqueuedMessage } from "./outbox-table.js";
 import type { PublishOutcome, PublishStep } from "./relay.js";
@@ -24,6 +32,14 @@ const refusals: ReadonlySet<string> = new Set([
   "no_stream",
   "not_supported",
   "payload_too_large",
+]);
+
+/** Nothing is known of what a stream has: it is asked again before anything is published. */
+const silences: ReadonlySet<string> = new Set([
+  "jetstream_unavailable",
+  "nats_timeout",
+  "nats_unavailable",
+  "outcome_unknown",
 ]);
 
 const published: PublishOutcome = { kind: "published" };
@@ -170,8 +186,13 @@ export class NatsPublisher {
     connection: NatsConnection,
     { message, doubtfulSince }: PublishStep<EnqueuedMessage>,
   ): Promise<boolean> {
-    const found = await this.#scan(connection, message, doubtfulSince).catch(() => undefined);
-    // There is no stream, or this user may not ask for it: whether it takes the message shows when that is published.
+    const found = await this.#scan(connection, message, doubtfulSince).catch((error: unknown) => {
+      const name = `look for a message to "${message.destination}"`;
+      const failure = natsFailure(error, { name, changes: false, timeoutMs: publishTimeoutMs });
+      if (silences.has(failure.code) && !(error instanceof jserrors.JetStreamNotEnabled)) throw failure;
+      // There is no stream, or this user may not ask for it: whether it takes the message shows when that is published.
+      return undefined;
+    });
     if (found === undefined) return false;
     const { windowMs, ids } = found;
     const ageMs = Date.now() - message.enqueuedAt.getTime() + clockSkewMs;
@@ -245,10 +266,18 @@ async function idsIn(
     headers_only: true,
   });
   if ((await consumer.info()).num_pending === 0) return { windowMs, ids };
-  for await (const message of await consumer.consume()) {
-    const id = message.headers?.get(PubHeaders.MsgIdHdr);
-    if (id) ids.add(id);
-    if (message.info.pending === 0) break;
+  const messages = await consumer.consume();
+  // It may never come to the end: of what was pending, the stream may have removed the last ones meanwhile.
+  const timer = setTimeout(() => messages.stop(), publishTimeoutMs);
+  try {
+    for await (const message of messages) {
+      const id = message.headers?.get(PubHeaders.MsgIdHdr);
+      if (id) ids.add(id);
+      if (message.info.pending === 0) return { windowMs, ids };
+      timer.refresh();
+    }
+  } finally {
+    clearTimeout(timer);
   }
-  return { windowMs, ids };
+  throw new NatsError("nats_timeout", `The messages of the subject "${subject}" did not all come.`);
 }

@@ -1,13 +1,15 @@
 /**
  * Publishing again what a NATS server has lost, the state of the outbox, and the command for both.
  */
+import { setTimeout } from "node:timers/promises";
 import { jetstreamManager } from "@nats-io/jetstream";
-import { nuid } from "@nats-io/transport-node";
+import { nanos, nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { hawser, jsonLines } from "../cli/support/hawser.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
+import { startNatsServer } from "../support/nats-server.js";
 
 let gateway: TestGateway;
 let client: pg.Client;
@@ -64,6 +66,36 @@ describe("a replay", () => {
     expect([status, JSON.parse(stdout).replayed]).toEqual([0, expect.toSatisfy((count: number) => count >= 202)]);
     await eventually("nothing waits", isDone);
     expect([await texts(), await other.texts()]).toEqual([texts100, ["a", "b"]]);
+  });
+
+  it("asks a stream again that JetStream cannot tell of now, and does not publish blindly", async () => {
+    await using server = await startNatsServer({
+      jetStream: true,
+      config: `mappings: { "$JS.API.STREAM.NAMES": "names" }`,
+    });
+    await using other = await testGateway({ natsUrl: server.url });
+    const name = nuid.next();
+    const manager = await jetstreamManager(other.nats);
+    await manager.streams.add({ name, subjects: [name], duplicate_window: nanos(100) });
+    const stored = async () => (await manager.streams.info(name)).state.messages;
+    let asked = 0;
+    other.nats.subscribe("names", {
+      callback(_, request) {
+        asked += 1;
+        const error = { code: 503, err_code: 10008, description: "JetStream system temporarily unavailable" };
+        request.respond(JSON.stringify(asked < 4 ? { error } : { total: 1, offset: 0, limit: 1, streams: [name] }));
+      },
+    });
+    await other.nats.flush();
+    await other.client.query("SELECT nats_enqueue_text_stream($1, 'once')", [name]);
+    await eventually("it is there", async () => (await stored()) === 1);
+    await setTimeout(200);
+    expect(await other.value("SELECT hawser.outbox_replay(now() - interval '1 h')")).toBe("1");
+    await eventually("nothing waits", async () => {
+      const waiting = await other.value("SELECT waiting::integer FROM hawser.outbox_status WHERE kind = 'nats'");
+      return asked > 0 && waiting === 0;
+    });
+    expect([await stored(), asked]).toEqual([1, 4]);
   });
 
   it("leaves out core NATS unless it is wished", async () => {
