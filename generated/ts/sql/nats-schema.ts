@@ -905,7 +905,10 @@ BEGIN
             AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)))
     FOR UPDATE OF h SKIP LOCKED);
   GET DIAGNOSTICS pruned = ROW_COUNT;
-  DELETE FROM hawser.stream_subscriptions AS s WHERE NOT EXISTS (SELECT FROM hawser.nats_handlers AS h WHERE h.id = s.handler_id);
+  DELETE FROM hawser.stream_subscriptions AS d WHERE d.handler_id IN (
+    SELECT s.handler_id FROM hawser.stream_subscriptions AS s
+    WHERE NOT EXISTS (SELECT FROM hawser.nats_handlers AS h WHERE h.id = s.handler_id)
+    FOR UPDATE OF s SKIP LOCKED);
 END
 $function$;
 COMMENT ON FUNCTION hawser.prune_handlers() IS 'Takes out those whose wrapper is gone.';

@@ -1,6 +1,7 @@
 /**
  * The subscriptions to streams in Postgres, for the process that leads.
  */
+import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import { fenceSql } from "../leadership/index.js";
@@ -8,6 +9,9 @@ import { multirangeOf, rangesOf } from "./ranges.js";
 import type { NoteStep, RecordStep, Start, StreamState } from "./reader.js";
 
 const table = tables.streamSubscription;
+
+/** SQLSTATE */
+const lockNotAvailable = "55P03";
 
 /** What a subscription takes messages from. */
 export interface StreamConfig {
@@ -33,6 +37,9 @@ export interface StreamRow extends StreamConfig {
   readonly problem: string | undefined;
 }
 
+// A role that has sought its subscription, and leaves the transaction open, holds up nobody else: the session is the bridge's.
+const freeSql = `free AS MATERIALIZED (SELECT FROM ${table} AS s WHERE s.handler_id = $2::bigint FOR UPDATE NOWAIT)`;
+
 const sql = {
   all: `
     SELECT s.handler_id AS id, s.name, s.stream, s.domain, s.filters, s.key_token AS "keyToken", s.consumer, s.generation, s.turn,
@@ -40,14 +47,14 @@ const sql = {
       FROM ${table} AS s ORDER BY s.handler_id`,
   // The step is of random size: a failover may lose the commit of a process that goes on, or of another one.
   take: `
-    WITH ${fenceSql}
+    WITH ${fenceSql}, ${freeSql}
     UPDATE ${table} AS s
        SET generation = s.generation + 1 + floor(random() * 1048576)::bigint, turn = s.turn + 1
-      FROM fence WHERE s.handler_id = $2::bigint
+      FROM fence, free WHERE s.handler_id = $2::bigint
     RETURNING s.generation, s.start, s.stream_created AS created, s.position::float8 AS position, s.done,
               s.last_done::float8 AS "lastDone", s.last_done_at AS "lastDoneAt", s.nothing_until::float8 AS "nothingUntil", s.paused, s.problem`,
   record: `
-    WITH ${fenceSql}
+    WITH ${fenceSql}, ${freeSql}
     UPDATE ${table} AS s
        SET turn = s.turn + 1, stream_created = $4::text, position = $5::bigint, done = $6::text, last_done = $7::bigint,
            last_done_at = $8::bigint, nothing_until = $9::bigint, paused = $10::boolean, problem = $11::text, written_at = clock_timestamp(),
@@ -56,13 +63,13 @@ const sql = {
            missing_from = CASE WHEN $12 IS NULL THEN s.missing_from ELSE $14::bigint END,
            missing_to = CASE WHEN $12 IS NULL THEN s.missing_to ELSE $15::bigint END,
            missing_at = CASE WHEN $12 IS NULL THEN s.missing_at ELSE clock_timestamp() END
-      FROM fence WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint
+      FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint
     RETURNING s.handler_id`,
   note: `
-    WITH ${fenceSql}
+    WITH ${fenceSql}, ${freeSql}
     UPDATE ${table} AS s
        SET turn = s.turn + 1, lag = $4::bigint, nothing_until = greatest(s.nothing_until, $5::bigint), written_at = clock_timestamp()
-      FROM fence WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint
+      FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint
     RETURNING s.handler_id`,
 } as const;
 
@@ -128,10 +135,15 @@ export class StreamTable {
     return rows.length > 0;
   }
 
-  /** @returns false: it is another generation by now */
-  async note(id: bigint, { generation, lag, nothingUntil }: NoteStep, epoch: bigint): Promise<boolean> {
+  /** @returns false: it is another generation by now; undefined: a batch is writing the row */
+  async note(id: bigint, { generation, lag, nothingUntil }: NoteStep, epoch: bigint): Promise<boolean | undefined> {
     const values = [String(epoch), String(id), String(generation), lag, nothingUntil];
-    return (await this.#session.query(sql.note, values)).length > 0;
+    try {
+      return (await this.#session.query(sql.note, values)).length > 0;
+    } catch (error) {
+      if (error instanceof pg.DatabaseError && error.code === lockNotAvailable) return undefined;
+      throw error;
+    }
   }
 }
 

@@ -334,8 +334,10 @@ class StreamRun {
       }
       case "record":
         return written(await table.record(id, step, epoch));
-      case "note":
-        return written(await table.note(id, step, epoch));
+      case "note": {
+        const isWritten = await table.note(id, step, epoch);
+        return isWritten === undefined ? { kind: "unavailable" } : written(isWritten);
+      }
       default: {
         const { connection } = connector;
         if (connection === undefined) return { kind: "unavailable" };

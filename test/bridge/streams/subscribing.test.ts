@@ -3,6 +3,8 @@
  */
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { StreamTable } from "../../../src/bridge/streams/stream-table.js";
+import type { PostgresSession } from "../../../src/postgres/index.js";
 import { type BindingWorld, type Bound, bindingWorld, errorOf } from "../support/binding-world.js";
 
 let world: BindingWorld;
@@ -143,5 +145,52 @@ describe("a position", () => {
     expect((await executor.query(forged)).rows).toEqual([{ state: "moved" }]);
     expect((await errorOf(other, forged)).code).toBe("42501");
     expect((await errorOf(other, "UPDATE hawser.stream_subscriptions SET position = 9")).code).toBe("42501");
+  });
+});
+
+describe("a transaction that is left open", () => {
+  const held = async (name: string, work: () => Promise<void>) => {
+    await owner.query("BEGIN");
+    await owner.query(`SELECT nats_seek_stream('${name}', '17')`);
+    try {
+      await work();
+    } finally {
+      await owner.query("ROLLBACK");
+    }
+  };
+
+  it("does not hold up the bridge when it reads how a subscription stands", async () => {
+    await owner.query("SELECT nats_subscribe_stream('S', 'take', 'held')");
+    const [row] = await world.rows<{ id: bigint; epoch: bigint }>(
+      "SELECT s.handler_id AS id, l.epoch FROM hawser.stream_subscriptions AS s, hawser.bridge_lead AS l WHERE s.name = 'held'",
+    );
+    const query = async (text: string, values: unknown[]) => (await world.client.query(text, values)).rows;
+    const table = new StreamTable({ query } as unknown as PostgresSession);
+    await world.client.query("SET lock_timeout = '2s'");
+    const { id, epoch } = row!;
+    const note = { kind: "note", generation: 0n, lag: 1, nothingUntil: 0 } as const;
+    await held("held", async () => {
+      await expect(table.take(id, epoch)).rejects.toThrow("could not obtain lock on row");
+      expect(await table.note(id, note, epoch)).toBeUndefined();
+    });
+    const state = await table.take(id, epoch);
+    expect(state).toMatchObject({ start: { all: true }, paused: false });
+    expect(await table.record(id, { kind: "record", state: state!, missing: undefined }, epoch)).toBe(true);
+    expect(await table.note(id, { ...note, generation: state!.generation }, epoch)).toBe(true);
+    expect(await table.note(id, note, epoch)).toBe(false);
+  });
+
+  it("does not keep what is over of others from being cleared away", async () => {
+    await world.client.query("CREATE FUNCTION over(payload bytea) RETURNS void LANGUAGE sql AS 'SELECT'");
+    await owner.query("SELECT nats_subscribe_stream('S', 'over', 'over')");
+    const rows = () => world.rows("SELECT FROM hawser.stream_subscriptions WHERE name = 'over'");
+    await world.client.query("SET lock_timeout = '2s'");
+    await held("over", async () => {
+      await world.client.query("DROP FUNCTION over(bytea) CASCADE");
+      await world.client.query("SELECT hawser.prune_handlers()");
+      expect(await rows()).toHaveLength(1);
+    });
+    await world.client.query("SELECT hawser.prune_handlers()");
+    expect(await rows()).toHaveLength(0);
   });
 });
