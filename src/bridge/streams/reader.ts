@@ -93,6 +93,12 @@ export interface PrepareStep {
   readonly deleteAfter: readonly (0 | 1)[];
 }
 
+/** A consumer that can be read. */
+export interface Prepared extends Pick<ConsumerLook, "fits" | "delivered" | "deliveries"> {
+  /** When its stream was created, asked for when it was there. */
+  readonly created: string;
+}
+
 /** Write the state, of a subscription that is not being read. */
 export interface RecordStep {
   readonly kind: "record";
@@ -123,7 +129,7 @@ export type ReaderOutcome =
   | { readonly kind: "seen"; readonly look: StreamLook }
   /** It is written. Of what was written under another generation: `moved`. */
   | { readonly kind: "written" }
-  | { readonly kind: "prepared"; readonly delivered: number; readonly deliveries: number }
+  | ({ readonly kind: "prepared" } & Prepared)
   /** The row is another one by now, or gone, or another process leads. */
   | { readonly kind: "moved" }
   /** NATS has said no. */
@@ -184,6 +190,9 @@ export type Plan =
 
 /** Compares what Postgres knows with what NATS says. */
 function planOf(state: StreamState, look: StreamLook, hasFilter: boolean): Plan {
+  if (look.last > Number.MAX_SAFE_INTEGER) {
+    return { kind: "problem", problem: `the stream has a sequence number beyond ${Number.MAX_SAFE_INTEGER}` };
+  }
   const isAnother = state.created !== undefined && state.created !== look.created;
   const before: StreamState = isAnother
     ? { ...state, position: 0, done: [], lastDone: undefined, nothingUntil: 0 }
@@ -476,6 +485,7 @@ export class StreamReader {
         this.#note = undefined;
         if (note !== undefined) return note;
         this.#nextCheckAt = now + this.#settings.checkMs;
+        this.#receivedBefore = this.received;
         return { kind: "check", state: state! };
       }
       default:
@@ -525,6 +535,8 @@ export class StreamReader {
     if (step.kind === "check" || step.kind === "note") {
       // While it reads, silence tells of a server that is away.
       if (outcome.kind === "problem") this.restart(now);
+      // With the next check.
+      this.#noted = -1;
       return;
     }
     // Whether it was written is not known.
@@ -587,12 +599,14 @@ export class StreamReader {
     if (this.#phase === "reading") this.#begin(now);
   }
 
-  #prepared(
-    step: PrepareStep,
-    { delivered, deliveries }: { delivered: number; deliveries: number },
-    now: number,
-  ): void {
+  #prepared(step: PrepareStep, { created, fits, delivered, deliveries }: Prepared, now: number): void {
     this.distrusts = false;
+    // It was made anew since it was looked at.
+    if (created !== this.state!.created) {
+      this.restart(now);
+      return;
+    }
+    this.#fitted = fits;
     this.#deliveries = deliveries;
     this.#reading = undefined;
     const { state } = this;
@@ -638,12 +652,13 @@ export class StreamReader {
       this.restart(now, true);
       return;
     }
-    const isOther = created !== look.created || look.last < this.received || consumer === undefined;
+    const isOther = created !== look.created || look.last < this.#receivedBefore || consumer === undefined;
+    const isChanged = this.#fitted && consumer?.fits === false;
     // What is gone without having been delivered is passed, and counted, by beginning anew. Without a filter the next message
     // tells of it.
     const { hasFilter } = this.#settings;
     const isTelling = hasFilter ? look.retention === "limits" : look.first > look.last;
-    if (isOther || (isTelling && look.first - 1 > Math.max(this.received, nothingUntil))) {
+    if (isOther || isChanged || (isTelling && look.first - 1 > Math.max(this.received, nothingUntil))) {
       this.restart(now);
       return;
     }
@@ -657,6 +672,10 @@ export class StreamReader {
     this.#note = { kind: "note", generation: this.#reading.generation, lag, nothingUntil: until };
   }
 
+  /** What had been received when the stream was asked: its answer can be older than what has come meanwhile. */
+  #receivedBefore = 0;
+  /** NATS told of the consumer what was asked for, so that another word of it is somebody's change. */
+  #fitted = false;
   /** How many deliveries had come at the last check. */
   #checkedDeliveries = -1;
   /** The lag that was written last. */

@@ -16,7 +16,7 @@ import {
 import { createInbox, type Msg, type NatsConnection, nanos, type Subscription } from "@nats-io/transport-node";
 import { gatewayConstants, streamConstants } from "../../../generated/ts/settings/nats.js";
 import { jetStreamOf } from "../../nats/index.js";
-import type { ConsumerLook, Delivery, PrepareStep, StreamLook, StreamState } from "./reader.js";
+import type { ConsumerLook, Delivery, Prepared, PrepareStep, StreamLook, StreamState } from "./reader.js";
 import type { StreamConfig } from "./stream-table.js";
 
 const { streamTimeoutMs, streamAckWaitMs, streamHeartbeatMs, streamPullMs, streamPullMessages, streamPullBytes } =
@@ -93,18 +93,22 @@ export class StreamSource {
       last: last_seq,
       retention: retention === "interest" || retention === "workqueue" ? retention : "limits",
       lastDoneAt: isRead ? undefined : await this.#timeOf(state.lastDone?.number),
-      consumers: [this.#lookOf(consumers[0], retention), this.#lookOf(consumers[1], retention)],
+      consumers: [
+        consumers[0] && this.#lookOf(consumers[0], retention),
+        consumers[1] && this.#lookOf(consumers[1], retention),
+      ],
     };
   }
 
   /** @returns where the consumer stands. @throws JetStreamApiError, or what the library throws */
-  async prepare(step: PrepareStep): Promise<{ readonly delivered: number; readonly deliveries: number }> {
+  async prepare(step: PrepareStep): Promise<Prepared> {
     for (const nth of step.deleteBefore) await this.#delete(nth);
     let info: ConsumerInfo;
     if (step.isThere) info = (await this.#consumer(step.nth))!;
     else info = await this.#manager.consumers.add(this.#config.stream, this.#configOf(step));
     for (const nth of step.deleteAfter) await this.#delete(nth);
-    return { delivered: info.delivered.stream_seq, deliveries: info.delivered.consumer_seq };
+    const { created, config } = await this.#manager.streams.info(this.#config.stream);
+    return { created, ...this.#lookOf(info, config.retention) };
   }
 
   /** Deletes what it has at NATS. */
@@ -177,13 +181,18 @@ export class StreamSource {
     };
   }
 
-  #lookOf(info: ConsumerInfo | undefined, retention: string): ConsumerLook | undefined {
-    if (info === undefined) return undefined;
+  #lookOf(info: ConsumerInfo, retention: string): ConsumerLook {
     const { config, delivered, ack_floor, num_pending } = info;
     const filters = config.filter_subjects ?? (config.filter_subject ? [config.filter_subject] : []);
     const hasFilters = [...filters].sort().join(" ") === [...this.#config.filters].sort().join(" ");
+    // With any of these it would deliver something else, or refuse what is asked for.
+    const isLimited = config.headers_only || config.max_batch || config.max_bytes || config.max_expires;
     return {
-      fits: hasFilters && config.ack_policy === ackPolicyOf(retention) && config.deliver_subject === undefined,
+      fits:
+        hasFilters &&
+        !isLimited &&
+        config.ack_policy === ackPolicyOf(retention) &&
+        config.deliver_subject === undefined,
       delivered: delivered.stream_seq,
       deliveries: delivered.consumer_seq,
       ackFloor: ack_floor.stream_seq,

@@ -1,5 +1,5 @@
 /** A stream of NATS and its consumers, as the reader sees them. */
-import type { ConsumerLook, PrepareStep, StreamLook } from "../../../src/bridge/streams/reader.js";
+import type { ConsumerLook, Prepared, PrepareStep, StreamLook } from "../../../src/bridge/streams/reader.js";
 
 export interface Stored {
   readonly uid: number;
@@ -50,7 +50,7 @@ export class SimulatedStream {
     };
   }
 
-  prepare({ nth, isThere, from, deleteBefore, deleteAfter }: PrepareStep): { delivered: number; deliveries: number } {
+  prepare({ nth, isThere, from, deleteBefore, deleteAfter }: PrepareStep): Prepared {
     for (const each of deleteBefore) this.delete(each);
     if (!isThere) {
       const next = "number" in from ? from.number : 1;
@@ -58,7 +58,7 @@ export class SimulatedStream {
     }
     for (const each of deleteAfter) this.delete(each);
     const made = this.consumers[nth]!;
-    return { delivered: made.next - 1, deliveries: made.deliveries };
+    return { created: String(this.created), fits: true, delivered: made.next - 1, deliveries: made.deliveries };
   }
 
   /** The last consumer of a stream with interest retention takes everything with it. */

@@ -1,0 +1,101 @@
+/**
+ * What a reader makes of answers that are late, or of somebody who changes its consumer or its stream. What is delivered is for
+ * the simulator.
+ */
+import { expect, it } from "vitest";
+import {
+  type ConsumerLook,
+  type ReaderOutcome,
+  type ReaderStep,
+  type StreamLook,
+  StreamReader,
+  type StreamState,
+} from "../../../src/bridge/streams/reader.js";
+
+const fresh: StreamState = {
+  generation: 1n,
+  start: { all: true },
+  created: "today",
+  position: 5,
+  done: [],
+  lastDone: undefined,
+  nothingUntil: 0,
+  paused: false,
+  problem: undefined,
+};
+
+const consumer: ConsumerLook = { fits: true, delivered: 5, deliveries: 5, ackFloor: 5, pending: 0 };
+
+const look: StreamLook = {
+  created: "today",
+  first: 1,
+  last: 5,
+  retention: "limits",
+  lastDoneAt: undefined,
+  consumers: [consumer, undefined],
+};
+
+const prepared = { kind: "prepared", fits: true, created: "today", delivered: 5, deliveries: 5 } as const;
+
+function reader(): StreamReader {
+  return new StreamReader({
+    ...{ hasFilter: false, maxMessages: 100, maxBytes: 1e6, maxSpan: 100, silenceMs: 5000, checkMs: 2000 },
+    ...{ retryMinMs: 1, retryMaxMs: 1, maxSkipped: 100 },
+  });
+}
+
+/** Carries out a step. */
+function settle(one: StreamReader, kind: ReaderStep["kind"], outcome: ReaderOutcome): void {
+  const step = one.next(0);
+  expect(step?.kind).toBe(kind);
+  one.settle(step!, outcome, 0);
+}
+
+function reading(): StreamReader {
+  const one = reader();
+  settle(one, "take", { kind: "taken", state: fresh });
+  settle(one, "look", { kind: "seen", look });
+  settle(one, "prepare", prepared);
+  expect(one.reading).toBeDefined();
+  return one;
+}
+
+it("goes on when a message overtakes the answer to a look at the stream", () => {
+  const one = reading();
+  const check = one.next(0)!;
+  expect(check.kind).toBe("check");
+  expect(one.receive({ number: 6, nth: 6, bytes: 1, reply: "" }, 0, 0)).toBeDefined();
+  one.settle(check, { kind: "seen", look }, 0);
+  expect(one.reading).toBeDefined();
+});
+
+it("begins anew when the stream ends before what it had received", () => {
+  const one = reading();
+  one.receive({ number: 6, nth: 6, bytes: 1, reply: "" }, 0, 0);
+  settle(one, "check", { kind: "seen", look });
+  expect(one.reading).toBeUndefined();
+});
+
+it("begins anew when somebody has changed its consumer", () => {
+  const one = reading();
+  settle(one, "check", { kind: "seen", look: { ...look, consumers: [{ ...consumer, fits: false }, undefined] } });
+  expect(one.reading).toBeUndefined();
+});
+
+it("looks again when its consumer turns out to be in another stream than the one that it saw", () => {
+  const one = reader();
+  settle(one, "take", { kind: "taken", state: fresh });
+  settle(one, "look", { kind: "seen", look });
+  settle(one, "prepare", { ...prepared, created: "tomorrow" });
+  expect(one.reading).toBeUndefined();
+  const step = one.next(1);
+  expect(step?.kind).toBe("take");
+});
+
+it("says that it cannot count so far, rather than taking two messages for one", () => {
+  const one = reader();
+  settle(one, "take", { kind: "taken", state: fresh });
+  settle(one, "look", { kind: "seen", look: { ...look, last: 2 ** 53 } });
+  const step = one.next(1);
+  expect(step).toMatchObject({ kind: "record", state: { problem: expect.stringContaining("9007199254740991") } });
+});
