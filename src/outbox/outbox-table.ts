@@ -130,7 +130,7 @@ function messageOf(row: Row, readAt: number): EnqueuedMessage {
     id: row.id!,
     lane: row.key === null ? undefined : `${destination} ${row.key}`,
     destination,
-    bytes: payload.length + messageOverheadBytes,
+    bytes: payload.length + (row.headers === null ? 0 : JSON.stringify(row.headers).length) + messageOverheadBytes,
     payload,
     headers: row.headers,
     messageId: row.messageId!,

@@ -212,6 +212,16 @@ describe("the relay's functions", () => {
     expect(late.rows).toEqual([{ state: "lost", has_read: false, text: null }]);
   });
 
+  it("read a page whose headers count as its payloads do", async () => {
+    const { other, session } = await asBridge();
+    const { rows: taken } = await session.query("SELECT * FROM hawser.take_outbox('one', NULL)");
+    const large =
+      "SELECT nats_enqueue_text_batch('a', ARRAY['1', '2'], headers => jsonb_build_object('a', repeat('x', 600000)))";
+    await other.client.query(large);
+    const { rows } = await session.query(turn, ["one", `${BigInt(taken[0].turn) + 1n}`, taken[0].done_from, false]);
+    expect(rows.map(({ text }) => text)).toEqual(["1", null]);
+  });
+
   it("truncate a slot when all that it has is done, and not before, and not while it is written", async () => {
     const { other, session } = await asBridge();
     const { rows: taken } = await session.query("SELECT * FROM hawser.take_outbox('one', NULL)");

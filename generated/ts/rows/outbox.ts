@@ -492,7 +492,7 @@ export interface RunOutboxTurnArguments {
   readAfter: bigint;
   /** How many messages are read. */
   maxMessages: number;
-  /** How many bytes of payload are read; one message is read whatever its size. */
+  /** How many bytes of payloads and headers are read; one message is read whatever its size. */
   maxBytes: bigint;
   /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
   dueFrom: Date | null;

@@ -63,7 +63,7 @@ BEGIN
     LOOP
       FETCH v_messages INTO v_message;
       EXIT WHEN NOT FOUND;
-      v_bytes := v_bytes + octet_length(v_message.payload);
+      v_bytes := v_bytes + octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
       v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
       EXIT WHEN v_has_more;
       v_count := v_count + 1;
