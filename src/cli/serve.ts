@@ -44,6 +44,10 @@ const numbers = {
     "takeoverBufferMs",
     "How far back before what the last leader is known to have done a process repeats when it takes over; 0: keeps nothing",
   ],
+  "outbox-retention-ms": [
+    "outboxRetentionMs",
+    "How long messages that were enqueued are kept at least after they were published, for hawser outbox replay",
+  ],
 } as const satisfies Record<string, readonly [keyof ServeSettings, string]>;
 
 type NumberFlag = keyof typeof numbers;
