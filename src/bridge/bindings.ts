@@ -25,6 +25,8 @@ interface Binding {
 /** Under which conditions messages of a stream may be committed. */
 export interface StreamTerms {
   readonly generation: bigint;
+  /** Which of the queues of the subscription the messages come from. */
+  readonly lane: number;
   /** The turn of the row after the last commit that was confirmed. */
   turn(): bigint;
   /** A commit was confirmed. */

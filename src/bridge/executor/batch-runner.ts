@@ -63,7 +63,8 @@ export class BatchRunner {
   /** So that the ids of one subscription's messages do not show those of another's. */
   readonly #secret = randomBytes(16);
   readonly #contexts = new Map<bigint, string>();
-  readonly #streaks = new Map<bigint, Streak>();
+  /** Of each queue: that another one of the subscription goes on says nothing of the message that this one waits for. */
+  readonly #streaks = new Map<string, Streak>();
   /** Of the subscriptions whose batches are called in groups now. */
   readonly #groups = new Map<bigint, GroupSize>();
 
@@ -104,7 +105,7 @@ export class BatchRunner {
   forget({ id }: Subscription): void {
     this.#groups.delete(id);
     this.#contexts.delete(id);
-    this.#streaks.delete(id);
+    for (const key of this.#streaks.keys()) if (key.startsWith(`${id}/`)) this.#streaks.delete(key);
   }
 
   #call(
@@ -232,7 +233,7 @@ export class BatchRunner {
     { done, failed }: GroupsRun,
     durationMs: number,
   ): Promise<Outcome> {
-    if (done > 0) this.#streaks.delete(subscription.id);
+    if (done > 0) this.#streaks.delete(queueOf(subscription));
     if (done === messages.length) return { kind: "committed", durationMs };
     if (failed === undefined) return { kind: "partly", committed: done, durationMs };
     const { count, failure } = failed;
@@ -263,12 +264,18 @@ export class BatchRunner {
     this.#options.rareLog.warn(waits, `${functionName} on ${subject}: ${problem}`);
   }
 
-  #isSuspect({ id }: Subscription, [first]: readonly InboundMessage[], kind: Streak["kind"], limit: number): boolean {
-    const before = this.#streaks.get(id);
+  #isSuspect(
+    subscription: Subscription,
+    [first]: readonly InboundMessage[],
+    kind: Streak["kind"],
+    limit: number,
+  ): boolean {
+    const key = queueOf(subscription);
+    const before = this.#streaks.get(key);
     const streak =
       before?.firstId === first!.id && before.kind === kind ? before : { firstId: first!.id, kind, count: 0 };
     streak.count += 1;
-    this.#streaks.set(id, streak);
+    this.#streaks.set(key, streak);
     return streak.count > limit;
   }
 
@@ -284,6 +291,10 @@ export class BatchRunner {
     }
     return context;
   }
+}
+
+function queueOf({ id, stream }: Subscription): string {
+  return `${id}/${stream?.lane ?? 0}`;
 }
 
 /** Some headers without the others could mean the contrary. What could be read is kept, and a retry passes it on. */

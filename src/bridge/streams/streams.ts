@@ -364,21 +364,22 @@ class StreamRun {
     }
     const reader = this.#reader;
     this.#turn = 0n;
-    const subscription: Subscription = {
+    const subscriptionOf = (lane: number): Subscription => ({
       ...this.#binding,
       stream: {
         generation: reading.generation,
+        lane,
         turn: () => this.#turn,
         committed: (turn) => {
           if (turn > this.#turn) this.#turn = turn;
         },
         lag: (count) => reader.lag - count,
       },
-    };
+    });
     const budget = new ByteBudget(Number.MAX_SAFE_INTEGER);
     const context: QueueContext = { settings: subscriptions().settings, budget, discards: new Discards(1) };
     const count = this.#config.keyToken === undefined ? 1 : streamQueues;
-    const queues = Array.from({ length: count }, () => new SubscriptionQueue(subscription, context));
+    const queues = Array.from({ length: count }, (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context));
     const leave = queues.map((queue) => subscriptions().host(queue));
     if (leave.includes(undefined)) return;
     const released = connector.use(source.connection);
