@@ -306,7 +306,7 @@ describe("Postgres is the truth", () => {
     await world.client.query("BEGIN");
     await world.client.query("DELETE FROM landed WHERE subject LIKE $1 AND name::int > 6", [`${name}.%`]);
     await world.client.query(
-      "UPDATE hawser.stream_subscriptions SET position = 6, last_done = 6, last_done_at = NULL WHERE name = $1",
+      "UPDATE hawser.stream_subscriptions SET turn = turn - 1, position = 6, last_done = 6, last_done_at = NULL WHERE name = $1",
       [name],
     );
     await world.client.query("NOTIFY hawser_nats_handlers, '{}'");
