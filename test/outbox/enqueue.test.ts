@@ -222,6 +222,20 @@ describe("the relay's functions", () => {
     expect(rows.map(({ text }) => text)).toEqual(["1", null]);
   });
 
+  it("do not go through all that waits for a first page, however much that is", async () => {
+    const { other, session } = await asBridge();
+    const { rows: taken } = await session.query("SELECT * FROM hawser.take_outbox('one', NULL)");
+    await other.client.query(`INSERT INTO hawser.outbox (slot, destination, payload, message_id, to_stream)
+      SELECT 0, 'a', convert_to(n::text, 'UTF8'), n::text, false FROM generate_series(1, 150000) AS n`);
+    await session.query("BEGIN");
+    const { rows } = await session.query(turn, ["one", `${BigInt(taken[0].turn) + 1n}`, taken[0].done_from, false]);
+    expect(rows.map(({ text }) => text)).toEqual([...Array.from({ length: 1000 }, (_, nth) => `${nth + 1}`), null]);
+    const read =
+      "SELECT sum(idx_tup_fetch)::integer AS read FROM pg_stat_xact_user_tables WHERE relname ~ '^outbox_[0-2]$'";
+    expect((await session.query(read)).rows[0].read).toBeLessThan(120_000);
+    await session.query("ROLLBACK");
+  });
+
   it("truncate a slot when all that it has is done, and not before, and not while it is written", async () => {
     const { other, session } = await asBridge();
     const { rows: taken } = await session.query("SELECT * FROM hawser.take_outbox('one', NULL)");

@@ -28,6 +28,12 @@ export const outboxConstants = {
    */
   pageMessages: 2500,
   /**
+   * With so many new ones, a relay reads its first page in the order of the ids, as it does the others, and does not sort them.
+   *
+   * Value: 100000 messages.
+   */
+  sortedMessages: 100000,
+  /**
    * How many messages are under way to NATS at once.
    *
    * Value: 2000 messages.

@@ -6,6 +6,8 @@ DECLARE
   v_xmax xid8;
   v_xip xid8[];
   v_to pg_snapshot;
+  -- As in run_outbox_turn.
+  v_new bigint;
   v_ids bigint[];
   v_count integer;
   v_topic text;
@@ -48,6 +50,16 @@ BEGIN
     SELECT pg_current_snapshot() INTO v_to;
     looked_to := v_to;
     SELECT l.due_from INTO v_found FROM hawser.least_due('peer', p_later_from) AS l;
+    SELECT count(*) INTO v_new FROM (
+      SELECT FROM hawser.peer_outbox AS o WHERE o.xid >= v_xmax
+      UNION ALL
+      SELECT FROM hawser.peer_outbox AS o WHERE o.xid = ANY (v_xip)
+      LIMIT @OutboxConstants.sorted_messages@
+    ) AS n;
+  ELSE
+    v_to := v_last.done_to;
+  END IF;
+  IF v_new < @OutboxConstants.sorted_messages@ THEN
     SELECT array_agg(p.id ORDER BY p.id) FILTER (WHERE p.nth <= p_max_messages AND (p.nth = 1 OR p.bytes <= p_max_bytes)), count(*)
       INTO v_ids, v_count
       FROM (
@@ -65,7 +77,6 @@ BEGIN
         WINDOW w AS (ORDER BY n.id ROWS UNBOUNDED PRECEDING)
       ) AS p;
   ELSE
-    v_to := v_last.done_to;
     SELECT array_agg(p.id ORDER BY p.id) FILTER (WHERE p.nth <= p_max_messages AND (p.nth = 1 OR p.bytes <= p_max_bytes)), count(*)
       INTO v_ids, v_count
       FROM (

@@ -9,6 +9,8 @@ DECLARE
   v_count integer := 0;
   v_bytes bigint := 0;
   v_has_more boolean := false;
+  -- How many messages are new, counted up to sorted_messages. NULL: a page of a set that was begun.
+  v_new bigint;
   v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
   v_due record;
   v_found timestamptz;
@@ -44,6 +46,14 @@ BEGIN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO v_to;
       SELECT l.due_from INTO v_found FROM hawser.least_due('nats', p_later_from) AS l;
+      SELECT count(*) INTO v_new FROM (
+        SELECT FROM hawser.outbox AS o WHERE o.xid >= v_xmax
+        UNION ALL
+        SELECT FROM hawser.outbox AS o WHERE o.xid = ANY (v_xip)
+        LIMIT @OutboxConstants.sorted_messages@
+      ) AS n;
+    END IF;
+    IF v_new < @OutboxConstants.sorted_messages@ THEN
       -- By xids: in the order of ids, all that was ever enqueued would be passed.
       OPEN v_messages FOR
         SELECT n.* FROM (
@@ -54,7 +64,7 @@ BEGIN
          WHERE pg_visible_in_snapshot(n.xid, v_to) AND n.id > p_read_after
          ORDER BY n.id LIMIT p_max_messages + 1;
     ELSE
-      -- By ids: each page that sorted the whole set would cost as much as the first.
+      -- By ids: each page that sorted the whole set would cost as much as the first, which may be too much already.
       OPEN v_messages FOR
         SELECT n.* FROM (SELECT o.* FROM hawser.outbox AS o WHERE o.id > p_read_after ORDER BY o.id OFFSET 0) AS n
          WHERE (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_to)
