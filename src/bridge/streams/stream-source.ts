@@ -13,9 +13,10 @@ import {
   type JetStreamManager,
   ReplayPolicy,
 } from "@nats-io/jetstream";
+import { jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type NatsConnection, nanos, type Subscription } from "@nats-io/transport-node";
 import { gatewayConstants, streamConstants } from "../../../generated/ts/settings/nats.js";
-import { jetStreamOf } from "../../nats/index.js";
+import { jetStreamOf, natsFailure } from "../../nats/index.js";
 import type { ConsumerLook, Delivery, Prepared, PrepareStep, StreamLook, StreamState } from "./reader.js";
 import type { StreamConfig } from "./stream-table.js";
 
@@ -25,6 +26,9 @@ const { streamTimeoutMs, streamAckWaitMs, streamHeartbeatMs, streamPullMs, strea
 /** Codes of the JetStream API. */
 const consumerNotFound = 10014;
 const noMessageFound = 10037;
+
+/** Whether the stream has the message is not known: it is asked again. */
+const silences: ReadonlySet<string> = new Set(["jetstream_unavailable", "nats_timeout", "nats_unavailable"]);
 
 /** What a message may take besides its payload and headers. */
 const subjectBytes = 4096;
@@ -153,7 +157,11 @@ export class StreamSource {
     } catch (error) {
       // It is gone, or this user may not read single messages: then the stream is recognized by less.
       if (error instanceof JetStreamApiError && error.code === noMessageFound) return undefined;
-      if (this.connection.isClosed()) throw error;
+      const name = `look at a message of "${this.#config.stream}"`;
+      const { code } = natsFailure(error, { name, changes: false, timeoutMs: streamTimeoutMs });
+      // An account may have this part of the API, and not that one.
+      const isThere = !(error instanceof jserrors.JetStreamNotEnabled);
+      if (isThere && silences.has(code)) throw error;
       return undefined;
     }
   }

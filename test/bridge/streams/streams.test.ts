@@ -2,8 +2,9 @@
  * Streams into SQL from end to end: what lands, in which order, what is missing, and what is said about it.
  */
 import { type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
-import { nuid } from "@nats-io/transport-node";
+import { connect, errors, nuid } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { StreamSource } from "../../../src/bridge/streams/stream-source.js";
 import { Serve } from "../../../src/serve/index.js";
 import { eventually } from "../../support/eventually.js";
 import { type BridgeWorld, bridgeWorld } from "../support/bridge-world.js";
@@ -294,6 +295,39 @@ describe("what is missing is said", () => {
       ]),
     );
     await eventually("it is said", async () => (await status())["paused"] === true);
+  });
+});
+
+describe("a look at a stream", () => {
+  const looked = async (error: Error) => {
+    const { publish, name } = await stream();
+    await publish("1");
+    const connection = await connect({ servers: world.nats.getServer() });
+    const request = connection.request.bind(connection);
+    connection.request = (subject, ...more) =>
+      subject.includes(".STREAM.MSG.GET.") ? Promise.reject(error) : request(subject, ...more);
+    const config = { id: 1n, name, stream: name, domain: undefined, filters: [], keyToken: undefined, consumer: name };
+    const source = await StreamSource.over(connection, config, undefined);
+    const state = {
+      generation: 1n,
+      start: { all: true },
+      created: undefined,
+      position: 1,
+      done: [],
+      nothingUntil: 0,
+    } as const;
+    return await source
+      .look({ ...state, lastDone: { number: 1, at: 1n }, paused: false, problem: undefined }, false)
+      .finally(() => connection.close());
+  };
+
+  it("is made again when it does not tell whether the last message is the one that was done", async () => {
+    await expect(looked(new errors.TimeoutError())).rejects.toThrow("timeout");
+  });
+
+  it("is content with less when messages may not be read one by one", async () => {
+    const denied = new errors.PermissionViolationError("no", "publish", "$JS.API.STREAM.MSG.GET.S");
+    expect(await looked(denied)).toMatchObject({ last: 1, lastDoneAt: undefined });
   });
 });
 
