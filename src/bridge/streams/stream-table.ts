@@ -65,10 +65,11 @@ const sql = {
            missing_at = CASE WHEN $12 IS NULL THEN s.missing_at ELSE clock_timestamp() END
       FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint
     RETURNING s.handler_id`,
+  // Not another turn: by that a process sees that a failover has lost its last commit.
   note: `
     WITH ${fenceSql}, ${freeSql}
     UPDATE ${table} AS s
-       SET turn = s.turn + 1, lag = $4::bigint, nothing_until = greatest(s.nothing_until, $5::bigint), written_at = clock_timestamp()
+       SET lag = $4::bigint, nothing_until = greatest(s.nothing_until, $5::bigint), written_at = clock_timestamp()
       FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint
     RETURNING s.handler_id`,
 } as const;

@@ -176,7 +176,11 @@ describe("a transaction that is left open", () => {
     const state = await table.take(id, epoch);
     expect(state).toMatchObject({ start: { all: true }, paused: false });
     expect(await table.record(id, { kind: "record", state: state!, missing: undefined }, epoch)).toBe(true);
+    const turn = async () => (await table.all()).find((one) => String(one.id) === String(id))?.turn;
+    const before = await turn();
     expect(await table.note(id, { ...note, generation: state!.generation }, epoch)).toBe(true);
+    // By its turn a row tells whether it has the last commit.
+    expect(await turn()).toBe(before);
     expect(await table.note(id, note, epoch)).toBe(false);
   });
 
