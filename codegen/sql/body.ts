@@ -1,21 +1,30 @@
 import { readFileSync } from "node:fs";
 import type { AnyDesc } from "@bufbuild/protobuf";
+import type { NamedRules } from "../model/rules.js";
 import type { SpecFile } from "../model/spec.js";
 import { SpecError } from "../model/spec-error.js";
 import { sqlString } from "./literal.js";
 
-/** The fixed settings of a package as SQL literals, by `Group.name` as the spec writes them. */
+/**
+ * SQL literals by name: the fixed settings of a package (`Group.name`, as the spec writes them), and what named rules say
+ * (`name.min_bytes`, `name.max_bytes`, `name.pattern`).
+ */
 export type SqlConstants = ReadonlyMap<string, string>;
 
 /** Those of some files. */
-export function sqlConstants(files: readonly SpecFile[]): SqlConstants {
+export function sqlConstants(files: readonly SpecFile[], namedRules: readonly NamedRules[] = []): SqlConstants {
   const groups = files.flatMap((file) => file.settingGroups.filter((group) => group.fixed));
+  const settings = groups.flatMap((group) =>
+    group.settings.map(({ field, default: value }) => [`${group.message.name}.${field.name}`, value] as const),
+  );
+  const rules = namedRules.flatMap(({ name, rules: { minBytes, maxBytes, pattern } }) => [
+    [`${name}.min_bytes`, minBytes] as const,
+    [`${name}.max_bytes`, maxBytes] as const,
+    [`${name}.pattern`, pattern?.source] as const,
+  ]);
   return new Map(
-    groups.flatMap((group) =>
-      group.settings.map(({ field, default: value }) => [
-        `${group.message.name}.${field.name}`,
-        typeof value === "string" ? sqlString(value) : String(value),
-      ]),
+    [...settings, ...rules].flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, typeof value === "string" ? sqlString(value) : String(value)]],
     ),
   );
 }
@@ -44,7 +53,7 @@ export function readQuery(where: AnyDesc, queryFile: string, constants: SqlConst
 
 /**
  * SQL from a file, relative to the working directory, which buf makes the root of the project. `@Group.name@` in it stands for
- * a fixed setting.
+ * a fixed setting, or of a named rule.
  *
  * @param option which names the file
  * @param holds what the file is to have

@@ -17,7 +17,7 @@ export function generateSql(spec: Spec): GeneratedFile[] {
     const sources = files.filter(hasSql);
     return sources.length === 0
       ? []
-      : [{ path: `${area}-schema.ts`, content: schemaModule(area, sources, sqlConstants(files)) }];
+      : [{ path: `${area}-schema.ts`, content: schemaModule(area, sources, sqlConstants(files, spec.namedRules)) }];
   });
 }
 

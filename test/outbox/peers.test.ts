@@ -228,6 +228,30 @@ describe("a turn", () => {
     expect((await epochs())[0]).toBeGreaterThan(lost!);
   });
 
+  it("goes on after a dump that has no turns", async () => {
+    await serve("warehouse", "w-1");
+    await enqueue("warehouse", "1");
+    await client.query("TRUNCATE hawser.peer_outbox_turns");
+    await client.query("SELECT hawser.take_peer_outbox('relay')");
+    expect(await turn()).toMatchObject({ held: true, handed: 1 });
+  });
+
+  it.each([
+    ["topic", "''", "NULL"],
+    ["topic", "'a:b'", "NULL"],
+    ["topic", "NULL", "NULL"],
+    ["listener", "'a'", "''"],
+    ["listener", "'a'", "repeat('b', 256)"],
+  ])("is never given a bad %s: %s", async (name, topic, listener) => {
+    for (const later of ["NULL", "now() + interval '1 hour'"]) {
+      await expect(
+        client.query(
+          `SELECT hawser.enqueue_peer(${topic}, ARRAY['x'::bytea], NULL, NULL, NULL, ${listener}, ${later})`,
+        ),
+      ).rejects.toMatchObject({ code: "22023", message: expect.stringContaining(`the ${name} `) });
+    }
+  });
+
   it("of a relay that was replaced does nothing", async () => {
     await enqueue("warehouse", "1");
     await client.query("SELECT hawser.take_peer_outbox('other')");

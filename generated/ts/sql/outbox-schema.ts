@@ -690,7 +690,13 @@ DECLARE
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_old record;
 BEGIN
-  SELECT t.* INTO STRICT v_old FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_old FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
+  IF NOT FOUND THEN
+    -- A dump that was made while old turns were removed has none. What it has kept is new.
+    SELECT 1 AS turn, '' AS owner, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to, 0 AS done_after,
+           '{}'::bigint[] AS skipped, NULL::bigint AS cluster
+      INTO v_old;
+  END IF;
   IF p_after <> v_old.owner THEN
     RETURN;
   END IF;
@@ -956,6 +962,10 @@ DECLARE
   v_newest timestamptz;
   v_done hawser.outbox_turns;
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.rotate_outbox needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
   rotated := false;
   SELECT o.enqueued_at INTO v_newest FROM hawser.outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
   IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN
@@ -1008,6 +1018,8 @@ DECLARE
   v_cluster bigint;
   v_headers jsonb;
   v_length integer;
+  v_name text;
+  v_value text;
 BEGIN
   -- As present_cluster() does, and as in enqueue_nats.
   IF has_function_privilege('pg_catalog.pg_control_system()'::regprocedure, 'EXECUTE') THEN
@@ -1015,6 +1027,18 @@ BEGIN
   END IF;
   IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
     v_headers := hawser.peer_headers(p_headers, p_message_id);
+  END IF;
+  -- The public functions have checked the topic; those who call this one have not.
+  SELECT n.name, n.value INTO v_name, v_value
+    FROM (VALUES ('topic', p_topic), ('listener', coalesce(p_listener, p_topic))) AS n (name, value)
+   WHERE (octet_length(n.value) BETWEEN 1 AND 255 AND n.value ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+         IS NOT TRUE
+   LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('the %s %s cannot be that of a peer', v_name, coalesce(to_json(left(v_value, 60))::text, 'NULL')),
+      HINT = 'Give 1 to 255 bytes without '':'' and control characters.';
   END IF;
   IF starts_with(p_topic, '__#') THEN
     RAISE EXCEPTION USING
@@ -1129,7 +1153,13 @@ DECLARE
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_last hawser.peer_outbox_turns;
 BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
+  IF NOT FOUND THEN
+    -- A dump that was made while old turns were removed has none. What it has kept is new.
+    SELECT 1 AS turn, '' AS owner, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to, 0 AS done_after,
+           NULL::bigint AS cluster, NULL::timestamptz AS saved_at, 1 AS epoch
+      INTO v_last;
+  END IF;
   turn := v_last.turn + 1;
   IF v_cluster IS NOT NULL AND v_last.cluster IS DISTINCT FROM v_cluster THEN
     -- A copy of the database: as in take_outbox.
@@ -1487,6 +1517,10 @@ DECLARE
   v_newest timestamptz;
   v_last hawser.peer_outbox_turns;
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.rotate_peer_outbox needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
   rotated := false;
   -- Nothing to remove.
   IF NOT EXISTS (SELECT FROM hawser.peer_outbox) AND (SELECT count(*) FROM (SELECT FROM hawser.peer_outbox_turns LIMIT 100) AS t) < 100 THEN

@@ -3,6 +3,8 @@ DECLARE
   v_cluster bigint;
   v_headers jsonb;
   v_length integer;
+  v_name text;
+  v_value text;
 BEGIN
   -- As present_cluster() does, and as in enqueue_nats.
   IF has_function_privilege('pg_catalog.pg_control_system()'::regprocedure, 'EXECUTE') THEN
@@ -10,6 +12,18 @@ BEGIN
   END IF;
   IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
     v_headers := hawser.peer_headers(p_headers, p_message_id);
+  END IF;
+  -- The public functions have checked the topic; those who call this one have not.
+  SELECT n.name, n.value INTO v_name, v_value
+    FROM (VALUES ('topic', p_topic), ('listener', coalesce(p_listener, p_topic))) AS n (name, value)
+   WHERE (octet_length(n.value) BETWEEN @peer_or_topic.min_bytes@ AND @peer_or_topic.max_bytes@ AND n.value ~ @peer_or_topic.pattern@)
+         IS NOT TRUE
+   LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('the %s %s cannot be that of a peer', v_name, coalesce(to_json(left(v_value, 60))::text, 'NULL')),
+      HINT = 'Give @peer_or_topic.min_bytes@ to @peer_or_topic.max_bytes@ bytes without '':'' and control characters.';
   END IF;
   IF starts_with(p_topic, @OutboxConstants.reserved_prefix@) THEN
     RAISE EXCEPTION USING

@@ -7,6 +7,10 @@ DECLARE
   v_newest timestamptz;
   v_done hawser.outbox_turns;
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.rotate_outbox needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
   rotated := false;
   SELECT o.enqueued_at INTO v_newest FROM hawser.outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
   IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN

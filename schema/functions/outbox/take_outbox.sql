@@ -3,7 +3,13 @@ DECLARE
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_old record;
 BEGIN
-  SELECT t.* INTO STRICT v_old FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_old FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
+  IF NOT FOUND THEN
+    -- A dump that was made while old turns were removed has none. What it has kept is new.
+    SELECT 1 AS turn, '' AS owner, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to, 0 AS done_after,
+           '{}'::bigint[] AS skipped, NULL::bigint AS cluster
+      INTO v_old;
+  END IF;
   IF p_after <> v_old.owner THEN
     RETURN;
   END IF;

@@ -3,7 +3,13 @@ DECLARE
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_last hawser.peer_outbox_turns;
 BEGIN
-  SELECT t.* INTO STRICT v_last FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
+  SELECT t.* INTO v_last FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
+  IF NOT FOUND THEN
+    -- A dump that was made while old turns were removed has none. What it has kept is new.
+    SELECT 1 AS turn, '' AS owner, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to, 0 AS done_after,
+           NULL::bigint AS cluster, NULL::timestamptz AS saved_at, 1 AS epoch
+      INTO v_last;
+  END IF;
   turn := v_last.turn + 1;
   IF v_cluster IS NOT NULL AND v_last.cluster IS DISTINCT FROM v_cluster THEN
     -- A copy of the database: as in take_outbox.

@@ -135,7 +135,7 @@ export class BatchRunner {
         if (state.version === null) return { value: state.isThere ? "replaced" : "gone", commit: false };
         if (!state.mayCall) return { value: "closed", commit: false };
         if (deadLetterId !== undefined) {
-          const finish = "SELECT finished FROM hawser.finish_retry($1::bigint, $2::bytea)";
+          const finish = "SELECT finished FROM hawser.finish_retry($1::bigint, $2::pg_catalog.bytea)";
           const [row] = await session.query<{ finished: boolean }>(finish, [String(deadLetterId), token]);
           if (row?.finished !== true) return { value: "not_there", commit: false };
         }

@@ -56,7 +56,7 @@ export function wrapperCall(wrapper: Wrapper, types: readonly string[]): string 
   const given = all.map((type, position) => `$${position + 1}::${type} AS a${position}`).join(", ");
   const passed = [`NULL::${ownType(wrapper)}`, ...all.map((_, position) => `a.a${position}`)].join(", ");
   const call = `hawser_run.${pg.escapeIdentifier(wrapper.wrapper)}(${passed})`;
-  const guarded = `SELECT ${given} WHERE ${versionOf(wrapper)} = $${all.length + 1}::text OFFSET 0`;
+  const guarded = `SELECT ${given} WHERE ${versionOf(wrapper)} = $${all.length + 1}::pg_catalog.text OFFSET 0`;
   // The called one before the version: nothing of it is moved out of the inner query. And behind LATERAL no aggregate can be in
   // its place, which would have something to compute of no rows, too.
   const called = `SELECT ${call} AS result LIMIT 1 OFFSET 0`;
