@@ -224,6 +224,9 @@ export class StreamReading {
   #requests = 0;
   /** How many messages the present request may still bring; 0: there is none. */
   #left = 0;
+  #hasBrought = false;
+  /** The next message is larger than what may be asked for with others. */
+  #isLarge = false;
   #hasEnded = false;
 
   constructor(connection: NatsConnection, subject: string, events: ReadingEvents) {
@@ -245,13 +248,14 @@ export class StreamReading {
     if (this.#hasEnded || this.#left > 0 || this.#connection.isClosed()) return;
     const room = this.#events.room();
     if (room === undefined) return;
-    const batch = Math.min(room.messages, streamPullMessages);
+    const batch = this.#isLarge ? 1 : Math.min(room.messages, streamPullMessages);
     const largest = (this.#connection.info?.max_payload ?? 0) + subjectBytes;
     this.#left = batch;
+    this.#hasBrought = false;
     this.#requests += 1;
     const request = {
       batch,
-      max_bytes: Math.max(largest, Math.min(room.bytes, streamPullBytes)),
+      max_bytes: this.#isLarge ? undefined : Math.max(largest, Math.min(room.bytes, streamPullBytes)),
       expires: nanos(streamPullMs),
       idle_heartbeat: nanos(streamHeartbeatMs),
     };
@@ -284,6 +288,8 @@ export class StreamReading {
     const stored = placeOf(message);
     if (stored === undefined) return;
     this.#left = Math.max(0, this.#left - 1);
+    this.#hasBrought = true;
+    this.#isLarge = false;
     this.#events.onMessage(stored);
     this.pull();
   }
@@ -304,6 +310,8 @@ export class StreamReading {
       this.#end(`${code} ${words}`);
       return;
     }
+    // It was stored when the server allowed larger ones.
+    if (code === 409 && !this.#hasBrought) this.#isLarge = true;
     this.#left = 0;
     this.#events.onHeard();
     this.pull();

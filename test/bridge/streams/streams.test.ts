@@ -4,9 +4,10 @@
 import { type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, errors, nuid } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { StreamSource } from "../../../src/bridge/streams/stream-source.js";
+import { StreamReading, StreamSource } from "../../../src/bridge/streams/stream-source.js";
 import { Serve } from "../../../src/serve/index.js";
 import { eventually } from "../../support/eventually.js";
+import { startNatsServer } from "../../support/nats-server.js";
 import { type BridgeWorld, bridgeWorld } from "../support/bridge-world.js";
 
 let world: BridgeWorld;
@@ -329,6 +330,30 @@ describe("a look at a stream", () => {
     const denied = new errors.PermissionViolationError("no", "publish", "$JS.API.STREAM.MSG.GET.S");
     expect(await looked(denied)).toMatchObject({ last: 1, lastDoneAt: undefined });
   });
+});
+
+it("takes a message that is larger than the server allows by now", async () => {
+  await using server = await startNatsServer({ jetStream: true, config: "max_payload: 4MB" });
+  const before = await connect({ servers: server.url });
+  const large = await jetstreamManager(before);
+  await large.streams.add({ name: "LARGE", subjects: ["large"] });
+  await jetstream(before).publish("large", "x".repeat(3_000_000));
+  await large.consumers.add("LARGE", { durable_name: "c" });
+  await before.close();
+  await server.reload("max_payload: 100KB");
+  const connection = await connect({ servers: server.url });
+  const sizes: number[] = [];
+  const reading = new StreamReading(connection, "$JS.API.CONSUMER.MSG.NEXT.LARGE.c", {
+    onMessage: ({ message }) => void sizes.push(message.data.length),
+    onAsked: () => undefined,
+    onHeard: () => undefined,
+    onEnd: (problem) => expect.unreachable(problem),
+    room: () => ({ messages: 10, bytes: 1_000_000 }),
+  });
+  await eventually("it is there", () => sizes.length > 0);
+  expect(sizes).toEqual([3_000_000]);
+  reading.stop();
+  await connection.close();
 });
 
 describe("Postgres is the truth", () => {
