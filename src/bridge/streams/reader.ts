@@ -28,6 +28,8 @@ export type Start = { readonly all: true } | { readonly number: number } | { rea
 /** What Postgres knows of a subscription, since this process has taken it. */
 export interface StreamState {
   readonly generation: bigint;
+  /** Of the row, when this was read or written. It grows with each commit: where it is lower, a failover has lost some. */
+  readonly turn: bigint;
   readonly start: Start;
   /** When the stream was created, as NATS writes it; undefined: not known. */
   readonly created: string | undefined;
@@ -127,8 +129,8 @@ export type ReaderStep =
 export type ReaderOutcome =
   | { readonly kind: "taken"; readonly state: StreamState }
   | { readonly kind: "seen"; readonly look: StreamLook }
-  /** It is written. Of what was written under another generation: `moved`. */
-  | { readonly kind: "written" }
+  /** It is written, with this turn. Of what was written under another generation, or to an older row: `moved`. */
+  | { readonly kind: "written"; readonly turn: bigint }
   | ({ readonly kind: "prepared" } & Prepared)
   /** The row is another one by now, or gone, or another process leads. */
   | { readonly kind: "moved" }
@@ -172,6 +174,8 @@ export interface ReaderSettings {
 /** What is being read. */
 export interface Reading {
   readonly generation: bigint;
+  /** Of the row that it goes on from. */
+  readonly turn: bigint;
   /** Which of the consumer's two names. */
   readonly nth: 0 | 1;
   /** Each message is acknowledged by itself. */
@@ -530,6 +534,11 @@ export class StreamReader {
     return fits && delivered <= position && position - delivered <= this.#settings.maxSkipped;
   }
 
+  /** Another process has taken from it since the look: what that got would seem to be gone from the stream. */
+  protected isBeyond({ delivered, deliveries }: Pick<Prepared, "delivered" | "deliveries">): boolean {
+    return deliveries > 0 && delivered > (this.state!.position ?? -1);
+  }
+
   #failed(step: ReaderStep, outcome: Extract<ReaderOutcome, { kind: "unavailable" | "problem" }>, now: number): void {
     this.#waitsUntil = now + this.#backoff.failed();
     if (step.kind === "check" || step.kind === "note") {
@@ -558,7 +567,7 @@ export class StreamReader {
       this.state = outcome.state;
       this.#phase = outcome.state.paused ? "paused" : "look";
     } else if (step.kind === "look" && outcome.kind === "seen") this.#seen(outcome.look, now);
-    else if (step.kind === "record") this.#recorded(now);
+    else if (step.kind === "record" && outcome.kind === "written") this.#recorded(outcome.turn, now);
     else if (step.kind === "prepare" && outcome.kind === "prepared") this.#prepared(step, outcome, now);
     else if (step.kind === "check" && outcome.kind === "seen") this.#checked(outcome.look, now);
   }
@@ -593,7 +602,8 @@ export class StreamReader {
     this.#afterRecord = "prepare";
   }
 
-  #recorded(now: number): void {
+  #recorded(turn: bigint, now: number): void {
+    this.state = { ...this.state!, turn };
     this.#missing = undefined;
     this.#phase = this.#afterRecord;
     if (this.#phase === "reading") this.#begin(now);
@@ -606,26 +616,26 @@ export class StreamReader {
       this.restart(now);
       return;
     }
+    if (this.isBeyond({ delivered, deliveries })) {
+      this.restart(now, true);
+      return;
+    }
     this.#fitted = fits;
     this.#deliveries = deliveries;
     this.#reading = undefined;
     const { state } = this;
     const isTold = state!.position !== undefined;
     if (!isTold) this.state = { ...state!, position: delivered };
-    this.#pendingReading = {
-      generation: state!.generation,
-      nth: step.nth,
-      acknowledgesEach: step.retention === "workqueue",
-    };
+    this.#pendingReading = { nth: step.nth, acknowledgesEach: step.retention === "workqueue" };
     this.#phase = isTold ? "reading" : "record";
     this.#afterRecord = "reading";
     if (isTold) this.#begin(now);
   }
 
-  #pendingReading: Reading | undefined;
+  #pendingReading: Pick<Reading, "nth" | "acknowledgesEach"> | undefined;
 
   #begin(now: number): void {
-    const { position, done } = this.state!;
+    const { position, done, generation, turn } = this.state!;
     this.#waitsUntil = Number.NEGATIVE_INFINITY;
     this.received = this.#position = position!;
     this.#done = done;
@@ -636,7 +646,7 @@ export class StreamReader {
     this.#heardAt = now;
     this.#nextCheckAt = now;
     this.#checkedDeliveries = -1;
-    this.#reading = this.#pendingReading;
+    this.#reading = { ...this.#pendingReading!, generation, turn };
   }
 
   /** What was seen of a stream that is being read. */

@@ -51,31 +51,32 @@ const sql = {
     UPDATE ${table} AS s
        SET generation = s.generation + 1 + floor(random() * 1048576)::bigint, turn = s.turn + 1
       FROM fence, free WHERE s.handler_id = $2::bigint
-    RETURNING s.generation, s.start, s.stream_created AS created, s.position::float8 AS position, s.done,
+    RETURNING s.generation, s.turn, s.start, s.stream_created AS created, s.position::float8 AS position, s.done,
               s.last_done::float8 AS "lastDone", s.last_done_at AS "lastDoneAt", s.nothing_until::float8 AS "nothingUntil", s.paused, s.problem`,
   record: `
     WITH ${fenceSql}, ${freeSql}
     UPDATE ${table} AS s
-       SET turn = s.turn + 1, stream_created = $4::text, position = $5::bigint, done = $6::text, last_done = $7::bigint,
-           last_done_at = $8::bigint, nothing_until = $9::bigint, paused = $10::boolean, problem = $11::text, written_at = clock_timestamp(),
-           missing = s.missing + $13::bigint,
-           missing_reason = coalesce($12::text, s.missing_reason),
-           missing_from = CASE WHEN $12 IS NULL THEN s.missing_from ELSE $14::bigint END,
-           missing_to = CASE WHEN $12 IS NULL THEN s.missing_to ELSE $15::bigint END,
-           missing_at = CASE WHEN $12 IS NULL THEN s.missing_at ELSE clock_timestamp() END
-      FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint
-    RETURNING s.handler_id`,
+       SET turn = s.turn + 1, stream_created = $5::text, position = $6::bigint, done = $7::text, last_done = $8::bigint,
+           last_done_at = $9::bigint, nothing_until = $10::bigint, paused = $11::boolean, problem = $12::text, written_at = clock_timestamp(),
+           missing = s.missing + $14::bigint,
+           missing_reason = coalesce($13::text, s.missing_reason),
+           missing_from = CASE WHEN $13 IS NULL THEN s.missing_from ELSE $15::bigint END,
+           missing_to = CASE WHEN $13 IS NULL THEN s.missing_to ELSE $16::bigint END,
+           missing_at = CASE WHEN $13 IS NULL THEN s.missing_at ELSE clock_timestamp() END
+      FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint AND s.turn >= $4::bigint
+    RETURNING s.turn`,
   // Not another turn: by that a process sees that a failover has lost its last commit.
   note: `
     WITH ${fenceSql}, ${freeSql}
     UPDATE ${table} AS s
-       SET lag = $4::bigint, nothing_until = greatest(s.nothing_until, $5::bigint), written_at = clock_timestamp()
-      FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint
-    RETURNING s.handler_id`,
+       SET lag = $5::bigint, nothing_until = greatest(s.nothing_until, $6::bigint), written_at = clock_timestamp()
+      FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint AND s.turn >= $4::bigint
+    RETURNING s.turn`,
 } as const;
 
 interface TakenRow {
   readonly generation: bigint;
+  readonly turn: bigint;
   readonly start: string;
   readonly created: string | null;
   readonly position: number | null;
@@ -114,6 +115,7 @@ export class StreamTable {
     const { lastDone, lastDoneAt } = row;
     return {
       generation: row.generation,
+      turn: row.turn,
       start: startOf(row.start),
       created: row.created ?? undefined,
       position: row.position ?? undefined,
@@ -125,24 +127,34 @@ export class StreamTable {
     };
   }
 
-  /** @returns false: it is another generation by now */
-  async record(id: bigint, { state, missing }: RecordStep, epoch: bigint): Promise<boolean> {
-    const rows = await this.#session.query(sql.record, [
-      ...[String(epoch), String(id), String(state.generation), state.created ?? null, state.position ?? null],
+  /** @returns the row's turn; undefined: it is another generation by now, or a failover has lost what was written before */
+  async record(id: bigint, { state, missing }: RecordStep, epoch: bigint): Promise<bigint | undefined> {
+    const [row] = await this.#session.query<{ turn: bigint }>(sql.record, [
+      ...[String(epoch), String(id), String(state.generation), String(state.turn)],
+      ...[state.created ?? null, state.position ?? null],
       ...[multirangeOf(state.done), state.lastDone?.number ?? null, state.lastDone && String(state.lastDone.at)],
       ...[state.nothingUntil, state.paused, state.problem ?? null],
       ...[missing?.reason ?? null, missing?.count ?? 0, missing?.from ?? null, missing?.to ?? null],
     ]);
-    return rows.length > 0;
+    return row?.turn;
   }
 
-  /** @returns false: it is another generation by now; undefined: a batch is writing the row */
-  async note(id: bigint, { generation, lag, nothingUntil }: NoteStep, epoch: bigint): Promise<boolean | undefined> {
-    const values = [String(epoch), String(id), String(generation), lag, nothingUntil];
+  /**
+   * @param turn of the row, as far as commits were confirmed
+   * @returns the row's turn; undefined: as `record`; "busy": a batch is writing the row
+   */
+  async note(
+    id: bigint,
+    { generation, lag, nothingUntil }: NoteStep,
+    turn: bigint,
+    epoch: bigint,
+  ): Promise<bigint | "busy" | undefined> {
+    const values = [String(epoch), String(id), String(generation), String(turn), lag, nothingUntil];
     try {
-      return (await this.#session.query(sql.note, values)).length > 0;
+      const [row] = await this.#session.query<{ turn: bigint }>(sql.note, values);
+      return row?.turn;
     } catch (error) {
-      if (error instanceof pg.DatabaseError && error.code === lockNotAvailable) return undefined;
+      if (error instanceof pg.DatabaseError && error.code === lockNotAvailable) return "busy";
       throw error;
     }
   }

@@ -326,7 +326,8 @@ class StreamRun {
   async #outcomeOf(step: ReaderStep): Promise<ReaderOutcome> {
     const { table, epoch, connector } = this.#context;
     const { id } = this.#config;
-    const written = (isWritten: boolean): ReaderOutcome => ({ kind: isWritten ? "written" : "moved" });
+    const written = (turn: bigint | undefined): ReaderOutcome =>
+      turn === undefined ? { kind: "moved" } : { kind: "written", turn };
     switch (step.kind) {
       case "take": {
         const state = await table.take(id, epoch);
@@ -335,8 +336,8 @@ class StreamRun {
       case "record":
         return written(await table.record(id, step, epoch));
       case "note": {
-        const isWritten = await table.note(id, step, epoch);
-        return isWritten === undefined ? { kind: "unavailable" } : written(isWritten);
+        const turn = await table.note(id, step, this.#turn, epoch);
+        return turn === "busy" ? { kind: "unavailable" } : written(turn);
       }
       default: {
         const { connection } = connector;
@@ -363,7 +364,7 @@ class StreamRun {
       return;
     }
     const reader = this.#reader;
-    this.#turn = 0n;
+    this.#turn = reading.turn;
     const subscriptionOf = (lane: number): Subscription => ({
       ...this.#binding,
       stream: {

@@ -14,6 +14,7 @@ import {
 
 const fresh: StreamState = {
   generation: 1n,
+  turn: 1n,
   start: { all: true },
   created: "today",
   position: 5,
@@ -90,6 +91,19 @@ it("looks again when its consumer turns out to be in another stream than the one
   expect(one.reading).toBeUndefined();
   const step = one.next(1);
   expect(step?.kind).toBe("take");
+});
+
+it("does not read a consumer from which another process has taken since the look", () => {
+  const one = reader();
+  settle(one, "take", { kind: "taken", state: fresh });
+  settle(one, "look", { kind: "seen", look });
+  settle(one, "prepare", { ...prepared, delivered: 6, deliveries: 6 });
+  expect(one.reading).toBeUndefined();
+  const taken = one.next(1)!;
+  expect(taken.kind).toBe("take");
+  one.settle(taken, { kind: "taken", state: fresh }, 1);
+  settle(one, "look", { kind: "seen", look });
+  expect(one.next(1)).toMatchObject({ kind: "prepare", isThere: false, from: { number: 6 }, deleteAfter: [0] });
 });
 
 it("says that it cannot count so far, rather than taking two messages for one", () => {

@@ -171,17 +171,19 @@ describe("a transaction that is left open", () => {
     const note = { kind: "note", generation: 0n, lag: 1, nothingUntil: 0 } as const;
     await held("held", async () => {
       await expect(table.take(id, epoch)).rejects.toThrow("could not obtain lock on row");
-      expect(await table.note(id, note, epoch)).toBeUndefined();
+      expect(await table.note(id, note, 0n, epoch)).toBe("busy");
     });
     const state = await table.take(id, epoch);
     expect(state).toMatchObject({ start: { all: true }, paused: false });
-    expect(await table.record(id, { kind: "record", state: state!, missing: undefined }, epoch)).toBe(true);
-    const turn = async () => (await table.all()).find((one) => String(one.id) === String(id))?.turn;
-    const before = await turn();
-    expect(await table.note(id, { ...note, generation: state!.generation }, epoch)).toBe(true);
-    // By its turn a row tells whether it has the last commit.
-    expect(await turn()).toBe(before);
-    expect(await table.note(id, note, epoch)).toBe(false);
+    const record = { kind: "record", state: state!, missing: undefined } as const;
+    const { generation } = state!;
+    const turn = BigInt(state!.turn);
+    expect(BigInt((await table.record(id, record, epoch))!)).toBe(turn + 1n);
+    expect(BigInt((await table.note(id, { ...note, generation }, turn + 1n, epoch))!)).toBe(turn + 1n);
+    // Under another generation, and to a row that a failover has set back.
+    expect(await table.note(id, note, turn, epoch)).toBeUndefined();
+    expect(await table.note(id, { ...note, generation }, turn + 3n, epoch)).toBeUndefined();
+    expect(await table.record(id, { ...record, state: { ...state!, turn: turn + 3n } }, epoch)).toBeUndefined();
   });
 
   it("does not keep what is over of others from being cleared away", async () => {

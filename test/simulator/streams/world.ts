@@ -37,8 +37,9 @@ const settleWithinMs = 60_000;
 /** What is committed in Postgres. */
 interface Row {
   epoch: number;
-  turn: number;
   state: StreamState;
+  /** The stream that was seen first, and what it had lost by then: that, and what was before it, is promised to nobody. */
+  begunBehind: { readonly created: number; readonly position: number } | undefined;
   /** By stream and number. */
   effects: readonly string[];
   missing: readonly string[];
@@ -90,9 +91,9 @@ export class StreamWorld {
     this.stream = new SimulatedStream(mutant.retention ?? this.random.pick(["limits", "limits", "interest"]), 1);
     this.row = {
       epoch: 0,
-      turn: 0,
+      begunBehind: undefined,
       state: {
-        ...{ generation: 0n, start: { all: true }, created: undefined, position: undefined, done: [] },
+        ...{ generation: 0n, turn: 0n, start: { all: true }, created: undefined, position: undefined, done: [] },
         ...{ lastDone: undefined, nothingUntil: 0, paused: false, problem: undefined },
       },
       effects: [],
@@ -124,11 +125,12 @@ export class StreamWorld {
     this.#processes.push(process);
   }
 
-  commit(given: Row): number {
-    const row = { ...given, turn: this.row.turn + 1 };
+  /** @returns the row's turn */
+  commit(given: Row): bigint {
+    const turn = this.row.state.turn + 1n;
     this.#history.push({ at: this.schedule.now, row: this.row });
-    this.row = row;
-    return row.turn;
+    this.row = { ...given, state: { ...given.state, turn } };
+    return turn;
   }
 
   #steps(until: number, isOver: () => boolean): void {
@@ -253,6 +255,8 @@ export class StreamWorld {
     const done = new Set(row.effects);
     for (const { key, stream: of, number } of this.#published) {
       if (done.has(key) || row.missing.includes(`${of}:${number}`)) continue;
+      const { created, position } = row.begunBehind ?? { created: 1, position: 0 };
+      if (of < created || (of === created && number <= position)) continue;
       if (of !== stream.created) {
         if (row.recreated) continue;
         throw new Violation(`message ${key} of a former stream is missing, and nobody says so`);
@@ -302,6 +306,10 @@ class MutatedReader extends StreamReader {
     return this.#mutant.trustsConsumer === true ? one.fits : super.isOfUse(one);
   }
 
+  protected override isBeyond(one: Parameters<StreamReader["isBeyond"]>[0]): boolean {
+    return this.#mutant.trustsConsumer !== true && super.isBeyond(one);
+  }
+
   protected override plan(...[state, look]: Parameters<StreamReader["plan"]>): ReturnType<StreamReader["plan"]> {
     const { keepsPosition, goesOnWhenSetBack } = this.#mutant;
     if (keepsPosition === true) {
@@ -330,7 +338,8 @@ class StreamProcess {
   readonly #busy = new Set<number>();
   #reading: StreamReader["reading"];
   #session = 0;
-  #turn = 0;
+  /** Of the row, as far as commits were confirmed. */
+  #turn = 0n;
 
   constructor(world: StreamWorld, epoch: number) {
     this.#world = world;
@@ -355,9 +364,9 @@ class StreamProcess {
     this.#pump();
     // As the watch of the bindings does.
     const { generation, reading } = this.#reader;
-    const { state, turn } = this.#world.row;
+    const { state } = this.#world.row;
     const isMoved = generation !== undefined && generation !== state.generation;
-    if (reading !== undefined && (isMoved || turn < this.#turn)) this.#reader.restart(this.#world.schedule.now);
+    if (reading !== undefined && (isMoved || state.turn < this.#turn)) this.#reader.restart(this.#world.schedule.now);
     this.#world.schedule.after(4, () => this.#tick());
   }
 
@@ -366,7 +375,7 @@ class StreamProcess {
     const step = this.#reader.next(schedule.now);
     if (this.#reading !== this.#reader.reading) {
       this.#reading = this.#reader.reading;
-      this.#turn = 0;
+      this.#turn = this.#reading?.turn ?? 0n;
       this.#lanes = Array.from({ length: this.#world.lanes }, () => []);
       this.#busy.clear();
       if (this.#reading !== undefined) {
@@ -400,17 +409,17 @@ class StreamProcess {
         if (!holds) return { kind: "moved" };
         counts.add("transition: taken");
         const generation = row.state.generation + 1n + BigInt(world.random.between(0, 999));
-        const state = { ...row.state, generation };
-        world.commit({ ...row, state });
-        return { kind: "taken", state };
+        const turn = world.commit({ ...row, state: { ...row.state, generation } });
+        return { kind: "taken", state: { ...row.state, generation, turn } };
       }
       case "record":
         if (!holds || row.state.generation !== step.state.generation) return { kind: "moved" };
+        if (row.state.turn < step.state.turn) return { kind: "moved" };
         if (step.state.paused) counts.add("transition: paused");
-        this.#record(step.state, step.missing);
-        return { kind: "written" };
+        return { kind: "written", turn: this.#record(step.state, step.missing) };
       case "note":
-        return { kind: "written" };
+        if (!holds || row.state.generation !== step.generation || row.state.turn < this.#turn) return { kind: "moved" };
+        return { kind: "written", turn: world.commit(row) };
       case "prepare":
         if (!world.natsIsUp) return { kind: "unavailable" };
         counts.add(step.isThere ? "transition: consumer kept" : "transition: consumer made anew");
@@ -422,7 +431,7 @@ class StreamProcess {
     }
   }
 
-  #record(state: StreamState, missing: Missing | undefined): void {
+  #record(state: StreamState, missing: Missing | undefined): bigint {
     const world = this.#world;
     const { row, counts, mutant } = world;
     let said = row.missing;
@@ -434,7 +443,12 @@ class StreamProcess {
         said = [...said, ...left.map((number) => `${state.created}:${number}`)];
       }
     }
-    world.commit({ ...row, state, missing: said, recreated: row.recreated || missing?.reason === "recreated" });
+    const { position, created } = state;
+    const begins = row.state.position === undefined && position !== undefined;
+    return world.commit({
+      ...{ ...row, state, missing: said, recreated: row.recreated || missing?.reason === "recreated" },
+      begunBehind: begins ? { created: Number(created), position } : row.begunBehind,
+    });
   }
 
   #deliver(reading: NonNullable<StreamReader["reading"]>, session: number): void {
@@ -507,24 +521,29 @@ class StreamProcess {
     const world = this.#world;
     const created = world.row.state.created;
     const known = this.#turn;
-    const answer = (outcome: "committed" | "moved" | "unknown", turn = 0): void => {
+    const answer = (outcome: "committed" | "moved" | "unknown", turn = 0n): void => {
       const isLost = random.chance(faultRate);
       if (isLost) counts.add("fault: answer to a commit lost");
       schedule.after(random.delay(1), () => {
-        if (!isLost && this.#reader.reading?.generation === generation) this.#turn = Math.max(this.#turn, turn);
+        const isRead = !isLost && this.#reader.reading?.generation === generation;
+        if (isRead && turn > this.#turn) this.#turn = turn;
         settle(isLost ? "unknown" : outcome);
       });
     };
     const refused = (row: Row): boolean =>
-      mutant.noFence !== true && (row.epoch !== this.epoch || row.state.generation !== generation || row.state.paused);
+      mutant.noFence !== true &&
+      (row.epoch !== this.epoch ||
+        row.state.generation !== generation ||
+        row.state.paused ||
+        row.state.position === undefined);
     schedule.after(random.delay(1), () => {
       const { row: begun, incarnation } = world;
-      if (refused(begun) || begun.turn < known) return answer("moved");
+      if (refused(begun) || begun.state.turn < known) return answer("moved");
       const isDone = (number: number): boolean =>
         number <= (begun.state.position ?? 0) || includes(begun.state.done, number);
       const left = stored.flatMap((one, n) => (isDone(one.number) ? [] : [{ one, place: places[n]! }]));
       if (left.length < stored.length) counts.add("transition: done before");
-      if (left.length === 0) return answer("committed", begun.turn);
+      if (left.length === 0) return answer("committed", begun.state.turn);
       schedule.after(random.delay(2), () => {
         const { row } = world;
         if (world.incarnation !== incarnation) return answer("unknown");
