@@ -29,6 +29,8 @@ export interface StreamTerms {
   readonly lane: number;
   /** The turn of the row after the last commit that was confirmed. */
   turn(): bigint;
+  /** Whether this, of the row, has all that was confirmed when it was called. */
+  watch(): (doneTo: number, done: string) => boolean;
   /** A commit was confirmed. */
   committed(turn: bigint): void;
   /** How many messages are not done, besides so many. */

@@ -120,6 +120,7 @@ export class BatchRunner {
     const stream = deadLetterId === undefined ? subscription.stream : undefined;
     const position = positionSql(subscription.id, stream);
     const known = stream?.turn() ?? 0n;
+    const hasAll = stream?.watch();
     let turn = 0n;
     const running = inTransaction<Done, WrapperState & PositionState & { held: boolean }>(pool, logger, {
       runAs: subscription.runAs,
@@ -129,7 +130,11 @@ export class BatchRunner {
       run: async (session, [state]) => {
         if (state?.held !== true) return { value: "deposed", commit: false };
         // A failover has lost what was confirmed, or somebody else has begun to read.
-        const isMoved = stream !== undefined && (state.doneTo === null || BigInt(state.turn ?? 0n) < known);
+        const isMoved =
+          stream !== undefined &&
+          (state.doneTo === null ||
+            BigInt(state.turn ?? 0n) < known ||
+            hasAll?.(Number(state.doneTo), state.done ?? "{}") === false);
         if (isMoved) return { value: "moved", commit: false };
         turn = BigInt(state.turn ?? 0n);
         if (state.version === null) return { value: state.isThere ? "replaced" : "gone", commit: false };

@@ -20,7 +20,7 @@
  * counted in the row, in the transaction that passes it.
  */
 import { Backoff, Fifo } from "../../runtime/index.js";
-import { countIn, includes, lowest, type Ranges, union } from "./ranges.js";
+import { countIn, type Done, includes, lowest, type Ranges, union } from "./ranges.js";
 
 /** Where a subscription begins. */
 export type Start = { readonly all: true } | { readonly number: number } | { readonly time: string };
@@ -308,6 +308,11 @@ export class StreamReader {
   /** Up to where everything is done, as far as commits were confirmed. */
   get confirmed(): number {
     return this.#position;
+  }
+
+  /** What is done, as far as commits were confirmed: Postgres has all of it, or a failover has lost some. */
+  get confirmedDone(): Done {
+    return { position: this.#position, done: this.#done };
   }
 
   /** How many messages are not done, as far as it is known. */

@@ -14,6 +14,7 @@ import type { RequestedRetry } from "../dead-letters.js";
 import { type InboundMessage, memoryOf, PayloadCopies } from "../message.js";
 import { ByteBudget, Discards, type Outcome, type QueueContext, type Step, SubscriptionQueue } from "../queue/index.js";
 import type { Subscriptions } from "../subscriptions.js";
+import { holds, rangesOf } from "./ranges.js";
 import { type Place, type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from "./reader.js";
 import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
 import { type StreamConfig, type StreamRow, StreamTable } from "./stream-table.js";
@@ -95,6 +96,8 @@ export class Streams {
   async configure(bindings: readonly Subscription[]): Promise<void> {
     const epoch = this.#epoch;
     if (epoch === undefined) return;
+    // What is confirmed while they are read, they need not have.
+    const seen = new Map([...this.#runs].map(([id, run]) => [id, run.confirmed]));
     const rows = bindings.length + this.#runs.size === 0 ? [] : await this.#table.all();
     if (this.#epoch !== epoch) return;
     const present = new Map(rows.map((row) => [row.id, row]));
@@ -108,7 +111,7 @@ export class Streams {
       const row = present.get(binding.id);
       if (row === undefined) continue;
       const run = this.#runs.get(binding.id);
-      if (run !== undefined) run.configure(binding, row);
+      if (run !== undefined) run.configure(binding, row, seen.get(binding.id));
       else this.#runs.set(binding.id, new StreamRun(this.#contextOf(epoch), binding, row));
     }
   }
@@ -153,6 +156,13 @@ interface Present {
   readonly copies: PayloadCopies;
   /** Part of the ids of its messages: the stream's. */
   readonly name: string;
+}
+
+/** What was confirmed of what is being read. */
+interface Confirmed {
+  readonly reading: Reading | undefined;
+  readonly turn: bigint;
+  readonly position: number;
 }
 
 /** One subscription while this process leads. */
@@ -207,12 +217,18 @@ class StreamRun {
     };
   }
 
+  /** What Postgres has, unless a failover has lost it. */
+  get confirmed(): Confirmed {
+    const { reading, confirmed } = this.#reader;
+    return { reading, turn: this.#turn, position: confirmed };
+  }
+
   get isRetrying(): boolean {
     return this.#retrying.size > 0;
   }
 
   /** How it stands now: its role may have changed, or it was sent elsewhere. */
-  configure(binding: Subscription, row: StreamRow): void {
+  configure(binding: Subscription, row: StreamRow, before: Confirmed | undefined): void {
     const isOther = binding.runAs !== this.#binding.runAs || binding.wrapper !== this.#binding.wrapper;
     this.#binding = binding;
     if (row.missing > this.#row.missing) this.#tellMissing(row.missing - this.#row.missing);
@@ -220,7 +236,11 @@ class StreamRun {
     const { generation, reading } = this.#reader;
     if (generation === undefined) return;
     // By nats_seek_stream, or because a failover has lost what was confirmed.
-    const isMoved = generation !== row.generation || (reading !== undefined && row.turn < this.#turn);
+    const isLost =
+      reading !== undefined &&
+      reading === before?.reading &&
+      (row.turn < before.turn || (row.position ?? 0) < before.position);
+    const isMoved = generation !== row.generation || isLost;
     if (!isMoved && !isOther) return;
     this.#reader.restart(performance.now());
     this.wake();
@@ -371,6 +391,10 @@ class StreamRun {
         generation: reading.generation,
         lane,
         turn: () => this.#turn,
+        watch: () => {
+          const confirmed = reader.confirmedDone;
+          return (doneTo, done) => holds({ position: doneTo, done: rangesOf(done) }, confirmed);
+        },
         committed: (turn) => {
           if (turn > this.#turn) this.#turn = turn;
         },

@@ -43,7 +43,7 @@ it("blames a message that never gets through while those of other queues do", as
   const of = (lane: number): Subscription => ({
     ...{ id: BigInt(id), wrapper, token, runAs, subject: "touchy", functionName: "touchy", kind: "stream" },
     ...{ takesSubject: false, takesHeaders: false },
-    stream: { generation: 1n, lane, turn: () => 0n, committed: () => undefined, lag: () => 0 },
+    stream: { generation: 1n, lane, turn: () => 0n, committed: () => undefined, watch: () => () => true, lag: () => 0 },
   });
   const message = (number: number, text: string): InboundMessage => ({
     ...{ id: String(number), subject: "s", payload: Buffer.from(text), headers: undefined, headersProblem: undefined },

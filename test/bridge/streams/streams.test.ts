@@ -311,6 +311,7 @@ describe("a look at a stream", () => {
     const source = await StreamSource.over(connection, config, undefined);
     const state = {
       generation: 1n,
+      turn: 1n,
       start: { all: true },
       created: undefined,
       position: 1,

@@ -5,6 +5,8 @@ export interface StreamMutant {
   readonly acknowledgesEarly?: boolean;
   readonly positionApart?: boolean;
   readonly trustsConsumer?: boolean;
+  readonly trustsLook?: boolean;
+  readonly trustsTurn?: boolean;
   readonly keepsPosition?: boolean;
   readonly skipsInSilence?: boolean;
   readonly noFence?: boolean;
@@ -38,6 +40,14 @@ export const streamMutants: Readonly<Record<string, StreamMutant>> = {
   "acknowledges before the commit": { acknowledgesEarly: true, retention: "interest", faults: ["kill"], faultTimes: 5 },
   "writes the position in another transaction": { positionApart: true, faults: ["kill"], faultTimes: 5 },
   "trusts a consumer beyond the position": { trustsConsumer: true, faults: ["kill", "failover"], faultTimes: 5 },
+  "reads a consumer that another one has taken from since": { trustsLook: true, faults: ["twin"], faultTimes: 6 },
+  "knows a lost commit by the turn alone": {
+    trustsTurn: true,
+    lanes: 4,
+    faults: ["failover"],
+    faultTimes: 40,
+    seeds: 500,
+  },
   "keeps the position over a stream that was made anew": { keepsPosition: true, faults: ["recreate"], faultTimes: 3 },
   "skips a gap in silence": { skipsInSilence: true, faults: ["cut", "outage"], faultTimes: 5 },
   "has no fence": { noFence: true, faults: ["twin", "kill"], faultTimes: 6 },

@@ -2,7 +2,7 @@
  * One run of a subscription to a stream: NATS, Postgres, processes that read, faults, and the rules that must hold.
  * Everything follows from the seed.
  */
-import { includes, lowest, type Ranges, union } from "../../../src/bridge/streams/ranges.js";
+import { holds, includes, lowest, type Ranges, union } from "../../../src/bridge/streams/ranges.js";
 import {
   type Missing,
   type Place,
@@ -307,7 +307,8 @@ class MutatedReader extends StreamReader {
   }
 
   protected override isBeyond(one: Parameters<StreamReader["isBeyond"]>[0]): boolean {
-    return this.#mutant.trustsConsumer !== true && super.isBeyond(one);
+    const { trustsConsumer, trustsLook } = this.#mutant;
+    return trustsConsumer !== true && trustsLook !== true && super.isBeyond(one);
   }
 
   protected override plan(...[state, look]: Parameters<StreamReader["plan"]>): ReturnType<StreamReader["plan"]> {
@@ -366,7 +367,9 @@ class StreamProcess {
     const { generation, reading } = this.#reader;
     const { state } = this.#world.row;
     const isMoved = generation !== undefined && generation !== state.generation;
-    if (reading !== undefined && (isMoved || state.turn < this.#turn)) this.#reader.restart(this.#world.schedule.now);
+    const isBehind = (state.position ?? 0) < this.#reader.confirmed && this.#world.mutant.trustsTurn !== true;
+    const isLost = state.turn < this.#turn || isBehind;
+    if (reading !== undefined && (isMoved || isLost)) this.#reader.restart(this.#world.schedule.now);
     this.#world.schedule.after(4, () => this.#tick());
   }
 
@@ -419,7 +422,7 @@ class StreamProcess {
         return { kind: "written", turn: this.#record(step.state, step.missing) };
       case "note":
         if (!holds || row.state.generation !== step.generation || row.state.turn < this.#turn) return { kind: "moved" };
-        return { kind: "written", turn: world.commit(row) };
+        return { kind: "written", turn: row.state.turn };
       case "prepare":
         if (!world.natsIsUp) return { kind: "unavailable" };
         counts.add(step.isThere ? "transition: consumer kept" : "transition: consumer made anew");
@@ -521,6 +524,7 @@ class StreamProcess {
     const world = this.#world;
     const created = world.row.state.created;
     const known = this.#turn;
+    const confirmed = this.#reader.confirmedDone;
     const answer = (outcome: "committed" | "moved" | "unknown", turn = 0n): void => {
       const isLost = random.chance(faultRate);
       if (isLost) counts.add("fault: answer to a commit lost");
@@ -538,7 +542,9 @@ class StreamProcess {
         row.state.position === undefined);
     schedule.after(random.delay(1), () => {
       const { row: begun, incarnation } = world;
-      if (refused(begun) || begun.state.turn < known) return answer("moved");
+      const hasAll = holds({ position: begun.state.position ?? 0, done: begun.state.done }, confirmed);
+      const isLost = begun.state.turn < known || (!hasAll && mutant.trustsTurn !== true);
+      if (refused(begun) || (isLost && mutant.noFence !== true)) return answer("moved");
       const isDone = (number: number): boolean =>
         number <= (begun.state.position ?? 0) || includes(begun.state.done, number);
       const left = stored.flatMap((one, n) => (isDone(one.number) ? [] : [{ one, place: places[n]! }]));
