@@ -221,7 +221,7 @@ function planOf(state: StreamState, look: StreamLook, hasFilter: boolean): Plan 
     }
     return goneOn({ ...now, position }, look, hasFilter, undefined);
   }
-  if (before.position > look.last) return { kind: "pause" };
+  if (Math.max(before.position, before.done.at(-1)?.[1] ?? 0) > look.last) return { kind: "pause" };
   if (before.lastDone !== undefined && look.lastDoneAt !== undefined && look.lastDoneAt !== before.lastDone.at) {
     return { kind: "pause" };
   }

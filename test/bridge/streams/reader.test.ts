@@ -112,3 +112,10 @@ it("says that it cannot count so far, rather than taking two messages for one", 
   const step = one.next(1);
   expect(step).toMatchObject({ kind: "record", state: { problem: expect.stringContaining("9007199254740991") } });
 });
+
+it("pauses where the stream ends before what is done behind the position", () => {
+  const one = reader();
+  settle(one, "take", { kind: "taken", state: { ...fresh, done: [[8, 9]] } });
+  settle(one, "look", { kind: "seen", look: { ...look, last: 7 } });
+  expect(one.next(0)).toMatchObject({ kind: "record", state: { paused: true } });
+});
