@@ -34,6 +34,15 @@ it("a replay brings back what a store that was set back has lost, once, in order
         [part],
       );
     };
+    const nothingWaits = async (): Promise<void> =>
+      await eventually(
+        "nothing waits",
+        async () => {
+          const { rows } = await client.query("SELECT waiting FROM hawser.outbox_status WHERE kind = 'nats'");
+          return rows[0].waiting === "0";
+        },
+        60_000,
+      );
     {
       await using serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: database.url });
       expect(serve.sessionCount).toBe(0);
@@ -44,6 +53,8 @@ it("a replay brings back what a store that was set back has lost, once, in order
       await nats.restart();
       await enqueue(2);
       await eventually("both parts are there", async () => (await stored().catch(() => 0)) === 2 * perPart, 60_000);
+      // What is under way would come before what is published again.
+      await nothingWaits();
       await nats.kill();
       nats.setStoreBack();
     }
@@ -54,14 +65,7 @@ it("a replay brings back what a store that was set back has lost, once, in order
     await using serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: database.url });
     expect(serve.sessionCount).toBe(0);
     await eventually("all is back", async () => (await stored()) >= 2 * perPart, 60_000);
-    await eventually(
-      "nothing waits",
-      async () => {
-        const { rows } = await client.query("SELECT waiting FROM hawser.outbox_status WHERE kind = 'nats'");
-        return rows[0].waiting === "0";
-      },
-      60_000,
-    );
+    await nothingWaits();
     const texts: string[] = [];
     const consumer = await jetstream(watcher).consumers.get("OUT", { deliver_policy: DeliverPolicy.All });
     for await (const message of await consumer.consume()) {
