@@ -10,6 +10,12 @@ export const outboxConstants = {
    */
   slots: 3,
   /**
+   * The greatest bucket of `outbox_keys`: all bits of a hash that count.
+   *
+   * Value: 4095.
+   */
+  maxKeyBucket: 4095,
+  /**
    * How many messages a relay has in memory that are not done.
    *
    * Value: 10000 messages.

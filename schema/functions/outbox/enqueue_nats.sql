@@ -19,7 +19,7 @@ BEGIN
   ELSE
     IF p_key IS NOT NULL THEN
       PERFORM FROM hawser.outbox_keys AS k
-       WHERE k.bucket = (hashtextextended(p_subject || ' ' || p_key, 0) & 4095)::integer
+       WHERE k.bucket = (hashtextextended(p_subject || ' ' || p_key, 0) & @OutboxConstants.max_key_bucket@)::integer
          FOR UPDATE;
     END IF;
 

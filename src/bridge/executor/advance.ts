@@ -3,6 +3,7 @@
  */
 import type { StreamTerms } from "../bindings.js";
 import type { InboundMessage, StreamPlace } from "../message.js";
+import { includes, multirangeOf, rangesOf } from "../ranges.js";
 
 /** Columns of the beginning of a transaction. */
 export interface PositionState {
@@ -31,9 +32,8 @@ export function undone(
   messages: readonly InboundMessage[],
   { doneTo, done }: PositionState,
 ): readonly InboundMessage[] {
-  const ranges = [...(done ?? "").matchAll(/\[(\d+),(\d+)\)/g)].map(([, first, end]) => [Number(first), Number(end)]);
-  const isDone = (number: number): boolean =>
-    number <= Number(doneTo) || ranges.some(([first, end]) => number >= first! && number < end!);
+  const ranges = rangesOf(done ?? "");
+  const isDone = (number: number): boolean => number <= Number(doneTo) || includes(ranges, number);
   return messages.filter(({ place }) => place === undefined || !isDone(place.number));
 }
 
@@ -56,7 +56,6 @@ export function advanceValues(terms: StreamTerms, messages: readonly InboundMess
       else ranges.push([from, to]);
     }
   }
-  const done = `{${ranges.map(([from, to]) => `[${from},${to + 1})`).join(",")}}`;
   const lag = Math.max(0, terms.lag(messages.length));
-  return [String(terms.generation), done, last?.number ?? 0, String(last?.at ?? 0n), lag, missing];
+  return [String(terms.generation), multirangeOf(ranges), last?.number ?? 0, String(last?.at ?? 0n), lag, missing];
 }

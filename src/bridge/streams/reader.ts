@@ -20,7 +20,7 @@
  * counted in the row, in the transaction that passes it.
  */
 import { Backoff, Fifo } from "../../runtime/index.js";
-import { countIn, type Done, includes, lowest, type Ranges, union } from "./ranges.js";
+import { countIn, type Done, includes, lowest, type Ranges, union } from "../ranges.js";
 
 /** Where a subscription begins. */
 export type Start = { readonly all: true } | { readonly number: number } | { readonly time: string };

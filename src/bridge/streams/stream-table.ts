@@ -5,7 +5,7 @@ import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import { fenceSql } from "../leadership/index.js";
-import { multirangeOf, rangesOf } from "./ranges.js";
+import { multirangeOf, rangesOf } from "../ranges.js";
 import type { NoteStep, RecordStep, Start, StreamState } from "./reader.js";
 
 const table = tables.streamSubscription;

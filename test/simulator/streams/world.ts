@@ -2,7 +2,7 @@
  * One run of a subscription to a stream: NATS, Postgres, processes that read, faults, and the rules that must hold.
  * Everything follows from the seed.
  */
-import { holds, includes, lowest, type Ranges, union } from "../../../src/bridge/streams/ranges.js";
+import { holds, includes, lowest, type Ranges, union } from "../../../src/bridge/ranges.js";
 import {
   type Missing,
   type Place,
