@@ -121,9 +121,11 @@ export class Serve implements AsyncDisposable {
     const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
     // Then it takes no more sessions; Postgres, which may not answer, need not be waited for.
     const ended = Promise.all([this.#gateway?.stop(leftMs), this.#bridge?.stop(leftMs)]);
-    await this.#peerRelay?.stop();
+    const relayed = this.#peerRelay?.stop();
     await this.#addresses?.stop();
+    // With it ends what the relay asks.
     await this.#watch?.stop();
+    await relayed;
     await ended;
     await this.#monitoring?.stop();
   }

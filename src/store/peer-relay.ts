@@ -75,7 +75,10 @@ export class PeerRelay {
     this.#work ??= this.#watch();
   }
 
-  /** Ends. A turn that is under way is committed, or it is not: the next relay goes on behind it. */
+  /**
+   * Ends, also where Postgres does not answer, unless that is what {@link PeerRelayOptions.ask} waits for. A turn that is under
+   * way is committed, or it is not: the next relay goes on behind it.
+   */
   async stop(): Promise<void> {
     this.#stopping.abort();
     this.#wake();
@@ -123,6 +126,8 @@ export class PeerRelay {
         wake();
       },
     });
+    const end = (): void => void session.close();
+    signal.addEventListener("abort", end);
     try {
       await session.open();
       const functions = peerOutboxFunctions({
@@ -149,6 +154,7 @@ export class PeerRelay {
       }
     } finally {
       this.#isWorking = false;
+      signal.removeEventListener("abort", end);
       await session.close();
     }
   }
