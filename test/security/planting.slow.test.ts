@@ -7,11 +7,12 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/run.js";
-import { Peer } from "../../src/peer/index.js";
+import { enqueue, Peer } from "../../src/peer/index.js";
 import { Serve } from "../../src/serve/index.js";
 import { hawser, startHawser } from "../cli/support/hawser.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
@@ -171,6 +172,10 @@ describe("what a role without rights has planted", () => {
       await tried(["dead", "list"], databaseUrl, own);
       await tried(["dead", "retry", "--all"], databaseUrl);
       await tried(["dead", "discard", "--all"], databaseUrl, own);
+      await tried(["outbox", "status"], databaseUrl);
+      await tried(["outbox", "list"], databaseUrl);
+      await tried(["outbox", "cancel", "1"], databaseUrl);
+      await tried(["outbox", "replay", "--since", "10m", "--core"], databaseUrl);
       await tried(["init"], databaseUrl);
       await tried(["init", "--no-nats"], databaseUrl);
       await tried(["init", "--uninstall", "--dry-run"], databaseUrl);
@@ -232,7 +237,37 @@ async function useServe(databaseUrl: string): Promise<void> {
     await ask("nats_unsubscribe($1, 'app.take(bytea)'::regprocedure)", `${subject}.take`);
     await ask("nats_unsubscribe($1, 'app.fail(bytea)'::regprocedure)", `${subject}.fail`);
     await client.query("TRUNCATE app.taken");
+    await useOutboxAndStream(client, `${subject}.placed`);
+    await client.query("TRUNCATE app.taken");
   });
+}
+
+/** Messages that commit with a transaction, at once and later, again and not at all; the stream that they land in, read. */
+async function useOutboxAndStream(client: pg.Client, subject: string): Promise<void> {
+  const manager = await jetstreamManager(nats);
+  const stream = subject.replaceAll(".", "_");
+  await manager.streams.add({ name: stream, subjects: [subject] });
+  const ask = async (call: string, ...values: unknown[]) => (await client.query(`SELECT ${call} AS it`, values)).rows[0].it;
+  const since = new Date();
+  const headers = JSON.stringify({ planted: ["yes"] });
+  await ask("public.nats_enqueue_text($1, 'a', $2, key => 'k')", subject, headers);
+  await ask("public.nats_enqueue_text_stream($1, 'b', key => 'k', message_id => 'm')", subject);
+  await ask("public.nats_enqueue_text_batch($1, ARRAY['c', 'd'])", subject);
+  await ask("public.nats_enqueue_text_stream_batch($1, ARRAY['e', 'f'])", subject);
+  await ask("public.nats_enqueue_text_stream($1, 'later', deliver_at => now() + interval '0.2 seconds')", subject);
+  const never = await ask("public.nats_enqueue_text_stream($1, '-', deliver_at => now() + interval '1 day')", subject);
+  expect(await ask("hawser.outbox_cancel($1::bigint)", never)).toBe(true);
+  const landed = async () => (await manager.streams.info(stream)).state.messages;
+  await eventually("all are in the stream", async () => (await landed()) === 7);
+  expect(Number(await ask("hawser.outbox_replay($1, $2, core => true)", since, subject))).toBeGreaterThan(0);
+  await ask("public.nats_subscribe_stream($1, 'app.take(bytea)'::regprocedure, 'planted', key_token => 1)", stream);
+  const taken = async () => Number(await ask("(SELECT count(*) FROM app.taken)"));
+  await eventually("the stream is run", async () => (await taken()) >= 7);
+  await ask("public.nats_seek_stream('planted', '1')");
+  await eventually("it is run again", async () => (await taken()) >= 14);
+  await client.query("SELECT * FROM hawser.stream_status, hawser.outbox_status, hawser.outbox_scheduled");
+  await ask("public.nats_unsubscribe_stream('planted')");
+  await manager.streams.delete(stream);
 }
 
 /** Sends that are delivered, stored and retried; transactional handlers, replies, subscriptions, clearing. */
@@ -254,6 +289,16 @@ async function usePeers(databaseUrl: string, pooled: boolean): Promise<void> {
     await worker.subscribe(`news-${id}`);
     for (const text of ["one", "two", "three"]) await sender.sendTo(topic, Buffer.from(text));
     await eventually("all are handled", async () => handled.length >= 3);
+    const transaction = new pg.Client({ connectionString: databaseUrl, options: "-c search_path=pg_catalog,pg_temp" });
+    await transaction.connect();
+    await transaction.query("BEGIN");
+    await sender.sendTo(topic, "four", { transaction, key: "k" });
+    await enqueue(transaction, { topic, payload: "five", messageId: id, headers: { planted: "yes" } });
+    await enqueue(transaction, { topic, payload: "six", deliverAt: new Date(Date.now() + 200) });
+    await transaction.query("SELECT hawser.peer_enqueue_text_batch($1, ARRAY['seven', 'eight'])", [topic]);
+    await transaction.query("COMMIT");
+    await transaction.end();
+    await eventually("what was enqueued is handled, too", async () => handled.length >= 8);
   }
   await sender.sendTo(topic, Buffer.from("stored"));
   await sender.stop();
