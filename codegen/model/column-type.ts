@@ -23,6 +23,7 @@ const sqlTypes = [
   "jsonb",
   "xid8",
   "pg_snapshot",
+  "int8multirange",
 ] as const;
 
 export type SqlType = (typeof sqlTypes)[number];
@@ -39,6 +40,7 @@ const kindOfType: Record<SqlType, ValueKind> = {
   jsonb: "json",
   xid8: "string",
   pg_snapshot: "string",
+  int8multirange: "string",
 };
 
 const rangeOfType: Partial<Record<SqlType, IntegerRange>> = {
@@ -103,7 +105,7 @@ function fittingTypes(field: DescField): readonly SqlType[] {
     case ScalarType.UINT64:
       return ["bigint", "bigserial"];
     case ScalarType.STRING:
-      return ["text", "jsonb", "xid8", "pg_snapshot"];
+      return ["text", "jsonb", "xid8", "pg_snapshot", "int8multirange"];
     case ScalarType.BYTES:
       return ["bytea"];
     case ScalarType.BOOL:

@@ -6,14 +6,18 @@ export type Ranges = readonly (readonly [first: number, last: number])[];
 /** All numbers of both. */
 export function union(one: Ranges, other: Ranges): Ranges {
   if (one.length === 0 || other.length === 0) return one.length === 0 ? other : one;
-  const all = [...one, ...other].sort(([a], [b]) => a - b);
-  const joined: [first: number, last: number][] = [];
-  for (const [first, last] of all) {
-    const before = joined.at(-1);
+  return joined([...one, ...other]);
+}
+
+/** All numbers of ranges that may lie in any order, and overlap. */
+export function joined(all: Ranges): Ranges {
+  const ranges: [first: number, last: number][] = [];
+  for (const [first, last] of [...all].sort(([a], [b]) => a - b)) {
+    const before = ranges.at(-1);
     if (before !== undefined && first <= before[1] + 1) before[1] = Math.max(before[1], last);
-    else joined.push([first, last]);
+    else ranges.push([first, last]);
   }
-  return joined;
+  return ranges;
 }
 
 /** Whether the number is in it. */
@@ -51,9 +55,12 @@ export interface Done {
 /** Whether all that is in `less` is in `more`. */
 export function holds(more: Done, less: Done): boolean {
   if (less.position > more.position) return false;
+  let at = 0;
   return less.done.every(([first, last]) => {
     const from = Math.max(first, more.position + 1);
-    return from > last || countIn(more.done, from, last) === last - from + 1;
+    if (from > last) return true;
+    while (at < more.done.length && more.done[at]![1] < last) at += 1;
+    return at < more.done.length && more.done[at]![0] <= from;
   });
 }
 

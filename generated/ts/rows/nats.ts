@@ -221,7 +221,7 @@ export interface StreamSubscriptionRow {
   stream_created: string | null;
   /** All messages up to this sequence number are done. NULL: not known yet. */
   position: bigint | null;
-  /** The sequence numbers beyond that which are done, as an int8multirange. */
+  /** The sequence numbers beyond that which are done. */
   done: string;
   /** The greatest sequence number of a message that is done. */
   last_done: bigint | null;
@@ -847,7 +847,7 @@ export interface StreamPositionArguments {
 export interface StreamPositionResult {
   /** All messages up to this sequence number are done. NULL: the messages may not be committed. */
   doneTo: bigint | null;
-  /** Those beyond that which are done, as an int8multirange. */
+  /** Those beyond that which are done. */
   done: string | null;
   /** The turn of the row. One that is lower than it was: a failover has lost what was committed. */
   turn: bigint | null;
@@ -861,7 +861,7 @@ export interface AdvanceStreamArguments {
   token: Uint8Array;
   /** What the messages were read under. */
   generation: bigint;
-  /** The sequence numbers, as an int8multirange: those of the messages, and those in front of each that it has nothing of. */
+  /** The sequence numbers: those of the messages, and those in front of each that it has nothing of. */
   done: string;
   /** The greatest of the messages. */
   lastDone: bigint;
@@ -971,7 +971,7 @@ export function streamFunctions(client: QueryClient) {
     async advanceStream(args: AdvanceStreamArguments): Promise<AdvanceStreamResult> {
       const { rows } = await client.query({
         name: "hawser.advance_stream",
-        text: "SELECT state, turn FROM hawser.advance_stream($1::bigint, $2::bytea, $3::bigint, $4::text, $5::bigint, $6::bigint, $7::bigint, $8::bigint)",
+        text: "SELECT state, turn FROM hawser.advance_stream($1::bigint, $2::bytea, $3::bigint, $4::int8multirange, $5::bigint, $6::bigint, $7::bigint, $8::bigint)",
         values: [
           String(args.handler),
           toBuffer(args.token),

@@ -3458,7 +3458,7 @@ CREATE TABLE hawser.stream_subscriptions (
   generation bigint DEFAULT 0 NOT NULL,
   stream_created text,
   position bigint,
-  done text DEFAULT '{}' NOT NULL,
+  done int8multirange DEFAULT '{}' NOT NULL,
   last_done bigint,
   last_done_at bigint,
   nothing_until bigint DEFAULT 0 NOT NULL,
@@ -3502,7 +3502,7 @@ committed.';
 COMMENT ON COLUMN hawser.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
 NULL: not known yet.';
 COMMENT ON COLUMN hawser.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
-COMMENT ON COLUMN hawser.stream_subscriptions.done IS 'The sequence numbers beyond that which are done, as an int8multirange.';
+COMMENT ON COLUMN hawser.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
 COMMENT ON COLUMN hawser.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
 COMMENT ON COLUMN hawser.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
 COMMENT ON COLUMN hawser.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';

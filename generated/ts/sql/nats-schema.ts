@@ -274,7 +274,7 @@ CREATE TABLE hawser.stream_subscriptions (
   generation bigint DEFAULT 0 NOT NULL,
   stream_created text,
   position bigint,
-  done text DEFAULT '{}' NOT NULL,
+  done int8multirange DEFAULT '{}' NOT NULL,
   last_done bigint,
   last_done_at bigint,
   nothing_until bigint DEFAULT 0 NOT NULL,
@@ -318,7 +318,7 @@ committed.';
 COMMENT ON COLUMN hawser.stream_subscriptions.stream_created IS 'When the stream was created, as NATS writes it: a stream that was made anew has other messages under the same numbers.
 NULL: not known yet.';
 COMMENT ON COLUMN hawser.stream_subscriptions.position IS 'All messages up to this sequence number are done. NULL: not known yet.';
-COMMENT ON COLUMN hawser.stream_subscriptions.done IS 'The sequence numbers beyond that which are done, as an int8multirange.';
+COMMENT ON COLUMN hawser.stream_subscriptions.done IS 'The sequence numbers beyond that which are done.';
 COMMENT ON COLUMN hawser.stream_subscriptions.last_done IS 'The greatest sequence number of a message that is done.';
 COMMENT ON COLUMN hawser.stream_subscriptions.last_done_at IS 'When the stream stored that one, in nanoseconds since 1970: by this the message is recognized.';
 COMMENT ON COLUMN hawser.stream_subscriptions.nothing_until IS 'Between the position and this sequence number the stream had nothing for the subscription.';
@@ -1432,7 +1432,7 @@ CREATE OR REPLACE FUNCTION hawser.stream_position(
   p_handler bigint,
   p_generation bigint,
   OUT done_to bigint,
-  OUT done text,
+  OUT done int8multirange,
   OUT turn bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -1450,7 +1450,7 @@ CREATE OR REPLACE FUNCTION hawser.advance_stream(
   p_handler bigint,
   p_token bytea,
   p_generation bigint,
-  p_done text,
+  p_done int8multirange,
   p_last_done bigint,
   p_last_done_at bigint,
   p_lag bigint,
@@ -1463,12 +1463,11 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
   v_present record;
-  v_more CONSTANT int8multirange := p_done::int8multirange;
   v_done int8multirange;
   v_position bigint;
 BEGIN
   state := 'moved';
-  SELECT s.turn, s.position, s.done::int8multirange AS done, s.generation, s.paused INTO v_present
+  SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
     FROM hawser.stream_subscriptions AS s JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
    WHERE s.handler_id = p_handler AND h.token = p_token
    ORDER BY s.turn DESC LIMIT 1 FOR UPDATE OF s;
@@ -1476,23 +1475,23 @@ BEGIN
     RETURN;
   END IF;
   v_done := v_present.done + int8multirange(int8range(NULL, v_present.position + 1));
-  IF v_more <@ v_done THEN
+  IF p_done <@ v_done THEN
     state := 'done';
     RETURN;
   END IF;
   -- Some of them were committed by another transaction, which this one has waited for.
-  IF v_more && v_done THEN
+  IF p_done && v_done THEN
     RETURN;
   END IF;
-  v_done := v_done + v_more;
+  v_done := v_done + p_done;
   v_position := (SELECT upper(r.one) - 1 FROM unnest(v_done) AS r (one) WHERE lower_inf(r.one));
   UPDATE hawser.stream_subscriptions AS s
-     SET turn = s.turn + 1, position = v_position, done = (v_done - int8multirange(int8range(NULL, v_position + 1)))::text,
+     SET turn = s.turn + 1, position = v_position, done = v_done - int8multirange(int8range(NULL, v_position + 1)),
          last_done = greatest(s.last_done, p_last_done),
          last_done_at = CASE WHEN s.last_done > p_last_done THEN s.last_done_at ELSE p_last_done_at END,
          lag = p_lag, problem = NULL, written_at = clock_timestamp(), missing = s.missing + p_missing,
          missing_reason = CASE WHEN p_missing > 0 THEN 'deleted' ELSE s.missing_reason END,
-         missing_from = CASE WHEN p_missing > 0 THEN lower(v_more) ELSE s.missing_from END,
+         missing_from = CASE WHEN p_missing > 0 THEN lower(p_done) ELSE s.missing_from END,
          missing_to = CASE WHEN p_missing > 0 THEN p_last_done - 1 ELSE s.missing_to END,
          missing_at = CASE WHEN p_missing > 0 THEN clock_timestamp() ELSE s.missing_at END
    WHERE s.handler_id = p_handler AND s.turn = v_present.turn;
@@ -1500,7 +1499,7 @@ BEGIN
   state := 'advanced';
 END
 $function$;
-COMMENT ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, text, bigint, bigint, bigint, bigint) IS 'Writes in the transaction of a batch that its messages are done. The caller proves with the token of the binding that it
+COMMENT ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) IS 'Writes in the transaction of a batch that its messages are done. The caller proves with the token of the binding that it
 may.';
 
 CREATE OR REPLACE VIEW hawser.stream_status WITH (security_barrier) AS
@@ -1625,7 +1624,7 @@ REVOKE ALL ON FUNCTION hawser.add_stream(text, text, text[], text, integer, text
 REVOKE ALL ON FUNCTION hawser.request_seek(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.apply_seek(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stream_position(bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, text, bigint, bigint, bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) FROM PUBLIC;
 
 DO $do$
 BEGIN
@@ -1717,7 +1716,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.follow_nats_server() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.nats_foreign_servers() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.stream_position(bigint, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, text, bigint, bigint, bigint, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -1758,7 +1757,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.finish_retry(bigint, bytea) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.stream_position(bigint, bigint) TO hawser_executor;
-    GRANT EXECUTE ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, text, bigint, bigint, bigint, bigint) TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_executor;
   END IF;
 END
 $do$;
@@ -1805,7 +1804,7 @@ BEGIN
   ALTER FUNCTION hawser.request_seek(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.apply_seek(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.stream_position(bigint, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.advance_stream(bigint, bytea, bigint, text, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE '% may not give the schema hawser to hawser_owner and goes on owning it', current_user;

@@ -1,11 +1,10 @@
 DECLARE
   v_present record;
-  v_more CONSTANT int8multirange := p_done::int8multirange;
   v_done int8multirange;
   v_position bigint;
 BEGIN
   state := 'moved';
-  SELECT s.turn, s.position, s.done::int8multirange AS done, s.generation, s.paused INTO v_present
+  SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
     FROM hawser.stream_subscriptions AS s JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
    WHERE s.handler_id = p_handler AND h.token = p_token
    ORDER BY s.turn DESC LIMIT 1 FOR UPDATE OF s;
@@ -13,23 +12,23 @@ BEGIN
     RETURN;
   END IF;
   v_done := v_present.done + int8multirange(int8range(NULL, v_present.position + 1));
-  IF v_more <@ v_done THEN
+  IF p_done <@ v_done THEN
     state := 'done';
     RETURN;
   END IF;
   -- Some of them were committed by another transaction, which this one has waited for.
-  IF v_more && v_done THEN
+  IF p_done && v_done THEN
     RETURN;
   END IF;
-  v_done := v_done + v_more;
+  v_done := v_done + p_done;
   v_position := (SELECT upper(r.one) - 1 FROM unnest(v_done) AS r (one) WHERE lower_inf(r.one));
   UPDATE hawser.stream_subscriptions AS s
-     SET turn = s.turn + 1, position = v_position, done = (v_done - int8multirange(int8range(NULL, v_position + 1)))::text,
+     SET turn = s.turn + 1, position = v_position, done = v_done - int8multirange(int8range(NULL, v_position + 1)),
          last_done = greatest(s.last_done, p_last_done),
          last_done_at = CASE WHEN s.last_done > p_last_done THEN s.last_done_at ELSE p_last_done_at END,
          lag = p_lag, problem = NULL, written_at = clock_timestamp(), missing = s.missing + p_missing,
          missing_reason = CASE WHEN p_missing > 0 THEN 'deleted' ELSE s.missing_reason END,
-         missing_from = CASE WHEN p_missing > 0 THEN lower(v_more) ELSE s.missing_from END,
+         missing_from = CASE WHEN p_missing > 0 THEN lower(p_done) ELSE s.missing_from END,
          missing_to = CASE WHEN p_missing > 0 THEN p_last_done - 1 ELSE s.missing_to END,
          missing_at = CASE WHEN p_missing > 0 THEN clock_timestamp() ELSE s.missing_at END
    WHERE s.handler_id = p_handler AND s.turn = v_present.turn;

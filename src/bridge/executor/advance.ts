@@ -39,7 +39,7 @@ export function undone(
 
 /** Writes that messages are done, with the values $1, the handler, $2, its token, and {@link advanceValues}. */
 export const advanceSql =
-  "SELECT a.state, a.turn FROM hawser.advance_stream($1::bigint, $2::pg_catalog.bytea, $3::bigint, $4::pg_catalog.text, $5::bigint, $6::bigint, $7::bigint, $8::bigint) AS a";
+  "SELECT a.state, a.turn FROM hawser.advance_stream($1::bigint, $2::pg_catalog.bytea, $3::bigint, $4::pg_catalog.int8multirange, $5::bigint, $6::bigint, $7::bigint, $8::bigint) AS a";
 
 /** Of hawser.advance_stream, from the generation on. */
 export function advanceValues(terms: StreamTerms, messages: readonly InboundMessage[]): unknown[] {

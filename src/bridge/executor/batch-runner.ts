@@ -122,6 +122,8 @@ export class BatchRunner {
     const known = stream?.turn() ?? 0n;
     const hasAll = stream?.watch();
     let turn = 0n;
+    // Until the position was written. The transactions of other queues are waited for, whatever the size of the batch.
+    let positionMs = 0;
     const running = inTransaction<Done, WrapperState & PositionState & { held: boolean }>(pool, logger, {
       runAs: subscription.runAs,
       timeoutMs,
@@ -157,7 +159,9 @@ export class BatchRunner {
             if (Number(row.result) !== piece.length) throw new Refused("replaced");
             if (stream === undefined) return;
             const advance = [String(subscription.id), token, ...advanceValues(stream, piece)];
+            const askedAt = performance.now();
             const [moved] = await session.query<{ state: string; turn: bigint }>(advanceSql, advance);
+            positionMs += performance.now() - askedAt;
             if (moved?.state !== "advanced") throw new Refused("moved");
             turn = BigInt(moved.turn);
           });
@@ -169,8 +173,9 @@ export class BatchRunner {
       },
     });
     return running.then((ending) => {
-      if (ending.kind === "committed" && turn > 0n) stream?.committed(turn);
-      return ending;
+      if (ending.kind !== "committed") return ending;
+      if (turn > 0n) stream?.committed(turn);
+      return { ...ending, durationMs: ending.durationMs - positionMs };
     });
   }
 

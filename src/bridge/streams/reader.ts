@@ -20,7 +20,7 @@
  * counted in the row, in the transaction that passes it.
  */
 import { Backoff, Fifo } from "../../runtime/index.js";
-import { countIn, type Done, includes, lowest, type Ranges, union } from "../ranges.js";
+import { countIn, type Done, includes, joined, lowest, type Ranges, union } from "../ranges.js";
 
 /** Where a subscription begins. */
 export type Start = { readonly all: true } | { readonly number: number } | { readonly time: string };
@@ -448,9 +448,7 @@ export class StreamReader {
   /** Messages are done: their commit was confirmed. */
   finished(places: readonly Place[], bytes: number): void {
     if (this.#reading === undefined) return;
-    let ranges: Ranges = [];
-    for (const { covers } of places) ranges = union(ranges, covers);
-    const reached = lowest(this.#position, union(this.#done, ranges));
+    const reached = lowest(this.#position, joined([...this.#done, ...places.flatMap(({ covers }) => covers)]));
     this.#position = reached.position;
     this.#done = reached.done;
     this.#outstanding -= places.length;

@@ -56,7 +56,7 @@ const sql = {
   record: `
     WITH ${fenceSql}, ${freeSql}
     UPDATE ${table} AS s
-       SET turn = s.turn + 1, stream_created = $5::text, position = $6::bigint, done = $7::text, last_done = $8::bigint,
+       SET turn = s.turn + 1, stream_created = $5::text, position = $6::bigint, done = $7::int8multirange, last_done = $8::bigint,
            last_done_at = $9::bigint, nothing_until = $10::bigint, paused = $11::boolean, problem = $12::text, written_at = clock_timestamp(),
            missing = s.missing + $14::bigint,
            missing_reason = coalesce($13::text, s.missing_reason),

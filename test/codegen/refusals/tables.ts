@@ -5,7 +5,7 @@ export const tableCases: readonly RefusalCase[] = [
   {
     name: "an unknown column type",
     proto: table('string price = 1 [(hawser.spec.v1.column) = {type: "money"}];', 'primary_key: "price"'),
-    says: 'message Foo.price: unknown column type "money"; use one of smallint, integer, bigint, bigserial, text, bytea, boolean, timestamptz, jsonb, xid8, pg_snapshot',
+    says: 'message Foo.price: unknown column type "money"; use one of smallint, integer, bigint, bigserial, text, bytea, boolean, timestamptz, jsonb, xid8, pg_snapshot, int8multirange',
   },
   {
     name: "a column type that cannot hold the field",
