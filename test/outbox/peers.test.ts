@@ -148,6 +148,10 @@ describe("peer_enqueue_*", () => {
 });
 
 describe("a turn", () => {
+  it("that finds nothing names no time at which to look again", async () => {
+    expect(await turn()).toMatchObject({ held: true, handed: 0, due_from: null, due_in_ms: null });
+  });
+
   it("stores what was committed for a listener of the topic, and nothing twice", async () => {
     await serve("warehouse", "w-1");
     await enqueue("warehouse", "1");

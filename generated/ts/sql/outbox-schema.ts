@@ -459,13 +459,11 @@ BEGIN
   SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE
     WHEN brought = 1000 THEN 0
-    ELSE greatest(0, ceil(extract(epoch FROM due_from - clock_timestamp()) * 1000))
+    ELSE ceil(extract(epoch FROM due_from - clock_timestamp()) * 1000)
   END;
   IF due_from <= v_now AND brought < 1000 THEN
     SELECT min(l.deliver_at) INTO v_next FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
-    due_in_ms := least(
-      50, greatest(0, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000))
-    );
+    due_in_ms := least(50, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
   END IF;
 END
 $function$;
@@ -901,7 +899,7 @@ BEGIN
   state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
   brought := v_due.brought;
   due_from := least(v_due.due_from, v_found);
-  due_in_ms := least(v_due.due_in_ms, greatest(0, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000)));
+  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
   done_to := v_to;
   has_more := v_has_more;
   RETURN NEXT;
@@ -1333,7 +1331,7 @@ BEGIN
   has_more := v_count > handed;
   brought := coalesce(v_due.brought, 0);
   due_from := least(v_due.due_from, v_found);
-  due_in_ms := least(v_due.due_in_ms, greatest(0, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000)));
+  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
 
   -- Topics that have a listener now: what waits there is its own, with all that is stored behind it.
   FOR v_waiting IN

@@ -41,12 +41,10 @@ BEGIN
   SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE
     WHEN brought = @OutboxConstants.due_messages@ THEN 0
-    ELSE greatest(0, ceil(extract(epoch FROM due_from - clock_timestamp()) * 1000))
+    ELSE ceil(extract(epoch FROM due_from - clock_timestamp()) * 1000)
   END;
   IF due_from <= v_now AND brought < @OutboxConstants.due_messages@ THEN
     SELECT min(l.deliver_at) INTO v_next FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at > v_now;
-    due_in_ms := least(
-      @OutboxConstants.due_retry_ms@, greatest(0, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000))
-    );
+    due_in_ms := least(@OutboxConstants.due_retry_ms@, ceil(extract(epoch FROM v_next - clock_timestamp()) * 1000));
   END IF;
 END

@@ -94,7 +94,7 @@ BEGIN
   has_more := v_count > handed;
   brought := coalesce(v_due.brought, 0);
   due_from := least(v_due.due_from, v_found);
-  due_in_ms := least(v_due.due_in_ms, greatest(0, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000)));
+  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
 
   -- Topics that have a listener now: what waits there is its own, with all that is stored behind it.
   FOR v_waiting IN

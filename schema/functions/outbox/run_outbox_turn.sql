@@ -121,7 +121,7 @@ BEGIN
   state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
   brought := v_due.brought;
   due_from := least(v_due.due_from, v_found);
-  due_in_ms := least(v_due.due_in_ms, greatest(0, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000)));
+  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
   done_to := v_to;
   has_more := v_has_more;
   RETURN NEXT;
