@@ -6,7 +6,7 @@ import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
 import type { RareLog } from "../runtime/index.js";
-import { advanceValues, failureOf } from "./executor/index.js";
+import { advanceCall, advanceValues, failureOf } from "./executor/index.js";
 import { fenceSql } from "./leadership/index.js";
 import type { DeadLetterStep, KeepStep, Outcome, RetryJob } from "./queue/index.js";
 
@@ -15,7 +15,7 @@ import type { DeadLetterStep, KeepStep, Outcome, RetryJob } from "./queue/index.
 const writeSql = (isOfStream: boolean) => `
   WITH ${fenceSql},
   moved AS MATERIALIZED (
-    SELECT ${isOfStream ? "a.state FROM fence CROSS JOIN LATERAL hawser.advance_stream($9::bigint, $11::bytea, $12::bigint, $13::text, $14::bigint, $15::bigint, $16::bigint, $17::bigint) AS a" : "'advanced' AS state FROM fence"}
+    SELECT ${isOfStream ? `a.state FROM fence CROSS JOIN LATERAL ${advanceCall("$9", "$11", 12)} AS a` : "'advanced' AS state FROM fence"}
   ),
   written AS (
     INSERT INTO ${peerTables.deadLetter} (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id)

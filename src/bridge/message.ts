@@ -30,10 +30,16 @@ export interface StreamPlace {
   readonly missing: number;
   /** When the stream stored it, in nanoseconds since 1970. */
   readonly at: bigint;
+  /** {@link memoryOf} the message. */
+  readonly bytes: number;
 }
 
 /** What a message counts for where memory is limited, in bytes. */
-export function memoryOf({ subject, payload, headers }: InboundMessage): number {
+export function memoryOf({
+  subject,
+  payload,
+  headers,
+}: Pick<InboundMessage, "subject" | "payload" | "headers">): number {
   return payload.length + 2 * (subject.length + (headers?.length ?? 0)) + overheadBytes;
 }
 

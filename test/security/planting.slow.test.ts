@@ -247,7 +247,8 @@ async function useOutboxAndStream(client: pg.Client, subject: string): Promise<v
   const manager = await jetstreamManager(nats);
   const stream = subject.replaceAll(".", "_");
   await manager.streams.add({ name: stream, subjects: [subject] });
-  const ask = async (call: string, ...values: unknown[]) => (await client.query(`SELECT ${call} AS it`, values)).rows[0].it;
+  const ask = async (call: string, ...values: unknown[]) =>
+    (await client.query(`SELECT ${call} AS it`, values)).rows[0].it;
   const since = new Date();
   const headers = JSON.stringify({ planted: ["yes"] });
   await ask("public.nats_enqueue_text($1, 'a', $2, key => 'k')", subject, headers);

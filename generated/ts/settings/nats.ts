@@ -1011,6 +1011,12 @@ export const streamConstants = {
    */
   streamPullMs: 30000,
   /**
+   * How many of them a batch may hold.
+   *
+   * Value: 5000 messages.
+   */
+  streamBatchMessages: 5000,
+  /**
    * Into how many queues the messages of a subscription with key_token go.
    *
    * Value: 16 queues.

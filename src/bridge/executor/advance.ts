@@ -37,9 +37,15 @@ export function undone(
   return messages.filter(({ place }) => place === undefined || !isDone(place.number));
 }
 
+/** A call that writes that messages are done, of a handler with its token, and {@link advanceValues} from `first` on. */
+export function advanceCall(handler: string, token: string, first: number): string {
+  const types = ["bigint", "pg_catalog.int8multirange", "bigint", "bigint", "bigint", "bigint"];
+  const values = types.map((type, nth) => `$${first + nth}::${type}`).join(", ");
+  return `hawser.advance_stream(${handler}::bigint, ${token}::pg_catalog.bytea, ${values})`;
+}
+
 /** Writes that messages are done, with the values $1, the handler, $2, its token, and {@link advanceValues}. */
-export const advanceSql =
-  "SELECT a.state, a.turn FROM hawser.advance_stream($1::bigint, $2::pg_catalog.bytea, $3::bigint, $4::pg_catalog.int8multirange, $5::bigint, $6::bigint, $7::bigint, $8::bigint) AS a";
+export const advanceSql = `SELECT a.state, a.turn FROM ${advanceCall("$1", "$2", 3)} AS a`;
 
 /** Of hawser.advance_stream, from the generation on. */
 export function advanceValues(terms: StreamTerms, messages: readonly InboundMessage[]): unknown[] {

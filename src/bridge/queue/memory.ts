@@ -54,16 +54,18 @@ export class QueueMemory {
 
   /** Takes the memory of a message if there is room. One message always fits, so that none is too large for ever. */
   take(message: InboundMessage, admission: Admission = {}): boolean {
-    if (!this.#budget.take(this, message, admission)) return false;
+    const bytes = memoryOf(message);
+    if (!this.#budget.take(this, message, bytes, admission)) return false;
     if (this.#taken === 0) this.role.active += 1;
-    this.#taken += memoryOf(message);
+    this.#taken += bytes;
     return true;
   }
 
   /** The queue has done it. */
   give(message: InboundMessage): void {
-    this.#budget.give(this, message);
-    this.#taken -= memoryOf(message);
+    const bytes = memoryOf(message);
+    this.#budget.give(this, message, bytes);
+    this.#taken -= bytes;
     if (this.#taken === 0) this.role.active -= 1;
   }
 
@@ -111,8 +113,12 @@ export class ByteBudget {
     if (role.queues === 0) this.#roles.delete(role.name);
   }
 
-  take(queue: QueueMemory, message: InboundMessage, { holders = [], isKept = false }: Admission): boolean {
-    const bytes = memoryOf(message);
+  take(
+    queue: QueueMemory,
+    message: InboundMessage,
+    bytes: number,
+    { holders = [], isKept = false }: Admission,
+  ): boolean {
     const wanted: Wanted = {
       bytes,
       inAll: holders.length > 0 ? 0 : bytes,
@@ -126,8 +132,7 @@ export class ByteBudget {
     return true;
   }
 
-  give(queue: QueueMemory, message: InboundMessage): void {
-    const bytes = memoryOf(message);
+  give(queue: QueueMemory, message: InboundMessage, bytes: number): void {
     const holders = this.#shared.get(message);
     if (holders === undefined) {
       this.#taken -= bytes;

@@ -20,6 +20,7 @@
  * counted in the row, in the transaction that passes it.
  */
 import { Backoff, Fifo } from "../../runtime/index.js";
+import type { StreamPlace } from "../message.js";
 import { countIn, type Done, includes, joined, lowest, type Ranges, union } from "../ranges.js";
 
 /** Where a subscription begins. */
@@ -144,17 +145,10 @@ export interface Delivery {
   readonly number: number;
   /** Which delivery of the consumer it is. */
   readonly nth: number;
+  /** When the stream stored it, in nanoseconds since 1970. */
+  readonly at: bigint;
   readonly bytes: number;
   readonly reply: string;
-}
-
-/** What it is in the stream, for a message that is taken. */
-export interface Place {
-  readonly number: number;
-  /** The numbers that are done when it is. */
-  readonly covers: Ranges;
-  /** How many of them were messages that are gone. */
-  readonly missing: number;
 }
 
 export interface ReaderSettings {
@@ -419,7 +413,7 @@ export class StreamReader {
    *
    * @returns its place if it is to be run; undefined: it is not, because it is done already, or because reading begins anew
    */
-  receive({ number, nth, bytes, reply }: Delivery, pending: number, now: number): Place | undefined {
+  receive({ number, nth, at, bytes, reply }: Delivery, pending: number, now: number): StreamPlace | undefined {
     if (this.#reading === undefined) return undefined;
     this.heard(now);
     this.#lag = pending;
@@ -442,17 +436,17 @@ export class StreamReader {
     this.#void = [];
     this.#outstanding += 1;
     this.#outstandingBytes += bytes;
-    return { number, covers, missing };
+    return { number, covers, missing, at, bytes };
   }
 
   /** Messages are done: their commit was confirmed. */
-  finished(places: readonly Place[], bytes: number): void {
+  finished(places: readonly StreamPlace[]): void {
     if (this.#reading === undefined) return;
     const reached = lowest(this.#position, joined([...this.#done, ...places.flatMap(({ covers }) => covers)]));
     this.#position = reached.position;
     this.#done = reached.done;
     this.#outstanding -= places.length;
-    this.#outstandingBytes -= bytes;
+    for (const { bytes } of places) this.#outstandingBytes -= bytes;
     this.onReady();
   }
 

@@ -34,10 +34,8 @@ const silences: ReadonlySet<string> = new Set(["jetstream_unavailable", "nats_ti
 const subjectBytes = 4096;
 
 /** A message, with what its reply subject tells. */
-export interface StreamMessage extends Delivery {
+export interface StreamMessage extends Omit<Delivery, "bytes"> {
   readonly message: Msg;
-  /** When the stream stored it, in nanoseconds since 1970. */
-  readonly at: bigint;
   /** How many messages the consumer has not delivered. */
   readonly pending: number;
 }
@@ -324,18 +322,19 @@ export class StreamReading {
  */
 function placeOf(message: Msg): StreamMessage | undefined {
   const { reply = "" } = message;
-  const words = reply.split(".");
-  if (words.length < 9 || words[0] !== "$JS" || words[1] !== "ACK") return undefined;
-  const at = words.length === 9 ? 5 : 7;
-  const headersBytes = message.headers === undefined ? 0 : 256;
+  if (!reply.startsWith("$JS.ACK.")) return undefined;
+  const dots: number[] = [];
+  for (let dot = reply.indexOf("."); dot >= 0; dot = reply.indexOf(".", dot + 1)) dots.push(dot);
+  if (dots.length < 8) return undefined;
+  const first = dots.length === 8 ? 4 : 6;
+  const word = (nth: number): string => reply.slice(dots[first + nth]! + 1, dots[first + nth + 1]);
   return {
     message,
     reply,
-    number: Number(words[at]),
-    nth: Number(words[at + 1]),
-    at: BigInt(words[at + 2]!),
-    pending: Number(words[at + 3]),
-    bytes: message.data.length + message.subject.length + reply.length + headersBytes,
+    number: Number(word(0)),
+    nth: Number(word(1)),
+    at: BigInt(word(2)),
+    pending: Number(word(3)),
   };
 }
 

@@ -11,17 +11,17 @@ import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import type { RequestedRetry } from "../dead-letters.js";
-import { type InboundMessage, memoryOf, PayloadCopies } from "../message.js";
+import { type InboundMessage, memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
 import { ByteBudget, Discards, type Outcome, type QueueContext, type Step, SubscriptionQueue } from "../queue/index.js";
 import { holds, rangesOf } from "../ranges.js";
 import type { Subscriptions } from "../subscriptions.js";
-import { type Place, type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from "./reader.js";
+import { type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from "./reader.js";
 import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
 import { type StreamConfig, type StreamRow, StreamTable } from "./stream-table.js";
 
 const { streamMessages, streamBytes, streamSpan, streamQueues, streamSilenceMs, streamCheckMs, streamRetryMinMs } =
   streamConstants;
-const { streamRetryMaxMs, streamSkipMessages } = streamConstants;
+const { streamRetryMaxMs, streamSkipMessages, streamBatchMessages } = streamConstants;
 
 /** What they work with. */
 export interface StreamsOptions {
@@ -267,11 +267,7 @@ class StreamRun {
     if (done.length === 0) return;
     if (step.kind === "dead_letter") this.#counts.deadLettered += done.length;
     else this.#counts.committed += done.length;
-    const bytes = done.reduce((sum, message) => sum + memoryOf(message), 0);
-    this.#reader.finished(
-      done.map(({ place }) => place as Place),
-      bytes,
-    );
+    this.#reader.finished(done.map(({ place }) => place as StreamPlace));
     const replies = this.#reader.takeAcknowledged();
     const acknowledged = present.reading.acknowledgesEach ? replies : replies.slice(-1);
     present.source.acknowledge(acknowledged);
@@ -402,7 +398,8 @@ class StreamRun {
       },
     });
     const budget = new ByteBudget(Number.MAX_SAFE_INTEGER);
-    const context: QueueContext = { settings: subscriptions().settings, budget, discards: new Discards(1) };
+    const settings = { ...subscriptions().settings, maxBatchMessages: streamBatchMessages };
+    const context: QueueContext = { settings, budget, discards: new Discards(1) };
     const count = this.#config.keyToken === undefined ? 1 : streamQueues;
     const queues = Array.from({ length: count }, (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context));
     const leave = queues.map((queue) => subscriptions().host(queue));
@@ -441,22 +438,24 @@ class StreamRun {
   #received(delivery: StreamMessage): void {
     const present = this.#present;
     if (present === undefined) return;
-    const { message, number, at, pending } = delivery;
-    const headers = receivedHeaders(message);
-    const now = performance.now();
-    const inbound: Omit<InboundMessage, "place"> = {
-      id: `${present.name}-${number}`,
-      subject: message.subject,
-      payload: present.copies.of(message.data),
-      headers: headers?.toJsonText(),
-      headersProblem: headers?.problem,
-      receivedAt: now,
-    };
-    const place = this.#reader.receive({ ...delivery, bytes: memoryOf(inbound) }, pending, now);
+    const { number, nth, at, pending, reply } = delivery;
+    const { subject, data } = delivery.message;
+    const received = receivedHeaders(delivery.message);
+    const headers = received?.toJsonText();
+    const receivedAt = performance.now();
+    const bytes = memoryOf({ subject, payload: data, headers });
+    const place = this.#reader.receive({ number, nth, at, bytes, reply }, pending, receivedAt);
     if (place === undefined) return;
     this.#counts.received += 1;
-    const queue = present.queues[this.#queueOf(message.subject)]!;
-    queue.offer({ ...inbound, place: { ...place, at } });
+    present.queues[this.#queueOf(subject)]!.offer({
+      id: `${present.name}-${number}`,
+      subject,
+      payload: present.copies.of(data),
+      headers,
+      headersProblem: received?.problem,
+      receivedAt,
+      place,
+    });
   }
 
   /** Messages with the same word in their subjects go to one queue. */

@@ -47,7 +47,7 @@ it("blames a message that never gets through while those of other queues do", as
   });
   const message = (number: number, text: string): InboundMessage => ({
     ...{ id: String(number), subject: "s", payload: Buffer.from(text), headers: undefined, headersProblem: undefined },
-    ...{ receivedAt: 0, place: { number, covers: [[number, number]], missing: 0, at: 0n } },
+    ...{ receivedAt: 0, place: { number, covers: [[number, number]], missing: 0, at: 0n, bytes: 300 } },
   });
   const login = new ExecutorLogin({ databaseUrl: world.database.url, executorUrl: undefined, session });
   const pool = new ExecutorPool({ login, limit: 2, logger });

@@ -65,14 +65,14 @@ it("goes on when a message overtakes the answer to a look at the stream", () => 
   const one = reading();
   const check = one.next(0)!;
   expect(check.kind).toBe("check");
-  expect(one.receive({ number: 6, nth: 6, bytes: 1, reply: "" }, 0, 0)).toBeDefined();
+  expect(one.receive({ number: 6, nth: 6, at: 0n, bytes: 1, reply: "" }, 0, 0)).toBeDefined();
   one.settle(check, { kind: "seen", look }, 0);
   expect(one.reading).toBeDefined();
 });
 
 it("begins anew when the stream ends before what it had received", () => {
   const one = reading();
-  one.receive({ number: 6, nth: 6, bytes: 1, reply: "" }, 0, 0);
+  one.receive({ number: 6, nth: 6, at: 0n, bytes: 1, reply: "" }, 0, 0);
   settle(one, "check", { kind: "seen", look });
   expect(one.reading).toBeUndefined();
 });

@@ -2,10 +2,10 @@
  * One run of a subscription to a stream: NATS, Postgres, processes that read, faults, and the rules that must hold.
  * Everything follows from the seed.
  */
+import type { StreamPlace } from "../../../src/bridge/message.js";
 import { holds, includes, lowest, type Ranges, union } from "../../../src/bridge/ranges.js";
 import {
   type Missing,
-  type Place,
   type ReaderOutcome,
   type ReaderStep,
   StreamReader,
@@ -48,7 +48,7 @@ interface Row {
 
 interface Batch {
   readonly stored: readonly Stored[];
-  readonly places: readonly Place[];
+  readonly places: readonly StreamPlace[];
 }
 
 export class StreamWorld {
@@ -469,7 +469,7 @@ class StreamProcess {
             continue;
           }
           const { stored, nth, pending } = delivered;
-          const delivery = { number: stored.number, nth, bytes: 10, reply: String(stored.number) };
+          const delivery = { number: stored.number, nth, at: stored.at, bytes: 10, reply: String(stored.number) };
           const place = this.#reader.receive(delivery, pending, schedule.now);
           if (this.#world.mutant.acknowledgesEarly === true) this.#acknowledge(reading);
           if (place === undefined) continue;
@@ -497,7 +497,7 @@ class StreamProcess {
           if (outcome !== "committed") return;
           lane.splice(0, batch.length);
           const places = batch.flatMap((each) => each.places);
-          this.#reader.finished(places, places.length * 10);
+          this.#reader.finished(places);
           this.#acknowledge(reading);
         },
       );
@@ -576,7 +576,7 @@ class StreamProcess {
     });
   }
 
-  #advanced(row: Row, left: readonly { one: Stored; place: Place }[], covers: Ranges): Row {
+  #advanced(row: Row, left: readonly { one: Stored; place: StreamPlace }[], covers: Ranges): Row {
     const { mutant, counts } = this.#world;
     const { state } = row;
     const reached = lowest(state.position ?? 0, union(state.done, covers));

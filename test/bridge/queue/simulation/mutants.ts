@@ -1,6 +1,6 @@
 /** Departures from the rules, each of which the simulation must catch: they show that it can fail. */
 
-import { type InboundMessage, memoryOf } from "../../../../src/bridge/message.js";
+import type { InboundMessage } from "../../../../src/bridge/message.js";
 import {
   type Admission,
   type BatchStep,
@@ -255,8 +255,8 @@ class OneRole extends ByteBudget {
 }
 
 class RefusesLarge extends ByteBudget {
-  override take(queue: QueueMemory, message: InboundMessage, admission: Admission): boolean {
-    return memoryOf(message) <= this.limitBytes && super.take(queue, message, admission);
+  override take(queue: QueueMemory, message: InboundMessage, bytes: number, admission: Admission): boolean {
+    return bytes <= this.limitBytes && super.take(queue, message, bytes, admission);
   }
 }
 
