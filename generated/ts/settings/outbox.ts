@@ -42,9 +42,9 @@ export const outboxConstants = {
   /**
    * How many messages are under way to NATS at once.
    *
-   * Value: 2000 messages.
+   * Value: 5000 messages.
    */
-  maxUnderWay: 2000,
+  maxUnderWay: 5000,
   /**
    * How much memory they take; one message always fits.
    *
