@@ -68,13 +68,20 @@ ${formatValue(full.backlog)} messages, and the time is from its commit. \`hawser
   removed; this is ours without that.
 
 **commit to acknowledgement**: ${formatValue(perSecond)} transactions a second, one message each, over eight sessions. The time is from when the client has heard of
-the commit until the stream's acknowledgement is heard, by the same process.`,
+the commit until the stream's acknowledgement is heard, by the same process.
+
+**commit to a peer's handler**: the same with the outbox for peers, until the handler of a peer in that process is called. The
+message is stored for the peer on its way.`,
   charts: [
     { title: "Enqueue", results: ["enqueue"], scale: "logarithmic" },
     { title: "To the stream", results: ["to the stream"] },
     {
       title: "Commit to acknowledgement",
       results: ["commit to acknowledgement, p50", "commit to acknowledgement, p99"],
+    },
+    {
+      title: "Commit to a peer's handler",
+      results: ["commit to a peer's handler, p50", "commit to a peer's handler, p99"],
     },
   ],
 };
@@ -91,6 +98,7 @@ export const outbox: Suite = {
     { name: "to the stream", payloadBytes, variant: pinned, baseline: without, atLeast: 0.9 },
     { name: "commit to acknowledgement, p50", payloadBytes, atMost: 5_000 },
     { name: "commit to acknowledgement, p99", payloadBytes, atMost: 25_000 },
+    { name: "commit to a peer's handler, p50", payloadBytes, atMost: 10_000 },
   ],
   run: (context) => withServers(context, (servers) => measure(context, servers)),
 };
@@ -227,6 +235,7 @@ async function measureRelaying(
   ];
   const rates = new Map(kinds.map(({ variant }) => [variant, new Map(names.map((name) => [name, [] as number[]]))]));
   const latencies = new Map(names.map((name) => [name, [] as Latencies[]]));
+  const handlings: Latencies[] = [];
   // The first round is the warm-up.
   for (let round = 0; round <= rounds; round++) {
     if (round > 1 && performance.now() > context.endBy) break;
@@ -242,6 +251,10 @@ async function measureRelaying(
       const measured = await relayed(way, () => writing.request("measureLatency", load));
       if (round > 0) latencies.get(way)!.push(measured);
     }
+    signal.throwIfAborted();
+    const pace = { payloadBytes, messages: sizes.latencies, perSecond };
+    const handling = await writing.request("measureHandling", pace);
+    if (round > 0) handlings.push(handling);
   }
   const samplesOf = (variant: string, name: (typeof names)[number]): number[] => rates.get(variant)!.get(name)!;
   return [
@@ -264,6 +277,14 @@ async function measureRelaying(
       better: "lower" as const,
       samples: latencies.get(ours)!.map((each) => each[percentile]),
       baselines: [{ name: byHand, samples: latencies.get("INSERT")!.map((each) => each[percentile]) }],
+    })),
+    ...(["p50", "p99"] as const).map((percentile) => ({
+      name: `commit to a peer's handler, ${percentile}`,
+      payloadBytes,
+      unit: "µs",
+      better: "lower" as const,
+      samples: handlings.map((each) => each[percentile]),
+      baselines: [],
     })),
   ];
 }

@@ -9,8 +9,10 @@ import { percentileUs } from "../measure.js";
 import { connected } from "../postgres.js";
 import type { BenchServers } from "../servers.js";
 import { BenchFailure } from "../suite.js";
-import { serveRequests } from "../worker.js";
+import { measuredModule, serveRequests } from "../worker.js";
 import { subject, type Way, type WayName, ways } from "./ways.js";
+
+const measured = await measuredModule<typeof import("../../src/peer/index.js")>("src/peer/index.ts");
 
 /** Sessions, at most. */
 export const maxSessions = 8;
@@ -22,6 +24,9 @@ export interface Load {
   readonly messages: number;
 }
 
+/** What is written at a steady pace. */
+export type Pace = Omit<Load, "way"> & { readonly perSecond: number };
+
 /** In µs. */
 export interface Latencies {
   readonly p50: number;
@@ -29,6 +34,7 @@ export interface Latencies {
 }
 
 const stream = "bench-outbox";
+const topic = "bench-outbox";
 
 /** Messages that are committed and not in the stream, at most: those who write wait then. */
 const maxWaiting = 20_000;
@@ -47,9 +53,11 @@ const opened = new Map<WayName, Way>();
 let nats: NatsConnection | undefined;
 let manager: JetStreamManager | undefined;
 let pinning: pg.Client | undefined;
+let databaseUrl: string | undefined;
 
 const requests = {
-  async open({ databaseUrl, natsUrl, names }: BenchServers & { readonly names: readonly WayName[] }): Promise<void> {
+  async open({ natsUrl, names, ...servers }: BenchServers & { readonly names: readonly WayName[] }): Promise<void> {
+    databaseUrl = servers.databaseUrl;
     for (let number = 0; number < maxSessions; number++) clients.push(await connected(databaseUrl));
     for (const name of names) opened.set(name, await ways[name](databaseUrl));
     pinning = await connected(databaseUrl);
@@ -144,24 +152,33 @@ const requests = {
     const { one } = opened.get(way)!;
     const acknowledgements = new Acknowledgements(nats!, messages);
     await nats!.flush();
-    const committedAt = new Float64Array(messages);
-    const padding = "x".repeat(Math.max(0, payloadBytes - numberDigits));
-    const before: Promise<unknown>[] = clients.map(() => Promise.resolve());
-    const began = performance.now();
-    for (let number = 0; number < messages; number++) {
-      const waitMs = began + (number * 1000) / perSecond - performance.now();
-      if (waitMs > 0) await delay(waitMs);
-      const session = number % clients.length;
-      before[session] = before[session]!.then(async () => {
-        await one(clients[session]!, String(number).padStart(numberDigits, "0") + padding);
-        committedAt[number] = performance.now();
-      });
-    }
-    await Promise.all(before);
-    const acknowledgedAt = await acknowledgements.all();
-    // One that was published before the client had read that it is committed has taken no time.
-    const took = acknowledgedAt.map((at, number) => Math.max(0, at - committedAt[number]!)).sort();
-    return { p50: percentileUs(took, 0.5), p99: percentileUs(took, 0.99) };
+    const committedAt = await paced({ messages, perSecond, payloadBytes }, one);
+    return latenciesOf(committedAt, await acknowledgements.all());
+  },
+
+  /** The same until a handler of a peer, in this process, is called. */
+  async measureHandling(pace: Pace): Promise<Latencies> {
+    const { messages } = pace;
+    const handledAt = new Float64Array(messages);
+    let left = messages;
+    await using peer = new measured.Peer({ databaseUrl: databaseUrl!, name: topic, topic, listen: "127.0.0.1:0" });
+    const all = new Promise<void>((resolve, reject) => {
+      const timer = setTimeout(() => {
+        reject(new BenchFailure(`${left} of ${messages} messages were not handled`));
+      }, arrivalTimeoutMs);
+      peer
+        .run(({ payload }) => {
+          handledAt[Number(payload.toString().slice(0, numberDigits))] = performance.now();
+          left -= 1;
+          if (left > 0) return;
+          clearTimeout(timer);
+          resolve();
+        })
+        .catch(reject);
+    });
+    const committedAt = await paced(pace, (client, payload) => measured.enqueue(client, { topic, payload }));
+    await all;
+    return latenciesOf(committedAt, handledAt);
   },
 };
 
@@ -169,6 +186,34 @@ const requests = {
 export type WritingRequests = typeof requests;
 
 const numberDigits = 10;
+
+/** Commits at a steady pace, over all sessions. @returns of each message when it was committed, in ms of `performance.now` */
+async function paced(
+  { messages, perSecond, payloadBytes }: Pace,
+  write: (client: pg.Client, payload: string) => Promise<unknown>,
+): Promise<Float64Array> {
+  const committedAt = new Float64Array(messages);
+  const padding = "x".repeat(Math.max(0, payloadBytes - numberDigits));
+  const before: Promise<unknown>[] = clients.map(() => Promise.resolve());
+  const began = performance.now();
+  for (let number = 0; number < messages; number++) {
+    const waitMs = began + (number * 1000) / perSecond - performance.now();
+    if (waitMs > 0) await delay(waitMs);
+    const session = number % clients.length;
+    before[session] = before[session]!.then(async () => {
+      await write(clients[session]!, String(number).padStart(numberDigits, "0") + padding);
+      committedAt[number] = performance.now();
+    });
+  }
+  await Promise.all(before);
+  return committedAt;
+}
+
+/** One that had arrived before the client had read that it is committed has taken no time. */
+function latenciesOf(committedAt: Float64Array, arrivedAt: Float64Array): Latencies {
+  const took = arrivedAt.map((at, number) => Math.max(0, at - committedAt[number]!)).sort();
+  return { p50: percentileUs(took, 0.5), p99: percentileUs(took, 0.99) };
+}
 
 /** Resolves when the stream has so many, and not one more. @returns when, in ms of `performance.now` */
 async function arrived(messages: number, tell: (count: number) => void = () => undefined): Promise<number> {

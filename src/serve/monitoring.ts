@@ -2,6 +2,7 @@
  * What `hawser serve` shows to monitoring: its parts as metrics and checks.
  */
 import { monitorConstants } from "../../generated/ts/settings/nats.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
 import { version } from "../files/index.js";
 import type { Gateway } from "../gateway/index.js";
@@ -79,6 +80,14 @@ class Postgres implements ConnectionCounters {
   }
 }
 
+/** The outbox: whether the position moves while messages wait. Another process that leads has its own. */
+export function outboxState(outbox: Pick<BridgeStats["outbox"], "positionAt"> | undefined): CheckState {
+  const ageMs = outbox?.positionAt === undefined ? 0 : performance.now() - outbox.positionAt;
+  if (ageMs < outboxConstants.stuckMs) return { ok: true };
+  const detail = `messages of the outbox wait, and its position has not moved for ${Math.floor(ageMs / 1_000)} s`;
+  return { ok: false, detail };
+}
+
 /** Serves metrics and health of the parts, from the start of the process on. */
 export class Monitoring {
   readonly metrics: ServeMetrics;
@@ -110,6 +119,7 @@ export class Monitoring {
         affects: "readiness" as const,
         state: () => this.#connectors.get(client)?.state ?? { ok: false, detail: "it is being started" },
       })),
+      { name: "outbox", affects: "readiness" as const, state: () => outboxState(this.#parts.bridge?.stats.outbox) },
     ];
     const { metrics } = this;
     this.#monitor = await Monitor.start(

@@ -12,6 +12,7 @@ import { natsFunctions, type QueryClient } from "../../src/serve/index.js";
 import { readPage } from "../readme/pages.js";
 import { projectStepsOf } from "../readme/snippets.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 import { projectDirectory } from "../support/program.js";
 
@@ -125,6 +126,11 @@ describe.each(Object.keys(libraries))("%s", (name) => {
   });
   afterAll(async () => {
     await library?.end();
+    // A pool says that it has ended before its connections have.
+    await eventually("all connections have ended", async () => {
+      const others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+      return (await rowsOf(database.url, others)).length === 0;
+    });
     await database?.drop();
     rmSync(directory, { recursive: true, force: true });
   });

@@ -2,6 +2,7 @@
  * What a running `Serve` shows at its monitoring port: each part of it has to arrive there.
  */
 import { expect, it } from "vitest";
+import { outboxState } from "../../src/serve/monitoring.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 
@@ -49,4 +50,15 @@ it("shows the name that it is given in place of that of the database", async () 
   await using gateway = await testGateway({ monitorListen: "127.0.0.1:0", monitorDatabase: "app, of the north" });
   const metrics = await (await fetch(`http://${gateway.serve.monitorAddress}/metrics`)).text();
   expect(metrics).toMatch(/^hawser_bridge_leading\{database="app, of the north"\} [01]$/m);
+});
+
+it("is not ready while messages of the outbox wait, and its position does not move", () => {
+  const movedAgo = (ms: number) => outboxState({ positionAt: performance.now() - ms });
+  expect([outboxState(undefined), outboxState({ positionAt: undefined }), movedAgo(29_000)]).toEqual(
+    Array(3).fill({ ok: true }),
+  );
+  expect(movedAgo(31_500)).toEqual({
+    ok: false,
+    detail: "messages of the outbox wait, and its position has not moved for 31 s",
+  });
 });

@@ -161,6 +161,12 @@ export const outboxConstants = {
    */
   maxLaterDays: 3660,
   /**
+   * A position that has not moved for so long, while messages wait, fails the check `outbox` of /readyz.
+   *
+   * Value: 30000 ms.
+   */
+  stuckMs: 30000,
+  /**
    * How far the clocks of Postgres, NATS and the relay may be apart.
    *
    * Value: 5000 ms.

@@ -29,8 +29,8 @@ interface UnderWay {
   readonly publish: Publish;
   /** When its time is over, in ms of `performance.now`. */
   readonly until: number;
-  settle(isStored: boolean): void;
-  fail(error: unknown): void;
+  readonly settle: (isStored: boolean) => void;
+  readonly fail: (error: unknown) => void;
 }
 
 /** A publish, as it is called in errors. */
@@ -48,7 +48,7 @@ class Publish implements Attempt {
   }
 }
 
-const noHeaders = Buffer.alloc(0);
+const noHeaders = "";
 const lineEnd = Buffer.from("\r\n");
 
 /** The publishes of one connection. */
@@ -62,8 +62,9 @@ export class PublishPipeline {
   /** False once the server has refused the subscription. */
   #getsAnswers = true;
   #lastNumber = 0;
-  /** What leaves with the next write. */
+  /** What leaves with the next write, and the publishes into streams that are among it. */
   #chunks: Uint8Array[] = [];
+  #unwritten: number[] = [];
   #writing: Promise<void> | undefined;
 
   /** @param timeoutMs how long the answer to a publish may take, and until it has been written */
@@ -87,7 +88,7 @@ export class PublishPipeline {
    */
   async publish(subject: string, payload: Uint8Array, headers: MsgHdrs | undefined): Promise<void> {
     const attempt = new Publish(subject, this.#timeoutMs);
-    await this.#send(attempt, "", headers === undefined ? noHeaders : encodeHeaders(headers), payload);
+    await this.#send(attempt, "", headers === undefined ? noHeaders : textOf(headers), payload);
   }
 
   /**
@@ -108,14 +109,11 @@ export class PublishPipeline {
       this.#subscription ??= this.#listen();
       const publish = new Publish(subject, this.#timeoutMs);
       const number = ++this.#lastNumber;
+      void this.#send(publish, ` ${this.#replies}${number}`, headersWith(messageId, headers), payload);
+      this.#unwritten.push(number);
       const until = performance.now() + this.#timeoutMs;
-      const reply = ` ${this.#replies}${number}`;
-      const written = this.#send(publish, reply, headersWith(messageId, headers), payload);
       this.#underWay.set(number, { publish, until, settle, fail });
       this.#timer.arm(until);
-      written.catch((error) => {
-        if (this.#underWay.delete(number)) fail(error);
-      });
     });
   }
 
@@ -142,11 +140,7 @@ export class PublishPipeline {
   }
 
   #answered(answer: Msg): void {
-    const number = Number(answer.subject.slice(this.#replies.length));
-    const underWay = this.#underWay.get(number);
-    if (underWay === undefined) return;
-    this.#underWay.delete(number);
-    underWay.settle(isAck(answer));
+    this.#take(Number(answer.subject.slice(this.#replies.length)))?.settle(isAck(answer));
   }
 
   #expire(): void {
@@ -172,18 +166,26 @@ export class PublishPipeline {
     for (const underWay of all) settle(underWay);
   }
 
-  /** @param reply with a space before it */
-  #send(attempt: Publish, reply: string, headers: Uint8Array, payload: Uint8Array): Promise<void> {
+  /**
+   * @param reply with a space before it
+   * @returns what rejects if it is not written
+   */
+  #send(attempt: Publish, reply: string, headers: string, payload: Uint8Array): Promise<void> {
     const { subject } = attempt;
     checkSubject("subject", subject);
     this.#watch.checkOpen(attempt);
-    const bytes = headers.length + payload.length;
-    if (headers.length > 0) this.#watch.checkHeaders(attempt);
+    if (headers !== "") this.#watch.checkHeaders(attempt);
+    const headersBytes = Buffer.byteLength(headers);
+    const bytes = headersBytes + payload.length;
     this.#watch.checkSize(attempt, bytes);
-    const lengths = headers.length === 0 ? bytes : `${headers.length} ${bytes}`;
-    const command = `${headers.length === 0 ? "PUB" : "HPUB"} ${subject}${reply} ${lengths}\r\n`;
-    this.#chunks.push(Buffer.from(command), headers, payload, lineEnd);
-    this.#writing ??= this.#write(attempt);
+    const command =
+      headers === "" ? `PUB ${subject}${reply} ${bytes}` : `HPUB ${subject}${reply} ${headersBytes} ${bytes}`;
+    this.#chunks.push(Buffer.from(`${command}\r\n${headers}`), payload, lineEnd);
+    if (this.#writing === undefined) {
+      this.#writing = this.#write(attempt);
+      // Of publishes into streams, each is told.
+      this.#writing.catch(() => undefined);
+    }
     return this.#writing;
   }
 
@@ -197,16 +199,32 @@ export class PublishPipeline {
       if (side === "closed" || side === undefined) throw notConnected(attempt);
       side.flushPending();
       side.transport.socket.write(Buffer.concat(this.#chunks));
+    } catch (error) {
+      for (const number of this.#unwritten) this.#take(number)?.fail(error);
+      throw error;
     } finally {
       this.#chunks = [];
+      this.#unwritten = [];
       this.#writing = undefined;
     }
   }
+
+  /** It is under way no more. */
+  #take(number: number): UnderWay | undefined {
+    const underWay = this.#underWay.get(number);
+    this.#underWay.delete(number);
+    return underWay;
+  }
 }
 
-function headersWith(messageId: string, given: MsgHdrs | undefined): Uint8Array {
-  if (given === undefined) return Buffer.from(`NATS/1.0\r\n${PubHeaders.MsgIdHdr}: ${messageId}\r\n\r\n`);
+/** As they are sent. */
+function textOf(headers: MsgHdrs): string {
+  return Buffer.from(encodeHeaders(headers)).toString();
+}
+
+function headersWith(messageId: string, given: MsgHdrs | undefined): string {
+  if (given === undefined) return `NATS/1.0\r\n${PubHeaders.MsgIdHdr}: ${messageId}\r\n\r\n`;
   const headers = MsgHdrsImpl.fromRecord((given as MsgHdrsImpl).toRecord());
   headers.set(PubHeaders.MsgIdHdr, messageId);
-  return encodeHeaders(headers);
+  return textOf(headers);
 }
