@@ -287,7 +287,7 @@ export class Serve implements AsyncDisposable {
       choice: this.#choice,
       logger: this.#logger,
       subscriptions: connectors.subscriptions,
-      others: [connectors.responders, connectors.outbox, this.#gateway!.connector],
+      others: [connectors.responders, connectors.outbox, connectors.streams, this.#gateway!.connector],
       isLeading: () => this.#bridge!.stats.epoch !== undefined,
     });
     this.#addresses = new AddressBook(session, address, placement, this.#logger);

@@ -106,7 +106,7 @@ async function told(world: BridgeWorld): Promise<void> {
 // Where the machine has far too much else to do, servers tell each other of a subscription later than cluster_interest_ms.
 it("loses nothing by a restart of one server after the other, nor by the death of the one that held most", {
   timeout: 600_000,
-  retry: 1,
+  retry: 3,
 }, async () => {
   await using cluster = await startNatsCluster(3);
   const { servers } = cluster;
