@@ -283,11 +283,12 @@ export class Serve implements AsyncDisposable {
     const { session } = this.#watch!;
     const address = { listen, own: this.#own, isAdvertised: advertised !== undefined };
     const { connectors } = this.#bridge!;
+    const { subscriptions, ...others } = connectors;
     const placement = new NatsPlacement({
       choice: this.#choice,
       logger: this.#logger,
-      subscriptions: connectors.subscriptions,
-      others: [connectors.responders, connectors.outbox, connectors.streams, this.#gateway!.connector],
+      subscriptions,
+      others: [...Object.values(others), this.#gateway!.connector],
       isLeading: () => this.#bridge!.stats.epoch !== undefined,
     });
     this.#addresses = new AddressBook(session, address, placement, this.#logger);
