@@ -27,6 +27,7 @@ const perSecond = 1_000;
 
 const ours = "Hawser";
 const byHand = "by hand";
+const throughNats = "through NATS";
 const without = "without it";
 
 const writings = [
@@ -71,7 +72,7 @@ ${formatValue(full.backlog)} messages, and the time is from its commit. \`hawser
 the commit until the stream's acknowledgement is heard, by the same process.
 
 **commit to a peer's handler**: the same with the outbox for peers, until the handler of a peer in that process is called. The
-message is stored for the peer on its way.`,
+message is stored for the peer on its way. \`${throughNats}\` is the commit to acknowledgement.`,
   charts: [
     { title: "Enqueue", results: ["enqueue"], scale: "logarithmic" },
     { title: "To the stream", results: ["to the stream"] },
@@ -284,7 +285,7 @@ async function measureRelaying(
       unit: "µs",
       better: "lower" as const,
       samples: handlings.map((each) => each[percentile]),
-      baselines: [],
+      baselines: [{ name: throughNats, samples: latencies.get(ours)!.map((each) => each[percentile]) }],
     })),
   ];
 }

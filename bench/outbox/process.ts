@@ -162,22 +162,18 @@ const requests = {
     const handledAt = new Float64Array(messages);
     let left = messages;
     await using peer = new measured.Peer({ databaseUrl: databaseUrl!, name: topic, topic, listen: "127.0.0.1:0" });
-    const all = new Promise<void>((resolve, reject) => {
-      const timer = setTimeout(() => {
-        reject(new BenchFailure(`${left} of ${messages} messages were not handled`));
-      }, arrivalTimeoutMs);
-      peer
-        .run(({ payload }) => {
-          handledAt[Number(payload.toString().slice(0, numberDigits))] = performance.now();
-          left -= 1;
-          if (left > 0) return;
-          clearTimeout(timer);
-          resolve();
-        })
-        .catch(reject);
+    let done: () => void = () => undefined;
+    const all = new Promise<void>((resolve) => {
+      done = resolve;
+    });
+    await peer.run(({ payload }) => {
+      handledAt[Number(payload.toString().slice(0, numberDigits))] = performance.now();
+      left -= 1;
+      if (left === 0) done();
     });
     const committedAt = await paced(pace, (client, payload) => measured.enqueue(client, { topic, payload }));
-    await all;
+    await Promise.race([all, delay(arrivalTimeoutMs, undefined, { ref: false })]);
+    if (left > 0) throw new BenchFailure(`${left} of ${messages} messages were not handled`);
     return latenciesOf(committedAt, handledAt);
   },
 };

@@ -79,8 +79,10 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
       "to the stream, 8 sessions, 100 a transaction, old transaction",
       "commit to acknowledgement, p50",
       "commit to acknowledgement, p99",
+      "commit to a peer's handler, p50",
+      "commit to a peer's handler, p99",
     ],
-    baselines: ["INSERT", "pg-boss", "graphile-worker", "by hand", "without it"],
+    baselines: ["INSERT", "pg-boss", "graphile-worker", "by hand", "without it", "through NATS"],
   },
   streams: { results: ["stream to rows"], baselines: ["consumer"] },
   liner: {
