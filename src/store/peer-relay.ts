@@ -91,7 +91,7 @@ export class PeerRelay {
     while (!signal.aborted) {
       try {
         const [row] = await this.#options.ask<{ free: boolean }>(sql.isFree);
-        if (row?.free === true) await this.#relay();
+        if (row?.free === true && !signal.aborted) await this.#relay();
       } catch (error) {
         if (!signal.aborted && !(error instanceof Taken)) this.#tell("messages for peers cannot be handed over", error);
       }

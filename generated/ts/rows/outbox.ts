@@ -342,7 +342,7 @@ export interface BringDueResult {
   brought: number;
   /** When the first of the others is due; NULL: there is none. */
   dueFrom: Date | null;
-  /** In how many milliseconds to call it again; NULL: there is no message left. */
+  /** In how many milliseconds to call it again, 0 or less for now; NULL: there is no message left. */
   dueInMs: bigint | null;
 }
 
@@ -540,7 +540,7 @@ export interface RunOutboxTurnResult {
    * last row. NULL: there is none.
    */
   dueFrom: Date | null;
-  /** In how many milliseconds. */
+  /** In how many milliseconds, 0 or less for now. */
   dueInMs: bigint | null;
 }
 
@@ -895,7 +895,7 @@ export interface HandOverEnqueuedResult {
   brought: number;
   /** The earliest moment of later messages that were not known, or are left; NULL: there are none. */
   dueFrom: Date | null;
-  /** So long until then, in milliseconds. */
+  /** So long until then, in milliseconds; 0 or less: now. */
   dueInMs: bigint | null;
 }
 
