@@ -13,6 +13,11 @@ BEGIN
     RETURN;
   END IF;
 
+  -- Before the directory, whose readers look here.
+  UPDATE hawser.peers AS p
+     SET in_group = coalesce(p_in_group, false)
+   WHERE p.name = p_name AND p.in_group IS DISTINCT FROM coalesce(p_in_group, false);
+
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
   IF p_only THEN

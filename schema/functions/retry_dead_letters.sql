@@ -69,7 +69,8 @@ BEGIN
     DELETE FROM hawser.dead_letters AS d
      USING asked AS a
      WHERE d.id = a.id AND a.refusal IS NULL
-    RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers
+    RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers,
+              d.source || '/' || d.epoch || '/' || d.number AS place
   ), numbered AS (
     UPDATE hawser.conn_key_map AS r
        SET last_retry = r.last_retry + g.count
@@ -79,7 +80,22 @@ BEGIN
   ), back AS (
     INSERT INTO hawser.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
     SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_key, g.payload,
-           g.headers
+           -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
+           (
+             SELECT jsonb_agg(h.value ORDER BY h.nth)
+               FROM (
+                 SELECT e.value, e.nth
+                   FROM jsonb_array_elements(g.headers) WITH ORDINALITY AS e (value, nth)
+                  WHERE e.value ->> 0 <> @ProtocolConstants.message_expires_header@
+                 UNION ALL
+                 SELECT jsonb_build_array(@ProtocolConstants.message_id_header@, g.place), 1 + coalesce(jsonb_array_length(g.headers), 0)
+                  WHERE NOT EXISTS (
+                          SELECT FROM jsonb_array_elements(g.headers) AS e (value)
+                           WHERE e.value ->> 0 = @ProtocolConstants.message_id_header@
+                        )
+                    AND coalesce(jsonb_array_length(g.headers), 0) < 256
+               ) AS h
+           )
       FROM gone AS g
       JOIN numbered AS n ON n.key = g.retry_key
      ORDER BY g.id

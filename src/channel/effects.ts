@@ -75,10 +75,20 @@ export interface ListenerLimits {
   readonly refillBelow: number;
   /** … and at most so many payload bytes. */
   readonly refillBelowBytes: number;
+  /** So many messages may be finished while an earlier one, of another key, is not. */
+  readonly maxAhead: number;
   /** Handlers commit the cursor themselves, in their transaction: one message after another, none before the last commit. */
   readonly transactional: boolean;
   /** The process before may have been killed by a message: see handling.ts. */
   readonly careful: boolean;
+}
+
+/** Why a message was not handled. */
+interface HandlerFailure {
+  readonly errorCode: string;
+  readonly errorMessage: string;
+  /** The payload uncompressed, if it came compressed. */
+  readonly plain?: Uint8Array | undefined;
 }
 
 /** How a handler ended. */
@@ -86,14 +96,14 @@ export type HandlerResult =
   | { readonly kind: "done" }
   /** Done, and the cursor was committed with it. */
   | { readonly kind: "committed" }
-  | { readonly kind: "failed"; readonly errorCode: string; readonly errorMessage: string }
+  | ({ readonly kind: "failed" } & HandlerFailure)
   /**
    * The session with Postgres in which the handler ran has ended before the message was done. Perhaps the message ends
    * it: its starts are counted in the store from now on, as after an unclean exit of the process.
    */
-  | { readonly kind: "sessionEnded"; readonly errorCode: string; readonly errorMessage: string }
+  | ({ readonly kind: "sessionEnded" } & HandlerFailure)
   /** Not to be tried again. */
-  | { readonly kind: "refused"; readonly errorCode: string; readonly errorMessage: string }
+  | ({ readonly kind: "refused" } & HandlerFailure)
   /** The handler was never started, or its end does not count: tried again after a while, as the same attempt. */
   | { readonly kind: "postponed" };
 
@@ -121,6 +131,8 @@ export interface ListenerEffects {
   countAttempt(): void;
   /** `take` has something now. */
   ready(): void;
+  /** Nothing of the channel is under way any more, after `giveBack`. Called once. */
+  quiet(): void;
   /** An at-most-once message's handler failed: it is gone. */
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void;
   /** Numbers that are nowhere: their messages were deleted. */

@@ -39,12 +39,14 @@ export type {
   SenderLimits,
   SendOutcome,
 } from "./effects.js";
+export type { Turn as MessageTurn } from "./handling.js";
 export { Isolation } from "./isolation.js";
 export { ListenerChannel } from "./listener-channel.js";
 export {
   comparePositions,
   type DeadMessage,
   type Headers,
+  headerValue,
   type IncomingMessage,
   type OutgoingMessage,
   type PayloadEncoding,

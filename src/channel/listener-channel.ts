@@ -10,7 +10,7 @@
  */
 import type { Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
-import { Handling } from "./handling.js";
+import { Handling, type Turn } from "./handling.js";
 import { Intake } from "./intake.js";
 import { comparePositions, type IncomingMessage, type Position, type StoredRow } from "./messages.js";
 
@@ -33,6 +33,8 @@ export class ListenerChannel {
   readonly #handling: Handling;
   #link: Link | undefined;
   #halted = false;
+  /** The channel is to be given back: `quiet` is due, or was told. */
+  #leaving: "due" | "told" | undefined;
 
   /**
    * @param cursor the committed one, read after the lease was taken
@@ -67,7 +69,7 @@ export class ListenerChannel {
 
   /** Messages accepted or held that wait for the handler, or to be tried again. */
   get waitingMessages(): number {
-    return this.#waiting + (this.#handling.retryAt === undefined ? 0 : 1);
+    return this.#waiting + this.#handling.pausing;
   }
 
   /** Payload bytes that came over the connection and are not handled. */
@@ -77,7 +79,7 @@ export class ListenerChannel {
 
   /** A handler is running. */
   get isHandling(): boolean {
-    return this.#handling.running !== undefined && this.#handling.retryAt === undefined;
+    return this.#handling.running > 0;
   }
 
   /** Handled messages whose cursor is not committed yet. */
@@ -185,43 +187,44 @@ export class ListenerChannel {
     this.#intake.askIfRoom();
   }
 
-  /** The next message for the handler, which must be answered by {@link finish}; undefined while there is none. */
-  take(now: number): IncomingMessage | undefined {
-    return this.#halted ? undefined : this.#handling.take(now);
+  /** {@link take} may have something. */
+  get hasTurn(): boolean {
+    return !this.#halted && this.#handling.hasTurn;
   }
 
-  /** The attempt that {@link take} began, from 1. */
-  get attempt(): number {
-    return this.#handling.attempts;
+  /**
+   * The next message for the handler, which must be answered by {@link finish}; undefined while there is none. Where messages
+   * have keys there may be several at a time.
+   */
+  take(now: number): Turn | undefined {
+    return this.#halted ? undefined : this.#handling.take(now);
   }
 
   /** How often the message that is to be tried again was begun; undefined when no message waits for that. */
   get startsBefore(): number | undefined {
-    return this.#handling.retryAt === undefined ? undefined : this.#handling.attempts;
+    return this.#handling.startsBefore;
   }
 
-  /** The message last taken has been begun more often than it may be: its handler is not to be called again. */
-  get isExhausted(): boolean {
-    return this.#handling.attempts > this.#limits.maxAttempts;
+  /** A message has been begun more often than it may be: its handler is not to be called again. */
+  isExhausted({ attempts }: Turn): boolean {
+    return attempts > this.#limits.maxAttempts;
   }
 
-  /** The handler of the message last taken has ended. */
-  finish(result: HandlerResult, now: number): void {
+  /** The handler of a message has ended. */
+  finish(turn: Turn, result: HandlerResult, now: number): void {
     const handling = this.#handling;
-    const message = handling.running;
-    if (message === undefined) return;
-    if (handling.triesAgain(result, now)) {
+    const { running: message } = turn;
+    if (handling.triesAgain(turn, result, now)) {
       if (result.kind !== "postponed") this.#tellBusy(now);
+      this.#tellQuiet();
       return;
     }
-    const dead = handling.end(message, result);
+    handling.end(turn, result, now);
     this.#done(message);
     if (message.position === undefined) {
-      if (result.kind !== "done" && result.kind !== "committed" && result.kind !== "postponed") {
-        this.#effects.dropped(message, result.errorCode, result.errorMessage);
-      }
+      if ("errorCode" in result) this.#effects.dropped(message, result.errorCode, result.errorMessage);
     } else if (result.kind === "committed") this.#ack();
-    else this.#effects.commit(handling.handled, dead);
+    this.#tellQuiet();
   }
 
   /** The cursor is surely committed. */
@@ -229,47 +232,66 @@ export class ListenerChannel {
     if (!this.#handling.committed(cursor)) return;
     this.#ack();
     if (this.#handling.unblock()) this.#signalReady();
+    this.#tellQuiet();
   }
 
   /** A start of the first message is counted in the store, which makes `starts`. */
   onAttemptCounted(starts: number): void {
     this.#handling.counted(starts);
     this.#signalReady();
+    this.#tellQuiet();
   }
 
   /** The start could not be counted; it is asked for again. */
   onCountFailed(): void {
     this.#handling.countFailed();
     this.#signalReady();
+    this.#tellQuiet();
   }
 
   /** Stops or resumes handing out messages: the lease is not surely held, or the peer stops. */
   halt(halted: boolean): void {
-    this.#halted = halted;
-    if (halted) {
+    this.#halted = halted || this.#leaving !== undefined;
+    if (this.#halted) {
       this.#tellBusy(Number.POSITIVE_INFINITY);
       return;
     }
-    if (this.#link?.toldBusy === true && this.#handling.running === undefined) {
+    if (this.#link?.toldBusy === true && !this.#isOccupied) {
       this.#link.toldBusy = false;
       this.#ack();
     }
     this.#signalReady();
   }
 
+  /**
+   * The channel is to be given back to another listener, which will go on behind the committed cursor. So no message begins
+   * any more; when no handler runs and all that is handled is committed, `quiet` says that the owner may change.
+   */
+  giveBack(): void {
+    this.#leaving ??= "due";
+    this.halt(true);
+    this.#tellQuiet();
+  }
+
   /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
   deadline(): number {
     const handling = this.#handling;
-    if (handling.running === undefined || this.#halted) return Number.POSITIVE_INFINITY;
+    if (!this.#isOccupied || this.#halted) return Number.POSITIVE_INFINITY;
     const retry = handling.retryDue;
     const speak = this.#link !== undefined && !this.#link.toldBusy && this.#waiting > 0;
-    return speak ? Math.min(retry, handling.runningSince + this.#limits.busyAfterMs) : retry;
+    return speak ? Math.min(retry, handling.progressAt + this.#limits.busyAfterMs) : retry;
   }
 
   /** Time has passed. */
   tick(now: number): void {
     this.#tellBusy(now);
     if (this.#handling.signalRetry(now)) this.#signalReady();
+  }
+
+  #tellQuiet(): void {
+    if (this.#leaving !== "due" || this.isHandling || this.isCommitting || this.#handling.isAsking) return;
+    this.#leaving = "told";
+    this.#effects.quiet();
   }
 
   /** Sends an Ack with what is known. Its number is always the committed one. */
@@ -338,8 +360,8 @@ export class ListenerChannel {
   #tellBusy(now: number): void {
     const link = this.#link;
     if (link === undefined || link.toldBusy || this.#waiting === 0) return;
-    if (this.#handling.running === undefined && !this.#halted) return;
-    if (!this.#halted && now < this.#handling.runningSince + this.#limits.busyAfterMs) return;
+    if (!this.#isOccupied && !this.#halted) return;
+    if (!this.#halted && now < this.#handling.progressAt + this.#limits.busyAfterMs) return;
     link.toldBusy = true;
     this.#ack();
   }
@@ -355,8 +377,11 @@ export class ListenerChannel {
 
   /** There may be something to {@link take}. */
   #signalReady(): void {
-    const handling = this.#handling;
-    if (this.#halted) return;
-    if (handling.running === undefined ? handling.queued > 0 : handling.retryAt !== undefined) this.#effects.ready();
+    if (this.hasTurn) this.#effects.ready();
+  }
+
+  /** A message is in the handler, or waits to be tried again. */
+  get #isOccupied(): boolean {
+    return this.#handling.running + this.#handling.pausing > 0;
   }
 }

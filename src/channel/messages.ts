@@ -18,6 +18,12 @@ export function comparePositions(a: Position, b: Position): number {
 /** Headers of a message, in order; names may repeat. */
 export type Headers = readonly (readonly [name: string, value: string])[];
 
+/** The first value of a header; undefined: there is none. */
+export function headerValue(headers: Headers, name: string): string | undefined {
+  for (const [each, value] of headers) if (each === name) return value;
+  return undefined;
+}
+
 /** How a payload is compressed, and how long it is uncompressed. */
 export type PayloadEncoding = Readonly<Pick<PayloadCompression, "compression" | "uncompressedBytes">>;
 
@@ -42,6 +48,8 @@ export interface IncomingMessage {
   /** Undefined for a plain payload. */
   readonly encoding: PayloadEncoding | undefined;
   readonly headers: Headers | undefined;
+  /** Messages with the same key are handled in order, those with different keys side by side. */
+  readonly key: string | undefined;
   /** Came over the connection (and counts for what is kept in memory), as opposed to out of the store. */
   readonly fromWire: boolean;
 }
@@ -54,6 +62,8 @@ export interface StoredRow extends IncomingMessage {
 /** A message whose handler was given up, with the reason. */
 export interface DeadMessage {
   readonly message: IncomingMessage;
+  /** Uncompressed, unless that was not possible. */
+  readonly payload: Uint8Array;
   readonly errorCode: string;
   readonly errorMessage: string;
   readonly attempts: number;

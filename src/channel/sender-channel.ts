@@ -62,6 +62,21 @@ export class SenderChannel<Message extends OutgoingMessage> {
     return this.#state;
   }
 
+  /** The last number that the listener has handled, and committed, as heard. */
+  get ackedNumber(): number {
+    return this.#acked;
+  }
+
+  /** Messages that the listener has not handled: stored ones of this epoch count, written at-most-once messages do not. */
+  get unhandled(): number {
+    return this.lastNumber - this.#acked + this.#unconfirmed.unnumbered.length;
+  }
+
+  /** The listener has said that it is busy. */
+  get isBusy(): boolean {
+    return this.#busy;
+  }
+
   /** The greatest number that is surely committed in Postgres by an insert of this channel. */
   get storedNumber(): number {
     return this.#stored;

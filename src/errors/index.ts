@@ -18,8 +18,11 @@ export {
   NatsError,
   PeerError,
   PostgresError,
+  Reject,
+  RpcError,
   StoreError,
   TransportError,
+  TypedError,
   WireError,
 } from "./leaves.js";
 export { shortened, withoutPasswords } from "./message-text.js";

@@ -2,7 +2,7 @@
  * One error class for each layer. They add nothing but a name: which layer threw is for people who read a log; programs
  * look at `code`.
  */
-import { HawserError } from "./hawser-error.js";
+import { HawserError, type HawserErrorOptions } from "./hawser-error.js";
 
 /** Thrown by `src/wire`: framing, codecs, limits, compression. */
 export class WireError extends HawserError {
@@ -29,6 +29,19 @@ export class PeerError extends HawserError {
   static override readonly name = "PeerError";
 }
 
+/**
+ * Thrown by a handler of the user for a message that it will never take: it is a dead letter at once, and a request is
+ * answered with it.
+ */
+export class Reject extends HawserError {
+  static override readonly name = "Reject";
+
+  /** @param reason what is wrong with the message: the dead letter and the sender of a request show it */
+  constructor(reason: string, options: HawserErrorOptions = {}) {
+    super("rejected", reason, options);
+  }
+}
+
 /** Thrown by `src/dev`: the embedded servers. */
 export class DevError extends HawserError {
   static override readonly name = "DevError";
@@ -52,4 +65,14 @@ export class GatewayError extends HawserError {
 /** Thrown by `src/bridge`: the running of SQL functions for messages and requests of NATS. */
 export class BridgeError extends HawserError {
   static override readonly name = "BridgeError";
+}
+
+/** Thrown by `src/typed`: topics, rules and values of users' messages. */
+export class TypedError extends HawserError {
+  static override readonly name = "TypedError";
+}
+
+/** Thrown by `src/connect`: transports and services that cannot be made. Calls fail with Connect's own error. */
+export class RpcError extends HawserError {
+  static override readonly name = "RpcError";
 }

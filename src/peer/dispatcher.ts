@@ -1,5 +1,8 @@
 /** Gives channels with messages their turn: one after another, at most `concurrency` handlers at once. */
 
+/** How long messages or requests are begun in a turn, before the event loop has its own. */
+export const turnMs = 5;
+
 /** What gets its turn. */
 export interface Turn {
   run(): void;

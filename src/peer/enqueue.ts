@@ -2,8 +2,6 @@
  * Messages for peers that are written in a transaction of the user: they exist if, and only if, that commits. Whichever
  * process relays the outbox stores them for their listeners then.
  */
-import { namedRules } from "../../generated/ts/rules/named.js";
-import { checkText } from "../../generated/ts/rules/violation.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
@@ -14,7 +12,7 @@ import {
   type EnqueueOptions,
   type MessageToEnqueue,
 } from "./message.js";
-import { checkHeaders, checkKnownOptions, checkNotReserved, checkTopic, invalid } from "./options.js";
+import { checkHeaders, checkKnownOptions, checkMarks, checkNotReserved, checkTopic, expiresHeader } from "./options.js";
 
 const sql = {
   forTopic:
@@ -48,7 +46,7 @@ async function write(
   text: string,
   topic: string,
   payload: Uint8Array | string,
-  { headers, key, messageId, deliverAt }: EnqueueOptions,
+  { headers, key, messageId, deliverAt, ttlMs }: EnqueueOptions,
   more: readonly unknown[],
 ): Promise<EnqueuedReceipt> {
   checkTopic(topic);
@@ -60,13 +58,12 @@ async function write(
       "invalid_argument",
       `the payload has ${bytes.length} bytes, and may have ${maxStoredMessageBytes} at most`,
     );
-  const pairs = headers && checkHeaders(headers);
-  const badKey = key === undefined ? undefined : checkText("key", namedRules.outboxKey, key);
-  if (badKey) throw invalid("key", badKey);
-  const badId = messageId === undefined ? undefined : checkText("messageId", namedRules.outboxMessageId, messageId);
-  if (badId) throw invalid("messageId", badId);
+  const given = headers && checkHeaders(headers);
+  checkMarks({ key, messageId, ttlMs });
   if (deliverAt !== undefined && !(deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())))
     throw new PeerError("invalid_argument", `deliverAt ${String(deliverAt)}: must be a valid Date`);
+  const dueAt = Math.max(Date.now(), deliverAt?.getTime() ?? 0);
+  const pairs = ttlMs === undefined ? given : [...(given ?? []), expiresHeader(ttlMs, dueAt)];
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const result = await client.query(text, [
     topic,
@@ -89,10 +86,17 @@ async function write(
 
 /** The bytes of a payload. @throws PeerError `invalid_argument` */
 export function checkPayload(payload: Uint8Array | string): Uint8Array {
+  const bytes = checkBytes(payload, " of at least one byte");
+  if (bytes.length > 0) return bytes;
+  throw new PeerError("invalid_argument", "payload 0 bytes: must be a Uint8Array or a string of at least one byte");
+}
+
+/** The bytes of a payload that may be empty. @throws PeerError `invalid_argument` */
+export function checkBytes(payload: Uint8Array | string, which = ""): Uint8Array {
   const bytes = bytesOf(payload);
-  if (bytes instanceof Uint8Array && bytes.length > 0) return bytes;
-  const given = bytes instanceof Uint8Array ? "0 bytes" : `a value of type ${typeof bytes}`;
-  throw new PeerError("invalid_argument", `payload ${given}: must be a Uint8Array or a string of at least one byte`);
+  if (bytes instanceof Uint8Array) return bytes;
+  const given = `a value of type ${typeof bytes}`;
+  throw new PeerError("invalid_argument", `payload ${given}: must be a Uint8Array or a string${which}`);
 }
 
 function valuesByName(pairs: Headers): Record<string, string[]> {

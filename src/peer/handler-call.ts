@@ -3,13 +3,21 @@
  * transaction), and what its end means to the channel, as a {@link HandlerResult}.
  */
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import type { HandlerResult, IncomingMessage, ListenerChannel } from "../channel/index.js";
-import { HawserError, PeerError } from "../errors/index.js";
+import {
+  type HandlerResult,
+  type Headers,
+  headerValue,
+  type IncomingMessage,
+  type ListenerChannel,
+  type MessageTurn,
+} from "../channel/index.js";
+import { errorTable, HawserError, PeerError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
 import { inTime } from "../runtime/index.js";
 import { type Channel, isRefusedForGood, type Transaction } from "../store/index.js";
 import { decompress } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
+import type { IncomingRequest } from "./incoming-request.js";
 
 /** Where a message comes from. */
 export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
@@ -25,6 +33,8 @@ export interface DueMessage {
   readonly attempt: number;
   /** The handler's client of Postgres; undefined unless handlers are transactional. */
   readonly client: Transaction | undefined;
+  /** Set if the sender waits for what the handler returns. */
+  readonly request: IncomingRequest | undefined;
 }
 
 /** The user's handler. What it returns may be a promise. */
@@ -38,8 +48,6 @@ export interface HandledLink {
   readonly channel: ListenerChannel;
   readonly source: Source;
   readonly isClosed: boolean;
-  /** The running message's payload, uncompressed; written here. */
-  plain: Uint8Array | undefined;
   /** The channel belongs to another listener now. */
   onNotOwned(): void;
 }
@@ -94,26 +102,71 @@ export class HandlerCalls {
   }
 
   /** Starts the handler. A promise (which does not reject) when it did not finish at once. */
-  begin(link: HandledLink, message: IncomingMessage): HandlerResult | Promise<HandlerResult> {
-    link.plain = undefined;
+  begin(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
+    const { running: message } = turn;
     const topic = this.topics.of(message.topicKey);
     if (typeof topic !== "string" || message.encoding !== undefined || this.#context.settings.transactional) {
-      return this.#beginLater(link, message, topic);
+      return this.#beginLater(link, turn, topic);
     }
-    link.plain = message.payload;
     try {
-      const returned = this.#call(link, message, topic, message.payload, undefined);
+      const returned = this.#call(link, turn, topic, message.payload, undefined);
       return isThenable(returned) ? this.#await(returned) : done;
     } catch (error) {
       return failure(error);
     }
   }
 
+  /**
+   * The handler's answer to a request, or a promise of it.
+   *
+   * @throws what the handler has thrown (`begun` is set), or why it was not called, at once or as a rejection
+   */
+  answer(source: Source, request: IncomingRequest): unknown {
+    const topic = this.topics.of(request.frame.topicKey);
+    if (typeof topic !== "string") return this.#answerLater(source, request, topic);
+    if (this.#context.settings.transactional) return this.#answerInTransaction(source, request, topic);
+    return this.#callFor(source, request, topic, undefined);
+  }
+
+  async #answerLater(source: Source, request: IncomingRequest, topic: Promise<string | undefined> | undefined) {
+    if ((await topic) !== undefined) return await this.answer(source, request);
+    throw new PeerError("unsubscribed", `topic key ${request.frame.topicKey} is not in the catalog`);
+  }
+
+  /** The answer leaves when the handler's transaction is committed. */
+  async #answerInTransaction(source: Source, request: IncomingRequest, topic: string): Promise<unknown> {
+    let answer: unknown;
+    await this.#context.store.runInTransaction(async (client) => {
+      answer = await this.#callFor(source, request, topic, client);
+    });
+    return answer;
+  }
+
+  #callFor(source: Source, request: IncomingRequest, topic: string, client: Transaction | undefined): unknown {
+    this.#checkServed(topic);
+    const { payload, headers, topicKey } = request.frame;
+    const message: IncomingMessage = {
+      position: undefined,
+      topicKey,
+      payload,
+      encoding: undefined,
+      headers: headers.length === 0 ? undefined : headers.map(({ name, value }) => [name, value] as const),
+      key: undefined,
+      fromWire: true,
+    };
+    request.begun = true;
+    const returned = this.#handle({ message, to: topic, source, payload, attempt: 1, client, request });
+    if (!isThenable(returned)) return returned;
+    return this.#bounded(returned, () => client && void endClient(client));
+  }
+
   async #beginLater(
     link: HandledLink,
-    message: IncomingMessage,
+    turn: MessageTurn,
     topicFound: string | Promise<string | undefined>,
   ): Promise<HandlerResult> {
+    const { running: message } = turn;
+    let plain = message.payload;
     let topic: string | undefined;
     try {
       topic = await topicFound;
@@ -122,23 +175,24 @@ export class HandlerCalls {
       return comesAgain;
     }
     try {
-      link.plain = message.payload;
       if (topic === undefined) {
         return refused("unsubscribed", `topic key ${message.topicKey} is not in the catalog`);
       }
       if (message.encoding !== undefined) {
         try {
-          link.plain = await this.#plainOf(message, message.encoding);
+          plain = await this.#plainOf(message, message.encoding);
         } catch (error) {
           // It will not be another payload the next time.
           const { code, message: why } = asHawserError(error);
           return refused(code, why);
         }
       }
-      if (this.#context.settings.transactional) return await this.#inTransaction(link, message, topic, link.plain);
-      return await this.#await(this.#call(link, message, topic, link.plain, undefined));
+      const handled = this.#context.settings.transactional
+        ? this.#inTransaction(link, turn, topic, plain)
+        : this.#await(this.#call(link, turn, topic, plain, undefined));
+      return withPlain(await handled, plain);
     } catch (error) {
-      return failure(error);
+      return withPlain(failure(error), plain);
     }
   }
 
@@ -154,12 +208,13 @@ export class HandlerCalls {
   /** Handles a message in a transaction that also moves the cursor. */
   async #inTransaction(
     link: HandledLink,
-    message: IncomingMessage,
+    turn: MessageTurn,
     topic: string,
     payload: Uint8Array,
   ): Promise<HandlerResult> {
+    const { running: message } = turn;
     const { store, lease, status, settings, nameLost } = this.#context;
-    this.#mayBegin(link, topic);
+    this.#mayBegin(link, turn, topic);
     const thrown: { error?: unknown } = {};
     let begun = false;
     let ended = false;
@@ -167,7 +222,7 @@ export class HandlerCalls {
       begun = true;
       try {
         // A handler that is late must not go on writing outside of its transaction: its connection is closed.
-        await this.#bounded(this.#call(link, message, topic, payload, client), () => void endClient(client));
+        await this.#bounded(this.#call(link, turn, topic, payload, client), () => void endClient(client));
         ended = true;
       } catch (error) {
         thrown.error = error;
@@ -202,22 +257,29 @@ export class HandlerCalls {
 
   #call(
     link: HandledLink,
-    message: IncomingMessage,
+    turn: MessageTurn,
     topic: string,
     payload: Uint8Array,
     client: Transaction | undefined,
   ): unknown {
-    this.#mayBegin(link, topic);
-    const { source, channel } = link;
-    return this.#handle({ message, to: topic, source, payload, attempt: channel.attempt, client });
+    this.#mayBegin(link, turn, topic);
+    const { source } = link;
+    const { running: message, attempts: attempt } = turn;
+    return this.#handle({ message, to: topic, source, payload, attempt, client, request: undefined });
   }
 
-  #mayBegin({ channel }: HandledLink, topic: string): void {
-    const { sender, settings } = this.#context;
-    if (!this.#serves(topic)) {
-      throw new PeerError("unsubscribed", `"${sender.name}" does not subscribe to "${topic}" any more`);
-    }
-    if (channel.isExhausted) {
+  #checkServed(topic: string): void {
+    const { sender } = this.#context;
+    if (this.#serves(topic)) return;
+    throw new PeerError("unsubscribed", `"${sender.name}" does not subscribe to "${topic}" any more`);
+  }
+
+  #mayBegin({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
+    const { settings } = this.#context;
+    this.#checkServed(topic);
+    const { headers } = turn.running;
+    if (headers !== undefined) checkExpiry(headers);
+    if (channel.isExhausted(turn)) {
       throw new PeerError(
         "handler_crashed",
         `the process, or its session with Postgres, ended in the middle of its handler ${settings.maxAttempts} times`,
@@ -235,18 +297,27 @@ export class HandlerCalls {
   }
 
   /** Waits for the handler, at most `handlerTimeoutMs`; `onLate` is called then. @throws PeerError `handler_failed` */
-  async #bounded(returned: unknown, onLate?: () => void): Promise<void> {
+  async #bounded(returned: unknown, onLate?: () => void): Promise<unknown> {
     const { handlerTimeoutMs } = this.#context.settings;
-    if (handlerTimeoutMs === undefined) {
-      await returned;
-      return;
-    }
+    if (handlerTimeoutMs === undefined) return await returned;
     const late = (): PeerError => {
       onLate?.();
       return new PeerError("handler_failed", `the handler took longer than ${handlerTimeoutMs} ms`);
     };
-    await inTime(handlerTimeoutMs, late, async () => await returned);
+    return await inTime(handlerTimeoutMs, late, async () => await returned);
   }
+}
+
+/** @throws PeerError `expired` if nobody needs a message with these headers any more */
+function checkExpiry(headers: Headers): void {
+  const until = Number(headerValue(headers, protocolConstants.messageExpiresHeader) ?? Number.NaN);
+  const lateMs = Date.now() - until;
+  if (lateMs > 0) throw new PeerError("expired", `its time to live had passed ${lateMs} ms before its handler began`);
+}
+
+/** A dead letter has the payload uncompressed. */
+function withPlain(result: HandlerResult, plain: Uint8Array): HandlerResult {
+  return "errorCode" in result ? { ...result, plain } : result;
 }
 
 /** The message is not to be tried again. */
@@ -264,10 +335,33 @@ function sessionEnded(maxAttempts: number, how: string): HandlerResult {
 /** What was thrown in place of handling, or by the handler. */
 function failure(error: unknown): HandlerResult {
   if (error === postponed) return comesAgain;
-  const { code, message } = HawserError.is(error) ? error : { code: "handler_failed", message: messageOf(error) };
-  // Trying again would not help: nobody here serves the topic, or the message ends the process.
-  if (code === "unsubscribed" || code === "handler_crashed") return refused(code, message);
-  return { kind: "failed", errorCode: code, errorMessage: message };
+  const { code, message } = failureOf(error);
+  return isFinal.has(code) ? refused(code, message) : { kind: "failed", errorCode: code, errorMessage: message };
+}
+
+/**
+ * Trying again would not help: nobody here serves the topic, the message ends the process or is none of its type, or the
+ * handler says so.
+ */
+const isFinal: ReadonlySet<string> = new Set([
+  "unsubscribed",
+  "handler_crashed",
+  "invalid_message",
+  "rejected",
+  "expired",
+]);
+
+/** What a handler has thrown, or what was thrown in its place. */
+export function failureOf(error: unknown): { readonly code: HawserError["code"]; readonly message: string } {
+  try {
+    // Another copy of the package may have codes that are not known here.
+    if (HawserError.is(error) && Object.hasOwn(errorTable, error.code)) {
+      return { code: error.code, message: String(error.message) };
+    }
+  } catch {
+    // Any value can be thrown, also one that throws when it is looked at.
+  }
+  return { code: "handler_failed", message: messageOf(error) };
 }
 
 function messageOf(error: unknown): string {
@@ -283,7 +377,8 @@ function isHandlersFault(error: unknown): boolean {
   return (HawserError.is(error) && error.code === "handler_failed") || isRefusedForGood(error);
 }
 
-function isThenable(value: unknown): value is PromiseLike<unknown> {
+/** Whether a value is a promise, or behaves as one. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return (
     (typeof value === "object" || typeof value === "function") &&
     value !== null &&

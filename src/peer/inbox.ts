@@ -16,8 +16,9 @@ export interface InboxOptions {
   readonly context: PeerContext;
   readonly listenAddress: string;
   readonly serves: (topic: string) => boolean;
-  /** Undefined for a peer that only sends: its messages wait. */
-  readonly handle: Handle | undefined;
+  readonly handle: Handle;
+  /** Whether there is a handler. A peer that only sends has none: its messages and requests wait. */
+  readonly handles: () => boolean;
 }
 
 export class Inbox {
@@ -28,6 +29,8 @@ export class Inbox {
   #listener: Listener | undefined;
   #poll: NodeJS.Timeout | undefined;
   #unlisten: (() => void)[] = [];
+  /** Channels that are being given back: they are not opened. */
+  readonly #leaving = new Set<number>();
   #begun = false;
   #halted = false;
   /** Grows when everything begins again: what was read before is not used. */
@@ -40,19 +43,32 @@ export class Inbox {
 
   constructor(options: InboxOptions) {
     this.#options = options;
-    const { context, serves, handle } = options;
+    const { context, serves, handle, handles } = options;
     this.#isolation = new Isolation(storeConstants.isolationLimitMs, {
       after: (delayMs, callback) => {
         const timer = setTimeout(callback, delayMs);
         return () => clearTimeout(timer);
       },
       changed: () => this.#haltSome(),
-      othersIdle: (holder) => [...this.#links.values()].every((link) => link === holder || !link.channel.isHandling),
+      othersIdle: (holder) =>
+        [...this.#links.values()].every(
+          (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
+        ),
     });
+    const calls = new HandlerCalls(context, serves, handle);
+    const dispatcher = new Dispatcher(context.settings.concurrency);
     this.#shared = {
       context,
-      calls: new HandlerCalls(context, serves, handle ?? (() => undefined)),
-      dispatcher: new Dispatcher(context.settings.concurrency),
+      calls,
+      dispatcher,
+      requests: {
+        context,
+        calls,
+        dispatcher,
+        handles,
+        holdsUpRequests: () => this.#handlesNothing || this.#isolation.holder !== undefined,
+        onRequestEnded: () => this.#isolation.handlerEnded(),
+      },
       isolation: this.#isolation,
       committer: this.#newCommitter(),
       onNotOwned: (connectionKey) => this.#drop(connectionKey),
@@ -89,6 +105,9 @@ export class Inbox {
         return {
           onBatch: (batch) => link.onBatch(connection, batch),
           onGoLive: () => link.channel.onGoLive(connection),
+          onRequest: (request) => link.requests.onRequest(connection, request),
+          onCancel: (id) => link.requests.onCancel(connection, id),
+          onDrain: () => link.requests.wake(),
           onGoodbye: () => link.onGoodbye(connection),
           onClosed: () => link.onClosed(connection),
         };
@@ -106,7 +125,12 @@ export class Inbox {
   /** From now on messages go to the handler. */
   begin(): void {
     this.#begun = true;
-    this.halt(this.#halted);
+    this.#haltSome();
+  }
+
+  /** There may be a handler now. */
+  handlersChanged(): void {
+    this.#haltSome();
   }
 
   /** The lease is, or is not, surely held: without it nothing is handled. */
@@ -129,6 +153,7 @@ export class Inbox {
     this.#links.clear();
     this.#shared.calls.topics.clear();
     this.#opening.clear();
+    this.#leaving.clear();
     this.#era += 1;
   }
 
@@ -138,11 +163,32 @@ export class Inbox {
     await this.#findMessages();
   }
 
+  /**
+   * Closes a channel that is to be given back, when nothing of it is under way. It stays closed until {@link mayOpen}.
+   *
+   * @returns false if everything has begun again meanwhile: then it is not to be given back
+   * @throws StoreError `store_failed` (as a rejection)
+   */
+  async letGo(connectionKey: number): Promise<boolean> {
+    const era = this.#era;
+    this.#leaving.add(connectionKey);
+    const link = this.#links.get(connectionKey) ?? (await this.#opening.get(connectionKey));
+    await link?.giveBack();
+    if (era !== this.#era || this.#closed) return false;
+    if (link !== undefined && this.#links.get(connectionKey) === link) this.#drop(connectionKey);
+    return true;
+  }
+
+  /** A channel was given back, or is not to be: it is opened if it still belongs to this peer. */
+  mayOpen(connectionKey: number): void {
+    if (this.#leaving.delete(connectionKey)) void this.#announced(connectionKey);
+  }
+
   /** Starts no handler any more, and waits for those that run and for their cursors. */
   async stop(): Promise<void> {
     clearTimeout(this.#poll);
     this.halt(true);
-    await Promise.all([...this.#links.values()].map((link) => link.idle()));
+    await Promise.all([...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()]));
     for (const link of this.#links.values()) link.run();
     await this.#shared.committer.drain();
     await Promise.all([...this.#links.values()].map((link) => link.takeBackCount()));
@@ -162,11 +208,14 @@ export class Inbox {
   }
 
   #haltSome(): void {
-    for (const link of this.#links.values()) link.halt(this.#handlesNothing || this.#isolation.holdsUp(link));
+    for (const link of this.#links.values()) {
+      link.halt(this.#handlesNothing || this.#isolation.holdsUp(link));
+      link.requests.wake();
+    }
   }
 
   get #handlesNothing(): boolean {
-    return this.#halted || !this.#begun || this.#options.handle === undefined;
+    return this.#halted || !this.#begun || !this.#options.handles();
   }
 
   #newCommitter(): CursorCommitter {
@@ -200,6 +249,9 @@ export class Inbox {
     const { store, sender, lease } = this.#options.context;
     const refuse = (code: HawserError["code"], message: string): Authorization => ({ accept: false, code, message });
     if (this.#closed || this.#halted) return refuse("busy", `"${sender.name}" is stopping, or not sure of its name`);
+    if (this.#leaving.has(hello.connectionKey)) {
+      return refuse("busy", `"${sender.name}" gives channel ${hello.connectionKey} back to its listener`);
+    }
     const [link, epoch] = await Promise.all([this.#linkOf(hello.connectionKey), store.peerEpoch(hello.senderName)]);
     if (
       link === undefined ||
@@ -213,7 +265,7 @@ export class Inbox {
     }
     const backlog = await store.backlogOf(hello.connectionKey, link.channel.accepted);
     const isCurrent = this.#links.get(hello.connectionKey) === link;
-    if (!lease.isWritable || this.#halted || !isCurrent) {
+    if (!lease.isWritable || this.#halted || !isCurrent || this.#leaving.has(hello.connectionKey)) {
       return refuse("busy", `"${sender.name}" is not sure of its name`);
     }
     return { accept: true, welcome: link.channel.welcome(backlog) };
@@ -223,6 +275,7 @@ export class Inbox {
   async #linkOf(connectionKey: number): Promise<ListenerLink | undefined> {
     const known = this.#links.get(connectionKey);
     if (known !== undefined) return known;
+    if (this.#leaving.has(connectionKey)) return undefined;
     let opening = this.#opening.get(connectionKey);
     if (opening === undefined) {
       const era = this.#era;
@@ -292,4 +345,12 @@ export class Inbox {
   }
 }
 
-const ignoring = { onBatch() {}, onGoLive() {}, onGoodbye() {}, onClosed() {} };
+const ignoring = {
+  onBatch() {},
+  onGoLive() {},
+  onRequest() {},
+  onCancel() {},
+  onDrain() {},
+  onGoodbye() {},
+  onClosed() {},
+};

@@ -16,6 +16,9 @@
  * this peer owns. A link binds a `ListenerChannel` to its connection, the store and the handler. At most `concurrency`
  * handlers run at once; channels take turns (dispatcher.ts). Cursors are committed together, by the committer of the store.
  *
+ * **Requests.** They pass by the channel, on its connection: a link's requests wait for their answers (link-requests.ts),
+ * and the listener's wait for a free handler (request-intake.ts). Neither side keeps any of them beyond the connection.
+ *
  * **What may happen.** The lease is suspended (no session): nothing is stored or handled, no dial begins. The name is lost:
  * pending sends are rejected and the peer ends by itself. The database is another server: the lease is taken anew under a
  * new epoch, what is unconfirmed is numbered again, and receiving begins again from the committed cursors. A channel is
@@ -33,16 +36,21 @@ export {
   type HawserErrorOptions,
   PeerError,
   PostgresError,
+  Reject,
   StoreError,
   TransportError,
+  TypedError,
   WireError,
 } from "../errors/index.js";
 export { version } from "../files/index.js";
 export type { Logger } from "../runtime/index.js";
 export type { PendingMessages, Transaction } from "../store/index.js";
 export type { PemSource, TlsOptions } from "../transport/index.js";
+export type { Format } from "../typed/index.js";
 export { enqueue } from "./enqueue.js";
+export type { Answer } from "./link-requests.js";
 export type {
+  AnswerToSend,
   DeliveryName,
   DurableOutcome,
   EnqueueClient,
@@ -53,9 +61,11 @@ export type {
   MessageToEnqueue,
   Receipt,
   ReplyReceipt,
+  RequestOptions,
   SendOptions,
   TransientOutcome,
 } from "./message.js";
 export type { PeerOptions, StopOptions } from "./options.js";
 export { type ListenerEntry, Peer, type SendAllReceipt, type TransactionOptions } from "./peer.js";
 export type { PeerStatus, PeerStatusKind } from "./status.js";
+export type { PublishOptions, TypedHandler } from "./typed.js";

@@ -8,6 +8,7 @@ import { Backoff, backoffMs } from "../runtime/index.js";
 import type { ChannelOwner, ChannelOwners } from "../store/index.js";
 import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
 import type { PeerContext } from "./context.js";
+import type { LinkRequests } from "./link-requests.js";
 
 /** Where a listener can be reached, and what it takes. */
 export interface ListenerAddress {
@@ -53,21 +54,25 @@ export class ListenerDial {
   readonly #context: PeerContext;
   readonly #dialled: DialledChannel;
   readonly #channel: SenderChannel<OutgoingMessage>;
+  readonly #requests: LinkRequests;
   readonly #onEvent: () => void;
 
   /**
    * @param channel hears of the connection; not of one that was destroyed here
+   * @param requests hears of each
    * @param onEvent called behind each event that may have moved the channel's deadline
    */
   constructor(
     context: PeerContext,
     dialled: DialledChannel,
     channel: SenderChannel<OutgoingMessage>,
+    requests: LinkRequests,
     onEvent: () => void,
   ) {
     this.#context = context;
     this.#dialled = dialled;
     this.#channel = channel;
+    this.#requests = requests;
     this.#onEvent = onEvent;
     this.connectionKey = dialled.connectionKey;
     this.#address = dialled.address;
@@ -77,6 +82,11 @@ export class ListenerDial {
   begin(): void {
     if (this.#target.isOther) void this.lookForOwner();
     else this.#connect();
+  }
+
+  /** An attempt to connect is under way. */
+  get isDialling(): boolean {
+    return this.#dialling !== undefined;
   }
 
   /** Who has the channel now. */
@@ -131,6 +141,7 @@ export class ListenerDial {
     this.#dialling?.abort();
     this.connection?.destroy();
     this.connection = undefined;
+    this.#requests.onClosed();
   }
 
   /** The channel's key as the database has it now. */
@@ -153,6 +164,7 @@ export class ListenerDial {
     this.#dialling?.abort();
     const { connection } = this;
     this.connection = undefined;
+    this.#requests.onClosed();
     if (connection === undefined) return;
     connection.writeGoodbye();
     connection.end();
@@ -175,6 +187,9 @@ export class ListenerDial {
     const mayCall = context.lease.state === "held" && this.#keyIsKnown;
     if (addr === undefined || !mayCall) {
       this.#channel.onDialFailed(performance.now());
+      this.#requests.onUnreachable(
+        mayCall ? "it has no address" : `the name "${context.lease.name}" is not surely held`,
+      );
       this.#onEvent();
       // Another peer may have the channel by then.
       const { pollMs } = storeConstants;
@@ -194,6 +209,7 @@ export class ListenerDial {
         connectionKey: this.connectionKey,
         epoch: this.#channel.epoch,
       },
+      maxAnswerBytes: context.settings.maxMessageBytes,
       secret: context.secrets.toDial(this.#refusedSecrets),
       tls: context.tls,
       allowPlaintext: context.settings.allowPlaintext,
@@ -203,6 +219,9 @@ export class ListenerDial {
           this.#channel.onAck(handle.connection, ack, performance.now());
           this.#onEvent();
         },
+        onAnswer: (answer) => {
+          if (handle.connection === this.connection) this.#requests.onAnswer(answer);
+        },
         onGoodbye: (goodbye) => {
           this.#channel.onGoodbye(handle.connection, goodbye, performance.now());
           this.#onEvent();
@@ -210,6 +229,7 @@ export class ListenerDial {
         },
         onDrain: () => {
           this.#channel.onWritable(handle.connection, performance.now());
+          if (handle.connection === this.connection) this.#requests.onDrain();
           this.#onEvent();
         },
         onClosed: (error) => this.#closed(handle.connection, error),
@@ -239,11 +259,13 @@ export class ListenerDial {
     const message = `connected to "${this.#target.name}" at ${this.#target.of(this.#address).addr}`;
     this.#context.status.tell({ kind: "peer_connected", topic, peer, message });
     this.#channel.onConnected(connection, welcome, performance.now());
+    this.#requests.onConnected(connection);
     this.#onEvent();
   }
 
   #dialFailed(addr: string, error: HawserError, aborted: boolean): void {
     this.#channel.onDialFailed(performance.now());
+    if (!aborted) this.#requests.onUnreachable(error.message);
     this.#onEvent();
     if (aborted) {
       this.#connect();
@@ -285,6 +307,7 @@ export class ListenerDial {
     this.#context.status.tell({ kind: "peer_disconnected", topic, peer, message });
     if (TransportError.is(error) && error.code === "fenced") void this.#afterRefusal(error);
     this.#channel.onClosed(connection, performance.now());
+    this.#requests.onClosed();
     this.#onEvent();
     this.#redialLater();
   }

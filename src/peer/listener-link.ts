@@ -5,14 +5,16 @@
  * When its turn has come it hands one message after another to the handler ({@link HandlerCalls}), as far as handlers are
  * free and the event loop's turn goes, and commits once for all that were handled in that turn.
  */
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import {
   type DeadMessage,
   type HandlerResult,
+  headerValue,
   type IncomingMessage,
   type Isolation,
   ListenerChannel,
   type ListenerEffects,
+  type MessageTurn,
   type Position,
 } from "../channel/index.js";
 import { type HawserError, TransportError } from "../errors/index.js";
@@ -21,11 +23,11 @@ import type { Channel, CursorCommitter } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression, Delivery } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
-import type { Dispatcher, Turn } from "./dispatcher.js";
+import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
 import type { HandledLink, HandlerCalls, Source } from "./handler-call.js";
+import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
-/** How long messages are handled before the event loop has its turn; the clock is read once for so many messages. */
-const turnMs = 5;
+/** The clock is read once for so many messages. */
 const messagesPerClockRead = 64;
 
 /** What the links of a peer share. */
@@ -35,14 +37,15 @@ export interface SharedByLinks {
   readonly dispatcher: Dispatcher;
   readonly isolation: Isolation<ListenerLink>;
   readonly committer: CursorCommitter;
+  readonly requests: SharedByRequests;
   /** The channel belongs to another listener now: its link is closed and forgotten. */
   readonly onNotOwned: (connectionKey: number) => void;
 }
 
 export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly channel: ListenerChannel;
+  readonly requests: RequestIntake;
   readonly source: Source;
-  plain: Uint8Array | undefined;
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly #queryBackoff = new Backoff({
@@ -59,6 +62,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   /** The newest handled position that the committer has not been given. */
   #handled: Position | undefined;
   #whenIdle: (() => void)[] = [];
+  #whenQuiet: (() => void)[] = [];
 
   readonly #shared: SharedByLinks;
   readonly #context: PeerContext;
@@ -67,6 +71,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#shared = shared;
     this.#context = shared.context;
     this.source = channel;
+    this.requests = new RequestIntake(shared.requests, channel);
     this.#startsBefore = channel.attempts;
     const { settings, lease, sender } = shared.context;
     // The next message may have been what ended the process that had the channel before.
@@ -79,6 +84,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         maxAttempts: settings.maxAttempts,
         retryDelayMs: settings.retryDelayMs,
         shortBacklogRows: storeConstants.shortBacklogRows,
+        maxAhead: protocolConstants.maxAhead,
         refillBelow: storeConstants.drainRows / 2,
         refillBelowBytes: storeConstants.drainBytes / 2,
         transactional: settings.transactional,
@@ -92,6 +98,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   onConnection(connection: ListenerConnection, epoch: number, backlog: number): boolean {
     if (!this.channel.onHello(connection, epoch, backlog)) return false;
     this.#connection = connection;
+    this.requests.onConnection(connection);
     this.#arm();
     return true;
   }
@@ -113,6 +120,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         payload: payloads[index] as Uint8Array,
         encoding: undefined,
         headers: undefined,
+        key: undefined,
         fromWire: true,
       };
     }
@@ -121,16 +129,18 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     }
     for (const { index, headers: list } of headers) {
       const pairs = list.map(({ name, value }) => [name, value] as const);
-      messages[index] = { ...(messages[index] as IncomingMessage), headers: pairs };
+      const key = headerValue(pairs, protocolConstants.messageKeyHeader);
+      messages[index] = { ...(messages[index] as IncomingMessage), headers: pairs, key };
     }
     this.channel.onMessages(connection, messages, now());
     // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
-    if (this.channel.isHandling || this.#shared.dispatcher.hasWoken) this.#arm();
+    if (!this.channel.hasTurn || this.#shared.dispatcher.hasWoken) this.#arm();
     else this.run();
   }
 
   onClosed(connection: ListenerConnection): void {
     this.channel.onClosed(connection);
+    this.requests.onClosed(connection);
     this.#arm();
   }
 
@@ -186,8 +196,17 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#timer.stop();
     for (const timer of this.#timers) clearTimeout(timer);
     this.channel.halt(true);
-    for (const resolve of this.#whenIdle.splice(0)) resolve();
+    this.requests.onConnection(undefined);
+    for (const resolve of [...this.#whenIdle.splice(0), ...this.#whenQuiet.splice(0)]) resolve();
     this.#shared.isolation.leave(this);
+  }
+
+  /** The channel is to be given back: nothing begins any more. Resolves when nothing of it is under way, or it is closed. */
+  async giveBack(): Promise<void> {
+    const quiet = new Promise<void>((resolve) => this.#whenQuiet.push(resolve));
+    this.channel.giveBack();
+    await Promise.all([quiet, this.requests.stop()]);
+    if (!this.#closed) await this.takeBackCount();
   }
 
   // ---- handling ----
@@ -206,7 +225,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const until = now() + turnMs;
     let at = until - turnMs;
     for (let count = 0; !this.#closed; count++) {
-      if (channel.isHandling) break;
+      if (!channel.hasTurn) break;
       if (count % messagesPerClockRead === 0) {
         at = now();
         if (at > until) break;
@@ -220,38 +239,31 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         dispatcher.wake(this);
         break;
       }
-      const message = channel.take(at);
-      if (message === undefined) {
+      const turn = channel.take(at);
+      if (turn === undefined) {
         dispatcher.freeSlot();
         this.#commitHandled();
         this.#arm();
         return;
       }
-      const result = calls.begin(this, message);
+      const result = calls.begin(this, turn);
       if (result instanceof Promise) {
-        void result.then((later) => this.#finishLater(later));
-        this.#commitHandled();
-        this.#arm();
-        return;
+        void result.then((later) => this.#finishLater(turn, later));
+        continue;
       }
-      this.#finish(result, at);
+      channel.finish(turn, result, at);
       dispatcher.freeSlot();
       this.#tellIdle();
     }
     this.#commitHandled();
     this.#arm();
-    if (!channel.isHandling && channel.waitingMessages > 0) dispatcher.wake(this);
+    if (channel.hasTurn) dispatcher.wake(this);
   }
 
-  #finish(result: HandlerResult, at: number): void {
-    this.channel.finish(result, at);
-    this.plain = undefined;
-  }
-
-  #finishLater(result: HandlerResult): void {
+  #finishLater(turn: MessageTurn, result: HandlerResult): void {
     const { dispatcher } = this.#shared;
     dispatcher.freeSlot();
-    this.#finish(result, now());
+    this.channel.finish(turn, result, now());
     this.#tellIdle();
     if (this.#closed) return;
     if (dispatcher.hasWoken) {
@@ -312,6 +324,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
                 ? undefined
                 : { compression: Compression.GZIP, uncompressedBytes: gzipLength(row.payload) },
             headers: row.headers.length === 0 ? undefined : row.headers,
+            key: headerValue(row.headers, protocolConstants.messageKeyHeader),
             fromWire: false,
           })),
           remaining,
@@ -339,12 +352,12 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     }
     this.#handled = undefined;
     if (this.#closed) return;
-    const { message, errorCode, errorMessage, attempts } = dead;
+    const { message, payload, errorCode, errorMessage, attempts } = dead;
     this.#shared.committer.commit(this.connectionKey, cursor.epoch, cursor.number, {
       ...cursor,
       source: this.source.composite,
       topic: this.#shared.calls.topics.known(message.topicKey) ?? `topic key ${message.topicKey}`,
-      payload: this.plain ?? message.payload,
+      payload,
       headers: message.headers ?? [],
       errorCode,
       errorMessage,
@@ -385,6 +398,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   ready(): void {
     if (!this.#closed) this.#shared.dispatcher.wake(this);
+  }
+
+  quiet(): void {
+    for (const resolve of this.#whenQuiet.splice(0)) resolve();
   }
 
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void {

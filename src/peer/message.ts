@@ -1,8 +1,10 @@
-import type { Headers, IncomingMessage } from "../channel/index.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { type Headers, headerValue, type IncomingMessage } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
 import type { Transaction } from "../store/index.js";
 import { Delivery } from "../wire/index.js";
 import type { DueMessage, Source } from "./handler-call.js";
+import type { IncomingRequest } from "./incoming-request.js";
 
 /** How an at-least-once send ended well: handled by the listener, or surely committed in Postgres. */
 export type DurableOutcome = "delivered" | "stored";
@@ -42,6 +44,8 @@ export interface EnqueueOptions {
   readonly key?: string | undefined;
   /** The handler finds it in the header `message-id`. */
   readonly messageId?: string | undefined;
+  /** As of a send; of a message that is due later it counts from then. */
+  readonly ttlMs?: number | undefined;
   /** The message is handed over then, or later. Until then `hawser.outbox_cancel` takes it back. */
   readonly deliverAt?: Date | undefined;
 }
@@ -61,6 +65,19 @@ export interface SendOptions {
   readonly headers?: Record<string, string> | Headers | undefined;
   /** Ends the wait with `aborted`; the message itself may still arrive. */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * Messages with the same topic and key go to the same listener, which handles them in the order of the sends; those with
+   * different keys, and those without one, it handles side by side, as far as `concurrency` goes. 1 to 1,024 bytes
+   * without control characters.
+   */
+  readonly key?: string | undefined;
+  /** The handler finds it as `message.id`, and in the header `message-id`. 1 to 255 bytes without white space. */
+  readonly messageId?: string | undefined;
+  /**
+   * How long a handler may still begin with the message, in milliseconds from now, by the clocks of both machines. After that
+   * it is a dead letter (`expired`), and an at-most-once message is dropped.
+   */
+  readonly ttlMs?: number | undefined;
 }
 
 /** A message for a handler. */
@@ -84,6 +101,21 @@ export interface Message {
   readonly attempt: number;
   readonly delivery: DeliveryName;
   /**
+   * Its id: the one that the sender gave, else its place in its channel (sender, topic, listener, epoch and number). It stays
+   * the same however often the message comes, also as a dead letter that is tried again. Undefined for a request, and for an
+   * at-most-once message that was sent without one.
+   */
+  readonly id: string | undefined;
+  /** Its key, if it has one. */
+  readonly key: string | undefined;
+  /** The sender waits for an answer: what the handler returns, or the error that it throws. */
+  readonly isRequest: boolean;
+  /**
+   * Of a request: aborted when the sender waits no more, because its time has passed, it has gone or it has cancelled. Of
+   * any other message it is never aborted.
+   */
+  readonly signal: AbortSignal;
+  /**
    * With `transactional: true`: the client of a transaction that is committed together with the message's being done, so
    * that what the handler writes through it happens exactly once. Neither commit nor roll back: a handler that does has
    * failed (`handler_failed`), and what it had committed stays. Keep nothing of it after the handler's end. Replies are
@@ -104,9 +136,36 @@ export interface Message {
 
 /**
  * Handles a message. When it returns, or its promise resolves, the message is done: it will not come again. When it
- * throws, it is tried again after a while, up to `maxAttempts` times; then the message is a dead letter.
+ * throws, it is tried again after a while, up to `maxAttempts` times; then the message is a dead letter. One that throws a
+ * `Reject` makes it a dead letter at once.
+ *
+ * A request is handled once: what the handler returns is the answer (text, a `Uint8Array`, {@link AnswerToSend}, or nothing
+ * for an empty one), and what it throws is the error.
  */
 export type Handler = (message: Message) => unknown;
+
+/** The answer of a handler to a request, with headers. */
+export interface AnswerToSend {
+  /** Text becomes UTF-8. */
+  readonly payload?: Uint8Array | string | undefined;
+  /** Names and values; a list of pairs where names repeat. */
+  readonly headers?: Record<string, string> | Headers | undefined;
+}
+
+/** How a request is made. */
+export interface RequestOptions {
+  /** How long to wait for the answer, in milliseconds. Default: the setting `requestTimeoutMs`. */
+  readonly timeoutMs?: number | undefined;
+  /** Ends the wait with `aborted`; the handler's `message.signal` is aborted, too. */
+  readonly signal?: AbortSignal | undefined;
+  /** Names and values; a list of pairs where names repeat. */
+  readonly headers?: Record<string, string> | Headers | undefined;
+  /**
+   * Carrying the request out twice does no harm: if the connection to a listener ends before its answer has come, the
+   * request goes to another listener of the topic, once. Default false: it fails with `listener_lost`.
+   */
+  readonly idempotent?: boolean | undefined;
+}
 
 /** How a message is delivered, in users' words. */
 export type DeliveryName = "at-least-once" | "at-most-once";
@@ -142,10 +201,11 @@ export class MessageView implements Message {
   readonly #message: IncomingMessage;
   readonly #source: Source;
   readonly #transaction: Transaction | undefined;
+  readonly #request: IncomingRequest | undefined;
 
   readonly #replyTo: Reply;
 
-  constructor({ message, to, source, payload, attempt, client }: DueMessage, replyTo: Reply) {
+  constructor({ message, to, source, payload, attempt, client, request }: DueMessage, replyTo: Reply) {
     this.#replyTo = replyTo;
     this.to = to;
     this.payload = payload;
@@ -153,6 +213,7 @@ export class MessageView implements Message {
     this.#message = message;
     this.#source = source;
     this.#transaction = client;
+    this.#request = request;
   }
 
   get from(): string {
@@ -169,6 +230,25 @@ export class MessageView implements Message {
 
   get delivery(): DeliveryName {
     return this.#message.position === undefined ? "at-most-once" : "at-least-once";
+  }
+
+  get id(): string | undefined {
+    const { headers, position } = this.#message;
+    const given = headers && headerValue(headers, protocolConstants.messageIdHeader);
+    if (given !== undefined || position === undefined) return given;
+    return `${this.#source.composite}/${position.epoch}/${position.number}`;
+  }
+
+  get key(): string | undefined {
+    return this.#message.key;
+  }
+
+  get isRequest(): boolean {
+    return this.#request !== undefined;
+  }
+
+  get signal(): AbortSignal {
+    return this.#request?.signal ?? new AbortController().signal;
   }
 
   get client(): Transaction {

@@ -1,3 +1,4 @@
+import { namedRules } from "../../generated/ts/rules/named.js";
 import {
   checkHeaderName,
   checkHeaderValue,
@@ -5,7 +6,7 @@ import {
   checkHelloSourceTopic,
   checkPayloadHeadersHeaders,
 } from "../../generated/ts/rules/peer/frames.js";
-import type { Violation } from "../../generated/ts/rules/violation.js";
+import { checkText, type Violation } from "../../generated/ts/rules/violation.js";
 import {
   checkPeerSettings,
   type PeerSettings,
@@ -20,7 +21,7 @@ import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { asHawserError } from "./context.js";
-import type { EnqueueClient, EnqueueOptions, MessageToEnqueue, SendOptions } from "./message.js";
+import type { EnqueueClient, EnqueueOptions, MessageToEnqueue, RequestOptions, SendOptions } from "./message.js";
 import type { StatusEmitter } from "./status.js";
 
 /** What a Peer is made of. Everything beyond the first three has a default; see {@link PeerSettings} for limits. */
@@ -65,7 +66,7 @@ export interface CheckedOptions {
 
 /** An error for a value that breaks a rule of the spec: says which, and what to do. */
 /** Says which rule a value breaks. */
-export function invalid(argument: string, violation: Pick<Violation, "value" | "rule" | "remedy">): PeerError {
+function invalid(argument: string, violation: Pick<Violation, "value" | "rule" | "remedy">): PeerError {
   return new PeerError("invalid_argument", `${argument} ${violation.value}: ${violation.rule}. ${violation.remedy}`);
 }
 
@@ -139,6 +140,13 @@ function checkDatabaseUrl(argument: string, value: string | undefined): void {
   }
 }
 
+/** @throws PeerError `invalid_argument` unless the value may be how long a request waits */
+export function checkTimeout(timeoutMs: number): number {
+  const checked = checkPeerSettings({ requestTimeoutMs: timeoutMs });
+  if (!checked.ok) throw invalid("timeoutMs", checked.violation);
+  return timeoutMs;
+}
+
 /** @throws PeerError `invalid_argument` unless the value may be a topic */
 export function checkTopic(topic: string): void {
   const bad = checkHelloSourceTopic(topic);
@@ -156,9 +164,20 @@ export function checkNotReserved(topic: string): void {
   }
 }
 
+/** Headers of ours that need no check, since they stay the same for all messages. */
+const checkedBefore = new WeakSet<object>();
+
+/** Headers that are used again and again; they must not be changed. */
+export function checkedOnce(headers: Headers): Headers {
+  const checked = checkHeaders(headers) ?? headers;
+  checkedBefore.add(checked);
+  return checked;
+}
+
 /** Headers as a record or as pairs, checked. Undefined when there are none. @throws PeerError `invalid_argument` */
 export function checkHeaders(headers: Record<string, string> | Headers | undefined): Headers | undefined {
   if (headers === undefined) return undefined;
+  if (checkedBefore.has(headers)) return headers as Headers;
   const pairs = (Array.isArray(headers) ? headers : Object.entries(headers)) as Headers;
   const tooMany = checkPayloadHeadersHeaders(pairs);
   if (tooMany) throw invalid("headers", tooMany);
@@ -169,6 +188,29 @@ export function checkHeaders(headers: Record<string, string> | Headers | undefin
     if (badValue) throw invalid(`header ${name}`, badValue);
   }
   return pairs.length === 0 ? undefined : pairs;
+}
+
+/** What of a message's headers Hawser sets, and where the message is sent to. */
+export interface Marks {
+  readonly key?: string | undefined;
+  readonly messageId?: string | undefined;
+  readonly ttlMs?: number | undefined;
+}
+
+/** Checks the key, id and time to live of a message. @throws PeerError `invalid_argument` */
+export function checkMarks({ key, messageId, ttlMs }: Marks): void {
+  const badKey = key === undefined ? undefined : checkText("key", namedRules.outboxKey, key);
+  if (badKey) throw invalid("key", badKey);
+  const badId = messageId === undefined ? undefined : checkText("messageId", namedRules.outboxMessageId, messageId);
+  if (badId) throw invalid("messageId", badId);
+  const { maxTtlMs } = protocolConstants;
+  if (ttlMs === undefined || (Number.isInteger(ttlMs) && ttlMs >= 1 && ttlMs <= maxTtlMs)) return;
+  throw new PeerError("invalid_argument", `ttlMs ${String(ttlMs)}: must be a whole number of ms from 1 to ${maxTtlMs}`);
+}
+
+/** The header that says until when a message is of use. @param from since when its time to live counts, in ms since 1970 */
+export function expiresHeader(ttlMs: number, from: number): readonly [string, string] {
+  return [protocolConstants.messageExpiresHeader, String(from + ttlMs)];
 }
 
 const besideSettings = namesOf<Omit<PeerOptions, keyof PeerSettings>>({
@@ -201,15 +243,18 @@ const known = {
     key: true,
     messageId: true,
     deliverAt: true,
+    ttlMs: true,
   }),
   "a message to enqueue": namesOf<MessageToEnqueue>({
     topic: true,
     payload: true,
     headers: true,
+    ttlMs: true,
     key: true,
     messageId: true,
     deliverAt: true,
   }),
+  "a request": namesOf<RequestOptions>({ timeoutMs: true, signal: true, headers: true, idempotent: true }),
   stop: namesOf<StopOptions>({ deadlineMs: true }),
 } as const;
 

@@ -1,6 +1,7 @@
 /**
- * Takes over the channels of listeners that have been away for `orphanAfterMs`: where messages wait that this peer could
- * handle as well. Several peers may watch; the first one has the channel, and the others find that it has an owner.
+ * Takes over the channels of listeners that have been away for `orphanAfterMs`, or of members of its group that have been
+ * away for `groupTakeoverMs`: where messages wait that this peer could handle as well. Several peers may watch; the first
+ * one has the channel, and the others find that it has an owner.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
@@ -10,13 +11,19 @@ import type { PeerContext } from "./context.js";
 
 /** The least time between two inspections. */
 const minIntervalMs = 250;
-/** How many inspections fall into `orphanAfterMs`. */
+/** How many inspections fall into the time that a listener must be away. */
 const inspections = 4;
 
 /** What the watch needs of a running peer. */
 export type OrphanWatchContext = Pick<PeerContext, "sender" | "lease" | "logger"> & {
   readonly store: Pick<PeerContext["store"], "absentListeners" | "channelsServedBy" | "reassign" | "on">;
 };
+
+/** Which listeners are watched, and how long each must be away. */
+export interface Watched {
+  readonly afterMs: number;
+  readonly isWatched: (listener: AbsentListener) => boolean;
+}
 
 export class OrphanWatch {
   readonly #absences: Absences;
@@ -28,21 +35,23 @@ export class OrphanWatch {
   #stopped = false;
 
   readonly #context: OrphanWatchContext;
+  readonly #isWatched: Watched["isWatched"];
   readonly #serves: () => readonly string[];
   readonly #clock: Clock;
 
   /** @param serves the topics that the peer serves now */
   constructor(
     context: OrphanWatchContext,
-    orphanAfterMs: number,
+    { afterMs, isWatched }: Watched,
     serves: () => readonly string[],
     clock: Clock = systemClock,
   ) {
     this.#context = context;
+    this.#isWatched = isWatched;
     this.#serves = serves;
     this.#clock = clock;
-    this.#intervalMs = Math.min(Math.max(orphanAfterMs / inspections, minIntervalMs), storeConstants.pollMs);
-    this.#absences = new Absences(orphanAfterMs, 2 * this.#intervalMs + minIntervalMs);
+    this.#intervalMs = Math.min(Math.max(afterMs / inspections, minIntervalMs), storeConstants.pollMs);
+    this.#absences = new Absences(afterMs, 2 * this.#intervalMs + minIntervalMs);
   }
 
   start(): void {
@@ -69,7 +78,7 @@ export class OrphanWatch {
         return;
       }
       const began = this.#clock.now();
-      const absent = await store.absentListeners();
+      const absent = (await store.absentListeners()).filter(this.#isWatched);
       for (const name of this.#notBefore.keys()) {
         if (!absent.some((listener) => listener.name === name)) this.#notBefore.delete(name);
       }

@@ -6,8 +6,11 @@ import type { Headers } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
 import type { CatalogChange } from "../store/index.js";
 import { Delivery } from "../wire/index.js";
+import type { Begin } from "./answer-in-time.js";
 import { asHawserError, type PeerContext } from "./context.js";
-import type { MessageTopic, Outgoing } from "./outgoing.js";
+import { GroupQueue } from "./group-queue.js";
+import { type Answer, type CheckedRequest, wasNotBegun } from "./link-requests.js";
+import { type MessageTopic, Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
 import { SenderLinks } from "./sender-links.js";
 import { TopicDirectory } from "./topic-directory.js";
@@ -19,6 +22,8 @@ export interface CheckedMessage {
   /** Replaced by a copy when the caller waits no more. */
   payload: Uint8Array;
   readonly headers: Headers | undefined;
+  /** Messages of one key go to one listener. */
+  readonly key: string | undefined;
 }
 
 export class Outbox {
@@ -28,6 +33,8 @@ export class Outbox {
   readonly topics: TopicDirectory;
   #poll: NodeJS.Timeout | undefined;
   #generation: number;
+  /** Of groups whose members have no room, what waits for that. */
+  readonly #groups = new Map<TopicRoutes, GroupQueue>();
   readonly #unlisten: (() => void)[];
   #closed = false;
 
@@ -35,8 +42,8 @@ export class Outbox {
 
   constructor(context: PeerContext) {
     this.#context = context;
-    this.links = new SenderLinks(context);
-    this.topics = new TopicDirectory(context, this.links);
+    this.links = new SenderLinks(context, () => this.#pumpGroups());
+    this.topics = new TopicDirectory(context, this.links, () => this.#pumpGroups());
     this.#generation = context.store.generation;
     this.#unlisten = [
       context.store.on("catalog", (change) => this.#catalogChanged(change)),
@@ -56,14 +63,51 @@ export class Outbox {
   sendTo(topic: string, message: CheckedMessage): Outgoing | Promise<Outgoing> {
     const routes = this.topics.get(topic);
     if (routes?.ready === true && routes.waiting === 0) {
-      const link = routes.choose(this.links)?.link;
-      if (link !== undefined) return this.#hand(link, routes, message);
+      const sent = this.#sendToGroup(routes, message);
+      if (sent !== undefined) return sent;
+      const link = routes.choose(this.links, message.key)?.link;
+      if (link !== undefined) return this.#handOne(link, routes, message);
     }
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
-      const candidate = known.choose(this.links) ?? (await this.#chooseForLater(known));
+      const sent = this.#sendToGroup(known, message);
+      if (sent !== undefined) return sent;
+      const candidate = known.choose(this.links, message.key) ?? (await this.#chooseForLater(known));
       if (candidate === undefined) throw noAddress(topic);
-      return this.#hand(await this.links.to(candidate, known), known, message);
+      return this.#handOne(await this.links.to(candidate, known), known, message);
     });
+  }
+
+  /**
+   * Makes a request of one listener of the topic, or of one after another as long as none has surely begun with it.
+   *
+   * @param isIdempotent after a connection that ended before the answer came, one other listener is asked
+   * @param begin asks a listener, if somebody still waits for the answer
+   * @throws PeerError (as a rejection) `no_address`; as `LinkRequests.ask`
+   */
+  async request(topic: string, request: CheckedRequest, isIdempotent: boolean, begin: Begin): Promise<Answer> {
+    let routes = this.topics.get(topic);
+    if (routes?.ready !== true) routes = await this.#inOrder(routes ?? this.topics.add(topic), async (known) => known);
+    if (routes.isEmpty) throw noAddress(topic);
+    const names = new Set<string>();
+    let mayLose = isIdempotent;
+    let failed: HawserError | undefined;
+    for (;;) {
+      const candidate = routes.chooseUnasked(this.links, names);
+      if (candidate === undefined) throw failed ?? unreachable(topic);
+      names.add(candidate.name);
+      const link = candidate.link ?? (await this.links.to(candidate, routes));
+      if (request.payload.length > link.maxMessageBytes)
+        throw tooLong("payload_too_large", request.payload.length, link, link.maxMessageBytes);
+      const asked = begin(() => link.request(routes, request));
+      try {
+        return await asked.answer;
+      } catch (error) {
+        failed = asHawserError(error);
+        if (wasNotBegun(failed)) continue;
+        if (failed.code !== "listener_lost" || !mayLose) throw failed;
+        mayLose = false;
+      }
+    }
   }
 
   /** Whether the topic was sent to before, and so is known to be a good one. */
@@ -100,6 +144,7 @@ export class Outbox {
         addr: undefined,
         maxMessageBytes: protocolConstants.maxStoredMessageBytes,
         durable: false,
+        inGroup: false,
       };
       const link = await this.links.to(candidate, known);
       // A topic that nobody serves any more has no key yet, although its peer may have a link.
@@ -121,11 +166,14 @@ export class Outbox {
   /** Stores what is unconfirmed. Resolves when nothing is pending. */
   async stop(): Promise<void> {
     clearTimeout(this.#poll);
+    await Promise.all([...[...this.#groups.values()].map((queue) => queue.stop()), this.links.stop()]);
+    // What has waited was given to them meanwhile.
     await this.links.stop();
   }
 
   /** The name is lost: what is pending is rejected. */
   fence(): void {
+    this.#endGroups(new PeerError("name_lost", "the peer's name was lost; the message waited, and was not sent"));
     this.links.fence();
   }
 
@@ -135,6 +183,7 @@ export class Outbox {
     const written = this.topics.close();
     clearTimeout(this.#poll);
     for (const stop of this.#unlisten) stop();
+    this.#endGroups(new PeerError("not_running", "the peer has stopped; the message waited, and was not sent"));
     this.links.close();
     return written;
   }
@@ -143,13 +192,93 @@ export class Outbox {
     const isNumbered = delivery === Delivery.AT_LEAST_ONCE;
     const { maxStoredMessageBytes } = protocolConstants;
     const limit = isNumbered ? Math.min(link.maxMessageBytes, maxStoredMessageBytes) : link.maxMessageBytes;
-    if (payload.length > limit) {
-      throw new PeerError(
+    if (payload.length > limit)
+      throw tooLong(
         "invalid_argument",
-        `the payload has ${payload.length} bytes; "${link.listenerName}" takes at most ${limit} (${isNumbered ? "at-least-once" : "at-most-once"})`,
+        payload.length,
+        link,
+        limit,
+        isNumbered ? " (at-least-once)" : " (at-most-once)",
       );
-    }
     return link.send(delivery, routes, payload, headers);
+  }
+
+  /** Hands a message over whose key, if it has one, others follow. */
+  #handOne(link: SenderLink, routes: TopicRoutes, message: CheckedMessage): Outgoing {
+    const sent = this.#hand(link, routes, message);
+    if (message.key !== undefined && message.delivery === Delivery.AT_LEAST_ONCE) routes.follow(message.key, link);
+    return sent;
+  }
+
+  /**
+   * Sends to the member of a group that has room, or when one has. Undefined if the message has a key, or if no member is
+   * ready, nor may be soon: then it is sent as to any topic.
+   */
+  #sendToGroup(routes: TopicRoutes, message: CheckedMessage): Outgoing | undefined {
+    const { delivery, payload, headers, key } = message;
+    if (!routes.isGroup || key !== undefined) return undefined;
+    const now = performance.now();
+    if (delivery === Delivery.AT_MOST_ONCE) {
+      const link = routes.chooseIdlest(this.links, payload.length);
+      return link && this.#hand(link, routes, message);
+    }
+    const queue = this.#groups.get(routes);
+    if (queue?.isEmpty !== false) {
+      const link = routes.chooseWithRoom(this.links, payload.length, now);
+      if (link !== undefined) return this.#hand(link, routes, message);
+      if (!routes.mayHaveRoom(this.links)) {
+        const any = routes.chooseSoonest(this.links, payload.length, now);
+        return any && this.#hand(any, routes, message);
+      }
+    }
+    const limit = Math.min(routes.maxMessageBytes(this.links), protocolConstants.maxStoredMessageBytes);
+    if (payload.length > limit) {
+      const text = `the payload has ${payload.length} bytes; the members of "${routes.topic}" take at most ${limit}`;
+      throw new PeerError("invalid_argument", text);
+    }
+    const waiting = new Outgoing(delivery, routes, payload, headers);
+    (queue ?? this.#queueOf(routes)).push(waiting);
+    return waiting;
+  }
+
+  #queueOf(routes: TopicRoutes): GroupQueue {
+    const { settings, status } = this.#context;
+    const queue = new GroupQueue(
+      {
+        topic: routes.topic,
+        withRoom: (bytes, now) => routes.chooseWithRoom(this.links, bytes, now),
+        mayHaveRoom: () => routes.isGroup && routes.mayHaveRoom(this.links),
+        forLater: (bytes, now) => {
+          const link = routes.chooseSoonest(this.links, bytes, now);
+          return link ?? (routes.isReachable(this.links) ? undefined : this.#linkForLater(routes, bytes));
+        },
+      },
+      settings,
+      status,
+    );
+    this.#groups.set(routes, queue);
+    return queue;
+  }
+
+  /** The link of whoever gets a message of a group that cannot be reached. */
+  async #linkForLater(routes: TopicRoutes, bytes: number): Promise<SenderLink> {
+    const candidate = routes.choose(this.links) ?? (await this.#chooseForLater(routes));
+    if (candidate === undefined) throw noAddress(routes.topic);
+    const link = await this.links.to(candidate, routes);
+    if (bytes > link.maxMessageBytes) throw tooLong("invalid_argument", bytes, link, link.maxMessageBytes);
+    return link;
+  }
+
+  #pumpGroups(): void {
+    for (const [routes, queue] of this.#groups) {
+      queue.pump();
+      if (queue.isEmpty) this.#groups.delete(routes);
+    }
+  }
+
+  #endGroups(why: PeerError): void {
+    for (const queue of this.#groups.values()) queue.end(why);
+    this.#groups.clear();
   }
 
   /** Runs a send when the topic is known, behind the sends that wait for that already. */
@@ -201,7 +330,7 @@ export class Outbox {
   /** Looks up again the keys of topics and channels, those of waiting messages included. @throws StoreError `store_failed` */
   async rekey(): Promise<void> {
     const { store } = this.#context;
-    const topics = new Set<MessageTopic>([...this.topics.all(), ...this.links.waitingTopics()]);
+    const topics = new Set<MessageTopic>([...this.topics.all(), ...this.#groups.keys(), ...this.links.waitingTopics()]);
     const rekey = async (topic: MessageTopic): Promise<void> => {
       topic.topicKey = await store.topicKey(topic.topic);
     };
@@ -237,6 +366,20 @@ export class Outbox {
     }, storeConstants.pollMs);
     this.#poll.unref();
   }
+}
+
+function tooLong(
+  code: "payload_too_large" | "invalid_argument",
+  bytes: number,
+  { listenerName }: SenderLink,
+  limit: number,
+  how = "",
+): PeerError {
+  return new PeerError(code, `the payload has ${bytes} bytes; "${listenerName}" takes at most ${limit}${how}`);
+}
+
+function unreachable(topic: string): PeerError {
+  return new PeerError("unreachable", `no listener of "${topic}" is in the directory now; start one, or try again`);
 }
 
 function noAddress(topic: string): PeerError {

@@ -135,7 +135,7 @@ const failures = {
 const waits = new WeakMap<AbortSignal, { readonly callbacks: Set<() => void>; readonly listener: () => void }>();
 
 /** Calls back when the signal is aborted. @returns what ends that */
-function onAbort(signal: AbortSignal, callback: () => void): () => void {
+export function onAbort(signal: AbortSignal, callback: () => void): () => void {
   let waiting = waits.get(signal);
   if (waiting === undefined) {
     const callbacks = new Set<() => void>();

@@ -2,13 +2,18 @@
  * A peer: a process that exchanges messages with others directly over TCP, with Postgres as directory, offline queue and
  * ack ledger.
  */
+import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import type { Headers } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
 import { silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
+import { answerInTime } from "./answer-in-time.js";
 import { asHawserError } from "./context.js";
-import { checkPayload, enqueue, enqueueFor } from "./enqueue.js";
+import { checkBytes, checkPayload, enqueue, enqueueFor } from "./enqueue.js";
 import type { Handle, Source } from "./handler-call.js";
+import type { Answer } from "./link-requests.js";
 import {
   deliveryOf,
   type EnqueueClient,
@@ -19,6 +24,7 @@ import {
   MessageView,
   type Receipt,
   type ReplyReceipt,
+  type RequestOptions,
   type SendOptions,
 } from "./message.js";
 import { MessageStream } from "./message-stream.js";
@@ -27,9 +33,12 @@ import {
   checkAddress,
   checkHeaders,
   checkKnownOptions,
+  checkMarks,
   checkNotReserved,
   checkOptions,
+  checkTimeout,
   checkTopic,
+  expiresHeader,
   type PeerOptions,
   type StopOptions,
 } from "./options.js";
@@ -37,6 +46,7 @@ import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, type Outgoing } from "./outgoing.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
 import { type PeerStatus, StatusEmitter } from "./status.js";
+import { type PublishOptions, type TypedHandler, TypedHandlers, topicOfPeers, typedSend } from "./typed.js";
 
 /** A listener of a topic, as the directory has it. */
 export interface ListenerEntry {
@@ -65,7 +75,11 @@ export class Peer implements AsyncDisposable {
   readonly #logger: NonNullable<PeerOptions["logger"]>;
   readonly #status = new StatusEmitter();
   readonly #subscriptions = new Set<string>();
+  /** Of topics that have a handler of their own. */
+  readonly #handlers = new Map<string, Handler>();
   readonly #unsubscribed = new Set<string>();
+  /** The typed handlers of topics, which are in `#handlers` as one for each topic. */
+  readonly #types = new Map<string, TypedHandlers>();
   #advertised: string | undefined;
   #state: State = "stopped";
   #transition: Promise<void> = Promise.resolve();
@@ -113,8 +127,22 @@ export class Peer implements AsyncDisposable {
   }
 
   /** Hears of what no call can throw. */
-  on(event: "status", listener: (status: PeerStatus) => void): this {
-    this.#status.on(event, listener);
+  on(event: "status", listener: (status: PeerStatus) => void): this;
+  /**
+   * Handles the messages of a type, decoded and checked: subscribes to the topic that the schema's option names, as
+   * {@link subscribe} does. A topic can have several types, each with a handler of its own; the header `content-type` tells
+   * them apart. What cannot be decoded, breaks a rule, or is of another type is a dead letter at once (`invalid_message`).
+   *
+   * @param schema made by protoc-gen-es, with the option `hawser.v1.topic`
+   * @throws HawserError (as a rejection) `invalid_schema`; as {@link subscribe}
+   */
+  on<Desc extends DescMessage>(schema: Desc, handler: TypedHandler<Desc>): Promise<void>;
+  on<Desc extends DescMessage>(
+    event: "status" | Desc,
+    listener: ((status: PeerStatus) => void) | TypedHandler<Desc>,
+  ): this | Promise<void> {
+    if (typeof event === "object") return this.#onType(event, listener as TypedHandler<Desc>);
+    this.#status.on(event, listener as (status: PeerStatus) => void);
     return this;
   }
 
@@ -199,6 +227,67 @@ export class Peer implements AsyncDisposable {
     }
   }
 
+  /**
+   * Makes a request of one listener of the topic, in turn, and waits for what its handler returns. At most once: it is never
+   * stored. A listener that has surely not begun with it is passed over for the next one.
+   *
+   * @param payload may be empty
+   * @throws PeerError (as a rejection)
+   * - `not_running`, `self_topic`, `no_address`, `invalid_argument`, `payload_too_large`, and after all listeners were tried `unreachable` or
+   *   `busy`: nothing was carried out;
+   * - `request_timeout`, `aborted`, `listener_lost`: with outcome `unknown` the handler may have begun;
+   * - `handler_failed`, `rejected`, or the code of the error that the handler threw, with its message
+   */
+  request(topic: string, payload: Uint8Array | string, options: RequestOptions = {}): Promise<Answer> {
+    try {
+      checkKnownOptions(options, "a request");
+      const { signal, headers, idempotent = false } = options;
+      const { requestTimeoutMs } = this.#options.settings;
+      const timeoutMs = options.timeoutMs === undefined ? requestTimeoutMs : checkTimeout(options.timeoutMs);
+      if (signal?.aborted) throw abortedBefore(signal);
+      const { outbox } = this.#whileRunning();
+      if (topic === this.#options.topic || !outbox.knows(topic)) this.#checkForeign(topic);
+      const until = performance.now() + timeoutMs;
+      const request = { payload: checkBytes(payload), headers: headers && checkHeaders(headers), until };
+      return answerInTime(timeoutMs, signal, (begin) => outbox.request(topic, request, idempotent, begin));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Sends a typed message to the topic that its schema's option names. The fields that the option names give its key and
+   * id, unless the options do.
+   *
+   * @param schema made by protoc-gen-es, with the option `hawser.v1.topic`
+   * @param message what `create(schema, …)` takes
+   * @throws HawserError (as a rejection) `invalid_argument` naming the field, its value and the rule; `invalid_schema`; as
+   * {@link sendTo}
+   */
+  publish<Desc extends DescMessage>(
+    schema: Desc,
+    message: MessageInitShape<Desc>,
+    options?: PublishOptions,
+  ): Promise<Receipt>;
+  /** The same in a transaction, as {@link sendTo} does it. */
+  publish<Desc extends DescMessage>(
+    schema: Desc,
+    message: MessageInitShape<Desc>,
+    options: PublishOptions & TransactionOptions,
+  ): Promise<EnqueuedReceipt>;
+  publish<Desc extends DescMessage>(
+    schema: Desc,
+    message: MessageInitShape<Desc>,
+    options?: PublishOptions | (PublishOptions & TransactionOptions),
+  ): Promise<Receipt | EnqueuedReceipt> {
+    try {
+      const { topic, payload, send } = typedSend(schema, message, options);
+      return this.sendTo(topic, payload, send);
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
   /** Sends to every listener of the topic: one receipt each, a failed one with its error. */
   async sendAll(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<SendAllReceipt[]> {
     const running = this.#whileRunning();
@@ -217,12 +306,21 @@ export class Peer implements AsyncDisposable {
     );
   }
 
-  /** Serves a further topic, from now on or from the next start; lasts over stop and run. */
-  async subscribe(topic: string): Promise<void> {
-    this.#checkForeign(topic);
+  /**
+   * Serves a further topic, from now on or from the next start; lasts over stop and run.
+   *
+   * @param handler for the messages and requests of this topic, in place of the one of `run`. The topic may also be the
+   * peer's source topic then. Another call replaces it; without a handler it stays as it is
+   */
+  async subscribe(topic: string, handler?: Handler): Promise<void> {
+    checkTopic(topic);
     checkNotReserved(topic);
+    const isForeign = topic !== this.#options.topic;
+    if (handler === undefined) this.#checkForeign(topic);
     await this.#started();
+    if (handler !== undefined) this.#setHandler(topic, handler);
     const before = this.#subscriptions.has(topic);
+    if (!isForeign) return;
     this.#subscriptions.add(topic);
     this.#unsubscribed.delete(topic);
     if (this.#state !== "running" || before) return;
@@ -230,6 +328,7 @@ export class Peer implements AsyncDisposable {
       await this.#running?.subscribe(topic);
     } catch (error) {
       this.#subscriptions.delete(topic);
+      this.#setHandler(topic, undefined);
       throw error;
     }
   }
@@ -242,6 +341,7 @@ export class Peer implements AsyncDisposable {
     this.#subscriptions.delete(topic);
     if (this.#state === "running") await this.#running?.unsubscribe(topic);
     else this.#unsubscribed.add(topic);
+    this.#setHandler(topic, undefined);
   }
 
   /** Reads the topic's listeners again. @returns whether it has one */
@@ -325,6 +425,28 @@ export class Peer implements AsyncDisposable {
     if (this.#state === "starting") await this.#transition.catch(() => undefined);
   }
 
+  async #onType<Desc extends DescMessage>(schema: Desc, handler: TypedHandler<Desc>): Promise<void> {
+    const topic = topicOfPeers(schema);
+    const known = this.#handlers.get(topic);
+    const types = this.#types.get(topic) ?? new TypedHandlers(topic);
+    if (known !== undefined && known !== types.handle) {
+      throw new PeerError(
+        "already_running",
+        `the topic "${topic}" has a handler that subscribe() was given; unsubscribe from it first, or use only one of the two`,
+      );
+    }
+    this.#types.set(topic, types);
+    types.add(schema, handler);
+    await this.subscribe(topic, types.handle);
+  }
+
+  #setHandler(topic: string, handler: Handler | undefined): void {
+    if (this.#types.get(topic)?.handle !== handler) this.#types.delete(topic);
+    if (handler === undefined) this.#handlers.delete(topic);
+    else this.#handlers.set(topic, handler);
+    this.#running?.handlersChanged();
+  }
+
   get #sender(): Sender {
     return { name: this.#options.name, sourceTopic: this.#options.topic };
   }
@@ -341,7 +463,8 @@ export class Peer implements AsyncDisposable {
           status: this.#status,
           subscriptions: this.#subscriptions,
           unsubscribed: this.#unsubscribed,
-          handle: this.#handler && this.#handle,
+          handle: this.#handle,
+          handles: () => this.#handler !== undefined || this.#handlers.size > 0,
           onLost: (ending) => this.#nameLost(ending),
         },
         starting.signal,
@@ -382,7 +505,12 @@ export class Peer implements AsyncDisposable {
     this.#transition = Promise.resolve();
   }
 
-  readonly #handle: Handle = (due) => this.#handler?.(new MessageView(due, this.#reply));
+  readonly #handle: Handle = (due) => {
+    const handler = this.#handlers.size === 0 ? this.#handler : (this.#handlers.get(due.to) ?? this.#handler);
+    if (handler !== undefined) return handler(new MessageView(due, this.#reply));
+    const remedy = "give one to run(), or to subscribe() with the topic, and retry the dead letter";
+    throw new PeerError("unsubscribed", `"${this.name}" has no handler for messages of "${due.to}"; ${remedy}`);
+  };
 
   async #enqueue(topic: string, payload: Uint8Array | string, options: TransactionOptions): Promise<EnqueuedReceipt> {
     checkKnownOptions(options, "a send");
@@ -430,7 +558,9 @@ export class Peer implements AsyncDisposable {
     if (delivery === undefined) {
       throw new PeerError("invalid_argument", `delivery ${String(name)}: must be "at-least-once" or "at-most-once"`);
     }
-    return { delivery, payload: bytes, headers: options?.headers && checkHeaders(options.headers) };
+    const given = options?.headers && checkHeaders(options.headers);
+    const key = options?.key;
+    return { delivery, payload: bytes, headers: options ? withMarks(given, options) : given, key };
   }
 
   #checkForeign(topic: string): void {
@@ -497,13 +627,23 @@ function refuseWithoutTransaction(options: (SendOptions & Partial<TransactionOpt
   if (options?.transaction !== undefined) {
     throw new PeerError("invalid_argument", "transaction: only sendTo writes a message in one; leave it out");
   }
-  for (const name of ["key", "messageId", "deliverAt"] as const) {
-    if (options?.[name] === undefined) continue;
-    throw new PeerError(
-      "invalid_argument",
-      `${name} ${JSON.stringify(options[name])} without transaction: needs one; send with { transaction: client }, or leave it out`,
-    );
-  }
+  if (options?.deliverAt === undefined) return;
+  throw new PeerError(
+    "invalid_argument",
+    `deliverAt ${JSON.stringify(options.deliverAt)} without transaction: needs one; send with { transaction: client }, or leave it out`,
+  );
+}
+
+/** The headers of a message with those for its key, id and time to live. @throws PeerError `invalid_argument` */
+function withMarks(headers: Headers | undefined, options: SendOptions): Headers | undefined {
+  const { key, messageId, ttlMs } = options;
+  if (key === undefined && messageId === undefined && ttlMs === undefined) return headers;
+  checkMarks(options);
+  const marks: (readonly [string, string])[] = [];
+  if (messageId !== undefined) marks.push([protocolConstants.messageIdHeader, messageId]);
+  if (key !== undefined) marks.push([protocolConstants.messageKeyHeader, key]);
+  if (ttlMs !== undefined) marks.push(expiresHeader(ttlMs, Date.now()));
+  return checkHeaders([...(headers ?? []), ...marks]);
 }
 
 function notRunning(name: string): PeerError {

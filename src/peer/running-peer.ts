@@ -18,10 +18,11 @@ import {
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, SecretCache } from "./context.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
+import { GiveBack } from "./give-back.js";
 import type { Handle } from "./handler-call.js";
 import { Inbox } from "./inbox.js";
 import { type CheckedOptions, tellOfReloads } from "./options.js";
-import { OrphanWatch } from "./orphan-watch.js";
+import { OrphanWatch, type Watched } from "./orphan-watch.js";
 import { Outbox } from "./outbox.js";
 import type { StatusEmitter } from "./status.js";
 
@@ -34,8 +35,9 @@ export interface RunOptions {
   readonly subscriptions: ReadonlySet<string>;
   /** Topics to forget at the start: unsubscribed while not running. */
   readonly unsubscribed: ReadonlySet<string>;
-  /** Undefined for a peer that only sends: what comes for it waits. */
-  readonly handle: Handle | undefined;
+  readonly handle: Handle;
+  /** Whether there is a handler. A peer that only sends has none: what comes for it waits. */
+  readonly handles: () => boolean;
   /** The name is lost, and the running peer ends by itself. */
   readonly onLost: (ending: Promise<void>) => void;
 }
@@ -71,7 +73,7 @@ export class RunningPeer {
     this.#run = run;
     this.store = store;
     this.lease = lease;
-    const { options, status, logger, subscriptions, handle } = run;
+    const { options, status, logger, subscriptions, handle, handles } = run;
     const context: PeerContext = {
       sender: { name: options.name, sourceTopic: options.topic },
       settings: options.settings,
@@ -89,14 +91,13 @@ export class RunningPeer {
       listenAddress: options.listen,
       serves: (topic) => topic === options.topic || subscriptions.has(topic),
       handle,
+      handles,
     });
     this.#relay = store.peerRelay();
     this.#duties = [new DeadLetterRetention(context)];
-    const { orphanAfterMs } = options.settings;
     // One that only sends could not handle what it took over.
-    if (orphanAfterMs !== undefined && handle !== undefined) {
-      this.#duties.push(new OrphanWatch(context, orphanAfterMs, () => this.#servedTopics().map(({ topic }) => topic)));
-    }
+    if (handles()) this.#duties.push(...this.#takeovers(context));
+    if (options.settings.group) this.#duties.push(new GiveBack(context, this.#inbox));
     this.#unlisten = [
       secrets.follow(logger),
       ...(options.tls ? [tellOfReloads(options.tls, status, logger)] : []),
@@ -112,6 +113,17 @@ export class RunningPeer {
         if (state === "up") this.#stayListed([options.topic, ...subscriptions]);
       }),
     ];
+  }
+
+  /** Takes over what is stored for listeners that are gone: of its group, and others. */
+  #takeovers(context: PeerContext): OrphanWatch[] {
+    const { group, groupTakeoverMs, orphanAfterMs } = context.settings;
+    const watched: Watched[] = [];
+    if (group) watched.push({ afterMs: groupTakeoverMs, isWatched: ({ inGroup }) => inGroup });
+    if (orphanAfterMs !== undefined) {
+      watched.push({ afterMs: orphanAfterMs, isWatched: ({ inGroup }) => !group || !inGroup });
+    }
+    return watched.map((each) => new OrphanWatch(context, each, () => this.#servedTopics().map(({ topic }) => topic)));
   }
 
   /** Another process has the name. */
@@ -163,6 +175,11 @@ export class RunningPeer {
     this.#inbox.begin();
     for (const duty of this.#duties) duty.start();
     this.#relay.start();
+  }
+
+  /** A topic has got its first handler, or has lost it. */
+  handlersChanged(): void {
+    this.#inbox.handlersChanged();
   }
 
   /** Serves one more topic. */
@@ -295,8 +312,8 @@ export class RunningPeer {
   });
 
   #registration(): Registration {
-    const { maxMessageBytes, durable } = this.#run.options.settings;
-    return { addr: this.publishedAddress, maxMessageBytes, durable };
+    const { maxMessageBytes, durable, group } = this.#run.options.settings;
+    return { addr: this.publishedAddress, maxMessageBytes, durable, group };
   }
 
   /** Also while stopping: what is unconfirmed can be stored when the lease is back. */

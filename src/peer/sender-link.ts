@@ -13,16 +13,29 @@ import { type HawserError, PeerError } from "../errors/index.js";
 import { DeadlineTimer } from "../runtime/index.js";
 import type { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
+import { type Asked, type CheckedRequest, LinkRequests } from "./link-requests.js";
 import { type DialledChannel, ListenerDial } from "./listener-dial.js";
 import { batchOf, type MessageTopic, Outgoing, type Receipts, receiptsFor } from "./outgoing.js";
+import { Pace } from "./pace.js";
 import { SendPacking } from "./send-packing.js";
+
+/** Whether a listener takes messages over its connection: now, perhaps soon, or not. */
+export type Readiness = "now" | "soon" | "no";
 
 export class SenderLink implements SenderEffects<Outgoing> {
   readonly #channel: SenderChannel<Outgoing>;
   /** What keeps the channel connected. */
   readonly dial: ListenerDial;
+  readonly #requests: LinkRequests;
+  /** When a connection was last dialled for a request, though the attempt before had failed. */
+  #dialledAt = Number.NEGATIVE_INFINITY;
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #packing: SendPacking;
+  readonly #pace = new Pace();
+  /** The connection on which the listener was last heard of, and how far it was. */
+  #heardOn: unknown;
+  #heardNumber = 0;
+  #heardReadiness: Readiness = "soon";
   readonly #receipts: Receipts;
   #flushing = false;
   /** Messages offered since the last flush, their bytes, and when the first of them was: the clock is read once for all. */
@@ -40,19 +53,24 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   readonly #context: PeerContext;
   readonly #identity: DialledChannel;
+  readonly #onProgress: () => void;
 
+  /** @param onProgress called when the listener has handled more, or can, or cannot, take messages now */
   constructor(
     context: PeerContext,
     identity: DialledChannel,
     /** The last number that an earlier link of the channel has used under this epoch. */
     lastNumber: number,
+    onProgress: () => void,
   ) {
+    this.#onProgress = onProgress;
     this.#context = context;
     this.#identity = identity;
     this.#receipts = receiptsFor(identity.listenerName);
     this.#packing = new SendPacking(context, (message) => this.#offer(message));
     this.#channel = new SenderChannel(context.lease.epoch, senderLimits(context.settings), this, lastNumber);
-    this.dial = new ListenerDial(context, identity, this.#channel, () => this.#arm());
+    this.#requests = new LinkRequests(identity.listenerName, context.settings);
+    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#arm());
     this.dial.begin();
   }
 
@@ -81,14 +99,78 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return this.dial.maxMessageBytes;
   }
 
+  /** Whether the listener takes messages over its connection now, or perhaps soon. */
+  get readiness(): Readiness {
+    const { link, isBusy } = this.#channel;
+    // What is sent to the listener that has the channel now has a channel of its own.
+    if (this.dial.isHandedOver) return "no";
+    if (link === "connecting") return "soon";
+    if (link !== "live" && link !== "going-live") return "no";
+    return isBusy ? "soon" : "now";
+  }
+
+  /** How many messages and requests the listener has not handled yet, as far as it tells. */
+  get underWay(): number {
+    return this.#channel.unhandled + this.#packing.messages.size + this.#requests.underWay;
+  }
+
+  /** What the last numbered message is known by to {@link hasHandled}. */
+  get lastPlace(): number {
+    return this.#channel.lastNumber + this.#packing.messages.size;
+  }
+
+  /** Whether the listener has handled the message with this place. In doubt, only when it has handled all. */
+  hasHandled(place: number): boolean {
+    return this.#channel.ackedNumber >= place || this.underWay === 0;
+  }
+
+  /** Whether one more message of this length is taken: the listener's limit allows it, and the queue is not full. */
+  takes(bytes: number): boolean {
+    return bytes <= this.maxMessageBytes && this.#hasRoom(bytes);
+  }
+
+  /** Whether the listener should have more to do: it would begin with it soon. */
+  hasRoom(now: number): boolean {
+    const { groupLeastUnderWay } = protocolConstants;
+    const { underWay } = this;
+    return underWay < groupLeastUnderWay || underWay < 2 * this.#pace.lately(now);
+  }
+
+  /** How long one more message would take the listener, compared with others. */
+  timeForMore(now: number): number {
+    return this.#pace.timeFor(this.underWay + 1, now);
+  }
+
   /** Sends one message; its promise is rejected with `busy` when the queue is full. */
   send(delivery: Delivery, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Outgoing {
     const message = new Outgoing(delivery, topic, payload, headers);
+    this.take(message);
+    return message;
+  }
+
+  /** Sends a message that has waited elsewhere; as {@link send}. */
+  take(message: Outgoing): void {
+    const { payload } = message;
     this.#wasUsed = true;
     if (!this.#packing.takes(payload)) this.#offer(message);
     else if (this.#hasRoom(payload.length)) this.#packing.add(message);
     else this.#refuse(message);
-    return message;
+  }
+
+  /** Makes a request of the listener: over the present connection, or one that is made for it. @throws as `LinkRequests.ask` */
+  request(topic: MessageTopic, request: CheckedRequest): Asked {
+    this.#wasUsed = true;
+    return this.#requests.ask(topic, request, () => {
+      if (this.dial.isDialling) return;
+      if (this.#stopped) return this.#requests.onUnreachable("this peer has stopped");
+      const at = now();
+      if (at - this.#dialledAt < protocolConstants.reconnectMinMs) {
+        this.#requests.onUnreachable("the last attempt to reach it failed");
+        return;
+      }
+      this.#dialledAt = at;
+      this.dial.connectNow();
+    });
   }
 
   /** Whether this is the link's channel. */
@@ -105,7 +187,9 @@ export class SenderLink implements SenderEffects<Outgoing> {
   isIdle(): boolean {
     const wasUsed = this.#wasUsed;
     this.#wasUsed = false;
-    return !wasUsed && this.#waitingMessages === 0 && this.dial.connection === undefined;
+    return (
+      !wasUsed && this.#waitingMessages === 0 && this.#requests.underWay === 0 && this.dial.connection === undefined
+    );
   }
 
   /** The topics of the messages that wait here. */
@@ -131,12 +215,13 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#arm();
   }
 
-  /** Stores what is unconfirmed. Resolves when nothing is pending. */
+  /** Stores what is unconfirmed. Resolves when nothing is pending, requests included. */
   async stop(): Promise<void> {
     await this.#packing.drain();
     this.#channel.stop(now());
     this.#arm();
     if (this.#channel.pendingMessages > 0) await new Promise<void>((resolve) => this.#whenSettled.push(resolve));
+    await this.#requests.settled();
   }
 
   /** The name is lost: what is pending is rejected. */
@@ -264,10 +349,27 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#arm();
   }
 
+  /** What the listener has handled over the present connection is its pace. */
+  #hearOfProgress(): void {
+    const { readiness } = this;
+    const { ackedNumber } = this.#channel;
+    const { connection } = this.dial;
+    if (ackedNumber === this.#heardNumber && readiness === this.#heardReadiness) return;
+    // The first word on a connection may tell of a long time.
+    if (connection === this.#heardOn && ackedNumber > this.#heardNumber) {
+      this.#pace.handled(ackedNumber - this.#heardNumber, now());
+    }
+    this.#heardOn = connection;
+    this.#heardNumber = ackedNumber;
+    this.#heardReadiness = readiness;
+    this.#onProgress();
+  }
+
   /** After every event: the next deadline, and the callers that wait for the end. */
   #arm(): void {
     if (this.#stopped) return;
     this.#timer.arm(this.#channel.deadline());
+    this.#hearOfProgress();
     if (this.#whenSettled.length > 0 && this.#channel.pendingMessages === 0) {
       for (const resolve of this.#whenSettled.splice(0)) resolve();
     }

@@ -17,9 +17,12 @@ export class SenderLinks {
   #mayStore = true;
 
   readonly #context: PeerContext;
+  readonly #onProgress: () => void;
 
-  constructor(context: PeerContext) {
+  /** @param onProgress called when one of them may have more room than before, or less */
+  constructor(context: PeerContext, onProgress: () => void) {
     this.#context = context;
+    this.#onProgress = onProgress;
   }
 
   /** How many there are. */
@@ -51,7 +54,7 @@ export class SenderLinks {
     if (this.#closed) throw new PeerError("not_running", "the peer has stopped");
     const { name: listenerName } = candidate;
     const channel = { listenerName, topic: topic.topic, connectionKey, address: candidate, owner };
-    const link = new SenderLink(this.#context, channel, this.#lastNumbers.get(listenerName) ?? 0);
+    const link = new SenderLink(this.#context, channel, this.#lastNumbers.get(listenerName) ?? 0, this.#onProgress);
     this.#lastNumbers.delete(listenerName);
     if (!this.#mayStore) link.setMayStore(false);
     this.#links.set(listenerName, link);

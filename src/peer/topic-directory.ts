@@ -11,8 +11,11 @@ export class TopicDirectory {
 
   readonly #context: PeerContext;
   readonly #links: SenderLinks;
+  readonly #onRead: () => void;
 
-  constructor(context: PeerContext, links: SenderLinks) {
+  /** @param onRead called when a topic was read again */
+  constructor(context: PeerContext, links: SenderLinks, onRead: () => void) {
+    this.#onRead = onRead;
     this.#context = context;
     this.#links = links;
   }
@@ -127,6 +130,7 @@ export class TopicDirectory {
       if (!this.isListed(candidate.name)) this.#links.get(candidate.name)?.dial.relocate(candidate);
     }
     routes.ready = true;
+    this.#onRead();
   }
 
   /** Tells who serves a topic, and who does not any more, as against `before`. */

@@ -18,9 +18,12 @@ export interface Candidate {
   readonly addr: string | undefined;
   readonly maxMessageBytes: number;
   readonly durable: boolean;
+  readonly inGroup: boolean;
   /** Its link, as it was looked up last. */
   link?: SenderLink | undefined;
 }
+
+const leastSweep = 1_000;
 
 /** The listeners of one topic and whose turn it is. */
 export class TopicRoutes {
@@ -35,9 +38,15 @@ export class TopicRoutes {
   wasRead = false;
   /** This peer serves the topic and has never sent to it: it hears of the others, and has no routes to them. */
   isOnlyWatched = false;
+  /** All that the directory has are members of a group. */
+  isGroup = false;
   /** Sends that wait for that; those behind them wait, too, so that their order stays. */
   waiting = 0;
   tail: Promise<unknown> = Promise.resolve();
+  /** By key, the link that its last message went over, and the message's place there. */
+  readonly #followed = new Map<string, { readonly link: SenderLink; readonly place: number }>();
+  /** At this size the keys whose messages are handled are forgotten. */
+  #sweepAt = leastSweep;
   #turn = 0;
   #lastUsed: string | undefined;
 
@@ -55,16 +64,18 @@ export class TopicRoutes {
 
   /** Takes over what the catalog says. */
   update(listeners: readonly Listener[], routes: readonly Route[]): void {
-    this.listed = listeners.map(({ name, addr, maxMessageBytes, durable }) => ({
+    this.listed = listeners.map(({ name, addr, maxMessageBytes, durable, inGroup }) => ({
       name,
       addr,
       maxMessageBytes,
       durable,
+      inGroup,
     }));
+    this.isGroup = listeners.length > 0 && listeners.every(({ inGroup }) => inGroup);
     const names = new Set(listeners.map(({ name }) => name));
     this.away = routes
       .filter(({ name }) => !names.has(name))
-      .map(({ name, maxMessageBytes }) => ({ name, addr: undefined, maxMessageBytes, durable: false }));
+      .map(({ name, maxMessageBytes }) => ({ name, addr: undefined, maxMessageBytes, durable: false, inGroup: false }));
   }
 
   get isEmpty(): boolean {
@@ -78,9 +89,11 @@ export class TopicRoutes {
   /**
    * Whose turn it is among those that can be reached, its link looked up; else the one last used.
    *
+   * @param key of the message: those of one key go to one listener
    * @returns undefined when no listener can be reached and none was used before
    */
-  choose(links: OpenLinks): Candidate | undefined {
+  choose(links: OpenLinks, key?: string): Candidate | undefined {
+    if (key !== undefined) return this.#ofKey(links, key);
     const { listed } = this;
     for (let tried = 0; tried < listed.length; tried++) {
       const candidate = listed[this.#turn % listed.length] as Candidate;
@@ -95,10 +108,134 @@ export class TopicRoutes {
     return last;
   }
 
+  /** Of a group: the link of the member with room for a message of this length that has the least to do, else in turn. */
+  chooseWithRoom(links: OpenLinks, bytes: number, now: number): SenderLink | undefined {
+    const hasRoom = (link: SenderLink): boolean => link.readiness === "now" && link.hasRoom(now) && link.takes(bytes);
+    return this.#chooseLeast(links, hasRoom, ({ underWay }) => underWay);
+  }
+
+  /** Of a group: the link of the member that takes a message of this length and has the least to do, else in turn. */
+  chooseIdlest(links: OpenLinks, bytes: number): SenderLink | undefined {
+    const takesIt = (link: SenderLink): boolean => link.readiness !== "no" && link.takes(bytes);
+    return this.#chooseLeast(links, takesIt, ({ underWay }) => underWay);
+  }
+
+  /** Of a group: the link of the member that would be done first with one more message of this length. */
+  chooseSoonest(links: OpenLinks, bytes: number, now: number): SenderLink | undefined {
+    return this.#chooseLeast(
+      links,
+      (link) => !link.isDown && link.takes(bytes),
+      // One that has to work off what is stored comes last.
+      (link) => (link.readiness === "no" ? Number.MAX_VALUE : link.timeForMore(now)),
+    );
+  }
+
+  /** Of a group: whether a member takes messages over its connection, or perhaps soon. */
+  mayHaveRoom(links: OpenLinks): boolean {
+    return this.listed.some((candidate) => (linkOf(candidate, links)?.readiness ?? "no") !== "no");
+  }
+
+  /** Of a group: whether a member can be reached. */
+  isReachable(links: OpenLinks): boolean {
+    return this.listed.some((candidate) => linkOf(candidate, links)?.isDown === false);
+  }
+
+  /** The greatest payload that any of the listeners takes. */
+  maxMessageBytes(links: OpenLinks): number {
+    return this.all.reduce((most, { name, maxMessageBytes }) => {
+      return Math.max(most, links.get(name)?.maxMessageBytes ?? maxMessageBytes);
+    }, 0);
+  }
+
+  #chooseLeast(
+    links: OpenLinks,
+    mayBe: (link: SenderLink) => boolean,
+    costOf: (link: SenderLink) => number,
+  ): SenderLink | undefined {
+    const { listed } = this;
+    let least: SenderLink | undefined;
+    let leastCost = Number.POSITIVE_INFINITY;
+    let place = 0;
+    for (let tried = 0; tried < listed.length && leastCost > 0; tried++) {
+      const candidate = listed[(this.#turn + tried) % listed.length] as Candidate;
+      const link = linkOf(candidate, links);
+      if (link === undefined || !mayBe(link)) continue;
+      const cost = costOf(link);
+      if (cost < leastCost) [least, leastCost, place] = [link, cost, tried];
+    }
+    if (least === undefined) return undefined;
+    this.#turn += place + 1;
+    this.#lastUsed = least.listenerName;
+    return least;
+  }
+
+  /**
+   * Whom to ask next: whose turn it is among those in the directory that were not asked, in a group the one with the least
+   * to do; first one that can be reached.
+   */
+  chooseUnasked(links: OpenLinks, asked: ReadonlySet<string>): Candidate | undefined {
+    const { listed } = this;
+    if (this.isGroup) {
+      const isFree = (link: SenderLink): boolean => !asked.has(link.listenerName) && link.readiness !== "no";
+      const free = this.#chooseLeast(links, isFree, ({ underWay }) => underWay);
+      if (free !== undefined) return listed.find(({ name }) => name === free.listenerName);
+    }
+    let down: Candidate | undefined;
+    for (let tried = 0; tried < listed.length; tried++) {
+      const candidate = listed[this.#turn % listed.length] as Candidate;
+      this.#turn += 1;
+      if (asked.has(candidate.name)) continue;
+      if (linkOf(candidate, links)?.isDown !== true) return candidate;
+      down ??= candidate;
+    }
+    return down;
+  }
+
+  /** A message with a key was sent over a link: further ones of its key follow it until it is handled. */
+  follow(key: string, link: SenderLink): void {
+    this.#followed.set(key, { link, place: link.lastPlace });
+    if (this.#followed.size < this.#sweepAt) return;
+    for (const [each, { link: taken, place }] of this.#followed) {
+      if (taken.isClosed || taken.hasHandled(place)) this.#followed.delete(each);
+    }
+    this.#sweepAt = Math.max(leastSweep, 2 * this.#followed.size);
+  }
+
+  /**
+   * The listener that a key belongs to, by rendezvous hash, among all that are known: also one that is away. As long as one
+   * that had a message of the key has not handled it, that one.
+   */
+  #ofKey(links: OpenLinks, key: string): Candidate | undefined {
+    const before = this.#followed.get(key);
+    if (before !== undefined && !before.link.isClosed && !before.link.hasHandled(before.place)) {
+      const same = this.all.find(({ name }) => name === before.link.listenerName);
+      if (same !== undefined) {
+        linkOf(same, links);
+        return same;
+      }
+    }
+    let most: Candidate | undefined;
+    let mostHash = -1;
+    for (const candidate of this.all) {
+      const hash = hashOf(`${key} ${candidate.name}`);
+      if (hash > mostHash) [most, mostHash] = [candidate, hash];
+    }
+    if (most !== undefined) linkOf(most, links);
+    return most;
+  }
+
   /** The candidate is the one last used from now on. */
   use({ name }: Candidate): void {
     this.#lastUsed = name;
   }
+}
+
+/** FNV-1a of 32 bits, mixed once more: its upper bits hardly depend on the last characters. */
+function hashOf(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  return (hash ^ (hash >>> 13)) >>> 0;
 }
 
 /** A candidate's link, if it is open. One that was closed has perhaps been opened anew. */

@@ -21,6 +21,8 @@ export interface Listener {
   readonly durable: boolean;
   /** Its epoch when it registered; 0 for a row that an operator wrote. */
   readonly epoch: number;
+  /** It is a member of a group. */
+  readonly inGroup: boolean;
 }
 
 /** What a listener tells of itself, the same for all its topics. */
@@ -28,6 +30,8 @@ export interface Registration {
   readonly addr: string;
   readonly maxMessageBytes: number;
   readonly durable: boolean;
+  /** It is a member of a group. Default false. */
+  readonly group?: boolean | undefined;
 }
 
 /** A topic that a listener serves. */
@@ -65,8 +69,16 @@ export interface Directory {
 
 const listed = columnsOf<TopicAddrRow>()("addr", "client_name", "max_message_bytes", "durable", "epoch");
 
+type ListedRow = typeof listed.row & { readonly in_group: boolean };
+
+/** Whether the listener of a row of the directory is a member of a group. */
+export function inGroupSql(alias: string): string {
+  return `EXISTS (SELECT FROM ${tables.peerName} AS g WHERE g.name = ${alias}.client_name AND g.in_group)`;
+}
+
 const sql = {
-  listeners: `SELECT ${listed.sql()} FROM ${tables.topicAddr} WHERE topic = $1 ORDER BY addr COLLATE "C"`,
+  listeners: `SELECT ${listed.sql("t")}, ${inGroupSql("t")} AS in_group
+                FROM ${tables.topicAddr} AS t WHERE topic = $1 ORDER BY addr COLLATE "C"`,
 } as const;
 
 /** The directory of a database. */
@@ -82,13 +94,14 @@ export function directory(database: Database): Directory {
     if ((await call(storeFunctions(database.caller(action)), writer)).held) return;
     throw new StoreError("fenced", `could not ${action}: another process has taken the name "${lease.name}"`);
   };
-  const enter = (topics: readonly ServedTopic[], { addr, maxMessageBytes, durable }: Registration, only: boolean) => ({
-    addr,
-    maxMessageBytes: BigInt(maxMessageBytes),
-    durable,
+  const enter = (topics: readonly ServedTopic[], { group = false, ...listener }: Registration, only: boolean) => ({
+    addr: listener.addr,
+    maxMessageBytes: BigInt(listener.maxMessageBytes),
+    durable: listener.durable,
     topics: topics.map(({ topic }) => topic),
     subscribed: topics.map(({ subscribed }) => subscribed),
     only,
+    inGroup: group,
   });
   return {
     async registerListener(lease, { topics, ...listener }) {
@@ -114,7 +127,7 @@ export function directory(database: Database): Directory {
       );
     },
     async listenersOf(topic) {
-      const rows = await database.query<typeof listed.row>(`read the listeners of "${topic}"`, {
+      const rows = await database.query<ListedRow>(`read the listeners of "${topic}"`, {
         name: "hawser.listeners_of",
         text: sql.listeners,
         values: [topic],
@@ -129,13 +142,14 @@ export function directory(database: Database): Directory {
 }
 
 /** A row of the directory, or of routes, as its readers have it. */
-function listenerOf(row: typeof listed.row): Listener {
+function listenerOf(row: ListedRow): Listener {
   return {
     addr: row.addr,
     name: row.client_name,
     maxMessageBytes: Number(row.max_message_bytes),
     durable: row.durable,
     epoch: Number(row.epoch),
+    inGroup: row.in_group,
   };
 }
 
@@ -181,7 +195,7 @@ const known = columnsOf<SenderListenerRow>()(
   "client_name",
   "max_message_bytes",
 );
-type BookRow = typeof book.row & { readonly sender_key: string | null };
+type BookRow = typeof book.row & ListedRow & { readonly sender_key: string | null };
 const key = columnsOf<SenderListenerRow>()("sender_key", "listener_topic", "client_name");
 const rest = columnsOf<SenderListenerRow>()("addr", "max_message_bytes");
 /** Named one by one: columns that a later version adds keep their defaults. */
@@ -189,9 +203,10 @@ const written = columnsOf<SenderListenerRow>()(...key.names, ...rest.names);
 
 const routeSql = {
   read: `SELECT * FROM (
-           SELECT NULL AS sender_key, ${book.sql()} FROM ${tables.topicAddr} WHERE topic = ANY ($2::text[])
+           SELECT NULL AS sender_key, ${book.sql("t")}, ${inGroupSql("t")} AS in_group
+             FROM ${tables.topicAddr} AS t WHERE topic = ANY ($2::text[])
            UNION ALL
-           SELECT ${known.sql()}, false, 0 FROM ${tables.senderListener}
+           SELECT ${known.sql()}, false, 0, false FROM ${tables.senderListener}
             WHERE sender_key = ANY ($1::text[]) AND listener_topic = ANY ($2::text[])
          ) AS found
          ORDER BY addr COLLATE "C", client_name COLLATE "C"`,

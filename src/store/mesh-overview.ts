@@ -3,6 +3,7 @@
  */
 import { tables } from "../../generated/ts/rows/peer.js";
 import type { Database } from "./database.js";
+import { inGroupSql } from "./directory.js";
 import { leaseHeldSql } from "./leases.js";
 
 /** A listener of a topic. */
@@ -16,6 +17,8 @@ export interface TopicOverview {
   readonly durable: boolean;
   /** It subscribed to the topic, as opposed to serving it as its source topic. */
   readonly subscribed: boolean;
+  /** It is a member of a group: see the setting `group`. */
+  readonly group: boolean;
   /** A process holds its name now. */
   readonly running: boolean;
 }
@@ -72,8 +75,9 @@ const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";
 
 const sql = {
   topics: `
-    SELECT topic, client_name AS name, addr AS address, durable, subscribed, ${leaseHeldSql("client_name")} AS running
-      FROM ${tables.topicAddr} ORDER BY topic COLLATE "C", client_name COLLATE "C", addr COLLATE "C"`,
+    SELECT topic, client_name AS name, addr AS address, durable, subscribed, ${inGroupSql("t")} AS "group",
+           ${leaseHeldSql("client_name")} AS running
+      FROM ${tables.topicAddr} AS t ORDER BY topic COLLATE "C", client_name COLLATE "C", addr COLLATE "C"`,
   peers: `
     WITH waiting AS (
       SELECT ${owner} AS name, count(*)::float8 AS count

@@ -121,6 +121,8 @@ export interface AbsentListener {
   readonly name: string;
   /** The epoch of its name; null if it was never taken. Another one says that it was there in between. */
   readonly epoch: number | null;
+  /** When it ran last it was a member of a group. */
+  readonly inGroup: boolean;
 }
 
 /** Looks for absent listeners. */
@@ -138,7 +140,7 @@ const waiting = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))"
 
 const absentSql = {
   absent: `
-    SELECT o.name, p.epoch::float8 AS epoch
+    SELECT o.name, p.epoch::float8 AS epoch, coalesce(p.in_group, false) AS "inGroup"
       FROM (
         SELECT DISTINCT ${owner} AS name
           FROM ${tables.connKeyMap} AS m

@@ -1,8 +1,8 @@
 /**
- * Hands the channels of a listener that does not come back over to another one. The channel itself changes hands: its key,
+ * Hands the channels of a listener that does not come back over to another one, and within groups back to it. The channel itself changes hands: its key,
  * composite, cursor and stored messages stay, only its owner is another. Senders look the owner up when they dial.
  */
-import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
@@ -10,6 +10,7 @@ import { type Logger, silentLogger } from "../runtime/index.js";
 import type { Database } from "./database.js";
 import { leaseHeldSql, unlessRunning } from "./leases.js";
 import { messageChannel } from "./notifications.js";
+import type { WriterName } from "./transaction.js";
 
 /** Whose channels go where. */
 interface ReassignOptions {
@@ -62,6 +63,19 @@ export interface Reassign {
    * `outcome` is `unknown` if it may have happened all the same, and the same call again is harmless then
    */
   reassign(options: ReassignOptions): Promise<HandedOverChannel[]>;
+  /**
+   * The channels that a member of a group owns, made for other members that run again and serve the topics of all that is
+   * stored there; retry channels included.
+   */
+  channelsToGiveBack(name: string): Promise<number[]>;
+  /**
+   * Gives channels back, in one transaction: those that the caller still owns, and whose listener was started again since
+   * they were taken over. The caller has nothing under way in them. Listeners and senders are told.
+   *
+   * @returns the keys of those that went back
+   * @throws StoreError `fenced`; `store_failed`: perhaps they went back all the same
+   */
+  giveBack(lease: WriterName, connectionKeys: readonly number[]): Promise<number[]>;
   /** The channels that a listener owns, retry channels included, in key order, with what is stored in them. */
   ownedChannels(listenerName: string): Promise<OwnedChannel[]>;
   /** What is known of a listener. */
@@ -89,6 +103,22 @@ const sql = {
       ) AS w ON true
      WHERE coalesce(m.owner, m.listener_name) = $1
      ORDER BY m.connection_key`,
+  toGiveBack: `
+    SELECT m.connection_key
+      FROM ${tables.connKeyMap} AS m
+      LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of
+      JOIN ${tables.peerName} AS p ON p.name = coalesce(b.listener_name, m.listener_name)
+     WHERE coalesce(m.owner, m.listener_name) = $1 AND p.name <> $1 AND p.in_group
+       AND EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+       AND ${leaseHeldSql("p.name")}
+       AND NOT EXISTS (
+         SELECT FROM ${tables.connMessage} AS s
+           LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+           LEFT JOIN ${tables.topicKey} AS k ON k.k = s.topic_key
+          WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+            AND NOT EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.topic = k.topic)
+       )
+     ORDER BY m.connection_key`,
   state: `
     SELECT ${leaseHeldSql("$1::text")} AS running,
            EXISTS (SELECT FROM ${tables.peerName} WHERE name = $1) AS seen,
@@ -98,7 +128,10 @@ const sql = {
 /** Hands over the channels of a database. */
 export function reassign(database: Database, logger: Logger = silentLogger): Reassign {
   /** Best effort, a statement of its own after the commit: polls find what is not heard. */
-  const tell = async (channels: readonly HandedOverChannel[], to: string): Promise<void> => {
+  const tell = async (
+    channels: readonly Pick<HandedOverChannel, "connectionKey" | "composite">[],
+    to: string,
+  ): Promise<void> => {
     // Their senders, too: they look the owners up when they hear of one of their channels.
     const told = channels.flatMap(({ connectionKey, composite }) =>
       [to, composite.split(":")[0] as string].map((name) => [messageChannel(name), String(connectionKey)] as const),
@@ -127,6 +160,34 @@ export function reassign(database: Database, logger: Logger = silentLogger): Rea
       });
       if (channels.length > 0) await tell(channels, to);
       return channels;
+    },
+    async channelsToGiveBack(name) {
+      const action = `read the channels that "${name}" has taken over`;
+      const statement = { name: "hawser.channels_to_give_back", text: sql.toGiveBack, values: [name] };
+      const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(action, statement);
+      return rows.map((row) => row.connection_key);
+    },
+    async giveBack({ name, epoch }, connectionKeys) {
+      const action = `give ${connectionKeys.length} channels back that "${name}" has taken over`;
+      const rows = await storeFunctions(database.caller(action)).giveBackChannels({
+        name,
+        epoch: BigInt(epoch),
+        connectionKeys: [...connectionKeys],
+      });
+      const back: (Pick<HandedOverChannel, "connectionKey" | "composite"> & { readonly listener: string })[] = [];
+      for (const { held, connectionKey, composite, listener } of rows) {
+        if (!held) throw new StoreError("fenced", `could not ${action}: another process has taken the name`);
+        if (connectionKey !== null && composite !== null && listener !== null) {
+          back.push({ connectionKey, composite, listener });
+        }
+      }
+      for (const to of new Set(back.map(({ listener }) => listener))) {
+        await tell(
+          back.filter(({ listener }) => listener === to),
+          to,
+        );
+      }
+      return back.map(({ connectionKey }) => connectionKey);
     },
     async ownedChannels(listenerName) {
       return database.query(`read the channels of "${listenerName}"`, { text: sql.owned, values: [listenerName] });

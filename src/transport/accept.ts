@@ -15,6 +15,7 @@ import { type ErrorCode, HawserError, TransportError } from "../errors/index.js"
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
   formatAddress,
+  greatestFrameBytes,
   type Hello,
   type HelloFields,
   isLoopback,
@@ -163,6 +164,9 @@ export class AcceptedSocket implements FrameReceiver {
       case "ack":
       case "goLive":
       case "goodbye":
+      case "request":
+      case "answer":
+      case "cancel":
         break;
       default:
         frame satisfies never;
@@ -276,7 +280,8 @@ export class AcceptedSocket implements FrameReceiver {
     this.#state = "done";
     socket.establish(listenerReceiver(socket, hello, maxMessageBytes, handlers), {
       maxFrameBytesIn: maxMessageBytes + protocolConstants.frameOverheadBytes,
-      maxFrameBytesOut: protocolConstants.frameOverheadBytes,
+      // Each request says how long its answer may be.
+      maxFrameBytesOut: greatestFrameBytes,
     });
     this.#events.onEstablished();
   }

@@ -1,14 +1,22 @@
 /**
  * Both ends of an established connection: what each may write, and what each does with the frames that come.
  *
- *     sender → listener    Batch, GoLive, Goodbye
- *     listener → sender    Ack, Goodbye
+ *     sender → listener    Batch, GoLive, Request, Cancel, Goodbye
+ *     listener → sender    Ack, Answer, Goodbye
  *
  * Refuse, Ping and Pong are {@link FrameSocket}'s business. Any other frame breaks the protocol. Each receiver names every
  * kind of frame, so that the compiler asks what a new kind means to it.
  */
 import { type HawserError, TransportError } from "../errors/index.js";
-import type { Ack, Batch, Capability, Goodbye, HelloFields } from "../wire/index.js";
+import {
+  type Ack,
+  type Answer,
+  type Batch,
+  Capability,
+  type Goodbye,
+  type HelloFields,
+  type Request,
+} from "../wire/index.js";
 import type { FrameReceiver, FrameSocket, ReceivedFrame } from "./frame-socket.js";
 
 /** Who hears of a {@link ListenerConnection}. Called synchronously, one at a time; must not throw. */
@@ -17,6 +25,12 @@ export interface ListenerHandlers {
   onBatch(batch: Batch): void;
   /** Everything not known to be stored follows. Its epoch is the Hello's. */
   onGoLive(): void;
+  /** A request came, checked. Its payload is a view of what was received. */
+  onRequest(request: Request): void;
+  /** Nobody waits for the answer to a request any more. */
+  onCancel(id: number): void;
+  /** {@link ListenerConnection.canWrite} was false and is true again. */
+  onDrain(): void;
   /** The sender goes in good order: acknowledge what is done, write Goodbye, and end. */
   onGoodbye(): void;
   /**
@@ -61,6 +75,20 @@ export class ListenerConnection {
     this.#socket.writer.writeLatest({ $case: "ack", value: ack });
   }
 
+  /** False from `writeHighWaterBytes` (1 MiB) buffered bytes on, until half of them have gone and `onDrain` is called. */
+  get canWrite(): boolean {
+    return this.#socket.writer.canWrite;
+  }
+
+  /**
+   * Writes the answer to a request that came on this connection; it leaves at the end of this tick.
+   *
+   * @throws WireError `invalid_argument` if the answer breaks a rule of the spec; nothing is written then
+   */
+  writeAnswer(answer: Answer): void {
+    this.#socket.writer.write({ $case: "answer", value: answer });
+  }
+
   /** Writes the final committed cursor, behind the newest Ack: this side goes in good order. {@link end} comes next. */
   writeGoodbye(goodbye: Goodbye): void {
     this.#socket.writer.write({ $case: "goodbye", value: goodbye });
@@ -99,6 +127,8 @@ export class ListenerConnection {
 export interface SenderHandlers {
   /** The listener acknowledged, or changed what may be sent. */
   onAck(ack: Ack): void;
+  /** The answer to a request of this connection, perhaps to one that nobody waits for any more. */
+  onAnswer(answer: Answer): void;
   /** The listener goes in good order; its committed cursor is final. The connection closes soon. */
   onGoodbye(goodbye: Goodbye): void;
   /** {@link SenderConnection.canWrite} was false and is true again. */
@@ -153,6 +183,26 @@ export class SenderConnection {
     this.#socket.writer.writeBatch(batch);
   }
 
+  /** Whether the listener answers requests. */
+  get takesRequests(): boolean {
+    return this.capabilities.includes(Capability.REQUESTS);
+  }
+
+  /**
+   * Writes a request; it leaves at the end of this tick. Only where {@link takesRequests}.
+   *
+   * @throws WireError `invalid_argument` if the request breaks a rule of the spec, or is too long for the listener;
+   * nothing is written then
+   */
+  writeRequest(request: Request): void {
+    this.#socket.writer.write({ $case: "request", value: request });
+  }
+
+  /** Says that nobody waits for the answer to a request any more. */
+  writeCancel(id: number): void {
+    this.#socket.writer.write({ $case: "cancel", value: { id } });
+  }
+
   /** Says that everything not known to be stored follows on this connection. */
   writeGoLive(epoch: number): void {
     this.#socket.writer.write({ $case: "goLive", value: { epoch } });
@@ -183,6 +233,7 @@ export function listenerReceiver(
 ): FrameReceiver {
   const violation = (message: string): void => socket.fail(new TransportError("protocol_violation", message));
   let saidGoodbye = false;
+  let lastRequest = 0;
   return {
     onFrame(frame: ReceivedFrame) {
       if (saidGoodbye) {
@@ -200,6 +251,19 @@ export function listenerReceiver(
           if (frame.value.epoch === hello.epoch) handlers.onGoLive();
           else violation(`GoLive has epoch ${frame.value.epoch}; the Hello had ${hello.epoch}`);
           return;
+        case "request": {
+          const { id, payload } = frame.value;
+          if (id <= lastRequest) violation(`a Request has id ${id} after ${lastRequest}; ids must grow`);
+          else if (payload.length > maxMessageBytes) violation(tooLong(payload.length, maxMessageBytes));
+          else {
+            lastRequest = id;
+            handlers.onRequest(frame.value);
+          }
+          return;
+        }
+        case "cancel":
+          handlers.onCancel(frame.value.id);
+          return;
         case "goodbye":
           saidGoodbye = true;
           socket.endsInGoodOrder = true;
@@ -209,14 +273,14 @@ export function listenerReceiver(
         case "hello":
         case "welcome":
         case "ack":
+        case "answer":
           violation(`the sender sent ${frame.$case} after the handshake`);
           return;
         default:
           frame satisfies never;
       }
     },
-    // Acks replace one another, so that there is nothing to wait for.
-    onDrain: () => {},
+    onDrain: () => handlers.onDrain(),
     onClosed: (error) => handlers.onClosed(error),
   };
 }
@@ -229,6 +293,9 @@ export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): F
         case "ack":
           handlers.onAck(frame.value);
           return;
+        case "answer":
+          handlers.onAnswer(frame.value);
+          return;
         case "goodbye":
           socket.endsInGoodOrder = true;
           handlers.onGoodbye(frame.value);
@@ -238,6 +305,8 @@ export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): F
         case "welcome":
         case "batch":
         case "goLive":
+        case "request":
+        case "cancel":
           socket.fail(new TransportError("protocol_violation", `the listener sent ${frame.$case} after the handshake`));
           return;
         default:
@@ -253,7 +322,7 @@ export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): F
 function faultOfSender(batch: Batch, hello: HelloFields, maxMessageBytes: number): string | undefined {
   if (batch.epoch !== hello.epoch) return `a Batch has epoch ${batch.epoch}; the Hello had ${hello.epoch}`;
   for (const { length } of batch.payloads) {
-    if (length > maxMessageBytes) return `a payload has ${length} bytes; at most ${maxMessageBytes} are accepted`;
+    if (length > maxMessageBytes) return tooLong(length, maxMessageBytes);
   }
   for (const { uncompressedBytes } of batch.compressions) {
     if (uncompressedBytes > maxMessageBytes) {
@@ -261,4 +330,8 @@ function faultOfSender(batch: Batch, hello: HelloFields, maxMessageBytes: number
     }
   }
   return undefined;
+}
+
+function tooLong(bytes: number, maxMessageBytes: number): string {
+  return `a payload has ${bytes} bytes; at most ${maxMessageBytes} are accepted`;
 }

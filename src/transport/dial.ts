@@ -37,6 +37,8 @@ export interface DialOptions {
   readonly tls?: TlsCredentials | undefined;
   /** Dial addresses other than loopback although nothing encrypts the connection. Default false. */
   readonly allowPlaintext?: boolean;
+  /** The greatest payload of an answer, in bytes. Default: none is taken. */
+  readonly maxAnswerBytes?: number;
   /** Ends the attempt; no effect on an established connection. */
   readonly signal?: AbortSignal;
   /** Called for what happens once the connection is established, never before the promise's reactions have run. */
@@ -153,6 +155,9 @@ class Attempt implements FrameReceiver {
         case "ack":
         case "goLive":
         case "goodbye":
+        case "request":
+        case "answer":
+        case "cancel":
           throw new TransportError("protocol_violation", `the listener sent ${frame.$case} during the handshake`);
         default:
           frame satisfies never;
@@ -175,7 +180,7 @@ class Attempt implements FrameReceiver {
     this.#cleanUp();
     const connection = new SenderConnection(socket, welcome);
     socket.establish(senderReceiver(socket, this.#options.handlers), {
-      maxFrameBytesIn: protocolConstants.frameOverheadBytes,
+      maxFrameBytesIn: (this.#options.maxAnswerBytes ?? 0) + protocolConstants.frameOverheadBytes,
       maxFrameBytesOut: welcome.maxMessageBytes + protocolConstants.frameOverheadBytes,
     });
     // What came together with Welcome waits until the caller has the connection.

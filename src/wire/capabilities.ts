@@ -8,6 +8,7 @@ import { canDecompress } from "./compression.js";
 const has: { readonly [C in Exclude<Capability, Capability.UNSPECIFIED | Capability.UNRECOGNIZED>]: boolean } = {
   [Capability.GZIP]: canDecompress(Compression.GZIP),
   [Capability.ZSTD]: canDecompress(Compression.ZSTD),
+  [Capability.REQUESTS]: true,
 };
 
 const known = Object.keys(has).map(Number) as (keyof typeof has)[];

@@ -15,6 +15,9 @@ import { type Output, OutputBlocks } from "./output-blocks.js";
 /** The u32 big-endian length before each frame. */
 const lengthPrefixBytes = 4;
 
+/** What the length before a frame can say. */
+export const greatestFrameBytes = 0xffff_ffff;
+
 /**
  * Payloads this long are written by reference. Below it, copying costs less than one more piece for the socket
  * (measured).

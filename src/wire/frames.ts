@@ -6,7 +6,9 @@
 import type { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
   Ack,
+  Answer,
   Batch,
+  Cancel,
   Challenge,
   Delivery,
   Frame as FrameEnvelope,
@@ -19,6 +21,7 @@ import {
   Ping,
   Pong,
   Refuse,
+  Request,
   Welcome,
 } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { validateFrame } from "../../generated/ts/rules/peer/frames.js";
@@ -57,6 +60,9 @@ export const codecs: { readonly [K in FrameKind]: Codec<ValueOf<K>> } = {
   ping: Ping,
   pong: Pong,
   goodbye: Goodbye,
+  request: Request,
+  answer: Answer,
+  cancel: Cancel,
 };
 
 const noBytes = new Uint8Array(0);
@@ -115,6 +121,9 @@ const nestedFields: { readonly [K in FrameKind]: NestedFields<ValueOf<K>> } = {
   ping: {},
   pong: {},
   goodbye: {},
+  request: { headers: [Header, {}] },
+  answer: { headers: [Header, {}] },
+  cancel: {},
 };
 
 /** The tags of a message's nested messages, each with theirs. */

@@ -13,7 +13,9 @@
 export { ErrorCode as ErrorNumber } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
 export {
   type Ack,
+  type Answer,
   type Batch,
+  type Cancel,
   Capability,
   type Challenge,
   Compression,
@@ -28,6 +30,7 @@ export {
   type Ping,
   type Pong,
   type Refuse,
+  type Request,
   type Welcome,
 } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 export {
@@ -42,6 +45,6 @@ export { type Address, formatAddress, isLoopback, parseAddress } from "./address
 export { chooseCompression, ownCapabilities } from "./capabilities.js";
 export { compress, decompress } from "./compression.js";
 export { decodeFrame, FrameDecoder, type FrameDecoderOptions } from "./frame-decoder.js";
-export { FrameEncoder, referencedPayloadBytes } from "./frame-encoder.js";
+export { FrameEncoder, greatestFrameBytes, referencedPayloadBytes } from "./frame-encoder.js";
 export { checkFrame, type Frame, type FrameKind, type HelloFields, type WelcomeFields } from "./frames.js";
 export { type Output, recycle } from "./output-blocks.js";

@@ -1,3 +1,5 @@
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { describe, expect, it } from "vitest";
 import { ListenerBench } from "./support.js";
 
@@ -40,11 +42,11 @@ describe("a listener's channel that takes messages from a connection", () => {
   it("says busy when a handler is slow while messages wait, and takes it back when it is done", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
-    bench.channel.take(0);
+    bench.begin(0);
     expect(bench.channel.deadline()).toBe(10);
     bench.channel.tick(10);
     expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
-    bench.channel.finish({ kind: "done" }, 20);
+    bench.finish({ kind: "done" }, 20);
     bench.channel.onCommitted({ epoch: 7, number: 1 });
     expect(bench.take()).toEqual(["commit 7/1", "ack c1 7/1"]);
   });
@@ -137,7 +139,7 @@ describe("a listener's channel that fills gaps from the store", () => {
     bench.rows([1, 2, 3, 4, 5], 10);
     expect(bench.take()).toEqual([]);
     bench.handle(1);
-    expect(bench.take()).toEqual(["query above 7/5", "commit 7/1"]);
+    expect(bench.take()).toEqual(["commit 7/1", "query above 7/5"]);
   });
 
   it("deletes leftovers at or below the cursor when the poll has found rows that are none", () => {
@@ -159,16 +161,16 @@ describe("a listener's channel whose handler fails", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
     const fail = (now: number) =>
-      bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "no" }, now);
-    bench.channel.take(0);
+      bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "no" }, now);
+    bench.begin(0);
     fail(0);
-    expect(bench.channel.take(99)).toBeUndefined();
+    expect(bench.begin(99)).toBeUndefined();
     expect(bench.channel.deadline()).toBeLessThanOrEqual(100);
-    expect(bench.channel.take(100)?.position).toEqual({ epoch: 7, number: 1 });
-    expect(bench.channel.attempt).toBe(2);
+    expect(bench.begin(100)?.position).toEqual({ epoch: 7, number: 1 });
+    expect(bench.turns.at(-1)?.attempts).toBe(2);
     fail(100);
-    expect(bench.channel.take(299)).toBeUndefined();
-    bench.channel.take(300);
+    expect(bench.begin(299)).toBeUndefined();
+    bench.begin(300);
     fail(300);
     expect(bench.take().filter((line) => line.startsWith("commit"))).toEqual([
       "commit 7/1 dead handler_failed after 3",
@@ -179,8 +181,8 @@ describe("a listener's channel whose handler fails", () => {
   it("does not try an at-most-once message again", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [undefined]);
-    bench.channel.take(0);
-    bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "no" }, 1);
+    bench.begin(0);
+    bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "no" }, 1);
     expect(bench.take()).toEqual(["dropped handler_failed"]);
   });
 
@@ -203,9 +205,9 @@ describe("a listener's channel after an unclean exit", () => {
     expect(bench.handleAll(1)).toEqual([]);
     expect(bench.take()).toEqual(["count"]);
     bench.channel.onAttemptCounted(2);
-    bench.channel.take(1);
-    expect(bench.channel.attempt).toBe(2);
-    bench.channel.finish({ kind: "done" }, 1);
+    bench.begin(1);
+    expect(bench.turns.at(-1)?.attempts).toBe(2);
+    bench.finish({ kind: "done" }, 1);
     expect(bench.handleAll(1)).toEqual([]);
     bench.channel.onCommitted({ epoch: 7, number: 1 });
     expect(bench.handleAll(1)).toEqual(["7/2"]);
@@ -226,9 +228,9 @@ describe("a listener's channel after an unclean exit", () => {
     bench.handleAll(1);
     bench.channel.onAttemptCounted(4);
     bench.take();
-    bench.channel.take(1);
-    expect(bench.channel.isExhausted).toBe(true);
-    bench.channel.finish({ kind: "refused", errorCode: "handler_crashed", errorMessage: "" }, 1);
+    bench.begin(1);
+    expect(bench.channel.isExhausted(bench.turns.at(-1)!)).toBe(true);
+    bench.finish({ kind: "refused", errorCode: "handler_crashed", errorMessage: "" }, 1);
     expect(bench.take()).toEqual(["commit 7/1 dead handler_crashed after 3"]);
   });
 
@@ -262,8 +264,8 @@ describe("a listener's channel with transactional handlers", () => {
     const bench = ListenerBench.connected(transactional);
     bench.messages("c1", 0, [1, 2]);
     for (const _ of [1, 2]) {
-      bench.channel.take(1);
-      bench.channel.finish({ kind: "committed" }, 1);
+      bench.begin(1);
+      bench.finish({ kind: "committed" }, 1);
     }
     expect(bench.take()).toEqual(["ack c1 7/1", "ack c1 7/2"]);
   });
@@ -273,20 +275,20 @@ describe("a listener's channel with transactional handlers", () => {
   it("begins a message whose session has ended again when all its starts are counted, those here included", () => {
     const bench = ListenerBench.connected({ ...transactional, maxAttempts: 4, retryDelayMs: 0 });
     bench.messages("c1", 0, [1]);
-    bench.channel.take(1);
-    bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "" }, 1);
-    bench.channel.take(2);
-    bench.channel.finish(sessionEnded, 2);
+    bench.begin(1);
+    bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "" }, 1);
+    bench.begin(2);
+    bench.finish(sessionEnded, 2);
     for (const counted of [1, 2, 3]) {
-      expect(bench.channel.take(3)).toBeUndefined();
+      expect(bench.begin(3)).toBeUndefined();
       expect(bench.channel.startsBefore).toBe(2);
       expect(bench.take()).toEqual(["count"]);
       bench.channel.onAttemptCounted(counted);
     }
-    expect(bench.channel.take(3)).toBeDefined();
-    expect(bench.channel.attempt).toBe(3);
+    expect(bench.begin(3)).toBeDefined();
+    expect(bench.turns.at(-1)?.attempts).toBe(3);
     expect(bench.channel.isUnderSuspicion).toBe(true);
-    bench.channel.finish({ kind: "committed" }, 4);
+    bench.finish({ kind: "committed" }, 4);
     expect(bench.channel.isUnderSuspicion).toBe(false);
     expect(bench.take()).toEqual(["ack c1 7/1"]);
   });
@@ -295,44 +297,205 @@ describe("a listener's channel with transactional handlers", () => {
     const bench = ListenerBench.connected({ ...transactional, maxAttempts: 2, retryDelayMs: 0 });
     bench.messages("c1", 0, [1]);
     for (const attempt of [1, 2]) {
-      bench.channel.take(attempt);
-      bench.channel.finish(attempt === 1 ? { kind: "failed", errorCode: "", errorMessage: "" } : sessionEnded, attempt);
+      bench.begin(attempt);
+      bench.finish(attempt === 1 ? { kind: "failed", errorCode: "", errorMessage: "" } : sessionEnded, attempt);
     }
     // The second start was not alone: it is one again.
     for (const counted of [1, 2]) {
-      expect(bench.channel.take(3)).toBeUndefined();
+      expect(bench.begin(3)).toBeUndefined();
       bench.channel.onAttemptCounted(counted);
     }
     bench.take();
-    expect(bench.channel.take(3)).toBeDefined();
-    expect(bench.channel.attempt).toBe(2);
-    bench.channel.finish(sessionEnded, 3);
+    expect(bench.begin(3)).toBeDefined();
+    expect(bench.turns.at(-1)?.attempts).toBe(2);
+    bench.finish(sessionEnded, 3);
     expect(bench.take()).toEqual(["commit 7/1 dead handler_crashed after 2"]);
   });
 
   it("takes no start for an open one that has ended its session", () => {
     const bench = ListenerBench.connected({ ...transactional, maxAttempts: 3, retryDelayMs: 0 });
     bench.messages("c1", 0, [1]);
-    bench.channel.take(1);
-    bench.channel.finish(sessionEnded, 1);
-    bench.channel.take(2);
+    bench.begin(1);
+    bench.finish(sessionEnded, 1);
+    bench.begin(2);
     bench.channel.onAttemptCounted(1);
     expect(bench.channel.hasOpenStart).toBe(false);
-    bench.channel.take(2);
+    bench.begin(2);
     bench.channel.onAttemptCounted(2);
     expect(bench.channel.hasOpenStart).toBe(true);
-    bench.channel.take(2);
-    bench.channel.finish(sessionEnded, 2);
+    bench.begin(2);
+    bench.finish(sessionEnded, 2);
     expect(bench.channel.hasOpenStart).toBe(false);
   });
 
   it("waits for the commit of a dead letter before the next transaction", () => {
     const bench = ListenerBench.connected({ ...transactional, maxAttempts: 1 });
     bench.messages("c1", 0, [1, 2]);
-    bench.channel.take(1);
-    bench.channel.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "" }, 1);
-    expect(bench.channel.take(1)).toBeUndefined();
+    bench.begin(1);
+    bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "" }, 1);
+    expect(bench.begin(1)).toBeUndefined();
     bench.channel.onCommitted({ epoch: 7, number: 1 });
-    expect(bench.channel.take(1)?.position).toEqual({ epoch: 7, number: 2 });
+    expect(bench.begin(1)?.position).toEqual({ epoch: 7, number: 2 });
+  });
+});
+
+setFlagsFromString("--expose-gc");
+const collectGarbage = runInNewContext("gc") as () => void;
+
+describe("a listener's channel whose messages have keys", () => {
+  const turnOf = (bench: ListenerBench, number: number) =>
+    bench.turns.find(({ running }) => running.position?.number === number)!;
+  const done = { kind: "done" } as const;
+  const failed = { kind: "failed", errorCode: "handler_failed", errorMessage: "no" } as const;
+
+  it("handles different keys side by side, each in order, and those without a key one after another", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["a", "b", undefined, "a", undefined, "c", "b"]);
+    expect(bench.beginAll(1).sort()).toEqual([1, 2, 3, 6]);
+    bench.finish(done, 2, turnOf(bench, 3));
+    expect(bench.beginAll(2)).toEqual([5]);
+    bench.finish(done, 2, turnOf(bench, 2));
+    expect(bench.beginAll(2)).toEqual([7]);
+    expect(bench.channel.isHandling).toBe(true);
+  });
+
+  it("commits only what has nothing unfinished before it", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["a", "b", "c", "a"]);
+    bench.beginAll(1);
+    bench.finish(done, 2, turnOf(bench, 3));
+    bench.finish(done, 2, turnOf(bench, 2));
+    expect(bench.take()).toEqual([]);
+    bench.finish(done, 2, turnOf(bench, 1));
+    expect(bench.take()).toEqual(["commit 7/3"]);
+    expect(bench.beginAll(3)).toEqual([4]);
+    bench.finish(done, 3);
+    expect(bench.take()).toEqual(["commit 7/4"]);
+  });
+
+  it("tries a failed one again without holding up other keys, and writes its dead letter when its turn has come", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000, maxAttempts: 2 });
+    bench.keyed("c1", 0, 1, ["a", "b", "b", "a"]);
+    bench.beginAll(0);
+    bench.finish(failed, 0, turnOf(bench, 2));
+    expect(bench.beginAll(50)).toEqual([]);
+    expect(bench.beginAll(100)).toEqual([2]);
+    expect(turnOf(bench, 2).attempts).toBe(2);
+    bench.finish(failed, 100, turnOf(bench, 2));
+    expect(bench.beginAll(101)).toEqual([3]);
+    bench.finish(done, 101, turnOf(bench, 3));
+    expect(bench.take()).toEqual([]);
+    bench.finish(done, 102, turnOf(bench, 1));
+    expect(bench.take()).toEqual(["commit 7/2 dead handler_failed after 2", "commit 7/3"]);
+  });
+
+  it("keeps nothing of what is handled while one before it is not", async () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["slow", "b"]);
+    bench.beginAll(0);
+    const payload = new WeakRef(turnOf(bench, 2).running.payload);
+    bench.finish(done, 1, turnOf(bench, 2));
+    // What a WeakRef was asked for lives until the end of the turn.
+    await new Promise((resolve) => setImmediate(resolve));
+    collectGarbage();
+    expect(payload.deref()).toBeUndefined();
+    bench.finish(done, 2, turnOf(bench, 1));
+    expect(bench.take()).toEqual(["commit 7/2"]);
+  });
+
+  it("runs only so far ahead of a message that is not finished", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["a", "b", "b", "b", "b", "a", undefined]);
+    const slow = bench.channel.take(1)!;
+    expect(slow.running.position?.number).toBe(1);
+    const ahead: number[] = [];
+    for (let next = bench.begin(1); next !== undefined && ahead.length < 10; next = bench.begin(1)) {
+      ahead.push(next.position!.number);
+      bench.finish(done, 1);
+    }
+    expect(ahead).toHaveLength(3);
+    expect(bench.channel.hasTurn).toBe(false);
+    bench.channel.finish(slow, done, 2);
+    expect(bench.handleAll(3)).toHaveLength(3);
+    expect(bench.take().at(-1)).toBe("commit 7/7");
+  });
+
+  it("says busy when nothing has moved for a while and something waits", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["a", "b", "a"]);
+    bench.beginAll(0);
+    bench.finish(done, 9, turnOf(bench, 2));
+    expect(bench.channel.deadline()).toBe(19);
+    bench.channel.tick(18);
+    expect(bench.take()).toEqual([]);
+    bench.channel.tick(19);
+    expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
+  });
+
+  it.each([{ transactional: true }, { careful: true }])("handles all one after another with %o", (limits) => {
+    const bench = ListenerBench.connected({ ...limits, creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["a", "b", undefined, "a"]);
+    const order: number[] = [];
+    bench.begin(1);
+    if ("careful" in limits) bench.channel.onAttemptCounted(1);
+    for (let round = 1; round <= 4; round++) {
+      if (bench.turns.length === 0) order.push(...bench.beginAll(round));
+      else order.push(bench.turns[0]!.running.position!.number);
+      expect(bench.turns.length).toBe(1);
+      bench.finish(limits.transactional ? { kind: "committed" } : done, round);
+      bench.channel.onCommitted({ epoch: 7, number: round });
+    }
+    expect(order).toEqual([1, 2, 3, 4]);
+  });
+});
+
+describe("a channel that is to be given back", () => {
+  it("is quiet at once when nothing of it is under way", () => {
+    const bench = ListenerBench.connected();
+    bench.take();
+    bench.channel.giveBack();
+    expect(bench.take()).toEqual(["quiet"]);
+    bench.channel.giveBack();
+    expect(bench.take()).toEqual([]);
+  });
+
+  it("is quiet when the handler has ended and its cursor is committed, and begins nothing meanwhile", () => {
+    const bench = ListenerBench.connected();
+    bench.messages("c1", 0, [1, 2]);
+    bench.begin(0);
+    bench.take();
+    bench.channel.giveBack();
+    expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
+    bench.channel.halt(false);
+    bench.finish({ kind: "done" }, 1);
+    expect(bench.begin(1)).toBeUndefined();
+    expect(bench.take()).toEqual(["commit 7/1"]);
+    bench.channel.onCommitted({ epoch: 7, number: 1 });
+    expect(bench.take().at(-1)).toBe("quiet");
+    expect(bench.begin(2)).toBeUndefined();
+  });
+
+  it("is quiet when its message is to be tried again: that is for the next owner", () => {
+    const bench = ListenerBench.connected();
+    bench.messages("c1", 0, [1]);
+    bench.begin(0);
+    bench.channel.giveBack();
+    bench.take();
+    bench.finish({ kind: "failed", errorCode: "x", errorMessage: "y" }, 1);
+    expect(bench.take()).toEqual(["quiet"]);
+    bench.channel.tick(1_000);
+    expect(bench.begin(1_000)).toBeUndefined();
+  });
+
+  it("waits for the count of a start", () => {
+    const bench = ListenerBench.connected({ careful: true });
+    bench.messages("c1", 0, [1]);
+    bench.begin(0);
+    bench.take();
+    bench.channel.giveBack();
+    expect(bench.take()).not.toContain("quiet");
+    bench.channel.onAttemptCounted(1);
+    expect(bench.take()).toContain("quiet");
+    expect(bench.begin(0)).toBeUndefined();
   });
 });

@@ -1,9 +1,11 @@
 import {
   type DeadMessage,
+  type HandlerResult,
   type IncomingMessage,
   ListenerChannel,
   type ListenerEffects,
   type ListenerLimits,
+  type MessageTurn,
   type OutgoingMessage,
   type Position,
   SenderChannel,
@@ -119,12 +121,15 @@ const listenerLimits: ListenerLimits = {
   refillBelowBytes: 1_000,
   transactional: false,
   careful: false,
+  maxAhead: 3,
 };
 
 /** A listener's channel whose effects are written down, one line each. */
 export class ListenerBench implements ListenerEffects {
   readonly log: string[] = [];
   readonly channel: ListenerChannel;
+  /** Messages whose handlers run, in the order in which they began. */
+  readonly turns: MessageTurn[] = [];
 
   constructor(cursor: Position = { epoch: 7, number: 0 }, limits: Partial<ListenerLimits> = {}) {
     this.channel = new ListenerChannel(cursor, { ...listenerLimits, ...limits }, this);
@@ -141,10 +146,23 @@ export class ListenerBench implements ListenerEffects {
     return this.log.splice(0);
   }
 
+  /** Begins with the message that is next. */
+  begin(now: number): IncomingMessage | undefined {
+    const turn = this.channel.take(now);
+    if (turn !== undefined) this.turns.push(turn);
+    return turn?.running;
+  }
+
+  /** The handler of the message that was begun last, or of another one, has ended. */
+  finish(result: HandlerResult, now: number, turn = this.turns.at(-1)!): void {
+    this.turns.splice(this.turns.indexOf(turn), 1);
+    this.channel.finish(turn, result, now);
+  }
+
   /** Handles the message that is next. */
   handle(now: number): void {
-    this.channel.take(now);
-    this.channel.finish({ kind: "done" }, now);
+    this.begin(now);
+    this.finish({ kind: "done" }, now);
   }
 
   /** Messages with these numbers come over a connection; undefined stands for an at-most-once one. */
@@ -154,6 +172,22 @@ export class ListenerBench implements ListenerEffects {
       numbers.map((number) => message(epoch, number, true)),
       now,
     );
+  }
+
+  /** Messages with these keys come over a connection, numbered from `first` on. */
+  keyed(connection: unknown, now: number, first: number, keys: (string | undefined)[]): void {
+    this.channel.onMessages(
+      connection,
+      keys.map((key, index) => message(7, first + index, true, key)),
+      now,
+    );
+  }
+
+  /** Begins with all that may. @returns their numbers */
+  beginAll(now: number): number[] {
+    const begun: number[] = [];
+    for (let next = this.begin(now); next; next = this.begin(now)) begun.push(next.position!.number);
+    return begun;
   }
 
   /** A query finds rows. */
@@ -167,9 +201,9 @@ export class ListenerBench implements ListenerEffects {
   /** Handles everything that waits. @returns the positions handled */
   handleAll(now: number): string[] {
     const handled: string[] = [];
-    for (let next = this.channel.take(now); next; next = this.channel.take(now)) {
+    for (let next = this.begin(now); next; next = this.begin(now)) {
       handled.push(next.position ? place(next.position) : "~");
-      this.channel.finish({ kind: "done" }, now);
+      this.finish({ kind: "done" }, now);
     }
     return handled;
   }
@@ -199,6 +233,9 @@ export class ListenerBench implements ListenerEffects {
     this.log.push("count");
   }
   ready(): void {}
+  quiet(): void {
+    this.log.push("quiet");
+  }
   dropped(_message: IncomingMessage, errorCode: string): void {
     this.log.push(`dropped ${errorCode}`);
   }
@@ -207,13 +244,14 @@ export class ListenerBench implements ListenerEffects {
   }
 }
 
-function message(epoch: number, number: number | undefined, fromWire: boolean): IncomingMessage {
+function message(epoch: number, number: number | undefined, fromWire: boolean, key?: string): IncomingMessage {
   return {
     position: number === undefined ? undefined : { epoch, number },
     topicKey: 1,
     payload: new Uint8Array(10),
     encoding: undefined,
     headers: undefined,
+    key,
     fromWire,
   };
 }

@@ -110,7 +110,11 @@ describe("capabilities", () => {
     | "pong"
     | "goodbye";
   /** The other kinds: none is sent to a side that has not named its capability. */
-  const furtherKinds: { readonly [K in Exclude<FrameKind, BaseKind>]: true } = {};
+  const furtherKinds: { readonly [K in Exclude<FrameKind, BaseKind>]: true } = {
+    request: true,
+    answer: true,
+    cancel: true,
+  };
 
   it("may be none at all: frames that need one do not come", async () => {
     await using world = await peerWorld();

@@ -15,6 +15,10 @@ it("ends what does not fit with an ellipsis, between two characters", () => {
   expect(shortened("🚢🚢", 6)).toBe("...");
 });
 
+it("is well-formed, also where the text was cut within a character", () => {
+  expect(shortened("no 🚢".slice(0, 4), 60)).toBe("no \ufffd");
+});
+
 it("never is longer than the limit, and begins as the text does", () => {
   fc.assert(
     fc.property(fc.string({ unit: "grapheme", maxLength: 40 }), fc.integer({ min: 3, max: 60 }), (text, maxBytes) => {

@@ -53,7 +53,11 @@ describe("a dead letter that is retried", () => {
     fails = () => false;
     await store.deadLetters.retry({ ids: [letter?.id as number] });
     await a.received.find(({ text }) => text === "re one");
-    expect(b.received.all.at(-1)).toEqual({ ...before, attempt: 1 });
+    const headers = [
+      ["trace", "7"],
+      ["message-id", expect.stringMatching(/^a-1:a:b-1\/\d+\/1$/)],
+    ];
+    expect(b.received.all.at(-1)).toEqual({ ...before, attempt: 1, headers });
     expect(before).toMatchObject({ to: "b", from: "a", sender: "a-1", headers: [["trace", "7"]] });
     expect(a.received.all.at(-1)).toMatchObject({ sender: "b-1", from: "b" });
     await eventually("nothing is left of it", async () => (await w.storedMessages()) === 0);

@@ -82,7 +82,10 @@ describe("enqueue", () => {
     await client.query("COMMIT");
     await b.received.length(3);
     expect(b.texts).toEqual(["now", "first", "second"]);
-    expect(b.received.all[1]?.headers).toEqual([["h", "1"]]);
+    expect(b.received.all[1]?.headers).toEqual([
+      ["h", "1"],
+      ["message-key", "k"],
+    ]);
   });
 
   it("takes a client that resolves with the rows themselves", async () => {
@@ -152,7 +155,7 @@ describe("sendTo with a transaction", () => {
     await Promise.all([a.received.length(1), b.received.length(1)]);
   });
 
-  it("refuses what has no meaning there, and a key without one", async () => {
+  it("refuses what has no meaning there, and what has none without one", async () => {
     const a = await world.started("a-1");
     const client = await connected();
     const beside = { transaction: client, delivery: "at-most-once" } as never;
@@ -160,7 +163,7 @@ describe("sendTo with a transaction", () => {
     expect(
       (await failure("invalid_argument", a.sendAll("b", "x", { transaction: client } as never))).message,
     ).toContain("transaction");
-    const without = { key: "k" } as never;
+    const without = { deliverAt: new Date() } as never;
     expect((await failure("invalid_argument", a.sendTo("b", "x", without))).message).toContain("transaction");
   });
 });

@@ -7,7 +7,11 @@ import { terminateHolder, type World, world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
 
-const away = (name: string, epoch: number | null = 1): AbsentListener => ({ name, epoch });
+const away = (name: string, epoch: number | null = 1): AbsentListener => ({
+  name,
+  epoch,
+  inGroup: false,
+});
 
 describe("absences", () => {
   const afterMs = 1_000;
@@ -71,7 +75,10 @@ describe("the watch for orphans", () => {
   afterAll(() => w[Symbol.asyncDispose]());
 
   /** A listener with a message of each topic in a channel of its own, and a watch that serves `served`. */
-  async function scene(topics: readonly string[], { held = false } = {}) {
+  async function scene(
+    topics: readonly string[],
+    { held = false, isWatched = (_: AbsentListener): boolean => true } = {},
+  ) {
     round += 1;
     const [lost, heir, from] = [`lost-${round}`, `heir-${round}`, `sender-${round}`];
     const sender = await w.take(from);
@@ -102,7 +109,7 @@ describe("the watch for orphans", () => {
       },
     };
     // A lease is written with only while its session beats, which a clock that is turned knows nothing of.
-    const watch = new OrphanWatch(context, orphanAfterMs, () => ["served"], clock);
+    const watch = new OrphanWatch(context, { afterMs: orphanAfterMs, isWatched }, () => ["served"], clock);
     watch.start();
     /** Lets it look so many times, each look being over before the next. */
     const look = async (times: number): Promise<void> => {
@@ -139,6 +146,17 @@ describe("the watch for orphans", () => {
     await look(1);
     expect(await owners()).toEqual([lost]);
     await look(storeConstants.pollMs / lookMs);
+    expect(await owners()).toEqual([heir]);
+    watch.stop();
+  });
+
+  it("leaves listeners alone that it does not watch", async () => {
+    const isWatched = ({ inGroup }: AbsentListener): boolean => inGroup;
+    const { lost, heir, watch, look, owners } = await scene(["served"], { isWatched });
+    await look(6);
+    expect(await owners()).toEqual([lost]);
+    await w.operator.query("UPDATE hawser.peers SET in_group = true WHERE name = $1", [lost]);
+    await look(6);
     expect(await owners()).toEqual([heir]);
     watch.stop();
   });

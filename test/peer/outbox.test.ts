@@ -44,7 +44,12 @@ describe("the outbox of a peer", () => {
   });
 
   async function send(topic: string): Promise<Receipt> {
-    const message = { delivery: Delivery.AT_LEAST_ONCE, payload: new Uint8Array([1]), headers: undefined } as const;
+    const message = {
+      delivery: Delivery.AT_LEAST_ONCE,
+      payload: new Uint8Array([1]),
+      headers: undefined,
+      key: undefined,
+    } as const;
     return await (await outbox.sendTo(topic, message)).promise;
   }
 

@@ -67,7 +67,7 @@ describe("the mesh secret", () => {
       address: listener.publishedAddress,
       identity: { senderName: "sr-1", sourceTopic: "sr", listenerName: "lr-1", connectionKey: 1, epoch: 1 },
       secret: old?.secret as Buffer,
-      handlers: { onAck() {}, onGoodbye() {}, onDrain() {}, onClosed() {} },
+      handlers: { onAck() {}, onAnswer() {}, onGoodbye() {}, onDrain() {}, onClosed() {} },
     });
     await expect(stolen).rejects.toMatchObject({ code: "unauthenticated" });
     await Promise.all([sender.stop(), listener.stop()]);

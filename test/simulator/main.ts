@@ -1,55 +1,80 @@
 /**
- * `npm run simulate -- --seeds N [--seed S] [--only NAME]`: runs the delivery rules, of the channels between peers and of the
- * outbox, through N seeds each, from seed 1 or only seed S, and prints how often each fault and transition happened.
- * `--mutants` checks instead that every mutant is caught.
+ * `npm run simulate`: runs the delivery rules, of the channels between peers, of the outbox and of streams, through random
+ * faults, and prints how often each fault and transition happened. `--help` has the options.
  */
 import { parseArgs } from "node:util";
 import { runSeeds, type Simulation, simulations } from "./run.js";
 
-const { values } = parseArgs({
-  options: {
-    seeds: { type: "string", default: "2000" },
-    seed: { type: "string" },
-    only: { type: "string" },
-    mutants: { type: "boolean", default: false },
-  },
-});
-
-function count(name: string, text: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 1) {
-    console.error(`--${name} ${text}: must be a whole number above 0, such as --${name} 2000`);
-    process.exit(64);
-  }
-  return value;
-}
-
 const names = simulations.map(({ name }) => name);
-if (values.only !== undefined && !names.includes(values.only)) {
-  console.error(`--only ${values.only}: must be ${names.join(" or ")}`);
-  process.exit(64);
+
+const usage = `npm run simulate -- [--seeds N] [--from S] [--only NAME]
+npm run simulate -- --seed S [--only NAME]
+npm run simulate -- --mutants [--only NAME]
+
+Runs the delivery rules under random faults. Everything in a run follows from its seed.
+
+Options:
+  --seeds N    Run N seeds of each simulation. Default: 2000
+  --from S     Begin at seed S. Default: 1
+  --seed S     Run this seed alone
+  --only NAME  Only one simulation: ${names.join(", ")}
+  --mutants    Check instead that each broken rule is noticed
+  --help, -h   Show this text`;
+
+interface Settings {
+  readonly first: number;
+  readonly total: number;
+  readonly chosen: readonly Simulation[];
+  readonly mutants: boolean;
 }
-const first = values.seed === undefined ? 1 : count("seed", values.seed);
-const total = values.seed === undefined ? count("seeds", values.seeds) : 1;
+
+/** @throws Error that says what would be right */
+function readSettings(): Settings | "help" {
+  const { values } = parseArgs({
+    options: {
+      seeds: { type: "string" },
+      from: { type: "string" },
+      seed: { type: "string" },
+      only: { type: "string" },
+      mutants: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) return "help";
+  const whole = (name: "seeds" | "from" | "seed"): number | undefined => {
+    const text = values[name];
+    if (text === undefined) return undefined;
+    if (/^\d{1,15}$/.test(text) && Number(text) > 0) return Number(text);
+    throw new Error(`--${name} is "${text}"; it must be a whole number above 0, such as --${name} 2000.`);
+  };
+  const [seeds, from, seed] = [whole("seeds"), whole("from"), whole("seed")];
+  if (seed !== undefined && (from !== undefined || (seeds ?? 1) !== 1)) {
+    throw new Error(`--seed ${seed} runs this seed alone; leave it out to run several, with --from and --seeds.`);
+  }
+  const chosen = simulations.filter(({ name }) => values.only === undefined || values.only === name);
+  if (chosen.length === 0) throw new Error(`There is no simulation "${values.only}". They are ${names.join(", ")}.`);
+  return { first: seed ?? from ?? 1, total: seed === undefined ? (seeds ?? 2000) : 1, chosen, mutants: values.mutants };
+}
 
 function runMutants({ mutants }: Simulation): boolean {
   let missed = 0;
   for (const { name, world, seeds } of mutants) {
-    const result = runSeeds(world, { first: 1, count: seeds, stopAtFailure: false });
+    // Enough to tell how often it shows: a run that goes wrong takes long.
+    const result = runSeeds(world, { first: 1, count: seeds, maxFailures: 5 });
     if (result.failures.length === 0) missed += 1;
-    const rate = ((100 * result.failures.length) / seeds).toFixed(2);
+    const rate = ((100 * result.failures.length) / result.seeds).toFixed(2);
     console.log(`${result.failures.length > 0 ? "caught" : "MISSED"}  ${rate.padStart(6)} %  ${name}`);
     console.log(`                 ${result.failures[0]?.message ?? ""}`);
   }
   return missed === 0;
 }
 
-function runRules({ name, world, mustHappen }: Simulation): boolean {
+function runRules({ name, world, mustHappen }: Simulation, { first, total }: Settings): boolean {
   const began = performance.now();
   const result = runSeeds(world, {
     first,
     count: total,
-    stopAtFailure: false,
+    maxFailures: Number.POSITIVE_INFINITY,
     onProgress: (done) => process.stderr.isTTY && process.stderr.write(`\r${name}: ${done} of ${total} seeds`),
   });
   const seconds = (performance.now() - began) / 1000;
@@ -67,6 +92,17 @@ function runRules({ name, world, mustHappen }: Simulation): boolean {
   return result.failures.length === 0 && missing.length === 0;
 }
 
-const chosen = simulations.filter(({ name }) => values.only === undefined || values.only === name);
-const results = chosen.map(values.mutants ? runMutants : runRules);
-process.exit(results.every(Boolean) ? 0 : 1);
+function simulate(settings: Settings): boolean {
+  const run = settings.mutants ? runMutants : runRules;
+  return settings.chosen.map((simulation) => run(simulation, settings)).every(Boolean);
+}
+
+let settings: Settings | "help";
+try {
+  settings = readSettings();
+} catch (error) {
+  console.error(`${(error as Error).message}\n\n${usage}`);
+  process.exit(64);
+}
+if (settings === "help") console.log(usage);
+else process.exit(simulate(settings) ? 0 : 1);

@@ -6,10 +6,12 @@
 import {
   comparePositions,
   type HandlerResult,
+  type IncomingMessage,
   type LinkState,
   ListenerChannel,
   type ListenerEffects,
   type ListenerLimits,
+  type MessageTurn,
   type Position,
   type SenderEffects,
   type SenderLimits,
@@ -45,6 +47,12 @@ export interface Mutant {
   /** Handlers are transactional, or messages that kill their process occur, in every run. */
   readonly transactional?: boolean;
   readonly poison?: boolean;
+  /** Listeners get their channels back in every run in which channels are handed over. */
+  readonly givesBack?: boolean;
+  /** A channel may be opened while it is being given back. */
+  readonly opensWhileLeaving?: boolean;
+  /** Messages have keys in every run. */
+  readonly keys?: boolean;
   /** … and end their session instead, where handlers are transactional. */
   readonly poisonEndsSessions?: boolean;
   /** A warm start for a rare one: these rates, only these faults, so often. */
@@ -164,6 +172,53 @@ function watermarkMovesBack(cursor: Position, limits: ListenerLimits, effects: L
   });
 }
 
+/** Commits each message when its handler has ended, whatever is unfinished before it. */
+function commitsBeyond(cursor: Position, limits: ListenerLimits, effects: ListenerEffects): ListenerChannel {
+  return new (class extends ListenerChannel {
+    override finish(turn: MessageTurn, result: HandlerResult, now: number): void {
+      const { position } = turn.running;
+      super.finish(turn, result, now);
+      if (position !== undefined && result.kind === "done") effects.commit(position, undefined);
+    }
+  })(cursor, limits, effects);
+}
+
+/** Takes a channel for quiet as soon as it is to be given back. */
+function isQuietAtOnce(cursor: Position, limits: ListenerLimits, effects: ListenerEffects): ListenerChannel {
+  return new (class extends ListenerChannel {
+    override giveBack(): void {
+      super.giveBack();
+      effects.quiet();
+    }
+  })(cursor, limits, effects);
+}
+
+/** Takes a channel for quiet as soon as no handler runs. */
+function isQuietUncommitted(cursor: Position, limits: ListenerLimits, effects: ListenerEffects): ListenerChannel {
+  let isLeaving = false;
+  return new (class extends ListenerChannel {
+    override giveBack(): void {
+      isLeaving = true;
+      super.giveBack();
+    }
+    override finish(turn: MessageTurn, result: HandlerResult, now: number): void {
+      super.finish(turn, result, now);
+      if (isLeaving && !this.isHandling) effects.quiet();
+    }
+  })(cursor, limits, effects);
+}
+
+/** Handles messages of one key side by side. */
+function forgetsKeys(cursor: Position, limits: ListenerLimits, effects: ListenerEffects): ListenerChannel {
+  let nth = 0;
+  return new (class extends ListenerChannel {
+    override onMessages(connection: unknown, messages: readonly IncomingMessage[], now: number): void {
+      const others = messages.map((message) => ({ ...message, key: message.key && `${message.key} ${nth++}` }));
+      super.onMessages(connection, others, now);
+    }
+  })(cursor, limits, effects);
+}
+
 /** Hears of one kind of end as if the handler had not been started. */
 function postponing(kind: HandlerResult["kind"]): NonNullable<Mutant["handlerResult"]> {
   return (result) => (result.kind === kind ? { kind: "postponed" } : result);
@@ -233,6 +288,8 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     faultTimes: 8,
     seeds: 8_000,
   },
+  "cursor over an unfinished message": { listener: commitsBeyond, keys: true, transactional: false, seeds: 2_000 },
+  "messages of one key side by side": { listener: forgetsKeys, keys: true, transactional: false, seeds: 2_000 },
   "watermark moves back": { listener: watermarkMovesBack },
   "transaction without the lock on the cursor": { store: { noCursorLock: true }, transactional: true },
   "dead letter beside a transaction under way": {
@@ -271,6 +328,28 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     seeds: 8_000,
   },
   "no care after an unclean exit": { neverCareful: true, poison: true },
+  "channel given back while a handler runs": {
+    listener: isQuietAtOnce,
+    givesBack: true,
+    faults: ["reassign", "kill", "stop"],
+    faultTimes: 4,
+    seeds: 4_000,
+  },
+  "channel given back before the cursor's commit": {
+    listener: isQuietUncommitted,
+    givesBack: true,
+    transactional: false,
+    faults: ["reassign", "kill", "stop"],
+    faultTimes: 4,
+    seeds: 4_000,
+  },
+  "channel opened while it is given back": {
+    opensWhileLeaving: true,
+    givesBack: true,
+    faults: ["reassign", "kill", "stop"],
+    faultTimes: 4,
+    seeds: 4_000,
+  },
   "channel committed by another than its owner": {
     store: { commitsForAnybody: true, reassignsWithoutEpoch: true },
     faults: ["reassign", "cut", "stall"],

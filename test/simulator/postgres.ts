@@ -344,6 +344,29 @@ export class ModelPostgres {
     );
   }
 
+  /** Gives a channel back to the listener that it was made for. */
+  giveBack(
+    { name, epoch, server, key }: ChannelCall,
+    answer: (result: CallResult<"back" | "stays" | "fenced">) => void,
+  ): void {
+    this.#transaction<"back" | "stays" | "fenced">(
+      { name, exclusive: true, server },
+      () => {
+        if (this.epochs.get(name) !== epoch) return { value: "fenced" };
+        if (!this.#world.isToGiveBack(key, name) || this.#world.ownerOf(key) !== name) return { value: "stays" };
+        return {
+          value: "back",
+          commit: () => {
+            this.#world.checkGivenBack(name, key);
+            this.owners.delete(key);
+            return () => this.owners.set(key, name);
+          },
+        };
+      },
+      answer,
+    );
+  }
+
   /**
    * A handler's transaction: locks the cursor, looks whether the message is done, runs the handler, and moves the cursor
    * behind the fence.

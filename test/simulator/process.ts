@@ -179,6 +179,7 @@ export class PeerProcess {
 
   /** A listener has come up: dial at once. */
   peerAppeared(name: string): void {
+    this.receiving.giveBack();
     for (const outgoing of this.#outgoing.values()) {
       if (this.world.ownerOf(outgoing.key) === name && outgoing.wire === undefined && this.listening)
         this.#dial(outgoing);
@@ -344,7 +345,10 @@ export class PeerProcess {
   #poll(): void {
     this.world.schedule.after(5_000, () =>
       this.deliver(() => {
-        if (this.listening) this.receiving.poll();
+        if (this.listening) {
+          this.receiving.poll();
+          this.receiving.giveBack();
+        }
         this.#beat();
         this.#poll();
       }),
@@ -484,6 +488,7 @@ export class PeerProcess {
             payload: message.payload,
             encoding: undefined,
             headers: undefined,
+            key: message.record.messageKey,
             fromWire: true,
           }),
         );

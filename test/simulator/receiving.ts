@@ -8,6 +8,7 @@ import {
   Isolation,
   ListenerChannel,
   type ListenerEffects,
+  type MessageTurn,
   type Position,
   type SendOutcome,
 } from "../../src/channel/index.js";
@@ -32,11 +33,14 @@ interface Incoming {
 }
 
 const isolationLimitMs = 30_000;
+const statementTimeoutMs = 10_000;
 const simulatedFailure: HandlerResult = { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" };
 const simulatedEnd: HandlerResult = { kind: "sessionEnded", errorCode: "handler_crashed", errorMessage: "simulated" };
 
 export class Receiving {
   readonly #channels = new Map<number, Incoming>();
+  /** Channels that are being given back: they are not opened. */
+  readonly #leaving = new Set<number>();
   readonly #isolation: Isolation<Incoming>;
 
   readonly #process: PeerProcess;
@@ -82,7 +86,7 @@ export class Receiving {
   open(owned: ReadonlyMap<number, OwnedChannel>): void {
     const { world, wasClean } = this.#process;
     for (const [key, { cursor, attempts, handedOver }] of owned) {
-      if (this.#channels.has(key)) continue;
+      if (this.#channels.has(key) || (this.#leaving.has(key) && !world.mutant.opensWhileLeaving)) continue;
       const incoming: Omit<Incoming, "channel"> = {
         key,
         timerAt: Number.POSITIVE_INFINITY,
@@ -108,6 +112,7 @@ export class Receiving {
   forget(): void {
     const old = [...this.#channels.values()];
     this.#channels.clear();
+    this.#leaving.clear();
     for (const incoming of old) this.#isolation.leave(incoming);
   }
 
@@ -138,6 +143,61 @@ export class Receiving {
     const known = this.#channels.get(key);
     if (known !== undefined) known.channel.onAnnounced();
     else this.#lookUp(key, () => undefined);
+  }
+
+  /** Begins to give back the channels of listeners that run again. */
+  giveBack(): void {
+    const { world, name, haltsHandlers } = this.#process;
+    if (haltsHandlers) return;
+    for (const incoming of [...this.#channels.values()]) {
+      const { key, channel } = incoming;
+      if (this.#leaving.has(key) || !world.isToGiveBack(key, name)) continue;
+      this.#leaving.add(key);
+      channel.giveBack();
+      this.#arm(incoming);
+    }
+  }
+
+  /** Nothing of the channel is under way: it is closed, and the store changes its owner. */
+  #quiet(incoming: Incoming): void {
+    const { key, channel } = incoming;
+    const { world } = this.#process;
+    if (this.#channels.get(key) !== incoming) return;
+    if (channel.isHandling) throw new Violation(`channel ${key} is given back while a handler runs`);
+    if (channel.isCommitting) throw new Violation(`channel ${key} is given back before what is handled is committed`);
+    this.#channels.delete(key);
+    this.#isolation.leave(incoming);
+    world.cutWiresTo(this.#process, key);
+    this.#changeOwner(key);
+  }
+
+  /** @param doubtUntil an earlier call whose answer was lost may land until then */
+  #changeOwner(key: number, doubtUntil = Number.NEGATIVE_INFINITY): void {
+    const process = this.#process;
+    const { world } = process;
+    const { name, epoch } = process;
+    if (!this.#leaving.has(key)) return;
+    world.postgres.giveBack({ name, epoch, server: process.trusted, key }, (result) =>
+      process.deliver(() => {
+        if (process.epoch !== epoch || !this.#leaving.has(key)) return;
+        const again = (until: number) =>
+          world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#changeOwner(key, until)));
+        if (result.kind !== "ok") {
+          again(result.kind === "unknown" ? process.now + statementTimeoutMs : doubtUntil);
+          return;
+        }
+        if (result.value === "fenced") return process.lose();
+        if (result.value === "stays" && process.now < doubtUntil) {
+          world.counts.add("transition: channel stays closed in doubt");
+          again(doubtUntil);
+          return;
+        }
+        this.#leaving.delete(key);
+        if (result.value === "stays") return this.announced(key);
+        world.counts.add("transition: channel given back");
+        world.tellGivenBack(key);
+      }),
+    );
   }
 
   /** The slow poll. */
@@ -295,6 +355,7 @@ export class Receiving {
                 payload: row.payload,
                 encoding: undefined,
                 headers: undefined,
+                key: world.keyOf(row.payload),
                 fromWire: false,
               }));
               if (rows.length > 0) world.counts.add("transition: listener drained rows");
@@ -323,6 +384,7 @@ export class Receiving {
         this.#isolation.enter(incoming, () => this.#count(incoming));
       },
       ready: () => world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming))),
+      quiet: () => this.#quiet(incoming),
       dropped: () => world.counts.add("transition: at-most-once handler failed"),
       gap: (epoch, first, last) => world.gap(process, key, epoch, first, last),
     };
@@ -385,33 +447,39 @@ export class Receiving {
     const { world } = process;
     const { channel } = incoming;
     if (this.#channels.get(incoming.key) !== incoming) return;
-    const message = channel.take(process.now);
-    if (message === undefined) return;
+    const turn = channel.take(process.now);
+    if (turn === undefined) return;
+    const { running: message } = turn;
+    if (incoming.channel.hasTurn) {
+      world.counts.add("transition: handled side by side");
+      world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming)));
+    }
     this.#arm(incoming);
-    if (channel.isExhausted) {
+    if (channel.isExhausted(turn)) {
       world.counts.add("transition: given up after crashes");
-      this.#finish(incoming, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
+      this.#finish(incoming, turn, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
     } else if (world.random.chance(world.handlerFaultRate / 4)) {
       world.counts.add("fault: handler postponed");
-      channel.finish({ kind: "postponed" }, process.now);
+      channel.finish(turn, { kind: "postponed" }, process.now);
       this.#arm(incoming);
     } else if (world.transactional && message.position !== undefined) {
-      this.#handleInTransaction(incoming, message, message.position);
+      this.#handleInTransaction(incoming, turn, message.position);
     } else {
-      this.#runHandler(incoming, message, (result) => {
+      this.#runHandler(incoming, turn, (result) => {
         if (result.kind === "done") world.handled(world.recordOf(message));
-        this.#finish(incoming, result);
+        this.#finish(incoming, turn, result);
       });
     }
   }
 
   /** The handler of the application: it takes its time, fails, sends on, or ends the process. */
-  #runHandler(incoming: Incoming, message: IncomingMessage, ended: (result: HandlerResult) => void): void {
+  #runHandler(incoming: Incoming, turn: MessageTurn, ended: (result: HandlerResult) => void): void {
     const process = this.#process;
     const { world } = process;
-    const record = world.handlerStarts(process, incoming.key, message, incoming.channel.attempt);
+    const { running: message, attempts } = turn;
+    const record = world.handlerStarts(process, incoming.key, message, attempts);
     const { maxAttempts } = world.limits.listener;
-    if (incoming.channel.isUnderSuspicion && incoming.channel.attempt === maxAttempts) incoming.lastStart = record;
+    if (incoming.channel.isUnderSuspicion && attempts === maxAttempts) incoming.lastStart = record;
     const end = () =>
       process.deliver(() => {
         incoming.lastStart = undefined;
@@ -442,10 +510,10 @@ export class Receiving {
     }
   }
 
-  #handleInTransaction(incoming: Incoming, message: IncomingMessage, position: Position): void {
+  #handleInTransaction(incoming: Incoming, turn: MessageTurn, position: Position): void {
     const process = this.#process;
     const { world } = process;
-    const record = world.recordOf(message);
+    const record = world.recordOf(turn.running);
     const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
     let failure: HandlerResult | undefined;
     let begun = false;
@@ -458,7 +526,7 @@ export class Receiving {
           process.deliver(() => {
             if (this.#channels.get(incoming.key) !== incoming) return ended("rollback");
             begun = true;
-            this.#runHandler(incoming, message, (result) => {
+            this.#runHandler(incoming, turn, (result) => {
               if (result.kind !== "done") failure = result;
               ended(result.kind === "done" ? "commit" : "rollback");
             });
@@ -470,21 +538,21 @@ export class Receiving {
           if (this.#channels.get(incoming.key) !== incoming) return;
           if (result.kind !== "ok") {
             world.counts.add("transition: transaction tried again");
-            this.#finish(incoming, begun ? simulatedEnd : { kind: "postponed" });
+            this.#finish(incoming, turn, begun ? simulatedEnd : { kind: "postponed" });
           } else if (result.value === "fenced") process.lose();
           else if (result.value === "notOwned") this.#drop(incoming);
-          else if (result.value === "rolledBack") this.#finish(incoming, failure ?? { kind: "postponed" });
+          else if (result.value === "rolledBack") this.#finish(incoming, turn, failure ?? { kind: "postponed" });
           else {
             world.counts.add(`transition: transaction ${result.value}`);
-            this.#finish(incoming, { kind: "committed" });
+            this.#finish(incoming, turn, { kind: "committed" });
           }
         }),
     );
   }
 
-  #finish(incoming: Incoming, result: HandlerResult): void {
+  #finish(incoming: Incoming, turn: MessageTurn, result: HandlerResult): void {
     if (this.#channels.get(incoming.key) !== incoming) return;
-    incoming.channel.finish(this.#process.world.mutant.handlerResult?.(result) ?? result, this.#process.now);
+    incoming.channel.finish(turn, this.#process.world.mutant.handlerResult?.(result) ?? result, this.#process.now);
     const { committed, accepted } = incoming.channel;
     if (comparePositions(committed, accepted) > 0) throw new Violation("the cursor passed the watermark");
     this.#arm(incoming);

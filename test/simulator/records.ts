@@ -11,6 +11,8 @@ export interface MessageRecord {
   readonly hops: number;
   /** Its handler ends the process, each time. */
   readonly poison: boolean;
+  /** Messages of one key are handled in order. */
+  readonly messageKey: string | undefined;
   outcome: SendOutcome | undefined;
   /** Confirmed, but Postgres itself lost or somebody deleted the row: nobody can deliver it. */
   excused: boolean;

@@ -77,6 +77,8 @@ const channelMustHappen = [
   "transition: message isolated",
   "transition: given up after crashes",
   "transition: channels handed over",
+  "transition: channel given back",
+  "transition: channel stays closed in doubt",
   "transition: hello refused as wrong peer",
   "transition: deposed, as a beat showed",
   "transition: effect committed",
@@ -122,26 +124,32 @@ export const simulations: readonly Simulation[] = [channels, outbox, streams];
 export interface RunOptions {
   readonly first: number;
   readonly count: number;
-  readonly stopAtFailure: boolean;
+  /** Ends with so many violations. */
+  readonly maxFailures: number;
   readonly onProgress?: (done: number) => void;
 }
 
-/** Runs seeds `first` … `first + count - 1` and gathers counts and violations. */
+/**
+ * Runs seeds `first` … `first + count - 1` and gathers counts and violations.
+ *
+ * @returns also how many seeds were run
+ */
 export function runSeeds(world: (seed: number) => SimulatedWorld, options: RunOptions) {
   const counts = new Counts();
   const failures: { seed: number; message: string }[] = [];
-  for (let index = 0; index < options.count; index++) {
-    const seed = options.first + index;
+  let seeds = 0;
+  while (seeds < options.count && failures.length < options.maxFailures) {
+    const seed = options.first + seeds;
     const run = world(seed);
     try {
       run.run();
     } catch (error) {
       if (!(error instanceof Violation)) throw Object.assign(error as Error, { seed });
       failures.push({ seed, message: error.message });
-      if (options.stopAtFailure) break;
     }
     counts.merge(run.counts);
-    if (index % 500 === 0) options.onProgress?.(index);
+    if (seeds % 500 === 0) options.onProgress?.(seeds);
+    seeds += 1;
   }
-  return { counts, failures };
+  return { counts, failures, seeds };
 }

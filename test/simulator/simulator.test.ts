@@ -3,18 +3,18 @@ import { runSeeds, simulations } from "./run.js";
 
 describe.each(simulations)("the simulator of the $name", ({ world, mustHappen, mutants, seeds = 2_000 }) => {
   it("finds no broken rule, and reaches every fault and transition", () => {
-    const { failures, counts } = runSeeds(world, { first: 1, count: seeds, stopAtFailure: true });
+    const { failures, counts } = runSeeds(world, { first: 1, count: seeds, maxFailures: 1 });
     expect(failures).toEqual([]);
     expect(mustHappen.filter((name) => !counts.values.has(name))).toEqual([]);
   });
 
   it("does the same thing for the same seed", () => {
-    const [one, other] = [1, 2].map(() => runSeeds(world, { first: 77, count: 5, stopAtFailure: true }).counts.values);
+    const [one, other] = [1, 2].map(() => runSeeds(world, { first: 77, count: 5, maxFailures: 1 }).counts.values);
     expect(one).toEqual(other);
   });
 
   it.each(mutants)("catches a program that $name", (mutant) => {
-    const { failures } = runSeeds(mutant.world, { first: 1, count: mutant.seeds, stopAtFailure: true });
+    const { failures } = runSeeds(mutant.world, { first: 1, count: mutant.seeds, maxFailures: 1 });
     expect(failures).toHaveLength(1);
   });
 });

@@ -66,6 +66,7 @@ export class World {
       maxAttempts: 5,
       retryDelayMs: 100,
       shortBacklogRows: 3,
+      maxAhead: 4,
       refillBelow: 2,
       refillBelowBytes: 120,
       transactional: false,
@@ -88,7 +89,11 @@ export class World {
   readonly #processes = new Map<string, PeerProcess[]>();
   readonly #wires = new Map<Wire, { dialler: PeerProcess; listener: PeerProcess; key: number }>();
   readonly #records = new Map<Uint8Array, MessageRecord>();
-  readonly #firstHandled = new Map<number, Position>();
+  /** Of each channel and key. */
+  readonly #firstHandled = new Map<string, Position>();
+  readonly #hasKeys: boolean;
+  /** Listeners get their channels back. */
+  readonly #givesBack: boolean;
   readonly #everCommitted = new Map<string, number>();
   /** By name, all that ever raised its epoch, also what a failover has lost. */
   readonly #raises = new Map<string, { readonly epoch: number; readonly by: PeerProcess | undefined }[]>();
@@ -131,6 +136,8 @@ export class World {
     this.slowRate = calm ? 0 : random.pick([0, 0.02, 0.2]);
     this.handlerFaultRate = random.chance(0.3) ? random.pick([0.05, 0.4]) : 0;
     this.#slowHandlers = random.chance(0.3);
+    this.#hasKeys = mutant.keys ?? random.chance(0.4);
+    this.#givesBack = this.#kinds.includes("reassign") && (mutant.givesBack ?? random.chance(0.5));
     Object.assign(this, mutant.warmStart);
   }
 
@@ -170,6 +177,26 @@ export class World {
   /** The listener that a channel belongs to now. */
   ownerOf(key: number): string {
     return this.postgres.owners.get(key) ?? this.channels.find((channel) => channel.key === key)!.to;
+  }
+
+  /** Whether a channel that a process has taken over goes back to its listener, which runs again. */
+  isToGiveBack(key: number, from: string): boolean {
+    const { to } = this.channels.find((channel) => channel.key === key)!;
+    return this.#givesBack && to !== from && this.#alive(to).some((process) => this.#holdsName(process));
+  }
+
+  /** At the moment that the owner changes: nobody has the channel open but one that has lost its name. */
+  checkGivenBack(name: string, key: number): void {
+    for (const process of this.#alive(name)) {
+      if (!this.#holdsName(process) || process.receiving.channel(key) === undefined) continue;
+      throw new Violation(`channel ${key} changes its owner while "${name}" has it open`);
+    }
+  }
+
+  /** Its listener and its sender hear of it, perhaps. */
+  tellGivenBack(key: number): void {
+    const { to } = this.channels.find((channel) => channel.key === key)!;
+    if (!this.random.chance(this.notifyLossRate)) this.announce(to, key);
   }
 
   appeared(process: PeerProcess): void {
@@ -260,11 +287,12 @@ export class World {
     // One that has lost its name and does not know yet may still start what it had accepted; nothing it does is committed.
     if (!holds) this.counts.add("transition: handled by a deposed listener");
     else if (record.started === 0) {
-      const before = this.#firstHandled.get(key);
+      const lane = `${key} ${record.messageKey}`;
+      const before = this.#firstHandled.get(lane);
       if (before !== undefined && comparePositions(position, before) <= 0) {
         throw new Violation(`${at(position)} of channel ${key} first handled after ${at(before)}`);
       }
-      this.#firstHandled.set(key, position);
+      this.#firstHandled.set(lane, position);
     } else this.counts.add("transition: handled again");
     if (holds) record.started += 1;
     if (record.poison && record.started > maxPoisonStarts) {
@@ -277,7 +305,9 @@ export class World {
   epochLost(name: string, epoch: number): void {
     this.#lostEpochs.add(`${name}/${epoch}`);
     for (const { key, from } of this.channels) {
-      if (from === name && this.#firstHandled.get(key)?.epoch === epoch) this.#firstHandled.delete(key);
+      for (const [lane, position] of this.#firstHandled) {
+        if (from === name && lane.startsWith(`${key} `) && position.epoch === epoch) this.#firstHandled.delete(lane);
+      }
     }
   }
 
@@ -289,6 +319,10 @@ export class World {
   /** A process that was deposed, and has its name back by a failover that lost its successor, does not count. */
   #holdsName({ name, epoch }: PeerProcess): boolean {
     return this.postgres.epochs.get(name) === epoch && this.postgres.newestEpochs.get(name) === epoch;
+  }
+
+  keyOf(payload: Uint8Array): string | undefined {
+    return this.#records.get(payload)!.messageKey;
   }
 
   recordOf(message: IncomingMessage): MessageRecord {
@@ -452,6 +486,7 @@ export class World {
       outcome: undefined,
       excused: false,
       poison: hops === 0 && this.random.chance(this.#poisonRate),
+      messageKey: this.#hasKeys ? this.random.pick([undefined, "x", "y", "z"]) : undefined,
       started: 0,
       finished: 0,
       effects: 0,

@@ -135,7 +135,10 @@ describe("dead letters", () => {
     });
     expect(retry?.stored).toEqual([1, 2, 3].map((number) => ({ epoch: fixed, number, text: `message ${number}` })));
     const { rows } = await w.store.drain(retry?.connectionKey as number, start);
-    expect(rows[0]?.headers).toEqual([["a", "1"]]);
+    expect(rows[0]?.headers).toEqual([
+      ["a", "1"],
+      ["message-id", expect.stringMatching(/^sender:source \d+:listener\/\d+\/1$/)],
+    ]);
     expect(await w.store.topicOfKey(rows[1]?.topicKey as number)).toBe("other");
     expect(await w.store.deadLetters.list()).toEqual([]);
     expect(await w.store.channel(retry?.connectionKey as number)).toMatchObject({

@@ -23,6 +23,7 @@ describe("the directory", () => {
       addr,
       maxMessageBytes: 1000,
       durable: false,
+      group: lease === two,
       topics: topics.map((topic, index) => ({ topic, subscribed: index > 0 })),
     });
   }
@@ -39,11 +40,23 @@ describe("the directory", () => {
     await register(two, "10.0.0.2:1", "topic");
     await register(one, "10.0.0.1:1", "topic", "news");
     expect(await w.store.listenersOf("topic")).toEqual([
-      { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 1000, durable: false, epoch: one.epoch },
-      { addr: "10.0.0.2:1", name: "two", maxMessageBytes: 1000, durable: false, epoch: two.epoch },
+      { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 1000, durable: false, epoch: one.epoch, inGroup: false },
+      { addr: "10.0.0.2:1", name: "two", maxMessageBytes: 1000, durable: false, epoch: two.epoch, inGroup: true },
     ]);
     expect(await addressesOf("news")).toEqual(["one@10.0.0.1:1"]);
     expect(await addressesOf("nothing")).toEqual([]);
+  });
+
+  it("takes a listener of the version before, which does not say so, for no member of a group", async () => {
+    await register(two, "10.0.0.2:1", "topic");
+    const [{ held }] = (
+      await w.operator.query(
+        "SELECT held FROM hawser.enter_directory('two', $1, '10.0.0.2:1', 1000, false, '{topic}', '{false}', true)",
+        [two.epoch],
+      )
+    ).rows;
+    expect(held).toBe(true);
+    expect(await w.store.listenersOf("topic")).toMatchObject([{ name: "two", inGroup: false }]);
   });
 
   it("has nothing left of a name's earlier registration", async () => {

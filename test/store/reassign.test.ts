@@ -49,6 +49,85 @@ describe("channels that are handed over", () => {
     expect(found).toEqual({ connectionKey: channel, owner: to });
   });
 
+  describe("and given back", () => {
+    const registration = (topics: readonly string[]) => ({
+      addr: `10.0.0.1:${names}`,
+      maxMessageBytes: 1000,
+      durable: false,
+      group: true,
+      topics: topics.map((topic) => ({ topic, subscribed: false })),
+    });
+
+    /** The listener has lost its channel and is started again, as a member of a group that serves these topics. */
+    const returned = async (topics: readonly string[], { group = true } = {}) => {
+      await free();
+      await w.store.reassign({ from, to });
+      const heir = await w.take(to);
+      const back = await w.take(from);
+      await w.store.registerListener(back, { ...registration(topics), group });
+      return { heir, back };
+    };
+
+    it("belong to the listener again that they were made for, from the cursor on", async () => {
+      const { heir, back } = await returned(["topic"]);
+      await w.operator.query("UPDATE hawser.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
+      expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
+      expect(await w.store.commitCursors(heir, [{ connectionKey: channel, epoch: sender.epoch, number: 2 }])).toEqual({
+        committed: [channel],
+        notOwned: [],
+      });
+      expect(await w.store.giveBack(heir, [channel])).toEqual([channel]);
+      expect(await w.store.channel(channel)).toMatchObject({ owner: from, cursor: { number: 2 } });
+      // Once more, as after a lost answer, and late writes of the member that had it.
+      expect(await w.store.giveBack(heir, [channel])).toEqual([]);
+      const commit = [{ connectionKey: channel, epoch: sender.epoch, number: 3 }];
+      expect(await w.store.commitCursors(heir, commit)).toEqual({ committed: [], notOwned: [channel] });
+      expect(await w.store.commitCursors(back, commit)).toEqual({ committed: [channel], notOwned: [] });
+      expect(await w.store.channelsToGiveBack(to)).toEqual([]);
+    });
+
+    it("go back with what is retried of their dead letters", async () => {
+      const { heir } = await returned(["topic"]);
+      await w.operator.query("INSERT INTO hawser.conn_key_map (composite, connection_key, owner) VALUES ($1, $2, $3)", [
+        `sender:source:__#retry#${channel}`,
+        channel + 1_000_000,
+        to,
+      ]);
+      await w.operator.query("UPDATE hawser.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
+      expect(await w.store.channelsToGiveBack(to)).toEqual([channel, channel + 1_000_000]);
+      expect(await w.store.giveBack(heir, [channel, channel + 1_000_000])).toEqual([channel, channel + 1_000_000]);
+      expect(await ownerOf(channel + 1_000_000)).toBe(from);
+    });
+
+    it("stay while their listener does not serve a topic of what is stored", async () => {
+      await w.operator.query("UPDATE hawser.conn_messages SET topic_key = $1", [await w.store.topicKey("another")]);
+      await returned(["topic"]);
+      expect(await w.store.channelsToGiveBack(to)).toEqual([]);
+    });
+
+    it("stay if their listener is in no group, is not started again, or is not running", async () => {
+      const { heir, back } = await returned(["topic"], { group: false });
+      expect(await w.store.channelsToGiveBack(to)).toEqual([]);
+      expect(await w.store.giveBack(heir, [channel])).toEqual([]);
+      await w.store.registerListener(back, registration(["topic"]));
+      // Its rows in the directory are those of a start before.
+      await w.operator.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = $1", [from]);
+      expect(await w.store.giveBack(heir, [channel])).toEqual([]);
+      await w.operator.query("UPDATE hawser.peers SET epoch = epoch - 1 WHERE name = $1", [from]);
+      await w.operator.query("UPDATE hawser.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
+      expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
+      await back.release({ clean: true });
+      expect(await w.store.channelsToGiveBack(to)).toEqual([]);
+    });
+
+    it("stay if the name of the member that has them was taken by another process", async () => {
+      const { heir } = await returned(["topic"]);
+      await w.operator.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = $1", [to]);
+      await expect(w.store.giveBack(heir, [channel])).rejects.toMatchObject({ code: "fenced" });
+      expect(await ownerOf(channel)).toBe(to);
+    });
+  });
+
   it("take what their sender stores late, which only the new owner can commit", async () => {
     await free();
     await w.store.reassign({ from, to });

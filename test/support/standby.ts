@@ -10,7 +10,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { serverAccount } from "../../src/dev/server-process.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { eventually } from "./eventually.js";
-import { rowsOf } from "./on-server.js";
+import { onServer, rowsOf } from "./on-server.js";
 
 /** Two servers. Disposing stops both and removes their data; that also happens if this process dies. */
 export interface PrimaryAndStandby extends AsyncDisposable {
@@ -30,6 +30,8 @@ export interface PrimaryAndStandby extends AsyncDisposable {
    * has all that was committed meanwhile.
    */
   rejoin(): Promise<void>;
+  /** The standby receives nothing more: what is committed on the primary from now on, it lacks. */
+  cutOff(): Promise<void>;
   /** Resolves when the standby shows what had been committed on the primary at the time of the call. */
   caughtUp(): Promise<void>;
   /** Makes the standby a primary of its own; resolves when it takes writes. The old primary runs on unless it is killed. */
@@ -104,6 +106,12 @@ function assemble(first: OwnPostgres, second: OwnPostgres): PrimaryAndStandby {
     },
     caughtUp,
     promote,
+    async cutOff() {
+      await onServer(standby.url, "ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()");
+      await eventually("the standby receives nothing", async () => {
+        return (await rowsOf(standby.url, "SELECT FROM pg_stat_wal_receiver")).length === 0;
+      });
+    },
     async switchOver(downMs = 0) {
       await primary.kill("SIGINT");
       await delay(downMs);

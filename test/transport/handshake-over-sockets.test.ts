@@ -134,13 +134,21 @@ describe("a handshake over sockets", () => {
     await using listener = await TestListener.start({
       onConnection: (connection) => {
         connection.writeAck(ack);
-        return { onBatch() {}, onGoLive() {}, onGoodbye() {}, onClosed() {} };
+        return {
+          onBatch() {},
+          onGoLive() {},
+          onRequest() {},
+          onCancel() {},
+          onDrain() {},
+          onGoodbye() {},
+          onClosed() {},
+        };
       },
     });
     let connected = false;
     const seen: boolean[] = [];
     const { connection } = await dialTest(listener.address, {
-      handlers: { onAck: () => seen.push(connected), onGoodbye() {}, onDrain() {}, onClosed() {} },
+      handlers: { onAck: () => seen.push(connected), onAnswer() {}, onGoodbye() {}, onDrain() {}, onClosed() {} },
     });
     connected = true;
     while (seen.length === 0) await new Promise((resolve) => setImmediate(resolve));

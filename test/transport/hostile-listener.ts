@@ -27,6 +27,9 @@ const listener = await TestListener.start({
     onBatch: ({ epoch, firstNumber: number }) =>
       connection.writeAck({ epoch, number, credit: 1, backlog: 0, busy: false, live: true }),
     onGoLive() {},
+    onRequest() {},
+    onCancel() {},
+    onDrain() {},
     onGoodbye() {},
     onClosed() {},
   }),

@@ -26,6 +26,9 @@ const readers: { readonly [K in FrameKind]: readonly Reader[] } = {
   ping: ["a listener", "a sender"],
   pong: ["a listener", "a sender"],
   goodbye: ["a listener", "a sender"],
+  request: ["a listener"],
+  answer: ["a sender"],
+  cancel: ["a listener"],
 };
 
 /** The vectors that a reader refuses. */

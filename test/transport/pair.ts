@@ -14,7 +14,7 @@ import {
   listen,
   type SenderHandlers,
 } from "../../src/transport/index.js";
-import type { Ack, Batch, Goodbye, HelloFields, WelcomeFields } from "../../src/wire/index.js";
+import type { Ack, Answer, Batch, Goodbye, HelloFields, Request, WelcomeFields } from "../../src/wire/index.js";
 
 export const secret = new Uint8Array(32).fill(7);
 
@@ -55,12 +55,16 @@ type ConnectionEvent =
   | { readonly kind: "goodbye"; readonly goodbye: Goodbye | undefined }
   | { readonly kind: "batch"; readonly batch: Batch }
   | { readonly kind: "goLive" }
+  | { readonly kind: "request"; readonly request: Request }
+  | { readonly kind: "answer"; readonly answer: Answer }
+  | { readonly kind: "cancel"; readonly id: number }
   | { readonly kind: "drain" }
   | { readonly kind: "closed"; readonly code: string | undefined; readonly message: string | undefined };
 
 function recordSender(events: Inbox<ConnectionEvent>): SenderHandlers {
   return {
     onAck: (ack) => events.push({ kind: "ack", ack }),
+    onAnswer: (answer) => events.push({ kind: "answer", answer }),
     onGoodbye: (goodbye) => events.push({ kind: "goodbye", goodbye }),
     onDrain: () => events.push({ kind: "drain" }),
     onClosed: (error) => events.push({ kind: "closed", code: error?.code, message: error?.message }),
@@ -71,6 +75,9 @@ function recordListener(events: Inbox<ConnectionEvent>): ListenerHandlers {
   return {
     onBatch: (batch) => events.push({ kind: "batch", batch }),
     onGoLive: () => events.push({ kind: "goLive" }),
+    onRequest: (request) => events.push({ kind: "request", request }),
+    onCancel: (id) => events.push({ kind: "cancel", id }),
+    onDrain: () => events.push({ kind: "drain" }),
     onGoodbye: () => events.push({ kind: "goodbye", goodbye: undefined }),
     onClosed: (error) => events.push({ kind: "closed", code: error?.code, message: error?.message }),
   };

@@ -96,6 +96,23 @@ const values: { readonly [K in FrameKind]: fc.Arbitrary<Extract<Frame, { $case: 
   ping: fc.record({ token: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }).map(String) }),
   pong: fc.record({ token: fc.bigInt({ min: 0n, max: (1n << 64n) - 1n }).map(String) }),
   goodbye: fc.record({ epoch: safe, number: safe }),
+  request: fc.record({
+    id: epoch,
+    topicKey: key,
+    timeoutMs: key,
+    maxAnswerBytes: fc.integer({ min: 1, max: 1 << 30 }),
+    payload,
+    headers: fc.array(header, { maxLength: 5 }),
+  }),
+  answer: fc.record({
+    id: epoch,
+    code: fc.constantFrom(0, ...codes),
+    message: textOf(100),
+    begun: fc.boolean(),
+    payload,
+    headers: fc.array(header, { maxLength: 5 }),
+  }),
+  cancel: fc.record({ id: epoch }),
 };
 
 /** Any frame, all kinds alike. */

@@ -96,8 +96,8 @@ describe("the vectors of frames", () => {
       noControls: (value: string) => [...value].some((character) => character > "\0" && character < " "),
     };
     const rulesOf = (field: DescField): [rule: string, limit: number][] => {
-      // A Refuse has the words of any error; what shows them to people escapes them.
-      const isFree = field.parent.name === "Refuse" && field.name === "message";
+      // These have the words of any error; what shows them to people escapes them.
+      const isFree = ["Refuse", "Answer"].includes(field.parent.name) && field.name === "message";
       const controls = field.scalar === ScalarType.STRING && !isFree ? { noControls: 0 } : {};
       // A vector with too many elements of a long list would be as long.
       const all = Object.entries({ ...limitsOf(field), ...controls });
@@ -150,7 +150,7 @@ describe("the frames of the spec", () => {
     expect(kinds.flatMap(silent)).toEqual([]);
   });
 
-  it("limit each list and each text, but the payloads, which Welcome limits", () => {
+  it("limit each list and each text, but the payloads, which the other side limits", () => {
     const isText = ({ scalar }: DescField) => scalar === ScalarType.STRING || scalar === ScalarType.BYTES;
     const open = messages.flatMap(({ fields }) =>
       fields.filter((field) => {
@@ -158,7 +158,11 @@ describe("the frames of the spec", () => {
         return (field.fieldKind === "list" && maxItems === undefined) || (isText(field) && maxBytes === undefined);
       }),
     );
-    expect(open.map(({ parent, name }) => `${parent.name}.${name}`)).toEqual(["Batch.payloads"]);
+    expect(open.map(({ parent, name }) => `${parent.name}.${name}`)).toEqual([
+      "Batch.payloads",
+      "Request.payload",
+      "Answer.payload",
+    ]);
   });
 
   it("are never longer than the other side accepts, but a Batch, which is split", () => {

@@ -10,7 +10,7 @@ import re
 MAX_NUMBER = 2**53 - 1
 MAX_MESSAGE_BYTES = 2**30
 
-CAPABILITIES = {1: "CAPABILITY_GZIP", 2: "CAPABILITY_ZSTD"}
+CAPABILITIES = {1: "CAPABILITY_GZIP", 2: "CAPABILITY_ZSTD", 3: "CAPABILITY_REQUESTS"}
 DELIVERIES = {1: "DELIVERY_AT_LEAST_ONCE", 2: "DELIVERY_AT_MOST_ONCE"}
 COMPRESSIONS = {1: "COMPRESSION_GZIP", 2: "COMPRESSION_ZSTD"}
 ERRORS = [
@@ -125,6 +125,23 @@ GOODBYE = {
     1: ("epoch", "uint64", number_from(0)),
     2: ("number", "uint64", number_from(0)),
 }
+REQUEST = {
+    1: ("id", "uint64", number_from(1)),
+    2: ("topicKey", "int32", number_from(1)),
+    3: ("timeoutMs", "uint32", number_from(1, 2**31 - 1)),
+    4: ("maxAnswerBytes", "uint64", number_from(1, MAX_MESSAGE_BYTES)),
+    5: ("payload", "bytes", None),
+    6: ("headers", [HEADER], items_at_most(256)),
+}
+ANSWER = {
+    1: ("id", "uint64", number_from(1)),
+    2: ("code", ERROR_CODES, None),
+    3: ("message", "string", text(0, 1024)),
+    4: ("begun", "bool", None),
+    5: ("payload", "bytes", None),
+    6: ("headers", [HEADER], items_at_most(256)),
+}
+CANCEL = {1: ("id", "uint64", number_from(1))}
 KINDS = {
     1: ("challenge", CHALLENGE),
     2: ("hello", HELLO),
@@ -136,6 +153,9 @@ KINDS = {
     8: ("ping", TOKEN),
     9: ("pong", TOKEN),
     10: ("goodbye", GOODBYE),
+    11: ("request", REQUEST),
+    12: ("answer", ANSWER),
+    13: ("cancel", CANCEL),
 }
 
 

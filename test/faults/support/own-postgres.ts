@@ -1,8 +1,8 @@
 /**
  * A Postgres of a test's own, to be killed and started again on the same data and port.
  */
-import { spawnSync } from "node:child_process";
-import { appendFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { appendFileSync, rmSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { guardDirectory } from "../../../src/dev/lifetime.js";
@@ -35,6 +35,10 @@ export interface OwnPostgres extends AsyncDisposable {
   kill(signal: "SIGKILL" | "SIGQUIT" | "SIGINT"): Promise<void>;
   /** Starts it again, and waits until it answers. */
   start(): Promise<void>;
+  /** Copies its data directory as it is now; only while it does not run. After `kill("SIGINT")` that is a backup. */
+  copyData(): void;
+  /** Puts that copy in its place again; only while it does not run. */
+  setDataBack(): void;
   /** Its processes, the first one first. */
   processes(): number[];
   /** Stops all its processes where they are (SIGSTOP), until `resume`. */
@@ -47,6 +51,7 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
   const { maxConnections = 100, prepare, network } = options;
   const directory = createTemporary(serverAccount());
   const { postgresData } = directory;
+  const copy = `${postgresData}-copy`;
   const guard = await guardDirectory(directory);
   const undo = prepare?.(postgresData);
   const { url, process: first } = await startPostgres(directory, { maxConnections });
@@ -91,6 +96,8 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
     },
     kill,
     start,
+    copyData: () => replace(postgresData, copy),
+    setDataBack: () => replace(copy, postgresData),
     processes: () => [server.pid, ...childrenOf(server.pid)],
     freeze() {
       // Its first process at once, so that it makes no further ones.
@@ -114,6 +121,13 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
 function listeningOn<Command extends { readonly args: readonly string[] }>(command: Command, address: string): Command {
   const args = command.args.map((arg) => (arg.startsWith("listen_addresses=") ? `${arg},${address}` : arg));
   return { ...command, args };
+}
+
+/** Copies a directory to another place, in the place of what is there. */
+function replace(from: string, to: string): void {
+  rmSync(to, { recursive: true, force: true });
+  // Not node's cp: that one would make the copy ours.
+  execFileSync("cp", ["-Rp", from, to]);
 }
 
 function signal(pid: number, name: NodeJS.Signals): void {

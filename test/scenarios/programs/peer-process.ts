@@ -18,7 +18,9 @@ const tell = (report: Report): void => tellTest(report);
 
 async function handle(message: Message): Promise<void> {
   if (options.handler === "ledger") await ledger?.begin(Buffer.from(message.payload).toString());
-  tell({ kind: "message", message: received(message) });
+  const at = Number(process.hrtime.bigint() / 1_000n);
+  tell({ kind: "message", message: received(message), id: message.id, at });
+  if (options.handlerMs !== undefined) await delay(options.handlerMs);
   if (options.handler === "reply") await message.reply(`re ${Buffer.from(message.payload).toString()}`);
   if (options.handler === "round") await sendOn(message);
   if (options.handler === "hold") await new Promise(() => undefined);

@@ -12,6 +12,8 @@ import type { RemoteFailure } from "./remote-protocol.js";
 /** A peer in a process of its own. Killed when the test has finished, if it still runs. */
 export class PeerProcess extends RemoteProcess<Calls> {
   readonly messages = new Log<Received>();
+  /** When the handler of each of them began, and the message's id. */
+  readonly begun = new Log<{ readonly id: string | undefined; readonly at: number; readonly text: string }>();
   readonly statuses = new Log<PeerStatus>();
   /** Numbers of the stream that were confirmed, with how. */
   readonly confirmed = new Log<{ readonly number: number; readonly outcome: string }>();
@@ -23,8 +25,10 @@ export class PeerProcess extends RemoteProcess<Calls> {
   }
 
   protected override hear(report: Report): void {
-    if (report.kind === "message") this.messages.push(report.message);
-    else if (report.kind === "status") this.statuses.push(report.status);
+    if (report.kind === "message") {
+      this.messages.push(report.message);
+      this.begun.push({ id: report.id, at: report.at, text: report.message.text });
+    } else if (report.kind === "status") this.statuses.push(report.status);
     else if (report.kind === "confirmed") this.confirmed.push(report);
     else this.unconfirmed.push(report);
   }
@@ -42,11 +46,12 @@ export function peerProcess(
   name: string,
   options: Partial<PeerProgramOptions["peer"]> & Omit<PeerProgramOptions, "peer"> = {},
 ): PeerProcess {
-  const { handler, ledgerUrl, ...peer } = options;
+  const { handler, handlerMs, ledgerUrl, ...peer } = options;
   const topic = name.split("-")[0] as string;
   return new PeerProcess({
     peer: { name, topic, listen: "127.0.0.1:0", databaseUrl, ackTimeoutMs, ...peer },
     handler,
+    handlerMs,
     ledgerUrl,
   });
 }

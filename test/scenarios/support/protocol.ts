@@ -14,6 +14,8 @@ export interface PeerProgramOptions {
    * nothing.
    */
   readonly handler?: "report" | "reply" | "ledger" | "round" | "hold" | undefined;
+  /** How long the handler takes, in milliseconds. Default: no time. */
+  readonly handlerMs?: number | undefined;
   /** Where the ledger is: a URL that stays reachable. */
   readonly ledgerUrl?: string | undefined;
 }
@@ -54,7 +56,8 @@ export interface StreamOptions {
 
 /** What a process tells without being asked. */
 export type Report =
-  | { readonly kind: "message"; readonly message: Received }
+  /** `at`: microseconds of a clock that all processes share. */
+  | { readonly kind: "message"; readonly message: Received; readonly id: string | undefined; readonly at: number }
   | { readonly kind: "status"; readonly status: PeerStatus }
   /** A message of the stream was confirmed. */
   | { readonly kind: "confirmed"; readonly number: number; readonly outcome: Receipt["outcome"] }

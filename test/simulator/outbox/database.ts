@@ -118,6 +118,8 @@ export class OutboxDatabase {
   slot = 0;
   #nextXid = 100;
   #nextId = 1n;
+  /** The last id that was given on the cluster before. */
+  #restoredId = 0n;
   #commits = 0;
   readonly #running = new Set<Transaction>();
   #log: Change[] = [];
@@ -192,19 +194,27 @@ export class OutboxDatabase {
     if (this.isAsleep) tx.isNotifying = true;
   }
 
-  /** Writes the messages for streams into the outbox again that it still has, and were enqueued since then. */
-  replay(since: number): void {
+  /**
+   * Writes the messages for streams into the outbox again that it still has, and were enqueued since then.
+   *
+   * @returns those that were dead letters, too: all that is not lost
+   */
+  replay(since: number): ReadonlySet<string> {
     const dead = new Set(this.turns.flatMap((turn) => turn.dead.map(({ message }) => message.messageId)));
+    const known = new Set(dead);
     const tx = this.begin();
     this.assignXid(tx);
     const kept = this.rows.filter((row) => !row.isGone && row.tx.state === "committed");
     for (const row of kept.sort(byId)) {
       if (row.enqueuedAt < since || dead.has(row.messageId)) continue;
+      if (kept.some(({ id, enqueuedAt }) => id === row.copyOf && enqueuedAt >= since)) continue;
       this.#world.counts.add("transition: message written again");
+      known.add(row.messageId);
       this.#put(tx, { ...row, copyOf: row.copyOf ?? row.id });
     }
     if (this.isAsleep) tx.isNotifying = true;
     this.commit(tx);
+    return known;
   }
 
   /** A row of what is known, in a transaction of the relay or an operator. */
@@ -447,13 +457,14 @@ export class OutboxDatabase {
     this.incarnation += 1;
     this.#log = [];
     this.#durable = 0;
+    this.#restoredId = this.#nextId - 1n;
   }
 
   #cut(length: number): void {
     const lost = this.#log.slice(length);
     const kept = this.#log.slice(0, length);
     for (const tx of [...this.#running]) this.#end(tx);
-    for (const change of lost.toReversed()) {
+    for (const [index, change] of [...lost.entries()].toReversed()) {
       if (change.kind === "save") {
         this.#world.forgotten(this.turns.pop()!.dead);
         for (const { row, xid, cluster } of change.adopted) Object.assign(row, { xid, cluster });
@@ -467,7 +478,7 @@ export class OutboxDatabase {
           this.#world.counts.add("transition: message brought in was taken back");
           row.isGone = false;
         }
-        this.#world.lost(change.tx);
+        this.#world.lost(change.tx, length + index < this.#durable);
       }
     }
     this.#locks.clear();
@@ -478,8 +489,10 @@ export class OutboxDatabase {
     const xids = kept.flatMap((change) => (change.kind === "commit" ? [] : [change.xid]));
     if (kept.length > 0)
       this.#nextXid = Math.max(99, ...xids, ...this.turns.map(({ position }) => parse(position.from).xmax - 1)) + 1;
-    const ids = [...this.rows, ...this.later].map(({ id }) => id);
-    this.#nextId = ids.reduce((most, id) => (id > most ? id : most), 0n) + 1n;
+    // What a sequence has given is in the log before the row that has it. So an id that is in the log is never given again, not
+    // even if its slot was truncated: a saved position may still name it as skipped.
+    const ids = kept.flatMap((change) => (change.kind === "write" ? [change.id] : []));
+    this.#nextId = ids.reduce((most, id) => (id > most ? id : most), this.#restoredId) + 1n;
     this.#log = kept;
     this.#durable = kept.length;
     this.incarnation += 1;

@@ -51,6 +51,11 @@ export class RelayProcess {
     return this.#relay?.isIdle === true && !this.#relay.isDeposed;
   }
 
+  /** Dead letters that are still behind its position. */
+  get skipped(): readonly bigint[] {
+    return this.#relay?.position.skipped ?? [];
+  }
+
   get isDeposed(): boolean {
     return this.#relay?.isDeposed === true;
   }

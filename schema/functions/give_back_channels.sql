@@ -1,0 +1,36 @@
+#variable_conflict use_column
+BEGIN
+  -- A snapshot from before the wait for the lock would not see what was committed last.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.give_back_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+
+  -- Exclusive: no write of the member is under way that has seen it as the owner, and no dead letter is retried for it.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
+  -- A statement of its own, so that it sees what was committed while the lock was waited for.
+  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  IF NOT held THEN
+    RETURN NEXT;
+    RETURN;
+  END IF;
+
+  RETURN QUERY
+  WITH back AS (
+    UPDATE hawser.conn_key_map AS m
+       -- A retry channel is nobody's by itself.
+       SET owner = CASE WHEN m.retry_of IS NOT NULL THEN h.name END
+      FROM (
+        SELECT o.connection_key, coalesce(b.listener_name, o.listener_name) AS name
+          FROM hawser.conn_key_map AS o
+          LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = o.retry_of
+         WHERE o.connection_key = ANY (p_connection_keys)
+      ) AS h
+      JOIN hawser.peers AS p ON p.name = h.name AND p.in_group
+     WHERE m.connection_key = h.connection_key AND m.owner = p_name AND h.name <> p_name
+       -- It has registered under its present epoch: it was started again since its channels were taken over.
+       AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = h.name AND t.epoch = p.epoch)
+    RETURNING m.connection_key, m.composite, h.name
+  )
+  SELECT true, b.connection_key, b.composite, b.name FROM back AS b ORDER BY b.connection_key;
+END

@@ -1,0 +1,149 @@
+/**
+ * Typed messages over peers: what {@link Peer.publish} sends, and which handler a message is for.
+ */
+import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import { type Headers, headerValue } from "../channel/index.js";
+import { namesOf, TypedError } from "../errors/index.js";
+import {
+  allRulesOf,
+  contentTypeHeader,
+  contentTypeOf,
+  decodeTyped,
+  encode,
+  type Format,
+  idOfMessage,
+  keyOfMessage,
+  type TopicOfSchema,
+  topicOf,
+} from "../typed/index.js";
+import type { Handler, Message, SendOptions } from "./message.js";
+import { checkedOnce } from "./options.js";
+
+/** How a typed message is sent. */
+export interface PublishOptions extends SendOptions {
+  /** Default `binary`: that of Protobuf. `json` is the JSON of Protobuf, for receivers that need it. */
+  readonly format?: Format | undefined;
+}
+
+/** Handles messages of a type. It gets the message decoded, and as it came; the rest is as with a {@link Handler}. */
+export type TypedHandler<Desc extends DescMessage> = (value: MessageShape<Desc>, message: Message) => unknown;
+
+/** What is needed of a schema for each message. */
+interface Route {
+  readonly topic: string;
+  readonly of: TopicOfSchema;
+  readonly hasKeyOrId: boolean;
+  readonly headers: Readonly<Record<Format, Headers>>;
+  /** The options of a send that has none of its own. */
+  readonly send: SendOptions;
+}
+
+const routes = new WeakMap<DescMessage, Route>();
+
+function routeOf(schema: DescMessage): Route {
+  let route = routes.get(schema);
+  if (route === undefined) {
+    const of = topicOf(schema);
+    const { topic, key, messageId } = of;
+    if (topic === undefined) {
+      throw new TypedError("invalid_schema", `${schema.typeName}: its option has no topic; set one to use peers`);
+    }
+    const headersOf = (format: Format) => checkedOnce([[contentTypeHeader, contentTypeOf(schema, format)]]);
+    const headers = { binary: headersOf("binary"), json: headersOf("json") };
+    const hasKeyOrId = key !== undefined || messageId !== undefined;
+    route = { topic, of, hasKeyOrId, headers, send: { headers: headers.binary } };
+    routes.set(schema, route);
+  }
+  return route;
+}
+
+/** The topic of a schema, whose rules are known to be supported. @throws TypedError `invalid_schema` */
+export function topicOfPeers(schema: DescMessage): string {
+  allRulesOf(schema);
+  return routeOf(schema).topic;
+}
+
+/** What is sent for a typed message. @throws TypedError */
+export function typedSend<Desc extends DescMessage, Options extends PublishOptions>(
+  schema: Desc,
+  message: MessageInitShape<Desc>,
+  options: Options | undefined,
+): { readonly topic: string; readonly payload: Uint8Array; readonly send: SendOptions } {
+  const route = routeOf(schema);
+  const { topic } = route;
+  if (options === undefined && !route.hasKeyOrId) {
+    return { topic, payload: encode(schema, message), send: route.send };
+  }
+  const given = options ?? noOptions;
+  const format = given.format ?? "binary";
+  if (format !== "binary" && format !== "json") {
+    throw new TypedError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
+  }
+  const payload = encode(schema, message, format);
+  const headers =
+    given.headers === undefined ? route.headers[format] : [...route.headers[format], ...pairsOf(given.headers)];
+  const key = given.key ?? keyOfMessage(route.of, message);
+  const messageId = given.messageId ?? idOfMessage(route.of, message);
+  // Copying an object with a further property takes longer than encoding.
+  const send = hasOnlyCommon(given)
+    ? { delivery: given.delivery, signal: given.signal, ttlMs: given.ttlMs, headers, key, messageId }
+    : { ...withoutFormat(given), headers, key, messageId };
+  return { topic, payload, send };
+}
+
+const noOptions: PublishOptions = {};
+const commonOptions: ReadonlySet<string> = new Set(
+  namesOf<PublishOptions>({
+    delivery: true,
+    signal: true,
+    ttlMs: true,
+    headers: true,
+    key: true,
+    messageId: true,
+    format: true,
+  }),
+);
+
+function hasOnlyCommon(options: PublishOptions): boolean {
+  for (const name in options) if (!commonOptions.has(name)) return false;
+  return true;
+}
+
+/** With what a transaction needs, and with names that `sendTo` refuses. */
+function withoutFormat({ format: _, ...rest }: PublishOptions): SendOptions {
+  return rest;
+}
+
+function pairsOf(headers: Record<string, string> | Headers): Headers {
+  return Array.isArray(headers) ? (headers as Headers) : Object.entries(headers as Record<string, string>);
+}
+
+interface HandledType {
+  readonly schema: DescMessage;
+  readonly handler: TypedHandler<DescMessage>;
+}
+
+/** The handlers of a topic, one for each type of its messages. */
+export class TypedHandlers {
+  readonly #types = new Map<string, HandledType>();
+  readonly #topic: string;
+
+  constructor(topic: string) {
+    this.#topic = topic;
+  }
+
+  /** A handler for a type; it takes the place of the one before. */
+  add<Desc extends DescMessage>(schema: Desc, handler: TypedHandler<Desc>): void {
+    this.#types.set(schema.typeName, { schema, handler: handler as unknown as TypedHandler<DescMessage> });
+  }
+
+  readonly handle: Handler = (message) => {
+    const { value, type } = decodeTyped(
+      this.#types,
+      message.payload,
+      headerValue(message.headers, contentTypeHeader),
+      `the topic "${this.#topic}"`,
+    );
+    return type.handler(value, message);
+  };
+}

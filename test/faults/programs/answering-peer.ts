@@ -1,0 +1,16 @@
+/**
+ * A peer in a process of its own that answers requests with what they say, after a while that differs. Arguments: name,
+ * topic, URL of the database.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { Peer } from "../../../src/peer/index.js";
+
+const [name, topic, databaseUrl] = process.argv.slice(2) as [string, string, string];
+const peer = new Peer({ name, topic, listen: "127.0.0.1:0", databaseUrl, nameWaitMs: 60_000 });
+await peer.run(async ({ payload }) => {
+  const text = Buffer.from(payload).toString();
+  if (Number(text) % 7 === 0) await delay(Number(text) % 50);
+  if (Number(text) % 101 === 0) throw new Error("of no use");
+  return `answer to ${text}`;
+});
+process.stdout.write("running\n");

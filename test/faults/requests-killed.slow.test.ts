@@ -1,0 +1,96 @@
+/**
+ * Listeners are killed or stand still at random while many requests are made of them. Each request ends within its time, with
+ * its own answer or with an error that says what is known. HAWSER_REQUESTS says how many there are, HAWSER_FAULT_SEED
+ * repeats the choices of a run (not its timing).
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { expect, it, onTestFinished } from "vitest";
+import { HawserError, Peer } from "../../src/peer/index.js";
+import { Random } from "../simulator/random.js";
+import { testDatabase } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { type Program, startProgram } from "../support/program.js";
+import { faultSeed, patienceMs } from "./support/kills.js";
+
+const requests = Number(process.env["HAWSER_REQUESTS"] ?? 20_000);
+const atOnce = 100;
+const timeoutMs = 2_000;
+/** A timer may be late on a busy machine, but not by an order. */
+const lateMs = 3_000;
+const listeners = ["answers-1", "answers-2", "answers-3"];
+
+it(`${requests} requests end in time when listeners are killed (HAWSER_FAULT_SEED=${faultSeed})`, {
+  timeout: patienceMs + requests * 10,
+}, async () => {
+  const random = new Random(faultSeed);
+  await using database = await testDatabase({ nats: false });
+  const running = new Map<string, Program>();
+  const start = (name: string): void => {
+    const program = startProgram("test/faults/programs/answering-peer.ts", [name, "answers", database.url]);
+    program.firstLine.catch(() => undefined);
+    running.set(name, program);
+  };
+  onTestFinished(() => {
+    for (const { child } of running.values()) child.kill("SIGKILL");
+  });
+  for (const name of listeners) start(name);
+  await using peer = new Peer({ name: "asks", topic: "asks", listen: "127.0.0.1:0", databaseUrl: database.url });
+  await peer.run();
+  await eventually("all listeners are there", async () => (await peer.listAddresses("answers")).length === 3, 60_000);
+
+  const ends: Record<string, number> = {};
+  const wrong: string[] = [];
+  let longest = 0;
+  let made = 0;
+  const asking = Array.from({ length: atOnce }, async () => {
+    for (let n = ++made; n <= requests; n = ++made) {
+      const began = performance.now();
+      let end = "answered";
+      try {
+        const { payload } = await peer.request("answers", `${n}`, { timeoutMs, idempotent: n % 2 === 0 });
+        const text = Buffer.from(payload).toString();
+        if (text !== `answer to ${n}`) wrong.push(`${n}: ${text}`);
+      } catch (error) {
+        if (!HawserError.is(error)) throw error;
+        end = error.code;
+        // The time between an end and the next dial passes quickly, and so would all requests.
+        if (error.code === "unreachable") await delay(50);
+      }
+      ends[end] = (ends[end] ?? 0) + 1;
+      longest = Math.max(longest, performance.now() - began);
+    }
+  });
+  let kills = 0;
+  let stalls = 0;
+  const killing = (async () => {
+    while (made < requests) {
+      await delay(random.between(100, 1_500));
+      const name = random.pick(listeners);
+      const { child } = running.get(name)!;
+      if (random.chance(0.25)) {
+        stalls += 1;
+        child.kill("SIGSTOP");
+        await delay(random.between(100, 4_000));
+        child.kill("SIGCONT");
+      } else {
+        kills += 1;
+        child.kill("SIGKILL");
+        start(name);
+      }
+    }
+  })();
+  await Promise.all(asking);
+  await killing;
+  console.log(
+    `${requests} requests, ${kills} kills, ${stalls} stalls, longest ${Math.round(longest)} ms: ${JSON.stringify(ends)}`,
+  );
+  expect(wrong).toEqual([]);
+  expect(Object.values(ends).reduce((sum, count) => sum + count, 0)).toBe(requests);
+  expect(Object.keys(ends).filter((end) => !ordinary.has(end))).toEqual([]);
+  expect(ends["answered"]).toBeGreaterThan(requests / 2);
+  expect(ends["listener_lost"]).toBeGreaterThan(0);
+  expect(longest).toBeLessThan(timeoutMs + lateMs);
+});
+
+/** How a request may end. */
+const ordinary = new Set(["answered", "handler_failed", "listener_lost", "request_timeout", "unreachable", "busy"]);

@@ -1,0 +1,240 @@
+/**
+ * Groups: members of a topic get messages as they have room.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { describe, expect, it } from "vitest";
+import type { Handler, PeerOptions, Receipt } from "../../src/peer/index.js";
+import { Pace } from "../../src/peer/pace.js";
+import { eventually } from "../support/eventually.js";
+import { failure } from "./support/errors.js";
+import { gate } from "./support/gate.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
+
+const member = (name: string, handler?: Handler, options: Partial<PeerOptions> = {}): Promise<TestPeer> =>
+  world.started(name, { group: true, ...options }, handler);
+
+/** How many messages each peer has had. */
+const shares = (...peers: readonly TestPeer[]): number[] => peers.map(({ texts }) => texts.length);
+
+/** The sender has a connection to each of the listeners. */
+async function connected(sender: TestPeer, topic: string, ...names: readonly string[]): Promise<void> {
+  const met = names.map((name) => sender.saw("peer_connected", ({ peer }) => peer === name));
+  await sender.refreshAddressTopic(topic);
+  await Promise.all(met);
+}
+
+function count(receipts: readonly Receipt[]): Record<string, number> {
+  const counts: Record<string, number> = {};
+  for (const { outcome } of receipts) counts[outcome] = (counts[outcome] ?? 0) + 1;
+  return counts;
+}
+
+describe("a group", () => {
+  it("gives a burst that is made at once to those that are fast", async () => {
+    const fast = [await member("b-1"), await member("b-2")];
+    const slow = await member("b-3", () => sleep(100));
+    const a = await world.started("a-1");
+    const receipts = await Promise.all(Array.from({ length: 1_000 }, (_, n) => a.sendTo("b", `${n}`)));
+    expect(receipts.length).toBe(1_000);
+    // What the slow one has is perhaps stored for it.
+    await eventually("all are handled", () => {
+      return new Set([...fast, slow].flatMap(({ texts }) => texts)).size === 1_000;
+    });
+    expect(slow.texts.length).toBeLessThan(50);
+  });
+
+  it("takes its members in turn while they have nothing to do", async () => {
+    const members = [await member("b-1"), await member("b-2"), await member("b-3")];
+    const a = await world.started("a-1");
+    await connected(a, "b", "b-1", "b-2", "b-3");
+    for (let n = 0; n < 9; n++) await a.sendTo("b", `${n}`);
+    expect(shares(...members)).toEqual([3, 3, 3]);
+    for (let n = 0; n < 6; n++) await a.sendTo("b", `${n}`, { delivery: "at-most-once" });
+    await eventually("all have come", () => shares(...members).every((each) => each === 5));
+  });
+
+  it("lets a message wait that no member has room for, in its order, until one has", async () => {
+    const held = gate();
+    const b = await member(
+      "b-1",
+      ({ payload }) => (payload[0] === 48 && payload.length === 1 ? held.opened : undefined),
+      {
+        busyAfterMs: 20_000,
+      },
+    );
+    const a = await world.started("a-1");
+    const sent = Array.from({ length: 50 }, (_, n) => a.sendTo("b", `${n}`));
+    await b.received.length(1);
+    // A further member comes, and takes what waits.
+    const other = await member("b-2");
+    await a.refreshAddressTopic("b");
+    await eventually("the new one has the rest", () => other.texts.length === 48);
+    expect(b.texts).toEqual(["0"]);
+    expect(other.texts).toEqual(Array.from({ length: 48 }, (_, n) => `${n + 2}`));
+    held.open();
+    expect((await Promise.all(sent)).length).toBe(50);
+  });
+
+  it("refuses what is beyond the limits of the queue", async () => {
+    const held = gate();
+    await member("b-1", () => held.opened, { busyAfterMs: 20_000 });
+    const a = await world.started("a-1", { maxSendQueueMessages: 5 });
+    await connected(a, "b", "b-1");
+    const sent = Array.from({ length: 7 }, (_, n) => a.sendTo("b", `${n}`));
+    const error = await failure("busy", a.sendTo("b", "one too many"));
+    expect(error.message).toContain('5 messages wait for a member of "b" to have room already');
+    await failure("busy", a.sendTo("b", "another"));
+    expect(a.statuses.all.filter(({ kind }) => kind === "sender_busy").length).toBe(1);
+    held.open();
+    expect(count(await Promise.all(sent))).toEqual({ delivered: 7 });
+    expect(await failure("invalid_argument", a.sendTo("b", new Uint8Array(70_000_000)))).toMatchObject({
+      message: expect.stringContaining("70000000 bytes"),
+    });
+  });
+
+  it("stores what has waited for ackTimeoutMs, and gives most of it to the faster members", async () => {
+    const held = gate();
+    const members = await Promise.all(["b-1", "b-2"].map((name) => member(name, () => held.opened)));
+    const a = await world.started("a-1", { ackTimeoutMs: 200 });
+    const sent = await Promise.all(Array.from({ length: 40 }, (_, n) => a.sendTo("b", `${n}`)));
+    expect(count(sent)).toEqual({ stored: 40 });
+    held.open();
+    await eventually("all are handled", () => members.flatMap(({ texts }) => texts).length === 40);
+  });
+
+  it("stores at once what no member can be reached for", async () => {
+    const b = await member("b-1");
+    const a = await world.started("a-1");
+    await a.sendTo("b", "1");
+    await b.stop();
+    expect(await a.sendTo("b", "2")).toEqual({ outcome: "stored", peer: "b-1" });
+    const burst = await Promise.all(Array.from({ length: 20 }, (_, n) => a.sendTo("b", `${n + 3}`)));
+    expect(count(burst)).toEqual({ stored: 20 });
+    await b.record();
+    await b.received.length(22);
+    expect(b.texts.map(Number)).toEqual(Array.from({ length: 22 }, (_, n) => n + 1));
+  });
+
+  it("loses nothing of what waits when the sender stops", async () => {
+    const held = gate();
+    const members = await Promise.all(
+      ["b-1", "b-2"].map((name) => member(name, () => held.opened, { busyAfterMs: 20_000 })),
+    );
+    const a = await world.started("a-1");
+    await connected(a, "b", "b-1", "b-2");
+    const sent = Array.from({ length: 100 }, (_, n) => a.sendTo("b", `${n}`));
+    await a.stop();
+    expect(count(await Promise.all(sent))).toEqual({ stored: 100 });
+    held.open();
+    await eventually("all are handled", () => members.flatMap(({ texts }) => texts).length === 100);
+  });
+
+  it("rejects what waits when the sender's name is lost: it was never sent", async () => {
+    const held = gate();
+    const b = await member("b-1", () => held.opened, { busyAfterMs: 20_000 });
+    const a = await world.started("a-1");
+    await connected(a, "b", "b-1");
+    const sent = Array.from({ length: 10 }, (_, n) => a.sendTo("b", `${n}`));
+    await b.received.length(1);
+    const results = Promise.allSettled(sent);
+    await world.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = 'a-1'");
+    // What tells the peer of it.
+    await world.query("UPDATE hawser.topic_addr SET registered_at = now() WHERE client_name = 'a-1'");
+    const reasons = (await results).map((result) => result.status === "rejected" && result.reason);
+    expect(reasons.map(({ code, outcome }) => `${code} ${outcome}`)).toEqual([
+      ...Array(2).fill("name_lost unknown"),
+      ...Array(8).fill("name_lost undefined"),
+    ]);
+    held.open();
+  });
+
+  it("ends the wait of a caller whose signal is aborted; the message stays", async () => {
+    const held = gate();
+    const b = await member("b-1", () => held.opened, { busyAfterMs: 20_000 });
+    const a = await world.started("a-1");
+    await connected(a, "b", "b-1");
+    const before = [a.sendTo("b", "1"), a.sendTo("b", "2")];
+    const caller = new AbortController();
+    const payload = Buffer.from("3");
+    const left = a.sendTo("b", payload, { signal: caller.signal });
+    caller.abort();
+    await failure("aborted", left);
+    payload.fill("x");
+    held.open();
+    await Promise.all(before);
+    await b.received.length(3);
+    expect(b.texts).toEqual(["1", "2", "3"]);
+  });
+
+  it("makes requests of the member with the least to do", async () => {
+    const held = gate();
+    const b = await member("b-1", ({ isRequest }) => (isRequest ? "b-1" : held.opened), { busyAfterMs: 20_000 });
+    const a = await world.started("a-1");
+    await connected(a, "b", "b-1");
+    const kept = a.sendTo("b", "kept");
+    await b.received.length(1);
+    await member("b-2", () => "b-2");
+    await connected(a, "b", "b-2");
+    for (let n = 0; n < 5; n++) expect((await a.request("b", "who?")).peer).toBe("b-2");
+    held.open();
+    await kept;
+  });
+
+  it("is none while a listener of the topic is no member: then all are taken in turn", async () => {
+    const members = [await member("b-1"), await member("b-2")];
+    const other = await world.started("b-3", {}, () => sleep(5));
+    const a = await world.started("a-1");
+    await Promise.all(Array.from({ length: 60 }, (_, n) => a.sendTo("b", `${n}`)));
+    await eventually("all are handled", () => shares(...members, other).every((each) => each === 20));
+  });
+});
+
+describe("the pace of a listener", () => {
+  it("is what it has handled within the last 50 ms", () => {
+    const pace = new Pace();
+    expect(pace.lately(1_000)).toBe(0);
+    pace.handled(3, 1_000);
+    pace.handled(4, 1_025);
+    expect(pace.lately(1_049)).toBe(7);
+    expect(pace.lately(1_050)).toBe(4);
+    expect(pace.lately(1_075)).toBe(0);
+    pace.handled(1, 9_000);
+    expect(pace.lately(9_000)).toBe(1);
+  });
+
+  it("says who would be done with more messages first", () => {
+    const [fast, slow, unknown] = [new Pace(), new Pace(), new Pace()];
+    for (let ms = 0; ms < 1_000; ms += 100) {
+      fast.handled(100, ms);
+      slow.handled(1, ms);
+    }
+    expect(fast.timeFor(200, 1_000)).toBeLessThan(slow.timeFor(3, 1_000));
+    expect(slow.timeFor(1, 1_000)).toBeLessThan(unknown.timeFor(1, 1_000));
+    // Long ago.
+    expect(fast.timeFor(10, 60_000)).toBeGreaterThan(unknown.timeFor(9, 60_000));
+  });
+});
+
+describe("messages with a key", () => {
+  it("go to the listener that has not handled the one before, also when a new one would have the key", async () => {
+    const held = gate();
+    const first = await member("b-1", () => held.opened, { busyAfterMs: 20_000 });
+    const a = await world.started("a-1");
+    const keys = Array.from({ length: 20 }, (_, n) => `key ${n}`);
+    const sendAll = (text: string): Promise<Receipt>[] => keys.map((key) => a.sendTo("b", `${key} ${text}`, { key }));
+    const sent = sendAll("1");
+    await first.received.length(20);
+    const second = await member("b-2");
+    await connected(a, "b", "b-2");
+    sent.push(...sendAll("2"));
+    held.open();
+    await Promise.all(sent);
+    expect(first.texts.filter((text) => text.endsWith(" 2")).length).toBe(20);
+    expect(second.texts.filter((text) => text.startsWith("key"))).toEqual([]);
+    await Promise.all(sendAll("3"));
+    expect(second.texts.filter((text) => text.endsWith(" 3")).length).toBeGreaterThan(2);
+  });
+});

@@ -1,0 +1,156 @@
+/**
+ * What a message carries beside its payload: a key, an id, a time to live; and messages that are rejected.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { describe, expect, it } from "vitest";
+import { enqueue, type Message, Reject } from "../../src/peer/index.js";
+import { eventually } from "../support/eventually.js";
+import { failure } from "./support/errors.js";
+import { gate } from "./support/gate.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
+
+describe("a key", () => {
+  it("keeps messages in order, and lets those of other keys pass", async () => {
+    const a = await world.started("a-1");
+    const held = gate();
+    const seen: string[] = [];
+    await world.started("b-1", { busyAfterMs: 60_000 }, async ({ key, payload }: Message) => {
+      const text = Buffer.from(payload).toString();
+      if (text === "slow") await held.opened;
+      seen.push(`${key} ${text}`);
+    });
+    const slow = a.sendTo("b", "slow", { key: "x" });
+    const behind = a.sendTo("b", "behind", { key: "x" });
+    await Promise.all([
+      a.sendTo("b", "y", { key: "y", delivery: "at-most-once" }),
+      a.sendTo("b", "plain", { delivery: "at-most-once" }),
+    ]);
+    await eventually("others pass", () => seen.length === 2);
+    expect(seen.sort()).toEqual(["undefined plain", "y y"]);
+    held.open();
+    await Promise.all([slow, behind]);
+    expect(seen.slice(2)).toEqual(["x slow", "x behind"]);
+  });
+
+  it("belongs to one listener of its topic", async () => {
+    const a = await world.started("a-1");
+    const names = ["b-1", "b-2", "b-3"];
+    await Promise.all(names.map((name) => world.started(name)));
+    await a.refreshAddressTopic("b");
+    const peers = new Map<string, Set<string>>();
+    for (let n = 0; n < 60; n++) {
+      const key = `key ${n % 20}`;
+      const { peer } = await a.sendTo("b", "x", { key });
+      peers.set(key, (peers.get(key) ?? new Set()).add(peer));
+    }
+    expect([...peers.values()].every(({ size }) => size === 1)).toBe(true);
+    expect(new Set([...peers.values()].flatMap((some) => [...some]))).toEqual(new Set(names));
+  });
+
+  it("is known of a stored message, and of one that was enqueued", async () => {
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await a.sendTo("b", "first");
+    await b.stop();
+    expect((await a.sendTo("b", "stored", { key: "x", messageId: "17" })).outcome).toBe("stored");
+    const keys: unknown[] = [];
+    await b.run(({ key, id, payload }) => void keys.push([Buffer.from(payload).toString(), key, id]));
+    await eventually("it comes", () => keys.length === 1);
+    await enqueue(
+      { query: (text, values) => world.query(text, values) },
+      { topic: "b", payload: "enqueued", key: "y", messageId: "18" },
+    );
+    await eventually("the other one too", () => keys.length === 2);
+    expect(keys).toEqual([
+      ["stored", "x", "17"],
+      ["enqueued", "y", "18"],
+    ]);
+  });
+});
+
+describe("an id", () => {
+  it("is the sender's, else one that stays the same over attempts and as a dead letter that is tried again", async () => {
+    const a = await world.started("a-1");
+    const ids: (string | undefined)[] = [];
+    let fails = true;
+    await world.started("b-1", { maxAttempts: 3, retryDelayMs: 1 }, ({ id }) => {
+      ids.push(id);
+      if (fails) throw new Error("not yet");
+    });
+    await a.sendTo("b", "x");
+    expect(new Set(ids).size).toBe(1);
+    expect(ids).toHaveLength(3);
+    expect(ids[0]).toMatch(/^a-1:a:b-1\/\d+\/1$/);
+    fails = false;
+    const letters = await world.query<{ id: number }>("SELECT id FROM hawser.dead_letters");
+    await world.query("SELECT * FROM hawser.retry_dead_letters($1)", [letters.map(({ id }) => id)]);
+    await eventually("it comes again", () => ids.length === 4);
+    expect(new Set(ids).size).toBe(1);
+    await a.sendTo("b", "x", { messageId: "order-17" });
+    await a.sendTo("b", "x", { delivery: "at-most-once" });
+    await eventually("both came", () => ids.length === 6);
+    expect(ids.slice(4)).toEqual(["order-17", undefined]);
+  });
+});
+
+describe("a time to live", () => {
+  it("makes a message that comes too late a dead letter, and drops one without a number", async () => {
+    const a = await world.started("a-1");
+    const b = await world.started("b-1");
+    await a.sendTo("b", "in time", { ttlMs: 60_000 });
+    await b.stop();
+    await a.sendTo("b", "late", { ttlMs: 20 });
+    await a.sendTo("b", "of use");
+    await delay(30);
+    await b.record();
+    await eventually("what is of use comes", () => b.texts.includes("of use"));
+    expect(b.texts).toEqual(["in time", "of use"]);
+    const letters = () => world.query("SELECT error_code, error_message, attempts FROM hawser.dead_letters");
+    await eventually("the dead letter is committed", async () => (await letters()).length === 1);
+    expect(await letters()).toEqual([
+      { error_code: "expired", error_message: expect.stringMatching(/ \d+ ms before/), attempts: 1 },
+    ]);
+  });
+
+  it("counts from when a message is due", async () => {
+    const b = await world.started("b-1");
+    const message = { topic: "b", payload: "x", deliverAt: new Date(Date.now() + 300), ttlMs: 60_000 };
+    await enqueue({ query: (text, values) => world.query(text, values) }, message);
+    await eventually("it comes", () => b.texts.length === 1);
+    const [, until] = b.received.all[0]!.headers.find(([name]) => name === "message-expires")!;
+    expect(Number(until)).toBe(message.deliverAt.getTime() + 60_000);
+  });
+});
+
+it("a Reject makes a message a dead letter at once", async () => {
+  const a = await world.started("a-1");
+  const b = await world.started("b-1", {}, () => {
+    throw new Reject("no such article");
+  });
+  await a.sendTo("b", "x");
+  expect(b.texts).toEqual(["x"]);
+  expect(await world.query("SELECT error_code, error_message, attempts FROM hawser.dead_letters")).toEqual([
+    { error_code: "rejected", error_message: "no such article", attempts: 1 },
+  ]);
+});
+
+it.each([
+  [{ key: "" }, "key"],
+  [{ key: "a\nb" }, "key"],
+  [{ key: "x".repeat(1025) }, "key"],
+  [{ messageId: "a b" }, "messageId"],
+  [{ ttlMs: 0 }, "ttlMs 0"],
+  [{ ttlMs: 0.5 }, "ttlMs 0.5"],
+  [{ ttlMs: Number.POSITIVE_INFINITY }, "ttlMs Infinity"],
+])("%o is refused", async (options, named) => {
+  const a = await world.started("a-1");
+  for (const send of [
+    () => a.sendTo("b", "x", options),
+    () => enqueue({ query: () => expect.fail("asked") }, { topic: "b", payload: "x", ...options }),
+  ]) {
+    const error = await failure("invalid_argument", send());
+    expect(error.message).toContain(named);
+  }
+});

@@ -1,0 +1,182 @@
+/**
+ * Typed messages between peers.
+ */
+import { type DescMessage, type FileRegistry, toBinary } from "@bufbuild/protobuf";
+import pg from "pg";
+import { beforeAll, describe, expect, it } from "vitest";
+import { HawserError } from "../../src/peer/index.js";
+import { eventually } from "../support/eventually.js";
+import { compileSchemas, messageIn } from "../typed/support/compile.js";
+import { Log } from "./support/log.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
+
+let registry: FileRegistry;
+let placed: DescMessage;
+let cancelled: DescMessage;
+
+beforeAll(async () => {
+  registry = await compileSchemas({
+    "acme/v1/orders.proto": `syntax = "proto3"; package acme.v1;
+      import "buf/validate/validate.proto"; import "hawser/v1/topic.proto";
+      message OrderPlaced {
+        option (hawser.v1.topic) = {topic: "orders" key: "order_id" message_id: "order_id"};
+        string order_id = 1 [(buf.validate.field).string.min_len = 2];
+        int64 cents = 2;
+      }
+      message OrderCancelled { option (hawser.v1.topic) = {topic: "orders"}; string order_id = 1; }
+      message OrderShipped { option (hawser.v1.topic) = {topic: "orders"}; string order_id = 1; }
+      message OnlyNats { option (hawser.v1.topic) = {subject: "orders"}; string order_id = 1; }
+      message Unsupported { option (hawser.v1.topic) = {topic: "orders"}; Part part = 1; }
+      message Part { string text = 1 [(buf.validate.field).string.pattern = "a"]; }`,
+  });
+  placed = messageIn(registry, "acme.v1.OrderPlaced");
+  cancelled = messageIn(registry, "acme.v1.OrderCancelled");
+});
+
+const deadLetters = () =>
+  world.query<{ error_code: string; error_message: string; attempts: number }>(
+    "SELECT error_code, error_message, attempts FROM hawser.dead_letters ORDER BY id",
+  );
+
+describe("publish and on", () => {
+  it("carry messages of several types on one topic, with key and id from their fields", async () => {
+    const a = await world.started("a-1");
+    const b = world.peer("b-1");
+    const received = new Log<unknown>();
+    await Promise.all([
+      b.on(placed, (order, message) => received.push([order, message.key, message.id, message.headers])),
+      b.on(cancelled, (order, message) => received.push([order, message.key])),
+    ]);
+    await b.run();
+    expect(await a.publish(placed, { orderId: "o-1", cents: 7n })).toEqual({ outcome: "delivered", peer: "b-1" });
+    await a.publish(cancelled, { orderId: "o-1" });
+    await a.publish(placed, { orderId: "o-2" }, { format: "json", headers: { trace: "1" }, key: "k" });
+    expect(received.all).toEqual([
+      [
+        { $typeName: "acme.v1.OrderPlaced", orderId: "o-1", cents: 7n },
+        "o-1",
+        "o-1",
+        expect.arrayContaining([["content-type", "application/x-protobuf; type=acme.v1.OrderPlaced"]]),
+      ],
+      [{ $typeName: "acme.v1.OrderCancelled", orderId: "o-1" }, undefined],
+      [
+        { $typeName: "acme.v1.OrderPlaced", orderId: "o-2", cents: 0n },
+        "k",
+        "o-2",
+        expect.arrayContaining([
+          ["content-type", "application/json; type=acme.v1.OrderPlaced"],
+          ["trace", "1"],
+        ]),
+      ],
+    ]);
+  });
+
+  it("are part of a transaction", async () => {
+    const a = world.peer("a-1");
+    const b = world.peer("b-1");
+    const received = new Log<unknown>();
+    await b.on(placed, (order, message) => received.push([order, message.key, message.id]));
+    await b.run();
+    const client = new pg.Client(world.url);
+    await client.connect();
+    for (const [end, orderId] of [
+      ["ROLLBACK", "o-1"],
+      ["COMMIT", "o-2"],
+    ]) {
+      await client.query("BEGIN");
+      expect(await a.publish(placed, { orderId: orderId! }, { transaction: client })).toMatchObject({
+        outcome: "enqueued",
+      });
+      await client.query(end!);
+    }
+    await client.end();
+    await eventually("it was handled", () => received.all.length === 1);
+    expect(received.all).toEqual([[expect.objectContaining({ orderId: "o-2" }), "o-2", "o-2"]]);
+  });
+
+  it("take what was sent by others: of the only type, without a content type", async () => {
+    const a = await world.started("a-1");
+    const b = world.peer("b-1");
+    const received = new Log<unknown>();
+    await b.on(cancelled, (order) => received.push(order));
+    await b.run();
+    await a.sendTo("orders", toBinary(cancelled, { $typeName: cancelled.typeName, orderId: "o-1" } as never));
+    await a.sendTo("orders", '{"orderId": "o-2"}', { headers: { "content-type": "application/json" } });
+    expect(received.all).toMatchObject([{ orderId: "o-1" }, { orderId: "o-2" }]);
+  });
+
+  it("make a dead letter at the first try of what cannot be read, with the reason", async () => {
+    const a = await world.started("a-1");
+    const b = world.peer("b-1");
+    const calls = new Log<unknown>();
+    await Promise.all([b.on(placed, (order) => calls.push(order)), b.on(cancelled, (order) => calls.push(order))]);
+    await b.run();
+    const send = (payload: string | Uint8Array, type?: string) =>
+      a.sendTo("orders", payload, type === undefined ? {} : { headers: { "content-type": type } });
+    await send(Buffer.from("0a0161", "hex"), "application/x-protobuf; type=acme.v1.OrderPlaced");
+    await send(Buffer.from("0a0561", "hex"), "application/x-protobuf; type=acme.v1.OrderPlaced");
+    await a.publish(messageIn(registry, "acme.v1.OrderShipped"), { orderId: "o-1" });
+    await send("x");
+    await send("x", "text/plain");
+    expect(calls.all).toEqual([]);
+    expect(await deadLetters()).toEqual(
+      [
+        'acme.v1.OrderPlaced.order_id "a": must have at least 2 characters (string.min_len)',
+        "acme.v1.OrderPlaced.order_id: cannot be decoded from Protobuf: the message ends in the middle of a field",
+        'a message of acme.v1.OrderShipped: the types that the topic "orders" has here are acme.v1.OrderPlaced, acme.v1.OrderCancelled',
+        'a message without a content-type, which must say the type: the types that the topic "orders" has here are acme.v1.OrderPlaced, acme.v1.OrderCancelled',
+        'content-type "text/plain": must be application/x-protobuf or application/json',
+      ].map((error_message) => ({ error_code: "invalid_message", error_message, attempts: 1 })),
+    );
+  });
+
+  it("try again what a handler fails at", async () => {
+    const a = await world.started("a-1");
+    const b = world.peer("b-1", { retryDelayMs: 10, maxAttempts: 2 });
+    await b.on(cancelled, () => {
+      throw new Error("no room");
+    });
+    await b.run();
+    await a.publish(cancelled, { orderId: "o-1" });
+    await world.deadLetters(1);
+    expect(await deadLetters()).toEqual([
+      { error_code: "handler_failed", error_message: "Error: no room", attempts: 2 },
+    ]);
+  });
+
+  it("refuse values and schemas before anything is sent", async () => {
+    const a = await world.started("a-1");
+    const failure = async (name: string, value: Record<string, unknown>, options?: object) => {
+      const error = await a.publish(messageIn(registry, `acme.v1.${name}`), value, options).catch((e: unknown) => e);
+      return HawserError.is(error) ? `${error.code}: ${error.message}` : error;
+    };
+    expect(await failure("OrderPlaced", { orderId: "a" })).toBe(
+      'invalid_argument: acme.v1.OrderPlaced.order_id "a": must have at least 2 characters (string.min_len)',
+    );
+    expect(await failure("OrderPlaced", { orderId: "o 1" })).toBe(
+      `invalid_argument: acme.v1.OrderPlaced.order_id "o 1": is the message's id, which must not contain white space or control characters`,
+    );
+    expect(await failure("OnlyNats", {})).toBe(
+      "invalid_schema: acme.v1.OnlyNats: its option has no topic; set one to use peers",
+    );
+    expect(await failure("Part", {})).toMatch(/^invalid_schema: acme.v1.Part: it has no option/);
+    const unsupported = messageIn(registry, "acme.v1.Unsupported");
+    await expect(a.on(unsupported, () => undefined)).rejects.toMatchObject({ code: "invalid_schema" });
+    expect(await failure("Unsupported", {})).toMatch(
+      /^invalid_schema: acme.v1.Part.text: rule string.pattern: "a" must/,
+    );
+    expect(await failure("OrderPlaced", { orderId: "o-1" }, { format: "xml" })).toBe(
+      'invalid_argument: format xml: must be "binary" or "json"',
+    );
+  });
+
+  it("leave the topic to one of on and subscribe", async () => {
+    const b = await world.started("b-1");
+    await b.subscribe("orders", () => undefined);
+    await expect(b.on(placed, () => undefined)).rejects.toMatchObject({ code: "already_running" });
+    await b.unsubscribe("orders");
+    await b.on(placed, () => undefined);
+  });
+});
