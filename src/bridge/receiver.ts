@@ -7,9 +7,8 @@
 import { performance } from "node:perf_hooks";
 import { type Msg, type NatsConnection, type Subscription as NatsSubscription, nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
-import { isOwnInbox, type NatsConnector, receivedHeaders } from "../nats/index.js";
+import { confirmed, isOwnInbox, type NatsConnector, receivedHeaders, takenOver } from "../nats/index.js";
 import { type Logger, within } from "../runtime/index.js";
-import { confirmed, takenOver } from "./confirmed.js";
 import { type InboundMessage, PayloadCopies } from "./message.js";
 import { isWildcard } from "./subjects.js";
 

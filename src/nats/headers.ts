@@ -8,7 +8,7 @@
  * What can be read is read as nats.go and nats.js do: lines end with LF or CRLF, a name goes up to the first colon, white
  * space at the ends of names and values counts for nothing. Of what cannot, `problem` tells.
  */
-import { Match, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
+import { Match, type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { NatsError } from "../errors/index.js";
 
@@ -88,6 +88,24 @@ export class ReceivedHeaders extends MsgHdrsImpl {
 /** The headers of a message of ours; undefined: it has none. */
 export function receivedHeaders({ headers }: { readonly headers?: MsgHdrs | undefined }): ReceivedHeaders | undefined {
   return headers as ReceivedHeaders | undefined;
+}
+
+/** What nats.js keeps of a message that it received, beyond its public interface. */
+interface RawMessage {
+  readonly _msg?: { readonly hdr?: unknown };
+  readonly _rdata?: unknown;
+}
+
+/**
+ * The headers of a message of somebody else's connection, read here and not by nats.js; undefined: it has none. Where this
+ * version of nats.js hides the bytes, it reads them.
+ *
+ * @throws InvalidArgumentError of nats.js, in that case alone
+ */
+export function headersReadHere(message: Msg): MsgHdrs | undefined {
+  const { _msg: { hdr } = {}, _rdata: received } = message as RawMessage;
+  if (typeof hdr !== "number" || !(received instanceof Uint8Array)) return message.headers;
+  return hdr < 0 ? undefined : new ReceivedHeaders(received.subarray(0, hdr));
 }
 
 /** Printable ASCII without quotes and backslashes, as most are. */

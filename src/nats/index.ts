@@ -19,13 +19,16 @@
  * process's time: headers are read by `headers.ts`, listeners are guarded, and what the server refuses or complains of is
  * an event or a line of the log (`connection-events.ts`), shortened and without our secret.
  *
- * What SQL functions do over a connection is in `operations/`.
+ * What SQL functions do over a connection is in `operations/`; what services have in common that answer over one, in
+ * `services/`.
  */
+export { confirmed, takenOver } from "./confirmed.js";
 export { connectOnce, type Established, isOwnInbox } from "./connect.js";
 export { type NatsConnectorEvents, publishViolation, type Refusal } from "./connection-events.js";
 export { NatsConnector, type NatsConnectorOptions } from "./connector.js";
-export { readHeaders, receivedHeaders } from "./headers.js";
+export { headersReadHere, readHeaders, receivedHeaders } from "./headers.js";
 export {
+  ConnectionWatch,
   type FileInfo,
   jetStreamOf,
   NatsOperations,
@@ -35,3 +38,13 @@ export {
 } from "./operations/index.js";
 export { SecretFiles } from "./secret-files.js";
 export { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.js";
+export {
+  Discovery,
+  EndpointCounters,
+  errorHeaders,
+  headerLine,
+  isAnswerable,
+  type MicroEndpoint,
+  type MicroService,
+  SubscriptionSet,
+} from "./services/index.js";

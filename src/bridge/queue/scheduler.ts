@@ -1,7 +1,8 @@
 /**
- * Shares a number of database sessions among queues: each queue that has a step gets one in its turn, so that a queue with
- * many messages, or one that pauses, does not keep the others waiting. A role never has all of them, however many queues it has,
- * as long as there is another role: its functions may all wait for one lock. Pure: it runs nothing itself and has no clock.
+ * Shares a number of database sessions among subscriptions: each that has a step gets one in its turn, so that one with many
+ * messages, one that pauses, or a stream with many queues does not keep the others waiting. A role never has all of them,
+ * however many queues it has, as long as there is another role, and so it is with a subscription: its functions may all wait
+ * for one lock. Pure: it runs nothing itself and has no clock.
  */
 import { Fifo } from "../../runtime/index.js";
 import type { Outcome, Step } from "./steps.js";
@@ -14,9 +15,10 @@ export interface Wait {
   readonly waitMs: number;
 }
 
-/** What queues of one role have out, and those of them that wait until that is less. */
-interface RoleTurns {
-  readonly name: string;
+/** What queues of one role, or of one subscription, have out, and those of them that wait until that is less. */
+interface Share {
+  /** Those of all roles, or of all subscriptions. */
+  readonly among: ReadonlyMap<unknown, Share>;
   queues: number;
   running: number;
   readonly held: Fifo<SubscriptionQueue>;
@@ -26,15 +28,20 @@ export class QueueScheduler {
   /** Called when {@link next} may have a step where it had none. Set by the owner. */
   onReady: () => void = () => undefined;
   protected readonly members = new Set<SubscriptionQueue>();
-  /** In the order of their turns. */
+  /** In the order of their turns: of each subscription one at a time. */
   protected readonly turns = new Fifo<SubscriptionQueue>();
   protected readonly pausing = new Set<SubscriptionQueue>();
   /** Those in {@link turns} or {@link pausing}. */
   readonly #waiting = new Set<SubscriptionQueue>();
-  readonly #out = new Map<Step, { readonly queue: SubscriptionQueue; readonly role: RoleTurns }>();
-  readonly #roles = new Map<string, RoleTurns>();
-  /** The role of each member, as it was when it was added. */
-  readonly #memberRoles = new Map<SubscriptionQueue, RoleTurns>();
+  /** Of each subscription in {@link turns}, the queues that follow. */
+  readonly #following = new Map<bigint, Fifo<SubscriptionQueue>>();
+  readonly #out = new Map<Step, { readonly queue: SubscriptionQueue; readonly shares: readonly Share[] }>();
+  readonly #roles = new Map<string, Share>();
+  readonly #subscriptions = new Map<bigint, Share>();
+  /** Subscriptions of which queues wait until less of it is out. */
+  readonly #heldBack = new Set<Share>();
+  /** Those of the role and of the subscription of each member, as it was when it was added. */
+  readonly #shares = new Map<SubscriptionQueue, readonly Share[]>();
 
   protected readonly sessions: number;
 
@@ -50,23 +57,20 @@ export class QueueScheduler {
 
   add(queue: SubscriptionQueue): void {
     this.members.add(queue);
-    const { runAs } = queue.subscription;
-    let role = this.#roles.get(runAs);
-    if (role === undefined) this.#roles.set(runAs, (role = { name: runAs, queues: 0, running: 0, held: new Fifo() }));
-    role.queues += 1;
-    this.#memberRoles.set(queue, role);
+    const { runAs, id } = queue.subscription;
+    this.#shares.set(queue, [shareOf(this.#roles, runAs), shareOf(this.#subscriptions, id)]);
     queue.onReady = () => this.#enqueue(queue);
     this.#enqueue(queue);
   }
 
   /** Closes the queue. A step of it that is out has its session until it is settled. */
   remove(queue: SubscriptionQueue): void {
-    const role = this.#memberRoles.get(queue);
-    if (this.members.delete(queue) && role !== undefined && --role.queues === 0) {
-      this.#roles.delete(role.name);
-      for (let held = role.held.shift(); held !== undefined; held = role.held.shift()) this.#waiting.delete(held);
+    if (this.members.delete(queue)) {
+      const { runAs, id } = queue.subscription;
+      this.#leave(this.#roles, runAs);
+      this.#leave(this.#subscriptions, id);
     }
-    this.#memberRoles.delete(queue);
+    this.#shares.delete(queue);
     if (this.pausing.delete(queue)) this.#waiting.delete(queue);
     queue.onReady = () => undefined;
     queue.close();
@@ -78,19 +82,21 @@ export class QueueScheduler {
     for (const queue of this.pausing) {
       if (queue.readyAt > now) continue;
       this.pausing.delete(queue);
-      this.turns.push(queue);
+      this.#awaitTurn(queue);
     }
     for (let queue = this.#takeTurn(); queue !== undefined; queue = this.#takeTurn()) {
-      const role = this.#roleOf(queue);
-      if (this.members.has(queue) && role.running >= this.mostOfRole) {
-        role.held.push(queue);
+      const shares = this.#shares.get(queue) ?? [];
+      const full = shares.find((share) => share.running >= this.#mostOf(share));
+      if (full !== undefined) {
+        full.held.push(queue);
+        if (full.among === this.#subscriptions) this.#heldBack.add(full);
         continue;
       }
       const step = queue.next(now);
       if (step !== undefined) {
         this.#waiting.delete(queue);
-        role.running += 1;
-        this.#out.set(step, { queue, role });
+        for (const share of shares) share.running += 1;
+        this.#out.set(step, { queue, shares });
         return step;
       }
       if (queue.readyAt < Number.POSITIVE_INFINITY) this.pausing.add(queue);
@@ -105,9 +111,9 @@ export class QueueScheduler {
   settle(step: Step, outcome: Outcome, now: number): void {
     const settled = this.#out.get(step);
     if (settled === undefined) return;
-    const { queue, role } = settled;
+    const { queue, shares } = settled;
     this.#out.delete(step);
-    role.running -= 1;
+    for (const share of shares) share.running -= 1;
     queue.settle(step, outcome, now);
     this.#enqueue(queue);
   }
@@ -132,31 +138,74 @@ export class QueueScheduler {
     for (const queue of this.members) queue.stop();
   }
 
-  /** How many steps of one role may be out: one session is left for the others, if there are any. */
-  protected get mostOfRole(): number {
-    return this.#roles.size > 1 ? Math.max(1, this.sessions - 1) : this.sessions;
+  /** How many steps of one role, or of one subscription, may be out: one session is left for the others, if there are any. */
+  #mostOf({ among }: Share): number {
+    return among.size > 1 ? Math.max(1, this.sessions - 1) : this.sessions;
   }
 
-  #roleOf(queue: SubscriptionQueue): RoleTurns {
-    return this.#memberRoles.get(queue) ?? { name: "", queues: 0, running: 0, held: new Fifo() };
+  #leave<K>(shares: Map<K, Share>, key: K): void {
+    const share = shares.get(key);
+    if (share === undefined || --share.queues > 0) return;
+    shares.delete(key);
+    this.#heldBack.delete(share);
+    for (let held = share.held.shift(); held !== undefined; held = share.held.shift()) this.#waiting.delete(held);
   }
 
   /** The queue whose turn it is: first those that were held back until their role has a session again. */
   #takeTurn(): SubscriptionQueue | undefined {
-    for (const { running, held } of this.#roles.values()) {
-      if (held.length > 0 && running < this.mostOfRole) return held.shift();
+    for (const role of this.#roles.values()) {
+      if (role.held.length > 0 && role.running < this.#mostOf(role)) return role.held.shift();
     }
-    return this.turns.shift();
+    for (const share of this.#heldBack) {
+      const first = share.held.at(0)!;
+      if (share.running >= this.#mostOf(share) || this.#following.has(first.subscription.id)) continue;
+      share.held.shift();
+      if (share.held.length === 0) this.#heldBack.delete(share);
+      this.#queueUp(first);
+    }
+    const queue = this.turns.shift();
+    if (queue === undefined) return undefined;
+    const { id } = queue.subscription;
+    const next = this.#following.get(id)?.shift();
+    if (next === undefined) this.#following.delete(id);
+    else this.turns.push(next);
+    return queue;
+  }
+
+  /** Behind those of its subscription that were held back: a queue that always has messages would keep them waiting. */
+  #awaitTurn(queue: SubscriptionQueue): void {
+    const share = this.#subscriptions.get(queue.subscription.id);
+    if (share !== undefined && share.held.length > 0) share.held.push(queue);
+    else this.#queueUp(queue);
+  }
+
+  /** Its turn is behind those of all other subscriptions that wait for one. */
+  #queueUp(queue: SubscriptionQueue): void {
+    const { id } = queue.subscription;
+    const following = this.#following.get(id);
+    if (following !== undefined) {
+      following.push(queue);
+      return;
+    }
+    this.#following.set(id, new Fifo());
+    this.turns.push(queue);
   }
 
   /** Puts the queue behind all that wait for a turn. */
   #enqueue(queue: SubscriptionQueue): void {
     if (!this.#waiting.has(queue) && queue.readyAt < Number.POSITIVE_INFINITY) {
       this.#waiting.add(queue);
-      this.turns.push(queue);
+      this.#awaitTurn(queue);
     }
     this.onReady();
   }
 }
 
 const forever: Wait = { kind: "wait", waitMs: Number.POSITIVE_INFINITY };
+
+function shareOf<K>(shares: Map<K, Share>, key: K): Share {
+  let share = shares.get(key);
+  if (share === undefined) shares.set(key, (share = { among: shares, queues: 0, running: 0, held: new Fifo() }));
+  share.queues += 1;
+  return share;
+}

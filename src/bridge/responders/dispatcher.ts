@@ -4,8 +4,8 @@
 import { DeadlineTimer, type Logger, type RareLog } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import { overheadBytes } from "../message.js";
+import type { Endpoint } from "./endpoint.js";
 import { FairQueue, type FairQueueLimits, type QueueLoad, type Waiting } from "./fair-queue.js";
-import type { Endpoint } from "./micro-service.js";
 import type { Replies } from "./replies.js";
 import {
   busyReply,
@@ -187,7 +187,7 @@ export class RequestDispatcher {
   async #answer(pending: PendingRequest): Promise<void> {
     const { endpoint, request, replies } = pending;
     // Read now: the endpoint may have another function by the time this one has ended.
-    const { counters } = endpoint.service;
+    const { counters } = endpoint;
     const { responder } = endpoint;
     const startedAt = performance.now();
     const outcome = await this.#outcome(endpoint, request);
@@ -226,7 +226,7 @@ export class RequestDispatcher {
   }
 
   #refuse(endpoint: Endpoint, reply: string, replies: Replies, refusal: ErrorReply): void {
-    const { counters } = endpoint.service;
+    const { counters } = endpoint;
     const { status, summary } = refusal;
     counters.failed(status, summary);
     if (refusal === busyReply) counters.busy += 1;
@@ -244,8 +244,8 @@ export class RequestDispatcher {
     release();
   }
 
-  #drop({ endpoint: { service, responder, subject } }: PendingRequest): void {
-    service.counters.dropped += 1;
+  #drop({ endpoint: { counters, responder, subject } }: PendingRequest): void {
+    counters.dropped += 1;
     this.#logger.debug({ function: responder.functionName, subject }, "a request's connection has ended: no answer");
   }
 }

@@ -3,22 +3,13 @@
  */
 import type { NatsConnection, PublishOptions } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import { isOwnInbox } from "../../nats/index.js";
-import { confirmed } from "../confirmed.js";
-import { type ErrorReply, errorHeaders } from "./requests.js";
+import { confirmed, errorHeaders, isOwnInbox } from "../../nats/index.js";
+import type { ErrorReply } from "./requests.js";
 
 /** What an answer has beside its payload, about. */
 const overheadBytes = 128;
 
 const nothing = new Uint8Array(0);
-
-/**
- * Whether an answer may go there. The requester chooses the subject, and our user may publish more than theirs: what begins
- * with `$` is NATS's own, such as `$JS.API.STREAM.DELETE.…`, and would do what they may not.
- */
-export function isAnswerable(reply: string | undefined): reply is string {
-  return reply !== undefined && reply !== "" && !reply.startsWith("$");
-}
 
 /**
  * Whether a responder is meant by a request that its subject takes in. None is by answers to requests of Hawser. One with a

@@ -1,8 +1,6 @@
 /**
  * Requests to responders: what runs their functions, behind an interface, and the answers that are errors.
  */
-import { headers, type MsgHdrs } from "@nats-io/transport-node";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Responder } from "../bindings.js";
 
 /** A request that waits for its answer. */
@@ -48,8 +46,6 @@ export interface ErrorReply {
   readonly summary: string;
 }
 
-const { maxErrorReplyBytes } = bridgeConstants;
-
 /** Connection failures, shut down or starting servers, no connection left. */
 const awayCodes = /^(08...|57P0[123]|53300)$/;
 
@@ -88,31 +84,6 @@ export function unreadableReply(problem: string): ErrorReply {
 /** The answer is larger than the server lets through. */
 export function tooLargeReply(bytes: number, maxPayload: number): ErrorReply {
   return notRun(500, `the answer has ${bytes} bytes, and the NATS server takes at most ${maxPayload} (max_payload)`);
-}
-
-/** The headers that tell it. */
-export function errorHeaders({ status, words }: ErrorReply): MsgHdrs {
-  const told = headers();
-  told.set("Nats-Service-Error", headerLine(words));
-  told.set("Nats-Service-Error-Code", `${status}`);
-  return told;
-}
-
-/** Text as the value of a header: one line of printable characters, cut where it is too long. Never empty. */
-export function headerLine(text: string): string {
-  // Cut before anything is searched: a message can be megabytes long.
-  const start = text.slice(0, maxErrorReplyBytes);
-  const line = start.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Z}]+/gu, " ").trim();
-  if (line === "") return "no message";
-  if (start.length === text.length && Buffer.byteLength(line) <= maxErrorReplyBytes) return line;
-  let bytes = Buffer.byteLength("…");
-  let cut = "";
-  for (const character of line) {
-    bytes += Buffer.byteLength(character);
-    if (bytes > maxErrorReplyBytes) break;
-    cut += character;
-  }
-  return `${cut}…`;
 }
 
 function notRun(status: ErrorReply["status"], words: string): ErrorReply {

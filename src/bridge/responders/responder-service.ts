@@ -8,15 +8,14 @@
  *   tell of a failure. Subscriptions are for such messages.
  */
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
-import { receivedHeaders } from "../../nats/index.js";
+import { isAnswerable, receivedHeaders, takenOver } from "../../nats/index.js";
 import { type Logger, RareLog, within } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
-import { takenOver } from "../confirmed.js";
 import { Attachment } from "./attachment.js";
 import { RequestDispatcher } from "./dispatcher.js";
+import { Endpoint, type ServiceOrigin } from "./endpoint.js";
 import type { QueueLoad } from "./fair-queue.js";
-import { Endpoint, type ServiceOrigin } from "./micro-service.js";
-import { isAnswerable, isMeant, type Replies } from "./replies.js";
+import { isMeant, type Replies } from "./replies.js";
 import { type RequestRunner, removedReply } from "./requests.js";
 
 /** How the service is made. */
@@ -198,7 +197,7 @@ export class ResponderService {
       return;
     }
     if (!isAnswerable(reply)) {
-      endpoint.service.counters.ignored += 1;
+      endpoint.counters.ignored += 1;
       const words = reply ? "has a reply subject of NATS's own, with $" : "has no reply subject";
       this.#rareLog.warn(`a message to a responder ${words}: it was not run`, subject);
       return;
@@ -243,8 +242,8 @@ function statsOf(
   isRefused: (subject: string) => boolean,
 ): ResponderServiceStats {
   const responders = [...endpoints].map((endpoint) => {
-    const { subject, responder, service } = endpoint;
-    const { requests, errors, busy, timedOut, ignored, dropped } = service.counters;
+    const { subject, responder, counters } = endpoint;
+    const { requests, errors, busy, timedOut, ignored, dropped } = counters;
     return {
       ...{ id: responder.id, subject, functionName: responder.functionName, isRefused: isRefused(subject) },
       ...{ requests, errors, busy, timedOut, ignored, dropped },

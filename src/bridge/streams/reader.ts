@@ -587,13 +587,10 @@ export class StreamReader {
       return;
     }
     const { state, missing } = plan;
-    this.state = { ...state, problem: undefined };
+    // A problem is over when there is a consumer.
+    this.state = state;
     this.#missing = missing;
-    const isChanged =
-      missing !== undefined ||
-      before.problem !== undefined ||
-      state.position !== before.position ||
-      state.created !== before.created;
+    const isChanged = missing !== undefined || state.position !== before.position || state.created !== before.created;
     // Where it begins is known only when there is a consumer.
     this.#phase = isChanged && state.position !== undefined ? "record" : "prepare";
     this.#afterRecord = "prepare";
@@ -621,8 +618,8 @@ export class StreamReader {
     this.#deliveries = deliveries;
     this.#reading = undefined;
     const { state } = this;
-    const isTold = state!.position !== undefined;
-    if (!isTold) this.state = { ...state!, position: delivered };
+    const isTold = state!.position !== undefined && state!.problem === undefined;
+    this.state = { ...state!, position: state!.position ?? delivered, problem: undefined };
     this.#pendingReading = { nth: step.nth, acknowledgesEach: step.retention === "workqueue" };
     this.#phase = isTold ? "reading" : "record";
     this.#afterRecord = "reading";

@@ -4,6 +4,7 @@
  */
 
 import { JetStreamApiError } from "@nats-io/jetstream";
+import { jserrors } from "@nats-io/jetstream/internal";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { streamConstants } from "../../../generated/ts/settings/nats.js";
 import { type NatsConnector, receivedHeaders } from "../../nats/index.js";
@@ -329,7 +330,12 @@ class StreamRun {
   async #carryOut(step: ReaderStep): Promise<void> {
     const outcome = await this.#outcomeOf(step).catch((error: unknown): ReaderOutcome => {
       if (error instanceof JetStreamApiError) return { kind: "problem", problem: error.message };
-      const { name } = this.#config;
+      const { name, domain } = this.#config;
+      // While it is read, silence tells of it.
+      if (error instanceof jserrors.JetStreamNotEnabled && step.kind !== "check") {
+        const where = domain === undefined ? "" : ` of the domain "${domain}"`;
+        return { kind: "problem", problem: `no JetStream${where} answers: is it enabled for this account?` };
+      }
       this.#context.rareLog.warn("a stream cannot be read now; trying again", `${name}: ${wordsOf(error)}`);
       return { kind: "unavailable" };
     });

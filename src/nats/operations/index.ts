@@ -21,6 +21,7 @@
  * slice (`delivery.ts`), and all downloads of a connection share a budget of bytes on their way, because a server cuts a
  * connection that does not read.
  */
+export { ConnectionWatch } from "./connection-watch.js";
 export { natsFailure } from "./failure.js";
 export type { FileInfo } from "./file-record.js";
 export { jetStreamOf } from "./jetstream.js";

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { errorHeaders, failureReply, headerLine } from "../../../src/bridge/responders/requests.js";
+import { failureReply } from "../../../src/bridge/responders/requests.js";
+import { errorHeaders, headerLine } from "../../../src/nats/services/error-headers.js";
 
 /** Of all characters, and halves of some. */
 const anyText = fc.string({ unit: fc.nat(0x10ffff).map((point) => String.fromCodePoint(point)), maxLength: 40 });

@@ -119,3 +119,25 @@ it("pauses where the stream ends before what is done behind the position", () =>
   settle(one, "look", { kind: "seen", look: { ...look, last: 7 } });
   expect(one.next(0)).toMatchObject({ kind: "record", state: { paused: true } });
 });
+
+it("keeps a problem that the server has with its consumer until there is one", () => {
+  const one = reader();
+  settle(one, "take", { kind: "taken", state: fresh });
+  settle(one, "look", { kind: "seen", look });
+  settle(one, "prepare", { kind: "problem", problem: "filters overlap" });
+  const record = one.next(9)!;
+  expect(record).toMatchObject({ kind: "record", state: { problem: "filters overlap" } });
+  one.settle(record, { kind: "written", turn: 2n }, 9);
+  for (let time = 20; time < 100; time += 20) {
+    const again = one.next(time)!;
+    expect(again.kind).toBe("look");
+    one.settle(again, { kind: "seen", look }, time);
+    const prepare = one.next(time)!;
+    expect(prepare.kind).toBe("prepare");
+    one.settle(prepare, { kind: "problem", problem: "filters overlap" }, time);
+  }
+  const [last, made] = [one.next(200)!, { kind: "seen", look } as const];
+  one.settle(last, made, 200);
+  one.settle(one.next(200)!, prepared, 200);
+  expect(one.next(200)).toMatchObject({ kind: "record", state: { problem: undefined } });
+});

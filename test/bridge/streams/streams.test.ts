@@ -269,6 +269,13 @@ describe("what is missing is said", () => {
     expect(await status()).toMatchObject({ done_to: "1", missing_reason: "recreated", problem: null });
   });
 
+  it("of a domain that nobody serves", async () => {
+    const { subscribe, status, name } = await stream();
+    await subscribe(", domain => 'nowhere'");
+    await eventually("it is said", async () => /domain "nowhere"/.test(String((await status())["problem"])));
+    await world.client.query(`SELECT nats_unsubscribe_stream('${name}')`);
+  });
+
   it("of one that ends before the position: it waits for somebody to say where to go on", async () => {
     const { publish, subscribe, landed, status, name } = await stream();
     await publish("1", "2", "3");

@@ -53,9 +53,13 @@ describe("nats_subscribe_stream", () => {
     ["start => 'soon'", "start is 'soon', and must be 'new', 'all', a sequence number, or a time"],
     ["start => '0'", "start is 0, and a sequence number is between 1 and 9007199254740991"],
     ["key_token => 0", "key_token is 0, and must be from 1 to 64"],
-    ["filter => '{\"\"}'", "filter is '{\"\"}', and must be up to 100 subjects"],
+    ...["", "a..b", "a b", "a.>.b"].map((filter): [string, string] => [
+      `filter => '{a, "${filter}"}'`,
+      `filter has '${filter}', and must have words joined by '.', of which each may be '*', and the last '>'`,
+    ]),
+    ["filter => array_fill('a'::text, '{101}')", `filter is '{${"a,".repeat(49)}a', and must be up to 100 subjects`],
     ["domain => 'a.b'", "domain is 'a.b', which is no JetStream domain"],
-  ])("refuses %s", async (argument, words) => {
+  ] satisfies [string, string][])("refuses %s", async (argument, words) => {
     const given = new Map([
       ["stream", "'S'"],
       ["fn_oid", "'take'"],
@@ -66,6 +70,14 @@ describe("nats_subscribe_stream", () => {
     const { code, message, hint } = await errorOf(owner, `SELECT nats_subscribe_stream(${text})`);
     expect({ code, message }).toEqual({ code: "22023", message: `nats_subscribe_stream: ${words}` });
     expect(hint).toBeTruthy();
+  });
+
+  it("takes a function also from a caller with quote_all_identifiers", async () => {
+    await owner.query("SET quote_all_identifiers = on");
+    await owner.query("SELECT nats_subscribe_stream('ORDERS', 'take', name => 'quoted')");
+    await owner.query("RESET quote_all_identifiers");
+    expect(await status("quoted")).toMatchObject({ function: "public.take(bytea)" });
+    await owner.query("SELECT nats_unsubscribe_stream('quoted')");
   });
 
   it("keeps a start in one spelling", async () => {

@@ -7,12 +7,8 @@
  *
  * and the same with INFO and STATS.
  */
-import { createHash } from "node:crypto";
-import { nuid } from "@nats-io/transport-node";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Responder } from "../bindings.js";
 
-/** A micro service: each responder is one. */
+/** A micro service: each responder is one, and each service of Connect. */
 export interface MicroService {
   /** Of letters, digits, `_` and `-`. */
   readonly name: string;
@@ -23,10 +19,16 @@ export interface MicroService {
   readonly description: string;
   readonly metadata: Readonly<Record<string, string>>;
   readonly startedAt: Date;
-  /** Where it answers. */
+  readonly endpoints: readonly MicroEndpoint[];
+}
+
+/** Where it answers. */
+export interface MicroEndpoint {
+  /** Of letters, digits, `_` and `-`. */
+  readonly name: string;
   readonly subject: string;
   readonly queueGroup: string;
-  readonly endpointMetadata: Readonly<Record<string, string>>;
+  readonly metadata: Readonly<Record<string, string>>;
   readonly counters: EndpointCounters;
 }
 
@@ -74,15 +76,19 @@ export function describeService(verb: Verb, service: MicroService): object {
   const { name, id, version, metadata } = service;
   const identity = { type: `io.nats.micro.v1.${verb.toLowerCase()}_response`, name, id, version, metadata };
   if (verb === "PING") return identity;
-  const endpoint = { name, subject: service.subject, queue_group: service.queueGroup };
+  const identified = (endpoint: MicroEndpoint) => ({
+    name: endpoint.name,
+    subject: endpoint.subject,
+    queue_group: endpoint.queueGroup,
+  });
   if (verb === "INFO") {
-    const { description, endpointMetadata } = service;
-    return { ...identity, description, endpoints: [{ ...endpoint, metadata: endpointMetadata }] };
+    const endpoints = service.endpoints.map((each) => ({ ...identified(each), metadata: each.metadata }));
+    return { ...identity, description: service.description, endpoints };
   }
   return {
     ...identity,
     started: service.startedAt.toISOString(),
-    endpoints: [{ ...endpoint, ...measures(service.counters) }],
+    endpoints: service.endpoints.map((each) => ({ ...identified(each), ...measures(each.counters) })),
   };
 }
 
@@ -98,95 +104,12 @@ function measures({ requests, errors, lastError, processingMs }: EndpointCounter
   };
 }
 
-/** What all services of a process have in common. */
-export interface ServiceOrigin {
-  /** What every process has that answers for this database, and none that answers for another one. */
-  readonly database: string;
-  readonly version: string;
-  readonly metadata: Readonly<Record<string, string>>;
-}
-
 /**
- * A subject that is answered, and the service that answers it now.
- *
- * Subject and queue group stay; so a function takes another one's place under the same subscription.
- */
-export class Endpoint {
-  readonly subject: string;
-  readonly queueGroup: string;
-  readonly #origin: ServiceOrigin;
-  #responder: Responder;
-  #service: MicroService;
-
-  constructor(responder: Responder, origin: ServiceOrigin) {
-    this.subject = responder.subject;
-    this.queueGroup = queueGroup(origin.database, responder.subject);
-    this.#origin = origin;
-    this.#responder = responder;
-    this.#service = this.#newService(responder);
-  }
-
-  get responder(): Responder {
-    return this.#responder;
-  }
-
-  get service(): MicroService {
-    return this.#service;
-  }
-
-  /** Answers by this responder from now on, which has the same subject. Another function is another service. */
-  become(responder: Responder): void {
-    const isSameFunction = responder.functionName === this.#responder.functionName;
-    this.#responder = responder;
-    if (!isSameFunction) this.#service = this.#newService(responder);
-  }
-
-  #newService({ functionName, subject }: Responder): MicroService {
-    const { version, metadata } = this.#origin;
-    return {
-      name: serviceName(functionName),
-      id: nuid.next(),
-      version,
-      description: `The SQL function ${functionName} answers requests to ${subject}.`,
-      metadata,
-      startedAt: new Date(),
-      subject,
-      queueGroup: this.queueGroup,
-      endpointMetadata: { function: functionName },
-      counters: new EndpointCounters(),
-    };
-  }
-}
-
-/**
- * The service's name: that of its function with its schema, without arguments, and with `_` for what a name of a service
- * may not have. `public.answer(bytea)` → `public_answer`. Two functions may have one name; ids tell them apart.
- */
-export function serviceName(functionName: string): string {
-  const end = functionName.lastIndexOf("(");
-  const path = end === -1 ? functionName : functionName.slice(0, end);
-  const name = path.replace(/[^A-Za-z0-9_-]+/g, "_").replace(/^_+|_+$/g, "");
-  return name.slice(0, bridgeConstants.maxServiceNameLength) || "responder";
-}
-
-/**
- * The queue group, the same in every process that answers for the database, so that a request is answered by one of
- * them; another one for another database, whose function of the same subject is another service and must not get half of
- * the requests.
- */
-export function queueGroup(database: string, subject: string): string {
-  const hash = createHash("sha256")
-    .update(JSON.stringify([database, subject]))
-    .digest("hex");
-  return `hawser_${hash.slice(0, 24)}`;
-}
-
-/**
- * What is counted of one responder: the statistics of ADR-32, and what operators ask beyond them.
+ * What is counted of one endpoint: the statistics of ADR-32, and what operators ask beyond them.
  *
  * All are counted since the service began; times are of the functions, without waiting for their turn.
  */
-class EndpointCounters {
+export class EndpointCounters {
   /** Requests that were answered, also by an error. */
   requests = 0;
   /** Those answered by an error. */

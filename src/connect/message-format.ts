@@ -1,0 +1,84 @@
+/**
+ * Messages as payloads: in Protobuf's binary format or as JSON, within a size limit.
+ */
+import {
+  type BinaryReadOptions,
+  type BinaryWriteOptions,
+  type DescMessage,
+  fromBinary,
+  fromJsonString,
+  type JsonReadOptions,
+  type JsonWriteOptions,
+  type MessageShape,
+  toBinary,
+  toJsonString,
+} from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+
+/** How messages become payloads. */
+export interface MessageFormat {
+  readonly isBinary: boolean;
+  readonly binaryOptions?: Partial<BinaryReadOptions & BinaryWriteOptions> | undefined;
+  readonly jsonOptions?: Partial<JsonReadOptions & JsonWriteOptions> | undefined;
+}
+
+const binaryType = "application/proto";
+const jsonType = "application/json";
+
+/** The content type of a format. */
+export function contentTypeOf(isBinary: boolean): string {
+  return isBinary ? binaryType : jsonType;
+}
+
+/** Whether a content type is that of the binary format; undefined if it is that of neither format. */
+export function isBinaryType(contentType: string | null): boolean | undefined {
+  if (contentType === binaryType) return true;
+  const type = /^application\/(proto|json)(?:\s*;\s*charset\s*=\s*"?utf-?8"?)?\s*$/i.exec(contentType ?? "")?.[1];
+  return type === undefined ? undefined : type.toLowerCase() === "proto";
+}
+
+/** @param limit what the message is refused beyond, with its name @throws ConnectError `resource_exhausted` */
+export function encodeMessage<Desc extends DescMessage>(
+  desc: Desc,
+  message: MessageShape<Desc>,
+  format: MessageFormat,
+  limit: SizeLimit,
+): Uint8Array {
+  const payload = format.isBinary
+    ? toBinary(desc, message, format.binaryOptions)
+    : new TextEncoder().encode(toJsonString(desc, message, format.jsonOptions));
+  checkSize(desc, payload, limit);
+  return payload;
+}
+
+/**
+ * @throws ConnectError `resource_exhausted` beyond the limit, `invalid_argument` for a payload that is none of the format
+ */
+export function decodeMessage<Desc extends DescMessage>(
+  desc: Desc,
+  payload: Uint8Array,
+  format: MessageFormat,
+  limit: SizeLimit,
+): MessageShape<Desc> {
+  checkSize(desc, payload, limit);
+  try {
+    if (format.isBinary) return fromBinary(desc, payload, format.binaryOptions);
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(payload);
+    return fromJsonString(desc, text, { ignoreUnknownFields: true, ...format.jsonOptions });
+  } catch (cause) {
+    const [what, why] = [format.isBinary ? "Protobuf" : "JSON", cause instanceof Error ? cause.message : String(cause)];
+    const words = `the payload is no ${desc.typeName} in ${what}: ${why}`;
+    throw new ConnectError(words, Code.InvalidArgument, undefined, undefined, cause);
+  }
+}
+
+/** How large a message may be, and what says so. */
+export interface SizeLimit {
+  readonly name: "readMaxBytes" | "writeMaxBytes";
+  readonly bytes: number;
+}
+
+function checkSize({ typeName }: DescMessage, { length }: Uint8Array, { name, bytes }: SizeLimit): void {
+  if (length <= bytes) return;
+  throw new ConnectError(`${typeName} has ${length} bytes; ${name} is ${bytes}`, Code.ResourceExhausted);
+}

@@ -1,0 +1,60 @@
+/**
+ * Calls between peers: each is a request to a listener of the service's topic.
+ */
+import type { DescMethod } from "@bufbuild/protobuf";
+import { MethodOptions_IdempotencyLevel as Idempotency } from "@bufbuild/protobuf/wkt";
+import type { Transport } from "@connectrpc/connect";
+import { rpcConstants } from "../../generated/ts/settings/connect.js";
+import type { Answer, RequestOptions } from "../peer/index.js";
+import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
+
+/** How calls are made between peers. */
+export interface PeerTransportOptions extends TransportOptions {
+  /** The topic of the services, the same as where they are served. Default: the name of the service, `acme.v1.Warehouse`. */
+  readonly topic?: string | undefined;
+}
+
+/** What a transport needs of a `Peer`. */
+export interface CallingPeer {
+  request(topic: string, payload: Uint8Array, options: RequestOptions): Promise<Answer>;
+}
+
+/** Node's timers fire at once when they are set for longer. */
+const maxTimerMs = 2 ** 31 - 1;
+
+/**
+ * A transport for clients of Connect: `createClient(Warehouse, createPeerTransport(peer))`. It makes unary calls; each goes
+ * to one listener of the topic, in turn.
+ *
+ * Calls fail with a `ConnectError`. Its `cause` is a `PeerError` where the peers, and not the service, were the reason:
+ * `unavailable` if no listener of the topic can be reached or its connection is lost, `deadline_exceeded` after the time
+ * limit, `resource_exhausted` if it is busy, and what else docs/rpc.md lists. A method whose `idempotency_level` says that it
+ * may be called twice is called again, at another listener, when the connection is lost.
+ *
+ * @param peer runs when calls are made
+ * @throws RpcError `invalid_argument`
+ */
+export function createPeerTransport(peer: CallingPeer, options: PeerTransportOptions = {}): Transport {
+  checkTransportOptions(options, "a peer transport", ["topic"]);
+  const { topic, ...common } = options;
+  const carrier: Carrier = {
+    scheme: "peer",
+    call({ method, pairs, payload, timeoutMs, signal }) {
+      pairs.push([rpcConstants.methodHeader, methodName(method)]);
+      return peer
+        .request(topic ?? method.parent.typeName, payload, {
+          headers: pairs,
+          timeoutMs: Math.min(Math.ceil(timeoutMs), maxTimerMs),
+          signal,
+          idempotent: method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN,
+        })
+        .then((answer) => ({ pairs: answer.headers, payload: answer.payload }));
+    },
+  };
+  return createTransport(carrier, common);
+}
+
+/** As the header has it that names the method: `acme.v1.Warehouse.Reserve`. */
+export function methodName({ parent, name }: DescMethod): string {
+  return `${parent.typeName}.${name}`;
+}

@@ -1,0 +1,108 @@
+/**
+ * What a service answers: the methods that the user's routes register, with their options.
+ */
+import type { DescMethod, DescMethodUnary } from "@bufbuild/protobuf";
+import {
+  type ConnectRouter,
+  type ConnectRouterOptions,
+  createConnectRouter,
+  createMethodImplSpec,
+  createServiceImplSpec,
+  type MethodImplSpec,
+} from "@connectrpc/connect";
+import { rpcConstants } from "../../generated/ts/settings/connect.js";
+import { namesOf, RpcError } from "../errors/index.js";
+import { streamRefused } from "./transport.js";
+
+/** Registers services: the same function that adapters of Connect for HTTP take. */
+export type Routes = (router: ConnectRouter) => unknown;
+
+/** Options of Connect that services over Hawser have. `router.service` and `router.rpc` take them too, for one service. */
+export type RouteOptions = Pick<
+  ConnectRouterOptions,
+  | "interceptors"
+  | "jsonOptions"
+  | "binaryOptions"
+  | "readMaxBytes"
+  | "writeMaxBytes"
+  | "maxTimeoutMs"
+  | "requestGate"
+  | "shutdownSignal"
+>;
+
+/** All names of them. */
+export const routeOptionNames = namesOf<RouteOptions>({
+  interceptors: true,
+  jsonOptions: true,
+  binaryOptions: true,
+  readMaxBytes: true,
+  writeMaxBytes: true,
+  maxTimeoutMs: true,
+  requestGate: true,
+  shutdownSignal: true,
+});
+
+/** A method that is answered. */
+export interface Route {
+  readonly method: DescMethod;
+  /** What answers a unary call; others are refused. */
+  readonly implementation: UnaryImplementation;
+  readonly options: RouteOptions & { readonly readMaxBytes: number; readonly writeMaxBytes: number };
+}
+
+type UnaryImplementation = (MethodImplSpec & { kind: "unary" })["impl"];
+
+/**
+ * Calls the user's routes.
+ *
+ * The router is one of Connect, which checks the options, and remembers the implementations. Its own handlers are those of
+ * HTTP: they cost several times what an answer costs here.
+ *
+ * @throws RpcError `invalid_argument` for none at all, or for two of one method
+ */
+export function collectRoutes(routes: Routes, options: RouteOptions): readonly Route[] {
+  if (typeof routes !== "function") {
+    throw new RpcError("invalid_argument", "routes must be a function: (router) => router.service(Service, { … })");
+  }
+  const collected = new Map<string, Route>();
+  const http = createConnectRouter(options);
+  const add = (spec: MethodImplSpec, own: RouteOptions = {}): void => {
+    const { method } = spec;
+    const name = `${method.parent.typeName}.${method.name}`;
+    if (collected.has(name)) {
+      throw new RpcError("invalid_argument", `the routes register ${name} twice; leave one of them out`);
+    }
+    collected.set(name, {
+      method,
+      implementation: spec.kind === "unary" ? spec.impl : () => Promise.reject(streamRefused(spec.method as never)),
+      options: {
+        ...{ readMaxBytes: rpcConstants.maxMessageBytes, writeMaxBytes: rpcConstants.maxMessageBytes },
+        ...options,
+        ...own,
+      },
+    });
+  };
+  const router: ConnectRouter = {
+    handlers: http.handlers,
+    service(service, implementation, own) {
+      http.service(service, implementation, own);
+      for (const spec of Object.values(createServiceImplSpec(service, implementation).methods)) add(spec, own);
+      return router;
+    },
+    rpc(method, implementation, own) {
+      http.rpc(method, implementation, own);
+      add(createMethodImplSpec(method, implementation), own);
+      return router;
+    },
+  };
+  routes(router);
+  if (collected.size === 0) {
+    throw new RpcError("invalid_argument", "the routes register no method; call router.service(Service, { … })");
+  }
+  return [...collected.values()];
+}
+
+/** The method of a route that is answered, which is a unary one or refuses. */
+export function unaryMethodOf({ method }: Route): DescMethodUnary {
+  return method as DescMethodUnary;
+}

@@ -1,0 +1,174 @@
+/**
+ * The calling side: Connect's `Transport` over whatever carries requests and answers.
+ */
+import { create, type DescMethodStreaming, type DescMethodUnary } from "@bufbuild/protobuf";
+import {
+  Code,
+  ConnectError,
+  type ConnectRouterOptions,
+  createContextValues,
+  type Interceptor,
+  type Transport,
+  type UnaryRequest,
+  type UnaryResponse,
+} from "@connectrpc/connect";
+import { runUnaryCall } from "@connectrpc/connect/protocol";
+import {
+  checkTransportSettings,
+  rpcConstants,
+  type TransportSettings,
+  type TransportSettingsInput,
+  transportSettingsDefaults,
+} from "../../generated/ts/settings/connect.js";
+import { namesOf } from "../errors/index.js";
+import { codeOfName, codeOfStatus, connectErrorOf } from "./codes.js";
+import { decodeError } from "./error-json.js";
+import {
+  contentTypeHeader,
+  type HeaderPairs,
+  headerAndTrailerOf,
+  pairsOf,
+  timeoutHeader,
+  versionHeader,
+} from "./headers.js";
+import { contentTypeOf, decodeMessage, encodeMessage, isBinaryType, type SizeLimit } from "./message-format.js";
+import { checkOptionNames, invalidSetting } from "./option-checks.js";
+
+/** What transports have in common. */
+export interface TransportOptions
+  extends TransportSettingsInput,
+    Pick<ConnectRouterOptions, "jsonOptions" | "binaryOptions"> {
+  /** Run around each call, the first one outermost. */
+  readonly interceptors?: readonly Interceptor[] | undefined;
+}
+
+/** All names of them. */
+const transportOptionNames: readonly string[] = [
+  ...namesOf<Omit<TransportOptions, keyof TransportSettings>>({
+    interceptors: true,
+    jsonOptions: true,
+    binaryOptions: true,
+  }),
+  ...Object.keys(transportSettingsDefaults),
+];
+
+/** A call on its way out. */
+interface OutgoingCall {
+  readonly method: DescMethodUnary;
+  readonly pairs: (readonly [string, string])[];
+  readonly payload: Uint8Array;
+  /** How long its answer may take; Infinity for no limit. */
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** An answer as it came. */
+interface IncomingAnswer {
+  readonly pairs: HeaderPairs;
+  readonly payload: Uint8Array;
+  /** The service has failed, without knowing Connect: a status as HTTP has them. */
+  readonly failure?: { readonly status: number; readonly words: string } | undefined;
+}
+
+/** What carries calls. */
+export interface Carrier {
+  /** For URLs, which interceptors see: `nats`, `peer`. */
+  readonly scheme: string;
+  /** Settles by the call's time limit. What it rejects with is no answer of the service. */
+  call(call: OutgoingCall): Promise<IncomingAnswer>;
+}
+
+const never = new AbortController().signal;
+
+/** @throws RpcError `invalid_argument` for options that break a rule */
+export function createTransport(carrier: Carrier, options: TransportOptions): Transport {
+  const { interceptors = [], jsonOptions, binaryOptions, ...input } = options;
+  const checked = checkTransportSettings(input);
+  if (!checked.ok) throw invalidSetting(checked.violation);
+  const { defaultTimeoutMs, useBinaryFormat, readMaxBytes, writeMaxBytes } = checked.settings;
+  const format = { isBinary: useBinaryFormat, jsonOptions, binaryOptions };
+  const contentType = contentTypeOf(useBinaryFormat);
+  const readLimit: SizeLimit = { name: "readMaxBytes", bytes: readMaxBytes };
+  const writeLimit: SizeLimit = { name: "writeMaxBytes", bytes: writeMaxBytes };
+
+  async function exchange(request: UnaryRequest, deadlineAt: number): Promise<UnaryResponse> {
+    const { method, service, header, message } = request;
+    const payload = encodeMessage(method.input, message, format, writeLimit);
+    const signal = request.signal === never ? undefined : request.signal;
+    if (signal?.aborted) throw ConnectError.from(signal.reason, Code.Canceled);
+    const timeoutMs = deadlineAt - performance.now();
+    if (timeoutMs <= 0) throw new ConnectError("the operation timed out", Code.DeadlineExceeded);
+    let answer: IncomingAnswer;
+    try {
+      answer = await carrier.call({ method, pairs: pairsOf(header), payload, timeoutMs, signal });
+    } catch (reason) {
+      // Its reason tells more than that it was aborted: a time limit, for one.
+      if (signal?.aborted) throw ConnectError.from(signal.reason, Code.Canceled);
+      throw connectErrorOf(reason);
+    }
+    const [answered, trailer] = headerAndTrailerOf(answer.pairs, Code.Internal);
+    const error = errorOf(answer, answered, trailer);
+    if (error !== undefined) throw error;
+    const isBinary = isBinaryType(answered.get(contentTypeHeader));
+    if (isBinary !== useBinaryFormat) {
+      const words = `the answer has content type ${answered.get(contentTypeHeader)}, not ${contentType}`;
+      throw new ConnectError(words, isBinary === undefined ? Code.Unknown : Code.Internal, answered);
+    }
+    return {
+      ...{ stream: false, service, method, header: answered, trailer },
+      message: decodeMessage(method.output, answer.payload, format, readLimit),
+    };
+  }
+
+  return {
+    async unary(method, signal, timeoutMs, userHeader, input, contextValues) {
+      const limitMs = timeoutMs === undefined ? defaultTimeoutMs : timeoutMs <= 0 ? undefined : timeoutMs;
+      const deadlineAt = limitMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + limitMs;
+      const header = new Headers(userHeader);
+      header.set(contentTypeHeader, contentType);
+      header.set(versionHeader, "1");
+      if (limitMs !== undefined) header.set(timeoutHeader, `${Math.ceil(limitMs)}`);
+      const call = {
+        ...{ stream: false as const, service: method.parent, method, requestMethod: "POST", header },
+        url: `${carrier.scheme}:///${method.parent.typeName}/${method.name}`,
+        contextValues: contextValues ?? createContextValues(),
+      };
+      // Without interceptors nobody sees a signal that ends with the call, which costs more than all the rest.
+      if (interceptors.length === 0) {
+        const message = create(method.input, input);
+        return (await exchange({ ...call, message, signal: signal ?? never }, deadlineAt)) as never;
+      }
+      return runUnaryCall({
+        interceptors: [...interceptors],
+        ...(signal && { signal }),
+        ...(limitMs !== undefined && { timeoutMs: limitMs }),
+        req: { ...call, message: input },
+        next: async (request) => (await exchange(request as UnaryRequest, deadlineAt)) as never,
+      });
+    },
+    stream: (method) => Promise.reject(streamRefused(method)),
+  };
+}
+
+/** What such a call is refused with, on both sides. */
+export function streamRefused({ kind, methodKind, parent, name }: DescMethodStreaming): ConnectError {
+  const words = `${parent.typeName}.${name} is a ${methodKind.replace("_", " ")} ${kind}, and Hawser carries unary calls only; make it unary, such as by pages, or send its messages to a topic`;
+  return new ConnectError(words, Code.Unimplemented);
+}
+
+/** The error that the answer is; undefined if it is none. */
+function errorOf({ payload, failure }: IncomingAnswer, header: Headers, trailer: Headers): ConnectError | undefined {
+  const name = header.get(rpcConstants.errorHeader);
+  if (name === null && failure === undefined) return undefined;
+  const metadata = new Headers(header);
+  for (const [key, value] of trailer) metadata.append(key, value);
+  if (name !== null) return decodeError(payload, metadata, codeOfName(name) ?? Code.Unknown);
+  const error = new ConnectError(failure?.words ?? "", codeOfStatus(failure?.status ?? 500), metadata);
+  error.isWireError = true;
+  return error;
+}
+
+/** Refuses options that a transport does not have. */
+export function checkTransportOptions(options: object, of: string, further: readonly string[]): void {
+  checkOptionNames(options, of, [...further, ...transportOptionNames]);
+}

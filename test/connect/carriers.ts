@@ -1,0 +1,89 @@
+/**
+ * Services and callers over what carries calls: real peers, and a real nats-server.
+ */
+import { create } from "@bufbuild/protobuf";
+import { Code, ConnectError, type Transport } from "@connectrpc/connect";
+import { connect, type NatsConnection, nuid } from "@nats-io/transport-node";
+import { expect } from "vitest";
+import {
+  createNatsTransport,
+  createPeerTransport,
+  type NatsServiceOptions,
+  type NatsTransportOptions,
+  type PeerServiceOptions,
+  type PeerTransportOptions,
+  type Routes,
+  serveNats,
+  servePeer,
+} from "../../src/connect/index.js";
+import type { PeerWorld } from "../peer/support/world.js";
+import { testNatsUrl } from "../support/database.js";
+import { ShortageSchema, Warehouse } from "./generated/acme/warehouse/v1/warehouse_pb.js";
+
+/** Serves routes, and calls them by another peer or connection. */
+interface Calling {
+  transport(options?: NatsTransportOptions & PeerTransportOptions): Transport;
+}
+
+/** What carries the calls of a test. */
+export interface TestCarrier {
+  readonly name: "peers" | "NATS";
+  /** With options that both have. */
+  serve(routes: Routes, options?: PeerServiceOptions & Omit<NatsServiceOptions, "queue">): Promise<Calling>;
+}
+
+/** Peers of a world. */
+export function peerCarrier(world: PeerWorld): TestCarrier {
+  return {
+    name: "peers",
+    async serve(routes, options = {}) {
+      const [caller, service] = await world.running("caller-1", "service-1");
+      await servePeer(service, routes, options);
+      return { transport: (own) => createPeerTransport(caller, own) };
+    },
+  };
+}
+
+/** The nats-server of the run. @param undo is given what ends the connections */
+export function natsCarrier(undo: (end: () => Promise<unknown>) => void): TestCarrier {
+  return {
+    name: "NATS",
+    async serve(routes, options = {}) {
+      const subjectPrefix = `test.${nuid.next()}`;
+      const [caller, service] = [await natsConnection(undo), await natsConnection(undo)];
+      await serveNats(service, routes, { subjectPrefix, ...options });
+      return { transport: (own) => createNatsTransport(caller, { subjectPrefix, ...own }) };
+    },
+  };
+}
+
+/** A connection to the nats-server of the run. */
+export async function natsConnection(
+  undo: (end: () => Promise<unknown>) => void,
+  servers = testNatsUrl(),
+): Promise<NatsConnection> {
+  const connection = await connect({ servers, reconnect: false });
+  undo(() => connection.close());
+  return connection;
+}
+
+/** The error that a call is rejected with. */
+export async function failureOf(call: Promise<unknown>): Promise<ConnectError> {
+  const error = await call.then(
+    (value) => expect.fail(`resolved with ${JSON.stringify(value)}`),
+    (reason: unknown) => reason,
+  );
+  expect(error).toBeInstanceOf(ConnectError);
+  return error as ConnectError;
+}
+
+/** A warehouse with 10 of everything. */
+export const warehouse: Routes = (router) =>
+  router.service(Warehouse, {
+    reserve({ sku, quantity, note }) {
+      if (quantity <= 10) return { reserved: quantity, note };
+      const shortage = { desc: ShortageSchema, value: create(ShortageSchema, { sku, left: 10 }) };
+      throw new ConnectError(`only 10 of ${sku}`, Code.FailedPrecondition, { "sku-bin": "AAE" }, [shortage]);
+    },
+    look: () => ({ left: 10 }),
+  });
