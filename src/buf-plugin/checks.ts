@@ -1,0 +1,149 @@
+/**
+ * What the plugin checks: that Hawser can use the schemas that have a topic, and that nobody's messages stop to come because
+ * an option has changed.
+ */
+import { create, createFileRegistry, type DescMessage } from "@bufbuild/protobuf";
+import { type FileDescriptorProto, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import { HawserError } from "../errors/index.js";
+import { allRulesOf, hasTopic, type TopicOfSchema, topicOf } from "../typed/index.js";
+import type { Annotation, CheckedFile, CheckRequest, PluginRule } from "./messages.js";
+
+const schemaRule = "HAWSER_SCHEMA";
+const sameTopicRule = "HAWSER_SAME_TOPIC";
+
+/** All rules. */
+export const rules: readonly PluginRule[] = [
+  {
+    id: schemaRule,
+    type: "lint",
+    purpose: "Checks that Hawser can use the topic and the rules of each message that has a topic.",
+  },
+  {
+    id: sameTopicRule,
+    type: "breaking",
+    purpose: "Checks that messages keep their topic, subject, stream, key and message id.",
+  },
+];
+
+interface Found {
+  readonly schema: DescMessage;
+  readonly path: readonly number[];
+  readonly isImport: boolean;
+}
+
+/** What breaks the rules. */
+export function checkFiles({ files, against, rules: wanted }: CheckRequest): Annotation[] {
+  const now = messagesOf(files);
+  const annotations: Annotation[] = [];
+  const isWanted = (rule: string): boolean => wanted.length === 0 || wanted.includes(rule);
+  const add = (rule: string, { schema, path }: Found, text: string): void => {
+    annotations.push({ rule, text, file: schema.file.proto.name, path });
+  };
+  if (isWanted(schemaRule)) {
+    for (const found of now.values()) {
+      if (found.isImport || !hasTopic(found.schema)) continue;
+      const problem = problemOf(found.schema);
+      if (problem !== undefined) add(schemaRule, found, problem);
+    }
+  }
+  if (isWanted(sameTopicRule)) {
+    const before = messagesOf(against);
+    for (const [typeName, found] of now) {
+      const old = before.get(typeName);
+      if (old === undefined || found.isImport || !hasTopic(old.schema)) continue;
+      for (const change of changesOf(old.schema, found.schema)) add(sameTopicRule, found, `${typeName}: ${change}`);
+    }
+  }
+  return annotations;
+}
+
+function problemOf(schema: DescMessage): string | undefined {
+  try {
+    topicOf(schema);
+    allRulesOf(schema);
+    return undefined;
+  } catch (error) {
+    if (HawserError.is(error)) return error.message;
+    throw error;
+  }
+}
+
+/** What has changed between two versions of a message's option, and whom that breaks. */
+function changesOf(before: DescMessage, now: DescMessage): string[] {
+  const old = readable(before);
+  if (old === undefined) return [];
+  if (!hasTopic(now)) return ["its option (hawser.v1.topic) is gone; who receives it would get nothing any more"];
+  const present = readable(now);
+  // HAWSER_SCHEMA says so.
+  if (present === undefined) return [];
+  return Object.keys(consequences).flatMap((name) => {
+    const [from, to] = [old[name as keyof Said], present[name as keyof Said]];
+    if (from === to) return [];
+    const change =
+      from === undefined
+        ? `is set to ${to}`
+        : to === undefined
+          ? `is gone, which was ${from}`
+          : `changes from ${from} to ${to}`;
+    return [`its ${name} ${change}; ${consequences[name as keyof Said]}`];
+  });
+}
+
+const consequences = {
+  topic: "who receives the old topic would get nothing any more",
+  subject: "who receives the old subject would get nothing any more",
+  stream: "who publishes and who reads must agree on it",
+  key: "messages would lose their order while both versions are sent",
+  message_id: "a stream would keep what it knows by the other id again",
+} as const;
+
+type Said = Readonly<Record<keyof typeof consequences, string | undefined>>;
+
+function readable(schema: DescMessage): Said | undefined {
+  let said: TopicOfSchema;
+  try {
+    said = topicOf(schema);
+  } catch {
+    return undefined;
+  }
+  const quoted = (value: string | undefined): string | undefined =>
+    value === undefined ? undefined : JSON.stringify(value);
+  return {
+    topic: quoted(said.topic),
+    subject: quoted(said.subject?.text),
+    stream: String(said.stream),
+    key: quoted(said.key?.name),
+    message_id: quoted(said.messageId?.name),
+  };
+}
+
+/** All messages, those in messages too, by their full names. */
+function messagesOf(files: readonly CheckedFile[]): Map<string, Found> {
+  const registry = createFileRegistry(
+    create(FileDescriptorSetSchema, { file: importsFirst(files.map(({ file }) => file)) }),
+  );
+  const imports = new Set(files.filter(({ isImport }) => isImport).map(({ file }) => file.name));
+  const found = new Map<string, Found>();
+  const add = (schema: DescMessage, path: readonly number[]): void => {
+    found.set(schema.typeName, { schema, path, isImport: imports.has(schema.file.proto.name) });
+    // The entries of maps are left out of the messages that a descriptor has.
+    for (const nested of schema.nestedMessages) {
+      add(nested, [...path, 3, schema.proto.nestedType.findIndex(({ name }) => name === nested.name)]);
+    }
+  };
+  for (const file of registry.files) for (const [index, schema] of file.messages.entries()) add(schema, [4, index]);
+  return found;
+}
+
+/** The files, each behind those that it imports: buf has them in the order of their names. */
+function importsFirst(files: readonly FileDescriptorProto[]): FileDescriptorProto[] {
+  const byName = new Map(files.map((file) => [file.name, file]));
+  const sorted = new Set<FileDescriptorProto>();
+  const add = (file: FileDescriptorProto | undefined): void => {
+    if (file === undefined || sorted.has(file)) return;
+    for (const name of file.dependency) add(byName.get(name));
+    sorted.add(file);
+  };
+  for (const file of files) add(file);
+  return [...sorted];
+}

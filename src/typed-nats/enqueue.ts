@@ -1,0 +1,101 @@
+/**
+ * Typed messages to NATS in a transaction, by the SQL functions of the outbox.
+ */
+import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
+import { natsFunctions } from "../../generated/ts/nats-functions/client.js";
+import { namesOf, TypedError } from "../errors/index.js";
+import {
+  contentTypeHeader,
+  contentTypeOf,
+  encode,
+  type Format,
+  idOfMessage,
+  keyOfMessage,
+  subjectOf,
+} from "../typed/index.js";
+import { checkOptionNames, knownTopicOf } from "./publish.js";
+
+/** How a typed message is enqueued. */
+export interface EnqueueOptions {
+  /** Default `binary`: that of Protobuf. */
+  readonly format?: Format | undefined;
+  /** Further headers, by their names. */
+  readonly headers?: Readonly<Record<string, string | readonly string[]>> | undefined;
+  /** Messages with the same subject and key are published in the order of their commits. Default: the option's field. */
+  readonly key?: string | undefined;
+  /** With `stream: true`: of two messages with one id the stream keeps one. Default: the option's field. */
+  readonly messageId?: string | undefined;
+  /** The message is published then, or later. */
+  readonly deliverAt?: Date | undefined;
+  /** With `stream: true`: the JetStream domain. */
+  readonly domain?: string | undefined;
+  /** The schema that the SQL functions are in. Default `public`. */
+  readonly schema?: string | undefined;
+}
+
+/** A client that is in a transaction: one of node-postgres, or anything that resolves with the rows. */
+export interface Client {
+  query(text: string, values: unknown[]): PromiseLike<unknown>;
+}
+
+const names = namesOf<EnqueueOptions>({
+  format: true,
+  headers: true,
+  key: true,
+  messageId: true,
+  deliverAt: true,
+  domain: true,
+  schema: true,
+});
+
+/**
+ * Enqueues a typed message for NATS, in the transaction that the client is in: it is published if, and only if, that
+ * commits. With `stream: true` in the schema's option, it is published until a stream has it.
+ *
+ * @returns the number of the message in the outbox
+ * @throws HawserError (as a rejection) `invalid_argument` naming the field, its value and the rule; `invalid_schema`; the
+ * error of Postgres
+ */
+export async function enqueue<Desc extends DescMessage>(
+  client: Client,
+  schema: Desc,
+  message: MessageInitShape<Desc>,
+  options: EnqueueOptions = {},
+): Promise<bigint> {
+  checkOptionNames(options, "enqueue", names);
+  const { format = "binary", headers = {}, key, messageId, deliverAt, domain } = options;
+  const topic = knownTopicOf(schema);
+  const payload = encode(schema, message, format);
+  const functions = natsFunctions(
+    { query: async (text, values) => rowsOf(await client.query(text, values)) },
+    { schema: options.schema },
+  );
+  const common = {
+    subject: subjectOf(topic, message),
+    payload,
+    headers: { [contentTypeHeader]: contentTypeOf(schema, format), ...headers },
+    key: key ?? keyOfMessage(topic, message),
+    deliverAt,
+  };
+  if (topic.stream) {
+    return await functions.enqueueBinaryStream({
+      ...common,
+      messageId: messageId ?? idOfMessage(topic, message),
+      domain,
+    });
+  }
+  if (messageId !== undefined) {
+    const text = `${schema.typeName}: messageId needs stream: true in its option; core NATS has no ids`;
+    throw new TypedError("invalid_argument", text);
+  }
+  return await functions.enqueueBinary(common);
+}
+
+function rowsOf(result: unknown): { rows: Record<string, unknown>[] } {
+  const rows = Array.isArray(result) ? result : (result as { rows?: unknown } | undefined)?.rows;
+  if (Array.isArray(rows)) return { rows: rows as Record<string, unknown>[] };
+  throw new TypedError(
+    "invalid_argument",
+    "query() of the client resolved without the rows; let it resolve with them, or with an object that has rows",
+  );
+}

@@ -1,0 +1,74 @@
+/**
+ * What a message's own fields say about its way: subject, key and id.
+ */
+import { type DescField, ScalarType } from "@bufbuild/protobuf";
+import { namedRules } from "../../generated/ts/rules/named.js";
+import { checkText, type TextRules } from "../../generated/ts/rules/violation.js";
+import { TypedError } from "../errors/index.js";
+import { shown } from "./check.js";
+import type { TopicOfSchema } from "./topic.js";
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** Of a value that is the first word of a subject, and begins with $: `$JS.API` deletes streams, `$KV` writes into buckets. */
+export const mustNotBeReserved =
+  "stands first in the subject and must not begin with '$': such subjects belong to NATS";
+
+/**
+ * The subject of a message.
+ *
+ * @throws TypedError `invalid_argument` if a value in it cannot be a word of a subject, or there is none;
+ * `invalid_schema` if the schema has no subject
+ */
+export function subjectOf({ schema, subject }: TopicOfSchema, message: unknown): string {
+  if (subject === undefined) {
+    throw new TypedError("invalid_schema", `${schema.typeName}: its option has no subject; set one to use NATS`);
+  }
+  const words = subject.words.map((word, index) => {
+    if (typeof word === "string") return word;
+    const text = textOf(word, message as Fields);
+    if (index === 0 && text.startsWith("$")) throw invalid(word, text, mustNotBeReserved);
+    if (text.includes(".") || checkText("", namedRules.natsSubject, text) !== undefined) {
+      const must = "stands in the subject and must be one word: not empty, without '.', '*', '>' and white space";
+      throw invalid(word, text, must);
+    }
+    return text;
+  });
+  const whole = words.join(".");
+  const found = checkText("subject", namedRules.natsSubject, whole);
+  if (found) throw new TypedError("invalid_argument", `${schema.typeName}: subject ${found.value}: ${found.rule}`);
+  return whole;
+}
+
+/** The key of a message; undefined if the schema names none. @throws TypedError `invalid_argument` */
+export function keyOfMessage({ key }: TopicOfSchema, message: unknown): string | undefined {
+  return key && checked(key, message, "is the key", namedRules.outboxKey);
+}
+
+/** The id of a message; undefined if the schema names none. @throws TypedError `invalid_argument` */
+export function idOfMessage({ messageId }: TopicOfSchema, message: unknown): string | undefined {
+  return messageId && checked(messageId, message, "is the message's id", namedRules.outboxMessageId);
+}
+
+function checked(field: DescField, message: unknown, what: string, rules: TextRules): string {
+  const text = textOf(field, message as Fields);
+  const found = checkText("", rules, text);
+  if (found) throw invalid(field, text, `${what}, which ${found.rule}`);
+  return text;
+}
+
+/** The value of a scalar field as text. What is not set is zero, and a text that is not set empty. */
+function textOf(field: DescField, message: Fields): string {
+  if (field.oneof === undefined) return String(message[field.localName] ?? zeroOf(field));
+  const chosen = message[field.oneof.localName] as { case?: unknown; value?: unknown } | undefined;
+  return String((chosen?.case === field.localName ? chosen.value : undefined) ?? zeroOf(field));
+}
+
+function zeroOf({ scalar }: DescField): string {
+  if (scalar === ScalarType.STRING) return "";
+  return scalar === ScalarType.BOOL ? "false" : "0";
+}
+
+function invalid(field: DescField, value: string, must: string): TypedError {
+  return new TypedError("invalid_argument", `${field.parent.typeName}.${field.name} ${shown(value)}: ${must}`);
+}

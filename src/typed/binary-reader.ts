@@ -1,0 +1,509 @@
+/**
+ * Decodes messages from the binary format of Protobuf: compiled for each schema when it is used for the first time. What
+ * comes out is what `fromBinary()` of protobuf-es makes; tests compare them. What does not fit the schema is refused with
+ * the path of the field.
+ */
+import { create, type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
+import { isWrapperDesc } from "@bufbuild/protobuf/wkt";
+import { isLong, wireTypeOf, wireTypeOfValue, wireTypes } from "./scalars.js";
+
+/** Why bytes are no message of a schema. */
+export class Undecodable extends Error {
+  /** The field, as in `lines[2].sku`; empty for the message itself. */
+  path = "";
+
+  /** The same error, as seen from the message that has the value in a field. */
+  within(field: string): this {
+    this.path = this.path === "" ? field : `${field}.${this.path}`;
+    return this;
+  }
+}
+
+type Target = Record<string, unknown>;
+type Read = () => unknown;
+/** Reads the value behind a tag into a message. */
+type ReadField = (message: Target) => void;
+
+/** What reads messages of a schema. */
+export interface MessageReader {
+  readonly zero: () => Target;
+  /** By tag, which is number and wire type. */
+  readonly byTag: Map<number, ReadField>;
+  /** Those with a short tag. */
+  readonly byShortTag: (ReadField | undefined)[];
+  readonly fields: ReadonlyMap<number, DescField>;
+}
+
+/** As deep as protobuf-es goes. */
+const maxDepth = 100;
+const shortTags = 256;
+const noBytes = new Uint8Array();
+
+/** What is read, where, and up to where the present message goes. Reading calls no code of anybody else. */
+let bytes: Uint8Array = noBytes;
+let at = 0;
+let end = 0;
+let depth = 0;
+
+/** The message in the bytes, of which it keeps no views, by the reader of its schema. @throws Undecodable */
+export function decodeBinary(reader: MessageReader, payload: Uint8Array): Target {
+  const message = reader.zero();
+  bytes = payload;
+  at = 0;
+  end = payload.length;
+  depth = 0;
+  try {
+    readFields(reader, message);
+  } finally {
+    bytes = noBytes;
+  }
+  return message;
+}
+
+function readFields({ byTag, byShortTag, fields }: MessageReader, message: Target): void {
+  while (at < end) {
+    const tag = readTag();
+    const read = tag < shortTags ? byShortTag[tag] : byTag.get(tag);
+    if (read !== undefined) read(message);
+    else readUnknown(fields, tag, message);
+    if (at > end) throw truncated();
+  }
+}
+
+function readUnknown(fields: ReadonlyMap<number, DescField>, tag: number, message: Target): void {
+  const number = tag >>> 3;
+  const wireType = tag & 7;
+  const known = fields.get(number);
+  if (known !== undefined) {
+    throw new Undecodable(`has the wire type ${wireType}, which its type in the schema does not have`).within(
+      known.name,
+    );
+  }
+  const start = at;
+  skip(number, wireType);
+  if (at > end) throw truncated();
+  const field = { no: number, wireType, data: copyOf(start, at) };
+  const before = message["$unknown"] as unknown[] | undefined;
+  if (before === undefined) message["$unknown"] = [field];
+  else before.push(field);
+}
+
+function skip(number: number, wireType: number): void {
+  switch (wireType) {
+    case wireTypes.varint:
+      readVarint();
+      return;
+    case wireTypes.eightBytes:
+      at += 8;
+      return;
+    case wireTypes.lengthAndBytes:
+      at = readLength() + at;
+      return;
+    case wireTypes.fourBytes:
+      at += 4;
+      return;
+    case 3: {
+      if (++depth > maxDepth) throw tooDeep();
+      for (;;) {
+        if (at >= end) throw truncated();
+        const tag = readTag();
+        if ((tag & 7) === 4) {
+          if (tag >>> 3 !== number) throw new Undecodable("a group ends that has not begun");
+          depth--;
+          return;
+        }
+        skip(tag >>> 3, tag & 7);
+      }
+    }
+    default:
+      throw new Undecodable(`there is no wire type ${wireType}`);
+  }
+}
+
+const readers = new WeakMap<DescMessage, MessageReader>();
+
+/** The reader of a schema. */
+export function readerOf(schema: DescMessage): MessageReader {
+  const known = readers.get(schema);
+  if (known !== undefined) return known;
+  const byTag = new Map<number, ReadField>();
+  const byShortTag: (ReadField | undefined)[] = new Array(shortTags).fill(undefined);
+  const fields = new Map(schema.fields.map((field) => [field.number, field]));
+  const reader = { zero: zeroOf(schema), byTag, byShortTag, fields };
+  // Before the fields, since one of them may have this very schema.
+  readers.set(schema, reader);
+  for (const field of schema.fields) {
+    for (const [wireType, read] of compileField(field)) {
+      const tag = ((field.number << 3) | wireType) >>> 0;
+      byTag.set(tag, read);
+      if (tag < shortTags) byShortTag[tag] = read;
+    }
+  }
+  return reader;
+}
+
+/** Makes messages without values. A spread is the fastest copy that there is. */
+function zeroOf(schema: DescMessage): () => Target {
+  const template = create(schema) as unknown as Target;
+  const lists = schema.fields.filter(({ fieldKind }) => fieldKind === "list").map(({ localName }) => localName);
+  const maps = schema.fields.filter(({ fieldKind }) => fieldKind === "map").map(({ localName }) => localName);
+  const oneofs = schema.oneofs.map(({ localName }) => localName);
+  const fill = (message: Target): Target => {
+    for (let index = 0; index < lists.length; index++) message[lists[index]!] = [];
+    for (let index = 0; index < maps.length; index++) message[maps[index]!] = {};
+    for (let index = 0; index < oneofs.length; index++) message[oneofs[index]!] = { case: undefined };
+    return message;
+  };
+  const prototype = Object.getPrototypeOf(template);
+  // With defaults on the prototype, where the presence of fields is told by properties of its own.
+  if (prototype !== Object.prototype) return () => fill(Object.assign(Object.create(prototype), template));
+  return lists.length + maps.length + oneofs.length === 0 ? () => ({ ...template }) : () => fill({ ...template });
+}
+
+function compileField(field: DescField): [wireType: number, ReadField][] {
+  const name = field.localName;
+  const wireType = wireTypeOfValue(field);
+  switch (field.fieldKind) {
+    case "list": {
+      const { listKind } = field;
+      if (listKind === "message") return [[wireType, compileMessageList(field)]];
+      const read = compileScalar(field);
+      const one: ReadField = (message) => {
+        (message[name] as unknown[]).push(read());
+      };
+      if (wireType === wireTypes.lengthAndBytes) return [[wireType, one]];
+      const packed: ReadField = (message) => {
+        const list = message[name] as unknown[];
+        const last = readLength() + at;
+        if (last > end) throw truncated(field);
+        while (at < last) list.push(read());
+        if (at > last) throw truncated(field);
+      };
+      return [
+        [wireType, one],
+        [wireTypes.lengthAndBytes, packed],
+      ];
+    }
+    case "map":
+      return [[wireTypes.lengthAndBytes, compileMap(field)]];
+    case "message":
+      return [[wireType, compileMessage(field)]];
+    default: {
+      const read = compileScalar(field);
+      if (field.oneof === undefined) {
+        return [
+          [
+            wireType,
+            (message) => {
+              message[name] = read();
+            },
+          ],
+        ];
+      }
+      const group = field.oneof.localName;
+      return [
+        [
+          wireType,
+          (message) => {
+            message[group] = { case: name, value: read() };
+          },
+        ],
+      ];
+    }
+  }
+}
+
+/** Reads a message that is in a field of another one, into `target` or a new one. */
+function compileNested(field: DescField & { message: DescMessage }): (place: () => string, target?: Target) => Target {
+  let reader: MessageReader | undefined;
+  return (place, target) => {
+    reader ??= readerOf(field.message);
+    const message = target ?? reader.zero();
+    const outer = end;
+    const last = readLength() + at;
+    if (last > outer) throw truncated(field);
+    if (++depth > maxDepth) throw tooDeep();
+    end = last;
+    try {
+      readFields(reader, message);
+    } catch (error) {
+      throw error instanceof Undecodable ? error.within(place()) : error;
+    }
+    depth--;
+    end = outer;
+    return message;
+  };
+}
+
+function compileMessage(field: DescField & { fieldKind: "message" }): ReadField {
+  const name = field.localName;
+  const read = compileNested(field);
+  const place = () => field.name;
+  // A message that comes in two parts is merged.
+  if (field.oneof !== undefined) {
+    const group = field.oneof.localName;
+    return (message) => {
+      const before = message[group] as { case?: string; value?: Target };
+      message[group] = { case: name, value: read(place, before.case === name ? before.value : undefined) };
+    };
+  }
+  if (isWrapperDesc(field.message)) {
+    return (message) => {
+      const before = message[name];
+      const target = before === undefined ? undefined : ({ ...create(field.message), value: before } as Target);
+      message[name] = read(place, target)["value"];
+    };
+  }
+  return (message) => {
+    message[name] = read(place, message[name] as Target | undefined);
+  };
+}
+
+function compileMessageList(field: DescField & { fieldKind: "list"; listKind: "message" }): ReadField {
+  const name = field.localName;
+  const read = compileNested(field);
+  return (message) => {
+    const list = message[name] as unknown[];
+    list.push(read(() => `${field.name}[${list.length}]`));
+  };
+}
+
+function compileMap(field: DescField & { fieldKind: "map" }): ReadField {
+  const name = field.localName;
+  const readKey = scalarReaders[field.mapKey];
+  const keyTag = (1 << 3) | wireTypeOf(field.mapKey);
+  const valueTag = (2 << 3) | wireTypeOfValue(field);
+  const [readValue, zeroValue] = compileMapValue(field);
+  const zeroKey = field.mapKey === ScalarType.STRING ? "" : field.mapKey === ScalarType.BOOL ? false : 0;
+  return (message) => {
+    const map = message[name] as Target;
+    const outer = end;
+    const last = readLength() + at;
+    if (last > outer) throw truncated(field);
+    end = last;
+    let key: unknown = zeroKey;
+    let value: unknown;
+    while (at < last) {
+      const tag = readTag();
+      if (tag === keyTag) key = readKey();
+      else if (tag === valueTag) value = readValue(() => `${field.name}[${JSON.stringify(String(key))}]`);
+      else if (tag >>> 3 > 2) skip(tag >>> 3, tag & 7);
+      else
+        throw new Undecodable(`has the wire type ${tag & 7} in a key or value, which is not theirs`).within(field.name);
+      if (at > last) throw truncated(field);
+    }
+    end = outer;
+    const property = String(key);
+    value ??= zeroValue();
+    if (property === "__proto__") {
+      Object.defineProperty(map, property, { value, configurable: true, enumerable: true, writable: true });
+    } else map[property] = value;
+  };
+}
+
+function compileMapValue(
+  field: DescField & { fieldKind: "map" },
+): [read: (place: () => string) => unknown, zero: () => unknown] {
+  if (field.mapKind === "message") return [compileNested(field), () => readerOf(field.message).zero()];
+  if (field.mapKind === "enum") return [compileScalar(field), () => field.enum.values[0]!.number];
+  const { scalar } = field;
+  const zeros: Partial<Record<ScalarType, () => unknown>> = {
+    [ScalarType.STRING]: () => "",
+    [ScalarType.BYTES]: () => new Uint8Array(),
+    [ScalarType.BOOL]: () => false,
+  };
+  return [compileScalar(field), zeros[scalar] ?? (() => (isLong(scalar) ? 0n : 0))];
+}
+
+/** Reads the value of a field, an element of a list, or a value in a map. */
+function compileScalar(field: DescField): Read {
+  if (field.enum !== undefined) return scalarReaders[ScalarType.INT32];
+  const scalar = field.scalar!;
+  if (scalar === ScalarType.STRING && field.fieldKind !== "map") {
+    const isStrict = !("utf8Validation" in field) || field.utf8Validation;
+    return () => readString(isStrict, field);
+  }
+  const read = scalarReaders[scalar];
+  return "longAsString" in field && field.longAsString ? () => String(read()) : read;
+}
+
+/** How many bytes follow. */
+function readLength(): number {
+  return readVarint32();
+}
+
+/** @throws Undecodable if it has more than 32 bits, or no number */
+function readTag(): number {
+  const begun = at;
+  const tag = readVarint32();
+  const length = at - begun;
+  if (length > 5 || (length === 5 && bytes[at - 1]! > 0x0f)) throw new Undecodable("a tag has more than 32 bits");
+  if (tag >>> 3 === 0) throw new Undecodable("there is no tag where a field should begin");
+  return tag;
+}
+
+function readVarint32(): number {
+  const first = bytes[at]!;
+  if (first < 0x80) {
+    at++;
+    return first;
+  }
+  readVarint();
+  return low;
+}
+
+/** The halves of the last varint. */
+let low = 0;
+let high = 0;
+
+function readVarint(): void {
+  low = 0;
+  high = 0;
+  for (let shift = 0; shift < 70; shift += 7) {
+    // Behind the end it is undefined, which counts as 0 here and is noticed there.
+    const byte = bytes[at++]!;
+    const part = byte & 0x7f;
+    if (shift < 28) low |= part << shift;
+    else if (shift === 28) {
+      low |= part << 28;
+      high = part >>> 4;
+    } else high |= part << (shift - 32);
+    if (byte < 0x80 || at > end) {
+      low >>>= 0;
+      high >>>= 0;
+      if (at > end) throw truncated();
+      return;
+    }
+  }
+  throw new Undecodable("a number has more than ten bytes");
+}
+
+const halves = new Uint32Array(2);
+const asUnsigned = new BigUint64Array(halves.buffer);
+const asSigned = new BigInt64Array(halves.buffer);
+const eightBytes = new Uint8Array(8);
+const asDouble = new Float64Array(eightBytes.buffer);
+const asFloat = new Float32Array(eightBytes.buffer);
+const asInteger = new Uint32Array(eightBytes.buffer);
+
+function readLong(isSigned: boolean): bigint {
+  readVarint();
+  halves[0] = low;
+  halves[1] = high;
+  return isSigned ? asSigned[0]! : asUnsigned[0]!;
+}
+
+/** Takes bytes into `eightBytes`. */
+function take(count: 4 | 8): void {
+  if (at + count > end) throw truncated();
+  for (let index = 0; index < count; index++) eightBytes[index] = bytes[at++]!;
+}
+
+function copyOf(start: number, last: number): Uint8Array {
+  const copy = new Uint8Array(last - start);
+  copy.set(bytes.subarray(start, last));
+  return copy;
+}
+
+const { utf8Slice } = Buffer.prototype as Buffer & { utf8Slice(this: Uint8Array, start: number, end: number): string };
+const strictDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+function readString(isStrict: boolean, field: DescField): string {
+  const length = readLength();
+  const start = at;
+  if (length > end - start) throw truncated(field);
+  at += length;
+  if (length === 0) return "";
+  const text = utf8Slice.call(bytes, start, at);
+  // What stands for a wrong byte may also have been sent.
+  if (isStrict && text.includes("\ufffd")) {
+    try {
+      strictDecoder.decode(bytes.subarray(start, at));
+    } catch {
+      throw new Undecodable("is no valid UTF-8").within(field.name);
+    }
+  }
+  return text;
+}
+
+const scalarReaders: Readonly<Record<ScalarType, Read>> = {
+  [ScalarType.STRING]: () => {
+    const length = readLength();
+    const start = at;
+    if (length > end - start) throw truncated();
+    at += length;
+    try {
+      return strictDecoder.decode(bytes.subarray(start, at));
+    } catch {
+      throw new Undecodable("a text in a map is no valid UTF-8");
+    }
+  },
+  [ScalarType.BYTES]: () => {
+    const length = readLength();
+    if (length > end - at) throw truncated();
+    at += length;
+    return copyOf(at - length, at);
+  },
+  [ScalarType.BOOL]: () => {
+    readVarint();
+    return (low | high) !== 0;
+  },
+  [ScalarType.INT32]: () => {
+    const first = bytes[at]!;
+    if (first < 0x80) {
+      at++;
+      return first;
+    }
+    readVarint();
+    return low | 0;
+  },
+  [ScalarType.UINT32]: readVarint32,
+  [ScalarType.SINT32]: () => {
+    const value = readVarint32();
+    return (value >>> 1) ^ -(value & 1);
+  },
+  [ScalarType.FIXED32]: () => {
+    take(4);
+    return asInteger[0];
+  },
+  [ScalarType.SFIXED32]: () => {
+    take(4);
+    return asInteger[0]! | 0;
+  },
+  [ScalarType.FLOAT]: () => {
+    take(4);
+    return asFloat[0];
+  },
+  [ScalarType.DOUBLE]: () => {
+    take(8);
+    return asDouble[0];
+  },
+  [ScalarType.INT64]: () => readLong(true),
+  [ScalarType.UINT64]: () => readLong(false),
+  [ScalarType.SINT64]: () => {
+    readVarint();
+    const sign = -(low & 1);
+    halves[0] = ((low >>> 1) | (high << 31)) ^ sign;
+    halves[1] = (high >>> 1) ^ sign;
+    return asSigned[0];
+  },
+  [ScalarType.FIXED64]: () => {
+    take(8);
+    halves.set(asInteger);
+    return asUnsigned[0];
+  },
+  [ScalarType.SFIXED64]: () => {
+    take(8);
+    halves.set(asInteger);
+    return asSigned[0];
+  },
+};
+
+function truncated(field?: DescField): Undecodable {
+  const error = new Undecodable("the message ends in the middle of a field");
+  return field === undefined ? error : error.within(field.name);
+}
+
+function tooDeep(): Undecodable {
+  return new Undecodable(`messages are nested deeper than ${maxDepth}`);
+}

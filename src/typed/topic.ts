@@ -1,0 +1,128 @@
+/**
+ * The option `hawser.v1.topic` of a message: where it is sent. Read and checked, for publishing, for handlers and for the
+ * generator of SQL.
+ */
+import { type DescField, type DescMessage, getOption, hasOption, ScalarType } from "@bufbuild/protobuf";
+import { topic as topicOption } from "../../generated/ts/options/hawser/v1/topic_pb.js";
+import { namedRules } from "../../generated/ts/rules/named.js";
+import { checkText, type TextRules } from "../../generated/ts/rules/violation.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { TypedError } from "../errors/index.js";
+
+/** Where messages of a schema are sent. At least one of `topic` and `subject` is set. */
+export interface TopicOfSchema {
+  readonly schema: DescMessage;
+  /** The topic of peers. */
+  readonly topic: string | undefined;
+  readonly subject: SubjectTemplate | undefined;
+  /** A stream keeps the messages of the subject. */
+  readonly stream: boolean;
+  /** The field whose value is the key: singular; a string, an integer or a boolean. */
+  readonly key: DescField | undefined;
+  /** The field whose value is the message's id: singular; a string or an integer. */
+  readonly messageId: DescField | undefined;
+}
+
+/** A subject whose words are texts, or fields whose values stand there. */
+export interface SubjectTemplate {
+  /** As the option says it: `orders.{tenant}.placed`. */
+  readonly text: string;
+  readonly words: readonly (string | DescField)[];
+  /** The subject to subscribe to: `orders.*.placed`. */
+  readonly pattern: string;
+}
+
+const integers: readonly ScalarType[] = [
+  ScalarType.INT32,
+  ScalarType.INT64,
+  ScalarType.UINT32,
+  ScalarType.UINT64,
+  ScalarType.SINT32,
+  ScalarType.SINT64,
+  ScalarType.FIXED32,
+  ScalarType.FIXED64,
+  ScalarType.SFIXED32,
+  ScalarType.SFIXED64,
+];
+const forWords: readonly ScalarType[] = [ScalarType.STRING, ScalarType.BOOL, ...integers];
+const forIds: readonly ScalarType[] = [ScalarType.STRING, ...integers];
+
+/** Whether the message has the option. */
+export function hasTopic(schema: DescMessage): boolean {
+  return hasOption(schema, topicOption);
+}
+
+/**
+ * Where messages of the schema are sent, as its option says.
+ *
+ * @throws TypedError `invalid_schema` if it has no such option, or one that breaks a rule
+ */
+export function topicOf(schema: DescMessage): TopicOfSchema {
+  if (!hasTopic(schema)) {
+    throw invalidSchema(schema, 'it has no option (hawser.v1.topic); set it, such as {topic: "orders"}');
+  }
+  const { topic, subject, stream, key, messageId } = getOption(schema, topicOption);
+  if (topic === "" && subject === "") throw invalidSchema(schema, "its option says no topic and no subject; set one");
+  if (stream && subject === "") throw invalidSchema(schema, "stream: needs a subject; set it, or leave stream out");
+  if (topic !== "") checkPeerTopic(schema, topic);
+  return {
+    schema,
+    topic: topic === "" ? undefined : topic,
+    subject: subject === "" ? undefined : templateOf(schema, subject),
+    stream,
+    key: key === "" ? undefined : fieldNamed(schema, "key", key, forWords),
+    messageId: messageId === "" ? undefined : fieldNamed(schema, "message_id", messageId, forIds),
+  };
+}
+
+function checkPeerTopic(schema: DescMessage, topic: string): void {
+  checkRules(schema, "topic", namedRules.peerOrTopic, topic);
+  const prefix = protocolConstants.reservedTopicPrefix;
+  if (topic.startsWith(prefix)) {
+    throw invalidSchema(schema, `topic "${topic}": begins with ${prefix}, which is reserved; choose another`);
+  }
+}
+
+function templateOf(schema: DescMessage, text: string): SubjectTemplate {
+  const words = text.split(".").map((word) => {
+    const place = /^\{(.*)\}$/u.exec(word)?.[1];
+    if (place !== undefined) return fieldNamed(schema, "subject", place, forWords);
+    if (/[{}]/u.test(word)) {
+      throw invalidSchema(schema, `subject "${text}": a field in braces must be a whole word between the dots`);
+    }
+    return word;
+  });
+  // With a word that stands for each field, since a value is checked when it is published.
+  checkRules(
+    schema,
+    "subject",
+    namedRules.natsSubject,
+    words.map((word) => (typeof word === "string" ? word : "x")).join("."),
+  );
+  if (text.startsWith("$")) {
+    throw invalidSchema(schema, `subject "${text}": subjects that begin with $ belong to NATS; choose another`);
+  }
+  return { text, words, pattern: words.map((word) => (typeof word === "string" ? word : "*")).join(".") };
+}
+
+function fieldNamed(schema: DescMessage, option: string, name: string, types: readonly ScalarType[]): DescField {
+  const field = schema.fields.find((each) => each.name === name);
+  if (field === undefined) {
+    const names = schema.fields.map((each) => each.name).join(", ");
+    throw invalidSchema(schema, `${option}: it has no field "${name}"; its fields are ${names || "none"}`);
+  }
+  if (field.fieldKind !== "scalar" || !types.includes(field.scalar)) {
+    const allowed = types.includes(ScalarType.BOOL) ? "a string, an integer or a boolean" : "a string or an integer";
+    throw invalidSchema(schema, `${option}: the field "${name}" must be ${allowed}, and not repeated`);
+  }
+  return field;
+}
+
+function checkRules(schema: DescMessage, option: string, rules: TextRules, value: string): void {
+  const found = checkText(option, rules, value);
+  if (found) throw invalidSchema(schema, `${option} ${found.value}: ${found.rule}. ${found.remedy}`);
+}
+
+function invalidSchema(schema: DescMessage, why: string): TypedError {
+  return new TypedError("invalid_schema", `${schema.typeName}: ${why}`);
+}

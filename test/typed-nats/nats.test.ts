@@ -1,0 +1,247 @@
+/**
+ * Typed messages over NATS: core, a stream, and in a transaction.
+ */
+import { randomUUID } from "node:crypto";
+import { create, type DescMessage, toBinary } from "@bufbuild/protobuf";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { headers, type NatsConnection } from "@nats-io/transport-node";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { consume, enqueue, handle, publish, Reject, subscribe } from "../../src/typed-nats/index.js";
+import { testNatsUrl } from "../support/database.js";
+import { eventually } from "../support/eventually.js";
+import { testGateway } from "../support/gateway.js";
+import { natsClient } from "../support/nats-client.js";
+import { compileSchemas, messageIn } from "../typed/support/compile.js";
+
+/** The server is shared: subjects of this file's own. */
+const root = `typed${randomUUID().replaceAll("-", "")}`;
+let connection: NatsConnection;
+let placed: DescMessage;
+let cancelled: DescMessage;
+let stored: DescMessage;
+type DescMessages = [DescMessage, DescMessage, DescMessage, DescMessage, DescMessage, DescMessage];
+let noSubject: DescMessage;
+let numbered: DescMessage;
+let moved: DescMessage;
+
+beforeAll(async () => {
+  const registry = await compileSchemas({
+    "acme/v1/orders.proto": `syntax = "proto3"; package acme.v1;
+      import "buf/validate/validate.proto"; import "hawser/v1/topic.proto";
+      message OrderPlaced {
+        option (hawser.v1.topic) = {subject: "${root}.{tenant}.orders"};
+        string tenant = 1;
+        string order_id = 2 [(buf.validate.field).string.min_len = 2];
+      }
+      message OrderNumbered {
+        option (hawser.v1.topic) = {subject: "${root}.numbered" message_id: "number"}; int64 number = 1;
+      }
+      message Moved { option (hawser.v1.topic) = {subject: "{area}.moved"}; string area = 1; }
+      message OrderCancelled { option (hawser.v1.topic) = {subject: "${root}.{tenant}.orders"}; string tenant = 1; }
+      message OrderStored {
+        option (hawser.v1.topic) = {subject: "${root}.stored" stream: true key: "order_id" message_id: "order_id"};
+        string order_id = 1 [(buf.validate.field).string.min_len = 2];
+      }
+      message NoSubject { option (hawser.v1.topic) = {topic: "orders"}; }`,
+  });
+  const names = ["OrderPlaced", "OrderCancelled", "OrderStored", "NoSubject", "OrderNumbered", "Moved"];
+  const schemas = names.map((name) => messageIn(registry, `acme.v1.${name}`));
+  [placed, cancelled, stored, noSubject, numbered, moved] = schemas as DescMessages;
+  connection = await natsClient({ servers: testNatsUrl() });
+  const manager = await jetstreamManager(connection);
+  await manager.streams.add({ name: root, subjects: [`${root}.stored`] });
+});
+
+afterAll(async () => {
+  await (await jetstreamManager(connection)).streams.delete(root);
+  await connection.close();
+});
+
+describe("core NATS", () => {
+  it("carries messages of several types on one subject", async () => {
+    const received: unknown[] = [];
+    await using subscription = subscribe(
+      connection,
+      [
+        handle(placed, (order, message) => received.push([order, message.subject])),
+        handle(cancelled, (order) => received.push(order)),
+      ],
+      { onFailure: (error) => received.push(error) },
+    );
+    expect(subscription.subject).toBe(`${root}.*.orders`);
+    expect(await publish(connection, placed, { tenant: "acme", orderId: "o-1" })).toEqual({
+      subject: `${root}.acme.orders`,
+    });
+    await publish(connection, cancelled, { tenant: "b" }, { format: "json", headers: { trace: ["1", "2"] } });
+    await subscription.drain();
+    expect(received).toEqual([
+      [{ $typeName: "acme.v1.OrderPlaced", tenant: "acme", orderId: "o-1" }, `${root}.acme.orders`],
+      { $typeName: "acme.v1.OrderCancelled", tenant: "b" },
+    ]);
+  });
+
+  it("shares messages within a queue group, and tells what could not be handled", async () => {
+    const counts = [0, 0];
+    const failures: string[] = [];
+    const members = counts.map((_, index) =>
+      subscribe(
+        connection,
+        handle(placed, () => (counts[index]! += 1)),
+        {
+          queue: "billing",
+          onFailure: (error, message) => failures.push(`${message.subject}: ${(error as Error).message}`),
+        },
+      ),
+    );
+    for (let count = 0; count < 50; count++) await publish(connection, placed, { tenant: "a", orderId: "o-1" });
+    const type = headers();
+    type.set("content-type", "application/x-protobuf; type=acme.v1.OrderPlaced");
+    connection.publish(`${root}.a.orders`, toBinary(placed, create(placed, { orderId: "x" })), { headers: type });
+    connection.publish(`${root}.a.orders`, new Uint8Array([255]));
+    await connection.flush();
+    for (const member of members) await member.drain();
+    expect(counts[0]! + counts[1]!).toBe(50);
+    expect(failures.sort()).toEqual([
+      `${root}.a.orders: acme.v1.OrderPlaced.order_id "x": must have at least 2 characters (string.min_len)`,
+      `${root}.a.orders: acme.v1.OrderPlaced: cannot be decoded from Protobuf: the message ends in the middle of a field`,
+    ]);
+  });
+
+  it("refuses values, types and options before anything is sent", async () => {
+    await expect(publish(connection, placed, { tenant: "a.b", orderId: "o-1" })).rejects.toMatchObject({
+      code: "invalid_argument",
+    });
+    await expect(publish(connection, placed, { tenant: "a", orderId: "x" })).rejects.toThrow(/\(string.min_len\)$/);
+    await expect(publish(connection, noSubject, {})).rejects.toThrow(
+      "acme.v1.NoSubject: its option has no subject; set one to use NATS",
+    );
+    await expect(publish(connection, placed, {}, { fromat: "json" } as object)).rejects.toThrow(/did you mean format/);
+    const both = [handle(placed, () => undefined), handle(stored, () => undefined)];
+    expect(() => subscribe(connection, both as never, { onFailure: () => undefined })).toThrow(
+      `the types have the subjects ${root}.*.orders and ${root}.stored; use one call for each subject`,
+    );
+  });
+});
+
+describe("a stream", () => {
+  it("keeps a message once, handles it until it succeeds, and never again what is rejected", async () => {
+    const first = await publish(connection, stored, { orderId: "o-1" });
+    expect(first).toMatchObject({ subject: `${root}.stored`, stream: { name: root, duplicate: false } });
+    expect(await publish(connection, stored, { orderId: "o-1" })).toMatchObject({ stream: { duplicate: true } });
+    await publish(connection, stored, { orderId: "o-reject" });
+    await publish(connection, stored, { orderId: "o-fail" });
+    connection.publish(`${root}.stored`, new Uint8Array([255]));
+    const seen: string[] = [];
+    const failures: string[] = [];
+    const handling = handle(stored, (value) => {
+      const { orderId } = value as unknown as { orderId: string };
+      seen.push(orderId);
+      if (orderId === "o-reject") throw new Reject("sold out");
+      if (orderId === "o-fail" && seen.filter((each) => each === orderId).length < 3) throw new Error("no room");
+    });
+    await using reading = await consume(connection, handling, {
+      stream: root,
+      durable: "billing",
+      retryDelayMs: 10,
+      onFailure: (error) => failures.push((error as Error).message),
+    });
+    await eventually("all are handled", async () => {
+      const info = await (await jetstreamManager(connection)).consumers.info(root, "billing");
+      return info.num_pending + info.num_ack_pending === 0;
+    });
+    await reading.stop();
+    expect(seen.toSorted()).toEqual(["o-1", "o-fail", "o-fail", "o-fail", "o-reject"]);
+    expect(failures.toSorted()).toEqual([
+      "acme.v1.OrderStored: cannot be decoded from Protobuf: the message ends in the middle of a field",
+      "no room",
+      "no room",
+      "sold out",
+    ]);
+  });
+
+  it("is told that a handler works that takes longer than ack_wait", async () => {
+    const seen: string[] = [];
+    const handling = handle(stored, async (value) => {
+      seen.push((value as unknown as { orderId: string }).orderId);
+      await new Promise((resolve) => setTimeout(resolve, 1_500));
+    });
+    await using _ = await consume(connection, handling, {
+      stream: root,
+      durable: "slow",
+      onFailure: () => undefined,
+      config: { ack_wait: 500_000_000, deliver_policy: "new" as never },
+    });
+    await publish(connection, stored, { orderId: "o-slow" });
+    await eventually("it is handled", async () => {
+      const info = await (await jetstreamManager(connection)).consumers.info(root, "slow");
+      return seen.length > 0 && info.num_ack_pending === 0;
+    });
+    expect(seen).toEqual(["o-slow"]);
+  });
+
+  it("is refused without explicit acks", async () => {
+    const manager = await jetstreamManager(connection);
+    await manager.consumers.add(root, { durable_name: "none", ack_policy: "none" as never });
+    const options = { stream: root, durable: "none", onFailure: () => undefined };
+    await expect(
+      consume(
+        connection,
+        handle(stored, () => undefined),
+        options,
+      ),
+    ).rejects.toMatchObject({
+      code: "invalid_argument",
+    });
+  });
+});
+
+it("is published if, and only if, the transaction commits", async () => {
+  await using gateway = await testGateway();
+  const received: unknown[] = [];
+  const onFailure = (error: unknown) => received.push(error);
+  await using core = subscribe(
+    connection,
+    handle(placed, (order) => received.push(order)),
+    { onFailure },
+  );
+  await using stream = await consume(
+    connection,
+    handle(stored, (order) => received.push(order)),
+    {
+      stream: root,
+      durable: "transactions",
+      config: { deliver_policy: "new" as never },
+      onFailure,
+    },
+  );
+  await connection.flush();
+  for (const [end, orderId] of [
+    ["ROLLBACK", "o-back"],
+    ["COMMIT", "o-there"],
+  ]) {
+    await gateway.client.query("BEGIN");
+    await enqueue(gateway.client, placed, { tenant: "acme", orderId: orderId! });
+    expect(await enqueue(gateway.client, stored, { orderId: orderId! })).toEqual(expect.any(BigInt));
+    await gateway.client.query(end!);
+  }
+  // Core NATS has no ids: that of the option is for peers.
+  expect(await enqueue(gateway.client, numbered, { number: 7n })).toEqual(expect.any(BigInt));
+  await expect(enqueue(gateway.client, numbered, { number: 7n }, { messageId: "7" })).rejects.toMatchObject({
+    code: "invalid_argument",
+    message: "acme.v1.OrderNumbered: messageId needs stream: true in its option; core NATS has no ids",
+  });
+  await expect(enqueue(gateway.client, moved, { area: "$KV" })).rejects.toMatchObject({
+    code: "invalid_argument",
+    message:
+      "acme.v1.Moved.area \"$KV\": stands first in the subject and must not begin with '$': such subjects belong to NATS",
+  });
+  await expect(enqueue(gateway.client, stored, { orderId: "x" })).rejects.toMatchObject({ code: "invalid_argument" });
+  await eventually("both have come", () => received.length === 2);
+  expect(received).toEqual(
+    expect.arrayContaining([
+      { $typeName: "acme.v1.OrderPlaced", tenant: "acme", orderId: "o-there" },
+      { $typeName: "acme.v1.OrderStored", orderId: "o-there" },
+    ]),
+  );
+  expect([core.subject, stream.closed]).toBeDefined();
+});
