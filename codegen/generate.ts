@@ -1,8 +1,9 @@
 import { readFileSync } from "node:fs";
+import type { DescFile, FileRegistry } from "@bufbuild/protobuf";
 import { generateDocs } from "./docs/generate.js";
 import { generateErrors } from "./errors/generate.js";
 import { generateGatewayDocs, generateGatewayTypescript } from "./gateway/generate.js";
-import type { Spec } from "./model/spec.js";
+import { readSpec, type Spec } from "./model/spec.js";
 import { printDocs } from "./nats-options/print-docs.js";
 import { printTypeScript } from "./nats-options/print-typescript.js";
 import { readOptionsSchema, refuseOtherRules } from "./nats-options/read-schema.js";
@@ -39,6 +40,20 @@ const schemaFile = "schema/nats-server-options.schema.json";
 /** What is made of the proto files alone. */
 export function generateFromSpec(spec: Spec): GeneratedFile[] {
   return Object.entries(generators).flatMap(([folder, generate]) => inFolder(folder, generate(spec)));
+}
+
+/**
+ * What users can have made of protos of their own with the options of `hawser.spec.v1`: settings, rules, errors, and pages
+ * about them. Tables and SQL functions are left out: theirs is the schema `hawser`, which belongs to Hawser.
+ *
+ * @param files those of the registry that it is made of
+ * @throws SpecError for a mistake in the protos
+ */
+export function generateSpecParts(registry: FileRegistry, files: readonly DescFile[]): GeneratedFile[] {
+  const spec = readSpec(registry, files);
+  return ["ts/rules", "ts/settings", "ts/errors", "docs"].flatMap((folder) =>
+    inFolder(folder, generators[folder]!(spec)),
+  );
 }
 
 /**

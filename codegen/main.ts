@@ -1,5 +1,5 @@
 /** The plugin that `buf generate` runs: all of `generated/` but the codecs of the frames. */
 import { generateAll } from "./generate.js";
-import { runPlugin } from "./plugin.js";
+import { runSpecPlugin } from "./plugin.js";
 
-await runPlugin(generateAll);
+await runSpecPlugin(generateAll);

@@ -1,4 +1,4 @@
-import { create, createFileRegistry, type DescFile, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, createFileRegistry, type DescFile, type FileRegistry, fromBinary, toBinary } from "@bufbuild/protobuf";
 import {
   type CodeGeneratorRequest,
   CodeGeneratorRequestSchema,
@@ -22,26 +22,56 @@ export interface GeneratedFile {
 /** Makes files from the spec. Pure but for reading files that the spec names. */
 export type Generator = (spec: Spec) => readonly GeneratedFile[];
 
+/** Makes files from any protos: all that were read, those that buf asks for, and the plugin's options. */
+export type FileGenerator = (
+  registry: FileRegistry,
+  files: readonly DescFile[],
+  parameter: string,
+) => readonly GeneratedFile[];
+
+/** A class of errors that say what is wrong with the input. */
+type Mistake = abstract new (...parts: never[]) => Error;
+
 /**
  * Runs a generator as a protoc plugin: a CodeGeneratorRequest on stdin, the response on stdout.
  *
- * A mistake in the spec is the response's error, which buf prints before it exits with a status other than zero. A
+ * A mistake in the protos is the response's error, which buf prints before it exits with a status other than zero. A
  * defect of the generator ends the process, with its stack on stderr.
  */
-export async function runPlugin(generate: Generator): Promise<void> {
+export async function runPlugin(generate: FileGenerator, mistakes: readonly Mistake[]): Promise<void> {
   const chunks: Buffer[] = [];
   for await (const chunk of process.stdin) {
     chunks.push(chunk as Buffer);
   }
   const request = fromBinary(CodeGeneratorRequestSchema, Buffer.concat(chunks));
-  const response = toBinary(CodeGeneratorResponseSchema, answer(request, generate));
+  const response = toBinary(CodeGeneratorResponseSchema, respond(request, generate, mistakes));
   await new Promise<void>((resolve, reject) => {
     process.stdout.write(response, (error) => (error ? reject(error) : resolve()));
   });
 }
 
-/** The response to one request. */
+/** Runs a generator of Hawser's own spec. */
+export function runSpecPlugin(generate: Generator): Promise<void> {
+  return runPlugin(ofSpec(generate), specMistakes);
+}
+
+/** The response to one request for what is made from Hawser's own spec. */
 export function answer(request: CodeGeneratorRequest, generate: Generator): CodeGeneratorResponse {
+  return respond(request, ofSpec(generate), specMistakes);
+}
+
+const specMistakes = [SpecError, SchemaError];
+
+function ofSpec(generate: Generator): FileGenerator {
+  return (registry, files) => generate(readSpec(registry, files));
+}
+
+/** The response to one request. */
+function respond(
+  request: CodeGeneratorRequest,
+  generate: FileGenerator,
+  mistakes: readonly Mistake[],
+): CodeGeneratorResponse {
   const response = create(CodeGeneratorResponseSchema, {
     supportedFeatures: BigInt(
       CodeGeneratorResponse_Feature.PROTO3_OPTIONAL | CodeGeneratorResponse_Feature.SUPPORTS_EDITIONS,
@@ -52,17 +82,14 @@ export function answer(request: CodeGeneratorRequest, generate: Generator): Code
   try {
     const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: request.protoFile }));
     const asked = new Set(request.fileToGenerate);
-    const files: DescFile[] = [...registry.files].filter((file) => asked.has(file.proto.name));
+    const files = [...registry.files].filter((file) => asked.has(file.proto.name));
     files.sort((one, other) => (one.proto.name < other.proto.name ? -1 : 1));
-    const generated = generate(readSpec(registry, files));
-    for (const { path, content } of generated) {
+    for (const { path, content } of generate(registry, files, request.parameter)) {
       response.file.push(create(CodeGeneratorResponse_FileSchema, { name: path, content }));
     }
   } catch (error) {
-    if (!(error instanceof SpecError || error instanceof SchemaError)) {
-      throw error;
-    }
-    response.error = error.message;
+    if (!mistakes.some((mistake) => error instanceof mistake)) throw error;
+    response.error = (error as Error).message;
   }
   return response;
 }

@@ -1,8 +1,8 @@
-import { readFileSync } from "node:fs";
 import { type GatewayGroup, isMadeWithTables } from "../model/gateway-functions.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
 import { docstring, stringLiteral, templateLiteral, typescriptHead } from "../print.js";
+import { sourceText } from "../source-text.js";
 import { clientModule } from "./client.js";
 import { methodsModule } from "./methods.js";
 import { referencePage } from "./reference.js";
@@ -29,7 +29,7 @@ function sourcesOf(spec: Spec): Sources {
 /** The functions in TypeScript: `methods.ts`, `client.ts`, `sql.ts`, `argument.ts`. */
 export function generateGatewayTypescript(spec: Spec): GeneratedFile[] {
   const sources = sourcesOf(spec);
-  const runtime = readFileSync(new URL("./runtime/argument.ts", import.meta.url), "utf8");
+  const runtime = sourceText("gateway/runtime/argument.ts");
   return [
     { path: "argument.ts", content: `${typescriptHead("codegen/gateway", [runtimeFile])}\n${runtime}` },
     { path: "methods.ts", content: methodsModule(sources.files, sources.groups) },

@@ -1,6 +1,6 @@
 import type { DescField, DescFile } from "@bufbuild/protobuf";
+import { patternProblem } from "../../src/typed/pattern.js";
 import type { RulesOption, SpecOptions } from "./options.js";
-import { patternProblem } from "./pattern.js";
 import { SpecError } from "./spec-error.js";
 import { type IntegerRange, specTypeOf, type ValueKind } from "./value-kind.js";
 

@@ -1,6 +1,6 @@
 /**
  * How option strings are read, once for TypeScript and SQL. All patterns keep to what JavaScript and Postgres read
- * alike (see ../model/pattern.ts).
+ * alike (see src/typed/pattern.ts).
  */
 
 /** What Postgres trims around a boolean: the white space of C's isspace. */

@@ -1,6 +1,6 @@
-import { readFileSync } from "node:fs";
 import type { GeneratedFile } from "../plugin.js";
 import { docstring, patternLiteral, stringLiteral, templateLiteral, typescriptHead } from "../print.js";
+import { sourceText } from "../source-text.js";
 import { limitsOf, typeRule } from "./checks.js";
 import { booleanPattern, farNumber, integerPattern, maxDigits, maxShownLength, maxSuggestedLength } from "./grammar.js";
 import { type AuthMode, type Condition, isHidden, type Option, type OptionsModel, type Rule } from "./model.js";
@@ -25,7 +25,7 @@ export function printTypeScript(model: OptionsModel): GeneratedFile[] {
     })),
     ...runtimeFiles.map((path) => {
       const source = `codegen/nats-options/runtime/${path}`;
-      const text = readFileSync(new URL(`runtime/${path}`, import.meta.url), "utf8");
+      const text = sourceText(`nats-options/runtime/${path}`);
       return { path, content: `${typescriptHead("codegen/nats-options", [source])}\n${text}` };
     }),
   ];

@@ -1,4 +1,4 @@
-import { patternProblem } from "../model/pattern.js";
+import { patternProblem } from "../../src/typed/pattern.js";
 import type { NamedRules } from "../model/rules.js";
 import {
   type BooleanOption,

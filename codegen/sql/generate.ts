@@ -13,11 +13,14 @@ const docs = {
 
 /** `<area>-schema.ts` for each package with SQL: its text, which the program runs. */
 export function generateSql(spec: Spec): GeneratedFile[] {
-  return filesByArea(spec).flatMap(([area, files]) => {
+  const areas = filesByArea(spec);
+  const constants = sqlConstants(
+    areas.flatMap(([, files]) => files),
+    spec.namedRules,
+  );
+  return areas.flatMap(([area, files]) => {
     const sources = files.filter(hasSql);
-    return sources.length === 0
-      ? []
-      : [{ path: `${area}-schema.ts`, content: schemaModule(area, sources, sqlConstants(files, spec.namedRules)) }];
+    return sources.length === 0 ? [] : [{ path: `${area}-schema.ts`, content: schemaModule(area, sources, constants) }];
   });
 }
 

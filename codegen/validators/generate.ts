@@ -1,9 +1,9 @@
-import { readFileSync } from "node:fs";
 import { TakenNames } from "../model/duplicates.js";
 import { baseNameOf, camelCase } from "../model/names.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
 import { docstring, filesByArea, typescriptHead } from "../print.js";
+import { sourceText } from "../source-text.js";
 import { checkExpression, checkedColumn, checkedType, printLimits, ruleImports, textEntries } from "./checks.js";
 import { framesModule, messagesWithRules } from "./frames.js";
 
@@ -77,5 +77,5 @@ const runtimeFile = "codegen/validators/runtime/violation.ts";
 
 /** The part that no spec changes, kept as a file of its own so that it is compiled and checked like any other. */
 function runtime(): string {
-  return readFileSync(new URL(`../../${runtimeFile}`, import.meta.url), "utf8");
+  return sourceText("validators/runtime/violation.ts");
 }

@@ -4,9 +4,9 @@
 import fc from "fast-check";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { patternProblem } from "../../codegen/model/pattern.js";
 import { patternLiteral } from "../../codegen/print.js";
 import { sqlString } from "../../codegen/sql/literal.js";
+import { patternProblem } from "../../src/typed/pattern.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 
 const good = [

@@ -136,7 +136,7 @@ it.each(entryPoints)(
     const { exported } = moduleOf(join(directory, types.replace(/^\.\/dist\//, "")));
     const keyOf = ({ file, name }: Origin): string => `${file?.slice(directory.length + 1)}: ${name}`;
     const reachable = new Set([...exported.values()].map(keyOf));
-    expect(reachable.size).toBeGreaterThan(5);
+    expect(reachable.size).toBeGreaterThan(0);
     const missing = new Set<string>();
     for (const [as, { file, name }] of exported) {
       const module = moduleOf(file!);

@@ -4,7 +4,7 @@
 import { execFile } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { testDatabase } from "../support/database.js";
@@ -19,6 +19,9 @@ vi.setConfig({ testTimeout: compilesMs });
 const entryPoints = Object.keys(manifest.exports)
   .filter((path) => path !== "./package.json")
   .map((path) => `hawser${path.slice(1)}`);
+
+/** Those that are given a connection of nats.js, or a router of Connect, and say so. */
+const withConnectionsOfUsers = ["hawser/connect", "hawser/typed"];
 
 const directory = mkdtempSync(join(tmpdir(), "hawser-package-"));
 const project = join(directory, "project");
@@ -35,6 +38,7 @@ async function installSaying(args: readonly string[]): Promise<string> {
 }
 
 function write(name: string, text: string): void {
+  mkdirSync(dirname(join(project, name)), { recursive: true });
   writeFileSync(join(project, name), text);
 }
 
@@ -44,7 +48,9 @@ beforeAll(async () => {
 
   mkdirSync(project);
   write("package.json", JSON.stringify({ name: "user", private: true, type: "module" }));
-  const tools = ["typescript", "@types/node"].map((name) => `${name}@${manifest.devDependencies[name]}`);
+  const tools = ["typescript", "@types/node", "@connectrpc/connect"].map(
+    (name) => `${name}@${manifest.devDependencies[name]}`,
+  );
   const quiet = ["--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"];
   // Alone, and not quiet: what is said is of the package.
   warnings = await installSaying(["install", ...quiet.slice(0, -1), tarball]);
@@ -63,6 +69,9 @@ beforeAll(async () => {
   const imports = entryPoints.map((entryPoint, n) => `import * as entry${n} from ${JSON.stringify(entryPoint)};`);
   const uses = entryPoints.map((_, n) => `console.log(Object.keys(entry${n}));`);
   write("every-entry.ts", [...imports, ...uses].join("\n"));
+  const isOwn = (_: string, n: number): boolean => !withConnectionsOfUsers.includes(entryPoints[n]!);
+  write("own/entries.ts", [...imports.filter(isOwn), ...uses.filter(isOwn)].join("\n"));
+  write("own/tsconfig.json", JSON.stringify({ compilerOptions, include: ["*.ts"] }));
   write("send.ts", sendProgram);
 }, compilesMs);
 
@@ -136,12 +145,13 @@ it.each(entryPoints)("%s imports", async (entryPoint) => {
 
 // Without skipLibCheck the compiler also reads what the package declares, with only the package's own dependencies there.
 it.each([true, false])("type-checks under NodeNext, skipLibCheck %s", async (skipLibCheck) => {
-  await run(process.execPath, [tsc, "--noEmit", "-p", ".", "--skipLibCheck", `${skipLibCheck}`], project);
+  const folder = skipLibCheck ? "." : "own";
+  await run(process.execPath, [tsc, "--noEmit", "-p", folder, "--skipLibCheck", `${skipLibCheck}`], project);
 });
 
 // Theirs do not type-check under exactOptionalPropertyTypes; and what its users see of NATS is this package's to keep.
-it("declares nothing in terms of its client of NATS", async () => {
-  const files = await run(process.execPath, [tsc, "--noEmit", "-p", ".", "--listFiles"], project);
+it("declares nothing in terms of its client of NATS, except what takes connections of users", async () => {
+  const files = await run(process.execPath, [tsc, "--noEmit", "-p", "own", "--listFiles"], project);
   expect(files).toContain("hawser/dist/src/serve/public.d.ts");
   expect(files.split("\n").filter((file) => file.includes("/@nats-io/"))).toEqual([]);
 });
@@ -163,6 +173,32 @@ it("sends a message", async () => {
 it("has the command", async () => {
   const hawser = join(project, "node_modules", ".bin", "hawser");
   expect(await run(hawser, ["--version"], project)).toContain(manifest.version);
+});
+
+it("has a plugin that makes settings of a user's own spec, as docs/codegen.md says", async () => {
+  const page = readFileSync(join(projectDirectory, "docs/codegen.md"), "utf8");
+  const blocks = [...page.matchAll(/^```(?:yaml|proto|typescript) (\S+)\n(.*?)^```/gms)];
+  expect(blocks.map(([, name]) => name)).toEqual([
+    "buf.yaml",
+    "buf.gen.yaml",
+    "proto/acme/app/v1/settings.proto",
+    "image.ts",
+  ]);
+  for (const [, name, text] of blocks) {
+    mkdirSync(join(project, name!, ".."), { recursive: true });
+    write(name!, text!);
+  }
+  const path = `${join(project, "node_modules", ".bin")}:${process.env["PATH"]}`;
+  await run(join(projectBin, "buf"), ["generate"], project, { PATH: path });
+  write(
+    "settings.ts",
+    `import { checkAppSettings } from "./gen/ts/settings/app.js";
+     console.log(JSON.stringify([checkAppSettings({}), checkAppSettings({ payWithinMs: 7 })]));`,
+  );
+  await run(process.execPath, [tsc, "-p", "."], project);
+  const [good, bad] = JSON.parse(await run(process.execPath, ["settings.js"], project)) as [object, object];
+  expect(good).toMatchObject({ settings: { payWithinMs: 60_000 } });
+  expect(JSON.stringify(bad)).toContain("must be an integer, 1000 to 86400000");
 });
 
 it("carries a spec that `buf lint` and `buf build` pass", async () => {

@@ -1,0 +1,331 @@
+/** The functions `check_…`: the rules of `buf.validate` of a message, and of the messages in it. */
+import { type DescField, ScalarType } from "@bufbuild/protobuf";
+import { type FieldRules, type Rule, type RuleValue, rulesOf, type ValueRules } from "../../src/typed/index.js";
+import { sqlString } from "../sql/literal.js";
+import { type MadeFunction, madeFunction, pure } from "./helpers.js";
+import { entryFields, type FieldModel, type MessageModel, qualified, type ValueKind } from "./model.js";
+import { bytesLiteral, indented } from "./names.js";
+import type { SqlOptions } from "./options.js";
+import { helperName, isNotZero } from "./values.js";
+
+/** `check_order_placed(message order_placed, path text)`: refuses a row that breaks a rule, with the field and the rule. */
+export function checkFunction(options: SqlOptions, message: MessageModel): MadeFunction {
+  const type = qualified(options, message.name);
+  const checks = new MessageChecks(options, message).print();
+  return madeFunction({
+    options,
+    name: `check_${message.name}`,
+    parameters: [`message ${type}`, `path text DEFAULT ${sqlString(message.desc.typeName)}`],
+    types: [type, "text"],
+    returns: "void",
+    properties: `${pure} STRICT`,
+    body: `AS $function$\n#variable_conflict use_column\nDECLARE\n  v_n bigint;\nBEGIN\n${checks || "  NULL;\n"}END\n$function$`,
+    comment: `Refuses a ${message.desc.typeName} that breaks a rule.`,
+  });
+}
+
+/** Whether the check of a message can refuse anything. */
+export function hasChecks(options: SqlOptions, message: MessageModel): boolean {
+  return new MessageChecks(options, message).print() !== "";
+}
+
+class MessageChecks {
+  readonly #options: SqlOptions;
+
+  readonly #message: MessageModel;
+
+  constructor(options: SqlOptions, message: MessageModel) {
+    this.#options = options;
+    this.#message = message;
+  }
+
+  print(): string {
+    const { fields, requiredOneofs, exclusiveFields } = rulesOf(this.#message.desc);
+    const ofFields = fields.map((rules) => this.#fieldChecks(rules));
+    const ofOneofs = requiredOneofs.map((oneof) => {
+      const columns = oneof.fields.map((field) => `message.${this.#model(field).column}`);
+      const says = `one of ${oneof.fields.map(({ name }) => name).join(", ")} must be set`;
+      return this.#refuseUnless(`num_nonnulls(${columns.join(", ")}) > 0`, [`.${oneof.name}`], says, "required", 2);
+    });
+    const ofGroups = exclusiveFields.map(({ fields: group, required }) => {
+      const count = group.map((field) => `(${this.#isSet(this.#model(field))})::integer`).join(" + ");
+      const says = `${required ? "one" : "at most one"} of ${group.map(({ name }) => name).join(", ")} must be set`;
+      return this.#refuseUnless(`${count} ${required ? "=" : "<="} 1`, [], says, "message.oneof", 2);
+    });
+    return [...ofFields, ...ofOneofs, ...ofGroups].join("");
+  }
+
+  #model(desc: DescField): FieldModel {
+    return this.#message.fields.find((field) => field.desc === desc)!;
+  }
+
+  #fieldChecks(rules: FieldRules): string {
+    if (rules.ignore === "always") return "";
+    const field = this.#model(rules.field);
+    const x = `message.${field.column}`;
+    const at = [`.${field.desc.name}`];
+    const required = rules.required ? this.#refuseUnless(this.#isSet(field), at, "must be set", "required", 2) : "";
+    if (rules.shape === "single") {
+      // The value that is absent is zero where NULL is not told from it.
+      const isImplicit = field.shape === "single" && field.presence === "implicit";
+      const value = isImplicit ? `coalesce(${x}, ${zeroFor(field.value)})` : x;
+      const checks = this.#valueChecks(rules.value, field.value, value, at, isImplicit ? 2 : 4);
+      if (checks === "") return required;
+      if (isImplicit && rules.ignore === "unspecified") return required + checks;
+      const condition = isImplicit ? this.#isNotZero(field, x) : this.#isSet(field);
+      return `${required}  IF ${condition} THEN\n${isImplicit ? indentedLines(checks) : checks}  END IF;\n`;
+    }
+    const isMap = rules.shape === "map";
+    const count = `coalesce(cardinality(${x}), 0)`;
+    const [least, most] = isMap ? [rules.minPairs, rules.maxPairs] : [rules.minItems, rules.maxItems];
+    const [what, kind] = isMap ? ["pairs", "map"] : ["items", "repeated"];
+    const counts = [
+      least === undefined
+        ? ""
+        : this.#refuseUnless(
+            `${count} >= ${least}`,
+            at,
+            `must have at least ${least} ${what}`,
+            `${kind}.min_${what}`,
+            2,
+          ),
+      most === undefined
+        ? ""
+        : this.#refuseUnless(`${count} <= ${most}`, at, `must have at most ${most} ${what}`, `${kind}.max_${what}`, 2),
+      rules.shape === "list" && rules.unique
+        ? this.#refuseUnless(
+            `(SELECT count(DISTINCT e.value) FROM unnest(${x}) AS e (value)) = ${count}`,
+            at,
+            "must have no element twice",
+            "repeated.unique",
+            2,
+          )
+        : "",
+    ].join("");
+    const elements = rules.shape === "map" ? this.#entryChecks(rules, field) : this.#itemChecks(rules, field);
+    const all = counts + elements;
+    const guarded =
+      rules.ignore === "ifZero" && all !== "" ? `  IF ${count} > 0 THEN\n${indentedLines(all)}  END IF;\n` : all;
+    return required + guarded;
+  }
+
+  #itemChecks(rules: Extract<FieldRules, { shape: "list" }>, field: FieldModel): string {
+    const item = `message.${field.column}[v_n]`;
+    const checks = this.#elementChecks(rules.items, field.value, item, [`.${field.desc.name}[`, "(v_n - 1)", "]"]);
+    return checks === "" ? "" : this.#forEach(field, checks);
+  }
+
+  #entryChecks(rules: Extract<FieldRules, { shape: "map" }>, field: FieldModel): string {
+    if (field.shape !== "map") return "";
+    const [key, value] = entryFields(field);
+    const entry = `(message.${field.column}[v_n])`;
+    const keyText = field.key === ScalarType.STRING ? `to_json(${entry}.key)` : `${entry}.key`;
+    const at = [`.${field.desc.name}[`, keyText, "]"];
+    const part = (model: FieldModel, column: string): string => `coalesce(${entry}.${column}, ${zeroFor(model.value)})`;
+    const checks =
+      this.#elementChecks(rules.keys, key!.value, part(key!, "key"), at) +
+      this.#elementChecks(rules.values, value!.value, part(value!, "value"), at);
+    return checks === "" ? "" : this.#forEach(field, checks);
+  }
+
+  #elementChecks(rules: ValueRules, value: ValueKind, x: string, at: readonly string[]): string {
+    if (rules.ignore === "always") return "";
+    const checks = this.#valueChecks(rules, value, x, at, rules.ignore === "ifZero" ? 6 : 4);
+    if (checks === "" || rules.ignore === "unspecified") return checks;
+    return `    IF ${isNotZeroValue(this.#options, value, x)} THEN\n${checks}    END IF;\n`;
+  }
+
+  #forEach(field: FieldModel, checks: string): string {
+    const x = `message.${field.column}`;
+    return `  FOR v_n IN coalesce(array_lower(${x}, 1), 1) .. coalesce(array_upper(${x}, 1), 0) LOOP\n${checks}  END LOOP;\n`;
+  }
+
+  /** The checks of one value that is there. */
+  #valueChecks(rules: ValueRules, value: ValueKind, x: string, at: readonly string[], spaces: number): string {
+    const own = rules.rules
+      .map((rule) => {
+        const { holds, says } = checkOf(this.#options, value, rule, x);
+        return this.#refuseUnless(holds, at, says, rule.id, spaces, x, value);
+      })
+      .join("");
+    if (value.kind !== "message" || !hasChecks(this.#options, value.message)) return own;
+    const check = `PERFORM ${qualified(this.#options, `check_${value.message.name}`)}(${x}, ${pathOf(at)});`;
+    return `${own}${" ".repeat(spaces)}${check}\n`;
+  }
+
+  /** @param at what stands behind the path: texts that begin with "." or "[" or are "]", and expressions */
+  #refuseUnless(
+    holds: string,
+    at: readonly string[],
+    says: string,
+    id: string,
+    spaces: number,
+    x?: string,
+    value?: ValueKind,
+  ): string {
+    const shown = x === undefined || value === undefined ? undefined : shownValue(value, x);
+    const problem =
+      shown === undefined
+        ? sqlString(`${says} (${id})`)
+        : `${sqlString(`${says}, and is `)} || ${shown} || ${sqlString(` (${id})`)}`;
+    const text = `IF (${holds}) IS NOT TRUE THEN\n  PERFORM ${helperName(this.#options, "refuse")}(${pathOf(at)}, ${problem});\nEND IF;\n`;
+    return " ".repeat(spaces) + indented(spaces, text);
+  }
+
+  /** Whether a field has a value: one that is not zero, if it does not tell "not set" from zero. */
+  #isSet(field: FieldModel): string {
+    const x = `message.${field.column}`;
+    if (field.shape !== "single") return `coalesce(cardinality(${x}), 0) > 0`;
+    if (field.presence !== "implicit") return `${x} IS DISTINCT FROM NULL`;
+    return `coalesce(${this.#isNotZero(field, x)}, false)`;
+  }
+
+  #isNotZero(field: FieldModel, x: string): string {
+    return isNotZeroValue(this.#options, field.value, x);
+  }
+}
+
+function isNotZeroValue(options: SqlOptions, value: ValueKind, x: string): string {
+  return value.kind === "enum" ? `${enumNumber(options, value, x)} <> 0` : isNotZero(value, x);
+}
+
+function enumNumber(options: SqlOptions, value: Extract<ValueKind, { kind: "enum" }>, x: string): string {
+  return `${qualified(options, `${value.enum.name}_number`)}(${x}, ${sqlString(value.enum.desc.typeName)})`;
+}
+
+function zeroFor(value: ValueKind): string {
+  if (value.kind === "scalar") {
+    if (value.scalar === ScalarType.BYTES) return "''::bytea";
+    if (value.scalar === ScalarType.STRING) return "''";
+    return value.scalar === ScalarType.BOOL ? "false" : "0";
+  }
+  return value.kind === "enum" ? "'0'" : "NULL";
+}
+
+function pathOf(at: readonly string[]): string {
+  return ["path", ...at.map((part) => (/^[.[\]]/.test(part) ? sqlString(part) : part))].join(" || ");
+}
+
+function indentedLines(text: string): string {
+  return text.replaceAll(/^(?=.)/gm, "  ");
+}
+
+/** A value as it stands in an error: short, and without bytes. */
+function shownValue(value: ValueKind, x: string): string | undefined {
+  const scalar = value.kind === "scalar" || value.kind === "wrapper" ? value.scalar : undefined;
+  if (scalar === ScalarType.BYTES) return `octet_length(${x}) || ' bytes'`;
+  if (scalar === ScalarType.STRING) return `to_json(left(${x}, 60))`;
+  if (scalar !== undefined || value.kind === "enum") return `(${x})::text`;
+  return value.kind === "message" ? undefined : `(${x})::text`;
+}
+
+/** What a rule demands, as a condition and in words. */
+function checkOf(options: SqlOptions, value: ValueKind, rule: Rule, x: string): { holds: string; says: string } {
+  const scalar = value.kind === "scalar" || value.kind === "wrapper" ? value.scalar : undefined;
+  const isBytes = scalar === ScalarType.BYTES;
+  const isFloat = scalar === ScalarType.FLOAT || scalar === ScalarType.DOUBLE;
+  /** What is compared with the values of rules. */
+  const compared =
+    value.kind === "enum"
+      ? enumNumber(options, value, x)
+      : scalar === ScalarType.FLOAT
+        ? `(${x})::double precision`
+        : value.kind === "timestamp" || value.kind === "duration"
+          ? `extract(epoch FROM ${x}) * 1000000000`
+          : x;
+  const list = (values: readonly RuleValue[]): string => values.map((each) => literal(each, isFloat)).join(", ");
+  const shown = (values: readonly RuleValue[]): string => values.map(shownRule).join(", ");
+  switch (rule.kind) {
+    case "const":
+      return { holds: `${compared} = ${literal(rule.value, isFloat)}`, says: `must be ${shownRule(rule.value)}` };
+    case "in":
+      return { holds: `${compared} IN (${list(rule.values)})`, says: `must be one of ${shown(rule.values)}` };
+    case "notIn":
+      return { holds: `${compared} NOT IN (${list(rule.values)})`, says: `must be none of ${shown(rule.values)}` };
+    case "range": {
+      const { lower, upper, outside } = rule;
+      const conditions = [
+        ...(lower === undefined ? [] : [`${compared} >${lower.inclusive ? "=" : ""} ${literal(lower.value, isFloat)}`]),
+        ...(upper === undefined ? [] : [`${compared} <${upper.inclusive ? "=" : ""} ${literal(upper.value, isFloat)}`]),
+      ];
+      const holds = conditions.join(outside ? " OR " : " AND ");
+      const words = [
+        ...(lower === undefined
+          ? []
+          : [`${lower.inclusive ? "at least" : "more than"} ${limitText(value, lower.value)}`]),
+        ...(upper === undefined
+          ? []
+          : [`${upper.inclusive ? "at most" : "less than"} ${limitText(value, upper.value)}`]),
+      ];
+      // Postgres takes NaN for the greatest number; here it is in no range.
+      const notNan = isFloat ? ` AND ${compared} <> 'NaN'` : "";
+      return { holds: `(${holds})${notNan}`, says: `must be ${words.join(outside ? " or " : " and ")}` };
+    }
+    case "finite":
+      return { holds: `${compared} NOT IN ('NaN', 'Infinity', '-Infinity')`, says: "must be finite" };
+    case "length": {
+      const length = rule.unit === "bytes" ? `octet_length(${x})` : `char_length(${x})`;
+      const [operator, words] = { exactly: ["=", ""], atLeast: [">=", "at least "], atMost: ["<=", "at most "] }[
+        rule.limit
+      ]!;
+      return { holds: `${length} ${operator} ${rule.value}`, says: `must have ${words}${rule.value} ${rule.unit}` };
+    }
+    case "pattern":
+      return { holds: `${x} ~ ${sqlString(rule.pattern)}`, says: `must match ${rule.pattern}` };
+    case "format": {
+      const conditions = [
+        `${x} ~ ${sqlString(rule.pattern)}`,
+        ...(rule.butNot === undefined ? [] : [`${x} !~ ${sqlString(rule.butNot)}`]),
+        ...(rule.maxLength === undefined ? [] : [`char_length(${x}) <= ${rule.maxLength}`]),
+      ];
+      return { holds: conditions.join(" AND "), says: `must be of the format ${rule.format}` };
+    }
+    case "prefix":
+    case "suffix":
+    case "contains":
+    case "notContains": {
+      const part = literal(rule.value, false);
+      const length = typeof rule.value === "string" ? [...rule.value].length : rule.value.length;
+      const holds = {
+        prefix: isBytes ? `substr(${x}, 1, ${length}) = ${part}` : `starts_with(${x}, ${part})`,
+        suffix: isBytes
+          ? `octet_length(${x}) >= ${length} AND substr(${x}, octet_length(${x}) - ${length - 1}) = ${part}`
+          : length === 0
+            ? "true"
+            : `right(${x}, ${length}) = ${part}`,
+        contains: `position(${part} IN ${x}) > 0`,
+        notContains: `position(${part} IN ${x}) = 0`,
+      }[rule.kind];
+      const words = { prefix: "begin with", suffix: "end with", contains: "contain", notContains: "not contain" }[
+        rule.kind
+      ];
+      return { holds, says: `must ${words} ${shownRule(rule.value)}` };
+    }
+    case "definedOnly":
+      return { holds: `${compared} IN (${rule.numbers.join(", ")})`, says: "must have a name" };
+  }
+}
+
+/** A value of a rule as a constant of SQL. */
+function literal(value: RuleValue, isFloat: boolean): string {
+  if (typeof value === "string") return `${sqlString(value)}::text`;
+  if (value instanceof Uint8Array) return bytesLiteral(value);
+  if (typeof value === "boolean") return String(value);
+  return isFloat
+    ? `'${Object.is(value, -0) ? "-0" : value}'::double precision`
+    : value < 0
+      ? `(${value})`
+      : String(value);
+}
+
+function shownRule(value: RuleValue): string {
+  if (typeof value === "string") return JSON.stringify(value);
+  return value instanceof Uint8Array ? `0x${Buffer.from(value).toString("hex")}` : String(value);
+}
+
+/** Nanoseconds as a time. */
+function limitText(value: ValueKind, limit: number | bigint): string {
+  if (typeof limit !== "bigint") return String(limit);
+  if (value.kind === "duration") return `${Number(limit) / 1e9}s`;
+  return value.kind === "timestamp" ? new Date(Number(limit / 1_000_000n)).toISOString() : String(limit);
+}

@@ -1,0 +1,26 @@
+import { posix } from "node:path";
+import type { DescFile, FileRegistry } from "@bufbuild/protobuf";
+import type { GeneratedFile } from "../plugin.js";
+import { migrationOf } from "./migration.js";
+import { readModel } from "./model.js";
+import { readOptions } from "./options.js";
+
+/**
+ * Makes the SQL of users' messages: a file for each directory of protos that has a message with a topic, or one for all that
+ * buf asks for. Each is complete: what the messages of two directories have in common stands in both.
+ *
+ * @param parameter the options of the plugin, as in `schema=shop,role=web`
+ * @throws SpecError for what SQL cannot have, TypedError `invalid_schema` for a topic or rule that cannot be used,
+ * OptionError
+ */
+export function generateMessageSql(_: FileRegistry, files: readonly DescFile[], parameter: string): GeneratedFile[] {
+  const options = readOptions(parameter);
+  const whole = readModel(files, options);
+  if (whole.messages.length === 0) return [];
+  if (options.file !== undefined) return [{ path: options.file, content: migrationOf(whole) }];
+  const directories = new Set(whole.files.map((name) => posix.dirname(name)));
+  return [...directories].map((directory) => {
+    const inDirectory = files.filter((file) => posix.dirname(file.proto.name) === directory);
+    return { path: posix.join(directory, "messages.sql"), content: migrationOf(readModel(inDirectory, options)) };
+  });
+}

@@ -1,0 +1,293 @@
+/**
+ * What the SQL is made from: the messages that have a topic, and all that their fields reach, with the names and the types
+ * that they have in SQL. What SQL cannot have is refused here.
+ */
+import { type DescEnum, type DescField, type DescFile, type DescMessage, ScalarType } from "@bufbuild/protobuf";
+import { FeatureSet_FieldPresence, isWrapperDesc } from "@bufbuild/protobuf/wkt";
+import { hasTopic, type TopicOfSchema, topicOf } from "../../src/typed/index.js";
+import { TakenNames } from "../model/duplicates.js";
+import { SpecError } from "../model/spec-error.js";
+import { maxIdentifierBytes, quoted, snakeCase } from "./names.js";
+import type { SqlOptions } from "./options.js";
+
+/** What one value is: that of a field, of an element of a list, or a key or value of a map. */
+export type ValueKind =
+  | { readonly kind: "scalar"; readonly scalar: ScalarType }
+  | { readonly kind: "enum"; readonly enum: EnumModel }
+  | { readonly kind: "message"; readonly message: MessageModel }
+  | { readonly kind: "timestamp" | "duration" }
+  /** A wrapper, such as StringValue: a value that may be NULL. */
+  | { readonly kind: "wrapper"; readonly scalar: ScalarType };
+
+/** An enum: a text in SQL. */
+export interface EnumModel {
+  readonly desc: DescEnum;
+  /** Of its names in SQL: the functions `…_name(integer)` and `…_number(text)`. */
+  readonly name: string;
+}
+
+/** A field: an attribute of the type, and a parameter of the function that publishes. */
+export type FieldModel = {
+  readonly desc: DescField;
+  readonly number: number;
+  /** In quotes. */
+  readonly column: string;
+  readonly value: ValueKind;
+} & (
+  | {
+      readonly shape: "single";
+      /** `implicit`: absent means zero, and the column is never NULL when a message is read. */
+      readonly presence: "implicit" | "explicit" | "required";
+    }
+  | { readonly shape: "list" }
+  /** `entry`: the type of a key and a value, with its schema. */
+  | { readonly shape: "map"; readonly key: ScalarType; readonly entry: string; readonly entryName: string }
+);
+
+/** A message: a composite type. */
+export interface MessageModel {
+  readonly desc: DescMessage;
+  /** Of the type, without schema and quotes: functions are named after it. */
+  readonly name: string;
+  /** In the order of their numbers: so a field that is added comes last in old and in new databases. */
+  readonly fields: readonly FieldModel[];
+  /** Undefined for a message that only stands in others. */
+  readonly topic: TopicOfSchema | undefined;
+}
+
+/** All that is made. */
+export interface SqlModel {
+  readonly options: SqlOptions;
+  readonly enums: readonly EnumModel[];
+  /** Each behind those that its fields have. */
+  readonly messages: readonly MessageModel[];
+  /** The files whose messages have a topic. */
+  readonly files: readonly string[];
+}
+
+/** The parameters of `publish_…` that are no fields. */
+const ownParameters = ["_key", "_message_id", "_deliver_at", "_headers", "_to"] as const;
+/** Postgres takes 100 parameters. */
+const maxFields = 100 - ownParameters.length;
+/** The longest of what stands before or behind the name of a type. */
+const longestAffix = "hawser_decode_".length;
+
+/**
+ * Reads the messages that have the option `hawser.v1.topic`.
+ *
+ * @param files those that buf asks for
+ * @throws SpecError for what SQL cannot have, TypedError `invalid_schema` for an option or rule that cannot be used
+ */
+export function readModel(files: readonly DescFile[], options: SqlOptions): SqlModel {
+  return new ModelReader(options).read(files);
+}
+
+class ModelReader {
+  readonly #options: SqlOptions;
+
+  readonly #enums = new Map<DescEnum, EnumModel>();
+
+  readonly #messages = new Map<DescMessage, MessageModel>();
+
+  readonly #open: DescMessage[] = [];
+
+  readonly #names = new TakenNames("in SQL, the name");
+
+  constructor(options: SqlOptions) {
+    this.#options = options;
+  }
+
+  read(files: readonly DescFile[]): SqlModel {
+    const withTopic = files.filter(
+      (file) =>
+        messagesOf(file)
+          .filter(hasTopic)
+          .map((desc) => this.#message(desc)).length > 0,
+    );
+    return {
+      options: this.#options,
+      enums: [...this.#enums.values()],
+      messages: [...this.#messages.values()],
+      files: withTopic.map((file) => file.proto.name),
+    };
+  }
+
+  #message(desc: DescMessage): MessageModel {
+    const known = this.#messages.get(desc);
+    if (known !== undefined) return known;
+    const topic = hasTopic(desc) ? topicOf(desc) : undefined;
+    const name = this.#name(desc);
+    this.#open.push(desc);
+    const fields = [...desc.fields]
+      .sort((one, other) => one.number - other.number)
+      .map((field) => this.#field(field, name));
+    this.#open.pop();
+    if (topic !== undefined && fields.length > maxFields) {
+      throw new SpecError(
+        desc,
+        `it has ${fields.length} fields, and a function in SQL takes ${maxFields}; move some to a message in it`,
+      );
+    }
+    const model = { desc, name, fields, topic };
+    this.#messages.set(desc, model);
+    return model;
+  }
+
+  #field(desc: DescField, owner: string): FieldModel {
+    const { name, number } = desc;
+    if (Buffer.byteLength(name) > maxIdentifierBytes) {
+      throw new SpecError(
+        desc,
+        `its name has ${name.length} bytes, and Postgres takes ${maxIdentifierBytes}; shorten it`,
+      );
+    }
+    if ((ownParameters as readonly string[]).includes(name)) {
+      throw new SpecError(desc, `its name is that of a parameter of publish_${owner}; choose another`);
+    }
+    const shared = { desc, number, column: quoted(name), value: this.#value(desc) };
+    if ("delimitedEncoding" in desc && desc.delimitedEncoding) {
+      throw new SpecError(desc, "groups (DELIMITED) are not supported in SQL; use a message with a length");
+    }
+    switch (desc.fieldKind) {
+      case "list":
+        return { ...shared, shape: "list" };
+      case "map": {
+        const entryName = this.#checkedName(desc.parent, `${owner}_${name}`, desc);
+        return { ...shared, shape: "map", key: desc.mapKey, entry: qualified(this.#options, entryName), entryName };
+      }
+      default:
+        return { ...shared, shape: "single", presence: presenceOf(desc) };
+    }
+  }
+
+  #value(field: DescField): ValueKind {
+    if (field.enum !== undefined) return { kind: "enum", enum: this.#enum(field.enum) };
+    const { message } = field;
+    if (message === undefined) return { kind: "scalar", scalar: field.scalar! };
+    if (isWrapperDesc(message)) return { kind: "wrapper", scalar: message.fields[0]!.scalar! };
+    switch (message.typeName) {
+      case "google.protobuf.Timestamp":
+        return { kind: "timestamp" };
+      case "google.protobuf.Duration":
+        return { kind: "duration" };
+    }
+    if (message.file.proto.package === "google.protobuf") {
+      throw new SpecError(field, `${message.typeName} is not supported in SQL; ${insteadOf(message)}`);
+    }
+    if (this.#open.includes(message)) {
+      const circle = [...this.#open.slice(this.#open.indexOf(message)), message].map(({ typeName }) => typeName);
+      throw new SpecError(field, `no type of SQL can contain itself: ${circle.join(" → ")}; use bytes for one of them`);
+    }
+    return { kind: "message", message: this.#message(message) };
+  }
+
+  #enum(desc: DescEnum): EnumModel {
+    const known = this.#enums.get(desc);
+    if (known !== undefined) return known;
+    if (!desc.open) throw new SpecError(desc, "closed enums (of proto2) are not supported in SQL; use an open one");
+    const model = { desc, name: this.#name(desc) };
+    this.#enums.set(desc, model);
+    return model;
+  }
+
+  /** The name of a type: `outer_inner` for one that is nested. */
+  #name(desc: DescMessage | DescEnum): string {
+    const parts: string[] = [];
+    for (let at: DescMessage | DescEnum | undefined = desc; at !== undefined; at = at.parent) parts.unshift(at.name);
+    return this.#checkedName(desc, this.#options.prefix + parts.map(snakeCase).join("_"), desc);
+  }
+
+  #checkedName(owner: DescMessage | DescEnum, name: string, where: DescMessage | DescEnum | DescField): string {
+    const max = maxIdentifierBytes - longestAffix;
+    if (name.length > max) {
+      throw new SpecError(
+        where,
+        `its name in SQL, "${name}", has ${name.length} bytes, and may have ${max}; shorten it`,
+      );
+    }
+    if (name.startsWith("hawser_")) {
+      throw new SpecError(
+        where,
+        `its name in SQL, "${name}", begins with hawser_, which is reserved; give the option prefix`,
+      );
+    }
+    this.#names.take(name, owner);
+    return name;
+  }
+}
+
+/** With its schema, both in quotes. */
+export function qualified({ schema }: SqlOptions, name: string): string {
+  return `${quoted(schema)}.${quoted(name)}`;
+}
+
+/** The type of a value in SQL. */
+export function typeOf(options: SqlOptions, value: ValueKind): string {
+  switch (value.kind) {
+    case "scalar":
+    case "wrapper":
+      return scalarTypes[value.scalar];
+    case "enum":
+      return "text";
+    case "message":
+      return qualified(options, value.message.name);
+    case "timestamp":
+      return "timestamptz";
+    case "duration":
+      return "interval";
+  }
+}
+
+/** The type of a field in SQL. */
+export function fieldType(options: SqlOptions, field: FieldModel): string {
+  if (field.shape === "map") return `${field.entry}[]`;
+  const type = typeOf(options, field.value);
+  return field.shape === "list" ? `${type}[]` : type;
+}
+
+/** Fields 1 and 2 of the message that an entry of a map is. */
+export function entryFields(field: Extract<FieldModel, { shape: "map" }>): readonly FieldModel[] {
+  const part = (number: number, name: string, value: ValueKind): FieldModel => ({
+    desc: field.desc,
+    number,
+    column: quoted(name),
+    value,
+    shape: "single",
+    presence: "implicit",
+  });
+  return [part(1, "key", { kind: "scalar", scalar: field.key }), part(2, "value", field.value)];
+}
+
+const scalarTypes: Readonly<Record<ScalarType, string>> = {
+  [ScalarType.DOUBLE]: "double precision",
+  [ScalarType.FLOAT]: "real",
+  [ScalarType.INT32]: "integer",
+  [ScalarType.SINT32]: "integer",
+  [ScalarType.SFIXED32]: "integer",
+  [ScalarType.INT64]: "bigint",
+  [ScalarType.SINT64]: "bigint",
+  [ScalarType.SFIXED64]: "bigint",
+  [ScalarType.UINT32]: "bigint",
+  [ScalarType.FIXED32]: "bigint",
+  [ScalarType.UINT64]: "numeric(20)",
+  [ScalarType.FIXED64]: "numeric(20)",
+  [ScalarType.BOOL]: "boolean",
+  [ScalarType.STRING]: "text",
+  [ScalarType.BYTES]: "bytea",
+};
+
+function presenceOf(desc: DescField): "implicit" | "explicit" | "required" {
+  if (desc.presence === FeatureSet_FieldPresence.LEGACY_REQUIRED) return "required";
+  return desc.presence === FeatureSet_FieldPresence.IMPLICIT ? "implicit" : "explicit";
+}
+
+function insteadOf({ typeName }: DescMessage): string {
+  const json = ["Struct", "Value", "ListValue"].map((name) => `google.protobuf.${name}`);
+  return json.includes(typeName) ? "use a string with JSON in it" : "use a message or bytes";
+}
+
+function messagesOf(file: DescFile): DescMessage[] {
+  const all = (messages: readonly DescMessage[]): DescMessage[] =>
+    messages.flatMap((message) => [message, ...all(message.nestedMessages)]);
+  return all(file.messages);
+}

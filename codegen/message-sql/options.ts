@@ -1,0 +1,69 @@
+import { maxIdentifierBytes } from "./names.js";
+
+/** What a user asks of the plugin in `buf.gen.yaml`, under `opt`. */
+export interface SqlOptions {
+  /** The schema of everything that is made. */
+  readonly schema: string;
+  /** Stands before the name of each type. */
+  readonly prefix: string;
+  /** The schema of `nats_enqueue_binary`: what `hawser init --schema` said. */
+  readonly natsSchema: string;
+  /** The roles that may call the functions. */
+  readonly roles: readonly string[];
+  /** The one file that is made. Undefined: one for each directory of protos. */
+  readonly file: string | undefined;
+}
+
+/** An option that cannot be used. buf prints the message. */
+export class OptionError extends Error {
+  override readonly name = "OptionError";
+}
+
+/**
+ * Reads `schema=shop,role=web,role=worker`.
+ *
+ * @throws OptionError for an option that is not known, is there twice, or has a value that cannot be used
+ */
+export function readOptions(parameter: string): SqlOptions {
+  const given = new Map<string, string[]>();
+  for (const part of parameter.split(",").map((each) => each.trim())) {
+    if (part === "") continue;
+    const [name, value] = part.includes("=") ? splitAt(part, part.indexOf("=")) : [part, ""];
+    if (!known.has(name)) {
+      throw new OptionError(`there is no option "${name}"; the options are ${[...known.keys()].join(", ")}`);
+    }
+    given.set(name, [...(given.get(name) ?? []), value]);
+  }
+  const one = (name: string, otherwise: string): string => {
+    const [value = otherwise, ...others] = given.get(name) ?? [];
+    if (others.length > 0) throw new OptionError(`the option ${name} is there twice; give it once`);
+    const rule = known.get(name)!;
+    if (!rule.pattern.test(value)) throw new OptionError(`the option ${name} is "${value}"; ${rule.says}`);
+    return value;
+  };
+  const roles = (given.get("role") ?? []).map((role) => {
+    if (!identifier.test(role)) throw new OptionError(`the option role is "${role}"; ${identifierSays}`);
+    return role;
+  });
+  return {
+    schema: one("schema", "messages"),
+    prefix: one("prefix", ""),
+    natsSchema: one("nats_schema", "public"),
+    roles: [...new Set(roles)],
+    file: given.has("file") ? one("file", "") : undefined,
+  };
+}
+
+const identifier = new RegExp(`^[a-zA-Z_][a-zA-Z0-9_$-]{0,${maxIdentifierBytes - 1}}$`);
+const identifierSays = `give a name of letters, digits, _ and -, of at most ${maxIdentifierBytes} bytes`;
+const known = new Map([
+  ["schema", { pattern: identifier, says: identifierSays }],
+  ["prefix", { pattern: /^([a-z_][a-z0-9_]{0,30})?$/, says: "give at most 31 small letters, digits and _" }],
+  ["nats_schema", { pattern: identifier, says: identifierSays }],
+  ["role", { pattern: identifier, says: identifierSays }],
+  ["file", { pattern: /^\w[\w.-]*(\/\w[\w.-]*)*\.sql$/, says: "give a relative path that ends with .sql" }],
+]);
+
+function splitAt(text: string, at: number): [string, string] {
+  return [text.slice(0, at), text.slice(at + 1)];
+}
