@@ -67,7 +67,7 @@ export interface Guard {
  */
 export async function guardDirectory(directory: RunDirectory): Promise<Guard> {
   const order: WatchOrder = { directory: directory.path, temporary: directory.temporary };
-  const child = spawn(process.execPath, watchdogArgs(), {
+  const child = spawn(process.execPath, nodeArgs(new URL("./watchdog.js", import.meta.url)), {
     cwd: "/",
     // A session of its own: neither Ctrl-C nor the end of the terminal reaches it.
     detached: true,
@@ -98,10 +98,15 @@ export async function guardDirectory(directory: RunDirectory): Promise<Guard> {
   };
 }
 
-/** How node runs the watchdog: compiled as it stands, from source through tsx. */
-function watchdogArgs(): string[] {
+/**
+ * How node runs a program of this package: compiled as it stands, from source through tsx.
+ *
+ * @param program its URL beside the one who asks, ending in `.js` either way
+ */
+export function nodeArgs(program: URL): string[] {
   const here = fileURLToPath(import.meta.url);
-  if (!here.endsWith(".ts")) return [fileURLToPath(new URL("./watchdog.js", import.meta.url))];
+  const path = fileURLToPath(program);
+  if (!here.endsWith(".ts")) return [path];
   const tsx = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
-  return ["--import", tsx, fileURLToPath(new URL("./watchdog.ts", import.meta.url))];
+  return ["--import", tsx, path.replace(/\.js$/, ".ts")];
 }

@@ -119,7 +119,7 @@ export function ownerOf(path: string): ProcessIdentity | undefined {
 function take(path: string, account: Account | undefined): void {
   // Postgres's account must be able to pass through; the data directory itself is its own, and closed to others.
   chmodSync(path, account === undefined ? 0o700 : 0o711);
-  writeMark(path, { owner: ownIdentity() });
+  writeMark(path, { owner: identityOf() });
 }
 
 function writeMark(path: string, mark: Mark): void {
@@ -146,9 +146,9 @@ export interface ProcessIdentity {
   readonly namespace: string;
 }
 
-/** The identity of this process. */
-function ownIdentity(): ProcessIdentity {
-  return { pid: process.pid, startedAt: startOf(process.pid) ?? "", namespace: pidNamespace() };
+/** The identity of a process of this pid namespace, by default of this one. */
+export function identityOf(pid = process.pid): ProcessIdentity {
+  return { pid, startedAt: startOf(pid) ?? "", namespace: pidNamespace() };
 }
 
 /**

@@ -28,6 +28,8 @@ export interface DevStackOptions {
   readonly postgresPort?: PortWish | undefined;
   /** Where nats-server listens. Default: any free port. */
   readonly natsPort?: PortWish | undefined;
+  /** The text of a configuration file for nats-server, such as its accounts. Not for a server of HAWSER_NATS_URL. */
+  readonly natsConfig?: string | undefined;
   /** Postgres's `max_connections`. Default 300. */
   readonly maxConnections?: number | undefined;
   /** Told in words what is being done. */
@@ -50,7 +52,7 @@ interface DevServer {
 export interface DevStack extends AsyncDisposable {
   /** Connects as superuser to the database `postgres`. */
   readonly databaseUrl: string;
-  /** Needs no credentials; JetStream is on. Null if it was started without NATS. */
+  /** Needs no credentials unless `natsConfig` says otherwise; JetStream is on. Null if it was started without NATS. */
   readonly natsUrl: string | null;
   readonly servers: readonly DevServer[];
   /** Where data and logs are; undefined if no server is ours. */
@@ -99,7 +101,7 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
           }),
       givenNats || !wantsNats
         ? undefined
-        : startNats(directory, { port: options.natsPort, onProgress, signal: signals }),
+        : startNats(directory, { port: options.natsPort, config: options.natsConfig, onProgress, signal: signals }),
       guarding,
     ] as const;
     const [postgres, nats] = await allOrNone(starting, failure);

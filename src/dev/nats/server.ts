@@ -2,7 +2,7 @@
  * A nats-server of our own, with JetStream, on ports that it chooses itself where none is wanted.
  */
 import { once } from "node:events";
-import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -35,13 +35,19 @@ interface Ports {
  */
 export async function startNats(
   directory: RunDirectory,
-  { port: wish, ...search }: NatsSearch & { readonly port?: PortWish | undefined },
+  {
+    port: wish,
+    config,
+    ...search
+  }: NatsSearch & { readonly port?: PortWish | undefined; readonly config?: string | undefined },
 ): Promise<NatsServer> {
   const binary = await findNatsServer(search);
+  if (config !== undefined) writeFileSync(configOf(directory), config, { mode: 0o600 });
   for (let attempt = 1; ; attempt++) {
     const chosen = wish && (await portFor("--nats-port", wish));
     if (chosen?.isAnother) search.onProgress?.(`The port ${wish?.port} is taken: nats-server has another one`);
-    const started = await startAt(chosen?.port ?? -1, directory, binary, search.signal);
+    const configArgs = config === undefined ? [] : ["-c", configOf(directory)];
+    const started = await startAt(chosen?.port ?? -1, configArgs, directory, binary, search.signal);
     if ("url" in started) return started;
     // Between our check and its start another program took the port.
     const portTaken = /address already in use/i.test(started.process.logTail());
@@ -49,9 +55,14 @@ export async function startNats(
   }
 }
 
+function configOf({ path }: RunDirectory): string {
+  return join(path, "nats.conf");
+}
+
 /** @returns without a URL if it has ended. @throws `dev_server_failed` if it does not answer in time; the signal's reason */
 async function startAt(
   port: number,
+  configArgs: readonly string[],
   directory: RunDirectory,
   binary: NatsBinary,
   signal: AbortSignal | undefined,
@@ -64,6 +75,7 @@ async function startAt(
     name: "nats-server",
     program: binary.program,
     args: [
+      ...configArgs,
       "-a",
       "127.0.0.1",
       "-p",

@@ -1,0 +1,112 @@
+/**
+ * How a process of a run reaches the run's keeper: by the socket of the run, and by starting the keeper where there is none.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { connect, type Socket } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
+import { nodeArgs, type ProcessIdentity } from "../dev/index.js";
+import { DevError } from "../errors/index.js";
+import { Caller } from "./calls.js";
+import { filesOf, ownerOfRun, type RunFiles } from "./run.js";
+
+/** A keeper binds its socket before it does anything else. */
+const bindTimeoutMs = 60_000;
+/** It listens as soon as it has bound it: one that refuses for this long has been killed. */
+const refusalMs = 1_000;
+/** When a person begins to wonder: the first start of all may have to fetch nats-server. */
+const tellAfterMs = 5_000;
+
+/** The status of one that was killed, or that could not be started. */
+const failed = 1;
+
+let connecting: Promise<Caller> | undefined;
+
+/**
+ * The keeper of the run that this process belongs to, when its servers answer.
+ *
+ * @throws HawserError `dev_server_failed`, `not_supported`, and what an installation throws
+ */
+export async function keeperOfRun(): Promise<Caller> {
+  const known = await connecting?.catch(() => undefined);
+  if (known === undefined || known.hasEnded) connecting = reach();
+  return await connecting!;
+}
+
+async function reach(): Promise<Caller> {
+  if (process.platform === "win32") {
+    throw new DevError("not_supported", "hawser/testing runs on Linux and macOS. On Windows run the tests in WSL.");
+  }
+  const owner = ownerOfRun();
+  const files = filesOf(owner);
+  const caller = new Caller(await connectOrStart(files, owner), () => tailOf(files));
+  const timer = setTimeout(() => {
+    process.stderr.write(`hawser/testing: waiting for Postgres and nats-server; what they are doing: ${files.log}\n`);
+  }, tellAfterMs);
+  try {
+    await caller.call("ready");
+    return caller;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function connectOrStart(files: RunFiles, owner: ProcessIdentity): Promise<Socket> {
+  const deadline = performance.now() + bindTimeoutMs;
+  let started: Promise<number> | undefined;
+  let refusedSince: number | undefined;
+  while (performance.now() < deadline) {
+    try {
+      return await connectTo(files.socket);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      if (code !== "ENOENT" && code !== "ECONNREFUSED") throw error;
+      if (code === "ENOENT") {
+        refusedSince = undefined;
+        started ??= startKeeper(files, owner);
+      } else refusedSince ??= performance.now();
+      if (refusedSince !== undefined && performance.now() - refusedSince > refusalMs) break;
+    }
+    // Another one's was faster (0), or it could not start.
+    const status = await Promise.race([delay(20, undefined), started]);
+    if (status !== undefined && status !== 0) break;
+    if (status === 0) started = undefined;
+  }
+  throw new DevError(
+    "dev_server_failed",
+    `The process that keeps the servers of this run does not answer at ${files.socket}. ${tailOf(files)}`,
+  );
+}
+
+async function connectTo(path: string): Promise<Socket> {
+  const socket = connect(path);
+  await once(socket, "connect");
+  return socket;
+}
+
+/** Starts one that outlives this process. Resolves when it has ended, with its status. */
+async function startKeeper(files: RunFiles, owner: ProcessIdentity): Promise<number> {
+  const log = openSync(files.log, "a", 0o600);
+  const { NODE_OPTIONS: _, NODE_TEST_CONTEXT: __, NODE_V8_COVERAGE: ___, ...env } = process.env;
+  try {
+    const args = [...nodeArgs(new URL("./keeper.js", import.meta.url)), files.socket, JSON.stringify(owner)];
+    const child = spawn(process.execPath, args, { cwd: "/", detached: true, env, stdio: ["ignore", log, log] });
+    child.unref();
+    const [status] = (await once(child, "exit")) as [number | null];
+    return status ?? failed;
+  } catch {
+    return failed;
+  } finally {
+    closeSync(log);
+  }
+}
+
+function tailOf({ log }: RunFiles): string {
+  try {
+    const lines = readFileSync(log, "utf8").trimEnd().split("\n").slice(-12).join("\n");
+    return lines === "" ? "" : `The end of its log:\n${lines}`;
+  } catch {
+    return "";
+  }
+}

@@ -1,0 +1,53 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { DevError } from "../errors/index.js";
+
+/** How {@link eventually} waits. */
+export interface EventuallyOptions {
+  /** How long the assertion may fail, in milliseconds. Default 5,000. */
+  readonly withinMs?: number | undefined;
+  /** The pause between two attempts, in milliseconds. Default 20. */
+  readonly everyMs?: number | undefined;
+}
+
+/**
+ * Tries the assertion until it holds: it does not throw, its promise does not reject, and what it returns is not `false`.
+ * For what another process does, and announces by no event.
+ *
+ * @returns what the assertion returned
+ * @throws what it threw last, when the time is over; DevError `aborted` if it returned `false` or has not ended
+ */
+export async function eventually<T>(assertion: () => T | PromiseLike<T>, options: EventuallyOptions = {}): Promise<T> {
+  const { withinMs = 5_000, everyMs = 20 } = options;
+  for (const [name, value] of Object.entries({ withinMs, everyMs })) {
+    if (typeof value === "number" && value >= 0) continue;
+    throw new DevError("invalid_argument", `${name} ${value}: must be a number of milliseconds, 0 or more`);
+  }
+  const deadline = performance.now() + withinMs;
+  const late = new DevError("aborted", `the assertion did not end within ${withinMs} ms`);
+  let failure: unknown = late;
+  for (let attempt = 1; ; attempt++) {
+    const timer = new AbortController();
+    try {
+      const timeout = delay(Math.max(deadline - performance.now(), 0), late, { signal: timer.signal });
+      const result = await Promise.race([attempted(assertion), timeout]);
+      if (result === late) throw late;
+      if (result !== false) return result as T;
+      failure = new DevError(
+        "aborted",
+        `the assertion still returned false after ${withinMs} ms and ${attempt} attempts`,
+      );
+    } catch (error) {
+      // What an earlier attempt has said is worth more.
+      if (error !== late || attempt === 1) failure = error;
+    } finally {
+      timer.abort();
+    }
+    if (performance.now() + everyMs > deadline) throw failure;
+    await delay(everyMs);
+  }
+}
+
+/** What the assertion throws at once is a rejection, too. */
+async function attempted<T>(assertion: () => T | PromiseLike<T>): Promise<T> {
+  return await assertion();
+}

@@ -1,0 +1,141 @@
+/**
+ * What the keeper keeps: the servers of a run, and the stacks of its tests on them.
+ */
+import { randomBytes } from "node:crypto";
+import { type DevStack, startDevStack } from "../dev/index.js";
+import { DevError } from "../errors/index.js";
+import { Serve } from "../serve/index.js";
+import type { MadeStack, Side } from "./calls.js";
+import { type CopiedDatabase, Databases, on } from "./databases.js";
+import { accountsOf, configOf, emptyAccount, type NatsAccount, natsRules } from "./nats-accounts.js";
+import { type Relay, relayTo } from "./relay.js";
+
+type Tell = (line: string) => void;
+
+/** A stack of a test. */
+interface KeptStack {
+  readonly database: CopiedDatabase;
+  readonly account: NatsAccount | undefined;
+  readonly relays: Readonly<Record<Side, Relay | undefined>>;
+  readonly serve: Serve | undefined;
+}
+
+/** The servers, and what tests have of them. */
+export class KeptStacks {
+  readonly #dev: DevStack;
+  readonly #tell: Tell;
+  readonly #databases: Databases;
+  /** Undefined where the NATS server is not ours: all share it. */
+  readonly #accounts: NatsAccount[] | undefined;
+  readonly #stacks = new Map<string, KeptStack>();
+
+  private constructor(dev: DevStack, databases: Databases, accounts: NatsAccount[] | undefined, tell: Tell) {
+    this.#dev = dev;
+    this.#databases = databases;
+    this.#accounts = accounts;
+    this.#tell = tell;
+  }
+
+  /** @throws HawserError `dev_server_failed`, and what an installation throws; nothing is left behind then */
+  static async start(tell: Tell): Promise<KeptStacks> {
+    const accounts = process.env["HAWSER_NATS_URL"] ? undefined : accountsOf(randomBytes(12).toString("hex"));
+    const dev = await startDevStack({ onProgress: tell, natsConfig: accounts && configOf(accounts) });
+    const databases = new Databases(dev.databaseUrl);
+    const stacks = new KeptStacks(dev, databases, accounts, tell);
+    try {
+      if (!process.env["HAWSER_DATABASE_URL"]) await withoutDisk(dev.databaseUrl);
+      await databases.prepare(tell);
+      return stacks;
+    } catch (error) {
+      await stacks.stop();
+      throw error;
+    }
+  }
+
+  get databases(): Databases {
+    return this.#databases;
+  }
+
+  /** @param template the key of a template that is prepared; null for what Hawser installs alone */
+  async open({ template, serve }: { readonly template: string | null; readonly serve: boolean }): Promise<MadeStack> {
+    const undo: (() => Promise<unknown>)[] = [];
+    try {
+      const account = this.#accounts?.shift();
+      if (this.#accounts !== undefined && account === undefined) {
+        throw new DevError("busy", "256 stacks are open at the same time. End those that are not needed by drop().");
+      }
+      if (account !== undefined) undo.push(async () => this.#accounts?.push(account));
+      const database = await this.#databases.copy(template);
+      undo.push(() => database.drop());
+      const postgres = await relayTo(database.url, 5432, {});
+      undo.push(async () => postgres.relay?.close());
+      const nats = await relayTo(this.#dev.natsUrl!, 4222, natsRules(account));
+      undo.push(async () => nats.relay?.close());
+      const { hostname, port } = new URL(nats.url);
+      await this.#databases.defineNats(database.url, { host: hostname, port: Number(port || 4222) });
+      const serving = serve
+        ? await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0" })
+        : undefined;
+      const relays = { postgres: postgres.relay, nats: nats.relay };
+      this.#stacks.set(database.name, { database, account, relays, serve: serving });
+      return { id: database.name, databaseUrl: postgres.url, natsUrl: nats.url };
+    } catch (error) {
+      for (const one of undo.reverse()) await one();
+      throw error;
+    }
+  }
+
+  /** Does nothing for a stack that is gone. */
+  async drop(id: string): Promise<void> {
+    const stack = this.#stacks.get(id);
+    if (stack === undefined) return;
+    this.#stacks.delete(id);
+    const { database, account, relays, serve } = stack;
+    await relays.postgres?.restore();
+    await relays.nats?.restore();
+    await serve?.stop();
+    await relays.postgres?.close();
+    await relays.nats?.close();
+    await database.drop();
+    if (account === undefined) return;
+    try {
+      await emptyAccount(this.#dev.natsUrl!, account);
+      this.#accounts?.push(account);
+    } catch (error) {
+      this.#tell(`The account ${account.user} is not used again: ${(error as Error).message}`);
+    }
+  }
+
+  /** @throws DevError `not_supported` if no relay is possible */
+  relay(id: string, side: Side): Relay {
+    const stack = this.#stacks.get(id);
+    if (stack === undefined) throw new DevError("not_running", `the stack ${id} has been dropped`);
+    const relay = stack.relays[side];
+    if (relay !== undefined) return relay;
+    const [name, variable] = side === "nats" ? ["NATS", "HAWSER_NATS_URL"] : ["Postgres", "HAWSER_DATABASE_URL"];
+    throw new DevError(
+      "not_supported",
+      `the connections to ${name} cannot be cut: the server of ${variable} is reached by TLS, by a socket file, or at ` +
+        "several addresses. Name one address without TLS, or unset the variable.",
+    );
+  }
+
+  /** Stops the servers. What was made in servers of the user's own is taken away. */
+  async stop(): Promise<void> {
+    const isOurs = !process.env["HAWSER_DATABASE_URL"];
+    try {
+      if (isOurs) return;
+      for (const id of [...this.#stacks.keys()]) await this.drop(id);
+      await this.#databases.dropAll();
+    } finally {
+      await this.#dev.stop({ immediately: true });
+    }
+  }
+}
+
+/** Nothing of a run outlives it. */
+async function withoutDisk(databaseUrl: string): Promise<void> {
+  await on(databaseUrl, "ALTER SYSTEM SET fsync = off");
+  await on(databaseUrl, "ALTER SYSTEM SET full_page_writes = off");
+  await on(databaseUrl, "SELECT pg_reload_conf()");
+}

@@ -1,0 +1,86 @@
+/**
+ * The user's own migrations: which files they are, whether these have changed, and how they are run.
+ */
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { DevError } from "../errors/index.js";
+import { withClient } from "./user-client.js";
+
+/** What prepares the databases of tests, behind what Hawser installs. */
+export type Migrations = string | readonly string[] | MigrationProgram;
+
+/** Migrations that are more than files of SQL. */
+export interface MigrationProgram {
+  /** Files and folders that `run` reads. When one of them has changed, the template is prepared anew. */
+  readonly files: string | readonly string[];
+  /** Prepares the database of the URL. Called once for all who name the same files; connections are to be closed behind it. */
+  readonly run: (databaseUrl: string) => unknown;
+}
+
+/** Migrations that were read. */
+export interface ReadMigrations {
+  /** The same for the same files with the same content. */
+  readonly key: string;
+  run(databaseUrl: string): Promise<void>;
+}
+
+interface ReadFile {
+  readonly path: string;
+  readonly content: Buffer;
+}
+
+/** @throws DevError `invalid_argument` */
+export function readMigrations(migrations: Migrations): ReadMigrations {
+  const isProgram = typeof migrations === "object" && "run" in migrations;
+  const paths = [isProgram ? migrations.files : migrations].flat() as string[];
+  const files = paths.flatMap((path) => filesBelow(path, isProgram ? "" : ".sql"));
+  const hash = createHash("sha256");
+  if (isProgram) hash.update(String(migrations.run));
+  for (const { path, content } of files) hash.update(`\0${path}\0${content.length}\0`).update(content);
+  const run = isProgram
+    ? async (databaseUrl: string) => void (await migrations.run(databaseUrl))
+    : (databaseUrl: string) => runSql(files, databaseUrl);
+  return { key: hash.digest("hex").slice(0, 12), run };
+}
+
+/** A file as it is; a folder's files in the order of their paths, those with the ending alone. */
+function filesBelow(path: string, ending: string): ReadFile[] {
+  if (typeof path !== "string" || path === "") {
+    throw new DevError("invalid_argument", `migrations ${JSON.stringify(path)}: name a file or a folder`);
+  }
+  const absolute = resolve(path);
+  const stat = statSync(absolute, { throwIfNoEntry: false });
+  if (stat === undefined) {
+    throw new DevError(
+      "invalid_argument",
+      `migrations "${path}": there is no ${absolute}. Paths are relative to the directory in which the tests are run.`,
+    );
+  }
+  if (!stat.isDirectory()) return [{ path: absolute, content: readFileSync(absolute) }];
+  const names = readdirSync(absolute, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(ending));
+  const files = names
+    .map((name) => join(absolute, name))
+    .filter((file) => statSync(file).isFile())
+    .sort();
+  if (files.length === 0) {
+    throw new DevError(
+      "invalid_argument",
+      `migrations "${path}": the folder ${absolute} has no file${ending && ` *${ending}`}.`,
+    );
+  }
+  return files.map((file) => ({ path: file, content: readFileSync(file) }));
+}
+
+/** Each file is one call of Postgres: one transaction, unless it says otherwise. */
+async function runSql(files: readonly ReadFile[], databaseUrl: string): Promise<void> {
+  await withClient(databaseUrl, async (client) => {
+    for (const { path, content } of files) {
+      try {
+        await client.query(content.toString());
+      } catch (cause) {
+        throw new DevError("invalid_argument", `the migration ${path} failed: ${(cause as Error).message}`, { cause });
+      }
+    }
+  });
+}

@@ -1,0 +1,57 @@
+/**
+ * The samples of docs/testing.md: type-checked as a user would, and run by vitest and node:test as they stand.
+ */
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { readPage } from "../readme/pages.js";
+import { blocksOf } from "../readme/snippets.js";
+import { projectDirectory } from "../support/program.js";
+import { runners, sampleProject, startIn } from "./sample-project.js";
+
+const page = readPage("docs/testing.md");
+
+/** The files that a section of the page shows whole. */
+function filesUnder(heading: string): Record<string, string> {
+  const section = page.split(/^## /m).find((each) => each.startsWith(`${heading}\n`)) ?? "";
+  const files = blocksOf(section).flatMap(({ info, content }) => {
+    const name = /^(?:typescript|sql) ([\w.-]+)$/.exec(info)?.[1];
+    return name === undefined ? [] : [[name, content] as const];
+  });
+  return Object.fromEntries(files);
+}
+
+describe.each([
+  { heading: "With vitest", command: runners.vitest, tests: 2, said: /Tests {2}2 passed/ },
+  { heading: "With node:test", command: [...runners.node, "orders.test.ts"], tests: 1, said: /^. pass 1$/m },
+])("$heading", ({ heading, command, said }) => {
+  const files = filesUnder(heading);
+
+  it("passes", async () => {
+    expect(Object.keys(files).length).toBeGreaterThanOrEqual(2);
+    const { status, stdout, stderr } = await startIn(sampleProject(files), command).ended;
+    expect(`${stdout}${stderr}`).toMatch(said);
+    expect(status).toBe(0);
+  });
+
+  it("type-checks", async () => {
+    const compilerOptions = {
+      target: "ES2022",
+      lib: ["ES2023", "ESNext.Disposable"],
+      module: "NodeNext",
+      types: ["node"],
+      strict: true,
+      noEmit: true,
+      skipLibCheck: true,
+      // The package as it was compiled for this run has no declarations: its sources have the same types.
+      paths: {
+        hawser: [join(projectDirectory, "src/peer/index.ts")],
+        "hawser/testing": [join(projectDirectory, "src/testing/index.ts")],
+      },
+    };
+    const tsconfig = JSON.stringify({ compilerOptions, include: ["*.ts"] });
+    const project = sampleProject({ ...files, "tsconfig.json": tsconfig });
+    const { status, stdout } = await startIn(project, ["node_modules/typescript/bin/tsc", "-p", "."]).ended;
+    expect(stdout).toBe("");
+    expect(status).toBe(0);
+  });
+});

@@ -1,0 +1,178 @@
+/**
+ * Stacks on servers that somebody else has started, as HAWSER_DATABASE_URL and HAWSER_NATS_URL name them: those of this run.
+ * `runs.slow.test.ts` has servers of a run's own.
+ */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { connect } from "@nats-io/transport-node";
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import { keeperOfRun } from "../../src/testing/connect-keeper.js";
+import { eventually, type TestStack, type TestStackOptions, testStack } from "../../src/testing/index.js";
+import { testNatsUrl, testServerUrl } from "../support/database.js";
+import { rowsOf } from "../support/on-server.js";
+import { temporaryDirectory } from "../support/temporary.js";
+
+beforeAll(() => {
+  vi.stubEnv("HAWSER_DATABASE_URL", testServerUrl());
+  vi.stubEnv("HAWSER_NATS_URL", testNatsUrl());
+  // Not that of other files: this one ends its keeper.
+  vi.stubEnv("HAWSER_TEST_RUN", String(process.pid));
+});
+afterAll(async () => {
+  await (await keeperOfRun()).call("stop");
+  expect(await kitsDatabases()).toEqual([]);
+  vi.unstubAllEnvs();
+});
+
+/** The databases that the kit has made: those of the run itself have names of another length. */
+async function kitsDatabases(): Promise<unknown[]> {
+  const sql = "SELECT datname FROM pg_database WHERE datname ~ '^hawser_test_[0-9a-f]{8}(_|$)'";
+  return (await rowsOf(testServerUrl(), sql)).map(({ datname }) => datname);
+}
+
+async function openStack(options?: TestStackOptions): Promise<TestStack> {
+  const stack = await testStack(options);
+  onTestFinished(() => stack.drop());
+  return stack;
+}
+
+function sqlFile(content: string): string {
+  const file = join(temporaryDirectory(), "1.sql");
+  writeFileSync(file, content);
+  return file;
+}
+
+describe("a stack", () => {
+  it("has a database of its own with what Hawser installs, which goes with it", async () => {
+    const [one, other] = await Promise.all([openStack(), openStack()]);
+    await rowsOf(one.databaseUrl, "CREATE TABLE only_here ()");
+    const [found] = await rowsOf(
+      other.databaseUrl,
+      "SELECT current_database() AS name, to_regclass('only_here') AS here, to_regproc('nats_publish_text') IS NOT NULL AS nats",
+    );
+    expect(found).toEqual({ name: other.id, here: null, nats: true });
+    expect(await kitsDatabases()).toEqual(expect.arrayContaining([one.id, other.id]));
+    await one.drop();
+    expect(await kitsDatabases()).not.toContain(one.id);
+    await one.drop();
+  });
+
+  it("has the migrations, which are run once for all who ask at the same time", async () => {
+    let runs = 0;
+    const files = sqlFile("CREATE TABLE orders ()");
+    const run = async (databaseUrl: string): Promise<void> => {
+      runs++;
+      await rowsOf(databaseUrl, "CREATE TABLE orders ()");
+    };
+    const stacks = await Promise.all([1, 2, 3].map(() => openStack({ migrations: { files, run } })));
+    expect(runs).toBe(1);
+    for (const { databaseUrl } of stacks) await rowsOf(databaseUrl, "SELECT FROM orders");
+    expect(new Set(stacks.map(({ id }) => id)).size).toBe(3);
+  });
+
+  it("is not made when its migrations fail, and the next one tries again", async () => {
+    const files = sqlFile("");
+    let isBroken = true;
+    const run = (): void => {
+      if (isBroken) throw new Error("no such column");
+    };
+    await expect(openStack({ migrations: { files, run } })).rejects.toThrow("no such column");
+    isBroken = false;
+    await openStack({ migrations: { files, run } });
+    await expect(openStack({ migrations: sqlFile("SELECT FROM nowhere") })).rejects.toThrow(
+      'relation "nowhere" does not exist',
+    );
+  });
+
+  it("refuses options that are none", async () => {
+    await expect(testStack({ migration: "x" } as TestStackOptions)).rejects.toThrow(/migration.*migrations/);
+  });
+
+  it("has SQL functions that reach NATS, with `hawser serve`", async () => {
+    const { databaseUrl, natsUrl, id } = await openStack({ serve: true });
+    const nats = await connect({ servers: natsUrl });
+    onTestFinished(() => nats.close());
+    const subscription = nats.subscribe(id, { max: 1 });
+    await nats.flush();
+    await rowsOf(databaseUrl, `SELECT nats_publish_text('${id}', 'hello')`);
+    for await (const message of subscription) expect(message.string()).toBe("hello");
+  });
+});
+
+describe("connections", () => {
+  it("to Postgres are cut and restored, and no other stack notices", async () => {
+    const [one, other] = await Promise.all([openStack(), openStack()]);
+    const clients = await Promise.all([one, other].map(({ databaseUrl }) => connected(databaseUrl)));
+    const gone = new Promise((resolve) => clients[0]!.on("error", resolve));
+    await one.postgres.cut();
+    await gone;
+    await expect(connected(one.databaseUrl)).rejects.toMatchObject({ code: "ECONNREFUSED" });
+    await clients[1]!.query("SELECT 1");
+    await one.postgres.restore();
+    await connected(one.databaseUrl);
+  });
+
+  it("to NATS are cut in silence, too", async () => {
+    const { nats, natsUrl } = await openStack();
+    const connection = await connect({ servers: natsUrl });
+    onTestFinished(() => connection.close());
+    await nats.cut({ silent: true });
+    let hasAnswered = false;
+    const answer = connection.flush().then(() => {
+      hasAnswered = true;
+    });
+    await expect(eventually(() => hasAnswered, { withinMs: 50 })).rejects.toThrow("still returned false");
+    await nats.restore();
+    await answer;
+  });
+
+  it("of a stack that is gone are not to be cut", async () => {
+    const stack = await openStack();
+    await stack.drop();
+    await expect(stack.postgres.cut()).rejects.toThrow(`the stack ${stack.id} has been dropped`);
+  });
+
+  async function connected(url: string): Promise<pg.Client> {
+    const client = new pg.Client(url);
+    client.on("error", () => undefined);
+    await client.connect();
+    onTestFinished(() => client.end().catch(() => undefined));
+    return client;
+  }
+});
+
+describe("a program", () => {
+  const writes = 'console.log("on " + process.env.PLACE); setInterval(() => {}, 1000)';
+
+  it("says what it writes, and stops", async () => {
+    const { start } = bound(await openStack());
+    const program = await start("node", ["-e", writes], { env: { PLACE: "board" } });
+    await eventually(() => expect(program.output).toBe("on board\n"), { withinMs: 20_000 });
+    expect(await program.stop()).toEqual({ status: null, signal: "SIGTERM" });
+    expect(await program.kill()).toEqual(await program.ended);
+  });
+
+  it("ends with its stack, and what it has started, too", async () => {
+    const stack = await openStack();
+    const script = `const child = require("child_process").spawn("sleep", ["1000"]); console.log(child.pid); ${writes}`;
+    const program = await stack.start("node", ["-e", script]);
+    await eventually(() => expect(program.output).toMatch(/^\d+\n/), { withinMs: 20_000 });
+    await stack.drop();
+    expect((await program.ended).signal).toBe("SIGKILL");
+    await eventually(() => expect(() => process.kill(Number.parseInt(program.output, 10), 0)).toThrow("ESRCH"));
+  });
+
+  it("is refused if there is none, or with faults that are none", async () => {
+    const { start } = bound(await openStack());
+    await expect(start("no-such-program", [])).rejects.toMatchObject({ code: "startup_failed" });
+    await expect(start("node", [], { killAfterHandler: 0 })).rejects.toThrow(
+      "killAfterHandler 0: must be a whole number",
+    );
+    await expect(start("node", [], { twise: true } as object)).rejects.toThrow(/twise.*twice/);
+  });
+
+  function bound(stack: TestStack): Pick<TestStack, "start"> {
+    return { start: (...args) => stack.start(...args) };
+  }
+});
