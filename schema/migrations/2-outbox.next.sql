@@ -11,3 +11,7 @@ CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WH
 ALTER TABLE hawser.nats_handlers
   DROP CONSTRAINT nats_handlers_kind_values,
   ADD CONSTRAINT nats_handlers_kind_values CHECK (kind IN ('subscription', 'responder', 'stream'));
+
+ALTER TABLE hawser.peers ADD COLUMN in_group boolean NOT NULL DEFAULT false;
+-- It has a parameter more, which peers of the version before leave out.
+DROP FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean);

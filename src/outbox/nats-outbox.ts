@@ -265,7 +265,7 @@ export class NatsOutbox {
     if (performance.now() < this.#rotatesAt) return;
     this.#rotatesAt = performance.now() + Math.min(rotateMs, retentionMs / 2);
     try {
-      await this.#table.rotate(this.#owner, Math.ceil(retentionMs / 2));
+      await this.#table.rotate(this.#owner, retentionMs);
     } catch (error) {
       this.#tell("the oldest messages of the outbox cannot be removed", error);
     }

@@ -18,11 +18,11 @@ import {
   PublishPipeline,
   readHeaders,
 } from "../nats/index.js";
-import { shared } from "../runtime/index.js";
+import { Fifo, shared } from "../runtime/index.js";
 import type { EnqueuedMessage } from "./outbox-table.js";
 import type { PublishOutcome, PublishStep } from "./relay.js";
 
-const { publishTimeoutMs, clockSkewMs, dueDoubtMs } = outboxConstants;
+const { publishTimeoutMs, clockSkewMs, dueDoubtMs, scans } = outboxConstants;
 
 /** NATS has said no. All other failures are of the connection, or of servers that are away. */
 const refusals: ReadonlySet<string> = new Set([
@@ -70,6 +70,9 @@ export class NatsPublisher {
   #flushing = 0;
   readonly #notPermitted = new Map<string, { readonly at: number; readonly message: string }>();
   readonly #scans = new Map<string, Scan>();
+  /** How many more scans may go on, and those that wait for others to end. */
+  #freeScans: number = scans;
+  readonly #waitingScans = new Fifo<() => void>();
 
   readonly #tell: (problem: string) => void;
 
@@ -208,7 +211,7 @@ export class NatsPublisher {
     if (known?.connection === connection && known.since <= from && isBehind(known, message, doubtfulSince))
       return known.found;
     const since = new Date(from.getTime() - clockSkewMs);
-    const found = idsIn(connection, message.destination, domain, since);
+    const found = this.#inTurn(() => idsIn(connection, message.destination, domain, since));
     const scan = { connection, startedAt: performance.now(), startedOn: Date.now(), since, found };
     this.#scans.set(name, scan);
     const forget = (): void => {
@@ -216,6 +219,18 @@ export class NatsPublisher {
     };
     found.then(() => setTimeout(forget, publishTimeoutMs).unref(), forget);
     return found;
+  }
+
+  async #inTurn<T>(scan: () => Promise<T>): Promise<T> {
+    if (this.#freeScans === 0) await new Promise<void>((resolve) => this.#waitingScans.push(resolve));
+    else this.#freeScans -= 1;
+    try {
+      return await scan();
+    } finally {
+      const next = this.#waitingScans.shift();
+      if (next === undefined) this.#freeScans += 1;
+      else next();
+    }
   }
 }
 
@@ -265,19 +280,24 @@ async function idsIn(
     opt_start_time: since.toISOString(),
     headers_only: true,
   });
-  if ((await consumer.info()).num_pending === 0) return { windowMs, ids };
-  const messages = await consumer.consume();
-  // It may never come to the end: of what was pending, the stream may have removed the last ones meanwhile.
-  const timer = setTimeout(() => messages.stop(), publishTimeoutMs);
   try {
-    for await (const message of messages) {
-      const id = message.headers?.get(PubHeaders.MsgIdHdr);
-      if (id) ids.add(id);
-      if (message.info.pending === 0) return { windowMs, ids };
-      timer.refresh();
+    if ((await consumer.info()).num_pending === 0) return { windowMs, ids };
+    const messages = await consumer.consume();
+    // It may never come to the end: of what was pending, the stream may have removed the last ones meanwhile.
+    const timer = setTimeout(() => messages.stop(), publishTimeoutMs);
+    try {
+      for await (const message of messages) {
+        const id = message.headers?.get(PubHeaders.MsgIdHdr);
+        if (id) ids.add(id);
+        if (message.info.pending === 0) return { windowMs, ids };
+        timer.refresh();
+      }
+    } finally {
+      clearTimeout(timer);
     }
   } finally {
-    clearTimeout(timer);
+    // The server would keep it for minutes, and a stream has a limit for its consumers.
+    consumer.delete().catch(() => undefined);
   }
   throw new NatsError("nats_timeout", `The messages of the subject "${subject}" did not all come.`);
 }

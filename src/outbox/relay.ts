@@ -11,7 +11,7 @@
  *
  * Rules:
  * - The position passes a message only when NATS has it, or when it is a dead letter. The turn that writes dead letters says
- *   which they are, so that the next relay skips them.
+ *   which they are, so that the next relay skips those of them that are still in the outbox.
  * - Nothing is published before the turn that read it is committed durably: with it, everything that the snapshot saw is.
  * - Of one lane (a destination and a key) one message is under way at a time. So a refused one is never overtaken, before it
  *   has been written down as a dead letter.
@@ -240,7 +240,7 @@ export class OutboxRelay<M extends OutboxMessage> {
   readonly #refusing = new Set<string>();
   /** Given up, and not written down yet. */
   #dead: (DeadOutboxMessage<M> & { readonly entry: Entry<M> })[] = [];
-  /** Dead letters that the position has not passed, with their set if they were read by this relay. */
+  /** Dead letters that the position has not passed, with their set if this relay has read them. */
   readonly #skipped: Map<bigint, MessageSet<M> | undefined>;
   #isConnected = true;
   #bytes = 0;
@@ -484,7 +484,10 @@ export class OutboxRelay<M extends OutboxMessage> {
       this.#last = to;
       const isInDoubt = !this.#hasLooked;
       this.#hasLooked = true;
-      if (!isFound) return;
+      if (!isFound) {
+        this.#forgetRemoved();
+        return;
+      }
       set = this.#begin(read.from, to, 0n, isInDoubt);
     }
     for (const message of messages) {
@@ -495,6 +498,13 @@ export class OutboxRelay<M extends OutboxMessage> {
     set!.readTo = messages.at(-1)?.id ?? set!.readTo;
     set!.isRead = !hasMore;
     this.#dropIfDone(set!);
+    this.#forgetRemoved();
+  }
+
+  /** Of the relay before: all is read that it may have read, and what has not come was truncated with its slot. */
+  #forgetRemoved(): void {
+    if (!this.#hasLooked || this.#reading !== undefined) return;
+    for (const [id, set] of this.#skipped) if (set === undefined) this.#skipped.delete(id);
   }
 
   #begin(from: Snapshot, to: Snapshot, readTo: bigint, isInDoubt: boolean): MessageSet<M> {

@@ -110,6 +110,29 @@ it.each([
   });
 });
 
+it("the rules are the same for a caller with standard_conforming_strings = off", async () => {
+  const client = await gateway.connect();
+  await client.query("SET standard_conforming_strings = off");
+  await client.query("SET escape_string_warning = off");
+  const refused = (sql: string, ...values: unknown[]) => expect(client.query(sql, values)).rejects.toThrow(/must/);
+  await refused("SELECT nats_enqueue_text('a', 'x', $1)", { A: "a\r\nB: c" });
+  await refused("SELECT hawser.peer_enqueue_text('a', 'x', $1)", { A: "a\nb" });
+  await refused("SELECT hawser.outbox_replay(now(), $1)", "orders placed");
+  const replay = "SELECT hawser.outbox_replay(now(), $1)::integer AS replayed";
+  for (const subject of ["orders.placed", "orders.*", "$s.>"]) {
+    expect((await client.query(replay, [subject])).rows).toEqual([{ replayed: 0 }]);
+  }
+  await client.end();
+});
+
+it("too many headers for a peer are refused at once, however many these are", async () => {
+  const many = "(SELECT jsonb_build_object('A', jsonb_agg('v'::text)) FROM generate_series(1, 40000))";
+  await client.query("SET statement_timeout = '5s'");
+  const refused = await gateway.errorOf(`SELECT hawser.peer_enqueue_text('a', 'x', ${many})`);
+  await client.query("RESET statement_timeout");
+  expect(refused).toMatchObject({ code: "22023", message: expect.stringContaining("there are 40000") });
+});
+
 it("a NULL among the payloads is refused, and no payload is no message", async () => {
   expect(await gateway.errorOf("SELECT nats_enqueue_text_batch('a', ARRAY['x', NULL])")).toMatchObject({
     code: "22004",

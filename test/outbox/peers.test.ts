@@ -100,10 +100,11 @@ describe("peer_enqueue_*", () => {
       ["B", "3"],
       ["message-id", "id-1"],
     ];
+    const ofKey = [["message-key", "k"]];
     expect(rows).toEqual([
-      { ...message, headers },
-      { ...message, headers: null },
-      { ...message, headers: null },
+      { ...message, headers: [...headers, ...ofKey] },
+      { ...message, headers: ofKey },
+      { ...message, headers: ofKey },
     ]);
   });
 

@@ -6,6 +6,8 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { nanos, nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { Serve } from "../../src/serve/index.js";
 import { hawser, jsonLines } from "../cli/support/hawser.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
@@ -31,6 +33,9 @@ async function stream(name = nuid.next()) {
     async lose(): Promise<void> {
       await manager.streams.delete(name);
       await make();
+    },
+    async consumers(): Promise<number> {
+      return (await manager.streams.info(name)).state.consumer_count;
     },
     async texts(): Promise<string[]> {
       const { state } = await manager.streams.info(name);
@@ -63,9 +68,31 @@ describe("a replay", () => {
     expect(await texts()).toEqual(texts100);
     await eventually("nothing waits", isDone);
     const { status, stdout } = await outbox("replay", "--since", "1h", "--json");
-    expect([status, JSON.parse(stdout).replayed]).toEqual([0, expect.toSatisfy((count: number) => count >= 202)]);
+    expect([status, JSON.parse(stdout).replayed]).toEqual([0, expect.toSatisfy((count: number) => count >= 102)]);
+    await eventually("nothing waits", isDone);
+    // Whoever repeats it does not double what there is.
+    expect(await gateway.value("SELECT hawser.outbox_replay(now() - interval '1 h', $1)", [pattern])).toBe("100");
     await eventually("nothing waits", isDone);
     expect([await texts(), await other.texts()]).toEqual([texts100, ["a", "b"]]);
+  });
+
+  it("looks for many subjects, a few at a time, and leaves no consumer in their stream", async () => {
+    const { subject, lose, texts, consumers } = await stream();
+    await client.query("SELECT nats_enqueue_text_stream($1 || i, 'm') FROM generate_series(1, 100) AS i", [subject]);
+    await eventually("all are there", async () => (await texts()).length === 100);
+    await eventually("nothing waits", isDone);
+    await lose();
+    await client.query("SELECT nats_enqueue_text_stream($1, 'm')", [`${subject}1`]);
+    await eventually("one is there", async () => (await texts()).length === 1);
+    const pattern = subject.replace(/placed$/, "*");
+    await gateway.value("SELECT hawser.outbox_replay(now() - interval '1 h', $1)", [pattern]);
+    const counts: number[] = [];
+    await eventually("all are back", async () => {
+      counts.push(await consumers());
+      return (await texts()).length === 101;
+    });
+    expect(Math.max(...counts)).toBeLessThanOrEqual(2 * outboxConstants.scans);
+    await eventually("no consumer is left", async () => (await consumers()) === 0);
   });
 
   it("asks a stream again that JetStream cannot tell of now, and does not publish blindly", async () => {
@@ -96,6 +123,37 @@ describe("a replay", () => {
       return asked > 0 && waiting === 0;
     });
     expect([await stored(), asked]).toEqual([1, 4]);
+  });
+
+  it("finds what is younger than the retention, also when the other slots are empty", async () => {
+    const outboxRetentionMs = 600_000;
+    await using other = await testGateway({ outboxRetentionMs });
+    const { subject } = await stream();
+    const enqueue = async (): Promise<void> => {
+      await other.client.query("SELECT nats_enqueue_text_stream($1, 'x')", [subject]);
+      await eventually("nothing waits", async () => {
+        const waiting = await other.value("SELECT waiting::integer FROM hawser.outbox_status WHERE kind = 'nats'");
+        return waiting === 0;
+      });
+    };
+    const count = () => other.value<number>("SELECT count(*)::integer FROM hawser.outbox");
+    await enqueue();
+    await other.serve.stop();
+    /** Runs another relay, for which the message is older, and its slot the next to be emptied. */
+    const later = async (minutes: number, then: () => Promise<unknown>): Promise<void> => {
+      await other.client.query("UPDATE hawser.outbox SET enqueued_at = now() - $1 * interval '1 min'", [minutes]);
+      await other.client.query("SELECT setval('hawser.outbox_state_slot_seq', 3 + max(slot)) FROM hawser.outbox");
+      const serve = await Serve.start({
+        gatewayListen: "127.0.0.1:0",
+        databaseUrl: other.database.url,
+        outboxRetentionMs,
+      });
+      await then().finally(() => serve.stop());
+    };
+    await later(6, enqueue);
+    expect(await count()).toBe(2);
+    await other.client.query("DELETE FROM hawser.outbox WHERE id > (SELECT min(id) FROM hawser.outbox)");
+    await later(11, () => eventually("it is gone", async () => (await count()) === 0));
   });
 
   it("leaves out core NATS unless it is wished", async () => {

@@ -22,7 +22,7 @@ BEGIN
           format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
         WHEN jsonb_typeof(v_value) <> 'string' THEN
           format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))
-        WHEN v_value #>> '{}' ~ '[\r\n]' THEN
+        WHEN v_value #>> '{}' ~ E'[\r\n]' THEN
           format('headers: the value of %s must not have CR or LF', to_json(v_name))
       END;
       EXIT WHEN v_fault IS NOT NULL;

@@ -11,7 +11,9 @@ BEGIN
     v_cluster := (pg_control_system()).system_identifier;
   END IF;
   IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
-    v_headers := hawser.peer_headers(p_headers, p_message_id);
+    v_headers := hawser.peer_headers(p_headers, p_message_id, p_key);
+  ELSIF p_key IS NOT NULL THEN
+    v_headers := jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, p_key));
   END IF;
   -- The public functions have checked the topic; those who call this one have not.
   SELECT n.name, n.value INTO v_name, v_value

@@ -2,6 +2,7 @@ DECLARE
   v_name text;
   v_value jsonb;
   v_fault text;
+  v_count integer := (p_message_id IS NOT NULL)::integer;
 BEGIN
   IF jsonb_typeof(coalesce(p_headers, '{}')) <> 'object' THEN
     v_fault := 'headers must be a JSON object, and this is ' || jsonb_typeof(p_headers);
@@ -15,24 +16,33 @@ BEGIN
       v_fault := CASE
         WHEN v_name !~ '^[!-9;-~]{1,255}$' THEN
           format('headers: the name %s must be 1 to 255 characters of visible ASCII without '':''', to_json(v_name))
-        WHEN lower(v_name) = 'message-id' THEN
+        WHEN lower(v_name) = @ProtocolConstants.message_id_header@ THEN
           format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
+        WHEN lower(v_name) = @ProtocolConstants.message_key_header@ THEN
+          format('headers: %s is set by Hawser; give key instead', to_json(v_name))
         WHEN jsonb_typeof(v_value) <> 'string' THEN
           format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))
         WHEN octet_length(v_value #>> '{}') > 8192 THEN
           format('headers: the value of %s has %s bytes, and may have 8192', to_json(v_name), octet_length(v_value #>> '{}'))
-        WHEN v_value #>> '{}' ~ '[\u0001-\u0008\u000a-\u001f\u007f]' THEN
+        WHEN v_value #>> '{}' ~ E'[\\u0001-\\u0008\\u000a-\\u001f\\u007f]' THEN
           format('headers: the value of %s must not contain control characters other than tab', to_json(v_name))
       END;
       EXIT WHEN v_fault IS NOT NULL;
-      headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array(v_name, v_value));
+      v_count := v_count + 1;
+      -- Each one that is added copies all before it.
+      IF v_count <= 256 THEN
+        headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array(v_name, v_value));
+      END IF;
     END LOOP;
   END IF;
   IF p_message_id IS NOT NULL THEN
-    headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array('message-id', p_message_id));
+    headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_id_header@, p_message_id));
   END IF;
-  IF v_fault IS NULL AND jsonb_array_length(headers) > 256 THEN
-    v_fault := format('headers: there are %s, and a message has 256 at most', jsonb_array_length(headers));
+  IF p_key IS NOT NULL THEN
+    headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, p_key));
+  END IF;
+  IF v_fault IS NULL AND v_count > 256 THEN
+    v_fault := format('headers: there are %s, and a message has 256 at most', v_count);
   END IF;
   IF v_fault IS NOT NULL THEN
     RAISE EXCEPTION USING

@@ -10,7 +10,7 @@ BEGIN
         'Give the time from which on the messages were enqueued.'),
       (p_until <= p_since, 'invalid_argument', format('until, %s, is not behind since, %s', p_until, p_since),
         'Give a later time, or leave until out.'),
-      (p_subject !~ '^(?:[^.*>\s]+|\*)(?:\.(?:[^.*>\s]+|\*))*(?:\.>)?$' AND p_subject <> '>', 'invalid_argument',
+      (p_subject !~ E'^(?:[^.*>\\s]+|\\*)(?:\\.(?:[^.*>\\s]+|\\*))*(?:\\.>)?$' AND p_subject <> '>', 'invalid_argument',
         format('the argument subject is %s, and must be words joined by ''.'', of which each may be ''*'', and the last ''>''',
           to_json(left(p_subject, 60))),
         'Give a subject as NATS has them, or leave it out for all.')
@@ -23,7 +23,7 @@ BEGIN
   END IF;
   -- Every special character of a pattern is escaped, then the wildcards get their meaning.
   v_pattern := '^' || regexp_replace(
-    regexp_replace(regexp_replace(p_subject, '([][\\^$.|?*+(){}])', '\\\1', 'g'), '\\\*', '[^.]+', 'g'), '>$', '.+'
+    regexp_replace(regexp_replace(p_subject, E'([][\\\\^$.|?*+(){}])', E'\\\\\\1', 'g'), E'\\\\\\*', '[^.]+', 'g'), '>$', '.+'
   ) || '$';
   upto := coalesce(p_upto, (SELECT s.last_value FROM hawser.outbox_id_seq AS s));
 
@@ -39,6 +39,11 @@ BEGIN
        AND (p_until IS NULL OR p.enqueued_at < p_until)
        AND (p_subject IS NULL OR p.destination ~ v_pattern)
        AND (p.to_stream OR p_core)
+       -- Copies of an earlier replay, where the first one is written again as well.
+       AND NOT EXISTS (
+         SELECT FROM hawser.outbox AS f
+          WHERE f.id = p.copy_of AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+       )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
          SELECT FROM hawser.dead_letters AS d

@@ -3,7 +3,9 @@ DECLARE
   v_handler bigint;
   v_present record;
   v_rule text;
-  v_filters CONSTANT text[] := coalesce(p_filters, '{}');
+  -- Of one dimension, whatever was given.
+  v_filters CONSTANT text[] := ARRAY(SELECT f.filter FROM unnest(p_filters) AS f (filter));
+  v_wrong text;
   v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_subscribe_stream', p_start) AS s);
 BEGIN
   added := false;
@@ -11,6 +13,14 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = format('nats_subscribe_stream: %s is NULL, and a value is needed', CASE WHEN p_stream IS NULL THEN 'stream' ELSE 'an element of filter' END);
+  END IF;
+  SELECT f.filter INTO v_wrong FROM unnest(v_filters) AS f (filter)
+   WHERE f.filter !~ E'^(?:[^.>[:space:]][^.[:space:]]*\\.)*(?:[^.>[:space:]][^.[:space:]]*|>)$' LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_subscribe_stream: filter has %L, and must have words joined by ''.'', of which each may be ''*'', and the last ''>''', left(v_wrong, 100)),
+      HINT = 'Give subjects as NATS has them, or leave filter out for all messages.';
   END IF;
   SELECT h.id INTO v_handler FROM hawser.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
   IF NOT FOUND THEN
@@ -47,7 +57,7 @@ EXCEPTION
         ELSE format('nats_subscribe_stream: filter is %L, and must be up to 100 subjects', left(p_filters::text, 100))
       END,
       HINT = CASE
-        WHEN v_rule ~ '_stream_(bytes|pattern)' THEN 'It has no ''.'', ''*'', ''>'', ''/'' or ''\'' and no white space, and at most 255 bytes.'
+        WHEN v_rule ~ '_stream_(bytes|pattern)' THEN E'It has no ''.'', ''*'', ''>'', ''/'' or ''\\'' and no white space, and at most 255 bytes.'
         WHEN v_rule ~ '_key_token_' THEN 'The first word of the subject has 1.'
         ELSE 'Give one that obeys the rule.'
       END;

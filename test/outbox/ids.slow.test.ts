@@ -1,0 +1,42 @@
+/**
+ * What a saved position takes for granted: the id of a message that it names as skipped is never given to another one, not even
+ * when the message has been truncated, and then the server crashes or its standby takes over.
+ */
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { prepareForSql } from "../faults/support/sql-database.js";
+import { rowsOf } from "../support/on-server.js";
+import { type PrimaryAndStandby, startPrimaryAndStandby } from "../support/standby.js";
+
+let servers: PrimaryAndStandby;
+beforeAll(async () => {
+  servers = await startPrimaryAndStandby();
+  await prepareForSql(servers.primary.url);
+}, 60_000);
+afterAll(() => servers?.[Symbol.asyncDispose]());
+
+/** Enqueues so many messages. @returns the last id */
+async function enqueue(url: string, count: number): Promise<bigint> {
+  await rowsOf(url, `SELECT nats_enqueue_text_stream('ids', 'x') FROM generate_series(1, ${count})`);
+  const [row] = await rowsOf(url, "SELECT max(id) AS last FROM hawser.outbox");
+  return BigInt(String(row!["last"]));
+}
+
+const truncate = "TRUNCATE TABLE hawser.outbox_0, hawser.outbox_1, hawser.outbox_2";
+
+it("an id is not given again after its slot was truncated and the server crashed", async () => {
+  const { url } = servers.primary;
+  const last = await enqueue(url, 5);
+  await rowsOf(url, truncate);
+  await servers.primary.kill("SIGKILL");
+  await servers.primary.start();
+  expect(await enqueue(url, 1)).toBeGreaterThan(last);
+}, 60_000);
+
+it("an id is not given again by a standby that had its message", async () => {
+  const last = await enqueue(servers.primary.url, 100);
+  await rowsOf(servers.primary.url, truncate);
+  await servers.caughtUp();
+  await servers.primary.kill("SIGKILL");
+  await servers.promote();
+  expect(await enqueue(servers.standby.url, 1)).toBeGreaterThan(last);
+}, 60_000);
