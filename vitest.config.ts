@@ -11,8 +11,11 @@ class SlowFirst extends BaseSequencer {
   }
 }
 
-/** A NATS cluster on a machine that has much else to do loses what the time limits for one do not allow for. */
-const alone = ["test/faults/nats-cluster.slow.test.ts"];
+/**
+ * A NATS cluster on a machine that has much else to do loses what the time limits for one do not allow for; Connect's
+ * conformance suite has time limits of its own.
+ */
+const alone = ["test/faults/nats-cluster.slow.test.ts", "test/connect/conformance.slow.test.ts"];
 
 /** What `test/support/depth.ts` multiplies counts of random inputs with; the environment's own goes first. */
 const depth = (mode: string) => ({

@@ -48,6 +48,20 @@ export async function sendInWindows(
   options?: SendOptions,
 ): Promise<Outcomes> {
   const window = Math.max(1, Math.min(windows.messages, Math.floor(windowBytes / payload.length)));
+  return await settleInWindows(() => peer.sendTo(topic, payload, options), count, window, windows.inFlight);
+}
+
+/**
+ * Calls `send` `count` times: windows of sends are under way, and the oldest is awaited before the next one begins.
+ *
+ * @throws BenchFailure if a message was dropped
+ */
+export async function settleInWindows(
+  send: () => Promise<Receipt>,
+  count: number,
+  window: number,
+  windowsInFlight: number,
+): Promise<Outcomes> {
   const inFlight: Promise<Receipt[]>[] = [];
   const outcomes: Outcomes = { delivered: 0, stored: 0, sent: 0, dropped: 0 };
   const settle = async (): Promise<void> => {
@@ -56,12 +70,12 @@ export async function sendInWindows(
   for (let left = count; left > 0; ) {
     const sends: Promise<Receipt>[] = new Array(Math.min(left, window));
     left -= sends.length;
-    for (let i = 0; i < sends.length; i++) sends[i] = peer.sendTo(topic, payload, options);
+    for (let i = 0; i < sends.length; i++) sends[i] = send();
     const all = Promise.all(sends);
     // Told when its turn comes; until then it must not count as unhandled.
     all.catch(() => undefined);
     inFlight.push(all);
-    if (inFlight.length === windows.inFlight) await settle();
+    if (inFlight.length === windowsInFlight) await settle();
   }
   while (inFlight.length > 0) await settle();
   if (outcomes.dropped > 0) throw new BenchFailure(`${outcomes.dropped} of ${count} messages were dropped`);
@@ -69,9 +83,13 @@ export async function sendInWindows(
 }
 
 /** Sends until a message is delivered: then the channel to the listener is live. */
-export async function sendUntilDelivered(peer: Peer, topic: string): Promise<void> {
+export async function sendUntilDelivered(
+  peer: Peer,
+  topic: string,
+  payload: Uint8Array | string = "first",
+): Promise<void> {
   const giveUpAt = performance.now() + liveWithinMs;
-  for (let tries = 1; (await peer.sendTo(topic, "first")).outcome !== "delivered"; tries++) {
+  for (let tries = 1; (await peer.sendTo(topic, payload)).outcome !== "delivered"; tries++) {
     if (performance.now() > giveUpAt) {
       throw new BenchFailure(`the channel is not live: ${tries} messages were only stored`);
     }

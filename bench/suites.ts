@@ -7,16 +7,20 @@ import { peerDurable, peerLive } from "./live/live.js";
 import { backlog, offline } from "./offline/offline.js";
 import { outbox } from "./outbox/outbox.js";
 import { pingPong } from "./ping-pong/ping-pong.js";
+import { rpc } from "./rpc/rpc.js";
 import { sqlPublish } from "./sql-publish/sql-publish.js";
 import { streams } from "./streams/streams.js";
 import { subscribe } from "./subscribe/subscribe.js";
 import type { Suite } from "./suite.js";
+import { typed } from "./typed/typed.js";
 
 /** In the order in which the help lists them. */
 export const suites: readonly Suite[] = [
   peerLive,
   peerDurable,
   pingPong,
+  rpc,
+  typed,
   offline,
   backlog,
   channels,

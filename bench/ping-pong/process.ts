@@ -5,21 +5,14 @@
 import { randomFillSync } from "node:crypto";
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { percentileUs } from "../measure.js";
+import { askInTurn, type Latencies } from "../latencies.js";
 import { newPeer, sendUntilDelivered } from "../peers.js";
 import { connected } from "../postgres.js";
 import { BenchFailure } from "../suite.js";
 import { serveRequests } from "../worker.js";
 
 /** What is asked and answered. */
-export type AskingWay = "request and reply" | "until delivered" | "tcp" | "tcp and commit";
-
-/** How long the exchanges of one load took, in µs. */
-export interface Latencies {
-  readonly seconds: number;
-  readonly p50: number;
-  readonly p99: number;
-}
+export type AskingWay = "request and reply" | "request" | "until delivered" | "tcp" | "tcp and commit";
 
 /** Where the answers are: ports of the two sockets. The peers are found by their names. */
 interface AnsweringPorts {
@@ -43,7 +36,9 @@ const requests = {
     const answering = (peer = newPeer(answeringPeer, databaseUrl));
     closers.push(() => answering.stop());
     await answering.run((message) => {
+      if (message.isRequest) return message.payload;
       if (message.delivery === "at-most-once") void message.reply(message.payload, { delivery: "at-most-once" });
+      return undefined;
     });
     const client = await connected(databaseUrl);
     closers.push(() => client.end());
@@ -70,6 +65,7 @@ const requests = {
       const { outcome } = await asking.sendTo(answeringPeer, payload);
       if (outcome !== "delivered") throw new BenchFailure(`a message was ${outcome}, not delivered`);
     });
+    asks.set("request", () => asking.request(answeringPeer, payload));
     asks.set("request and reply", async () => {
       const answer = new Promise<void>((resolve) => {
         answered = resolve;
@@ -80,20 +76,7 @@ const requests = {
     });
   },
   /** Asks so many times. */
-  async ask({ way, times }: { way: AskingWay; times: number }): Promise<Latencies> {
-    const ask = asks.get(way)!;
-    const took = new Float64Array(times);
-    const began = performance.now();
-    for (let i = 0, before = began; i < times; i++) {
-      await ask();
-      const now = performance.now();
-      took[i] = now - before;
-      before = now;
-    }
-    const seconds = (performance.now() - began) / 1000;
-    took.sort();
-    return { seconds, p50: percentileUs(took, 0.5), p99: percentileUs(took, 0.99) };
-  },
+  ask: ({ way, times }: { way: AskingWay; times: number }): Promise<Latencies> => askInTurn(asks.get(way)!, times),
 };
 
 /** What both processes can be asked. */

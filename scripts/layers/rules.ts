@@ -4,12 +4,12 @@
 
 /** Top first. A layer may import itself and every tier below; two layers of one tier may not import each other. */
 export const tiers: readonly (readonly string[])[] = [
-  ["cli"],
-  ["serve", "doctor"],
+  ["cli", "buf-plugin", "testing"],
+  ["serve", "doctor", "connect"],
   ["dev", "bridge", "gateway", "peer"],
-  ["installation", "outbox"],
+  ["installation", "outbox", "typed-nats"],
   ["nats", "store", "transport"],
-  ["postgres", "channel", "wire"],
+  ["postgres", "channel", "wire", "typed"],
   ["errors", "files", "runtime"],
   ["generated"],
 ];

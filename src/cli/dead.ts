@@ -14,8 +14,9 @@ import {
   withCommandDatabase,
 } from "../store/index.js";
 import { seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
+import { Descriptors, descriptorsOption, payloadLine, shownPayload } from "./descriptors.js";
 import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
-import { base64Of, jsonText, Output, plural, print, printable, printRows, textOf } from "./output.js";
+import { type Column, jsonText, Output, plural, print, printable, printRows } from "./output.js";
 
 /** The options that choose among dead letters. */
 const filterOptions = {
@@ -127,17 +128,25 @@ export const dead = withExamples(
         description: "Retry or discard every dead letter there is; never meant by leaving all out",
       },
       payload: { type: "boolean", description: "With list --json: also headers and payload" },
+      ...descriptorsOption,
       json: { type: "boolean", description: "Print each dead letter, or what became of it, as one line of JSON" },
     },
     run: async ({ args }) => {
       const action = actionOf(args.action);
       const filter = filterOf(args._.slice(1), args);
       const json = args.json ?? false;
-      checkFlags(action, filter, { all: args.all ?? false, payload: args.payload ?? false, json });
+      const payload = args.payload ?? false;
+      checkFlags(action, filter, {
+        all: args.all ?? false,
+        payload,
+        json,
+        descriptors: args.descriptors !== undefined,
+      });
+      const descriptors = args.descriptors === undefined ? undefined : Descriptors.read(args.descriptors);
       await withCommandDatabase(databaseUrlOf(args), async (database) => {
         const { announce } = announcements(database, silentLogger);
         const letters = deadLetters(database, announce);
-        if (action === "list") await list(letters, filter, { json, payload: args.payload ?? false });
+        if (action === "list") await list(letters, filter, { json, payload, descriptors });
         else await change(letters, action, { ...filter, all: args.all ?? false }, json);
       });
     },
@@ -145,6 +154,7 @@ export const dead = withExamples(
   [
     ["hawser dead list", "The oldest dead letters"],
     ["hawser dead list 17 --json --payload", "Everything about one of them"],
+    ["hawser dead list --descriptors image.binpb", "With typed payloads as JSON, by an image of `buf build`"],
     ["hawser dead retry 17 18", "Have two of them handled again"],
     ["hawser dead retry --source shop-1:shop:billing-1 --after 1h", "What one channel has given up in the last hour"],
     ["hawser dead discard --topic audit --before 7d", "Delete what has been dead for a week"],
@@ -163,12 +173,19 @@ function actionOf(text: string): Action {
 function checkFlags(
   action: Action,
   filter: DeadLetterFilter,
-  { all, payload, json }: { readonly all: boolean; readonly payload: boolean; readonly json: boolean },
+  {
+    all,
+    payload,
+    json,
+    descriptors,
+  }: { readonly all: boolean; readonly payload: boolean; readonly json: boolean; readonly descriptors: boolean },
 ): void {
   const refuse = (why: string): never => {
     throw new CliError("invalid_argument", `\`hawser dead ${action}\`: ${why}. ${seeHelp("dead")}`);
   };
   if (payload && (action !== "list" || !json)) refuse("--payload goes with list --json");
+  if (descriptors && action !== "list") refuse("--descriptors goes with list");
+  if (descriptors && json && !payload) refuse("--descriptors with --json needs --payload, which prints the payloads");
   if (action === "list") {
     if (all) refuse("--all is for retry and discard; list shows all by itself");
   } else if (all && choosesAmong(filter)) refuse("--all means every dead letter: leave it out, or the ids and filters");
@@ -178,21 +195,35 @@ function checkFlags(
 async function list(
   letters: DeadLetters,
   filter: DeadLetterFilter,
-  { json, payload }: { readonly json: boolean; readonly payload: boolean },
+  {
+    json,
+    payload,
+    descriptors,
+  }: { readonly json: boolean; readonly payload: boolean; readonly descriptors: Descriptors | undefined },
 ): Promise<void> {
   if (json && payload) {
     const output = new Output();
     // One at a time: each may be as long as a message may be.
     for (const { id } of await letters.list(filter)) {
       const letter = await letters.get(id);
-      if (letter !== undefined && !(await output.write(`${jsonText(wholeLine(letter))}\n`))) return;
+      if (letter !== undefined && !(await output.write(`${jsonText(wholeLine(letter, descriptors))}\n`))) return;
     }
     return;
   }
   const limit = json ? filter.limit : (filter.limit ?? shownAtFirst + 1);
   const rows = await letters.list({ ...filter, limit });
   const cut = !json && filter.limit === undefined && rows.length > shownAtFirst;
-  await printRows(cut ? rows.slice(0, shownAtFirst) : rows, {
+  const shown = cut ? rows.slice(0, shownAtFirst) : rows;
+  const payloads = new Map<number, string>();
+  if (descriptors !== undefined) {
+    for (const { id } of shown) {
+      const letter = await letters.get(id);
+      if (letter === undefined) continue;
+      payloads.set(id, shortCell(payloadLine(shownPayload(letter.payload, letter.headers, descriptors))));
+    }
+  }
+  const payloadColumn: Column<DeadLetterEntry> = { head: "PAYLOAD", cell: ({ id }) => payloads.get(id) ?? "" };
+  await printRows(shown, {
     json,
     none: "There are no dead letters, or none that fit.",
     columns: [
@@ -204,20 +235,23 @@ async function list(
       { head: "ATTEMPTS", cell: ({ attempts }) => attempts },
       { head: "BYTES", cell: ({ payloadBytes }) => payloadBytes },
       { head: "ERROR", cell: errorOf },
+      ...(descriptors === undefined ? [] : [payloadColumn]),
     ],
   });
   if (cut) print(process.stderr, `There are more than these ${shownAtFirst}; --limit shows more, and filters fewer.`);
 }
 
 function errorOf({ errorCode, errorMessage, retried, retryRequested }: DeadLetterEntry): string {
-  const text = errorMessage.length > 80 ? `${errorMessage.slice(0, 79)}…` : errorMessage;
-  return `${errorCode}: ${text}${retried ? " (retried before)" : ""}${retryRequested ? " (to be retried)" : ""}`;
+  return `${errorCode}: ${shortCell(errorMessage)}${retried ? " (retried before)" : ""}${retryRequested ? " (to be retried)" : ""}`;
 }
 
-/** The payload as `hawser listen --json` has it: as text where it is text, else in base64. */
-function wholeLine({ payload, ...letter }: WholeDeadLetter): object {
-  const text = textOf(payload);
-  return { ...letter, payload: text ?? base64Of(payload), encoding: text === undefined ? "base64" : "utf8" };
+function shortCell(text: string): string {
+  return text.length > 80 ? `${text.slice(0, 79)}…` : text;
+}
+
+/** The payload as `hawser listen --json` has it. */
+function wholeLine({ payload, ...letter }: WholeDeadLetter, descriptors: Descriptors | undefined): object {
+  return { ...letter, ...shownPayload(payload, letter.headers, descriptors) };
 }
 
 async function change(

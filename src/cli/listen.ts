@@ -7,9 +7,10 @@ import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
 import { CliError } from "../errors/index.js";
 import { type Message, Peer } from "../peer/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
+import { Descriptors, descriptorsOption, type PayloadForm, payloadLine, shownPayload } from "./descriptors.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
 import { hostPart, peerOptions, settingsOf, watch, wholeNumber } from "./options.js";
-import { base64Of, jsonText, Output, plural, print, printable, startProgress, textOf } from "./output.js";
+import { jsonText, Output, plural, print, printable, startProgress } from "./output.js";
 
 /** How long the name is waited for, in milliseconds: a predecessor may be ending. */
 const nameWaitMs = 3_000;
@@ -28,6 +29,10 @@ const args = {
     type: "boolean",
     description: "Stay in the directory when stopped, so that also senders that never met it store for it",
   },
+  group: {
+    type: "boolean",
+    description: "Be a member of the topic's group, which is none while a listener of the topic is no member",
+  },
   count: { type: "string", valueHint: "N", description: "End after N messages" },
   timeout: {
     type: "string",
@@ -36,6 +41,7 @@ const args = {
   },
   base64: { type: "boolean", description: "Print every payload as base64" },
   text: { type: "boolean", description: "Print every payload as text, what is no UTF-8 replaced" },
+  ...descriptorsOption,
   ...peerOptions,
   quiet: { type: "boolean", description: "Nothing on standard error but what goes wrong" },
   json: { type: "boolean", description: "Print each message as one line of JSON" },
@@ -67,6 +73,7 @@ export const listen = withExamples(
       "hawser listen orders --name audit-1 --durable --json | jq .payload",
       "Keep messages for this name while it is away",
     ],
+    ["hawser listen orders --descriptors image.binpb", "Typed messages as JSON, by an image of `buf build`"],
     ["hawser listen replies --count 1 --timeout 10", "Wait for one message, ten seconds at most"],
   ],
 );
@@ -79,11 +86,13 @@ async function run(
   const limit = wholeNumber("count", given.count, 1, Number.MAX_SAFE_INTEGER);
   const timeoutSeconds = wholeNumber("timeout", given.timeout, 1, 2_000_000);
   const form = formOf(given);
+  const descriptors = given.descriptors === undefined ? undefined : Descriptors.read(given.descriptors);
   const peer = new Peer({
     ...settingsOf(given),
     name: given.name ?? defaultName(given.topic),
     topic: given.topic,
     durable: given.durable ?? false,
+    group: given.group ?? false,
     nameWaitMs,
   });
   const watched = watch(peer);
@@ -103,6 +112,7 @@ async function run(
     printed = await printMessages(messages, peer, {
       json: given.json ?? false,
       form,
+      descriptors,
       limit,
       output,
       stop,
@@ -128,7 +138,11 @@ async function run(
   }
 }
 
-function formOf({ base64, text }: ParsedArgs<typeof args>): PayloadForm {
+function formOf({ base64, text, descriptors }: ParsedArgs<typeof args>): PayloadForm {
+  if (descriptors !== undefined && (base64 || text)) {
+    const other = base64 ? "--base64" : "--text";
+    throw new CliError("invalid_argument", `--descriptors and ${other} exclude each other; leave one out`);
+  }
   if (base64 && text) throw new CliError("invalid_argument", "--base64 and --text exclude each other; leave one out");
   if (base64) return "base64";
   return text ? "text" : "auto";
@@ -152,9 +166,8 @@ function tellReady(peer: Peer, named: boolean): void {
 const lastLineMs = 1_000;
 
 /** How to print, and until when. */
-interface PrintOptions {
+interface PrintOptions extends LineOptions {
   readonly json: boolean;
-  readonly form: PayloadForm;
   /** Ends after so many. */
   readonly limit: number | undefined;
   readonly output: Output;
@@ -173,10 +186,10 @@ interface PrintOptions {
 async function printMessages(
   messages: AsyncIterableIterator<Message>,
   peer: Peer,
-  { json, form, limit, output, stop, progress }: PrintOptions,
+  { json, limit, output, stop, progress, ...shown }: PrintOptions,
 ): Promise<number> {
   const line = json ? jsonLine : plainLine;
-  const shown = await startProgress("Waiting for messages", progress);
+  const counter = await startProgress("Waiting for messages", progress);
   let printed = 0;
   // Set while a line is being written.
   let giveUp: (() => void) | undefined;
@@ -192,11 +205,11 @@ async function printMessages(
       if (done) return printed;
       const isWritten = await new Promise<boolean>((resolve, reject) => {
         giveUp = () => resolve(false);
-        output.write(line(value, form)).then(resolve, reject);
+        output.write(line(value, shown)).then(resolve, reject);
       });
       if (!isWritten) return printed;
       printed += 1;
-      shown.update(plural(printed, "message"));
+      counter.update(plural(printed, "message"));
       if (printed === limit) {
         const stopped = peer.stop();
         await messages.next();
@@ -208,35 +221,28 @@ async function printMessages(
     clearTimeout(timer);
     stop.removeEventListener("abort", onStop);
     await messages.return?.();
-    shown.stop();
+    counter.stop();
   }
 }
 
 /** For terminals alone: picocolors by itself colours what it writes into a pipe in CI, too. */
 const colors = pc.createColors(process.stdout.isTTY === true && pc.isColorSupported);
 
-/** How payloads are shown: as text where they are valid UTF-8 and else as base64, always as base64, or always as text. */
-type PayloadForm = "auto" | "base64" | "text";
+/** How a message is written. */
+interface LineOptions {
+  readonly form: PayloadForm;
+  readonly descriptors: Descriptors | undefined;
+}
 
 /** A message as a line of JSON, its end included. */
-function jsonLine(message: Message, form: PayloadForm): string {
+function jsonLine(message: Message, { form, descriptors }: LineOptions): string {
   const { to, from, sender, headers, attempt, delivery } = message;
-  const { payload, encoding } = shown(message.payload, form);
-  return `${jsonText({ to, from, sender, headers, payload, encoding, attempt, delivery })}\n`;
+  const shown = shownPayload(message.payload, headers, descriptors, form);
+  return `${jsonText({ to, from, sender, headers, ...shown, attempt, delivery })}\n`;
 }
 
 /** A message as a line for people, its end included: topic, sender, payload; nothing in it that a terminal obeys. */
-function plainLine(message: Message, form: PayloadForm): string {
-  const { payload, encoding } = shown(message.payload, form);
-  const text = encoding === "base64" && form === "auto" ? `base64 ${payload}` : printable(payload);
-  return `${colors.dim(printable(message.to))} ${colors.cyan(printable(message.sender))} ${text}\n`;
-}
-
-function shown(
-  bytes: Uint8Array,
-  form: PayloadForm,
-): { readonly payload: string; readonly encoding: "utf8" | "base64" } {
-  if (form === "text") return { payload: Buffer.from(bytes).toString("utf8"), encoding: "utf8" };
-  const text = form === "base64" ? undefined : textOf(bytes);
-  return text === undefined ? { payload: base64Of(bytes), encoding: "base64" } : { payload: text, encoding: "utf8" };
+function plainLine({ to, sender, payload, headers }: Message, { form, descriptors }: LineOptions): string {
+  const text = payloadLine(shownPayload(payload, headers, descriptors, form), form);
+  return `${colors.dim(printable(to))} ${colors.cyan(printable(sender))} ${printable(text)}\n`;
 }

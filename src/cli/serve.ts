@@ -46,7 +46,7 @@ const numbers = {
   ],
   "outbox-retention-ms": [
     "outboxRetentionMs",
-    "How long messages that were enqueued are kept at least after they were published, for hawser outbox replay",
+    "How long messages that are published are kept at least after they were enqueued, for hawser outbox replay",
   ],
 } as const satisfies Record<string, readonly [keyof ServeSettings, string]>;
 

@@ -31,8 +31,12 @@ export const topics = withExamples(
           { head: "STATE", cell: ({ running }) => (running ? "running" : "away") },
           {
             head: "",
-            cell: ({ durable, subscribed }) =>
-              [...(durable ? ["durable"] : []), ...(subscribed ? ["subscribed"] : [])].join(", "),
+            cell: ({ durable, subscribed, group }) => {
+              const properties = { durable, subscribed, "in a group": group };
+              return Object.entries(properties)
+                .flatMap(([name, has]) => (has ? [name] : []))
+                .join(", ");
+            },
           },
         ],
       });

@@ -9,6 +9,7 @@
  * - The server ends what a dead or stopped client leaves: keepalives where nothing is under way, `tcp_user_timeout` where
  *   an answer is, `idle_in_transaction_session_timeout` where the process lives and stands still.
  * - READ COMMITTED, which the fence relies on.
+ * - How values and literals are written, which a database or a role may have settings of its own for ({@link formats}).
  */
 import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
@@ -62,22 +63,37 @@ export interface OpenSession {
   readonly isStandby: boolean;
 }
 
+/** How Hawser and the driver read and write values. */
+const formats: readonly Setting[] = [
+  // Only of what Postgres writes: the order of day and month in what it reads stays as it is.
+  ["datestyle", "ISO"],
+  // All digits.
+  ["extra_float_digits", 1],
+  ["standard_conforming_strings", "on"],
+  ["array_nulls", "on"],
+];
+
 /** For the rest of the transaction: nothing that others have put on the login's path is called. */
 const pinSql = "SET LOCAL search_path = pg_catalog, pg_temp";
 
 /** For the rest of the transaction: the settings that a new session of the login has. */
-export const userPathSql = ["search_path", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"]
+export const userPathSql = [
+  ...["search_path", "lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"],
+  "standard_conforming_strings",
+]
   .map((name) => `SET LOCAL ${name} TO DEFAULT`)
   .join("; ");
 
 /** The limits of a session, for the rest of the transaction, and the pinned path. */
 export function localSettingsSql(limits: SessionLimits): string {
-  return [pinSql, ...limitSettings(limits).map(([name, value]) => `SET LOCAL ${name} = ${value}`)].join("; ");
+  const settings = [...formats, ...limitSettings(limits)];
+  return [pinSql, ...settings.map(([name, value]) => `SET LOCAL ${name} = ${value}`)].join("; ");
 }
 
 /** Everything that is set in a session that is kept, in one text of several statements. */
 export function sessionSettingsSql(limits: SessionLimits, readOnly = false): string {
   const settings: readonly Setting[] = [
+    ...formats,
     ...sessionSettings(limits),
     ...(readOnly ? ([["default_transaction_read_only", "on"]] as const) : []),
   ];

@@ -39,8 +39,16 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
     ],
   },
   "ping-pong": {
-    results: ["request and reply, p50", "request and reply, p99", "until delivered, p50", "until delivered, p99"],
-    baselines: ["tcp", "tcp and commit"],
+    results: ["request and reply", "request", "until delivered"].flatMap((way) => [`${way}, p50`, `${way}, p99`]),
+    baselines: ["tcp", "request and reply", "tcp and commit"],
+  },
+  rpc: {
+    results: ["over peers, p50", "over peers, p99", "over NATS, p50", "over NATS, p99"],
+    baselines: ["peer.request", "NATS request"],
+  },
+  typed: {
+    results: ["at-most-once", "at-least-once"].flatMap((how) => [`typed publish, ${how}`, `typed handler, ${how}`]),
+    baselines: ["raw", "protobuf-es, then sendTo", "protobuf-es in the handler"],
   },
   offline: { results: ["store", "drain", "total"], baselines: ["pg-boss", "graphile-worker"] },
   backlog: { results: ["drain, 200 messages", "drain, 2,000 messages"], baselines: ["sql"] },

@@ -3,6 +3,7 @@ import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DatabaseAddress, openSession, SessionPool } from "../../src/postgres/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
+import { rowsOf } from "../support/on-server.js";
 
 let database: TestDatabase;
 /** Nothing listens there. */
@@ -55,6 +56,25 @@ describe("a session with Postgres", () => {
     expect(await settingOf(pooled, name)).toBe(value);
     pooled.release();
     await pool.end();
+  });
+
+  it("writes and reads values in the formats of the driver, whatever the database has set", async () => {
+    await using other = await testDatabase({ migrated: false });
+    const name = new URL(other.url).pathname.slice(1);
+    for (const format of [
+      ...["datestyle = 'SQL, DMY'", "extra_float_digits = -15", "standard_conforming_strings = off"],
+      "array_nulls = off",
+    ]) {
+      await rowsOf(other.url, `ALTER DATABASE "${name}" SET ${format}`);
+    }
+    const { client } = await openSession(DatabaseAddress.of(other.url));
+    const sql = `SELECT '2026-12-22 03:04:05+00'::timestamptz AS time, 123456789::float8 AS number, '\\d' AS text,
+      $1::text[] AS list, current_setting('datestyle') AS style`;
+    const { rows } = await client.query(sql, [["NULL", null]]);
+    await client.end();
+    const time = new Date("2026-12-22T03:04:05Z");
+    // The order of day and month in what is read is the database's.
+    expect(rows).toEqual([{ time, number: 123456789, text: "\\d", list: ["NULL", null], style: "ISO, DMY" }]);
   });
 
   it("in which functions run has them again after DISCARD ALL", async () => {

@@ -123,7 +123,7 @@ describe("the containers", () => {
     const dockerfile = read("examples/deploy/Dockerfile");
     const json = (instruction: string) => JSON.parse(new RegExp(`^${instruction} (.*)$`, "m").exec(dockerfile)![1]!);
     const [program] = json("ENTRYPOINT") as string[];
-    expect(Object.keys((JSON.parse(read("package.json")) as { bin: object }).bin)).toEqual([program]);
+    expect(Object.keys((JSON.parse(read("package.json")) as { bin: object }).bin)).toContain(program);
     expect(unknownIn(json("CMD") as string[])).toEqual([]);
     const node = Number(/^FROM node:(\d+)/m.exec(dockerfile)?.[1]);
     expect(node).toBeGreaterThan(20);

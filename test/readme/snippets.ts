@@ -44,7 +44,7 @@ export type ProjectStep =
       readonly prints: string | undefined;
     };
 
-interface Block {
+export interface Block {
   readonly line: number;
   readonly info: string;
   readonly content: string;
@@ -122,7 +122,7 @@ function statementsOf(sql: string): string[] {
   return statements;
 }
 
-function blocksOf(markdown: string): Block[] {
+export function blocksOf(markdown: string): Block[] {
   const blocks: Block[] = [];
   let open: { line: number; info: string; lines: string[] } | undefined;
   for (const [index, text] of markdown.split("\n").entries()) {

@@ -451,15 +451,15 @@ export const errorTable = {
     summary: "The server or the domain has no JetStream, or it does not answer.",
     remedy: "Turn JetStream on, check the domain, or use functions that do not need it.",
   },
-  /** The message is larger than the NATS server allows. */
+  /** The message is larger than its receiver allows: the NATS server, or the other peer of a request. */
   payload_too_large: {
     code: "payload_too_large",
     wireCode: 44,
     sqlstate: "NA005",
     exitStatus: 65,
     retryable: false,
-    summary: "The message is larger than the NATS server allows.",
-    remedy: "Send less, put it into the object store, or raise max_payload of the server.",
+    summary: "The message is larger than its receiver allows: the NATS server, or the other peer of a request.",
+    remedy: "Send less, put it into the object store, or raise the limit: max_payload of the NATS server, maxMessageBytes of the peer.",
   },
   /** The NATS server does not permit the user of this connection to do that. */
   nats_permission_denied: {
@@ -700,6 +700,76 @@ export const errorTable = {
     retryable: false,
     summary: "The key of a key-value bucket has another revision than the one that was to be replaced.",
     remedy: "Another writer was faster: read value and revision again with nats_kv_history, and decide again.",
+  },
+  /** A request was not answered in time; it may have been carried out or not. */
+  request_timeout: {
+    code: "request_timeout",
+    wireCode: 70,
+    sqlstate: "57014",
+    exitStatus: 75,
+    retryable: true,
+    summary: "A request was not answered in time; it may have been carried out or not.",
+    remedy: "Give it more time with timeoutMs, or find out why the listener is slow.",
+  },
+  /** The connection to the listener ended before it had answered a request; it may have been carried out or not. */
+  listener_lost: {
+    code: "listener_lost",
+    wireCode: 71,
+    sqlstate: "08006",
+    exitStatus: 75,
+    retryable: true,
+    summary: "The connection to the listener ended before it had answered a request; it may have been carried out or not.",
+    remedy: "Request again if carrying it out twice does no harm; with idempotent: true that is done for you.",
+  },
+  /** No listener of the topic takes requests now; nothing was carried out. */
+  unreachable: {
+    code: "unreachable",
+    wireCode: 72,
+    sqlstate: "08001",
+    exitStatus: 69,
+    retryable: true,
+    summary: "No listener of the topic takes requests now; nothing was carried out.",
+    remedy: "Start a listener of the topic with a handler, or try again when one is back.",
+  },
+  /** The handler has rejected the message for good: it threw a Reject. */
+  rejected: {
+    code: "rejected",
+    wireCode: 73,
+    sqlstate: "P0001",
+    exitStatus: 65,
+    retryable: false,
+    summary: "The handler has rejected the message for good: it threw a Reject.",
+    remedy: "Read the reason; correct the message, or the handler, before it is sent or tried again.",
+  },
+  /** The time to live of the message had passed before a handler began with it. */
+  expired: {
+    code: "expired",
+    wireCode: 74,
+    sqlstate: "57014",
+    exitStatus: 75,
+    retryable: false,
+    summary: "The time to live of the message had passed before a handler began with it.",
+    remedy: "Do nothing if it has lost its meaning; else send it again, with a longer ttlMs.",
+  },
+  /** The topic or a rule in the schema of a typed message cannot be used. */
+  invalid_schema: {
+    code: "invalid_schema",
+    wireCode: 80,
+    sqlstate: "22023",
+    exitStatus: 78,
+    retryable: false,
+    summary: "The topic or a rule in the schema of a typed message cannot be used.",
+    remedy: "The message names the schema, the option and the reason; repair the .proto file.",
+  },
+  /** A typed message that came cannot be decoded, or breaks a rule of its schema. */
+  invalid_message: {
+    code: "invalid_message",
+    wireCode: 81,
+    sqlstate: "22P02",
+    exitStatus: 65,
+    retryable: false,
+    summary: "A typed message that came cannot be decoded, or breaks a rule of its schema.",
+    remedy: "The message names the field, its value and the rule; repair the program that published it.",
   },
 } as const satisfies Record<string, ErrorEntry>;
 

@@ -656,6 +656,12 @@ BEGIN
       MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
 BEGIN
   RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, NULL, false, NULL, deliver_at);
 END;
@@ -705,6 +711,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
   RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL, deliver_at);
@@ -756,6 +768,12 @@ BEGIN
       MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
 BEGIN
   RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL, deliver_at);
 END;
@@ -805,6 +823,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
   RETURN hawser.enqueue_nats(subject, ARRAY[payload], headers, key, NULL, false, NULL, deliver_at);
@@ -856,6 +880,12 @@ BEGIN
       MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
 BEGIN
   PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, deliver_at);
 END;
@@ -904,6 +934,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
   PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, deliver_at);
@@ -954,6 +990,12 @@ BEGIN
       MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
 BEGIN
   PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, deliver_at);
 END;
@@ -1002,6 +1044,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
   PERFORM hawser.enqueue_nats(subject, payloads, headers, key, NULL, false, NULL, deliver_at);
@@ -1053,6 +1101,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
@@ -1131,6 +1185,12 @@ BEGIN
       MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -1207,6 +1267,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
@@ -1285,6 +1351,12 @@ BEGIN
       MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -1361,6 +1433,12 @@ BEGIN
       MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -1422,6 +1500,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
@@ -1485,6 +1569,12 @@ BEGIN
       MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -1546,6 +1636,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING

@@ -827,6 +827,8 @@ export interface PeerHeadersArguments {
   headers: string | null;
   /** The header `message-id`; NULL: there is none. */
   messageId: string | null;
+  /** The header `message-key`; NULL: there is none. */
+  key: string | null;
 }
 
 /** The result of hawser.peer_headers. */
@@ -946,10 +948,11 @@ export function peerOutboxFunctions(client: QueryClient) {
     async peerHeaders(args: PeerHeadersArguments): Promise<PeerHeadersResult> {
       const { rows } = await client.query({
         name: "hawser.peer_headers",
-        text: "SELECT headers FROM hawser.peer_headers($1::jsonb, $2::text)",
+        text: "SELECT headers FROM hawser.peer_headers($1::jsonb, $2::text, $3::text)",
         values: [
           args.headers,
           args.messageId,
+          args.key,
         ],
       });
       const row = onlyRow(rows, "hawser.peer_headers");

@@ -136,6 +136,8 @@ export interface PeerNameRow {
    * that the epoch is its own. NULL: the epoch was raised without taking the name.
    */
   token: string | null;
+  /** When it registered last, the peer was a member of a group. */
+  in_group: boolean;
 }
 
 /** A row of hawser.dead_letters. Messages that could not be handled, with their errors. */
@@ -222,7 +224,7 @@ export const columns = {
   connSender: ["connection_key", "sender_topic"],
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash"],
-  peerName: ["name", "epoch", "clean", "started_at", "token"],
+  peerName: ["name", "epoch", "clean", "started_at", "token", "in_group"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id"],
   meshSecret: ["id", "secret", "created_at"],
   migration: ["id", "name", "applied_at", "checksum"],
@@ -417,6 +419,8 @@ export interface EnterDirectoryArguments {
   subscribed: readonly boolean[];
   /** It serves no other topics: all other rows of its name go. Otherwise these come in addition. */
   only: boolean;
+  /** Whether it is a member of a group. NULL, as peers of version 0.1 say it: it is not. */
+  inGroup: boolean | null;
 }
 
 /** The result of hawser.enter_directory. */
@@ -495,6 +499,28 @@ export interface ReassignChannelsResult {
   composite: string;
   /** The stored messages that were handed over with it. */
   stored: bigint;
+}
+
+/** Arguments of hawser.give_back_channels. */
+export interface GiveBackChannelsArguments {
+  /** The member that has taken the channels over. */
+  name: string;
+  /** Its epoch. */
+  epoch: bigint;
+  /** The channels. A retry channel goes to the listener of the channel whose messages it has. */
+  connectionKeys: readonly number[];
+}
+
+/** One row of hawser.give_back_channels. */
+export interface GiveBackChannelsResult {
+  /** The member's epoch was still the catalog's. If not, nothing was written. */
+  held: boolean;
+  /** The channel. */
+  connectionKey: number | null;
+  /** Its composite. */
+  composite: string | null;
+  /** The listener that has it again. */
+  listener: string | null;
 }
 
 /** Arguments of hawser.retry_dead_letters. */
@@ -682,7 +708,7 @@ export function storeFunctions(client: QueryClient) {
     async enterDirectory(args: EnterDirectoryArguments): Promise<EnterDirectoryResult> {
       const { rows } = await client.query({
         name: "hawser.enter_directory",
-        text: "SELECT held FROM hawser.enter_directory($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean)",
+        text: "SELECT held FROM hawser.enter_directory($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean, $9::boolean)",
         values: [
           args.name,
           String(args.epoch),
@@ -692,6 +718,7 @@ export function storeFunctions(client: QueryClient) {
           args.topics,
           args.subscribed,
           args.only,
+          args.inGroup,
         ],
       });
       const row = onlyRow(rows, "hawser.enter_directory");
@@ -763,6 +790,23 @@ export function storeFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ connectionKey: row.connection_key, composite: row.composite, stored: BigInt(row.stored) }));
+    },
+
+    /**
+     * Gives channels back to the members of groups that they were made for, as far as those have been started again; fenced by
+     * the epoch of the member that took them over, which has nothing under way in them.
+     */
+    async giveBackChannels(args: GiveBackChannelsArguments): Promise<GiveBackChannelsResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.give_back_channels",
+        text: "SELECT held, connection_key, composite, listener FROM hawser.give_back_channels($1::text, $2::bigint, $3::integer[])",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.connectionKeys,
+        ],
+      });
+      return rows.map((row) => ({ held: row.held, connectionKey: row.connection_key, composite: row.composite, listener: row.listener }));
     },
 
     /** Makes dead letters of peers' channels stored messages again, for the present owner of their channel. */

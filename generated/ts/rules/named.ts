@@ -59,6 +59,8 @@ export const namedRules = {
   outboxKey: {
     minBytes: 1,
     maxBytes: 1024,
+    pattern: /^[^\u0001-\u001f\u007f]+$/u,
+    means: "must not contain control characters",
   },
   /** What the destination knows a message by: a second one of the same id is a repetition. */
   outboxMessageId: {

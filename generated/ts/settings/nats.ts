@@ -111,7 +111,8 @@ export interface ServeSettings {
    */
   readonly savedBytes: number;
   /**
-   * How long messages stay in the outbox after they were published, at least, so that they can be published again.
+   * How long messages that are published stay in the outbox after they were enqueued, at least, so that they can be
+   * published again.
    *
    * Default: 900000 ms. Range: 1000 to 604800000.
    */

@@ -167,6 +167,12 @@ export const outboxConstants = {
    */
   stuckMs: 30000,
   /**
+   * How many subjects are looked for in their streams at once: each takes a consumer of its stream, which has a limit for these.
+   *
+   * Value: 16 subjects.
+   */
+  scans: 16,
+  /**
    * How far the clocks of Postgres, NATS and the relay may be apart.
    *
    * Value: 5000 ms.

@@ -136,12 +136,39 @@ export interface PeerSettings {
    */
   readonly orphanAfterMs: number | undefined;
   /**
+   * The peer is a member of a group: the listeners of its topics, if all of them are members, take messages as each has
+   * room, not in turn, and take over what is stored for a member that is gone.
+   *
+   * Default: false.
+   */
+  readonly group: boolean;
+  /**
+   * Of a member of a group: if another member is away this long without a break, this peer takes over its stored messages,
+   * as with `orphanAfterMs`, and gives its channels back when it runs again.
+   *
+   * Default: 15000 ms. Range: 1000 to 2147483647.
+   */
+  readonly groupTakeoverMs: number;
+  /**
    * A running peer deletes all dead letters older than this, even those of other peers and of subscribed functions. If
    * peers of one database have different values, the lowest counts.
    *
    * Default: 30 days. Range: 1 to 36500.
    */
   readonly deadLetterRetentionDays: number;
+  /**
+   * How long a request waits for its answer, unless it says so itself.
+   *
+   * Default: 10000 ms. Range: 1 to 2147483647.
+   */
+  readonly requestTimeoutMs: number;
+  /**
+   * How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many
+   * requests to one listener may be without an answer before `request` is refused with `busy`.
+   *
+   * Default: 10000 requests. Range: 1 to 10000000.
+   */
+  readonly maxRequests: number;
 }
 
 /** Peer settings as a user gives them: what is left out, or undefined, has its default. */
@@ -170,7 +197,11 @@ export const peerSettingsDefaults: PeerSettings = {
   transactional: false,
   serveSourceTopic: true,
   orphanAfterMs: undefined,
+  group: false,
+  groupTakeoverMs: 15000,
   deadLetterRetentionDays: 30,
+  requestTimeoutMs: 10000,
+  maxRequests: 10000,
 };
 
 /** What each setting may be, and in which unit. */
@@ -196,7 +227,11 @@ export const peerSettingsRanges = {
   transactional: { kind: "boolean" },
   serveSourceTopic: { kind: "boolean" },
   orphanAfterMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms" },
+  group: { kind: "boolean" },
+  groupTakeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms" },
   deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days" },
+  requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms" },
+  maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests" },
 } as const satisfies Readonly<Record<keyof PeerSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -332,6 +367,49 @@ export const protocolConstants = {
    * Value: 1048576 bytes.
    */
   tlsFileMaxBytes: 1048576,
+  /**
+   * The header of a message that says its id: it stays the same however often the message comes.
+   *
+   * Value: "message-id".
+   */
+  messageIdHeader: "message-id",
+  /**
+   * The header of a message with a key: messages of one key are handled in order.
+   *
+   * Value: "message-key".
+   */
+  messageKeyHeader: "message-key",
+  /**
+   * The header that says until when a handler may begin with a message, in ms since 1970.
+   *
+   * Value: "message-expires".
+   */
+  messageExpiresHeader: "message-expires",
+  /**
+   * The longest time to live of a message.
+   *
+   * Value: 3153600000000 ms.
+   */
+  maxTtlMs: 3153600000000,
+  /**
+   * A member of a group may have twice the messages under way that it has handled within this time.
+   *
+   * Value: 50 ms.
+   */
+  groupPaceMs: 50,
+  /**
+   * As many messages a member of a group may always have under way: one in work, and the next.
+   *
+   * Value: 2 messages.
+   */
+  groupLeastUnderWay: 2,
+  /**
+   * How many messages of a channel may be finished while an earlier one, of another key, is not. After a crash they are handled
+   * again.
+   *
+   * Value: 10000 messages.
+   */
+  maxAhead: 10000,
 } as const;
 
 /** Store constants. What the store fixes. */

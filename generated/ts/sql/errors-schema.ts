@@ -82,7 +82,7 @@ VALUES
   ('no_responders', 41, 'NA002', 69, true, 'No responder answers requests to this subject.', 'Start the responder, or check the subject.'),
   ('no_stream', 42, 'NA003', 69, false, 'No JetStream stream takes messages of this subject.', 'Make a stream whose subjects include it, check the domain, or publish by a function without _stream or _ack in its name.'),
   ('jetstream_unavailable', 43, 'NA004', 69, true, 'The server or the domain has no JetStream, or it does not answer.', 'Turn JetStream on, check the domain, or use functions that do not need it.'),
-  ('payload_too_large', 44, 'NA005', 65, false, 'The message is larger than the NATS server allows.', 'Send less, put it into the object store, or raise max_payload of the server.'),
+  ('payload_too_large', 44, 'NA005', 65, false, 'The message is larger than its receiver allows: the NATS server, or the other peer of a request.', 'Send less, put it into the object store, or raise the limit: max_payload of the NATS server, maxMessageBytes of the peer.'),
   ('nats_permission_denied', 45, '42501', 77, false, 'The NATS server does not permit the user of this connection to do that.', 'Grant the permission in the NATS server''s configuration.'),
   ('nats_failed', 46, 'NA000', 70, false, 'NATS refused the operation.', 'The message has the server''s text and its error code.'),
   ('file_missing', 47, '58P01', 66, false, 'The object store has no such file.', 'Check store, name and domain; nats_get_file_list lists the files.'),
@@ -106,7 +106,14 @@ VALUES
   ('subscription_limit', 66, '54000', 65, false, 'A role has as many subscriptions as one may have.', 'Unsubscribe what is not needed, subscribe to fewer subjects with wildcards, or raise the option max_role_subscriptions of the server.'),
   ('transaction_pooler', 67, '0A000', 78, false, 'A transaction pooler stands before Postgres, where a session is needed.', 'Name the server of Postgres itself; the SQL functions may still be called through the pooler.'),
   ('key_exists', 68, '23505', 65, false, 'The key of a key-value bucket that was to be created has a value.', 'Read it, and write the new value by its revision; or overwrite it with put.'),
-  ('wrong_revision', 69, 'NA007', 65, false, 'The key of a key-value bucket has another revision than the one that was to be replaced.', 'Another writer was faster: read value and revision again with nats_kv_history, and decide again.')
+  ('wrong_revision', 69, 'NA007', 65, false, 'The key of a key-value bucket has another revision than the one that was to be replaced.', 'Another writer was faster: read value and revision again with nats_kv_history, and decide again.'),
+  ('request_timeout', 70, '57014', 75, true, 'A request was not answered in time; it may have been carried out or not.', 'Give it more time with timeoutMs, or find out why the listener is slow.'),
+  ('listener_lost', 71, '08006', 75, true, 'The connection to the listener ended before it had answered a request; it may have been carried out or not.', 'Request again if carrying it out twice does no harm; with idempotent: true that is done for you.'),
+  ('unreachable', 72, '08001', 69, true, 'No listener of the topic takes requests now; nothing was carried out.', 'Start a listener of the topic with a handler, or try again when one is back.'),
+  ('rejected', 73, 'P0001', 65, false, 'The handler has rejected the message for good: it threw a Reject.', 'Read the reason; correct the message, or the handler, before it is sent or tried again.'),
+  ('expired', 74, '57014', 75, false, 'The time to live of the message had passed before a handler began with it.', 'Do nothing if it has lost its meaning; else send it again, with a longer ttlMs.'),
+  ('invalid_schema', 80, '22023', 78, false, 'The topic or a rule in the schema of a typed message cannot be used.', 'The message names the schema, the option and the reason; repair the .proto file.'),
+  ('invalid_message', 81, '22P02', 65, false, 'A typed message that came cannot be decoded, or breaks a rule of its schema.', 'The message names the field, its value and the rule; repair the program that published it.')
 $function$;
 COMMENT ON FUNCTION hawser.error_codes() IS 'Every error of Hawser.';
 
@@ -184,6 +191,13 @@ SELECT CASE p_code
   WHEN 'transaction_pooler' THEN '0A000'
   WHEN 'key_exists' THEN '23505'
   WHEN 'wrong_revision' THEN 'NA007'
+  WHEN 'request_timeout' THEN '57014'
+  WHEN 'listener_lost' THEN '08006'
+  WHEN 'unreachable' THEN '08001'
+  WHEN 'rejected' THEN 'P0001'
+  WHEN 'expired' THEN '57014'
+  WHEN 'invalid_schema' THEN '22023'
+  WHEN 'invalid_message' THEN '22P02'
 END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';

@@ -3362,6 +3362,10 @@ ALTER TABLE hawser.nats_handlers
   DROP CONSTRAINT nats_handlers_kind_values,
   ADD CONSTRAINT nats_handlers_kind_values CHECK (kind IN ('subscription', 'responder', 'stream'));
 
+ALTER TABLE hawser.peers ADD COLUMN in_group boolean NOT NULL DEFAULT false;
+-- It has a parameter more, which peers of the version before leave out.
+DROP FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean);
+
 COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
 as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
@@ -3576,6 +3580,7 @@ CREATE TABLE hawser.outbox_later (
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
+  CONSTRAINT outbox_later_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
   CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
 );
@@ -3807,6 +3812,7 @@ COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, 
 COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
 COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
+COMMENT ON COLUMN hawser.peers.in_group IS 'When it registered last, the peer was a member of a group.';
 
 COMMENT ON TABLE hawser.dead_letters IS 'Messages that could not be handled, with their errors.';
 COMMENT ON COLUMN hawser.dead_letters.id IS 'The dead letter''s id.';

@@ -402,6 +402,7 @@ CREATE OR REPLACE FUNCTION hawser.bind_handler(
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning
+SET quote_all_identifiers = off
 AS $function$
 DECLARE
   caller CONSTANT oid := (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = current_user);
@@ -636,6 +637,7 @@ CREATE OR REPLACE FUNCTION hawser.unbind_handler(
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning
+SET quote_all_identifiers = off
 AS $function$
 DECLARE
   called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_unsubscribe' WHEN 'stream' THEN 'nats_unsubscribe_stream' ELSE 'litmus_pgnats_unregister_responder' END;
@@ -701,6 +703,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off
 AS $function$
 #variable_conflict use_column
 BEGIN
@@ -785,6 +788,7 @@ CREATE OR REPLACE FUNCTION hawser.add_handler(
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET quote_all_identifiers = off
 AS $function$
 #variable_conflict use_column
 DECLARE
@@ -1300,7 +1304,9 @@ DECLARE
   v_handler bigint;
   v_present record;
   v_rule text;
-  v_filters CONSTANT text[] := coalesce(p_filters, '{}');
+  -- Of one dimension, whatever was given.
+  v_filters CONSTANT text[] := ARRAY(SELECT f.filter FROM unnest(p_filters) AS f (filter));
+  v_wrong text;
   v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_subscribe_stream', p_start) AS s);
 BEGIN
   added := false;
@@ -1308,6 +1314,14 @@ BEGIN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = format('nats_subscribe_stream: %s is NULL, and a value is needed', CASE WHEN p_stream IS NULL THEN 'stream' ELSE 'an element of filter' END);
+  END IF;
+  SELECT f.filter INTO v_wrong FROM unnest(v_filters) AS f (filter)
+   WHERE f.filter !~ E'^(?:[^.>[:space:]][^.[:space:]]*\\\\.)*(?:[^.>[:space:]][^.[:space:]]*|>)$' LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_subscribe_stream: filter has %L, and must have words joined by ''.'', of which each may be ''*'', and the last ''>''', left(v_wrong, 100)),
+      HINT = 'Give subjects as NATS has them, or leave filter out for all messages.';
   END IF;
   SELECT h.id INTO v_handler FROM hawser.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
   IF NOT FOUND THEN
@@ -1344,7 +1358,7 @@ EXCEPTION
         ELSE format('nats_subscribe_stream: filter is %L, and must be up to 100 subjects', left(p_filters::text, 100))
       END,
       HINT = CASE
-        WHEN v_rule ~ '_stream_(bytes|pattern)' THEN 'It has no ''.'', ''*'', ''>'', ''/'' or ''\\'' and no white space, and at most 255 bytes.'
+        WHEN v_rule ~ '_stream_(bytes|pattern)' THEN E'It has no ''.'', ''*'', ''>'', ''/'' or ''\\\\'' and no white space, and at most 255 bytes.'
         WHEN v_rule ~ '_key_token_' THEN 'The first word of the subject has 1.'
         ELSE 'Give one that obeys the rule.'
       END;

@@ -87,6 +87,7 @@ CREATE TABLE hawser.outbox_later (
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
+  CONSTRAINT outbox_later_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT outbox_later_message_id_bytes CHECK (octet_length(message_id) BETWEEN 1 AND 255),
   CONSTRAINT outbox_later_message_id_pattern CHECK (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
 );
@@ -561,7 +562,7 @@ BEGIN
         'Give the time from which on the messages were enqueued.'),
       (p_until <= p_since, 'invalid_argument', format('until, %s, is not behind since, %s', p_until, p_since),
         'Give a later time, or leave until out.'),
-      (p_subject !~ '^(?:[^.*>\\s]+|\\*)(?:\\.(?:[^.*>\\s]+|\\*))*(?:\\.>)?$' AND p_subject <> '>', 'invalid_argument',
+      (p_subject !~ E'^(?:[^.*>\\\\s]+|\\\\*)(?:\\\\.(?:[^.*>\\\\s]+|\\\\*))*(?:\\\\.>)?$' AND p_subject <> '>', 'invalid_argument',
         format('the argument subject is %s, and must be words joined by ''.'', of which each may be ''*'', and the last ''>''',
           to_json(left(p_subject, 60))),
         'Give a subject as NATS has them, or leave it out for all.')
@@ -574,7 +575,7 @@ BEGIN
   END IF;
   -- Every special character of a pattern is escaped, then the wildcards get their meaning.
   v_pattern := '^' || regexp_replace(
-    regexp_replace(regexp_replace(p_subject, '([][\\\\^$.|?*+(){}])', '\\\\\\1', 'g'), '\\\\\\*', '[^.]+', 'g'), '>$', '.+'
+    regexp_replace(regexp_replace(p_subject, E'([][\\\\\\\\^$.|?*+(){}])', E'\\\\\\\\\\\\1', 'g'), E'\\\\\\\\\\\\*', '[^.]+', 'g'), '>$', '.+'
   ) || '$';
   upto := coalesce(p_upto, (SELECT s.last_value FROM hawser.outbox_id_seq AS s));
 
@@ -590,6 +591,11 @@ BEGIN
        AND (p_until IS NULL OR p.enqueued_at < p_until)
        AND (p_subject IS NULL OR p.destination ~ v_pattern)
        AND (p.to_stream OR p_core)
+       -- Copies of an earlier replay, where the first one is written again as well.
+       AND NOT EXISTS (
+         SELECT FROM hawser.outbox AS f
+          WHERE f.id = p.copy_of AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+       )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
          SELECT FROM hawser.dead_letters AS d
@@ -638,7 +644,7 @@ BEGIN
           format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
         WHEN jsonb_typeof(v_value) <> 'string' THEN
           format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))
-        WHEN v_value #>> '{}' ~ '[\\r\\n]' THEN
+        WHEN v_value #>> '{}' ~ E'[\\r\\n]' THEN
           format('headers: the value of %s must not have CR or LF', to_json(v_name))
       END;
       EXIT WHEN v_fault IS NOT NULL;
@@ -1024,7 +1030,9 @@ BEGIN
     v_cluster := (pg_control_system()).system_identifier;
   END IF;
   IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
-    v_headers := hawser.peer_headers(p_headers, p_message_id);
+    v_headers := hawser.peer_headers(p_headers, p_message_id, p_key);
+  ELSIF p_key IS NOT NULL THEN
+    v_headers := jsonb_build_array(jsonb_build_array('message-key', p_key));
   END IF;
   -- The public functions have checked the topic; those who call this one have not.
   SELECT n.name, n.value INTO v_name, v_value
@@ -1087,6 +1095,7 @@ COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, 
 CREATE OR REPLACE FUNCTION hawser.peer_headers(
   p_headers jsonb,
   p_message_id text,
+  p_key text,
   OUT headers jsonb
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -1096,6 +1105,7 @@ DECLARE
   v_name text;
   v_value jsonb;
   v_fault text;
+  v_count integer := (p_message_id IS NOT NULL)::integer;
 BEGIN
   IF jsonb_typeof(coalesce(p_headers, '{}')) <> 'object' THEN
     v_fault := 'headers must be a JSON object, and this is ' || jsonb_typeof(p_headers);
@@ -1111,22 +1121,31 @@ BEGIN
           format('headers: the name %s must be 1 to 255 characters of visible ASCII without '':''', to_json(v_name))
         WHEN lower(v_name) = 'message-id' THEN
           format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
+        WHEN lower(v_name) = 'message-key' THEN
+          format('headers: %s is set by Hawser; give key instead', to_json(v_name))
         WHEN jsonb_typeof(v_value) <> 'string' THEN
           format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))
         WHEN octet_length(v_value #>> '{}') > 8192 THEN
           format('headers: the value of %s has %s bytes, and may have 8192', to_json(v_name), octet_length(v_value #>> '{}'))
-        WHEN v_value #>> '{}' ~ '[\\u0001-\\u0008\\u000a-\\u001f\\u007f]' THEN
+        WHEN v_value #>> '{}' ~ E'[\\\\u0001-\\\\u0008\\\\u000a-\\\\u001f\\\\u007f]' THEN
           format('headers: the value of %s must not contain control characters other than tab', to_json(v_name))
       END;
       EXIT WHEN v_fault IS NOT NULL;
-      headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array(v_name, v_value));
+      v_count := v_count + 1;
+      -- Each one that is added copies all before it.
+      IF v_count <= 256 THEN
+        headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array(v_name, v_value));
+      END IF;
     END LOOP;
   END IF;
   IF p_message_id IS NOT NULL THEN
     headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array('message-id', p_message_id));
   END IF;
-  IF v_fault IS NULL AND jsonb_array_length(headers) > 256 THEN
-    v_fault := format('headers: there are %s, and a message has 256 at most', jsonb_array_length(headers));
+  IF p_key IS NOT NULL THEN
+    headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array('message-key', p_key));
+  END IF;
+  IF v_fault IS NULL AND v_count > 256 THEN
+    v_fault := format('headers: there are %s, and a message has 256 at most', v_count);
   END IF;
   IF v_fault IS NOT NULL THEN
     RAISE EXCEPTION USING
@@ -1136,7 +1155,7 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.peer_headers(jsonb, text) IS 'The headers of an enqueued message as peers have them. Refuses what peers cannot have.';
+COMMENT ON FUNCTION hawser.peer_headers(jsonb, text, text) IS 'The headers of an enqueued message as peers have them. Refuses what peers cannot have.';
 
 CREATE OR REPLACE FUNCTION hawser.take_peer_outbox(
   p_owner text,
@@ -1598,6 +1617,12 @@ BEGIN
       MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -1661,6 +1686,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
@@ -1726,6 +1757,12 @@ BEGIN
       MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -1790,6 +1827,12 @@ BEGIN
       MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -1853,6 +1896,12 @@ BEGIN
       MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
 BEGIN
   PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL, deliver_at);
 END;
@@ -1901,6 +1950,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
   PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL, deliver_at);
@@ -1951,6 +2006,12 @@ BEGIN
       MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
 BEGIN
   PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL, deliver_at);
 END;
@@ -1999,6 +2060,12 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
   PERFORM hawser.enqueue_peer(topic, payloads, headers, key, NULL, NULL, deliver_at);
@@ -2208,7 +2275,7 @@ REVOKE ALL ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snap
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.rotate_outbox(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take_peer_outbox(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) FROM PUBLIC;
@@ -2373,7 +2440,7 @@ BEGIN
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.rotate_outbox(text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_headers(jsonb, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take_peer_outbox(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) OWNER TO hawser_owner;

@@ -230,6 +230,7 @@ CREATE TABLE hawser.peers (
   clean boolean DEFAULT true NOT NULL,
   started_at timestamptz DEFAULT now() NOT NULL,
   token text,
+  in_group boolean DEFAULT false NOT NULL,
   CONSTRAINT peers_pkey PRIMARY KEY (name),
   CONSTRAINT peers_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 255),
   CONSTRAINT peers_name_pattern CHECK (name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
@@ -245,6 +246,7 @@ COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, 
 COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
 COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
+COMMENT ON COLUMN hawser.peers.in_group IS 'When it registered last, the peer was a member of a group.';
 
 CREATE TABLE hawser.dead_letters (
   id bigserial NOT NULL,
@@ -826,6 +828,7 @@ CREATE OR REPLACE FUNCTION hawser.enter_directory(
   p_topics text[],
   p_subscribed boolean[],
   p_only boolean,
+  p_in_group boolean DEFAULT NULL,
   OUT held boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -845,6 +848,11 @@ BEGIN
   IF NOT held THEN
     RETURN;
   END IF;
+
+  -- Before the directory, whose readers look here.
+  UPDATE hawser.peers AS p
+     SET in_group = coalesce(p_in_group, false)
+   WHERE p.name = p_name AND p.in_group IS DISTINCT FROM coalesce(p_in_group, false);
 
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
@@ -866,7 +874,7 @@ BEGIN
         registered_at = now();
 END
 $function$;
-COMMENT ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean) IS 'Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
+COMMENT ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) IS 'Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
 held for this call alone, which must be a transaction of its own.';
 
 CREATE OR REPLACE FUNCTION hawser.leave_directory(
@@ -1070,6 +1078,60 @@ $function$;
 COMMENT ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) IS 'Hands channels of one listener over to another: keys, composites, cursors and stored messages stay as they are. The
 old listener''s epoch is raised, so that it can commit nothing more, and it leaves the directory.';
 
+CREATE OR REPLACE FUNCTION hawser.give_back_channels(
+  p_name text,
+  p_epoch bigint,
+  p_connection_keys integer[]
+)
+RETURNS TABLE (
+  held boolean,
+  connection_key integer,
+  composite text,
+  listener text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- A snapshot from before the wait for the lock would not see what was committed last.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.give_back_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+
+  -- Exclusive: no write of the member is under way that has seen it as the owner, and no dead letter is retried for it.
+  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
+  -- A statement of its own, so that it sees what was committed while the lock was waited for.
+  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  IF NOT held THEN
+    RETURN NEXT;
+    RETURN;
+  END IF;
+
+  RETURN QUERY
+  WITH back AS (
+    UPDATE hawser.conn_key_map AS m
+       -- A retry channel is nobody's by itself.
+       SET owner = CASE WHEN m.retry_of IS NOT NULL THEN h.name END
+      FROM (
+        SELECT o.connection_key, coalesce(b.listener_name, o.listener_name) AS name
+          FROM hawser.conn_key_map AS o
+          LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = o.retry_of
+         WHERE o.connection_key = ANY (p_connection_keys)
+      ) AS h
+      JOIN hawser.peers AS p ON p.name = h.name AND p.in_group
+     WHERE m.connection_key = h.connection_key AND m.owner = p_name AND h.name <> p_name
+       -- It has registered under its present epoch: it was started again since its channels were taken over.
+       AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = h.name AND t.epoch = p.epoch)
+    RETURNING m.connection_key, m.composite, h.name
+  )
+  SELECT true, b.connection_key, b.composite, b.name FROM back AS b ORDER BY b.connection_key;
+END
+$function$;
+COMMENT ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) IS 'Gives channels back to the members of groups that they were made for, as far as those have been started again; fenced by
+the epoch of the member that took them over, which has nothing under way in them.';
+
 CREATE OR REPLACE FUNCTION hawser.retry_dead_letters(
   p_ids bigint[]
 )
@@ -1156,7 +1218,8 @@ BEGIN
     DELETE FROM hawser.dead_letters AS d
      USING asked AS a
      WHERE d.id = a.id AND a.refusal IS NULL
-    RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers
+    RETURNING d.id, a.retry_key, a.topic_key, a.retry_owner, d.payload, d.headers,
+              d.source || '/' || d.epoch || '/' || d.number AS place
   ), numbered AS (
     UPDATE hawser.conn_key_map AS r
        SET last_retry = r.last_retry + g.count
@@ -1166,7 +1229,22 @@ BEGIN
   ), back AS (
     INSERT INTO hawser.conn_messages AS s (connection_key, epoch, number, topic_key, payload, headers)
     SELECT g.retry_key, 1, n.before + row_number() OVER (PARTITION BY g.retry_key ORDER BY g.id), g.topic_key, g.payload,
-           g.headers
+           -- It keeps its id, though it has another place from now on, and is wanted whatever its age.
+           (
+             SELECT jsonb_agg(h.value ORDER BY h.nth)
+               FROM (
+                 SELECT e.value, e.nth
+                   FROM jsonb_array_elements(g.headers) WITH ORDINALITY AS e (value, nth)
+                  WHERE e.value ->> 0 <> 'message-expires'
+                 UNION ALL
+                 SELECT jsonb_build_array('message-id', g.place), 1 + coalesce(jsonb_array_length(g.headers), 0)
+                  WHERE NOT EXISTS (
+                          SELECT FROM jsonb_array_elements(g.headers) AS e (value)
+                           WHERE e.value ->> 0 = 'message-id'
+                        )
+                    AND coalesce(jsonb_array_length(g.headers), 0) < 256
+               ) AS h
+           )
       FROM gone AS g
       JOIN numbered AS n ON n.key = g.retry_key
      ORDER BY g.id
@@ -1296,11 +1374,12 @@ REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, inte
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_stored_messages(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_addresses(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.discard_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.expire_dead_letters(integer, integer) FROM PUBLIC;
@@ -1372,11 +1451,12 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.clear_stored_messages(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.clear_addresses(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer, integer) TO hawser_peer;
@@ -1426,11 +1506,12 @@ BEGIN
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.clear_stored_messages(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.clear_addresses(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.discard_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.expire_dead_letters(integer, integer) OWNER TO hawser_owner;

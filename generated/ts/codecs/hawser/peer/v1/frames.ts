@@ -22,6 +22,8 @@ export enum Capability {
   GZIP = 1,
   /** ZSTD - Payloads compressed with zstd can be read. */
   ZSTD = 2,
+  /** REQUESTS - Requests can be answered. */
+  REQUESTS = 3,
   UNRECOGNIZED = -1,
 }
 
@@ -60,6 +62,9 @@ export interface Frame {
     | { $case: "ping"; value: Ping }
     | { $case: "pong"; value: Pong }
     | { $case: "goodbye"; value: Goodbye }
+    | { $case: "request"; value: Request }
+    | { $case: "answer"; value: Answer }
+    | { $case: "cancel"; value: Cancel }
     | undefined;
 }
 
@@ -209,6 +214,44 @@ export interface Goodbye {
   number: number;
 }
 
+/** Dialler to listener: a request. It is at most once, and answered on this connection. */
+export interface Request {
+  /** Its number, from 1, greater than that of every request before it on this connection. */
+  id: number;
+  /** The key of the topic that the request is for. */
+  topicKey: number;
+  /** How long the dialler waits for the answer from now on. After that the listener need not begin, nor answer. */
+  timeoutMs: number;
+  /** The greatest payload of an answer that the dialler takes, in bytes. */
+  maxAnswerBytes: number;
+  /** The payload, never compressed. */
+  payload: Uint8Array;
+  /** Headers, in order. */
+  headers: Header[];
+}
+
+/** Listener to dialler: the answer to a request, or why there is none. */
+export interface Answer {
+  /** The request's id. */
+  id: number;
+  /** Why there is no answer. Unspecified: there is one. */
+  code: ErrorCode;
+  /** Why, in words. */
+  message: string;
+  /** Whether a handler had begun with the request: it may have had effects. */
+  begun: boolean;
+  /** The payload, never compressed; empty if there is no answer. */
+  payload: Uint8Array;
+  /** Headers, in order; none if there is no answer. */
+  headers: Header[];
+}
+
+/** Dialler to listener: nobody waits for the answer to a request any more. */
+export interface Cancel {
+  /** The request's id. */
+  id: number;
+}
+
 function createBaseFrame(): Frame {
   return { kind: undefined };
 }
@@ -245,6 +288,15 @@ export const Frame: MessageFns<Frame> = {
         break;
       case "goodbye":
         Goodbye.encode(message.kind.value, writer.uint32(82).fork()).join();
+        break;
+      case "request":
+        Request.encode(message.kind.value, writer.uint32(90).fork()).join();
+        break;
+      case "answer":
+        Answer.encode(message.kind.value, writer.uint32(98).fork()).join();
+        break;
+      case "cancel":
+        Cancel.encode(message.kind.value, writer.uint32(106).fork()).join();
         break;
     }
     return writer;
@@ -341,6 +393,30 @@ export const Frame: MessageFns<Frame> = {
             }
 
             message.kind = { $case: "goodbye", value: Goodbye.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.kind = { $case: "request", value: Request.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.kind = { $case: "answer", value: Answer.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.kind = { $case: "cancel", value: Cancel.decode(reader, reader.uint32()) };
             continue;
           }
         }
@@ -1373,6 +1449,254 @@ export const Goodbye: MessageFns<Goodbye> = {
             }
 
             message.number = longToNumber(reader.uint64());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseRequest(): Request {
+  return { id: 0, topicKey: 0, timeoutMs: 0, maxAnswerBytes: 0, payload: new Uint8Array(0), headers: [] };
+}
+
+export const Request: MessageFns<Request> = {
+  encode(message: Request, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    if (message.topicKey !== 0) {
+      writer.uint32(16).int32(message.topicKey);
+    }
+    if (message.timeoutMs !== 0) {
+      writer.uint32(24).uint32(message.timeoutMs);
+    }
+    if (message.maxAnswerBytes !== 0) {
+      writer.uint32(32).uint64(message.maxAnswerBytes);
+    }
+    if (message.payload.length !== 0) {
+      writer.uint32(42).bytes(message.payload);
+    }
+    for (const v of message.headers) {
+      Header.encode(v!, writer.uint32(50).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Request {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.topicKey = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.timeoutMs = reader.uint32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.maxAnswerBytes = longToNumber(reader.uint64());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.payload = reader.bytes();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.headers.push(Header.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseAnswer(): Answer {
+  return { id: 0, code: 0, message: "", begun: false, payload: new Uint8Array(0), headers: [] };
+}
+
+export const Answer: MessageFns<Answer> = {
+  encode(message: Answer, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    if (message.code !== 0) {
+      writer.uint32(16).int32(message.code);
+    }
+    if (message.message !== "") {
+      writer.uint32(26).string(message.message);
+    }
+    if (message.begun !== false) {
+      writer.uint32(32).bool(message.begun);
+    }
+    if (message.payload.length !== 0) {
+      writer.uint32(42).bytes(message.payload);
+    }
+    for (const v of message.headers) {
+      Header.encode(v!, writer.uint32(50).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Answer {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAnswer();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.code = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.message = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.begun = reader.bool();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.payload = reader.bytes();
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.headers.push(Header.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+};
+
+function createBaseCancel(): Cancel {
+  return { id: 0 };
+}
+
+export const Cancel: MessageFns<Cancel> = {
+  encode(message: Cancel, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.id !== 0) {
+      writer.uint32(8).uint64(message.id);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Cancel {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCancel();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.id = longToNumber(reader.uint64());
             continue;
           }
         }

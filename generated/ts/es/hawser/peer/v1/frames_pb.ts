@@ -20,7 +20,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file hawser/peer/v1/frames.proto.
  */
 export const file_hawser_peer_v1_frames: GenFile = /*@__PURE__*/
-  fileDesc("ChtoYXdzZXIvcGVlci92MS9mcmFtZXMucHJvdG8SDmhhd3Nlci5wZWVyLnYxIrIDCgVGcmFtZRIuCgljaGFsbGVuZ2UYASABKAsyGS5oYXdzZXIucGVlci52MS5DaGFsbGVuZ2VIABImCgVoZWxsbxgCIAEoCzIVLmhhd3Nlci5wZWVyLnYxLkhlbGxvSAASKgoHd2VsY29tZRgDIAEoCzIXLmhhd3Nlci5wZWVyLnYxLldlbGNvbWVIABIoCgZyZWZ1c2UYBCABKAsyFi5oYXdzZXIucGVlci52MS5SZWZ1c2VIABImCgViYXRjaBgFIAEoCzIVLmhhd3Nlci5wZWVyLnYxLkJhdGNoSAASIgoDYWNrGAYgASgLMhMuaGF3c2VyLnBlZXIudjEuQWNrSAASKQoHZ29fbGl2ZRgHIAEoCzIWLmhhd3Nlci5wZWVyLnYxLkdvTGl2ZUgAEiQKBHBpbmcYCCABKAsyFC5oYXdzZXIucGVlci52MS5QaW5nSAASJAoEcG9uZxgJIAEoCzIULmhhd3Nlci5wZWVyLnYxLlBvbmdIABIqCgdnb29kYnllGAogASgLMhcuaGF3c2VyLnBlZXIudjEuR29vZGJ5ZUgAQgYKBGtpbmRKBAgPEBAidgoJQ2hhbGxlbmdlEg0KBW5vbmNlGAEgASgMEhMKC21pbl92ZXJzaW9uGAIgASgNEhMKC21heF92ZXJzaW9uGAMgASgNEjAKDGNhcGFiaWxpdGllcxgEIAMoDjIaLmhhd3Nlci5wZWVyLnYxLkNhcGFiaWxpdHki0wEKBUhlbGxvEg8KB3ZlcnNpb24YASABKA0SEwoLc2VuZGVyX25hbWUYAiABKAkSFAoMc291cmNlX3RvcGljGAMgASgJEhUKDWxpc3RlbmVyX25hbWUYBCABKAkSFgoOY29ubmVjdGlvbl9rZXkYBSABKAUSEQoFZXBvY2gYBiABKARCAjACEg0KBW5vbmNlGAcgASgMEjAKDGNhcGFiaWxpdGllcxgIIAMoDjIaLmhhd3Nlci5wZWVyLnYxLkNhcGFiaWxpdHkSCwoDbWFjGAkgASgMIr4BCgdXZWxjb21lEhgKDGN1cnNvcl9lcG9jaBgBIAEoBEICMAISEgoGY3Vyc29yGAIgASgEQgIwAhITCgdiYWNrbG9nGAMgASgEQgIwAhISCgZjcmVkaXQYBCABKARCAjACEh0KEW1heF9tZXNzYWdlX2J5dGVzGAUgASgEQgIwAhIwCgxjYXBhYmlsaXRpZXMYBiADKA4yGi5oYXdzZXIucGVlci52MS5DYXBhYmlsaXR5EgsKA21hYxgHIAEoDCJECgZSZWZ1c2USKQoEY29kZRgBIAEoDjIbLmhhd3Nlci5lcnJvcnMudjEuRXJyb3JDb2RlEg8KB21lc3NhZ2UYAiABKAki8AEKBUJhdGNoEhEKBWVwb2NoGAEgASgEQgIwAhIqCghkZWxpdmVyeRgCIAEoDjIYLmhhd3Nlci5wZWVyLnYxLkRlbGl2ZXJ5EhgKDGZpcnN0X251bWJlchgDIAEoBEICMAISEQoJdG9waWNfa2V5GAQgASgFEhAKCHBheWxvYWRzGAUgAygMEjgKDGNvbXByZXNzaW9ucxgGIAMoCzIiLmhhd3Nlci5wZWVyLnYxLlBheWxvYWRDb21wcmVzc2lvbhIvCgdoZWFkZXJzGAcgAygLMh4uaGF3c2VyLnBlZXIudjEuUGF5bG9hZEhlYWRlcnMidQoSUGF5bG9hZENvbXByZXNzaW9uEg0KBWluZGV4GAEgASgNEjAKC2NvbXByZXNzaW9uGAIgASgOMhsuaGF3c2VyLnBlZXIudjEuQ29tcHJlc3Npb24SHgoSdW5jb21wcmVzc2VkX2J5dGVzGAMgASgEQgIwAiJICg5QYXlsb2FkSGVhZGVycxINCgVpbmRleBgBIAEoDRInCgdoZWFkZXJzGAIgAygLMhYuaGF3c2VyLnBlZXIudjEuSGVhZGVyIiUKBkhlYWRlchIMCgRuYW1lGAEgASgJEg0KBXZhbHVlGAIgASgJInEKA0FjaxIRCgVlcG9jaBgBIAEoBEICMAISEgoGbnVtYmVyGAIgASgEQgIwAhISCgZjcmVkaXQYAyABKARCAjACEhMKB2JhY2tsb2cYBCABKARCAjACEgwKBGJ1c3kYBSABKAgSDAoEbGl2ZRgGIAEoCCIbCgZHb0xpdmUSEQoFZXBvY2gYASABKARCAjACIhkKBFBpbmcSEQoFdG9rZW4YASABKARCAjABIhkKBFBvbmcSEQoFdG9rZW4YASABKARCAjABIjAKB0dvb2RieWUSEQoFZXBvY2gYASABKARCAjACEhIKBm51bWJlchgCIAEoBEICMAIqXgoKQ2FwYWJpbGl0eRIaChZDQVBBQklMSVRZX1VOU1BFQ0lGSUVEEAASEwoPQ0FQQUJJTElUWV9HWklQEAESEwoPQ0FQQUJJTElUWV9aU1REEAIiBAgJEAkiBAhNEE0qWwoIRGVsaXZlcnkSGAoUREVMSVZFUllfVU5TUEVDSUZJRUQQABIaChZERUxJVkVSWV9BVF9MRUFTVF9PTkNFEAESGQoVREVMSVZFUllfQVRfTU9TVF9PTkNFEAIqVgoLQ29tcHJlc3Npb24SGwoXQ09NUFJFU1NJT05fVU5TUEVDSUZJRUQQABIUChBDT01QUkVTU0lPTl9HWklQEAESFAoQQ09NUFJFU1NJT05fWlNURBACYgZwcm90bzM", [file_hawser_errors_v1_errors]);
+  fileDesc("ChtoYXdzZXIvcGVlci92MS9mcmFtZXMucHJvdG8SDmhhd3Nlci5wZWVyLnYxIrIECgVGcmFtZRIuCgljaGFsbGVuZ2UYASABKAsyGS5oYXdzZXIucGVlci52MS5DaGFsbGVuZ2VIABImCgVoZWxsbxgCIAEoCzIVLmhhd3Nlci5wZWVyLnYxLkhlbGxvSAASKgoHd2VsY29tZRgDIAEoCzIXLmhhd3Nlci5wZWVyLnYxLldlbGNvbWVIABIoCgZyZWZ1c2UYBCABKAsyFi5oYXdzZXIucGVlci52MS5SZWZ1c2VIABImCgViYXRjaBgFIAEoCzIVLmhhd3Nlci5wZWVyLnYxLkJhdGNoSAASIgoDYWNrGAYgASgLMhMuaGF3c2VyLnBlZXIudjEuQWNrSAASKQoHZ29fbGl2ZRgHIAEoCzIWLmhhd3Nlci5wZWVyLnYxLkdvTGl2ZUgAEiQKBHBpbmcYCCABKAsyFC5oYXdzZXIucGVlci52MS5QaW5nSAASJAoEcG9uZxgJIAEoCzIULmhhd3Nlci5wZWVyLnYxLlBvbmdIABIqCgdnb29kYnllGAogASgLMhcuaGF3c2VyLnBlZXIudjEuR29vZGJ5ZUgAEioKB3JlcXVlc3QYCyABKAsyFy5oYXdzZXIucGVlci52MS5SZXF1ZXN0SAASKAoGYW5zd2VyGAwgASgLMhYuaGF3c2VyLnBlZXIudjEuQW5zd2VySAASKAoGY2FuY2VsGA0gASgLMhYuaGF3c2VyLnBlZXIudjEuQ2FuY2VsSABCBgoEa2luZEoECA8QECJ2CglDaGFsbGVuZ2USDQoFbm9uY2UYASABKAwSEwoLbWluX3ZlcnNpb24YAiABKA0SEwoLbWF4X3ZlcnNpb24YAyABKA0SMAoMY2FwYWJpbGl0aWVzGAQgAygOMhouaGF3c2VyLnBlZXIudjEuQ2FwYWJpbGl0eSLTAQoFSGVsbG8SDwoHdmVyc2lvbhgBIAEoDRITCgtzZW5kZXJfbmFtZRgCIAEoCRIUCgxzb3VyY2VfdG9waWMYAyABKAkSFQoNbGlzdGVuZXJfbmFtZRgEIAEoCRIWCg5jb25uZWN0aW9uX2tleRgFIAEoBRIRCgVlcG9jaBgGIAEoBEICMAISDQoFbm9uY2UYByABKAwSMAoMY2FwYWJpbGl0aWVzGAggAygOMhouaGF3c2VyLnBlZXIudjEuQ2FwYWJpbGl0eRILCgNtYWMYCSABKAwivgEKB1dlbGNvbWUSGAoMY3Vyc29yX2Vwb2NoGAEgASgEQgIwAhISCgZjdXJzb3IYAiABKARCAjACEhMKB2JhY2tsb2cYAyABKARCAjACEhIKBmNyZWRpdBgEIAEoBEICMAISHQoRbWF4X21lc3NhZ2VfYnl0ZXMYBSABKARCAjACEjAKDGNhcGFiaWxpdGllcxgGIAMoDjIaLmhhd3Nlci5wZWVyLnYxLkNhcGFiaWxpdHkSCwoDbWFjGAcgASgMIkQKBlJlZnVzZRIpCgRjb2RlGAEgASgOMhsuaGF3c2VyLmVycm9ycy52MS5FcnJvckNvZGUSDwoHbWVzc2FnZRgCIAEoCSLwAQoFQmF0Y2gSEQoFZXBvY2gYASABKARCAjACEioKCGRlbGl2ZXJ5GAIgASgOMhguaGF3c2VyLnBlZXIudjEuRGVsaXZlcnkSGAoMZmlyc3RfbnVtYmVyGAMgASgEQgIwAhIRCgl0b3BpY19rZXkYBCABKAUSEAoIcGF5bG9hZHMYBSADKAwSOAoMY29tcHJlc3Npb25zGAYgAygLMiIuaGF3c2VyLnBlZXIudjEuUGF5bG9hZENvbXByZXNzaW9uEi8KB2hlYWRlcnMYByADKAsyHi5oYXdzZXIucGVlci52MS5QYXlsb2FkSGVhZGVycyJ1ChJQYXlsb2FkQ29tcHJlc3Npb24SDQoFaW5kZXgYASABKA0SMAoLY29tcHJlc3Npb24YAiABKA4yGy5oYXdzZXIucGVlci52MS5Db21wcmVzc2lvbhIeChJ1bmNvbXByZXNzZWRfYnl0ZXMYAyABKARCAjACIkgKDlBheWxvYWRIZWFkZXJzEg0KBWluZGV4GAEgASgNEicKB2hlYWRlcnMYAiADKAsyFi5oYXdzZXIucGVlci52MS5IZWFkZXIiJQoGSGVhZGVyEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkicQoDQWNrEhEKBWVwb2NoGAEgASgEQgIwAhISCgZudW1iZXIYAiABKARCAjACEhIKBmNyZWRpdBgDIAEoBEICMAISEwoHYmFja2xvZxgEIAEoBEICMAISDAoEYnVzeRgFIAEoCBIMCgRsaXZlGAYgASgIIhsKBkdvTGl2ZRIRCgVlcG9jaBgBIAEoBEICMAIiGQoEUGluZxIRCgV0b2tlbhgBIAEoBEICMAEiGQoEUG9uZxIRCgV0b2tlbhgBIAEoBEICMAEiMAoHR29vZGJ5ZRIRCgVlcG9jaBgBIAEoBEICMAISEgoGbnVtYmVyGAIgASgEQgIwAiKYAQoHUmVxdWVzdBIOCgJpZBgBIAEoBEICMAISEQoJdG9waWNfa2V5GAIgASgFEhIKCnRpbWVvdXRfbXMYAyABKA0SHAoQbWF4X2Fuc3dlcl9ieXRlcxgEIAEoBEICMAISDwoHcGF5bG9hZBgFIAEoDBInCgdoZWFkZXJzGAYgAygLMhYuaGF3c2VyLnBlZXIudjEuSGVhZGVyIp0BCgZBbnN3ZXISDgoCaWQYASABKARCAjACEikKBGNvZGUYAiABKA4yGy5oYXdzZXIuZXJyb3JzLnYxLkVycm9yQ29kZRIPCgdtZXNzYWdlGAMgASgJEg0KBWJlZ3VuGAQgASgIEg8KB3BheWxvYWQYBSABKAwSJwoHaGVhZGVycxgGIAMoCzIWLmhhd3Nlci5wZWVyLnYxLkhlYWRlciIYCgZDYW5jZWwSDgoCaWQYASABKARCAjACKncKCkNhcGFiaWxpdHkSGgoWQ0FQQUJJTElUWV9VTlNQRUNJRklFRBAAEhMKD0NBUEFCSUxJVFlfR1pJUBABEhMKD0NBUEFCSUxJVFlfWlNURBACEhcKE0NBUEFCSUxJVFlfUkVRVUVTVFMQAyIECAkQCSIECE0QTSpbCghEZWxpdmVyeRIYChRERUxJVkVSWV9VTlNQRUNJRklFRBAAEhoKFkRFTElWRVJZX0FUX0xFQVNUX09OQ0UQARIZChVERUxJVkVSWV9BVF9NT1NUX09OQ0UQAipWCgtDb21wcmVzc2lvbhIbChdDT01QUkVTU0lPTl9VTlNQRUNJRklFRBAAEhQKEENPTVBSRVNTSU9OX0daSVAQARIUChBDT01QUkVTU0lPTl9aU1REEAJiBnByb3RvMw", [file_hawser_errors_v1_errors]);
 
 /**
  * One frame. A frame of an unknown kind is refused with `protocol_violation`; unknown fields are ignored.
@@ -93,6 +93,24 @@ export type Frame = Message<"hawser.peer.v1.Frame"> & {
      */
     value: Goodbye;
     case: "goodbye";
+  } | {
+    /**
+     * @generated from field: hawser.peer.v1.Request request = 11;
+     */
+    value: Request;
+    case: "request";
+  } | {
+    /**
+     * @generated from field: hawser.peer.v1.Answer answer = 12;
+     */
+    value: Answer;
+    case: "answer";
+  } | {
+    /**
+     * @generated from field: hawser.peer.v1.Cancel cancel = 13;
+     */
+    value: Cancel;
+    case: "cancel";
   } | { case: undefined; value?: undefined };
 };
 
@@ -615,6 +633,139 @@ export const GoodbyeSchema: GenMessage<Goodbye> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 13);
 
 /**
+ * Dialler to listener: a request. It is at most once, and answered on this connection.
+ *
+ * @generated from message hawser.peer.v1.Request
+ */
+export type Request = Message<"hawser.peer.v1.Request"> & {
+  /**
+   * Its number, from 1, greater than that of every request before it on this connection.
+   *
+   * @generated from field: uint64 id = 1 [jstype = JS_NUMBER];
+   */
+  id: bigint;
+
+  /**
+   * The key of the topic that the request is for.
+   *
+   * @generated from field: int32 topic_key = 2;
+   */
+  topicKey: number;
+
+  /**
+   * How long the dialler waits for the answer from now on. After that the listener need not begin, nor answer.
+   *
+   * @generated from field: uint32 timeout_ms = 3;
+   */
+  timeoutMs: number;
+
+  /**
+   * The greatest payload of an answer that the dialler takes, in bytes.
+   *
+   * @generated from field: uint64 max_answer_bytes = 4 [jstype = JS_NUMBER];
+   */
+  maxAnswerBytes: bigint;
+
+  /**
+   * The payload, never compressed.
+   *
+   * @generated from field: bytes payload = 5;
+   */
+  payload: Uint8Array;
+
+  /**
+   * Headers, in order.
+   *
+   * @generated from field: repeated hawser.peer.v1.Header headers = 6;
+   */
+  headers: Header[];
+};
+
+/**
+ * Describes the message hawser.peer.v1.Request.
+ * Use `create(RequestSchema)` to create a new message.
+ */
+export const RequestSchema: GenMessage<Request> = /*@__PURE__*/
+  messageDesc(file_hawser_peer_v1_frames, 14);
+
+/**
+ * Listener to dialler: the answer to a request, or why there is none.
+ *
+ * @generated from message hawser.peer.v1.Answer
+ */
+export type Answer = Message<"hawser.peer.v1.Answer"> & {
+  /**
+   * The request's id.
+   *
+   * @generated from field: uint64 id = 1 [jstype = JS_NUMBER];
+   */
+  id: bigint;
+
+  /**
+   * Why there is no answer. Unspecified: there is one.
+   *
+   * @generated from field: hawser.errors.v1.ErrorCode code = 2;
+   */
+  code: ErrorCode;
+
+  /**
+   * Why, in words.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+
+  /**
+   * Whether a handler had begun with the request: it may have had effects.
+   *
+   * @generated from field: bool begun = 4;
+   */
+  begun: boolean;
+
+  /**
+   * The payload, never compressed; empty if there is no answer.
+   *
+   * @generated from field: bytes payload = 5;
+   */
+  payload: Uint8Array;
+
+  /**
+   * Headers, in order; none if there is no answer.
+   *
+   * @generated from field: repeated hawser.peer.v1.Header headers = 6;
+   */
+  headers: Header[];
+};
+
+/**
+ * Describes the message hawser.peer.v1.Answer.
+ * Use `create(AnswerSchema)` to create a new message.
+ */
+export const AnswerSchema: GenMessage<Answer> = /*@__PURE__*/
+  messageDesc(file_hawser_peer_v1_frames, 15);
+
+/**
+ * Dialler to listener: nobody waits for the answer to a request any more.
+ *
+ * @generated from message hawser.peer.v1.Cancel
+ */
+export type Cancel = Message<"hawser.peer.v1.Cancel"> & {
+  /**
+   * The request's id.
+   *
+   * @generated from field: uint64 id = 1 [jstype = JS_NUMBER];
+   */
+  id: bigint;
+};
+
+/**
+ * Describes the message hawser.peer.v1.Cancel.
+ * Use `create(CancelSchema)` to create a new message.
+ */
+export const CancelSchema: GenMessage<Cancel> = /*@__PURE__*/
+  messageDesc(file_hawser_peer_v1_frames, 16);
+
+/**
  * What a side can do beyond the base protocol.
  *
  * @generated from enum hawser.peer.v1.Capability
@@ -638,6 +789,13 @@ export enum Capability {
    * @generated from enum value: CAPABILITY_ZSTD = 2;
    */
   ZSTD = 2,
+
+  /**
+   * Requests can be answered.
+   *
+   * @generated from enum value: CAPABILITY_REQUESTS = 3;
+   */
+  REQUESTS = 3,
 }
 
 /**

@@ -1,0 +1,145 @@
+/**
+ * Showing typed messages: by an image that `buf build` has made, and the type that the header `content-type` names.
+ */
+import {
+  createFileRegistry,
+  type DescMessage,
+  type FileRegistry,
+  fromBinary,
+  fromJson,
+  type JsonValue,
+  toJson,
+} from "@bufbuild/protobuf";
+import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
+import { CliError } from "../errors/index.js";
+import { readSmallFileSync } from "../files/index.js";
+import { contentTypeHeader, parseContentType } from "../typed/index.js";
+import { base64Of, textOf } from "./output.js";
+
+/** The option of the commands that print payloads. */
+export const descriptorsOption = {
+  descriptors: {
+    type: "string",
+    valueHint: "FILE",
+    description: "Show typed messages as protobuf JSON, by an image of their types: buf build -o image.binpb",
+  },
+} as const;
+
+/** How payloads are shown: as text where they are valid UTF-8 and else as base64, always as base64, or always as text. */
+export type PayloadForm = "auto" | "base64" | "text";
+
+/** A payload as it is printed. */
+export interface ShownPayload {
+  /** Text; the value of a typed message where `encoding` is `json`. */
+  readonly payload: string | JsonValue;
+  readonly encoding: "utf8" | "base64" | "json";
+  /** The type that the message says it has; only with descriptors. */
+  readonly type?: string;
+  /** Why a typed message is shown as its bytes are. */
+  readonly note?: string;
+}
+
+type Headers = readonly (readonly [name: string, value: string])[];
+
+/** Far more than the types of a large company need. */
+const maxImageBytes = 64 * 1024 * 1024;
+
+/** The types of an image. */
+export class Descriptors {
+  readonly #path: string;
+  readonly #registry: FileRegistry;
+
+  private constructor(path: string, registry: FileRegistry) {
+    this.#path = path;
+    this.#registry = registry;
+  }
+
+  /** @throws CliError `invalid_argument` if the file cannot be read, or is no image */
+  static read(path: string): Descriptors {
+    const refuse = (why: string, cause?: unknown): CliError =>
+      new CliError(
+        "invalid_argument",
+        `--descriptors "${path}": ${why}; make an image of your protos with \`buf build -o image.binpb\``,
+        { cause },
+      );
+    let bytes: Uint8Array;
+    try {
+      bytes = readSmallFileSync(path, maxImageBytes);
+    } catch (cause) {
+      throw refuse(`cannot be read: ${(cause as Error).message}`, cause);
+    }
+    if (bytes[0] === 0x1f && bytes[1] === 0x8b) throw refuse("is compressed, and is to be binary as it is");
+    if (/^\s*\{/.test(Buffer.from(bytes.subarray(0, 100)).toString())) {
+      throw refuse("is JSON or text, and is to be binary");
+    }
+    let registry: FileRegistry;
+    try {
+      registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, bytes));
+    } catch (cause) {
+      throw refuse(`is no image, or lacks what its files import (${(cause as Error).message})`, cause);
+    }
+    if ([...registry.files].length === 0) throw refuse("is no image, or an empty one");
+    return new Descriptors(path, registry);
+  }
+
+  /** The value of a typed message, or why there is none; undefined if its headers name no type. */
+  decode(payload: Uint8Array, headers: Headers): Decoded | undefined {
+    const content = contentOf(headers);
+    if (content === undefined) return undefined;
+    const { type, isJson } = content;
+    const message = this.#registry.getMessage(type);
+    if (message === undefined) return { type, note: `${type} is not in ${this.#path}` };
+    try {
+      return { type, value: isJson ? this.#fromText(message, payload) : this.#fromBytes(message, payload) };
+    } catch (error) {
+      return { type, note: `does not decode as ${type}: ${(error as Error).message}` };
+    }
+  }
+
+  #fromBytes(message: DescMessage, payload: Uint8Array): JsonValue {
+    return toJson(message, fromBinary(message, payload), { registry: this.#registry });
+  }
+
+  #fromText(message: DescMessage, payload: Uint8Array): JsonValue {
+    const text = textOf(payload);
+    if (text === undefined) throw new Error("it is no UTF-8");
+    const options = { registry: this.#registry };
+    return toJson(message, fromJson(message, JSON.parse(text), options), options);
+  }
+}
+
+type Decoded = { readonly type: string; readonly value: JsonValue } | { readonly type: string; readonly note: string };
+
+/** What the content type says, where it names a type. */
+function contentOf(headers: Headers): { readonly type: string; readonly isJson: boolean } | undefined {
+  const header = headers.find(([name]) => name.toLowerCase() === contentTypeHeader);
+  const { type, format } = (header && parseContentType(header[1])) ?? {};
+  return type === undefined ? undefined : { type, isJson: format === "json" };
+}
+
+/** A payload as it is printed. @param descriptors decodes typed ones */
+export function shownPayload(
+  bytes: Uint8Array,
+  headers: Headers,
+  descriptors: Descriptors | undefined,
+  form: PayloadForm = "auto",
+): ShownPayload {
+  const decoded = descriptors?.decode(bytes, headers);
+  if (decoded !== undefined && "value" in decoded) {
+    return { payload: decoded.value, encoding: "json", type: decoded.type };
+  }
+  return { ...raw(bytes, form), ...decoded };
+}
+
+function raw(bytes: Uint8Array, form: PayloadForm): { readonly payload: string; readonly encoding: "utf8" | "base64" } {
+  if (form === "text") return { payload: Buffer.from(bytes).toString("utf8"), encoding: "utf8" };
+  const text = form === "base64" ? undefined : textOf(bytes);
+  return text === undefined ? { payload: base64Of(bytes), encoding: "base64" } : { payload: text, encoding: "utf8" };
+}
+
+/** The same on a line for people. It is not yet fit for a terminal. */
+export function payloadLine({ payload, encoding, type, note }: ShownPayload, form: PayloadForm = "auto"): string {
+  if (encoding === "json") return `${type} ${JSON.stringify(payload)}`;
+  const text = `${encoding === "base64" && form === "auto" ? "base64 " : ""}${payload}`;
+  return note === undefined ? text : `${text} (${note})`;
+}
