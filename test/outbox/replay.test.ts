@@ -122,7 +122,8 @@ describe("a replay", () => {
       const waiting = await other.value("SELECT waiting::integer FROM hawser.outbox_status WHERE kind = 'nats'");
       return asked > 0 && waiting === 0;
     });
-    expect([await stored(), asked]).toEqual([1, 4]);
+    expect(await stored()).toBe(1);
+    expect(asked).toBeGreaterThanOrEqual(4);
   });
 
   it("finds what is younger than the retention, also when the other slots are empty", async () => {
