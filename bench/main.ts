@@ -12,6 +12,7 @@ import { awaitStopRequest } from "../src/cli/long-running.js";
 import { CliError, exitStatusOf, HawserError } from "../src/errors/index.js";
 import { type BenchCommand, helpText, parseCommand } from "./arguments.js";
 import { type BaselineVariable, baselineOf, variables } from "./baselines.js";
+import { compile } from "./compile.js";
 import { writeDocs } from "./page.js";
 import { beforeName, canWriteReport, readRecord, recordOf, reportOf, tablesOf, writeReport } from "./report.js";
 import { BenchFailure, type Measured, type Suite, type SuiteOutcome } from "./suite.js";
@@ -65,6 +66,9 @@ async function measure(command: BenchCommand): Promise<number> {
   try {
     request.started();
     const all = command.run === "all";
+    process.stderr.write("Compiling\n");
+    await compile(thisCheckout, request.signal);
+    if (command.against !== undefined) await compile(folderUrl(command.against), request.signal);
     const outcomes: { suite: Suite; outcome: SuiteOutcome }[] = [];
     for (const suite of suites.filter((each) => all || each === command.run)) {
       if (all) process.stderr.write(`${suite.name}\n`);

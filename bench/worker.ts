@@ -45,7 +45,7 @@ export interface WorkerOptions {
   readonly source?: string;
   /** The program `node`. Default: that of this process. */
   readonly node?: string;
-  /** Node's flags. Default: those of this process, such as tsx, or --cpu-prof to see where the time goes. */
+  /** Node's flags, for a program that runs as it is. Default: it runs compiled, with those of this process but for tsx. */
   readonly execArgv?: readonly string[];
   /** Stops it when aborted, whatever it does: for requests that take long. */
   readonly signal?: AbortSignal;
@@ -77,13 +77,14 @@ export class Worker<R extends Requests> {
   static start<R extends Requests>(
     name: string,
     program: URL,
-    { source, node = process.execPath, execArgv = process.execArgv, signal }: WorkerOptions = {},
+    { source, node = process.execPath, execArgv, signal }: WorkerOptions = {},
   ): Worker<R> {
+    const file = execArgv === undefined ? compiledFile(program.href.slice(thisCheckout.length), thisCheckout) : program;
     const worker = new Worker<R>(
       name,
-      fork(program, source === undefined ? [] : [source], {
+      fork(file, source === undefined ? [] : [source], {
         execPath: node,
-        execArgv: [...execArgv],
+        execArgv: [...(execArgv ?? process.execArgv.filter((each) => each !== "--import" && each !== "tsx"))],
         stdio: ["ignore", 2, 2, "ipc"],
       }),
     );
@@ -172,15 +173,22 @@ async function answer({ id, name, argument }: Request, requests: Requests): Prom
   if (process.connected) process.send?.(answer, () => undefined);
 }
 
-/** The folder of this checkout, as a URL. */
-export const thisCheckout = new URL("..", import.meta.url).href;
+/** Where a checkout's compiled files are, from its folder. */
+export const compiledFolder = "dist-bench/";
+
+/** The folder of this checkout, as a URL; a worker runs compiled. */
+export const thisCheckout = new URL("..", import.meta.url).href.replace(new RegExp(`${compiledFolder}$`), "");
+
+function compiledFile(path: string, checkout: string): URL {
+  return new URL(path.replace(/ts$/, "js"), new URL(compiledFolder, checkout));
+}
 
 /** In a worker: the checkout whose Hawser it uses. */
 export const measuredCheckout = process.argv[2] ?? thisCheckout;
 
 /** In a worker: imports a module of that checkout. `M` is its type here, where both checkouts have the same interface. */
 export async function measuredModule<M>(path: string): Promise<M> {
-  return (await import(new URL(path, measuredCheckout).href)) as M;
+  return (await import(compiledFile(path, measuredCheckout).href)) as M;
 }
 
 /**
