@@ -20,8 +20,8 @@ import {
   contentTypeHeader,
   encodingHeader,
   type HeaderPairs,
-  headerOf,
   isMetadata,
+  ReceivedHeaders,
   timeoutHeader,
 } from "./headers.js";
 import { contentTypeOf, decodeMessage, encodeMessage, isBinaryType, type MessageFormat } from "./message-format.js";
@@ -51,13 +51,25 @@ export interface OutgoingAnswer {
 export async function answerCall(route: Route, call: IncomingCall): Promise<OutgoingAnswer> {
   let context: CallContext | undefined;
   try {
-    const header = headerOf(call.pairs, Code.InvalidArgument);
-    const format = formatOf(route, header);
-    context = contextOf(route, call, header);
-    context.responseHeader.set(contentTypeHeader, contentTypeOf(format.isBinary));
-    const payload = await run(route, call, context, format);
-    context.checkDeadline();
-    return { pairs: answerPairs(context.responseHeader, context.responseTrailer), payload, error: undefined };
+    const received = new ReceivedHeaders(call.pairs, Code.InvalidArgument, false);
+    const format = formatOf(route, received);
+    context = new CallContext(route, call, received, contentTypeOf(format.isBinary));
+    const { implementation, options } = route;
+    const { requestGate, interceptors } = options;
+    const method = unaryMethodOf(route);
+    if (requestGate !== undefined) await requestGate(context);
+    const limit = { name: "readMaxBytes", bytes: options.readMaxBytes } as const;
+    const message = decodeMessage(method.input, call.payload, format, limit);
+    const output = interceptors?.length
+      ? await runIntercepted(route, interceptors, message, context)
+      : await implementation(message, context);
+    const payload = encodeMessage(method.output, output, format, {
+      name: "writeMaxBytes",
+      bytes: options.writeMaxBytes,
+    });
+    const late = context.lateness();
+    if (late !== undefined) throw late;
+    return { pairs: context.answerPairs(), payload, error: undefined };
   } catch (reason) {
     return errorAnswer(context?.lateness() ?? asConnectError(reason), context);
   } finally {
@@ -78,7 +90,7 @@ export function errorAnswer(
     for (const [name, value] of error.metadata) if (isMetadata(name)) header.append(name, value);
   }
   try {
-    const pairs = answerPairs(header, context?.responseTrailer ?? new Headers());
+    const pairs = answerPairs(header, context?.responseTrailer);
     return { pairs, payload: encodeError(error), error };
   } catch (cause) {
     // A detail that is no message of its type.
@@ -87,35 +99,27 @@ export function errorAnswer(
   }
 }
 
-async function run(route: Route, call: IncomingCall, context: CallContext, format: MessageFormat): Promise<Uint8Array> {
-  const { implementation, options } = route;
+async function runIntercepted(
+  route: Route,
+  interceptors: readonly Interceptor[],
+  message: UnaryRequest["message"],
+  context: CallContext,
+): Promise<UnaryResponse["message"]> {
+  const { implementation } = route;
   const method = unaryMethodOf(route);
-  await options.requestGate?.(context);
-  const readLimit = { name: "readMaxBytes", bytes: options.readMaxBytes } as const;
-  const message = decodeMessage(method.input, call.payload, format, readLimit);
   const { responseHeader: header, responseTrailer: trailer } = context;
-  const handle = async (request: UnaryRequest): Promise<UnaryResponse> => {
-    const output = await implementation(request.message, changedBy(request, context));
-    return {
-      ...{ stream: false, service: method.parent, method, header, trailer },
-      message: create(method.output, output),
-    };
-  };
-  const request = (): UnaryRequest => ({
+  const handle = async (request: UnaryRequest): Promise<UnaryResponse> => ({
+    ...{ stream: false, service: method.parent, method, header, trailer },
+    message: create(method.output, await implementation(request.message, changedBy(request, context))),
+  });
+  const run = intercepted(handle, interceptors);
+  const response = await run({
     ...{ stream: false, service: method.parent, method, requestMethod: "POST", url: context.url, message },
     ...{ signal: context.signal, header: context.requestHeader, contextValues: context.values },
   });
-  const { interceptors = [] } = options;
-  let output = undefined as UnaryResponse["message"] | undefined;
-  if (interceptors.length === 0) {
-    output = create(method.output, await implementation(message, context));
-  } else {
-    const response = await intercepted(handle, interceptors)(request());
-    replace(header, response.header);
-    replace(trailer, response.trailer);
-    output = response.message;
-  }
-  return encodeMessage(method.output, output, format, { name: "writeMaxBytes", bytes: options.writeMaxBytes });
+  replace(header, response.header);
+  replace(trailer, response.trailer);
+  return response.message;
 }
 
 type UnaryFunction = (request: UnaryRequest) => Promise<UnaryResponse>;
@@ -128,7 +132,11 @@ function intercepted(handle: UnaryFunction, interceptors: readonly Interceptor[]
 /** The context with what interceptors have changed of the request. */
 function changedBy({ header, signal, contextValues }: UnaryRequest, context: CallContext): HandlerContext {
   if (header === context.requestHeader && signal === context.signal && contextValues === context.values) return context;
-  return { ...context, requestHeader: header, signal, values: contextValues };
+  const { method, service, requestMethod, protocolName, url, timeoutMs, responseHeader, responseTrailer } = context;
+  return {
+    ...{ method, service, requestMethod, protocolName, url, timeoutMs, responseHeader, responseTrailer },
+    ...{ requestHeader: header, signal, values: contextValues },
+  };
 }
 
 function replace(target: Headers, source: Headers): void {
@@ -138,7 +146,7 @@ function replace(target: Headers, source: Headers): void {
 }
 
 /** @throws ConnectError `invalid_argument` for another content type, `unimplemented` for an encoding */
-function formatOf({ options: { binaryOptions, jsonOptions } }: Route, header: Headers): MessageFormat {
+function formatOf({ options: { binaryOptions, jsonOptions } }: Route, header: ReceivedHeaders): MessageFormat {
   const contentType = header.get(contentTypeHeader);
   const isBinary = isBinaryType(contentType);
   if (isBinary === undefined) {
@@ -153,48 +161,95 @@ function formatOf({ options: { binaryOptions, jsonOptions } }: Route, header: He
   return { isBinary, binaryOptions, jsonOptions };
 }
 
-/** What a handler is given, and the time limit of its call. */
-interface CallContext extends HandlerContext {
-  /** The error for a time limit that is over; undefined if it is not. */
-  lateness(): ConnectError | undefined;
-  /** @throws ConnectError `deadline_exceeded`, if the time limit is over */
-  checkDeadline(): void;
-  /** The call has ended: ends its signal. */
-  end(): void;
-}
+const late = () => new ConnectError("the operation timed out", Code.DeadlineExceeded);
 
-/** @throws ConnectError `invalid_argument` for a time limit that is none, or too long */
-function contextOf({ method, options }: Route, call: IncomingCall, requestHeader: Headers): CallContext {
-  const timeoutMs = timeoutOf(requestHeader, options.maxTimeoutMs ?? Number.MAX_SAFE_INTEGER);
-  const deadlineAt = performance.now() + timeoutMs;
-  const late = () => new ConnectError("the operation timed out", Code.DeadlineExceeded);
-  const values = createContextValues();
-  call.prepare(values);
-  const { scheme } = call;
-  let signal: CallSignal | undefined;
-  const context: CallContext = {
-    ...{ method, service: method.parent, requestMethod: "POST", protocolName: "connect", requestHeader, values },
-    url: `${scheme}:///${method.parent.typeName}/${method.name}`,
-    responseHeader: new Headers(),
-    responseTrailer: new Headers(),
-    // Made when it is asked for: most handlers do not ask, and it costs more than everything else here.
-    get signal() {
-      signal ??= new CallSignal([call.signal, options.shutdownSignal], deadlineAt, late);
-      return signal.signal;
-    },
-    timeoutMs: () => (timeoutMs === Number.POSITIVE_INFINITY ? undefined : deadlineAt - performance.now()),
-    lateness: () => (performance.now() >= deadlineAt ? late() : undefined),
-    checkDeadline: () => {
-      const error = context.lateness();
-      if (error !== undefined) throw error;
-    },
-    end: () => signal?.end(),
-  };
-  return context;
+/**
+ * What a handler is given, and the time limit of its call. What most handlers do not ask for is made when it is asked for:
+ * it costs more than all the rest.
+ */
+class CallContext implements HandlerContext {
+  readonly requestMethod = "POST";
+  readonly protocolName = "connect";
+  readonly method: HandlerContext["method"];
+  readonly #route: Route;
+  readonly #call: IncomingCall;
+  readonly #received: ReceivedHeaders;
+  readonly #contentType: string;
+  readonly #deadlineAt: number;
+  #signal: CallSignal | undefined;
+  #values: ContextValues | undefined;
+  #header: Headers | undefined;
+  #trailer: Headers | undefined;
+
+  /** @throws ConnectError `invalid_argument` for a time limit that is none, or too long */
+  constructor(route: Route, call: IncomingCall, received: ReceivedHeaders, contentType: string) {
+    this.method = route.method;
+    this.#route = route;
+    this.#call = call;
+    this.#received = received;
+    this.#contentType = contentType;
+    this.#deadlineAt = performance.now() + timeoutOf(received, route.options.maxTimeoutMs ?? Number.MAX_SAFE_INTEGER);
+  }
+
+  get service(): HandlerContext["service"] {
+    return this.method.parent;
+  }
+
+  get url(): string {
+    return `${this.#call.scheme}:///${this.method.parent.typeName}/${this.method.name}`;
+  }
+
+  get requestHeader(): Headers {
+    return this.#received.header;
+  }
+
+  get responseHeader(): Headers {
+    this.#header ??= new Headers([[contentTypeHeader, this.#contentType]]);
+    return this.#header;
+  }
+
+  get responseTrailer(): Headers {
+    this.#trailer ??= new Headers();
+    return this.#trailer;
+  }
+
+  get values(): ContextValues {
+    if (this.#values === undefined) {
+      this.#values = createContextValues();
+      this.#call.prepare(this.#values);
+    }
+    return this.#values;
+  }
+
+  get signal(): AbortSignal {
+    this.#signal ??= new CallSignal([this.#call.signal, this.#route.options.shutdownSignal], this.#deadlineAt);
+    return this.#signal.signal;
+  }
+
+  readonly timeoutMs = (): number | undefined =>
+    this.#deadlineAt === Number.POSITIVE_INFINITY ? undefined : this.#deadlineAt - performance.now();
+
+  /** What is sent with the answer. */
+  answerPairs(): HeaderPairs {
+    if (this.#header !== undefined || this.#trailer !== undefined) {
+      return answerPairs(this.responseHeader, this.#trailer);
+    }
+    return [[contentTypeHeader, this.#contentType]];
+  }
+
+  /** The error for a time limit that is over; undefined if it is not. */
+  lateness(): ConnectError | undefined {
+    return performance.now() >= this.#deadlineAt ? late() : undefined;
+  }
+
+  /** The call has ended: ends its signal. */
+  end(): void {
+    this.#signal?.end();
+  }
 }
 
 /** Infinity without the header. */
-function timeoutOf(header: Headers, maxTimeoutMs: number): number {
+function timeoutOf(header: ReceivedHeaders, maxTimeoutMs: number): number {
   const text = header.get(timeoutHeader);
   if (text === null) return Number.POSITIVE_INFINITY;
   if (!/^\d{1,10}$/.test(text)) {
@@ -216,12 +271,10 @@ class CallSignal {
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #onAbort = ({ target }: Event): void => this.#abort(this.#reasonOf(target as AbortSignal));
   readonly #deadlineAt: number;
-  readonly #late: () => ConnectError;
 
-  constructor(sources: readonly (AbortSignal | undefined)[], deadlineAt: number, late: () => ConnectError) {
+  constructor(sources: readonly (AbortSignal | undefined)[], deadlineAt: number) {
     this.#sources = sources.filter((source) => source !== undefined);
     this.#deadlineAt = deadlineAt;
-    this.#late = late;
     for (const source of this.#sources) {
       if (source.aborted) this.#controller.abort(this.#reasonOf(source));
       else source.addEventListener("abort", this.#onAbort);
@@ -240,7 +293,7 @@ class CallSignal {
 
   /** The carrier has the same time limit, and its timer may be a moment earlier. */
   #reasonOf({ reason }: AbortSignal): ConnectError {
-    if (this.#deadlineAt - performance.now() <= timerSlackMs) return this.#late();
+    if (this.#deadlineAt - performance.now() <= timerSlackMs) return late();
     if (reason instanceof ConnectError) return reason;
     const words = reason instanceof Error ? reason.message : String(reason);
     return new ConnectError(words, Code.Canceled, undefined, undefined, reason);

@@ -4,6 +4,7 @@
  * Names and values are Connect's own, with lower-case names. Of an answer, trailers have the prefix `trailer-`.
  */
 import { type Code, ConnectError } from "@connectrpc/connect";
+import { rpcConstants } from "../../generated/ts/settings/connect.js";
 
 /** The headers of a message, in their order. Names may repeat. */
 export type HeaderPairs = readonly (readonly [name: string, value: string])[];
@@ -13,6 +14,9 @@ export const timeoutHeader = "connect-timeout-ms";
 export const versionHeader = "connect-protocol-version";
 export const encodingHeader = "content-encoding";
 const trailerPrefix = "trailer-";
+
+/** Those that calls and answers have without metadata. Whoever reads their values checks them. */
+const knownHeaders: readonly string[] = [contentTypeHeader, versionHeader, timeoutHeader, rpcConstants.methodHeader];
 
 /** What an error that a handler throws may not set by its metadata: it belongs to the message. */
 const protocolHeaders: ReadonlySet<string> = new Set([
@@ -34,32 +38,75 @@ export function isMetadata(name: string): boolean {
 }
 
 /** As a message carries them. */
-export function pairsOf(header: Headers): (readonly [string, string])[] {
+export function pairsOf(header: Headers): HeaderPairs {
   return [...header];
 }
 
 /** The pairs of an answer. */
-export function answerPairs(header: Headers, trailer: Headers): (readonly [string, string])[] {
-  const pairs = pairsOf(header);
-  for (const [name, value] of trailer) pairs.push([`${trailerPrefix}${name}`, value]);
+export function answerPairs(header: Headers, trailer: Headers | undefined): HeaderPairs {
+  const pairs = [...header];
+  for (const [name, value] of trailer ?? []) pairs.push([`${trailerPrefix}${name}`, value]);
   return pairs;
 }
 
-/** The headers of a received request. @param code of the error where one cannot be held */
-export function headerOf(pairs: HeaderPairs, code: Code): Headers {
-  const header = new Headers();
-  for (const [name, value] of pairs) append(header, name, value, code);
-  return header;
-}
+/**
+ * The headers of a received message. Few programs look at them, and to make `Headers` takes longer than everything else that
+ * is done for a call: they are made when they are asked for, or when there is metadata, which must be checked.
+ */
+export class ReceivedHeaders {
+  #header: Headers | undefined;
+  #trailer: Headers | undefined;
 
-/** The headers and the trailers of a received answer. @param code of the error where one cannot be held */
-export function headerAndTrailerOf(pairs: HeaderPairs, code: Code): readonly [header: Headers, trailer: Headers] {
-  const [header, trailer] = [new Headers(), new Headers()];
-  for (const [name, value] of pairs) {
-    if (/^trailer-./i.test(name)) append(trailer, name.slice(trailerPrefix.length), value, code);
-    else append(header, name, value, code);
+  readonly #pairs: HeaderPairs;
+  readonly #code: Code;
+  readonly #hasTrailer: boolean;
+
+  /**
+   * @param code of the error where a header cannot be held
+   * @param hasTrailer names with the prefix of trailers are trailers, as in answers
+   */
+  constructor(pairs: HeaderPairs, code: Code, hasTrailer: boolean) {
+    this.#pairs = pairs;
+    this.#code = code;
+    this.#hasTrailer = hasTrailer;
+    let seen = 0;
+    for (const [name] of pairs) {
+      const bit = 1 << knownHeaders.indexOf(name);
+      if (bit < 0 || (seen & bit) !== 0) {
+        this.#read();
+        return;
+      }
+      seen |= bit;
+    }
   }
-  return [header, trailer];
+
+  /** As `Headers` has it. */
+  get(name: string): string | null {
+    if (this.#header !== undefined) return this.#header.get(name);
+    for (const [each, value] of this.#pairs) if (each === name) return value;
+    return null;
+  }
+
+  get header(): Headers {
+    return this.#header ?? this.#read();
+  }
+
+  get trailer(): Headers {
+    if (this.#trailer === undefined) this.#read();
+    return this.#trailer!;
+  }
+
+  #read(): Headers {
+    const [header, trailer] = [new Headers(), new Headers()];
+    for (const [name, value] of this.#pairs) {
+      if (this.#hasTrailer && /^trailer-./i.test(name)) {
+        append(trailer, name.slice(trailerPrefix.length), value, this.#code);
+      } else append(header, name, value, this.#code);
+    }
+    this.#trailer = trailer;
+    this.#header = header;
+    return header;
+  }
 }
 
 function append(header: Headers, name: string, value: string, code: Code): void {

@@ -4,16 +4,19 @@
 import {
   type BinaryReadOptions,
   type BinaryWriteOptions,
+  create,
   type DescMessage,
   fromBinary,
   fromJsonString,
   type JsonReadOptions,
   type JsonWriteOptions,
+  type MessageInitShape,
   type MessageShape,
   toBinary,
   toJsonString,
 } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { decodeUnchecked, encodeUnchecked } from "../typed/index.js";
 
 /** How messages become payloads. */
 export interface MessageFormat {
@@ -37,18 +40,26 @@ export function isBinaryType(contentType: string | null): boolean | undefined {
   return type === undefined ? undefined : type.toLowerCase() === "proto";
 }
 
-/** @param limit what the message is refused beyond, with its name @throws ConnectError `resource_exhausted` */
+/** @param message or what one is made of @param limit what it is refused beyond, with its name @throws ConnectError `resource_exhausted` */
 export function encodeMessage<Desc extends DescMessage>(
   desc: Desc,
-  message: MessageShape<Desc>,
+  message: MessageInitShape<Desc>,
   format: MessageFormat,
   limit: SizeLimit,
 ): Uint8Array {
-  const payload = format.isBinary
-    ? toBinary(desc, message, format.binaryOptions)
-    : new TextEncoder().encode(toJsonString(desc, message, format.jsonOptions));
+  const payload = encoded(desc, message, format);
   checkSize(desc, payload, limit);
   return payload;
+}
+
+function encoded<Desc extends DescMessage>(
+  desc: Desc,
+  message: MessageInitShape<Desc>,
+  { isBinary, binaryOptions, jsonOptions }: MessageFormat,
+): Uint8Array {
+  if (!isBinary) return new TextEncoder().encode(toJsonString(desc, create(desc, message), jsonOptions));
+  if (binaryOptions === undefined) return encodeUnchecked(desc, message);
+  return toBinary(desc, create(desc, message), binaryOptions);
 }
 
 /**
@@ -62,7 +73,10 @@ export function decodeMessage<Desc extends DescMessage>(
 ): MessageShape<Desc> {
   checkSize(desc, payload, limit);
   try {
-    if (format.isBinary) return fromBinary(desc, payload, format.binaryOptions);
+    if (format.isBinary) {
+      if (format.binaryOptions === undefined) return decodeUnchecked(desc, payload);
+      return fromBinary(desc, payload, format.binaryOptions);
+    }
     const text = new TextDecoder("utf-8", { fatal: true }).decode(payload);
     return fromJsonString(desc, text, { ignoreUnknownFields: true, ...format.jsonOptions });
   } catch (cause) {

@@ -224,7 +224,7 @@ class Server implements NatsServer {
       return errorAnswer(new ConnectError("the headers of the call cannot be read", Code.InvalidArgument));
     }
     return answerCall(route, {
-      ...{ pairs: read.pairs, payload: read.payload, scheme: "nats", signal: this.#stopping.signal },
+      ...{ pairs: read.headers, payload: read.payload, scheme: "nats", signal: this.#stopping.signal },
       prepare: (values) => values.set(natsMessage, message),
     });
   }

@@ -43,7 +43,7 @@ export function bytesOfHeaders(headers: MsgHdrs): number {
 /** A message as calls and answers have it. */
 export interface ReadMessage {
   /** Without NATS's own, which begin with `Nats-`. */
-  readonly pairs: HeaderPairs;
+  readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
   /** By which a micro service says that it failed, as it may without knowing Connect (ADR-32). */
   readonly failure: { readonly status: number; readonly words: string } | undefined;
@@ -62,5 +62,5 @@ export function readMessage(message: Msg): ReadMessage {
     status === "" ? undefined : { status: Number(status), words: headers?.get("Nats-Service-Error") ?? "" };
   const { buffer, byteOffset, length } = message.data;
   // Not a Buffer, which is what the fields of a message would become, too.
-  return { pairs, payload: new Uint8Array(buffer, byteOffset, length), failure };
+  return { headers: pairs, payload: new Uint8Array(buffer, byteOffset, length), failure };
 }

@@ -1,13 +1,13 @@
 /**
  * Services between peers: a handler for the topic of each service.
  */
-import { Code, ConnectError, type ContextKey, createContextKey } from "@connectrpc/connect";
+import { Code, ConnectError, type ContextKey, type ContextValues, createContextKey } from "@connectrpc/connect";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { HawserError, namesOf, Reject } from "../errors/index.js";
 import type { AnswerToSend, Handler, Message } from "../peer/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
-import { answerCall, errorAnswer, type OutgoingAnswer } from "./answer-call.js";
+import { answerCall, errorAnswer, type IncomingCall, type OutgoingAnswer } from "./answer-call.js";
 import { checkOptionNames } from "./option-checks.js";
 import { methodName } from "./peer-transport.js";
 import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptionNames } from "./routes.js";
@@ -98,17 +98,36 @@ function handlerOf(methods: ReadonlyMap<string, Route>, logger: Logger): (messag
           : `"${to}" has no method ${name}`;
       return toSend(errorAnswer(new ConnectError(`${words}; it has ${[...methods.keys()]}`, Code.Unimplemented)));
     }
-    const answer = await answerCall(route, {
-      ...{ pairs: headers, payload: message.payload, scheme: "peer" },
-      get signal() {
-        return message.signal;
-      },
-      prepare: (values) => values.set(peerMessage, message),
-    });
+    const answer = await answerCall(route, new PeerCall(message));
     const cause = answer.error?.cause;
     if (cause !== undefined) logger.error({ method: name, err: cause }, "a handler of RPC failed");
     return toSend(answer);
   };
+}
+
+class PeerCall implements IncomingCall {
+  readonly scheme = "peer";
+  readonly #message: Message;
+
+  constructor(message: Message) {
+    this.#message = message;
+  }
+
+  get pairs(): Message["headers"] {
+    return this.#message.headers;
+  }
+
+  get payload(): Uint8Array {
+    return this.#message.payload;
+  }
+
+  get signal(): AbortSignal {
+    return this.#message.signal;
+  }
+
+  prepare(values: ContextValues): void {
+    values.set(peerMessage, this.#message);
+  }
 }
 
 /** Headers that peers do not carry become an error that says so. */

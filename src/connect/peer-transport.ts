@@ -40,15 +40,12 @@ export function createPeerTransport(peer: CallingPeer, options: PeerTransportOpt
   const carrier: Carrier = {
     scheme: "peer",
     call({ method, pairs, payload, timeoutMs, signal }) {
-      pairs.push([rpcConstants.methodHeader, methodName(method)]);
-      return peer
-        .request(topic ?? method.parent.typeName, payload, {
-          headers: pairs,
-          timeoutMs: Math.min(Math.ceil(timeoutMs), maxTimerMs),
-          signal,
-          idempotent: method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN,
-        })
-        .then((answer) => ({ pairs: answer.headers, payload: answer.payload }));
+      return peer.request(topic ?? method.parent.typeName, payload, {
+        headers: [...pairs, [rpcConstants.methodHeader, methodName(method)]],
+        timeoutMs: Math.min(Math.ceil(timeoutMs), maxTimerMs),
+        signal,
+        idempotent: method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN,
+      });
     },
   };
   return createTransport(carrier, common);

@@ -1,7 +1,7 @@
 /**
  * The calling side: Connect's `Transport` over whatever carries requests and answers.
  */
-import { create, type DescMethodStreaming, type DescMethodUnary } from "@bufbuild/protobuf";
+import type { DescMessage, DescMethodStreaming, DescMethodUnary, MessageInitShape } from "@bufbuild/protobuf";
 import {
   Code,
   ConnectError,
@@ -26,8 +26,8 @@ import { decodeError } from "./error-json.js";
 import {
   contentTypeHeader,
   type HeaderPairs,
-  headerAndTrailerOf,
   pairsOf,
+  ReceivedHeaders,
   timeoutHeader,
   versionHeader,
 } from "./headers.js";
@@ -55,7 +55,7 @@ const transportOptionNames: readonly string[] = [
 /** A call on its way out. */
 interface OutgoingCall {
   readonly method: DescMethodUnary;
-  readonly pairs: (readonly [string, string])[];
+  readonly pairs: HeaderPairs;
   readonly payload: Uint8Array;
   /** How long its answer may take; Infinity for no limit. */
   readonly timeoutMs: number;
@@ -64,7 +64,7 @@ interface OutgoingCall {
 
 /** An answer as it came. */
 interface IncomingAnswer {
-  readonly pairs: HeaderPairs;
+  readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
   /** The service has failed, without knowing Connect: a status as HTTP has them. */
   readonly failure?: { readonly status: number; readonly words: string } | undefined;
@@ -78,7 +78,39 @@ export interface Carrier {
   call(call: OutgoingCall): Promise<IncomingAnswer>;
 }
 
-const never = new AbortController().signal;
+/** An answer, whose `Headers` are made when they are asked for. */
+class Answered implements UnaryResponse {
+  readonly stream = false;
+  readonly method: DescMethodUnary;
+  readonly message: UnaryResponse["message"];
+  readonly #received: ReceivedHeaders;
+
+  constructor(method: DescMethodUnary, message: UnaryResponse["message"], received: ReceivedHeaders) {
+    this.method = method;
+    this.message = message;
+    this.#received = received;
+  }
+
+  get service(): UnaryResponse["service"] {
+    return this.method.parent;
+  }
+
+  get header(): Headers {
+    return this.#received.header;
+  }
+
+  get trailer(): Headers {
+    return this.#received.trailer;
+  }
+}
+
+type HeadersInit = ConstructorParameters<typeof Headers>[0];
+
+function headerWith(userHeader: HeadersInit, pairs: HeaderPairs): Headers {
+  const header = new Headers(userHeader);
+  for (const [name, value] of pairs) header.set(name, value);
+  return header;
+}
 
 /** @throws RpcError `invalid_argument` for options that break a rule */
 export function createTransport(carrier: Carrier, options: TransportOptions): Transport {
@@ -91,59 +123,70 @@ export function createTransport(carrier: Carrier, options: TransportOptions): Tr
   const readLimit: SizeLimit = { name: "readMaxBytes", bytes: readMaxBytes };
   const writeLimit: SizeLimit = { name: "writeMaxBytes", bytes: writeMaxBytes };
 
-  async function exchange(request: UnaryRequest, deadlineAt: number): Promise<UnaryResponse> {
-    const { method, service, header, message } = request;
+  const defaultPairs = pairsFor(defaultTimeoutMs);
+
+  function pairsFor(timeoutMs: number | undefined): HeaderPairs {
+    const pairs: [string, string][] = [
+      [contentTypeHeader, contentType],
+      [versionHeader, "1"],
+    ];
+    if (timeoutMs !== undefined) pairs.push([timeoutHeader, `${Math.ceil(timeoutMs)}`]);
+    return pairs;
+  }
+
+  async function exchange(
+    method: DescMethodUnary,
+    message: MessageInitShape<DescMessage>,
+    header: HeadersInit,
+    pairs: HeaderPairs,
+    signal: AbortSignal | undefined,
+    deadlineAt: number,
+  ): Promise<UnaryResponse> {
     const payload = encodeMessage(method.input, message, format, writeLimit);
-    const signal = request.signal === never ? undefined : request.signal;
     if (signal?.aborted) throw ConnectError.from(signal.reason, Code.Canceled);
     const timeoutMs = deadlineAt - performance.now();
     if (timeoutMs <= 0) throw new ConnectError("the operation timed out", Code.DeadlineExceeded);
+    const all = header === undefined ? pairs : pairsOf(headerWith(header, pairs));
     let answer: IncomingAnswer;
     try {
-      answer = await carrier.call({ method, pairs: pairsOf(header), payload, timeoutMs, signal });
+      answer = await carrier.call({ method, pairs: all, payload, timeoutMs, signal });
     } catch (reason) {
       // Its reason tells more than that it was aborted: a time limit, for one.
       if (signal?.aborted) throw ConnectError.from(signal.reason, Code.Canceled);
       throw connectErrorOf(reason);
     }
-    const [answered, trailer] = headerAndTrailerOf(answer.pairs, Code.Internal);
-    const error = errorOf(answer, answered, trailer);
+    const answered = new ReceivedHeaders(answer.headers, Code.Internal, true);
+    const error = errorOf(answer, answered);
     if (error !== undefined) throw error;
     const isBinary = isBinaryType(answered.get(contentTypeHeader));
     if (isBinary !== useBinaryFormat) {
       const words = `the answer has content type ${answered.get(contentTypeHeader)}, not ${contentType}`;
-      throw new ConnectError(words, isBinary === undefined ? Code.Unknown : Code.Internal, answered);
+      throw new ConnectError(words, isBinary === undefined ? Code.Unknown : Code.Internal, answered.header);
     }
-    return {
-      ...{ stream: false, service, method, header: answered, trailer },
-      message: decodeMessage(method.output, answer.payload, format, readLimit),
-    };
+    return new Answered(method, decodeMessage(method.output, answer.payload, format, readLimit), answered);
   }
 
   return {
-    async unary(method, signal, timeoutMs, userHeader, input, contextValues) {
+    unary(method, signal, timeoutMs, userHeader, input, contextValues) {
       const limitMs = timeoutMs === undefined ? defaultTimeoutMs : timeoutMs <= 0 ? undefined : timeoutMs;
       const deadlineAt = limitMs === undefined ? Number.POSITIVE_INFINITY : performance.now() + limitMs;
-      const header = new Headers(userHeader);
-      header.set(contentTypeHeader, contentType);
-      header.set(versionHeader, "1");
-      if (limitMs !== undefined) header.set(timeoutHeader, `${Math.ceil(limitMs)}`);
-      const call = {
-        ...{ stream: false as const, service: method.parent, method, requestMethod: "POST", header },
-        url: `${carrier.scheme}:///${method.parent.typeName}/${method.name}`,
-        contextValues: contextValues ?? createContextValues(),
-      };
-      // Without interceptors nobody sees a signal that ends with the call, which costs more than all the rest.
-      if (interceptors.length === 0) {
-        const message = create(method.input, input);
-        return (await exchange({ ...call, message, signal: signal ?? never }, deadlineAt)) as never;
-      }
+      const pairs = limitMs === defaultTimeoutMs ? defaultPairs : pairsFor(limitMs);
+      // Without interceptors nobody sees `Headers`, nor a signal that ends with the call, which cost more than all the rest.
+      if (interceptors.length === 0) return exchange(method, input, userHeader, pairs, signal, deadlineAt) as never;
       return runUnaryCall({
         interceptors: [...interceptors],
         ...(signal && { signal }),
         ...(limitMs !== undefined && { timeoutMs: limitMs }),
-        req: { ...call, message: input },
-        next: async (request) => (await exchange(request as UnaryRequest, deadlineAt)) as never,
+        req: {
+          ...{ stream: false, service: method.parent, method, requestMethod: "POST", message: input },
+          url: `${carrier.scheme}:///${method.parent.typeName}/${method.name}`,
+          header: headerWith(userHeader, pairs),
+          contextValues: contextValues ?? createContextValues(),
+        },
+        next: async (request) => {
+          const { message, header, signal: callSignal } = request as UnaryRequest;
+          return (await exchange(method, message, header, [], callSignal, deadlineAt)) as never;
+        },
       });
     },
     stream: (method) => Promise.reject(streamRefused(method)),
@@ -157,11 +200,11 @@ export function streamRefused({ kind, methodKind, parent, name }: DescMethodStre
 }
 
 /** The error that the answer is; undefined if it is none. */
-function errorOf({ payload, failure }: IncomingAnswer, header: Headers, trailer: Headers): ConnectError | undefined {
-  const name = header.get(rpcConstants.errorHeader);
+function errorOf({ payload, failure }: IncomingAnswer, received: ReceivedHeaders): ConnectError | undefined {
+  const name = received.get(rpcConstants.errorHeader);
   if (name === null && failure === undefined) return undefined;
-  const metadata = new Headers(header);
-  for (const [key, value] of trailer) metadata.append(key, value);
+  const metadata = new Headers(received.header);
+  for (const [key, value] of received.trailer) metadata.append(key, value);
   if (name !== null) return decodeError(payload, metadata, codeOfName(name) ?? Code.Unknown);
   const error = new ConnectError(failure?.words ?? "", codeOfStatus(failure?.status ?? 500), metadata);
   error.isWireError = true;

@@ -17,6 +17,7 @@ import { inTime } from "../runtime/index.js";
 import { type Channel, isRefusedForGood, type Transaction } from "../store/index.js";
 import { decompress } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
+import { pairsOfFrame } from "./frame-headers.js";
 import type { IncomingRequest } from "./incoming-request.js";
 
 /** Where a message comes from. */
@@ -150,7 +151,7 @@ export class HandlerCalls {
       topicKey,
       payload,
       encoding: undefined,
-      headers: headers.length === 0 ? undefined : headers.map(({ name, value }) => [name, value] as const),
+      headers: headers.length === 0 ? undefined : pairsOfFrame(headers),
       key: undefined,
       fromWire: true,
     };
@@ -310,8 +311,9 @@ export class HandlerCalls {
 
 /** @throws PeerError `expired` if nobody needs a message with these headers any more */
 function checkExpiry(headers: Headers): void {
-  const until = Number(headerValue(headers, protocolConstants.messageExpiresHeader) ?? Number.NaN);
-  const lateMs = Date.now() - until;
+  const until = headerValue(headers, protocolConstants.messageExpiresHeader);
+  if (until === undefined) return;
+  const lateMs = Date.now() - Number(until);
   if (lateMs > 0) throw new PeerError("expired", `its time to live had passed ${lateMs} ms before its handler began`);
 }
 

@@ -8,6 +8,7 @@ import { errorOfWireCode, type HawserError, PeerError } from "../errors/index.js
 import type { SenderConnection } from "../transport/index.js";
 import { type Answer as AnswerFrame, ErrorNumber } from "../wire/index.js";
 import { asHawserError } from "./context.js";
+import { frameHeaders, pairsOfFrame } from "./frame-headers.js";
 import type { MessageTopic } from "./outgoing.js";
 
 /** The answer to a request. */
@@ -37,15 +38,29 @@ export interface Asked {
   leave(): void;
 }
 
-interface Pending extends CheckedRequest {
-  readonly topic: MessageTopic;
+/** Its fields one by one: to copy those of another object takes longer than all that is done for a request. */
+class Pending implements CheckedRequest {
   /** 0: it was not written yet. */
-  id: number;
-  resolve(answer: Answer): void;
-  reject(error: HawserError): void;
-}
+  id = 0;
+  resolve!: (answer: Answer) => void;
+  reject!: (error: HawserError) => void;
+  readonly answer: Promise<Answer>;
+  readonly topic: MessageTopic;
+  readonly payload: Uint8Array;
+  readonly headers: Headers | undefined;
+  readonly until: number;
 
-const noHeaders: Headers = [];
+  constructor(topic: MessageTopic, { payload, headers, until }: CheckedRequest) {
+    this.topic = topic;
+    this.payload = payload;
+    this.headers = headers;
+    this.until = until;
+    this.answer = new Promise<Answer>((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+  }
+}
 
 /** A request that was not carried out, and may be made of another listener. */
 export function wasNotBegun(error: HawserError): boolean {
@@ -87,10 +102,8 @@ export class LinkRequests {
    * - the code with which the listener answered: `handler_failed`, `rejected`, …
    */
   ask(topic: MessageTopic, request: CheckedRequest, connect: () => void): Asked {
-    let pending!: Pending;
-    const answer = new Promise<Answer>((resolve, reject) => {
-      pending = { ...request, topic, id: 0, resolve, reject };
-    });
+    const pending = new Pending(topic, request);
+    const { answer } = pending;
     const { maxRequests, maxSendQueueBytes } = this.#settings;
     const bytes = this.#waitingBytes + request.payload.length;
     answer.then(this.#tellSettled, this.#tellSettled);
@@ -126,8 +139,7 @@ export class LinkRequests {
     if (pending === undefined) return;
     this.#asked.delete(id);
     if (code === ErrorNumber.UNSPECIFIED) {
-      const pairs = headers.length === 0 ? noHeaders : headers.map(({ name, value }) => [name, value] as const);
-      pending.resolve({ payload, headers: pairs, peer: this.#listenerName });
+      pending.resolve({ payload, headers: pairsOfFrame(headers), peer: this.#listenerName });
       return;
     }
     const known = errorOfWireCode(code)?.code ?? "handler_failed";
@@ -185,7 +197,7 @@ export class LinkRequests {
         timeoutMs: Math.max(1, Math.ceil(until - performance.now())),
         maxAnswerBytes: this.#settings.maxMessageBytes,
         payload,
-        headers: headers?.map(([name, value]) => ({ name, value })) ?? [],
+        headers: headers === undefined ? [] : frameHeaders(headers),
       });
     } catch (error) {
       pending.reject(asHawserError(error));

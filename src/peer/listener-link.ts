@@ -24,6 +24,7 @@ import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression, Delivery } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import { pairsOfFrame } from "./frame-headers.js";
 import type { HandledLink, HandlerCalls, Source } from "./handler-call.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
@@ -113,24 +114,21 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const { epoch, firstNumber, topicKey, payloads, compressions, headers } = batch;
     const numbered = batch.delivery === Delivery.AT_LEAST_ONCE;
     const messages = new Array<IncomingMessage>(payloads.length);
+    let entry = 0;
     for (let index = 0; index < payloads.length; index++) {
+      const pairs = headers[entry]?.index === index ? pairsOfFrame(headers[entry++]!.headers) : undefined;
       messages[index] = {
         position: numbered ? { epoch, number: firstNumber + index } : undefined,
         topicKey,
         payload: payloads[index] as Uint8Array,
         encoding: undefined,
-        headers: undefined,
-        key: undefined,
+        headers: pairs,
+        key: pairs && headerValue(pairs, protocolConstants.messageKeyHeader),
         fromWire: true,
       };
     }
     for (const encoding of compressions) {
       messages[encoding.index] = { ...(messages[encoding.index] as IncomingMessage), encoding };
-    }
-    for (const { index, headers: list } of headers) {
-      const pairs = list.map(({ name, value }) => [name, value] as const);
-      const key = headerValue(pairs, protocolConstants.messageKeyHeader);
-      messages[index] = { ...(messages[index] as IncomingMessage), headers: pairs, key };
     }
     this.channel.onMessages(connection, messages, now());
     // At once: what waits for another turn of the event loop would only pile up behind a fast sender.

@@ -140,10 +140,15 @@ function checkDatabaseUrl(argument: string, value: string | undefined): void {
   }
 }
 
+/** Mostly requests have one timeout, or a few. */
+let lastTimeoutMs: number | undefined;
+
 /** @throws PeerError `invalid_argument` unless the value may be how long a request waits */
 export function checkTimeout(timeoutMs: number): number {
+  if (timeoutMs === lastTimeoutMs) return timeoutMs;
   const checked = checkPeerSettings({ requestTimeoutMs: timeoutMs });
   if (!checked.ok) throw invalid("timeoutMs", checked.violation);
+  lastTimeoutMs = timeoutMs;
   return timeoutMs;
 }
 
@@ -167,6 +172,19 @@ export function checkNotReserved(topic: string): void {
 /** Headers of ours that need no check, since they stay the same for all messages. */
 const checkedBefore = new WeakSet<object>();
 
+/** A copy of the headers that were checked last. Messages that follow each other mostly have the same ones. */
+let lastChecked: Headers = [];
+
+function areLast(pairs: Headers): boolean {
+  if (pairs.length !== lastChecked.length) return false;
+  for (let index = 0; index < pairs.length; index++) {
+    const pair = pairs[index];
+    const last = lastChecked[index]!;
+    if (pair?.[0] !== last[0] || pair[1] !== last[1]) return false;
+  }
+  return true;
+}
+
 /** Headers that are used again and again; they must not be changed. */
 export function checkedOnce(headers: Headers): Headers {
   const checked = checkHeaders(headers) ?? headers;
@@ -174,11 +192,18 @@ export function checkedOnce(headers: Headers): Headers {
   return checked;
 }
 
-/** Headers as a record or as pairs, checked. Undefined when there are none. @throws PeerError `invalid_argument` */
+/**
+ * Headers as a record or as pairs, checked and copied: what equals those of the call before is the same object. Undefined
+ * when there are none.
+ *
+ * @throws PeerError `invalid_argument`
+ */
 export function checkHeaders(headers: Record<string, string> | Headers | undefined): Headers | undefined {
   if (headers === undefined) return undefined;
   if (checkedBefore.has(headers)) return headers as Headers;
   const pairs = (Array.isArray(headers) ? headers : Object.entries(headers)) as Headers;
+  if (pairs.length === 0) return undefined;
+  if (areLast(pairs)) return lastChecked;
   const tooMany = checkPayloadHeadersHeaders(pairs);
   if (tooMany) throw invalid("headers", tooMany);
   for (const [name, value] of pairs) {
@@ -187,7 +212,8 @@ export function checkHeaders(headers: Record<string, string> | Headers | undefin
     const badValue = checkHeaderValue(value);
     if (badValue) throw invalid(`header ${name}`, badValue);
   }
-  return pairs.length === 0 ? undefined : pairs;
+  lastChecked = pairs.map(([name, value]) => [name, value] as const);
+  return lastChecked;
 }
 
 /** What of a message's headers Hawser sets, and where the message is sent to. */

@@ -8,6 +8,7 @@ import {
   type PayloadHeaders,
   referencedPayloadBytes,
 } from "../wire/index.js";
+import { frameHeaders } from "./frame-headers.js";
 import type { Receipt } from "./message.js";
 
 /** What a message is for. Shared by all messages of the topic, so that a new key reaches those that wait, too. */
@@ -84,9 +85,7 @@ export function batchOf(
     // Such a long one stays in the connection by reference, perhaps longer than the caller waits.
     const isLent = message.payload.length >= referencedPayloadBytes && message.encoding === undefined;
     payloads[index] = isLent ? new Uint8Array(message.payload) : message.payload;
-    if (message.headers !== undefined) {
-      headers.push({ index, headers: message.headers.map(([name, value]) => ({ name, value })) });
-    }
+    if (message.headers !== undefined) headers.push({ index, headers: frameHeaders(message.headers) });
     if (message.encoding !== undefined) {
       compressions.push({ index, ...message.encoding });
     }

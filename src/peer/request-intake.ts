@@ -8,6 +8,7 @@ import type { ListenerConnection } from "../transport/index.js";
 import { ErrorNumber, type Request } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import { frameHeaders } from "./frame-headers.js";
 import { failureOf, type HandlerCalls, isThenable, type Source } from "./handler-call.js";
 import { IncomingRequest } from "./incoming-request.js";
 import { type AnswerToSend, bytesOf } from "./message.js";
@@ -245,6 +246,6 @@ function answerOf(returned: unknown, maxBytes: number) {
       `the handler returned ${bytes.length} bytes; the sender of the request takes at most ${maxBytes}`,
     );
   }
-  const pairs = headers === undefined ? [] : (checkHeaders(headers) ?? []);
-  return { payload: bytes, headers: pairs.map(([name, value]) => ({ name, value })) };
+  const pairs = checkHeaders(headers);
+  return { payload: bytes, headers: pairs === undefined ? [] : frameHeaders(pairs) };
 }

@@ -1,7 +1,8 @@
 /**
  * What every layer needs of the process it runs in, once: the logger, the clock and waits on it, backoff, time limits,
- * and a queue. It knows nothing of Postgres, NATS or peers.
+ * a queue, and ASCII. It knows nothing of Postgres, NATS or peers.
  */
+export { isAscii, latin1Of } from "./ascii.js";
 export { Backoff, type BackoffOptions, backoffMs } from "./backoff.js";
 export { ByteQueue } from "./byte-queue.js";
 export { type Clock, delay, systemClock, whenAborted } from "./clock.js";

@@ -5,6 +5,7 @@
  */
 import { create, type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { isWrapperDesc } from "@bufbuild/protobuf/wkt";
+import { isAscii, latin1Of } from "../runtime/index.js";
 import { isLong, wireTypeOf, wireTypeOfValue, wireTypes } from "./scalars.js";
 
 /** Why bytes are no message of a schema. */
@@ -56,6 +57,7 @@ export function decodeBinary(reader: MessageReader, payload: Uint8Array): Target
     readFields(reader, message);
   } finally {
     bytes = noBytes;
+    text = undefined;
   }
   return message;
 }
@@ -399,8 +401,21 @@ function take(count: 4 | 8): void {
   for (let index = 0; index < count; index++) eightBytes[index] = bytes[at++]!;
 }
 
+/** Memory for copies, as long as one of them is kept: to allocate each anew takes several times as long. */
+const poolBytes = 8 * 1024;
+const pooledBytes = 1024;
+let pool = new ArrayBuffer(poolBytes);
+let poolAt = 0;
+
 function copyOf(start: number, last: number): Uint8Array {
-  const copy = new Uint8Array(last - start);
+  const length = last - start;
+  if (length > pooledBytes) return Uint8Array.prototype.slice.call(bytes, start, last);
+  if (poolAt + length > poolBytes) {
+    pool = new ArrayBuffer(poolBytes);
+    poolAt = 0;
+  }
+  const copy = new Uint8Array(pool, poolAt, length);
+  poolAt += length;
   copy.set(bytes.subarray(start, last));
   return copy;
 }
@@ -408,22 +423,34 @@ function copyOf(start: number, last: number): Uint8Array {
 const { utf8Slice } = Buffer.prototype as Buffer & { utf8Slice(this: Uint8Array, start: number, end: number): string };
 const strictDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+/** Of a payload up to this length one text is made, of which its texts are parts: they keep it as long as they are kept. */
+const sharedTextBytes = 1024;
+/** That of the present payload. */
+let text: string | undefined;
+
+function asciiOf(start: number, last: number): string {
+  if (bytes.length > sharedTextBytes) return utf8Slice.call(bytes, start, last);
+  text ??= latin1Of(bytes);
+  return text.substring(start, last);
+}
+
 function readString(isStrict: boolean, field: DescField): string {
   const length = readLength();
   const start = at;
   if (length > end - start) throw truncated(field);
   at += length;
   if (length === 0) return "";
-  const text = utf8Slice.call(bytes, start, at);
+  if (isAscii(bytes, start, at)) return asciiOf(start, at);
+  const decoded = utf8Slice.call(bytes, start, at);
   // What stands for a wrong byte may also have been sent.
-  if (isStrict && text.includes("\ufffd")) {
+  if (isStrict && decoded.includes("\ufffd")) {
     try {
       strictDecoder.decode(bytes.subarray(start, at));
     } catch {
       throw new Undecodable("is no valid UTF-8").within(field.name);
     }
   }
-  return text;
+  return decoded;
 }
 
 const scalarReaders: Readonly<Record<ScalarType, Read>> = {

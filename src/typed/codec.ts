@@ -104,11 +104,46 @@ function textOf({ typeName }: DescMessage, { path, value, must, rule }: BrokenRu
   return `${path === "" ? typeName : `${typeName}.${path}`} ${value}: ${must} (${rule})`;
 }
 
-/** What is made of a schema when it is used for the first time. */
-interface Compiled {
-  /** Undefined where protobuf-es writes and reads: what is rare our own do not know. */
+/** The payload of a message, without a look at its rules: what `toBinary(schema, create(schema, message))` makes. */
+export function encodeUnchecked<Desc extends DescMessage>(schema: Desc, message: MessageInitShape<Desc>): Uint8Array {
+  const { write } = codecOf(schema);
+  if (write !== undefined) {
+    try {
+      return encodeBinary(write, message as Fields);
+    } catch {
+      // protobuf-es says what is wrong.
+    }
+  }
+  return toBinary(schema, create(schema, message));
+}
+
+/** The message in a payload, without a look at its rules: as `fromBinary(schema, payload)`. @throws Error saying why there is none */
+export function decodeUnchecked<Desc extends DescMessage>(schema: Desc, payload: Uint8Array): MessageShape<Desc> {
+  const { read } = codecOf(schema);
+  return read === undefined ? fromBinary(schema, payload) : (decodeBinary(read, payload) as MessageShape<Desc>);
+}
+
+/** What is made of a schema when it is used for the first time. Undefined where protobuf-es writes and reads: see isPlain. */
+interface Codec {
   readonly write: WriteMessage | undefined;
   readonly read: MessageReader | undefined;
+}
+
+const codecs = new WeakMap<DescMessage, Codec>();
+
+function codecOf(schema: DescMessage): Codec {
+  let found = codecs.get(schema);
+  if (found === undefined) {
+    found = isPlain(schema, new Set())
+      ? { write: writerOf(schema), read: readerOf(schema) }
+      : { write: undefined, read: undefined };
+    codecs.set(schema, found);
+  }
+  return found;
+}
+
+/** The codec of a schema that is used for typed messages, and its rules. */
+interface Compiled extends Codec {
   readonly check: CheckMessage | undefined;
 }
 
@@ -121,16 +156,14 @@ function compiledOf(schema: DescMessage): Compiled {
   if (last?.schema === schema) return last.compiled;
   let found = compiled.get(schema);
   if (found === undefined) {
-    const check = checkOf(schema);
-    found = isPlain(schema, new Set())
-      ? { write: writerOf(schema), read: readerOf(schema), check }
-      : { write: undefined, read: undefined, check };
+    found = { check: checkOf(schema), ...codecOf(schema) };
     compiled.set(schema, found);
   }
   last = { schema, compiled: found };
   return found;
 }
 
+/** What is rare our own reader and writer do not know. */
 function isPlain(schema: DescMessage, seen: Set<DescMessage>): boolean {
   if (seen.has(schema)) return true;
   seen.add(schema);

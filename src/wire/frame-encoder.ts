@@ -3,13 +3,27 @@
  */
 import { BinaryWriter } from "@bufbuild/protobuf/wire";
 import {
+  type Answer,
   Batch,
   Delivery,
   Frame as FrameEnvelope,
   type Header,
+  PayloadHeaders,
+  type Request,
 } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { WireError } from "../errors/index.js";
-import { batchTag, type Codec, checkFrame, emptyOf, type Frame, payloadTag } from "./frames.js";
+import {
+  batchTag,
+  type Codec,
+  checkFrame,
+  codecs,
+  emptyOf,
+  endingWithHeaders,
+  type Frame,
+  headersIndexTag,
+  headersTag,
+  payloadTag,
+} from "./frames.js";
 import { type Output, OutputBlocks } from "./output-blocks.js";
 
 /** The u32 big-endian length before each frame. */
@@ -36,6 +50,8 @@ export class FrameEncoder {
   #writer = new BinaryWriter();
   /** A batch's fields before its payloads. One for all, so that a batch costs no copy of itself. */
   readonly #head = emptyOf(Batch);
+  /** The headers of the last frame that ended with some. */
+  #list: { readonly headers: readonly Header[]; readonly bytes: Uint8Array } | undefined;
 
   constructor(options: { readonly maxFrameBytes: number }) {
     this.maxFrameBytes = options.maxFrameBytes;
@@ -58,17 +74,49 @@ export class FrameEncoder {
       return;
     }
     checkFrame(frame);
+    if ((frame.$case === "request" || frame.$case === "answer") && frame.value.headers.length > 0) {
+      this.#appendWithHeaders(frame);
+      return;
+    }
     const bytes = this.#encode(FrameEnvelope, { kind: frame });
-    if (bytes.length > this.maxFrameBytes) {
+    const position = this.#beginFrame(frame, bytes.length);
+    this.#output.block.set(bytes, position);
+    this.#output.position = position + bytes.length;
+  }
+
+  /** Appends a frame that ends with headers, which mostly are those of the frame before: then they are encoded already. */
+  #appendWithHeaders(frame: Extract<Frame, { $case: keyof typeof endingWithHeaders }>): void {
+    const { $case: kind, value } = frame;
+    const { headers } = value;
+    const codec = codecs[kind] as Codec<Request | Answer>;
+    const { tag, headerTag } = endingWithHeaders[kind];
+    if (this.#list?.headers !== headers || this.#list.bytes[0] !== headerTag) {
+      this.#list = { headers, bytes: this.#encode(codec, { ...emptyOf(codec), headers }) };
+    }
+    const list = this.#list.bytes;
+    value.headers = [];
+    const head = this.#encode(codec, value);
+    value.headers = headers;
+    const bodyBytes = head.length + list.length;
+    let at = this.#beginFrame(frame, 1 + varintBytes(bodyBytes) + bodyBytes);
+    const { block } = this.#output;
+    block[at++] = tag;
+    at = writeVarint(block, at, bodyBytes);
+    block.set(head, at);
+    block.set(list, at + head.length);
+    this.#output.position = at + bodyBytes;
+  }
+
+  /** Makes room for a frame, and writes its length. @returns where it begins @throws WireError `invalid_argument` */
+  #beginFrame({ $case: kind }: Frame, frameBytes: number): number {
+    if (frameBytes > this.maxFrameBytes) {
       throw new WireError(
         "invalid_argument",
-        `a ${frame.$case} frame takes ${bytes.length} bytes; the other side accepts ${this.maxFrameBytes}`,
+        `a ${kind} frame takes ${frameBytes} bytes; the other side accepts ${this.maxFrameBytes}`,
       );
     }
-    this.#output.reserve(lengthPrefixBytes + bytes.length);
-    const at = writeUint32(this.#output.block, this.#output.position, bytes.length);
-    this.#output.block.set(bytes, at);
-    this.#output.position = at + bytes.length;
+    this.#output.reserve(lengthPrefixBytes + frameBytes);
+    return writeUint32(this.#output.block, this.#output.position, frameBytes);
   }
 
   /** Appends a Batch frame as {@link append}, or several if the other side accepts none that long. */
@@ -82,9 +130,10 @@ export class FrameEncoder {
   #appendWhole(batch: Batch): boolean {
     // The payloads lie between the other fields; they are copied once, to where they leave from.
     const head = this.#encodeHead(batch);
-    const tail = this.#encodeTail(batch);
+    const compressions = this.#encodeCompressions(batch);
+    const headers = this.#encodeHeaders(batch);
     const payloadsBytes = bytesOfPayloads(batch.payloads);
-    const bodyBytes = head.length + payloadsBytes + tail.length;
+    const bodyBytes = head.length + payloadsBytes + compressions.length + headers.bytes;
     const frameBytes = 1 + varintBytes(bodyBytes) + bodyBytes;
     if (frameBytes > this.maxFrameBytes) return false;
 
@@ -96,11 +145,12 @@ export class FrameEncoder {
     output.block.set(head, at);
     output.position = at + head.length;
     this.#appendPayloads(batch.payloads, payloadsBytes);
-    if (tail.length > 0) {
-      output.reserve(tail.length);
-      output.block.set(tail, output.position);
-      output.position += tail.length;
+    if (compressions.length > 0) {
+      output.reserve(compressions.length);
+      output.block.set(compressions, output.position);
+      output.position += compressions.length;
     }
+    if (headers.bytes > 0) this.#appendHeaders(batch.headers, headers);
     return true;
   }
 
@@ -118,9 +168,44 @@ export class FrameEncoder {
     return this.#encode(Batch, head);
   }
 
-  #encodeTail({ compressions, headers }: Batch): Uint8Array {
-    if (compressions.length === 0 && headers.length === 0) return noBytes;
-    return this.#encode(Batch, { ...emptyOf(Batch), compressions, headers });
+  #encodeCompressions({ compressions }: Batch): Uint8Array {
+    return compressions.length === 0 ? noBytes : this.#encode(Batch, { ...emptyOf(Batch), compressions });
+  }
+
+  /** The lists of headers of each payload that has some. Most are shared, and encoded once. */
+  #encodeHeaders({ headers }: Batch): EncodedHeaders {
+    if (headers.length === 0) return noHeaders;
+    const lists: Uint8Array[] = [];
+    let bytes = 0;
+    for (let entry = 0; entry < headers.length; entry++) {
+      const { index, headers: list } = headers[entry]!;
+      const isShared = entry > 0 && headers[entry - 1]!.headers === list;
+      const encoded = isShared ? lists[entry - 1]! : this.#encode(PayloadHeaders, { index: 0, headers: list });
+      lists.push(encoded);
+      const length = indexBytes(index) + encoded.length;
+      bytes += 1 + varintBytes(length) + length;
+    }
+    return { lists, bytes };
+  }
+
+  #appendHeaders(headers: readonly PayloadHeaders[], { lists, bytes }: EncodedHeaders): void {
+    const output = this.#output;
+    output.reserve(bytes);
+    const { block } = output;
+    let at = output.position;
+    for (let entry = 0; entry < headers.length; entry++) {
+      const { index } = headers[entry]!;
+      const list = lists[entry]!;
+      block[at++] = headersTag;
+      at = writeVarint(block, at, indexBytes(index) + list.length);
+      if (index > 0) {
+        block[at++] = headersIndexTag;
+        at = writeVarint(block, at, index);
+      }
+      block.set(list, at);
+      at += list.length;
+    }
+    output.position = at;
   }
 
   #appendPayloads(payloads: readonly Uint8Array[], payloadsBytes: number): void {
@@ -158,6 +243,18 @@ export class FrameEncoder {
 }
 
 const noBytes = new Uint8Array(0);
+
+/** Headers of a batch: of each entry the encoded list, and the bytes of all with what is around them. */
+interface EncodedHeaders {
+  readonly lists: readonly Uint8Array[];
+  readonly bytes: number;
+}
+
+const noHeaders: EncodedHeaders = { lists: [], bytes: 0 };
+
+function indexBytes(index: number): number {
+  return index === 0 ? 0 : 1 + varintBytes(index);
+}
 
 function bytesOfPayloads(payloads: readonly Uint8Array[]): number {
   let sum = 0;

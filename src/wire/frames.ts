@@ -25,6 +25,7 @@ import {
   Welcome,
 } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { validateFrame } from "../../generated/ts/rules/peer/frames.js";
+import type { Violation } from "../../generated/ts/rules/violation.js";
 import { type ErrorCode, WireError } from "../errors/index.js";
 
 /** One frame: its kind, as `$case`, and the value of that kind. */
@@ -90,6 +91,23 @@ export const kindOfTag: ReadonlyMap<number, FrameKind> = new Map(
 /** The tag of a batch in `Frame`, and of a payload in `Batch`. */
 export const batchTag = firstTag(FrameEnvelope, { kind: { $case: "batch", value: emptyOf(Batch) } });
 export const payloadTag = firstTag(Batch, { ...emptyOf(Batch), payloads: [noBytes] });
+
+/** The tag of the headers of a payload in `Batch`, and within them that of the payload's index and that of a header. */
+export const headersTag = firstTag(Batch, { ...emptyOf(Batch), headers: [emptyOf(PayloadHeaders)] });
+export const headersIndexTag = firstTag(PayloadHeaders, { index: 1, headers: [] });
+export const headerTag = firstTag(PayloadHeaders, { index: 0, headers: [emptyOf(Header)] });
+
+/** The frames that end with a list of headers: their tag in `Frame`, and that of a header. */
+export const endingWithHeaders = {
+  request: {
+    tag: firstTag(FrameEnvelope, { kind: { $case: "request", value: emptyOf(Request) } }),
+    headerTag: firstTag(Request, { ...emptyOf(Request), headers: [emptyOf(Header)] }),
+  },
+  answer: {
+    tag: firstTag(FrameEnvelope, { kind: { $case: "answer", value: emptyOf(Answer) } }),
+    headerTag: firstTag(Answer, { ...emptyOf(Answer), headers: [emptyOf(Header)] }),
+  },
+} as const;
 
 /** The element of a repeated field of messages; never for any other field. */
 type Nested<F> = F extends readonly (infer E)[]
@@ -160,13 +178,43 @@ export function checkFrame(
   frame: Frame,
   code: Extract<ErrorCode, "protocol_violation" | "invalid_argument"> = "invalid_argument",
 ): void {
-  const violation = validateFrame({ kind: frame });
+  const violation = violationOf(frame);
   if (violation !== undefined) {
     const { path, value, rule, remedy } = violation;
     throw new WireError(code, `${path} is ${value}; it ${rule}. ${remedy}`);
   }
   const fault = frame.$case === "batch" ? faultOfBatch(frame.value) : undefined;
   if (fault !== undefined) throw new WireError(code, fault);
+}
+
+/** A list of headers that obeys the rules. Most messages have that of the message before. */
+let lastValid: readonly Header[] | undefined;
+
+function violationOf(frame: Frame): Violation | undefined {
+  const { $case: kind, value } = frame;
+  if ((kind !== "batch" && kind !== "request" && kind !== "answer") || value.headers.length === 0) {
+    return validateFrame({ kind: frame });
+  }
+  const { headers } = value;
+  let last: readonly Header[];
+  // Only what was not checked before; where something is wrong, all of it, so that the error tells the right place.
+  if (kind === "batch") {
+    last = value.headers.at(-1)!.headers;
+    let before = lastValid;
+    value.headers = value.headers.filter((entry) => {
+      const isNew = entry.headers !== before;
+      before = entry.headers;
+      return isNew;
+    });
+  } else {
+    last = value.headers;
+    if (last === lastValid) value.headers = [];
+  }
+  const isWrong = validateFrame({ kind: frame }) !== undefined;
+  value.headers = headers as never;
+  if (isWrong) return validateFrame({ kind: frame });
+  lastValid = last;
+  return undefined;
 }
 
 /**

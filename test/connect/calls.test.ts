@@ -232,15 +232,15 @@ describe.each(carriers)("the time limit of a call over $name", (carrier) => {
     );
     const client = createClient(Warehouse, calling.transport());
     const began = performance.now();
-    const error = await failureOf(client.look({}, { timeoutMs: 150 }));
+    const error = await failureOf(client.look({}, { timeoutMs: 1_000 }));
     expect(error.code).toBe(Code.DeadlineExceeded);
-    expect(performance.now() - began).toBeGreaterThan(140);
+    expect(performance.now() - began).toBeGreaterThan(990);
     const [reason, leftMs] = await ended;
     // The caller's time may end first, and then it cancels.
     const codes = carrier.name === "peers" ? [Code.DeadlineExceeded, Code.Canceled] : [Code.DeadlineExceeded];
     expect(codes).toContain(reason.code);
     expect(leftMs).toBeGreaterThan(0);
-    expect(leftMs).toBeLessThanOrEqual(150);
+    expect(leftMs).toBeLessThanOrEqual(1_000);
   });
 
   it("is that of the transport where the call has none, and may be none", async () => {

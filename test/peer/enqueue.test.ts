@@ -74,10 +74,10 @@ describe("enqueue", () => {
     const client = await connected();
     const at = (ms: number) => new Date(Date.now() + ms);
     await client.query("BEGIN");
-    await enqueue(client, { topic: "b", payload: "second", deliverAt: at(400) });
-    await enqueue(client, { topic: "b", payload: "first", deliverAt: at(200), headers: { h: "1" }, key: "k" });
+    await enqueue(client, { topic: "b", payload: "second", deliverAt: at(2_000) });
+    await enqueue(client, { topic: "b", payload: "first", deliverAt: at(1_000), headers: { h: "1" }, key: "k" });
     await enqueue(client, { topic: "b", payload: "now", deliverAt: at(-1_000) });
-    const { id } = await enqueue(client, { topic: "b", payload: "cancelled", deliverAt: at(300) });
+    const { id } = await enqueue(client, { topic: "b", payload: "cancelled", deliverAt: at(1_500) });
     await client.query("SELECT hawser.outbox_cancel($1)", [id]);
     await client.query("COMMIT");
     await b.received.length(3);
