@@ -4,7 +4,15 @@
  */
 import { create, type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
 import { FeatureSet_FieldPresence } from "@bufbuild/protobuf/wkt";
-import { allRulesOf, type FieldRules, nanosecondsOf, type Rule, rulesOf, type ValueRules } from "./rules.js";
+import {
+  allRulesOf,
+  type FieldRules,
+  type Limit,
+  nanosecondsOf,
+  type Rule,
+  rulesOf,
+  type ValueRules,
+} from "./rules.js";
 import { isLong, keyOf } from "./scalars.js";
 
 /** A value that breaks a rule. */
@@ -25,8 +33,14 @@ type Fields = Readonly<Record<string, unknown>>;
 /** The first rule that a message breaks. */
 export type CheckMessage = (message: Fields) => BrokenRule | undefined;
 type CheckField = (message: Fields) => BrokenRule | undefined;
-/** @param place where the value is, called only if it breaks a rule */
-type CheckValue = (value: unknown, place: () => string) => BrokenRule | undefined;
+interface CheckValue {
+  /** @param place where the value is, called only if it breaks a rule */
+  (value: unknown, place: () => string): BrokenRule | undefined;
+  /** Whether it breaks none, where that can be told faster. */
+  readonly holds?: Holds;
+}
+type Holds = (value: unknown) => boolean;
+type Comparable = number | bigint;
 
 const checks = new WeakMap<DescMessage, CheckMessage | typeof nothingToCheck>();
 const nothingToCheck = Symbol("nothing to check");
@@ -168,7 +182,16 @@ function compileField(rules: FieldRules): CheckField | undefined {
   const isAlwaysThere = field.presence === FeatureSet_FieldPresence.IMPLICIT && ignore !== "ifZero";
   const zero = isAlwaysThere ? zeroOf(field) : undefined;
   const place = () => field.name;
-  if (isAlwaysThere && !required) return (message) => check(get(message) ?? zero, place);
+  if (isAlwaysThere && !required) {
+    const { holds } = check;
+    if (holds === undefined) return (message) => check(get(message) ?? zero, place);
+    // As most fields are, and so with no call more than it needs.
+    const name = field.localName;
+    return (message) => {
+      const value = message[name] ?? zero;
+      return holds(value) ? undefined : check(value, place);
+    };
+  }
   return (message) => {
     if (!isSet(message)) return required ? missing : undefined;
     return check(get(message), place);
@@ -296,28 +319,30 @@ function compileValue({ type, rules }: ValueRules, unwrapped: boolean): CheckVal
 function compileRules(rules: readonly Rule[], scalar: ScalarType | undefined): CheckValue | undefined {
   if (rules.length === 0) return undefined;
   const convert = conversionFor(scalar);
-  const holds = rules.map((rule) => compileRule(rule, scalar));
-  const [only, another] = holds;
-  // Most fields have one rule, or two.
-  if (only !== undefined && another === undefined && convert === undefined) {
-    const rule = rules[0]!;
-    return (value, place) =>
-      only(value) ? undefined : { path: place(), value: shown(value), must: mustOf(rule), rule: rule.id };
-  }
-  return (value, place) => {
+  const each = rules.map((rule) => compileRule(rule, scalar));
+  const check = (value: unknown, place: () => string): BrokenRule | undefined => {
     const compared = convert === undefined ? value : convert(value);
-    for (let index = 0; index < holds.length; index++) {
-      if (holds[index]!(compared)) continue;
-      const rule = rules[index]!;
-      return {
-        path: place(),
-        value: shown(scalar === undefined ? value : compared),
-        must: mustOf(rule),
-        rule: rule.id,
-      };
-    }
-    return undefined;
+    const broken = rules[each.findIndex((holds) => !holds(compared))];
+    if (broken === undefined) return undefined;
+    const told = shown(scalar === undefined ? value : compared);
+    return { path: place(), value: told, must: mustOf(broken), rule: broken.id };
   };
+  return Object.assign(check, { holds: converted(convert, all(each)) });
+}
+
+function all(each: readonly Holds[]): Holds {
+  const [first, second] = each;
+  // Most fields have one rule, or two.
+  if (each.length === 1) return first!;
+  if (each.length === 2) return (value) => first!(value) && second!(value);
+  return (value) => {
+    for (let index = 0; index < each.length; index++) if (!each[index]!(value)) return false;
+    return true;
+  };
+}
+
+function converted(convert: ((value: unknown) => unknown) | undefined, holds: Holds): Holds {
+  return convert === undefined ? holds : (value) => holds(convert(value));
 }
 
 /** What makes values comparable with those of rules. */
@@ -351,12 +376,11 @@ function compileRule(rule: Rule, scalar: ScalarType | undefined): (value: unknow
     }
     case "range": {
       const { lower, upper, outside } = rule;
-      const above = (value: never): boolean =>
-        lower === undefined || (lower.inclusive ? value >= lower.value : value > lower.value);
-      const below = (value: never): boolean =>
-        upper === undefined || (upper.inclusive ? value <= upper.value : value < upper.value);
-      if (outside) return (value) => above(value as never) || below(value as never);
-      return (value) => above(value as never) && below(value as never);
+      const above = lower && isAbove(lower);
+      const below = upper && isBelow(upper);
+      if (above === undefined || below === undefined) return above ?? below ?? (() => true);
+      if (outside) return (value) => above(value) || below(value);
+      return (value) => above(value) && below(value);
     }
     case "finite":
       return (value) => Number.isFinite(value);
@@ -365,9 +389,7 @@ function compileRule(rule: Rule, scalar: ScalarType | undefined): (value: unknow
       const min = limit === "atMost" ? 0 : bound;
       const max = limit === "atLeast" ? Number.POSITIVE_INFINITY : bound;
       if (isBytes) return (value) => between((value as Uint8Array).length, min, max);
-      return unit === "bytes"
-        ? (value) => textFits(value as string, min, max, 3, Buffer.byteLength)
-        : (value) => textFits(value as string, min, max, 1, characters);
+      return unit === "bytes" ? textFits(min, max, 1, 3, Buffer.byteLength) : textFits(min, max, 2, 1, characters);
     }
     case "pattern": {
       const pattern = new RegExp(rule.pattern, "u");
@@ -421,13 +443,26 @@ function between(count: number, min: number, max: number): boolean {
 /**
  * Whether a text's length lies between two limits. Most texts need not be measured, since one unit of UTF-16 is half a
  * character to one, and one byte to three.
+ *
+ * @param perLeast how many units make one at least
+ * @param most how many one unit makes at most
  */
-function textFits(text: string, min: number, max: number, most: number, measure: (text: string) => number): boolean {
-  const units = text.length;
-  const least = most === 1 ? Math.ceil(units / 2) : units;
-  if (least >= min && units * most <= max) return true;
-  if (least > max || units * most < min) return false;
-  return between(measure(text), min, max);
+function textFits(min: number, max: number, perLeast: number, most: number, measure: (text: string) => number): Holds {
+  return (value) => {
+    const text = value as string;
+    const units = text.length;
+    if (units >= min * perLeast && units * most <= max) return true;
+    if (units > max * perLeast || units * most < min) return false;
+    return between(measure(text), min, max);
+  };
+}
+
+function isAbove({ value: limit, inclusive }: Limit): Holds {
+  return inclusive ? (value) => (value as Comparable) >= limit : (value) => (value as Comparable) > limit;
+}
+
+function isBelow({ value: limit, inclusive }: Limit): Holds {
+  return inclusive ? (value) => (value as Comparable) <= limit : (value) => (value as Comparable) < limit;
 }
 
 /** How many code points. */
