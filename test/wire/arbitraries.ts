@@ -115,6 +115,27 @@ const values: { readonly [K in FrameKind]: fc.Arbitrary<Extract<Frame, { $case: 
   cancel: fc.record({ id: epoch }),
 };
 
+/** Headers of a message. */
+export const headersArbitrary = fc.array(header, { maxLength: 3 });
+
+/** Frames that have headers, each message those that it is given. */
+export function framesWithHeaders(headers: typeof headersArbitrary): fc.Arbitrary<Frame> {
+  return fc.oneof(
+    fc.record({ frame: batchArbitrary, lists: fc.array(headers, { minLength: 10, maxLength: 10 }) }).map(
+      ({ frame, lists }): Frame => ({
+        $case: "batch",
+        value: { ...frame, headers: frame.headers.map(({ index }) => ({ index, headers: lists[index]! })) },
+      }),
+    ),
+    fc
+      .record({ value: values.request, headers })
+      .map(({ value, headers }): Frame => ({ $case: "request", value: { ...value, headers } })),
+    fc
+      .record({ value: values.answer, headers })
+      .map(({ value, headers }): Frame => ({ $case: "answer", value: { ...value, headers } })),
+  );
+}
+
 /** Any frame, all kinds alike. */
 export const frameArbitrary: fc.Arbitrary<Frame> = fc.oneof(
   ...Object.entries(values).map(([kind, arbitrary]) =>
