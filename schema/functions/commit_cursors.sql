@@ -6,6 +6,9 @@ DECLARE
   v_old_keys integer[];
   v_old_epochs bigint[];
   v_old_numbers bigint[];
+  -- What is deleted lies behind this position.
+  v_after_epoch bigint;
+  v_after_number bigint;
 BEGIN
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -31,12 +34,18 @@ BEGIN
       SELECT FROM hawser.conn_key_map AS m
        WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN
-      -- An insert that reckons with the row takes longer than the update that is nearly always enough.
+      -- An insert that reckons with the row takes longer than the update that is nearly always enough. The old cursor is of
+      -- this statement's snapshot: perhaps an older one, never one that is yet to come.
       UPDATE hawser.conn_mess_number AS c
          SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-       WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1]);
+        FROM hawser.conn_mess_number AS o
+       WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1])
+         AND o.connection_key = p_connection_keys[1]
+      RETURNING o.epoch, o.v INTO v_after_epoch, v_after_number;
       moved := FOUND;
       IF NOT moved THEN
+        v_after_epoch := -1;
+        v_after_number := 0;
         INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
         VALUES (p_connection_keys[1], p_cursor_epochs[1], p_cursors[1])
         ON CONFLICT (connection_key) DO UPDATE
@@ -44,8 +53,12 @@ BEGIN
           WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v);
         moved := FOUND;
       END IF;
+      -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
+      -- commit of a great backlog would walk through.
       DELETE FROM hawser.conn_messages AS d
-       WHERE d.connection_key = p_connection_keys[1] AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
+       WHERE d.connection_key = p_connection_keys[1]
+         AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
+         AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
     END IF;
     RETURN NEXT;
     RETURN;
@@ -89,9 +102,12 @@ BEGIN
 
   RETURN QUERY
   WITH asked AS MATERIALIZED (
-    SELECT a.key, a.epoch, a.number, coalesce(m.owner, m.listener_name) IS NOT DISTINCT FROM p_name AS owned
+    SELECT a.key, a.epoch, a.number, coalesce(m.owner, m.listener_name) IS NOT DISTINCT FROM p_name AS owned,
+           CASE WHEN (o.epoch, o.v) < (a.epoch, a.number) THEN o.epoch ELSE -1 END AS after_epoch,
+           CASE WHEN (o.epoch, o.v) < (a.epoch, a.number) THEN o.v ELSE 0 END AS after_number
       FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
       LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = a.key
+      LEFT JOIN hawser.conn_mess_number AS o ON o.connection_key = a.key
      ORDER BY a.key
   ), moved AS (
     INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
@@ -101,8 +117,8 @@ BEGIN
       WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v)
     RETURNING c.connection_key AS key
   ), deleted AS (
-    -- What the cursor has passed, also where an earlier call moved it. By ctid over a look-up for each channel: no other
-    -- plan stays cheap for few and for many stored rows.
+    -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
+    -- other plan stays cheap for few and for many stored rows.
     DELETE FROM hawser.conn_messages AS d
      WHERE d.ctid = ANY (ARRAY(
        SELECT s.ctid
@@ -110,7 +126,8 @@ BEGIN
         CROSS JOIN LATERAL (
           SELECT r.ctid
             FROM hawser.conn_messages AS r
-           WHERE r.connection_key = a.key AND (r.epoch, r.number) <= (a.epoch, a.number)
+           WHERE r.connection_key = a.key
+             AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
         ) AS s
         WHERE a.owned

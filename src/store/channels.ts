@@ -7,6 +7,7 @@ import {
   type ConnMessNumberRow,
   type MeshSecretRow,
   type PeerNameRow,
+  storeFunctions,
   type TopicAddrRow,
   type TopicKeyRow,
   tables,
@@ -83,10 +84,6 @@ const sql = {
                   ORDER BY a.nth`,
   topicOfKey: `SELECT topic FROM ${tables.topicKey} WHERE k = $1`,
   owned: `${channelSql} WHERE ${owner} = $1 ORDER BY m.connection_key`,
-  withMessages: `SELECT m.connection_key FROM ${tables.connKeyMap} AS m
-                 WHERE ${owner} = $1
-                   AND EXISTS (SELECT FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key)
-                 ORDER BY m.connection_key`,
   channel: `${channelSql} WHERE m.connection_key = $1`,
   peerEpoch: `SELECT epoch FROM ${tables.peerName} WHERE name = $1`,
   secrets: `SELECT secret FROM ${tables.meshSecret} ORDER BY id DESC`,
@@ -130,12 +127,9 @@ export function channels(database: Database): Channels {
       return (await database.query<ChannelRow>(`read the channels of "${listenerName}"`, statement)).map(channelOf);
     },
     async channelsWithMessages(listenerName) {
-      const statement = { name: "hawser.channels_with_messages", text: sql.withMessages, values: [listenerName] };
-      const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(
-        `look for stored messages of "${listenerName}"`,
-        statement,
-      );
-      return rows.map((row) => row.connection_key);
+      const caller = database.caller(`look for stored messages of "${listenerName}"`);
+      const rows = await storeFunctions(caller).channelsWithMessages({ listenerName });
+      return rows.map(({ connectionKey }) => connectionKey);
     },
     async channel(connectionKey) {
       const statement = { name: "hawser.channel", text: sql.channel, values: [connectionKey] };

@@ -145,9 +145,11 @@ const absentSql = {
         SELECT DISTINCT ${owner} AS name
           FROM ${tables.connKeyMap} AS m
           LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
-         WHERE EXISTS (
-           SELECT FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
-         )
+         WHERE (
+           -- As in channels_with_messages. Not prepared, so planned for what is there.
+           SELECT s.connection_key FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
+            ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
+         ) IS NOT NULL
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
      WHERE NOT ${leaseHeldSql("o.name")}

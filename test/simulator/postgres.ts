@@ -524,7 +524,10 @@ export class ModelPostgres {
     const attempts = this.#attempts.get(key);
     this.#attempts.delete(key);
     const table = this.tableOf(key);
-    const gone = [...table.values()].filter((row) => comparePositions(row.position, cursor) <= 0);
+    // What it passes now: leftovers of before wait for the poll.
+    const gone = [...table.values()].filter(
+      ({ position }) => comparePositions(position, old ?? origin) > 0 && comparePositions(position, cursor) <= 0,
+    );
     for (const row of gone) table.delete(rowKey(row.position));
     return () => {
       if (old === undefined) this.cursors.delete(key);

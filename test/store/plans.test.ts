@@ -1,5 +1,6 @@
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { eventually } from "../support/eventually.js";
 import { type World, world } from "./support/world.js";
 
 /**
@@ -66,9 +67,78 @@ describe("with statistics from when the tables were empty", () => {
     }
   });
 
+  it("a commit does not look at what earlier ones have deleted, which is in the index until a vacuum", async () => {
+    const epoch = "current_setting('test.epoch')::bigint";
+    const calls = [
+      `hawser.commit_cursors('listener', ${epoch}, '{1}', '{1}', '{27030}', NULL, NULL)`,
+      `hawser.commit_cursors('listener', ${epoch}, '{1,2,3}', '{1,1,1}', '{27030,27030,27030}', NULL, NULL)`,
+    ];
+    for (const call of calls) {
+      await client.query("BEGIN");
+      const before = `hawser.commit_cursors('listener', ${epoch}, '{1,2,3}', '{1,1,1}', '{27000,27000,27000}', NULL, NULL)`;
+      await client.query(`SELECT FROM ${before}`);
+      plans.length = 0;
+      await client.query("SET LOCAL auto_explain.log_buffers = on");
+      await client.query(`SELECT FROM ${call}`);
+      await client.query("ROLLBACK");
+      const plan = plans.filter((each) => each.includes("conn_messages_pkey") && !each.includes(call)).join("\n");
+      // The 9,000 rows of each channel that were deleted before are on many more pages.
+      const scans = [...plan.matchAll(/conn_messages_pkey.*\n(?:\s+Index.*\n)+\s+Buffers: shared hit=(\d+)/g)];
+      expect(scans.length).toBeGreaterThan(0);
+      for (const [, pages] of scans) expect(Number(pages)).toBeLessThan(50);
+    }
+  });
+
+  it("a commit that moves no cursor deletes everything up to it", async () => {
+    const epoch = "current_setting('test.epoch')::bigint";
+    for (const keys of ["{1}", "{1,2}"]) {
+      const cursors = keys === "{1}" ? "'{1}', '{9}'" : "'{1,1}', '{9,9}'";
+      const commit = `SELECT FROM hawser.commit_cursors('listener', ${epoch}, '${keys}', ${cursors}, NULL, NULL)`;
+      await client.query(
+        `BEGIN; ${commit}; INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number) VALUES (1, 'late', 1, 4)`,
+      );
+      const left = "SELECT FROM hawser.conn_messages WHERE connection_key = 1 AND number <= 9";
+      expect((await client.query(left)).rowCount).toBe(1);
+      await client.query(commit);
+      expect((await client.query(left)).rowCount).toBe(0);
+      await client.query("ROLLBACK");
+    }
+  });
+
+  it("a look for stored messages reads one row of each channel", async () => {
+    const plan = await plansOf("hawser.channels_with_messages('listener')");
+    expect(plan).toContain("using conn_messages_pkey");
+    expect(plan).not.toMatch(/Seq Scan|Sort Key: s\./);
+    expect(mostRows(plan)).toBeLessThanOrEqual(3);
+  });
+
   /** The most rows that any step of the plans has made. */
   function mostRows(plan: string): number {
     const counts = [...plan.matchAll(/actual time=\S+ rows=([\d.]+) loops=(\d+)/g)];
     return Math.max(...counts.map(([, rows, loops]) => Number(rows) * Number(loops)));
   }
+});
+
+it("a look for listeners that are away does not read all that is stored", async () => {
+  await using w = await world();
+  await w.take("sender");
+  const key = await w.channelOf({ name: "sender", sourceTopic: "orders" }, "away");
+  await w.operator.query(
+    `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number)
+     SELECT ${key}, 'x', 1, n FROM generate_series(1, 30000) AS n`,
+  );
+  await w.operator.query("VACUUM ANALYZE hawser.conn_messages");
+  const scans = async (): Promise<{ indexScans: number; readRows: number }> => {
+    const { rows } = await w.operator.query(
+      `SELECT s.idx_scan::float8 AS "indexScans", s.seq_tup_read::float8 AS "readRows"
+         FROM pg_stat_user_tables AS s WHERE s.relid = 'hawser.conn_messages'::regclass`,
+    );
+    return rows[0];
+  };
+  const before = await scans();
+  expect(await w.store.absentListeners()).toMatchObject([{ name: "away" }]);
+  // A session that ends tells at once what it has counted.
+  await w.store.close();
+  await eventually("it is counted", async () => (await scans()).indexScans > before.indexScans);
+  expect((await scans()).readRows).toBe(before.readRows);
 });

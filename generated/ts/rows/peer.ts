@@ -401,6 +401,18 @@ export interface CountMessagesResult {
   counted: bigint;
 }
 
+/** Arguments of hawser.channels_with_messages. */
+export interface ChannelsWithMessagesArguments {
+  /** The listener that the channels belong to now. */
+  listenerName: string;
+}
+
+/** One row of hawser.channels_with_messages. */
+export interface ChannelsWithMessagesResult {
+  /** The channel. */
+  connectionKey: number;
+}
+
 /** Arguments of hawser.enter_directory. */
 export interface EnterDirectoryArguments {
   /** The listener's name. */
@@ -650,7 +662,10 @@ export function storeFunctions(client: QueryClient) {
       return { held: row.held, inserted: row.inserted };
     },
 
-    /** Moves cursors forward and deletes what they have passed, fenced by the listener's epoch. */
+    /**
+     * Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
+     * listener's epoch.
+     */
     async commitCursors(args: CommitCursorsArguments): Promise<CommitCursorsResult[]> {
       const { rows } = await client.query({
         name: "hawser.commit_cursors",
@@ -699,6 +714,18 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.count_messages");
       return { counted: BigInt(row.counted) };
+    },
+
+    /** Which of a listener's channels have stored messages, those at or below the cursor included. */
+    async channelsWithMessages(args: ChannelsWithMessagesArguments): Promise<ChannelsWithMessagesResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.channels_with_messages",
+        text: "SELECT connection_key FROM hawser.channels_with_messages($1::text)",
+        values: [
+          args.listenerName,
+        ],
+      });
+      return rows.map((row) => ({ connectionKey: row.connection_key }));
     },
 
     /**

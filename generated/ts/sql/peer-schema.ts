@@ -619,6 +619,9 @@ DECLARE
   v_old_keys integer[];
   v_old_epochs bigint[];
   v_old_numbers bigint[];
+  -- What is deleted lies behind this position.
+  v_after_epoch bigint;
+  v_after_number bigint;
 BEGIN
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -644,12 +647,18 @@ BEGIN
       SELECT FROM hawser.conn_key_map AS m
        WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN
-      -- An insert that reckons with the row takes longer than the update that is nearly always enough.
+      -- An insert that reckons with the row takes longer than the update that is nearly always enough. The old cursor is of
+      -- this statement's snapshot: perhaps an older one, never one that is yet to come.
       UPDATE hawser.conn_mess_number AS c
          SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-       WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1]);
+        FROM hawser.conn_mess_number AS o
+       WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1])
+         AND o.connection_key = p_connection_keys[1]
+      RETURNING o.epoch, o.v INTO v_after_epoch, v_after_number;
       moved := FOUND;
       IF NOT moved THEN
+        v_after_epoch := -1;
+        v_after_number := 0;
         INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
         VALUES (p_connection_keys[1], p_cursor_epochs[1], p_cursors[1])
         ON CONFLICT (connection_key) DO UPDATE
@@ -657,8 +666,12 @@ BEGIN
           WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v);
         moved := FOUND;
       END IF;
+      -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
+      -- commit of a great backlog would walk through.
       DELETE FROM hawser.conn_messages AS d
-       WHERE d.connection_key = p_connection_keys[1] AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
+       WHERE d.connection_key = p_connection_keys[1]
+         AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
+         AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
     END IF;
     RETURN NEXT;
     RETURN;
@@ -702,9 +715,12 @@ BEGIN
 
   RETURN QUERY
   WITH asked AS MATERIALIZED (
-    SELECT a.key, a.epoch, a.number, coalesce(m.owner, m.listener_name) IS NOT DISTINCT FROM p_name AS owned
+    SELECT a.key, a.epoch, a.number, coalesce(m.owner, m.listener_name) IS NOT DISTINCT FROM p_name AS owned,
+           CASE WHEN (o.epoch, o.v) < (a.epoch, a.number) THEN o.epoch ELSE -1 END AS after_epoch,
+           CASE WHEN (o.epoch, o.v) < (a.epoch, a.number) THEN o.v ELSE 0 END AS after_number
       FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
       LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = a.key
+      LEFT JOIN hawser.conn_mess_number AS o ON o.connection_key = a.key
      ORDER BY a.key
   ), moved AS (
     INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
@@ -714,8 +730,8 @@ BEGIN
       WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v)
     RETURNING c.connection_key AS key
   ), deleted AS (
-    -- What the cursor has passed, also where an earlier call moved it. By ctid over a look-up for each channel: no other
-    -- plan stays cheap for few and for many stored rows.
+    -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
+    -- other plan stays cheap for few and for many stored rows.
     DELETE FROM hawser.conn_messages AS d
      WHERE d.ctid = ANY (ARRAY(
        SELECT s.ctid
@@ -723,7 +739,8 @@ BEGIN
         CROSS JOIN LATERAL (
           SELECT r.ctid
             FROM hawser.conn_messages AS r
-           WHERE r.connection_key = a.key AND (r.epoch, r.number) <= (a.epoch, a.number)
+           WHERE r.connection_key = a.key
+             AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0
         ) AS s
         WHERE a.owned
@@ -733,7 +750,8 @@ BEGIN
     FROM asked AS a;
 END
 $function$;
-COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) IS 'Moves cursors forward and deletes what they have passed, fenced by the listener''s epoch.';
+COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
+listener''s epoch.';
 
 CREATE OR REPLACE FUNCTION hawser.drain_messages(
   p_connection_key integer,
@@ -818,6 +836,49 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) IS 'Counts a channel''s stored messages after a position.';
+
+CREATE OR REPLACE FUNCTION hawser.channels_with_messages(
+  p_listener_name text
+)
+RETURNS TABLE (
+  connection_key integer
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+AS $function$
+#variable_conflict use_column
+-- The function's settings: see drain_messages. For each channel its first row is looked up; of an EXISTS the planner makes a
+-- join that reads the whole table where a few channels have most of it.
+BEGIN
+  RETURN QUERY
+  SELECT m.connection_key
+    FROM hawser.conn_key_map AS m
+    LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+   WHERE coalesce(m.owner, m.listener_name) = p_listener_name
+     AND coalesce(
+       -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
+       (
+         SELECT s.connection_key
+           FROM hawser.conn_messages AS s
+          WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+          ORDER BY s.connection_key, s.epoch, s.number
+          LIMIT 1
+       ),
+       (
+         SELECT s.connection_key
+           FROM hawser.conn_messages AS s
+          WHERE s.connection_key = m.connection_key
+          ORDER BY s.connection_key, s.epoch, s.number
+          LIMIT 1
+       )
+     ) IS NOT NULL
+   ORDER BY m.connection_key;
+END
+$function$;
+COMMENT ON FUNCTION hawser.channels_with_messages(text) IS 'Which of a listener''s channels have stored messages, those at or below the cursor included.';
 
 CREATE OR REPLACE FUNCTION hawser.enter_directory(
   p_name text,
@@ -1374,6 +1435,7 @@ REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, inte
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.channels_with_messages(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_stored_messages(text, text) FROM PUBLIC;
@@ -1451,6 +1513,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.channels_with_messages(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.clear_stored_messages(text, text) TO hawser_peer;
@@ -1506,6 +1569,7 @@ BEGIN
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.channels_with_messages(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.clear_stored_messages(text, text) OWNER TO hawser_owner;

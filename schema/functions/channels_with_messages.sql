@@ -1,0 +1,28 @@
+#variable_conflict use_column
+-- The function's settings: see drain_messages. For each channel its first row is looked up; of an EXISTS the planner makes a
+-- join that reads the whole table where a few channels have most of it.
+BEGIN
+  RETURN QUERY
+  SELECT m.connection_key
+    FROM hawser.conn_key_map AS m
+    LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+   WHERE coalesce(m.owner, m.listener_name) = p_listener_name
+     AND coalesce(
+       -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
+       (
+         SELECT s.connection_key
+           FROM hawser.conn_messages AS s
+          WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+          ORDER BY s.connection_key, s.epoch, s.number
+          LIMIT 1
+       ),
+       (
+         SELECT s.connection_key
+           FROM hawser.conn_messages AS s
+          WHERE s.connection_key = m.connection_key
+          ORDER BY s.connection_key, s.epoch, s.number
+          LIMIT 1
+       )
+     ) IS NOT NULL
+   ORDER BY m.connection_key;
+END
