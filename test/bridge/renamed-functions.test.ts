@@ -63,6 +63,27 @@ it("a subscription whose function was dropped while it was made is not there, an
   ).toHaveLength(1);
 });
 
+it("what is left of very many subscriptions is swept up by those that follow", async () => {
+  await client.query("SELECT nats_subscribe('s', 'f')");
+  await client.query(`DO $$BEGIN
+    FOR n IN 1..400 LOOP EXECUTE format('CREATE TYPE hawser_run.token_%s AS ENUM ()', left(md5(n::text), 16)); END LOOP; END$$`);
+  const types = async (): Promise<number> =>
+    (await world.rows("SELECT FROM pg_type WHERE typnamespace = 'hawser_run'::regnamespace AND typtype = 'e'")).length;
+  const before = await types();
+  await client.query("SELECT nats_subscribe('first', 'f')");
+  // A sixteenth of them, more or less.
+  const after = await types();
+  expect(after).toBeLessThan(before);
+  expect(after).toBeGreaterThan(before / 2);
+  let subscribed = 2;
+  for (; (await types()) > subscribed && subscribed < 150; subscribed++) {
+    await client.query(`SELECT nats_subscribe('more.${subscribed}', 'f')`);
+  }
+  // Nothing that is in use.
+  expect(await types()).toBe(subscribed);
+  expect(await world.subscriptions()).toHaveLength(subscribed);
+});
+
 it("a function cannot end what calls it, nor put another one in its place", async () => {
   await client.query(`
     CREATE OR REPLACE FUNCTION g(payload bytea) RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM public.nats_unsubscribe('self', 'public.g'); END$$;

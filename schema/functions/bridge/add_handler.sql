@@ -64,8 +64,10 @@ BEGIN
     most := coalesce(
       (SELECT (s.options ->> 'max_role_subscriptions')::integer FROM hawser.nats_server AS s),
       (hawser.nats_server_options('{}') ->> 'max_role_subscriptions')::integer);
+    -- All roles together hardly ever have as many, and to count them needs no type of theirs.
     PERFORM FROM hawser.nats_handlers AS h
-    JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
+    JOIN pg_type AS t ON (SELECT count(*) FROM hawser.nats_handlers AS a WHERE a.kind <> 'responder') >= most
+     AND t.typnamespace = to_regnamespace('hawser_run') AND t.typname = 'token_' || right(h.wrapper, @BridgeConstants.wrapper_random_length@)
     WHERE h.kind <> 'responder' AND t.typowner = owner
     OFFSET most - 1 LIMIT 1;
     IF FOUND THEN

@@ -10,6 +10,7 @@ DECLARE
   context text;
   present record;
   stem text;
+  looked_at name;
   settle text;
   -- Of its name and of that of its token's type.
   random CONSTANT text := left(replace(gen_random_uuid()::text, '-', ''), @BridgeConstants.wrapper_random_length@);
@@ -103,18 +104,25 @@ BEGIN
   END LOOP;
 
   -- What CASCADE has left of this role's wrappers, and those whose function was dropped while they were being made. Another
-  -- session of it may be at that, too.
+  -- session of it may be at that, too. Where there are very many, those are looked at whose random begins as the new one's.
+  looked_at := 'token_' || left(random, (
+    SELECT CASE WHEN count(*) < 200 THEN 0 WHEN count(*) < 3000 THEN 1 ELSE 2 END FROM pg_type AS t
+    WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typname >= 'token_' AND t.typname < 'token_g'));
   BEGIN
     FOR stem IN
       SELECT t.typname FROM pg_type AS t
-      WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typowner = caller AND t.typtype = 'e' AND t.typname ~ '^token_[0-9a-f]{@BridgeConstants.wrapper_random_length@}$'
-        -- An array, which is made once: of a subquery the planner makes one for each type.
-        AND t.oid <> ALL (ARRAY(
-          SELECT w.proargtypes[0] FROM pg_proc AS w
-          WHERE w.pronamespace = 'hawser_run'::regnamespace AND w.pronargs > 0 AND NOT EXISTS (
-            SELECT FROM pg_depend AS d
-            WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
-              AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid))))
+      WHERE t.typnamespace = 'hawser_run'::regnamespace AND t.typname >= looked_at AND t.typname < looked_at || 'g'
+        AND t.typowner = caller AND t.typtype = 'e' AND t.typname ~ '^token_[0-9a-f]{@BridgeConstants.wrapper_random_length@}$'
+        -- Looked up for each type, because of OFFSET: any other plan reads the catalogs from end to end.
+        AND NOT EXISTS (
+          SELECT FROM pg_depend AS u JOIN pg_proc AS w ON w.oid = u.objid
+          WHERE u.refclassid = 'pg_type'::regclass AND u.refobjid = t.oid AND u.classid = 'pg_proc'::regclass
+            AND w.pronamespace = 'hawser_run'::regnamespace AND w.pronargs > 0 AND w.proargtypes[0] = t.oid
+            AND NOT EXISTS (
+              SELECT FROM pg_depend AS d
+              WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
+                AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid))
+          OFFSET 0)
     LOOP
       EXECUTE format('DROP TYPE hawser_run.%I CASCADE', stem);
     END LOOP;
@@ -125,7 +133,9 @@ BEGIN
   -- Deferred constraints and triggers are run within the wrapper, as its owner: at COMMIT they would be run as the login of
   -- the executor, which may do nothing. One of a name that others have given to theirs, too, could not be called.
   SELECT p.proname INTO settle FROM pg_proc AS p
-  WHERE p.pronamespace = 'hawser_run'::regnamespace AND p.proowner = caller AND p.pronargs = 0 AND NOT p.prosecdef
+  -- By its name, as it is made below: there is an index of names.
+  WHERE p.pronamespace = 'hawser_run'::regnamespace AND p.proname >= 'settle ' AND p.proname < 'settle!'
+    AND p.proowner = caller AND p.pronargs = 0 AND NOT p.prosecdef
     AND p.prosrc = 'BEGIN SET CONSTRAINTS ALL IMMEDIATE; END' AND p.proconfig IS NULL
     AND NOT EXISTS (SELECT FROM pg_proc AS o WHERE o.pronamespace = p.pronamespace AND o.proname = p.proname AND o.oid <> p.oid)
   ORDER BY p.oid LIMIT 1;
