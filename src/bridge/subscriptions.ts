@@ -32,7 +32,7 @@ import {
   SubscriptionQueue,
 } from "./queue/index.js";
 import type { SavedMessages, Unsaved } from "./saved-messages.js";
-import { covers, receiversOf } from "./subjects.js";
+import { covers, isWildcard, receiversOf } from "./subjects.js";
 
 const { saveChunkBytes, batchPauseMinMs, leaderHeartbeatMs } = bridgeConstants;
 
@@ -104,6 +104,38 @@ interface Known {
   past: { committed: number; deadLettered: number; transactions: number; bisections: number };
 }
 
+/** The subscriptions whose messages one subject at NATS receives: a message is compared with few of very many. */
+class Received {
+  /** Those of one subject, by that. */
+  readonly #literal = new Map<string, Known[]>();
+  readonly #wildcards: Known[] = [];
+
+  add(known: Known): void {
+    const { subject } = known.subscription;
+    if (isWildcard(subject)) {
+      this.#wildcards.push(known);
+      return;
+    }
+    const others = this.#literal.get(subject);
+    if (others === undefined) this.#literal.set(subject, [known]);
+    else others.push(known);
+  }
+
+  has(known: Known): boolean {
+    const { subject } = known.subscription;
+    return (isWildcard(subject) ? this.#wildcards : this.#literal.get(subject))?.includes(known) === true;
+  }
+
+  /** Those whose subject a message's own matches. @param receiver the subject over which it came */
+  of(subject: string, receiver: string): readonly Known[] {
+    const literal = this.#literal.get(subject) ?? [];
+    const wildcards = this.#wildcards.filter(
+      ({ subscription }) => subscription.subject === receiver || covers(subscription.subject, subject),
+    );
+    return wildcards.length === 0 ? literal : [...literal, ...wildcards];
+  }
+}
+
 /** A time in which this process leads. */
 interface Term {
   readonly epoch: bigint;
@@ -116,7 +148,7 @@ export class Subscriptions {
   readonly #buffer: TakeoverBuffer;
   readonly #known = new Map<bigint, Known>();
   /** By the subjects over which messages are received. */
-  readonly #byReceiver = new Map<string, Known[]>();
+  readonly #byReceiver = new Map<string, Received>();
   /** Subjects that the NATS server does not permit. */
   readonly #refused = new Set<string>();
   /** Of each role what was decided last, and for which subjects. */
@@ -301,7 +333,7 @@ export class Subscriptions {
       const receiver = receivers.get(runAs)!.get(subject)!;
       if (receiver === known.receiver) continue;
       // A new one has none before.
-      if (this.#byReceiver.get(known.receiver)?.includes(known) === true) known.formerReceivers.add(known.receiver);
+      if (this.#byReceiver.get(known.receiver)?.has(known) === true) known.formerReceivers.add(known.receiver);
       known.formerReceivers.delete(receiver);
       known.receiver = receiver;
     }
@@ -326,18 +358,16 @@ export class Subscriptions {
     this.#byReceiver.clear();
     for (const known of this.#known.values()) {
       for (const subject of [known.receiver, ...known.formerReceivers]) {
-        const others = this.#byReceiver.get(subject);
-        if (others === undefined) this.#byReceiver.set(subject, [known]);
-        else others.push(known);
+        let received = this.#byReceiver.get(subject);
+        if (received === undefined) this.#byReceiver.set(subject, (received = new Received()));
+        received.add(known);
       }
     }
   }
 
   /** A message was received. @param receiver the subject at NATS over which it came */
   deliver(receiver: string, message: InboundMessage): void {
-    const all = this.#byReceiver
-      .get(receiver)
-      ?.filter(({ subscription: { subject } }) => subject === receiver || covers(subject, message.subject));
+    const all = this.#byReceiver.get(receiver)?.of(message.subject, receiver);
     if (all === undefined || all.length === 0) return;
     const holders: QueueMemory[] = [];
     for (const known of all) {
