@@ -45,6 +45,8 @@ export class TopicRoutes {
   tail: Promise<unknown> = Promise.resolve();
   /** By key, the link that its last message went over, and the message's place there. */
   readonly #followed = new Map<string, { readonly link: SenderLink; readonly place: number }>();
+  /** All of them; of a listener that has two addresses the first one. */
+  #byName: ReadonlyMap<string, Candidate> = new Map();
   /** At this size the keys whose messages are handled are forgotten. */
   #sweepAt = leastSweep;
   #turn = 0;
@@ -76,6 +78,7 @@ export class TopicRoutes {
     this.away = routes
       .filter(({ name }) => !names.has(name))
       .map(({ name, maxMessageBytes }) => ({ name, addr: undefined, maxMessageBytes, durable: false, inGroup: false }));
+    this.#byName = new Map([...this.all].reverse().map((candidate) => [candidate.name, candidate]));
   }
 
   get isEmpty(): boolean {
@@ -103,7 +106,7 @@ export class TopicRoutes {
         return candidate;
       }
     }
-    const last = this.all.find(({ name }) => name === this.#lastUsed);
+    const last = this.#lastUsed === undefined ? undefined : this.#byName.get(this.#lastUsed);
     if (last !== undefined) linkOf(last, links);
     return last;
   }
@@ -208,7 +211,7 @@ export class TopicRoutes {
   #ofKey(links: OpenLinks, key: string): Candidate | undefined {
     const before = this.#followed.get(key);
     if (before !== undefined && !before.link.isClosed && !before.link.hasHandled(before.place)) {
-      const same = this.all.find(({ name }) => name === before.link.listenerName);
+      const same = this.#byName.get(before.link.listenerName);
       if (same !== undefined) {
         linkOf(same, links);
         return same;
@@ -216,8 +219,9 @@ export class TopicRoutes {
     }
     let most: Candidate | undefined;
     let mostHash = -1;
+    const ofKey = hashedOn(hashBasis, `${key} `);
     for (const candidate of this.all) {
-      const hash = hashOf(`${key} ${candidate.name}`);
+      const hash = mixed(hashedOn(ofKey, candidate.name));
       if (hash > mostHash) [most, mostHash] = [candidate, hash];
     }
     if (most !== undefined) linkOf(most, links);
@@ -230,10 +234,17 @@ export class TopicRoutes {
   }
 }
 
-/** FNV-1a of 32 bits, mixed once more: its upper bits hardly depend on the last characters. */
-function hashOf(text: string): number {
-  let hash = 0x811c9dc5;
+/** Of FNV-1a with 32 bits. */
+const hashBasis = 0x811c9dc5;
+
+/** FNV-1a goes on with a text: what all candidates have in common is hashed once. */
+function hashedOn(hash: number, text: string): number {
   for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
+  return hash;
+}
+
+/** Its upper bits hardly depend on the last characters. */
+function mixed(hash: number): number {
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   return (hash ^ (hash >>> 13)) >>> 0;
 }
