@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { connect } from "@nats-io/transport-node";
-import { startDevStack } from "../src/dev/index.js";
+import { type DevStackOptions, startDevStack } from "../src/dev/index.js";
 import { execute } from "./postgres.js";
 import type { SuiteContext, SuiteOutcome } from "./suite.js";
 
@@ -21,8 +21,9 @@ export interface BenchServers {
 export async function withServers(
   context: SuiteContext,
   measure: (servers: BenchServers) => Promise<Omit<SuiteOutcome, "servers">>,
+  options: Pick<DevStackOptions, "maxConnections"> = {},
 ): Promise<SuiteOutcome> {
-  const stack = await startDevStack({ onProgress: context.say, signal: context.signal });
+  const stack = await startDevStack({ ...options, onProgress: context.say, signal: context.signal });
   try {
     const natsUrl = stack.natsUrl!;
     const database = await createDatabase(stack, context);
@@ -66,12 +67,16 @@ export async function createDatabase(
   };
 }
 
-/** Prepares the database for NATS as a user would: `hawser init` of the measured checkout, and where the server is. */
-export async function installFunctions({ databaseUrl, natsUrl }: BenchServers, source: string): Promise<void> {
+/** Prepares the database for NATS as a user would: `hawser init` of the measured checkout, and where the server is. @param options more of its options */
+export async function installFunctions(
+  { databaseUrl, natsUrl }: BenchServers,
+  source: string,
+  options: Readonly<Record<string, unknown>> = {},
+): Promise<void> {
   const program = fileURLToPath(new URL("src/cli/main.ts", source));
   await promisify(execFile)(process.execPath, [...process.execArgv, program, "init", "--database-url", databaseUrl]);
   const { hostname: host, port } = new URL(natsUrl);
-  await execute(databaseUrl, "SELECT hawser.set_nats_server($1)", [JSON.stringify({ host, port })]);
+  await execute(databaseUrl, "SELECT hawser.set_nats_server($1)", [JSON.stringify({ host, port, ...options })]);
 }
 
 async function postgresVersion(databaseUrl: string): Promise<string> {

@@ -2,6 +2,7 @@
  * The suites that `npm run bench` knows.
  */
 import { channels } from "./channels/channels.js";
+import { growth } from "./growth/growth.js";
 import { liner } from "./liner/liner.js";
 import { peerDurable, peerLive } from "./live/live.js";
 import { backlog, offline } from "./offline/offline.js";
@@ -24,6 +25,7 @@ export const suites: readonly Suite[] = [
   offline,
   backlog,
   channels,
+  growth,
   liner,
   sqlPublish,
   subscribe,

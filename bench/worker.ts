@@ -15,7 +15,7 @@ const stopTimeoutMs = 5_000;
 const closeTimeoutMs = 3_000;
 
 /** How long an answer may take: longer than any that is under way, so that a worker that hangs is noticed. */
-const answerTimeoutMs = 300_000;
+const answerTimeoutMs = 600_000;
 
 interface Request {
   readonly id: number;

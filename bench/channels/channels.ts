@@ -47,7 +47,9 @@ const readings: readonly {
   { name: "listener heap", unit: "MiB", better: "lower", read: ({ heap }) => heap / 2 ** 20 },
 ];
 
-const variantOf = (channels: number): string => `${formatValue(channels)} ${channels === 1 ? "channel" : "channels"}`;
+/** Such as `100 channels`. */
+export const channelsOf = (channels: number): string =>
+  `${formatValue(channels)} ${channels === 1 ? "channel" : "channels"}`;
 
 const page: SuitePage = {
   title: "Many senders, one listener",
@@ -75,12 +77,12 @@ export const channels: Suite = {
   seconds: 150,
   page,
   targets: [
-    { name: "listener RSS", payloadBytes, variant: variantOf(1000), atMost: 400 },
+    { name: "listener RSS", payloadBytes, variant: channelsOf(1000), atMost: 400 },
     ...[10, 100, 1000].map((count) => ({
       name: "listener statements",
       payloadBytes,
-      variant: variantOf(count),
-      baseline: variantOf(1),
+      variant: channelsOf(count),
+      baseline: channelsOf(1),
       atMost: 1,
     })),
   ],
@@ -93,7 +95,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
   const costs = new Map<number, MeshCost[]>(counts.map((count) => [count, []]));
   for (let pass = 0; pass < passes; pass++) {
     for (const count of orderOf(counts, pass)) {
-      context.say(`Measuring ${variantOf(count)}, pass ${pass + 1} of ${passes}`);
+      context.say(`Measuring ${channelsOf(count)}, pass ${pass + 1} of ${passes}`);
       costs.get(count)!.push(...(await costsOf(context, servers, count)));
     }
   }
@@ -103,11 +105,11 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
       (count): Measured => ({
         name,
         payloadBytes,
-        variant: variantOf(count),
+        variant: channelsOf(count),
         unit,
         better,
         samples: costs.get(count)!.map(read),
-        baselines: count === one || alone ? [] : [{ name: variantOf(one!), samples: costs.get(one!)!.map(read) }],
+        baselines: count === one || alone ? [] : [{ name: channelsOf(one!), samples: costs.get(one!)!.map(read) }],
       }),
     ),
   );
@@ -138,7 +140,7 @@ async function costsOf(context: SuiteContext, servers: BenchServers, count: numb
 function noteOf(count: number, costs: readonly MeshCost[]): string {
   const messages = costs.reduce((sum, cost) => sum + cost.messages, 0);
   const stored = costs.reduce((sum, cost) => sum + cost.stored, 0);
-  return `${variantOf(count)}: of ${formatValue(messages)} messages ${formatValue(stored)} were confirmed as stored`;
+  return `${channelsOf(count)}: of ${formatValue(messages)} messages ${formatValue(stored)} were confirmed as stored`;
 }
 
 const listener = "bench-listener";
@@ -155,11 +157,13 @@ const minInFlightOfChannel = 32;
 const arrivalTimeoutMs = 10_000;
 
 /** What was found with one load. */
-interface MeshCost {
+export interface MeshCost {
   readonly seconds: number;
   readonly messages: number;
   readonly listenerStatements: number;
   readonly senderStatements: number;
+  readonly listenerCpuSeconds: number;
+  readonly senderCpuSeconds: number;
   /** Bytes. */
   readonly rss: number;
   readonly heap: number;
@@ -167,7 +171,7 @@ interface MeshCost {
 }
 
 /** A listener and so many senders, in processes of their own, on a database of their own. */
-class ChannelMesh {
+export class ChannelMesh {
   readonly #channels: number;
   readonly #listening: Worker<ChannelRequests>;
   readonly #sending: readonly Worker<ChannelRequests>[];
@@ -223,6 +227,8 @@ class ChannelMesh {
       messages,
       listenerStatements: arrived.statements,
       senderStatements: sent.reduce((sum, { statements }) => sum + statements, 0),
+      listenerCpuSeconds: arrived.cpuSeconds,
+      senderCpuSeconds: sent.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0),
       rss: arrived.rss,
       heap: arrived.heap,
       stored: sent.reduce((sum, { stored }) => sum + stored, 0),

@@ -11,6 +11,7 @@ import { measuredCheckout, serveRequests, systemMs } from "../worker.js";
 
 /** What a load cost the listener. */
 export interface ListeningCost extends Arrived {
+  readonly cpuSeconds: number;
   /** Statements sent to Postgres. */
   readonly statements: number;
   /** The most that was seen, in bytes: of the process, and of that what is in use by JavaScript objects. */
@@ -41,6 +42,7 @@ export interface SendingCost {
   readonly beganMs: number;
   readonly doneMs: number;
   readonly statements: number;
+  readonly cpuSeconds: number;
   /** Messages that were confirmed because they were stored, not delivered. */
   readonly stored: number;
 }
@@ -69,6 +71,7 @@ const tally = new Tally();
 const peers: ReturnType<typeof newPeer>[] = [];
 let listenerName = "";
 let statementsBefore = 0;
+let cpuBefore = process.cpuUsage();
 let rss = 0;
 let heap = 0;
 
@@ -79,6 +82,11 @@ function look(): void {
 }
 
 setInterval(look, lookEveryMs).unref();
+
+function cpuSecondsSince(before: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1e6;
+}
 
 const requests = {
   /** Starts the listener. */
@@ -91,13 +99,14 @@ const requests = {
   expect(messages: number): void {
     tally.expect(messages);
     statementsBefore = statements;
+    cpuBefore = process.cpuUsage();
     rss = heap = 0;
   },
   /** Answers when they have come, or when `timeoutMs` are over. */
   async arrived(timeoutMs: number): Promise<ListeningCost> {
     const arrived = await tally.arrived(timeoutMs);
     look();
-    return { ...arrived, statements: statements - statementsBefore, rss, heap };
+    return { ...arrived, statements: statements - statementsBefore, cpuSeconds: cpuSecondsSince(cpuBefore), rss, heap };
   },
   /** Starts senders, and makes their channels live. */
   async connect({ databaseUrl, listener, first, count }: Senders): Promise<void> {
@@ -118,6 +127,7 @@ const requests = {
   async send({ payloadBytes, messages, inFlight }: ChannelLoad): Promise<SendingCost> {
     const payload = new Uint8Array(payloadBytes).fill(1);
     const before = statements;
+    const cpu = process.cpuUsage();
     const beganMs = systemMs();
     const all = await Promise.all(
       peers.map((peer) =>
@@ -128,7 +138,13 @@ const requests = {
       ),
     );
     const stored = all.reduce((sum, outcomes) => sum + outcomes.stored, 0);
-    return { beganMs, doneMs: systemMs(), statements: statements - before, stored };
+    return {
+      beganMs,
+      doneMs: systemMs(),
+      statements: statements - before,
+      cpuSeconds: cpuSecondsSince(cpu),
+      stored,
+    };
   },
 };
 

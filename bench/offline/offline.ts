@@ -215,7 +215,7 @@ async function withSystems<T>(
 }
 
 /** Two processes: one that stores, and one that handles. */
-async function openModule(system: SystemName, databaseUrl: string, context: SuiteContext): Promise<Running> {
+export async function openModule(system: SystemName, databaseUrl: string, context: SuiteContext): Promise<Running> {
   const { source, signal } = context;
   const options = { source, signal, ...(system === "pg-boss" ? { node: nodeFrom(22) } : {}) };
   const program = new URL("./process.ts", import.meta.url);

@@ -38,10 +38,14 @@ export class BridgeUnderTest {
     this.#serve = serve;
   }
 
-  /** Starts the processes; the subscriptions are live when this resolves. */
-  static async start(servers: BenchServers, { source, signal }: SuiteContext): Promise<BridgeUnderTest> {
+  /** Starts the processes; the subscriptions are live when this resolves. @param natsOptions of the NATS server */
+  static async start(
+    servers: BenchServers,
+    { source, signal }: SuiteContext,
+    natsOptions: Readonly<Record<string, unknown>> = {},
+  ): Promise<BridgeUnderTest> {
     const { databaseUrl, natsUrl } = servers;
-    await installFunctions(servers, source);
+    await installFunctions(servers, source, natsOptions);
     const rows = await TargetRows.create(databaseUrl);
     const serve = Worker.start<ServeRequests>("serve", new URL("../serve-process.ts", import.meta.url), {
       source,
@@ -82,6 +86,14 @@ export class BridgeUnderTest {
     return await this.#ended(load, (await this.rows.committed(load.messages)) - beganMs);
   }
 
+  /** Nothing is published for a while. @returns the processor's time of the process that runs functions, in ms a second */
+  async rest(ms: number): Promise<number> {
+    await this.#serve.request("watch", undefined);
+    await delay(ms);
+    const { cpuSeconds, seconds } = await this.#serve.request("usage", undefined);
+    return (cpuSeconds * 1000) / seconds;
+  }
+
   /** The baseline. @returns seconds */
   async insert(load: Load, connections: number): Promise<number> {
     await this.rows.clear();
@@ -95,9 +107,9 @@ export class BridgeUnderTest {
     await this.rows.close();
   }
 
-  async #ended({ messages, payloadBytes }: Load, tookMs: number): Promise<Run> {
+  async #ended({ messages, payloadBytes, over }: Load, tookMs: number): Promise<Run> {
     const usage = await this.#serve.request("usage", undefined);
-    const transactions = await this.rows.check(messages, payloadBytes, true);
+    const transactions = await this.rows.check(messages, payloadBytes, over === undefined);
     return { seconds: tookMs / 1000, usage, transactions };
   }
 

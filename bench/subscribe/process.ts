@@ -15,6 +15,8 @@ import { numberDigits, pingChannel, subjects } from "./subjects.js";
 export interface Load {
   readonly messages: number;
   readonly payloadBytes: number;
+  /** So many subjects get them in turn: that of rows with a number behind it, from 0 on. Default: that of rows alone. */
+  readonly over?: number;
 }
 
 /** How a ping gets to its row. */
@@ -48,10 +50,11 @@ const requests = {
     await listener.query(`LISTEN ${pingChannel}`);
   },
   /** Publishes, as fast as the server takes it. @returns when it began, in ms of the system's clock */
-  async publish({ messages, payloadBytes }: Load): Promise<number> {
+  async publish({ messages, payloadBytes, over }: Load): Promise<number> {
     const beganMs = systemMs();
     for (let number = 1; number <= messages; number++) {
-      nats!.publish(subjects.row, numberedPayload(number, payloadBytes));
+      const subject = over === undefined ? subjects.row : `${subjects.row}.${number % over}`;
+      nats!.publish(subject, numberedPayload(number, payloadBytes));
       if (number % windowMessages === 0) await setImmediate();
     }
     await nats!.flush();

@@ -58,6 +58,35 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
     ),
     baselines: ["1 channel"],
   },
+  growth: {
+    results: [
+      ...["time by channels", "listener CPU by channels", "sender CPU by channels"].flatMap((name) => [
+        `${name}, 1 channel`,
+        `${name}, 5 channels`,
+      ]),
+      ...["time by topics", "CPU by topics", "idle CPU by topics"].flatMap((name) => [
+        `${name}, 2 topics`,
+        `${name}, 20 topics`,
+      ]),
+      ...["time by peers", "CPU by peers", "store by peers", "start by peers"].flatMap((name) => [
+        `${name}, 2 peers`,
+        `${name}, 20 peers`,
+      ]),
+      ...["store by stored rows", "drain by stored rows"].flatMap((name) => [
+        `${name}, 100 stored rows`,
+        `${name}, 2,000 stored rows`,
+      ]),
+      ...[
+        "time by subscriptions",
+        "CPU by subscriptions",
+        "time, to all, by subscriptions",
+        "CPU, to all, by subscriptions",
+        "idle CPU by subscriptions",
+        "subscribe by subscriptions",
+      ].flatMap((name) => [`${name}, 2 subscriptions`, `${name}, 20 subscriptions`]),
+    ],
+    baselines: ["1 channel", "2 topics", "2 peers", "100 stored rows", "2 subscriptions"],
+  },
   "sql-publish": {
     results: [
       "nats_publish_text, 1 session",
@@ -107,7 +136,7 @@ function expectMeasured(suite: string, results: readonly BenchResult[]): void {
   for (const { name, payloadBytes, unit, median, min, max, baselines, ...more } of results) {
     expect(more).toEqual({});
     expect(payloadBytes).toBeGreaterThan(0);
-    expect(unit).toMatch(/^(messages\/s|calls\/s|µs|ms|s|MiB|per 1,000 messages)$/);
+    expect(unit).toMatch(/^(messages\/s|calls\/s|µs|ms|ms\/s|s|MiB|per 1,000 messages)$/);
     expect([min, median, max]).toEqual([min, median, max].sort((a, b) => a - b));
     // A short run may need no statement of the senders.
     if (!name.startsWith("sender statements")) expect(min).toBeGreaterThan(0);

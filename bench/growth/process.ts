@@ -1,0 +1,107 @@
+/**
+ * The program of the listening and of the sending process: one peer each, with as many topics as are asked for.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { type Arrived, Tally } from "../live/ways.js";
+import { newPeer, sendUntilDelivered, settleInWindows } from "../peers.js";
+import { serveRequests, systemMs } from "../worker.js";
+
+/** Which peer, and the topics that it serves or sends to. */
+export interface Opening {
+  readonly databaseUrl: string;
+  readonly name: string;
+  readonly topics: readonly string[];
+}
+
+/** What is sent: to one topic after another, over and over. */
+export interface Load {
+  readonly messages: number;
+  readonly payloadBytes: number;
+}
+
+/** What a process has used. */
+export interface Used {
+  readonly cpuSeconds: number;
+}
+
+/** Less than a sender's queue takes. */
+const windows = { messages: 1_024, inFlight: 8 };
+
+/** Topics that are made known at a time. */
+const topicsInFlight = 64;
+
+const tally = new Tally();
+let peer: ReturnType<typeof newPeer> | undefined;
+let topics: readonly string[] = [];
+let cpu = process.cpuUsage();
+
+/** Since the last call. */
+function used(): Used {
+  const { user, system } = process.cpuUsage(cpu);
+  cpu = process.cpuUsage();
+  return { cpuSeconds: (user + system) / 1e6 };
+}
+
+const requests = {
+  /** Starts the listener, again or for the first time. @returns how long that took, in ms */
+  async listen({ databaseUrl, name, topics }: Opening): Promise<number> {
+    peer = newPeer(name, databaseUrl);
+    for (const topic of topics) await peer.subscribe(topic);
+    const beganMs = systemMs();
+    await peer.run((message) => tally.count(message.payload.length));
+    return systemMs() - beganMs;
+  },
+  /** Starts the sender, and sends a message to each topic. */
+  async connect({ databaseUrl, name, topics: wanted }: Opening): Promise<void> {
+    peer = newPeer(name, databaseUrl);
+    await peer.run();
+    topics = wanted;
+    await sendUntilDelivered(peer, topics[0]!);
+    let next = 1;
+    await Promise.all(
+      Array.from({ length: topicsInFlight }, async () => {
+        while (next < topics.length) await peer!.sendTo(topics[next++]!, "first");
+      }),
+    );
+    // Behind all of these, as there is one channel.
+    await sendUntilDelivered(peer, topics[0]!);
+  },
+  /** Resolves when a message is delivered, not stored. */
+  async live(): Promise<void> {
+    await sendUntilDelivered(peer!, topics[0]!);
+  },
+  /** Begins to count: so many messages will come. */
+  expect(messages: number): void {
+    tally.expect(messages);
+    used();
+  },
+  /** Answers when they have come, or when `timeoutMs` are over. */
+  async arrived(timeoutMs: number): Promise<Arrived & Used> {
+    return { ...(await tally.arrived(timeoutMs)), ...used() };
+  },
+  /** Sends until every receipt has come. */
+  async send({ messages, payloadBytes }: Load): Promise<{ beganMs: number; doneMs: number; stored: number } & Used> {
+    const payload = new Uint8Array(payloadBytes).fill(1);
+    used();
+    const beganMs = systemMs();
+    let next = 0;
+    const send = () => peer!.sendTo(topics[next++ % topics.length]!, payload);
+    const { stored } = await settleInWindows(send, messages, windows.messages, windows.inFlight);
+    return { beganMs, doneMs: systemMs(), stored, ...used() };
+  },
+  /** Does nothing for a while. */
+  async rest(ms: number): Promise<Used> {
+    used();
+    await delay(ms);
+    return used();
+  },
+  /** Stops the peer. What is sent to a listener from then on is stored for it. */
+  async pause(): Promise<void> {
+    await peer!.stop();
+  },
+};
+
+/** What a process can be asked. */
+export type GrowthRequests = typeof requests;
+
+serveRequests(requests, async () => peer?.stop());

@@ -1,0 +1,108 @@
+/**
+ * By stored rows: so many messages wait for a listener that is away; more are stored, and then it starts and handles all.
+ */
+import type pg from "pg";
+import { openModule } from "../offline/offline.js";
+import { connected } from "../postgres.js";
+import { formatValue } from "../report.js";
+import { type BenchServers, createDatabase } from "../servers.js";
+import type { Measured, SuiteContext } from "../suite.js";
+import { BySize, counted } from "./pair.js";
+
+/** Of each size so many runs. */
+const full = { sizes: [100_000, 1_000_000, 10_000_000], runs: [3, 2, 1], more: 50_000, warmUp: 50_000 };
+const quick = { sizes: [100, 2_000], runs: [1, 1], more: 50, warmUp: 50 };
+
+/** Instead of more than this where the machine is slow. */
+const fewer = 3_000_000;
+
+/** Rows of one statement. */
+const fillRows = 500_000;
+
+export const storedOf = counted("stored row");
+
+/** @param until when it should have ended, in ms of `performance.now()` */
+export async function byStoredRows(
+  context: SuiteContext,
+  servers: BenchServers,
+  payloadBytes: number,
+  until: number,
+): Promise<{ results: Measured[]; notes: string[] }> {
+  const { sizes, runs, more, warmUp } = context.quick ? quick : full;
+  const found = new BySize(storedOf);
+  const notes: string[] = [];
+  const database = await createDatabase(servers, context);
+  const client = await connected(database.url);
+  try {
+    const { store, drain, stop } = await openModule("Hawser", database.url, context);
+    try {
+      const waiting = await Waiting.prepare(client, payloadBytes);
+      let msPerRow = 0;
+      for (const [index, wanted] of sizes.entries()) {
+        let size = wanted;
+        if (wanted > fewer && performance.now() + wanted * msPerRow > until) {
+          size = fewer;
+          notes.push(`${storedOf(size)} instead of ${formatValue(wanted)}, which would have taken too long`);
+        }
+        for (let run = 0; run < context.rounds(runs[index]!); run++) {
+          context.signal.throwIfAborted();
+          context.say(`Measuring ${storedOf(size)}`);
+          const began = performance.now();
+          if (index === 0 && run === 0) {
+            await store({ payloadBytes, messages: warmUp });
+            await drain(warmUp);
+          }
+          await waiting.fill(size);
+          found.add("store by stored rows", "µs", size, ((await store({ payloadBytes, messages: more })) * 1e6) / more);
+          found.add("drain by stored rows", "µs", size, ((await drain(size + more)) * 1e6) / (size + more));
+          msPerRow = (performance.now() - began) / size;
+        }
+      }
+    } finally {
+      await stop();
+    }
+    return { results: found.results(payloadBytes), notes };
+  } finally {
+    await client.end();
+    await database.drop();
+  }
+}
+
+/** The channel of a sender that is not there: its rows are written by SQL, as the sender would have them written. */
+class Waiting {
+  #number = 0;
+
+  readonly #client: pg.Client;
+  readonly #connectionKey: number;
+  readonly #topicKey: number;
+  readonly #payload: Buffer;
+
+  private constructor(client: pg.Client, connectionKey: number, topicKey: number, payload: Buffer) {
+    this.#client = client;
+    this.#connectionKey = connectionKey;
+    this.#topicKey = topicKey;
+    this.#payload = payload;
+  }
+
+  static async prepare(client: pg.Client, payloadBytes: number): Promise<Waiting> {
+    const { rows } = await client.query<{ connection_key: number; k: number }>(
+      `SELECT c.connection_key, t.k FROM hawser.connection_key('bench-filler', 'bench-filler', 'bench-listener') AS c,
+              hawser.key_of_topic('bench-listener') AS t`,
+    );
+    const [{ connection_key, k }] = rows as [(typeof rows)[number]];
+    return new Waiting(client, connection_key, k, Buffer.alloc(payloadBytes, "x"));
+  }
+
+  /** So many more wait; and what autovacuum would have done meanwhile is done. */
+  async fill(count: number): Promise<void> {
+    const last = this.#number + count;
+    for (; this.#number < last; this.#number = Math.min(last, this.#number + fillRows)) {
+      await this.#client.query(
+        `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, codec)
+         SELECT $1, $2, 1, n, $3, 0 FROM generate_series($4::bigint, $5::bigint) AS n`,
+        [this.#connectionKey, this.#payload, this.#topicKey, this.#number + 1, Math.min(last, this.#number + fillRows)],
+      );
+    }
+    await this.#client.query("VACUUM ANALYZE hawser.conn_messages");
+  }
+}
