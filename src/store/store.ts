@@ -7,6 +7,7 @@ import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/i
 import { type ChannelOwners, type Channels, channelOwners, channels } from "./channels.js";
 import { type CursorCommits, cursorCommits } from "./cursor-commits.js";
 import { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
+import type { Database } from "./database.js";
 import { type DeadLetters, deadLetters } from "./dead-letters.js";
 import { type Directory, directory, type Routes, routes } from "./directory.js";
 import type { Lease, TakeNameOptions } from "./leases.js";
@@ -85,6 +86,20 @@ export interface Store
   close(): Promise<void>;
 }
 
+type LookUps = Routes & Channels & ChannelOwners;
+
+const lookUps = new WeakMap<Database, LookUps>();
+
+/** One for all stores of a database: what thousands of peers of one process ask at the same time is one statement. */
+function lookUpsOf(database: Database, clock: Clock): LookUps {
+  let known = lookUps.get(database);
+  if (known === undefined) {
+    known = { ...routes(database), ...channels(database), ...channelOwners(database, clock) };
+    lookUps.set(database, known);
+  }
+  return known;
+}
+
 /**
  * Opens the store, and waits until Postgres answers. All stores of one process and database share one session and one
  * pool.
@@ -124,9 +139,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
 
   const store: Omit<Store, "generation" | "isUp"> = {
     ...directory(pool),
-    ...routes(pool),
-    ...channels(pool),
-    ...channelOwners(pool, clock),
+    ...lookUpsOf(pool, clock),
     ...storedMessages(pool),
     ...commits,
     ...transactional(pool),
