@@ -9,6 +9,7 @@ import { backlog, offline } from "./offline/offline.js";
 import { outbox } from "./outbox/outbox.js";
 import { pingPong } from "./ping-pong/ping-pong.js";
 import { rpc } from "./rpc/rpc.js";
+import { sqlCalls } from "./sql-calls/sql-calls.js";
 import { sqlPublish } from "./sql-publish/sql-publish.js";
 import { streams } from "./streams/streams.js";
 import { subscribe } from "./subscribe/subscribe.js";
@@ -28,6 +29,7 @@ export const suites: readonly Suite[] = [
   growth,
   liner,
   sqlPublish,
+  sqlCalls,
   subscribe,
   outbox,
   streams,

@@ -2,11 +2,11 @@
  * The suite `sql-publish`: what it costs to publish from SQL.
  */
 import { connect } from "@nats-io/transport-node";
-import type pg from "pg";
 import { measureSideBySide, warmUpCost } from "../measure.js";
-import { connected } from "../postgres.js";
+import { execute } from "../postgres.js";
 import type { ServeRequests } from "../serve-process.js";
 import { type BenchServers, installFunctions, withServers } from "../servers.js";
+import { bareCall, createLoop, emptyCall, prepareLoops, Sessions } from "../sql-loops.js";
 import {
   BenchFailure,
   type Measured,
@@ -18,7 +18,21 @@ import {
 import { Worker } from "../worker.js";
 
 /** What a turn of the loop does. */
-type PublishWay = "function" | "dblink" | "empty dblink" | "batch";
+const callWays = ["function", "dblink", "empty dblink"] as const;
+type PublishWay = (typeof callWays)[number] | "batch";
+
+/** How a message is published for each inserted row. */
+const rowWays = [
+  "row trigger",
+  "statement trigger",
+  "row trigger, outbox",
+  "statement trigger, outbox",
+  "no trigger",
+] as const;
+type RowWay = (typeof rowWays)[number];
+
+/** Rows of one statement. */
+const statementRows = 1_000;
 
 /** Where the messages go: of the run's own, as others may measure with the same nats-server. */
 const subject = `bench.sql-publish.${process.pid}`;
@@ -27,13 +41,11 @@ const subject = `bench.sql-publish.${process.pid}`;
 const batchMessages = 10_000;
 
 const payloadBytes = 100;
+const payload = "x".repeat(payloadBytes);
 const sessionCounts = { full: [1, 10, 100], quick: [1, 2] };
 const fullRounds = 7;
 const quickRunSeconds = 0.02;
 const firstTimes = 50;
-
-/** Calls, one after another in each session. */
-const callWays: readonly PublishWay[] = ["function", "dblink", "empty dblink"];
 
 const page: SuitePage = {
   title: "Publishing from SQL",
@@ -43,10 +55,15 @@ process of its own, as \`hawser serve\` is.
 - \`function\` is \`nats_publish_text\`.
 - \`dblink\` is a call of \`dblink()\` with ready-made text that has the gateway publish the same message: the least that
   any function over it could cost. \`empty dblink\` is one that the gateway answers at once, without NATS.
-- \`batch\` is \`nats_publish_text_batch\` with ${batchMessages.toLocaleString("en-US")} messages a call.`,
+- \`batch\` is \`nats_publish_text_batch\` with ${batchMessages.toLocaleString("en-US")} messages a call.
+- **an inserted row** is one of ${statementRows.toLocaleString("en-US")} that an \`INSERT\` writes, each with a message: published by
+  \`nats_publish_text\` in a trigger for each row, by \`nats_publish_text_batch\` in a trigger for each statement, or
+  enqueued by \`nats_enqueue_text\` and its batch in the same places. What the relay does with enqueued messages goes on
+  meanwhile, in the same gateway process.`,
   charts: [
     { title: "A call, one session", results: ["nats_publish_text"] },
     { title: "Calls a second", results: ["nats_publish_text, calls"] },
+    { title: "A message for each inserted row", results: ["an inserted row"], scale: "logarithmic" },
   ],
 };
 
@@ -54,7 +71,7 @@ process of its own, as \`hawser serve\` is.
 export const sqlPublish: Suite = {
   name: "sql-publish",
   summary: "µs for a call of nats_publish_text, beside bare dblink calls; calls/s of 1 to 100 sessions; batches",
-  seconds: 60,
+  seconds: 75,
   page,
   targets: [
     { name: "nats_publish_text", payloadBytes, variant: "1 session", baseline: "dblink", atMost: 1.2 },
@@ -68,7 +85,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
   const { say, quick, endBy } = context;
   say("Preparing the database, and starting the gateway");
   await installFunctions(servers, context.source);
-  await createLoops(servers.databaseUrl, payloadBytes);
+  await prepare(servers.databaseUrl);
   const program = new URL("../serve-process.ts", import.meta.url);
   const gateway = Worker.start<ServeRequests>("gateway", program, { source: context.source, signal: context.signal });
   try {
@@ -79,8 +96,10 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
     for (const [position, count] of counts.entries()) {
       say(`Measuring with ${count} ${count === 1 ? "session" : "sessions"}`);
       const secondsLeft = (endBy - performance.now()) / 1000;
-      results.push(...(await measureWith(context, servers, count, secondsLeft / (counts.length - position))));
+      results.push(...(await measureWith(context, servers, count, secondsLeft / (counts.length + 1 - position))));
     }
+    say(`Measuring inserts of ${statementRows.toLocaleString("en-US")} rows`);
+    results.push(...(await measureRows(context, servers, (endBy - performance.now()) / 1000)));
     return { results, notes: [] };
   } finally {
     await gateway.stop();
@@ -89,16 +108,16 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
 
 /** What is measured must also happen: as many messages as were published arrive at a subscriber. */
 async function checkArrival({ databaseUrl, natsUrl }: BenchServers): Promise<void> {
-  const expected = 100;
   const connection = await connect({ servers: natsUrl });
   const sessions = await Sessions.open(databaseUrl, 1);
   try {
     for (const way of ["function", "dblink", "batch"] as const) {
+      const expected = way === "batch" ? batchMessages : 100;
       const subscription = connection.subscribe(subject, { max: expected });
       await connection.flush();
-      await sessions.run(way, expected);
+      await sessions.run(way, way === "batch" ? 1 : expected);
       // Then the server has read all of it; it has sent it on before it answers us.
-      await sessions.flush();
+      await sessions.query("SELECT public.nats_flush()");
       await connection.flush();
       if (subscription.getReceived() !== expected) {
         throw new BenchFailure(`${way}: ${subscription.getReceived()} of ${expected} messages have arrived`);
@@ -125,8 +144,9 @@ async function measureWith(
       ways.map((way) => ({
         name: way,
         run: async (times) => {
-          const actual = wholeBatches(way, times, count);
-          return ((await sessions.run(way, actual)) * times) / actual;
+          if (way !== "batch") return (await sessions.run(way, times)).seconds;
+          const turns = Math.max(count, Math.round(times / batchMessages / count) * count);
+          return ((await sessions.run(way, turns)).seconds * times) / (turns * batchMessages);
         },
       })),
       {
@@ -142,10 +162,43 @@ async function measureWith(
   }
 }
 
-/** As many as are really sent, which are whole batches. */
-function wholeBatches(way: PublishWay, times: number, sessions: number): number {
-  if (way !== "batch" || times < batchMessages * sessions) return times;
-  return Math.floor(times / batchMessages / sessions) * batchMessages * sessions;
+/** A session inserts rows, many with a statement. */
+async function measureRows(
+  { signal, quick, rounds: roundsOf }: SuiteContext,
+  { databaseUrl }: BenchServers,
+  secondsLeft: number,
+): Promise<Measured[]> {
+  const sessions = await Sessions.open(databaseUrl, 1);
+  const rounds = quick ? 1 : roundsOf(fullRounds);
+  try {
+    const rates = await measureSideBySide(
+      rowWays.map((way) => ({
+        name: way,
+        run: async (rows) => {
+          const statements = Math.max(1, Math.round(rows / statementRows));
+          return ((await sessions.run(way, statements)).seconds * rows) / (statements * statementRows);
+        },
+      })),
+      {
+        rounds,
+        secondsPerRun: quick ? quickRunSeconds : secondsLeft / rowWays.length / (rounds + warmUpCost),
+        firstAmount: statementRows,
+        signal,
+      },
+    );
+    const samplesOf = (way: RowWay) => rates.get(way)!.map(microseconds);
+    return rowWays.slice(0, -1).map((way) => ({
+      name: "an inserted row",
+      payloadBytes,
+      variant: way,
+      unit: "µs",
+      better: "lower",
+      samples: samplesOf(way),
+      baselines: [{ name: "no trigger", samples: samplesOf("no trigger") }],
+    }));
+  } finally {
+    await sessions.close();
+  }
 }
 
 function resultsOf(rates: ReadonlyMap<string, readonly number[]>, count: number): Measured[] {
@@ -190,107 +243,54 @@ function microseconds(rate: number): number {
   return 1e6 / rate;
 }
 
-/** Loops that count by themselves how long they took, in seconds. The text of the dblink calls is ready-made. */
-const functions: Record<PublishWay, (payloadBytes: number) => string> = {
-  function: (bytes) => loop(`PERFORM public.nats_publish_text('${subject}', ${sqlPayload(bytes)});`),
-  dblink: (bytes) => {
-    const payload = Buffer.alloc(bytes, "x").toString("base64");
-    const call = `Publish {"subject":"${subject}","payload":"${payload}"}`;
-    return loop(`PERFORM FROM hawser_dblink.dblink('bench', '${call}') AS answer (r text);`);
-  },
-  "empty dblink": () => loop(`PERFORM FROM hawser_dblink.dblink('bench', 'Ping') AS answer (r text);`),
-  batch: (bytes) => `
-    DECLARE
-      payloads CONSTANT text[] := array_fill(${sqlPayload(bytes)}, ARRAY[least(times, ${batchMessages})]);
-      started timestamptz := clock_timestamp();
-    BEGIN
-      FOR turn IN 1..greatest(1, times / ${batchMessages}) LOOP
-        PERFORM public.nats_publish_text_batch('${subject}', payloads);
-      END LOOP;
-      RETURN extract(epoch FROM clock_timestamp() - started);
-    END`,
+/** Makes the loops, and the tables that a loop writes to. */
+async function prepare(databaseUrl: string): Promise<void> {
+  await prepareLoops(databaseUrl);
+  const base64 = Buffer.from(payload).toString("base64");
+  await createLoop(databaseUrl, "function", `PERFORM public.nats_publish_text('${subject}', '${payload}');`);
+  await createLoop(databaseUrl, "dblink", bareCall(`Publish {"subject":"${subject}","payload":"${base64}"}`));
+  await createLoop(databaseUrl, "empty dblink", emptyCall);
+  await createLoop(
+    databaseUrl,
+    "batch",
+    `PERFORM public.nats_publish_text_batch('${subject}', payloads);`,
+    `payloads CONSTANT text[] := array_fill('${payload}'::text, ARRAY[${batchMessages}]);`,
+  );
+  for (const [number, way] of rowWays.entries()) {
+    const table = `public.bench_rows_${number}`;
+    await execute(databaseUrl, `CREATE TABLE ${table} (id bigserial PRIMARY KEY, payload text)`);
+    await execute(databaseUrl, triggers[way](table));
+    await createLoop(
+      databaseUrl,
+      way,
+      `INSERT INTO ${table} (payload) SELECT '${payload}' FROM generate_series(1, ${statementRows});`,
+    );
+  }
+}
+
+/** The triggers of a table. */
+const triggers: Record<RowWay, (table: string) => string> = {
+  "no trigger": () => "",
+  "row trigger": (table) => rowTrigger(table, `nats_publish_text('${subject}', NEW.payload)`),
+  "statement trigger": (table) =>
+    statementTrigger(table, `nats_publish_text_batch('${subject}', ARRAY(SELECT payload FROM inserted ORDER BY id))`),
+  "row trigger, outbox": (table) => rowTrigger(table, `nats_enqueue_text('${subject}', NEW.payload)`),
+  "statement trigger, outbox": (table) =>
+    statementTrigger(table, `nats_enqueue_text_batch('${subject}', ARRAY(SELECT payload FROM inserted ORDER BY id))`),
 };
 
-function sqlPayload(bytes: number): string {
-  return `'${"x".repeat(bytes)}'::text`;
+function rowTrigger(table: string, call: string): string {
+  return `${triggerFunction(table, call)}
+    CREATE TRIGGER bench AFTER INSERT ON ${table} FOR EACH ROW EXECUTE FUNCTION ${table}_trigger()`;
 }
 
-function loop(statement: string): string {
-  return `
-    DECLARE
-      started timestamptz := clock_timestamp();
-    BEGIN
-      FOR turn IN 1..times LOOP
-        ${statement}
-      END LOOP;
-      RETURN extract(epoch FROM clock_timestamp() - started);
-    END`;
+function statementTrigger(table: string, call: string): string {
+  return `${triggerFunction(table, call)}
+    CREATE TRIGGER bench AFTER INSERT ON ${table} REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT
+    EXECUTE FUNCTION ${table}_trigger()`;
 }
 
-/** Makes the loops. */
-async function createLoops(databaseUrl: string, payloadBytes: number): Promise<void> {
-  const client = await connected(databaseUrl);
-  try {
-    for (const [way, body] of Object.entries(functions)) {
-      await client.query(
-        `CREATE FUNCTION public.${loopName(way as PublishWay)}(times integer) RETURNS double precision
-         LANGUAGE plpgsql AS $loop$${body(payloadBytes)}$loop$`,
-      );
-    }
-  } finally {
-    await client.end();
-  }
-}
-
-function loopName(way: PublishWay): string {
-  return `bench_${way.replace(" ", "_")}`;
-}
-
-/** Some database sessions. Each has the connection of the functions, and one of the name `bench` for the bare calls. */
-class Sessions {
-  readonly #clients: readonly pg.Client[];
-
-  private constructor(clients: readonly pg.Client[]) {
-    this.#clients = clients;
-  }
-
-  static async open(databaseUrl: string, count: number): Promise<Sessions> {
-    const clients: pg.Client[] = [];
-    const sessions = new Sessions(clients);
-    try {
-      for (let number = 0; number < count; number++) {
-        const client = await connected(databaseUrl);
-        clients.push(client);
-        await client.query("SELECT hawser_dblink.dblink_connect('bench', hawser.gateway_conninfo())");
-      }
-      return sessions;
-    } catch (error) {
-      await sessions.close();
-      throw error;
-    }
-  }
-
-  /** All of them do it, sharing the times between them. @returns how long the slowest took, in seconds */
-  async run(way: PublishWay, times: number): Promise<number> {
-    const each = Math.max(1, Math.round(times / this.#clients.length));
-    const seconds = await Promise.all(
-      this.#clients.map(async (client) => {
-        const { rows } = await client.query<{ seconds: number }>(
-          `SELECT public.${loopName(way)}($1::integer) AS seconds`,
-          [each],
-        );
-        return rows[0]!.seconds;
-      }),
-    );
-    return Math.max(...seconds);
-  }
-
-  /** Resolves when NATS has read what they published. */
-  async flush(): Promise<void> {
-    await Promise.all(this.#clients.map((client) => client.query("SELECT public.nats_flush()")));
-  }
-
-  async close(): Promise<void> {
-    await Promise.all(this.#clients.map((client) => client.end()));
-  }
+function triggerFunction(table: string, call: string): string {
+  return `CREATE FUNCTION ${table}_trigger() RETURNS trigger LANGUAGE plpgsql
+    AS $$BEGIN PERFORM public.${call}; RETURN NULL; END$$;`;
 }

@@ -93,8 +93,22 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
       "nats_publish_text_batch, 1 session",
       "nats_publish_text, calls, 2 sessions",
       "nats_publish_text_batch, 2 sessions",
+      ...["row trigger", "statement trigger", "row trigger, outbox", "statement trigger, outbox"].map(
+        (way) => `an inserted row, ${way}`,
+      ),
     ],
-    baselines: ["dblink", "empty dblink"],
+    baselines: ["dblink", "empty dblink", "no trigger"],
+  },
+  "sql-calls": {
+    results: ["request", "kv put", "kv get", "stream publish"].flatMap((operation) => [
+      `${operation}, 1 session`,
+      `${operation}, calls, 10 sessions`,
+      // Only Linux says what a backend has used.
+      ...(process.platform === "linux" ? [1, 10] : []).map(
+        (count) => `${operation}, CPU, ${count} ${count === 1 ? "session" : "sessions"}`,
+      ),
+    ]),
+    baselines: ["empty dblink + nats.js", "1 session", "empty dblink"],
   },
   subscribe: {
     results: [
