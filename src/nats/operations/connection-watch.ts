@@ -2,12 +2,13 @@
  * What every operation over a connection owes: it settles by its deadline, also when the connection ends or the server
  * stops reading.
  */
-import type { Socket } from "node:net";
-import type { NatsConnection } from "@nats-io/transport-node";
+import type { Msg, MsgHdrs, NatsConnection } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import type { Deadline } from "../../runtime/index.js";
+import { Asking } from "./asking.js";
 import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooLarge } from "./failure.js";
+import { writeSideOf } from "./write-side.js";
 
 const { maxNatsWriteBytes } = gatewayConstants;
 
@@ -20,9 +21,11 @@ interface Endings {
 /** One connection, and the operations that wait for it. */
 export class ConnectionWatch {
   readonly #ending = new Set<() => void>();
+  readonly #asking: Asking;
   #draining: Promise<void> | undefined;
 
   constructor(readonly connection: NatsConnection) {
+    this.#asking = new Asking(connection);
     const end = () => {
       for (const ended of this.#ending) ended();
       this.#ending.clear();
@@ -43,6 +46,11 @@ export class ConnectionWatch {
       timeout: () => timedOut(attempt),
       lost: () => connectionLost(attempt),
     });
+  }
+
+  /** Sends a request within what {@link run} runs; see `Asking.ask`. */
+  ask(subject: string, payload: Uint8Array, timeoutMs: number, headers?: MsgHdrs): Promise<Msg> {
+    return this.#asking.ask(subject, payload, timeoutMs, headers);
   }
 
   /** @throws NatsError nats_unavailable, if nothing that is sent now can leave any more */
@@ -122,38 +130,4 @@ function congested({ name, timeoutMs }: Attempt): NatsError {
     "nats_unavailable",
     `The NATS server has not read what was sent before for ${timeoutMs} ms: the ${name} was not sent.`,
   );
-}
-
-/**
- * What is used of nats.js beyond its public interface, to learn when bytes have left: the library queues what is published,
- * writes it in a microtask and tells no one when. Each use asks whether these internals are there; where they are not, a
- * PING that the server answered says as much, later.
- */
-interface Internals {
-  readonly protocol?: {
-    readonly connected?: boolean;
-    readonly transport?: { readonly socket?: Socket };
-    flushPending?(): void;
-  };
-}
-
-/** The writing side of a connection. */
-export interface WriteSide {
-  readonly transport: { readonly socket: Socket };
-  /** Writes to the socket what nats.js has queued. */
-  flushPending(): void;
-}
-
-/**
- * The writing side: "closed" where nothing that is published now can leave any more, undefined where this version of
- * nats.js hides it.
- */
-export function writeSideOf(connection: NatsConnection): WriteSide | "closed" | undefined {
-  if (connection.isClosed()) return "closed";
-  const { protocol } = connection as unknown as Internals;
-  if (protocol?.transport === undefined || typeof protocol.flushPending !== "function") return undefined;
-  // nats.js notices the end of a socket before it counts as closed, and drops silently what is published in between.
-  const { socket } = protocol.transport;
-  if (protocol.connected === false || socket === undefined || !socket.writable) return "closed";
-  return protocol as WriteSide;
 }

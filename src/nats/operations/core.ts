@@ -2,12 +2,13 @@
  * Core NATS: a publish, which is settled when its bytes have been written to the socket and not merely queued, and a
  * request with its one answer.
  */
-import type { MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
+import type { MsgHdrs } from "@nats-io/transport-node";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
 import { receivedHeaders } from "../headers.js";
-import { type ConnectionWatch, type WriteSide, writeSideOf } from "./connection-watch.js";
+import type { ConnectionWatch } from "./connection-watch.js";
 import { type Attempt, connectionLost, natsFailure, notConnected } from "./failure.js";
+import { encodeHeaders, publishFrames, type WriteSide, writeSideOf } from "./write-side.js";
 
 /** How messages are published. */
 export interface PublishOptions {
@@ -41,11 +42,6 @@ export function publish(
   outgoing.check(watch);
   if (payloads.length === 0) return undefined;
   return watch.isCongested ? outgoing.sendLater(watch) : outgoing.send(watch, undefined);
-}
-
-/** The bytes of headers as they travel, which count as a part of the message. */
-export function encodeHeaders(headers: MsgHdrs): Uint8Array {
-  return (headers as MsgHdrsImpl).encode();
 }
 
 /** What is published by one call, and how it is called in errors. */
@@ -171,12 +167,7 @@ export async function request(
   if (headers !== undefined) watch.checkHeaders(attempt);
   watch.checkSize(attempt, payload.length + (headers === undefined ? 0 : encodeHeaders(headers).length));
   const deadline = new Deadline(timeoutMs);
-  const answer = await watch.run(attempt, deadline, () =>
-    watch.connection.request(subject, payload, {
-      timeout: deadline.remainingMs,
-      ...(headers === undefined ? {} : { headers }),
-    }),
-  );
+  const answer = await watch.run(attempt, deadline, () => watch.ask(subject, payload, deadline.remainingMs, headers));
   const received = receivedHeaders(answer);
   const code = received?.get(serviceErrorCode) ?? "";
   // Whether it is an answer or an error is not known.
@@ -195,62 +186,6 @@ export async function request(
       detail: `${serviceErrorCode} ${code}`,
     },
   );
-}
-
-const carriageReturn = 0x0d;
-const lineFeed = 0x0a;
-/** The digits of a length, at most: payloads are below 2^53 bytes. */
-const maxDigits = 16;
-
-/**
- * Messages of one subject as the bytes that the NATS protocol has for them (PUB, or HPUB with headers), one after the
- * other in a buffer of their own.
- *
- * @param subject without white space, as `checkSubject` demands
- * @param headers as they travel, the empty line at their end included
- */
-function publishFrames(
-  subject: string,
-  reply: string | undefined,
-  headers: Uint8Array | undefined,
-  payloads: readonly Uint8Array[],
-): Buffer {
-  const headerBytes = headers?.length ?? 0;
-  const command = headers === undefined ? "PUB" : "HPUB";
-  const address = reply === undefined ? subject : `${subject} ${reply}`;
-  const start = Buffer.from(`${command} ${address} ${headers === undefined ? "" : `${headerBytes} `}`);
-  let capacity = payloads.length * (start.length + maxDigits + headerBytes + 4);
-  for (const { length } of payloads) capacity += length;
-  const frames = Buffer.allocUnsafe(capacity);
-  let end = 0;
-  for (const payload of payloads) {
-    frames.set(start, end);
-    end += start.length;
-    end = writeDecimal(frames, headerBytes + payload.length, end);
-    frames[end++] = carriageReturn;
-    frames[end++] = lineFeed;
-    if (headers !== undefined) {
-      frames.set(headers, end);
-      end += headerBytes;
-    }
-    frames.set(payload, end);
-    end += payload.length;
-    frames[end++] = carriageReturn;
-    frames[end++] = lineFeed;
-  }
-  return frames.subarray(0, end);
-}
-
-/** Writes the digits of a whole number, without a string between, and returns where they end. */
-function writeDecimal(target: Buffer, value: number, start: number): number {
-  let end = start + 1;
-  for (let rest = value; rest >= 10; rest = Math.floor(rest / 10)) end++;
-  let rest = value;
-  for (let at = end - 1; at >= start; at--) {
-    target[at] = 0x30 + (rest % 10);
-    rest = Math.floor(rest / 10);
-  }
-  return end;
 }
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what must not get through.

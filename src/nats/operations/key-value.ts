@@ -1,16 +1,20 @@
 /**
  * Values by key in JetStream buckets. A bucket is made by the first put; reading and deleting make none.
  *
- * Each call opens the bucket anew, which costs no round trip and gives it the timeouts of this call; so a bucket that
- * was deleted or made again by others is no concern either.
+ * A put and a get are one request each (ADR-8), which is made here: the objects that the library makes for a call that
+ * opens its bucket would cost several times the request. For what is rarer a call opens the bucket by the library anew,
+ * which costs no round trip and gives it the timeouts of this call; so a bucket that was deleted or made again by others
+ * is no concern either.
  */
-import { DeliverPolicy } from "@nats-io/jetstream";
+import { DeliverPolicy, JetStreamApiCodes, JetStreamApiError, PubHeaders } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
 import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
-import type { MsgHdrs } from "@nats-io/transport-node";
+import { errors, type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
+import { namedRules } from "../../../generated/ts/rules/named.js";
+import { checkText } from "../../../generated/ts/rules/violation.js";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { NatsError } from "../../errors/index.js";
-import { within } from "../../runtime/index.js";
+import { Deadline, within } from "../../runtime/index.js";
 import { ReceivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type Delivered, type DownloadBudget, deliver, type Selection } from "./delivery.js";
@@ -18,21 +22,36 @@ import { type Attempt, isAnotherLast, isPermissionDenied, isStreamMissing, natsF
 import {
   attemptOf,
   BoundedSet,
-  type JetStreamCall,
+  type JetStream,
+  jetStreamOf,
   lastChanceMs,
   type ReadOptions,
   runOnJetStream,
   type StorageOptions,
   unlessThere,
 } from "./jetstream.js";
+import { readAck } from "./stream-publish.js";
 
 const maxKnownBuckets = 1000;
 const { natsAnswerTimeoutMs } = gatewayConstants;
 
-/** A call, and the library's way to its buckets. */
-interface BucketCall extends JetStreamCall {
-  readonly buckets: Kvm;
+/** A call that is under way. */
+interface BucketCall {
+  readonly watch: ConnectionWatch;
+  readonly attempt: Attempt;
+  readonly deadline: Deadline;
 }
+
+/** What a bucket has for a key. */
+interface Entry {
+  readonly revision: number;
+  readonly operation: Operation;
+  /** Empty where it was deleted. */
+  readonly value: Uint8Array;
+}
+
+/** Hands messages on, in their order. */
+type ReadAll = (selection: Selection, onMessage: (message: Delivered) => void) => Promise<void>;
 
 /** What is put. */
 interface Put {
@@ -130,8 +149,8 @@ export class KeyValue {
         if (isAnotherLast(error)) throw wrongRevision(attempt, revision, error);
         // Nobody took it: there is no bucket, or no JetStream.
         if (!(error instanceof jserrors.JetStreamNotEnabled)) throw error;
-        const isMissing = await call.manager.streams.info(streamOf(bucket)).then(() => false, isStreamMissing);
-        throw isMissing ? wrongRevision(attempt, revision, error, "the bucket is missing") : error;
+        const missing = await isMissing(call, bucket);
+        throw missing ? wrongRevision(attempt, revision, error, "the bucket is missing") : error;
       }
     });
   }
@@ -163,12 +182,12 @@ export class KeyValue {
    */
   keys(bucket: string, options: ReadOptions): Promise<string[]> {
     const attempt = attemptOf(`list of the keys of bucket "${bucket}"`, options, false);
-    return this.#run(attempt, async (call) => {
+    return this.#reading(attempt, async (readAll) => {
       const keys = new Set<string>();
       const prefix = subjectOf(bucket, "");
       let bytes = 0;
       const selection = { subject: subjectOf(bucket, ">"), policy: DeliverPolicy.LastPerSubject, headersOnly: true };
-      await this.#deliver(call, bucket, { ...selection, messageBytes: 0 }, (message) => {
+      await readAll({ ...selection, messageBytes: 0, stream: streamOf(bucket) }, (message) => {
         const key = message.subject.slice(prefix.length);
         // Read anew after a gap, a key that was written meanwhile comes again.
         if (operationOf(message) !== "PUT") keys.delete(key);
@@ -187,11 +206,11 @@ export class KeyValue {
    */
   history(bucket: string, key: string, options: ReadOptions): Promise<Revision[]> {
     const attempt = attemptOf(`history of key "${key}" in bucket "${bucket}"`, options, false);
-    return this.#run(attempt, async (call) => {
+    return this.#reading(attempt, async (readAll) => {
       const revisions: Revision[] = [];
       let bytes = 0;
-      const selection = { subject: subjectOf(bucket, key), policy: DeliverPolicy.All, messageBytes: valueBytes };
-      await this.#deliver(call, bucket, selection, (message) => {
+      const place = { stream: streamOf(bucket), subject: subjectOf(bucket, key) };
+      await readAll({ ...place, policy: DeliverPolicy.All, messageBytes: valueBytes }, (message) => {
         bytes += message.data.length;
         if (bytes > options.maxBytes) throw tooMuch(attempt, options.maxBytes);
         const operation = operationOf(message);
@@ -202,17 +221,21 @@ export class KeyValue {
     });
   }
 
-  async #deliver(
-    call: BucketCall,
-    bucket: string,
-    selection: Omit<Selection, "stream">,
-    onMessage: (message: Delivered) => void,
-  ): Promise<void> {
-    try {
-      await deliver(call, this.#budget, { ...selection, stream: streamOf(bucket) }, onMessage);
-    } catch (error) {
-      if (!isStreamMissing(error)) throw error;
-    }
+  /** Reads messages of a bucket, none if it is missing. */
+  #reading<T>(attempt: Attempt, work: (readAll: ReadAll) => Promise<T>): Promise<T> {
+    return runOnJetStream(this.#watch, attempt, async (call) => {
+      try {
+        return await work(async (selection, onMessage) => {
+          try {
+            await deliver(call, this.#budget, selection, onMessage);
+          } catch (error) {
+            if (!isStreamMissing(error)) throw error;
+          }
+        });
+      } catch (error) {
+        throw named(error, attempt);
+      }
+    });
   }
 
   /**
@@ -245,10 +268,13 @@ export class KeyValue {
     });
   }
 
-  #run<T>(attempt: Attempt, work: (call: BucketCall) => Promise<T>): Promise<T> {
-    return runOnJetStream(this.#watch, attempt, async (call) => {
+  async #run<T>(attempt: Attempt, work: (call: BucketCall) => Promise<T>): Promise<T> {
+    const watch = this.#watch;
+    watch.checkHeaders(attempt);
+    const deadline = new Deadline(attempt.timeoutMs);
+    return watch.run(attempt, deadline, async () => {
       try {
-        return await work({ ...call, buckets: new Kvm(call.client) });
+        return await work({ watch, attempt, deadline });
       } catch (error) {
         throw named(error, attempt);
       }
@@ -271,21 +297,33 @@ async function makeIfAllowed(call: BucketCall, bucket: string): Promise<Error | 
   }
 }
 
-function make({ buckets, attempt: { replicas = 1 } }: BucketCall, bucket: string): Promise<void> {
-  return unlessThere(buckets.create(bucket, { replicas }));
+async function make(call: BucketCall, bucket: string): Promise<void> {
+  const { replicas = 1 } = call.attempt;
+  const { client } = await libraryOf(call);
+  await unlessThere(new Kvm(client).create(bucket, { replicas }));
 }
 
-/**
- * A handle to a bucket that may be there or not. Without `direct` it reads from the leader of the stream, so that a
- * session reads what it has just put, and a missing bucket is told from a JetStream that does not answer.
- */
-function open({ buckets }: BucketCall, bucket: string, direct = false): Promise<KV> {
-  return buckets.open(bucket, { allow_direct: direct });
+/** A handle to a bucket that may be there or not. With `direct`, any server that has it may answer. */
+async function open(call: BucketCall, bucket: string, direct = false): Promise<KV> {
+  const { client } = await libraryOf(call);
+  return new Kvm(client).open(bucket, { allow_direct: direct });
+}
+
+/** The library's objects, with the timeouts of this call. */
+function libraryOf({ watch, attempt, deadline }: BucketCall): Promise<JetStream> {
+  return jetStreamOf(watch.connection, attempt.domain, deadline.remainingMs);
 }
 
 /** The stream of a bucket (ADR-8). */
 function streamOf(bucket: string): string {
   return `KV_${bucket}`;
+}
+
+/** @throws NatsError invalid_argument, before a name becomes part of a subject; they have been checked with the call */
+function checkNames({ name }: Attempt, bucket: string, key: string): void {
+  const violation = checkText("bucket", namedRules.bucket, bucket) ?? checkText("key", namedRules.key, key);
+  if (violation === undefined) return;
+  throw new NatsError("invalid_argument", `The ${name} was refused: its ${violation.path} ${violation.rule}.`);
 }
 
 /** The subject of a key. */
@@ -294,15 +332,46 @@ function subjectOf(bucket: string, key: string): string {
 }
 
 /** What a message of a bucket's stream did (ADR-8); a marker of the server itself (ADR-48) tells why it is there. */
-function operationOf({ headers }: Delivered): Operation {
+function operationOf({ headers }: { readonly headers: MsgHdrs | undefined }): Operation {
   const reason = headers?.get("Nats-Marker-Reason");
   const operation = headers?.get("KV-Operation");
   if (operation === "DEL" || operation === "PURGE") return operation;
   return reason ? "PURGE" : "PUT";
 }
 
+/** @throws JetStreamNotEnabled, if nobody took it */
 async function putOnce(call: BucketCall, { bucket, key, value, after }: Put): Promise<number> {
-  return (await open(call, bucket)).put(key, value, after === undefined ? {} : { previousSeq: after });
+  const { attempt } = call;
+  checkNames(attempt, bucket, key);
+  // Where a domain was named, its servers give it to the stream.
+  const prefix = attempt.domain === undefined ? "" : `${apiPrefixOf(attempt)}.`;
+  let headers: MsgHdrs | undefined;
+  if (after !== undefined) {
+    headers = new MsgHdrsImpl();
+    headers.set(PubHeaders.ExpectedLastSubjectSequenceHdr, `${after}`);
+  }
+  return readAck(attempt, await askJetStream(call, `${prefix}${subjectOf(bucket, key)}`, value, headers)).seq;
+}
+
+/** What JetStream answers. @throws JetStreamNotEnabled, if nobody listens; what `Asking.ask` throws */
+async function askJetStream(
+  { watch, deadline }: BucketCall,
+  subject: string,
+  payload: Uint8Array,
+  headers?: MsgHdrs,
+): Promise<Msg> {
+  try {
+    return await watch.ask(subject, payload, deadline.remainingMs, headers);
+  } catch (cause) {
+    throw cause instanceof errors.NoRespondersError
+      ? new jserrors.JetStreamNotEnabled("nobody listens", { cause })
+      : cause;
+  }
+}
+
+/** The subjects of the JetStream API begin with it. */
+function apiPrefixOf({ domain }: Attempt): string {
+  return domain === undefined ? "$JS.API" : `$JS.${domain}.API`;
 }
 
 /**
@@ -312,20 +381,26 @@ async function putOnce(call: BucketCall, { bucket, key, value, after }: Put): Pr
  * @throws JetStreamNotEnabled, if the bucket is missing
  */
 async function putWhileThere(call: BucketCall, put: Put, denied: Error | undefined): Promise<bigint> {
-  const { attempt, deadline, manager } = call;
+  const { attempt, deadline } = call;
   const answer = putOnce(call, put);
   const early = await within(Math.min(natsAnswerTimeoutMs, deadline.remainingMs / 2), answer);
   if (early !== undefined) return BigInt(early);
   const missing = new Promise<never>((_resolve, reject) => {
-    manager.streams.info(streamOf(put.bucket)).catch((error: unknown) => {
-      // A user that may not know goes on waiting.
-      if (isStreamMissing(error)) reject(new jserrors.JetStreamNotEnabled("the bucket is missing"));
+    // A user that may not know goes on waiting.
+    void isMissing(call, put.bucket).then((missing) => {
+      if (missing) reject(new jserrors.JetStreamNotEnabled("the bucket is missing"));
     });
   });
   const late = await within(lastChanceMs(deadline), Promise.race([answer, missing]));
   if (late !== undefined) return BigInt(late);
   if (denied === undefined) return BigInt(await answer);
   throw maybeMissing(attempt, denied);
+}
+
+/** Whether JetStream says that there is no such bucket. */
+async function isMissing(call: BucketCall, bucket: string): Promise<boolean> {
+  const { manager } = await libraryOf(call);
+  return manager.streams.info(streamOf(bucket)).then(() => false, isStreamMissing);
 }
 
 /** The bucket could not be made, and nothing tells whether it is there. */
@@ -341,13 +416,65 @@ function maybeMissing(attempt: Attempt, denied: Error): NatsError {
 
 async function read(call: BucketCall, bucket: string, key: string): Promise<Uint8Array | undefined> {
   try {
-    return valueIn(await (await open(call, bucket)).get(key));
+    const entry = await entryOf(call, bucket, key);
+    return entry?.operation === "PUT" ? entry.value : undefined;
   } catch (error) {
     if (isStreamMissing(error)) return undefined;
     if (!isPermissionDenied(error)) throw error;
     // Direct reading is what users can be given a right to for single keys.
     return readDirectly(call, bucket, key, error);
   }
+}
+
+/**
+ * The last that was done to a key; null for nothing. From the leader of the stream, so that a session reads what it has
+ * just put, and a missing bucket is told from a JetStream that does not answer.
+ *
+ * @throws JetStreamApiError what the stream said; NatsError nats_failed, if something else answered
+ */
+async function entryOf(call: BucketCall, bucket: string, key: string): Promise<Entry | null> {
+  const { attempt } = call;
+  checkNames(attempt, bucket, key);
+  const subject = subjectOf(bucket, key);
+  const query = Buffer.from(JSON.stringify({ last_by_subj: subject }));
+  const answer = await askJetStream(call, `${apiPrefixOf(attempt)}.STREAM.MSG.GET.${streamOf(bucket)}`, query);
+  const { error, message } = readStored(attempt, answer);
+  if (error?.err_code === JetStreamApiCodes.NoMessageFound) return null;
+  if (error !== undefined) throw new JetStreamApiError(error);
+  if (message?.subject !== subject || typeof message.seq !== "number") return null;
+  // Any client may publish to the subject of a key, with headers that the library throws at, or takes minutes for.
+  const headers = message.hdrs === undefined ? undefined : new ReceivedHeaders(Buffer.from(message.hdrs, "base64"));
+  return {
+    revision: message.seq,
+    operation: operationOf({ headers }),
+    value: Uint8Array.from(Buffer.from(message.data ?? "", "base64")),
+  };
+}
+
+/** The answer of the JetStream API to STREAM.MSG.GET. */
+interface StoredAnswer {
+  readonly error?: ConstructorParameters<typeof JetStreamApiError>[0];
+  readonly message?: {
+    readonly subject?: string;
+    readonly seq?: number;
+    readonly hdrs?: string;
+    readonly data?: string;
+  };
+}
+
+function readStored({ name }: Attempt, answer: Msg): StoredAnswer {
+  let stored: StoredAnswer | null;
+  try {
+    stored = answer.json();
+  } catch (cause) {
+    throw noApi(name, cause);
+  }
+  if (typeof stored !== "object" || stored === null) throw noApi(name);
+  return stored;
+}
+
+function noApi(name: string, cause?: unknown): NatsError {
+  return new NatsError("nats_failed", `The ${name} was answered by something that is no JetStream.`, { cause });
 }
 
 async function readDirectly(
@@ -365,41 +492,17 @@ async function readDirectly(
     throw denied;
   }
   if (entry === undefined) throw denied;
-  return valueIn(entry);
-}
-
-function valueIn(entry: KvEntry | null): Uint8Array | undefined {
-  if (entry === null) return undefined;
-  readStoredHeaders(entry);
-  return entry.operation === "PUT" ? entry.value : undefined;
-}
-
-/** What is used of an entry beyond the library's interface. */
-interface StoredEntry {
-  readonly sm?: { readonly smr?: { readonly message: { readonly hdrs?: string } }; _header?: MsgHdrs };
-}
-
-/**
- * Where an entry came as a document, and not as a message, the library would read its headers by itself: a client that may
- * publish to the subject of a key can have put there what it throws at, or takes minutes for.
- */
-function readStoredHeaders(entry: KvEntry): void {
-  const { sm } = entry as unknown as StoredEntry;
-  const block = sm?.smr?.message.hdrs;
-  if (sm !== undefined && block !== undefined) sm._header = new ReceivedHeaders(Buffer.from(block, "base64"));
+  return entry?.operation === "PUT" ? entry.value : undefined;
 }
 
 /** The last that was done to a key; null for nothing. A user who may write need not have the right to read. */
-async function lastOf(call: BucketCall, bucket: string, key: string, refusal: Error): Promise<KvEntry | null> {
-  let entry: KvEntry | null;
+async function lastOf(call: BucketCall, bucket: string, key: string, refusal: Error): Promise<Entry | null> {
   try {
-    entry = await (await open(call, bucket)).get(key);
+    return await entryOf(call, bucket, key);
   } catch (error) {
     const unread = "Or it had one, and was deleted: this user may not read it.";
     throw isPermissionDenied(error) ? keyExists(call.attempt, refusal, unread) : error;
   }
-  if (entry !== null) readStoredHeaders(entry);
-  return entry;
 }
 
 function keyExists({ name }: Attempt, cause: unknown, detail: string): NatsError {

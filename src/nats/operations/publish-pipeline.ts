@@ -18,11 +18,12 @@ import {
   type Subscription,
 } from "@nats-io/transport-node";
 import { Deadline, DeadlineTimer } from "../../runtime/index.js";
-import { ConnectionWatch, writeSideOf } from "./connection-watch.js";
-import { checkSubject, encodeHeaders } from "./core.js";
+import { ConnectionWatch } from "./connection-watch.js";
+import { checkSubject } from "./core.js";
 import { inboxPrefixOf } from "./delivery.js";
 import { type Attempt, connectionLost, notConnected, timedOut } from "./failure.js";
 import { isAck } from "./stream-publish.js";
+import { encodeHeaders, writeSideOf } from "./write-side.js";
 
 /** A publish into a stream that is not answered yet. */
 interface UnderWay {

@@ -19,9 +19,10 @@ import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { checkSubject, encodeHeaders } from "./core.js";
+import { checkSubject } from "./core.js";
 import { type Attempt, isStreamMissing, natsFailure, noJetStream, noStream, timedOut, wrongDomain } from "./failure.js";
 import { BoundedSet, jetStreamOf, lastChanceMs } from "./jetstream.js";
+import { encodeHeaders } from "./write-side.js";
 
 /** How messages are published into a stream. */
 export interface StreamPublishOptions {
@@ -188,7 +189,7 @@ export class StreamPublisher {
     const { subject, payload, headers } = message;
     const { domain } = attempt;
     if (domain === undefined) {
-      return readAck(attempt, await connection.request(subject, payload, { timeout: timeoutMs, headers }));
+      return readAck(attempt, await this.#watch.ask(subject, payload, timeoutMs, headers));
     }
     // Streams of several domains may store it, and each acknowledges for itself.
     let other: PubAck | undefined;
@@ -333,7 +334,7 @@ export function isAck(answer: Msg): boolean {
 }
 
 /** @throws JetStreamApiError what the stream said; NatsError nats_failed, if something else answered */
-function readAck({ name }: Attempt, answer: Msg): PubAck {
+export function readAck({ name }: Attempt, answer: Msg): PubAck {
   let ack: Partial<PubAck> & { readonly error?: ConstructorParameters<typeof jserrors.JetStreamApiError>[0] };
   try {
     ack = answer.json();

@@ -1,0 +1,107 @@
+/**
+ * Requests with one answer each, of one connection.
+ *
+ * The library's own `request` makes three errors with their stacks for each request, a timer that rejects and a race of
+ * promises: several times the work of the request itself. Here the library still tells the answers apart, and hears what is
+ * refused: its list of requests has ours, too.
+ */
+import { errors, type Msg, type MsgHdrs, type NatsConnection, nuid } from "@nats-io/transport-node";
+import { encodeHeaders, publishFrames, writeSideOf } from "./write-side.js";
+
+/** What the library wants to know of a request. */
+interface MuxRequest {
+  readonly token: string;
+  readonly requestSubject: string;
+  received: number;
+  resolver(error: Error | null, message?: Msg): void;
+}
+
+/** What is used of the library's protocol beyond its public interface: the list of requests. */
+interface Mux {
+  request(request: MuxRequest): unknown;
+  readonly muxSubscriptions: { readonly baseInbox: string; cancel(request: MuxRequest): void };
+}
+
+/** Asks over a connection. */
+export class Asking {
+  readonly #connection: NatsConnection;
+  readonly #mux: Mux | undefined;
+  /** What leaves with the next write. */
+  #frames: Uint8Array[] = [];
+
+  constructor(connection: NatsConnection) {
+    this.#connection = connection;
+    const { protocol } = connection as unknown as { readonly protocol?: Partial<Mux> };
+    const isKnown = typeof protocol?.request === "function" && typeof protocol.muxSubscriptions?.cancel === "function";
+    this.#mux = isKnown ? (protocol as Mux) : undefined;
+  }
+
+  /**
+   * The first answer. What is asked in one turn of the event loop leaves with one write. The payload may be reused at once.
+   *
+   * @param subject without white space, as `checkSubject` demands
+   * @throws (as a rejection) errors of the library: NoRespondersError, TimeoutError, PermissionViolationError,
+   *   RequestError and ClosedConnectionError when the connection ends
+   */
+  ask(subject: string, payload: Uint8Array, timeoutMs: number, headers?: MsgHdrs): Promise<Msg> {
+    const mux = this.#mux;
+    const side = writeSideOf(this.#connection);
+    if (side === "closed") return Promise.reject(new errors.ClosedConnectionError());
+    if (mux === undefined || side === undefined) {
+      return this.#connection.request(subject, payload, {
+        timeout: timeoutMs,
+        ...(headers === undefined ? {} : { headers }),
+      });
+    }
+    return new Promise((resolve, reject) => {
+      const asked = new Asked(mux, subject, timeoutMs, resolve, reject);
+      mux.request(asked);
+      const reply = `${mux.muxSubscriptions.baseInbox}${asked.token}`;
+      const encoded = headers === undefined ? undefined : encodeHeaders(headers);
+      if (this.#frames.push(publishFrames(subject, reply, encoded, [payload])) === 1) queueMicrotask(this.#write);
+    });
+  }
+
+  readonly #write = (): void => {
+    const frames = this.#frames;
+    this.#frames = [];
+    const side = writeSideOf(this.#connection);
+    // If it has ended, the library has told those who asked, or will.
+    if (side === "closed" || side === undefined) return;
+    side.flushPending();
+    side.transport.socket.write(frames.length === 1 ? frames[0]! : Buffer.concat(frames));
+  };
+}
+
+/** A request that is not answered yet. */
+class Asked implements MuxRequest {
+  readonly token = nuid.next();
+  received = 0;
+  readonly requestSubject: string;
+  readonly #mux: Mux;
+  readonly #resolve: (message: Msg) => void;
+  readonly #reject: (error: Error) => void;
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(
+    mux: Mux,
+    subject: string,
+    timeoutMs: number,
+    resolve: (message: Msg) => void,
+    reject: (error: Error) => void,
+  ) {
+    this.requestSubject = subject;
+    this.#mux = mux;
+    this.#resolve = resolve;
+    this.#reject = reject;
+    this.#timer = setTimeout(() => this.resolver(new errors.TimeoutError()), timeoutMs);
+  }
+
+  /** The library has an answer, or why there is none. */
+  resolver(error: Error | null, message?: Msg): void {
+    clearTimeout(this.#timer);
+    this.#mux.muxSubscriptions.cancel(this);
+    if (error === null) this.#resolve(message!);
+    else this.#reject(error);
+  }
+}

@@ -1,0 +1,100 @@
+/**
+ * The writing side of a connection: its socket, and messages as the bytes that are written to it.
+ */
+import type { Socket } from "node:net";
+import type { MsgHdrs, MsgHdrsImpl, NatsConnection } from "@nats-io/transport-node";
+
+/**
+ * What is used of nats.js beyond its public interface, to learn when bytes have left: the library queues what is published,
+ * writes it in a microtask and tells no one when. Each use asks whether these internals are there; where they are not, a
+ * PING that the server answered says as much, later.
+ */
+interface Internals {
+  readonly protocol?: {
+    readonly connected?: boolean;
+    readonly transport?: { readonly socket?: Socket };
+    flushPending?(): void;
+  };
+}
+
+/** The writing side of a connection. */
+export interface WriteSide {
+  readonly transport: { readonly socket: Socket };
+  /** Writes to the socket what nats.js has queued. */
+  flushPending(): void;
+}
+
+/**
+ * The writing side: "closed" where nothing that is published now can leave any more, undefined where this version of
+ * nats.js hides it.
+ */
+export function writeSideOf(connection: NatsConnection): WriteSide | "closed" | undefined {
+  if (connection.isClosed()) return "closed";
+  const { protocol } = connection as unknown as Internals;
+  if (protocol?.transport === undefined || typeof protocol.flushPending !== "function") return undefined;
+  // nats.js notices the end of a socket before it counts as closed, and drops silently what is published in between.
+  const { socket } = protocol.transport;
+  if (protocol.connected === false || socket === undefined || !socket.writable) return "closed";
+  return protocol as WriteSide;
+}
+
+/** The bytes of headers as they travel, which count as a part of the message. */
+export function encodeHeaders(headers: MsgHdrs): Uint8Array {
+  return (headers as MsgHdrsImpl).encode();
+}
+
+const carriageReturn = 0x0d;
+const lineFeed = 0x0a;
+/** The digits of a length, at most: payloads are below 2^53 bytes. */
+const maxDigits = 16;
+
+/**
+ * Messages of one subject as the bytes that the NATS protocol has for them (PUB, or HPUB with headers), one after the
+ * other in a buffer of their own.
+ *
+ * @param subject without white space, as `checkSubject` demands
+ * @param headers as they travel, the empty line at their end included
+ */
+export function publishFrames(
+  subject: string,
+  reply: string | undefined,
+  headers: Uint8Array | undefined,
+  payloads: readonly Uint8Array[],
+): Buffer {
+  const headerBytes = headers?.length ?? 0;
+  const command = headers === undefined ? "PUB" : "HPUB";
+  const address = reply === undefined ? subject : `${subject} ${reply}`;
+  const start = Buffer.from(`${command} ${address} ${headers === undefined ? "" : `${headerBytes} `}`);
+  let capacity = payloads.length * (start.length + maxDigits + headerBytes + 4);
+  for (const { length } of payloads) capacity += length;
+  const frames = Buffer.allocUnsafe(capacity);
+  let end = 0;
+  for (const payload of payloads) {
+    frames.set(start, end);
+    end += start.length;
+    end = writeDecimal(frames, headerBytes + payload.length, end);
+    frames[end++] = carriageReturn;
+    frames[end++] = lineFeed;
+    if (headers !== undefined) {
+      frames.set(headers, end);
+      end += headerBytes;
+    }
+    frames.set(payload, end);
+    end += payload.length;
+    frames[end++] = carriageReturn;
+    frames[end++] = lineFeed;
+  }
+  return frames.subarray(0, end);
+}
+
+/** Writes the digits of a whole number, without a string between, and returns where they end. */
+function writeDecimal(target: Buffer, value: number, start: number): number {
+  let end = start + 1;
+  for (let rest = value; rest >= 10; rest = Math.floor(rest / 10)) end++;
+  let rest = value;
+  for (let at = end - 1; at >= start; at--) {
+    target[at] = 0x30 + (rest % 10);
+    rest = Math.floor(rest / 10);
+  }
+  return end;
+}
