@@ -117,23 +117,37 @@ export class Calls {
     return this.#write(method, request, result);
   }
 
-  async #await(method: Method, request: unknown, call: GatewayCall, result: Promise<unknown>): Promise<Answer> {
-    // The place is taken until the command has ended, whatever its caller has been told.
-    result.then(
-      () => this.#capacity.release(),
-      () => this.#capacity.release(),
-    );
+  #await(method: Method, request: unknown, call: GatewayCall, result: Promise<unknown>): Promise<Answer> {
     const waited = performance.now() - call.startedAt;
     const limitMs = call.timeoutMs + deadlineSlackMs;
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(tooLate(method.sqlName, method.changes, limitMs)), Math.max(0, limitMs - waited));
+    return new Promise((resolve, reject) => {
+      let isLate = false;
+      const timer = setTimeout(
+        () => {
+          isLate = true;
+          reject(tooLate(method.sqlName, method.changes, limitMs));
+        },
+        Math.max(0, limitMs - waited),
+      );
+      // The place is taken until the command has ended, whatever its caller has been told.
+      result.then(
+        (value) => {
+          clearTimeout(timer);
+          this.#capacity.release();
+          if (isLate) return;
+          try {
+            resolve(this.#write(method, request, value));
+          } catch (error) {
+            reject(error);
+          }
+        },
+        (error: unknown) => {
+          clearTimeout(timer);
+          this.#capacity.release();
+          reject(error);
+        },
+      );
     });
-    try {
-      return this.#write(method, request, await Promise.race([result, late]));
-    } finally {
-      clearTimeout(timer);
-    }
   }
 
   #write(method: Method, request: unknown, result: unknown): Answer {

@@ -155,7 +155,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   async getServerInfo(_request: spec.GetServerInfoRequest, call: GatewayCall): Promise<spec.GetServerInfoResponse> {
-    const nats = await this.#connected(call);
+    const nats = this.#present() ?? (await this.#connected(call));
     const info = nats.serverInfo();
     return { ...info, tlsRequiered: info.tlsRequired };
   }
@@ -217,7 +217,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   /** Works over the live connection, which stays until the work has ended. */
   async #using<T>(call: GatewayCall, work: (nats: NatsOperations) => Promise<T>): Promise<T> {
-    const nats = await this.#connected(call);
+    const nats = this.#present() ?? (await this.#connected(call));
     const ended = this.#connector.use(nats.connection);
     try {
       return await work(nats);
@@ -235,8 +235,6 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   async #connected(call: GatewayCall): Promise<NatsOperations> {
-    const present = this.#present();
-    if (present !== undefined) return present;
     await inTime(
       leftMs(call),
       () => this.#connector.failure ?? notYet(call),

@@ -40,16 +40,20 @@ export class Deadline {
  *
  * @throws what `work` rejects with in time
  */
-export async function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<undefined>((resolve) => {
-    if (ms <= maxTimerMs) timer = setTimeout(resolve, ms, undefined);
+export function within<T>(ms: number, work: Promise<T>): Promise<T | undefined> {
+  return new Promise((resolve, reject) => {
+    const timer = ms <= maxTimerMs ? setTimeout(resolve, ms, undefined) : undefined;
+    work.then(
+      (value) => {
+        clearTimeout(timer);
+        resolve(value);
+      },
+      (error: unknown) => {
+        clearTimeout(timer);
+        reject(error);
+      },
+    );
   });
-  try {
-    return await Promise.race([work, late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 /**

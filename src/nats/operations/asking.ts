@@ -5,8 +5,8 @@
  * promises: several times the work of the request itself. Here the library still tells the answers apart, and hears what is
  * refused: its list of requests has ours, too.
  */
-import { errors, type Msg, type MsgHdrs, type NatsConnection, nuid } from "@nats-io/transport-node";
-import { encodeHeaders, publishFrames, writeSideOf } from "./write-side.js";
+import { errors, type Msg, type NatsConnection, nuid } from "@nats-io/transport-node";
+import { type OutgoingHeaders, publishFrames, writeSideOf } from "./write-side.js";
 
 /** What the library wants to know of a request. */
 interface MuxRequest {
@@ -21,6 +21,8 @@ interface Mux {
   request(request: MuxRequest): unknown;
   readonly muxSubscriptions: { readonly baseInbox: string; cancel(request: MuxRequest): void };
 }
+
+const thisTurn = Promise.resolve();
 
 /** Asks over a connection. */
 export class Asking {
@@ -43,22 +45,24 @@ export class Asking {
    * @throws (as a rejection) errors of the library: NoRespondersError, TimeoutError, PermissionViolationError,
    *   RequestError and ClosedConnectionError when the connection ends
    */
-  ask(subject: string, payload: Uint8Array, timeoutMs: number, headers?: MsgHdrs): Promise<Msg> {
+  ask(subject: string, payload: Uint8Array, timeoutMs: number, outgoing?: OutgoingHeaders): Promise<Msg> {
     const mux = this.#mux;
     const side = writeSideOf(this.#connection);
     if (side === "closed") return Promise.reject(new errors.ClosedConnectionError());
     if (mux === undefined || side === undefined) {
       return this.#connection.request(subject, payload, {
         timeout: timeoutMs,
-        ...(headers === undefined ? {} : { headers }),
+        ...(outgoing === undefined ? {} : { headers: outgoing.headers }),
       });
     }
     return new Promise((resolve, reject) => {
       const asked = new Asked(mux, subject, timeoutMs, resolve, reject);
       mux.request(asked);
       const reply = `${mux.muxSubscriptions.baseInbox}${asked.token}`;
-      const encoded = headers === undefined ? undefined : encodeHeaders(headers);
-      if (this.#frames.push(publishFrames(subject, reply, encoded, [payload])) === 1) queueMicrotask(this.#write);
+      if (this.#frames.push(publishFrames(subject, reply, outgoing?.bytes, [payload])) === 1) {
+        // Not queueMicrotask, which makes an object for async hooks.
+        void thisTurn.then(this.#write);
+      }
     });
   }
 

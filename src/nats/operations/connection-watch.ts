@@ -2,13 +2,13 @@
  * What every operation over a connection owes: it settles by its deadline, also when the connection ends or the server
  * stops reading.
  */
-import type { Msg, MsgHdrs, NatsConnection } from "@nats-io/transport-node";
+import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import type { Deadline } from "../../runtime/index.js";
 import { Asking } from "./asking.js";
 import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooLarge } from "./failure.js";
-import { writeSideOf } from "./write-side.js";
+import { type OutgoingHeaders, writeSideOf } from "./write-side.js";
 
 const { maxNatsWriteBytes } = gatewayConstants;
 
@@ -48,8 +48,8 @@ export class ConnectionWatch {
     });
   }
 
-  /** Sends a request within what {@link run} runs; see `Asking.ask`. */
-  ask(subject: string, payload: Uint8Array, timeoutMs: number, headers?: MsgHdrs): Promise<Msg> {
+  /** Sends a request, within what {@link run} runs; see `Asking.ask`. */
+  ask(subject: string, payload: Uint8Array, timeoutMs: number, headers?: OutgoingHeaders): Promise<Msg> {
     return this.#asking.ask(subject, payload, timeoutMs, headers);
   }
 

@@ -8,7 +8,7 @@ import { Deadline } from "../../runtime/index.js";
 import { receivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type Attempt, connectionLost, natsFailure, notConnected } from "./failure.js";
-import { encodeHeaders, publishFrames, type WriteSide, writeSideOf } from "./write-side.js";
+import { encodeHeaders, outgoingHeaders, publishFrames, type WriteSide, writeSideOf } from "./write-side.js";
 
 /** How messages are published. */
 export interface PublishOptions {
@@ -164,10 +164,11 @@ export async function request(
 ): Promise<Uint8Array> {
   checkSubject("subject", subject);
   const attempt = { name: `request to "${subject}"`, subject, changes: true, timeoutMs };
-  if (headers !== undefined) watch.checkHeaders(attempt);
-  watch.checkSize(attempt, payload.length + (headers === undefined ? 0 : encodeHeaders(headers).length));
+  const outgoing = headers === undefined ? undefined : outgoingHeaders(headers);
+  if (outgoing !== undefined) watch.checkHeaders(attempt);
+  watch.checkSize(attempt, payload.length + (outgoing?.bytes.length ?? 0));
   const deadline = new Deadline(timeoutMs);
-  const answer = await watch.run(attempt, deadline, () => watch.ask(subject, payload, deadline.remainingMs, headers));
+  const answer = await watch.run(attempt, deadline, () => watch.ask(subject, payload, deadline.remainingMs, outgoing));
   const received = receivedHeaders(answer);
   const code = received?.get(serviceErrorCode) ?? "";
   // Whether it is an answer or an error is not known.

@@ -31,6 +31,7 @@ import {
   unlessThere,
 } from "./jetstream.js";
 import { readAck } from "./stream-publish.js";
+import { type OutgoingHeaders, outgoingHeaders } from "./write-side.js";
 
 const maxKnownBuckets = 1000;
 const { natsAnswerTimeoutMs } = gatewayConstants;
@@ -345,12 +346,16 @@ async function putOnce(call: BucketCall, { bucket, key, value, after }: Put): Pr
   checkNames(attempt, bucket, key);
   // Where a domain was named, its servers give it to the stream.
   const prefix = attempt.domain === undefined ? "" : `${apiPrefixOf(attempt)}.`;
-  let headers: MsgHdrs | undefined;
-  if (after !== undefined) {
-    headers = new MsgHdrsImpl();
-    headers.set(PubHeaders.ExpectedLastSubjectSequenceHdr, `${after}`);
-  }
-  return readAck(attempt, await askJetStream(call, `${prefix}${subjectOf(bucket, key)}`, value, headers)).seq;
+  const subject = `${prefix}${subjectOf(bucket, key)}`;
+  return readAck(attempt, await askJetStream(call, subject, value, after === undefined ? undefined : following(after)))
+    .seq;
+}
+
+/** That the last revision must be this one. */
+function following(revision: number): OutgoingHeaders {
+  const headers = new MsgHdrsImpl();
+  headers.set(PubHeaders.ExpectedLastSubjectSequenceHdr, `${revision}`);
+  return outgoingHeaders(headers);
 }
 
 /** What JetStream answers. @throws JetStreamNotEnabled, if nobody listens; what `Asking.ask` throws */
@@ -358,7 +363,7 @@ async function askJetStream(
   { watch, deadline }: BucketCall,
   subject: string,
   payload: Uint8Array,
-  headers?: MsgHdrs,
+  headers?: OutgoingHeaders,
 ): Promise<Msg> {
   try {
     return await watch.ask(subject, payload, deadline.remainingMs, headers);

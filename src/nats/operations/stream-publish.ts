@@ -22,7 +22,7 @@ import type { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject } from "./core.js";
 import { type Attempt, isStreamMissing, natsFailure, noJetStream, noStream, timedOut, wrongDomain } from "./failure.js";
 import { BoundedSet, jetStreamOf, lastChanceMs } from "./jetstream.js";
-import { encodeHeaders } from "./write-side.js";
+import { type OutgoingHeaders, outgoingHeaders } from "./write-side.js";
 
 /** How messages are published into a stream. */
 export interface StreamPublishOptions {
@@ -54,7 +54,7 @@ const maxKnownDomains = 100;
 interface OutgoingMessage {
   readonly subject: string;
   readonly payload: Uint8Array;
-  readonly headers: MsgHdrs;
+  readonly outgoing: OutgoingHeaders;
 }
 
 /** Publishes into the streams that one connection reaches. */
@@ -186,13 +186,14 @@ export class StreamPublisher {
 
   async #sendOnce(attempt: Attempt, message: OutgoingMessage, timeoutMs: number): Promise<PubAck> {
     const { connection } = this.#watch;
-    const { subject, payload, headers } = message;
+    const { subject, payload, outgoing } = message;
     const { domain } = attempt;
     if (domain === undefined) {
-      return readAck(attempt, await this.#watch.ask(subject, payload, timeoutMs, headers));
+      return readAck(attempt, await this.#watch.ask(subject, payload, timeoutMs, outgoing));
     }
     // Streams of several domains may store it, and each acknowledges for itself.
     let other: PubAck | undefined;
+    const { headers } = outgoing;
     const answers = await connection.requestMany(subject, payload, { strategy: "timer", maxWait: timeoutMs, headers });
     let otherDomainTimer: NodeJS.Timeout | undefined;
     try {
@@ -215,10 +216,11 @@ export class StreamPublisher {
     const subject = attempt.subject!;
     checkSubject("subject", subject);
     this.#watch.checkHeaders(attempt);
-    const headers = MsgHdrsImpl.fromRecord(given === undefined ? {} : (given as MsgHdrsImpl).toRecord());
+    const headers = given === undefined ? new MsgHdrsImpl() : MsgHdrsImpl.fromRecord((given as MsgHdrsImpl).toRecord());
     if (ownId(given) === undefined) headers.set(PubHeaders.MsgIdHdr, messageId);
-    this.#watch.checkSize(attempt, payload.length + encodeHeaders(headers).length);
-    return { subject, payload, headers };
+    const outgoing = outgoingHeaders(headers);
+    this.#watch.checkSize(attempt, payload.length + outgoing.bytes.length);
+    return { subject, payload, outgoing };
   }
 
   /** Before anything is sent: a message cannot be called back from a domain that was not named. */

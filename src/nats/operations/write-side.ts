@@ -38,6 +38,16 @@ export function writeSideOf(connection: NatsConnection): WriteSide | "closed" | 
   return protocol as WriteSide;
 }
 
+/** Headers, and the bytes that they are sent as. */
+export interface OutgoingHeaders {
+  readonly headers: MsgHdrs;
+  readonly bytes: Uint8Array;
+}
+
+export function outgoingHeaders(headers: MsgHdrs): OutgoingHeaders {
+  return { headers, bytes: encodeHeaders(headers) };
+}
+
 /** The bytes of headers as they travel, which count as a part of the message. */
 export function encodeHeaders(headers: MsgHdrs): Uint8Array {
   return (headers as MsgHdrsImpl).encode();
