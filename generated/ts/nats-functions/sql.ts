@@ -11,6 +11,7 @@ BEGIN
       FROM pg_catalog.pg_proc AS p WHERE p.oid IN (
         SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES
           ('hawser.gateway_call(text)'),
+          ('hawser.gateway_lost(text, integer)'),
           ('hawser.next_message_id()'),
           ('@extschema@.nats_publish_text(text, text, text, jsonb)'),
           ('@extschema@.nats_publish_json(text, json, text, jsonb)'),
@@ -106,9 +107,10 @@ CREATE OR REPLACE FUNCTION hawser.gateway_call(
 RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
 AS $function$
--- Sends one call to the gateway and returns its answer. One named connection for each database session, opened on first
--- use. It belongs to the session and not to a role: so the schema of dblink is closed to everybody but the owner of these
--- functions.
+-- Sends one call to the gateway and returns its answer. The functions that return at most one value send theirs themselves
+-- where the connection is there and well, in the same steps (codegen/gateway/sql-function.ts). One named connection for each
+-- database session, opened on first use. It belongs to the session and not to a role: so the schema of dblink is closed to
+-- everybody but the owner of these functions.
 --
 -- Always dblink() and never dblink_exec(), which leaves the connection unusable when it is cancelled.
 DECLARE
@@ -175,23 +177,37 @@ BEGIN
         IF failure_hint <> '' THEN
           RAISE;
         END IF;
-        -- A gateway that ends a session answers the call under way, sends a notification, which stays here, and carries out
-        -- nothing more. So a call without an answer was sent too late, and was not carried out.
-        IF attempt < tries AND EXISTS (SELECT FROM @dblink@.dblink_get_notify(session_name)) THEN
-          PERFORM @dblink@.dblink_disconnect(session_name);
-          is_open := false;
-          CONTINUE;
-        END IF;
-        RAISE EXCEPTION USING
-          ERRCODE = hawser.error_sqlstate('outcome_unknown'),
-          MESSAGE = 'the connection to the gateway broke, and the outcome of the call is unknown',
-          DETAIL = failure,
-          HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'outcome_unknown');
+        PERFORM hawser.gateway_lost(failure, tries - attempt);
+        is_open := false;
     END;
   END LOOP;
 END
 $function$;
 COMMENT ON FUNCTION hawser.gateway_call(text) IS 'Sends a call to the gateway over the connection of this database session, and returns its answer.';
+
+CREATE OR REPLACE FUNCTION hawser.gateway_lost(
+  failure text,
+  tries_left integer
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
+AS $function$
+BEGIN
+  -- A gateway that ends a session answers the call under way, sends a notification, which stays here, and carries out
+  -- nothing more. So a call without an answer was sent too late, and was not carried out.
+  IF tries_left > 0 AND EXISTS (SELECT FROM @dblink@.dblink_get_notify('hawser')) THEN
+    PERFORM @dblink@.dblink_disconnect('hawser');
+    RETURN;
+  END IF;
+  RAISE EXCEPTION USING
+    ERRCODE = hawser.error_sqlstate('outcome_unknown'),
+    MESSAGE = 'the connection to the gateway broke, and the outcome of the call is unknown',
+    DETAIL = failure,
+    HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'outcome_unknown');
+END
+$function$;
+COMMENT ON FUNCTION hawser.gateway_lost(text, integer) IS 'Ends the connection of this database session that has broken during a call, if the call was certainly not carried out and
+may be made again. Otherwise raises that its outcome is unknown.';
 
 CREATE OR REPLACE FUNCTION hawser.next_message_id()
 RETURNS text
@@ -224,8 +240,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_text(text, text, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
@@ -241,8 +286,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_json(text, json, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
@@ -258,8 +332,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_jsonb(text, jsonb, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
@@ -275,8 +378,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_binary(text, bytea, text, jsonb) IS 'Publishes a message. Returns when it has been written to NATS. If the server refuses the message later, your next
@@ -388,8 +520,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_text_stream(text, text, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -404,8 +565,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_json_stream(text, json, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -420,8 +610,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_stream(text, jsonb, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -436,8 +655,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_binary_stream(text, bytea, jsonb, text) IS 'Publishes a message to a JetStream stream. Returns when the stream has it.';
@@ -1667,8 +1915,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'Flush {}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('Flush {}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_flush() IS 'Waits until the NATS server has everything that was published, and raises what it refused of this session''s messages.';
@@ -1682,8 +1959,38 @@ RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}')::bytea;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bytea;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_request_text(text, text, integer) IS 'Sends a request and returns the answer. Fails at once if the subject has no responder.';
@@ -1697,8 +2004,38 @@ RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}')::bytea;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bytea;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_request_json(text, json, integer) IS 'Sends a request and returns the answer. Fails at once if the subject has no responder.';
@@ -1712,8 +2049,38 @@ RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}')::bytea;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bytea;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_request_jsonb(text, jsonb, integer) IS 'Sends a request and returns the answer. Fails at once if the subject has no responder.';
@@ -1727,8 +2094,38 @@ RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}')::bytea;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bytea;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_request_binary(text, bytea, integer) IS 'Sends a request and returns the answer. Fails at once if the subject has no responder.';
@@ -1743,8 +2140,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_put_text(text, text, text, text) IS 'Writes a value into a key-value bucket, which is made if it is missing. Returns the revision.';
@@ -1759,8 +2186,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_put_json(text, text, json, text) IS 'Writes a value into a key-value bucket, which is made if it is missing. Returns the revision.';
@@ -1775,8 +2232,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_put_jsonb(text, text, jsonb, text) IS 'Writes a value into a key-value bucket, which is made if it is missing. Returns the revision.';
@@ -1791,8 +2278,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_put_binary(text, text, bytea, text) IS 'Writes a value into a key-value bucket, which is made if it is missing. Returns the revision.';
@@ -1806,8 +2323,38 @@ RETURNS text
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"text"}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"text"}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_get_text(text, text, text) IS 'Reads a value from a key-value bucket. NULL if the key or the bucket is missing.';
@@ -1822,18 +2369,47 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  answer CONSTANT text := hawser.gateway_call('GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"json"}');
+  query CONSTANT text := 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"json"}';
+  answer text;
+  is_answered boolean := false;
   failure text;
+  failure_hint text;
 BEGIN
-  RETURN answer::json;
-EXCEPTION
-  WHEN data_exception OR program_limit_exceeded OR untranslatable_character THEN
-    GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT;
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('not_json'),
-      MESSAGE = format('nats_get_json: the value of bucket %L, key %L is not json', $1, $2),
-      DETAIL = failure,
-      HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'not_json');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  BEGIN
+    RETURN answer::json;
+  EXCEPTION
+    WHEN data_exception OR program_limit_exceeded OR untranslatable_character THEN
+      GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT;
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('not_json'),
+        MESSAGE = format('nats_get_json: the value of bucket %L, key %L is not json', $1, $2),
+        DETAIL = failure,
+        HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'not_json');
+  END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_get_json(text, text, text) IS 'Reads a value from a key-value bucket. NULL if the key or the bucket is missing.';
@@ -1848,18 +2424,47 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  answer CONSTANT text := hawser.gateway_call('GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"jsonb"}');
+  query CONSTANT text := 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"jsonb"}';
+  answer text;
+  is_answered boolean := false;
   failure text;
+  failure_hint text;
 BEGIN
-  RETURN answer::jsonb;
-EXCEPTION
-  WHEN data_exception OR program_limit_exceeded OR untranslatable_character THEN
-    GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT;
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('not_json'),
-      MESSAGE = format('nats_get_jsonb: the value of bucket %L, key %L is not jsonb', $1, $2),
-      DETAIL = failure,
-      HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'not_json');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  BEGIN
+    RETURN answer::jsonb;
+  EXCEPTION
+    WHEN data_exception OR program_limit_exceeded OR untranslatable_character THEN
+      GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT;
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('not_json'),
+        MESSAGE = format('nats_get_jsonb: the value of bucket %L, key %L is not jsonb', $1, $2),
+        DETAIL = failure,
+        HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'not_json');
+  END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_get_jsonb(text, text, text) IS 'Reads a value from a key-value bucket. NULL if the key or the bucket is missing.';
@@ -1873,8 +2478,38 @@ RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"binary"}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"binary"}')::bytea;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bytea;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_get_binary(text, text, text) IS 'Reads a value from a key-value bucket. NULL if the key or the bucket is missing.';
@@ -1888,8 +2523,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'DeleteValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('DeleteValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_delete_value(text, text, text) IS 'Deletes a key of a key-value bucket. Does nothing if the key or the bucket is missing.';
@@ -1904,8 +2568,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_kv_create_text(text, text, text, text) IS 'Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
@@ -1921,8 +2615,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_kv_create_json(text, text, json, text) IS 'Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
@@ -1938,8 +2662,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_kv_create_jsonb(text, text, jsonb, text) IS 'Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
@@ -1955,8 +2709,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_kv_create_binary(text, text, bytea, text) IS 'Writes the value of a key that has none, into a key-value bucket, which is made if it is missing. Returns the revision. A
@@ -1973,8 +2757,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_kv_update_text(text, text, text, bigint, text) IS 'Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
@@ -1991,8 +2805,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_kv_update_json(text, text, json, bigint, text) IS 'Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
@@ -2009,8 +2853,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_kv_update_jsonb(text, text, jsonb, bigint, text) IS 'Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
@@ -2027,8 +2901,38 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}')::bigint;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bigint;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_kv_update_binary(text, text, bytea, bigint, text) IS 'Replaces a value of a key-value bucket if its revision is still the given one. Returns the new revision. Another revision
@@ -2079,8 +2983,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'PutFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"content":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('PutFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"content":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_put_file(text, text, bytea, text) IS 'Writes a file into an object store, which is made if it is missing.';
@@ -2094,8 +3027,38 @@ RETURNS bytea
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'GetFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  RETURN hawser.gateway_call('GetFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}')::bytea;
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+  RETURN answer::bytea;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_get_file(text, text, text) IS 'Reads a file from an object store. A missing file is an error.';
@@ -2109,8 +3072,37 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  query CONSTANT text := 'DeleteFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}';
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
 BEGIN
-  PERFORM hawser.gateway_call('DeleteFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}');
+  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
+    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_delete_file(text, text, text) IS 'Deletes a file from an object store. Does nothing if the file or the store is missing.';
@@ -2426,6 +3418,7 @@ BEGIN
         FROM pg_catalog.pg_proc AS p WHERE p.oid IN (
           SELECT pg_catalog.to_regprocedure(s.signature)::oid FROM (VALUES
             ('hawser.gateway_call(text)'),
+            ('hawser.gateway_lost(text, integer)'),
             ('hawser.next_message_id()'),
             ('@extschema@.nats_publish_text(text, text, text, jsonb)'),
             ('@extschema@.nats_publish_json(text, json, text, jsonb)'),
@@ -2530,6 +3523,7 @@ $do$;
 
 /** Takes the functions from PUBLIC and gives them to hawser_nats. */
 export const natsFunctionsGrantsSql = `REVOKE ALL ON FUNCTION hawser.gateway_call(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.gateway_lost(text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.next_message_id() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_text(text, text, text, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_publish_json(text, json, text, jsonb) FROM PUBLIC;
@@ -2723,6 +3717,7 @@ DECLARE
 BEGIN
   FOREACH signature IN ARRAY ARRAY[
     'hawser.gateway_call(text)',
+    'hawser.gateway_lost(text, integer)',
     'hawser.next_message_id()',
     '@extschema@.nats_publish_text(text, text, text, jsonb)',
     '@extschema@.nats_publish_json(text, json, text, jsonb)',
@@ -2818,6 +3813,7 @@ $do$;
 /** All of them, as DROP FUNCTION names them. */
 export const natsFunctionSignatures: readonly string[] = [
   "hawser.gateway_call(text)",
+  "hawser.gateway_lost(text, integer)",
   "hawser.next_message_id()",
   "@extschema@.nats_publish_text(text, text, text, jsonb)",
   "@extschema@.nats_publish_json(text, json, text, jsonb)",

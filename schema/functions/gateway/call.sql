@@ -1,6 +1,7 @@
--- Sends one call to the gateway and returns its answer. One named connection for each database session, opened on first
--- use. It belongs to the session and not to a role: so the schema of dblink is closed to everybody but the owner of these
--- functions.
+-- Sends one call to the gateway and returns its answer. The functions that return at most one value send theirs themselves
+-- where the connection is there and well, in the same steps (codegen/gateway/sql-function.ts). One named connection for each
+-- database session, opened on first use. It belongs to the session and not to a role: so the schema of dblink is closed to
+-- everybody but the owner of these functions.
 --
 -- Always dblink() and never dblink_exec(), which leaves the connection unusable when it is cancelled.
 DECLARE
@@ -67,18 +68,8 @@ BEGIN
         IF failure_hint <> '' THEN
           RAISE;
         END IF;
-        -- A gateway that ends a session answers the call under way, sends a notification, which stays here, and carries out
-        -- nothing more. So a call without an answer was sent too late, and was not carried out.
-        IF attempt < tries AND EXISTS (SELECT FROM @dblink@.dblink_get_notify(session_name)) THEN
-          PERFORM @dblink@.dblink_disconnect(session_name);
-          is_open := false;
-          CONTINUE;
-        END IF;
-        RAISE EXCEPTION USING
-          ERRCODE = hawser.error_sqlstate('outcome_unknown'),
-          MESSAGE = 'the connection to the gateway broke, and the outcome of the call is unknown',
-          DETAIL = failure,
-          HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'outcome_unknown');
+        PERFORM hawser.gateway_lost(failure, tries - attempt);
+        is_open := false;
     END;
   END LOOP;
 END
