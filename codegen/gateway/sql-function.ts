@@ -113,9 +113,10 @@ function callBody(query: string, end: readonly string[]): string {
     "  failure text;",
     "  failure_hint text;",
     "BEGIN",
-    "  IF 'hawser' = ANY (@dblink@.dblink_get_connections())",
-    "    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0",
-    "    AND @dblink@.dblink_error_message('hawser') = 'OK'",
+    // Only CASE promises an order, and of a connection that is not there nothing can be asked.
+    "  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())",
+    "    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0",
+    "      AND @dblink@.dblink_error_message('hawser') = 'OK' END)",
     "  THEN",
     "    BEGIN",
     "      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);",

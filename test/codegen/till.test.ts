@@ -21,8 +21,13 @@ beforeAll(async () => {
   client = new pg.Client({ connectionString: database.url });
   await client.connect();
   await client.query(`CREATE SCHEMA till; CREATE ROLE ${other}; ${fakeGateway}`);
-  // The till's own function asks the gateway by dblink.
-  await client.query(`CREATE FUNCTION till.dblink(a text, b text) RETURNS text LANGUAGE sql AS $$ SELECT a || b $$`);
+  // The till's own function asks the gateway by dblink; to the others there is no connection yet.
+  await client.query(`
+    CREATE FUNCTION till.dblink(a text, b text) RETURNS text LANGUAGE sql AS $$ SELECT a || b $$;
+    CREATE FUNCTION till.dblink_get_connections() RETURNS text[] LANGUAGE sql AS $$ SELECT NULL::text[] $$;
+    CREATE FUNCTION till.dblink_is_busy(a text) RETURNS integer LANGUAGE sql AS $$ SELECT 0 $$;
+    CREATE FUNCTION till.dblink_error_message(a text) RETURNS text LANGUAGE sql AS $$ SELECT 'OK' $$;
+    GRANT USAGE ON SCHEMA till TO hawser_owner`);
   // A second time replaces them.
   for (const _ of [1, 2]) {
     for (const name of ["natsFunctionsSql", "natsFunctionsGrantsSql"]) {

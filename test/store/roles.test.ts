@@ -262,7 +262,7 @@ describe("the roles of a database", () => {
     );
     for (const { name, settings, owner } of functions) {
       // They run within functions that have pinned it, each time that SQL reaches NATS; nobody else may call them.
-      if (name === "hawser.gateway_call(text)" || name === "hawser.next_message_id()") continue;
+      if (/^hawser\.(gateway_call|gateway_lost|next_message_id)\(/.test(name)) continue;
       expect({ name, owner, path: settings?.find((setting) => setting.startsWith("search_path=")) }).toEqual({
         name,
         owner: "hawser_owner",

@@ -247,9 +247,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -293,9 +293,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -339,9 +339,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -385,9 +385,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -527,9 +527,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -572,9 +572,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -617,9 +617,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -662,9 +662,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -1922,9 +1922,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -1966,9 +1966,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2011,9 +2011,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2056,9 +2056,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2101,9 +2101,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2147,9 +2147,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2193,9 +2193,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2239,9 +2239,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2285,9 +2285,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2330,9 +2330,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2375,9 +2375,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2430,9 +2430,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2485,9 +2485,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2530,9 +2530,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2575,9 +2575,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2622,9 +2622,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2669,9 +2669,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2716,9 +2716,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2764,9 +2764,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2812,9 +2812,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2860,9 +2860,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2908,9 +2908,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -2990,9 +2990,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -3034,9 +3034,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
@@ -3079,9 +3079,9 @@ DECLARE
   failure text;
   failure_hint text;
 BEGIN
-  IF 'hawser' = ANY (@dblink@.dblink_get_connections())
-    AND @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
-    AND @dblink@.dblink_error_message('hawser') = 'OK'
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
   THEN
     BEGIN
       SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
