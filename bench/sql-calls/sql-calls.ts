@@ -40,12 +40,11 @@ of JavaScript.
 - **CPU** is the time on a processor for a call, of the backends and the gateway together; not of nats-server and of
   what answers. \`empty dblink\` is that of the empty call.
 
-**What is in the way of the floor, and of four times the calls.** A call wakes five processes one after another, or four: the
-backend, the gateway, nats-server, what answers, and back. The floor counts these too, but its two halves repeat
-the same few steps and keep them in the processor's caches, while a call goes through all of them each time, and through the
-function besides: its text as JSON, the look whether the connection is well, a savepoint, a pinned search_path. With two
-processors ten sessions have them in use all the time (below), so what limits them is the processor time of all processes
-together, of which ours is a part. Tried, and left out because it takes longer or breaks a promise:
+**What is in the way of the floor, and of four times the calls.** Beyond the floor, a call goes through the function (its text
+as JSON, the look whether the connection is well, a savepoint, a pinned search_path), the gateway's checks of the call, and
+its time limit. Where the processors are in use all the time, as the notes below say, more sessions can only make more calls by
+taking less processor time for each; one session keeps a part of them busy already. Tried, and left out because it takes longer
+or breaks a promise:
 \`dblink_send_query\`, \`dblink_exec\`, buckets of nats.js that are kept open
 ([decision 0045](decisions/0045-speed-of-calls-from-sql.md)).`,
   charts: [

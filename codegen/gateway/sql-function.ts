@@ -100,7 +100,7 @@ function bodyOf(family: GatewayFamily, variant: GatewayVariant, name: string, va
 
 /**
  * Calls over the connection of the session, if it is there and well; `hawser.gateway_call` does the rest, and has the
- * reasons for each step. A further function for each call would cost a sixth of its time in Postgres.
+ * reasons for each step. A further function for each call would cost a fifth of its time in Postgres.
  *
  * @param end what is done with `answer`
  */
