@@ -215,7 +215,7 @@ class FrameReader extends BinaryReader {
  * The lists of headers that messages of a connection have. Messages that follow each other mostly have the same headers,
  * such as their content type: they share a list, which is decoded once.
  */
-export class HeaderLists {
+class HeaderLists {
   #bytes = new Uint8Array(0);
   #last: Header[] = [];
 
