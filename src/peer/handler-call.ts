@@ -309,10 +309,17 @@ export class HandlerCalls {
   }
 }
 
+/** The headers that were looked at last, if they have no time to live. */
+let lasting: Headers | undefined;
+
 /** @throws PeerError `expired` if nobody needs a message with these headers any more */
 function checkExpiry(headers: Headers): void {
+  if (headers === lasting) return;
   const until = headerValue(headers, protocolConstants.messageExpiresHeader);
-  if (until === undefined) return;
+  if (until === undefined) {
+    lasting = headers;
+    return;
+  }
   const lateMs = Date.now() - Number(until);
   if (lateMs > 0) throw new PeerError("expired", `its time to live had passed ${lateMs} ms before its handler began`);
 }

@@ -9,6 +9,7 @@ import { protocolConstants, storeConstants } from "../../generated/ts/settings/p
 import {
   type DeadMessage,
   type HandlerResult,
+  type Headers,
   headerValue,
   type IncomingMessage,
   type Isolation,
@@ -115,15 +116,21 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const numbered = batch.delivery === Delivery.AT_LEAST_ONCE;
     const messages = new Array<IncomingMessage>(payloads.length);
     let entry = 0;
+    let last: Headers | undefined;
+    let lastKey: string | undefined;
     for (let index = 0; index < payloads.length; index++) {
       const pairs = headers[entry]?.index === index ? pairsOfFrame(headers[entry++]!.headers) : undefined;
+      if (pairs !== last) {
+        last = pairs;
+        lastKey = pairs && headerValue(pairs, protocolConstants.messageKeyHeader);
+      }
       messages[index] = {
         position: numbered ? { epoch, number: firstNumber + index } : undefined,
         topicKey,
         payload: payloads[index] as Uint8Array,
         encoding: undefined,
         headers: pairs,
-        key: pairs && headerValue(pairs, protocolConstants.messageKeyHeader),
+        key: lastKey,
         fromWire: true,
       };
     }

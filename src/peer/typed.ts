@@ -8,13 +8,15 @@ import {
   allRulesOf,
   contentTypeHeader,
   contentTypeOf,
-  decodeTyped,
+  decode,
   encode,
   type Format,
   idOfMessage,
   keyOfMessage,
   type TopicOfSchema,
+  type TypeOfMessage,
   topicOf,
+  typeOf,
 } from "../typed/index.js";
 import type { Handler, Message, SendOptions } from "./message.js";
 import { checkedOnce } from "./options.js";
@@ -127,6 +129,8 @@ interface HandledType {
 export class TypedHandlers {
   readonly #types = new Map<string, HandledType>();
   readonly #topic: string;
+  /** What the headers of the last message say. Most messages share theirs with the one before. */
+  #last: ({ readonly headers: Headers } & TypeOfMessage<HandledType>) | undefined;
 
   constructor(topic: string) {
     this.#topic = topic;
@@ -134,16 +138,17 @@ export class TypedHandlers {
 
   /** A handler for a type; it takes the place of the one before. */
   add<Desc extends DescMessage>(schema: Desc, handler: TypedHandler<Desc>): void {
+    this.#last = undefined;
     this.#types.set(schema.typeName, { schema, handler: handler as unknown as TypedHandler<DescMessage> });
   }
 
   readonly handle: Handler = (message) => {
-    const { value, type } = decodeTyped(
-      this.#types,
-      message.payload,
-      headerValue(message.headers, contentTypeHeader),
-      `the topic "${this.#topic}"`,
-    );
-    return type.handler(value, message);
+    const { headers, payload } = message;
+    if (headers !== this.#last?.headers) {
+      const said = headerValue(headers, contentTypeHeader);
+      this.#last = { headers, ...typeOf(this.#types, said, `the topic "${this.#topic}"`) };
+    }
+    const { type, format } = this.#last;
+    return type.handler(decode(type.schema, payload, format), message);
   };
 }

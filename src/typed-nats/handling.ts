@@ -5,7 +5,7 @@ import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { JsMsg } from "@nats-io/jetstream";
 import type { Msg, MsgHdrs } from "@nats-io/transport-node";
 import { HawserError, TypedError } from "../errors/index.js";
-import { allRulesOf, contentTypeHeader, decodeTyped } from "../typed/index.js";
+import { allRulesOf, contentTypeHeader, decode, typeOf } from "../typed/index.js";
 import { knownTopicOf } from "./publish.js";
 
 /** A message of NATS, from a subscription or a stream. */
@@ -59,13 +59,8 @@ export function handlersOf<Message extends AnyMessage>(given: Handlings<Message>
   return {
     pattern,
     run: async (message) => {
-      const { value, type } = decodeTyped(
-        types,
-        message.data,
-        message.headers?.get(contentTypeHeader) || undefined,
-        from,
-      );
-      return await type.handler(value, message);
+      const { type, format } = typeOf(types, message.headers?.get(contentTypeHeader) || undefined, from);
+      return await type.handler(decode(type.schema, message.data, format), message);
     },
   };
 }

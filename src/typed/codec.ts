@@ -177,20 +177,25 @@ function isPlain(schema: DescMessage, seen: Set<DescMessage>): boolean {
   });
 }
 
+/** The type of a message, and how it is encoded. */
+export interface TypeOfMessage<Type> {
+  readonly type: Type;
+  readonly format: Format | undefined;
+}
+
 /**
- * The message in a payload, whose content type says which of some types it has. Without a content type it is of the only
- * one, in the binary format.
+ * Which of some types a message has, as its content type says. Without a content type it is of the only one, in the binary
+ * format.
  *
  * @param types by the names of their messages
  * @param from where it came from, for people
- * @throws TypedError `invalid_message` as {@link decode}, or naming the types that there are
+ * @throws TypedError `invalid_message` naming the types that there are
  */
-export function decodeTyped<Type extends { readonly schema: DescMessage }>(
+export function typeOf<Type extends { readonly schema: DescMessage }>(
   types: ReadonlyMap<string, Type>,
-  payload: Uint8Array,
   contentType: string | undefined,
   from: string,
-): { readonly value: MessageShape<DescMessage>; readonly type: Type } {
+): TypeOfMessage<Type> {
   const said = contentType === undefined ? undefined : parseContentType(contentType);
   if (said === undefined && contentType !== undefined) {
     const media = "application/x-protobuf or application/json";
@@ -201,7 +206,7 @@ export function decodeTyped<Type extends { readonly schema: DescMessage }>(
     const known = [...types.keys()].join(", ");
     throw new TypedError("invalid_message", `a message of ${said?.type}: the types that ${from} has here are ${known}`);
   }
-  return { value: decode(type.schema, payload, said?.format), type };
+  return { type, format: said?.format };
 }
 
 function onlyOf<Type>(types: ReadonlyMap<string, Type>, contentType: string | undefined, from: string): Type {

@@ -10,7 +10,7 @@
  */
 export { idOfMessage, keyOfMessage, mustNotBeReserved, subjectOf } from "./address.js";
 export { type BrokenRule, brokenRule, mustOf } from "./check.js";
-export { decode, decodeTyped, decodeUnchecked, encode, encodeUnchecked } from "./codec.js";
+export { decode, decodeUnchecked, encode, encodeUnchecked, type TypeOfMessage, typeOf } from "./codec.js";
 export {
   type ContentType,
   contentTypeHeader,
