@@ -7,7 +7,10 @@
  * HAWSER_TEST_INSTALLER says who installs what is in that database: without it the superuser; `limited` a role that is
  * none, for which a superuser has made dblink and the roles; `limited-createrole` such a role that makes the roles itself.
  */
+import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
+import { mkdtempSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import type { TestProject } from "vitest/node";
 import { startDevStack } from "../src/dev/index.js";
 import { install } from "../src/installation/index.js";
@@ -27,6 +30,8 @@ declare module "vitest" {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const memory = process.env["TMPDIR"] === undefined ? memoryDirectory() : undefined;
+  if (memory !== undefined) process.env["TMPDIR"] = memory;
   const programs = await buildPrograms();
   const stack = await startDevStack({ onProgress: (message) => console.error(message) }).catch((error: unknown) => {
     programs.remove();
@@ -52,6 +57,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   process.env["HAWSER_TEST_NATS_URL"] = natsUrl;
   process.env["HAWSER_TEST_TEMPLATE"] = templates.everything;
   process.env["HAWSER_TEST_PEERS_TEMPLATE"] = templates.peers;
+  process.env["HAWSER_TEST_COPY_DATABASE"] = await copyByFiles(databaseUrl);
   process.env["HAWSER_TEST_PROGRAMS"] = programs.directory;
   project.provide("databaseUrl", databaseUrl);
   project.provide("natsUrl", natsUrl);
@@ -67,6 +73,36 @@ export default async function setup(project: TestProject): Promise<() => Promise
       programs.remove();
     }
   };
+}
+
+/** What the files of a whole run take at once, and much more. */
+const memoryNeeded = 4 * 2 ** 30;
+
+/**
+ * A directory in memory, if there is one with room whose programs may be started. Each test file makes and removes a
+ * database of 450 files, which costs a disk's file system several times the processor time that it costs Postgres.
+ */
+function memoryDirectory(): string | undefined {
+  const memory = "/dev/shm";
+  let directory: string | undefined;
+  try {
+    const { bavail, bsize } = statfsSync(memory);
+    if (bavail * bsize < memoryNeeded) return undefined;
+    directory = mkdtempSync(join(memory, "hawser-probe-"));
+    const program = join(directory, "program");
+    writeFileSync(program, "#!/bin/sh\n", { mode: 0o755 });
+    return spawnSync(program).status === 0 ? memory : undefined;
+  } catch {
+    return undefined;
+  } finally {
+    if (directory !== undefined) rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** How CREATE DATABASE copies files as they are, rather than page by page: half the processor time. */
+async function copyByFiles(databaseUrl: string): Promise<string> {
+  const [{ version }] = (await rowsOf(databaseUrl, "SELECT current_setting('server_version_num') AS version")) as [{ version: string }];
+  return Number(version) >= 150_000 ? "STRATEGY file_copy" : "";
 }
 
 /** Commits do not wait for the disk. */

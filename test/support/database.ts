@@ -30,9 +30,10 @@ export interface TestDatabaseOptions {
 export async function testDatabase({ migrated = true, nats = true }: TestDatabaseOptions = {}): Promise<TestDatabase> {
   const server = testServerUrl();
   const template = migrated ? setting(nats ? "HAWSER_TEST_TEMPLATE" : "HAWSER_TEST_PEERS_TEMPLATE") : "template0";
+  const copy = process.env["HAWSER_TEST_COPY_DATABASE"] ?? "";
   const id = randomBytes(6).toString("hex");
   const name = `hawser_test_${id}`;
-  await onServer(server, `CREATE DATABASE ${name} TEMPLATE ${template} ENCODING 'UTF8'`);
+  await onServer(server, `CREATE DATABASE ${name} TEMPLATE ${template} ENCODING 'UTF8' ${copy}`);
   const url = new URL(server);
   url.pathname = `/${name}`;
   // As it is since Postgres 15; before, an installation rightly warns of it.
