@@ -101,7 +101,9 @@ function memoryDirectory(): string | undefined {
 
 /** How CREATE DATABASE copies files as they are, rather than page by page: half the processor time. */
 async function copyByFiles(databaseUrl: string): Promise<string> {
-  const [{ version }] = (await rowsOf(databaseUrl, "SELECT current_setting('server_version_num') AS version")) as [{ version: string }];
+  const [{ version }] = (await rowsOf(databaseUrl, "SELECT current_setting('server_version_num') AS version")) as [
+    { version: string },
+  ];
   return Number(version) >= 150_000 ? "STRATEGY file_copy" : "";
 }
 

@@ -20,8 +20,8 @@ import {
 import { subscriptionsSchema } from "./bindings.js";
 import { defaultFunctionsSchema } from "./functions.js";
 import type { InstalledObject, Removal } from "./object.js";
-import { type FoundFault, faultsOf, inspect, objects, refuseConflicts } from "./objects.js";
-import { presentMembers } from "./roles.js";
+import { asking, type FoundFault, faultsOf, inspect, objects, refuseConflicts } from "./objects.js";
+import { inspectRoles, presentMembers } from "./roles.js";
 import type { Fault, State } from "./state.js";
 
 /** Where something is installed, and as which role. */
@@ -127,9 +127,10 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
     if (!dryRun) await takeTurn(client, onWait);
     await inspectSchema(client);
     if (wanted !== undefined) await refuseConflicts(client, wanted.schema, wanted.sharedDblink);
-    const before = await inspect(client, wanted?.schema);
+    const before = dryRun ? await inspect(client, wanted?.schema) : undefined;
+    const present = presentMembers(before?.roles ?? (await inspectRoles(asking(client))));
     const { steps, makesSchema } = await missingSteps(client);
-    const state = dryRun ? before : await make(client, list, wanted);
+    const state = before ?? (await make(client, list, wanted));
     const faults = faultsOf(state, list).filter(({ mendable }) => !(dryRun && mendable));
     const risks = faults.filter(({ kind }) => kind === "risk");
     return {
@@ -140,7 +141,7 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
       partial: wanted !== undefined && faults.some(({ essential }) => essential),
       superuserStatements: superuserStatements(state, list),
       warnings: [...state.privileges.excess, ...state.privileges.paths].map(lineOf),
-      roleWarnings: [...presentMembers(before), ...state.roles.risks].map(lineOf),
+      roleWarnings: [...present, ...state.roles.risks].map(lineOf),
       ...(dryRun && {
         sql: [
           ...steps.map((step, n) =>

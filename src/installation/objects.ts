@@ -24,6 +24,12 @@ export const objects: readonly InstalledObject[] = [
   eventTriggersObject,
 ];
 
+/** Queries on a connection. */
+export const asking =
+  (client: pg.Client): Ask =>
+  async <Row extends object>(text: string, ...values: unknown[]) =>
+    (await client.query<Row>(text, values)).rows;
+
 /**
  * Reads the catalogs of the database as it is. The path of the session is pg_catalog and nothing before it, and it is known
  * that the schema `hawser` is Hawser's.
@@ -35,8 +41,7 @@ export async function inspect(
   schema?: string,
   refusals: ReadonlyMap<string, string> = new Map(),
 ): Promise<State> {
-  const ask: Ask = async <Row extends object>(text: string, ...values: unknown[]) =>
-    (await client.query<Row>(text, values)).rows;
+  const ask = asking(client);
   const { schema: place, functions: foundFunctions } = await inspectFunctions(ask, schema);
   const foundDblink = await inspectDblink(ask);
   return {

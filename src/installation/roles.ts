@@ -4,7 +4,7 @@
  */
 import { grantedRoles } from "../store/index.js";
 import { type Ask, againText, type InstalledObject, identifier, someOf } from "./object.js";
-import type { Fault, RolesState, State } from "./state.js";
+import type { Fault, RolesState } from "./state.js";
 
 const owner = "hawser_owner";
 
@@ -146,7 +146,7 @@ const rightsOfMembers: Readonly<Record<string, string>> = {
  * The role that made them, or another database's installation, may have put somebody into them. To be asked before the first
  * installation in a database, which gives its secrets to them.
  */
-export function presentMembers({ roles }: State): Fault[] {
+export function presentMembers(roles: RolesState): Fault[] {
   if (roles.owner !== null) return [];
   return roles.members.map(({ role, members }) =>
     risk(

@@ -112,7 +112,7 @@ describe.concurrent("a pipeline", () => {
   });
 
   it("fails where no answer comes in time, and takes the answers to others", async () => {
-    await using used = await pipelineOf(undefined, 300);
+    await using used = await pipelineOf(undefined, 1_500);
     await addStream(used, "pipeline_lost");
     let arrived = 0;
     interceptArrivals(used, (pass) => {
