@@ -17,8 +17,8 @@ const command = "src/cli/main.ts";
 
 /**
  * Compiles `src/`, `generated/` and the programs of tests to a directory that is laid out as the project is. It is below
- * the project, so that programs find `node_modules`. `hawser` is bundled: it starts in half the processor time, as source
- * maps are left out for.
+ * the project, so that programs find `node_modules`. `hawser` is bundled, and there are no source maps: so it starts in
+ * half the processor time.
  */
 export async function buildPrograms(): Promise<{ readonly directory: string; remove(): void }> {
   const cache = join(projectDirectory, "node_modules/.cache");

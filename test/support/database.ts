@@ -2,6 +2,7 @@
  * Databases for tests: each test file works in one of its own, so that files can run side by side.
  */
 import { randomBytes } from "node:crypto";
+import pg from "pg";
 import { onServer } from "./on-server.js";
 
 /** A database of the test's own. */
@@ -33,7 +34,7 @@ export async function testDatabase({ migrated = true, nats = true }: TestDatabas
   const copy = process.env["HAWSER_TEST_COPY_DATABASE"] ?? "";
   const id = randomBytes(6).toString("hex");
   const name = `hawser_test_${id}`;
-  await onServer(server, `CREATE DATABASE ${name} TEMPLATE ${template} ENCODING 'UTF8' ${copy}`);
+  await serverPool().query(`CREATE DATABASE ${name} TEMPLATE ${template} ENCODING 'UTF8' ${copy}`);
   const url = new URL(server);
   url.pathname = `/${name}`;
   // As it is since Postgres 15; before, an installation rightly warns of it.
@@ -41,9 +42,22 @@ export async function testDatabase({ migrated = true, nats = true }: TestDatabas
   // Roles belong to the whole server: no test is to change the login of another one's functions.
   const executor = `hawser_executor_${id}`;
   if (migrated) await onServer(url.href, nameExecutorSql, ...(nats ? [makeExecutorSql] : []));
-  const drop = () =>
-    onServer(server, `DROP DATABASE IF EXISTS ${name} WITH (FORCE)`, `DROP ROLE IF EXISTS ${executor}`);
+  const drop = async () => {
+    await serverPool().query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
+    await serverPool().query(`DROP ROLE IF EXISTS ${executor}`);
+  };
   return { url: url.href, name, drop, [Symbol.asyncDispose]: drop };
+}
+
+let pool: pg.Pool | undefined;
+
+/** Connections to the server's database `postgres`, which the files of a worker share. */
+function serverPool(): pg.Pool {
+  if (pool !== undefined) return pool;
+  pool = new pg.Pool({ connectionString: testServerUrl(), max: 2, allowExitOnIdle: true });
+  // An idle one ends with the server; the next query tells.
+  pool.on("error", () => undefined);
+  return pool;
 }
 
 /** Gives the login of a test's functions a name of its own, by which it is dropped with the database. */

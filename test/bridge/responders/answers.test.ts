@@ -6,7 +6,7 @@ import { describe, expect, it } from "vitest";
 import { eventually } from "../../support/eventually.js";
 import { answer, errorOf, failure, gate, responder, served, serviceConnection, testService } from "./support.js";
 
-const long = { timeout: 20_000 };
+const long = { timeout: 60_000 };
 
 describe("a request", () => {
   it("is answered by the function of its subject, wildcards included; of two for one subject the older one answers", async () => {
@@ -168,7 +168,7 @@ describe("many requests", () => {
           return answer(`${Buffer.from(payload)}`.padEnd(100_000));
         },
       },
-      { maxConcurrent: 3 },
+      { maxConcurrent: 3, responderTimeoutMs: () => long.timeout },
     );
     const asked = Array.from({ length: 500 }, (_, number) => requester.request("ask", `${number}`, long));
     const answers = (await Promise.all(asked)).map((each) => each.string().trim());
