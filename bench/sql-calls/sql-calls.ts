@@ -56,7 +56,7 @@ or breaks a promise:
 /** The suite. */
 export const sqlCalls: Suite = {
   name: "sql-calls",
-  summary: "µs, calls/s and CPU of requests, kv and stream publishes from SQL, beside an empty dblink call and nats.js",
+  summary: "µs, calls/s and CPU of requests, kv and stream publishes from SQL, beside empty dblink calls and nats.js",
   seconds: 120,
   page,
   targets: [

@@ -100,6 +100,12 @@ const typeOf = (parameter: string) => parameter.replace(/ DEFAULT NULL$/, "").re
 
 const declared = publicFunctions({ schema: defaultFunctionsSchema, dblinkSchema });
 
+/** What the functions use, in the schema hawser. */
+const gatewayCall = "hawser.gateway_call(text)";
+const internalFunctions = [gatewayCall, "hawser.gateway_lost(text, integer)", "hawser.next_message_id()"];
+
+export const dropInternalFunctions = `DROP FUNCTION IF EXISTS ${internalFunctions.join(", ")};`;
+
 /** By its pinned path and by what it calls, and not by its comment: that may change with any version. */
 export const foundFunctionsSql = `
   WITH owners AS MATERIALIZED (
@@ -185,8 +191,7 @@ export function functionsText(places: FunctionPlaces, before: readonly string[] 
 DECLARE
   owner CONSTANT text := (SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = 'hawser');
 BEGIN
-  EXECUTE pg_catalog.format('ALTER FUNCTION hawser.gateway_call(text) OWNER TO %I', owner);
-  EXECUTE pg_catalog.format('ALTER FUNCTION hawser.next_message_id() OWNER TO %I', owner);
+${internalFunctions.map((each) => `  EXECUTE pg_catalog.format('ALTER FUNCTION ${each} OWNER TO %I', owner);`).join("\n")}
 EXCEPTION
   WHEN insufficient_privilege THEN NULL;
 END
@@ -272,13 +277,12 @@ export const functions: InstalledObject = {
   removals: ({ functions: { found }, roles }) => {
     const ours = found.filter(({ isOurs }) => isOurs);
     if (ours.length === 0) return [];
-    const internal = "DROP FUNCTION IF EXISTS hawser.gateway_call(text), hawser.next_message_id();";
     const { owner } = ours[0]!;
     const drop = `DROP FUNCTION\n  ${ours.map(({ signature }) => signature).join(",\n  ")};`;
     return [
       {
         what: "SQL functions",
-        sql: [drop, ...(roles.owner === null ? [] : [internal])].join("\n"),
+        sql: [drop, ...(roles.owner === null ? [] : [dropInternalFunctions])].join("\n"),
         left: {
           what: `${ours.length} SQL functions of "${owner}" are still there, and "${roles.role}" may not drop them`,
           meaning: "they can be called as before",
@@ -307,7 +311,6 @@ function differences(inspected: State, places: FunctionPlaces): Fault[] {
     if (one === undefined) missing.push(signature);
     else if (one.body !== body || one.result !== result) others.push(signature);
   }
-  const gatewayCall = "hawser.gateway_call(text)";
   if (state.gatewayCall === null) missing.push(gatewayCall);
   else if (!functionsSql(places).includes(`AS $function$${state.gatewayCall}$function$;`)) others.push(gatewayCall);
 

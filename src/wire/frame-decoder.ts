@@ -88,7 +88,7 @@ export class FrameDecoder {
     try {
       if (this.#preamble !== undefined && !this.#takePreamble(this.#preamble)) return undefined;
       const frame = this.#takeFrame();
-      return frame === undefined ? undefined : decodeFrame(frame, this.#headers);
+      return frame === undefined ? undefined : decodeBehind(frame, this.#headers);
     } catch (error) {
       if (WireError.is(error)) this.#failure = error;
       throw error;
@@ -126,10 +126,14 @@ export class FrameDecoder {
  * Decodes one frame.
  *
  * @param bytes the frame without its length prefix; the result keeps views of it
- * @param headers those of earlier frames
  * @throws WireError `protocol_violation`, as {@link FrameDecoder.next}
  */
-export function decodeFrame(bytes: Uint8Array, headers = new HeaderLists()): Frame {
+export function decodeFrame(bytes: Uint8Array): Frame {
+  return decodeBehind(bytes, new HeaderLists());
+}
+
+/** @param headers those of earlier frames */
+function decodeBehind(bytes: Uint8Array, headers: HeaderLists): Frame {
   const frame = decodeStructure(bytes, headers);
   checkFrame(frame, "protocol_violation");
   if (frame.$case === "challenge" || frame.$case === "hello" || frame.$case === "welcome") {

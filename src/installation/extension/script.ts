@@ -15,7 +15,7 @@ import {
 } from "../../store/index.js";
 import { dblinkSchema, dblinkSql } from "../dblink.js";
 import { foreignDataSchema } from "../foreign-data.js";
-import { foundFunctionsSql, functionsText } from "../functions.js";
+import { dropInternalFunctions, foundFunctionsSql, functionsText } from "../functions.js";
 import { literal } from "../object.js";
 import { conflictsSql, objects } from "../objects.js";
 
@@ -90,7 +90,7 @@ const leftAloneSql = `
         HINT = 'If a dump is being restored, it brings the rest. Else \`hawser init\` says whether something is missing, and makes it.';
       RETURN;
     END IF;
-    DROP FUNCTION IF EXISTS hawser.gateway_call(text), hawser.next_message_id();
+    ${dropInternalFunctions}
   END IF;`;
 
 /** The conflicts that `hawser init` would find, too. */
