@@ -39,7 +39,11 @@ const page: SuitePage = {
 - **typed handler** is a handler of \`peer.on(schema, …)\`, for which the message is decoded and checked. It was sent as raw
   bytes.
 - \`raw\` is \`sendTo\` with the same bytes and the same header, encoded before the measurement, to the handler that counts.
-- The others do by hand, with protobuf-es alone and without any rules, what the typed ones do.`,
+- The others do by hand, with protobuf-es alone and without any rules, what the typed ones do.
+
+What is in the way of the targets: \`raw\` handles a header once for all messages that share it, and so costs each side little
+more than half a microsecond a message. To read three texts, a 64-bit integer, a double and a boolean out of bytes into an object
+costs about as much again, whoever does it, and what was made has to be collected. A profile has no part left that stands out.`,
   charts: [
     { title: "Typed publish", results: deliveries.map((delivery) => `typed publish, ${delivery}`) },
     { title: "Typed handler", results: deliveries.map((delivery) => `typed handler, ${delivery}`) },

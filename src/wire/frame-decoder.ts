@@ -16,6 +16,7 @@ import {
   headersIndexTag,
   headersTag,
   headerTag,
+  keptHeadersBytes,
   kindOfTag,
   type Nesting,
   nestings,
@@ -237,9 +238,11 @@ class HeaderLists {
       checkNesting(one, nothingNested);
       headers.push(Header.decode(new FrameReader(one, decodeUtf8Strictly)));
     }
-    // Its own, since the others may be a view of something large.
-    this.#bytes = bytes.slice(start, end);
-    this.#last = headers;
+    if (end - start <= keptHeadersBytes) {
+      // Its own, since the others may be a view of something large.
+      this.#bytes = bytes.slice(start, end);
+      this.#last = headers;
+    }
     return headers;
   }
 

@@ -22,6 +22,7 @@ import {
   type Frame,
   headersIndexTag,
   headersTag,
+  keptHeadersBytes,
   payloadTag,
 } from "./frames.js";
 import { type Output, OutputBlocks } from "./output-blocks.js";
@@ -90,10 +91,11 @@ export class FrameEncoder {
     const { headers } = value;
     const codec = codecs[kind] as Codec<Request | Answer>;
     const { tag, headerTag } = endingWithHeaders[kind];
-    if (this.#list?.headers !== headers || this.#list.bytes[0] !== headerTag) {
-      this.#list = { headers, bytes: this.#encode(codec, { ...emptyOf(codec), headers }) };
+    let list = this.#list?.headers === headers ? this.#list.bytes : undefined;
+    if (list?.[0] !== headerTag) {
+      list = this.#encode(codec, { ...emptyOf(codec), headers });
+      this.#list = list.length <= keptHeadersBytes ? { headers, bytes: list } : undefined;
     }
-    const list = this.#list.bytes;
     value.headers = [];
     const head = this.#encode(codec, value);
     value.headers = headers;

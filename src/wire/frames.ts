@@ -97,6 +97,9 @@ export const headersTag = firstTag(Batch, { ...emptyOf(Batch), headers: [emptyOf
 export const headersIndexTag = firstTag(PayloadHeaders, { index: 1, headers: [] });
 export const headerTag = firstTag(PayloadHeaders, { index: 0, headers: [emptyOf(Header)] });
 
+/** A connection keeps the last list of headers, if it is no longer than this: there may be very many connections. */
+export const keptHeadersBytes = 4096;
+
 /** The frames that end with a list of headers: their tag in `Frame`, and that of a header. */
 export const endingWithHeaders = {
   request: {
