@@ -66,9 +66,18 @@ export function answerCalls(socket: Socket, answering: Answering): void {
       return { id, error: { code, message: (error as Error).message } };
     }
   };
-  createInterface({ input: socket }).on("line", (line) => {
+  linesOf(socket, (line) => {
     void answer(JSON.parse(line) as CallLine).then((answered) => socket.write(`${JSON.stringify(answered)}\n`));
   });
+}
+
+/** The other end may be killed at any time: what then becomes of the connection its `close` tells. */
+function linesOf(socket: Socket, onLine: (line: string) => void): void {
+  socket.on("error", () => undefined);
+  // It passes on the errors of its input.
+  createInterface({ input: socket })
+    .on("error", () => undefined)
+    .on("line", onLine);
 }
 
 /** Makes calls over a connection. It keeps the process alive only while a call is under way. */
@@ -86,14 +95,13 @@ export class Caller {
     this.#socket = socket;
     this.#why = why;
     socket.unref();
-    socket.on("error", () => undefined);
     this.ended = new Promise((resolve) => {
       socket.on("close", () => {
         this.#end();
         resolve();
       });
     });
-    createInterface({ input: socket }).on("line", (line) => this.#onAnswer(JSON.parse(line) as AnswerLine));
+    linesOf(socket, (line) => this.#onAnswer(JSON.parse(line) as AnswerLine));
   }
 
   get hasEnded(): boolean {

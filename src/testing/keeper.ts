@@ -86,7 +86,6 @@ function serve(socket: Socket): void {
     templates.clear();
     stacks.clear();
   };
-  socket.on("error", () => undefined);
   socket.on("close", () => {
     sockets.delete(socket);
     // Everything goes at once then.

@@ -77,12 +77,12 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
         `${name}, 2,000 stored rows`,
       ]),
       ...[
+        "subscribe by subscriptions",
         "time by subscriptions",
         "CPU by subscriptions",
         "time, to all, by subscriptions",
         "CPU, to all, by subscriptions",
         "idle CPU by subscriptions",
-        "subscribe by subscriptions",
       ].flatMap((name) => [`${name}, 2 subscriptions`, `${name}, 20 subscriptions`]),
     ],
     baselines: ["1 channel", "2 topics", "2 peers", "100 stored rows", "2 subscriptions"],
