@@ -13,6 +13,7 @@ import {
   type UnaryResponse,
 } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
+import { maxTimerMs } from "../runtime/index.js";
 import { nameOfCode } from "./codes.js";
 import { encodeError } from "./error-json.js";
 import {
@@ -261,7 +262,6 @@ function timeoutOf(header: ReceivedHeaders, maxTimeoutMs: number): number {
   throw new ConnectError(`timeout ${timeoutMs} ms; maxTimeoutMs is ${maxTimeoutMs}`, Code.InvalidArgument);
 }
 
-const maxTimerMs = 2 ** 31 - 1;
 const timerSlackMs = 5;
 
 /** Aborted with the first of several signals, at the deadline, and when the call ends. */

@@ -4,7 +4,7 @@
 import type { Transport } from "@connectrpc/connect";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { ConnectionWatch } from "../nats/index.js";
-import { Deadline } from "../runtime/index.js";
+import { Deadline, maxTimerMs } from "../runtime/index.js";
 import { bytesOfHeaders, checkSubjectPrefix, natsHeaders, readMessage, subjectOf } from "./nats-subjects.js";
 import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
 
@@ -13,9 +13,6 @@ export interface NatsTransportOptions extends TransportOptions {
   /** What the subjects begin with; the service has the same one. Default: nothing. */
   readonly subjectPrefix?: string | undefined;
 }
-
-/** Node's timers fire at once when they are set for longer. */
-const maxTimerMs = 2 ** 31 - 1;
 
 /**
  * A transport for clients of Connect: `createClient(Warehouse, createNatsTransport(connection))`. It makes unary calls.

@@ -6,6 +6,7 @@ import { MethodOptions_IdempotencyLevel as Idempotency } from "@bufbuild/protobu
 import type { Transport } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import type { Answer, RequestOptions } from "../peer/index.js";
+import { maxTimerMs } from "../runtime/index.js";
 import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
 
 /** How calls are made between peers. */
@@ -18,9 +19,6 @@ export interface PeerTransportOptions extends TransportOptions {
 export interface CallingPeer {
   request(topic: string, payload: Uint8Array, options: RequestOptions): Promise<Answer>;
 }
-
-/** Node's timers fire at once when they are set for longer. */
-const maxTimerMs = 2 ** 31 - 1;
 
 /**
  * A transport for clients of Connect: `createClient(Warehouse, createPeerTransport(peer))`. It makes unary calls; each goes

@@ -101,8 +101,8 @@ const typeOf = (parameter: string) => parameter.replace(/ DEFAULT NULL$/, "").re
 const declared = publicFunctions({ schema: defaultFunctionsSchema, dblinkSchema });
 
 /** What the functions use, in the schema hawser. */
+const internalFunctions = natsFunctionSignatures.filter((name) => name.startsWith("hawser."));
 const gatewayCall = "hawser.gateway_call(text)";
-const internalFunctions = [gatewayCall, "hawser.gateway_lost(text, integer)", "hawser.next_message_id()"];
 
 export const dropInternalFunctions = `DROP FUNCTION IF EXISTS ${internalFunctions.join(", ")};`;
 

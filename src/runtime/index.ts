@@ -9,4 +9,4 @@ export { type Clock, delay, systemClock, whenAborted } from "./clock.js";
 export { Fifo } from "./fifo.js";
 export { type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
 export { Repeated, shared } from "./repeated.js";
-export { Deadline, DeadlineTimer, inTime, TimeLimit, within } from "./time-limit.js";
+export { Deadline, DeadlineTimer, inTime, maxTimerMs, TimeLimit, within } from "./time-limit.js";

@@ -7,7 +7,7 @@ import { type Clock, systemClock } from "./clock.js";
 const { timeLimitSliceMs: sliceMs } = bridgeConstants;
 
 /** Node's timers fire at once when they are set for longer. */
-const maxTimerMs = 2 ** 31 - 1;
+export const maxTimerMs = 2 ** 31 - 1;
 
 /** A moment by which something must have settled. */
 export class Deadline {

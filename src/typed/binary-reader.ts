@@ -409,7 +409,8 @@ let poolAt = 0;
 
 function copyOf(start: number, last: number): Uint8Array {
   const length = last - start;
-  if (length > pooledBytes) return Uint8Array.prototype.slice.call(bytes, start, last);
+  // Not `slice`, which makes a Buffer of a Buffer.
+  if (length > pooledBytes) return new Uint8Array(bytes.subarray(start, last));
   if (poolAt + length > poolBytes) {
     pool = new ArrayBuffer(poolBytes);
     poolAt = 0;

@@ -68,10 +68,8 @@ export function decode<Desc extends DescMessage>(
 }
 
 function decodeAsBinary<Desc extends DescMessage>(schema: Desc, payload: Uint8Array): MessageShape<Desc> {
-  const { read } = compiledOf(schema);
   try {
-    if (read === undefined) return fromBinary(schema, payload);
-    return decodeBinary(read, payload) as MessageShape<Desc>;
+    return decodeUnchecked(schema, payload);
   } catch (error) {
     const path = error instanceof Undecodable && error.path !== "" ? `.${error.path}` : "";
     throw undecodable(schema, path, "Protobuf", error);

@@ -149,12 +149,13 @@ function decodeStructure(bytes: Uint8Array, headers: HeaderLists): Frame {
     const { kind, body, bytes: around } = openEnvelope(bytes, decodeUtf8Strictly);
     const start = body.pos;
     if (kind === "batch") {
-      const value = decodeBatch(around, start, headers);
+      const value = decodeBatch(body, around, headers);
       if (value !== undefined) return { $case: kind, value };
     } else if (kind === "request" || kind === "answer") {
-      const value = decodeWithHeaders(kind, around, start, headers);
+      const value = decodeWithHeaders(kind, body, around, headers);
       if (value !== undefined) return { $case: kind, value } as Frame;
     }
+    body.pos = start;
     const value = (codecs[kind] as Codec<unknown>).decode(body, body.len - start);
     // A zero tag or the end of a group ends the generated decoder early.
     if (body.pos !== body.len) throw new RangeError(`the ${kind} ends before its bytes do`);
@@ -259,13 +260,13 @@ class HeaderLists {
  * Decodes a batch whose payloads and then their headers come behind its other fields, as encoders write them. Most of the
  * time of a batch with headers is spent here: the generated decoder takes several times as long.
  *
- * @param bytes end with the batch, which begins at `start`
+ * @param reader stands before the batch
+ * @param bytes what it reads, from the very beginning; they end with the batch
  * @returns undefined for a batch of another form: the generated decoder knows what to make of it
  */
-function decodeBatch(bytes: Uint8Array, start: number, lists: HeaderLists): Batch | undefined {
-  const reader = new FrameReader(bytes, decodeUtf8Strictly);
+function decodeBatch(reader: BinaryReader, bytes: Uint8Array, lists: HeaderLists): Batch | undefined {
+  const start = reader.pos;
   const end = bytes.length;
-  reader.pos = start;
   while (reader.pos < end && bytes[reader.pos] !== payloadTag) {
     const [fieldNumber, wireType] = reader.tag();
     // Of a longer form than it needs to be, or of a newer version.
@@ -300,13 +301,12 @@ function decodeBatch(bytes: Uint8Array, start: number, lists: HeaderLists): Batc
 /** The same for a frame that ends with its headers. @returns undefined for one without headers, or of another form */
 function decodeWithHeaders(
   kind: keyof typeof endingWithHeaders,
+  reader: BinaryReader,
   bytes: Uint8Array,
-  start: number,
   lists: HeaderLists,
 ): Request | Answer | undefined {
-  const reader = new FrameReader(bytes, decodeUtf8Strictly);
   const { headerTag } = endingWithHeaders[kind];
-  reader.pos = start;
+  const start = reader.pos;
   while (bytes[reader.pos] !== headerTag) {
     if (reader.pos >= reader.len) return undefined;
     const [fieldNumber, wireType] = reader.tag();

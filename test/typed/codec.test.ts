@@ -10,6 +10,7 @@ import {
   toBinary,
   toJson,
 } from "@bufbuild/protobuf";
+import { BytesValueSchema } from "@bufbuild/protobuf/wkt";
 import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
 import { decode, encode, keyOfMessage, subjectOf, topicOf } from "../../src/typed/index.js";
@@ -439,3 +440,10 @@ function scalarOf(scalar: number): fc.Arbitrary<unknown> {
       return fc.uint8Array({ maxLength: 20 });
   }
 }
+
+it.each([10, 5_000])("gives a field of %i bytes a copy that is no Buffer, also where the payload is one", (length) => {
+  const payload = Buffer.from(toBinary(BytesValueSchema, create(BytesValueSchema, { value: new Uint8Array(length) })));
+  const { value } = decode(BytesValueSchema, payload);
+  payload.fill(1);
+  expect(value).toStrictEqual(new Uint8Array(length));
+});
