@@ -20,6 +20,8 @@ export interface Column {
   readonly default?: string;
   /** The expression of a stored generated column. */
   readonly generated?: string;
+  /** Long values are kept as they come. */
+  readonly uncompressed: boolean;
   /** What one value is; of an array, one element. */
   readonly kind: ValueKind;
   /** The type's range, if it is an integer type. */
@@ -35,6 +37,12 @@ export function readTableColumns(message: DescMessage, options: SpecOptions): Co
     if (column.default !== undefined && column.generated !== undefined) {
       throw new SpecError(field, "a generated column cannot have a default");
     }
+    if (column.uncompressed && column.type !== "bytea" && column.type !== "text") {
+      throw new SpecError(
+        field,
+        `a column of type ${typeName(column)} cannot be uncompressed; only text and bytea can`,
+      );
+    }
     if (column.type === "bigserial" && (column.nullable || column.default !== undefined)) {
       throw new SpecError(field, "a bigserial column has its sequence as default and is never NULL");
     }
@@ -49,6 +57,9 @@ export function readValueColumns(message: DescMessage, options: SpecOptions): Co
     const column = readColumn(field, options);
     if (column.default !== undefined || column.generated !== undefined || column.type === "bigserial") {
       throw new SpecError(field, "a parameter or result of a function has no default, generated value or sequence");
+    }
+    if (column.uncompressed) {
+      throw new SpecError(field, "a parameter or result of a function is not stored, so it cannot be uncompressed");
     }
     if (options.rules(field) !== undefined) {
       throw new SpecError(
@@ -84,6 +95,7 @@ function readColumn(field: DescField, options: SpecOptions): Column {
     nullable: field.proto.proto3Optional,
     ...(option?.default ? { default: option.default } : {}),
     ...(option?.generated ? { generated: option.generated } : {}),
+    uncompressed: option?.uncompressed ?? false,
     kind,
     range,
     rules: isUnsigned(field) && !repeated && rules.min === undefined ? { ...rules, min: 0n } : rules,

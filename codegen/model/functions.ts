@@ -27,6 +27,8 @@ export interface SqlFunction {
   readonly settings: readonly string[];
   /** Its optional parameters may be left out. */
   readonly optionalDefaults: boolean;
+  /** All its statements see the database as the one does that calls it. */
+  readonly readsOnly: boolean;
   readonly parameters: readonly Parameter[];
   readonly results: readonly Column[];
 }
@@ -68,6 +70,7 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
     returnsSet: option.returnsSet,
     settings: option.settings.map((setting) => readSetting(method, setting)),
     optionalDefaults: option.optionalDefaults,
+    readsOnly: option.readsOnly,
     parameters,
     results,
   };

@@ -32,6 +32,7 @@ export interface ColumnOption {
   type: string;
   default: string;
   generated: string;
+  uncompressed: boolean;
 }
 
 export interface RulesOption {
@@ -68,6 +69,7 @@ export interface SqlFunctionOption {
   returnsSet: boolean;
   settings: string[];
   optionalDefaults: boolean;
+  readsOnly: boolean;
 }
 
 export interface GatewayFunctionOption {

@@ -9,6 +9,9 @@ import { notifyTrigger } from "./notify.js";
 export function tableStatements(table: Table): string {
   return [
     createTable(table),
+    ...table.columns
+      .filter(({ uncompressed }) => uncompressed)
+      .map(({ name }) => `ALTER TABLE hawser.${table.name} ALTER COLUMN ${name} SET STORAGE EXTERNAL;\n`),
     ...table.indexes.map((index) => {
       const where = index.where === undefined ? "" : ` WHERE ${index.where}`;
       return `CREATE INDEX ${index.name} ON hawser.${table.name} (${index.columns.join(", ")})${where};\n`;

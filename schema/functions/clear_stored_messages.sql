@@ -22,9 +22,12 @@ BEGIN
 
   DELETE FROM hawser.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.
-  DELETE FROM hawser.conn_messages AS s
-   USING hawser.conn_key_map AS m
-   WHERE s.connection_key = m.connection_key
-     AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL;
-  GET DIAGNOSTICS deleted = ROW_COUNT;
+  WITH gone AS (
+    DELETE FROM hawser.conn_messages AS s
+     USING hawser.conn_key_map AS m
+     WHERE s.connection_key = m.connection_key
+       AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL
+    RETURNING s.messages
+  )
+  SELECT coalesce(sum(g.messages), 0) INTO deleted FROM gone AS g;
 END

@@ -1,11 +1,20 @@
--- The function's settings: see drain_messages.
+-- The function's settings: see drain_rows.
+DECLARE
+  v_rows integer;
+  v_is_all boolean;
 BEGIN
-  counted := (
-    SELECT count(*)
+  -- Few rows are enough where they are batches; where they are not, all are counted in one go.
+  FOREACH v_rows IN ARRAY ARRAY[least(32, p_count_rows), p_count_rows] LOOP
+    SELECT least(coalesce(sum(b.messages), 0), p_count_rows), count(*) < v_rows
+      INTO counted, v_is_all
       FROM (
-        SELECT FROM hawser.conn_messages AS c
+        -- Of a batch only what is behind the position.
+        SELECT CASE WHEN c.epoch = p_epoch THEN least(c.messages, c.number - p_number) ELSE c.messages END AS messages
+          FROM hawser.conn_messages AS c
          WHERE c.connection_key = p_connection_key AND (c.epoch, c.number) > (p_epoch, p_number)
-         LIMIT p_count_rows
-      ) AS behind
-  );
+         ORDER BY c.connection_key, c.epoch, c.number
+         LIMIT v_rows
+      ) AS b;
+    EXIT WHEN v_is_all OR counted = p_count_rows;
+  END LOOP;
 END

@@ -36,7 +36,7 @@ BEGIN
     FROM (
       SELECT m.connection_key,
              (
-               SELECT count(*)
+               SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END), 0)
                  FROM hawser.conn_messages AS s
                 WHERE s.connection_key = m.connection_key
                   AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))

@@ -1,4 +1,21 @@
 #variable_conflict use_column
+DECLARE
+  v_count integer;
+  v_bytes bigint;
+  v_least integer;
+  v_stored bigint;
+  -- The next message, and where its payload begins.
+  v_from integer := 1;
+  v_offset integer := 1;
+  -- The last message of each run with one topic and one codec.
+  v_ends integer[];
+  v_end integer;
+  -- The rows to write: the first message, how many messages, where their payloads begin, and how long these are in all.
+  v_many integer;
+  v_firsts integer[] := '{}';
+  v_counts integer[] := '{}';
+  v_offsets integer[] := '{}';
+  v_sizes integer[] := '{}';
 BEGIN
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -22,42 +39,83 @@ BEGIN
       USING ERRCODE = 'foreign_key_violation', HINT = 'Look the connection key up again.';
   END IF;
 
-  IF octet_length(p_payloads) IS DISTINCT FROM (SELECT coalesce(sum(l), 0) FROM unnest(p_lengths) AS l) THEN
+  SELECT count(l), coalesce(sum(l), 0), coalesce(min(l), 0) INTO v_count, v_bytes, v_least FROM unnest(p_lengths) AS l;
+  IF octet_length(p_payloads) IS DISTINCT FROM v_bytes OR v_least < 0 THEN
     RAISE EXCEPTION 'the lengths of the payloads do not add up to the % bytes given', octet_length(p_payloads)
       USING ERRCODE = 'invalid_parameter_value';
   END IF;
+  IF (v_count, v_count, v_count) IS DISTINCT FROM (cardinality(p_lengths), cardinality(p_topic_keys), cardinality(p_codecs)) THEN
+    RAISE EXCEPTION 'there are % topic keys, % lengths and % codecs, which must be as many',
+      cardinality(p_topic_keys), v_count, cardinality(p_codecs) USING ERRCODE = 'invalid_parameter_value';
+  END IF;
 
-  -- Hardly ever is a row there already (the answer to an earlier call was lost), and an insert that reckons with it takes
-  -- a third longer.
-  BEGIN
-    INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec)
+  -- Hardly ever: the answer to an earlier call was lost, which has stored the first ones, or all.
+  v_stored := (
+    SELECT c.number FROM hawser.conn_messages AS c
+     WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
+     ORDER BY c.number DESC LIMIT 1
+  );
+  IF v_stored IS NOT NULL THEN
+    v_from := least(v_stored - p_first_number + 2, v_count + 1);
+    v_offset := 1 + coalesce((SELECT sum(l) FROM unnest(p_lengths[1 : v_from - 1]) AS l), 0);
+  END IF;
+
+  v_ends := ARRAY[v_count];
+  IF p_topic_keys <> array_fill(p_topic_keys[1], v_ends) OR p_codecs <> array_fill(p_codecs[1], v_ends) THEN
+    v_ends := ARRAY(
+      SELECT n.nth
+        FROM (
+          SELECT u.nth, (u.topic_key, u.codec) IS DISTINCT FROM (lead(u.topic_key) OVER w, lead(u.codec) OVER w) AS is_last
+            FROM unnest(p_topic_keys, p_codecs) WITH ORDINALITY AS u (topic_key, codec, nth)
+          WINDOW w AS (ORDER BY u.nth)
+        ) AS n
+       WHERE n.is_last
+       ORDER BY n.nth
+    );
+  END IF;
+  FOREACH v_end IN ARRAY v_ends LOOP
+    WHILE v_from <= v_end LOOP
+      v_many := least(v_end - v_from + 1, @StoreConstants.batch_messages@);
+      LOOP
+        IF v_many = 1 THEN
+          v_bytes := p_lengths[v_from];
+          EXIT;
+        END IF;
+        v_bytes := (SELECT sum(l) FROM unnest(p_lengths[v_from : v_from + v_many - 1]) AS l);
+        EXIT WHEN v_bytes <= @StoreConstants.batch_bytes@;
+        v_many := greatest(1, least(v_many - 1, v_many::bigint * @StoreConstants.batch_bytes@ / v_bytes));
+      END LOOP;
+      v_firsts := v_firsts || v_from;
+      v_counts := v_counts || v_many;
+      v_offsets := v_offsets || v_offset;
+      v_sizes := v_sizes || v_bytes::integer;
+      v_from := v_from + v_many;
+      v_offset := v_offset + v_bytes;
+    END LOOP;
+  END LOOP;
+
+  -- A row may be there all the same: of a call that has not ended yet, and that this one has waited for.
+  WITH new AS (
+    INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec, messages, lengths)
     SELECT p_connection_key,
-           substring(p_payloads FROM (m.past - m.length + 1)::integer FOR m.length),
+           substring(p_payloads FROM r.past FOR r.size),
            p_epoch,
-           p_first_number + m.nth - 1,
-           m.topic_key,
-           nullif(p_headers -> (m.nth - 1)::integer, 'null'::jsonb),
-           m.codec
-      FROM (
-        SELECT u.topic_key, u.length, u.codec, u.nth, sum(u.length) OVER (ORDER BY u.nth) AS past
-          FROM unnest(p_topic_keys, p_lengths, p_codecs) WITH ORDINALITY AS u (topic_key, length, codec, nth)
-      ) AS m
-     ORDER BY m.nth;
-  EXCEPTION WHEN unique_violation THEN
-    INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec)
-    SELECT p_connection_key,
-           substring(p_payloads FROM (m.past - m.length + 1)::integer FOR m.length),
-           p_epoch,
-           p_first_number + m.nth - 1,
-           m.topic_key,
-           nullif(p_headers -> (m.nth - 1)::integer, 'null'::jsonb),
-           m.codec
-      FROM (
-        SELECT u.topic_key, u.length, u.codec, u.nth, sum(u.length) OVER (ORDER BY u.nth) AS past
-          FROM unnest(p_topic_keys, p_lengths, p_codecs) WITH ORDINALITY AS u (topic_key, length, codec, nth)
-      ) AS m
-     ORDER BY m.nth
-    ON CONFLICT (connection_key, epoch, number) DO NOTHING;
-  END;
-  GET DIAGNOSTICS inserted = ROW_COUNT;
+           p_first_number + r.first + r.count - 2,
+           p_topic_keys[r.first],
+           CASE
+             WHEN r.count = 1 THEN nullif(p_headers -> (r.first - 1), 'null'::jsonb)
+             WHEN p_headers IS NOT NULL THEN
+               jsonb_path_query_array(
+                 p_headers, '$[$first to $last]', jsonb_build_object('first', r.first - 1, 'last', r.first + r.count - 2)
+               )
+           END,
+           p_codecs[r.first],
+           r.count,
+           CASE WHEN r.count = 1 THEN '{}' ELSE p_lengths[r.first : r.first + r.count - 1] END
+      FROM unnest(v_firsts, v_counts, v_offsets, v_sizes) AS r (first, count, past, size)
+     ORDER BY r.first
+    ON CONFLICT (connection_key, epoch, number) DO NOTHING
+    RETURNING messages
+  )
+  SELECT coalesce(sum(n.messages), 0) INTO inserted FROM new AS n;
 END

@@ -6,6 +6,12 @@ ALTER TABLE hawser.dead_letters
 DROP FUNCTION hawser.retry_dead_letters(bigint[]);
 
 ALTER TABLE hawser.conn_messages ADD COLUMN key_hash bigint;
+-- Without a rewrite: rows of before are one message each.
+ALTER TABLE hawser.conn_messages
+  ADD COLUMN messages integer NOT NULL DEFAULT 1,
+  ADD COLUMN lengths integer[] NOT NULL DEFAULT '{}',
+  ADD CONSTRAINT conn_messages_messages_range CHECK (messages >= 1),
+  ALTER COLUMN payload SET STORAGE EXTERNAL;
 CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
 ALTER TABLE hawser.nats_handlers

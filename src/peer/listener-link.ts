@@ -17,6 +17,7 @@ import {
   type ListenerEffects,
   type MessageTurn,
   type Position,
+  type StoredRow,
 } from "../channel/index.js";
 import { type HawserError, TransportError } from "../errors/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
@@ -320,18 +321,19 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         if (this.#closed) return;
         this.#queryBackoff.reset();
         this.channel.onRows(
-          rows.map((row) => ({
-            position: { epoch: row.epoch, number: row.number },
-            topicKey: row.topicKey,
-            payload: row.payload,
-            encoding:
-              row.codec === 0
-                ? undefined
-                : { compression: Compression.GZIP, uncompressedBytes: gzipLength(row.payload) },
-            headers: row.headers.length === 0 ? undefined : row.headers,
-            key: headerValue(row.headers, protocolConstants.messageKeyHeader),
-            fromWire: false,
-          })),
+          rows.map(({ epoch, number, topicKey, codec, payload, headers }): StoredRow => {
+            const hasHeaders = headers.length > 0;
+            return {
+              position: { epoch, number },
+              topicKey,
+              payload,
+              encoding:
+                codec === 0 ? undefined : { compression: Compression.GZIP, uncompressedBytes: gzipLength(payload) },
+              headers: hasHeaders ? headers : undefined,
+              key: hasHeaders ? headerValue(headers, protocolConstants.messageKeyHeader) : undefined,
+              fromWire: false,
+            };
+          }),
           remaining,
         );
         this.#arm();

@@ -30,7 +30,7 @@ export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./n
 export { announcements, type CatalogChange } from "./notifications.js";
 export { cancelScheduled, listScheduled, outboxOverview, replayOutbox } from "./outbox-overview.js";
 export { PeerRelay } from "./peer-relay.js";
-export type { AbsentListener, PendingMessages } from "./pending.js";
+export { type AbsentListener, type PendingMessages, waitingMessagesSql } from "./pending.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
 export { inspectSchema, newSchemaSql, schemaInspectionSql, trustedRoles } from "./schema.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";

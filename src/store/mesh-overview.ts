@@ -5,6 +5,7 @@ import { tables } from "../../generated/ts/rows/peer.js";
 import type { Database } from "./database.js";
 import { inGroupSql } from "./directory.js";
 import { leaseHeldSql } from "./leases.js";
+import { waitingMessagesSql } from "./pending.js";
 
 /** A listener of a topic. */
 export interface TopicOverview {
@@ -54,7 +55,7 @@ export interface PendingOverview {
   readonly listener: string;
   readonly topic: string;
   readonly count: number;
-  /** Payload bytes as stored, which may be compressed. */
+  /** Payload bytes as stored, which may be compressed. Of a batch that is handled in part, all. */
   readonly bytes: number;
   /** When the oldest was stored. */
   readonly oldest: Date;
@@ -80,7 +81,7 @@ const sql = {
       FROM ${tables.topicAddr} AS t ORDER BY topic COLLATE "C", client_name COLLATE "C", addr COLLATE "C"`,
   peers: `
     WITH waiting AS (
-      SELECT ${owner} AS name, count(*)::float8 AS count
+      SELECT ${owner} AS name, sum(${waitingMessagesSql})::float8 AS count
         FROM ${tables.connMessage} AS s
         JOIN ${tables.connKeyMap} AS m USING (connection_key)
         LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
@@ -103,10 +104,10 @@ const sql = {
       LEFT JOIN listeners USING (name)
      ORDER BY name COLLATE "C"`,
   pending: `
-    SELECT sender, "from", listener, topic, count(*)::float8 AS count, sum(bytes)::float8 AS bytes, min(stored_at) AS oldest
+    SELECT sender, "from", listener, topic, sum(messages)::float8 AS count, sum(bytes)::float8 AS bytes, min(stored_at) AS oldest
       FROM (
         SELECT m.sender_name AS sender, m.source_topic AS "from", ${owner} AS listener, coalesce(t.topic, '') AS topic,
-               octet_length(s.payload) AS bytes, s.stored_at
+               ${waitingMessagesSql} AS messages, octet_length(s.payload) AS bytes, s.stored_at
           FROM ${tables.connMessage} AS s
           JOIN ${tables.connKeyMap} AS m USING (connection_key)
           LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)

@@ -7,6 +7,10 @@ import type { Database } from "./database.js";
 import { type Sender, senderKey } from "./directory.js";
 import { leaseHeldSql, unlessRunning } from "./leases.js";
 
+/** How many messages of a row `s` of the store wait, where `c` is its channel's cursor: a batch may be handled in part. */
+export const waitingMessagesSql =
+  "CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END";
+
 /** What waits for one listener of one topic. */
 export interface PendingMessages {
   /** The listener's last known address; empty if the sender has no route to it any more. */
@@ -41,11 +45,11 @@ const pendingRows = `FROM ${tables.connKeyMap} AS m
     AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))`;
 
 const sql = {
-  count: `SELECT count(*) AS count ${pendingRows}`,
+  count: `SELECT coalesce(sum(${waitingMessagesSql}), 0) AS count ${pendingRows}`,
   byPeer: `
     WITH waiting AS (
       SELECT coalesce(m.owner, m.listener_name) AS name, coalesce(t.topic, '') AS topic, sum(p.count) AS count
-      FROM (SELECT connection_key, s.topic_key, count(*) ${pendingRows} GROUP BY connection_key, s.topic_key) AS p
+      FROM (SELECT connection_key, s.topic_key, sum(${waitingMessagesSql}) AS count ${pendingRows} GROUP BY connection_key, s.topic_key) AS p
       JOIN ${tables.connKeyMap} AS m USING (connection_key)
       LEFT JOIN ${tables.topicKey} AS t ON t.k = p.topic_key
       GROUP BY 1, 2

@@ -10,6 +10,7 @@ import { type Logger, silentLogger } from "../runtime/index.js";
 import type { Database } from "./database.js";
 import { leaseHeldSql, unlessRunning } from "./leases.js";
 import { messageChannel } from "./notifications.js";
+import { waitingMessagesSql } from "./pending.js";
 import type { WriterName } from "./transaction.js";
 
 /** Whose channels go where. */
@@ -92,7 +93,7 @@ const sql = {
       LEFT JOIN LATERAL (
         SELECT sum(k.count) AS stored, array_agg(coalesce(t.topic, 'topic key ' || k.topic_key) ORDER BY 1) AS topics
           FROM (
-            SELECT s.topic_key, count(*) AS count
+            SELECT s.topic_key, sum(${waitingMessagesSql}) AS count
               FROM ${tables.connMessage} AS s
               LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
              WHERE s.connection_key = m.connection_key

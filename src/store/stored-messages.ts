@@ -1,7 +1,7 @@
 /**
  * Messages that wait for their listener.
  */
-import { type DrainMessagesResult, storeFunctions } from "../../generated/ts/rows/peer.js";
+import { type DrainRowsResult, storeFunctions } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import type { Position } from "./channels.js";
@@ -33,9 +33,9 @@ interface StoredMessage extends Position {
   readonly headers: readonly HeaderPair[];
 }
 
-/** How much to read at once. At least one row is read, whatever its size. */
+/** How much to read at once. At least one row of the table is read, however many messages it has. */
 interface DrainLimits {
-  /** Default `drainRows`. */
+  /** Messages. Default `drainRows`. */
   readonly maxRows?: number;
   /** Of the payloads as stored. Default `drainBytes`. */
   readonly maxBytes?: number;
@@ -45,7 +45,7 @@ interface DrainLimits {
 interface DrainedPage {
   /** In the order of (epoch, number). */
   readonly rows: StoredMessage[];
-  /** Rows behind the last one, counted up to `backlogCountRows`. */
+  /** Messages behind the last one, counted up to `backlogCountRows`. */
   readonly remaining: number;
 }
 
@@ -67,7 +67,7 @@ export interface StoredMessages {
   ): Promise<"stored" | "fenced">;
   /** Reads the next messages after a position, and how many are behind them, in one snapshot. */
   drain(connectionKey: number, after: Position, limits?: DrainLimits): Promise<DrainedPage>;
-  /** The stored rows after a position, counted up to `backlogCountRows`. */
+  /** The stored messages after a position, counted up to `backlogCountRows`. */
   backlogOf(connectionKey: number, after: Position): Promise<number>;
 }
 
@@ -100,19 +100,17 @@ export function storedMessages(database: Database): StoredMessages {
     ) {
       if (maxRows < 1) throw new StoreError("invalid_argument", `maxRows is ${maxRows}; it must be at least 1`);
       const action = `read the stored messages of channel ${connectionKey}`;
-      const rows = await storeFunctions(database.caller(action)).drainMessages({
+      const stored = await storeFunctions(database.caller(action)).drainRows({
         connectionKey,
         epoch: BigInt(after.epoch),
         number: BigInt(after.number),
-        maxRows,
+        maxMessages: maxRows,
         maxBytes: BigInt(maxBytes),
-        countRows: storeConstants.backlogCountRows,
+        countMessages: storeConstants.backlogCountRows,
       });
-      const counted = Number(rows[0]?.counted ?? 0);
-      return {
-        rows: rows.map(messageOf),
-        remaining: Math.min(counted - rows.length, storeConstants.backlogCountRows),
-      };
+      const counted = Number(stored[0]?.counted ?? 0);
+      const read = stored.reduce((sum, row) => sum + messagesBehind(row, after), 0);
+      return { rows: messagesOf(stored, after), remaining: Math.min(counted - read, storeConstants.backlogCountRows) };
     },
     async backlogOf(connectionKey, after) {
       const action = `count the stored messages of channel ${connectionKey}`;
@@ -127,16 +125,54 @@ export function storedMessages(database: Database): StoredMessages {
   };
 }
 
-function messageOf({ epoch, number, topicKey, codec, payload, headers }: DrainMessagesResult): StoredMessage {
-  return {
-    epoch: Number(epoch),
-    number: Number(number),
+/** As the database counts them. */
+function messagesBehind({ epoch, number, messages }: DrainRowsResult, after: Position): number {
+  return Number(epoch) === after.epoch ? Math.min(messages, Number(number) - after.number) : messages;
+}
+
+/**
+ * The messages of rows. The first ones of a batch may be at or before the position; or in the row before, where a call was
+ * repeated with more messages while it was still under way.
+ */
+function messagesOf(rows: readonly DrainRowsResult[], after: Position): StoredMessage[] {
+  const messages: StoredMessage[] = [];
+  let last = after;
+  for (const {
+    epoch: rowEpoch,
+    number: rowNumber,
+    messages: count,
+    lengths,
     topicKey,
     codec,
     payload,
-    headers: (headers as readonly HeaderPair[] | null) ?? [],
-  };
+    headers,
+  } of rows) {
+    const epoch = Number(rowEpoch);
+    const lastNumber = Number(rowNumber);
+    const known = epoch === last.epoch ? last.number : 0;
+    last = { epoch, number: lastNumber };
+    if (count === 1) {
+      messages.push({ epoch, number: lastNumber, topicKey, codec, payload, headers: headersOf(headers) });
+      continue;
+    }
+    let offset = 0;
+    for (let index = 0, number = lastNumber - count + 1; index < count; index++, number++) {
+      const end = offset + (lengths[index] as number);
+      if (number > known) {
+        const own = headers === null ? noHeaders : headersOf((headers as unknown[])[index]);
+        messages.push({ epoch, number, topicKey, codec, payload: payload.subarray(offset, end), headers: own });
+      }
+      offset = end;
+    }
+  }
+  return messages;
 }
+
+function headersOf(json: unknown): readonly HeaderPair[] {
+  return (json as readonly HeaderPair[] | null) ?? noHeaders;
+}
+
+const noHeaders: readonly HeaderPair[] = [];
 
 function headersJson(messages: readonly MessageToStore[]): string | null {
   if (!messages.some(({ headers }) => headers !== undefined && headers.length > 0)) return null;

@@ -38,7 +38,8 @@ const listens = () =>
 
 const pendingNumbers = async (): Promise<number> => {
   const [row] = await world.query<{ count: number }>(
-    `SELECT count(*) FROM hawser.conn_messages JOIN hawser.conn_mess_number AS c USING (connection_key)
+    `SELECT coalesce(sum(least(messages, number - c.v)), 0)::integer AS count
+       FROM hawser.conn_messages JOIN hawser.conn_mess_number AS c USING (connection_key)
       WHERE (conn_messages.epoch, number) > (c.epoch, c.v)
         AND connection_key IN (SELECT connection_key FROM hawser.conn_key_map WHERE listener_name = $1)`,
     [defaultName],

@@ -56,7 +56,7 @@ describe("names", () => {
     });
     expect(stored).toEqual({ held: true, inserted: 2 });
     const { rows } = await client.query("SELECT payload FROM hawser.conn_messages ORDER BY number");
-    expect(rows.map(({ payload }) => [...payload])).toEqual([[1], [2, 3]]);
+    expect(rows.map(({ payload }) => [...payload])).toEqual([[1, 2, 3]]);
   });
 });
 

@@ -79,12 +79,17 @@ describe.each([
   it("deletes the rows that the cursor has passed, and no others", async () => {
     const other = await newChannel();
     for (const key of [channel, other]) {
-      await w.store.storeMessages(sender, key, 1, textMessages("a", "b", "c", "d"));
+      await w.store.storeMessages(sender, key, 1, textMessages("a"));
+      await w.store.storeMessages(sender, key, 2, textMessages("b", "c"));
+      await w.store.storeMessages(sender, key, 4, textMessages("d", "e"));
     }
-    await commit({ connectionKey: channel, epoch: sender.epoch, number: 3 });
+    // Of a batch that it has passed in part, none is deleted.
+    await commit({ connectionKey: channel, epoch: sender.epoch, number: 4 });
     const [rows, otherRows] = [await rowsOf(channel), await rowsOf(other)];
-    expect(rows).toEqual([4]);
-    expect(otherRows).toEqual([1, 2, 3, 4]);
+    expect(rows).toEqual([4, 5]);
+    expect(otherRows).toEqual([1, 2, 3, 4, 5]);
+    await commit({ connectionKey: channel, epoch: sender.epoch, number: 5 });
+    expect(await rowsOf(channel)).toEqual([]);
     await commit({ connectionKey: other, epoch: sender.epoch + 1, number: 1 });
     expect(await rowsOf(other)).toEqual([]);
   });
@@ -92,7 +97,8 @@ describe.each([
   it("deletes what was stored at or below the cursor afterwards", async () => {
     const cursor = { epoch: sender.epoch, number: 2 };
     await commit({ connectionKey: channel, ...cursor });
-    await w.store.storeMessages(sender, channel, 1, textMessages("late", "late", "new"));
+    await w.store.storeMessages(sender, channel, 1, textMessages("late", "late"));
+    await w.store.storeMessages(sender, channel, 3, textMessages("new"));
     expect(await w.store.deleteRowsUpTo(listener, channel, cursor)).toBe("deleted");
     expect(await rowsOf(channel)).toEqual([3]);
     expect((await w.store.channel(channel))!.cursor).toEqual(cursor);

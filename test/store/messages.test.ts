@@ -106,8 +106,10 @@ describe("stored messages", () => {
   });
 
   it("come in pages of limited rows and bytes, at least one row each", async () => {
-    await w.store.storeMessages(lease, channel, 1, textMessages("aaaa", "bbbb", "cccc", "dddd"));
     const { epoch } = lease;
+    for (const [index, letter] of ["a", "b", "c", "d"].entries()) {
+      await w.store.storeMessages(lease, channel, index + 1, textMessages(letter.repeat(4)));
+    }
     expect(await numbersOf(start, { maxRows: 3 })).toEqual([1, 2, 3]);
     expect(await numbersOf(start, { maxBytes: 8 })).toEqual([1, 2]);
     expect(await numbersOf(start, { maxBytes: 7 })).toEqual([1]);

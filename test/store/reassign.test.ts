@@ -40,7 +40,7 @@ describe("channels that are handed over", () => {
     const handed = await w.store.reassign({ from, to });
     expect(handed).toEqual([{ connectionKey: channel, composite: `sender:source:${from}`, stored: 2 }]);
     expect(await w.store.channel(channel)).toEqual({ ...before, owner: to });
-    const { rows } = await w.store.drain(channel, start);
+    const { rows } = await w.store.drain(channel, before!.cursor);
     expect(rows.map(({ payload }) => Buffer.from(payload).toString())).toEqual(["2", "3"]);
     expect(await w.store.channelsOwnedBy(from)).toEqual([]);
     expect(await w.store.channelsWithMessages(to)).toEqual([channel]);

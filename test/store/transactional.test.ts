@@ -53,7 +53,7 @@ describe("a handler inside a transaction", () => {
     expect(outcome).toBe("committed");
     expect(await effects()).toEqual(["one"]);
     expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: sender.epoch, number: 1 });
-    expect(await w.store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(1);
+    expect(await w.store.backlogOf(channel, { epoch: sender.epoch, number: 1 })).toBe(1);
   });
 
   it("has the path and the limits of a plain login, and nobody behind it has what it sets", async () => {

@@ -94,21 +94,27 @@ export interface ConnMessNumberRow {
   attempts: number;
 }
 
-/** A row of hawser.conn_messages. Messages that wait for their listener. First in, first out by (epoch, number) within a channel. */
+/**
+ * A row of hawser.conn_messages. Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+ * batch of messages with successive numbers, one topic and one codec.
+ */
 export interface ConnMessageRow {
   /** The order in which rows were written, over all channels. */
   id: bigint;
   /** The channel. */
   connection_key: number;
-  /** The payload, plain or compressed as `codec` says. */
+  /** The payload, plain or compressed as `codec` says. Of a batch all payloads, one after another. */
   payload: Uint8Array;
   /** The sender's epoch. */
   epoch: bigint;
-  /** The message's number within the epoch. */
+  /**
+   * The message's number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+   * as one of its messages is.
+   */
   number: bigint;
   /** The topic that the message is for. */
   topic_key: number;
-  /** The headers: [[name, value], ...]; NULL: none. */
+  /** The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message. */
   headers: unknown;
   /** How the payload is compressed: 0 not, 1 gzip. */
   codec: number;
@@ -119,6 +125,10 @@ export interface ConnMessageRow {
    * channel. NULL: it has no key.
    */
   key_hash: bigint | null;
+  /** How many messages the row has. */
+  messages: number;
+  /** The length of each payload of a batch, in bytes; empty for one message. */
+  lengths: number[];
 }
 
 /** A row of hawser.peers. The names of peers, and of each the epoch under which a process may write for the name. */
@@ -223,7 +233,7 @@ export const columns = {
   topicKey: ["topic", "k"],
   connSender: ["connection_key", "sender_topic"],
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
-  connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash"],
+  connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
   peerName: ["name", "epoch", "clean", "started_at", "token", "in_group"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id"],
   meshSecret: ["id", "secret", "created_at"],
@@ -314,7 +324,7 @@ export interface StoreMessagesArguments {
 export interface StoreMessagesResult {
   /** The sender's epoch was still the catalog's. If not, nothing was written. */
   held: boolean;
-  /** How many rows were new. */
+  /** How many messages were new. */
   inserted: number;
 }
 
@@ -357,11 +367,11 @@ export interface DrainMessagesArguments {
   epoch: bigint;
   /** The number of the position. */
   number: bigint;
-  /** How many rows to read at most. */
+  /** How many messages to read at most. */
   maxRows: number;
-  /** How many payload bytes, as stored, to read at most; one row is read whatever its size. */
+  /** How many payload bytes, as stored, to read at most; one message is read whatever its size. */
   maxBytes: bigint;
-  /** How far to count the rows behind. */
+  /** How far to count the messages behind. */
   countRows: number;
 }
 
@@ -379,7 +389,45 @@ export interface DrainMessagesResult {
   headers: unknown;
   /** The payload. */
   payload: Uint8Array;
-  /** The rows after the position, these included; counted up to p_max_rows + p_count_rows. The same in each row. */
+  /** The messages after the position, these included; counted up to p_max_rows + p_count_rows. The same in each row. */
+  counted: bigint;
+}
+
+/** Arguments of hawser.drain_rows. */
+export interface DrainRowsArguments {
+  /** The channel. */
+  connectionKey: number;
+  /** The epoch of the position. */
+  epoch: bigint;
+  /** The number of the position. */
+  number: bigint;
+  /** How many messages to read at most; one row is read whatever it has. */
+  maxMessages: number;
+  /** How many payload bytes, as stored, to read at most; one row is read whatever its size. */
+  maxBytes: bigint;
+  /** How far to count the messages behind. */
+  countMessages: number;
+}
+
+/** One row of hawser.drain_rows. */
+export interface DrainRowsResult {
+  /** The sender's epoch. */
+  epoch: bigint;
+  /** The number of the row's last message within the epoch. */
+  number: bigint;
+  /** How many messages the row has. The first ones may lie at or before the position, or in the row before. */
+  messages: number;
+  /** The length of each payload of a batch, in bytes; empty for one message. */
+  lengths: number[];
+  /** The topic that the messages are for. */
+  topicKey: number;
+  /** How each payload is compressed. */
+  codec: number;
+  /** The headers: [[name, value], ...], of a batch an array of such headers or null; NULL: none. */
+  headers: unknown;
+  /** The payload, or all payloads, one after another. */
+  payload: Uint8Array;
+  /** The messages after the position, these included; counted up to p_max_messages + p_count_messages. The same in each row. */
   counted: bigint;
 }
 
@@ -397,7 +445,7 @@ export interface CountMessagesArguments {
 
 /** The result of hawser.count_messages. */
 export interface CountMessagesResult {
-  /** The rows after the position. */
+  /** The messages after the position. */
   counted: bigint;
 }
 
@@ -698,6 +746,26 @@ export function storeFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ epoch: BigInt(row.epoch), number: BigInt(row.number), topicKey: row.topic_key, codec: row.codec, headers: row.headers, payload: row.payload, counted: BigInt(row.counted) }));
+    },
+
+    /**
+     * Reads a channel's next rows after a position as they are stored, in order, and counts the messages behind it; of one
+     * moment.
+     */
+    async drainRows(args: DrainRowsArguments): Promise<DrainRowsResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.drain_rows",
+        text: "SELECT epoch, number, messages, lengths, topic_key, codec, headers, payload, counted FROM hawser.drain_rows($1::integer, $2::bigint, $3::bigint, $4::integer, $5::bigint, $6::integer)",
+        values: [
+          args.connectionKey,
+          String(args.epoch),
+          String(args.number),
+          args.maxMessages,
+          String(args.maxBytes),
+          args.countMessages,
+        ],
+      });
+      return rows.map((row) => ({ epoch: BigInt(row.epoch), number: BigInt(row.number), messages: row.messages, lengths: row.lengths, topicKey: row.topic_key, codec: row.codec, headers: row.headers, payload: row.payload, counted: BigInt(row.counted) }));
     },
 
     /** Counts a channel's stored messages after a position. */

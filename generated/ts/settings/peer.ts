@@ -439,11 +439,11 @@ export const storeConstants = {
    */
   shortBacklogRows: 256,
   /**
-   * Rows taken by one drain query.
+   * Messages taken by one drain query.
    *
-   * Value: 1024 rows.
+   * Value: 4096 rows.
    */
-  drainRows: 1024,
+  drainRows: 4096,
   /**
    * Payload bytes taken by one drain query; one row always fits.
    *
@@ -451,17 +451,29 @@ export const storeConstants = {
    */
   drainBytes: 8388608,
   /**
-   * Rows of one insert.
+   * Messages of one insert.
    *
    * Value: 4096 rows.
    */
   insertRows: 4096,
   /**
-   * Payload bytes of one insert; one row always fits.
+   * Payload bytes of one insert; one message always fits.
    *
    * Value: 16777216 bytes.
    */
   insertBytes: 16777216,
+  /**
+   * Messages of one row of conn_messages at most. As many as one drain query takes, which takes whole rows.
+   *
+   * Value: 1024 messages.
+   */
+  batchMessages: 1024,
+  /**
+   * Payload bytes of one row at most; one message always fits.
+   *
+   * Value: 262144 bytes.
+   */
+  batchBytes: 262144,
   /**
    * Wait for a locked row or table.
    *

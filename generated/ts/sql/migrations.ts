@@ -3356,6 +3356,12 @@ ALTER TABLE hawser.dead_letters
 DROP FUNCTION hawser.retry_dead_letters(bigint[]);
 
 ALTER TABLE hawser.conn_messages ADD COLUMN key_hash bigint;
+-- Without a rewrite: rows of before are one message each.
+ALTER TABLE hawser.conn_messages
+  ADD COLUMN messages integer NOT NULL DEFAULT 1,
+  ADD COLUMN lengths integer[] NOT NULL DEFAULT '{}',
+  ADD CONSTRAINT conn_messages_messages_range CHECK (messages >= 1),
+  ALTER COLUMN payload SET STORAGE EXTERNAL;
 CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
 ALTER TABLE hawser.nats_handlers
@@ -3792,18 +3798,22 @@ COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number wit
 COMMENT ON COLUMN hawser.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
 COMMENT ON COLUMN hawser.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
-COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel.';
+COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+batch of messages with successive numbers, one topic and one codec.';
 COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
 COMMENT ON COLUMN hawser.conn_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says.';
+COMMENT ON COLUMN hawser.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
 COMMENT ON COLUMN hawser.conn_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser.conn_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+as one of its messages is.';
 COMMENT ON COLUMN hawser.conn_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none.';
+COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
 COMMENT ON COLUMN hawser.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
 COMMENT ON COLUMN hawser.conn_messages.stored_at IS 'When it was stored.';
 COMMENT ON COLUMN hawser.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
 channel. NULL: it has no key.';
+COMMENT ON COLUMN hawser.conn_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
 COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name.';
 COMMENT ON COLUMN hawser.peers.name IS 'The peer''s name.';

@@ -201,28 +201,37 @@ CREATE TABLE hawser.conn_messages (
   codec smallint DEFAULT 0 NOT NULL,
   stored_at timestamptz DEFAULT now() NOT NULL,
   key_hash bigint,
+  messages integer DEFAULT 1 NOT NULL,
+  lengths integer[] DEFAULT '{}' NOT NULL,
   CONSTRAINT conn_messages_pkey PRIMARY KEY (connection_key, epoch, number),
   CONSTRAINT conn_messages_connection_key_range CHECK (connection_key >= 1),
   CONSTRAINT conn_messages_epoch_range CHECK (epoch >= 0),
   CONSTRAINT conn_messages_number_range CHECK (number >= 0),
   CONSTRAINT conn_messages_topic_key_range CHECK (topic_key >= 0),
-  CONSTRAINT conn_messages_codec_range CHECK (codec BETWEEN 0 AND 1)
+  CONSTRAINT conn_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
+  CONSTRAINT conn_messages_messages_range CHECK (messages >= 1)
 );
+
+ALTER TABLE hawser.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
 
 CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 
-COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel.';
+COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
+batch of messages with successive numbers, one topic and one codec.';
 COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';
 COMMENT ON COLUMN hawser.conn_messages.connection_key IS 'The channel.';
-COMMENT ON COLUMN hawser.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says.';
+COMMENT ON COLUMN hawser.conn_messages.payload IS 'The payload, plain or compressed as \`codec\` says. Of a batch all payloads, one after another.';
 COMMENT ON COLUMN hawser.conn_messages.epoch IS 'The sender''s epoch.';
-COMMENT ON COLUMN hawser.conn_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser.conn_messages.number IS 'The message''s number within the epoch. Of a batch that of the last message, so that the row is behind a position as long
+as one of its messages is.';
 COMMENT ON COLUMN hawser.conn_messages.topic_key IS 'The topic that the message is for.';
-COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none.';
+COMMENT ON COLUMN hawser.conn_messages.headers IS 'The headers: [[name, value], ...]; NULL: none. Of a batch an array with such headers, or null, for each message.';
 COMMENT ON COLUMN hawser.conn_messages.codec IS 'How the payload is compressed: 0 not, 1 gzip.';
 COMMENT ON COLUMN hawser.conn_messages.stored_at IS 'When it was stored.';
 COMMENT ON COLUMN hawser.conn_messages.key_hash IS 'The hash of topic and key of a message that was enqueued with a key: the next one of the same key follows it into the same
 channel. NULL: it has no key.';
+COMMENT ON COLUMN hawser.conn_messages.messages IS 'How many messages the row has.';
+COMMENT ON COLUMN hawser.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
 CREATE TABLE hawser.peers (
   name text NOT NULL,
@@ -527,6 +536,23 @@ SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
+DECLARE
+  v_count integer;
+  v_bytes bigint;
+  v_least integer;
+  v_stored bigint;
+  -- The next message, and where its payload begins.
+  v_from integer := 1;
+  v_offset integer := 1;
+  -- The last message of each run with one topic and one codec.
+  v_ends integer[];
+  v_end integer;
+  -- The rows to write: the first message, how many messages, where their payloads begin, and how long these are in all.
+  v_many integer;
+  v_firsts integer[] := '{}';
+  v_counts integer[] := '{}';
+  v_offsets integer[] := '{}';
+  v_sizes integer[] := '{}';
 BEGIN
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -550,44 +576,85 @@ BEGIN
       USING ERRCODE = 'foreign_key_violation', HINT = 'Look the connection key up again.';
   END IF;
 
-  IF octet_length(p_payloads) IS DISTINCT FROM (SELECT coalesce(sum(l), 0) FROM unnest(p_lengths) AS l) THEN
+  SELECT count(l), coalesce(sum(l), 0), coalesce(min(l), 0) INTO v_count, v_bytes, v_least FROM unnest(p_lengths) AS l;
+  IF octet_length(p_payloads) IS DISTINCT FROM v_bytes OR v_least < 0 THEN
     RAISE EXCEPTION 'the lengths of the payloads do not add up to the % bytes given', octet_length(p_payloads)
       USING ERRCODE = 'invalid_parameter_value';
   END IF;
+  IF (v_count, v_count, v_count) IS DISTINCT FROM (cardinality(p_lengths), cardinality(p_topic_keys), cardinality(p_codecs)) THEN
+    RAISE EXCEPTION 'there are % topic keys, % lengths and % codecs, which must be as many',
+      cardinality(p_topic_keys), v_count, cardinality(p_codecs) USING ERRCODE = 'invalid_parameter_value';
+  END IF;
 
-  -- Hardly ever is a row there already (the answer to an earlier call was lost), and an insert that reckons with it takes
-  -- a third longer.
-  BEGIN
-    INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec)
+  -- Hardly ever: the answer to an earlier call was lost, which has stored the first ones, or all.
+  v_stored := (
+    SELECT c.number FROM hawser.conn_messages AS c
+     WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
+     ORDER BY c.number DESC LIMIT 1
+  );
+  IF v_stored IS NOT NULL THEN
+    v_from := least(v_stored - p_first_number + 2, v_count + 1);
+    v_offset := 1 + coalesce((SELECT sum(l) FROM unnest(p_lengths[1 : v_from - 1]) AS l), 0);
+  END IF;
+
+  v_ends := ARRAY[v_count];
+  IF p_topic_keys <> array_fill(p_topic_keys[1], v_ends) OR p_codecs <> array_fill(p_codecs[1], v_ends) THEN
+    v_ends := ARRAY(
+      SELECT n.nth
+        FROM (
+          SELECT u.nth, (u.topic_key, u.codec) IS DISTINCT FROM (lead(u.topic_key) OVER w, lead(u.codec) OVER w) AS is_last
+            FROM unnest(p_topic_keys, p_codecs) WITH ORDINALITY AS u (topic_key, codec, nth)
+          WINDOW w AS (ORDER BY u.nth)
+        ) AS n
+       WHERE n.is_last
+       ORDER BY n.nth
+    );
+  END IF;
+  FOREACH v_end IN ARRAY v_ends LOOP
+    WHILE v_from <= v_end LOOP
+      v_many := least(v_end - v_from + 1, 1024);
+      LOOP
+        IF v_many = 1 THEN
+          v_bytes := p_lengths[v_from];
+          EXIT;
+        END IF;
+        v_bytes := (SELECT sum(l) FROM unnest(p_lengths[v_from : v_from + v_many - 1]) AS l);
+        EXIT WHEN v_bytes <= 262144;
+        v_many := greatest(1, least(v_many - 1, v_many::bigint * 262144 / v_bytes));
+      END LOOP;
+      v_firsts := v_firsts || v_from;
+      v_counts := v_counts || v_many;
+      v_offsets := v_offsets || v_offset;
+      v_sizes := v_sizes || v_bytes::integer;
+      v_from := v_from + v_many;
+      v_offset := v_offset + v_bytes;
+    END LOOP;
+  END LOOP;
+
+  -- A row may be there all the same: of a call that has not ended yet, and that this one has waited for.
+  WITH new AS (
+    INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec, messages, lengths)
     SELECT p_connection_key,
-           substring(p_payloads FROM (m.past - m.length + 1)::integer FOR m.length),
+           substring(p_payloads FROM r.past FOR r.size),
            p_epoch,
-           p_first_number + m.nth - 1,
-           m.topic_key,
-           nullif(p_headers -> (m.nth - 1)::integer, 'null'::jsonb),
-           m.codec
-      FROM (
-        SELECT u.topic_key, u.length, u.codec, u.nth, sum(u.length) OVER (ORDER BY u.nth) AS past
-          FROM unnest(p_topic_keys, p_lengths, p_codecs) WITH ORDINALITY AS u (topic_key, length, codec, nth)
-      ) AS m
-     ORDER BY m.nth;
-  EXCEPTION WHEN unique_violation THEN
-    INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, codec)
-    SELECT p_connection_key,
-           substring(p_payloads FROM (m.past - m.length + 1)::integer FOR m.length),
-           p_epoch,
-           p_first_number + m.nth - 1,
-           m.topic_key,
-           nullif(p_headers -> (m.nth - 1)::integer, 'null'::jsonb),
-           m.codec
-      FROM (
-        SELECT u.topic_key, u.length, u.codec, u.nth, sum(u.length) OVER (ORDER BY u.nth) AS past
-          FROM unnest(p_topic_keys, p_lengths, p_codecs) WITH ORDINALITY AS u (topic_key, length, codec, nth)
-      ) AS m
-     ORDER BY m.nth
-    ON CONFLICT (connection_key, epoch, number) DO NOTHING;
-  END;
-  GET DIAGNOSTICS inserted = ROW_COUNT;
+           p_first_number + r.first + r.count - 2,
+           p_topic_keys[r.first],
+           CASE
+             WHEN r.count = 1 THEN nullif(p_headers -> (r.first - 1), 'null'::jsonb)
+             WHEN p_headers IS NOT NULL THEN
+               jsonb_path_query_array(
+                 p_headers, '$[$first to $last]', jsonb_build_object('first', r.first - 1, 'last', r.first + r.count - 2)
+               )
+           END,
+           p_codecs[r.first],
+           r.count,
+           CASE WHEN r.count = 1 THEN '{}' ELSE p_lengths[r.first : r.first + r.count - 1] END
+      FROM unnest(v_firsts, v_counts, v_offsets, v_sizes) AS r (first, count, past, size)
+     ORDER BY r.first
+    ON CONFLICT (connection_key, epoch, number) DO NOTHING
+    RETURNING messages
+  )
+  SELECT coalesce(sum(n.messages), 0) INTO inserted FROM new AS n;
 END
 $function$;
 COMMENT ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) IS 'Stores messages of one channel, fenced by the sender''s epoch.';
@@ -770,7 +837,63 @@ RETURNS TABLE (
   payload bytea,
   counted bigint
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  WITH stored AS MATERIALIZED (
+    -- Read from its pieces once, not once for each message.
+    SELECT d.*, d.payload || ''::bytea AS all_payloads,
+           lag(d.number) OVER (PARTITION BY d.epoch ORDER BY d.number) AS number_before
+      FROM hawser.drain_rows(p_connection_key, p_epoch, p_number, p_max_rows, p_max_bytes, p_count_rows) AS d
+  ), one AS (
+    SELECT s.epoch, s.number - s.messages + l.nth AS number, s.topic_key, s.codec,
+           CASE WHEN s.messages = 1 THEN s.headers ELSE nullif(s.headers -> (l.nth - 1)::integer, 'null'::jsonb) END AS headers,
+           substring(s.all_payloads FROM (l.past - l.length + 1)::integer FOR l.length) AS payload,
+           s.counted, s.number_before
+      FROM stored AS s
+     CROSS JOIN LATERAL (
+       SELECT u.length, u.nth, sum(u.length) OVER (ORDER BY u.nth ROWS UNBOUNDED PRECEDING) AS past
+         FROM unnest(CASE WHEN s.messages = 1 THEN ARRAY[octet_length(s.all_payloads)] ELSE s.lengths END)
+              WITH ORDINALITY AS u (length, nth)
+     ) AS l
+  ), page AS (
+    SELECT o.*, row_number() OVER w AS nth, sum(octet_length(o.payload)) OVER w AS bytes
+      FROM one AS o
+     -- A call whose fate was unknown may have been repeated with more messages while it was still under way.
+     WHERE (o.epoch, o.number) > (p_epoch, p_number) AND o.number > coalesce(o.number_before, -1)
+    WINDOW w AS (ORDER BY o.epoch, o.number ROWS UNBOUNDED PRECEDING)
+  )
+  SELECT p.epoch, p.number, p.topic_key, p.codec, p.headers, p.payload, p.counted
+    FROM page AS p
+   WHERE p.nth = 1 OR (p.nth <= p_max_rows AND p.bytes <= p_max_bytes)
+   ORDER BY p.epoch, p.number;
+END
+$function$;
+COMMENT ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) IS 'Reads a channel''s next stored messages after a position, in order, and counts those behind them; of one moment.';
+
+CREATE OR REPLACE FUNCTION hawser.drain_rows(
+  p_connection_key integer,
+  p_epoch bigint,
+  p_number bigint,
+  p_max_messages integer,
+  p_max_bytes bigint,
+  p_count_messages integer
+)
+RETURNS TABLE (
+  epoch bigint,
+  number bigint,
+  messages integer,
+  lengths integer[],
+  topic_key integer,
+  codec integer,
+  headers jsonb,
+  payload bytea,
+  counted bigint
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -781,34 +904,31 @@ AS $function$
 #variable_conflict use_column
 -- The function's settings: the table grows from nothing to millions of rows while the planner still takes it for empty,
 -- so that every plan but the walk along the primary key must be out of the question.
+DECLARE
+  v_messages bigint := 0;
+  v_bytes bigint := 0;
 BEGIN
-  -- One statement, so that the rows and their count are of one moment.
-  RETURN QUERY
-  SELECT page.epoch, page.number, page.topic_key, page.codec, page.headers, page.payload,
-         (
-           SELECT count(*)
-             FROM (
-               SELECT FROM hawser.conn_messages AS c
-                WHERE c.connection_key = p_connection_key AND (c.epoch, c.number) > (p_epoch, p_number)
-                LIMIT p_max_rows + p_count_rows
-             ) AS behind
-         )
-    FROM (
-      SELECT next.*, sum(octet_length(next.payload)) OVER w AS bytes, row_number() OVER w AS nth
-        FROM (
-          SELECT m.epoch, m.number, m.topic_key, m.codec::integer, m.headers, m.payload
-            FROM hawser.conn_messages AS m
-           WHERE m.connection_key = p_connection_key AND (m.epoch, m.number) > (p_epoch, p_number)
-           ORDER BY m.connection_key, m.epoch, m.number
-           LIMIT p_max_rows
-        ) AS next
-      WINDOW w AS (ORDER BY next.epoch, next.number ROWS UNBOUNDED PRECEDING)
-    ) AS page
-   WHERE page.bytes <= p_max_bytes OR page.nth = 1
-   ORDER BY page.epoch, page.number;
+  counted := (
+    SELECT c.counted FROM hawser.count_messages(p_connection_key, p_epoch, p_number, p_max_messages + p_count_messages) AS c
+  );
+  FOR epoch, number, messages, lengths, topic_key, codec, headers, payload IN
+    SELECT m.epoch, m.number, m.messages, m.lengths, m.topic_key, m.codec, m.headers, m.payload
+      FROM hawser.conn_messages AS m
+     WHERE m.connection_key = p_connection_key AND (m.epoch, m.number) > (p_epoch, p_number)
+     ORDER BY m.connection_key, m.epoch, m.number
+     LIMIT p_max_messages
+  LOOP
+    EXIT WHEN v_messages > 0 AND (
+      v_messages + messages > p_max_messages OR v_bytes + octet_length(payload) > p_max_bytes
+    );
+    v_messages := v_messages + messages;
+    v_bytes := v_bytes + octet_length(payload);
+    RETURN NEXT;
+  END LOOP;
 END
 $function$;
-COMMENT ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) IS 'Reads a channel''s next stored messages after a position, in order, and counts those behind them; of one moment.';
+COMMENT ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) IS 'Reads a channel''s next rows after a position as they are stored, in order, and counts the messages behind it; of one
+moment.';
 
 CREATE OR REPLACE FUNCTION hawser.count_messages(
   p_connection_key integer,
@@ -817,22 +937,31 @@ CREATE OR REPLACE FUNCTION hawser.count_messages(
   p_count_rows integer,
   OUT counted bigint
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
 SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
 AS $function$
--- The function's settings: see drain_messages.
+-- The function's settings: see drain_rows.
+DECLARE
+  v_rows integer;
+  v_is_all boolean;
 BEGIN
-  counted := (
-    SELECT count(*)
+  -- Few rows are enough where they are batches; where they are not, all are counted in one go.
+  FOREACH v_rows IN ARRAY ARRAY[least(32, p_count_rows), p_count_rows] LOOP
+    SELECT least(coalesce(sum(b.messages), 0), p_count_rows), count(*) < v_rows
+      INTO counted, v_is_all
       FROM (
-        SELECT FROM hawser.conn_messages AS c
+        -- Of a batch only what is behind the position.
+        SELECT CASE WHEN c.epoch = p_epoch THEN least(c.messages, c.number - p_number) ELSE c.messages END AS messages
+          FROM hawser.conn_messages AS c
          WHERE c.connection_key = p_connection_key AND (c.epoch, c.number) > (p_epoch, p_number)
-         LIMIT p_count_rows
-      ) AS behind
-  );
+         ORDER BY c.connection_key, c.epoch, c.number
+         LIMIT v_rows
+      ) AS b;
+    EXIT WHEN v_is_all OR counted = p_count_rows;
+  END LOOP;
 END
 $function$;
 COMMENT ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) IS 'Counts a channel''s stored messages after a position.';
@@ -1010,11 +1139,14 @@ BEGIN
 
   DELETE FROM hawser.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.
-  DELETE FROM hawser.conn_messages AS s
-   USING hawser.conn_key_map AS m
-   WHERE s.connection_key = m.connection_key
-     AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL;
-  GET DIAGNOSTICS deleted = ROW_COUNT;
+  WITH gone AS (
+    DELETE FROM hawser.conn_messages AS s
+     USING hawser.conn_key_map AS m
+     WHERE s.connection_key = m.connection_key
+       AND m.sender_name = p_name AND m.source_topic = p_source_topic AND m.retry_of IS NULL
+    RETURNING s.messages
+  )
+  SELECT coalesce(sum(g.messages), 0) INTO deleted FROM gone AS g;
 END
 $function$;
 COMMENT ON FUNCTION hawser.clear_stored_messages(text, text) IS 'Deletes what a sender has stored for others, and its routes, unless a process has its name.';
@@ -1096,7 +1228,7 @@ BEGIN
     FROM (
       SELECT m.connection_key,
              (
-               SELECT count(*)
+               SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END), 0)
                  FROM hawser.conn_messages AS s
                 WHERE s.connection_key = m.connection_key
                   AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
@@ -1434,6 +1566,7 @@ REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.channels_with_messages(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) FROM PUBLIC;
@@ -1512,6 +1645,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.channels_with_messages(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) TO hawser_peer;
@@ -1568,6 +1702,7 @@ BEGIN
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.channels_with_messages(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) OWNER TO hawser_owner;

@@ -11,7 +11,7 @@ export async function ownDatabase(): Promise<string> {
 
 /** How many messages are stored. */
 export async function storedMessages(databaseUrl: string): Promise<number> {
-  const [row] = await rowsOf(databaseUrl, "SELECT count(*)::int AS count FROM hawser.conn_messages");
+  const [row] = await rowsOf(databaseUrl, "SELECT coalesce(sum(messages), 0)::int AS count FROM hawser.conn_messages");
   return row?.["count"] as number;
 }
 

@@ -50,6 +50,7 @@ export const limits = {
     number: { min: 0n },
     topicKey: { min: 0 },
     codec: { min: 0, max: 1 },
+    messages: { min: 1 },
   },
   PeerName: {
     name: { minBytes: 1, maxBytes: 255 },
@@ -121,6 +122,7 @@ export const columnChecks = {
     topic_key: (value: number) => checkInteger("topic_key", { min: 0, max: 2147483647 }, value),
     codec: (value: number) => checkInteger("codec", { min: 0, max: 1 }, value),
     key_hash: (value: bigint) => checkInteger("key_hash", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    messages: (value: number) => checkInteger("messages", { min: 1, max: 2147483647 }, value),
   },
   peers: {
     name: (value: string) => checkText("name", namedRules.peerOrTopic, value),

@@ -1,0 +1,220 @@
+/**
+ * Rows of the store that hold many messages: what is stored in however many calls is read as if each had a row.
+ */
+import fc from "fast-check";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { storeFunctions } from "../../generated/ts/rows/peer.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import type { Lease, MessageToStore, Position } from "../../src/store/index.js";
+import { atDepth } from "../support/depth.js";
+import { textMessages, type World, world } from "./support/world.js";
+
+const start: Position = { epoch: 0, number: 0 };
+const { batchMessages, batchBytes } = storeConstants;
+
+describe("batches in the store", () => {
+  let w: World;
+  let lease: Lease;
+  let channel: number;
+  let channels = 0;
+
+  beforeAll(async () => {
+    w = await world();
+    lease = await w.take("sender");
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+  beforeEach(() => newChannel());
+
+  async function newChannel(): Promise<void> {
+    channels += 1;
+    channel = await w.channelOf({ name: "sender", sourceTopic: `source ${channels}` }, "listener");
+  }
+
+  async function rowsOf(): Promise<{ number: number; messages: number; topic: number; lengths: number[] }[]> {
+    const { rows } = await w.operator.query(
+      `SELECT number::integer, messages, topic_key AS topic, lengths FROM hawser.conn_messages
+        WHERE connection_key = $1 ORDER BY number`,
+      [channel],
+    );
+    return rows;
+  }
+
+  /** A call of the function, on a connection of the operator's. */
+  function call(client: Pick<World["operator"], "query">, firstNumber: number, ...texts: string[]) {
+    const payloads = texts.map((text) => Buffer.from(text));
+    return storeFunctions(client).storeMessages({
+      ...{ name: lease.name, epoch: BigInt(lease.epoch), connectionKey: channel, firstNumber: BigInt(firstNumber) },
+      topicKeys: texts.map(() => 1),
+      lengths: payloads.map(({ length }) => length),
+      codecs: texts.map(() => 0),
+      headers: null,
+      payloads: Buffer.concat(payloads),
+    });
+  }
+
+  /** All that is stored after a position, page by page, each message with its number. */
+  async function drained(after: Position, limits: { maxRows?: number; maxBytes?: number } = {}) {
+    const found = [];
+    for (let position = after; ; ) {
+      const { rows, remaining } = await w.store.drain(channel, position, limits);
+      found.push(...rows);
+      if (rows.length === 0) return found;
+      position = rows.at(-1)!;
+      // Nothing is said to be behind the last one.
+      expect(remaining === 0).toBe((await w.store.drain(channel, position, limits)).rows.length === 0);
+    }
+  }
+
+  /** The same by the function for peers in other languages. */
+  async function drainedByMessage(after: Position, maxRows: number, maxBytes: number) {
+    const found = [];
+    for (let position = after; ; ) {
+      const rows = await storeFunctions(w.operator).drainMessages({
+        ...{ connectionKey: channel, epoch: BigInt(position.epoch), number: BigInt(position.number) },
+        ...{ maxRows, maxBytes: BigInt(maxBytes), countRows: 5 },
+      });
+      expect(rows.length).toBeLessThanOrEqual(maxRows);
+      for (const { epoch, number, topicKey, codec, headers, payload } of rows) {
+        found.push({ epoch: Number(epoch), number: Number(number), topicKey, codec, headers: headers ?? [], payload });
+      }
+      if (rows.length === 0) return found;
+      position = found.at(-1)!;
+    }
+  }
+
+  it("end where topic or codec change, and at their greatest size", async () => {
+    const of = (topicKey: number, bytes: number, codec: 0 | 1 = 0): MessageToStore => ({
+      ...{ topicKey, codec },
+      payload: Buffer.alloc(bytes),
+    });
+    await w.store.storeMessages(lease, channel, 1, [
+      ...[of(1, 2), of(1, 0), of(2, 1), of(2, 1, 1), of(2, 3, 1), of(1, 1)],
+      ...Array.from({ length: batchMessages + 1 }, () => of(3, 1)),
+      ...[of(4, batchBytes), of(4, 1), of(4, batchBytes - 1), of(4, batchBytes + 1), of(4, 5), of(4, 6)],
+    ]);
+    expect((await rowsOf()).map(({ topic, messages, lengths }) => [topic, messages, lengths.slice(0, 2)])).toEqual([
+      ...[
+        [1, 2, [2, 0]],
+        [2, 1, []],
+        [2, 2, [1, 3]],
+        [1, 1, []],
+      ],
+      ...[
+        [3, batchMessages, [1, 1]],
+        [3, 1, []],
+      ],
+      ...[
+        [4, 1, []],
+        [4, 2, [1, batchBytes - 1]],
+        [4, 1, []],
+        [4, 2, [5, 6]],
+      ],
+    ]);
+  });
+
+  it("are read as they were sent, whatever calls were repeated, from any position, in pages of any size", async () => {
+    const message = fc.record({
+      topicKey: fc.integer({ min: 1, max: 2 }),
+      codec: fc.constantFrom(0 as const, 0 as const, 1 as const),
+      payload: fc.uint8Array({ maxLength: 12 }),
+      headers: fc.array(fc.tuple(fc.string({ unit: "grapheme-ascii" }), fc.constantFrom("", "ä")), { maxLength: 2 }),
+    });
+    const history = fc.record({
+      messages: fc.array(message, { minLength: 1, maxLength: 40, size: "max" }),
+      // Where calls begin and end; each has all from its beginning on, as if nothing of it were known to be stored.
+      calls: fc.array(fc.tuple(fc.double({ min: 0, max: 1, noNaN: true }), fc.double({ min: 0, max: 1, noNaN: true }))),
+      from: fc.double({ min: 0, max: 1, noNaN: true }),
+      limits: fc.record({ maxRows: fc.integer({ min: 1, max: 50 }), maxBytes: fc.integer({ min: 1, max: 200 }) }),
+    });
+    await fc.assert(
+      fc.asyncProperty(history, async ({ messages, calls, from, limits }) => {
+        await newChannel();
+        let stored = 0;
+        for (const [beginning, end] of [...calls, [1, 1] as const]) {
+          const first = Math.floor(beginning * stored);
+          const last = Math.max(first + 1, Math.round(end * messages.length));
+          await w.store.storeMessages(lease, channel, first + 1, messages.slice(first, last));
+          stored = Math.max(stored, last);
+        }
+        const after = Math.floor(from * messages.length);
+        const expected = messages.map((sent, index) => ({
+          ...sent,
+          ...{ epoch: lease.epoch, number: index + 1, payload: Buffer.from(sent.payload) },
+        }));
+        const position = { epoch: lease.epoch, number: after };
+        expect(await drained(position, limits)).toEqual(expected.slice(after));
+        expect(await drained(start)).toEqual(expected);
+        expect(await drainedByMessage(position, limits.maxRows, limits.maxBytes)).toEqual(expected.slice(after));
+        expect(await w.store.backlogOf(channel, position)).toBe(messages.length - after);
+      }),
+      { numRuns: atDepth(300) },
+    );
+  });
+
+  it("of calls that were under way together are read once", async () => {
+    const [first, second] = [await w.connect(), await w.connect()];
+    await first.query("BEGIN");
+    expect(await call(first, 1, "a", "b", "c")).toEqual({ held: true, inserted: 3 });
+    // The first one was not answered, and has not ended: the second begins at the same message, and has more.
+    expect(await call(second, 1, "a", "b", "c", "d", "e")).toEqual({ held: true, inserted: 5 });
+    await first.query("COMMIT");
+    expect(await call(second, 2, "b", "c", "d")).toEqual({ held: true, inserted: 0 });
+    expect(await rowsOf()).toHaveLength(2);
+    const letters = ["a", "b", "c", "d", "e"];
+    for (const [after, left] of [
+      [0, letters],
+      [2, letters.slice(2)],
+      [3, letters.slice(3)],
+      [4, letters.slice(4)],
+    ] as const) {
+      const position = { epoch: lease.epoch, number: after };
+      expect((await drained(position)).map(({ payload }) => payload.toString())).toEqual(left);
+      expect((await drainedByMessage(position, 2, 2)).map(({ payload }) => payload.toString())).toEqual(left);
+    }
+  });
+
+  it("wait for a call with a row of the same last number, and then write nothing", async () => {
+    const [first, second] = [await w.connect(), await w.connect()];
+    await first.query("BEGIN");
+    await call(first, 1, "a", "b");
+    const { rows } = await second.query("SELECT pg_backend_pid() AS pid");
+    const waiting = call(second, 1, "a", "b");
+    await w.waitsForLock(rows[0].pid);
+    await first.query("COMMIT");
+    expect(await waiting).toEqual({ held: true, inserted: 0 });
+    expect(await rowsOf()).toHaveLength(1);
+  });
+
+  it("count only what is behind a position in their middle, for everybody who asks", async () => {
+    const listener = await w.take(`listener ${channels}`);
+    channel = await w.channelOf({ name: "sender", sourceTopic: "middle" }, listener.name);
+    const k = await w.store.topicKey("topic");
+    await w.store.storeMessages(
+      lease,
+      channel,
+      1,
+      textMessages("a", "b", "c", "d").map((one) => ({ ...one, topicKey: k })),
+    );
+    await w.store.commitCursors(listener, [{ connectionKey: channel, epoch: lease.epoch, number: 3 }]);
+    const sender = { name: "sender", sourceTopic: "middle" };
+    expect(await w.store.pendingCount(sender)).toBe(1);
+    expect(await w.store.pendingByPeer(sender)).toMatchObject([{ topic: "topic", count: 1 }]);
+    expect(await w.store.backlogsOf([listener.name])).toEqual(new Map([[listener.name, 1]]));
+    expect(await w.store.channelsWithMessages(listener.name)).toEqual([channel]);
+    await listener.release({ clean: true });
+    expect(await w.store.reassign({ from: listener.name, to: "heir" })).toMatchObject([{ stored: 1 }]);
+  });
+
+  it("are refused when their lists are not as long as each other, or a length is negative", async () => {
+    const bad = (topicKeys: number[], lengths: number[], codecs: number[]) =>
+      storeFunctions(w.operator).storeMessages({
+        ...{ name: lease.name, epoch: BigInt(lease.epoch), connectionKey: channel, firstNumber: 1n },
+        ...{ topicKeys, lengths, codecs, headers: null, payloads: Buffer.from("ab") },
+      });
+    await expect(bad([1], [1, 1], [0, 0])).rejects.toThrow("there are 1 topic keys, 2 lengths and 2 codecs");
+    await expect(bad([1, 1], [1, 1], [0])).rejects.toThrow("there are 2 topic keys, 2 lengths and 1 codecs");
+    await expect(bad([1, 1], [-1, 3], [0, 0])).rejects.toThrow("do not add up to the 2 bytes given");
+    await expect(bad([1], [1], [0])).rejects.toThrow("do not add up to the 2 bytes given");
+    expect(await rowsOf()).toEqual([]);
+  });
+});
