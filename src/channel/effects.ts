@@ -67,6 +67,8 @@ export interface SenderEffects<Message extends OutgoingMessage> {
 /** Limits of a listener's channel. Times in ms. */
 export interface ListenerLimits {
   readonly creditBytes: number;
+  /** With what is handled and not committed, credit is at most so many times `creditBytes`. */
+  readonly maxCreditGrowth: number;
   readonly busyAfterMs: number;
   readonly maxAttempts: number;
   readonly retryDelayMs: number;

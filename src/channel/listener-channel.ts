@@ -10,6 +10,7 @@
  */
 import type { Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
+import { Flights } from "./flight-window.js";
 import { Handling, type Turn } from "./handling.js";
 import { Intake } from "./intake.js";
 import { comparePositions, type IncomingMessage, type Position, type StoredRow } from "./messages.js";
@@ -24,8 +25,9 @@ interface Link {
   toldBusy: boolean;
   toldBacklog: number;
   paused: boolean;
+  /** What the sender takes to be in flight. */
+  readonly flights: Flights;
 }
-
 export class ListenerChannel {
   readonly #limits: ListenerLimits;
   readonly #effects: ListenerEffects;
@@ -126,6 +128,7 @@ export class ListenerChannel {
       toldBusy: false,
       toldBacklog: backlog,
       paused: false,
+      flights: new Flights(),
     };
     this.#limitReading(this.#link);
     this.#intake.onHello(epoch, backlog);
@@ -136,7 +139,13 @@ export class ListenerChannel {
   onMessages(connection: unknown, messages: readonly IncomingMessage[], now: number): void {
     const link = this.#link;
     if (link === undefined || link.connection !== connection) return;
-    for (const message of messages) this.#intake.take(message, link.live);
+    let numberedBytes = 0;
+    for (const message of messages) {
+      if (message.position !== undefined) numberedBytes += message.payload.length;
+      this.#intake.take(message, link.live);
+    }
+    const last = messages.at(-1)?.position;
+    if (last !== undefined) link.flights.push(last.number, numberedBytes);
     this.#limitReading(link);
     this.#tellBusy(now);
     this.#signalReady();
@@ -299,12 +308,17 @@ export class ListenerChannel {
     const link = this.#link;
     if (link === undefined) return;
     const { epoch, number } = this.#handling.cursor;
-    const { backlog } = this.#intake;
+    const { backlog, wireBytes } = this.#intake;
     link.toldBacklog = backlog;
+    // What is handled takes no room here, and is in flight for the sender until its commit: fast handlers need not wait for
+    // that.
+    if (epoch === link.epoch) link.flights.landed(number);
+    const { creditBytes, maxCreditGrowth } = this.#limits;
+    const uncommitted = Math.max(0, link.flights.bytes - wireBytes);
     this.#effects.writeAck(link.connection, {
       epoch,
       number,
-      credit: this.#limits.creditBytes,
+      credit: Math.min(creditBytes + uncommitted, creditBytes * maxCreditGrowth),
       backlog,
       busy: link.toldBusy,
       live: link.live,

@@ -291,7 +291,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
   #acknowledge(epoch: number, number: number): void {
     if (epoch !== this.#epoch || number <= this.#acked) return;
     this.#acked = Math.min(number, this.#unconfirmed.numbered.last);
-    this.#window.landed(this.#acked);
+    this.#window.flights.landed(this.#acked);
     this.#unconfirmed.confirmThrough(this.#acked, "delivered");
   }
 
@@ -361,7 +361,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
     if (count === 0) return false;
     const messages = queue.slice(from, count);
     this.#written = from + count - 1;
-    this.#window.wrote(this.#written, bytes);
+    this.#window.flights.push(this.#written, bytes);
     this.#effects.writeBatch(Delivery.AT_LEAST_ONCE, (messages[0] as Message).topicKey, from, messages);
     return true;
   }

@@ -83,6 +83,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       channel.cursor,
       {
         creditBytes: settings.creditBytes,
+        maxCreditGrowth: protocolConstants.maxCreditGrowth,
         busyAfterMs: settings.busyAfterMs,
         maxAttempts: settings.maxAttempts,
         retryDelayMs: settings.retryDelayMs,

@@ -15,6 +15,34 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.take()).toEqual(["ack c1 7/2"]);
   });
 
+  it("gives as much more credit as is handled and not committed, up to four times the first", () => {
+    const bench = ListenerBench.connected();
+    // Batches of 10 bytes a message.
+    bench.messages("c1", 0, [1, 2]);
+    bench.messages("c1", 0, [3, 4, 5]);
+    bench.messages("c1", 0, [6, 7]);
+    bench.handle(1);
+    bench.handle(1);
+    bench.handle(1);
+    bench.channel.onCommitted({ epoch: 7, number: 2 });
+    // For the sender all of the second and the third batch is in flight, and 40 bytes of that wait here.
+    expect(bench.credit).toBe(100 + 50 - 40);
+    bench.handleAll(1);
+    bench.channel.onCommitted({ epoch: 7, number: 3 });
+    expect(bench.credit).toBe(100 + 50);
+    bench.channel.onCommitted({ epoch: 7, number: 7 });
+    expect(bench.credit).toBe(100);
+    const numbers = Array.from({ length: 41 }, (_, index) => 8 + index);
+    for (const number of numbers) bench.messages("c1", 2, [number]);
+    bench.handleAll(2);
+    bench.channel.onCommitted({ epoch: 7, number: 8 });
+    expect(bench.credit).toBe(400);
+    // What came over the connection before is in flight no more.
+    bench.channel.onHello("c2", 7, 0);
+    bench.channel.onCommitted({ epoch: 7, number: 9 });
+    expect(bench.credit).toBe(100);
+  });
+
   it("drops a number at or below the watermark", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);

@@ -113,6 +113,7 @@ export class SenderBench implements SenderEffects<Named> {
 
 const listenerLimits: ListenerLimits = {
   creditBytes: 100,
+  maxCreditGrowth: 4,
   busyAfterMs: 10,
   maxAttempts: 3,
   retryDelayMs: 100,
@@ -128,6 +129,8 @@ const listenerLimits: ListenerLimits = {
 export class ListenerBench implements ListenerEffects {
   readonly log: string[] = [];
   readonly channel: ListenerChannel;
+  /** What the last Ack gave, in bytes. */
+  credit = 0;
   /** Messages whose handlers run, in the order in which they began. */
   readonly turns: MessageTurn[] = [];
 
@@ -208,7 +211,8 @@ export class ListenerBench implements ListenerEffects {
     return handled;
   }
 
-  writeAck(connection: unknown, { epoch, number, backlog, busy, live }: Ack): void {
+  writeAck(connection: unknown, { epoch, number, credit, backlog, busy, live }: Ack): void {
+    this.credit = credit;
     const words = [busy && "busy", live && "live", backlog > 0 && `backlog ${backlog}`].filter(Boolean).join(" ");
     this.log.push(`ack ${connection} ${epoch}/${number} ${words}`.trim());
   }

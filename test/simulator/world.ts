@@ -62,6 +62,7 @@ export class World {
     },
     listener: {
       creditBytes: 150,
+      maxCreditGrowth: 2,
       busyAfterMs: 10,
       maxAttempts: 5,
       retryDelayMs: 100,

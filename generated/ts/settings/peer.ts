@@ -6,7 +6,8 @@ import { type CheckedSettings, checkSettings, type SettingRules } from "../rules
 /** Peer settings. What a user may set on a Peer. */
 export interface PeerSettings {
   /**
-   * How many payload bytes a sender may have in flight to this listener on one channel.
+   * How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not
+   * committed yet.
    *
    * Default: 4194304 bytes. Range: 1024 to 1073741824.
    */
@@ -410,6 +411,12 @@ export const protocolConstants = {
    * Value: 10000 messages.
    */
   maxAhead: 10000,
+  /**
+   * A sender's credit grows with what is handled and not committed, up to so many times the first credit.
+   *
+   * Value: 4.
+   */
+  maxCreditGrowth: 4,
 } as const;
 
 /** Store constants. What the store fixes. */
