@@ -32,21 +32,21 @@ export async function askInTurn(ask: () => unknown, times: number): Promise<Late
 }
 
 /** Ours, and what it is compared with. */
-export interface AskingPair<Way extends string> {
+export interface AskingComparison<Way extends string> {
   readonly ours: Way;
-  readonly baseline: Way;
+  readonly baselines: readonly Way[];
 }
 
 /** Measures all ways in turns. @param ask asks so many times, in a worker */
 export async function measureLatencies<Way extends string>(
   context: SuiteContext,
   payloadBytes: number,
-  pairs: readonly AskingPair<Way>[],
+  comparisons: readonly AskingComparison<Way>[],
   ask: (way: Way, times: number) => Promise<Latencies>,
 ): Promise<Measured[]> {
   const { signal, say, endBy, quick } = context;
   const count = quick ? quickRounds : context.rounds(fullRounds);
-  const ways = [...new Set(pairs.flatMap(({ ours, baseline }) => [ours, baseline]))];
+  const ways = [...new Set(comparisons.flatMap(({ ours, baselines }) => [ours, ...baselines]))];
   const latencies = new Map<Way, Latencies[]>(ways.map((way) => [way, []]));
   say("Measuring");
   const secondsLeft = (endBy - performance.now()) / 1000;
@@ -66,7 +66,7 @@ export async function measureLatencies<Way extends string>(
       signal,
     },
   );
-  return pairs.flatMap(({ ours, baseline }) =>
+  return comparisons.flatMap(({ ours, baselines }) =>
     (["p50", "p99"] as const).map((percentile): Measured => {
       // The first ones were the warm-up.
       const samplesOf = (way: Way) =>
@@ -80,7 +80,7 @@ export async function measureLatencies<Way extends string>(
         unit: "µs",
         better: "lower",
         samples: samplesOf(ours),
-        baselines: [{ name: baseline, samples: samplesOf(baseline) }],
+        baselines: baselines.map((name) => ({ name, samples: samplesOf(name) })),
       };
     }),
   );

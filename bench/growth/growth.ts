@@ -6,7 +6,7 @@ import { type BenchServers, withServers } from "../servers.js";
 import type { Suite, SuiteContext, SuiteOutcome, SuitePage, Target } from "../suite.js";
 import { byChannels } from "./channels.js";
 import { byPeers, peersOf, wantedConnections } from "./peers.js";
-import { byStoredRows, storedOf } from "./stored.js";
+import { byStoredMessages, storedOf } from "./stored.js";
 import { bySubscriptions, subscriptionsOf } from "./subscriptions.js";
 import { byTopics, topicsOf } from "./topics.js";
 
@@ -31,15 +31,14 @@ without Postgres and nats-server, which the time includes. **idle CPU** is what 
   channels, lease and notifications, in a session of their own each, and what an idle peer asks every five seconds.
   **store** is the time of messages that are stored because the listener is away; **start** is that of its start. Each start
   and each announcement is a NOTIFY, for which Postgres wakes every session of the database that listens.
-- **Stored rows**: so many wait for a listener that is away. **store** is the time of 50,000 more; **drain** is the time until all
-  are handled and deleted. What is deleted is in the index until a
-  vacuum; commits do not read it.
+- **Stored messages**: so many wait for a listener that is away, in rows of many. **store** is the time of 50,000 more; **drain**
+  is the time until all are handled and deleted. What is deleted is in the index until a vacuum; commits do not read it.
 - **Subscriptions**: so many SQL functions are subscribed with \`nats_subscribe\`; messages go to one of them, or *to all* in
   turn. Messages of one subscription share a transaction. With messages to all, each subscription has its own. The idle
   process reads all subscriptions every five seconds. **subscribe** is the time of one call of \`nats_subscribe\`.`,
   charts: [
     { title: "CPU by channels", results: ["listener CPU by channels"] },
-    { title: "Drain by stored rows", results: ["drain by stored rows"] },
+    { title: "Drain by stored messages", results: ["drain by stored messages"] },
     { title: "CPU by subscriptions", results: ["CPU by subscriptions"] },
   ],
 };
@@ -64,8 +63,8 @@ export const growth: Suite = {
     ...flat("CPU by topics", topicsOf, 10, 100, 1_000, 10_000),
     ...flat("CPU by peers", peersOf, 10, 100, 1_000),
     ...flat("store by peers", peersOf, 10, 100, 1_000),
-    ...flat("store by stored rows", storedOf, 100_000, 1_000_000, 10_000_000),
-    ...flat("drain by stored rows", storedOf, 100_000, 1_000_000, 10_000_000),
+    ...flat("store by stored messages", storedOf, 100_000, 1_000_000, 10_000_000),
+    ...flat("drain by stored messages", storedOf, 100_000, 1_000_000, 10_000_000),
     ...flat("CPU by subscriptions", subscriptionsOf, 10, 100, 1_000, 5_000),
   ],
   run: (context) => withServers(context, (servers) => measure(context, servers), { maxConnections: wantedConnections }),
@@ -77,7 +76,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
   const peers = await byPeers(context, servers, payloadBytes);
   const subscriptions = await bySubscriptions(context, servers, payloadBytes);
   // Last: how many there are depends on the time that is left.
-  const stored = await byStoredRows(context, servers, payloadBytes, context.endBy);
+  const stored = await byStoredMessages(context, servers, payloadBytes, context.endBy);
   return {
     results: [...channels, ...topics, ...peers.results, ...stored.results, ...subscriptions],
     notes: [peers.note, ...stored.notes],

@@ -1,7 +1,8 @@
 /**
- * By stored rows: so many messages wait for a listener that is away; more are stored, and then it starts and handles all.
+ * By stored messages: so many messages wait for a listener that is away; more are stored, and then it starts and handles all.
  */
 import type pg from "pg";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { openModule } from "../offline/offline.js";
 import { connected } from "../postgres.js";
 import { formatValue } from "../report.js";
@@ -16,13 +17,13 @@ const quick = { sizes: [100, 2_000], runs: [1, 1], more: 50, warmUp: 50 };
 /** Instead of more than this where the machine is slow. */
 const fewer = 3_000_000;
 
-/** Rows of one statement. */
-const fillRows = 500_000;
+/** Messages of one statement. */
+const fillMessages = 500_000;
 
-export const storedOf = counted("stored row");
+export const storedOf = counted("stored message");
 
 /** @param until when it should have ended, in ms of `performance.now()` */
-export async function byStoredRows(
+export async function byStoredMessages(
   context: SuiteContext,
   servers: BenchServers,
   payloadBytes: number,
@@ -37,10 +38,10 @@ export async function byStoredRows(
     const { store, drain, stop } = await openModule("Hawser", database.url, context);
     try {
       const waiting = await Waiting.prepare(client, payloadBytes);
-      let msPerRow = 0;
+      let msPerMessage = 0;
       for (const [index, wanted] of sizes.entries()) {
         let size = wanted;
-        if (wanted > fewer && performance.now() + wanted * msPerRow > until) {
+        if (wanted > fewer && performance.now() + wanted * msPerMessage > until) {
           size = fewer;
           notes.push(`${storedOf(size)} instead of ${formatValue(wanted)}, which would have taken too long`);
         }
@@ -53,9 +54,14 @@ export async function byStoredRows(
             await drain(warmUp);
           }
           await waiting.fill(size);
-          found.add("store by stored rows", "µs", size, ((await store({ payloadBytes, messages: more })) * 1e6) / more);
-          found.add("drain by stored rows", "µs", size, ((await drain(size + more)) * 1e6) / (size + more));
-          msPerRow = (performance.now() - began) / size;
+          found.add(
+            "store by stored messages",
+            "µs",
+            size,
+            ((await store({ payloadBytes, messages: more })) * 1e6) / more,
+          );
+          found.add("drain by stored messages", "µs", size, ((await drain(size + more)) * 1e6) / (size + more));
+          msPerMessage = (performance.now() - began) / size;
         }
       }
     } finally {
@@ -96,11 +102,20 @@ class Waiting {
   /** So many more wait; and what autovacuum would have done meanwhile is done. */
   async fill(count: number): Promise<void> {
     const last = this.#number + count;
-    for (; this.#number < last; this.#number = Math.min(last, this.#number + fillRows)) {
+    for (; this.#number < last; this.#number = Math.min(last, this.#number + fillMessages)) {
+      // Batches, and what does not fill one.
       await this.#client.query(
-        `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, codec)
-         SELECT $1, $2, 1, n, $3, 0 FROM generate_series($4::bigint, $5::bigint) AS n`,
-        [this.#connectionKey, this.#payload, this.#topicKey, this.#number + 1, Math.min(last, this.#number + fillRows)],
+        `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, messages, lengths)
+         SELECT $1, decode(repeat(encode($2::bytea, 'hex'), b.messages), 'hex'), 1, b.number + b.messages - 1, $3, b.messages,
+                array_fill(octet_length($2::bytea), ARRAY[b.messages])
+           FROM (
+             SELECT n AS number, least($6::bigint, $5::bigint - n + 1)::integer AS messages
+               FROM generate_series($4::bigint, $5::bigint, $6::bigint) AS n
+           ) AS b`,
+        [
+          ...[this.#connectionKey, this.#payload, this.#topicKey, this.#number + 1],
+          ...[Math.min(last, this.#number + fillMessages), storeConstants.batchMessages],
+        ],
       );
     }
     await this.#client.query("VACUUM ANALYZE hawser.conn_messages");

@@ -59,12 +59,14 @@ export const liner: Suite = {
   seconds: 60,
   page,
   targets: deliveries.flatMap((delivery) =>
-    cycles.map(({ payloadBytes }, index) => ({
-      name: nameOf(delivery, 1),
-      payloadBytes,
-      baseline: "liner",
-      atMost: 1 / [1.5, 1.2, 1][index]!,
-    })),
+    processCounts.flatMap((processes) =>
+      cycles.map(({ payloadBytes }, index) => ({
+        name: nameOf(delivery, processes),
+        payloadBytes,
+        baseline: "liner",
+        atMost: 1 / [1.5, 1.2, 1][index]!,
+      })),
+    ),
   ),
   run: (context) => withServers(context, (servers) => measure(context, servers)),
 };

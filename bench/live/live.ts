@@ -75,6 +75,9 @@ export const peerLive: Suite = {
   targets: [
     { name: "at-most-once", payloadBytes: 100, baseline: "nats-core", atLeast: 3 },
     { name: "at-most-once", payloadBytes: 1024, baseline: "nats-core", atLeast: 3 },
+    { name: "at-most-once", payloadBytes: 100, baseline: "tcp", atLeast: 0.5 },
+    { name: "at-most-once", payloadBytes: 1024, baseline: "tcp", atLeast: 0.7 },
+    { name: "at-most-once", payloadBytes: 64 * 1024, baseline: "tcp", atLeast: 0.9 },
   ],
   run: (context) =>
     measureWays(context, {
@@ -92,6 +95,7 @@ export const peerDurable: Suite = {
   targets: [
     { name: "at-least-once", payloadBytes: 100, baseline: "at-most-once", atLeast: 0.5 },
     { name: "at-least-once", payloadBytes: 1024, baseline: "at-most-once", atLeast: 0.5 },
+    { name: "at-least-once", payloadBytes: 64 * 1024, baseline: "at-most-once", atLeast: 0.5 },
     ...(["jetstream batches", "jetstream fast ingest"] as const).flatMap((baseline) => [
       { name: "at-least-once", payloadBytes: 100, baseline, atLeast: 15 },
       { name: "at-least-once", payloadBytes: 1024, baseline, atLeast: 10 },

@@ -1,8 +1,9 @@
 /**
  * The suite `ping-pong`: how long one message takes when nothing else is under way.
  */
-import { type AskingPair, measureLatencies } from "../latencies.js";
-import { type BenchServers, withServers } from "../servers.js";
+import { baselineOf, LineProgram, missingNote } from "../baselines.js";
+import { type AskingComparison, type Latencies, measureLatencies } from "../latencies.js";
+import { type BenchServers, createDatabase, withServers } from "../servers.js";
 import type { Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
 import { Worker } from "../worker.js";
 import type { AskingWay, PingPongRequests } from "./process.js";
@@ -10,10 +11,10 @@ import type { AskingWay, PingPongRequests } from "./process.js";
 const payloadBytes = 100;
 
 /** Ours, and what each is compared with. */
-const pairs: readonly AskingPair<AskingWay>[] = [
-  { ours: "request and reply", baseline: "tcp" },
-  { ours: "request", baseline: "request and reply" },
-  { ours: "until delivered", baseline: "tcp and commit" },
+const comparisons = (withLiner: boolean): readonly AskingComparison<AskingWay | "liner">[] => [
+  { ours: "request and reply", baselines: withLiner ? ["tcp", "liner"] : ["tcp"] },
+  { ours: "request", baselines: ["request and reply"] },
+  { ours: "until delivered", baselines: ["tcp and commit"] },
 ];
 
 const page: SuitePage = {
@@ -21,7 +22,8 @@ const page: SuitePage = {
   text: `100 bytes go to the other process, and the next ones when the answer has come.
 
 - **request and reply** is an at-most-once message whose handler replies at most once. \`tcp\` is a Node socket on either
-  side that sends back what comes: no framing, no numbers, no handler.
+  side that sends back what comes: no framing, no numbers, no handler. \`liner\` is liner 1.4.1 (Rust), both its clients in
+  one process; its p50 and p99 are of two runs.
 - **request** is peer.request, whose answer is what the handler returns, beside the line above: a message and a reply.
 - **until delivered** is an at-least-once \`sendTo\` until its promise resolves \`delivered\`: there, through the handler,
   committed, and back. \`tcp and commit\` is the same by hand: the socket that answers inserts a small row into the same
@@ -53,6 +55,7 @@ export const pingPong: Suite = {
   page,
   targets: [
     { name: "request and reply, p50", payloadBytes, baseline: "tcp", atMost: 1.5 },
+    { name: "request and reply, p99", payloadBytes, baseline: "liner", atMost: 1 },
     { name: "request, p50", payloadBytes, baseline: "request and reply", atMost: 1.2 },
     { name: "until delivered, p50", payloadBytes, baseline: "tcp and commit", atMost: 1.5 },
   ],
@@ -64,16 +67,27 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
   const program = new URL("./process.ts", import.meta.url);
   const answering = Worker.start<PingPongRequests>("answering", program, { source: context.source });
   const asking = Worker.start<PingPongRequests>("asking", program, { source: context.source });
+  const liner = baselineOf("HAWSER_BENCH_LINER");
+  const database = liner === undefined ? undefined : await createDatabase(servers, context);
+  const native = database === undefined ? undefined : LineProgram.start("liner", liner!, [database.url]);
+  const askLiner = async (times: number): Promise<Latencies> => {
+    const began = performance.now();
+    const p50 = await native!.order(`ping-pong ${payloadBytes} ${times} 500`);
+    const seconds = (performance.now() - began) / 1000;
+    return { seconds, p50: p50 * 1000, p99: (await native!.order(`ping-pong ${payloadBytes} ${times} 990`)) * 1000 };
+  };
   try {
     const { databaseUrl } = servers;
     const ports = await answering.request("answer", { databaseUrl, payloadBytes });
     await asking.request("connect", { databaseUrl, payloadBytes, ports });
     await answering.request("reachAsking", undefined);
-    const results = await measureLatencies(context, payloadBytes, pairs, (way, times) =>
-      asking.request("ask", { way, times }),
+    const results = await measureLatencies(context, payloadBytes, comparisons(native !== undefined), (way, times) =>
+      way === "liner" ? askLiner(times) : asking.request("ask", { way, times }),
     );
-    return { results, notes: [] };
+    return { results, notes: native === undefined ? [missingNote("liner", "HAWSER_BENCH_LINER")] : [] };
   } finally {
+    await native?.stop();
+    await database?.drop();
     await asking.stop();
     await answering.stop();
   }

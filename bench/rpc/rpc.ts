@@ -1,7 +1,7 @@
 /**
  * The suite `rpc`: what a call by Connect takes, beside a request that carries the same bytes.
  */
-import { type AskingPair, measureLatencies } from "../latencies.js";
+import { type AskingComparison, measureLatencies } from "../latencies.js";
 import { type BenchServers, withServers } from "../servers.js";
 import type { Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
 import { Worker } from "../worker.js";
@@ -10,9 +10,9 @@ import type { CallingWay, RpcRequests } from "./process.js";
 const payloadBytes = 100;
 
 /** Ours, and what each is compared with. */
-const pairs: readonly AskingPair<CallingWay>[] = [
-  { ours: "over peers", baseline: "peer.request" },
-  { ours: "over NATS", baseline: "NATS request" },
+const comparisons: readonly AskingComparison<CallingWay>[] = [
+  { ours: "over peers", baselines: ["peer.request"] },
+  { ours: "over NATS", baselines: ["NATS request"] },
 ];
 
 const page: SuitePage = {
@@ -48,7 +48,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
     const where = { databaseUrl: servers.databaseUrl, natsUrl: servers.natsUrl, payloadBytes };
     await answering.request("answer", where);
     await calling.request("connect", where);
-    const results = await measureLatencies(context, payloadBytes, pairs, (way, times) =>
+    const results = await measureLatencies(context, payloadBytes, comparisons, (way, times) =>
       calling.request("ask", { way, times }),
     );
     return { results, notes: [] };
