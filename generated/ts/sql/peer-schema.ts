@@ -689,6 +689,8 @@ DECLARE
   -- What is deleted lies behind this position.
   v_after_epoch bigint;
   v_after_number bigint;
+  -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
+  v_done boolean;
 BEGIN
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -698,48 +700,39 @@ BEGIN
 
   -- A handler's transaction could take any time until here. From here on a session that stands still holds the fence, and
   -- keeps others out.
-  PERFORM set_config('idle_in_transaction_session_timeout', '8000', true);
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
-  IF NOT held THEN
-    RETURN NEXT;
-    RETURN;
-  END IF;
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  v_done := pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0)) IS NULL;
 
-  -- One channel alone, as while there is little to do, takes half the time without the machinery for many.
+  -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
+  -- statements as can be. The first sees what was committed while the lock was waited for. The old cursor is of its
+  -- snapshot: perhaps an older one, never one that is yet to come.
   IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL THEN
-    connection_key := p_connection_keys[1];
-    IF EXISTS (
-      SELECT FROM hawser.conn_key_map AS m
-       WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
-    ) THEN
-      -- An insert that reckons with the row takes longer than the update that is nearly always enough. The old cursor is of
-      -- this statement's snapshot: perhaps an older one, never one that is yet to come.
-      UPDATE hawser.conn_mess_number AS c
-         SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-        FROM hawser.conn_mess_number AS o
-       WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1])
-         AND o.connection_key = p_connection_keys[1]
-      RETURNING o.epoch, o.v INTO v_after_epoch, v_after_number;
-      moved := FOUND;
-      IF NOT moved THEN
-        v_after_epoch := -1;
-        v_after_number := 0;
-        INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
-        VALUES (p_connection_keys[1], p_cursor_epochs[1], p_cursors[1])
-        ON CONFLICT (connection_key) DO UPDATE
-          SET epoch = excluded.epoch, v = excluded.v, attempts = 0
-          WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v);
-        moved := FOUND;
-      END IF;
+    UPDATE hawser.conn_mess_number AS c
+       SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
+      FROM hawser.conn_mess_number AS o, hawser.conn_key_map AS m, hawser.peers AS p
+     WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1])
+       AND o.connection_key = p_connection_keys[1]
+       AND m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
+       AND p.name = p_name AND p.epoch = p_epoch
+    RETURNING o.epoch, o.v INTO v_after_epoch, v_after_number;
+    IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
       DELETE FROM hawser.conn_messages AS d
        WHERE d.connection_key = p_connection_keys[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
+      held := true;
+      connection_key := p_connection_keys[1];
+      moved := true;
+      RETURN NEXT;
+      RETURN;
     END IF;
+  END IF;
+
+  -- A statement of its own, so that it sees what was committed while the lock was waited for.
+  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  IF NOT held THEN
     RETURN NEXT;
     RETURN;
   END IF;
