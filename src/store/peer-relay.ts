@@ -16,7 +16,6 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type DatabaseAddress, isServerError, PostgresSession, type SessionQuery } from "../postgres/index.js";
 import { delay, type Logger, RareLog } from "../runtime/index.js";
-import { leaseHeldSql } from "./leases.js";
 import { catalogChannel, messageChannel } from "./notifications.js";
 import { leaseLockKey } from "./transaction.js";
 
@@ -29,7 +28,9 @@ const enqueuedChannel = "hawser_peer_outbox";
 const uniqueViolation = "23505";
 
 const sql = {
-  isFree: `SELECT NOT ${leaseHeldSql(`'${peerSender}'`)} AS free`,
+  // Shared, so that those who ask are not in each other's way, and given back by the end of the statement. Who takes the
+  // lock at that moment does not get it, and tries again. A look at pg_locks would cost each peer a time that grows with all.
+  isFree: `SELECT pg_try_advisory_xact_lock_shared(${leaseLockKey}) AS free`,
   lock: `SELECT pg_try_advisory_lock(${leaseLockKey}) AS locked`,
   announce: "SELECT pg_notify(n.channel, n.payload) FROM unnest($1::text[], $2::text[]) AS n (channel, payload)",
 } as const;
@@ -90,7 +91,7 @@ export class PeerRelay {
     const { signal } = this.#stopping;
     while (!signal.aborted) {
       try {
-        const [row] = await this.#options.ask<{ free: boolean }>(sql.isFree);
+        const [row] = await this.#options.ask<{ free: boolean }>(sql.isFree, [peerSender]);
         if (row?.free === true && !signal.aborted) await this.#relay();
       } catch (error) {
         if (!signal.aborted && !(error instanceof Taken)) this.#tell("messages for peers cannot be handed over", error);

@@ -32,7 +32,10 @@ it("loses nothing confirmed when the disk is full, whether rows or its log do no
   await eventually(
     "they are stored",
     async () => {
-      const [row] = await rowsOf(postgres.url, "SELECT pg_total_relation_size('hawser.conn_messages')::float8 AS bytes");
+      const [row] = await rowsOf(
+        postgres.url,
+        "SELECT pg_total_relation_size('hawser.conn_messages')::float8 AS bytes",
+      );
       return (row?.["bytes"] as number) > 16.5 * 1024 * 1024;
     },
     60_000,
