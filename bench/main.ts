@@ -14,7 +14,16 @@ import { type BenchCommand, helpText, parseCommand } from "./arguments.js";
 import { type BaselineVariable, baselineOf, variables } from "./baselines.js";
 import { compile } from "./compile.js";
 import { writeDocs } from "./page.js";
-import { beforeName, canWriteReport, readRecord, recordOf, reportOf, tablesOf, writeReport } from "./report.js";
+import {
+  type BenchRecord,
+  beforeName,
+  canWriteReport,
+  readRecord,
+  recordOf,
+  reportOf,
+  tablesOf,
+  writeReport,
+} from "./report.js";
 import { BenchFailure, type Measured, type Suite, type SuiteOutcome } from "./suite.js";
 import { suites } from "./suites.js";
 import { thisCheckout } from "./worker.js";
@@ -70,34 +79,48 @@ async function measure(command: BenchCommand): Promise<number> {
     await compile(thisCheckout, request.signal);
     if (command.against !== undefined) await compile(folderUrl(command.against), request.signal);
     const outcomes: { suite: Suite; outcome: SuiteOutcome }[] = [];
+    const failed: string[] = [];
     for (const suite of suites.filter((each) => all || each === command.run)) {
       if (all) process.stderr.write(`${suite.name}\n`);
-      const outcome = await outcomeOf(suite, command, request.signal);
-      print(outcome, all ? suite.name : undefined);
-      outcomes.push({ suite, outcome });
+      try {
+        const outcome = await outcomeOf(suite, command, request.signal);
+        print(outcome, all ? suite.name : undefined);
+        outcomes.push({ suite, outcome });
+        // The whole record after each suite: a run of all takes long, and may be cut off.
+        writeJson(command, outcomes);
+      } catch (error) {
+        if (!all || !(error instanceof BenchFailure) || request.signal.aborted) throw error;
+        process.stderr.write(`bench: ${suite.name} was not measured: ${textOf(error)}\n`);
+        failed.push(suite.name);
+      }
     }
-    report(command, outcomes);
+    if (failed.length > 0) {
+      const page = command.writeDocs ? "; the page was not written" : "";
+      throw new BenchFailure(`${failed.join(", ")} could not be measured, see above${page}`);
+    }
+    if (command.writeDocs) writeDocs(docsDirectory, recordFor(command, outcomes), suites);
     return 0;
   } catch (error) {
     if (!request.signal.aborted) throw error;
-    process.stderr.write("bench: stopped before the end; nothing was reported\n");
+    process.stderr.write("bench: stopped before the end\n");
     return statusOfStop(request.signal);
   } finally {
     request.close();
   }
 }
 
-function report(command: BenchCommand, outcomes: readonly { suite: Suite; outcome: SuiteOutcome }[]): void {
-  const { run, quick, against, jsonFile } = command;
-  if (run !== "all") {
-    const [{ suite, outcome } = undefined!] = outcomes;
-    if (jsonFile !== undefined) writeReport(jsonFile, reportOf(suite.name, outcome.results));
-    return;
-  }
+type Outcomes = readonly { readonly suite: Suite; readonly outcome: SuiteOutcome }[];
+
+function writeJson(command: BenchCommand, outcomes: Outcomes): void {
+  const { run, jsonFile } = command;
+  if (jsonFile === undefined) return;
+  const [{ suite, outcome } = undefined!] = outcomes;
+  writeReport(jsonFile, run === "all" ? recordFor(command, outcomes) : reportOf(suite.name, outcome.results));
+}
+
+function recordFor({ quick, against }: BenchCommand, outcomes: Outcomes): BenchRecord {
   const before = against === undefined ? undefined : commitOf(folderUrl(against));
-  const record = recordOf(outcomes, { quick, commit: commitOf(thisCheckout), before });
-  if (jsonFile !== undefined) writeReport(jsonFile, record);
-  if (command.writeDocs) writeDocs(docsDirectory, record, suites);
+  return recordOf(outcomes, { quick, commit: commitOf(thisCheckout), before });
 }
 
 /** Runs a suite; where two checkouts are compared, several times in turn. */
