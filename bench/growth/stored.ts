@@ -107,7 +107,7 @@ class Waiting {
       await this.#client.query(
         `INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, messages, lengths)
          SELECT $1, decode(repeat(encode($2::bytea, 'hex'), b.messages), 'hex'), 1, b.number + b.messages - 1, $3, b.messages,
-                array_fill(octet_length($2::bytea), ARRAY[b.messages])
+                CASE b.messages WHEN 1 THEN '{}' ELSE array_fill(octet_length($2::bytea), ARRAY[b.messages]) END
            FROM (
              SELECT n AS number, least($6::bigint, $5::bigint - n + 1)::integer AS messages
                FROM generate_series($4::bigint, $5::bigint, $6::bigint) AS n

@@ -36,7 +36,15 @@ until the last message has been handled and every promise has settled.
 - \`tcp\` is what one would write by hand with a socket and nothing else: a length before each message, gathered in
   blocks. The receiver only counts. It is the ceiling.
 - \`nats-core\` is publish and subscribe of nats.js through a local nats-server: one hop more, no guarantee.
-- At least once a message counts only when the listener's handler is done and that is committed in Postgres.`,
+- At least once a message counts only when the listener's handler is done and that is committed in Postgres.
+
+**What is in the way of TCP.** \`tcp\` carries bytes that nobody looks at. A message of ours has a promise that its sender
+awaits, waits in a queue on both sides, and reaches its handler as an object with a topic and a number. In a profile of short
+messages no part stands out: a quarter is the collector's, and no function has more than a twentieth. Of long ones, system calls
+take a third of the time, the collector and one copy on each side another third. The sender's cannot be left out, because the
+caller may change the bytes when the promise has resolved, nor can the receiver's, because a message comes in pieces. A larger
+young generation (\`node --max-semi-space-size=64\`) saves the collector a part of its work, up to a fifth of the
+time; it is the program's to set, and not set here.`,
   charts: [
     { title: "At most once", results: ["at-most-once"], scale: "logarithmic" },
     { title: "At least once", results: ["at-least-once"], scale: "logarithmic" },
@@ -62,7 +70,13 @@ where it writes the payloads, too, is [below](#store-and-drain-100000-messages).
 - \`jetstream fast ingest\` publishes one long batch that is not atomic, and that the server acknowledges from time to
   time.
 
-All three count a message as soon as the server has acknowledged it, and check in the end that all are in the stream.`,
+All three count a message as soon as the server has acknowledged it, and check in the end that all are in the stream.
+
+**What is in the way.** At least once costs a message a place in the sender's queue until it is acknowledged, and a position in
+the listener, each an object for the collector, on top of what the section above says. Fast ingest leaves JavaScript
+only to write: for 1 KiB and 64 KiB both sides of the comparison mostly copy bytes, and ours do it in two processes, because
+the message arrives. While a commit was under way, long messages used to wait for credit: what is handled and not committed now gives
+credit of its own, which was worth 1.6 times with 64 KiB.`,
   charts: [{ title: "At least once", results: ["at-least-once"], scale: "logarithmic" }],
 };
 

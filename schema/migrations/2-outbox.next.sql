@@ -11,6 +11,8 @@ ALTER TABLE hawser.conn_messages
   ADD COLUMN messages integer NOT NULL DEFAULT 1,
   ADD COLUMN lengths integer[] NOT NULL DEFAULT '{}',
   ADD CONSTRAINT conn_messages_messages_range CHECK (messages >= 1),
+  ADD CONSTRAINT conn_messages_one_length_each
+    CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END),
   ALTER COLUMN payload SET STORAGE EXTERNAL;
 CREATE INDEX conn_messages_key_hash ON hawser.conn_messages (key_hash, epoch) WHERE key_hash IS NOT NULL;
 

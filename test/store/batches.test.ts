@@ -215,6 +215,17 @@ describe("batches in the store", () => {
     await expect(bad([1, 1], [1, 1], [0])).rejects.toThrow("there are 2 topic keys, 2 lengths and 1 codecs");
     await expect(bad([1, 1], [-1, 3], [0, 0])).rejects.toThrow("do not add up to the 2 bytes given");
     await expect(bad([1], [1], [0])).rejects.toThrow("do not add up to the 2 bytes given");
+    const row =
+      "INSERT INTO hawser.conn_messages (connection_key, payload, number, messages, lengths) VALUES ($1, '', 9, $2, $3)";
+    for (const [messages, lengths] of [
+      [1_000_000, []],
+      [3, [0, 0]],
+      [1, [0]],
+    ]) {
+      await expect(w.operator.query(row, [channel, messages, lengths])).rejects.toThrow(
+        "conn_messages_one_length_each",
+      );
+    }
     expect(await rowsOf()).toEqual([]);
   });
 });

@@ -209,7 +209,8 @@ CREATE TABLE hawser.conn_messages (
   CONSTRAINT conn_messages_number_range CHECK (number >= 0),
   CONSTRAINT conn_messages_topic_key_range CHECK (topic_key >= 0),
   CONSTRAINT conn_messages_codec_range CHECK (codec BETWEEN 0 AND 1),
-  CONSTRAINT conn_messages_messages_range CHECK (messages >= 1)
+  CONSTRAINT conn_messages_messages_range CHECK (messages >= 1),
+  CONSTRAINT conn_messages_one_length_each CHECK (cardinality(lengths) = CASE messages WHEN 1 THEN 0 ELSE messages END)
 );
 
 ALTER TABLE hawser.conn_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
@@ -832,6 +833,7 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql STABLE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET work_mem = 32768
 AS $function$
 #variable_conflict use_column
 BEGIN
