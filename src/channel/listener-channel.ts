@@ -28,6 +28,7 @@ interface Link {
   /** What the sender takes to be in flight. */
   readonly flights: Flights;
 }
+
 export class ListenerChannel {
   readonly #limits: ListenerLimits;
   readonly #effects: ListenerEffects;
