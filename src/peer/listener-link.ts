@@ -324,14 +324,16 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         this.channel.onRows(
           rows.map(({ epoch, number, topicKey, codec, payload, headers }): StoredRow => {
             const hasHeaders = headers.length > 0;
+            const key = hasHeaders ? headerValue(headers, protocolConstants.messageKeyHeader) : undefined;
             return {
               position: { epoch, number },
               topicKey,
-              payload,
+              // One that waits behind its key, while others go past it, must not keep all that it was stored with.
+              payload: key === undefined ? payload : Buffer.from(payload),
               encoding:
                 codec === 0 ? undefined : { compression: Compression.GZIP, uncompressedBytes: gzipLength(payload) },
               headers: hasHeaders ? headers : undefined,
-              key: hasHeaders ? headerValue(headers, protocolConstants.messageKeyHeader) : undefined,
+              key,
               fromWire: false,
             };
           }),

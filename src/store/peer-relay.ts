@@ -28,9 +28,10 @@ const enqueuedChannel = "hawser_peer_outbox";
 const uniqueViolation = "23505";
 
 const sql = {
-  // Shared, so that those who ask are not in each other's way, and given back by the end of the statement. Who takes the
-  // lock at that moment does not get it, and tries again. A look at pg_locks would cost each peer a time that grows with all.
-  isFree: `SELECT pg_try_advisory_xact_lock_shared(${leaseLockKey}) AS free`,
+  // Shared, so that those who ask are not in each other's way, and given back within the statement, also where that is in a
+  // transaction. Who takes the lock at that moment does not get it, and tries again. A look at pg_locks would cost each peer a
+  // time that grows with all.
+  isFree: `SELECT CASE WHEN pg_try_advisory_lock_shared(${leaseLockKey}) THEN pg_advisory_unlock_shared(${leaseLockKey}) ELSE false END AS free`,
   lock: `SELECT pg_try_advisory_lock(${leaseLockKey}) AS locked`,
   announce: "SELECT pg_notify(n.channel, n.payload) FROM unnest($1::text[], $2::text[]) AS n (channel, payload)",
 } as const;

@@ -72,9 +72,9 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
         `${name}, 2 peers`,
         `${name}, 20 peers`,
       ]),
-      ...["store by stored rows", "drain by stored rows"].flatMap((name) => [
-        `${name}, 100 stored rows`,
-        `${name}, 2,000 stored rows`,
+      ...["store by stored messages", "drain by stored messages"].flatMap((name) => [
+        `${name}, 100 stored messages`,
+        `${name}, 2,000 stored messages`,
       ]),
       ...[
         "subscribe by subscriptions",
@@ -85,7 +85,7 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
         "idle CPU by subscriptions",
       ].flatMap((name) => [`${name}, 2 subscriptions`, `${name}, 20 subscriptions`]),
     ],
-    baselines: ["1 channel", "2 topics", "2 peers", "100 stored rows", "2 subscriptions"],
+    baselines: ["1 channel", "2 topics", "2 peers", "100 stored messages", "2 subscriptions"],
   },
   "sql-publish": {
     results: [

@@ -173,6 +173,38 @@ describe("batches in the store", () => {
     }
   });
 
+  it("that are all stored already are confirmed by a commit that writes, and so waits for a synchronous standby", async () => {
+    await call(w.operator, 1, "a", "b", "c");
+    const client = await w.connect();
+    const isWriting = async () =>
+      (await client.query("SELECT pg_current_xact_id_if_assigned() AS id")).rows[0].id !== null;
+    await client.query("BEGIN");
+    const before = (await client.query("SELECT pg_current_wal_insert_lsn() AS lsn")).rows[0].lsn;
+    expect(await call(client, 1, "a", "b")).toEqual({ held: true, inserted: 0 });
+    expect(await isWriting()).toBe(true);
+    const { rows } = await client.query("SELECT pg_current_wal_insert_lsn() > $1 AS wrote", [before]);
+    expect(rows).toEqual([{ wrote: true }]);
+    await client.query("ROLLBACK");
+  });
+
+  it("find their place also where earlier numbers come later, or were deleted by hand", async () => {
+    await call(w.operator, 6, "f", "g", "h", "i", "j");
+    expect(await call(w.operator, 1, "a", "b", "c", "d", "e", "f", "g")).toMatchObject({ held: true });
+    const letters = [..."abcdefghij"];
+    expect((await drained(start)).map(({ payload }) => payload.toString())).toEqual(letters);
+    expect((await drainedByMessage(start, 3, 100)).map(({ payload }) => payload.toString())).toEqual(letters);
+  });
+
+  it("whose first ones the cursor has passed meanwhile are not written again", async () => {
+    const listener = await w.take(`passing ${channels}`);
+    channel = await w.channelOf({ name: "sender", sourceTopic: "passing" }, listener.name);
+    await call(w.operator, 1, "a", "b");
+    await call(w.operator, 3, "c", "d");
+    await w.store.commitCursors(listener, [{ connectionKey: channel, epoch: lease.epoch, number: 2 }]);
+    expect(await call(w.operator, 1, "a", "b", "c", "d", "e")).toEqual({ held: true, inserted: 1 });
+    expect((await rowsOf()).map(({ number }) => number)).toEqual([4, 5]);
+  });
+
   it("wait for a call with a row of the same last number, and then write nothing", async () => {
     const [first, second] = [await w.connect(), await w.connect()];
     await first.query("BEGIN");

@@ -14,7 +14,7 @@ describe("with statistics from when the tables were empty", () => {
 
   beforeAll(async () => {
     w = await world();
-    await w.take("sender");
+    const sender = await w.take("sender");
     const listener = await w.take("listener");
     for (let n = 0; n < 3; n++) await w.channelOf({ name: "sender", sourceTopic: `${n}` }, "listener");
     await w.operator.query("ALTER TABLE hawser.conn_messages SET (autovacuum_enabled = off)");
@@ -30,6 +30,7 @@ describe("with statistics from when the tables were empty", () => {
        SET auto_explain.log_nested_statements = on; SET auto_explain.log_analyze = on`,
     );
     await client.query("SELECT set_config('test.epoch', $1, false)", [String(listener.epoch)]);
+    await client.query("SELECT set_config('test.sender_epoch', $1, false)", [String(sender.epoch)]);
   });
   afterAll(() => w[Symbol.asyncDispose]());
 
@@ -45,6 +46,15 @@ describe("with statistics from when the tables were empty", () => {
     expect(plan).toContain("using conn_messages_pkey");
     expect(plan).not.toMatch(/Seq Scan|Bitmap|Sort/);
     expect(mostRows(plan)).toBeLessThanOrEqual(30);
+  });
+
+  it("storing looks for what is stored already along the primary key", async () => {
+    const plan = await plansOf(
+      "hawser.store_messages('sender', current_setting('test.sender_epoch')::bigint, 1, 5, '{1}', '{1}', '{0}', NULL, 'x')",
+    );
+    expect(plan).toContain("using conn_messages_pkey");
+    expect(plan).not.toMatch(/Seq Scan on conn_messages|Bitmap/);
+    expect(mostRows(plan)).toBeLessThanOrEqual(1);
   });
 
   it("a count stops at its limit", async () => {

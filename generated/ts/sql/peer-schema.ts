@@ -534,6 +534,8 @@ CREATE OR REPLACE FUNCTION hawser.store_messages(
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
@@ -542,6 +544,8 @@ DECLARE
   v_bytes bigint;
   v_least integer;
   v_stored bigint;
+  v_stored_from bigint;
+  v_batch_messages integer := 1024;
   -- The next message, and where its payload begins.
   v_from integer := 1;
   v_offset integer := 1;
@@ -591,11 +595,24 @@ BEGIN
   v_stored := (
     SELECT c.number FROM hawser.conn_messages AS c
      WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
-     ORDER BY c.number DESC LIMIT 1
+     ORDER BY c.connection_key DESC, c.epoch DESC, c.number DESC LIMIT 1
   );
   IF v_stored IS NOT NULL THEN
-    v_from := least(v_stored - p_first_number + 2, v_count + 1);
-    v_offset := 1 + coalesce((SELECT sum(l) FROM unnest(p_lengths[1 : v_from - 1]) AS l), 0);
+    v_stored_from := (
+      SELECT c.number - c.messages + 1 FROM hawser.conn_messages AS c
+       WHERE c.connection_key = p_connection_key AND c.epoch = p_epoch AND c.number >= p_first_number
+       ORDER BY c.connection_key, c.epoch, c.number LIMIT 1
+    );
+    IF v_stored_from <= p_first_number OR EXISTS (
+      SELECT FROM hawser.conn_mess_number AS n
+       WHERE n.connection_key = p_connection_key AND (n.epoch, n.v + 1) >= (p_epoch, v_stored_from)
+    ) THEN
+      v_from := least(v_stored - p_first_number + 2, v_count + 1);
+      v_offset := 1 + coalesce((SELECT sum(l) FROM unnest(p_lengths[1 : v_from - 1]) AS l), 0);
+    ELSE
+      -- Some were left out, or deleted by hand: as rows of their own all find their place.
+      v_batch_messages := 1;
+    END IF;
   END IF;
 
   v_ends := ARRAY[v_count];
@@ -613,7 +630,7 @@ BEGIN
   END IF;
   FOREACH v_end IN ARRAY v_ends LOOP
     WHILE v_from <= v_end LOOP
-      v_many := least(v_end - v_from + 1, 1024);
+      v_many := least(v_end - v_from + 1, v_batch_messages);
       LOOP
         IF v_many = 1 THEN
           v_bytes := p_lengths[v_from];
@@ -656,6 +673,10 @@ BEGIN
     RETURNING messages
   )
   SELECT coalesce(sum(n.messages), 0) INTO inserted FROM new AS n;
+  -- What an earlier call has committed may not have reached a synchronous standby yet: only a commit that writes waits for that.
+  IF inserted < v_count THEN
+    PERFORM pg_logical_emit_message(true, 'hawser', '');
+  END IF;
 END
 $function$;
 COMMENT ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) IS 'Stores messages of one channel, fenced by the sender''s epoch.';
