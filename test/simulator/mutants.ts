@@ -325,7 +325,7 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     countsBesideOthers: true,
     poison: true,
     poisonEndsSessions: false,
-    seeds: 8_000,
+    seeds: 20_000,
   },
   "no care after an unclean exit": { neverCareful: true, poison: true },
   "channel given back while a handler runs": {
