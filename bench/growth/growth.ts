@@ -55,7 +55,7 @@ const flat = (name: string, variantOf: (size: number) => string, smallest: numbe
 /** The suite. */
 export const growth: Suite = {
   name: "growth",
-  summary: "µs a message with ever more channels, topics, peers, stored rows and subscriptions",
+  summary: "µs a message with ever more channels, topics, peers, stored messages and subscriptions",
   seconds: 360,
   page,
   targets: [

@@ -36,10 +36,8 @@ BEGIN
     FROM (
       SELECT m.connection_key,
              (
-               SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END), 0)
-                 FROM hawser.conn_messages AS s
-                WHERE s.connection_key = m.connection_key
-                  AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+               SELECT n.counted
+                 FROM hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), 2147483647) AS n
              ) AS stored
         FROM hawser.conn_key_map AS m
         LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key

@@ -143,8 +143,9 @@ describe("the commands that look at the mesh", () => {
     for (const peer of [shop, till]) await peer.sendTo("orders", "met");
     await shop.sendTo("news", "met");
     await orders.stop();
-    await shop.sendTo("orders", "12345");
-    await shop.sendTo("orders", "67");
+    // Stored together, in one row.
+    await Promise.all([shop.sendTo("orders", "12345"), shop.sendTo("orders", "67")]);
+    expect(await world.query("SELECT messages FROM hawser.conn_messages")).toEqual([{ messages: 2 }]);
     await shop.sendTo("news", "news");
     await till.sendTo("orders", "x");
     const rows = await json("pending");

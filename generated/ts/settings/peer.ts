@@ -440,15 +440,15 @@ export const storeConstants = {
    */
   pollMs: 5000,
   /**
-   * A backlog of at most this many rows is short: the sender may go live.
+   * A backlog of at most this many messages is short: the sender may go live.
    *
-   * Value: 256 rows.
+   * Value: 256 messages.
    */
   shortBacklogRows: 256,
   /**
    * Messages taken by one drain query.
    *
-   * Value: 4096 rows.
+   * Value: 4096 messages.
    */
   drainRows: 4096,
   /**
@@ -460,7 +460,7 @@ export const storeConstants = {
   /**
    * Messages of one insert.
    *
-   * Value: 4096 rows.
+   * Value: 4096 messages.
    */
   insertRows: 4096,
   /**
@@ -470,7 +470,7 @@ export const storeConstants = {
    */
   insertBytes: 16777216,
   /**
-   * Messages of one row of conn_messages at most. As many as one drain query takes, which takes whole rows.
+   * Messages of one row of conn_messages at most. No more than one drain query takes: our peers read whole rows.
    *
    * Value: 1024 messages.
    */
@@ -555,9 +555,9 @@ export const storeConstants = {
    */
   statementTimeoutMs: 30000,
   /**
-   * A backlog is counted up to this many rows.
+   * A backlog is counted up to this many messages.
    *
-   * Value: 4096 rows.
+   * Value: 4096 messages.
    */
   backlogCountRows: 4096,
   /**
