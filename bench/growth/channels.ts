@@ -1,11 +1,11 @@
 /**
  * By channels: so many senders, each a peer with a connection of its own, send to one listener.
  */
+import { BySize } from "../by-size.js";
 import { ChannelMesh, channelsOf } from "../channels/channels.js";
 import { orderOf } from "../measure.js";
 import { type BenchServers, createDatabase } from "../servers.js";
 import type { Measured, SuiteContext } from "../suite.js";
-import { BySize } from "./pair.js";
 
 const full = { sizes: [1, 100, 1_000, 5_000], rounds: 3, messages: 300_000, warmUp: 300_000 };
 const quick = { sizes: [1, 5], rounds: 1, messages: 1_000, warmUp: 100 };

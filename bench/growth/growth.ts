@@ -56,7 +56,7 @@ const flat = (name: string, variantOf: (size: number) => string, smallest: numbe
 export const growth: Suite = {
   name: "growth",
   summary: "µs a message with ever more channels, topics, peers, stored messages and subscriptions",
-  seconds: 360,
+  seconds: 780,
   page,
   targets: [
     ...flat("listener CPU by channels", channelsOf, 1, 100, 1_000, 5_000),

@@ -1,8 +1,7 @@
 /**
- * A listener and a sender in processes of their own, between which a load goes; and how results by size are put together.
+ * A listener and a sender in processes of their own, between which a load goes.
  */
-import { formatValue } from "../report.js";
-import { BenchFailure, type Measured, type SuiteContext } from "../suite.js";
+import { BenchFailure, type SuiteContext } from "../suite.js";
 import { Worker } from "../worker.js";
 import type { GrowthRequests, Load, Opening } from "./process.js";
 
@@ -93,45 +92,4 @@ export class Pair {
     await this.#sending.stop();
     await this.#listening.stop();
   }
-}
-
-/** What was measured at each size. */
-export class BySize {
-  readonly #variantOf: (size: number) => string;
-  readonly #samples = new Map<string, { readonly unit: string; readonly of: Map<number, number[]> }>();
-
-  constructor(variantOf: (size: number) => string) {
-    this.#variantOf = variantOf;
-  }
-
-  /** @param name the name of the result, such as `time by topics`; @param samples in this unit; less is better */
-  add(name: string, unit: string, size: number, ...samples: readonly number[]): void {
-    let result = this.#samples.get(name);
-    if (result === undefined) this.#samples.set(name, (result = { unit, of: new Map() }));
-    result.of.set(size, [...(result.of.get(size) ?? []), ...samples]);
-  }
-
-  /** In the order of their names' first samples, each by size, with the smallest size as the baseline. */
-  results(payloadBytes: number): Measured[] {
-    return [...this.#samples].flatMap(([name, { unit, of }]) => {
-      const sizes = [...of.keys()].sort((one, other) => one - other);
-      const [smallest] = sizes as [number];
-      return sizes.map(
-        (size): Measured => ({
-          name,
-          payloadBytes,
-          variant: this.#variantOf(size),
-          unit,
-          better: "lower",
-          samples: of.get(size)!,
-          baselines: size === smallest ? [] : [{ name: this.#variantOf(smallest), samples: of.get(smallest)! }],
-        }),
-      );
-    });
-  }
-}
-
-/** Such as `1,000 topics`. */
-export function counted(noun: string): (size: number) => string {
-  return (size) => `${formatValue(size)} ${noun}${size === 1 ? "" : "s"}`;
 }

@@ -1,12 +1,13 @@
 /**
  * By peers: so many use the database, and two more exchange messages.
  */
+import { BySize, counted } from "../by-size.js";
 import { execute } from "../postgres.js";
 import { type BenchServers, createDatabase } from "../servers.js";
 import type { Measured, SuiteContext } from "../suite.js";
 import { Worker } from "../worker.js";
 import type { CrowdRequests } from "./crowd.js";
-import { BySize, counted, Pair } from "./pair.js";
+import { Pair } from "./pair.js";
 
 const full = { sizes: [10, 100, 1_000], rounds: 3, messages: 200_000, warmUp: 200_000, stored: 20_000 };
 const quick = { sizes: [2, 20], rounds: 1, messages: 400, warmUp: 40, stored: 40 };

@@ -2,13 +2,13 @@
  * By stored messages: so many messages wait for a listener that is away; more are stored, and then it starts and handles all.
  */
 import type pg from "pg";
+import { BySize, counted } from "../by-size.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { openModule } from "../offline/offline.js";
 import { connected } from "../postgres.js";
 import { formatValue } from "../report.js";
 import { type BenchServers, createDatabase } from "../servers.js";
 import type { Measured, SuiteContext } from "../suite.js";
-import { BySize, counted } from "./pair.js";
 
 /** Of each size so many runs. */
 const full = { sizes: [100_000, 1_000_000, 10_000_000], runs: [3, 2, 1], more: 50_000, warmUp: 50_000 };

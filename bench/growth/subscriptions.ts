@@ -2,12 +2,12 @@
  * By subscriptions: so many SQL functions are subscribed with `nats_subscribe`; messages go to one of them, or to all.
  */
 import type pg from "pg";
+import { BySize, counted } from "../by-size.js";
 import { connected } from "../postgres.js";
 import type { BenchServers } from "../servers.js";
 import { BridgeUnderTest } from "../subscribe/bridge.js";
 import { subjects } from "../subscribe/subjects.js";
 import type { Measured, SuiteContext } from "../suite.js";
-import { BySize, counted } from "./pair.js";
 
 const full = { sizes: [10, 100, 1_000, 5_000], rounds: 2, messages: 100_000, spread: 20_000, calls: 10, restMs: 6_000 };
 const quick = { sizes: [2, 20], rounds: 1, messages: 200, spread: 200, calls: 1, restMs: 10 };

@@ -1,10 +1,11 @@
 /**
  * By topics: one listener serves so many, and one sender sends to one after another.
  */
+import { BySize, counted } from "../by-size.js";
 import { orderOf } from "../measure.js";
 import { type BenchServers, createDatabase } from "../servers.js";
 import type { Measured, SuiteContext } from "../suite.js";
-import { BySize, counted, Pair } from "./pair.js";
+import { Pair } from "./pair.js";
 
 const full = { sizes: [10, 100, 1_000, 10_000], rounds: 3, messages: 100_000, warmUp: 100_000, restMs: 6_000 };
 const quick = { sizes: [2, 20], rounds: 1, messages: 400, warmUp: 40, restMs: 10 };

@@ -10,6 +10,7 @@ import { type BenchServers, installFunctions, withServers } from "../servers.js"
 import type { Measured, Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
 import { Worker } from "../worker.js";
 import type { ByHandRequests } from "./by-hand.js";
+import { relayingByWork } from "./growth.js";
 import type { Latencies, WritingRequests } from "./process.js";
 import { type WayName, wayNames } from "./ways.js";
 
@@ -21,6 +22,9 @@ const firstAmount = 50;
 
 /** Of the time of the suite, what is spent on writing alone. */
 const writingShare = 0.4;
+
+/** What is left at the end, to see how the relay's work grows. */
+const growthSeconds = 120;
 const rowsOfStatement = 1_000;
 const rowsOfTransaction = 100;
 const perSecond = 1_000;
@@ -72,7 +76,12 @@ ${formatValue(full.backlog)} messages, and the time is from its commit. \`hawser
 the commit until the stream's acknowledgement is heard, by the same process.
 
 **commit to a peer's handler**: the same with the outbox for peers, until the handler of a peer in that process is called. The
-message is stored for the peer on its way. \`${throughNats}\` is the commit to acknowledgement.`,
+message is stored for the peer on its way. \`${throughNats}\` is the commit to acknowledgement.
+
+**time by …** is how the way to the stream grows, for each message, each size beside the smallest one: with the sessions that
+commit, ${rowsOfTransaction} messages a transaction; with the payload; with the keys of a backlog, whose messages have them in turn; and with
+what waits in a backlog. Of one key one message is under way at a time: so with few keys the time is that of an
+answer of the stream, and falls with each key until the relay is busy.`,
   charts: [
     { title: "Enqueue", results: ["enqueue"], scale: "logarithmic" },
     { title: "To the stream", results: ["to the stream"] },
@@ -91,7 +100,7 @@ message is stored for the peer on its way. \`${throughNats}\` is the commit to a
 export const outbox: Suite = {
   name: "outbox",
   summary: "messages that commit with a transaction, beside INSERT, pg-boss, graphile-worker and by hand",
-  seconds: 300,
+  seconds: 420,
   page,
   targets: [
     { name: "enqueue", payloadBytes, variant: "1 session", baseline: "INSERT", atMost: 1.3 },
@@ -104,7 +113,8 @@ export const outbox: Suite = {
   run: (context) => withServers(context, (servers) => measure(context, servers)),
 };
 
-async function measure(context: SuiteContext, servers: BenchServers): Promise<Omit<SuiteOutcome, "servers">> {
+async function measure(whole: SuiteContext, servers: BenchServers): Promise<Omit<SuiteOutcome, "servers">> {
+  const context = { ...whole, endBy: whole.endBy - growthSeconds * 1000 };
   const { say, source, signal } = context;
   say("Preparing the database");
   await installFunctions(servers, source);
@@ -125,6 +135,7 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
     await execute(servers.databaseUrl, "TRUNCATE hawser.outbox, bench_outbox");
     await serve.request("open", { databaseUrl: servers.databaseUrl });
     results.push(...(await measureRelaying(context, writing, hand)));
+    results.push(...(await relayingByWork(context, writing, payloadBytes)));
     return { results, notes: [`a backlog has ${formatValue(sizesOf(context).backlog)} messages`] };
   } finally {
     await Promise.all([writing.stop(), hand.stop(), serve.stop()]);

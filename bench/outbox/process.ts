@@ -14,14 +14,21 @@ import { subject, type Way, type WayName, ways } from "./ways.js";
 
 const measured = await measuredModule<typeof import("../../src/peer/index.js")>("src/peer/index.ts");
 
-/** Sessions, at most. */
-export const maxSessions = 8;
+/** Sessions, at most; and of those that are not told how many. */
+export const maxSessions = 32;
+export const usualSessions = 8;
 
 /** What is written. */
 export interface Load {
   readonly way: WayName;
   readonly payloadBytes: number;
   readonly messages: number;
+}
+
+/** What is relayed meanwhile or afterwards. */
+export interface Relayed extends Load {
+  /** Of a statement. */
+  readonly rows: number;
 }
 
 /** What is written at a steady pace. */
@@ -87,12 +94,22 @@ const requests = {
     return (performance.now() - began) / 1000;
   },
 
-  /** Writes them by one session, so many with each statement. @returns seconds */
-  async writeMany({ way, payloadBytes, messages, rows }: Load & { readonly rows: number }): Promise<number> {
+  /** Writes them by one session, so many with each statement, and of so many keys if any. @returns seconds */
+  async writeMany({
+    way,
+    payloadBytes,
+    messages,
+    rows,
+    ofKeys = 0,
+  }: Relayed & { readonly ofKeys?: number }): Promise<number> {
     const { many } = opened.get(way)!;
     const texts = Array.from({ length: rows }, () => "x".repeat(payloadBytes));
     const began = performance.now();
-    for (let left = messages; left > 0; left -= rows) await many(clients[0]!, texts.slice(0, Math.min(left, rows)));
+    for (let left = messages; left > 0; left -= rows) {
+      const written = texts.slice(0, Math.min(left, rows));
+      if (ofKeys === 0) await many(clients[0]!, written);
+      else await writeWithKeys(clients[0]!, written, ofKeys, messages - left);
+    }
     return (performance.now() - began) / 1000;
   },
 
@@ -107,7 +124,13 @@ const requests = {
   },
 
   /** All sessions commit, and a relay publishes. @returns seconds, from the first to the last one that the stream has */
-  async commitAll({ way, payloadBytes, messages, rows }: Load & { readonly rows: number }): Promise<number> {
+  async commitAll({
+    way,
+    payloadBytes,
+    messages,
+    rows,
+    sessions = usualSessions,
+  }: Relayed & { readonly sessions?: number }): Promise<number> {
     await manager!.streams.purge(stream);
     const { many } = opened.get(way)!;
     const texts = Array.from({ length: rows }, () => "x".repeat(payloadBytes));
@@ -118,7 +141,7 @@ const requests = {
     const arrival = arrived(messages, (count) => {
       stored = count;
     });
-    const commits = clients.map(async (client) => {
+    const commits = clients.slice(0, sessions).map(async (client) => {
       while (left > 0) {
         const count = Math.min(left, rows);
         left -= count;
@@ -132,13 +155,13 @@ const requests = {
   },
 
   /** A transaction with all of them commits. @returns seconds, from then to the last one that the stream has */
-  async commitBacklog({ way, payloadBytes, messages, rows }: Load & { readonly rows: number }): Promise<number> {
+  async commitBacklog(load: Relayed & { readonly ofKeys?: number }): Promise<number> {
     await manager!.streams.purge(stream);
     await clients[0]!.query("BEGIN");
-    await requests.writeMany({ way, payloadBytes, messages, rows });
+    await requests.writeMany(load);
     await clients[0]!.query("COMMIT");
     const began = performance.now();
-    return ((await arrived(messages)) - began) / 1000;
+    return ((await arrived(load.messages)) - began) / 1000;
   },
 
   /** Commits at a steady pace, and measures each from its commit to the answer of the stream. */
@@ -183,6 +206,16 @@ export type WritingRequests = typeof requests;
 
 const numberDigits = 10;
 
+/** Enqueues messages with one statement, of so many keys in turn. */
+async function writeWithKeys(client: pg.Client, texts: readonly string[], ofKeys: number, first: number): Promise<void> {
+  await client.query({
+    name: "bench.enqueue_keys",
+    text: `SELECT nats_enqueue_text_stream($1, t.one, key => 'key ' || (t.nth + $4) % $3)
+           FROM unnest($2::text[]) WITH ORDINALITY AS t (one, nth)`,
+    values: [subject, texts, ofKeys, first],
+  });
+}
+
 /** Commits at a steady pace, over all sessions. @returns of each message when it was committed, in ms of `performance.now` */
 async function paced(
   { messages, perSecond, payloadBytes }: Pace,
@@ -190,12 +223,12 @@ async function paced(
 ): Promise<Float64Array> {
   const committedAt = new Float64Array(messages);
   const padding = "x".repeat(Math.max(0, payloadBytes - numberDigits));
-  const before: Promise<unknown>[] = clients.map(() => Promise.resolve());
+  const before: Promise<unknown>[] = clients.slice(0, usualSessions).map(() => Promise.resolve());
   const began = performance.now();
   for (let number = 0; number < messages; number++) {
     const waitMs = began + (number * 1000) / perSecond - performance.now();
     if (waitMs > 0) await delay(waitMs);
-    const session = number % clients.length;
+    const session = number % before.length;
     before[session] = before[session]!.then(async () => {
       await write(clients[session]!, String(number).padStart(numberDigits, "0") + padding);
       committedAt[number] = performance.now();

@@ -13,12 +13,29 @@ import { serveRequests } from "../worker.js";
 const stream = "bench-streams";
 const subject = "bench.streams";
 
+/** Its third word is the key, where messages have one. */
+const keyToken = 3;
+
 /** Publishes under way while the stream is filled. */
 const publishesInFlight = 1_000;
 const ackTimeoutMs = 30_000;
 
 const lookEveryMs = 5;
 const rowsTimeoutMs = 120_000;
+
+/** What a stream has. */
+export interface Filling {
+  readonly messages: number;
+  readonly payloadBytes: number;
+  readonly ofKeys?: number;
+}
+
+/** How it is taken. */
+interface Taking {
+  readonly messages: number;
+  readonly subscriptions?: number;
+  readonly hasKeys?: boolean;
+}
 
 let client: pg.Client | undefined;
 let nats: NatsConnection | undefined;
@@ -36,33 +53,39 @@ const requests = {
     manager = await jetstreamManager(nats);
   },
 
-  /** Makes the stream, with so many messages. */
-  async fill({ messages, payloadBytes }: { readonly messages: number; readonly payloadBytes: number }): Promise<void> {
-    await manager!.streams.add({ name: stream, subjects: [subject], storage: "file" });
+  /** Makes the stream anew, with so many messages, of so many keys in turn if any. */
+  async fill({ messages, payloadBytes, ofKeys = 0 }: Filling): Promise<void> {
+    await manager!.streams.delete(stream).catch(() => undefined);
+    await manager!.streams.add({ name: stream, subjects: [subject, `${subject}.*`], storage: "file" });
     const publisher = jetstream(nats!);
     const payload = new Uint8Array(payloadBytes).fill(120);
     const acknowledged = new Array<Promise<unknown>>(Math.min(publishesInFlight, messages));
     for (let number = 0; number < messages; number++) {
       if (number >= publishesInFlight) await acknowledged[number % publishesInFlight];
-      acknowledged[number % publishesInFlight] = publisher.publish(subject, payload, { timeout: ackTimeoutMs });
+      const to = ofKeys === 0 ? subject : `${subject}.${number % ofKeys}`;
+      acknowledged[number % publishesInFlight] = publisher.publish(to, payload, { timeout: ackTimeoutMs });
     }
     await Promise.all(acknowledged);
   },
 
-  /** A new subscription takes all of it. @returns seconds, from the call until rows and position are committed */
-  async subscribe(messages: number): Promise<number> {
+  /** New subscriptions take all of it. @returns seconds, from the call until rows and position are committed */
+  async subscribe({ messages, subscriptions = 1, hasKeys = false }: Taking): Promise<number> {
     await client!.query("TRUNCATE bench_rows RESTART IDENTITY");
-    const name = `bench_${(runs += 1)}`;
+    const names = Array.from({ length: subscriptions }, () => `bench_${(runs += 1)}`);
     const began = performance.now();
-    await client!.query(`SELECT nats_subscribe_stream('${stream}', 'bench_row', name => $1, start => 'all')`, [name]);
-    while ((await doneTo(name)) < messages) {
+    await client!.query(
+      `SELECT nats_subscribe_stream('${stream}', 'bench_row', name => n, start => 'all', key_token => $2)
+       FROM unnest($1::text[]) AS n`,
+      [names, hasKeys ? keyToken : null],
+    );
+    while ((await doneTo(names)) < messages) {
       if (performance.now() - began > rowsTimeoutMs)
-        throw new BenchFailure(`${await doneTo(name)} of ${messages} came`);
+        throw new BenchFailure(`${await doneTo(names)} of ${messages} came`);
       await delay(lookEveryMs);
     }
     const seconds = (performance.now() - began) / 1000;
-    await checkRows(messages);
-    await client!.query("SELECT nats_unsubscribe_stream($1)", [name]);
+    await checkRows(messages * subscriptions);
+    await client!.query("SELECT nats_unsubscribe_stream(n) FROM unnest($1::text[]) AS n", [names]);
     return seconds;
   },
 
@@ -92,10 +115,12 @@ const requests = {
   },
 };
 
-async function doneTo(name: string): Promise<number> {
-  const text = "SELECT s.done_to FROM hawser.stream_status AS s WHERE s.name = $1";
-  const { rows } = await client!.query<{ done_to: string | null }>({ name: "bench.done", text, values: [name] });
-  return Number(rows[0]?.done_to ?? 0);
+/** Where the slowest of them is. */
+async function doneTo(names: readonly string[]): Promise<number> {
+  const text = `SELECT min(coalesce(s.done_to, 0)) AS done_to
+    FROM unnest($1::text[]) AS n LEFT JOIN hawser.stream_status AS s ON s.name = n`;
+  const { rows } = await client!.query<{ done_to: string }>({ name: "bench.done", text, values: [names] });
+  return Number(rows[0]!.done_to);
 }
 
 async function checkRows(messages: number): Promise<void> {

@@ -7,6 +7,7 @@ import type { ServeRequests } from "../serve-process.js";
 import { type BenchServers, installFunctions, withServers } from "../servers.js";
 import type { Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
 import { Worker } from "../worker.js";
+import { takingByWork } from "./growth.js";
 import type { StreamRequests } from "./process.js";
 
 const payloadBytes = 100;
@@ -14,6 +15,9 @@ const full = { messages: 100_000, rounds: 5 };
 const quick = { messages: 1_000, rounds: 1 };
 const quickRunSeconds = 0.02;
 const firstAmount = 100;
+
+/** What is left at the end, to see how the work grows. */
+const growthSeconds = 150;
 
 const name = "stream to rows";
 const ours = "Hawser";
@@ -26,7 +30,11 @@ inserts one row for each. The time is from the call of \`nats_subscribe_stream\`
 Each run checks that there are as many rows as messages.
 
 - \`${consumer}\` is a durable consumer of nats.js: for each message a prepared \`INSERT\` in a transaction of its own, then its
-  acknowledgement, one message after another. After a failure it inserts rows again.`,
+  acknowledgement, one message after another. After a failure it inserts rows again.
+
+**time by …** is how the way of a message into its row grows, each size beside the smallest one: with the payload; with the keys that
+\`key_token\` finds in the subjects, which the messages have in turn; with the length of the stream; and with subscriptions
+of one stream, each of which takes all of it.`,
   charts: [{ title: "Stream to rows", results: [name], scale: "logarithmic" }],
 };
 
@@ -34,7 +42,7 @@ Each run checks that there are as many rows as messages.
 export const streams: Suite = {
   name: "streams",
   summary: "messages/s from a stream into rows, beside a consumer with one transaction for each message",
-  seconds: 90,
+  seconds: 240,
   page,
   targets: [{ name, payloadBytes, atLeast: 100_000 }],
   run: (context) => withServers(context, (servers) => measure(context, servers)),
@@ -54,13 +62,13 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
     await taking.request("fill", { messages, payloadBytes });
     await serve.request("open", { databaseUrl: servers.databaseUrl });
     say("Measuring");
-    const seconds = (endBy - performance.now()) / 1000;
+    const seconds = (endBy - performance.now()) / 1000 - growthSeconds;
     const rates = await measureSideBySide(
       [
         {
           name: ours,
           // Always all of them: what counts is how a stream of that size goes.
-          run: async (amount) => ((await taking.request("subscribe", messages)) * amount) / messages,
+          run: async (amount) => ((await taking.request("subscribe", { messages })) * amount) / messages,
         },
         {
           name: consumer,
@@ -75,7 +83,10 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
     const measured = { name, payloadBytes, unit: "messages/s", better: "higher" as const };
     const baselines = [{ name: consumer, samples: rates.get(consumer)! }];
     return {
-      results: [{ ...measured, samples: rates.get(ours)!, baselines }],
+      results: [
+        { ...measured, samples: rates.get(ours)!, baselines },
+        ...(await takingByWork(context, taking, payloadBytes)),
+      ],
       notes: [`the stream has ${formatValue(messages)} messages`],
     };
   } finally {

@@ -132,10 +132,26 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
       "commit to acknowledgement, p99",
       "commit to a peer's handler, p50",
       "commit to a peer's handler, p99",
+      ...["1 session", "2 sessions"].map((size) => `time by sessions, ${size}`),
+      ...["100 B", "1 KiB"].map((size) => `time by payload, ${size}`),
+      ...["1 key", "10 keys"].map((size) => `time by keys, ${size}`),
+      ...["100 waiting", "1,000 waiting"].map((size) => `time by backlog, ${size}`),
     ],
-    baselines: ["INSERT", "pg-boss", "graphile-worker", "by hand", "without it", "through NATS"],
+    baselines: [
+      ...["INSERT", "pg-boss", "graphile-worker", "by hand", "without it", "through NATS"],
+      ...["1 session", "100 B", "1 key", "100 waiting"],
+    ],
   },
-  streams: { results: ["stream to rows"], baselines: ["consumer"] },
+  streams: {
+    results: [
+      "stream to rows",
+      ...["100 B", "1 KiB"].map((size) => `time by payload, ${size}`),
+      ...["1 key", "10 keys"].map((size) => `time by keys, ${size}`),
+      ...["100 in the stream", "1,000 in the stream"].map((size) => `time by length, ${size}`),
+      ...["1 subscription", "2 subscriptions"].map((size) => `time by subscriptions, ${size}`),
+    ],
+    baselines: ["consumer", "100 B", "1 key", "100 in the stream", "1 subscription"],
+  },
   liner: {
     results: ["at-most-once", "at-least-once"].flatMap((name) => [`${name}, one process`, `${name}, two processes`]),
     baselines: [],
