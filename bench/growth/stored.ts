@@ -2,8 +2,8 @@
  * By stored messages: so many messages wait for a listener that is away; more are stored, and then it starts and handles all.
  */
 import type pg from "pg";
-import { BySize, counted } from "../by-size.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { BySize, counted } from "../by-size.js";
 import { openModule } from "../offline/offline.js";
 import { connected } from "../postgres.js";
 import { formatValue } from "../report.js";

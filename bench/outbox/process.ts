@@ -207,7 +207,12 @@ export type WritingRequests = typeof requests;
 const numberDigits = 10;
 
 /** Enqueues messages with one statement, of so many keys in turn. */
-async function writeWithKeys(client: pg.Client, texts: readonly string[], ofKeys: number, first: number): Promise<void> {
+async function writeWithKeys(
+  client: pg.Client,
+  texts: readonly string[],
+  ofKeys: number,
+  first: number,
+): Promise<void> {
   await client.query({
     name: "bench.enqueue_keys",
     text: `SELECT nats_enqueue_text_stream($1, t.one, key => 'key ' || (t.nth + $4) % $3)

@@ -43,7 +43,7 @@ export interface SessionOptions extends SessionLimits {
   /** A statement that is not answered for so long fails. Default: without limit. */
   readonly queryTimeoutMs?: number | undefined;
   /**
-   * Functions of others run in it, and DISCARD ALL after them: the settings are made when it connects, so that it goes back
+   * Functions of others run in it, and RESET ALL after them: the settings are made when it connects, so that it goes back
    * to them; and notices are not sent.
    */
   readonly runsFunctions?: boolean | undefined;
@@ -128,7 +128,7 @@ function limitSettings({ lockTimeoutMs, statementTimeoutMs }: SessionLimits): re
   ];
 }
 
-/** As parameters of the startup message: what DISCARD ALL and RESET ALL go back to, whatever the login has of its own. */
+/** As parameters of the startup message: what RESET ALL and DISCARD ALL go back to, whatever the login has of its own. */
 function startupOptions(limits: SessionLimits): string {
   const settings: readonly Setting[] = [
     ["search_path", "pg_catalog,pg_temp"],

@@ -13,7 +13,16 @@ import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession } from "./executor-session.js";
 import { type FunctionFailure, GroupSize, type GroupsRun, inGroups } from "./groups.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { isAboutWrapper, packed, type WrapperState, wrapperCall, wrapperChanged, wrapperStateSql } from "./wrapper.js";
+import {
+  packed,
+  type WrapperState,
+  type WrapperVersion,
+  whyNotCalled,
+  wrapperCall,
+  wrapperChanged,
+  wrapperStateSql,
+  wrapperVersionSql,
+} from "./wrapper.js";
 
 /** How batches are run. */
 export interface BatchRunnerOptions {
@@ -37,7 +46,7 @@ const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "t
 const conflict = /^40(001|P01)$/;
 
 /** Why nothing was run. */
-type Refusal = "deposed" | "moved" | "not_there" | "gone" | "closed" | "changed" | "replaced";
+type Refusal = "deposed" | "moved" | "not_there" | "gone" | "changed" | "replaced";
 
 /** What a transaction did. */
 type Done = Refusal | GroupsRun;
@@ -124,11 +133,11 @@ export class BatchRunner {
     let turn = 0n;
     // Until the position was written. The transactions of other queues are waited for, whatever the size of the batch.
     let positionMs = 0;
-    const running = inTransaction<Done, WrapperState & PositionState & { held: boolean }>(pool, logger, {
+    const running = inTransaction<Done, WrapperVersion & PositionState & { held: boolean }>(pool, logger, {
       runAs: subscription.runAs,
       timeoutMs,
       lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
-      first: `SELECT f.held, ${wrapperStateSql(subscription)}${position.columns} FROM hawser.fence_batch(${epoch}) AS f${position.from}`,
+      first: `SELECT f.held, ${wrapperVersionSql(subscription)}${position.columns} FROM hawser.fence_batch(${epoch}) AS f${position.from}`,
       run: async (session, [state]) => {
         if (state?.held !== true) return { value: "deposed", commit: false };
         // A failover has lost what was confirmed, or somebody else has begun to read.
@@ -139,8 +148,10 @@ export class BatchRunner {
             hasAll?.(Number(state.doneTo), state.done ?? "{}") === false);
         if (isMoved) return { value: "moved", commit: false };
         turn = BigInt(state.turn ?? 0n);
-        if (state.version === null) return { value: state.isThere ? "replaced" : "gone", commit: false };
-        if (!state.mayCall) return { value: "closed", commit: false };
+        if (state.version === null) {
+          const [why] = await session.query<WrapperState>(`SELECT ${wrapperStateSql(subscription)}`, []);
+          return { value: why?.isThere === true ? "replaced" : "gone", commit: false };
+        }
         if (deadLetterId !== undefined) {
           const finish = "SELECT finished FROM hawser.finish_retry($1::bigint, $2::pg_catalog.bytea)";
           const [row] = await session.query<{ finished: boolean }>(finish, [String(deadLetterId), token]);
@@ -208,7 +219,6 @@ export class BatchRunner {
         }
         // By a GRANT, for example, or another owner: the next check tells what it is now.
         if (ending.value === "changed") return this.#transient(subscription, messages, changed(subscription));
-        if (ending.value === "closed") return this.#transient(subscription, messages, closed(subscription));
         if (ending.value === "gone") return this.#waits(subscription, "its wrapper is gone, or another role's");
         return givenUp(subscription, ending.value);
       case "session_lost":
@@ -231,9 +241,12 @@ export class BatchRunner {
     failure: FunctionFailure,
   ): Promise<FunctionOutcome> {
     const error = { code: failure.code, message: failure.message };
+    if (failure.kind === "transient") return this.#transient(subscription, messages, error);
     // It was dropped meanwhile, or may not be called: the next reading of the bindings tells.
-    const isTransient = failure.kind === "transient" || (await this.#isAboutWrapper(subscription, failure));
-    return isTransient ? this.#transient(subscription, messages, error) : { kind: failure.kind, error };
+    const { pool, timeoutMs, logger } = this.#options;
+    const why = await whyNotCalled(failure, { wrapper: subscription, pool, timeoutMs, logger });
+    if (why === undefined) return { kind: failure.kind, error };
+    return this.#transient(subscription, messages, why === "closed" ? closed(subscription) : error);
   }
 
   /** All of them, those at the front, or none. */
@@ -249,11 +262,6 @@ export class BatchRunner {
     const { count, failure } = failed;
     const outcome = await this.#ofFunction(subscription, messages.slice(done, done + count), failure);
     return { kind: "partly", committed: done, durationMs, failed: { count, outcome } };
-  }
-
-  #isAboutWrapper(wrapper: Subscription, ending: Ending<Done>): Promise<boolean> {
-    const { pool, timeoutMs, logger } = this.#options;
-    return isAboutWrapper(ending, { wrapper, pool, timeoutMs, logger });
   }
 
   #transient(subscription: Subscription, messages: readonly InboundMessage[], error: FunctionError): FunctionOutcome {

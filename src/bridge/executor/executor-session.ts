@@ -26,6 +26,14 @@ const noticeGone = `SELECT set_config('client_connection_check_interval', ${pres
 const lastWords = "CLOSE ALL; SET TRANSACTION READ ONLY; COMMIT";
 const releaseSql = "RELEASE SAVEPOINT hawser";
 
+/**
+ * What DISCARD ALL does, except for plans: those of a function mean the same whatever ran before, and to make them anew took
+ * longer than a short batch.
+ */
+const clearSql =
+  "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; " +
+  "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
+
 /** The SQLSTATE of what such a trigger wants to write. */
 const readOnly = "25006";
 
@@ -191,7 +199,7 @@ export class ExecutorSession {
     const limit = setTimeout(() => this.destroy(), executorClearMs);
     try {
       if (failed) await this.#client.query("ROLLBACK");
-      await this.#client.query("DISCARD ALL");
+      await this.#client.query(clearSql);
       return !this.isLost;
     } catch {
       this.destroy();

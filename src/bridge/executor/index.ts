@@ -2,8 +2,8 @@
  * Runs the functions of others in Postgres, so that neither they nor their roles can do more than their owners may.
  *
  * The login of the executor belongs to `hawser_executor` alone. It calls each bound function through its wrapper, which
- * belongs to the function's role and asks for a token. A session serves one role at a time and is cleared (DISCARD ALL)
- * between two transactions; what a function leaves behind, or sends, is expected to be hostile: limits on message size and
+ * belongs to the function's role and asks for a token. A session serves one role at a time and is cleared between
+ * two transactions; what a function leaves behind, or sends, is expected to be hostile: limits on message size and
  * notices, statement timeouts of our own beside those of Postgres, triggers deferred to COMMIT run read-only.
  *
  * One transaction (`transaction.ts`): BEGIN with settings and a first statement, the call, COMMIT. Its ending says what is

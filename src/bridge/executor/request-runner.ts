@@ -6,7 +6,7 @@ import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { isAboutWrapper, type WrapperState, wrapperCall, wrapperStateSql } from "./wrapper.js";
+import { type WrapperVersion, whyNotCalled, wrapperCall, wrapperVersionSql } from "./wrapper.js";
 
 /** How requests are run. */
 export interface PostgresRequestRunnerOptions {
@@ -38,10 +38,10 @@ export class PostgresRequestRunner implements RequestRunner {
     const { subject, reply, payload } = request;
     const text = wrapperCall(responder, ["bytea", "text", "text"]);
     const values = [Buffer.from(responder.token), Buffer.from(payload), subject, reply];
-    return inTransaction<Uint8Array | undefined, WrapperState>(pool, logger, {
+    return inTransaction<Uint8Array | undefined, WrapperVersion>(pool, logger, {
       runAs: responder.runAs,
       timeoutMs: this.#options.timeoutMs(),
-      first: `SELECT ${wrapperStateSql(responder)}`,
+      first: `SELECT ${wrapperVersionSql(responder)}`,
       run: async (session, [state]) => {
         if (state?.version == null) return { value: undefined, commit: false };
         const [row] = await session.query<{ result: unknown; version: string | null }>(text, [
@@ -60,7 +60,8 @@ export class PostgresRequestRunner implements RequestRunner {
     const { pool, logger } = this.#options;
     // Else it was replaced or removed while it ran: what it did outside of its transaction is not done twice.
     if (ending.kind === "given_up") return ending.value === undefined;
-    return await isAboutWrapper(ending, { wrapper, pool, timeoutMs: this.#options.timeoutMs(), logger });
+    const why = await whyNotCalled(ending, { wrapper, pool, timeoutMs: this.#options.timeoutMs(), logger });
+    return why !== undefined;
   }
 }
 

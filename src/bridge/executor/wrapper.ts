@@ -29,13 +29,22 @@ interface Wrapper {
 }
 
 /** What it is before it is called. */
-export interface WrapperState {
+export interface WrapperVersion {
   /** Null: it is gone, another one's, or not as it was made any more. */
   readonly version: string | null;
+}
+
+/** Why it cannot be called: asked only then, because Postgres plans such a text each time anew. */
+export interface WrapperState extends WrapperVersion {
   /** Its owner has one of that name. */
   readonly isThere: boolean;
   /** This login may call it. */
   readonly mayCall: boolean;
+}
+
+/** A column of a check of the wrapper, as {@link WrapperVersion}; without parameters. */
+export function wrapperVersionSql(wrapper: Wrapper): string {
+  return `${versionOf(wrapper)} AS version`;
 }
 
 /** Columns of a check of the wrapper, as {@link WrapperState}; without parameters. */
@@ -43,7 +52,7 @@ export function wrapperStateSql(wrapper: Wrapper): string {
   const own =
     `FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace('hawser_run') AND p.proname = ${pg.escapeLiteral(wrapper.wrapper)} ` +
     `AND pg_get_userbyid(p.proowner) = ${pg.escapeLiteral(wrapper.runAs)}`;
-  return `${versionOf(wrapper)} AS version, EXISTS (SELECT ${own} AND NOT ${danglesSql("p.oid")}) AS "isThere",
+  return `${wrapperVersionSql(wrapper)}, EXISTS (SELECT ${own} AND NOT ${danglesSql("p.oid")}) AS "isThere",
     NOT EXISTS (SELECT ${own} AND NOT has_function_privilege(p.oid, 'EXECUTE')) AS "mayCall"`;
 }
 
@@ -85,20 +94,22 @@ function versionOf({ wrapper, runAs }: Wrapper): string {
  * Checks the wrapper in the catalogs again if an ending may be about it: the words of an error can be the function's own. Does
  * not reject.
  *
- * @returns true if it cannot be called as it is now
+ * @returns why it cannot be called as it is now; undefined: it can
  */
-export async function isAboutWrapper(
+export async function whyNotCalled(
   ending: Ending<unknown>,
   { wrapper, pool, timeoutMs, logger }: AskedWrapper,
-): Promise<boolean> {
-  if (ending.kind !== "failed" || !mayBeAboutWrapper(ending)) return false;
+): Promise<"gone" | "closed" | undefined> {
+  if (ending.kind !== "failed" || !mayBeAboutWrapper(ending)) return undefined;
   const now = await inTransaction<WrapperState | undefined, WrapperState>(pool, logger, {
     runAs: wrapper.runAs,
     timeoutMs,
     first: `SELECT ${wrapperStateSql(wrapper)}`,
     run: async (_session, [state]) => ({ value: state, commit: false }),
   });
-  return now.kind === "given_up" && (now.value?.version == null || !now.value.mayCall);
+  if (now.kind !== "given_up") return undefined;
+  if (now.value?.version == null) return "gone";
+  return now.value.mayCall ? undefined : "closed";
 }
 
 /** A wrapper, and where it is checked. */
