@@ -47,7 +47,7 @@ function jsonExpression(value: GatewayValue, position: string, { payloadType }: 
     case "string":
       return `coalesce(to_json(${position})::text, 'null')`;
     case "bytes":
-      return `coalesce('"' || translate(encode(${bytesExpression(value, position, payloadType)}, 'base64'), E'\\n', '') || '"', 'null')`;
+      return `coalesce('"' || replace(encode(${bytesExpression(value, position, payloadType)}, 'base64'), E'\\n', '') || '"', 'null')`;
     case "bigint":
       // As a text: JSON in JavaScript does not hold the last digits.
       return `coalesce('"' || ${position} || '"', 'null')`;

@@ -199,7 +199,7 @@ function batchBody(family: GatewayFamily, variant: GatewayVariant): string {
   const list = positionOf(family, family.batch!);
   const isText = variant.payloadType !== "binary";
   const array = variant.payloadType === "text" || !isText ? list : `${list}::text[]`;
-  const all = isText ? "string_agg(one, '')" : "translate(encode(string_agg(one, ''::bytea), 'base64'), E'\\n', '')";
+  const all = isText ? "string_agg(one, '')" : "replace(encode(string_agg(one, ''::bytea), 'base64'), E'\\n', '')";
   return [
     "DECLARE",
     "  lengths text;",

@@ -241,7 +241,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -287,7 +287,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -333,7 +333,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -379,7 +379,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -500,7 +500,7 @@ DECLARE
   lengths text;
   payloads text;
 BEGIN
-  SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), translate(encode(string_agg(one, ''::bytea), 'base64'), E'\\n', '')
+  SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), replace(encode(string_agg(one, ''::bytea), 'base64'), E'\\n', '')
   INTO lengths, payloads
   FROM unnest($2) AS one;
   PERFORM hawser.gateway_call('PublishBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}'
@@ -521,7 +521,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -566,7 +566,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -611,7 +611,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -656,7 +656,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -705,7 +705,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_text_ack(text, text, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -724,7 +724,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_json_ack(text, json, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -743,7 +743,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_ack(text, jsonb, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -762,7 +762,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_binary_ack(text, bytea, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -852,7 +852,7 @@ DECLARE
   lengths text;
   payloads text;
 BEGIN
-  SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), translate(encode(string_agg(one, ''::bytea), 'base64'), E'\\n', '')
+  SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), replace(encode(string_agg(one, ''::bytea), 'base64'), E'\\n', '')
   INTO lengths, payloads
   FROM unnest($2) AS one;
   PERFORM hawser.gateway_call('PublishStreamBatch {"subject":' || coalesce(to_json($1)::text, 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}'
@@ -1960,7 +1960,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2005,7 +2005,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2050,7 +2050,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2095,7 +2095,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || translate(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2141,7 +2141,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2187,7 +2187,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2233,7 +2233,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2279,7 +2279,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2569,7 +2569,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2616,7 +2616,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2663,7 +2663,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2710,7 +2710,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2758,7 +2758,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2806,7 +2806,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2854,7 +2854,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2902,7 +2902,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2984,7 +2984,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PutFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"content":' || coalesce('"' || translate(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := 'PutFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"content":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
   answer text;
   is_answered boolean := false;
   failure text;
