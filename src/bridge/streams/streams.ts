@@ -241,7 +241,8 @@ class StreamRun {
       reading !== undefined &&
       reading === before?.reading &&
       (row.turn < before.turn || (row.position ?? 0) < before.position);
-    const isMoved = generation !== row.generation || isLost;
+    const isUnpaused = this.#reader.isPaused && !row.paused;
+    const isMoved = generation !== row.generation || isLost || isUnpaused;
     if (!isMoved && !isOther) return;
     this.#reader.restart(performance.now());
     this.wake();

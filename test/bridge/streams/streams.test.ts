@@ -304,6 +304,10 @@ describe("what is missing is said", () => {
       ]),
     );
     await eventually("it is said", async () => (await status())["paused"] === true);
+    // As if a failover had lost that.
+    const forget = "UPDATE hawser.stream_subscriptions SET paused = false, problem = NULL WHERE name = $1";
+    await world.client.query(forget, [name]);
+    await eventually("it is said again", async () => (await status())["paused"] === true);
   });
 });
 

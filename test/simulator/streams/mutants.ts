@@ -13,6 +13,7 @@ export interface StreamMutant {
   readonly highestDone?: boolean;
   readonly deletesFirst?: boolean;
   readonly goesOnWhenSetBack?: boolean;
+  readonly staysPaused?: boolean;
   /** Only these faults, and all of them, so often. */
   readonly faults?: readonly (typeof streamFaults)[number][];
   readonly faultTimes?: number;
@@ -59,4 +60,10 @@ export const streamMutants: Readonly<Record<string, StreamMutant>> = {
     faultTimes: 5,
   },
   "goes on when the stream was set back": { goesOnWhenSetBack: true, faults: ["setback"], faultTimes: 3 },
+  "stays paused though a failover has lost that": {
+    staysPaused: true,
+    faults: ["setback", "failover"],
+    faultTimes: 12,
+    seeds: 2_000,
+  },
 };

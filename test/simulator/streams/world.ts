@@ -364,12 +364,14 @@ class StreamProcess {
     if (this.isDead || this.#world.row.epoch !== this.epoch) return;
     this.#pump();
     // As the watch of the bindings does.
-    const { generation, reading } = this.#reader;
+    const { generation, reading, isPaused } = this.#reader;
     const { state } = this.#world.row;
+    const { trustsTurn, staysPaused } = this.#world.mutant;
     const isMoved = generation !== undefined && generation !== state.generation;
-    const isBehind = (state.position ?? 0) < this.#reader.confirmed && this.#world.mutant.trustsTurn !== true;
+    const isBehind = (state.position ?? 0) < this.#reader.confirmed && trustsTurn !== true;
     const isLost = state.turn < this.#turn || isBehind;
-    if (reading !== undefined && (isMoved || isLost)) this.#reader.restart(this.#world.schedule.now);
+    const isUnpaused = isPaused && !state.paused && staysPaused !== true;
+    if (reading !== undefined ? isMoved || isLost : isUnpaused) this.#reader.restart(this.#world.schedule.now);
     this.#world.schedule.after(4, () => this.#tick());
   }
 
@@ -442,7 +444,8 @@ class StreamProcess {
       counts.add(`transition: missing ${missing.reason}`);
       if (missing.from !== undefined) {
         const numbers = Array.from({ length: missing.to! - missing.from + 1 }, (_, n) => missing.from! + n);
-        const left = numbers.filter((number) => !includes(row.state.done, number));
+        const isSame = state.created === row.state.created;
+        const left = numbers.filter((number) => !isSame || !includes(row.state.done, number));
         said = [...said, ...left.map((number) => `${state.created}:${number}`)];
       }
     }
