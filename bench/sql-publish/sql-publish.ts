@@ -59,7 +59,12 @@ process of its own, as \`hawser serve\` is.
 - **an inserted row** is one of ${statementRows.toLocaleString("en-US")} that an \`INSERT\` writes, each with a message: published by
   \`nats_publish_text\` in a trigger for each row, by \`nats_publish_text_batch\` in a trigger for each statement, or
   enqueued by \`nats_enqueue_text\` and its batch in the same places. What the relay does with enqueued messages goes on
-  meanwhile, in the same gateway process.`,
+  meanwhile, in the same gateway process.
+
+**What is in the way.** The function takes 30 µs more of its backend's processor than the bare call. With parts of it left out
+in turn, the text of the call as JSON was 10 to 15 of them, \`SECURITY DEFINER\` and the pinned search_path 13, the look whether the
+connection is well 7, and the savepoint that tells a broken connection from an error 6. All of them keep a promise; that line ends
+leave the base64 by \`replace\` instead of \`translate\` saves 1 µs for 100 bytes, and 0.8 ms for 64 KiB.`,
   charts: [
     { title: "A call, one session", results: ["nats_publish_text"] },
     { title: "Calls a second", results: ["nats_publish_text, calls"] },

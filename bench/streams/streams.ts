@@ -34,7 +34,12 @@ Each run checks that there are as many rows as messages.
 
 **time by …** is how the way of a message into its row grows, each size beside the smallest one: with the payload; with the keys that
 \`key_token\` finds in the subjects, which the messages have in turn; with the length of the stream; and with subscriptions
-of one stream, each of which takes all of it.`,
+of one stream, each of which takes all of it.
+
+**What is in the way.** \`serve\` uses 66 % of a processor, Postgres 57 % and nats-server 37 %, of two. The beginning (to take
+the subscription, look at the stream, make a consumer) takes 80 ms, a tenth of the time of 100,000 messages: a stream of
+a million is taken at 115,000/s. Batches of 5,000, and half the objects for each message, took it there from 50,000/s.
+With \`key_token\` and many keys, batches are smaller, and all of them end in the row of the position, one after another.`,
   charts: [{ title: "Stream to rows", results: [name], scale: "logarithmic" }],
 };
 
