@@ -153,7 +153,7 @@ describe("a role that may subscribe", () => {
       const subject = `between.${(attacks += 1)}`;
       await attackerSession.query("SELECT nats_subscribe($1, 'capture')", [subject]);
       const [own] = (await world.bound(subject)) as [Bound];
-      const state = await executor.query<{ version: string }>(`SELECT ${wrapperStateSql(own)}`);
+      const state = await executor.query<{ version: string }>(wrapperStateSql(own));
       const { version } = state.rows[0]!;
       const values = [own.token, Buffer.from("real"), "{1}", "{4}", "{s}", "{NULL}", "{i}", version];
       const call = async () => (await executor.query<{ result: string }>(wrapperCall(own, types), values)).rows;

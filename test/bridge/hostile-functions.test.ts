@@ -21,11 +21,19 @@ beforeAll(async () => {
       GRANT INSERT ON tried TO PUBLIC; GRANT USAGE ON SEQUENCE tried_id_seq TO PUBLIC;
       CREATE TABLE seen (id bigserial, n text, state jsonb);
       GRANT INSERT ON seen TO PUBLIC; GRANT USAGE ON SEQUENCE seen_id_seq TO PUBLIC;
+      CREATE SEQUENCE numbers; GRANT USAGE ON SEQUENCE numbers TO PUBLIC;
+      CREATE FUNCTION last_value() RETURNS SETOF bigint LANGUAGE plpgsql AS $$
+        BEGIN
+          RETURN NEXT currval('public.numbers');
+        EXCEPTION WHEN object_not_in_prerequisite_state THEN
+        END $$;
       CREATE FUNCTION session_state() RETURNS jsonb LANGUAGE sql AS $$
         SELECT jsonb_build_object(
           'who', current_user, 'path', current_setting('search_path'), 'timeout', current_setting('statement_timeout'),
           'work_mem', current_setting('work_mem'), 'mine', coalesce(current_setting('mallory.was_here', true), ''),
           'readonly', current_setting('default_transaction_read_only'), 'role', current_setting('role'),
+          'isolation', current_setting('default_transaction_isolation'), 'encoding', current_setting('client_encoding'),
+          'pid', pg_backend_pid(), 'sequences', (SELECT count(*) FROM public.last_value()),
           'temp', (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
           'prepared', (SELECT count(*) FROM pg_prepared_statements WHERE name <> ''),
           'cursors', (SELECT count(*) FROM pg_cursors WHERE is_holdable),
@@ -195,8 +203,8 @@ describe("a function cannot read", () => {
 
 describe("what a function leaves behind in its session", () => {
   const clean = {
-    ...{ timeout: "30s", work_mem: "4MB", mine: "", readonly: "off", role: "none" },
-    ...{ temp: 0, prepared: 0, cursors: 0, locks: 0, channels: 0 },
+    ...{ timeout: "30s", work_mem: "4MB", mine: "", readonly: "off", role: "none", isolation: "read committed" },
+    ...{ encoding: "UTF8", temp: 0, prepared: 0, cursors: 0, locks: 0, channels: 0, sequences: 0 },
   };
   const cases: Readonly<Record<string, string>> = {
     settings: `SELECT set_config('work_mem', '99MB', false), set_config('mallory.was_here', 'yes', false),
@@ -212,12 +220,15 @@ describe("what a function leaves behind in its session", () => {
     "a session without triggers": "SET session_replication_role = replica",
     "another encoding": "SET client_encoding = 'SQL_ASCII'",
     "another isolation level": "SET default_transaction_isolation = serializable",
+    "the value of a sequence": "SELECT nextval('public.numbers')",
     "a deferred error": "CREATE TEMP TABLE doubled (n int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
   };
   it.each(Object.keys(cases))("%s is not there for the next one", async (name) => {
     await world.client.query("TRUNCATE tried");
+    const { pid } = await nextOf("mallory");
     await run(cases[name]!);
-    expect(await nextOf("mallory")).toMatchObject({ ...clean, who: mallory.role });
+    // Cleared, and not another one in its place.
+    expect(await nextOf("mallory")).toMatchObject({ ...clean, pid, who: mallory.role });
     await run(cases[name]!);
     expect(await nextOf("alice")).toMatchObject({ ...clean, who: alice.role });
   });

@@ -287,6 +287,12 @@ export const bridgeConstants = {
    */
   retryRows: 100,
   /**
+   * So long a database session for functions keeps the plans that Postgres has made in it.
+   *
+   * Value: 10000 ms.
+   */
+  executorPlansMs: 10000,
+  /**
    * An unused database session for functions is ended after this.
    *
    * Value: 30000 ms.

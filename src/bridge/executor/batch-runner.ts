@@ -14,14 +14,15 @@ import type { ExecutorSession } from "./executor-session.js";
 import { type FunctionFailure, GroupSize, type GroupsRun, inGroups } from "./groups.js";
 import { type Ending, inTransaction } from "./transaction.js";
 import {
+  isAboutWrapper,
   packed,
   type WrapperState,
   type WrapperVersion,
-  whyNotCalled,
   wrapperCall,
   wrapperChanged,
   wrapperStateSql,
-  wrapperVersionSql,
+  wrapperVersionColumns,
+  wrapperVersionFrom,
 } from "./wrapper.js";
 
 /** How batches are run. */
@@ -46,7 +47,7 @@ const argumentTypes = ["bytea", "integer[]", "integer[]", "text[]", "text[]", "t
 const conflict = /^40(001|P01)$/;
 
 /** Why nothing was run. */
-type Refusal = "deposed" | "moved" | "not_there" | "gone" | "changed" | "replaced";
+type Refusal = "deposed" | "moved" | "not_there" | "gone" | "closed" | "changed" | "replaced";
 
 /** What a transaction did. */
 type Done = Refusal | GroupsRun;
@@ -137,7 +138,7 @@ export class BatchRunner {
       runAs: subscription.runAs,
       timeoutMs,
       lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
-      first: `SELECT f.held, ${wrapperVersionSql(subscription)}${position.columns} FROM hawser.fence_batch(${epoch}) AS f${position.from}`,
+      first: `SELECT f.held, ${wrapperVersionColumns}${position.columns} FROM hawser.fence_batch(${epoch}) AS f CROSS JOIN ${wrapperVersionFrom(subscription)}${position.from}`,
       run: async (session, [state]) => {
         if (state?.held !== true) return { value: "deposed", commit: false };
         // A failover has lost what was confirmed, or somebody else has begun to read.
@@ -149,9 +150,12 @@ export class BatchRunner {
         if (isMoved) return { value: "moved", commit: false };
         turn = BigInt(state.turn ?? 0n);
         if (state.version === null) {
-          const [why] = await session.query<WrapperState>(`SELECT ${wrapperStateSql(subscription)}`, []);
-          return { value: why?.isThere === true ? "replaced" : "gone", commit: false };
+          const [now] = await session.query<WrapperState>(wrapperStateSql(subscription), []);
+          // It may be back by now.
+          if (now?.version != null) return { value: "changed", commit: false };
+          return { value: now?.isThere === true ? "replaced" : "gone", commit: false };
         }
+        if (state.mayCall !== true) return { value: "closed", commit: false };
         if (deadLetterId !== undefined) {
           const finish = "SELECT finished FROM hawser.finish_retry($1::bigint, $2::pg_catalog.bytea)";
           const [row] = await session.query<{ finished: boolean }>(finish, [String(deadLetterId), token]);
@@ -219,6 +223,7 @@ export class BatchRunner {
         }
         // By a GRANT, for example, or another owner: the next check tells what it is now.
         if (ending.value === "changed") return this.#transient(subscription, messages, changed(subscription));
+        if (ending.value === "closed") return this.#transient(subscription, messages, closed(subscription));
         if (ending.value === "gone") return this.#waits(subscription, "its wrapper is gone, or another role's");
         return givenUp(subscription, ending.value);
       case "session_lost":
@@ -241,12 +246,12 @@ export class BatchRunner {
     failure: FunctionFailure,
   ): Promise<FunctionOutcome> {
     const error = { code: failure.code, message: failure.message };
-    if (failure.kind === "transient") return this.#transient(subscription, messages, error);
     // It was dropped meanwhile, or may not be called: the next reading of the bindings tells.
     const { pool, timeoutMs, logger } = this.#options;
-    const why = await whyNotCalled(failure, { wrapper: subscription, pool, timeoutMs, logger });
-    if (why === undefined) return { kind: failure.kind, error };
-    return this.#transient(subscription, messages, why === "closed" ? closed(subscription) : error);
+    const isTransient =
+      failure.kind === "transient" ||
+      (await isAboutWrapper(failure, { wrapper: subscription, pool, timeoutMs, logger }));
+    return isTransient ? this.#transient(subscription, messages, error) : { kind: failure.kind, error };
   }
 
   /** All of them, those at the front, or none. */

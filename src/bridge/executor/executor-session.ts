@@ -10,7 +10,7 @@ import { type Logger, TimeLimit } from "../../runtime/index.js";
 import type { Backend, ExecutorLogin, Silence } from "./executor-login.js";
 
 const { executorIdleInTransactionMs, executorPresenceMs, executorClearMs, executorOverdueMs } = bridgeConstants;
-const { executorMaxMessageBytes, executorMaxUnaskedBytes } = bridgeConstants;
+const { executorMaxMessageBytes, executorMaxUnaskedBytes, executorPlansMs } = bridgeConstants;
 
 /** Has Postgres notice that we are gone while a function runs, where its system can. */
 const presence = `'${executorPresenceMs}ms'`;
@@ -26,10 +26,7 @@ const noticeGone = `SELECT set_config('client_connection_check_interval', ${pres
 const lastWords = "CLOSE ALL; SET TRANSACTION READ ONLY; COMMIT";
 const releaseSql = "RELEASE SAVEPOINT hawser";
 
-/**
- * What DISCARD ALL does, except for plans: those of a function mean the same whatever ran before, and to make them anew took
- * longer than a short batch.
- */
+/** What DISCARD ALL does, except for plans: to make them anew for each batch takes longer than a short batch. */
 const clearSql =
   "CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; DEALLOCATE ALL; UNLISTEN *; " +
   "SELECT pg_catalog.pg_advisory_unlock_all(); DISCARD TEMP; DISCARD SEQUENCES";
@@ -68,17 +65,22 @@ export class ExecutorSession {
   #hasSavepoint = false;
   #silence: Promise<Silence | undefined> | undefined;
   #isLost = false;
+  /** Since when Postgres has kept plans in it, by `performance.now()`. */
+  #plansSince = performance.now();
+  #hasOldPlans = false;
+  readonly #logger: Logger;
 
   private constructor(
     client: pg.Client,
     messages: MessageWatch,
-    { runAs, login }: ExecutorSessionOptions,
+    { runAs, login, logger }: ExecutorSessionOptions,
     backend: Backend,
     noticesGone: boolean,
   ) {
     this.#client = client;
     this.#messages = messages;
     this.runAs = runAs;
+    this.#logger = logger;
     this.serverStartedAt = backend.serverStartedAt;
     this.#backend = backend;
     this.#login = login;
@@ -123,6 +125,11 @@ export class ExecutorSession {
   /** It has ended, or Postgres has said that it will: an administrator or the function has ended it, or the server stops. */
   get isLost(): boolean {
     return this.#isLost || this.#messages.isEnding;
+  }
+
+  /** It has plans of an earlier transaction: what they were made for may be another one by now. */
+  get hasOldPlans(): boolean {
+    return this.#hasOldPlans;
   }
 
   /** SQLSTATE with which Postgres has said that it ends. */
@@ -186,7 +193,7 @@ export class ExecutorSession {
   }
 
   /**
-   * Takes away what functions have left behind in the session.
+   * Takes away what functions have left behind in the session; plans only after a failure, and after `executorPlansMs`.
    *
    * @param failed a transaction is still open
    * @returns false: the session is of no use any more
@@ -199,9 +206,12 @@ export class ExecutorSession {
     const limit = setTimeout(() => this.destroy(), executorClearMs);
     try {
       if (failed) await this.#client.query("ROLLBACK");
-      await this.#client.query(clearSql);
+      this.#hasOldPlans = !failed && performance.now() - this.#plansSince < executorPlansMs;
+      if (!this.#hasOldPlans) this.#plansSince = performance.now();
+      await this.#client.query(this.#hasOldPlans ? clearSql : "DISCARD ALL");
       return !this.isLost;
-    } catch {
+    } catch (err) {
+      this.#logger.debug({ err }, "a session of the executor cannot be cleared: another one takes its place");
       this.destroy();
       return false;
     } finally {

@@ -6,7 +6,13 @@ import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import { type Ending, inTransaction } from "./transaction.js";
-import { type WrapperVersion, whyNotCalled, wrapperCall, wrapperVersionSql } from "./wrapper.js";
+import {
+  isAboutWrapper,
+  type WrapperVersion,
+  wrapperCall,
+  wrapperVersionColumns,
+  wrapperVersionFrom,
+} from "./wrapper.js";
 
 /** How requests are run. */
 export interface PostgresRequestRunnerOptions {
@@ -41,7 +47,7 @@ export class PostgresRequestRunner implements RequestRunner {
     return inTransaction<Uint8Array | undefined, WrapperVersion>(pool, logger, {
       runAs: responder.runAs,
       timeoutMs: this.#options.timeoutMs(),
-      first: `SELECT ${wrapperVersionSql(responder)}`,
+      first: `SELECT ${wrapperVersionColumns} FROM ${wrapperVersionFrom(responder)}`,
       run: async (session, [state]) => {
         if (state?.version == null) return { value: undefined, commit: false };
         const [row] = await session.query<{ result: unknown; version: string | null }>(text, [
@@ -60,8 +66,7 @@ export class PostgresRequestRunner implements RequestRunner {
     const { pool, logger } = this.#options;
     // Else it was replaced or removed while it ran: what it did outside of its transaction is not done twice.
     if (ending.kind === "given_up") return ending.value === undefined;
-    const why = await whyNotCalled(ending, { wrapper, pool, timeoutMs: this.#options.timeoutMs(), logger });
-    return why !== undefined;
+    return await isAboutWrapper(ending, { wrapper, pool, timeoutMs: this.#options.timeoutMs(), logger });
   }
 }
 

@@ -81,17 +81,40 @@ export interface Work<T, Row extends object> extends StatementLimits {
 const rolledBack =
   "the transaction was rolled back: by the function, or because a deferred trigger was deferred once more, and wrote";
 
-/** Runs it. Does not reject. */
+/**
+ * SQLSTATEs of a plan that was made for other types than there are now: of a variable that takes rows of any type, or of a
+ * result.
+ */
+const ofOldPlan = /^(42804|0A000)$/;
+
+/** Runs it; once more where it has failed as it does by a plan that the session had kept. Does not reject. */
 export async function inTransaction<T, Row extends object>(
   pool: ExecutorPool,
   logger: Logger,
   work: Work<T, Row>,
+): Promise<Ending<T>> {
+  let hadOldPlans = false;
+  const run = (): Promise<Ending<T>> =>
+    runOnce(pool, logger, work, (session) => {
+      hadOldPlans = session.hasOldPlans;
+    });
+  const ending = await run();
+  return hadOldPlans && ending.kind === "failed" && ofOldPlan.test(ending.code) ? await run() : ending;
+}
+
+/** @param onSession told of the session that it runs in */
+async function runOnce<T, Row extends object>(
+  pool: ExecutorPool,
+  logger: Logger,
+  work: Work<T, Row>,
+  onSession: (session: ExecutorSession) => void,
 ): Promise<Ending<T>> {
   let session: ExecutorSession | undefined;
   let isOpen = false;
   const startedAt = performance.now();
   try {
     session = await pool.take(work.runAs);
+    onSession(session);
     const beganAt = performance.now();
     const limit = giveUpLater(session, work.timeoutMs);
     let hasBegun = false;

@@ -32,28 +32,30 @@ interface Wrapper {
 export interface WrapperVersion {
   /** Null: it is gone, another one's, or not as it was made any more. */
   readonly version: string | null;
+  /** This login may call it. Null: it has no version. */
+  readonly mayCall: boolean | null;
 }
 
-/** Why it cannot be called: asked only then, because Postgres plans such a text each time anew. */
+/** What it is, and why it has no version: that is asked only then, because Postgres plans the question each time anew. */
 export interface WrapperState extends WrapperVersion {
   /** Its owner has one of that name. */
   readonly isThere: boolean;
-  /** This login may call it. */
-  readonly mayCall: boolean;
 }
 
-/** A column of a check of the wrapper, as {@link WrapperVersion}; without parameters. */
-export function wrapperVersionSql(wrapper: Wrapper): string {
-  return `${versionOf(wrapper)} AS version`;
+/** Columns of a check of the wrapper, as {@link WrapperVersion}, from {@link wrapperVersionFrom}. */
+export const wrapperVersionColumns = `w.version, has_function_privilege(split_part(w.version, ':', 1)::oid, 'EXECUTE') AS "mayCall"`;
+
+/** What follows FROM for {@link wrapperVersionColumns}; without parameters. */
+export function wrapperVersionFrom({ wrapper, runAs }: Wrapper): string {
+  return `hawser.wrapper_version(${pg.escapeLiteral(wrapper)}, ${pg.escapeLiteral(runAs)}) AS w`;
 }
 
-/** Columns of a check of the wrapper, as {@link WrapperState}; without parameters. */
+/** A check of the wrapper, as {@link WrapperState}; without parameters. */
 export function wrapperStateSql(wrapper: Wrapper): string {
   const own =
     `FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace('hawser_run') AND p.proname = ${pg.escapeLiteral(wrapper.wrapper)} ` +
     `AND pg_get_userbyid(p.proowner) = ${pg.escapeLiteral(wrapper.runAs)}`;
-  return `${wrapperVersionSql(wrapper)}, EXISTS (SELECT ${own} AND NOT ${danglesSql("p.oid")}) AS "isThere",
-    NOT EXISTS (SELECT ${own} AND NOT has_function_privilege(p.oid, 'EXECUTE')) AS "mayCall"`;
+  return `SELECT ${wrapperVersionColumns}, EXISTS (SELECT ${own} AND NOT ${danglesSql("p.oid")}) AS "isThere" FROM ${wrapperVersionFrom(wrapper)}`;
 }
 
 /**
@@ -94,22 +96,20 @@ function versionOf({ wrapper, runAs }: Wrapper): string {
  * Checks the wrapper in the catalogs again if an ending may be about it: the words of an error can be the function's own. Does
  * not reject.
  *
- * @returns why it cannot be called as it is now; undefined: it can
+ * @returns true if it cannot be called as it is now
  */
-export async function whyNotCalled(
+export async function isAboutWrapper(
   ending: Ending<unknown>,
   { wrapper, pool, timeoutMs, logger }: AskedWrapper,
-): Promise<"gone" | "closed" | undefined> {
-  if (ending.kind !== "failed" || !mayBeAboutWrapper(ending)) return undefined;
+): Promise<boolean> {
+  if (ending.kind !== "failed" || !mayBeAboutWrapper(ending)) return false;
   const now = await inTransaction<WrapperState | undefined, WrapperState>(pool, logger, {
     runAs: wrapper.runAs,
     timeoutMs,
-    first: `SELECT ${wrapperStateSql(wrapper)}`,
+    first: wrapperStateSql(wrapper),
     run: async (_session, [state]) => ({ value: state, commit: false }),
   });
-  if (now.kind !== "given_up") return undefined;
-  if (now.value?.version == null) return "gone";
-  return now.value.mayCall ? undefined : "closed";
+  return now.kind === "given_up" && (now.value?.version == null || !now.value.mayCall);
 }
 
 /** A wrapper, and where it is checked. */
