@@ -38,7 +38,7 @@ until the last message has been handled and every promise has settled.
 - \`nats-core\` is publish and subscribe of nats.js through a local nats-server: one hop more, no guarantee.
 - At least once a message counts only when the listener's handler is done and that is committed in Postgres.
 
-**What is in the way of TCP.** \`tcp\` carries bytes that nobody looks at. A message of ours has a promise that its sender
+**What is in the way of TCP.** \`tcp\` counts bytes, and reads none of them. A message of ours has a promise that its sender
 awaits, waits in a queue on both sides, and reaches its handler as an object with a topic and a number. In a profile of short
 messages no part stands out: a quarter is the collector's, and no function has more than a twentieth. Of long ones, system calls
 take a third of the time, the collector and one copy on each side another third. The sender's cannot be left out, because the

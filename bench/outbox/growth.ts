@@ -6,6 +6,7 @@ import { formatBytes, formatValue } from "../report.js";
 import type { Measured, SuiteContext } from "../suite.js";
 import type { Worker } from "../worker.js";
 import type { Relayed, WritingRequests } from "./process.js";
+import { rowsOfStatement, rowsOfTransaction } from "./ways.js";
 
 const full = {
   rounds: 3,
@@ -27,12 +28,9 @@ const quick = {
   messagesOfKeys: 100,
   backlogs: [100, 1_000],
 };
-const rowsOfTransaction = 100;
-const rowsOfStatement = 1_000;
 
 const sessionsOf = counted("session");
 const keysOf = counted("key");
-const payloadOf = formatBytes;
 const backlogOf = (messages: number): string => `${formatValue(messages)} waiting`;
 
 /** The relay is at work. Every result is µs a message, from the first commit until the stream has acknowledged all. */
@@ -43,7 +41,7 @@ export async function relayingByWork(
 ): Promise<Measured[]> {
   const sizes = context.quick ? quick : full;
   const bySessions = new BySize(sessionsOf);
-  const byPayload = new BySize(payloadOf);
+  const byPayload = new BySize(formatBytes);
   const byKeys = new BySize(keysOf);
   const byBacklog = new BySize(backlogOf);
   const microseconds = async (request: "commitAll" | "commitBacklog", load: Load): Promise<number> => {

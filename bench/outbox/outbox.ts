@@ -12,7 +12,7 @@ import { Worker } from "../worker.js";
 import type { ByHandRequests } from "./by-hand.js";
 import { relayingByWork } from "./growth.js";
 import type { Latencies, WritingRequests } from "./process.js";
-import { type WayName, wayNames } from "./ways.js";
+import { rowsOfStatement, rowsOfTransaction, type WayName, wayNames } from "./ways.js";
 
 const payloadBytes = 100;
 const full = { rounds: 5, relayed: 200_000, relayedSingly: 20_000, backlog: 100_000, latencies: 3_000 };
@@ -25,8 +25,6 @@ const writingShare = 0.4;
 
 /** What is left at the end, to see how the relay's work grows. */
 const growthSeconds = 120;
-const rowsOfStatement = 1_000;
-const rowsOfTransaction = 100;
 const perSecond = 1_000;
 
 const ours = "Hawser";

@@ -8,6 +8,10 @@ import { execute } from "../postgres.js";
 /** Where everything goes to; the stream has it alone. */
 export const subject = "bench.outbox";
 
+/** Messages that are written with one statement, and with one of each of many transactions. */
+export const rowsOfStatement = 1_000;
+export const rowsOfTransaction = 100;
+
 /** Ours is the first one. */
 export const wayNames = ["Hawser", "INSERT", "pg-boss", "graphile-worker"] as const;
 export type WayName = (typeof wayNames)[number];

@@ -6,7 +6,7 @@ import { BySize, counted } from "../by-size.js";
 import { formatBytes, formatValue } from "../report.js";
 import type { Measured, SuiteContext } from "../suite.js";
 import type { Worker } from "../worker.js";
-import type { Filling, StreamRequests } from "./process.js";
+import type { Filling, StreamRequests, Taking } from "./process.js";
 
 const full = {
   rounds: 3,
@@ -84,9 +84,6 @@ export async function takingByWork(
 }
 
 /** Of each row. */
-async function microseconds(
-  taking: Worker<StreamRequests>,
-  load: { readonly messages: number; readonly subscriptions?: number; readonly hasKeys?: boolean },
-): Promise<number> {
+async function microseconds(taking: Worker<StreamRequests>, load: Taking): Promise<number> {
   return ((await taking.request("subscribe", load)) * 1e6) / (load.messages * (load.subscriptions ?? 1));
 }

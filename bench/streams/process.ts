@@ -31,7 +31,7 @@ export interface Filling {
 }
 
 /** How it is taken. */
-interface Taking {
+export interface Taking {
   readonly messages: number;
   readonly subscriptions?: number;
   readonly hasKeys?: boolean;

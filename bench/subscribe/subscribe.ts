@@ -47,7 +47,7 @@ connections keep both busy with Postgres alone: serve needs 4 µs for a message,
 most of it the row itself. A ping takes three round trips to Postgres where the prepared transaction takes one: the beginning, with the fence
 and the check of the wrapper (0.9 ms of waking up, parsing and running), the call (0.9 ms) and the commit (0.8 ms), and 0.5 ms from
 the publisher through nats-server to serve. That the plans of functions outlive a batch, and that less is checked before it, took 1.4 of
-5.3 ms away; sending the call without waiting for the check would let a role have code run that nobody has looked at.`,
+5.3 ms away; to send the call without waiting for the check would have Postgres plan what a role may have put in the place of its wrapper.`,
   charts: [
     { title: "From the first publish", results: [ways[0]], scale: "logarithmic" },
     { title: "Ping to row", results: ["ping to row, p50", "ping to row, p99"] },

@@ -43,7 +43,7 @@ const page: SuitePage = {
 
 What is in the way of the targets: \`raw\` handles a header once for all messages that share it, and so costs each side little
 more than half a microsecond a message. To read three texts, a 64-bit integer, a double and a boolean out of bytes into an object
-costs about as much again, whoever does it, and what was made has to be collected. A profile has no part left that stands out.`,
+costs about as much again, in any program, and the garbage collector has to take each object away later. A profile has no part left that stands out.`,
   charts: [
     { title: "Typed publish", results: deliveries.map((delivery) => `typed publish, ${delivery}`) },
     { title: "Typed handler", results: deliveries.map((delivery) => `typed handler, ${delivery}`) },

@@ -6,7 +6,9 @@
  * is called and afterwards, in one transaction; and once more within the statement that calls it, when that is resolved and
  * nothing of it has been evaluated. Of the owner's a call evaluates nothing but the wrapper: NULL of a type that is no domain,
  * and arguments of Postgres's own types. They come out of a query that is not merged with the outer one, so that the planner
- * has no constants to compute a call of.
+ * has no constants to compute a call of. One thing is left: the planner puts the body of an SQL function in the place of its
+ * call. Of one that was made between the check and the call, it computes what is constant, as our login; then the version is
+ * another one, and the transaction is rolled back.
  */
 import pg from "pg";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
