@@ -20,7 +20,8 @@ const runner = JSON.parse(owner) as ProcessIdentity;
 const lookMs = process.platform === "linux" ? 100 : 1_000;
 
 const tell = (line: string): void => console.error(line);
-const sockets = new Set<Socket>();
+/** What the processes of the run have started, by their connections. */
+const programsOf = new Map<Socket, ProcessIdentity[]>();
 let ending: Promise<void> | undefined;
 let onBound: () => void = () => undefined;
 const bound = new Promise<void>((resolve) => {
@@ -46,10 +47,10 @@ setInterval(() => {
 
 /** What one process of the run asks for, and what it leaves behind. */
 function serve(socket: Socket): void {
-  sockets.add(socket);
   const stacks = new Set<string>();
   const templates = new Set<string>();
   const programs: ProcessIdentity[] = [];
+  programsOf.set(socket, programs);
   answerCalls(socket, {
     ready: async () => void (await ready()),
     template: async ({ key }) => {
@@ -75,11 +76,13 @@ function serve(socket: Socket): void {
     },
     cut: async ({ id, side, silent }) => (await ready()).relay(id, side).cut(silent),
     restore: async ({ id, side }) => (await ready()).relay(id, side).restore(),
-    adopt: async ({ pid }) => void programs.push(identityOf(pid)),
+    adopt: async ({ pid }) => {
+      programs.push(identityOf(pid));
+      if (socket.destroyed || ending !== undefined) killAll(programs);
+    },
     stop: () => end(),
   });
   const leave = async (): Promise<void> => {
-    for (const program of programs.splice(0)) killGroup(program);
     const held = await ready();
     for (const key of templates) await held.databases.prepared(key, false);
     for (const id of stacks) await held.drop(id);
@@ -87,8 +90,9 @@ function serve(socket: Socket): void {
     stacks.clear();
   };
   socket.on("close", () => {
-    sockets.delete(socket);
-    // Everything goes at once then.
+    programsOf.delete(socket);
+    killAll(programs);
+    // All stacks go at once then.
     if (ending === undefined) leave().catch((error: Error) => tell(error.message));
   });
 }
@@ -97,13 +101,15 @@ async function ready(): Promise<KeptStacks> {
   return await starting;
 }
 
-/** Kills a process and what it has started, if it is still the same one. */
-function killGroup(program: ProcessIdentity): void {
-  if (!isAlive(program)) return;
-  try {
-    process.kill(-program.pid, "SIGKILL");
-  } catch {
-    // It has ended meanwhile.
+/** Kills the processes and what they have started, those that are still the same ones. */
+function killAll(programs: ProcessIdentity[]): void {
+  for (const program of programs.splice(0)) {
+    if (!isAlive(program)) continue;
+    try {
+      process.kill(-program.pid, "SIGKILL");
+    } catch {
+      // It has ended meanwhile.
+    }
   }
 }
 
@@ -111,6 +117,8 @@ function end(): Promise<void> {
   ending ??= (async () => {
     // Nobody finds this keeper any more: whoever comes now starts another one.
     server.close();
+    // A process of the run may outlive the runner.
+    for (const programs of programsOf.values()) killAll(programs);
     await starting.then(
       (stacks) => stacks.stop(),
       () => undefined,
