@@ -1,9 +1,11 @@
 /**
  * What becomes of a transaction of the executor, by what its function raises.
  */
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { ExecutorLogin } from "../../src/bridge/executor/executor-login.js";
 import { ExecutorPool } from "../../src/bridge/executor/executor-pool.js";
+import { GroupSize, inGroups } from "../../src/bridge/executor/groups.js";
 import { type Ending, inTransaction } from "../../src/bridge/executor/transaction.js";
 import { install } from "../../src/installation/index.js";
 import { DatabaseAddress, PostgresSession } from "../../src/postgres/index.js";
@@ -49,6 +51,80 @@ function run(pool: ExecutorPool, statement: string): Promise<Ending<string>> {
   });
 }
 
+const own = (code: string) => `DO $$BEGIN RAISE EXCEPTION 'own' USING ERRCODE = '${code}'; END$$`;
+/** Counts its runs. */
+const failing = (code: string) =>
+  `DO $$BEGIN PERFORM nextval('public.runs'); RAISE EXCEPTION 'own' USING ERRCODE = '${code}'; END$$`;
+const runs = async () => Number((await session.query<{ n: string }>("SELECT nextval('public.runs') - 1 AS n"))[0]!.n);
+
+describe("a session that has kept plans", () => {
+  it.each(["42804", "0A000"])("has what fails with %s run once more, without them", async (code) => {
+    await session.query(
+      "DROP SEQUENCE IF EXISTS public.runs; CREATE SEQUENCE public.runs; GRANT USAGE ON SEQUENCE public.runs TO PUBLIC",
+    );
+    const pool = executors();
+    onTestFinished(() => pool.stop());
+    await run(pool, "SELECT 1");
+    expect(await run(pool, failing(code))).toEqual({ kind: "failed", code, message: "own" });
+    expect(await runs()).toBe(2);
+    // It was cleared.
+    expect(await run(pool, failing(code))).toEqual({ kind: "failed", code, message: "own" });
+    expect(await runs()).toBe(4);
+  });
+
+  it("has all groups of its batch run once more, where one of a single message fails", async () => {
+    const pool = executors();
+    onTestFinished(() => pool.stop());
+    await run(pool, "SELECT 1");
+    const ends: number[] = [];
+    const size = new GroupSize();
+    size.failed(1);
+    const ending = await inTransaction(pool, logger, {
+      runAs: "postgres",
+      timeoutMs: 5_000,
+      first: "SELECT 1",
+      run: async (executor) => {
+        const call = async (_start: number, end: number): Promise<void> => {
+          ends.push(end);
+          await executor.query(own("42804"), []);
+        };
+        return { value: await inGroups(executor, { count: 2, timeoutMs: 5_000, size }, call), commit: true };
+      },
+    });
+    const failure = { kind: "failed", code: "42804", message: "own" };
+    expect(ending).toMatchObject({ value: { done: 0, failed: { count: 1, failure } } });
+    expect(ends).toEqual([1, 1]);
+  });
+
+  it("is not taken where plans may be why it has failed", async () => {
+    const pool = executors();
+    onTestFinished(() => pool.stop());
+    const both = [await pool.take("postgres"), await pool.take("postgres")];
+    for (const one of both) await pool.give(one, false);
+    expect(both.map(({ hasOldPlans }) => hasOldPlans)).toEqual([true, true]);
+    const another = await pool.take("postgres", false);
+    expect(both).not.toContain(another);
+    await pool.give(another, true);
+    expect(await pool.take("postgres", false)).toBe(another);
+    await pool.give(another, false);
+  });
+
+  it("gives them up in time", async () => {
+    vi.useFakeTimers({ toFake: ["performance"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const pool = executors();
+    onTestFinished(() => pool.stop());
+    const one = await pool.take("postgres");
+    for (const hasOldPlans of [true, false, true]) {
+      vi.advanceTimersByTime(bridgeConstants.executorPlansMs * 0.6);
+      await pool.give(one, false);
+      expect(one.hasOldPlans).toBe(hasOldPlans);
+      expect(await pool.take("postgres")).toBe(one);
+    }
+    await pool.give(one, false);
+  });
+});
+
 describe("a transaction", () => {
   it.each([
     ["25006", "failed"],
@@ -59,7 +135,7 @@ describe("a transaction", () => {
     "that has begun does not wait for the server because of %s, which is its function's own: %s",
     async (code, kind) => {
       const pool = executors();
-      const ending = await run(pool, `DO $$BEGIN RAISE EXCEPTION 'own' USING ERRCODE = '${code}'; END$$`);
+      const ending = await run(pool, own(code));
       expect(ending).toEqual({ kind, code, message: "own" });
       await pool.stop();
     },
@@ -85,7 +161,6 @@ describe("a transaction", () => {
     url.username = login!.user;
     url.password = login!.password;
     const pool = executors(url.href);
-    const own = (code: string) => `DO $$BEGIN RAISE EXCEPTION 'own' USING ERRCODE = '${code}'; END$$`;
     expect(await run(pool, own("P0001"))).toEqual({ kind: "failed", code: "P0001", message: "own" });
     expect(await run(pool, own("57P01"))).toEqual({ kind: "transient", code: "57P01", message: "own" });
     expect(await run(pool, "SELECT pg_terminate_backend(pg_backend_pid())")).toEqual({

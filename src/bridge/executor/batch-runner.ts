@@ -149,6 +149,7 @@ export class BatchRunner {
             hasAll?.(Number(state.doneTo), state.done ?? "{}") === false);
         if (isMoved) return { value: "moved", commit: false };
         turn = BigInt(state.turn ?? 0n);
+        positionMs = 0;
         if (state.version === null) {
           const [now] = await session.query<WrapperState>(wrapperStateSql(subscription), []);
           // It may be back by now.

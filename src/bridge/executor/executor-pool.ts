@@ -32,13 +32,14 @@ export class ExecutorPool {
   }
 
   /**
-   * A session for the role: a kept one, or a new one in the place of another role's.
+   * A session for the role: a kept one, or a new one in the place of another.
    *
+   * @param mayHavePlans of earlier transactions
    * @throws whatever node-postgres throws; BridgeError `executor_login`
    */
-  async take(runAs: string): Promise<ExecutorSession> {
+  async take(runAs: string, mayHavePlans = true): Promise<ExecutorSession> {
     for (const session of [...this.#idle.keys()].reverse()) {
-      if (session.runAs !== runAs) continue;
+      if (session.runAs !== runAs || (session.hasOldPlans && !mayHavePlans)) continue;
       this.#forget(session);
       if (session.isLost) {
         session.destroy();

@@ -5,7 +5,7 @@
 import { performance } from "node:perf_hooks";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { ExecutorSession } from "./executor-session.js";
-import { type Failure, failureOf } from "./transaction.js";
+import { type Failure, failureOf, mayBeOldPlan } from "./transaction.js";
 
 const { groupMessages, maxGroups, maxBatchMessages } = bridgeConstants;
 
@@ -77,6 +77,8 @@ export async function inGroups(
     } catch (error) {
       const failure = failureOf(error, performance.now() - startedAt, timeoutMs);
       if (session.isLost || failure.kind === "lost" || failure.kind === "unavailable") throw error;
+      // The whole transaction is run once more.
+      if (mayBeOldPlan(session, failure)) throw error;
       await session.toSavepoint();
       isNew = false;
       size.failed(end - done);

@@ -87,34 +87,32 @@ const rolledBack =
  */
 const ofOldPlan = /^(42804|0A000)$/;
 
-/** Runs it; once more where it has failed as it does by a plan that the session had kept. Does not reject. */
+/** Whether a failure may be because of a plan that the session had kept, and of nothing else. */
+export function mayBeOldPlan(session: ExecutorSession, failure: Failure): boolean {
+  return session.hasOldPlans && failure.kind === "failed" && ofOldPlan.test(failure.code);
+}
+
+/** Runs it; once more without any old plan where one may be why it has failed. Does not reject. */
 export async function inTransaction<T, Row extends object>(
   pool: ExecutorPool,
   logger: Logger,
   work: Work<T, Row>,
 ): Promise<Ending<T>> {
-  let hadOldPlans = false;
-  const run = (): Promise<Ending<T>> =>
-    runOnce(pool, logger, work, (session) => {
-      hadOldPlans = session.hasOldPlans;
-    });
-  const ending = await run();
-  return hadOldPlans && ending.kind === "failed" && ofOldPlan.test(ending.code) ? await run() : ending;
+  return (await runOnce(pool, logger, work, true)) ?? (await runOnce(pool, logger, work, false))!;
 }
 
-/** @param onSession told of the session that it runs in */
+/** @returns undefined where a plan may be why it has failed that the session was allowed to have */
 async function runOnce<T, Row extends object>(
   pool: ExecutorPool,
   logger: Logger,
   work: Work<T, Row>,
-  onSession: (session: ExecutorSession) => void,
-): Promise<Ending<T>> {
+  mayHavePlans: boolean,
+): Promise<Ending<T> | undefined> {
   let session: ExecutorSession | undefined;
   let isOpen = false;
   const startedAt = performance.now();
   try {
-    session = await pool.take(work.runAs);
-    onSession(session);
+    session = await pool.take(work.runAs, mayHavePlans);
     const beganAt = performance.now();
     const limit = giveUpLater(session, work.timeoutMs);
     let hasBegun = false;
@@ -134,6 +132,7 @@ async function runOnce<T, Row extends object>(
       const failure = session.isLost
         ? ({ kind: "lost", message: wordsOf(error) } as const)
         : failureOf(error, performance.now() - beganAt, work.timeoutMs);
+      if (mayBeOldPlan(session, failure)) return undefined;
       if (failure.kind === "lost") session.destroy();
       // No function has run yet.
       if (!hasBegun) return { kind: "unavailable", message: failure.message, meanwhile: false };
