@@ -24,10 +24,14 @@ interface Link {
   live: boolean;
   toldBusy: boolean;
   toldBacklog: number;
+  toldCredit: number;
   paused: boolean;
   /** What the sender takes to be in flight. */
   readonly flights: Flights;
 }
+
+/** Of `creditBytes`: the sender is told of so much more credit at once, and does not wait for the next commit. */
+const toldGrowth = 1 / 4;
 
 export class ListenerChannel {
   readonly #limits: ListenerLimits;
@@ -128,6 +132,7 @@ export class ListenerChannel {
       live: false,
       toldBusy: false,
       toldBacklog: backlog,
+      toldCredit: this.#limits.creditBytes,
       paused: false,
       flights: new Flights(),
     };
@@ -309,21 +314,28 @@ export class ListenerChannel {
     const link = this.#link;
     if (link === undefined) return;
     const { epoch, number } = this.#handling.cursor;
-    const { backlog, wireBytes } = this.#intake;
+    const { backlog } = this.#intake;
     link.toldBacklog = backlog;
-    // What is handled takes no room here, and is in flight for the sender until its commit: fast handlers need not wait for
-    // that.
     if (epoch === link.epoch) link.flights.landed(number);
-    const { creditBytes, maxCreditGrowth } = this.#limits;
-    const uncommitted = Math.max(0, link.flights.bytes - wireBytes);
+    link.toldCredit = this.#credit(link);
     this.#effects.writeAck(link.connection, {
       epoch,
       number,
-      credit: Math.min(creditBytes + uncommitted, creditBytes * maxCreditGrowth),
+      credit: link.toldCredit,
       backlog,
       busy: link.toldBusy,
       live: link.live,
     });
+  }
+
+  /**
+   * How many payload bytes the sender may have in flight. What is handled takes no room here, and is in flight for the sender
+   * until its commit: fast handlers need not wait for that.
+   */
+  #credit({ flights }: Link): number {
+    const { creditBytes, maxCreditGrowth } = this.#limits;
+    const uncommitted = Math.max(0, flights.bytes - this.#intake.wireBytes);
+    return Math.min(creditBytes + uncommitted, creditBytes * maxCreditGrowth);
   }
 
   get #waiting(): number {
@@ -340,6 +352,7 @@ export class ListenerChannel {
         // An at-most-once message moves no cursor, so no other Ack would take the word back.
         if (message.position === undefined) this.#ack();
       }
+      if (this.#credit(link) >= link.toldCredit + this.#limits.creditBytes * toldGrowth) this.#ack();
     }
     this.#intake.askIfRoom();
   }

@@ -226,7 +226,6 @@ export class AcceptedSocket implements FrameReceiver {
       const message = "this peer accepts nothing but TLS; give the option tls to the dialler, too";
       const fault = acceptor && new TransportError("tls_mismatch", message);
       this.#shakeHands(socket, new Uint8Array(0), fault);
-      socket.resume();
     }
   }
 

@@ -133,7 +133,7 @@ class Attempt implements FrameReceiver {
     const { identity, secret } = this.#options;
     this.#handshake = new DiallerHandshake({ identity, secret, nonce: randomBytes(nonceBytes), exporter });
     this.#socket = new FrameSocket({ socket, clock, receiver: this });
-    socket.write(protocolConstants.preamble);
+    this.#socket.writer.writePreamble();
   }
 
   onFrame(frame: ReceivedFrame): void {

@@ -14,6 +14,7 @@ import type { Clock } from "../runtime/index.js";
 import { type Frame, FrameDecoder } from "../wire/index.js";
 import { connectionEnded, errorOfRefuse, refuseOf } from "./failures.js";
 import { Liveness } from "./liveness.js";
+import { readSocket } from "./socket-reads.js";
 import { SocketWriter } from "./socket-writer.js";
 
 /** The frames that a {@link FrameSocket} hands on: it deals with the others itself. */
@@ -60,23 +61,22 @@ export class FrameSocket {
   #socketError: Error | undefined;
 
   constructor({ socket, clock, receiver, preamble }: FrameSocketOptions) {
-    this.#socket = socket;
+    this.#socket = readSocket(socket, (bytes) => this.#read(bytes));
     this.#clock = clock;
     this.#receiver = receiver;
     this.#decoder = new FrameDecoder({
       maxFrameBytes: protocolConstants.maxHandshakeFrameBytes,
       ...(preamble === undefined ? {} : { preamble }),
     });
-    this.writer = new SocketWriter(socket, () => this.#receiver.onDrain());
+    this.writer = new SocketWriter(this.#socket, () => this.#receiver.onDrain());
     this.#liveness = new Liveness(clock, {
       ping: () => this.writer.write({ $case: "ping", value: { token: "0" } }),
       dead: (silentMs) => this.#lose(`nothing was heard for ${Math.round(silentMs)} ms, not even the answer to a ping`),
     });
-    socket.on("data", (chunk: Buffer) => this.#read(chunk));
-    socket.on("error", (error) => {
+    this.#socket.on("error", (error) => {
       this.#socketError = error;
     });
-    socket.on("close", () => this.#closed());
+    this.#socket.on("close", () => this.#closed());
   }
 
   /** The connection failed, was destroyed, or the other side has gone. */
@@ -146,10 +146,10 @@ export class FrameSocket {
     this.#close();
   }
 
-  #read(chunk: Buffer): void {
+  #read(bytes: Uint8Array): void {
     if (this.isOver) return;
     this.#liveness.heard();
-    this.#decoder.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
+    this.#decoder.push(bytes);
     this.#pump();
   }
 

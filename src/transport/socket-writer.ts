@@ -63,6 +63,11 @@ export class SocketWriter {
     return !this.#blocked;
   }
 
+  /** Writes what a dialler sends before its first frame. */
+  writePreamble(): void {
+    this.#socket.write(protocolConstants.preamble);
+  }
+
   /** Writes a frame. @throws WireError as `FrameEncoder.append` */
   write(frame: Frame): void {
     if (!this.#takes(frame.$case)) return;

@@ -4,8 +4,9 @@
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { type Answer, Batch, Header, type Request } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { namesOf, unknownOption, WireError } from "../errors/index.js";
-import { ByteQueue, isAscii, latin1Of } from "../runtime/index.js";
+import { isAscii, latin1Of } from "../runtime/index.js";
 import { knownCapabilities } from "./capabilities.js";
+import { FrameAssembler } from "./frame-assembler.js";
 import {
   type Codec,
   checkFrame,
@@ -23,9 +24,6 @@ import {
   payloadTag,
 } from "./frames.js";
 
-/** The u32 big-endian length before each frame. */
-const lengthPrefixBytes = 4;
-
 /** What a decoder is told when it is made. */
 export interface FrameDecoderOptions {
   /** The greatest frame accepted, in bytes, without its length prefix. */
@@ -40,14 +38,14 @@ const optionNames = namesOf<FrameDecoderOptions>({ maxFrameBytes: true, preamble
  * Decodes a stream of frames. Feed it with {@link push} and call {@link next} until it returns undefined. After `next`
  * has thrown, the stream has no meaning any more, and every further call throws the same error.
  *
- * Frames are checked against the spec's rules. Payloads and nonces are views into the pushed chunk when their frame lies
- * within it, else into a copy of the frame; nothing is allocated for a declared length before its bytes are there.
+ * Frames are checked against the spec's rules. Payloads and nonces are views into a copy of their frame; what is allocated
+ * for a frame follows what has come of it, not its declared length.
  */
 export class FrameDecoder {
   /** The greatest frame accepted from now on, in bytes. May change between two calls of {@link next}. */
   maxFrameBytes: number;
 
-  readonly #queue = new ByteQueue();
+  readonly #assembler: FrameAssembler;
   readonly #headers = new HeaderLists();
   #preamble: Uint8Array | undefined;
   #failure: WireError | undefined;
@@ -58,11 +56,7 @@ export class FrameDecoder {
     if (problem !== undefined) throw new WireError("invalid_argument", problem);
     this.maxFrameBytes = options.maxFrameBytes;
     this.#preamble = options.preamble;
-  }
-
-  /** Bytes that were pushed and not decoded yet. */
-  get bufferedBytes(): number {
-    return this.#queue.length;
+    this.#assembler = new FrameAssembler(options.preamble?.length ?? 0);
   }
 
   /** True until the whole preamble has come and {@link next} has seen it. */
@@ -70,12 +64,9 @@ export class FrameDecoder {
     return this.#preamble !== undefined;
   }
 
-  /**
-   * Appends received bytes. The decoder and the frames' views own them from now on. Pass a plain Uint8Array: views of a
-   * Buffer are Buffers and cost 40 % more.
-   */
+  /** Appends received bytes. They are copied. */
   push(chunk: Uint8Array): void {
-    if (this.#failure === undefined) this.#queue.push(chunk);
+    if (this.#failure === undefined) this.#assembler.push(chunk);
   }
 
   /**
@@ -98,28 +89,26 @@ export class FrameDecoder {
 
   /** Compares what has come byte by byte, so that a stranger is refused at its first wrong byte. */
   #takePreamble(preamble: Uint8Array): boolean {
-    const come = this.#queue.take(Math.min(preamble.length, this.#queue.length));
+    const come = this.#assembler.begun;
     for (let i = 0; i < come.length; i++) {
       if (come[i] !== preamble[i]) {
         throw new WireError("protocol_violation", "the connection does not begin with the preamble of this protocol");
       }
     }
-    this.#preamble = come.length < preamble.length ? preamble.subarray(come.length) : undefined;
-    return this.#preamble === undefined;
+    if (this.#assembler.take() === undefined) return false;
+    this.#preamble = undefined;
+    return true;
   }
 
   #takeFrame(): Uint8Array | undefined {
-    const length = this.#queue.peekUint32();
-    if (length === undefined) return undefined;
-    if (length > this.maxFrameBytes) {
+    const { length } = this.#assembler;
+    if (length !== undefined && length > this.maxFrameBytes) {
       throw new WireError(
         "protocol_violation",
         `a frame declares ${length} bytes; at most ${this.maxFrameBytes} are accepted here`,
       );
     }
-    if (this.#queue.length < lengthPrefixBytes + length) return undefined;
-    this.#queue.skip(lengthPrefixBytes);
-    return this.#queue.take(length);
+    return this.#assembler.take();
   }
 }
 

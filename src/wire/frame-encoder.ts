@@ -12,6 +12,7 @@ import {
   type Request,
 } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { WireError } from "../errors/index.js";
+import { lengthPrefixBytes } from "./frame-assembler.js";
 import {
   batchTag,
   type Codec,
@@ -26,9 +27,6 @@ import {
   payloadTag,
 } from "./frames.js";
 import { type Output, OutputBlocks } from "./output-blocks.js";
-
-/** The u32 big-endian length before each frame. */
-const lengthPrefixBytes = 4;
 
 /** What the length before a frame can say. */
 export const greatestFrameBytes = 0xffff_ffff;

@@ -43,6 +43,20 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.credit).toBe(100);
   });
 
+  it("tells of credit that has grown by a quarter without waiting for a commit, and each time only once", () => {
+    const bench = ListenerBench.connected();
+    bench.messages("c1", 0, [1, 2, 3, 4, 5, 6, 7]);
+    expect(bench.handleAll(1)).toHaveLength(7);
+    const acks = bench.take().filter((effect) => effect.startsWith("ack"));
+    expect(acks).toEqual(["ack c1 7/0", "ack c1 7/0"]);
+    expect(bench.credit).toBe(100 + 60);
+    const numbers = Array.from({ length: 50 }, (_, index) => 8 + index);
+    for (const number of numbers) bench.messages("c1", 2, [number]);
+    bench.handleAll(2);
+    expect(bench.credit).toBeGreaterThan(400 - 100 / 4);
+    expect(bench.credit).toBeLessThanOrEqual(400);
+  });
+
   it("drops a number at or below the watermark", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);

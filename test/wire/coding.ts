@@ -21,8 +21,10 @@ export function decode(chunks: Iterable<Uint8Array>, maxFrameBytes = ampleBytes)
   const decoder = new FrameDecoder({ maxFrameBytes });
   const frames: Frame[] = [];
   for (const chunk of chunks) {
-    // The decoder keeps what it is given: a copy shows whether it keeps more than it should.
-    decoder.push(chunk.slice());
+    const read = chunk.slice();
+    decoder.push(read);
+    // It is read over.
+    read.fill(0xff);
     for (let frame = decoder.next(); frame !== undefined; frame = decoder.next()) frames.push(frame);
   }
   return frames;
