@@ -1,13 +1,7 @@
 /** Sends: each message on its way out, the promise that its caller waits for, and what that becomes. */
 import type { Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
-import {
-  type Batch,
-  type Delivery,
-  type PayloadCompression,
-  type PayloadHeaders,
-  referencedPayloadBytes,
-} from "../wire/index.js";
+import type { Batch, Delivery, PayloadCompression, PayloadHeaders } from "../wire/index.js";
 import { frameHeaders } from "./frame-headers.js";
 import type { Receipt } from "./message.js";
 
@@ -82,9 +76,7 @@ export function batchOf(
   const compressions: PayloadCompression[] = [];
   for (let index = 0; index < messages.length; index++) {
     const message = messages[index] as Outgoing;
-    // Such a long one stays in the connection by reference, perhaps longer than the caller waits.
-    const isLent = message.payload.length >= referencedPayloadBytes && message.encoding === undefined;
-    payloads[index] = isLent ? new Uint8Array(message.payload) : message.payload;
+    payloads[index] = message.payload;
     if (message.headers !== undefined) headers.push({ index, headers: frameHeaders(message.headers) });
     if (message.encoding !== undefined) {
       compressions.push({ index, ...message.encoding });

@@ -31,11 +31,8 @@ import { type Output, OutputBlocks } from "./output-blocks.js";
 /** What the length before a frame can say. */
 export const greatestFrameBytes = 0xffff_ffff;
 
-/**
- * Payloads this long are written by reference. Below it, copying costs less than one more piece for the socket
- * (measured).
- */
-export const referencedPayloadBytes = 64 * 1024;
+/** Payloads that take less altogether are written in one piece, with one check of the room. */
+const onePieceBytes = 64 * 1024;
 
 /**
  * Encodes frames one behind another until {@link take} is called. The encoding is the canonical one (fields in order,
@@ -62,7 +59,7 @@ export class FrameEncoder {
   }
 
   /**
-   * Appends a frame. Long payloads of a batch are kept by reference until they are written.
+   * Appends a frame. All of it is copied.
    *
    * @throws WireError `invalid_argument` if the frame breaks a rule of the spec or is longer than the other side
    * accepts; nothing of it is appended then
@@ -210,23 +207,19 @@ export class FrameEncoder {
 
   #appendPayloads(payloads: readonly Uint8Array[], payloadsBytes: number): void {
     const output = this.#output;
-    // One check of the room for all, when none can be long.
-    const inOne = payloadsBytes < referencedPayloadBytes;
+    const inOne = payloadsBytes < onePieceBytes;
     if (inOne) output.reserve(payloadsBytes);
     for (const payload of payloads) {
-      const length = payload.length;
-      const byReference = length >= referencedPayloadBytes;
-      if (!inOne) output.reserve(1 + 5 + (byReference ? 0 : length));
-      const { block } = output;
-      let at = output.position;
-      block[at++] = payloadTag;
-      at = writeVarint(block, at, length);
-      if (byReference) {
-        output.position = at;
-        output.reference(payload);
-      } else {
+      if (!inOne) output.reserve(1 + 5);
+      const { block, position } = output;
+      block[position] = payloadTag;
+      const at = writeVarint(block, position + 1, payload.length);
+      if (inOne) {
         block.set(payload, at);
-        output.position = at + length;
+        output.position = at + payload.length;
+      } else {
+        output.position = at;
+        output.append(payload);
       }
     }
   }

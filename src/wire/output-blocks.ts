@@ -8,7 +8,7 @@
  */
 const smallBlockBytes = 8 * 1024;
 
-/** What follows when that is full. A longer frame gets a block of its own length. */
+/** What follows when that is full. A longer frame without payloads gets a block of its own length. */
 const blockBytes = 256 * 1024;
 
 /** Blocks of each size kept for another use, over all connections: an idle connection holds none. */
@@ -43,7 +43,7 @@ export function recycle(output: Output): void {
   }
 }
 
-/** An append-only buffer over recycled blocks, into which long payloads can be put by reference. */
+/** An append-only buffer over recycled blocks. */
 export class OutputBlocks {
   /** The block being filled. Write at {@link position} after {@link reserve}, then move it. */
   block: Uint8Array = noBlock;
@@ -72,11 +72,15 @@ export class OutputBlocks {
     this.#chunkStart = 0;
   }
 
-  /** Appends bytes by reference; they must not change until they have been written. */
-  reference(bytes: Uint8Array): void {
-    this.#closeChunk();
-    this.#chunks.push(bytes);
-    this.#chunkBytes += bytes.length;
+  /** Copies bytes to {@link position}, into as many pieces as it takes. */
+  append(bytes: Uint8Array): void {
+    for (let from = 0; from < bytes.length; ) {
+      if (this.position === this.block.length) this.reserve(Math.min(bytes.length - from, blockBytes));
+      const end = Math.min(bytes.length, from + this.block.length - this.position);
+      this.block.set(bytes.subarray(from, end), this.position);
+      this.position += end - from;
+      from = end;
+    }
   }
 
   /** Takes all that was appended. */

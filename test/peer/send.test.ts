@@ -2,7 +2,7 @@
  * Sending: receipts, what they mean, and what is refused.
  */
 import { describe, expect, it } from "vitest";
-import { batchOf, Outgoing } from "../../src/peer/outgoing.js";
+import { Outgoing } from "../../src/peer/outgoing.js";
 import { Delivery } from "../../src/wire/index.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
@@ -307,11 +307,10 @@ describe("an AbortSignal", () => {
   });
 });
 
-it("a Buffer that is lent to the connection is copied, and so is one that the caller takes back", () => {
+it("a Buffer that the caller takes back is copied", () => {
   const buffer = Buffer.alloc(512 * 1024, 1);
   const message = new Outgoing(Delivery.AT_LEAST_ONCE, { topic: "t", topicKey: 1 }, buffer, undefined);
-  const batch = batchOf(1, Delivery.AT_LEAST_ONCE, 1, 1, [message]);
   message.keep();
   buffer.fill(2);
-  expect([batch.payloads[0]?.[0], message.payload[0]]).toEqual([1, 1]);
+  expect(message.payload[0]).toBe(1);
 });
