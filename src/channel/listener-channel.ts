@@ -347,7 +347,7 @@ export class ListenerChannel {
     const link = this.#link;
     if (link !== undefined) {
       if (link.paused) this.#limitReading(link);
-      if (link.toldBusy) {
+      if (link.toldBusy && !this.#halted) {
         link.toldBusy = false;
         // An at-most-once message moves no cursor, so no other Ack would take the word back.
         if (message.position === undefined) this.#ack();

@@ -173,8 +173,7 @@ export class SenderConnection {
 
   /**
    * Writes a batch; it leaves at the end of this tick, together with what else is written in it. A batch longer than the
-   * listener's greatest frame (by its headers) leaves as several. The payloads' bytes must not change until they have
-   * left: never, as far as the caller can tell.
+   * listener's greatest frame (by its headers) leaves as several. The payloads' bytes are the caller's again afterwards.
    *
    * @throws WireError `invalid_argument` if the batch breaks a rule of the spec, or one message is too long for the
    * listener; nothing is written then

@@ -134,6 +134,7 @@ export class FrameSocket {
     this.#liveness.stop();
     if (this.#state === "open") this.writer.write({ $case: "refuse", value: refuseOf(error) });
     this.#state = "failed";
+    this.#decoder.clear();
     this.writer.end();
     if (linger) this.#linger();
     else this.#socket.destroySoon();
@@ -149,8 +150,13 @@ export class FrameSocket {
   #read(bytes: Uint8Array): void {
     if (this.isOver) return;
     this.#liveness.heard();
-    this.#decoder.push(bytes);
-    this.#pump();
+    for (let at = 0; at < bytes.length && !this.isOver; ) {
+      // What a stranger sends is looked at before more of it is taken.
+      const end = this.#established ? bytes.length : at + protocolConstants.maxHandshakeFrameBytes;
+      this.#decoder.push(bytes.subarray(at, end));
+      this.#pump();
+      at = end;
+    }
   }
 
   #pump(): void {
@@ -214,6 +220,7 @@ export class FrameSocket {
   #close(): void {
     this.#state = "closed";
     this.#liveness.stop();
+    this.#decoder.clear();
     this.writer.abandon();
     this.#socket.destroy();
   }

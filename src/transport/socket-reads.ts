@@ -17,17 +17,16 @@ let block: Uint8Array | undefined;
 /**
  * Reads a socket from now on.
  *
- * @param socket belongs to the one that is returned, and closes with it. Nothing was written to it yet
+ * @param socket belongs to the one that is returned: each closes with the other. Nothing was written to it, and it has not
+ * ended
  * @param onBytes called with what has come, never within this call; the bytes are valid until it returns
  * @returns the socket to write to and to listen to
  */
 export function readSocket(socket: Socket, onBytes: (bytes: Uint8Array) => void): Socket {
-  const inner = socket as unknown as { _handle: object | null };
+  const inner = socket as unknown as { _handle?: object | null };
   const { _handle: handle } = inner;
-  if (handle === null || handle.constructor.name !== "TCP" || !("useUserBuffer" in handle)) {
-    socket.on("data", ({ buffer, byteOffset, byteLength }: Buffer) => {
-      onBytes(new Uint8Array(buffer, byteOffset, byteLength));
-    });
+  if (handle?.constructor?.name !== "TCP" || !("useUserBuffer" in handle)) {
+    socket.on("data", (chunk: Buffer) => onBytes(plain(chunk)));
     return socket.resume();
   }
   // What was read already.
@@ -46,6 +45,12 @@ export function readSocket(socket: Socket, onBytes: (bytes: Uint8Array) => void)
   inner._handle = null;
   const reading = new Socket(options);
   reading.once("close", () => socket.destroy());
-  if (first !== null) process.nextTick(() => onBytes(new Uint8Array(first)));
+  socket.once("close", () => reading.destroy());
+  if (first !== null) process.nextTick(() => onBytes(plain(first)));
   return reading;
+}
+
+/** Views of a Buffer are Buffers, too, and cost more. */
+function plain({ buffer, byteOffset, byteLength }: Buffer): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }

@@ -156,10 +156,11 @@ export class SocketWriter {
   }
 
   /** Writes are done in their order, so that one function serves all; one for each write would cost as much as its frame. */
-  readonly #written = (): void => {
+  readonly #written = (error?: Error | null): void => {
     const output = this.#inSocket.shift()!;
     this.#bytesInSocket -= output.bytes;
-    recycle(output);
+    // Of a socket that is destroyed, the kernel may still have one.
+    if (!error) recycle(output);
     if (this.#ended) return;
     if (this.#inSocket.length === 0 && !this.#flushScheduled) this.#flush();
     if (this.#blocked && this.bufferedBytes * 2 <= protocolConstants.writeHighWaterBytes) {

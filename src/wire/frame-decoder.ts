@@ -45,7 +45,7 @@ export class FrameDecoder {
   /** The greatest frame accepted from now on, in bytes. May change between two calls of {@link next}. */
   maxFrameBytes: number;
 
-  readonly #assembler: FrameAssembler;
+  #assembler: FrameAssembler;
   readonly #headers = new HeaderLists();
   #preamble: Uint8Array | undefined;
   #failure: WireError | undefined;
@@ -67,6 +67,11 @@ export class FrameDecoder {
   /** Appends received bytes. They are copied. */
   push(chunk: Uint8Array): void {
     if (this.#failure === undefined) this.#assembler.push(chunk);
+  }
+
+  /** Forgets what has come: nothing is to be decoded any more. */
+  clear(): void {
+    this.#assembler = new FrameAssembler(0);
   }
 
   /**

@@ -31,7 +31,7 @@ import { type Output, OutputBlocks } from "./output-blocks.js";
 /** What the length before a frame can say. */
 export const greatestFrameBytes = 0xffff_ffff;
 
-/** Payloads that take less altogether are written in one piece, with one check of the room. */
+/** What is shorter is not divided between two blocks. */
 const onePieceBytes = 64 * 1024;
 
 /**
@@ -207,16 +207,20 @@ export class FrameEncoder {
 
   #appendPayloads(payloads: readonly Uint8Array[], payloadsBytes: number): void {
     const output = this.#output;
+    // One check of the room for all.
     const inOne = payloadsBytes < onePieceBytes;
     if (inOne) output.reserve(payloadsBytes);
     for (const payload of payloads) {
-      if (!inOne) output.reserve(1 + 5);
-      const { block, position } = output;
-      block[position] = payloadTag;
-      const at = writeVarint(block, position + 1, payload.length);
-      if (inOne) {
+      const { length } = payload;
+      const isShort = length < onePieceBytes;
+      if (!inOne) output.reserve(1 + 5 + (isShort ? length : 0));
+      const { block } = output;
+      let at = output.position;
+      block[at++] = payloadTag;
+      at = writeVarint(block, at, length);
+      if (isShort) {
         block.set(payload, at);
-        output.position = at + payload.length;
+        output.position = at + length;
       } else {
         output.position = at;
         output.append(payload);

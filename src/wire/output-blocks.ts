@@ -8,7 +8,7 @@
  */
 const smallBlockBytes = 8 * 1024;
 
-/** What follows when that is full. A longer frame without payloads gets a block of its own length. */
+/** What follows when that is full. A longer frame that is no batch gets a block of its own length. */
 const blockBytes = 256 * 1024;
 
 /** Blocks of each size kept for another use, over all connections: an idle connection holds none. */

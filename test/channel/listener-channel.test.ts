@@ -236,6 +236,18 @@ describe("a listener's channel whose handler fails", () => {
     bench.channel.halt(false);
     expect(bench.handleAll(2)).toEqual(["7/1"]);
   });
+
+  it("stays busy while it is halted, whatever ends meanwhile", () => {
+    const bench = ListenerBench.connected({ creditBytes: 40 });
+    bench.messages("c1", 0, [1, 2]);
+    bench.begin(0);
+    bench.channel.halt(true);
+    bench.finish({ kind: "done" }, 1);
+    const acks = () => bench.take().filter((effect) => effect.startsWith("ack"));
+    expect(acks()).toEqual(["ack c1 7/0 busy", "ack c1 7/0 busy"]);
+    bench.channel.halt(false);
+    expect(acks()).toEqual(["ack c1 7/0"]);
+  });
 });
 
 describe("a listener's channel after an unclean exit", () => {

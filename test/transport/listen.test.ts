@@ -61,6 +61,23 @@ describe("a listener", () => {
     expect(listener.accepted.all).toHaveLength(0);
   });
 
+  it("refuses a length of 4 GiB before it has memory for what came with it", async () => {
+    const used = () => process.memoryUsage().arrayBuffers;
+    const taken: number[] = [];
+    await using listener = await TestListener.start({ onHandshakeRefused: () => taken.push(used()) });
+    using other = await RawClient.connect(listener.port);
+    // From here on there is what all connections share.
+    await other.begin();
+    using client = await RawClient.connect(listener.port);
+    const bytes = Buffer.alloc(200_000, 0xff).fill(protocolConstants.preamble, 0, 4);
+    const before = used();
+    client.socket.write(bytes);
+    await client.closed;
+    expect(taken).toHaveLength(1);
+    // Node's first read, and little more.
+    expect(taken[0]! - before).toBeLessThan(100_000);
+  });
+
   it("gives the whole handshake its time, however many bytes come meanwhile", async () => {
     const clock = new ManualClock();
     await using listener = await TestListener.start({ clock });

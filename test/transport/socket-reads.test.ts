@@ -3,7 +3,7 @@
  */
 import { randomFillSync } from "node:crypto";
 import { once } from "node:events";
-import { type AddressInfo, connect, createServer, type ListenOptions, type Socket } from "node:net";
+import { type AddressInfo, connect, createServer, type ListenOptions, type Server, type Socket } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { readSocket } from "../../src/transport/socket-reads.js";
@@ -31,7 +31,10 @@ function endOf(given: Socket): End {
 }
 
 /** @param looksFirst takes an accepted socket when its first bytes have been read and put back */
-async function pair(where: ListenOptions, looksFirst = false): Promise<{ dialled: End; accepted: Promise<End> }> {
+async function pair(
+  where: ListenOptions,
+  looksFirst = false,
+): Promise<{ server: Server; dialled: End; accepted: Promise<End> }> {
   const server = createServer();
   onTestFinished(() => void server.close());
   await once(server.listen(where), "listening");
@@ -46,7 +49,7 @@ async function pair(where: ListenOptions, looksFirst = false): Promise<{ dialled
   const { port } = server.address() as AddressInfo;
   const socket = connect(where.path === undefined ? { port, host: "127.0.0.1" } : { path: where.path });
   await once(socket, "connect");
-  return { dialled: endOf(socket), accepted };
+  return { server, dialled: endOf(socket), accepted };
 }
 
 const bytes = (count: number): Buffer => randomFillSync(Buffer.alloc(count));
@@ -66,17 +69,32 @@ describe("a socket", () => {
     expect(new Set(ends.flatMap(({ memory }) => [...memory])).size).toBe(1);
   });
 
-  it("has what was read before", async () => {
-    const { dialled, accepted } = await pair(loopback, true);
-    const sent = bytes(1_000);
-    dialled.socket.write(sent);
-    await has(await accepted, sent);
+  it("has what was read before, in front of what comes behind it, and the end", async () => {
+    const { dialled, accepted, server } = await pair(loopback, true);
+    const sent = bytes(3_000_000);
+    dialled.socket.end(sent);
+    const end = await accepted;
+    await Promise.all([end.socket, dialled.socket].map((each) => once(each, "close")));
+    expect(Buffer.compare(Buffer.concat(end.come), sent)).toBe(0);
+    // The server knows that it has gone.
+    await new Promise((resolve) => server.close(resolve));
   });
 
-  it("is not read while it pauses, and closes with the one it was made of", async () => {
+  it("closes with the one that it was made of, and the other way round", async () => {
+    for (const which of ["given", "socket"] as const) {
+      const { accepted, dialled } = await pair(loopback, true);
+      dialled.socket.write("1");
+      const end = await accepted;
+      const closed = Promise.all([end.given, end.socket, dialled.socket].map((each) => once(each, "close")));
+      end[which].destroy();
+      await closed;
+    }
+  });
+
+  it("is not read while it pauses", async () => {
     const { dialled, accepted } = await pair(loopback);
-    const { socket, given, come } = await accepted;
-    const closed = Promise.all([socket, given, dialled.socket, dialled.given].map((each) => once(each, "close")));
+    const { socket, come } = await accepted;
+    const closed = Promise.all([socket, dialled.socket].map((each) => once(each, "close")));
     socket.pause();
     const sent = bytes(20_000_000);
     dialled.socket.end(sent);

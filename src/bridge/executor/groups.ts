@@ -1,6 +1,7 @@
 /**
- * A batch in groups, each behind a savepoint: one that fails does not undo the others. It is used for functions that run into
- * serialization failures or deadlocks now and then, for which a whole batch would be run again and again.
+ * A batch in groups, each behind a savepoint: one that fails does not undo the others, unless a plan that the session had
+ * kept may be why. It is used for functions that run into serialization failures or deadlocks now and then, for which a whole
+ * batch would be run again and again.
  */
 import { performance } from "node:perf_hooks";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
@@ -34,6 +35,11 @@ export class GroupSize {
     return this.#present;
   }
 
+  /** Takes back what it has learnt since. */
+  set limit(before: number) {
+    this.#present = before;
+  }
+
   /** For so long none has failed that batches may be called without a savepoint again. */
   get isOver(): boolean {
     return this.#present >= maxBatchMessages ** 2;
@@ -61,6 +67,7 @@ export async function inGroups(
 ): Promise<GroupsRun> {
   const { count, timeoutMs, size } = batch;
   const beganAt = performance.now();
+  const { limit } = size;
   let done = 0;
   let isNew = true;
   for (let groups = 0; done < count && groups < maxGroups; groups += 1) {
@@ -77,8 +84,11 @@ export async function inGroups(
     } catch (error) {
       const failure = failureOf(error, performance.now() - startedAt, timeoutMs);
       if (session.isLost || failure.kind === "lost" || failure.kind === "unavailable") throw error;
-      // The whole transaction is run once more.
-      if (mayBeOldPlan(session, failure)) throw error;
+      if (mayBeOldPlan(session, error)) {
+        // The whole transaction is run once more.
+        size.limit = limit;
+        throw error;
+      }
       await session.toSavepoint();
       isNew = false;
       size.failed(end - done);

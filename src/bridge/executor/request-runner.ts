@@ -64,7 +64,7 @@ export class PostgresRequestRunner implements RequestRunner {
 
   async #isGone(ending: Ending<unknown>, wrapper: Responder): Promise<boolean> {
     const { pool, logger } = this.#options;
-    // Else it was replaced or removed while it ran: what it did outside of its transaction is not done twice.
+    // Else it was replaced or removed while it ran: what it did outside of its transaction is not done again by another.
     if (ending.kind === "given_up") return ending.value === undefined;
     return await isAboutWrapper(ending, { wrapper, pool, timeoutMs: this.#options.timeoutMs(), logger });
   }

@@ -81,15 +81,16 @@ export interface Work<T, Row extends object> extends StatementLimits {
 const rolledBack =
   "the transaction was rolled back: by the function, or because a deferred trigger was deferred once more, and wrote";
 
-/**
- * SQLSTATEs of a plan that was made for other types than there are now: of a variable that takes rows of any type, or of a
- * result.
- */
-const ofOldPlan = /^(42804|0A000)$/;
+/** SQLSTATE of a plan that was made for other types than there are now, of a variable that takes rows of any type. */
+const ofOldPlan = "42804";
 
-/** Whether a failure may be because of a plan that the session had kept, and of nothing else. */
-export function mayBeOldPlan(session: ExecutorSession, failure: Failure): boolean {
-  return session.hasOldPlans && failure.kind === "failed" && ofOldPlan.test(failure.code);
+/** Where Postgres raises what a function raises by itself. */
+const raised = "exec_stmt_raise";
+
+/** Whether an error may be because of a plan that the session had kept, and of nothing else. */
+export function mayBeOldPlan(session: ExecutorSession, error: unknown): boolean {
+  if (!session.hasOldPlans || !(error instanceof pg.DatabaseError)) return false;
+  return error.code === ofOldPlan && error.routine !== raised;
 }
 
 /** Runs it; once more without any old plan where one may be why it has failed. Does not reject. */
@@ -132,7 +133,7 @@ async function runOnce<T, Row extends object>(
       const failure = session.isLost
         ? ({ kind: "lost", message: wordsOf(error) } as const)
         : failureOf(error, performance.now() - beganAt, work.timeoutMs);
-      if (mayBeOldPlan(session, failure)) return undefined;
+      if (mayBeOldPlan(session, error)) return undefined;
       if (failure.kind === "lost") session.destroy();
       // No function has run yet.
       if (!hasBegun) return { kind: "unavailable", message: failure.message, meanwhile: false };
