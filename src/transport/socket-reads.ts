@@ -9,8 +9,8 @@
  */
 import { type OnReadOpts, Socket, type SocketConstructorOpts } from "node:net";
 
-/** Larger ones make no difference (measured). */
-const blockBytes = 256 * 1024;
+/** Twice what Node reads at a time; more makes no difference (measured), and other sockets wait for longer. */
+const blockBytes = 128 * 1024;
 
 let block: Uint8Array | undefined;
 
