@@ -5,7 +5,7 @@
  * error. Results go to standard output, everything else to standard error.
  */
 import { execFileSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { constants } from "node:os";
 import { pathToFileURL } from "node:url";
 import { awaitStopRequest } from "../src/cli/long-running.js";
@@ -13,7 +13,7 @@ import { CliError, exitStatusOf, HawserError } from "../src/errors/index.js";
 import { type BenchCommand, helpText, parseCommand } from "./arguments.js";
 import { type BaselineVariable, baselineOf, variables } from "./baselines.js";
 import { compile } from "./compile.js";
-import { writeDocs } from "./page.js";
+import { readmeOf, writeDocs } from "./page.js";
 import {
   type BenchRecord,
   beforeName,
@@ -28,8 +28,9 @@ import { BenchFailure, type Measured, type Suite, type SuiteOutcome } from "./su
 import { suites } from "./suites.js";
 import { thisCheckout } from "./worker.js";
 
-/** Where the page goes. */
+/** Where the page goes, and the ratios. */
 const docsDirectory = new URL("../docs/", import.meta.url);
+const readme = new URL("../README.md", import.meta.url);
 
 /** Two checkouts take turns like this, so that a machine that gets slower or faster meanwhile favours none. */
 const turns = ["now", "before", "before", "now"] as const;
@@ -44,7 +45,7 @@ async function runBench(args: readonly string[]): Promise<number> {
       return 0;
     }
     if (command.from !== undefined) {
-      writeDocs(docsDirectory, readRecord(command.from), suites);
+      writePages(readRecord(command.from));
       return 0;
     }
     checkBefore(command);
@@ -53,6 +54,11 @@ async function runBench(args: readonly string[]): Promise<number> {
     process.stderr.write(`bench: ${textOf(error)}\n`);
     return exitStatusOf(error);
   }
+}
+
+function writePages(record: BenchRecord): void {
+  writeDocs(docsDirectory, record, suites);
+  writeFileSync(readme, readmeOf(readFileSync(readme, "utf8"), record));
 }
 
 /** What would be found out only after many minutes. @throws CliError `invalid_argument` */
@@ -98,7 +104,7 @@ async function measure(command: BenchCommand): Promise<number> {
       const page = command.writeDocs ? "; the page was not written" : "";
       throw new BenchFailure(`${failed.join(", ")} could not be measured, see above${page}`);
     }
-    if (command.writeDocs) writeDocs(docsDirectory, recordFor(command, outcomes), suites);
+    if (command.writeDocs) writePages(recordFor(command, outcomes));
     return 0;
   } catch (error) {
     if (!request.signal.aborted) throw error;

@@ -55,6 +55,50 @@ export function pageOf(record: BenchRecord, suites: readonly Suite[], charts: st
   return `${sections.filter((section) => section !== "").join("\n\n")}\n`;
 }
 
+const total = { suite: "offline", result: "total", payloads: [100] };
+
+/** The rows of the README's table; empty cells repeat the one above. */
+const readmeRows = [
+  {
+    what: "peer to peer, at most once, 100 B",
+    suite: "peer-live",
+    result: "at-most-once",
+    payloads: [100],
+    baseline: "nats-core",
+    alternative: "nats.js, core publish",
+  },
+  {
+    what: "peer to peer, at least once, 100 B / 1 KiB / 64 KiB",
+    suite: "peer-durable",
+    result: "at-least-once",
+    payloads: [100, 1024, 64 * 1024],
+    baseline: "jetstream fast ingest",
+    alternative: "JetStream on disk, at its fastest",
+  },
+  { what: "store and drain 100,000 messages, 100 B", ...total, baseline: "pg-boss", alternative: "pg-boss 12" },
+  { what: "", ...total, baseline: "graphile-worker", alternative: "graphile-worker 0.17" },
+  { what: "", ...total, baseline: "river", alternative: "River" },
+  { what: "", ...total, baseline: "pgmq", alternative: "pgmq, SQL alone" },
+];
+
+const readmeBlock = /(?<=<!-- By `npm run bench`. -->\n\n).*(?=\n\n<!-- End of the ratios. -->)/s;
+
+/** The README with the ratios of a record. */
+export function readmeOf(readme: string, { suites }: BenchRecord): string {
+  const rows = readmeRows.map(({ what, suite, result, payloads, baseline, alternative }) => {
+    const results = suites.find((each) => each.suite === suite)?.results ?? [];
+    const ratios = payloads.map((payloadBytes) => {
+      const measured = results.find((each) => each.name === result && each.payloadBytes === payloadBytes);
+      const ratio = measured && resultOf(measured).baselines[baseline]?.ratio;
+      return ratio === undefined ? "not measured" : `${ratio.toFixed(1)}×`;
+    });
+    return [what, alternative, ratios.join(" / ")];
+  });
+  return readme.replace(readmeBlock, () =>
+    markdownTable(["", "compared with", "ratio"], rows, ["left", "left", "right"]),
+  );
+}
+
 function introduction({ date, node, cpus, memoryGiB, versions, commit, before }: BenchRecord): string {
   return `Measured on ${date} at commit \`${commit}\` with ${["Node " + node.replace(/^v/, ""), ...versions].join(", ")}, on a machine
 with ${cpus} processors and ${memoryGiB} GiB of memory, which the servers and all processes share. Everything on this page is

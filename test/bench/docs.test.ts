@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { describe, expect, it } from "vitest";
 import { type Bar, type BarChart, barChartSvg, linearScale, logarithmicScale } from "../../bench/bar-chart.js";
-import { writeDocs } from "../../bench/page.js";
+import { readmeOf, writeDocs } from "../../bench/page.js";
 import { type BenchRecord, readRecord, recordOf, writeReport } from "../../bench/report.js";
 import type { Suite } from "../../bench/suite.js";
 import { temporaryDirectory } from "../support/temporary.js";
@@ -53,6 +53,26 @@ function written(from: BenchRecord): { page: string; charts: Record<string, stri
     charts: Object.fromEntries(readdirSync(folder).map((name) => [name, readFileSync(join(folder, name), "utf8")])),
   };
 }
+
+describe("the README", () => {
+  it("has the ratios of the record, and says which there are none of", () => {
+    const live = { name: "at-most-once", unit: "messages/s", better: "higher" as const, payloadBytes: 100 };
+    const outcome = {
+      results: [{ ...live, samples: [300], baselines: [{ name: "nats-core", samples: [100] }] }],
+      notes: [],
+      servers: [],
+    };
+    const of = recordOf([{ suite: { ...suite, name: "peer-live" }, outcome }], { quick: false, commit: "8f3c2a1" });
+    const text = readFileSync("README.md", "utf8");
+    const made = readmeOf(text, of);
+    expect(made).toContain("| peer to peer, at most once, 100 B | nats.js, core publish | 3.0× |");
+    expect(made).toContain("not measured / not measured / not measured |");
+    // Nothing else of it changes.
+    expect(readmeOf(made, of)).toBe(made);
+    const rest = (page: string) => page.replace(/^\|.*$/gm, "");
+    expect(rest(made)).toBe(rest(text));
+  });
+});
 
 describe("the page of the benchmarks", () => {
   it("says that it is generated, on what it was measured, and how to do it again", () => {
