@@ -28,8 +28,6 @@ it("four subscriptions behind a locked table lose no message to dead letters, an
   const others = `${world.prefix}.others`;
   await user.client.query("SELECT nats_subscribe($1, 'public.other(bytea)'::regprocedure)", [others]);
   await world.live(others);
-  await eventually("the probes have run", async () => (await world.count("SELECT count(*) FROM locked")) >= 4);
-  const before = await world.count("SELECT count(*) FROM locked");
   const locker = new pg.Client(world.database.url);
   await locker.connect();
   await locker.query("BEGIN; LOCK TABLE locked");
@@ -42,11 +40,12 @@ it("four subscriptions behind a locked table lose no message to dead letters, an
     sentAt.push(Date.now());
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
+  // One may run twice, where the leader has lost its place for a moment.
   await eventually(
-    "the other role's have run",
-    async () => (await world.count("SELECT count(*) FROM ran")) === sentAt.length,
+    `the other role's ${sentAt.length} have run`,
+    async () => (await world.count("SELECT count(DISTINCT n) FROM ran")) === sentAt.length,
   );
-  const rows = await world.rows<{ n: number; at: Date }>("SELECT n, at FROM ran");
+  const rows = await world.rows<{ n: number; at: Date }>("SELECT n, min(at) AS at FROM ran GROUP BY n");
   const waits = rows.map(({ n, at }) => at.getTime() - sentAt[n]!).sort((one, two) => one - two);
   const p99 = waits[Math.floor(waits.length * 0.99)]!;
   console.log(
@@ -55,7 +54,9 @@ it("four subscriptions behind a locked table lose no message to dead letters, an
   expect(p99).toBeLessThan(1_000);
   await locker.query("ROLLBACK");
   await locker.end();
-  await eventually("all have run", async () => (await world.count("SELECT count(*) FROM locked")) === before + 20);
+  // Beside the probes, which are empty, and some of which may have waited, too.
+  const all = "SELECT count(*) FROM locked WHERE n ~ '\\d$'";
+  await eventually("all have run", async () => (await world.count(all)) === 20);
   expect(await world.count("SELECT count(*) FROM hawser.dead_letters")).toBe(0);
   for (const name of ["one", "two", "three", "four"]) {
     const ran = await world.rows<{ n: string }>(`SELECT n FROM locked WHERE n ~ '^${name} \\d'`);
