@@ -26,7 +26,7 @@ codes and time limits.
 
 **What is in the way.** What a call has more than \`peer.request\` is encoding and decoding on both sides, Connect's own steps
 (its context, interceptors, time limit and signal), and the check of codes and metadata: some 30 µs in all, of which no part
-stands out. Runs of this suite have found 1.16 to 1.21 times.`,
+stands out. Runs of this suite have found 1.15 to 1.21 times.`,
   charts: [
     { title: "RPC over peers", results: ["over peers, p50", "over peers, p99"], scale: "logarithmic" },
     { title: "RPC over NATS", results: ["over NATS, p50", "over NATS, p99"], scale: "logarithmic" },
