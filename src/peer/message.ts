@@ -89,8 +89,8 @@ export interface Message {
   /** The sender's name. */
   readonly sender: string;
   /**
-   * The payload, uncompressed. A view into a received chunk: it keeps that chunk (64 KiB, or the whole frame) alive, so
-   * copy what is kept for long.
+   * The payload, uncompressed. A view into its frame: it keeps the other messages of the frame (some 256 KiB at most) alive,
+   * so copy what is kept for long.
    */
   readonly payload: Uint8Array;
   readonly headers: Headers;

@@ -5,9 +5,9 @@
  * A frame is `{ $case, value }`, and both are the generated code's own types: what `frames.proto` says of a field is what
  * every layer above sees, from the socket to the channel. Nothing is renamed or copied on the way.
  *
- * The payloads of a batch are lent. Outgoing, they belong to the connection until they are written: do not change their
- * bytes after handing them over. Incoming, they are views into the received chunk, valid as long as they are referenced;
- * each view keeps its whole chunk (64 KiB, or the whole frame) alive, so copy what is kept for long.
+ * The payloads of a batch are copied into what leaves, and their bytes are the caller's again. Incoming, they are views into
+ * a copy of the frame, valid as long as they are referenced; each view keeps its whole frame alive, so copy what is kept for
+ * long.
  */
 /** The number of an error's code, as a Refuse carries it. */
 export { ErrorCode as ErrorNumber } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
