@@ -135,7 +135,9 @@ describe.runIf(linux)("the files of a run", () => {
     // Each hears of its own message alone.
     expect(found.map(({ others }) => others)).toEqual(fileNames.map(() => 1));
     expect(readFileSync(join(project, "migrated"), "utf8")).toBe("once\n");
-    if (test !== undefined && "globalSetup" in test) expect(atOnce).toEqual([]);
+    // The keeper closes its connections a moment before its process has gone.
+    const isKeeper = (each: string): boolean => each.includes("testing/keeper.js");
+    if (test !== undefined && "globalSetup" in test) expect(atOnce.filter((each) => !isKeeper(each))).toEqual([]);
     await eventually(`nothing is left: ${atOnce}`, () => left().length === 0, 10_000);
   });
 });
