@@ -38,8 +38,8 @@ until the last message has been handled and every promise has settled.
 - \`nats-core\` is publish and subscribe of nats.js through a local nats-server: one hop more, no guarantee.
 - At least once a message counts only when the listener's handler is done and that is committed in Postgres.
 
-**What is in the way of TCP.** \`tcp\` counts bytes, and reads none of them. A message of ours has a promise that its sender
-awaits, waits in a queue on both sides, and reaches its handler as an object with a topic and a number. In a profile of short
+**What is in the way of TCP.** \`tcp\` only counts bytes. A message of ours has a promise for its sender. It
+waits in a queue on both sides, and reaches its handler as an object with a topic and a number. In a profile of short
 messages no part stands out: a quarter is the collector's, and no function has more than a twentieth. Long ones cost system
 calls and one copy on each side, which cannot be left out: the caller may change the bytes when the promise has resolved,
 and what was read is read over. Ours are as fast as \`tcp\` or faster there, because that reads as streams of Node do: memory is

@@ -3,6 +3,7 @@
  * declared: chunks are kept by reference, except that small ones behind another are gathered in a block, so that a sender
  * of single bytes cannot make each cost a chunk of its own.
  */
+import { uncleared } from "./memory.js";
 
 /** Chunks up to this long are copied together instead of being kept by reference. */
 const smallChunkBytes = 1024;
@@ -112,9 +113,7 @@ export class ByteQueue {
   }
 
   #gather(count: number): Uint8Array {
-    // Every byte of it is written below, so it need not be zeroed first.
-    const memory = Buffer.allocUnsafeSlow(count);
-    const bytes = new Uint8Array(memory.buffer, memory.byteOffset, count);
+    const bytes = uncleared(count);
     let filled = 0;
     while (filled < count) {
       const chunk = this.#chunks[this.#first]!;

@@ -8,5 +8,6 @@ export { ByteQueue } from "./byte-queue.js";
 export { type Clock, delay, systemClock, whenAborted } from "./clock.js";
 export { Fifo } from "./fifo.js";
 export { type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
+export { uncleared } from "./memory.js";
 export { Repeated, shared } from "./repeated.js";
 export { Deadline, DeadlineTimer, inTime, maxTimerMs, TimeLimit, within } from "./time-limit.js";

@@ -1,6 +1,6 @@
 /**
- * Reading a socket without memory for each read: all plaintext sockets of a thread read into one block, and whoever is told
- * of the bytes copies them from there. Node's streams have 64 KiB allocated for each read, and under load the collector
+ * Reading a socket without memory for each read. All plaintext sockets of a thread read into one block. Who is told of the
+ * bytes copies them from there. Node's streams have 64 KiB allocated for each read, and under load the collector
  * marks the whole heap again and again because of them.
  *
  * Node offers this, as the option `onread`, for sockets that it connects. One that a server has accepted gets it by a second

@@ -1,8 +1,8 @@
 /**
- * Bytes in, split anywhere; whole frames out, each copied once into memory of its own. So what was read may be read over,
- * and a payload that somebody keeps keeps no other frame's memory.
+ * Bytes in, split anywhere; whole frames out. Each is copied once, into memory of its own: the caller may use what it pushed
+ * again, and who keeps a payload keeps one frame in memory.
  */
-import { Fifo } from "../runtime/index.js";
+import { Fifo, uncleared } from "../runtime/index.js";
 
 /** The u32 big-endian length before each frame. */
 export const lengthPrefixBytes = 4;
@@ -10,7 +10,7 @@ export const lengthPrefixBytes = 4;
 /** A frame that has begun has memory for so many times what has come of it: a length that is only declared has none. */
 const growth = 4;
 
-/** Longer memory is not cleared first: every byte of it is written. */
+/** Up to here clearing costs less than not to. */
 const smallBytes = 4096;
 
 const none: Uint8Array = new Uint8Array(0);
@@ -72,7 +72,8 @@ export class FrameAssembler {
     const filled = this.#filled + end - from;
     if (filled > this.#memory.length) {
       const before = this.#memory;
-      this.#memory = memoryOf(Math.min(length, filled === length ? length : filled * growth));
+      const bytes = Math.min(length, filled * growth);
+      this.#memory = bytes <= smallBytes ? new Uint8Array(bytes) : uncleared(bytes);
       this.#memory.set(before.subarray(0, this.#filled));
     }
     this.#memory.set(from === 0 && end === chunk.length ? chunk : chunk.subarray(from, end), this.#filled);
@@ -85,11 +86,4 @@ export class FrameAssembler {
     }
     return end;
   }
-}
-
-/** Not a Buffer: views of those are Buffers, too, and cost more. */
-function memoryOf(bytes: number): Uint8Array {
-  if (bytes <= smallBytes) return new Uint8Array(bytes);
-  const { buffer, byteOffset } = Buffer.allocUnsafeSlow(bytes);
-  return new Uint8Array(buffer, byteOffset, bytes);
 }

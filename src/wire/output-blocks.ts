@@ -2,6 +2,7 @@
  * Memory for encoded frames: blocks that are filled, written to a socket, and used again once they have been written.
  * Allocating each anew costs more than encoding into it (fresh pages, and the collector counts the bytes).
  */
+import { uncleared } from "../runtime/index.js";
 
 /**
  * What an output begins with: enough for an Ack or a few messages, so that a connection whose reader stalls keeps little.
@@ -66,7 +67,7 @@ export class OutputBlocks {
     this.#closeChunk();
     const usual = this.#blocks.length === 0 && count <= smallBlockBytes ? smallBlockBytes : blockBytes;
     const size = Math.max(count, usual);
-    this.block = free.get(size)?.pop() ?? allocate(size);
+    this.block = free.get(size)?.pop() ?? uncleared(size);
     this.#blocks.push(this.block);
     this.position = 0;
     this.#chunkStart = 0;
@@ -102,10 +103,4 @@ export class OutputBlocks {
     this.#chunkBytes += this.position - this.#chunkStart;
     this.#chunkStart = this.position;
   }
-}
-
-/** Not zeroed: what is sent of it has been written before. */
-function allocate(count: number): Uint8Array {
-  const memory = Buffer.allocUnsafeSlow(count);
-  return new Uint8Array(memory.buffer, memory.byteOffset, count);
 }
