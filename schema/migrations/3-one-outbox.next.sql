@@ -1,0 +1,76 @@
+-- One outbox. Relays of the version before find none of their functions; what they have handed over or published is in their
+-- positions, which go on here. The order of the locks is that of those who enqueue, then of relays.
+LOCK TABLE hawser.outbox, hawser.peer_outbox, hawser.outbox_later, hawser.outbox_keys IN ACCESS EXCLUSIVE MODE;
+LOCK TABLE hawser.outbox_turns, hawser.peer_outbox_turns IN ACCESS EXCLUSIVE MODE;
+DROP VIEW hawser.outbox_status;
+DROP FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz);
+DROP FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text);
+DROP FUNCTION hawser.take_outbox(text, text);
+DROP FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot);
+DROP FUNCTION hawser.rotate_outbox(text, bigint);
+DROP FUNCTION hawser.take_peer_outbox(text);
+DROP FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot);
+DROP FUNCTION hawser.rotate_peer_outbox(text, bigint);
+
+-- Who enqueued what is there is not known: its role is empty.
+ALTER TABLE hawser.outbox ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN listener text;
+ALTER TABLE hawser.outbox ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
+ALTER TABLE hawser.outbox_later ADD COLUMN role text NOT NULL DEFAULT '';
+ALTER TABLE hawser.outbox_later ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
+CREATE TABLE hawser.outbox_3 PARTITION OF hawser.outbox FOR VALUES IN (3);
+CREATE TABLE hawser.outbox_4 PARTITION OF hawser.outbox FOR VALUES IN (4);
+CREATE TABLE hawser.outbox_5 PARTITION OF hawser.outbox FOR VALUES IN (5);
+
+ALTER TABLE hawser.outbox_state
+  ADD COLUMN peer_asleep bigserial NOT NULL,
+  ADD COLUMN peer_slot bigserial NOT NULL,
+  ADD COLUMN peer_beat bigserial NOT NULL;
+SELECT setval('hawser.outbox_state_peer_slot_seq', s.last_value) FROM hawser.peer_outbox_state_slot_seq AS s;
+
+INSERT INTO hawser.outbox (slot, id, xid, destination, payload, headers, key, message_id, to_stream, enqueued_at, cluster, role, listener)
+SELECT 3 + o.slot, o.id, o.xid, o.topic, o.payload, o.headers, o.key, '', false, o.enqueued_at, o.cluster, '', o.listener
+  FROM hawser.peer_outbox AS o, (SELECT t.* FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
+ -- What is handed over need not stay.
+ WHERE o.cluster IS DISTINCT FROM l.cluster OR NOT pg_visible_in_snapshot(o.xid, l.done_from)
+   AND (l.done_to IS NULL OR NOT pg_visible_in_snapshot(o.xid, l.done_to) OR o.id > l.done_after);
+
+DELETE FROM hawser.outbox_keys;
+ALTER TABLE hawser.outbox_keys
+  DROP CONSTRAINT outbox_keys_pkey,
+  ADD COLUMN role text NOT NULL,
+  ADD CONSTRAINT outbox_keys_pkey PRIMARY KEY (role, bucket);
+
+-- Other owners: a relay of the version before that may still publish is not the one that works.
+CREATE TEMPORARY TABLE last_turns ON COMMIT DROP AS
+SELECT * FROM (
+  SELECT 0 AS sink, t.turn, CASE t.owner WHEN '' THEN '' ELSE gen_random_uuid()::text END AS owner, t.done_from, t.done_to, t.done_after,
+         t.skipped, 0 AS epoch, t.cluster
+    FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
+) AS n
+UNION ALL
+SELECT * FROM (
+  SELECT 1, t.turn, '', t.done_from, t.done_to, t.done_after, '{}'::bigint[], t.epoch, t.cluster
+    FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
+) AS p;
+DROP TABLE hawser.outbox_turns;
+CREATE TABLE hawser.outbox_turns (
+  sink smallint NOT NULL,
+  turn bigint NOT NULL,
+  owner text NOT NULL,
+  pid integer NOT NULL,
+  done_from pg_snapshot NOT NULL,
+  done_to pg_snapshot,
+  done_after bigint NOT NULL,
+  series jsonb DEFAULT '[]' NOT NULL,
+  skipped bigint[] DEFAULT '{}' NOT NULL,
+  epoch bigint DEFAULT 0 NOT NULL,
+  cluster bigint,
+  saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn, sink),
+  CONSTRAINT outbox_turns_turn_range CHECK (turn >= 1)
+) PARTITION BY LIST (sink);
+CREATE TABLE hawser.outbox_turns_0 PARTITION OF hawser.outbox_turns FOR VALUES IN (0);
+CREATE TABLE hawser.outbox_turns_1 PARTITION OF hawser.outbox_turns FOR VALUES IN (1);
+INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, skipped, epoch, cluster)
+SELECT t.sink, t.turn + 1, t.owner, 0, t.done_from, t.done_to, t.done_after, t.skipped, t.epoch, t.cluster FROM pg_temp.last_turns AS t;
+DROP TABLE hawser.peer_outbox_turns, hawser.peer_outbox, hawser.peer_outbox_state;

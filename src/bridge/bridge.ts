@@ -20,6 +20,7 @@ import { DeadLetterWriter, readRetries } from "./dead-letters.js";
 import { BatchRunner, ExecutorLogin, ExecutorPool, PostgresRequestRunner, wordsOf } from "./executor/index.js";
 import { Leadership } from "./leadership/index.js";
 import { earliest } from "./message.js";
+import { NatsPublisher } from "./nats-publisher.js";
 import { Receiver } from "./receiver.js";
 import { ResponderService, type ResponderServiceStats } from "./responders/index.js";
 import { type PostgresRole, RoleNotices, RoleWatch, type ServerAddress } from "./role/index.js";
@@ -141,6 +142,7 @@ export class Bridge {
       databaseUrl,
       connector: this.#connectors.outbox,
       logger,
+      publisher: (connector, tell) => new NatsPublisher(connector, tell),
       retentionMs: settings.outboxRetentionMs,
     });
     this.#saved = new SavedMessages(this.#session, settings.savedBytes);

@@ -1,8 +1,13 @@
 /**
- * The outbox: messages that are written in the user's transactions, and published after their commit.
+ * The outbox: messages that are written in the user's transactions, and go to NATS or to peers after their commit.
  *
- * The SQL functions `nats_enqueue_*` write rows. One process relays them (`nats-outbox.ts`): the one that leads. What it does
- * is a pure state machine (`relay.ts`), whose head has the rules; `outbox-table.ts` is its Postgres, `nats-publisher.ts` its
- * NATS. How rows are found that were committed, and only those, is in `docs/transactional.md`.
+ * The SQL functions `nats_enqueue_*` and `peer_enqueue_*` write rows. Each of the two sinks has a relay, which one process runs
+ * at a time (`runner.ts`), with a position of its own. That for NATS is a pure state machine (`relay.ts`), whose head has the
+ * rules (`nats-outbox.ts` carries them out, by a publisher that it is given). That for peers is a function of Postgres
+ * (`peer-relay.ts`). `outbox-table.ts` is their Postgres. How rows are found that were committed, and only those, is in
+ * `docs/transactional.md`.
  */
-export { NatsOutbox, type NatsOutboxStats } from "./nats-outbox.js";
+export { NatsOutbox, type NatsOutboxStats, type OutboxPublisher } from "./nats-outbox.js";
+export type { EnqueuedMessage } from "./outbox-table.js";
+export { PeerRelay } from "./peer-relay.js";
+export type { PublishOutcome, PublishStep } from "./relay.js";

@@ -1,14 +1,19 @@
 /**
- * The outbox in Postgres, as a relay uses it: each call is one statement, and a transaction of its own.
+ * The outbox in Postgres, as relays use it: each call is one statement, and a transaction of its own.
  */
 import { type OutboxFunctions, outboxFunctions } from "../../generated/ts/rows/outbox.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
 import { isServerError, type PostgresSession } from "../postgres/index.js";
-import type { OutboxMessage, OutboxPosition, TurnOutcome, TurnStep } from "./relay.js";
+import type { DueFound } from "../runtime/index.js";
+import type { OutboxMessage, OutboxPosition, SeriesPosition, TurnOutcome, TurnStep } from "./relay.js";
 
-/** A message as it was enqueued. */
+/** The sinks of the outbox, as the database names them. */
+export type OutboxKind = "nats" | "peer";
+
+/** A message for NATS as it was enqueued. */
 export interface EnqueuedMessage extends OutboxMessage {
+  /** Empty if the message is refused anyway. */
   readonly payload: Uint8Array;
   /** A JSON object of strings, or of arrays of strings. */
   readonly headers: unknown;
@@ -16,7 +21,7 @@ export interface EnqueuedMessage extends OutboxMessage {
   readonly toStream: boolean;
   readonly domain: string | undefined;
   readonly enqueuedAt: Date;
-  /** It is published again, or was due later: its stream may have it since then. */
+  /** The moment since which the message's stream may have it: it is published again, or was due later. */
   readonly firstEnqueuedAt: Date | undefined;
   /** When this process had read it, by `performance.now()`. */
   readonly readAt: number;
@@ -25,11 +30,38 @@ export interface EnqueuedMessage extends OutboxMessage {
 /** What a relay begins with. */
 export interface TakenOutbox {
   readonly turn: bigint;
+  /** Of a relay for peers it is the database's. */
   readonly position: OutboxPosition;
-  /** Those who enqueue can notify it. */
+  /** Those who enqueue can notify the relay. */
   readonly canNotify: boolean;
   /** The relay before has ended: it publishes nothing more. */
   readonly wasGivenBack: boolean;
+}
+
+/** A turn of a relay for peers. */
+export interface HandOver {
+  /** Whether those who enqueue have to notify from now on; undefined: as before. */
+  readonly asleep: boolean | undefined;
+  /** What is due is brought in, and was not due before this time; undefined: nothing is. */
+  readonly dueFrom: number | undefined;
+  readonly laterFrom: string | undefined;
+  readonly maxMessages: number;
+  readonly maxBytes: number;
+  /** Looks up the topics that wait for their first listener. */
+  readonly adopts: boolean;
+}
+
+/** What a turn of a relay for peers has done. */
+export interface HandedOver {
+  readonly handed: number;
+  readonly hasMore: boolean;
+  readonly due: DueFound;
+  /** The snapshot that it has taken. */
+  readonly lookedTo: string;
+  /** The channels that have new messages. */
+  readonly connectionKeys: readonly number[];
+  /** The listener of each, to be notified; an empty name: there is none yet. */
+  readonly owners: readonly string[];
 }
 
 /** SQLSTATE of a turn that another relay has had. */
@@ -38,82 +70,194 @@ const uniqueViolation = "23505";
 /** What a message takes besides its payload, about. */
 const messageOverheadBytes = 500;
 
-export class OutboxTable {
-  readonly #functions: OutboxFunctions;
+type Row = Awaited<ReturnType<OutboxFunctions["outboxTurn"]>>[number];
 
-  /** @param session is to commit synchronously */
-  constructor(session: Pick<PostgresSession, "query">) {
+export class OutboxTable {
+  readonly #kind: OutboxKind;
+  readonly #functions: OutboxFunctions;
+  readonly #maxPayload: () => number | undefined;
+
+  /**
+   * @param maxPayload the greatest message that the NATS server takes, in bytes; payloads of longer ones are not read.
+   * undefined: not known
+   */
+  constructor(
+    kind: OutboxKind,
+    session: Pick<PostgresSession, "query">,
+    maxPayload = (): number | undefined => undefined,
+  ) {
+    this.#kind = kind;
+    this.#maxPayload = maxPayload;
     this.#functions = outboxFunctions({
       query: async ({ text, values }) => ({ rows: await session.query(text, values) }),
     });
   }
 
-  /** Takes over. @throws the error of Postgres */
-  async take(owner: string): Promise<TakenOutbox> {
-    const { turn, doneFrom, doneTo, doneAfter, skipped, canNotify, wasGivenBack } = await this.#functions.takeOutbox({
-      owner,
-      after: null,
-    });
+  /**
+   * Takes over.
+   *
+   * @param after only if this relay works
+   * @returns undefined if another relay works, and goes on
+   * @throws the error of Postgres
+   */
+  async take(owner: string, after: string | null = null): Promise<TakenOutbox | undefined> {
+    const taken = await this.#unlessRaced(() => this.#functions.outboxTake({ kind: this.#kind, owner, after }));
+    if (taken === undefined || taken.turn === null) return undefined;
+    const { turn, doneFrom, doneTo, doneAfter, series, skipped, canNotify, wasGivenBack } = taken;
     return {
       turn,
-      position: { from: doneFrom, to: doneTo ?? undefined, after: doneAfter, skipped },
-      canNotify,
-      wasGivenBack,
+      position: {
+        from: doneFrom!,
+        to: doneTo ?? undefined,
+        after: doneAfter!,
+        series: (series as SavedSeries[]).map(({ role, route, from, to, after: done }) => {
+          return { role, route: route ?? undefined, from, to: to ?? undefined, after: BigInt(done) };
+        }),
+        skipped: skipped ?? [],
+      },
+      canNotify: canNotify!,
+      wasGivenBack: wasGivenBack!,
     };
   }
 
   /** The relay has ended, and everything that it has read is done. @throws the error of Postgres; if another one works */
   async giveBack(owner: string): Promise<void> {
-    await this.#functions.takeOutbox({ owner: "", after: owner });
+    await this.#functions.outboxTake({ kind: this.#kind, owner: "", after: owner });
   }
 
-  /** @throws the error of Postgres, unless it says that another relay works */
+  /** Runs a turn of a relay for NATS. @throws the error of Postgres, unless it says that another relay works */
   async turn(owner: string, step: TurnStep<EnqueuedMessage>): Promise<TurnOutcome<EnqueuedMessage>> {
     const { position, read } = step;
     const dead = step.dead.map(({ message, refusal, attempts }) => {
       return { id: String(message.id), code: refusal.code, message: storable(refusal.message), attempts };
     });
-    let rows: Awaited<ReturnType<OutboxFunctions["runOutboxTurn"]>>;
-    try {
-      rows = await this.#functions.runOutboxTurn({
+    const isLook = read?.kind === "look";
+    const done = isLook ? read.done : undefined;
+    const page = read?.kind === "page" ? read : undefined;
+    const maxPayload = this.#maxPayload();
+    const rows = await this.#unlessRaced(() =>
+      this.#functions.outboxTurn({
+        kind: this.#kind,
         owner,
         turn: step.turn,
         doneFrom: position.from,
         doneTo: position.to ?? null,
         doneAfter: position.after,
+        series: JSON.stringify(position.series.map(savedSeries)),
         skipped: position.skipped,
         mustSave: step.mustSave,
         dead: dead.length === 0 ? null : JSON.stringify(dead),
         asleep: step.asleep ?? null,
+        read: read?.kind ?? null,
         readFrom: read?.from ?? null,
-        readTo: read?.to ?? null,
-        readAfter: read?.after ?? 0n,
+        readTo: page?.to ?? done?.to ?? null,
+        readAfter: page?.after ?? done?.after ?? 0n,
+        readSeries: isLook ? JSON.stringify(read.series) : null,
+        readRole: page?.role ?? null,
+        readRoute: page?.route ?? null,
+        readExcluded: page?.excluded ?? [],
         maxMessages: read?.maxMessages ?? 0,
         maxBytes: BigInt(read?.maxBytes ?? 0),
+        maxPayload: maxPayload === undefined ? null : BigInt(maxPayload),
         dueFrom: step.dueFrom === undefined ? null : new Date(step.dueFrom),
-        laterFrom: read?.laterFrom ?? null,
-      });
-    } catch (error) {
-      if (isServerError(error) && error.code === uniqueViolation) return { kind: "deposed" };
-      throw error;
-    }
-    const last = rows.pop();
+        laterFrom: (isLook ? read.laterFrom : undefined) ?? null,
+        adopts: false,
+      }),
+    );
+    const last = rows?.pop();
     if (last === undefined || last.state === "lost") return { kind: "deposed" };
     if (last.state === "repeated") return { kind: "done", isSaved: true };
-    const isSaved = last.state === "saved";
-    // A Date has whole milliseconds, rounded down: it is never behind the time.
-    const next = last.dueFrom === null ? undefined : { from: last.dueFrom.getTime(), inMs: Number(last.dueInMs) };
-    const done = { kind: "done", isSaved, due: { brought: last.brought ?? 0, next } } as const;
-    if (last.doneTo === null) return done;
+    const outcome = { kind: "done", isSaved: last.state === "saved", due: dueOf(last) } as const;
+    if (read === undefined) return outcome;
     const readAt = performance.now();
-    const messages = rows.map((row) => messageOf(row, readAt));
-    return { ...done, found: { to: last.doneTo, messages, hasMore: last.hasMore === true } };
+    const messages = rows!.map((row) => messageOf(row, readAt, maxPayload));
+    if (read.kind === "page") return { ...outcome, found: { kind: "page", messages, hasMore: last.hasMore === true } };
+    const rest = ((last.rest ?? []) as SavedSeries[]).map(({ role, route }) => ({ role, route: route ?? undefined }));
+    return { ...outcome, found: { kind: "look", to: last.doneTo!, messages, rest } };
+  }
+
+  /** Runs a turn of a relay for peers. @returns undefined if another relay works @throws the error of Postgres */
+  async handOver(owner: string, step: HandOver): Promise<HandedOver | undefined> {
+    const rows = await this.#unlessRaced(() =>
+      this.#functions.outboxTurn({
+        ...nothingOfNats,
+        kind: this.#kind,
+        owner,
+        asleep: step.asleep ?? null,
+        dueFrom: step.dueFrom === undefined ? null : new Date(step.dueFrom),
+        laterFrom: step.laterFrom ?? null,
+        maxMessages: step.maxMessages,
+        maxBytes: BigInt(step.maxBytes),
+        adopts: step.adopts,
+      }),
+    );
+    const last = rows?.pop();
+    if (last === undefined || last.state === "lost") return undefined;
+    return {
+      handed: last.handed ?? 0,
+      hasMore: last.hasMore === true,
+      due: dueOf(last),
+      lookedTo: last.doneTo!,
+      connectionKeys: last.connectionKeys ?? [],
+      owners: last.owners ?? [],
+    };
   }
 
   /** Truncates the oldest slot, if that is possible. @throws the error of Postgres */
   async rotate(owner: string, retentionMs: number): Promise<boolean> {
-    return (await this.#functions.rotateOutbox({ owner, retentionMs: BigInt(retentionMs) })).rotated;
+    return (await this.#functions.outboxRotate({ kind: this.#kind, owner, retentionMs: BigInt(retentionMs) })).rotated;
   }
+
+  /** @returns undefined if another relay has had that turn meanwhile */
+  async #unlessRaced<T>(call: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await call();
+    } catch (error) {
+      if (isServerError(error) && error.code === uniqueViolation) return undefined;
+      throw error;
+    }
+  }
+}
+
+/** A series as the column has it. */
+interface SavedSeries {
+  readonly role: string;
+  readonly route: string | null;
+  readonly from: string;
+  readonly to: string | null;
+  readonly after: number | string;
+}
+
+function savedSeries({ role, route, from, to, after }: SeriesPosition): SavedSeries {
+  return { role, route: route ?? null, from, to: to ?? null, after: String(after) };
+}
+
+const nothingOfNats = {
+  turn: null,
+  doneFrom: null,
+  doneTo: null,
+  doneAfter: null,
+  series: null,
+  skipped: [],
+  mustSave: null,
+  dead: null,
+  read: null,
+  readFrom: null,
+  readTo: null,
+  readAfter: null,
+  readSeries: null,
+  readRole: null,
+  readRoute: null,
+  readExcluded: [],
+  maxPayload: null,
+} as const;
+
+/** A Date has whole milliseconds, rounded down: it is never behind the time. */
+function dueOf({ brought, dueFrom, dueInMs }: Row): DueFound {
+  return {
+    brought: brought ?? 0,
+    next: dueFrom === null ? undefined : { from: dueFrom.getTime(), inMs: Number(dueInMs) },
+  };
 }
 
 /** What a dead letter can have: a turn that Postgres refuses would be refused for ever. */
@@ -121,21 +265,31 @@ function storable(text: string): string {
   return shortened(Buffer.from(text).toString().replaceAll("\0", ""), limits.DeadLetter.errorMessage.maxBytes);
 }
 
-type Row = Awaited<ReturnType<OutboxFunctions["runOutboxTurn"]>>[number];
-
-function messageOf(row: Row, readAt: number): EnqueuedMessage {
+function messageOf(row: Row, readAt: number, maxPayload: number | undefined): EnqueuedMessage {
   const destination = row.destination!;
-  const payload = row.payload!;
+  const role = row.role!;
+  const toStream = row.toStream!;
+  const domain = row.domain ?? undefined;
+  const route = toStream && domain !== undefined ? `domain ${domain}` : destination;
   return {
     id: row.id!,
-    lane: row.key === null ? undefined : `${destination} ${row.key}`,
+    role,
+    route,
+    lane: row.key === null ? undefined : [role, route, destination, row.key].join("\0"),
     destination,
-    bytes: payload.length + (row.headers === null ? 0 : JSON.stringify(row.headers).length) + messageOverheadBytes,
-    payload,
+    bytes: (row.payload === null ? 0 : Number(row.bytes)) + messageOverheadBytes,
+    refusal:
+      row.payload === null
+        ? {
+            code: "payload_too_large",
+            message: `The payload and headers have ${row.bytes} bytes, and the NATS server takes ${maxPayload} at most (max_payload).`,
+          }
+        : undefined,
+    payload: row.payload ?? new Uint8Array(),
     headers: row.headers,
     messageId: row.messageId!,
-    toStream: row.toStream!,
-    domain: row.domain ?? undefined,
+    toStream,
+    domain,
     enqueuedAt: row.enqueuedAt!,
     copyOf: row.copyOf ?? undefined,
     firstEnqueuedAt: row.firstEnqueuedAt ?? undefined,

@@ -6,15 +6,9 @@
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { PeerError } from "../errors/index.js";
+import { PeerRelay } from "../outbox/index.js";
 import { Backoff, shared, within } from "../runtime/index.js";
-import {
-  type Lease,
-  openStore,
-  type PeerRelay,
-  type Registration,
-  type ServedTopic,
-  type Store,
-} from "../store/index.js";
+import { type Lease, openStore, type Registration, type ServedTopic, type Store } from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
 import { type PeerContext, SecretCache } from "./context.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
@@ -93,7 +87,7 @@ export class RunningPeer {
       handle,
       handles,
     });
-    this.#relay = store.peerRelay();
+    this.#relay = new PeerRelay({ ...store.relayAccess, logger });
     this.#duties = [new DeadLetterRetention(context)];
     // One that only sends could not handle what it took over.
     if (handles()) this.#duties.push(...this.#takeovers(context));

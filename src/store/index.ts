@@ -27,9 +27,8 @@ export { applyMissing, migrate, migrationSql, missingSteps } from "./migrate.js"
 export { checksumOf, generatedSchemaSql, type Migration, migrations } from "./migrations.js";
 export { explainRefusal, explainServeRefusal } from "./missing-privileges.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
-export { announcements, type CatalogChange } from "./notifications.js";
+export { announcements, type CatalogChange, catalogChannel, messageChannel } from "./notifications.js";
 export { cancelScheduled, listScheduled, outboxOverview, replayOutbox } from "./outbox-overview.js";
-export { PeerRelay } from "./peer-relay.js";
 export { type AbsentListener, type PendingMessages, waitingMessagesSql } from "./pending.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
 export { inspectSchema, newSchemaSql, schemaInspectionSql, trustedRoles } from "./schema.js";

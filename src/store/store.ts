@@ -20,7 +20,6 @@ import {
   parseAnnouncement,
   secretsChannel,
 } from "./notifications.js";
-import { PeerRelay } from "./peer-relay.js";
 import { type Backlogs, backlogs, type Orphans, orphans, type Pending, pending } from "./pending.js";
 import { type Reassign, reassign } from "./reassign.js";
 import { acquireDatabase, type DatabaseLocation } from "./shared-database.js";
@@ -74,8 +73,8 @@ export interface Store
   migrate(): Promise<MigrationReport>;
   /** Takes a name: see {@link Lease}. Leases not released by then end with {@link close}, unclean. */
   takeName(name: string, options: TakeNameOptions): Promise<Lease>;
-  /** Makes a relay of what is enqueued for peers; of all in a database one works. */
-  peerRelay(): PeerRelay;
+  /** What a relay of enqueued messages works with: where it opens a session of its own, and whom it asks whether one works. */
+  readonly relayAccess: { readonly address: DatabaseAddress; readonly ask: SessionQuery };
   /** Makes the group commit of a listener's cursors. */
   cursorCommitter(lease: Lease, events: CursorCommitterEvents): CursorCommitter;
   /** From here on, and over lost sessions, `announced` tells of this listener's channels. */
@@ -158,10 +157,9 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
       });
       return lease;
     },
-    peerRelay: () => {
-      const address = DatabaseAddress.of(options.sessionUrl ?? options.databaseUrl);
-      const ask: SessionQuery = (text, values = []) => pool.query("look for a relay", { text, values });
-      return new PeerRelay({ address, ask, logger });
+    relayAccess: {
+      address: DatabaseAddress.of(options.sessionUrl ?? options.databaseUrl),
+      ask: (text, values = []) => pool.query("look for a relay", { text, values }),
     },
     cursorCommitter: (lease, events) => new CursorCommitter(lease, commits, { clock, events }),
     async listenForMessages(listenerName) {

@@ -911,7 +911,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, NULL, false, NULL, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -967,7 +970,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1023,7 +1029,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1079,7 +1088,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[payload], headers, key, NULL, false, NULL, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[payload], headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1135,7 +1147,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1190,7 +1205,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1245,7 +1263,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1300,7 +1321,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, payloads, headers, key, NULL, false, NULL, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  PERFORM hawser.enqueue_message('nats', subject, payloads, headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1381,7 +1405,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, message_id, true, domain, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, message_id, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1464,7 +1491,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1547,7 +1577,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1630,7 +1663,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  RETURN hawser.enqueue_nats(subject, ARRAY[payload], headers, key, message_id, true, domain, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[payload], headers, key, message_id, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1700,7 +1736,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1768,7 +1807,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1836,7 +1878,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1904,7 +1949,10 @@ BEGIN
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, payloads, headers, key, NULL, true, domain, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  PERFORM hawser.enqueue_message('nats', subject, payloads, headers, key, NULL, true, domain, NULL, deliver_at);
 END;
 END
 $function$;

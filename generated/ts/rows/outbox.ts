@@ -3,27 +3,30 @@
 // source: hawser/outbox/v1/peers.proto
 
 /**
- * A row of hawser.outbox. Messages that were enqueued, in the order of their ids. A transaction writes them, and a relay publishes them when it has
- * committed. They stay for a while, and go together: of the slots, which are filled in turn, the oldest is truncated when
- * all that it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. What
- * may be in it is checked by the functions that write it, and nobody else may.
+ * A row of hawser.outbox. Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
+ * stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
+ * it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
+ * the same rules write it.
  */
 export interface OutboxMessageRow {
-  /** The part of the table that it is in. */
+  /** The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers. */
   slot: number;
-  /** Its number: of two messages with the same destination and key, the one that is committed later has the greater one. */
+  /** Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one. */
   id: bigint;
   /** The transaction that wrote it. */
   xid: string;
-  /** Where it goes to: the subject. */
+  /** The subject, or the topic. */
   destination: string;
   /** The payload. */
   payload: Uint8Array;
-  /** The headers, an object of strings or of arrays of strings; NULL: none. */
+  /** The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...]; NULL: none. */
   headers: unknown;
   /** What keeps it in order with others; NULL: nothing. */
   key: string | null;
-  /** What the destination knows it by. Drawn at random and not made of the id, which may be given again after a failover. */
+  /**
+   * What the stream knows it by. Drawn at random and not made of the id, which may be given again after a failover. Empty for
+   * peers, which have it in a header.
+   */
   message_id: string;
   /** It goes into a stream. False: to core NATS. */
   to_stream: boolean;
@@ -40,6 +43,10 @@ export interface OutboxMessageRow {
   first_enqueued_at: Date | null;
   /** Of a message that is published again: the id of the first one. NULL: it is the first one. */
   copy_of: bigint | null;
+  /** The role that enqueued it, as the database knows it: the one that was set, or else the session's. */
+  role: string;
+  /** The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS. */
+  listener: string | null;
 }
 
 /** A row of hawser.outbox_later. Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction. */
@@ -68,27 +75,43 @@ export interface LaterMessageRow {
   domain: string | null;
   /** When it was enqueued. */
   enqueued_at: Date;
-  /** The listener that it is for, as in `peer_outbox`. */
+  /** The listener that it is for, as in `outbox`. */
   listener: string | null;
+  /** The role that enqueued it. */
+  role: string;
 }
 
 /**
- * A row of hawser.outbox_turns. One row for each turn of a relay that has changed something: up to where all messages are done. The newest one counts. Rows
- * are added only, so that an old snapshot elsewhere makes nothing slow.
+ * A row of hawser.outbox_turns. One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
+ * each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.
  */
 export interface OutboxTurnRow {
+  /** 0: NATS. 1: peers. */
+  sink: number;
   /** Its number. Two relays cannot both have a turn of the same number: that is the fence. */
   turn: bigint;
   /** The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more. */
   owner: string;
-  /** All messages that this snapshot sees are done. */
+  /** The process id of the session that wrote the row. */
+  pid: number;
+  /** All messages that this snapshot sees are done, except those of `series`. */
   done_from: string;
   /** Of those that this one sees, in addition, all with an id up to `done_after` are done. NULL: nothing was begun. */
   done_to: string | null;
   /** See `done_to`. */
   done_after: bigint;
-  /** Of what is behind that: the messages that are dead letters already. */
+  /**
+   * Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
+   * a destination, or all of a JetStream domain. The one that names the route of a message counts, else that of its role.
+   */
+  series: unknown;
+  /** Of what is behind these positions: the messages that are dead letters already. */
   skipped: bigint[];
+  /**
+   * The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
+   * none is given again after a failover that has lost the last turns. 0 for NATS.
+   */
+  epoch: bigint;
   /** The cluster that the snapshots are of. NULL: not known. */
   cluster: bigint | null;
   /** When it was written. */
@@ -96,72 +119,30 @@ export interface OutboxTurnRow {
 }
 
 /**
- * A row of hawser.outbox_keys. Locks: each destination and key has one of these rows, many share one. A transaction that enqueues with a key locks it to
- * its end, before it draws the id of the message. So ids grow in the order of the commits.
+ * A row of hawser.outbox_keys. Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
+ * before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.
  */
 export interface OutboxKeyRow {
   /** The hash of destination and key, modulo 4,096. */
   bucket: number;
+  /** The role that enqueues. The first message of a bucket makes its row. */
+  role: string;
 }
 
 /** A row of hawser.outbox_state. What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row. */
 export interface OutboxStateRow {
   /** Always 1. */
   id: number;
-  /** Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified. */
+  /** Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified. */
   asleep: bigint;
-  /** Its sequence: the slot that is filled, from 1. */
+  /** Its sequence: the slot for NATS that is filled, from 1. */
   slot: bigint;
-}
-
-/** A row of hawser.peer_outbox. Messages for peers that were enqueued, in the order of their ids. Slots and what they are for are as in the table `outbox`. */
-export interface PeerOutboxMessageRow {
-  /** The part of the table that it is in. */
-  slot: number;
-  /**
-   * Its number: of two messages with the same topic and key, the one that is committed later has the greater one. No message
-   * of the table `outbox` has the same.
-   */
-  id: bigint;
-  /** The transaction that wrote it. */
-  xid: string;
-  /** The topic. */
-  topic: string;
-  /** The payload. */
-  payload: Uint8Array;
-  /** The headers: [[name, value], ...]; NULL: none. */
-  headers: unknown;
-  /** What keeps it in order with others; NULL: nothing. */
-  key: string | null;
-  /** The listener that it is for, as of a reply; NULL: one of those that serve the topic. */
-  listener: string | null;
-  /** When it was enqueued. */
-  enqueued_at: Date;
-  /** The cluster whose transaction `xid` is; NULL: not known. */
-  cluster: bigint | null;
-}
-
-/** A row of hawser.peer_outbox_turns. One row for each turn of the peers' relay that has changed something. The newest one counts. */
-export interface PeerOutboxTurnRow {
-  /** Its number. Two relays cannot both have a turn of the same number: that is the fence. */
-  turn: bigint;
-  /** The relay, as a random id. Only the newest one may have the next turn. */
-  owner: string;
-  /** All messages that this snapshot sees are stored for their listeners. */
-  done_from: string;
-  /** Of those that this one sees, in addition, all with an id up to `done_after` are stored. NULL: nothing was begun. */
-  done_to: string | null;
-  /** See `done_to`. */
-  done_after: bigint;
-  /** The cluster that the snapshots are of. NULL: not known. */
-  cluster: bigint | null;
-  /** When it was written. */
-  saved_at: Date;
-  /**
-   * The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
-   * none is given again after a failover that has lost the last turns.
-   */
-  epoch: bigint;
+  /** As `asleep`, of the relay for peers. */
+  peer_asleep: bigint;
+  /** As `slot`, for peers, from 1. */
+  peer_slot: bigint;
+  /** Its sequence: when the relay for peers was last at work, in milliseconds since 1970. */
+  peer_beat: bigint;
 }
 
 /**
@@ -175,21 +156,11 @@ export interface PeerWaitingTopicRow {
   connection_key: number;
 }
 
-/** A row of hawser.peer_outbox_state. As `outbox_state`, for peers. */
-export interface PeerOutboxStateRow {
-  /** Always 1. */
-  id: number;
-  /** Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified. */
-  asleep: bigint;
-  /** Its sequence: the slot that is filled, from 1. */
-  slot: bigint;
-}
-
 /** A row of hawser.outbox_status. What waits, who relays, and how large the outbox is: one row for each kind of messages. */
 export interface OutboxStatusRow {
   /** `nats` or `peer`. */
   kind: string;
-  /** The relay that works, as a random id; NULL: the last one has ended, and nobody has taken over. */
+  /** The relay that works, as a random id; NULL: the last one has ended, and none has taken over. */
   relay: string | null;
   /** The relay looks for messages by itself. False: it waits for a notification. */
   is_awake: boolean;
@@ -212,6 +183,11 @@ export interface OutboxStatusRow {
   next_due_at: Date | null;
   /** Its dead letters; those of peers are their channels'. */
   dead_letters: bigint;
+  /**
+   * Who lags behind the others, a list of {role, route}: a role with a burst of messages, or a destination or domain that does not
+   * answer.
+   */
+  lagging: unknown;
 }
 
 /** A row of hawser.outbox_scheduled. The messages that are not due yet, without their payloads. */
@@ -241,23 +217,17 @@ export const tables = {
   outboxTurn: "hawser.outbox_turns",
   outboxKey: "hawser.outbox_keys",
   outboxState: "hawser.outbox_state",
-  peerOutboxMessage: "hawser.peer_outbox",
-  peerOutboxTurn: "hawser.peer_outbox_turns",
   peerWaitingTopic: "hawser.peer_waiting_topics",
-  peerOutboxState: "hawser.peer_outbox_state",
 } as const;
 
 /** The columns of each table, in the order of its row type. */
 export const columns = {
-  outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of"],
-  laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener"],
-  outboxTurn: ["turn", "owner", "done_from", "done_to", "done_after", "skipped", "cluster", "saved_at"],
-  outboxKey: ["bucket"],
-  outboxState: ["id", "asleep", "slot"],
-  peerOutboxMessage: ["slot", "id", "xid", "topic", "payload", "headers", "key", "listener", "enqueued_at", "cluster"],
-  peerOutboxTurn: ["turn", "owner", "done_from", "done_to", "done_after", "cluster", "saved_at", "epoch"],
+  outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener"],
+  laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role"],
+  outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
+  outboxKey: ["bucket", "role"],
+  outboxState: ["id", "asleep", "slot", "peer_asleep", "peer_slot", "peer_beat"],
   peerWaitingTopic: ["topic", "connection_key"],
-  peerOutboxState: ["id", "asleep", "slot"],
 } as const;
 
 /** The views, with their schema. */
@@ -272,13 +242,15 @@ export interface QueryClient {
   query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
 }
 
-/** Arguments of hawser.enqueue_nats. */
-export interface EnqueueNatsArguments {
-  /** The subject. */
-  subject: string;
+/** Arguments of hawser.enqueue_message. */
+export interface EnqueueMessageArguments {
+  /** `nats` or `peer`. */
+  kind: string;
+  /** The subject, or the topic. */
+  destination: string;
   /** The payloads, one for each message. */
   payloads: readonly Uint8Array[];
-  /** The headers, an object of strings or of arrays of strings; NULL: none. */
+  /** The headers, as the table has them; NULL: none. */
   headers: string | null;
   /** What keeps the messages in order with others; NULL: nothing. */
   key: string | null;
@@ -288,42 +260,14 @@ export interface EnqueueNatsArguments {
   toStream: boolean;
   /** The JetStream domain; NULL: that of the server. */
   domain: string | null;
+  /** The listener that they are for; NULL: those that serve the topic, or they are for NATS. */
+  listener: string | null;
   /** When the messages are due; NULL: at once. */
   deliverAt: Date | null;
 }
 
-/** The result of hawser.enqueue_nats. */
-export interface EnqueueNatsResult {
-  /** The id of the last message; NULL: there was none. */
-  id: bigint | null;
-}
-
-/** Arguments of hawser.enqueue_later. */
-export interface EnqueueLaterArguments {
-  /** `nats` or `peer`. */
-  kind: string;
-  /** The subject, or the topic. */
-  destination: string;
-  /** The payloads, one for each message. */
-  payloads: readonly Uint8Array[];
-  /** The headers; NULL: none. */
-  headers: string | null;
-  /** What keeps the messages in order with others that were due; NULL: nothing. */
-  key: string | null;
-  /** What the destination knows the message by; NULL: drawn at random. */
-  messageId: string | null;
-  /** They go into a stream. */
-  toStream: boolean;
-  /** The JetStream domain; NULL: that of the server. */
-  domain: string | null;
-  /** When they are due. */
-  deliverAt: Date;
-  /** The listener that they are for, as in `peer_outbox`; NULL for NATS. */
-  listener: string | null;
-}
-
-/** The result of hawser.enqueue_later. */
-export interface EnqueueLaterResult {
+/** The result of hawser.enqueue_message. */
+export interface EnqueueMessageResult {
   /** The id of the last message; NULL: there was none. */
   id: bigint | null;
 }
@@ -438,87 +382,154 @@ export interface PresentClusterResult {
   cluster: bigint | null;
 }
 
-/** Arguments of hawser.take_outbox. */
-export interface TakeOutboxArguments {
+/** Arguments of hawser.check_relay. */
+export interface CheckRelayArguments {
+  /** `nats` or `peer`. */
+  kind: string;
+}
+
+/** The result of hawser.check_relay. */
+export interface CheckRelayResult {
+  /** Always true; it raises an error otherwise. */
+  checked: boolean;
+}
+
+/** The result of hawser.peer_relay_is_free. */
+export interface PeerRelayIsFreeResult {
+  /** Another relay may take over. */
+  isFree: boolean;
+}
+
+/** Arguments of hawser.outbox_take. */
+export interface OutboxTakeArguments {
+  /** `nats` or `peer`. */
+  kind: string;
   /** The relay, as a random id. Empty: the relay that works ends. */
   owner: string;
-  /** Only if this one works; otherwise nothing is done. NULL: whichever does. */
+  /** Only if this one works; otherwise nothing is done. NULL: whichever does, for peers only if it is not at work any more. */
   after: string | null;
 }
 
-/** The result of hawser.take_outbox. */
-export interface TakeOutboxResult {
-  /** The number of its first turn. */
-  turn: bigint;
-  /** Everything that this snapshot sees is done. */
-  doneFrom: string;
+/** The result of hawser.outbox_take. */
+export interface OutboxTakeResult {
+  /** The number of its first turn; NULL: another relay works. */
+  turn: bigint | null;
+  /** Everything that this snapshot sees is done, except what `series` has. */
+  doneFrom: string | null;
   /** The end of the set that was begun; NULL: none was. */
   doneTo: string | null;
   /** Up to here that set is done. */
-  doneAfter: bigint;
-  /** Messages behind that which are dead letters. */
+  doneAfter: bigint | null;
+  /** Positions of roles and routes that lag behind. */
+  series: unknown;
+  /** Messages behind these positions which are dead letters. */
   skipped: bigint[];
   /** Those who enqueue can notify: the server has no prepared transactions, which may not. */
-  canNotify: boolean;
+  canNotify: boolean | null;
   /** The relay before has ended, or there was none. */
-  wasGivenBack: boolean;
+  wasGivenBack: boolean | null;
 }
 
-/** Arguments of hawser.run_outbox_turn. */
-export interface RunOutboxTurnArguments {
+/** Arguments of hawser.outbox_turn. */
+export interface OutboxTurnArguments {
+  /** `nats` or `peer`. */
+  kind: string;
   /** The relay. */
   owner: string;
-  /** The number of this turn. */
-  turn: bigint;
-  /** The position. */
-  doneFrom: string;
-  /** The end of the oldest set that is not done; NULL: there is none. */
-  doneTo: string | null;
-  /** Up to here that set is done. */
-  doneAfter: bigint;
-  /** Messages behind that which are dead letters, with those of this turn. */
-  skipped: readonly bigint[];
-  /** The turn is saved though nothing is found. */
-  mustSave: boolean;
-  /** Messages that are given up, a list of {id, code, message, attempts}; NULL: none. */
-  dead: string | null;
   /** Those who enqueue have to notify; NULL: as before. */
   asleep: boolean | null;
-  /** What is read: that this does not see …; NULL: nothing. */
-  readFrom: string | null;
-  /** … and this sees; NULL: a snapshot of this moment. */
-  readTo: string | null;
-  /** Of these, the messages behind this id. */
-  readAfter: bigint;
-  /** How many messages are read. */
-  maxMessages: number;
-  /** How many bytes of payloads and headers are read; one message is read whatever its size. */
-  maxBytes: bigint;
   /** Before it reads, what is due is brought in; no such message is due before this time. NULL: nothing is brought in. */
   dueFrom: Date | null;
   /** A look tells of messages that are due later, and that this does not see. NULL: of all. */
   laterFrom: string | null;
+  /** How many messages are read. */
+  maxMessages: number;
+  /** How many bytes of payloads and headers are read; one message is read whatever its size. */
+  maxBytes: bigint;
+  /** Topics that waited for their first listener are looked up. */
+  adopts: boolean;
+  /** The number of this turn. */
+  turn: bigint | null;
+  /** The position, as in the table. */
+  doneFrom: string | null;
+  /** See the table. */
+  doneTo: string | null;
+  /** See the table. */
+  doneAfter: bigint | null;
+  /** See the table. */
+  series: string | null;
+  /** Messages behind the position which are dead letters, with those of this turn. */
+  skipped: readonly bigint[];
+  /** The turn is saved though nothing is found. */
+  mustSave: boolean | null;
+  /** Messages that are given up, a list of {id, code, message, attempts}; NULL: none. */
+  dead: string | null;
+  /**
+   * `look`: what a snapshot of this moment sees, and `p_read_from` does not. `page`: more of a set of one series. NULL: nothing is
+   * read.
+   */
+  read: string | null;
+  /** The end of what was read before: by main for a look, by the series for a page. */
+  readFrom: string | null;
+  /** Of a page, the end of the set. Of a look, NULL, or: what this sees with an id up to `p_read_after` is done. */
+  readTo: string | null;
+  /** Of a page, the messages behind this id. */
+  readAfter: bigint | null;
+  /**
+   * Of a look, a list of {role, route, from, joins}: roles and routes whose reading is not where main's is. What `joins` is read
+   * from there on, the others are left out.
+   */
+  readSeries: string | null;
+  /** Of a page, whose messages. */
+  readRole: string | null;
+  /** Of a page, only this route. NULL: all of the role. */
+  readRoute: string | null;
+  /** Of a page, routes that are left out. */
+  readExcluded: readonly string[];
+  /** The payloads of longer messages, with their headers, are not read. NULL: all are. */
+  maxPayload: bigint | null;
 }
 
-/** One row of hawser.run_outbox_turn. */
-export interface RunOutboxTurnResult {
+/** One row of hawser.outbox_turn. */
+export interface OutboxTurnResult {
   /**
    * `saved`, `read` (nothing was to be saved), `repeated` (it was saved by an earlier call, and nothing was read), or `lost`:
-   * another relay works. In the last row.
+   * another relay works. In the last row, as all up to `owners`.
    */
   state: string | null;
-  /** The end of the set that was read, in the last row; NULL: nothing was read. */
+  /** The snapshot of a look; NULL: there was none. */
   doneTo: string | null;
-  /** The set has more messages, in the last row. */
+  /** Of a page: the set has more messages. For peers: there is more to hand over. */
   hasMore: boolean | null;
+  /** Of a look: who has more messages in it, a list of {role, route}. */
+  rest: unknown;
+  /** How many messages were brought in. */
+  brought: number | null;
+  /**
+   * When the first of the messages is due that a look has found, and of those that are left when due ones were brought in. NULL:
+   * there is none.
+   */
+  dueFrom: Date | null;
+  /** In how many milliseconds, 0 or less for now. */
+  dueInMs: bigint | null;
+  /** How many messages were handed over to peers. */
+  handed: number | null;
+  /** The channels that have new messages. */
+  connectionKeys: number[];
+  /** Of each its listener, to be notified; an empty name: there is none yet. */
+  owners: string[];
   /** The message's number. */
   id: bigint | null;
+  /** The role that enqueued it. */
+  role: string | null;
   /** The subject. */
   destination: string | null;
-  /** The payload. */
+  /** The payload; NULL: it is too long. */
   payload: Uint8Array | null;
   /** The headers. */
   headers: unknown;
+  /** How long payload and headers are. */
+  bytes: bigint | null;
   /** The key. */
   key: string | null;
   /** What the stream knows it by. */
@@ -533,15 +544,30 @@ export interface RunOutboxTurnResult {
   firstEnqueuedAt: Date | null;
   /** The id of the first one. */
   copyOf: bigint | null;
-  /** How many messages were brought in, in the last row. */
-  brought: number | null;
-  /**
-   * When the first of the messages is due that a look has found, and of those that are left when due ones were brought in; in the
-   * last row. NULL: there is none.
-   */
-  dueFrom: Date | null;
-  /** In how many milliseconds, 0 or less for now. */
-  dueInMs: bigint | null;
+}
+
+/** Arguments of hawser.outbox_undone. */
+export interface OutboxUndoneArguments {
+  /** `nats` or `peer`. */
+  kind: string;
+  /** Only those of this slot; NULL: of all. */
+  slot: number | null;
+  /** How many at most. */
+  limit: number;
+}
+
+/** One row of hawser.outbox_undone. */
+export interface OutboxUndoneResult {
+  /** The message's number. */
+  id: bigint;
+  /** Its slot. */
+  slot: number;
+  /** The subject, or the topic. */
+  destination: string;
+  /** When it was enqueued. */
+  enqueuedAt: Date;
+  /** Its role, or its route, lags behind. */
+  lags: boolean;
 }
 
 /** Arguments of hawser.retry_enqueued. */
@@ -556,16 +582,18 @@ export interface RetryEnqueuedResult {
   id: bigint;
 }
 
-/** Arguments of hawser.rotate_outbox. */
-export interface RotateOutboxArguments {
+/** Arguments of hawser.outbox_rotate. */
+export interface OutboxRotateArguments {
+  /** `nats` or `peer`. */
+  kind: string;
   /** The relay. */
   owner: string;
   /** How long messages stay at least, in milliseconds. */
   retentionMs: bigint;
 }
 
-/** The result of hawser.rotate_outbox. */
-export interface RotateOutboxResult {
+/** The result of hawser.outbox_rotate. */
+export interface OutboxRotateResult {
   /** It has gone on. */
   rotated: boolean;
 }
@@ -580,31 +608,11 @@ export type OutboxFunctions = ReturnType<typeof outboxFunctions>;
  */
 export function outboxFunctions(client: QueryClient) {
   return {
-    /** Writes messages into the outbox, in the caller's transaction. For the SQL functions, which check the arguments. */
-    async enqueueNats(args: EnqueueNatsArguments): Promise<EnqueueNatsResult> {
+    /** Writes messages into the outbox, in the caller's transaction. For the functions that enqueue, which check the arguments. */
+    async enqueueMessage(args: EnqueueMessageArguments): Promise<EnqueueMessageResult> {
       const { rows } = await client.query({
-        name: "hawser.enqueue_nats",
-        text: "SELECT id FROM hawser.enqueue_nats($1::text, $2::bytea[], $3::jsonb, $4::text, $5::text, $6::boolean, $7::text, $8::timestamptz)",
-        values: [
-          args.subject,
-          args.payloads.map((one) => toBuffer(one)),
-          args.headers,
-          args.key,
-          args.messageId,
-          args.toStream,
-          args.domain,
-          args.deliverAt,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.enqueue_nats");
-      return { id: row.id === null ? null : BigInt(row.id) };
-    },
-
-    /** Writes messages that are due at a later time, in the caller's transaction. For the functions that enqueue. */
-    async enqueueLater(args: EnqueueLaterArguments): Promise<EnqueueLaterResult> {
-      const { rows } = await client.query({
-        name: "hawser.enqueue_later",
-        text: "SELECT id FROM hawser.enqueue_later($1::text, $2::text, $3::bytea[], $4::jsonb, $5::text, $6::text, $7::boolean, $8::text, $9::timestamptz, $10::text)",
+        name: "hawser.enqueue_message",
+        text: "SELECT id FROM hawser.enqueue_message($1::text, $2::text, $3::bytea[], $4::jsonb, $5::text, $6::text, $7::boolean, $8::text, $9::text, $10::timestamptz)",
         values: [
           args.kind,
           args.destination,
@@ -614,11 +622,11 @@ export function outboxFunctions(client: QueryClient) {
           args.messageId,
           args.toStream,
           args.domain,
-          args.deliverAt,
           args.listener,
+          args.deliverAt,
         ],
       });
-      const row = onlyRow(rows, "hawser.enqueue_later");
+      const row = onlyRow(rows, "hawser.enqueue_message");
       return { id: row.id === null ? null : BigInt(row.id) };
     },
 
@@ -728,45 +736,96 @@ export function outboxFunctions(client: QueryClient) {
       return { cluster: row.cluster === null ? null : BigInt(row.cluster) };
     },
 
-    /** Makes a relay the one that works: from now on no turn of another one is saved. */
-    async takeOutbox(args: TakeOutboxArguments): Promise<TakeOutboxResult> {
+    /** Refuses a caller that may not relay the messages of a kind: those for NATS only the role of `hawser serve` may. */
+    async checkRelay(args: CheckRelayArguments): Promise<CheckRelayResult> {
       const { rows } = await client.query({
-        name: "hawser.take_outbox",
-        text: "SELECT turn, done_from, done_to, done_after, skipped, can_notify, was_given_back FROM hawser.take_outbox($1::text, $2::text)",
+        name: "hawser.check_relay",
+        text: "SELECT checked FROM hawser.check_relay($1::text)",
         values: [
+          args.kind,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.check_relay");
+      return { checked: row.checked };
+    },
+
+    /** Whether no relay works for peers: it has ended, its session has, or it was not at work for some seconds. */
+    async peerRelayIsFree(): Promise<PeerRelayIsFreeResult> {
+      const { rows } = await client.query({
+        name: "hawser.peer_relay_is_free",
+        text: "SELECT is_free FROM hawser.peer_relay_is_free()",
+        values: [],
+      });
+      const row = onlyRow(rows, "hawser.peer_relay_is_free");
+      return { isFree: row.is_free };
+    },
+
+    /** Makes a relay the one that works: from now on no turn of another one is saved. */
+    async outboxTake(args: OutboxTakeArguments): Promise<OutboxTakeResult> {
+      const { rows } = await client.query({
+        name: "hawser.outbox_take",
+        text: "SELECT turn, done_from, done_to, done_after, series, skipped, can_notify, was_given_back FROM hawser.outbox_take($1::text, $2::text, $3::text)",
+        values: [
+          args.kind,
           args.owner,
           args.after,
         ],
       });
-      const row = onlyRow(rows, "hawser.take_outbox");
-      return { turn: BigInt(row.turn), doneFrom: row.done_from, doneTo: row.done_to, doneAfter: BigInt(row.done_after), skipped: row.skipped.map(BigInt), canNotify: row.can_notify, wasGivenBack: row.was_given_back };
+      const row = onlyRow(rows, "hawser.outbox_take");
+      return { turn: row.turn === null ? null : BigInt(row.turn), doneFrom: row.done_from, doneTo: row.done_to, doneAfter: row.done_after === null ? null : BigInt(row.done_after), series: row.series, skipped: row.skipped.map(BigInt), canNotify: row.can_notify, wasGivenBack: row.was_given_back };
     },
 
-    /** A turn of the relay: saves the position, writes dead letters, and reads messages. */
-    async runOutboxTurn(args: RunOutboxTurnArguments): Promise<RunOutboxTurnResult[]> {
+    /**
+     * A turn of a relay: saves the position, writes dead letters, and reads messages. Those for peers are stored for their
+     * listeners, in the same transaction.
+     */
+    async outboxTurn(args: OutboxTurnArguments): Promise<OutboxTurnResult[]> {
       const { rows } = await client.query({
-        name: "hawser.run_outbox_turn",
-        text: "SELECT state, done_to, has_more, id, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, brought, due_from, due_in_ms FROM hawser.run_outbox_turn($1::text, $2::bigint, $3::pg_snapshot, $4::pg_snapshot, $5::bigint, $6::bigint[], $7::boolean, $8::jsonb, $9::boolean, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::integer, $14::bigint, $15::timestamptz, $16::pg_snapshot)",
+        name: "hawser.outbox_turn",
+        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, handed, connection_keys, owners, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of FROM hawser.outbox_turn($1::text, $2::text, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::integer, $7::bigint, $8::boolean, $9::bigint, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::jsonb, $14::bigint[], $15::boolean, $16::jsonb, $17::text, $18::pg_snapshot, $19::pg_snapshot, $20::bigint, $21::jsonb, $22::text, $23::text, $24::text[], $25::bigint)",
         values: [
+          args.kind,
           args.owner,
-          String(args.turn),
+          args.asleep,
+          args.dueFrom,
+          args.laterFrom,
+          args.maxMessages,
+          String(args.maxBytes),
+          args.adopts,
+          args.turn === null ? null : String(args.turn),
           args.doneFrom,
           args.doneTo,
-          String(args.doneAfter),
+          args.doneAfter === null ? null : String(args.doneAfter),
+          args.series,
           args.skipped.map((one) => String(one)),
           args.mustSave,
           args.dead,
-          args.asleep,
+          args.read,
           args.readFrom,
           args.readTo,
-          String(args.readAfter),
-          args.maxMessages,
-          String(args.maxBytes),
-          args.dueFrom,
-          args.laterFrom,
+          args.readAfter === null ? null : String(args.readAfter),
+          args.readSeries,
+          args.readRole,
+          args.readRoute,
+          args.readExcluded,
+          args.maxPayload === null ? null : String(args.maxPayload),
         ],
       });
-      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, id: row.id === null ? null : BigInt(row.id), destination: row.destination, payload: row.payload, headers: row.headers, key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) }));
+      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, connectionKeys: row.connection_keys, owners: row.owners, id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of) }));
+    },
+
+    /** The messages of a sink that its position has not passed, in no order. */
+    async outboxUndone(args: OutboxUndoneArguments): Promise<OutboxUndoneResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.outbox_undone",
+        text: "SELECT id, slot, destination, enqueued_at, lags FROM hawser.outbox_undone($1::text, $2::smallint, $3::integer)",
+        values: [
+          args.kind,
+          args.slot,
+          args.limit,
+        ],
+      });
+      return rows.map((row) => ({ id: BigInt(row.id), slot: row.slot, destination: row.destination, enqueuedAt: row.enqueued_at, lags: row.lags }));
     },
 
     /** Writes dead letters of the outbox into it again, as messages without a key, and deletes them. */
@@ -781,17 +840,18 @@ export function outboxFunctions(client: QueryClient) {
       return rows.map((row) => ({ id: BigInt(row.id) }));
     },
 
-    /** Goes on to the next slot, if all that is in it is done and older than the retention; its messages go. */
-    async rotateOutbox(args: RotateOutboxArguments): Promise<RotateOutboxResult> {
+    /** Goes on to the next slot of a sink, if all that is in it is done and older than the retention; its messages go. */
+    async outboxRotate(args: OutboxRotateArguments): Promise<OutboxRotateResult> {
       const { rows } = await client.query({
-        name: "hawser.rotate_outbox",
-        text: "SELECT rotated FROM hawser.rotate_outbox($1::text, $2::bigint)",
+        name: "hawser.outbox_rotate",
+        text: "SELECT rotated FROM hawser.outbox_rotate($1::text, $2::text, $3::bigint)",
         values: [
+          args.kind,
           args.owner,
           String(args.retentionMs),
         ],
       });
-      const row = onlyRow(rows, "hawser.rotate_outbox");
+      const row = onlyRow(rows, "hawser.outbox_rotate");
       return { rotated: row.rotated };
     },
   };
@@ -837,20 +897,6 @@ export interface PeerHeadersResult {
   headers: unknown;
 }
 
-/** Arguments of hawser.take_peer_outbox. */
-export interface TakePeerOutboxArguments {
-  /** The relay, as a random id. */
-  owner: string;
-}
-
-/** The result of hawser.take_peer_outbox. */
-export interface TakePeerOutboxResult {
-  /** The number of the turn by which it has taken over. */
-  turn: bigint;
-  /** Those who enqueue can notify: the server has no prepared transactions, which may not. */
-  canNotify: boolean;
-}
-
 /** Arguments of hawser.running_peers. */
 export interface RunningPeersArguments {
   /** The names. */
@@ -863,56 +909,26 @@ export interface RunningPeersResult {
   running: string[];
 }
 
-/** Arguments of hawser.hand_over_enqueued. */
-export interface HandOverEnqueuedArguments {
-  /** The relay. */
-  owner: string;
-  /** Those who enqueue have to notify; NULL: as before. */
-  asleep: boolean | null;
-  /** How many messages are handed over at most. */
-  maxMessages: number;
-  /** How many bytes of payload; one message is handed over whatever its size. */
-  maxBytes: bigint;
-  /** Later messages that are due are brought into the outbox: those from this moment on; NULL: none. */
-  dueFrom: Date | null;
-  /** Later messages that this snapshot has seen are known already; NULL: none are. */
-  laterFrom: string | null;
+/** Arguments of hawser.store_enqueued. */
+export interface StoreEnqueuedArguments {
+  /** The messages. */
+  ids: readonly bigint[];
+  /** The turn that stores them. */
+  turn: bigint;
+  /** The epoch that they are stored with. */
+  epoch: bigint;
 }
 
-/** The result of hawser.hand_over_enqueued. */
-export interface HandOverEnqueuedResult {
-  /** The relay still works. If not, nothing was done. */
-  held: boolean;
-  /** How many messages were handed over. */
-  handed: number;
-  /** There are more. */
-  hasMore: boolean;
+/** The result of hawser.store_enqueued. */
+export interface StoreEnqueuedResult {
   /** The channels that have new messages. */
   connectionKeys: number[];
-  /** Of each its listener, to be notified; an empty name: there is none yet. */
-  owners: string[];
-  /** What it has looked at; NULL: it went on with what an earlier turn has begun. */
-  lookedTo: string | null;
-  /** How many later messages were brought in. The next turn hands them over. */
-  brought: number;
-  /** The earliest moment of later messages that were not known, or are left; NULL: there are none. */
-  dueFrom: Date | null;
-  /** So long until then, in milliseconds; 0 or less: now. */
-  dueInMs: bigint | null;
 }
 
-/** Arguments of hawser.rotate_peer_outbox. */
-export interface RotatePeerOutboxArguments {
-  /** The relay. */
-  owner: string;
-  /** How long messages stay at least, in milliseconds. */
-  retentionMs: bigint;
-}
-
-/** The result of hawser.rotate_peer_outbox. */
-export interface RotatePeerOutboxResult {
-  /** It has gone on. */
-  rotated: boolean;
+/** The result of hawser.adopt_waiting. */
+export interface AdoptWaitingResult {
+  /** The channels that have a listener now. */
+  connectionKeys: number[];
 }
 
 /** The functions of the peers' outbox. */
@@ -959,19 +975,6 @@ export function peerOutboxFunctions(client: QueryClient) {
       return { headers: row.headers };
     },
 
-    /** Makes a relay the one that works: from now on no turn of another one is saved. */
-    async takePeerOutbox(args: TakePeerOutboxArguments): Promise<TakePeerOutboxResult> {
-      const { rows } = await client.query({
-        name: "hawser.take_peer_outbox",
-        text: "SELECT turn, can_notify FROM hawser.take_peer_outbox($1::text)",
-        values: [
-          args.owner,
-        ],
-      });
-      const row = onlyRow(rows, "hawser.take_peer_outbox");
-      return { turn: BigInt(row.turn), canNotify: row.can_notify };
-    },
-
     /** Of some peers, those whose names are held by a process. */
     async runningPeers(args: RunningPeersArguments): Promise<RunningPeersResult> {
       const { rows } = await client.query({
@@ -985,36 +988,30 @@ export function peerOutboxFunctions(client: QueryClient) {
       return { running: row.running };
     },
 
-    /** A turn of the relay: stores what is new for its listeners, and moves the position, in one transaction. */
-    async handOverEnqueued(args: HandOverEnqueuedArguments): Promise<HandOverEnqueuedResult> {
+    /** Stores enqueued messages for their listeners. For the turns of relays. */
+    async storeEnqueued(args: StoreEnqueuedArguments): Promise<StoreEnqueuedResult> {
       const { rows } = await client.query({
-        name: "hawser.hand_over_enqueued",
-        text: "SELECT held, handed, has_more, connection_keys, owners, looked_to, brought, due_from, due_in_ms FROM hawser.hand_over_enqueued($1::text, $2::boolean, $3::integer, $4::bigint, $5::timestamptz, $6::pg_snapshot)",
+        name: "hawser.store_enqueued",
+        text: "SELECT connection_keys FROM hawser.store_enqueued($1::bigint[], $2::bigint, $3::bigint)",
         values: [
-          args.owner,
-          args.asleep,
-          args.maxMessages,
-          String(args.maxBytes),
-          args.dueFrom,
-          args.laterFrom,
+          args.ids.map((one) => String(one)),
+          String(args.turn),
+          String(args.epoch),
         ],
       });
-      const row = onlyRow(rows, "hawser.hand_over_enqueued");
-      return { held: row.held, handed: row.handed, hasMore: row.has_more, connectionKeys: row.connection_keys, owners: row.owners, lookedTo: row.looked_to, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) };
+      const row = onlyRow(rows, "hawser.store_enqueued");
+      return { connectionKeys: row.connection_keys };
     },
 
-    /** Goes on to the next slot, if all that is in it is done and older than the retention; its messages go. */
-    async rotatePeerOutbox(args: RotatePeerOutboxArguments): Promise<RotatePeerOutboxResult> {
+    /** Gives what waits for the first listener of a topic to the listeners that have come. For the turns of relays. */
+    async adoptWaiting(): Promise<AdoptWaitingResult> {
       const { rows } = await client.query({
-        name: "hawser.rotate_peer_outbox",
-        text: "SELECT rotated FROM hawser.rotate_peer_outbox($1::text, $2::bigint)",
-        values: [
-          args.owner,
-          String(args.retentionMs),
-        ],
+        name: "hawser.adopt_waiting",
+        text: "SELECT connection_keys FROM hawser.adopt_waiting()",
+        values: [],
       });
-      const row = onlyRow(rows, "hawser.rotate_peer_outbox");
-      return { rotated: row.rotated };
+      const row = onlyRow(rows, "hawser.adopt_waiting");
+      return { connectionKeys: row.connection_keys };
     },
   };
 }

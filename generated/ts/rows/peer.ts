@@ -583,6 +583,12 @@ export interface GiveBackChannelsResult {
   listener: string | null;
 }
 
+/** The result of hawser.callers_roles. */
+export interface CallersRolesResult {
+  /** Their names. NULL: all, since the caller is a member of the schema's owner. */
+  roles: string[];
+}
+
 /** Arguments of hawser.retry_dead_letters. */
 export interface RetryDeadLettersArguments {
   /** The dead letters. They are retried in the order of their ids. */
@@ -902,6 +908,17 @@ export function storeFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ held: row.held, connectionKey: row.connection_key, composite: row.composite, listener: row.listener }));
+    },
+
+    /** The roles whose dead letters the caller may retry and discard: those that it is a member of. */
+    async callersRoles(): Promise<CallersRolesResult> {
+      const { rows } = await client.query({
+        name: "hawser.callers_roles",
+        text: "SELECT roles FROM hawser.callers_roles()",
+        values: [],
+      });
+      const row = onlyRow(rows, "hawser.callers_roles");
+      return { roles: row.roles };
     },
 
     /** Makes dead letters of peers' channels stored messages again, for the present owner of their channel. */

@@ -4,7 +4,7 @@
 /** Outbox constants. What the outbox is made with. */
 export const outboxConstants = {
   /**
-   * How many slots there are.
+   * How many slots each sink has.
    *
    * Value: 3.
    */
@@ -202,6 +202,18 @@ export const outboxConstants = {
    * Value: 267386880 bytes.
    */
   maxPeerMessageBytes: 267386880,
+  /**
+   * A relay for peers that was not at work for so long is replaced, also if its session lives.
+   *
+   * Value: 5000 ms.
+   */
+  peerRelayExpiryMs: 5000,
+  /**
+   * How many messages that lag behind are moved out of a slot that is to be emptied.
+   *
+   * Value: 10000 messages.
+   */
+  movedMessages: 10000,
   /**
    * How often a process asks whether a relay for peers works.
    *

@@ -9163,6 +9163,82 @@ BEGIN
 END
 $do$;
 
+-- One outbox. Relays of the version before find none of their functions; what they have handed over or published is in their
+-- positions, which go on here. The order of the locks is that of those who enqueue, then of relays.
+LOCK TABLE hawser.outbox, hawser.peer_outbox, hawser.outbox_later, hawser.outbox_keys IN ACCESS EXCLUSIVE MODE;
+LOCK TABLE hawser.outbox_turns, hawser.peer_outbox_turns IN ACCESS EXCLUSIVE MODE;
+DROP VIEW hawser.outbox_status;
+DROP FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz);
+DROP FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text);
+DROP FUNCTION hawser.take_outbox(text, text);
+DROP FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot);
+DROP FUNCTION hawser.rotate_outbox(text, bigint);
+DROP FUNCTION hawser.take_peer_outbox(text);
+DROP FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot);
+DROP FUNCTION hawser.rotate_peer_outbox(text, bigint);
+
+-- Who enqueued what is there is not known: its role is empty.
+ALTER TABLE hawser.outbox ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN listener text;
+ALTER TABLE hawser.outbox ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
+ALTER TABLE hawser.outbox_later ADD COLUMN role text NOT NULL DEFAULT '';
+ALTER TABLE hawser.outbox_later ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
+CREATE TABLE hawser.outbox_3 PARTITION OF hawser.outbox FOR VALUES IN (3);
+CREATE TABLE hawser.outbox_4 PARTITION OF hawser.outbox FOR VALUES IN (4);
+CREATE TABLE hawser.outbox_5 PARTITION OF hawser.outbox FOR VALUES IN (5);
+
+ALTER TABLE hawser.outbox_state
+  ADD COLUMN peer_asleep bigserial NOT NULL,
+  ADD COLUMN peer_slot bigserial NOT NULL,
+  ADD COLUMN peer_beat bigserial NOT NULL;
+SELECT setval('hawser.outbox_state_peer_slot_seq', s.last_value) FROM hawser.peer_outbox_state_slot_seq AS s;
+
+INSERT INTO hawser.outbox (slot, id, xid, destination, payload, headers, key, message_id, to_stream, enqueued_at, cluster, role, listener)
+SELECT 3 + o.slot, o.id, o.xid, o.topic, o.payload, o.headers, o.key, '', false, o.enqueued_at, o.cluster, '', o.listener
+  FROM hawser.peer_outbox AS o, (SELECT t.* FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
+ -- What is handed over need not stay.
+ WHERE o.cluster IS DISTINCT FROM l.cluster OR NOT pg_visible_in_snapshot(o.xid, l.done_from)
+   AND (l.done_to IS NULL OR NOT pg_visible_in_snapshot(o.xid, l.done_to) OR o.id > l.done_after);
+
+DELETE FROM hawser.outbox_keys;
+ALTER TABLE hawser.outbox_keys
+  DROP CONSTRAINT outbox_keys_pkey,
+  ADD COLUMN role text NOT NULL,
+  ADD CONSTRAINT outbox_keys_pkey PRIMARY KEY (role, bucket);
+
+-- Other owners: a relay of the version before that may still publish is not the one that works.
+CREATE TEMPORARY TABLE last_turns ON COMMIT DROP AS
+SELECT * FROM (
+  SELECT 0 AS sink, t.turn, CASE t.owner WHEN '' THEN '' ELSE gen_random_uuid()::text END AS owner, t.done_from, t.done_to, t.done_after,
+         t.skipped, 0 AS epoch, t.cluster
+    FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
+) AS n
+UNION ALL
+SELECT * FROM (
+  SELECT 1, t.turn, '', t.done_from, t.done_to, t.done_after, '{}'::bigint[], t.epoch, t.cluster
+    FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
+) AS p;
+DROP TABLE hawser.outbox_turns;
+CREATE TABLE hawser.outbox_turns (
+  sink smallint NOT NULL,
+  turn bigint NOT NULL,
+  owner text NOT NULL,
+  pid integer NOT NULL,
+  done_from pg_snapshot NOT NULL,
+  done_to pg_snapshot,
+  done_after bigint NOT NULL,
+  series jsonb DEFAULT '[]' NOT NULL,
+  skipped bigint[] DEFAULT '{}' NOT NULL,
+  epoch bigint DEFAULT 0 NOT NULL,
+  cluster bigint,
+  saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
+  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn, sink),
+  CONSTRAINT outbox_turns_turn_range CHECK (turn >= 1)
+) PARTITION BY LIST (sink);
+CREATE TABLE hawser.outbox_turns_0 PARTITION OF hawser.outbox_turns FOR VALUES IN (0);
+CREATE TABLE hawser.outbox_turns_1 PARTITION OF hawser.outbox_turns FOR VALUES IN (1);
+INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, skipped, epoch, cluster)
+SELECT t.sink, t.turn + 1, t.owner, 0, t.done_from, t.done_to, t.done_after, t.skipped, t.epoch, t.cluster FROM pg_temp.last_turns AS t;
+DROP TABLE hawser.peer_outbox_turns, hawser.peer_outbox, hawser.peer_outbox_state;
 
 COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
@@ -9278,18 +9354,19 @@ COMMENT ON COLUMN hawser.stream_subscriptions.paused IS 'It goes on only after n
 COMMENT ON COLUMN hawser.stream_subscriptions.problem IS 'What keeps it from going on. NULL: nothing.';
 COMMENT ON COLUMN hawser.stream_subscriptions.written_at IS 'When the row was written last.';
 
-COMMENT ON TABLE hawser.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and a relay publishes them when it has
-committed. They stay for a while, and go together: of the slots, which are filled in turn, the oldest is truncated when
-all that it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. What
-may be in it is checked by the functions that write it, and nobody else may.';
-COMMENT ON COLUMN hawser.outbox.slot IS 'The part of the table that it is in.';
-COMMENT ON COLUMN hawser.outbox.id IS 'Its number: of two messages with the same destination and key, the one that is committed later has the greater one.';
+COMMENT ON TABLE hawser.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
+stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
+it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
+the same rules write it.';
+COMMENT ON COLUMN hawser.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON COLUMN hawser.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
 COMMENT ON COLUMN hawser.outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser.outbox.destination IS 'Where it goes to: the subject.';
+COMMENT ON COLUMN hawser.outbox.destination IS 'The subject, or the topic.';
 COMMENT ON COLUMN hawser.outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.outbox.headers IS 'The headers, an object of strings or of arrays of strings; NULL: none.';
+COMMENT ON COLUMN hawser.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...]; NULL: none.';
 COMMENT ON COLUMN hawser.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.outbox.message_id IS 'What the destination knows it by. Drawn at random and not made of the id, which may be given again after a failover.';
+COMMENT ON COLUMN hawser.outbox.message_id IS 'What the stream knows it by. Drawn at random and not made of the id, which may be given again after a failover. Empty for
+peers, which have it in a header.';
 COMMENT ON COLUMN hawser.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
 COMMENT ON COLUMN hawser.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser.outbox.enqueued_at IS 'When it was enqueued.';
@@ -9297,6 +9374,8 @@ COMMENT ON COLUMN hawser.outbox.cluster IS 'The cluster whose transaction \`xid\
 COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
 since then. NULL: it is new.';
 COMMENT ON COLUMN hawser.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
+COMMENT ON COLUMN hawser.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
+COMMENT ON COLUMN hawser.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
 
 COMMENT ON TABLE hawser.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
 COMMENT ON COLUMN hawser.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
@@ -9311,61 +9390,43 @@ COMMENT ON COLUMN hawser.outbox_later.message_id IS 'What the destination knows 
 COMMENT ON COLUMN hawser.outbox_later.to_stream IS 'It goes into a stream.';
 COMMENT ON COLUMN hawser.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`peer_outbox\`.';
+COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
+COMMENT ON COLUMN hawser.outbox_later.role IS 'The role that enqueued it.';
 
-COMMENT ON TABLE hawser.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages are done. The newest one counts. Rows
-are added only, so that an old snapshot elsewhere makes nothing slow.';
+COMMENT ON TABLE hawser.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
+each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.';
+COMMENT ON COLUMN hawser.outbox_turns.sink IS '0: NATS. 1: peers.';
 COMMENT ON COLUMN hawser.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
 COMMENT ON COLUMN hawser.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
-COMMENT ON COLUMN hawser.outbox_turns.done_from IS 'All messages that this snapshot sees are done.';
+COMMENT ON COLUMN hawser.outbox_turns.pid IS 'The process id of the session that wrote the row.';
+COMMENT ON COLUMN hawser.outbox_turns.done_from IS 'All messages that this snapshot sees are done, except those of \`series\`.';
 COMMENT ON COLUMN hawser.outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are done. NULL: nothing was begun.';
 COMMENT ON COLUMN hawser.outbox_turns.done_after IS 'See \`done_to\`.';
-COMMENT ON COLUMN hawser.outbox_turns.skipped IS 'Of what is behind that: the messages that are dead letters already.';
+COMMENT ON COLUMN hawser.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
+a destination, or all of a JetStream domain. The one that names the route of a message counts, else that of its role.';
+COMMENT ON COLUMN hawser.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
+COMMENT ON COLUMN hawser.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
+none is given again after a failover that has lost the last turns. 0 for NATS.';
 COMMENT ON COLUMN hawser.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
 COMMENT ON COLUMN hawser.outbox_turns.saved_at IS 'When it was written.';
 
-COMMENT ON TABLE hawser.outbox_keys IS 'Locks: each destination and key has one of these rows, many share one. A transaction that enqueues with a key locks it to
-its end, before it draws the id of the message. So ids grow in the order of the commits.';
+COMMENT ON TABLE hawser.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
+before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
 COMMENT ON COLUMN hawser.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
+COMMENT ON COLUMN hawser.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
 
 COMMENT ON TABLE hawser.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
 COMMENT ON COLUMN hawser.outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser.outbox_state.slot IS 'Its sequence: the slot that is filled, from 1.';
-
-COMMENT ON TABLE hawser.peer_outbox IS 'Messages for peers that were enqueued, in the order of their ids. Slots and what they are for are as in the table \`outbox\`.';
-COMMENT ON COLUMN hawser.peer_outbox.slot IS 'The part of the table that it is in.';
-COMMENT ON COLUMN hawser.peer_outbox.id IS 'Its number: of two messages with the same topic and key, the one that is committed later has the greater one. No message
-of the table \`outbox\` has the same.';
-COMMENT ON COLUMN hawser.peer_outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser.peer_outbox.topic IS 'The topic.';
-COMMENT ON COLUMN hawser.peer_outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.peer_outbox.headers IS 'The headers: [[name, value], ...]; NULL: none.';
-COMMENT ON COLUMN hawser.peer_outbox.key IS 'What keeps it in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.peer_outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic.';
-COMMENT ON COLUMN hawser.peer_outbox.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser.peer_outbox.cluster IS 'The cluster whose transaction \`xid\` is; NULL: not known.';
-
-COMMENT ON TABLE hawser.peer_outbox_turns IS 'One row for each turn of the peers'' relay that has changed something. The newest one counts.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.done_from IS 'All messages that this snapshot sees are stored for their listeners.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are stored. NULL: nothing was begun.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.done_after IS 'See \`done_to\`.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.saved_at IS 'When it was written.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
-none is given again after a failover that has lost the last turns.';
+COMMENT ON COLUMN hawser.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
+COMMENT ON COLUMN hawser.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
+COMMENT ON COLUMN hawser.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
+COMMENT ON COLUMN hawser.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
+COMMENT ON COLUMN hawser.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
 
 COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have messages and have never had a listener. Their messages are stored in a channel without an owner, which
 becomes that of the first listener.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
-
-COMMENT ON TABLE hawser.peer_outbox_state IS 'As \`outbox_state\`, for peers.';
-COMMENT ON COLUMN hawser.peer_outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.peer_outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser.peer_outbox_state.slot IS 'Its sequence: the slot that is filled, from 1.';
 
 COMMENT ON TABLE hawser.seq IS 'The counter for connection keys and topic keys; one row.';
 COMMENT ON COLUMN hawser.seq.id IS 'Always 1.';

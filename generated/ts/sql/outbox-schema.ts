@@ -42,26 +42,32 @@ CREATE TABLE hawser.outbox (
   cluster bigint,
   first_enqueued_at timestamptz,
   copy_of bigint,
+  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
+  listener text,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
 CREATE TABLE hawser.outbox_0 PARTITION OF hawser.outbox FOR VALUES IN (0);
 CREATE TABLE hawser.outbox_1 PARTITION OF hawser.outbox FOR VALUES IN (1);
 CREATE TABLE hawser.outbox_2 PARTITION OF hawser.outbox FOR VALUES IN (2);
+CREATE TABLE hawser.outbox_3 PARTITION OF hawser.outbox FOR VALUES IN (3);
+CREATE TABLE hawser.outbox_4 PARTITION OF hawser.outbox FOR VALUES IN (4);
+CREATE TABLE hawser.outbox_5 PARTITION OF hawser.outbox FOR VALUES IN (5);
 
 CREATE INDEX outbox_xid ON hawser.outbox (xid);
 
-COMMENT ON TABLE hawser.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and a relay publishes them when it has
-committed. They stay for a while, and go together: of the slots, which are filled in turn, the oldest is truncated when
-all that it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. What
-may be in it is checked by the functions that write it, and nobody else may.';
-COMMENT ON COLUMN hawser.outbox.slot IS 'The part of the table that it is in.';
-COMMENT ON COLUMN hawser.outbox.id IS 'Its number: of two messages with the same destination and key, the one that is committed later has the greater one.';
+COMMENT ON TABLE hawser.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
+stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
+it has is done. It has no rules of its own: each would add about a fifth to what an insert costs. Only functions that check
+the same rules write it.';
+COMMENT ON COLUMN hawser.outbox.slot IS 'The part of the table that it is in: 0 to 2 for NATS, 3 to 5 for peers.';
+COMMENT ON COLUMN hawser.outbox.id IS 'Its number: of two messages of a role with the same destination and key, the one that is committed later has the greater one.';
 COMMENT ON COLUMN hawser.outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser.outbox.destination IS 'Where it goes to: the subject.';
+COMMENT ON COLUMN hawser.outbox.destination IS 'The subject, or the topic.';
 COMMENT ON COLUMN hawser.outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.outbox.headers IS 'The headers, an object of strings or of arrays of strings; NULL: none.';
+COMMENT ON COLUMN hawser.outbox.headers IS 'The headers: for NATS an object of strings or of arrays of strings, for peers [[name, value], ...]; NULL: none.';
 COMMENT ON COLUMN hawser.outbox.key IS 'What keeps it in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.outbox.message_id IS 'What the destination knows it by. Drawn at random and not made of the id, which may be given again after a failover.';
+COMMENT ON COLUMN hawser.outbox.message_id IS 'What the stream knows it by. Drawn at random and not made of the id, which may be given again after a failover. Empty for
+peers, which have it in a header.';
 COMMENT ON COLUMN hawser.outbox.to_stream IS 'It goes into a stream. False: to core NATS.';
 COMMENT ON COLUMN hawser.outbox.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser.outbox.enqueued_at IS 'When it was enqueued.';
@@ -69,6 +75,8 @@ COMMENT ON COLUMN hawser.outbox.cluster IS 'The cluster whose transaction \`xid\
 COMMENT ON COLUMN hawser.outbox.first_enqueued_at IS 'Of a message that is published again: when it was enqueued first; of one that was due later: when. Its stream may have it
 since then. NULL: it is new.';
 COMMENT ON COLUMN hawser.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
+COMMENT ON COLUMN hawser.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
+COMMENT ON COLUMN hawser.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
 
 CREATE TABLE hawser.outbox_later (
   id bigint NOT NULL,
@@ -84,6 +92,7 @@ CREATE TABLE hawser.outbox_later (
   domain text,
   enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   listener text,
+  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
@@ -109,122 +118,84 @@ COMMENT ON COLUMN hawser.outbox_later.message_id IS 'What the destination knows 
 COMMENT ON COLUMN hawser.outbox_later.to_stream IS 'It goes into a stream.';
 COMMENT ON COLUMN hawser.outbox_later.domain IS 'The JetStream domain; NULL: that of the server.';
 COMMENT ON COLUMN hawser.outbox_later.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`peer_outbox\`.';
+COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
+COMMENT ON COLUMN hawser.outbox_later.role IS 'The role that enqueued it.';
 
 CREATE TABLE hawser.outbox_turns (
+  sink smallint NOT NULL,
   turn bigint NOT NULL,
   owner text NOT NULL,
+  pid integer NOT NULL,
   done_from pg_snapshot NOT NULL,
   done_to pg_snapshot,
   done_after bigint NOT NULL,
+  series jsonb DEFAULT '[]' NOT NULL,
   skipped bigint[] DEFAULT '{}' NOT NULL,
+  epoch bigint DEFAULT 0 NOT NULL,
   cluster bigint,
   saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
-  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn),
+  CONSTRAINT outbox_turns_pkey PRIMARY KEY (turn, sink),
   CONSTRAINT outbox_turns_turn_range CHECK (turn >= 1)
-);
+) PARTITION BY LIST (sink);
+CREATE TABLE hawser.outbox_turns_0 PARTITION OF hawser.outbox_turns FOR VALUES IN (0);
+CREATE TABLE hawser.outbox_turns_1 PARTITION OF hawser.outbox_turns FOR VALUES IN (1);
 
-COMMENT ON TABLE hawser.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages are done. The newest one counts. Rows
-are added only, so that an old snapshot elsewhere makes nothing slow.';
+COMMENT ON TABLE hawser.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
+each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.';
+COMMENT ON COLUMN hawser.outbox_turns.sink IS '0: NATS. 1: peers.';
 COMMENT ON COLUMN hawser.outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
 COMMENT ON COLUMN hawser.outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn. Empty: it has ended, and publishes nothing more.';
-COMMENT ON COLUMN hawser.outbox_turns.done_from IS 'All messages that this snapshot sees are done.';
+COMMENT ON COLUMN hawser.outbox_turns.pid IS 'The process id of the session that wrote the row.';
+COMMENT ON COLUMN hawser.outbox_turns.done_from IS 'All messages that this snapshot sees are done, except those of \`series\`.';
 COMMENT ON COLUMN hawser.outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are done. NULL: nothing was begun.';
 COMMENT ON COLUMN hawser.outbox_turns.done_after IS 'See \`done_to\`.';
-COMMENT ON COLUMN hawser.outbox_turns.skipped IS 'Of what is behind that: the messages that are dead letters already.';
+COMMENT ON COLUMN hawser.outbox_turns.series IS 'Roles, and routes of roles, that lag behind, a list of {role, route, from, to, after}, each a position of its own. A route is
+a destination, or all of a JetStream domain. The one that names the route of a message counts, else that of its role.';
+COMMENT ON COLUMN hawser.outbox_turns.skipped IS 'Of what is behind these positions: the messages that are dead letters already.';
+COMMENT ON COLUMN hawser.outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
+none is given again after a failover that has lost the last turns. 0 for NATS.';
 COMMENT ON COLUMN hawser.outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
 COMMENT ON COLUMN hawser.outbox_turns.saved_at IS 'When it was written.';
 
-INSERT INTO hawser.outbox_turns (turn, owner, done_from, done_to, done_after, skipped, cluster, saved_at)
-VALUES (1, '', '3:3:', NULL, 0, '{}', NULL, now());
+INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
+VALUES (0, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 0, NULL, now());
+
+INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster, saved_at)
+VALUES (1, 1, '', 0, '3:3:', NULL, 0, '[]', '{}', 1, NULL, now());
 
 CREATE TABLE hawser.outbox_keys (
   bucket integer NOT NULL,
-  CONSTRAINT outbox_keys_pkey PRIMARY KEY (bucket),
+  role text NOT NULL,
+  CONSTRAINT outbox_keys_pkey PRIMARY KEY (role, bucket),
   CONSTRAINT outbox_keys_bucket_range CHECK (bucket BETWEEN 0 AND 4095)
 );
 
-COMMENT ON TABLE hawser.outbox_keys IS 'Locks: each destination and key has one of these rows, many share one. A transaction that enqueues with a key locks it to
-its end, before it draws the id of the message. So ids grow in the order of the commits.';
+COMMENT ON TABLE hawser.outbox_keys IS 'Locks: the keys of a role have these rows, many keys share one. A transaction that enqueues with a key locks it to its end,
+before it draws the id of the message. So ids grow in the order of the commits, and no role waits for the keys of another.';
 COMMENT ON COLUMN hawser.outbox_keys.bucket IS 'The hash of destination and key, modulo 4,096.';
-
-INSERT INTO hawser.outbox_keys
-SELECT pg_catalog.generate_series(0, 4095);
+COMMENT ON COLUMN hawser.outbox_keys.role IS 'The role that enqueues. The first message of a bucket makes its row.';
 
 CREATE TABLE hawser.outbox_state (
   id integer NOT NULL,
   asleep bigserial NOT NULL,
   slot bigserial NOT NULL,
+  peer_asleep bigserial NOT NULL,
+  peer_slot bigserial NOT NULL,
+  peer_beat bigserial NOT NULL,
   CONSTRAINT outbox_state_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
 );
 
 COMMENT ON TABLE hawser.outbox_state IS 'What everybody has to see at once, whatever their snapshots: it is in the sequences of the columns, and not in the row.';
 COMMENT ON COLUMN hawser.outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser.outbox_state.slot IS 'Its sequence: the slot that is filled, from 1.';
+COMMENT ON COLUMN hawser.outbox_state.asleep IS 'Its sequence: 1 while the relay for NATS looks for messages by itself, 2 while it has to be notified.';
+COMMENT ON COLUMN hawser.outbox_state.slot IS 'Its sequence: the slot for NATS that is filled, from 1.';
+COMMENT ON COLUMN hawser.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
+COMMENT ON COLUMN hawser.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
+COMMENT ON COLUMN hawser.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
 
-INSERT INTO hawser.outbox_state (id, asleep, slot)
-VALUES (1, 1, 1);
-
-CREATE TABLE hawser.peer_outbox (
-  slot smallint NOT NULL,
-  id bigint DEFAULT nextval('hawser.outbox_id_seq') NOT NULL,
-  xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-  topic text NOT NULL,
-  payload bytea NOT NULL,
-  headers jsonb,
-  key text,
-  listener text,
-  enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
-  cluster bigint,
-  CONSTRAINT peer_outbox_pkey PRIMARY KEY (id, slot)
-) PARTITION BY LIST (slot);
-CREATE TABLE hawser.peer_outbox_0 PARTITION OF hawser.peer_outbox FOR VALUES IN (0);
-CREATE TABLE hawser.peer_outbox_1 PARTITION OF hawser.peer_outbox FOR VALUES IN (1);
-CREATE TABLE hawser.peer_outbox_2 PARTITION OF hawser.peer_outbox FOR VALUES IN (2);
-
-CREATE INDEX peer_outbox_xid ON hawser.peer_outbox (xid);
-
-COMMENT ON TABLE hawser.peer_outbox IS 'Messages for peers that were enqueued, in the order of their ids. Slots and what they are for are as in the table \`outbox\`.';
-COMMENT ON COLUMN hawser.peer_outbox.slot IS 'The part of the table that it is in.';
-COMMENT ON COLUMN hawser.peer_outbox.id IS 'Its number: of two messages with the same topic and key, the one that is committed later has the greater one. No message
-of the table \`outbox\` has the same.';
-COMMENT ON COLUMN hawser.peer_outbox.xid IS 'The transaction that wrote it.';
-COMMENT ON COLUMN hawser.peer_outbox.topic IS 'The topic.';
-COMMENT ON COLUMN hawser.peer_outbox.payload IS 'The payload.';
-COMMENT ON COLUMN hawser.peer_outbox.headers IS 'The headers: [[name, value], ...]; NULL: none.';
-COMMENT ON COLUMN hawser.peer_outbox.key IS 'What keeps it in order with others; NULL: nothing.';
-COMMENT ON COLUMN hawser.peer_outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic.';
-COMMENT ON COLUMN hawser.peer_outbox.enqueued_at IS 'When it was enqueued.';
-COMMENT ON COLUMN hawser.peer_outbox.cluster IS 'The cluster whose transaction \`xid\` is; NULL: not known.';
-
-CREATE TABLE hawser.peer_outbox_turns (
-  turn bigint NOT NULL,
-  owner text NOT NULL,
-  done_from pg_snapshot NOT NULL,
-  done_to pg_snapshot,
-  done_after bigint NOT NULL,
-  cluster bigint,
-  saved_at timestamptz DEFAULT clock_timestamp() NOT NULL,
-  epoch bigint NOT NULL,
-  CONSTRAINT peer_outbox_turns_pkey PRIMARY KEY (turn),
-  CONSTRAINT peer_outbox_turns_turn_range CHECK (turn >= 1)
-);
-
-COMMENT ON TABLE hawser.peer_outbox_turns IS 'One row for each turn of the peers'' relay that has changed something. The newest one counts.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.turn IS 'Its number. Two relays cannot both have a turn of the same number: that is the fence.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.owner IS 'The relay, as a random id. Only the newest one may have the next turn.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.done_from IS 'All messages that this snapshot sees are stored for their listeners.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.done_to IS 'Of those that this one sees, in addition, all with an id up to \`done_after\` are stored. NULL: nothing was begun.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.done_after IS 'See \`done_to\`.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.cluster IS 'The cluster that the snapshots are of. NULL: not known.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.saved_at IS 'When it was written.';
-COMMENT ON COLUMN hawser.peer_outbox_turns.epoch IS 'The epoch of the messages that it has stored for listeners. It grows with the turns, and a relay begins with the clock: so
-none is given again after a failover that has lost the last turns.';
-
-INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, saved_at, epoch)
-VALUES (1, '', '3:3:', NULL, 0, NULL, now(), 1);
+INSERT INTO hawser.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat)
+VALUES (1, 1, 1, 1, 1, 1);
 
 CREATE TABLE hawser.peer_waiting_topics (
   topic text NOT NULL,
@@ -236,22 +207,6 @@ COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have messages an
 becomes that of the first listener.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
-
-CREATE TABLE hawser.peer_outbox_state (
-  id integer NOT NULL,
-  asleep bigserial NOT NULL,
-  slot bigserial NOT NULL,
-  CONSTRAINT peer_outbox_state_pkey PRIMARY KEY (id),
-  CONSTRAINT peer_outbox_state_id_range CHECK (id = 1)
-);
-
-COMMENT ON TABLE hawser.peer_outbox_state IS 'As \`outbox_state\`, for peers.';
-COMMENT ON COLUMN hawser.peer_outbox_state.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.peer_outbox_state.asleep IS 'Its sequence: 1 while the relay looks for messages by itself, 2 while it has to be notified.';
-COMMENT ON COLUMN hawser.peer_outbox_state.slot IS 'Its sequence: the slot that is filled, from 1.';
-
-INSERT INTO hawser.peer_outbox_state (id, asleep, slot)
-VALUES (1, 1, 1);
 
 DO $do$
 DECLARE
@@ -313,14 +268,16 @@ BEGIN
 END
 $do$;
 
-CREATE OR REPLACE FUNCTION hawser.enqueue_nats(
-  p_subject text,
+CREATE OR REPLACE FUNCTION hawser.enqueue_message(
+  p_kind text,
+  p_destination text,
   p_payloads bytea[],
   p_headers jsonb,
   p_key text,
   p_message_id text,
   p_to_stream boolean,
   p_domain text,
+  p_listener text,
   p_deliver_at timestamptz,
   OUT id bigint
 )
@@ -330,82 +287,67 @@ AS $function$
 #variable_conflict use_column
 DECLARE
   v_cluster bigint;
+  v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
+  v_bucket integer;
 BEGIN
-  -- As present_cluster() does, in place: calling it takes twice the time.
-  IF has_function_privilege('pg_catalog.pg_control_system()'::regprocedure, 'EXECUTE') THEN
-    v_cluster := (pg_control_system()).system_identifier;
-  END IF;
-  IF p_headers IS NOT NULL THEN
-    PERFORM hawser.check_headers(p_headers);
-  END IF;
   IF p_deliver_at > clock_timestamp() THEN
-    id := hawser.enqueue_later(
-      'nats', p_subject, p_payloads, p_headers, p_key, p_message_id, p_to_stream, p_domain, p_deliver_at, NULL
-    );
-    IF id IS NULL THEN
-      RETURN;
+    IF p_deliver_at > clock_timestamp() + interval '3660 days' THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('invalid_argument'),
+        MESSAGE = format('the argument deliver_at is %s, and must be within 3660 days', p_deliver_at),
+        HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
     END IF;
+    INSERT INTO hawser.outbox_later
+      (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener, role)
+    SELECT nextval('hawser.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, nullif(p_headers, '{}'), p_key,
+           coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener, v_role
+      FROM (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n;
   ELSE
+    -- As present_cluster() does, in place: calling it takes twice the time.
+    IF has_function_privilege('pg_catalog.pg_control_system()'::regprocedure, 'EXECUTE') THEN
+      v_cluster := (pg_control_system()).system_identifier;
+    END IF;
     IF p_key IS NOT NULL THEN
-      PERFORM FROM hawser.outbox_keys AS k
-       WHERE k.bucket = (hashtextextended(p_subject || ' ' || p_key, 0) & 4095)::integer
-         FOR UPDATE;
+      -- The role has buckets of its own, so that it can hold up nobody else.
+      v_bucket := hashtextextended(p_destination || ' ' || p_key, 0) & 4095;
+      PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
+      IF NOT FOUND THEN
+        INSERT INTO hawser.outbox_keys (role, bucket) VALUES (v_role, v_bucket) ON CONFLICT DO NOTHING;
+        PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
+      END IF;
     END IF;
 
     -- One array that is read from its beginning: its order is that of the ids. A sequence that was never set has no last value.
-    INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster)
-    SELECT (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3, p_subject, p.payload,
-           nullif(p_headers, '{}'), p_key, coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, v_cluster
-      FROM unnest(p_payloads) AS p (payload);
-    IF NOT FOUND THEN
-      RETURN;
+    IF p_kind = 'nats' THEN
+      INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, role)
+      SELECT (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3, p_destination,
+             p.payload, nullif(p_headers, '{}'), p_key, coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain,
+             v_cluster, v_role
+        FROM unnest(p_payloads) AS p (payload);
+    ELSE
+      INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, listener, cluster, role)
+      SELECT 3 + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % 3,
+             p_destination, p.payload, p_headers, p_key, '', false, p_listener, v_cluster, v_role
+        FROM unnest(p_payloads) AS p (payload);
     END IF;
-    id := currval('hawser.outbox_id_seq');
   END IF;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  id := currval('hawser.outbox_id_seq');
 
   -- Behind the insert, by which the transaction has an id: the relay's last look before it sleeps sees that it is open. A
   -- sequence shows its present value, whatever the snapshot.
-  IF pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_outbox', '');
+  IF p_kind = 'nats' THEN
+    IF pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 THEN
+      PERFORM pg_notify('hawser_outbox', '');
+    END IF;
+  ELSIF pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 THEN
+    PERFORM pg_notify('hawser_peer_outbox', '');
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz) IS 'Writes messages into the outbox, in the caller''s transaction. For the SQL functions, which check the arguments.';
-
-CREATE OR REPLACE FUNCTION hawser.enqueue_later(
-  p_kind text,
-  p_destination text,
-  p_payloads bytea[],
-  p_headers jsonb,
-  p_key text,
-  p_message_id text,
-  p_to_stream boolean,
-  p_domain text,
-  p_deliver_at timestamptz,
-  p_listener text,
-  OUT id bigint
-)
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
-SET search_path = pg_catalog, pg_temp
-AS $function$
-#variable_conflict use_column
-BEGIN
-  IF p_deliver_at > clock_timestamp() + interval '3660 days' THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('the argument deliver_at is %s, and must be within 3660 days', p_deliver_at),
-      HINT = 'Give an earlier moment, or keep the message in a table of yours until then.';
-  END IF;
-  INSERT INTO hawser.outbox_later (id, kind, deliver_at, destination, payload, headers, key, message_id, to_stream, domain, listener)
-  SELECT nextval('hawser.outbox_id_seq'), p_kind, p_deliver_at, p_destination, n.payload, nullif(p_headers, '{}'), p_key,
-         coalesce(p_message_id, gen_random_uuid()::text), p_to_stream, p_domain, p_listener
-    FROM (SELECT p.payload FROM unnest(p_payloads) WITH ORDINALITY AS p (payload, nth) ORDER BY p.nth) AS n;
-  IF FOUND THEN
-    id := currval('hawser.outbox_id_seq');
-  END IF;
-END
-$function$;
-COMMENT ON FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text) IS 'Writes messages that are due at a later time, in the caller''s transaction. For the functions that enqueue.';
+COMMENT ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz) IS 'Writes messages into the outbox, in the caller''s transaction. For the functions that enqueue, which check the arguments.';
 
 CREATE OR REPLACE FUNCTION hawser.bring_due(
   p_kind text,
@@ -422,40 +364,28 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_next timestamptz;
 BEGIN
-  -- Those that somebody is about to cancel are left: waiting for them would hold up the others.
-  IF p_kind = 'nats' THEN
-    WITH due AS (
-      SELECT l.id FROM hawser.outbox_later AS l
-       WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
-       ORDER BY l.deliver_at, l.id
-       LIMIT 1000
-         FOR UPDATE SKIP LOCKED
-    ), gone AS (
-      DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
-    )
-    INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
-    SELECT (s.last_value - 1) % 3, g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream,
-           g.domain, c.cluster,
-           g.deliver_at
-      FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
-     ORDER BY g.deliver_at, g.id;
-    GET DIAGNOSTICS brought = ROW_COUNT;
-  ELSE
-    WITH due AS (
-      SELECT l.id FROM hawser.outbox_later AS l
-       WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
-       ORDER BY l.deliver_at, l.id
-       LIMIT 1000
-         FOR UPDATE SKIP LOCKED
-    ), gone AS (
-      DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
-    )
-    INSERT INTO hawser.peer_outbox (slot, topic, payload, headers, key, listener, cluster)
-    SELECT (s.last_value - 1) % 3, g.destination, g.payload, g.headers, g.key, g.listener, c.cluster
-      FROM gone AS g, hawser.peer_outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
-     ORDER BY g.deliver_at, g.id;
-    GET DIAGNOSTICS brought = ROW_COUNT;
-  END IF;
+  -- Those that a session is about to cancel are left: waiting for them would hold up the others.
+  WITH due AS (
+    SELECT l.id FROM hawser.outbox_later AS l
+     WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
+     ORDER BY l.deliver_at, l.id
+     LIMIT 1000
+       FOR UPDATE SKIP LOCKED
+  ), gone AS (
+    DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+  )
+  INSERT INTO hawser.outbox
+    (slot, destination, payload, headers, key, message_id, to_stream, domain, listener, role, cluster, first_enqueued_at)
+  SELECT CASE p_kind
+           WHEN 'nats' THEN (s.last_value - 1) % 3
+           ELSE 3 + (p.last_value - 1) % 3
+         END,
+         g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.role, c.cluster,
+         CASE WHEN p_kind = 'nats' THEN g.deliver_at END
+    FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.outbox_state_peer_slot_seq AS p,
+         hawser.present_cluster() AS c (cluster)
+   ORDER BY g.deliver_at, g.id;
+  GET DIAGNOSTICS brought = ROW_COUNT;
 
   SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE
@@ -502,6 +432,8 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
+DECLARE
+  v_roles text[];
 BEGIN
   IF outbox_cancel.id IS NULL THEN
     RAISE EXCEPTION USING
@@ -509,7 +441,9 @@ BEGIN
       MESSAGE = 'hawser.outbox_cancel: the argument id is NULL, and needs a value',
       HINT = 'Give the number that the function returned which has enqueued the message.';
   END IF;
-  DELETE FROM hawser.outbox_later AS l WHERE l.id = outbox_cancel.id;
+  -- As if it were not there, where it is of a role that the caller is not a member of.
+  v_roles := hawser.callers_roles();
+  DELETE FROM hawser.outbox_later AS l WHERE l.id = outbox_cancel.id AND (v_roles IS NULL OR l.role = ANY (v_roles));
   cancelled := FOUND;
 END
 $function$;
@@ -555,6 +489,7 @@ DECLARE
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_refusal record;
   v_pattern text;
+  v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
   SELECT r.* INTO v_refusal FROM (
     VALUES
@@ -580,21 +515,23 @@ BEGIN
   upto := coalesce(p_upto, (SELECT s.last_value FROM hawser.outbox_id_seq AS s));
 
   WITH page AS (
-    SELECT o.* FROM hawser.outbox AS o WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+    SELECT o.* FROM hawser.outbox AS o
+     WHERE o.slot < 3 AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser.outbox
-      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of)
+      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
     SELECT (s.last_value - 1) % 3, p.destination, p.payload, p.headers, p.key, p.message_id, p.to_stream,
-           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id)
+           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role
       FROM page AS p, hawser.outbox_state_slot_seq AS s
-     WHERE p.enqueued_at >= p_since
+     WHERE (v_roles IS NULL OR p.role = ANY (v_roles))
+       AND p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)
        AND (p_subject IS NULL OR p.destination ~ v_pattern)
        AND (p.to_stream OR p_core)
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
          SELECT FROM hawser.outbox AS f
-          WHERE f.id = p.copy_of AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+          WHERE f.id = p.copy_of AND f.slot < 3 AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
@@ -675,13 +612,60 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.present_cluster() IS 'The cluster, by its system identifier. NULL where that may not be read.';
 
-CREATE OR REPLACE FUNCTION hawser.take_outbox(
+CREATE OR REPLACE FUNCTION hawser.check_relay(
+  p_kind text,
+  OUT checked boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF p_kind NOT IN ('nats', 'peer') THEN
+    RAISE EXCEPTION 'the kind % is neither nats nor peer', to_json(left(p_kind, 60)) USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  -- A turn reads what every role has enqueued for NATS.
+  IF p_kind = 'nats' AND NOT pg_has_role(
+    CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END, 'hawser_bridge', 'MEMBER'
+  ) THEN
+    RAISE EXCEPTION 'only a member of the role hawser_bridge may relay messages for NATS'
+      USING ERRCODE = 'insufficient_privilege', HINT = 'hawser serve relays them, with the login that GRANT hawser_bridge names.';
+  END IF;
+  checked := true;
+END
+$function$;
+COMMENT ON FUNCTION hawser.check_relay(text) IS 'Refuses a caller that may not relay the messages of a kind: those for NATS only the role of \`hawser serve\` may.';
+
+CREATE OR REPLACE FUNCTION hawser.peer_relay_is_free(
+  OUT is_free boolean
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  v_last record;
+  v_beat_ms bigint := coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1);
+  v_now_ms CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000;
+BEGIN
+  SELECT t.owner, t.pid INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
+  -- A beat of the future: the clock was set back.
+  is_free := coalesce(v_last.owner, '') = '' OR v_now_ms - v_beat_ms NOT BETWEEN 0 AND 5000;
+  IF NOT is_free AND v_now_ms - v_beat_ms > 1000 + 1000 / 2 THEN
+    -- It is late: has its session ended? Asked only then, because the answer takes longer the more sessions there are.
+    is_free := NOT EXISTS (SELECT FROM pg_stat_get_activity(v_last.pid));
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.peer_relay_is_free() IS 'Whether no relay works for peers: it has ended, its session has, or it was not at work for some seconds.';
+
+CREATE OR REPLACE FUNCTION hawser.outbox_take(
+  p_kind text,
   p_owner text,
   p_after text,
   OUT turn bigint,
   OUT done_from pg_snapshot,
   OUT done_to pg_snapshot,
   OUT done_after bigint,
+  OUT series jsonb,
   OUT skipped bigint[],
   OUT can_notify boolean,
   OUT was_given_back boolean
@@ -691,89 +675,115 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
+  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   v_cluster CONSTANT bigint := hawser.present_cluster();
-  v_old record;
+  v_last hawser.outbox_turns;
 BEGIN
-  SELECT t.* INTO v_old FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
+  PERFORM hawser.check_relay(p_kind);
+  SELECT t.* INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
     -- A dump that was made while old turns were removed has none. What it has kept is new.
-    SELECT 1 AS turn, '' AS owner, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to, 0 AS done_after,
-           '{}'::bigint[] AS skipped, NULL::bigint AS cluster
-      INTO v_old;
+    SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
+           0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped, v_sink AS epoch, NULL::bigint AS cluster,
+           now() AS saved_at
+      INTO v_last;
   END IF;
-  IF p_after <> v_old.owner THEN
+  IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT hawser.peer_relay_is_free()) THEN
     RETURN;
   END IF;
-  turn := v_old.turn + 1;
-  done_from := v_old.done_from;
-  done_to := v_old.done_to;
-  done_after := v_old.done_after;
-  skipped := v_old.skipped;
-  was_given_back := v_old.owner = '';
-  IF v_cluster IS NOT NULL AND v_old.cluster IS DISTINCT FROM v_cluster THEN
+  was_given_back := v_last.owner = '';
+  IF v_cluster IS NOT NULL AND v_last.cluster IS DISTINCT FROM v_cluster THEN
     -- A copy of the database: transactions of the other cluster have ids here that mean nothing. What they have left undone
     -- becomes part of this transaction. What was written since, here or in a third cluster, is new anyway. 2 is older than
     -- everything.
     UPDATE hawser.outbox AS o
        SET cluster = v_cluster,
-           xid = CASE
-             WHEN o.cluster = v_old.cluster AND (
-               pg_visible_in_snapshot(o.xid, v_old.done_from) OR o.id = ANY (v_old.skipped)
-               OR (v_old.done_to IS NOT NULL AND pg_visible_in_snapshot(o.xid, v_old.done_to) AND o.id <= v_old.done_after)
-             ) THEN '2'::xid8
-             ELSE pg_current_xact_id()
-           END
-     WHERE o.cluster IS DISTINCT FROM v_cluster;
-    done_from := '3:3:';
-    done_to := NULL;
-    done_after := 0;
-    skipped := '{}';
+           xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
+      FROM hawser.outbox AS s
+      LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647) AS w ON w.id = s.id
+     WHERE o.id = s.id AND o.slot = s.slot AND s.slot / 3 = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
+    v_last.done_from := '3:3:';
+    v_last.done_to := NULL;
+    v_last.done_after := 0;
+    v_last.series := '[]';
+    v_last.skipped := '{}';
   END IF;
-  -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser.outbox_turns (turn, owner, done_from, done_to, done_after, skipped, cluster)
-  VALUES (turn, p_owner, done_from, done_to, done_after, skipped, v_cluster);
+  turn := v_last.turn + 1;
+  done_from := v_last.done_from;
+  done_to := v_last.done_to;
+  done_after := v_last.done_after;
+  series := v_last.series;
+  skipped := v_last.skipped;
   can_notify := current_setting('max_prepared_transactions') = '0';
-  PERFORM setval('hawser.outbox_state_asleep_seq', 1);
+  -- Fails if another relay has had this turn meanwhile.
+  INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
+  VALUES (
+    v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
+    -- As in take_name.
+    CASE WHEN p_kind = 'peer' THEN greatest(v_last.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) ELSE 0 END,
+    v_cluster
+  );
+  IF p_kind = 'nats' THEN
+    PERFORM setval('hawser.outbox_state_asleep_seq', 1);
+  ELSE
+    PERFORM setval('hawser.outbox_state_peer_asleep_seq', 1),
+            setval('hawser.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+  END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.take_outbox(text, text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
+COMMENT ON FUNCTION hawser.outbox_take(text, text, text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
 
-CREATE OR REPLACE FUNCTION hawser.run_outbox_turn(
+CREATE OR REPLACE FUNCTION hawser.outbox_turn(
+  p_kind text,
   p_owner text,
+  p_asleep boolean,
+  p_due_from timestamptz,
+  p_later_from pg_snapshot,
+  p_max_messages integer,
+  p_max_bytes bigint,
+  p_adopts boolean,
   p_turn bigint,
   p_done_from pg_snapshot,
   p_done_to pg_snapshot,
   p_done_after bigint,
+  p_series jsonb,
   p_skipped bigint[],
   p_must_save boolean,
   p_dead jsonb,
-  p_asleep boolean,
+  p_read text,
   p_read_from pg_snapshot,
   p_read_to pg_snapshot,
   p_read_after bigint,
-  p_max_messages integer,
-  p_max_bytes bigint,
-  p_due_from timestamptz,
-  p_later_from pg_snapshot
+  p_read_series jsonb,
+  p_read_role text,
+  p_read_route text,
+  p_read_excluded text[],
+  p_max_payload bigint
 )
 RETURNS TABLE (
   state text,
   done_to pg_snapshot,
   has_more boolean,
+  rest jsonb,
+  brought integer,
+  due_from timestamptz,
+  due_in_ms bigint,
+  handed integer,
+  connection_keys integer[],
+  owners text[],
   id bigint,
+  role text,
   destination text,
   payload bytea,
   headers jsonb,
+  bytes bigint,
   key text,
   message_id text,
   to_stream boolean,
   domain text,
   enqueued_at timestamptz,
   first_enqueued_at timestamptz,
-  copy_of bigint,
-  brought integer,
-  due_from timestamptz,
-  due_in_ms bigint
+  copy_of bigint
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -783,102 +793,258 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $function$
 #variable_conflict use_column
+-- In the order of its steps: whether the relay still works, the position, what is due, what is read, and the sink. A relay for
+-- NATS says the position and gets the messages. One for peers has its position here, and gets the channels to notify.
 DECLARE
-  v_latest record;
-  v_xmax CONSTANT xid8 := pg_snapshot_xmax(p_read_from);
-  v_xip CONSTANT xid8[] := ARRAY(SELECT pg_snapshot_xip(p_read_from));
-  v_to pg_snapshot := p_read_to;
+  v_is_nats CONSTANT boolean := p_kind = 'nats';
+  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
+  v_slot CONSTANT smallint := v_sink * 3;
+  v_last hawser.outbox_turns;
+  v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
+  v_reads text[] := array_remove(ARRAY[p_read], NULL);
+  v_read text;
+  v_read_from pg_snapshot := p_read_from;
+  v_read_to pg_snapshot := p_read_to;
+  v_read_after bigint := p_read_after;
+  v_read_series jsonb := coalesce(p_read_series, '[]');
+  v_read_role text := p_read_role;
+  v_read_route text := p_read_route;
+  v_excluded text[] := p_read_excluded;
+  -- The series of a relay for peers, as they were and as they will be, and the first that has more.
+  v_lagging jsonb;
+  v_series jsonb := '[]';
+  v_page jsonb;
+  v_from pg_snapshot;
+  v_to pg_snapshot;
+  v_xmax xid8;
+  v_xip xid8[];
   v_messages refcursor;
   v_message record;
-  v_count integer := 0;
-  v_bytes bigint := 0;
-  v_has_more boolean := false;
-  -- How many messages are new, counted up to sorted_messages. NULL: a page of a set that was begun.
+  v_count integer;
+  v_bytes bigint;
+  v_after bigint;
+  v_has_more boolean;
+  v_ids bigint[] := '{}';
+  -- How many messages are new, counted up to sorted_messages.
   v_new bigint;
-  v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
   v_due record;
   v_found timestamptz;
+  v_beat_ms bigint;
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.run_outbox_turn needs READ COMMITTED, not %', current_setting('transaction_isolation')
+    RAISE EXCEPTION 'hawser.outbox_turn needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
-  SELECT t.turn, t.owner, t.cluster INTO STRICT v_latest FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
-  IF v_latest.owner <> p_owner OR v_latest.turn NOT IN (p_turn, p_turn - 1) THEN
+  PERFORM hawser.check_relay(p_kind);
+  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  IF v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
     state := 'lost';
     RETURN NEXT;
     RETURN;
   END IF;
-  IF v_latest.turn = p_turn THEN
+  IF v_last.turn = p_turn THEN
     state := 'repeated';
     RETURN NEXT;
     RETURN;
   END IF;
-
-  IF v_saves THEN
-    -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
-    INSERT INTO hawser.outbox_turns (turn, owner, done_from, done_to, done_after, skipped, cluster)
-    VALUES (p_turn, p_owner, p_done_from, p_done_to, p_done_after, p_skipped, v_latest.cluster);
+  IF v_is_nats THEN
+    IF v_saves THEN
+      -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
+      INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+      VALUES (v_sink, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    END IF;
+  ELSE
+    -- It shows others that it is at work. Not each time: that writes to the log of Postgres.
+    v_beat_ms := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+    IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1)) >= 1000 / 2 THEN
+      PERFORM setval('hawser.outbox_state_peer_beat_seq', v_beat_ms);
+    END IF;
+    v_reads := '{look}';
+    v_read_from := v_last.done_from;
+    v_read_to := v_last.done_to;
+    v_read_after := v_last.done_after;
+    SELECT coalesce(jsonb_agg(s.position || jsonb_build_object('joins', s.position ->> 'to' IS NULL)), '[]'),
+           jsonb_agg(s.position ORDER BY s.nth) FILTER (WHERE s.position ->> 'to' IS NOT NULL)
+      INTO v_read_series, v_lagging
+      FROM jsonb_array_elements(v_last.series) WITH ORDINALITY AS s (position, nth);
+    v_page := v_lagging -> 0;
+    IF v_page IS NOT NULL THEN
+      v_reads := '{look,page}';
+    END IF;
   END IF;
-  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('nats', p_due_from) AS b
-   WHERE p_due_from IS NOT NULL;
+  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due(p_kind, p_due_from) AS b WHERE p_due_from IS NOT NULL;
   IF p_asleep IS NOT NULL THEN
-    PERFORM setval('hawser.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
+    IF v_is_nats THEN
+      PERFORM setval('hawser.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
+    ELSE
+      PERFORM setval('hawser.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
+    END IF;
   END IF;
-  IF p_read_from IS NOT NULL THEN
-    IF p_read_to IS NULL THEN
+
+  FOREACH v_read IN ARRAY v_reads LOOP
+    IF v_read = 'look' THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO v_to;
-      SELECT l.due_from INTO v_found FROM hawser.least_due('nats', p_later_from) AS l;
+      SELECT l.due_from INTO v_found FROM hawser.least_due(p_kind, p_later_from) AS l;
+      v_xmax := pg_snapshot_xmax(v_read_from);
+      v_xip := ARRAY(SELECT pg_snapshot_xip(v_read_from));
+      IF v_read_series <> '[]' THEN
+        -- What a series has not seen is new to it, too.
+        SELECT least(v_xmax, min(pg_snapshot_xmax(s."from"))) INTO v_xmax
+          FROM jsonb_to_recordset(v_read_series) AS s ("from" pg_snapshot, joins boolean) WHERE s.joins;
+        v_xip := ARRAY(
+          SELECT DISTINCT x.xid
+            FROM (
+              SELECT v_read_from AS seen UNION ALL
+              SELECT s."from" FROM jsonb_to_recordset(v_read_series) AS s ("from" pg_snapshot, joins boolean) WHERE s.joins
+            ) AS f, pg_snapshot_xip(f.seen) AS x (xid)
+           WHERE x.xid < v_xmax
+        );
+      END IF;
       SELECT count(*) INTO v_new FROM (
-        SELECT FROM hawser.outbox AS o WHERE o.xid >= v_xmax
+        SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
         UNION ALL
-        SELECT FROM hawser.outbox AS o WHERE o.xid = ANY (v_xip)
+        SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
         LIMIT 100000
       ) AS n;
-    END IF;
-    IF v_new < 100000 THEN
-      -- By xids: in the order of ids, all that was ever enqueued would be passed.
-      OPEN v_messages FOR
-        SELECT n.* FROM (
-                 SELECT o.* FROM hawser.outbox AS o WHERE o.xid >= v_xmax
-                 UNION ALL
-                 SELECT o.* FROM hawser.outbox AS o WHERE o.xid = ANY (v_xip)
-               ) AS n
-         WHERE pg_visible_in_snapshot(n.xid, v_to) AND n.id > p_read_after
-         ORDER BY n.id LIMIT p_max_messages + 1;
+      IF v_new < 100000 THEN
+        -- By xids: in the order of ids, all that was ever enqueued would be passed.
+        OPEN v_messages FOR
+          WITH series AS MATERIALIZED (
+            SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+          )
+          SELECT n.*
+            FROM (
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              UNION ALL
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            ) AS n
+            LEFT JOIN LATERAL (
+              SELECT r."from", r.joins FROM series AS r
+               WHERE r.role = n.role
+                 AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+               ORDER BY r.route NULLS LAST LIMIT 1
+            ) AS s ON true
+           WHERE coalesce(s.joins, true)
+             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
+           ORDER BY n.id LIMIT p_max_messages + 1;
+      ELSE
+        -- By ids: sorting the whole set could take too long.
+        OPEN v_messages FOR
+          WITH series AS MATERIALIZED (
+            SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+          )
+          SELECT n.*
+            FROM (
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > 0 ORDER BY o.id OFFSET 0
+            ) AS n
+            LEFT JOIN LATERAL (
+              SELECT r."from", r.joins FROM series AS r
+               WHERE r.role = n.role
+                 AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+               ORDER BY r.route NULLS LAST LIMIT 1
+            ) AS s ON true
+           WHERE coalesce(s.joins, true)
+             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
+           LIMIT p_max_messages + 1;
+      END IF;
     ELSE
-      -- By ids: each page that sorted the whole set would cost as much as the first, which may be too much already.
+      IF NOT v_is_nats THEN
+        v_read_role := v_page ->> 'role';
+        v_read_route := v_page ->> 'route';
+        v_read_from := (v_page ->> 'from')::pg_snapshot;
+        v_read_to := (v_page ->> 'to')::pg_snapshot;
+        v_read_after := (v_page ->> 'after')::bigint;
+      END IF;
+      v_xmax := pg_snapshot_xmax(v_read_from);
+      v_xip := ARRAY(SELECT pg_snapshot_xip(v_read_from));
+      -- By ids: each page that sorted the whole set would cost as much as the first.
       OPEN v_messages FOR
-        SELECT n.* FROM (SELECT o.* FROM hawser.outbox AS o WHERE o.id > p_read_after ORDER BY o.id OFFSET 0) AS n
-         WHERE (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_to)
+        SELECT n.*
+          FROM (
+            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > v_read_after ORDER BY o.id OFFSET 0
+          ) AS n
+         WHERE n.role = v_read_role AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
+           AND (v_read_route IS NULL OR v_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+           AND (v_excluded IS NULL OR coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded))
          LIMIT p_max_messages + 1;
     END IF;
+
+    v_count := 0;
+    v_bytes := 0;
+    v_has_more := false;
+    v_after := v_read_after;
     LOOP
       FETCH v_messages INTO v_message;
       EXIT WHEN NOT FOUND;
-      v_bytes := v_bytes + octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
+      bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
+      v_bytes := v_bytes + least(bytes, coalesce(p_max_payload, bytes));
       v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
       EXIT WHEN v_has_more;
       v_count := v_count + 1;
-      id := v_message.id;
-      destination := v_message.destination;
-      payload := v_message.payload;
-      headers := v_message.headers;
-      key := v_message.key;
-      message_id := v_message.message_id;
-      to_stream := v_message.to_stream;
-      domain := v_message.domain;
-      enqueued_at := v_message.enqueued_at;
-      first_enqueued_at := v_message.first_enqueued_at;
-      copy_of := v_message.copy_of;
-      RETURN NEXT;
+      v_after := v_message.id;
+      IF v_is_nats THEN
+        id := v_message.id;
+        role := v_message.role;
+        destination := v_message.destination;
+        payload := CASE WHEN (bytes <= p_max_payload) IS NOT FALSE THEN v_message.payload END;
+        headers := CASE WHEN (bytes <= p_max_payload) IS NOT FALSE THEN v_message.headers END;
+        key := v_message.key;
+        message_id := v_message.message_id;
+        to_stream := v_message.to_stream;
+        domain := v_message.domain;
+        enqueued_at := v_message.enqueued_at;
+        first_enqueued_at := v_message.first_enqueued_at;
+        copy_of := v_message.copy_of;
+        RETURN NEXT;
+      ELSE
+        v_ids := v_ids || v_message.id;
+      END IF;
     END LOOP;
     CLOSE v_messages;
-  END IF;
+
+    IF v_read = 'look' AND v_has_more THEN
+      -- Those who have more in it go on with pages of their own.
+      WITH series AS MATERIALIZED (
+        SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+      )
+      SELECT jsonb_agg(jsonb_build_object('role', m.role, 'route', m.route, 'from', m."from", 'to', v_to, 'after', v_after)) INTO rest
+        FROM (
+          SELECT DISTINCT n.role, s.route, coalesce(s."from", v_read_from)::text AS "from"
+            FROM (
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              UNION ALL
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            ) AS n
+            LEFT JOIN LATERAL (
+              SELECT r.* FROM series AS r
+               WHERE r.role = n.role
+                 AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+               ORDER BY r.route NULLS LAST LIMIT 1
+            ) AS s ON true
+           WHERE n.id > v_after AND coalesce(s.joins, true)
+             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
+        ) AS m;
+    END IF;
+    IF NOT v_is_nats THEN
+      IF v_read = 'look' THEN
+        v_from := v_to;
+        v_series := coalesce(v_lagging - 0, '[]') || coalesce(rest, '[]');
+      ELSE
+        v_series := v_series || CASE
+          WHEN v_has_more THEN jsonb_set(v_page, '{after}', to_jsonb(v_after))
+          ELSE v_page || jsonb_build_object('from', v_page -> 'to', 'to', NULL)
+        END;
+      END IF;
+    END IF;
+  END LOOP;
 
   id := NULL;
   payload := NULL;
+  headers := NULL;
   IF p_dead IS NOT NULL THEN
     INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id)
     SELECT DISTINCT ON (o.destination, o.message_id, o.payload)
@@ -888,7 +1054,7 @@ BEGIN
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
            ), d.code, d.message, d.attempts, o.message_id
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
-      JOIN hawser.outbox AS o ON o.id = d.id
+      JOIN hawser.outbox AS o ON o.id = d.id AND o.slot < 3
      -- What was written into the outbox again is one dead letter with the first one.
      WHERE NOT EXISTS (
        SELECT FROM hawser.dead_letters AS k
@@ -896,14 +1062,47 @@ BEGIN
      )
      ORDER BY o.destination, o.message_id, o.payload, o.id;
   END IF;
-  IF v_count > 0 AND NOT v_saves THEN
-    INSERT INTO hawser.outbox_turns (turn, owner, done_from, done_to, done_after, skipped, cluster)
-    VALUES (p_turn, p_owner, p_done_from, p_done_to, p_done_after, p_skipped, v_latest.cluster);
-    v_saves := true;
+  handed := cardinality(v_ids);
+  IF v_is_nats THEN
+    IF v_count > 0 AND NOT v_saves THEN
+      INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+      VALUES (v_sink, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+      v_saves := true;
+    END IF;
+  ELSE
+    IF p_adopts THEN
+      SELECT a.connection_keys INTO connection_keys FROM hawser.adopt_waiting() AS a;
+    END IF;
+    v_saves := v_saves OR handed > 0 OR cardinality(connection_keys) > 0 OR v_series <> v_last.series;
+    IF v_saves THEN
+      -- Fails if another relay has had this turn meanwhile.
+      INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
+      VALUES (
+        v_sink, v_last.turn + 1, p_owner, pg_backend_pid(), v_from, NULL, 0, v_series, v_last.epoch + 1, v_last.cluster
+      );
+    END IF;
+    IF handed > 0 THEN
+      SELECT connection_keys || s.connection_keys INTO connection_keys
+        FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
+    END IF;
+    owners := ARRAY(
+      SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)
+        FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
+        JOIN hawser.conn_key_map AS m ON m.connection_key = u.key
+       ORDER BY u.nth
+    );
+    v_has_more := v_series <> '[]';
   END IF;
-  -- The commit of what is saved puts everything on disk that was read.
+  -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
+  -- wait for a disk.
+  IF NOT v_saves THEN
+    PERFORM set_config('synchronous_commit', 'off', true);
+  ELSIF current_setting('synchronous_commit') IN ('off', 'local') THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
   state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
-  brought := v_due.brought;
+  bytes := NULL;
+  brought := coalesce(v_due.brought, 0);
   due_from := least(v_due.due_from, v_found);
   due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
   done_to := v_to;
@@ -911,7 +1110,72 @@ BEGIN
   RETURN NEXT;
 END
 $function$;
-COMMENT ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) IS 'A turn of the relay: saves the position, writes dead letters, and reads messages.';
+COMMENT ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) IS 'A turn of a relay: saves the position, writes dead letters, and reads messages. Those for peers are stored for their
+listeners, in the same transaction.';
+
+CREATE OR REPLACE FUNCTION hawser.outbox_undone(
+  p_kind text,
+  p_slot smallint,
+  p_limit integer
+)
+RETURNS TABLE (
+  id bigint,
+  slot smallint,
+  destination text,
+  enqueued_at timestamptz,
+  lags boolean
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_first CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 3 END;
+  v_last hawser.outbox_turns;
+  v_series record;
+BEGIN
+  SELECT t.* INTO v_last FROM hawser.outbox_turns AS t
+   WHERE t.sink = v_first / 3 ORDER BY t.turn DESC LIMIT 1;
+  SELECT min(pg_snapshot_xmax(f.seen)) AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
+    FROM (
+      SELECT v_last.done_from AS seen UNION ALL SELECT s."from" FROM jsonb_to_recordset(v_last.series) AS s ("from" pg_snapshot)
+    ) AS f
+    LEFT JOIN LATERAL pg_snapshot_xip(f.seen) AS x (xid) ON true;
+  RETURN QUERY
+  WITH series AS MATERIALIZED (
+    SELECT s.* FROM jsonb_to_recordset(v_last.series) AS s (role text, route text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
+  )
+  SELECT n.id, n.slot, n.destination, n.enqueued_at, s.role IS NOT NULL
+    FROM (
+      SELECT o.* FROM hawser.outbox AS o
+       WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2) AND o.xid >= v_series.xmax
+      UNION ALL
+      SELECT o.* FROM hawser.outbox AS o
+       WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2)
+         AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
+    ) AS n
+    LEFT JOIN LATERAL (
+      SELECT r.* FROM series AS r
+       WHERE r.role = n.role AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+       ORDER BY r.route NULLS LAST LIMIT 1
+    ) AS s ON true
+   WHERE n.id <> ALL (v_last.skipped)
+     AND CASE
+       WHEN s.role IS NOT NULL THEN
+         NOT pg_visible_in_snapshot(n.xid, s."from")
+         AND (s."to" IS NULL OR NOT pg_visible_in_snapshot(n.xid, s."to") OR n.id > s.after)
+       ELSE
+         NOT pg_visible_in_snapshot(n.xid, v_last.done_from)
+         AND (v_last.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, v_last.done_to) OR n.id > v_last.done_after)
+     END
+   LIMIT p_limit;
+END
+$function$;
+COMMENT ON FUNCTION hawser.outbox_undone(text, smallint, integer) IS 'The messages of a sink that its position has not passed, in no order.';
 
 CREATE OR REPLACE FUNCTION hawser.retry_enqueued(
   p_ids bigint[]
@@ -949,7 +1213,8 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.retry_enqueued(bigint[]) IS 'Writes dead letters of the outbox into it again, as messages without a key, and deletes them.';
 
-CREATE OR REPLACE FUNCTION hawser.rotate_outbox(
+CREATE OR REPLACE FUNCTION hawser.outbox_rotate(
+  p_kind text,
   p_owner text,
   p_retention_ms bigint,
   OUT rotated boolean
@@ -959,18 +1224,34 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
-  v_number CONSTANT bigint := (SELECT s.last_value FROM hawser.outbox_state_slot_seq AS s);
-  -- Slots are counted from 0, and the sequence from 1.
-  v_next CONSTANT integer := v_number % 3;
-  v_table CONSTANT text := 'hawser.outbox_' || v_next;
+  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
+  -- Slots are counted from 0, and the sequences from 1.
+  v_number bigint;
+  v_next smallint;
+  v_table text;
+  v_turns CONSTANT text := 'hawser.outbox_turns_' || v_sink;
   v_newest timestamptz;
-  v_done hawser.outbox_turns;
+  v_last hawser.outbox_turns;
+  v_moved bigint[];
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.rotate_outbox needs READ COMMITTED, not %', current_setting('transaction_isolation')
+    RAISE EXCEPTION 'hawser.outbox_rotate needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
+  PERFORM hawser.check_relay(p_kind);
   rotated := false;
+  v_number := CASE p_kind
+    WHEN 'nats' THEN (SELECT s.last_value FROM hawser.outbox_state_slot_seq AS s)
+    ELSE (SELECT s.last_value FROM hawser.outbox_state_peer_slot_seq AS s)
+  END;
+  v_next := v_sink * 3 + v_number % 3;
+  v_table := 'hawser.outbox_' || v_next;
+  -- Nothing to remove.
+  IF (SELECT count(*) FROM (SELECT FROM hawser.outbox_turns AS t WHERE t.sink = v_sink LIMIT 100) AS t) < 100 AND NOT EXISTS (
+    SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_sink * 3 AND v_sink * 3 + 2
+  ) THEN
+    RETURN;
+  END IF;
   SELECT o.enqueued_at INTO v_newest FROM hawser.outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
   IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN
     RETURN;
@@ -978,31 +1259,42 @@ BEGIN
   BEGIN
     -- Not waited for: those who enqueue would wait behind it.
     EXECUTE 'LOCK TABLE ONLY ' || v_table || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
-    LOCK TABLE ONLY hawser.outbox_turns IN ACCESS EXCLUSIVE MODE NOWAIT;
+    EXECUTE 'LOCK TABLE ONLY ' || v_turns || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
   EXCEPTION
     WHEN lock_not_available THEN
       RETURN;
   END;
-  -- Nobody writes into it now, so that what is in it is committed.
-  SELECT t.* INTO STRICT v_done FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
-  IF v_done.owner <> p_owner THEN
+  -- No session writes into it now, so that what is in it is committed.
+  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  IF v_last.owner <> p_owner THEN
     RETURN;
   END IF;
-  IF EXISTS (
-    SELECT FROM hawser.outbox AS o
-     WHERE o.slot = v_next AND o.id <> ALL (v_done.skipped) AND NOT pg_visible_in_snapshot(o.xid, v_done.done_from)
-       AND (v_done.done_to IS NULL OR NOT pg_visible_in_snapshot(o.xid, v_done.done_to) OR o.id > v_done.done_after)
-  ) THEN
+  v_moved := ARRAY(
+    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(p_kind, v_next, 10000 + 1) AS u
+  );
+  IF cardinality(v_moved) > 10000 OR array_position(v_moved, NULL) IS NOT NULL THEN
     RETURN;
   END IF;
+  -- What lags behind keeps its number and its transaction, and does not keep the others.
+  INSERT INTO hawser.outbox
+    (slot, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
+     copy_of, role, listener)
+  SELECT v_sink * 3 + (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
+         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener
+    FROM hawser.outbox AS o
+   WHERE o.slot = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
-  TRUNCATE TABLE ONLY hawser.outbox_turns;
-  INSERT INTO hawser.outbox_turns SELECT (v_done).*;
-  PERFORM setval('hawser.outbox_state_slot_seq', v_number + 1);
+  EXECUTE 'TRUNCATE TABLE ONLY ' || v_turns;
+  INSERT INTO hawser.outbox_turns SELECT (v_last).*;
+  IF p_kind = 'nats' THEN
+    PERFORM setval('hawser.outbox_state_slot_seq', v_number + 1);
+  ELSE
+    PERFORM setval('hawser.outbox_state_peer_slot_seq', v_number + 1);
+  END IF;
   rotated := true;
 END
 $function$;
-COMMENT ON FUNCTION hawser.rotate_outbox(text, bigint) IS 'Goes on to the next slot, if all that is in it is done and older than the retention; its messages go.';
+COMMENT ON FUNCTION hawser.outbox_rotate(text, text, bigint) IS 'Goes on to the next slot of a sink, if all that is in it is done and older than the retention; its messages go.';
 
 CREATE OR REPLACE FUNCTION hawser.enqueue_peer(
   p_topic text,
@@ -1019,16 +1311,11 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 DECLARE
-  v_cluster bigint;
   v_headers jsonb;
   v_length integer;
   v_name text;
   v_value text;
 BEGIN
-  -- As present_cluster() does, and as in enqueue_nats.
-  IF has_function_privilege('pg_catalog.pg_control_system()'::regprocedure, 'EXECUTE') THEN
-    v_cluster := (pg_control_system()).system_identifier;
-  END IF;
   IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
     v_headers := hawser.peer_headers(p_headers, p_message_id, p_key);
   ELSIF p_key IS NOT NULL THEN
@@ -1062,32 +1349,7 @@ BEGIN
       MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', v_length, 267386880),
       HINT = 'Give a payload of that size.';
   END IF;
-  IF p_deliver_at > clock_timestamp() THEN
-    id := hawser.enqueue_later('peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_deliver_at, p_listener);
-    IF id IS NULL THEN
-      RETURN;
-    END IF;
-  ELSE
-    IF p_key IS NOT NULL THEN
-      PERFORM FROM hawser.outbox_keys AS k
-       WHERE k.bucket = (hashtextextended(p_topic || ' ' || p_key, 0) & 4095)::integer
-         FOR UPDATE;
-    END IF;
-
-    INSERT INTO hawser.peer_outbox (slot, topic, payload, headers, key, listener, cluster)
-    SELECT (coalesce(pg_sequence_last_value('hawser.peer_outbox_state_slot_seq'), 1) - 1) % 3, p_topic,
-           p.payload, v_headers, p_key, p_listener, v_cluster
-      FROM unnest(p_payloads) AS p (payload);
-    IF NOT FOUND THEN
-      RETURN;
-    END IF;
-    id := currval('hawser.outbox_id_seq');
-  END IF;
-
-  -- Behind the insert, and from a sequence: as in enqueue_nats.
-  IF pg_sequence_last_value('hawser.peer_outbox_state_asleep_seq') = 2 THEN
-    PERFORM pg_notify('hawser_peer_outbox', '');
-  END IF;
+  id := hawser.enqueue_message('peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at);
 END
 $function$;
 COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) IS 'Writes messages for peers into the outbox, in the caller''s transaction.';
@@ -1157,56 +1419,6 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.peer_headers(jsonb, text, text) IS 'The headers of an enqueued message as peers have them. Refuses what peers cannot have.';
 
-CREATE OR REPLACE FUNCTION hawser.take_peer_outbox(
-  p_owner text,
-  OUT turn bigint,
-  OUT can_notify boolean
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $function$
-#variable_conflict use_column
-DECLARE
-  v_cluster CONSTANT bigint := hawser.present_cluster();
-  v_last hawser.peer_outbox_turns;
-BEGIN
-  SELECT t.* INTO v_last FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
-  IF NOT FOUND THEN
-    -- A dump that was made while old turns were removed has none. What it has kept is new.
-    SELECT 1 AS turn, '' AS owner, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to, 0 AS done_after,
-           NULL::bigint AS cluster, NULL::timestamptz AS saved_at, 1 AS epoch
-      INTO v_last;
-  END IF;
-  turn := v_last.turn + 1;
-  IF v_cluster IS NOT NULL AND v_last.cluster IS DISTINCT FROM v_cluster THEN
-    -- A copy of the database: as in take_outbox.
-    UPDATE hawser.peer_outbox AS o
-       SET cluster = v_cluster,
-           xid = CASE
-             WHEN o.cluster = v_last.cluster AND (
-               pg_visible_in_snapshot(o.xid, v_last.done_from)
-               OR (v_last.done_to IS NOT NULL AND pg_visible_in_snapshot(o.xid, v_last.done_to) AND o.id <= v_last.done_after)
-             ) THEN '2'::xid8
-             ELSE pg_current_xact_id()
-           END
-     WHERE o.cluster IS DISTINCT FROM v_cluster;
-    v_last.done_from := '3:3:';
-    v_last.done_to := NULL;
-    v_last.done_after := 0;
-  END IF;
-  -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, epoch)
-  VALUES (
-    turn, p_owner, v_last.done_from, v_last.done_to, v_last.done_after, v_cluster,
-    -- As in take_name.
-    greatest(v_last.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint)
-  );
-  can_notify := current_setting('max_prepared_transactions') = '0';
-  PERFORM setval('hawser.peer_outbox_state_asleep_seq', 1);
-END
-$function$;
-COMMENT ON FUNCTION hawser.take_peer_outbox(text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
-
 CREATE OR REPLACE FUNCTION hawser.running_peers(
   p_names text[],
   OUT running text[]
@@ -1230,349 +1442,253 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.running_peers(text[]) IS 'Of some peers, those whose names are held by a process.';
 
-CREATE OR REPLACE FUNCTION hawser.hand_over_enqueued(
-  p_owner text,
-  p_asleep boolean,
-  p_max_messages integer,
-  p_max_bytes bigint,
-  p_due_from timestamptz,
-  p_later_from pg_snapshot,
-  OUT held boolean,
-  OUT handed integer,
-  OUT has_more boolean,
-  OUT connection_keys integer[],
-  OUT owners text[],
-  OUT looked_to pg_snapshot,
-  OUT brought integer,
-  OUT due_from timestamptz,
-  OUT due_in_ms bigint
+CREATE OR REPLACE FUNCTION hawser.store_enqueued(
+  p_ids bigint[],
+  p_turn bigint,
+  p_epoch bigint,
+  OUT connection_keys integer[]
 )
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan
-SET enable_seqscan = off
-SET enable_bitmapscan = off
-SET jit = off
 AS $function$
 #variable_conflict use_column
+-- By sets: what a turn does does not grow with the number of topics by more than their rows.
 DECLARE
   v_me CONSTANT text := '__#outbox';
-  v_last hawser.peer_outbox_turns;
-  v_turn bigint;
-  v_xmax xid8;
-  v_xip xid8[];
-  v_to pg_snapshot;
-  -- As in run_outbox_turn.
-  v_new bigint;
-  v_ids bigint[];
-  v_count integer;
-  v_topic text;
-  v_topic_key integer;
-  v_names text[];
+  v_sender CONSTANT text := v_me || ':' || v_me;
+  v_all_topics text[];
+  v_wanted text[];
+  v_listeners text[];
+  v_missing text[];
+  v_waiting text[];
   v_running text[];
-  v_waiting record;
-  v_due record;
-  v_found timestamptz;
-  -- The listeners that may get the messages of a topic, or have one for themselves, and their channels.
-  v_to_topics text[] := '{}';
-  v_to_names text[] := '{}';
-  v_to_keys integer[] := '{}';
+  -- The listeners that may get the messages of a topic, and of a NULL topic those that have messages for themselves.
+  v_topics text[];
+  v_names text[];
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.hand_over_enqueued needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-  handed := 0;
-  has_more := false;
-  brought := 0;
-  connection_keys := '{}';
-  owners := '{}';
-  SELECT t.* INTO STRICT v_last FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
-  held := v_last.owner = p_owner;
-  IF NOT held THEN
-    RETURN;
-  END IF;
-  v_turn := v_last.turn + 1;
+  SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL),
+         array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL)
+    INTO v_all_topics, v_wanted, v_listeners
+    FROM hawser.outbox AS o
+   WHERE o.id = ANY (p_ids) AND o.slot >= 3;
 
-  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due('peer', p_due_from) AS b
-   WHERE p_due_from IS NOT NULL;
-  IF p_asleep IS NOT NULL THEN
-    PERFORM setval('hawser.peer_outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
-  END IF;
-  -- What is new: as in run_outbox_turn.
-  v_xmax := pg_snapshot_xmax(v_last.done_from);
-  v_xip := ARRAY(SELECT pg_snapshot_xip(v_last.done_from));
-  IF v_last.done_to IS NULL THEN
-    SELECT pg_current_snapshot() INTO v_to;
-    looked_to := v_to;
-    SELECT l.due_from INTO v_found FROM hawser.least_due('peer', p_later_from) AS l;
-    SELECT count(*) INTO v_new FROM (
-      SELECT FROM hawser.peer_outbox AS o WHERE o.xid >= v_xmax
-      UNION ALL
-      SELECT FROM hawser.peer_outbox AS o WHERE o.xid = ANY (v_xip)
-      LIMIT 100000
-    ) AS n;
-  ELSE
-    v_to := v_last.done_to;
-  END IF;
-  IF v_new < 100000 THEN
-    SELECT array_agg(p.id ORDER BY p.id) FILTER (WHERE p.nth <= p_max_messages AND (p.nth = 1 OR p.bytes <= p_max_bytes)), count(*)
-      INTO v_ids, v_count
-      FROM (
-        SELECT n.id, row_number() OVER w AS nth, sum(n.length) OVER w AS bytes
-          FROM (
-            SELECT o.id, o.length
-              FROM (
-                SELECT s.id, s.xid, octet_length(s.payload) AS length FROM hawser.peer_outbox AS s WHERE s.xid >= v_xmax
-                UNION ALL
-                SELECT s.id, s.xid, octet_length(s.payload) FROM hawser.peer_outbox AS s WHERE s.xid = ANY (v_xip)
-              ) AS o
-             WHERE pg_visible_in_snapshot(o.xid, v_to)
-             ORDER BY o.id LIMIT p_max_messages + 1
-          ) AS n
-        WINDOW w AS (ORDER BY n.id ROWS UNBOUNDED PRECEDING)
-      ) AS p;
-  ELSE
-    SELECT array_agg(p.id ORDER BY p.id) FILTER (WHERE p.nth <= p_max_messages AND (p.nth = 1 OR p.bytes <= p_max_bytes)), count(*)
-      INTO v_ids, v_count
-      FROM (
-        SELECT n.id, row_number() OVER w AS nth, sum(n.length) OVER w AS bytes
-          FROM (
-            SELECT s.id, octet_length(s.payload) AS length
-              FROM (SELECT o.* FROM hawser.peer_outbox AS o WHERE o.id > v_last.done_after ORDER BY o.id OFFSET 0) AS s
-             WHERE (s.xid >= v_xmax OR s.xid = ANY (v_xip)) AND pg_visible_in_snapshot(s.xid, v_to)
-             LIMIT p_max_messages + 1
-          ) AS n
-        WINDOW w AS (ORDER BY n.id ROWS UNBOUNDED PRECEDING)
-      ) AS p;
-  END IF;
-  handed := coalesce(cardinality(v_ids), 0);
-  has_more := v_count > handed;
-  brought := coalesce(v_due.brought, 0);
-  due_from := least(v_due.due_from, v_found);
-  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
-
-  -- Topics that have a listener now: what waits there is its own, with all that is stored behind it.
-  FOR v_waiting IN
-    SELECT w.topic, w.connection_key FROM hawser.peer_waiting_topics AS w
-     WHERE EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
-  LOOP
-    v_names := ARRAY(
-      SELECT DISTINCT a.client_name FROM hawser.topic_addr AS a WHERE a.topic = v_waiting.topic ORDER BY a.client_name
-    );
-    IF cardinality(v_names) > 1 THEN
-      v_running := hawser.running_peers(v_names);
-      IF cardinality(v_running) > 0 THEN
-        v_names := v_running;
-      END IF;
-    END IF;
-    UPDATE hawser.conn_key_map AS m SET owner = v_names[1]
-     WHERE m.connection_key = v_waiting.connection_key AND m.owner IS NULL;
-    DELETE FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_waiting.topic;
-    connection_keys := connection_keys || v_waiting.connection_key;
-  END LOOP;
-
-  IF handed + brought + cardinality(connection_keys) = 0 AND v_last.done_to IS NULL THEN
-    RETURN;
-  END IF;
-
-  FOR v_topic IN SELECT DISTINCT o.topic FROM hawser.peer_outbox AS o WHERE o.id = ANY (v_ids) AND o.listener IS NULL LOOP
-    v_topic_key := hawser.key_of_topic(v_topic);
-    v_names := ARRAY(SELECT DISTINCT a.client_name FROM hawser.topic_addr AS a WHERE a.topic = v_topic ORDER BY a.client_name);
-    IF cardinality(v_names) > 0 THEN
-      -- As a sender does: what comes when they are away is stored for them.
-      INSERT INTO hawser.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
-      SELECT v_me || ':' || v_me, v_topic, n.name, a.addr, a.max_message_bytes
-        FROM unnest(v_names) AS n (name)
-       CROSS JOIN LATERAL (
-         SELECT b.addr, b.max_message_bytes FROM hawser.topic_addr AS b WHERE b.topic = v_topic AND b.client_name = n.name
-          LIMIT 1 FOR KEY SHARE SKIP LOCKED
-       ) AS a
+  -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
+  INSERT INTO hawser.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
+  SELECT v_sender, n.topic, n.client_name, a.addr, a.max_message_bytes
+    FROM (
+      SELECT DISTINCT b.topic, b.client_name
+        FROM unnest(v_wanted) AS t (topic)
+        JOIN hawser.topic_addr AS b ON b.topic = t.topic
        WHERE NOT EXISTS (
          SELECT FROM hawser.sender_listener AS k
-          WHERE k.sender_key = v_me || ':' || v_me AND k.listener_topic = v_topic AND k.client_name = n.name
+          WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.client_name = b.client_name
        )
-      ON CONFLICT (sender_key, listener_topic, client_name) DO NOTHING;
-    ELSE
-      v_names := ARRAY(
-        SELECT k.client_name FROM hawser.sender_listener AS k WHERE k.sender_key = v_me || ':' || v_me AND k.listener_topic = v_topic
-      );
-    END IF;
-    IF cardinality(v_names) > 1 THEN
-      v_running := hawser.running_peers(v_names);
-      IF cardinality(v_running) > 0 THEN
-        v_names := v_running;
-      ELSE
-        -- None of them can be reached: the one that was used last.
-        v_names := ARRAY(
-          SELECT n.name
-            FROM unnest(v_names) AS n (name)
-            LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_me || ':' || v_me || ':' || n.name
-            LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
-           ORDER BY greatest(c.epoch, (
-                      SELECT s.epoch FROM hawser.conn_messages AS s WHERE s.connection_key = m.connection_key
-                       ORDER BY s.epoch DESC LIMIT 1
-                    ), 0) DESC, n.name
-           LIMIT 1
-        );
-      END IF;
-    END IF;
-    IF cardinality(v_names) = 0 THEN
-      -- Nobody has ever served it.
-      SELECT w.connection_key INTO v_waiting FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topic;
-      IF NOT FOUND THEN
-        SELECT k.connection_key INTO v_waiting
-          FROM hawser.connection_key(v_me, v_me, '__#topic#' || v_topic_key || '#' || v_turn) AS k;
-        INSERT INTO hawser.peer_waiting_topics (topic, connection_key) VALUES (v_topic, v_waiting.connection_key);
-      END IF;
-      v_to_topics := v_to_topics || v_topic;
-      v_to_names := v_to_names || ''::text;
-      v_to_keys := v_to_keys || v_waiting.connection_key;
-    ELSE
-      v_to_topics := v_to_topics || array_fill(v_topic, ARRAY[cardinality(v_names)]);
-      v_to_names := v_to_names || v_names;
-      v_to_keys := v_to_keys || ARRAY(
-        SELECT k.connection_key
-          FROM unnest(v_names) WITH ORDINALITY AS n (name, nth) CROSS JOIN LATERAL hawser.connection_key(v_me, v_me, n.name) AS k
-         ORDER BY n.nth
-      );
-    END IF;
-  END LOOP;
-  FOR v_waiting IN
-    SELECT l.listener, k.connection_key
-      FROM (SELECT DISTINCT o.listener FROM hawser.peer_outbox AS o WHERE o.id = ANY (v_ids) AND o.listener IS NOT NULL) AS l
-     CROSS JOIN LATERAL hawser.connection_key(v_me, v_me, l.listener) AS k
-  LOOP
-    v_to_topics := v_to_topics || NULL::text;
-    v_to_names := v_to_names || v_waiting.listener;
-    v_to_keys := v_to_keys || v_waiting.connection_key;
-  END LOOP;
-  PERFORM hawser.key_of_topic(o.topic)
-     FROM (SELECT DISTINCT p.topic FROM hawser.peer_outbox AS p WHERE p.id = ANY (v_ids) AND p.listener IS NOT NULL) AS o;
+    ) AS n
+   CROSS JOIN LATERAL (
+     SELECT b.addr, b.max_message_bytes FROM hawser.topic_addr AS b WHERE b.topic = n.topic AND b.client_name = n.client_name
+      LIMIT 1 FOR KEY SHARE SKIP LOCKED
+   ) AS a
+  ON CONFLICT (sender_key, listener_topic, client_name) DO NOTHING;
+  WITH present AS MATERIALIZED (
+    SELECT DISTINCT w.topic, a.client_name FROM unnest(v_wanted) AS w (topic) JOIN hawser.topic_addr AS a ON a.topic = w.topic
+  ), known AS (
+    SELECT p.topic, p.client_name FROM present AS p
+    UNION ALL
+    SELECT w.topic, k.client_name
+      FROM unnest(v_wanted) AS w (topic)
+      JOIN hawser.sender_listener AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
+     WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.topic = w.topic)
+  )
+  SELECT array_agg(w.topic ORDER BY w.topic, k.client_name), array_agg(k.client_name ORDER BY w.topic, k.client_name)
+    INTO v_topics, v_names
+    FROM unnest(v_wanted) AS w (topic)
+    LEFT JOIN known AS k ON k.topic = w.topic;
+
+  -- Of several, those that run. If none does, the one that was used last.
+  v_running := hawser.running_peers(ARRAY(
+    SELECT DISTINCT n.name
+      FROM (SELECT u.name, count(*) OVER (PARTITION BY u.topic) AS count FROM unnest(v_topics, v_names) AS u (topic, name)) AS n
+     WHERE n.count > 1
+  ));
+  SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
+    FROM (
+      SELECT r.topic, r.name, r.count, r.runs, bool_or(r.runs) OVER (PARTITION BY r.topic) AS any_runs,
+             row_number() OVER (PARTITION BY r.topic ORDER BY r.used DESC NULLS LAST, r.name) AS nth
+        FROM (
+          SELECT u.topic, u.name, u.name = ANY (v_running) AS runs, u.count, CASE
+                   WHEN u.count > 1 AND NOT u.any_runs THEN (
+                     SELECT greatest(c.epoch, (
+                              SELECT s.epoch FROM hawser.conn_messages AS s WHERE s.connection_key = m.connection_key
+                               ORDER BY s.epoch DESC LIMIT 1
+                            ), 0)
+                       FROM hawser.conn_key_map AS m
+                       LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+                      WHERE m.composite = v_sender || ':' || u.name
+                   )
+                 END AS used
+            FROM (
+              SELECT a.topic, a.name, count(*) OVER w AS count, bool_or(a.name = ANY (v_running)) OVER w AS any_runs
+                FROM unnest(v_topics, v_names) AS a (topic, name)
+              WINDOW w AS (PARTITION BY a.topic)
+            ) AS u
+        ) AS r
+    ) AS n
+   WHERE n.count = 1 OR n.runs OR (NOT n.any_runs AND n.nth = 1);
+
+  -- Keys of topics. The counter's row is the lock of all who make keys; the statement behind the wait sees what they have made.
+  v_missing := ARRAY(
+    SELECT t.topic FROM unnest(v_all_topics) AS t (topic)
+     WHERE NOT EXISTS (SELECT FROM hawser.topic_key AS k WHERE k.topic = t.topic)
+  );
+  IF cardinality(v_missing) > 0 THEN
+    PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
+    WITH new AS MATERIALIZED (
+      SELECT m.topic, row_number() OVER (ORDER BY m.topic) AS nth, count(*) OVER () AS count
+        FROM unnest(v_missing) AS m (topic)
+       WHERE NOT EXISTS (SELECT FROM hawser.topic_key AS k WHERE k.topic = m.topic)
+    ), counted AS (
+      UPDATE hawser.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+    )
+    INSERT INTO hawser.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
+  END IF;
+
+  -- Topics that no listener has ever served: each has a channel without an owner.
+  v_waiting := ARRAY(
+    SELECT u.topic FROM unnest(v_topics, v_names) AS u (topic, name)
+     WHERE u.name IS NULL AND NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = u.topic)
+  );
+  IF v_listeners IS NOT NULL THEN
+    v_topics := v_topics || array_fill(NULL::text, ARRAY[cardinality(v_listeners)]);
+    v_names := v_names || v_listeners;
+  END IF;
+  v_missing := ARRAY(
+    SELECT c.composite
+      FROM (
+        SELECT v_sender || ':' || u.name AS composite FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
+        UNION
+        SELECT v_sender || ':' || '__#topic#' || k.k || '#' || p_turn
+          FROM unnest(v_waiting) AS w (topic) JOIN hawser.topic_key AS k ON k.topic = w.topic
+      ) AS c
+     WHERE NOT EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE m.composite = c.composite)
+  );
+  IF cardinality(v_missing) > 0 THEN
+    PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
+    WITH new AS MATERIALIZED (
+      SELECT m.composite, row_number() OVER (ORDER BY m.composite) AS nth, count(*) OVER () AS count
+        FROM unnest(v_missing) AS m (composite)
+       WHERE NOT EXISTS (SELECT FROM hawser.conn_key_map AS k WHERE k.composite = m.composite)
+    ), counted AS (
+      UPDATE hawser.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+    ), made AS (
+      INSERT INTO hawser.conn_key_map (composite, connection_key)
+      SELECT n.composite, c.v - n.count + n.nth FROM new AS n, counted AS c
+      RETURNING connection_key
+    )
+    INSERT INTO hawser.conn_sender AS c (connection_key, sender_topic) SELECT m.connection_key, v_me FROM made AS m
+    ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
+  END IF;
+  INSERT INTO hawser.peer_waiting_topics (topic, connection_key)
+  SELECT k.topic, m.connection_key
+    FROM unnest(v_waiting) AS w (topic)
+    JOIN hawser.topic_key AS k ON k.topic = w.topic
+    JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || '__#topic#' || k.k || '#' || p_turn;
 
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
   WITH page AS MATERIALIZED (
-    SELECT o.id, o.topic, o.payload, o.headers, o.listener, t.k AS topic_key,
-           CASE WHEN o.listener IS NULL THEN hashtextextended(o.topic || ' ' || o.key, 0) END AS key_hash
-      FROM hawser.peer_outbox AS o
-      JOIN hawser.topic_key AS t ON t.topic = o.topic
-     WHERE o.id = ANY (v_ids)
+    SELECT o.id, o.destination AS topic, o.payload, o.headers, o.listener, t.k AS topic_key,
+           CASE WHEN o.listener IS NULL THEN hashtextextended(o.destination || ' ' || o.key, 0) END AS key_hash
+      FROM hawser.outbox AS o
+      JOIN hawser.topic_key AS t ON t.topic = o.destination
+     WHERE o.id = ANY (p_ids) AND o.slot >= 3
   ), listeners AS MATERIALIZED (
-    SELECT u.topic, u.name, u.key, count(*) OVER (PARTITION BY u.topic) AS count,
-           row_number() OVER (PARTITION BY u.topic ORDER BY u.nth) AS nth
-      FROM unnest(v_to_topics, v_to_names, v_to_keys) WITH ORDINALITY AS u (topic, name, key, nth)
+    SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
+           row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
+      FROM unnest(v_topics, v_names) AS u (topic, name)
+      LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || u.name
+      LEFT JOIN hawser.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic
   ), turns AS MATERIALIZED (
-    SELECT p.*, v_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
+    SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
            row_number() OVER (PARTITION BY p.topic, p.key_hash ORDER BY p.id) = 1 AS is_first
       FROM page AS p
   ), chosen AS MATERIALIZED (
-    SELECT p.*, CASE
-             WHEN p.listener IS NOT NULL THEN (SELECT l.key FROM listeners AS l WHERE l.topic IS NULL AND l.name = p.listener)
-             WHEN p.key_hash IS NULL THEN (SELECT l.key FROM listeners AS l WHERE l.topic = p.topic AND l.nth = p.nth % l.count + 1)
+    SELECT p.*, l.key AS next_key, CASE
+             WHEN p.listener IS NOT NULL THEN (SELECT k.key FROM listeners AS k WHERE k.topic IS NULL AND k.name = p.listener)
              -- Behind what waits for a listener with the same key, if anything does.
-             WHEN p.is_first THEN coalesce(
+             WHEN p.key_hash IS NOT NULL AND p.is_first THEN coalesce(
                (
                  SELECT s.connection_key FROM hawser.conn_messages AS s
                   WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key
                   ORDER BY s.epoch DESC LIMIT 1
                ),
                (
-                 SELECT l.key FROM listeners AS l WHERE l.topic = p.topic
-                  ORDER BY hashtextextended(l.name, p.key_hash) DESC LIMIT 1
+                 SELECT k.key FROM listeners AS k WHERE k.topic = p.topic
+                  ORDER BY hashtextextended(coalesce(k.name, ''), p.key_hash) DESC LIMIT 1
                )
              )
            END AS connection_key
       FROM turns AS p
+      LEFT JOIN listeners AS l ON l.topic = p.topic AND l.nth = p.nth % l.count + 1
   ), routed AS (
     -- The others of a key follow its first one. By windows: a join of so many rows would need statistics.
     SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash,
            CASE
-             WHEN c.key_hash IS NULL THEN c.connection_key
+             WHEN c.listener IS NOT NULL THEN c.connection_key
+             WHEN c.key_hash IS NULL THEN c.next_key
              ELSE max(c.connection_key) OVER (PARTITION BY c.topic, c.key_hash)
            END AS connection_key
       FROM chosen AS c
   ), stored AS (
     INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
-    SELECT r.connection_key, r.payload, v_last.epoch + 1, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
+    SELECT r.connection_key, r.payload, p_epoch, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
            r.headers, r.key_hash
       FROM routed AS r
      ORDER BY r.id
     RETURNING connection_key
   )
-  SELECT connection_keys || coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
-
-  -- Fails if another relay has had this turn meanwhile.
-  INSERT INTO hawser.peer_outbox_turns (turn, owner, done_from, done_to, done_after, cluster, epoch)
-  VALUES (
-    v_turn, p_owner, CASE WHEN has_more THEN v_last.done_from ELSE v_to END, CASE WHEN has_more THEN v_to END,
-    CASE WHEN has_more THEN v_ids[handed] ELSE 0 END, v_last.cluster, v_last.epoch + 1
-  );
-  owners := ARRAY(
-    SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, '__#') THEN '' ELSE m.listener_name END)
-      FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
-      JOIN hawser.conn_key_map AS m ON m.connection_key = u.key
-     ORDER BY u.nth
-  );
+  SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
 END
 $function$;
-COMMENT ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) IS 'A turn of the relay: stores what is new for its listeners, and moves the position, in one transaction.';
+COMMENT ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) IS 'Stores enqueued messages for their listeners. For the turns of relays.';
 
-CREATE OR REPLACE FUNCTION hawser.rotate_peer_outbox(
-  p_owner text,
-  p_retention_ms bigint,
-  OUT rotated boolean
+CREATE OR REPLACE FUNCTION hawser.adopt_waiting(
+  OUT connection_keys integer[]
 )
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
--- As rotate_outbox.
 DECLARE
-  v_number CONSTANT bigint := (SELECT s.last_value FROM hawser.peer_outbox_state_slot_seq AS s);
-  v_next CONSTANT integer := v_number % 3;
-  v_table CONSTANT text := 'hawser.peer_outbox_' || v_next;
-  v_newest timestamptz;
-  v_last hawser.peer_outbox_turns;
+  v_topics text[];
+  v_running text[];
 BEGIN
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.rotate_peer_outbox needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-  rotated := false;
-  -- Nothing to remove.
-  IF NOT EXISTS (SELECT FROM hawser.peer_outbox) AND (SELECT count(*) FROM (SELECT FROM hawser.peer_outbox_turns LIMIT 100) AS t) < 100 THEN
+  v_topics := ARRAY(
+    SELECT w.topic FROM hawser.peer_waiting_topics AS w
+     WHERE EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
+     ORDER BY w.topic LIMIT 2500
+  );
+  connection_keys := '{}';
+  IF cardinality(v_topics) = 0 THEN
     RETURN;
   END IF;
-  SELECT o.enqueued_at INTO v_newest FROM hawser.peer_outbox AS o WHERE o.slot = v_next ORDER BY o.id DESC LIMIT 1;
-  IF v_newest > clock_timestamp() - p_retention_ms * interval '1 millisecond' THEN
-    RETURN;
-  END IF;
-  BEGIN
-    EXECUTE 'LOCK TABLE ONLY ' || v_table || ' IN ACCESS EXCLUSIVE MODE NOWAIT';
-    LOCK TABLE ONLY hawser.peer_outbox_turns IN ACCESS EXCLUSIVE MODE NOWAIT;
-  EXCEPTION
-    WHEN lock_not_available THEN
-      RETURN;
-  END;
-  SELECT t.* INTO STRICT v_last FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1;
-  IF v_last.owner <> p_owner THEN
-    RETURN;
-  END IF;
-  IF EXISTS (
-    SELECT FROM hawser.peer_outbox AS o
-     WHERE o.slot = v_next AND NOT pg_visible_in_snapshot(o.xid, v_last.done_from)
-       AND (v_last.done_to IS NULL OR NOT pg_visible_in_snapshot(o.xid, v_last.done_to) OR o.id > v_last.done_after)
-  ) THEN
-    RETURN;
-  END IF;
-  EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;
-  TRUNCATE TABLE ONLY hawser.peer_outbox_turns;
-  INSERT INTO hawser.peer_outbox_turns SELECT (v_last).*;
-  PERFORM setval('hawser.peer_outbox_state_slot_seq', v_number + 1);
-  rotated := true;
+  v_running := hawser.running_peers(ARRAY(SELECT DISTINCT a.client_name FROM hawser.topic_addr AS a WHERE a.topic = ANY (v_topics)));
+  -- What waits there is its own, with all that is stored behind it.
+  UPDATE hawser.conn_key_map AS m
+     SET owner = f.client_name
+    FROM (
+      SELECT DISTINCT ON (w.topic) w.connection_key, a.client_name
+        FROM hawser.peer_waiting_topics AS w
+        JOIN hawser.topic_addr AS a ON a.topic = w.topic
+       WHERE w.topic = ANY (v_topics)
+       ORDER BY w.topic, a.client_name <> ALL (v_running), a.client_name
+    ) AS f
+   WHERE m.connection_key = f.connection_key AND m.owner IS NULL;
+  WITH gone AS (
+    DELETE FROM hawser.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) RETURNING w.connection_key
+  )
+  SELECT array_agg(g.connection_key) INTO connection_keys FROM gone AS g;
 END
 $function$;
-COMMENT ON FUNCTION hawser.rotate_peer_outbox(text, bigint) IS 'Goes on to the next slot, if all that is in it is done and older than the retention; its messages go.';
+COMMENT ON FUNCTION hawser.adopt_waiting() IS 'Gives what waits for the first listener of a topic to the listeners that have come. For the turns of relays.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_enqueue_text(
   topic text,
@@ -2086,91 +2202,49 @@ SELECT
   v.slots::jsonb AS slots,
   v.later::bigint AS later,
   v.next_due_at::timestamptz AS next_due_at,
-  v.dead_letters::bigint AS dead_letters
+  v.dead_letters::bigint AS dead_letters,
+  v.lagging::jsonb AS lagging
 FROM (
--- What waits: what the last set did not see, by the index on xid, and what it saw and is not done, by the one on id.
-WITH nats_latest AS (
-  SELECT t.*, coalesce(t.done_to, t.done_from) AS seen FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
-), nats_waiting AS (
-  SELECT w.* FROM (
-    SELECT o.enqueued_at, o.destination AS destination FROM hawser.outbox AS o
-     WHERE (o.xid >= (SELECT pg_snapshot_xmax(l.seen) FROM nats_latest AS l)
-            OR o.xid = ANY (ARRAY(SELECT pg_snapshot_xip(l.seen) FROM nats_latest AS l)))
-       AND o.id <> ALL (ARRAY(SELECT unnest(l.skipped) FROM nats_latest AS l))
-     LIMIT 100000
-  ) AS w
-  UNION ALL
-  SELECT w.* FROM (
-    SELECT o.enqueued_at, o.destination FROM hawser.outbox AS o, nats_latest AS l
-     WHERE o.id > (SELECT b.done_after FROM nats_latest AS b WHERE b.done_to IS NOT NULL)
-       AND NOT pg_visible_in_snapshot(o.xid, l.done_from)
-       AND pg_visible_in_snapshot(o.xid, l.done_to)
-       AND o.id <> ALL (l.skipped)
-     ORDER BY o.id LIMIT 100000
-  ) AS w
-), peer_latest AS (
-  SELECT t.*, coalesce(t.done_to, t.done_from) AS seen FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
-), peer_waiting AS (
-  SELECT w.* FROM (
-    SELECT o.enqueued_at, o.topic AS destination FROM hawser.peer_outbox AS o
-     WHERE (o.xid >= (SELECT pg_snapshot_xmax(l.seen) FROM peer_latest AS l)
-            OR o.xid = ANY (ARRAY(SELECT pg_snapshot_xip(l.seen) FROM peer_latest AS l)))
-     LIMIT 100000
-  ) AS w
-  UNION ALL
-  SELECT w.* FROM (
-    SELECT o.enqueued_at, o.topic FROM hawser.peer_outbox AS o, peer_latest AS l
-     WHERE o.id > (SELECT b.done_after FROM peer_latest AS b WHERE b.done_to IS NOT NULL)
-       AND NOT pg_visible_in_snapshot(o.xid, l.done_from)
-       AND pg_visible_in_snapshot(o.xid, l.done_to)
-     ORDER BY o.id LIMIT 100000
-  ) AS w
-)
-SELECT 'nats' AS kind,
-       nullif(l.owner, '') AS relay,
-       (SELECT a.last_value = 1 FROM hawser.outbox_state_asleep_seq AS a) AS is_awake,
-       (SELECT least(100000, count(*)) FROM nats_waiting AS w) AS waiting,
-       (SELECT min(w.enqueued_at) FROM nats_waiting AS w) AS oldest_waiting_at,
-       (SELECT w.destination FROM nats_waiting AS w ORDER BY w.enqueued_at LIMIT 1) AS oldest_waiting_for,
+SELECT k.kind,
+       nullif(left(md5(nullif(l.owner, '')), 8), '') AS relay,
+       CASE k.kind
+         WHEN 'nats' THEN (SELECT a.last_value = 1 FROM hawser.outbox_state_asleep_seq AS a)
+         ELSE (SELECT a.last_value = 1 FROM hawser.outbox_state_peer_asleep_seq AS a)
+       END AS is_awake,
+       w.count AS waiting,
+       w.oldest_at AS oldest_waiting_at,
+       w.oldest_for AS oldest_waiting_for,
        l.saved_at AS position_saved_at,
        (
          SELECT jsonb_agg(jsonb_build_object(
                   'slot', n.slot,
-                  'filling', n.slot = (s.last_value - 1) % 3,
+                  'filling', n.slot % 3 = (k.filling - 1) % 3,
                   'bytes', pg_total_relation_size(format('hawser.outbox_%s', n.slot)),
                   'oldest', (SELECT o.enqueued_at FROM hawser.outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
                 ) ORDER BY n.slot)
-           FROM generate_series(0, 3 - 1) AS n (slot), hawser.outbox_state_slot_seq AS s
+           FROM generate_series(k.sink * 3, (k.sink + 1) * 3 - 1) AS n (slot)
        ) AS slots,
-       (SELECT count(*) FROM (SELECT FROM hawser.outbox_later AS f WHERE f.kind = 'nats' LIMIT 100000) AS f) AS later,
-       (SELECT min(f.deliver_at) FROM hawser.outbox_later AS f WHERE f.kind = 'nats') AS next_due_at,
-       (SELECT count(*) FROM hawser.dead_letters AS d WHERE d.origin = 'outbox') AS dead_letters
-  FROM nats_latest AS l
-UNION ALL
-SELECT 'peer' AS kind,
-       nullif(l.owner, '') AS relay,
-       (SELECT a.last_value = 1 FROM hawser.peer_outbox_state_asleep_seq AS a) AS is_awake,
-       (SELECT least(100000, count(*)) FROM peer_waiting AS w) AS waiting,
-       (SELECT min(w.enqueued_at) FROM peer_waiting AS w) AS oldest_waiting_at,
-       (SELECT w.destination FROM peer_waiting AS w ORDER BY w.enqueued_at LIMIT 1) AS oldest_waiting_for,
-       l.saved_at AS position_saved_at,
+       (SELECT count(*) FROM (SELECT FROM hawser.outbox_later AS f WHERE f.kind = k.kind LIMIT 100000) AS f) AS later,
+       (SELECT min(f.deliver_at) FROM hawser.outbox_later AS f WHERE f.kind = k.kind) AS next_due_at,
+       CASE k.kind WHEN 'nats' THEN (SELECT count(*) FROM hawser.dead_letters AS d WHERE d.origin = 'outbox') ELSE 0 END AS dead_letters,
        (
-         SELECT jsonb_agg(jsonb_build_object(
-                  'slot', n.slot,
-                  'filling', n.slot = (s.last_value - 1) % 3,
-                  'bytes', pg_total_relation_size(format('hawser.peer_outbox_%s', n.slot)),
-                  'oldest', (SELECT o.enqueued_at FROM hawser.peer_outbox AS o WHERE o.slot = n.slot ORDER BY o.id LIMIT 1)
-                ) ORDER BY n.slot)
-           FROM generate_series(0, 3 - 1) AS n (slot), hawser.peer_outbox_state_slot_seq AS s
-       ) AS slots,
-       (SELECT count(*) FROM (SELECT FROM hawser.outbox_later AS f WHERE f.kind = 'peer' LIMIT 100000) AS f) AS later,
-       (SELECT min(f.deliver_at) FROM hawser.outbox_later AS f WHERE f.kind = 'peer') AS next_due_at,
-       0 AS dead_letters
-  FROM peer_latest AS l
+         SELECT coalesce(jsonb_agg(jsonb_build_object('role', s.role, 'route', s.route) ORDER BY s.role, s.route), '[]')
+           FROM jsonb_to_recordset(l.series) AS s (role text, route text)
+       ) AS lagging
+  FROM (
+    SELECT 0 AS sink, 'nats' AS kind, s.last_value AS filling FROM hawser.outbox_state_slot_seq AS s
+    UNION ALL
+    SELECT 1, 'peer', s.last_value FROM hawser.outbox_state_peer_slot_seq AS s
+  ) AS k
+ CROSS JOIN LATERAL (SELECT t.* FROM hawser.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
+ CROSS JOIN LATERAL (
+   SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
+     FROM hawser.outbox_undone(k.kind, NULL, 100000) AS u
+ ) AS w
 ) AS v;
 COMMENT ON VIEW hawser.outbox_status IS 'What waits, who relays, and how large the outbox is: one row for each kind of messages.';
 COMMENT ON COLUMN hawser.outbox_status.kind IS '\`nats\` or \`peer\`.';
-COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and nobody has taken over.';
+COMMENT ON COLUMN hawser.outbox_status.relay IS 'The relay that works, as a random id; NULL: the last one has ended, and none has taken over.';
 COMMENT ON COLUMN hawser.outbox_status.is_awake IS 'The relay looks for messages by itself. False: it waits for a notification.';
 COMMENT ON COLUMN hawser.outbox_status.waiting IS 'Messages that the position has not passed. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.oldest_waiting_at IS 'When the oldest of them was enqueued; NULL: there is none.';
@@ -2181,6 +2255,8 @@ when its first message was enqueued.';
 COMMENT ON COLUMN hawser.outbox_status.later IS 'Messages that are not due yet. More than 100,000 are not counted.';
 COMMENT ON COLUMN hawser.outbox_status.next_due_at IS 'When the next one is due; NULL: there is none.';
 COMMENT ON COLUMN hawser.outbox_status.dead_letters IS 'Its dead letters; those of peers are their channels''.';
+COMMENT ON COLUMN hawser.outbox_status.lagging IS 'Who lags behind the others, a list of {role, route}: a role with a burst of messages, or a destination or domain that does not
+answer.';
 
 CREATE OR REPLACE VIEW hawser.outbox_scheduled WITH (security_barrier) AS
 SELECT
@@ -2248,21 +2324,19 @@ REVOKE ALL ON TABLE hawser.outbox FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_0 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_2 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.outbox_3 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.outbox_4 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.outbox_5 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_later FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_turns FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.outbox_turns_0 FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.outbox_turns_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_state FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peer_outbox FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peer_outbox_0 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peer_outbox_1 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peer_outbox_2 FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peer_outbox_turns FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.peer_waiting_topics FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.peer_outbox_state FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_scheduled FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.bring_due(text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.least_due(text, pg_snapshot) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_cancel(bigint) FROM PUBLIC;
@@ -2270,16 +2344,18 @@ REVOKE ALL ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, bool
 REVOKE ALL ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_headers(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.take_outbox(text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.check_relay(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.peer_relay_is_free() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.rotate_outbox(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.take_peer_outbox(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.rotate_peer_outbox(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.adopt_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
@@ -2354,11 +2430,13 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_enqueued(bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.take_peer_outbox(text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.rotate_peer_outbox(text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) TO hawser_peer;
@@ -2379,6 +2457,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_nats;
   END IF;
 END
 $do$;
@@ -2389,12 +2468,11 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.take_outbox(text, text) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.rotate_outbox(text, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.take_peer_outbox(text) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.rotate_peer_outbox(text, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -2413,21 +2491,19 @@ BEGIN
   ALTER TABLE hawser.outbox_0 OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_1 OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_2 OWNER TO hawser_owner;
+  ALTER TABLE hawser.outbox_3 OWNER TO hawser_owner;
+  ALTER TABLE hawser.outbox_4 OWNER TO hawser_owner;
+  ALTER TABLE hawser.outbox_5 OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_later OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_turns OWNER TO hawser_owner;
+  ALTER TABLE hawser.outbox_turns_0 OWNER TO hawser_owner;
+  ALTER TABLE hawser.outbox_turns_1 OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_keys OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_state OWNER TO hawser_owner;
-  ALTER TABLE hawser.peer_outbox OWNER TO hawser_owner;
-  ALTER TABLE hawser.peer_outbox_0 OWNER TO hawser_owner;
-  ALTER TABLE hawser.peer_outbox_1 OWNER TO hawser_owner;
-  ALTER TABLE hawser.peer_outbox_2 OWNER TO hawser_owner;
-  ALTER TABLE hawser.peer_outbox_turns OWNER TO hawser_owner;
   ALTER TABLE hawser.peer_waiting_topics OWNER TO hawser_owner;
-  ALTER TABLE hawser.peer_outbox_state OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_status OWNER TO hawser_owner;
   ALTER TABLE hawser.outbox_scheduled OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.bring_due(text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.least_due(text, pg_snapshot) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_cancel(bigint) OWNER TO hawser_owner;
@@ -2435,16 +2511,18 @@ BEGIN
   ALTER FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.check_headers(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.present_cluster() OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.take_outbox(text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.check_relay(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.peer_relay_is_free() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_undone(text, smallint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.rotate_outbox(text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_rotate(text, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_headers(jsonb, text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.take_peer_outbox(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.rotate_peer_outbox(text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.adopt_waiting() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;

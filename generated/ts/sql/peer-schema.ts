@@ -1339,6 +1339,23 @@ $function$;
 COMMENT ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) IS 'Gives channels back to the members of groups that they were made for, as far as those have been started again; fenced by
 the epoch of the member that took them over, which has nothing under way in them.';
 
+CREATE OR REPLACE FUNCTION hawser.callers_roles(
+  OUT roles text[]
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  -- Inside a function that is SECURITY DEFINER, current_user is the owner of that.
+  v_caller CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
+BEGIN
+  IF NOT pg_has_role(v_caller, (SELECT n.nspowner FROM pg_namespace AS n WHERE n.nspname = 'hawser'), 'MEMBER') THEN
+    roles := ARRAY(SELECT r.rolname::text FROM pg_roles AS r WHERE pg_has_role(v_caller, r.oid, 'MEMBER'));
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.callers_roles() IS 'The roles whose dead letters the caller may retry and discard: those that it is a member of.';
+
 CREATE OR REPLACE FUNCTION hawser.retry_dead_letters(
   p_ids bigint[]
 )
@@ -1589,6 +1606,7 @@ REVOKE ALL ON FUNCTION hawser.clear_stored_messages(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_addresses(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.discard_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.expire_dead_letters(integer, integer) FROM PUBLIC;
@@ -1725,6 +1743,7 @@ BEGIN
   ALTER FUNCTION hawser.clear_addresses(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.callers_roles() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.discard_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.expire_dead_letters(integer, integer) OWNER TO hawser_owner;

@@ -1,3 +1,6 @@
 BEGIN
-  PERFORM hawser.enqueue_nats(subject, @payloads@, headers, key, NULL, true, domain, deliver_at);
+  IF headers IS NOT NULL THEN
+    PERFORM hawser.check_headers(headers);
+  END IF;
+  PERFORM hawser.enqueue_message('nats', subject, @payloads@, headers, key, NULL, true, domain, NULL, deliver_at);
 END

@@ -3,40 +3,28 @@ DECLARE
   v_now CONSTANT timestamptz := clock_timestamp();
   v_next timestamptz;
 BEGIN
-  -- Those that somebody is about to cancel are left: waiting for them would hold up the others.
-  IF p_kind = 'nats' THEN
-    WITH due AS (
-      SELECT l.id FROM hawser.outbox_later AS l
-       WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
-       ORDER BY l.deliver_at, l.id
-       LIMIT @OutboxConstants.due_messages@
-         FOR UPDATE SKIP LOCKED
-    ), gone AS (
-      DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
-    )
-    INSERT INTO hawser.outbox (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at)
-    SELECT (s.last_value - 1) % @OutboxConstants.slots@, g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream,
-           g.domain, c.cluster,
-           g.deliver_at
-      FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
-     ORDER BY g.deliver_at, g.id;
-    GET DIAGNOSTICS brought = ROW_COUNT;
-  ELSE
-    WITH due AS (
-      SELECT l.id FROM hawser.outbox_later AS l
-       WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
-       ORDER BY l.deliver_at, l.id
-       LIMIT @OutboxConstants.due_messages@
-         FOR UPDATE SKIP LOCKED
-    ), gone AS (
-      DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
-    )
-    INSERT INTO hawser.peer_outbox (slot, topic, payload, headers, key, listener, cluster)
-    SELECT (s.last_value - 1) % @OutboxConstants.slots@, g.destination, g.payload, g.headers, g.key, g.listener, c.cluster
-      FROM gone AS g, hawser.peer_outbox_state_slot_seq AS s, hawser.present_cluster() AS c (cluster)
-     ORDER BY g.deliver_at, g.id;
-    GET DIAGNOSTICS brought = ROW_COUNT;
-  END IF;
+  -- Those that a session is about to cancel are left: waiting for them would hold up the others.
+  WITH due AS (
+    SELECT l.id FROM hawser.outbox_later AS l
+     WHERE l.kind = p_kind AND l.deliver_at >= p_from AND l.deliver_at <= v_now
+     ORDER BY l.deliver_at, l.id
+     LIMIT @OutboxConstants.due_messages@
+       FOR UPDATE SKIP LOCKED
+  ), gone AS (
+    DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
+  )
+  INSERT INTO hawser.outbox
+    (slot, destination, payload, headers, key, message_id, to_stream, domain, listener, role, cluster, first_enqueued_at)
+  SELECT CASE p_kind
+           WHEN 'nats' THEN (s.last_value - 1) % @OutboxConstants.slots@
+           ELSE @OutboxConstants.slots@ + (p.last_value - 1) % @OutboxConstants.slots@
+         END,
+         g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.role, c.cluster,
+         CASE WHEN p_kind = 'nats' THEN g.deliver_at END
+    FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.outbox_state_peer_slot_seq AS p,
+         hawser.present_cluster() AS c (cluster)
+   ORDER BY g.deliver_at, g.id;
+  GET DIAGNOSTICS brought = ROW_COUNT;
 
   SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind AND l.deliver_at >= p_from;
   due_in_ms := CASE

@@ -3,6 +3,7 @@ DECLARE
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_refusal record;
   v_pattern text;
+  v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
   SELECT r.* INTO v_refusal FROM (
     VALUES
@@ -28,21 +29,23 @@ BEGIN
   upto := coalesce(p_upto, (SELECT s.last_value FROM hawser.outbox_id_seq AS s));
 
   WITH page AS (
-    SELECT o.* FROM hawser.outbox AS o WHERE o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
+    SELECT o.* FROM hawser.outbox AS o
+     WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser.outbox
-      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of)
+      (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
     SELECT (s.last_value - 1) % @OutboxConstants.slots@, p.destination, p.payload, p.headers, p.key, p.message_id, p.to_stream,
-           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id)
+           p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role
       FROM page AS p, hawser.outbox_state_slot_seq AS s
-     WHERE p.enqueued_at >= p_since
+     WHERE (v_roles IS NULL OR p.role = ANY (v_roles))
+       AND p.enqueued_at >= p_since
        AND (p_until IS NULL OR p.enqueued_at < p_until)
        AND (p_subject IS NULL OR p.destination ~ v_pattern)
        AND (p.to_stream OR p_core)
        -- Copies of an earlier replay, where the first one is written again as well.
        AND NOT EXISTS (
          SELECT FROM hawser.outbox AS f
-          WHERE f.id = p.copy_of AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
+          WHERE f.id = p.copy_of AND f.slot < @OutboxConstants.slots@ AND f.enqueued_at >= p_since AND (p_until IS NULL OR f.enqueued_at < p_until)
        )
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (

@@ -33,6 +33,8 @@ export const columnChecks = {
     domain: (value: string) => checkText("domain", {}, value),
     cluster: (value: bigint) => checkInteger("cluster", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     copy_of: (value: bigint) => checkInteger("copy_of", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    role: (value: string) => checkText("role", {}, value),
+    listener: (value: string) => checkText("listener", {}, value),
   },
   outbox_later: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
@@ -43,21 +45,29 @@ export const columnChecks = {
     message_id: (value: string) => checkText("message_id", namedRules.outboxMessageId, value),
     domain: (value: string) => checkText("domain", {}, value),
     listener: (value: string) => checkText("listener", {}, value),
+    role: (value: string) => checkText("role", {}, value),
   },
   outbox_turns: {
+    sink: (value: number) => checkInteger("sink", { min: -32768, max: 32767 }, value),
     turn: (value: bigint) => checkInteger("turn", { min: 1n, max: 9223372036854775807n }, value),
     owner: (value: string) => checkText("owner", {}, value),
+    pid: (value: number) => checkInteger("pid", { min: -2147483648, max: 2147483647 }, value),
     done_from: (value: string) => checkText("done_from", {}, value),
     done_to: (value: string) => checkText("done_to", {}, value),
     done_after: (value: bigint) => checkInteger("done_after", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    epoch: (value: bigint) => checkInteger("epoch", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     cluster: (value: bigint) => checkInteger("cluster", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   outbox_keys: {
     bucket: (value: number) => checkInteger("bucket", { min: 0, max: 4095 }, value),
+    role: (value: string) => checkText("role", {}, value),
   },
   outbox_state: {
     id: (value: number) => checkInteger("id", { min: 1, max: 1 }, value),
     asleep: (value: bigint) => checkInteger("asleep", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     slot: (value: bigint) => checkInteger("slot", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    peer_asleep: (value: bigint) => checkInteger("peer_asleep", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    peer_slot: (value: bigint) => checkInteger("peer_slot", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    peer_beat: (value: bigint) => checkInteger("peer_beat", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
 };

@@ -5,41 +5,12 @@ import { checkInteger, checkText } from "../violation.js";
 
 /** The limits of each field as numbers. */
 export const limits = {
-  PeerOutboxTurn: {
-    turn: { min: 1n },
-  },
-  PeerOutboxState: {
-    id: { min: 1, max: 1 },
-  },
 } as const;
 
 /** The check of each column, by table and column as they are named in SQL; gives a `Violation` or undefined. */
 export const columnChecks = {
-  peer_outbox: {
-    slot: (value: number) => checkInteger("slot", { min: -32768, max: 32767 }, value),
-    id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    xid: (value: string) => checkText("xid", {}, value),
-    topic: (value: string) => checkText("topic", {}, value),
-    key: (value: string) => checkText("key", {}, value),
-    listener: (value: string) => checkText("listener", {}, value),
-    cluster: (value: bigint) => checkInteger("cluster", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-  },
-  peer_outbox_turns: {
-    turn: (value: bigint) => checkInteger("turn", { min: 1n, max: 9223372036854775807n }, value),
-    owner: (value: string) => checkText("owner", {}, value),
-    done_from: (value: string) => checkText("done_from", {}, value),
-    done_to: (value: string) => checkText("done_to", {}, value),
-    done_after: (value: bigint) => checkInteger("done_after", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    cluster: (value: bigint) => checkInteger("cluster", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    epoch: (value: bigint) => checkInteger("epoch", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-  },
   peer_waiting_topics: {
     topic: (value: string) => checkText("topic", {}, value),
     connection_key: (value: number) => checkInteger("connection_key", { min: -2147483648, max: 2147483647 }, value),
-  },
-  peer_outbox_state: {
-    id: (value: number) => checkInteger("id", { min: 1, max: 1 }, value),
-    asleep: (value: bigint) => checkInteger("asleep", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    slot: (value: bigint) => checkInteger("slot", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
 };

@@ -18,9 +18,8 @@ import {
   PublishPipeline,
   readHeaders,
 } from "../nats/index.js";
+import type { EnqueuedMessage, PublishOutcome, PublishStep } from "../outbox/index.js";
 import { Fifo, shared } from "../runtime/index.js";
-import type { EnqueuedMessage } from "./outbox-table.js";
-import type { PublishOutcome, PublishStep } from "./relay.js";
 
 const { publishTimeoutMs, clockSkewMs, dueDoubtMs, scans } = outboxConstants;
 

@@ -1,0 +1,57 @@
+#variable_conflict use_column
+DECLARE
+  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
+  v_cluster CONSTANT bigint := hawser.present_cluster();
+  v_last hawser.outbox_turns;
+BEGIN
+  PERFORM hawser.check_relay(p_kind);
+  SELECT t.* INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  IF NOT FOUND THEN
+    -- A dump that was made while old turns were removed has none. What it has kept is new.
+    SELECT v_sink AS sink, 1 AS turn, '' AS owner, 0 AS pid, '3:3:'::pg_snapshot AS done_from, NULL::pg_snapshot AS done_to,
+           0 AS done_after, '[]'::jsonb AS series, '{}'::bigint[] AS skipped, v_sink AS epoch, NULL::bigint AS cluster,
+           now() AS saved_at
+      INTO v_last;
+  END IF;
+  IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT hawser.peer_relay_is_free()) THEN
+    RETURN;
+  END IF;
+  was_given_back := v_last.owner = '';
+  IF v_cluster IS NOT NULL AND v_last.cluster IS DISTINCT FROM v_cluster THEN
+    -- A copy of the database: transactions of the other cluster have ids here that mean nothing. What they have left undone
+    -- becomes part of this transaction. What was written since, here or in a third cluster, is new anyway. 2 is older than
+    -- everything.
+    UPDATE hawser.outbox AS o
+       SET cluster = v_cluster,
+           xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
+      FROM hawser.outbox AS s
+      LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647) AS w ON w.id = s.id
+     WHERE o.id = s.id AND o.slot = s.slot AND s.slot / @OutboxConstants.slots@ = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
+    v_last.done_from := '3:3:';
+    v_last.done_to := NULL;
+    v_last.done_after := 0;
+    v_last.series := '[]';
+    v_last.skipped := '{}';
+  END IF;
+  turn := v_last.turn + 1;
+  done_from := v_last.done_from;
+  done_to := v_last.done_to;
+  done_after := v_last.done_after;
+  series := v_last.series;
+  skipped := v_last.skipped;
+  can_notify := current_setting('max_prepared_transactions') = '0';
+  -- Fails if another relay has had this turn meanwhile.
+  INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
+  VALUES (
+    v_sink, turn, p_owner, pg_backend_pid(), done_from, done_to, done_after, series, skipped,
+    -- As in take_name.
+    CASE WHEN p_kind = 'peer' THEN greatest(v_last.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) ELSE 0 END,
+    v_cluster
+  );
+  IF p_kind = 'nats' THEN
+    PERFORM setval('hawser.outbox_state_asleep_seq', 1);
+  ELSE
+    PERFORM setval('hawser.outbox_state_peer_asleep_seq', 1),
+            setval('hawser.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+  END IF;
+END

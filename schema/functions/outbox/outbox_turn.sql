@@ -1,0 +1,317 @@
+#variable_conflict use_column
+-- In the order of its steps: whether the relay still works, the position, what is due, what is read, and the sink. A relay for
+-- NATS says the position and gets the messages. One for peers has its position here, and gets the channels to notify.
+DECLARE
+  v_is_nats CONSTANT boolean := p_kind = 'nats';
+  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
+  v_slot CONSTANT smallint := v_sink * @OutboxConstants.slots@;
+  v_last hawser.outbox_turns;
+  v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
+  v_reads text[] := array_remove(ARRAY[p_read], NULL);
+  v_read text;
+  v_read_from pg_snapshot := p_read_from;
+  v_read_to pg_snapshot := p_read_to;
+  v_read_after bigint := p_read_after;
+  v_read_series jsonb := coalesce(p_read_series, '[]');
+  v_read_role text := p_read_role;
+  v_read_route text := p_read_route;
+  v_excluded text[] := p_read_excluded;
+  -- The series of a relay for peers, as they were and as they will be, and the first that has more.
+  v_lagging jsonb;
+  v_series jsonb := '[]';
+  v_page jsonb;
+  v_from pg_snapshot;
+  v_to pg_snapshot;
+  v_xmax xid8;
+  v_xip xid8[];
+  v_messages refcursor;
+  v_message record;
+  v_count integer;
+  v_bytes bigint;
+  v_after bigint;
+  v_has_more boolean;
+  v_ids bigint[] := '{}';
+  -- How many messages are new, counted up to sorted_messages.
+  v_new bigint;
+  v_due record;
+  v_found timestamptz;
+  v_beat_ms bigint;
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.outbox_turn needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  PERFORM hawser.check_relay(p_kind);
+  SELECT t.* INTO STRICT v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
+  IF v_last.owner <> p_owner OR v_last.turn NOT IN (p_turn, p_turn - 1) THEN
+    state := 'lost';
+    RETURN NEXT;
+    RETURN;
+  END IF;
+  IF v_last.turn = p_turn THEN
+    state := 'repeated';
+    RETURN NEXT;
+    RETURN;
+  END IF;
+  IF v_is_nats THEN
+    IF v_saves THEN
+      -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
+      INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+      VALUES (v_sink, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+    END IF;
+  ELSE
+    -- It shows others that it is at work. Not each time: that writes to the log of Postgres.
+    v_beat_ms := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+    IF abs(v_beat_ms - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1)) >= @OutboxConstants.slow_look_ms@ / 2 THEN
+      PERFORM setval('hawser.outbox_state_peer_beat_seq', v_beat_ms);
+    END IF;
+    v_reads := '{look}';
+    v_read_from := v_last.done_from;
+    v_read_to := v_last.done_to;
+    v_read_after := v_last.done_after;
+    SELECT coalesce(jsonb_agg(s.position || jsonb_build_object('joins', s.position ->> 'to' IS NULL)), '[]'),
+           jsonb_agg(s.position ORDER BY s.nth) FILTER (WHERE s.position ->> 'to' IS NOT NULL)
+      INTO v_read_series, v_lagging
+      FROM jsonb_array_elements(v_last.series) WITH ORDINALITY AS s (position, nth);
+    v_page := v_lagging -> 0;
+    IF v_page IS NOT NULL THEN
+      v_reads := '{look,page}';
+    END IF;
+  END IF;
+  SELECT b.brought, b.due_from, b.due_in_ms INTO v_due FROM hawser.bring_due(p_kind, p_due_from) AS b WHERE p_due_from IS NOT NULL;
+  IF p_asleep IS NOT NULL THEN
+    IF v_is_nats THEN
+      PERFORM setval('hawser.outbox_state_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
+    ELSE
+      PERFORM setval('hawser.outbox_state_peer_asleep_seq', CASE WHEN p_asleep THEN 2 ELSE 1 END);
+    END IF;
+  END IF;
+
+  FOREACH v_read IN ARRAY v_reads LOOP
+    IF v_read = 'look' THEN
+      -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
+      SELECT pg_current_snapshot() INTO v_to;
+      SELECT l.due_from INTO v_found FROM hawser.least_due(p_kind, p_later_from) AS l;
+      v_xmax := pg_snapshot_xmax(v_read_from);
+      v_xip := ARRAY(SELECT pg_snapshot_xip(v_read_from));
+      IF v_read_series <> '[]' THEN
+        -- What a series has not seen is new to it, too.
+        SELECT least(v_xmax, min(pg_snapshot_xmax(s."from"))) INTO v_xmax
+          FROM jsonb_to_recordset(v_read_series) AS s ("from" pg_snapshot, joins boolean) WHERE s.joins;
+        v_xip := ARRAY(
+          SELECT DISTINCT x.xid
+            FROM (
+              SELECT v_read_from AS seen UNION ALL
+              SELECT s."from" FROM jsonb_to_recordset(v_read_series) AS s ("from" pg_snapshot, joins boolean) WHERE s.joins
+            ) AS f, pg_snapshot_xip(f.seen) AS x (xid)
+           WHERE x.xid < v_xmax
+        );
+      END IF;
+      SELECT count(*) INTO v_new FROM (
+        SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+        UNION ALL
+        SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+        LIMIT @OutboxConstants.sorted_messages@
+      ) AS n;
+      IF v_new < @OutboxConstants.sorted_messages@ THEN
+        -- By xids: in the order of ids, all that was ever enqueued would be passed.
+        OPEN v_messages FOR
+          WITH series AS MATERIALIZED (
+            SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+          )
+          SELECT n.*
+            FROM (
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              UNION ALL
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            ) AS n
+            LEFT JOIN LATERAL (
+              SELECT r."from", r.joins FROM series AS r
+               WHERE r.role = n.role
+                 AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+               ORDER BY r.route NULLS LAST LIMIT 1
+            ) AS s ON true
+           WHERE coalesce(s.joins, true)
+             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
+           ORDER BY n.id LIMIT p_max_messages + 1;
+      ELSE
+        -- By ids: sorting the whole set could take too long.
+        OPEN v_messages FOR
+          WITH series AS MATERIALIZED (
+            SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+          )
+          SELECT n.*
+            FROM (
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > 0 ORDER BY o.id OFFSET 0
+            ) AS n
+            LEFT JOIN LATERAL (
+              SELECT r."from", r.joins FROM series AS r
+               WHERE r.role = n.role
+                 AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+               ORDER BY r.route NULLS LAST LIMIT 1
+            ) AS s ON true
+           WHERE coalesce(s.joins, true)
+             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
+           LIMIT p_max_messages + 1;
+      END IF;
+    ELSE
+      IF NOT v_is_nats THEN
+        v_read_role := v_page ->> 'role';
+        v_read_route := v_page ->> 'route';
+        v_read_from := (v_page ->> 'from')::pg_snapshot;
+        v_read_to := (v_page ->> 'to')::pg_snapshot;
+        v_read_after := (v_page ->> 'after')::bigint;
+      END IF;
+      v_xmax := pg_snapshot_xmax(v_read_from);
+      v_xip := ARRAY(SELECT pg_snapshot_xip(v_read_from));
+      -- By ids: each page that sorted the whole set would cost as much as the first.
+      OPEN v_messages FOR
+        SELECT n.*
+          FROM (
+            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > v_read_after ORDER BY o.id OFFSET 0
+          ) AS n
+         WHERE n.role = v_read_role AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
+           AND (v_read_route IS NULL OR v_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+           AND (v_excluded IS NULL OR coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded))
+         LIMIT p_max_messages + 1;
+    END IF;
+
+    v_count := 0;
+    v_bytes := 0;
+    v_has_more := false;
+    v_after := v_read_after;
+    LOOP
+      FETCH v_messages INTO v_message;
+      EXIT WHEN NOT FOUND;
+      bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
+      v_bytes := v_bytes + least(bytes, coalesce(p_max_payload, bytes));
+      v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
+      EXIT WHEN v_has_more;
+      v_count := v_count + 1;
+      v_after := v_message.id;
+      IF v_is_nats THEN
+        id := v_message.id;
+        role := v_message.role;
+        destination := v_message.destination;
+        payload := CASE WHEN (bytes <= p_max_payload) IS NOT FALSE THEN v_message.payload END;
+        headers := CASE WHEN (bytes <= p_max_payload) IS NOT FALSE THEN v_message.headers END;
+        key := v_message.key;
+        message_id := v_message.message_id;
+        to_stream := v_message.to_stream;
+        domain := v_message.domain;
+        enqueued_at := v_message.enqueued_at;
+        first_enqueued_at := v_message.first_enqueued_at;
+        copy_of := v_message.copy_of;
+        RETURN NEXT;
+      ELSE
+        v_ids := v_ids || v_message.id;
+      END IF;
+    END LOOP;
+    CLOSE v_messages;
+
+    IF v_read = 'look' AND v_has_more THEN
+      -- Those who have more in it go on with pages of their own.
+      WITH series AS MATERIALIZED (
+        SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+      )
+      SELECT jsonb_agg(jsonb_build_object('role', m.role, 'route', m.route, 'from', m."from", 'to', v_to, 'after', v_after)) INTO rest
+        FROM (
+          SELECT DISTINCT n.role, s.route, coalesce(s."from", v_read_from)::text AS "from"
+            FROM (
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              UNION ALL
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            ) AS n
+            LEFT JOIN LATERAL (
+              SELECT r.* FROM series AS r
+               WHERE r.role = n.role
+                 AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+               ORDER BY r.route NULLS LAST LIMIT 1
+            ) AS s ON true
+           WHERE n.id > v_after AND coalesce(s.joins, true)
+             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
+        ) AS m;
+    END IF;
+    IF NOT v_is_nats THEN
+      IF v_read = 'look' THEN
+        v_from := v_to;
+        v_series := coalesce(v_lagging - 0, '[]') || coalesce(rest, '[]');
+      ELSE
+        v_series := v_series || CASE
+          WHEN v_has_more THEN jsonb_set(v_page, '{after}', to_jsonb(v_after))
+          ELSE v_page || jsonb_build_object('from', v_page -> 'to', 'to', NULL)
+        END;
+      END IF;
+    END IF;
+  END LOOP;
+
+  id := NULL;
+  payload := NULL;
+  headers := NULL;
+  IF p_dead IS NOT NULL THEN
+    INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id)
+    SELECT DISTINCT ON (o.destination, o.message_id, o.payload)
+           'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
+             SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
+               FROM jsonb_each(o.headers) AS h,
+                    jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
+           ), d.code, d.message, d.attempts, o.message_id
+      FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
+      JOIN hawser.outbox AS o ON o.id = d.id AND o.slot < @OutboxConstants.slots@
+     -- What was written into the outbox again is one dead letter with the first one.
+     WHERE NOT EXISTS (
+       SELECT FROM hawser.dead_letters AS k
+        WHERE k.message_id = o.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
+     )
+     ORDER BY o.destination, o.message_id, o.payload, o.id;
+  END IF;
+  handed := cardinality(v_ids);
+  IF v_is_nats THEN
+    IF v_count > 0 AND NOT v_saves THEN
+      INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
+      VALUES (v_sink, p_turn, p_owner, pg_backend_pid(), p_done_from, p_done_to, p_done_after, p_series, p_skipped, v_last.cluster);
+      v_saves := true;
+    END IF;
+  ELSE
+    IF p_adopts THEN
+      SELECT a.connection_keys INTO connection_keys FROM hawser.adopt_waiting() AS a;
+    END IF;
+    v_saves := v_saves OR handed > 0 OR cardinality(connection_keys) > 0 OR v_series <> v_last.series;
+    IF v_saves THEN
+      -- Fails if another relay has had this turn meanwhile.
+      INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, epoch, cluster)
+      VALUES (
+        v_sink, v_last.turn + 1, p_owner, pg_backend_pid(), v_from, NULL, 0, v_series, v_last.epoch + 1, v_last.cluster
+      );
+    END IF;
+    IF handed > 0 THEN
+      SELECT connection_keys || s.connection_keys INTO connection_keys
+        FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
+    END IF;
+    owners := ARRAY(
+      SELECT coalesce(m.owner, CASE WHEN starts_with(m.listener_name, @OutboxConstants.reserved_prefix@) THEN '' ELSE m.listener_name END)
+        FROM unnest(connection_keys) WITH ORDINALITY AS u (key, nth)
+        JOIN hawser.conn_key_map AS m ON m.connection_key = u.key
+       ORDER BY u.nth
+    );
+    v_has_more := v_series <> '[]';
+  END IF;
+  -- The commit of what is saved puts everything on disk that was read, whatever the database's default is. The others need not
+  -- wait for a disk.
+  IF NOT v_saves THEN
+    PERFORM set_config('synchronous_commit', 'off', true);
+  ELSIF current_setting('synchronous_commit') IN ('off', 'local') THEN
+    PERFORM set_config('synchronous_commit', 'on', true);
+  END IF;
+  state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
+  bytes := NULL;
+  brought := coalesce(v_due.brought, 0);
+  due_from := least(v_due.due_from, v_found);
+  due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
+  done_to := v_to;
+  has_more := v_has_more;
+  RETURN NEXT;
+END

@@ -1,0 +1,196 @@
+#variable_conflict use_column
+-- By sets: what a turn does does not grow with the number of topics by more than their rows.
+DECLARE
+  v_me CONSTANT text := @OutboxConstants.peer_sender@;
+  v_sender CONSTANT text := v_me || ':' || v_me;
+  v_all_topics text[];
+  v_wanted text[];
+  v_listeners text[];
+  v_missing text[];
+  v_waiting text[];
+  v_running text[];
+  -- The listeners that may get the messages of a topic, and of a NULL topic those that have messages for themselves.
+  v_topics text[];
+  v_names text[];
+BEGIN
+  SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL),
+         array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL)
+    INTO v_all_topics, v_wanted, v_listeners
+    FROM hawser.outbox AS o
+   WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@;
+
+  -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
+  INSERT INTO hawser.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
+  SELECT v_sender, n.topic, n.client_name, a.addr, a.max_message_bytes
+    FROM (
+      SELECT DISTINCT b.topic, b.client_name
+        FROM unnest(v_wanted) AS t (topic)
+        JOIN hawser.topic_addr AS b ON b.topic = t.topic
+       WHERE NOT EXISTS (
+         SELECT FROM hawser.sender_listener AS k
+          WHERE k.sender_key = v_sender AND k.listener_topic = b.topic AND k.client_name = b.client_name
+       )
+    ) AS n
+   CROSS JOIN LATERAL (
+     SELECT b.addr, b.max_message_bytes FROM hawser.topic_addr AS b WHERE b.topic = n.topic AND b.client_name = n.client_name
+      LIMIT 1 FOR KEY SHARE SKIP LOCKED
+   ) AS a
+  ON CONFLICT (sender_key, listener_topic, client_name) DO NOTHING;
+  WITH present AS MATERIALIZED (
+    SELECT DISTINCT w.topic, a.client_name FROM unnest(v_wanted) AS w (topic) JOIN hawser.topic_addr AS a ON a.topic = w.topic
+  ), known AS (
+    SELECT p.topic, p.client_name FROM present AS p
+    UNION ALL
+    SELECT w.topic, k.client_name
+      FROM unnest(v_wanted) AS w (topic)
+      JOIN hawser.sender_listener AS k ON k.sender_key = v_sender AND k.listener_topic = w.topic
+     WHERE NOT EXISTS (SELECT FROM present AS p WHERE p.topic = w.topic)
+  )
+  SELECT array_agg(w.topic ORDER BY w.topic, k.client_name), array_agg(k.client_name ORDER BY w.topic, k.client_name)
+    INTO v_topics, v_names
+    FROM unnest(v_wanted) AS w (topic)
+    LEFT JOIN known AS k ON k.topic = w.topic;
+
+  -- Of several, those that run. If none does, the one that was used last.
+  v_running := hawser.running_peers(ARRAY(
+    SELECT DISTINCT n.name
+      FROM (SELECT u.name, count(*) OVER (PARTITION BY u.topic) AS count FROM unnest(v_topics, v_names) AS u (topic, name)) AS n
+     WHERE n.count > 1
+  ));
+  SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
+    FROM (
+      SELECT r.topic, r.name, r.count, r.runs, bool_or(r.runs) OVER (PARTITION BY r.topic) AS any_runs,
+             row_number() OVER (PARTITION BY r.topic ORDER BY r.used DESC NULLS LAST, r.name) AS nth
+        FROM (
+          SELECT u.topic, u.name, u.name = ANY (v_running) AS runs, u.count, CASE
+                   WHEN u.count > 1 AND NOT u.any_runs THEN (
+                     SELECT greatest(c.epoch, (
+                              SELECT s.epoch FROM hawser.conn_messages AS s WHERE s.connection_key = m.connection_key
+                               ORDER BY s.epoch DESC LIMIT 1
+                            ), 0)
+                       FROM hawser.conn_key_map AS m
+                       LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+                      WHERE m.composite = v_sender || ':' || u.name
+                   )
+                 END AS used
+            FROM (
+              SELECT a.topic, a.name, count(*) OVER w AS count, bool_or(a.name = ANY (v_running)) OVER w AS any_runs
+                FROM unnest(v_topics, v_names) AS a (topic, name)
+              WINDOW w AS (PARTITION BY a.topic)
+            ) AS u
+        ) AS r
+    ) AS n
+   WHERE n.count = 1 OR n.runs OR (NOT n.any_runs AND n.nth = 1);
+
+  -- Keys of topics. The counter's row is the lock of all who make keys; the statement behind the wait sees what they have made.
+  v_missing := ARRAY(
+    SELECT t.topic FROM unnest(v_all_topics) AS t (topic)
+     WHERE NOT EXISTS (SELECT FROM hawser.topic_key AS k WHERE k.topic = t.topic)
+  );
+  IF cardinality(v_missing) > 0 THEN
+    PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
+    WITH new AS MATERIALIZED (
+      SELECT m.topic, row_number() OVER (ORDER BY m.topic) AS nth, count(*) OVER () AS count
+        FROM unnest(v_missing) AS m (topic)
+       WHERE NOT EXISTS (SELECT FROM hawser.topic_key AS k WHERE k.topic = m.topic)
+    ), counted AS (
+      UPDATE hawser.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+    )
+    INSERT INTO hawser.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
+  END IF;
+
+  -- Topics that no listener has ever served: each has a channel without an owner.
+  v_waiting := ARRAY(
+    SELECT u.topic FROM unnest(v_topics, v_names) AS u (topic, name)
+     WHERE u.name IS NULL AND NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = u.topic)
+  );
+  IF v_listeners IS NOT NULL THEN
+    v_topics := v_topics || array_fill(NULL::text, ARRAY[cardinality(v_listeners)]);
+    v_names := v_names || v_listeners;
+  END IF;
+  v_missing := ARRAY(
+    SELECT c.composite
+      FROM (
+        SELECT v_sender || ':' || u.name AS composite FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
+        UNION
+        SELECT v_sender || ':' || @OutboxConstants.waiting_prefix@ || k.k || '#' || p_turn
+          FROM unnest(v_waiting) AS w (topic) JOIN hawser.topic_key AS k ON k.topic = w.topic
+      ) AS c
+     WHERE NOT EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE m.composite = c.composite)
+  );
+  IF cardinality(v_missing) > 0 THEN
+    PERFORM FROM hawser.seq AS s WHERE s.id = 1 FOR UPDATE;
+    WITH new AS MATERIALIZED (
+      SELECT m.composite, row_number() OVER (ORDER BY m.composite) AS nth, count(*) OVER () AS count
+        FROM unnest(v_missing) AS m (composite)
+       WHERE NOT EXISTS (SELECT FROM hawser.conn_key_map AS k WHERE k.composite = m.composite)
+    ), counted AS (
+      UPDATE hawser.seq AS s SET v = s.v + (SELECT count(*) FROM new) WHERE s.id = 1 RETURNING s.v
+    ), made AS (
+      INSERT INTO hawser.conn_key_map (composite, connection_key)
+      SELECT n.composite, c.v - n.count + n.nth FROM new AS n, counted AS c
+      RETURNING connection_key
+    )
+    INSERT INTO hawser.conn_sender AS c (connection_key, sender_topic) SELECT m.connection_key, v_me FROM made AS m
+    ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
+  END IF;
+  INSERT INTO hawser.peer_waiting_topics (topic, connection_key)
+  SELECT k.topic, m.connection_key
+    FROM unnest(v_waiting) AS w (topic)
+    JOIN hawser.topic_key AS k ON k.topic = w.topic
+    JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || @OutboxConstants.waiting_prefix@ || k.k || '#' || p_turn;
+
+  -- Each turn has its epoch, within which each channel's numbers begin at 1.
+  WITH page AS MATERIALIZED (
+    SELECT o.id, o.destination AS topic, o.payload, o.headers, o.listener, t.k AS topic_key,
+           CASE WHEN o.listener IS NULL THEN hashtextextended(o.destination || ' ' || o.key, 0) END AS key_hash
+      FROM hawser.outbox AS o
+      JOIN hawser.topic_key AS t ON t.topic = o.destination
+     WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@
+  ), listeners AS MATERIALIZED (
+    SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
+           row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
+      FROM unnest(v_topics, v_names) AS u (topic, name)
+      LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || u.name
+      LEFT JOIN hawser.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic
+  ), turns AS MATERIALIZED (
+    SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
+           row_number() OVER (PARTITION BY p.topic, p.key_hash ORDER BY p.id) = 1 AS is_first
+      FROM page AS p
+  ), chosen AS MATERIALIZED (
+    SELECT p.*, l.key AS next_key, CASE
+             WHEN p.listener IS NOT NULL THEN (SELECT k.key FROM listeners AS k WHERE k.topic IS NULL AND k.name = p.listener)
+             -- Behind what waits for a listener with the same key, if anything does.
+             WHEN p.key_hash IS NOT NULL AND p.is_first THEN coalesce(
+               (
+                 SELECT s.connection_key FROM hawser.conn_messages AS s
+                  WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key
+                  ORDER BY s.epoch DESC LIMIT 1
+               ),
+               (
+                 SELECT k.key FROM listeners AS k WHERE k.topic = p.topic
+                  ORDER BY hashtextextended(coalesce(k.name, ''), p.key_hash) DESC LIMIT 1
+               )
+             )
+           END AS connection_key
+      FROM turns AS p
+      LEFT JOIN listeners AS l ON l.topic = p.topic AND l.nth = p.nth % l.count + 1
+  ), routed AS (
+    -- The others of a key follow its first one. By windows: a join of so many rows would need statistics.
+    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash,
+           CASE
+             WHEN c.listener IS NOT NULL THEN c.connection_key
+             WHEN c.key_hash IS NULL THEN c.next_key
+             ELSE max(c.connection_key) OVER (PARTITION BY c.topic, c.key_hash)
+           END AS connection_key
+      FROM chosen AS c
+  ), stored AS (
+    INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
+    SELECT r.connection_key, r.payload, p_epoch, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
+           r.headers, r.key_hash
+      FROM routed AS r
+     ORDER BY r.id
+    RETURNING connection_key
+  )
+  SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
+END

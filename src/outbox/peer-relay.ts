@@ -1,0 +1,193 @@
+/**
+ * The relay of messages for peers. Its position is the database's: each turn is one call that reads what is new, stores it for
+ * the listeners and moves the position, in one transaction. Here is which process calls it, and when.
+ *
+ * **Which.** Any process may. The one that works shows in a sequence that it is at work; the others ask now and then whether
+ * there is none. A relay that was replaced and does not know it is stopped by its next turn, whose number another one has had.
+ *
+ * **When.** As {@link LookPace} says.
+ */
+
+import { outboxFunctions } from "../../generated/ts/rows/outbox.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import type { DatabaseAddress, PostgresSession, SessionQuery } from "../postgres/index.js";
+import { delay, type Logger, LookPace, RareLog } from "../runtime/index.js";
+import { catalogChannel, messageChannel } from "../store/index.js";
+import type { HandedOver, HandOver, TakenOutbox } from "./outbox-table.js";
+import { OutboxRunner, type Relaying, type RelayMachine } from "./runner.js";
+
+const { peerRelayWatchMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, unnotifiedLookMs } =
+  outboxConstants;
+
+const announceSql =
+  "SELECT pg_notify(n.channel, n.payload) FROM unnest($1::text[], $2::text[]) AS n (channel, payload)";
+
+/** Collaborators of {@link PeerRelay}. */
+export interface PeerRelayOptions {
+  /** Leads to a session, and not through a transaction pooler. */
+  readonly address: DatabaseAddress;
+  /** For the question whether another relay works. */
+  readonly ask: SessionQuery;
+  readonly logger: Logger;
+}
+
+/** Hands over what is enqueued for peers, while no other process does. */
+export class PeerRelay {
+  readonly #runner: OutboxRunner<HandOver, PeerTurns>;
+  readonly #ask: () => Promise<boolean>;
+  readonly #logger: Logger;
+  readonly #rareLog: RareLog;
+  readonly #stopping = new AbortController();
+  #work: Promise<void> | undefined;
+
+  constructor({ address, ask, logger }: PeerRelayOptions) {
+    this.#logger = logger;
+    const rareLog = new RareLog(logger, "outbox");
+    this.#rareLog = rareLog;
+    const functions = outboxFunctions({ query: async ({ text, values }) => ({ rows: await ask(text, values) }) });
+    this.#ask = async () => (await functions.peerRelayIsFree({})).isFree;
+    this.#runner = new OutboxRunner<HandOver, PeerTurns>(
+      {
+        kind: "peer",
+        applicationName: "hawser: outbox for peers",
+        channels: ["hawser_peer_outbox", catalogChannel],
+        retentionMs: peerRetentionMs / 2,
+        begin: (taken) => new PeerTurns(taken),
+        notified: (turns, channel) => {
+          if (channel === catalogChannel) turns.adopt();
+          turns.wake();
+        },
+        run: (turns, step, relaying) => this.#turn(turns, step, relaying),
+        canFinish: () => true,
+      },
+      { address, logger, rareLog, retakes: false },
+    );
+  }
+
+  start(): void {
+    this.#work ??= this.#watch();
+  }
+
+  /**
+   * Ends, also where Postgres does not answer, unless that is what {@link PeerRelayOptions.ask} waits for. A turn that is under
+   * way is committed, or it is not: the next relay goes on behind it.
+   *
+   * @param limitMs how long the turn under way may take
+   */
+  async stop(limitMs: number = slowLookMs): Promise<void> {
+    this.#stopping.abort();
+    await this.#runner.stop(limitMs);
+    await this.#work;
+    this.#rareLog.end();
+  }
+
+  async #watch(): Promise<void> {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      try {
+        if (!this.#runner.isLeading && (await this.#ask()) && !signal.aborted) this.#runner.lead();
+      } catch (error) {
+        if (!signal.aborted) this.#tell("messages for peers cannot be handed over", error);
+      }
+      // Not all at once.
+      await delay(peerRelayWatchMs * (0.5 + Math.random() / 2), signal);
+    }
+  }
+
+  async #turn(turns: PeerTurns, step: HandOver, { table, session, owner }: Relaying): Promise<void> {
+    try {
+      const outcome = await table.handOver(owner, step);
+      turns.settle(step, outcome, performance.now());
+      if (outcome !== undefined) this.#announce(session, outcome);
+    } catch (error) {
+      this.#tell("messages for peers cannot be handed over", error);
+      turns.settle(step, undefined, performance.now());
+    }
+    await this.#runner.turned(turns);
+  }
+
+  /** Best effort, as for what senders store: a listener also looks by itself. */
+  #announce(session: PostgresSession, { owners, connectionKeys }: HandedOver): void {
+    const known = owners.flatMap((name, nth) => (name === "" ? [] : { name, key: connectionKeys[nth] }));
+    if (known.length === 0) return;
+    const channels = known.map(({ name }) => messageChannel(name));
+    const payloads = known.map(({ key }) => String(key));
+    session.query(announceSql, [channels, payloads]).catch((err) => {
+      this.#logger.debug({ err }, "could not announce what was handed over; its listeners will look by themselves");
+    });
+  }
+
+  #tell(what: string, error: unknown): void {
+    this.#rareLog.warn(what, error instanceof Error ? error.message : String(error));
+  }
+}
+
+/** When a relay for peers has its turns. */
+class PeerTurns implements RelayMachine<HandOver> {
+  readonly #pace: LookPace;
+  #laterFrom: string | undefined;
+  #isOut = false;
+  #isEnding = false;
+  #adoptsAt = Number.NEGATIVE_INFINITY;
+  isDeposed = false;
+
+  constructor({ canNotify }: TakenOutbox) {
+    const settings = {
+      ...outboxConstants,
+      canBeNotified: canNotify,
+      slowLookMs: canNotify ? slowLookMs : unnotifiedLookMs,
+    };
+    this.#pace = new LookPace(settings, false);
+  }
+
+  get isIdle(): boolean {
+    return !this.#isOut;
+  }
+
+  get readyAt(): number {
+    if (this.#isOut || this.#isEnding || this.isDeposed) return Number.POSITIVE_INFINITY;
+    return this.#pace.at;
+  }
+
+  wake(): void {
+    this.#pace.notified();
+  }
+
+  /** The directory has changed. */
+  adopt(): void {
+    this.#adoptsAt = Number.NEGATIVE_INFINITY;
+  }
+
+  end(): void {
+    this.#isEnding = true;
+  }
+
+  next(now: number): HandOver | undefined {
+    if (this.readyAt > now) return undefined;
+    this.#isOut = true;
+    const adopts = now >= this.#adoptsAt;
+    if (adopts) this.#adoptsAt = now + slowLookMs;
+    return {
+      asleep: this.#pace.beginLook(now),
+      dueFrom: this.#pace.dueFrom(now),
+      laterFrom: this.#laterFrom,
+      maxMessages: pageMessages,
+      maxBytes: peerPageBytes,
+      adopts,
+    };
+  }
+
+  /** @param outcome undefined: another relay works, or Postgres did not answer: the relay begins again */
+  settle(step: HandOver, outcome: HandedOver | undefined, now: number): void {
+    this.#isOut = false;
+    if (outcome === undefined) {
+      this.isDeposed = true;
+      return;
+    }
+    const { handed, hasMore, due, lookedTo } = outcome;
+    this.#laterFrom = lookedTo;
+    this.#pace.endLook(now, handed + due.brought > 0);
+    this.#pace.endDue(now, step.dueFrom, due);
+    if (hasMore) this.#pace.notified();
+  }
+}
