@@ -1,0 +1,169 @@
+/**
+ * Four roles enqueue at the same rate, each for a stream of its own. One of them also enqueues what is too long, what has no
+ * stream and no domain, and transactions with thousands of keys and topics, and a login without rights holds every advisory lock
+ * that Hawser has ever used. The others notice no more of it than of a role that makes Postgres work as much in a table of its
+ * own. HAWSER_ROLES_SECONDS says how long each of the two parts takes.
+ */
+import { setTimeout as delay } from "node:timers/promises";
+import { jetstreamManager } from "@nats-io/jetstream";
+import { connect, type NatsConnection } from "@nats-io/transport-node";
+import pg from "pg";
+import { expect, it } from "vitest";
+import { startNatsServer } from "../support/nats-server.js";
+import { ownPostgres } from "./support/own-postgres.js";
+import { ServeProcess } from "./support/serve-process.js";
+import { prepareForSql } from "./support/sql-database.js";
+
+const seconds = Number(process.env["HAWSER_ROLES_SECONDS"] ?? 10);
+const perSecond = 100;
+const honest = ["ann", "bob", "cyd"] as const;
+const hostile = "mal";
+/** Messages of a burst, of which each kind has its own. */
+const burst = 60_000;
+/** How much later the others' messages may come, as a multiple of the control, and below which time that does not count, in ms. */
+const limit = { factor: 3, floorMs: 30 };
+
+const locks = [
+  "hawser:lease:__#outbox",
+  "hawser:lease:ann",
+  "hawser:fence:ann",
+  "hawser:fence:__#outbox",
+  "hawser:topic_addr",
+  "hawser:dead_letters",
+  "hawser:handlers:responder",
+];
+
+it("a role that enqueues what cannot be published, and as much as it can, delays only itself", {
+  timeout: 300_000 + 2 * seconds * 1_000,
+}, async () => {
+  await using postgres = await ownPostgres();
+  await using nats = await startNatsServer({ jetStream: true });
+  await prepareForSql(postgres.url, nats.url);
+  const admin = new pg.Client({ connectionString: postgres.url });
+  await admin.connect();
+  await admin.query("CREATE ROLE stranger LOGIN PASSWORD 'stranger'");
+  for (const role of [...honest, hostile])
+    await admin.query(`CREATE ROLE ${role} LOGIN PASSWORD '${role}' IN ROLE hawser_nats, hawser_peer`);
+  await admin.query(`CREATE TABLE burned (key text, payload text); GRANT ALL ON burned TO ${hostile}`);
+  // Before anything runs, and to its end.
+  const stranger = new pg.Client({ connectionString: roleUrl(postgres.url, "stranger") });
+  await stranger.connect();
+  for (const name of locks) await stranger.query("SELECT pg_advisory_lock(hashtextextended($1, 0))", [name]);
+  await using serve = await ServeProcess.start(postgres.url);
+  const watcher = await connect({ servers: nats.url });
+  try {
+    const manager = await jetstreamManager(watcher);
+    for (const role of [...honest, hostile]) await manager.streams.add({ name: role, subjects: [`${role}.>`] });
+    await arrival(watcher, postgres.url);
+    const control = await part(watcher, postgres.url, burning);
+    const attacked = await part(watcher, postgres.url, attacking);
+    const [usual, found] = [percentile(control.times, 0.99), percentile(attacked.times, 0.99)];
+    console.log(
+      `p99 of ${control.times.length} and ${attacked.times.length} messages: ${usual.toFixed(1)} ms beside a role that works in a table of its own, ${found.toFixed(1)} ms beside one that attacks (${(found / usual).toFixed(2)}×; median ${percentile(control.times, 0.5).toFixed(1)} and ${percentile(attacked.times, 0.5).toFixed(1)} ms)`,
+    );
+    expect(control.missing).toBe(0);
+    expect(attacked.missing).toBe(0);
+    expect(found).toBeLessThan(Math.max(limit.factor * usual, limit.floorMs));
+    expect(serve.isRunning).toBe(true);
+  } finally {
+    await stranger.end();
+    await admin.end();
+    await watcher.close();
+  }
+});
+
+/** The first message of each role has come: everything is connected. */
+async function arrival(watcher: NatsConnection, url: string): Promise<void> {
+  const { missing } = await part(watcher, url, async () => undefined, 1);
+  expect(missing).toBe(0);
+}
+
+/** What the fourth role does until the end. */
+type Fourth = (url: string, signal: AbortSignal) => Promise<unknown>;
+
+/** Everybody enqueues for so long; resolves when all messages of the three have come. */
+async function part(watcher: NatsConnection, url: string, fourth: Fourth, forSeconds = seconds) {
+  const sent = new Set<string>();
+  const times: number[] = [];
+  const subscriptions = honest.map((role) =>
+    watcher.subscribe(`${role}.>`, {
+      callback: (_, message) => {
+        const text = message.string();
+        if (sent.delete(text)) times.push(Date.now() - Number(text.split(" ")[0]));
+      },
+    }),
+  );
+  await watcher.flush();
+  const ending = new AbortController();
+  const working = fourth(url, ending.signal);
+  const writing = [...honest, hostile].map((role) => writer(url, role, ending.signal, sent));
+  await delay(forSeconds * 1_000);
+  ending.abort();
+  await Promise.all(writing);
+  for (let waited = 0; sent.size > 0 && waited < 60_000; waited += 50) await delay(50);
+  await working;
+  for (const subscription of subscriptions) subscription.unsubscribe();
+  return { times, missing: sent.size };
+}
+
+/** One message after the other, at the rate that all have. */
+async function writer(url: string, role: string, signal: AbortSignal, sent: Set<string>): Promise<void> {
+  const client = new pg.Client({ connectionString: roleUrl(url, role) });
+  await client.connect();
+  const startedAt = performance.now();
+  for (let nth = 0; !signal.aborted; nth += 1) {
+    await delay(Math.max(0, startedAt + (nth * 1_000) / perSecond - performance.now()));
+    const text = `${Date.now()} ${role} ${nth}`;
+    if (role !== hostile) sent.add(text);
+    await client.query("SELECT nats_enqueue_text_stream($1, $2, key => $3)", [`${role}.x`, text, `k${nth % 10}`]);
+  }
+  await client.end();
+}
+
+/** As much work for Postgres as {@link attacking}, which nobody else sees. */
+const burning: Fourth = async (url, signal) => {
+  const client = new pg.Client({ connectionString: roleUrl(url, hostile) });
+  await client.connect();
+  while (!signal.aborted) {
+    for (let kind = 0; kind < 4 && !signal.aborted; kind += 1)
+      await client.query(
+        "INSERT INTO burned SELECT 'k' || n, repeat('x', 50) FROM generate_series(1, $1::integer) AS n",
+        [burst],
+      );
+    await delay(500);
+  }
+  await client.end();
+};
+
+const attacking: Fourth = async (url, signal) => {
+  const client = new pg.Client({ connectionString: roleUrl(url, hostile) });
+  await client.connect();
+  const attacks = [
+    "SELECT nats_enqueue_text_stream('mal.k' || n, 'x', key => 'k' || n) FROM generate_series(1, $1::integer) AS n",
+    "SELECT hawser.peer_enqueue_text('topic-' || $2::text || '-' || n, 'x') FROM generate_series(1, $1::integer) AS n",
+    "SELECT nats_enqueue_text_stream('mal.d', 'x', domain => 'gone' || n % 50) FROM generate_series(1, $1::integer / 6) AS n, (SELECT $2::text) AS u",
+    "SELECT nats_enqueue_text_stream('missing.' || $2::text || '.' || n, 'x') FROM generate_series(1, $1::integer / 6) AS n",
+    "SELECT nats_enqueue_text_stream('mal.long', repeat('x', 2 << 20)) FROM generate_series(1, $1::integer / 6000) AS n, (SELECT $2::text) AS u",
+  ];
+  for (let nth = 0; !signal.aborted; nth += 1) {
+    const text = attacks[nth % attacks.length]!;
+    // Its keys stay locked for a while.
+    await client.query("BEGIN");
+    await client.query(text, text.includes("$2") ? [burst, `${nth}`] : [burst]);
+    await client.query("COMMIT");
+    if (nth % attacks.length === attacks.length - 1) await delay(500);
+  }
+  await client.end();
+};
+
+function percentile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((one, other) => one - other);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.POSITIVE_INFINITY;
+}
+
+function roleUrl(url: string, role: string): string {
+  const own = new URL(url);
+  own.username = role;
+  own.password = role;
+  return own.href;
+}
