@@ -2354,7 +2354,6 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.retry_enqueued(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take_peer_outbox(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestamptz, pg_snapshot) TO hawser_peer;
