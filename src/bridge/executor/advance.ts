@@ -45,8 +45,7 @@ export function advanceParameters(first: number): string {
 }
 
 /** Writes that messages are done, with the values $1, the handler, $2, the proof of its token, and {@link advanceValues}. */
-export const advanceSql =
-  `SELECT a.state, a.turn FROM hawser.advance_stream($1::bigint, ${tokenSql("$1", "$2")}, ${advanceParameters(3)}) AS a`;
+export const advanceSql = `SELECT a.state, a.turn FROM hawser.advance_stream($1::bigint, ${tokenSql("$1", "$2")}, ${advanceParameters(3)}) AS a`;
 
 /** Of hawser.advance_stream, from the generation on. */
 export function advanceValues(terms: StreamTerms, messages: readonly InboundMessage[]): unknown[] {
