@@ -2,10 +2,6 @@
 -- The function's settings: the tables grow from nothing to millions of rows while a plan made for the empty ones is
 -- still cached, so no plan may scan them; and planning anew for each set of arrays would cost more than the rest.
 DECLARE
-  -- The cursors before the call, by channel in key order; read only for dead letters.
-  v_old_keys integer[];
-  v_old_epochs bigint[];
-  v_old_numbers bigint[];
   -- What is deleted lies behind this position.
   v_after_epoch bigint;
   v_after_number bigint;
@@ -57,40 +53,11 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Cursors are locked in key order, here as below, absent ones made, so that two calls never wait in a circle.
+  -- It locks the cursors in key order, as is done below, so that two calls never wait in a circle.
   IF p_dead_letters IS NOT NULL THEN
-    WITH locked AS (
-      INSERT INTO hawser.conn_mess_number AS c (connection_key)
-      SELECT a.key
-        FROM unnest(p_connection_keys) AS a (key)
-        JOIN hawser.conn_key_map AS m ON m.connection_key = a.key AND coalesce(m.owner, m.listener_name) = p_name
-       ORDER BY a.key
-      ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
-      RETURNING c.connection_key, c.epoch, c.v
-    )
-    SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
-      INTO v_old_keys, v_old_epochs, v_old_numbers
-      FROM locked AS l;
-
-    INSERT INTO hawser.dead_letters
-      (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
-    SELECT 'peer', l.source, l.topic,
-           substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
-           nullif(l.headers, 'null'::jsonb), l.error_code, l.error_message, l.attempts, l.connection_key, l.epoch, l.number
-      FROM (
-        SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
-          FROM ROWS FROM (jsonb_to_recordset(p_dead_letters) AS (
-            connection_key integer, epoch bigint, number bigint, source text, topic text, payload_bytes integer,
-            headers jsonb, error_code text, error_message text, attempts integer
-          )) WITH ORDINALITY AS j (
-            connection_key, epoch, number, source, topic, payload_bytes, headers, error_code, error_message, attempts,
-            nth
-          )
-      ) AS l
-      JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) ON o.key = l.connection_key
-      JOIN unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS n (key, epoch, number) ON n.key = l.connection_key
-     WHERE (l.epoch, l.number) > (o.epoch, o.number) AND (l.epoch, l.number) <= (n.epoch, n.number)
-     ORDER BY l.nth;
+    v_done := hawser.add_peer_dead_letters(
+      p_name, p_epoch, p_connection_keys, p_cursor_epochs, p_cursors, p_dead_letters, p_dead_payloads
+    );
   END IF;
 
   RETURN QUERY

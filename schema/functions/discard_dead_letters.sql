@@ -1,7 +1,21 @@
 #variable_conflict use_column
+DECLARE
+  v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
 BEGIN
+  IF cardinality(p_ids) > @StoreConstants.dead_letter_rows@ THEN
+    RAISE EXCEPTION 'hawser.discard_dead_letters: % dead letters are given, and at most @StoreConstants.dead_letter_rows@ are taken', cardinality(p_ids)
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
+  END IF;
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
   RETURN QUERY
-  DELETE FROM hawser.dead_letters AS d WHERE d.id = ANY (p_ids) RETURNING d.id;
+  WITH gone AS (
+    DELETE FROM hawser.dead_letters AS d
+     WHERE d.id = ANY (p_ids) AND (v_roles IS NULL OR d.role = ANY (v_roles))
+    RETURNING d.id
+  )
+  SELECT g.id, NULL::text FROM gone AS g
+  UNION ALL
+  SELECT d.id, 'owner' FROM hawser.dead_letters AS d
+   WHERE d.id = ANY (p_ids) AND v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE;
 END

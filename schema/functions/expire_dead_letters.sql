@@ -1,4 +1,6 @@
 #variable_conflict use_column
+DECLARE
+  v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
 BEGIN
   -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
   IF NOT pg_try_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0)) THEN
@@ -8,9 +10,9 @@ BEGIN
    WHERE d.id = ANY (ARRAY(
      SELECT o.id
        FROM hawser.dead_letters AS o
-      WHERE o.created_at < clock_timestamp() - make_interval(days => p_days)
+      WHERE o.created_at < clock_timestamp() - make_interval(days => p_days) AND (v_roles IS NULL OR o.role = ANY (v_roles))
       ORDER BY o.created_at
-      LIMIT p_max_rows
+      LIMIT least(p_max_rows, @StoreConstants.dead_letter_rows@)
    ));
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END

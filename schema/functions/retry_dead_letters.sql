@@ -5,7 +5,16 @@ DECLARE
   v_owners text[];
   v_base record;
   v_retry_key integer;
+  v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
+  -- Those that the caller may retry.
+  v_ids bigint[];
+  v_refused bigint[];
+  v_refusals text[];
 BEGIN
+  IF cardinality(p_ids) > @StoreConstants.dead_letter_rows@ THEN
+    RAISE EXCEPTION 'hawser.retry_dead_letters: % dead letters are given, and at most @StoreConstants.dead_letter_rows@ are taken', cardinality(p_ids)
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
+  END IF;
   -- A snapshot from before the wait for a lock would not see who owns the channels now.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.retry_dead_letters needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -15,6 +24,24 @@ BEGIN
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
 
+  -- Retried, it acts with rights that its writer may not have: of whoever it was, it is checked again.
+  SELECT coalesce(array_agg(c.id) FILTER (WHERE c.refusal IS NULL), '{}'), array_agg(c.id) FILTER (WHERE c.refusal IS NOT NULL),
+         array_agg(c.refusal) FILTER (WHERE c.refusal IS NOT NULL)
+    INTO v_ids, v_refused, v_refusals
+    FROM (
+      SELECT d.id, CASE
+               WHEN v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE THEN 'owner'
+               WHEN d.role IS NULL THEN 'unproven'
+               WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
+             END AS refusal
+        FROM hawser.dead_letters AS d
+       WHERE d.id = ANY (p_ids)
+       ORDER BY d.id
+    ) AS c;
+  RETURN QUERY
+  SELECT r.id, r.refusal, NULL::integer, NULL::bigint, NULL::text, NULL::text, NULL::boolean
+    FROM unnest(v_refused, v_refusals) AS r (id, refusal);
+
   -- A channel's owner may not change until its retry channel is there with the same one: handing channels over
   -- takes the owner's fence exclusively. After each wait the owners are read again.
   LOOP
@@ -22,7 +49,7 @@ BEGIN
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
         FROM hawser.dead_letters AS d
         JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
-       WHERE d.id = ANY (p_ids) AND d.origin = 'peer'
+       WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
       EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
        ORDER BY 1
     );
@@ -39,7 +66,7 @@ BEGIN
       FROM hawser.dead_letters AS d
       JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
       JOIN hawser.topic_key AS t ON t.topic = d.topic
-     WHERE d.id = ANY (p_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
+     WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
      ORDER BY m.connection_key
   LOOP
     v_retry_key := (
@@ -64,7 +91,7 @@ BEGIN
       LEFT JOIN hawser.conn_key_map AS r
         ON r.composite = m.sender_name || ':' || m.source_topic || ':__#retry#' || coalesce(m.retry_of, m.connection_key)
       LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
-     WHERE d.id = ANY (p_ids) AND d.origin = 'peer'
+     WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
     DELETE FROM hawser.dead_letters AS d
      USING asked AS a
@@ -111,9 +138,9 @@ BEGIN
   -- Those of subscriptions stay until the process that leads has handled them.
   RETURN QUERY
   SELECT r.id, CASE WHEN NOT r.requested THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, r.source, NULL::boolean
-    FROM hawser.request_retries(p_ids) AS r;
+    FROM hawser.request_retries(v_ids) AS r;
 
   RETURN QUERY
   SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
-    FROM hawser.retry_enqueued(p_ids) AS e;
+    FROM hawser.retry_enqueued(v_ids) AS e;
 END

@@ -6,33 +6,16 @@ import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
 import type { RareLog } from "../runtime/index.js";
-import { advanceCall, advanceValues, failureOf } from "./executor/index.js";
-import { fenceSql } from "./leadership/index.js";
+import { advanceParameters, advanceValues, failureOf } from "./executor/index.js";
 import type { DeadLetterStep, KeepStep, Outcome, RetryJob } from "./queue/index.js";
 
-// A message is dead-lettered once, however often it is tried. That of a stream is done with that: its position passes it in
-// the same statement.
-const writeSql = (isOfStream: boolean) => `
-  WITH ${fenceSql},
-  moved AS MATERIALIZED (
-    SELECT ${isOfStream ? `a.state FROM fence CROSS JOIN LATERAL ${advanceCall("$9", "$11", 12)} AS a` : "'advanced' AS state FROM fence"}
-  ),
-  written AS (
-    INSERT INTO ${peerTables.deadLetter} (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id)
-    SELECT 'subscription', $2, $3, $4, $5::jsonb, $6, $7, $8, $9, known.by FROM moved
-     CROSS JOIN (SELECT $10 || '.' || ${sealSql("$11::bytea", { topic: "$3::text", payload: "$4::bytea", headers: "$5::jsonb" })} AS by) AS known
-     WHERE moved.state = 'advanced' AND NOT EXISTS (SELECT FROM ${peerTables.deadLetter} AS d WHERE d.message_id = known.by)
-  )
-  SELECT count(*) > 0 AS held FROM moved WHERE moved.state <> 'moved'`;
+// The values, and what advances the stream: nothing for a subject.
+const writeSql = `
+  SELECT l.held FROM hawser.add_subscription_dead_letter(
+    $1::bigint, $2::bigint, $3, $4, $5::bytea, $6::jsonb, $7, $8, $9::integer, $10, ${advanceParameters(11)}
+  ) AS l`;
 
-const keepSql = `
-  WITH ${fenceSql},
-  kept AS (
-    UPDATE ${peerTables.deadLetter} AS d
-       SET retry_requested = false, error_code = $3, error_message = $4, attempts = d.attempts + $5
-      FROM fence WHERE d.id = $2
-  )
-  SELECT count(*) > 0 AS held FROM fence`;
+const keepSql = "SELECT r.held FROM hawser.fail_retry($1::bigint, $2::bigint, $3, $4, $5::integer) AS r";
 
 /** What Postgres can hold of a text that came by NATS: no NUL, which subjects and headers may have. */
 export function storable(text: string): string {
@@ -51,8 +34,10 @@ export class DeadLetterWriter {
   /** Makes a dead letter of a message. Does not reject. */
   write({ subscription, message, error, attempts }: DeadLetterStep, epoch: bigint): Promise<Outcome> {
     const { headers } = message;
+    const { stream } = subscription;
     const values = [
       String(epoch),
+      String(subscription.id),
       subscription.functionName,
       storable(message.subject),
       Buffer.from(message.payload),
@@ -60,13 +45,10 @@ export class DeadLetterWriter {
       error.code,
       error.message,
       attempts,
-      String(subscription.id),
       message.id,
-      Buffer.from(subscription.token),
+      ...(stream === undefined ? [null, null, null, null, null, null] : advanceValues(stream, [message])),
     ];
-    const { stream } = subscription;
-    if (stream === undefined) return this.#outcomeOf(() => this.#held(writeSql(false), values));
-    return this.#outcomeOf(() => this.#held(writeSql(true), [...values, ...advanceValues(stream, [message])]));
+    return this.#outcomeOf(() => this.#held(writeSql, values));
   }
 
   /** A dead letter has failed again. Does not reject. */
@@ -97,28 +79,10 @@ export class DeadLetterWriter {
   }
 }
 
-/**
- * SQL for the seal of a dead letter: the last characters of its `message_id`, behind a dot. It tells the dead letters that
- * the bridge wrote from rows that others put beside them. Peers may write the table, and would have messages of their own
- * making handled as if NATS had brought them; the token of the wrapper they cannot read.
- *
- * @param token of its wrapper @param letter SQL for its topic, payload and headers as they are stored
- */
-function sealSql(
-  token: string,
-  { topic, payload, headers }: { readonly topic: string; readonly payload: string; readonly headers: string },
-): string {
-  const hashes = [`convert_to(${topic}, 'UTF8')`, payload, `convert_to(coalesce(${headers}::text, ''), 'UTF8')`];
-  // Each of 32 bytes: nothing can be appended, nor moved from one to the next.
-  return `encode(sha256(${[token, ...hashes.map((hashed) => `sha256(${hashed})`)].join(" || ")}), 'hex')`;
-}
-
 /** A dead letter that is to be handled again, and the subscription whose function failed. */
 export interface RequestedRetry extends RetryJob {
   readonly subscriptionId: bigint;
 }
-
-const sealOfLetter = sealSql("h.token", { topic: "l.topic", payload: "l.payload", headers: "l.headers" });
 
 // So many and so much of each subscription: those of one that takes its time do not keep the others waiting.
 const retriesSql = `
@@ -127,7 +91,7 @@ const retriesSql = `
    CROSS JOIN LATERAL (
       SELECT l.*, sum(octet_length(l.payload)) OVER (ORDER BY l.id) - octet_length(l.payload) AS bytes_before
         FROM ${peerTables.deadLetter} AS l
-       WHERE l.handler_id = h.id AND l.origin = 'subscription' AND l.retry_requested AND right(l.message_id, 65) = '.' || ${sealOfLetter}
+       WHERE l.handler_id = h.id AND l.origin = 'subscription' AND l.retry_requested AND l.role IS NOT NULL
        ORDER BY l.id LIMIT $1
     ) AS d
    WHERE h.kind <> 'responder' AND h.id <> ALL ($3::bigint[]) AND d.bytes_before <= $2 AND EXISTS (SELECT FROM ${peerTables.deadLetter} AS l WHERE l.retry_requested)

@@ -290,9 +290,10 @@ async function retry(letters: DeadLetters, selection: DeadLetterFilter): Promise
 }
 
 async function discard(letters: DeadLetters, selection: DeadLetterFilter): Promise<Outcome[]> {
-  const { discarded, missing } = await letters.discard(selection);
+  const { discarded, refused, missing } = await letters.discard(selection);
   return [
     ...discarded.map((id) => ({ id, outcome: "discarded" as const })),
+    ...refused.map(({ id, code, message }) => ({ id, outcome: "refused" as const, code, message })),
     ...missing.map((id) => ({ id, outcome: "missing" as const })),
   ];
 }

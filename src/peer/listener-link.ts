@@ -365,7 +365,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const { message, payload, errorCode, errorMessage, attempts } = dead;
     this.#shared.committer.commit(this.connectionKey, cursor.epoch, cursor.number, {
       ...cursor,
-      source: this.source.composite,
       topic: this.#shared.calls.topics.known(message.topicKey) ?? `topic key ${message.topicKey}`,
       payload,
       headers: message.headers ?? [],

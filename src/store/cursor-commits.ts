@@ -19,8 +19,6 @@ import type { WriterName } from "./transaction.js";
 
 /** A message that could not be handled. Its number is the one that the cursor moves past. */
 export interface DeadLetter extends Position {
-  /** The channel's composite. */
-  readonly source: string;
   readonly topic: string;
   /** Uncompressed. */
   readonly payload: Uint8Array;
@@ -80,7 +78,7 @@ const sql = {
 /** A dead letter as `hawser.commit_cursors` reads it. */
 type DeadLetterJson = Pick<
   DeadLetterRow,
-  "connection_key" | "source" | "topic" | "headers" | "error_code" | "error_message" | "attempts"
+  "connection_key" | "topic" | "headers" | "error_code" | "error_message" | "attempts"
 > & { readonly epoch: number; readonly number: number; readonly payload_bytes: number };
 
 /** The cursors of a database. */
@@ -150,7 +148,6 @@ function deadLetterJson({ connectionKey, letter }: { connectionKey: number; lett
     connection_key: connectionKey,
     epoch: letter.epoch,
     number: letter.number,
-    source: storable(letter.source),
     topic: storable(letter.topic),
     payload_bytes: letter.payload.length,
     headers: letter.headers.map(([name, value]) => [storable(name), storable(value)]),

@@ -80,6 +80,8 @@ function check({ ids, origin, before, after, limit }: DeadLetterFilter): void {
 export interface DeadLetterEntry {
   readonly id: number;
   readonly origin: "peer" | "subscription" | "outbox";
+  /** The role whose members may retry and discard it; null: not known. */
+  readonly role: string | null;
   /** The composite of the channel that it was sent on, or the subscribed function. Of the outbox `core`, or the JetStream domain. */
   readonly source: string;
   /** The listener that owns the channel now, and would have it again; null for other origins. */
@@ -129,10 +131,10 @@ interface RequestedDeadLetter {
   readonly function: string;
 }
 
-/** A dead letter that cannot be retried, and stays. */
+/** A dead letter that cannot be retried, or may not be discarded, and stays. */
 interface RefusedDeadLetter {
   readonly id: number;
-  readonly code: "invalid_argument";
+  readonly code: "invalid_argument" | "not_permitted";
   readonly message: string;
 }
 
@@ -152,6 +154,7 @@ interface RetryReport {
 /** What became of the selected. */
 interface DiscardReport {
   readonly discarded: readonly number[];
+  readonly refused: readonly RefusedDeadLetter[];
   /** Ids that were given and are not there (any more). */
   readonly missing: readonly number[];
 }
@@ -172,12 +175,14 @@ export interface DeadLetters {
    * told, and deletes the dead letter, or leaves it with the new error. Refused where the function is not subscribed any more.
    *
    * What NATS has refused of the outbox is published again by the process that leads.
+   *
+   * Refused are those of roles that the login is not a member of.
    */
   retry(selection: DeadLetterSelection): Promise<RetryReport>;
-  /** Deletes dead letters, in batches as {@link retry}. */
+  /** Deletes dead letters of the login's roles, in batches as {@link retry}. */
   discard(selection: DeadLetterSelection): Promise<DiscardReport>;
   /**
-   * Deletes those that are older than so many days, oldest first, at most `deadLetterRows` of them.
+   * Deletes those of the login's roles that are older than so many days, oldest first, at most `deadLetterRows` of them.
    *
    * @returns how many; undefined if another process is at work on dead letters, and nothing was done
    */
@@ -187,6 +192,7 @@ export interface DeadLetters {
 const listed = columnsOf<DeadLetterRow>()(
   "id",
   "origin",
+  "role",
   "topic",
   "error_code",
   "error_message",
@@ -215,6 +221,13 @@ const sql = {
   newest: `SELECT max(id) AS id FROM ${tables.deadLetter}`,
 } as const;
 
+function notOwned(id: number): Omit<RefusedDeadLetter, "id"> {
+  return {
+    code: "not_permitted",
+    message: `dead letter ${id} belongs to a role that this login is not a member of; use one that is, or a member of hawser_owner`,
+  };
+}
+
 const refusals: Readonly<Record<string, (id: number) => Omit<RefusedDeadLetter, "id">>> = {
   handler: (id) => ({
     code: "invalid_argument",
@@ -227,6 +240,15 @@ const refusals: Readonly<Record<string, (id: number) => Omit<RefusedDeadLetter, 
   topic: (id) => ({
     code: "invalid_argument",
     message: `dead letter ${id} is for a topic that this database does not have; discard it`,
+  }),
+  owner: notOwned,
+  unproven: (id) => ({
+    code: "not_permitted",
+    message: `dead letter ${id} is from before Hawser recorded who wrote it, and anybody could have: look at it, publish it by hand if it is yours, and discard it`,
+  }),
+  invalid: (id) => ({
+    code: "invalid_argument",
+    message: `dead letter ${id} has a topic, id or headers that no message may have; discard it`,
   }),
 };
 
@@ -315,13 +337,18 @@ export function deadLetters(
     async discard(selection) {
       checkSelection(selection);
       const discarded: number[] = [];
+      const refused: RefusedDeadLetter[] = [];
       for await (const ids of batches(selection)) {
         const caller = database.caller(`discard ${ids.length} dead letters`);
         const rows = await storeFunctions(caller).discardDeadLetters({ ids: ids.map(BigInt) });
-        discarded.push(...rows.map(({ id }) => Number(id)).sort((one, other) => one - other));
+        for (const row of [...rows].sort((one, other) => Number(one.id - other.id))) {
+          const id = Number(row.id);
+          if (row.refused === null) discarded.push(id);
+          else refused.push({ id, ...notOwned(id) });
+        }
       }
-      const found = new Set(discarded);
-      return { discarded, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
+      const found = new Set([...discarded, ...refused.map(({ id }) => id)]);
+      return { discarded, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
     },
     async expire(days) {
       const caller = database.caller(`delete dead letters older than ${days} days`);
@@ -338,6 +365,7 @@ function entryOf(row: ListedRow): DeadLetterEntry {
   return {
     id: Number(row.id),
     origin: row.origin as DeadLetterEntry["origin"],
+    role: row.role,
     source: row.source,
     listener: row.listener,
     topic: row.topic,

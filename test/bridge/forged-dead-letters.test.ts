@@ -1,5 +1,6 @@
 /**
- * Peers keep dead letters, too, in the same table: what they put into it is not taken for messages of NATS.
+ * Peers keep dead letters, too, in the same table: they put nothing into it that is taken for messages of NATS, and do not have
+ * the functions of others run again.
  */
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -21,39 +22,41 @@ beforeAll(async () => {
 });
 afterAll(async () => world?.[Symbol.asyncDispose]());
 
-it("a dead letter that a peer has written is not handled, and that of the bridge is", async () => {
+it("a peer writes no dead letter of a subscription, copies none, and has none handled again that is another role's", async () => {
+  const owner = await world.user();
+  await world.client.query(`GRANT ALL ON mended, ran, ran_n_seq TO ${owner.role}`);
   const subject = `${world.prefix}.kept`;
-  await world.subscribe(subject, "capture(bytea, text, jsonb)");
+  await owner.client.query("SELECT nats_subscribe($1, 'public.capture(bytea, text, jsonb)'::regprocedure)", [subject]);
+  await world.live(subject);
   world.nats.publish(subject, "real");
   await eventually(
     "it is a dead letter",
     async () => (await world.count("SELECT count(*) FROM hawser.dead_letters")) === 1,
   );
+  const [letter] = await world.rows<{ id: string; role: string }>("SELECT id, role FROM hawser.dead_letters");
+  expect(letter!.role).toBe(owner.role);
   await world.client.query("INSERT INTO mended DEFAULT VALUES; DELETE FROM ran");
   await using peer = await login(world.database.url, "IN ROLE hawser_peer");
   const client = new pg.Client(peer.url);
   await client.connect();
   try {
-    // One of its own making, and the real one with another payload, subject or headers.
-    const columns = "origin, source, error_code, error_message, attempts, handler_id, retry_requested";
-    const values = "origin, source, error_code, error_message, attempts, handler_id, true";
-    for (const changed of [
-      "'forged'::bytea, topic, headers, NULL",
-      "'forged'::bytea, topic, headers, message_id",
-      "payload, 'forged', headers, message_id",
-      `payload, topic, '[["a", "forged"]]', message_id`,
-    ]) {
-      await client.query(
-        `INSERT INTO hawser.dead_letters (${columns}, payload, topic, headers, message_id)
-         SELECT ${values}, ${changed} FROM hawser.dead_letters WHERE NOT retry_requested`,
-      );
+    const columns =
+      "origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id";
+    const copied = `SELECT ${columns}, true FROM hawser.dead_letters`;
+    for (const forged of [copied, copied.replace("payload", "'forged'::bytea"), copied.replace("topic", "'forged'")]) {
+      const insert = `INSERT INTO hawser.dead_letters (${columns}, retry_requested) ${forged}`;
+      await expect(client.query(insert)).rejects.toMatchObject({ code: "42501" });
     }
-    await client.query(
-      "SELECT hawser.request_retries(ARRAY(SELECT id FROM hawser.dead_letters WHERE NOT retry_requested))",
-    );
+    const { rows } = await client.query("SELECT id, refused FROM hawser.retry_dead_letters($1)", [[letter!.id]]);
+    expect(rows).toEqual([{ id: letter!.id, refused: "owner" }]);
   } finally {
     await client.end();
   }
+  expect(await world.rows("SELECT retry_requested FROM hawser.dead_letters")).toEqual([{ retry_requested: false }]);
+
+  await world.client.query(`GRANT hawser_peer TO ${owner.role}`);
+  const { rows } = await owner.client.query("SELECT id, refused FROM hawser.retry_dead_letters($1)", [[letter!.id]]);
+  expect(rows).toEqual([{ id: letter!.id, refused: null }]);
   await eventually("the real one is handled", async () => (await world.count("SELECT count(*) FROM ran")) > 0);
   // A further one is handled after all that were asked for before.
   world.nats.publish(subject, "later");
@@ -62,5 +65,5 @@ it("a dead letter that a peer has written is not handled, and that of the bridge
     { payload: "real", subject, headers: null },
     { payload: "later", subject, headers: null },
   ]);
-  expect(await world.count("SELECT count(*) FROM hawser.dead_letters WHERE retry_requested")).toBe(4);
+  expect(await world.count("SELECT count(*) FROM hawser.dead_letters")).toBe(0);
 });

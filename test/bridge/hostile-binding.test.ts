@@ -3,6 +3,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { proofOf, type TransactionMark, transactionMarkColumn } from "../../src/bridge/executor/token.js";
 import { wrapperCall, wrapperStateSql } from "../../src/bridge/executor/wrapper.js";
 import { install } from "../../src/installation/index.js";
 import type { Login } from "../store/nats/support/logins.js";
@@ -155,8 +156,17 @@ describe("a role that may subscribe", () => {
       const [own] = (await world.bound(subject)) as [Bound];
       const state = await executor.query<{ version: string }>(wrapperStateSql(own));
       const { version } = state.rows[0]!;
-      const values = [own.token, Buffer.from("real"), "{1}", "{4}", "{s}", "{NULL}", "{i}", version];
-      const call = async () => (await executor.query<{ result: string }>(wrapperCall(own, types), values)).rows;
+      const call = async () => {
+        await executor.query("BEGIN");
+        try {
+          const mark = await executor.query<TransactionMark>(`SELECT ${transactionMarkColumn}`);
+          const proof = proofOf(own.token, mark.rows[0]!);
+          const values = [own.id, proof, Buffer.from("real"), "{1}", "{4}", "{s}", "{NULL}", "{i}", version];
+          return (await executor.query<{ result: string }>(wrapperCall(own, types), values)).rows;
+        } finally {
+          await executor.query("COMMIT");
+        }
+      };
       expect(await call()).toEqual([{ result: "1", version }]);
       expect(await ran()).toEqual([`${attacker.role}: real`]);
       const name = `hawser_run.${quoted(own.wrapper)}`;

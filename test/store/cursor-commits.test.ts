@@ -43,7 +43,6 @@ describe.each([
     return {
       epoch,
       number,
-      source: "sender:source:listener",
       topic: "topic",
       payload: Buffer.from(`payload ${number}`),
       headers: [["name", "value"]],

@@ -86,12 +86,21 @@ it("are discarded like others, also while they wait to be handled again", async 
   expect(await world.rows("SELECT FROM hawser.dead_letters")).toEqual([]);
 });
 
-it("can be retried by a login that is only a peer, which reads no token by that", async () => {
-  const id = await dead(handler);
-  await using peer = await login(world.database.url, "IN ROLE hawser_peer");
-  const { status } = await hawser(["dead", "retry", `${id}`], { databaseUrl: peer.url });
+it("can be retried by a peer that is in the role that subscribed, and by no other, and neither reads a token", async () => {
+  const subscriber = await world.user();
+  const [id] = await world.rows<{ id: string }>("SELECT id FROM hawser.nats_handlers WHERE subject = 'orders.*'");
+  const letter = await dead(id!.id);
+  await world.client.query("UPDATE hawser.dead_letters SET role = $1", [subscriber.role]);
+  await using stranger = await login(world.database.url, "IN ROLE hawser_peer");
+  const refused = await hawser(["dead", "retry", `${letter}`], { databaseUrl: stranger.url });
+  expect(refused.status).toBe(77);
+  expect(refused.stderr).toContain(`dead letter ${letter} belongs to a role that this login is not a member of`);
+  expect((await hawser(["dead", "discard", `${letter}`], { databaseUrl: stranger.url })).status).toBe(77);
+  expect(await requested()).toEqual([]);
+  await using peer = await login(world.database.url, `IN ROLE hawser_peer, ${subscriber.role}`);
+  const { status } = await hawser(["dead", "retry", `${letter}`], { databaseUrl: peer.url });
   expect(status).toBe(0);
-  expect(await requested()).toEqual([id]);
+  expect(await requested()).toEqual([letter]);
   const session = await world.connect(peer.url);
   await expect(session.query("SELECT token FROM hawser.nats_handlers")).rejects.toMatchObject({ code: "42501" });
   await session.end();

@@ -30,7 +30,6 @@ describe("a handler inside a transaction", () => {
   function letter(position: Position): DeadLetter {
     return {
       ...position,
-      source: "sender:source:listener",
       topic: "topic",
       payload: Buffer.from("payload"),
       headers: [],

@@ -15,7 +15,10 @@ import { limitedInstaller } from "../support/limited-installer.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 
 /** SHA-256 of the released steps. A line is added with each release, and never changed: databases have recorded them. */
-const released = ["d8c3cf25cbba8a60a7969b9c85fe3e501ffa93f8289982151d382e9143ffa58b"];
+const released = [
+  "d8c3cf25cbba8a60a7969b9c85fe3e501ffa93f8289982151d382e9143ffa58b",
+  "553548a533eaca3167868020e442ced15bd0c40369574fcbe4d278f43b64fa61",
+];
 
 it("a released step is never edited", () => {
   expect(releasedMigrations.map(({ sql }) => createHash("sha256").update(sql).digest("hex"))).toEqual(released);
@@ -41,6 +44,14 @@ const rows = (subject: string): string[] => [
   `SELECT hawser.bind_handler('subscription', '${subject}', 'public.take(bytea)'::regprocedure::oid::bigint, '{public}')`,
   `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id)
    SELECT 'subscription', 'public.take(bytea)', subject, 'dead', 'P0001', 'no', 1, id, 'x.' || ${sealSql} FROM hawser.nats_handlers`,
+  // What others than `hawser serve` have written: one of their own making, one of the outbox, and a copy.
+  `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id, retry_requested)
+   SELECT 'subscription', 'public.take(bytea)', subject, 'forged', 'P0001', 'no', 1, id, 'x.' || ${sealSql}, true FROM hawser.nats_handlers`,
+  `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, message_id)
+   VALUES ('outbox', 'core', '${subject}', 'forged', 'c', 'no', 1, 'x')`,
+  `INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id)
+   SELECT origin, source, topic, payload, error_code, error_message, attempts, handler_id, message_id FROM hawser.dead_letters
+    WHERE payload = 'dead' AND origin = 'subscription'`,
   `INSERT INTO hawser.saved_messages (handler_id, subject, payload, message_id)
    SELECT id, subject, 'saved', gen_random_uuid()::text FROM hawser.nats_handlers`,
 ];
@@ -79,9 +90,21 @@ async function oldDatabase(installerUrl: string, superuserUrl: string, subject: 
 /** The database still has what was in it, and does what this version can do. */
 async function expectToWork(url: string, subject: string): Promise<void> {
   const letters = await rowsOf(url, "SELECT id::int, origin FROM hawser.dead_letters ORDER BY id");
-  expect(letters.map(({ origin }) => origin)).toEqual(["peer", "subscription"]);
+  expect(letters.map(({ origin }) => origin)).toEqual([
+    "peer",
+    "subscription",
+    "subscription",
+    "outbox",
+    "subscription",
+  ]);
   await using store = await openStore({ databaseUrl: url });
-  await store.deadLetters.retry({ ids: letters.map(({ id }) => Number(id)) });
+  const ids = letters.map(({ id }) => Number(id));
+  const { retried, requested, enqueued, refused } = await store.deadLetters.retry({ ids });
+  expect([retried, requested].flat().map(({ id }) => id)).toEqual(ids.slice(0, 2));
+  expect(enqueued).toEqual([]);
+  // Those that `hawser serve` has not written, and the copy.
+  expect(refused.map(({ id, code }) => [id, code])).toEqual(ids.slice(2).map((id) => [id, "not_permitted"]));
+  await store.deadLetters.discard({ ids: ids.slice(2) });
 
   const peer = new TestPeer({ name: "orders-1", topic: "orders", listen: "127.0.0.1:0", databaseUrl: url });
   await peer.record();

@@ -454,6 +454,85 @@ export interface RequestRetriesResult {
   source: string;
 }
 
+/** Arguments of hawser.add_subscription_dead_letter. */
+export interface AddSubscriptionDeadLetterArguments {
+  /** The epoch of the process that leads. */
+  epoch: bigint;
+  /** The subscription. */
+  handler: bigint;
+  /** The subscribed function. */
+  source: string;
+  /** The subject. */
+  topic: string;
+  /** The payload. */
+  payload: Uint8Array;
+  /** The headers: [[name, value], ...]; NULL: none. */
+  headers: string | null;
+  /** The error's code. */
+  errorCode: string;
+  /** The error's message. */
+  errorMessage: string;
+  /** How often the function was started. */
+  attempts: number;
+  /** What the process knows the message by. */
+  messageId: string;
+  /** Of a stream, as the next ones are: what advance_stream takes behind the token. NULL: it is of none. */
+  generation: bigint | null;
+  /** The sequence numbers that are done with it. */
+  done: string | null;
+  /** Its sequence number. */
+  lastDone: bigint | null;
+  /** When the stream stored it, in nanoseconds since 1970. */
+  lastDoneAt: bigint | null;
+  /** How many messages of the stream are not done after it. */
+  lag: bigint | null;
+  /** How many messages before it are gone from the stream. */
+  missing: bigint | null;
+}
+
+/** The result of hawser.add_subscription_dead_letter. */
+export interface AddSubscriptionDeadLetterResult {
+  /** It is a dead letter now, or was before. False: the process leads no more, or the position of the stream was moved. */
+  held: boolean;
+}
+
+/** Arguments of hawser.fail_retry. */
+export interface FailRetryArguments {
+  /** The epoch of the process that leads. */
+  epoch: bigint;
+  /** The dead letter. */
+  id: bigint;
+  /** The error's code. */
+  errorCode: string;
+  /** The error's message. */
+  errorMessage: string;
+  /** How often the function was started this time. */
+  attempts: number;
+}
+
+/** The result of hawser.fail_retry. */
+export interface FailRetryResult {
+  /** The process still leads. */
+  held: boolean;
+}
+
+/** Arguments of hawser.token_of. */
+export interface TokenOfArguments {
+  /** The binding. */
+  handler: bigint;
+  /**
+   * The SHA-256 of the token and the transaction: the process id of the session, ':', and the seconds since 1970 when the
+   * transaction began.
+   */
+  proof: Uint8Array;
+}
+
+/** The result of hawser.token_of. */
+export interface TokenOfResult {
+  /** The token. NULL: there is no such binding, or that is no proof. */
+  token: Uint8Array | null;
+}
+
 /** Arguments of hawser.wrapper_version. */
 export interface WrapperVersionArguments {
   /** The name of the wrapper. */
@@ -598,7 +677,10 @@ export function bridgeFunctions(client: QueryClient) {
       return { pruned: row.pruned };
     },
 
-    /** Asks for dead letters of subscriptions to be handled again, by the process that leads. */
+    /**
+     * Asks for dead letters of subscriptions to be handled again, by the process that leads. retry_dead_letters alone calls it,
+     * which knows whose they are.
+     */
     async requestRetries(args: RequestRetriesArguments): Promise<RequestRetriesResult[]> {
       const { rows } = await client.query({
         name: "hawser.request_retries",
@@ -608,6 +690,71 @@ export function bridgeFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ id: BigInt(row.id), requested: row.requested, source: row.source }));
+    },
+
+    /**
+     * Makes a dead letter of a message that a subscribed function has failed at, once, as long as the process leads. One of a
+     * stream is done with that: the position passes it.
+     */
+    async addSubscriptionDeadLetter(args: AddSubscriptionDeadLetterArguments): Promise<AddSubscriptionDeadLetterResult> {
+      const { rows } = await client.query({
+        name: "hawser.add_subscription_dead_letter",
+        text: "SELECT held FROM hawser.add_subscription_dead_letter($1::bigint, $2::bigint, $3::text, $4::text, $5::bytea, $6::jsonb, $7::text, $8::text, $9::integer, $10::text, $11::bigint, $12::int8multirange, $13::bigint, $14::bigint, $15::bigint, $16::bigint)",
+        values: [
+          String(args.epoch),
+          String(args.handler),
+          args.source,
+          args.topic,
+          toBuffer(args.payload),
+          args.headers,
+          args.errorCode,
+          args.errorMessage,
+          args.attempts,
+          args.messageId,
+          args.generation === null ? null : String(args.generation),
+          args.done,
+          args.lastDone === null ? null : String(args.lastDone),
+          args.lastDoneAt === null ? null : String(args.lastDoneAt),
+          args.lag === null ? null : String(args.lag),
+          args.missing === null ? null : String(args.missing),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.add_subscription_dead_letter");
+      return { held: row.held };
+    },
+
+    /** A dead letter has failed again: it stays, with the new error. */
+    async failRetry(args: FailRetryArguments): Promise<FailRetryResult> {
+      const { rows } = await client.query({
+        name: "hawser.fail_retry",
+        text: "SELECT held FROM hawser.fail_retry($1::bigint, $2::bigint, $3::text, $4::text, $5::integer)",
+        values: [
+          String(args.epoch),
+          String(args.id),
+          args.errorCode,
+          args.errorMessage,
+          args.attempts,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.fail_retry");
+      return { held: row.held };
+    },
+
+    /**
+     * The token of a binding, for the transaction that proves to know it. The token itself would stand in Postgres's log, where
+     * that has the parameters of statements; the proof is of no use in any other transaction.
+     */
+    async tokenOf(args: TokenOfArguments): Promise<TokenOfResult> {
+      const { rows } = await client.query({
+        name: "hawser.token_of",
+        text: "SELECT token FROM hawser.token_of($1::bigint, $2::bytea)",
+        values: [
+          String(args.handler),
+          toBuffer(args.proof),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.token_of");
+      return { token: row.token };
     },
 
     /**

@@ -150,7 +150,10 @@ export interface PeerNameRow {
   in_group: boolean;
 }
 
-/** A row of hawser.dead_letters. Messages that could not be handled, with their errors. */
+/**
+ * A row of hawser.dead_letters. Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
+ * the rights of the subscribed function's role, or of the gateway's NATS user.
+ */
 export interface DeadLetterRow {
   /** The dead letter's id. */
   id: bigint;
@@ -182,8 +185,14 @@ export interface DeadLetterRow {
   handler_id: bigint | null;
   /** The leading process will handle it again (subscriptions only). */
   retry_requested: boolean;
-  /** What the process that gave it up knows the message by (subscriptions only). */
+  /** What the process that gave it up knows the message by (subscriptions and the outbox). */
   message_id: string | null;
+  /**
+   * The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
+   * or the role that enqueued. NULL: it was written before this was recorded, and nothing proves who wrote it. Then it cannot
+   * be retried.
+   */
+  role: string | null;
 }
 
 /** A row of hawser.mesh_secret. The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling. */
@@ -235,7 +244,7 @@ export const columns = {
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
   peerName: ["name", "epoch", "clean", "started_at", "token", "in_group"],
-  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id"],
+  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role"],
   meshSecret: ["id", "secret", "created_at"],
   migration: ["id", "name", "applied_at", "checksum"],
 } as const;
@@ -341,8 +350,8 @@ export interface CommitCursorsArguments {
   /** The number of each new cursor. */
   cursors: readonly bigint[];
   /**
-   * Dead letters, each {connection_key, epoch, number, source, topic, payload_bytes, headers, error_code, error_message,
-   * attempts}; written only where the cursor moved past them. NULL: none.
+   * Dead letters, each {connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts};
+   * written only where the cursor moved past them. NULL: none.
    */
   deadLetters: string | null;
   /** The payloads of the dead letters, one after another. Not inside the JSON, whose strings end at 256 MiB. */
@@ -583,15 +592,59 @@ export interface GiveBackChannelsResult {
   listener: string | null;
 }
 
+/** Arguments of hawser.add_peer_dead_letters. */
+export interface AddPeerDeadLettersArguments {
+  /** The listener's name. */
+  name: string;
+  /** The listener's epoch. */
+  epoch: bigint;
+  /** The channels. */
+  connectionKeys: readonly number[];
+  /** The epoch of each new cursor. */
+  cursorEpochs: readonly bigint[];
+  /** The number of each new cursor. */
+  cursors: readonly bigint[];
+  /** The dead letters, as commit_cursors has them. */
+  deadLetters: string;
+  /** The payloads of the dead letters, one after another. */
+  deadPayloads: Uint8Array;
+}
+
+/** The result of hawser.add_peer_dead_letters. */
+export interface AddPeerDeadLettersResult {
+  /** The listener's epoch was still the catalog's. If not, nothing was written. */
+  held: boolean;
+}
+
 /** The result of hawser.callers_roles. */
 export interface CallersRolesResult {
   /** Their names. NULL: all, since the caller is a member of the schema's owner. */
   roles: string[];
 }
 
+/** Arguments of hawser.dead_letter_fault. */
+export interface DeadLetterFaultArguments {
+  /** Where it comes from. */
+  origin: string;
+  /** The channel, the function, or of the outbox where it goes to. */
+  source: string;
+  /** The topic, or the subject. */
+  topic: string;
+  /** The headers: [[name, value], ...]; NULL: none. */
+  headers: string | null;
+  /** What the message is known by. */
+  messageId: string | null;
+}
+
+/** The result of hawser.dead_letter_fault. */
+export interface DeadLetterFaultResult {
+  /** The first rule that it breaks, in words. NULL: none. */
+  fault: string | null;
+}
+
 /** Arguments of hawser.retry_dead_letters. */
 export interface RetryDeadLettersArguments {
-  /** The dead letters. They are retried in the order of their ids. */
+  /** The dead letters, up to `dead_letter_rows`. They are retried in the order of their ids. */
   ids: readonly bigint[];
 }
 
@@ -599,7 +652,11 @@ export interface RetryDeadLettersArguments {
 export interface RetryDeadLettersResult {
   /** The dead letter. */
   id: bigint;
-  /** Why it cannot be retried, and stays: 'handler' (gone), 'channel' or 'topic' (not known here). NULL: it is retried. */
+  /**
+   * Why it cannot be retried, and stays: 'handler' (gone), 'channel' or 'topic' (not known here), 'owner' (it belongs to a role
+   * that the caller is not a member of), 'unproven' (nobody knows who wrote it), 'invalid' (it has what no message may have).
+   * NULL: it is retried.
+   */
   refused: string | null;
   /** The retry channel that it is stored in now. */
   connectionKey: number | null;
@@ -615,7 +672,7 @@ export interface RetryDeadLettersResult {
 
 /** Arguments of hawser.discard_dead_letters. */
 export interface DiscardDeadLettersArguments {
-  /** The dead letters. */
+  /** The dead letters, up to `dead_letter_rows`. */
   ids: readonly bigint[];
 }
 
@@ -623,13 +680,15 @@ export interface DiscardDeadLettersArguments {
 export interface DiscardDeadLettersResult {
   /** The dead letter. */
   id: bigint;
+  /** Why it stays: 'owner' (it belongs to a role that the caller is not a member of). NULL: it was deleted. */
+  refused: string | null;
 }
 
 /** Arguments of hawser.expire_dead_letters. */
 export interface ExpireDeadLettersArguments {
   /** How old they are at least, in days. */
   days: number;
-  /** How many to delete at most. */
+  /** How many to delete at most, up to `dead_letter_rows`. */
   maxRows: number;
 }
 
@@ -910,6 +969,25 @@ export function storeFunctions(client: QueryClient) {
       return rows.map((row) => ({ held: row.held, connectionKey: row.connection_key, composite: row.composite, listener: row.listener }));
     },
 
+    /** Writes the dead letters of commit_cursors, for channels of the listener and where its cursors move past them. */
+    async addPeerDeadLetters(args: AddPeerDeadLettersArguments): Promise<AddPeerDeadLettersResult> {
+      const { rows } = await client.query({
+        name: "hawser.add_peer_dead_letters",
+        text: "SELECT held FROM hawser.add_peer_dead_letters($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::jsonb, $7::bytea)",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.connectionKeys,
+          args.cursorEpochs.map((one) => String(one)),
+          args.cursors.map((one) => String(one)),
+          args.deadLetters,
+          toBuffer(args.deadPayloads),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.add_peer_dead_letters");
+      return { held: row.held };
+    },
+
     /** The roles whose dead letters the caller may retry and discard: those that it is a member of. */
     async callersRoles(): Promise<CallersRolesResult> {
       const { rows } = await client.query({
@@ -921,7 +999,27 @@ export function storeFunctions(client: QueryClient) {
       return { roles: row.roles };
     },
 
-    /** Makes dead letters of peers' channels stored messages again, for the present owner of their channel. */
+    /** Why a dead letter cannot be what its origin says. */
+    async deadLetterFault(args: DeadLetterFaultArguments): Promise<DeadLetterFaultResult> {
+      const { rows } = await client.query({
+        name: "hawser.dead_letter_fault",
+        text: "SELECT fault FROM hawser.dead_letter_fault($1::text, $2::text, $3::text, $4::jsonb, $5::text)",
+        values: [
+          args.origin,
+          args.source,
+          args.topic,
+          args.headers,
+          args.messageId,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.dead_letter_fault");
+      return { fault: row.fault };
+    },
+
+    /**
+     * Retries dead letters of the caller's roles: those of peers' channels become stored messages again, for the present owner of
+     * their channel.
+     */
     async retryDeadLetters(args: RetryDeadLettersArguments): Promise<RetryDeadLettersResult[]> {
       const { rows } = await client.query({
         name: "hawser.retry_dead_letters",
@@ -933,19 +1031,22 @@ export function storeFunctions(client: QueryClient) {
       return rows.map((row) => ({ id: BigInt(row.id), refused: row.refused, connectionKey: row.connection_key, number: row.number === null ? null : BigInt(row.number), owner: row.owner, function: row.function, enqueued: row.enqueued }));
     },
 
-    /** Deletes dead letters. */
+    /** Deletes dead letters of the caller's roles. */
     async discardDeadLetters(args: DiscardDeadLettersArguments): Promise<DiscardDeadLettersResult[]> {
       const { rows } = await client.query({
         name: "hawser.discard_dead_letters",
-        text: "SELECT id FROM hawser.discard_dead_letters($1::bigint[])",
+        text: "SELECT id, refused FROM hawser.discard_dead_letters($1::bigint[])",
         values: [
           args.ids.map((one) => String(one)),
         ],
       });
-      return rows.map((row) => ({ id: BigInt(row.id) }));
+      return rows.map((row) => ({ id: BigInt(row.id), refused: row.refused }));
     },
 
-    /** Deletes the oldest of the dead letters that are older than some days, unless another is at work on dead letters. */
+    /**
+     * Deletes the oldest of the dead letters of the caller's roles that are older than some days, unless another is at work on dead
+     * letters.
+     */
     async expireDeadLetters(args: ExpireDeadLettersArguments): Promise<ExpireDeadLettersResult> {
       const { rows } = await client.query({
         name: "hawser.expire_dead_letters",

@@ -3,6 +3,7 @@
 // source: hawser/nats/v1/server.proto
 // source: hawser/outbox/v1/outbox.proto
 // source: hawser/peer/v1/catalog.proto
+// source: hawser/peer/v1/frames.proto
 
 import type { TextRules } from "./violation.js";
 
@@ -76,9 +77,30 @@ export const namedRules = {
     pattern: /^[^:\u0001-\u001f\u007f]+$/u,
     means: "must not contain ':' or control characters",
   },
+  /** The code of the error of a dead letter; a longer one is cut. */
+  deadLetterErrorCode: {
+    maxBytes: 255,
+  },
+  /** The headers of a peer's dead letter, as JSON. */
+  deadLetterHeaders: {
+    maxBytes: 16777216,
+  },
   /** A published address, host:port. */
   address: {
     minBytes: 1,
     maxBytes: 512,
+  },
+  /** The name of a header of a message between peers. */
+  headerName: {
+    minBytes: 1,
+    maxBytes: 255,
+    pattern: /^[!-9;-~]+$/u,
+    means: "must be visible ASCII without ':'",
+  },
+  /** The value of a header of a message between peers. */
+  headerValue: {
+    maxBytes: 8192,
+    pattern: /^[^\u0001-\u0008\u000a-\u001f\u007f]*$/u,
+    means: "must not contain control characters other than tab",
   },
 } satisfies Readonly<Record<string, TextRules>>;

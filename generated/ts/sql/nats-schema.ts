@@ -966,7 +966,117 @@ BEGIN
   END IF;
 END
 $function$;
-COMMENT ON FUNCTION hawser.request_retries(bigint[]) IS 'Asks for dead letters of subscriptions to be handled again, by the process that leads.';
+COMMENT ON FUNCTION hawser.request_retries(bigint[]) IS 'Asks for dead letters of subscriptions to be handled again, by the process that leads. retry_dead_letters alone calls it,
+which knows whose they are.';
+
+CREATE OR REPLACE FUNCTION hawser.add_subscription_dead_letter(
+  p_epoch bigint,
+  p_handler bigint,
+  p_source text,
+  p_topic text,
+  p_payload bytea,
+  p_headers jsonb,
+  p_error_code text,
+  p_error_message text,
+  p_attempts integer,
+  p_message_id text,
+  p_generation bigint,
+  p_done int8multirange,
+  p_last_done bigint,
+  p_last_done_at bigint,
+  p_lag bigint,
+  p_missing bigint,
+  OUT held boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_token bytea;
+  v_role text;
+  -- Of a stream: whether the position passes the message now.
+  v_state text := 'advanced';
+  v_fault CONSTANT text := (
+    SELECT f.fault FROM hawser.dead_letter_fault('subscription', p_source, p_topic, p_headers, p_message_id) AS f
+  );
+BEGIN
+  IF v_fault IS NOT NULL THEN
+    RAISE EXCEPTION 'a dead letter of % is refused: %', p_source, v_fault
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
+  END IF;
+  held := (SELECT f.held FROM hawser.fence_batch(p_epoch) AS f);
+  IF NOT held THEN
+    RETURN;
+  END IF;
+  -- The role that subscribed is the owner of the wrapper. NULL, if that is gone: then nothing can be called again.
+  SELECT h.token, pg_get_userbyid(w.proowner) INTO v_token, v_role
+    FROM hawser.nats_handlers AS h
+    LEFT JOIN pg_type AS t ON t.typnamespace = to_regnamespace('hawser_run')
+     AND t.typname = 'token_' || right(h.wrapper, 16)
+    LEFT JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
+   WHERE h.id = p_handler AND h.kind <> 'responder'
+   ORDER BY w.oid LIMIT 1;
+  IF p_generation IS NOT NULL THEN
+    v_state := (
+      SELECT a.state
+        FROM hawser.advance_stream(p_handler, v_token, p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing) AS a
+    );
+    held := v_state <> 'moved';
+  END IF;
+  -- A message is dead-lettered once, however often it is tried.
+  INSERT INTO hawser.dead_letters
+    (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role)
+  SELECT 'subscription', p_source, p_topic, p_payload, p_headers, left(p_error_code, 255),
+         p_error_message, p_attempts, p_handler, p_message_id, v_role
+   WHERE v_state = 'advanced' AND NOT EXISTS (
+     SELECT FROM hawser.dead_letters AS d
+      WHERE d.message_id = p_message_id AND d.handler_id = p_handler AND d.origin = 'subscription'
+   );
+END
+$function$;
+COMMENT ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint) IS 'Makes a dead letter of a message that a subscribed function has failed at, once, as long as the process leads. One of a
+stream is done with that: the position passes it.';
+
+CREATE OR REPLACE FUNCTION hawser.fail_retry(
+  p_epoch bigint,
+  p_id bigint,
+  p_error_code text,
+  p_error_message text,
+  p_attempts integer,
+  OUT held boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  held := (SELECT f.held FROM hawser.fence_batch(p_epoch) AS f);
+  UPDATE hawser.dead_letters AS d
+     SET retry_requested = false, error_code = left(p_error_code, 255),
+         error_message = p_error_message, attempts = d.attempts + p_attempts
+   WHERE held AND d.id = p_id AND d.origin = 'subscription' AND d.retry_requested;
+END
+$function$;
+COMMENT ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) IS 'A dead letter has failed again: it stays, with the new error.';
+
+CREATE OR REPLACE FUNCTION hawser.token_of(
+  p_handler bigint,
+  p_proof bytea,
+  OUT token bytea
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  token := (
+    SELECT h.token FROM hawser.nats_handlers AS h
+     WHERE h.id = p_handler
+       AND sha256(h.token || convert_to(pg_backend_pid() || ':' || extract(epoch FROM now()), 'UTF8')) = p_proof
+  );
+END
+$function$;
+COMMENT ON FUNCTION hawser.token_of(bigint, bytea) IS 'The token of a binding, for the transaction that proves to know it. The token itself would stand in Postgres''s log, where
+that has the parameters of statements; the proof is of no use in any other transaction.';
 
 CREATE OR REPLACE FUNCTION hawser.wrapper_version(
   p_wrapper text,
@@ -1637,6 +1747,9 @@ REVOKE ALL ON FUNCTION hawser.subjects_overlap(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.prune_handlers() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.request_retries(bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.token_of(bigint, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wrapper_version(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fence_batch(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.finish_retry(bigint, bytea) FROM PUBLIC;
@@ -1696,20 +1809,6 @@ $do$;
 
 DO $do$
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
-    CREATE ROLE hawser_peer NOLOGIN;
-    COMMENT ON ROLE hawser_peer IS 'What a Peer needs: the catalog, the message store, the cursors.';
-  END IF;
-EXCEPTION
-  -- Roles belong to the whole cluster: a migration of another database may have made it meanwhile.
-  WHEN duplicate_object OR unique_violation THEN NULL;
-  WHEN insufficient_privilege THEN
-    RAISE NOTICE 'role hawser_peer is missing and % may not make it; its grants are left out', current_user;
-END
-$do$;
-
-DO $do$
-BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_executor') THEN
     CREATE ROLE hawser_executor NOLOGIN;
     COMMENT ON ROLE hawser_executor IS 'Runs the wrappers of subscribed functions; reads no secret.';
@@ -1738,6 +1837,8 @@ BEGIN
     GRANT SELECT, UPDATE ON TABLE hawser.stream_subscriptions TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.stream_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.follow_nats_server() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.nats_foreign_servers() TO hawser_bridge;
@@ -1768,17 +1869,9 @@ $do$;
 
 DO $do$
 BEGIN
-  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
-    GRANT USAGE ON SCHEMA hawser TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.request_retries(bigint[]) TO hawser_peer;
-  END IF;
-END
-$do$;
-
-DO $do$
-BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_executor') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.token_of(bigint, bytea) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.wrapper_version(text, text) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.finish_retry(bigint, bytea) TO hawser_executor;
@@ -1817,6 +1910,9 @@ BEGIN
   ALTER FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.prune_handlers() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.request_retries(bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.token_of(bigint, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wrapper_version(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fence_batch(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.finish_retry(bigint, bytea) OWNER TO hawser_owner;

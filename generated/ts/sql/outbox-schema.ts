@@ -536,7 +536,7 @@ BEGIN
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
          SELECT FROM hawser.dead_letters AS d
-          WHERE d.message_id = p.message_id AND d.origin = 'outbox' AND d.topic = p.destination
+          WHERE d.role = p.role AND d.message_id = p.message_id AND d.origin = 'outbox' AND d.topic = p.destination
        )
      ORDER BY p.id
     RETURNING 1
@@ -1046,21 +1046,21 @@ BEGIN
   payload := NULL;
   headers := NULL;
   IF p_dead IS NOT NULL THEN
-    INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id)
-    SELECT DISTINCT ON (o.destination, o.message_id, o.payload)
+    INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role)
+    SELECT DISTINCT ON (o.role, o.destination, o.message_id, o.payload)
            'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
                FROM jsonb_each(o.headers) AS h,
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
-           ), d.code, d.message, d.attempts, o.message_id
+           ), d.code, d.message, d.attempts, o.message_id, o.role
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
       JOIN hawser.outbox AS o ON o.id = d.id AND o.slot < 3
      -- What was written into the outbox again is one dead letter with the first one.
      WHERE NOT EXISTS (
        SELECT FROM hawser.dead_letters AS k
-        WHERE k.message_id = o.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
+        WHERE k.role = o.role AND k.message_id = o.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
      )
-     ORDER BY o.destination, o.message_id, o.payload, o.id;
+     ORDER BY o.role, o.destination, o.message_id, o.payload, o.id;
   END IF;
   handed := cardinality(v_ids);
   IF v_is_nats THEN
@@ -1194,14 +1194,14 @@ BEGIN
   WITH gone AS (
     DELETE FROM hawser.dead_letters AS d WHERE d.id = ANY (p_ids) AND d.origin = 'outbox' RETURNING d.*
   ), put AS (
-    INSERT INTO hawser.outbox (slot, destination, payload, headers, message_id, to_stream, domain, cluster)
+    INSERT INTO hawser.outbox (slot, destination, payload, headers, message_id, to_stream, domain, cluster, role)
     SELECT (s.last_value - 1) % 3, g.topic, g.payload, (
              SELECT jsonb_object_agg(h.name, h.members)
                FROM (
                  SELECT p.pair ->> 0 AS name, jsonb_agg(p.pair -> 1 ORDER BY p.nth) AS members
                    FROM jsonb_array_elements(g.headers) WITH ORDINALITY AS p (pair, nth) GROUP BY 1
                ) AS h
-           ), g.message_id, g.source <> 'core', nullif(nullif(g.source, 'core'), ''), v_cluster
+           ), g.message_id, g.source <> 'core', nullif(nullif(g.source, 'core'), ''), v_cluster, g.role
       FROM gone AS g, hawser.outbox_state_slot_seq AS s
      ORDER BY g.id
   )
@@ -2434,7 +2434,6 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.retry_enqueued(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) TO hawser_peer;

@@ -275,6 +275,7 @@ CREATE TABLE hawser.dead_letters (
   handler_id bigint,
   retry_requested boolean DEFAULT false NOT NULL,
   message_id text,
+  role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
@@ -287,7 +288,8 @@ CREATE INDEX dead_letters_message_id ON hawser.dead_letters (message_id) WHERE m
 
 CREATE INDEX dead_letters_retry_requested ON hawser.dead_letters (id) WHERE retry_requested;
 
-COMMENT ON TABLE hawser.dead_letters IS 'Messages that could not be handled, with their errors.';
+COMMENT ON TABLE hawser.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
+the rights of the subscribed function''s role, or of the gateway''s NATS user.';
 COMMENT ON COLUMN hawser.dead_letters.id IS 'The dead letter''s id.';
 COMMENT ON COLUMN hawser.dead_letters.origin IS 'Where it comes from: a peer''s channel, a subscription, or the outbox.';
 COMMENT ON COLUMN hawser.dead_letters.source IS 'The channel''s composite, or the subscribed function. Of the outbox \`core\`, or the JetStream domain.';
@@ -303,7 +305,10 @@ COMMENT ON COLUMN hawser.dead_letters.epoch IS 'The sender''s epoch (peers only)
 COMMENT ON COLUMN hawser.dead_letters.number IS 'The message''s number (peers only).';
 COMMENT ON COLUMN hawser.dead_letters.handler_id IS 'The handler that failed (subscriptions only).';
 COMMENT ON COLUMN hawser.dead_letters.retry_requested IS 'The leading process will handle it again (subscriptions only).';
-COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions only).';
+COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave it up knows the message by (subscriptions and the outbox).';
+COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
+or the role that enqueued. NULL: it was written before this was recorded, and nothing proves who wrote it. Then it cannot
+be retried.';
 
 CREATE TABLE hawser.mesh_secret (
   id integer NOT NULL,
@@ -704,10 +709,6 @@ AS $function$
 -- The function's settings: the tables grow from nothing to millions of rows while a plan made for the empty ones is
 -- still cached, so no plan may scan them; and planning anew for each set of arrays would cost more than the rest.
 DECLARE
-  -- The cursors before the call, by channel in key order; read only for dead letters.
-  v_old_keys integer[];
-  v_old_epochs bigint[];
-  v_old_numbers bigint[];
   -- What is deleted lies behind this position.
   v_after_epoch bigint;
   v_after_number bigint;
@@ -759,40 +760,11 @@ BEGIN
     RETURN;
   END IF;
 
-  -- Cursors are locked in key order, here as below, absent ones made, so that two calls never wait in a circle.
+  -- It locks the cursors in key order, as is done below, so that two calls never wait in a circle.
   IF p_dead_letters IS NOT NULL THEN
-    WITH locked AS (
-      INSERT INTO hawser.conn_mess_number AS c (connection_key)
-      SELECT a.key
-        FROM unnest(p_connection_keys) AS a (key)
-        JOIN hawser.conn_key_map AS m ON m.connection_key = a.key AND coalesce(m.owner, m.listener_name) = p_name
-       ORDER BY a.key
-      ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
-      RETURNING c.connection_key, c.epoch, c.v
-    )
-    SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
-      INTO v_old_keys, v_old_epochs, v_old_numbers
-      FROM locked AS l;
-
-    INSERT INTO hawser.dead_letters
-      (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
-    SELECT 'peer', l.source, l.topic,
-           substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
-           nullif(l.headers, 'null'::jsonb), l.error_code, l.error_message, l.attempts, l.connection_key, l.epoch, l.number
-      FROM (
-        SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
-          FROM ROWS FROM (jsonb_to_recordset(p_dead_letters) AS (
-            connection_key integer, epoch bigint, number bigint, source text, topic text, payload_bytes integer,
-            headers jsonb, error_code text, error_message text, attempts integer
-          )) WITH ORDINALITY AS j (
-            connection_key, epoch, number, source, topic, payload_bytes, headers, error_code, error_message, attempts,
-            nth
-          )
-      ) AS l
-      JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) ON o.key = l.connection_key
-      JOIN unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS n (key, epoch, number) ON n.key = l.connection_key
-     WHERE (l.epoch, l.number) > (o.epoch, o.number) AND (l.epoch, l.number) <= (n.epoch, n.number)
-     ORDER BY l.nth;
+    v_done := hawser.add_peer_dead_letters(
+      p_name, p_epoch, p_connection_keys, p_cursor_epochs, p_cursors, p_dead_letters, p_dead_payloads
+    );
   END IF;
 
   RETURN QUERY
@@ -1339,6 +1311,85 @@ $function$;
 COMMENT ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) IS 'Gives channels back to the members of groups that they were made for, as far as those have been started again; fenced by
 the epoch of the member that took them over, which has nothing under way in them.';
 
+CREATE OR REPLACE FUNCTION hawser.add_peer_dead_letters(
+  p_name text,
+  p_epoch bigint,
+  p_connection_keys integer[],
+  p_cursor_epochs bigint[],
+  p_cursors bigint[],
+  p_dead_letters jsonb,
+  p_dead_payloads bytea,
+  OUT held boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  -- The cursors before, by channel in key order.
+  v_old_keys integer[];
+  v_old_epochs bigint[];
+  v_old_numbers bigint[];
+  v_fault text;
+BEGIN
+  -- The caller holds the fence of the name.
+  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  IF NOT held THEN
+    RETURN;
+  END IF;
+
+  SELECT hawser.dead_letter_fault('peer', '', coalesce(j.topic, ''), nullif(j.headers, 'null'::jsonb), NULL) INTO v_fault
+    FROM jsonb_to_recordset(p_dead_letters) AS j (topic text, headers jsonb)
+   ORDER BY 1 NULLS LAST LIMIT 1;
+  IF v_fault IS NULL AND octet_length(p_dead_payloads) IS DISTINCT FROM (
+    SELECT CASE WHEN min(j.payload_bytes) >= 0 THEN sum(j.payload_bytes) END
+      FROM jsonb_to_recordset(p_dead_letters) AS j (payload_bytes integer)
+  ) THEN
+    v_fault := format('the lengths of the payloads do not add up to the %s bytes given', octet_length(p_dead_payloads));
+  END IF;
+  IF v_fault IS NOT NULL THEN
+    RAISE EXCEPTION 'a dead letter of "%" is refused: %', p_name, v_fault
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
+  END IF;
+
+  -- Cursors are locked in key order, as in commit_cursors, absent ones made, so that two calls never wait in a circle.
+  WITH locked AS (
+    INSERT INTO hawser.conn_mess_number AS c (connection_key)
+    SELECT a.key
+      FROM unnest(p_connection_keys) AS a (key)
+      JOIN hawser.conn_key_map AS m ON m.connection_key = a.key AND coalesce(m.owner, m.listener_name) = p_name
+     ORDER BY a.key
+    ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
+    RETURNING c.connection_key, c.epoch, c.v
+  )
+  SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
+    INTO v_old_keys, v_old_epochs, v_old_numbers
+    FROM locked AS l;
+
+  INSERT INTO hawser.dead_letters
+    (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
+  SELECT 'peer', m.composite, l.topic,
+         substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
+         nullif(l.headers, 'null'::jsonb), left(l.error_code, 255), l.error_message, l.attempts,
+         l.connection_key, l.epoch, l.number
+    FROM (
+      SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
+        FROM ROWS FROM (jsonb_to_recordset(p_dead_letters) AS (
+          connection_key integer, epoch bigint, number bigint, topic text, payload_bytes integer,
+          headers jsonb, error_code text, error_message text, attempts integer
+        )) WITH ORDINALITY AS j (
+          connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, nth
+        )
+    ) AS l
+    JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) ON o.key = l.connection_key
+    JOIN unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS n (key, epoch, number) ON n.key = l.connection_key
+    JOIN hawser.conn_key_map AS m ON m.connection_key = l.connection_key
+   WHERE (l.epoch, l.number) > (o.epoch, o.number) AND (l.epoch, l.number) <= (n.epoch, n.number)
+   ORDER BY l.nth;
+END
+$function$;
+COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) IS 'Writes the dead letters of commit_cursors, for channels of the listener and where its cursors move past them.';
+
 CREATE OR REPLACE FUNCTION hawser.callers_roles(
   OUT roles text[]
 )
@@ -1356,6 +1407,74 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.callers_roles() IS 'The roles whose dead letters the caller may retry and discard: those that it is a member of.';
 
+CREATE OR REPLACE FUNCTION hawser.dead_letter_fault(
+  p_origin text,
+  p_source text,
+  p_topic text,
+  p_headers jsonb,
+  p_message_id text,
+  OUT fault text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  v_pair jsonb;
+  v_object jsonb;
+BEGIN
+  fault := CASE
+    WHEN jsonb_typeof(p_headers) <> 'array' THEN 'the headers are no array'
+    WHEN p_origin = 'peer' THEN CASE
+      WHEN NOT octet_length(p_topic) BETWEEN 1 AND 255 OR p_topic !~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'
+        THEN 'the topic is none'
+      WHEN octet_length(p_headers::text) > 16777216 THEN 'the headers are too large'
+    END
+    WHEN p_origin = 'outbox' THEN CASE
+      WHEN NOT octet_length(p_topic) BETWEEN 1 AND 1024 OR p_topic !~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$'
+        THEN 'the subject is none that can be published to'
+      WHEN p_source <> '' AND (
+        NOT octet_length(p_source) BETWEEN 1 AND 255 OR p_source !~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$'
+      ) THEN 'the JetStream domain is none'
+      WHEN p_message_id IS NULL OR p_message_id !~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'
+        OR NOT octet_length(p_message_id) BETWEEN 1 AND 255
+        THEN 'the message id is none'
+    END
+  END;
+  IF fault IS NOT NULL OR p_headers IS NULL THEN
+    RETURN;
+  END IF;
+  FOR v_pair IN SELECT e.value FROM jsonb_array_elements(p_headers) AS e (value) LOOP
+    fault := CASE
+      WHEN jsonb_typeof(v_pair) <> 'array' THEN 'a header is no pair'
+      WHEN jsonb_array_length(v_pair) <> 2 OR jsonb_typeof(v_pair -> 0) <> 'string' OR jsonb_typeof(v_pair -> 1) <> 'string'
+        THEN 'a header is no pair of texts'
+      WHEN p_origin = 'peer' AND (v_pair ->> 0 !~ '^[!-9;-~]+$' OR v_pair ->> 1 !~ E'^[^\\\\u0001-\\\\u0008\\\\u000a-\\\\u001f\\\\u007f]*$')
+        THEN 'a header has characters that it may not have'
+      WHEN p_origin = 'peer' AND octet_length(v_pair ->> 0) > 255 THEN 'the name of a header is too long'
+    END;
+    IF fault IS NOT NULL THEN
+      RETURN;
+    END IF;
+  END LOOP;
+  IF p_origin = 'outbox' THEN
+    v_object := (
+      SELECT jsonb_object_agg(h.name, h.members)
+        FROM (
+          SELECT e.value ->> 0 AS name, jsonb_agg(e.value -> 1) AS members
+            FROM jsonb_array_elements(p_headers) AS e (value) GROUP BY 1
+        ) AS h
+    );
+    BEGIN
+      PERFORM hawser.check_headers(v_object);
+    EXCEPTION
+      WHEN invalid_parameter_value THEN
+        fault := 'the headers are none that can be published';
+    END;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) IS 'Why a dead letter cannot be what its origin says.';
+
 CREATE OR REPLACE FUNCTION hawser.retry_dead_letters(
   p_ids bigint[]
 )
@@ -1368,7 +1487,7 @@ RETURNS TABLE (
   function text,
   enqueued boolean
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
@@ -1378,7 +1497,16 @@ DECLARE
   v_owners text[];
   v_base record;
   v_retry_key integer;
+  v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
+  -- Those that the caller may retry.
+  v_ids bigint[];
+  v_refused bigint[];
+  v_refusals text[];
 BEGIN
+  IF cardinality(p_ids) > 1000 THEN
+    RAISE EXCEPTION 'hawser.retry_dead_letters: % dead letters are given, and at most 1000 are taken', cardinality(p_ids)
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
+  END IF;
   -- A snapshot from before the wait for a lock would not see who owns the channels now.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.retry_dead_letters needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1388,6 +1516,24 @@ BEGIN
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
 
+  -- Retried, it acts with rights that its writer may not have: of whoever it was, it is checked again.
+  SELECT coalesce(array_agg(c.id) FILTER (WHERE c.refusal IS NULL), '{}'), array_agg(c.id) FILTER (WHERE c.refusal IS NOT NULL),
+         array_agg(c.refusal) FILTER (WHERE c.refusal IS NOT NULL)
+    INTO v_ids, v_refused, v_refusals
+    FROM (
+      SELECT d.id, CASE
+               WHEN v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE THEN 'owner'
+               WHEN d.role IS NULL THEN 'unproven'
+               WHEN hawser.dead_letter_fault(d.origin, d.source, d.topic, d.headers, d.message_id) IS NOT NULL THEN 'invalid'
+             END AS refusal
+        FROM hawser.dead_letters AS d
+       WHERE d.id = ANY (p_ids)
+       ORDER BY d.id
+    ) AS c;
+  RETURN QUERY
+  SELECT r.id, r.refusal, NULL::integer, NULL::bigint, NULL::text, NULL::text, NULL::boolean
+    FROM unnest(v_refused, v_refusals) AS r (id, refusal);
+
   -- A channel's owner may not change until its retry channel is there with the same one: handing channels over
   -- takes the owner's fence exclusively. After each wait the owners are read again.
   LOOP
@@ -1395,7 +1541,7 @@ BEGIN
       SELECT DISTINCT coalesce(m.owner, m.listener_name)
         FROM hawser.dead_letters AS d
         JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
-       WHERE d.id = ANY (p_ids) AND d.origin = 'peer'
+       WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
       EXCEPT SELECT f.name FROM unnest(v_fenced) AS f (name)
        ORDER BY 1
     );
@@ -1412,7 +1558,7 @@ BEGIN
       FROM hawser.dead_letters AS d
       JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
       JOIN hawser.topic_key AS t ON t.topic = d.topic
-     WHERE d.id = ANY (p_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
+     WHERE d.id = ANY (v_ids) AND d.origin = 'peer' AND m.retry_of IS NULL
      ORDER BY m.connection_key
   LOOP
     v_retry_key := (
@@ -1437,7 +1583,7 @@ BEGIN
       LEFT JOIN hawser.conn_key_map AS r
         ON r.composite = m.sender_name || ':' || m.source_topic || ':__#retry#' || coalesce(m.retry_of, m.connection_key)
       LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
-     WHERE d.id = ANY (p_ids) AND d.origin = 'peer'
+     WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
     DELETE FROM hawser.dead_letters AS d
      USING asked AS a
@@ -1484,43 +1630,61 @@ BEGIN
   -- Those of subscriptions stay until the process that leads has handled them.
   RETURN QUERY
   SELECT r.id, CASE WHEN NOT r.requested THEN 'handler' END, NULL::integer, NULL::bigint, NULL::text, r.source, NULL::boolean
-    FROM hawser.request_retries(p_ids) AS r;
+    FROM hawser.request_retries(v_ids) AS r;
 
   RETURN QUERY
   SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
-    FROM hawser.retry_enqueued(p_ids) AS e;
+    FROM hawser.retry_enqueued(v_ids) AS e;
 END
 $function$;
-COMMENT ON FUNCTION hawser.retry_dead_letters(bigint[]) IS 'Makes dead letters of peers'' channels stored messages again, for the present owner of their channel.';
+COMMENT ON FUNCTION hawser.retry_dead_letters(bigint[]) IS 'Retries dead letters of the caller''s roles: those of peers'' channels become stored messages again, for the present owner of
+their channel.';
 
 CREATE OR REPLACE FUNCTION hawser.discard_dead_letters(
   p_ids bigint[]
 )
 RETURNS TABLE (
-  id bigint
+  id bigint,
+  refused text
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
+DECLARE
+  v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
 BEGIN
+  IF cardinality(p_ids) > 1000 THEN
+    RAISE EXCEPTION 'hawser.discard_dead_letters: % dead letters are given, and at most 1000 are taken', cardinality(p_ids)
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
+  END IF;
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
   PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
   RETURN QUERY
-  DELETE FROM hawser.dead_letters AS d WHERE d.id = ANY (p_ids) RETURNING d.id;
+  WITH gone AS (
+    DELETE FROM hawser.dead_letters AS d
+     WHERE d.id = ANY (p_ids) AND (v_roles IS NULL OR d.role = ANY (v_roles))
+    RETURNING d.id
+  )
+  SELECT g.id, NULL::text FROM gone AS g
+  UNION ALL
+  SELECT d.id, 'owner' FROM hawser.dead_letters AS d
+   WHERE d.id = ANY (p_ids) AND v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE;
 END
 $function$;
-COMMENT ON FUNCTION hawser.discard_dead_letters(bigint[]) IS 'Deletes dead letters.';
+COMMENT ON FUNCTION hawser.discard_dead_letters(bigint[]) IS 'Deletes dead letters of the caller''s roles.';
 
 CREATE OR REPLACE FUNCTION hawser.expire_dead_letters(
   p_days integer,
   p_max_rows integer,
   OUT deleted integer
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
+DECLARE
+  v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
 BEGIN
   -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
   IF NOT pg_try_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0)) THEN
@@ -1530,14 +1694,15 @@ BEGIN
    WHERE d.id = ANY (ARRAY(
      SELECT o.id
        FROM hawser.dead_letters AS o
-      WHERE o.created_at < clock_timestamp() - make_interval(days => p_days)
+      WHERE o.created_at < clock_timestamp() - make_interval(days => p_days) AND (v_roles IS NULL OR o.role = ANY (v_roles))
       ORDER BY o.created_at
-      LIMIT p_max_rows
+      LIMIT least(p_max_rows, 1000)
    ));
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END
 $function$;
-COMMENT ON FUNCTION hawser.expire_dead_letters(integer, integer) IS 'Deletes the oldest of the dead letters that are older than some days, unless another is at work on dead letters.';
+COMMENT ON FUNCTION hawser.expire_dead_letters(integer, integer) IS 'Deletes the oldest of the dead letters of the caller''s roles that are older than some days, unless another is at work on dead
+letters.';
 
 DO $do$
 DECLARE
@@ -1606,7 +1771,9 @@ REVOKE ALL ON FUNCTION hawser.clear_stored_messages(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_addresses(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.discard_dead_letters(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.expire_dead_letters(integer, integer) FROM PUBLIC;
@@ -1667,8 +1834,7 @@ BEGIN
     GRANT SELECT, INSERT, DELETE ON TABLE hawser.conn_messages TO hawser_peer;
     GRANT USAGE ON SEQUENCE hawser.conn_messages_id_seq TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser.peers TO hawser_peer;
-    GRANT SELECT, INSERT, DELETE ON TABLE hawser.dead_letters TO hawser_peer;
-    GRANT USAGE ON SEQUENCE hawser.dead_letters_id_seq TO hawser_peer;
+    GRANT SELECT ON TABLE hawser.dead_letters TO hawser_peer;
     GRANT SELECT ON TABLE hawser.mesh_secret TO hawser_peer;
     GRANT SELECT ON TABLE hawser.migrations TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take_name(text, text) TO hawser_peer;
@@ -1686,6 +1852,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.clear_addresses(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer, integer) TO hawser_peer;
@@ -1697,8 +1864,7 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.dead_letters TO hawser_bridge;
-    GRANT USAGE ON SEQUENCE hawser.dead_letters_id_seq TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser.dead_letters TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.migrations TO hawser_bridge;
   END IF;
 END
@@ -1743,7 +1909,9 @@ BEGIN
   ALTER FUNCTION hawser.clear_addresses(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.callers_roles() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.discard_dead_letters(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.expire_dead_letters(integer, integer) OWNER TO hawser_owner;

@@ -252,21 +252,21 @@ BEGIN
   payload := NULL;
   headers := NULL;
   IF p_dead IS NOT NULL THEN
-    INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id)
-    SELECT DISTINCT ON (o.destination, o.message_id, o.payload)
+    INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role)
+    SELECT DISTINCT ON (o.role, o.destination, o.message_id, o.payload)
            'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
                FROM jsonb_each(o.headers) AS h,
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
-           ), d.code, d.message, d.attempts, o.message_id
+           ), d.code, d.message, d.attempts, o.message_id, o.role
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
       JOIN hawser.outbox AS o ON o.id = d.id AND o.slot < @OutboxConstants.slots@
      -- What was written into the outbox again is one dead letter with the first one.
      WHERE NOT EXISTS (
        SELECT FROM hawser.dead_letters AS k
-        WHERE k.message_id = o.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
+        WHERE k.role = o.role AND k.message_id = o.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
      )
-     ORDER BY o.destination, o.message_id, o.payload, o.id;
+     ORDER BY o.role, o.destination, o.message_id, o.payload, o.id;
   END IF;
   handed := cardinality(v_ids);
   IF v_is_nats THEN

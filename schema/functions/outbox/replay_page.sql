@@ -50,7 +50,7 @@ BEGIN
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
          SELECT FROM hawser.dead_letters AS d
-          WHERE d.message_id = p.message_id AND d.origin = 'outbox' AND d.topic = p.destination
+          WHERE d.role = p.role AND d.message_id = p.message_id AND d.origin = 'outbox' AND d.topic = p.destination
        )
      ORDER BY p.id
     RETURNING 1

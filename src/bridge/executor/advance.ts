@@ -4,6 +4,7 @@
 import type { StreamTerms } from "../bindings.js";
 import type { InboundMessage, StreamPlace } from "../message.js";
 import { includes, multirangeOf, rangesOf } from "../ranges.js";
+import { tokenSql } from "./token.js";
 
 /** Columns of the beginning of a transaction. */
 export interface PositionState {
@@ -37,15 +38,14 @@ export function undone(
   return messages.filter(({ place }) => place === undefined || !isDone(place.number));
 }
 
-/** A call that writes that messages are done, of a handler with its token, and {@link advanceValues} from `first` on. */
-export function advanceCall(handler: string, token: string, first: number): string {
+/** Parameters for {@link advanceValues}, from `$first` on. */
+export function advanceParameters(first: number): string {
   const types = ["bigint", "pg_catalog.int8multirange", "bigint", "bigint", "bigint", "bigint"];
-  const values = types.map((type, nth) => `$${first + nth}::${type}`).join(", ");
-  return `hawser.advance_stream(${handler}::bigint, ${token}::pg_catalog.bytea, ${values})`;
+  return types.map((type, nth) => `$${first + nth}::${type}`).join(", ");
 }
 
-/** Writes that messages are done, with the values $1, the handler, $2, its token, and {@link advanceValues}. */
-export const advanceSql = `SELECT a.state, a.turn FROM ${advanceCall("$1", "$2", 3)} AS a`;
+/** Writes that messages are done, with the values $1, the handler, $2, the proof of its token, and {@link advanceValues}. */
+export const advanceSql = `SELECT a.state, a.turn FROM hawser.advance_stream($1::bigint, ${tokenSql("$1", "$2")}, ${advanceParameters(3)}) AS a`;
 
 /** Of hawser.advance_stream, from the generation on. */
 export function advanceValues(terms: StreamTerms, messages: readonly InboundMessage[]): unknown[] {

@@ -12,6 +12,7 @@ import { advanceSql, advanceValues, type PositionState, positionSql, undone } fr
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession } from "./executor-session.js";
 import { type FunctionFailure, GroupSize, type GroupsRun, inGroups } from "./groups.js";
+import { proofOf, type TransactionMark, tokenSql, transactionMarkColumn } from "./token.js";
 import { type Ending, inTransaction } from "./transaction.js";
 import {
   isAboutWrapper,
@@ -58,6 +59,9 @@ class Refused extends Error {
     super(why);
   }
 }
+
+/** With the values $1, the handler, $2, the proof of its token, and $3, the dead letter. */
+const finishSql = `SELECT finished FROM hawser.finish_retry($3::bigint, ${tokenSql("$1", "$2")})`;
 
 const waits = "subscribed functions cannot be run now: their messages wait";
 
@@ -125,7 +129,6 @@ export class BatchRunner {
     deadLetterId?: bigint,
   ): Promise<Ending<Done>> {
     const { pool, timeoutMs, logger } = this.#options;
-    const token = Buffer.from(subscription.token);
     // A dead letter was passed long ago.
     const stream = deadLetterId === undefined ? subscription.stream : undefined;
     const position = positionSql(subscription.id, stream);
@@ -134,60 +137,65 @@ export class BatchRunner {
     let turn = 0n;
     // Until the position was written. The transactions of other queues are waited for, whatever the size of the batch.
     let positionMs = 0;
-    const running = inTransaction<Done, WrapperVersion & PositionState & { held: boolean }>(pool, logger, {
-      runAs: subscription.runAs,
-      timeoutMs,
-      lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
-      first: `SELECT f.held, ${wrapperVersionColumns}${position.columns} FROM hawser.fence_batch(${epoch}) AS f CROSS JOIN ${wrapperVersionFrom(subscription)}${position.from}`,
-      run: async (session, [state]) => {
-        if (state?.held !== true) return { value: "deposed", commit: false };
-        // A failover has lost what was confirmed, or somebody else has begun to read.
-        const isMoved =
-          stream !== undefined &&
-          (state.doneTo === null ||
-            BigInt(state.turn ?? 0n) < known ||
-            hasAll?.(Number(state.doneTo), state.done ?? "{}") === false);
-        if (isMoved) return { value: "moved", commit: false };
-        turn = BigInt(state.turn ?? 0n);
-        positionMs = 0;
-        if (state.version === null) {
-          const [now] = await session.query<WrapperState>(wrapperStateSql(subscription), []);
-          // It may be back by now.
-          if (now?.version != null) return { value: "changed", commit: false };
-          return { value: now?.isThere === true ? "replaced" : "gone", commit: false };
-        }
-        if (state.mayCall !== true) return { value: "closed", commit: false };
-        if (deadLetterId !== undefined) {
-          const finish = "SELECT finished FROM hawser.finish_retry($1::bigint, $2::pg_catalog.bytea)";
-          const [row] = await session.query<{ finished: boolean }>(finish, [String(deadLetterId), token]);
-          if (row?.finished !== true) return { value: "not_there", commit: false };
-        }
-        const { version } = state;
-        try {
-          const value = await this.#callGroups(session, subscription, messages.length, async (start, end) => {
-            const piece = stream === undefined ? messages.slice(start, end) : undone(messages.slice(start, end), state);
-            // An earlier attempt was committed, and its answer lost.
-            if (piece.length === 0) return;
-            const values = [token, ...packed(subscription, piece, this.#contextOf(subscription)), version];
-            const text = wrapperCall(subscription, argumentTypes);
-            const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
-            if (row?.version !== version) throw new Refused("changed");
-            if (Number(row.result) !== piece.length) throw new Refused("replaced");
-            if (stream === undefined) return;
-            const advance = [String(subscription.id), token, ...advanceValues(stream, piece)];
-            const askedAt = performance.now();
-            const [moved] = await session.query<{ state: string; turn: bigint }>(advanceSql, advance);
-            positionMs += performance.now() - askedAt;
-            if (moved?.state !== "advanced") throw new Refused("moved");
-            turn = BigInt(moved.turn);
-          });
-          return { value, commit: value.done > 0 };
-        } catch (error) {
-          if (error instanceof Refused) return { value: error.why, commit: false };
-          throw error;
-        }
+    const running = inTransaction<Done, WrapperVersion & PositionState & TransactionMark & { held: boolean }>(
+      pool,
+      logger,
+      {
+        runAs: subscription.runAs,
+        timeoutMs,
+        lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
+        first: `SELECT f.held, ${transactionMarkColumn}, ${wrapperVersionColumns}${position.columns} FROM hawser.fence_batch(${epoch}) AS f CROSS JOIN ${wrapperVersionFrom(subscription)}${position.from}`,
+        run: async (session, [state]) => {
+          if (state?.held !== true) return { value: "deposed", commit: false };
+          // A failover has lost what was confirmed, or somebody else has begun to read.
+          const isMoved =
+            stream !== undefined &&
+            (state.doneTo === null ||
+              BigInt(state.turn ?? 0n) < known ||
+              hasAll?.(Number(state.doneTo), state.done ?? "{}") === false);
+          if (isMoved) return { value: "moved", commit: false };
+          turn = BigInt(state.turn ?? 0n);
+          positionMs = 0;
+          if (state.version === null) {
+            const [now] = await session.query<WrapperState>(wrapperStateSql(subscription), []);
+            // It may be back by now.
+            if (now?.version != null) return { value: "changed", commit: false };
+            return { value: now?.isThere === true ? "replaced" : "gone", commit: false };
+          }
+          if (state.mayCall !== true) return { value: "closed", commit: false };
+          const binding = [String(subscription.id), proofOf(subscription.token, state)];
+          if (deadLetterId !== undefined) {
+            const [row] = await session.query<{ finished: boolean }>(finishSql, [...binding, String(deadLetterId)]);
+            if (row?.finished !== true) return { value: "not_there", commit: false };
+          }
+          const { version } = state;
+          try {
+            const value = await this.#callGroups(session, subscription, messages.length, async (start, end) => {
+              const piece =
+                stream === undefined ? messages.slice(start, end) : undone(messages.slice(start, end), state);
+              // An earlier attempt was committed, and its answer lost.
+              if (piece.length === 0) return;
+              const values = [...binding, ...packed(subscription, piece, this.#contextOf(subscription)), version];
+              const text = wrapperCall(subscription, argumentTypes);
+              const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
+              if (row?.version !== version) throw new Refused("changed");
+              if (Number(row.result) !== piece.length) throw new Refused("replaced");
+              if (stream === undefined) return;
+              const advance = [...binding, ...advanceValues(stream, piece)];
+              const askedAt = performance.now();
+              const [moved] = await session.query<{ state: string; turn: bigint }>(advanceSql, advance);
+              positionMs += performance.now() - askedAt;
+              if (moved?.state !== "advanced") throw new Refused("moved");
+              turn = BigInt(moved.turn);
+            });
+            return { value, commit: value.done > 0 };
+          } catch (error) {
+            if (error instanceof Refused) return { value: error.why, commit: false };
+            throw error;
+          }
+        },
       },
-    });
+    );
     return running.then((ending) => {
       if (ending.kind !== "committed") return ending;
       if (turn > 0n) stream?.committed(turn);

@@ -12,7 +12,7 @@
  * groups behind savepoints (`groups.ts`) where functions run into serialization failures. Before and after each call the
  * wrapper's version is compared (`wrapper.ts`): its owner may replace it at any moment.
  */
-export { advanceCall, advanceValues } from "./advance.js";
+export { advanceParameters, advanceValues } from "./advance.js";
 export { BatchRunner } from "./batch-runner.js";
 export {
   type DatabaseIdentity,

@@ -5,6 +5,7 @@ import type { Logger } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
 import type { ExecutorPool } from "./executor-pool.js";
+import { proofOf, type TransactionMark, transactionMarkColumn } from "./token.js";
 import { type Ending, inTransaction } from "./transaction.js";
 import {
   isAboutWrapper,
@@ -43,16 +44,15 @@ export class PostgresRequestRunner implements RequestRunner {
     const { pool, logger } = this.#options;
     const { subject, reply, payload } = request;
     const text = wrapperCall(responder, ["bytea", "text", "text"]);
-    const values = [Buffer.from(responder.token), Buffer.from(payload), subject, reply];
-    return inTransaction<Uint8Array | undefined, WrapperVersion>(pool, logger, {
+    return inTransaction<Uint8Array | undefined, WrapperVersion & TransactionMark>(pool, logger, {
       runAs: responder.runAs,
       timeoutMs: this.#options.timeoutMs(),
-      first: `SELECT ${wrapperVersionColumns} FROM ${wrapperVersionFrom(responder)}`,
+      first: `SELECT ${transactionMarkColumn}, ${wrapperVersionColumns} FROM ${wrapperVersionFrom(responder)}`,
       run: async (session, [state]) => {
         if (state?.version == null) return { value: undefined, commit: false };
         const [row] = await session.query<{ result: unknown; version: string | null }>(text, [
-          ...values,
-          state.version,
+          ...[String(responder.id), proofOf(responder.token, state)],
+          ...[Buffer.from(payload), subject, reply, state.version],
         ]);
         // Changed before the call.
         if (row === undefined) return { value: undefined, commit: false };

@@ -17,6 +17,7 @@ import { danglesSql } from "../../store/index.js";
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import type { ExecutorPool } from "./executor-pool.js";
+import { tokenSql } from "./token.js";
 import { type Ending, inTransaction } from "./transaction.js";
 
 /** SQLSTATE external_routine_invocation_exception: a wrapper is not the one that was made. */
@@ -61,15 +62,16 @@ export function wrapperStateSql(wrapper: Wrapper): string {
 }
 
 /**
- * A statement that calls it with $1, the token, and further arguments of these types; after these, the version that it must
- * have. Its row has the `result`, and the `version` after the call. No row: it was changed before the call.
+ * A statement that calls it with $1, its number, $2, the proof of its token, and further arguments of these types; after these,
+ * the version that it must have. Its row has the `result`, and the `version` after the call. No row: it was changed before the
+ * call.
  */
 export function wrapperCall(wrapper: Wrapper, types: readonly string[]): string {
-  const all = ["bytea", ...types];
-  const given = all.map((type, position) => `$${position + 1}::${type} AS a${position}`).join(", ");
-  const passed = [`NULL::${ownType(wrapper)}`, ...all.map((_, position) => `a.a${position}`)].join(", ");
+  const given = [tokenSql("$1", "$2"), ...types.map((type, nth) => `$${nth + 3}::${type}`)];
+  const columns = given.map((value, nth) => `${value} AS a${nth}`).join(", ");
+  const passed = [`NULL::${ownType(wrapper)}`, ...given.map((_, nth) => `a.a${nth}`)].join(", ");
   const call = `hawser_run.${pg.escapeIdentifier(wrapper.wrapper)}(${passed})`;
-  const guarded = `SELECT ${given} WHERE ${versionOf(wrapper)} = $${all.length + 1}::pg_catalog.text OFFSET 0`;
+  const guarded = `SELECT ${columns} WHERE ${versionOf(wrapper)} = $${types.length + 3}::pg_catalog.text OFFSET 0`;
   // The called one before the version: nothing of it is moved out of the inner query. And behind LATERAL no aggregate can be in
   // its place, which would have something to compute of no rows, too.
   const called = `SELECT ${call} AS result LIMIT 1 OFFSET 0`;

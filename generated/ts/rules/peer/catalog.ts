@@ -142,6 +142,7 @@ export const columnChecks = {
     number: (value: bigint) => checkInteger("number", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     handler_id: (value: bigint) => checkInteger("handler_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     message_id: (value: string) => checkText("message_id", {}, value),
+    role: (value: string) => checkText("role", {}, value),
   },
   mesh_secret: {
     id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),

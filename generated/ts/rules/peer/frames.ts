@@ -375,18 +375,14 @@ export function checkPayloadHeadersHeaders(value: readonly unknown[]): Violation
   return checkItems("headers", 256, value);
 }
 
-const headerNameRules: TextRules = { minBytes: 1, maxBytes: 255, pattern: /^[!-9;-~]+$/u, means: "must be visible ASCII without ':'" };
-
 /**
  * Checks `Header.name`. Limits: 1 to 255 bytes long in UTF-8; must be visible ASCII without ':'.
  *
  * The name.
  */
 export function checkHeaderName(value: string): Violation | undefined {
-  return checkText("name", headerNameRules, value);
+  return checkText("name", namedRules.headerName, value);
 }
-
-const headerValueRules: TextRules = { maxBytes: 8192, pattern: /^[^\u0001-\u0008\u000a-\u001f\u007f]*$/u, means: "must not contain control characters other than tab" };
 
 /**
  * Checks `Header.value`. Limits: at most 8192 bytes long in UTF-8; must not contain control characters other than tab.
@@ -394,7 +390,7 @@ const headerValueRules: TextRules = { maxBytes: 8192, pattern: /^[^\u0001-\u0008
  * The value.
  */
 export function checkHeaderValue(value: string): Violation | undefined {
-  return checkText("value", headerValueRules, value);
+  return checkText("value", namedRules.headerValue, value);
 }
 
 /**

@@ -1,0 +1,63 @@
+#variable_conflict use_column
+DECLARE
+  -- The cursors before, by channel in key order.
+  v_old_keys integer[];
+  v_old_epochs bigint[];
+  v_old_numbers bigint[];
+  v_fault text;
+BEGIN
+  -- The caller holds the fence of the name.
+  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  IF NOT held THEN
+    RETURN;
+  END IF;
+
+  SELECT hawser.dead_letter_fault('peer', '', coalesce(j.topic, ''), nullif(j.headers, 'null'::jsonb), NULL) INTO v_fault
+    FROM jsonb_to_recordset(p_dead_letters) AS j (topic text, headers jsonb)
+   ORDER BY 1 NULLS LAST LIMIT 1;
+  IF v_fault IS NULL AND octet_length(p_dead_payloads) IS DISTINCT FROM (
+    SELECT CASE WHEN min(j.payload_bytes) >= 0 THEN sum(j.payload_bytes) END
+      FROM jsonb_to_recordset(p_dead_letters) AS j (payload_bytes integer)
+  ) THEN
+    v_fault := format('the lengths of the payloads do not add up to the %s bytes given', octet_length(p_dead_payloads));
+  END IF;
+  IF v_fault IS NOT NULL THEN
+    RAISE EXCEPTION 'a dead letter of "%" is refused: %', p_name, v_fault
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
+  END IF;
+
+  -- Cursors are locked in key order, as in commit_cursors, absent ones made, so that two calls never wait in a circle.
+  WITH locked AS (
+    INSERT INTO hawser.conn_mess_number AS c (connection_key)
+    SELECT a.key
+      FROM unnest(p_connection_keys) AS a (key)
+      JOIN hawser.conn_key_map AS m ON m.connection_key = a.key AND coalesce(m.owner, m.listener_name) = p_name
+     ORDER BY a.key
+    ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
+    RETURNING c.connection_key, c.epoch, c.v
+  )
+  SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
+    INTO v_old_keys, v_old_epochs, v_old_numbers
+    FROM locked AS l;
+
+  INSERT INTO hawser.dead_letters
+    (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
+  SELECT 'peer', m.composite, l.topic,
+         substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
+         nullif(l.headers, 'null'::jsonb), left(l.error_code, @dead_letter_error_code.max_bytes@), l.error_message, l.attempts,
+         l.connection_key, l.epoch, l.number
+    FROM (
+      SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
+        FROM ROWS FROM (jsonb_to_recordset(p_dead_letters) AS (
+          connection_key integer, epoch bigint, number bigint, topic text, payload_bytes integer,
+          headers jsonb, error_code text, error_message text, attempts integer
+        )) WITH ORDINALITY AS j (
+          connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, nth
+        )
+    ) AS l
+    JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) ON o.key = l.connection_key
+    JOIN unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS n (key, epoch, number) ON n.key = l.connection_key
+    JOIN hawser.conn_key_map AS m ON m.connection_key = l.connection_key
+   WHERE (l.epoch, l.number) > (o.epoch, o.number) AND (l.epoch, l.number) <= (n.epoch, n.number)
+   ORDER BY l.nth;
+END
