@@ -1,7 +1,7 @@
 #variable_conflict use_column
 BEGIN
   -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
-  IF NOT pg_try_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0)) THEN
+  IF NOT hawser.lock_dead_letters(false) THEN
     RETURN;
   END IF;
   DELETE FROM hawser.dead_letters AS d

@@ -13,7 +13,7 @@ BEGIN
   END IF;
 
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
+  PERFORM hawser.lock_dead_letters(true);
 
   -- A channel's owner may not change until its retry channel is there with the same one: handing channels over
   -- takes the owner's fence exclusively. After each wait the owners are read again.
@@ -27,9 +27,7 @@ BEGIN
        ORDER BY 1
     );
     EXIT WHEN cardinality(v_owners) = 0;
-    FOR i IN 1 .. cardinality(v_owners) LOOP
-      PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || v_owners[i], 0));
-    END LOOP;
+    PERFORM hawser.share_fences(v_owners);
     v_fenced := v_fenced || v_owners;
   END LOOP;
 
