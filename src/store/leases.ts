@@ -230,6 +230,7 @@ export class Leases {
       if (lease.state !== "held" || lease.epoch !== epoch || epochs.get(lease.name) === epoch) continue;
       this.#names.delete(lease.name);
       lease.enter("lost");
+      await this.#free(lease.name, { clean: false });
     }
   }
 
