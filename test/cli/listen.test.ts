@@ -200,7 +200,7 @@ describe("hawser listen", () => {
   it("ends with the status of the error when another process takes its name", async () => {
     const listening = hawser(["listen", topic], options());
     await listens();
-    await world.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = $1", [defaultName]);
+    await world.query("SELECT FROM hawser.end_ownership($1, true)", [defaultName]);
     await terminateHolder(world, defaultName);
     const { status, stderr } = await listening;
     expect(status).toBe(73);

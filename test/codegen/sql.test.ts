@@ -268,7 +268,7 @@ describe("the store", () => {
       await admin.query(peerFunctionsSql);
       await admin.query(peerGrantsSql);
       expect(notices.join("\n")).toMatch(/goes on owning it|may not make it/);
-      const { rows } = await admin.query("SELECT epoch > 0 AS taken FROM hawser.take_name('n', 'twin')");
+      const { rows } = await admin.query("SELECT epoch > 0 AS taken FROM hawser.own_name('n', 'twin', 1)");
       expect(rows).toEqual([{ taken: true }]);
     } finally {
       await admin.query("RESET ROLE");

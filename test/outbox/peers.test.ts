@@ -285,8 +285,7 @@ describe("a turn", () => {
   it("gives one key to one of the listeners that run, and messages without a key to these in turn", async () => {
     await serve("warehouse", "w-1", "w-2", "w-3", "away");
     const running = await connected();
-    for (const name of ["w-1", "w-2", "w-3"])
-      await running.query("SELECT pg_advisory_lock(hashtextextended('hawser:lease:' || $1, 0))", [name]);
+    for (const name of ["w-1", "w-2", "w-3"]) await running.query("SELECT FROM hawser.own_name($1, 'twin', 1)", [name]);
     const keys = Array.from({ length: 30 }, (_, nth) => `k${nth}`);
     for (const nth of [1, 2]) {
       for (const key of keys) await enqueue("warehouse", `${key}:${nth}`, key);
@@ -305,7 +304,7 @@ describe("a turn", () => {
     await turn();
     expect(Object.values(await stored()).map((texts) => texts.length)).toEqual([3, 3, 3]);
     // None of them runs: the one that was used last.
-    await running.query("SELECT pg_advisory_unlock_all()");
+    for (const name of ["w-1", "w-2", "w-3"]) await running.query("SELECT FROM hawser.release_name($1, true)", [name]);
     await client.query("TRUNCATE hawser.conn_messages");
     await client.query(
       `INSERT INTO hawser.conn_mess_number (connection_key, epoch)

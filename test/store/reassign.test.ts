@@ -122,7 +122,7 @@ describe("channels that are handed over", () => {
 
     it("stay if the name of the member that has them was taken by another process", async () => {
       const { heir } = await returned(["topic"]);
-      await w.operator.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = $1", [to]);
+      await w.operator.query("SELECT FROM hawser.end_ownership($1, true)", [to]);
       await expect(w.store.giveBack(heir, [channel])).rejects.toMatchObject({ code: "fenced" });
       expect(await ownerOf(channel)).toBe(to);
     });
@@ -381,7 +381,7 @@ describe("channels that are handed over", () => {
     for (let n = 0; n < 50; n++) keys.push(await w.channelOf({ name: "sender", sourceTopic: `many ${n}` }, from));
     const blocker = await w.connect();
     await blocker.query("BEGIN");
-    await blocker.query("SELECT pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0))");
+    await blocker.query("SELECT FROM hawser.fences WHERE what = 'directory' FOR UPDATE");
     // It waits with everything written and nothing committed.
     const command = startProgram("test/store/programs/reassign.ts", [w.url, from, to]);
     let pid = 0;

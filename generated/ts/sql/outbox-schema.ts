@@ -1423,18 +1423,20 @@ CREATE OR REPLACE FUNCTION hawser.running_peers(
   p_names text[],
   OUT running text[]
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
   running := ARRAY(
     SELECT n.name
       FROM unnest(p_names) WITH ORDINALITY AS n (name, nth)
+      JOIN hawser.owners AS o ON o.what = 'peer:' || n.name
+     -- As is_alive, for all at once.
      WHERE EXISTS (
        SELECT FROM pg_locks AS l
-        WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ExclusiveLock'
+        WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ExclusiveLock' AND l.pid = o.pid
           AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-          AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('hawser:lease:' || n.name, 0)
+          AND (l.classid::bigint << 32 | l.objid::bigint) = o.life
      )
      ORDER BY n.nth
   );
@@ -2436,6 +2438,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) TO hawser_peer;
