@@ -41,12 +41,10 @@ it(`what is committed is booked once, from transaction to transaction, when peer
   await using group = await ServeGroup.start(postgres.url, 1);
   const running = new Map<string, Program>();
   const start = ([name, topic, further]: (typeof peers)[number]): void => {
-    const program = startProgram("test/faults/programs/booking-peer.ts", [
-      name,
-      topic,
-      postgres.url,
-      ...(further === undefined ? [] : [further]),
-    ]);
+    const args = [name, topic, ...(further === undefined ? [] : [further])];
+    const program = startProgram("test/faults/programs/booking-peer.ts", args, {
+      env: { HAWSER_DATABASE_URL: postgres.url },
+    });
     program.firstLine.catch(() => undefined);
     running.set(name, program);
   };

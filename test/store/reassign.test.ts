@@ -383,7 +383,9 @@ describe("channels that are handed over", () => {
     await blocker.query("BEGIN");
     await blocker.query("SELECT pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0))");
     // It waits with everything written and nothing committed.
-    const command = startProgram("test/store/programs/reassign.ts", [w.url, from, to]);
+    const command = startProgram("test/store/programs/reassign.ts", [from, to], {
+      env: { HAWSER_DATABASE_URL: w.url },
+    });
     let pid = 0;
     await eventually("it waits", async () => {
       const waiting = await w.operator.query(
