@@ -220,7 +220,7 @@ describe("a lease", () => {
 
   it("is freed within seconds when its process is killed", async () => {
     const w = await aWorld();
-    const holder = startProgram("test/store/programs/hold-name.ts", [w.url, "one"]);
+    const holder = startProgram("test/store/programs/hold-name.ts", ["one"], { env: { HAWSER_DATABASE_URL: w.url } });
     expect(await holder.firstLine).toBe("held");
     await expect(w.take("one")).rejects.toMatchObject({ code: "name_in_use" });
     holder.child.kill("SIGKILL");

@@ -383,7 +383,9 @@ describe("channels that are handed over", () => {
     await blocker.query("BEGIN");
     await blocker.query("SELECT FROM hawser.fences WHERE what = 'directory' FOR UPDATE");
     // It waits with everything written and nothing committed.
-    const command = startProgram("test/store/programs/reassign.ts", [w.url, from, to]);
+    const command = startProgram("test/store/programs/reassign.ts", [from, to], {
+      env: { HAWSER_DATABASE_URL: w.url },
+    });
     let pid = 0;
     await eventually("it waits", async () => {
       const waiting = await w.operator.query(
