@@ -95,9 +95,13 @@ function messages(word: string, { name: type, literal, bytes, array }: SampleTyp
   const stream = `${word}.stream.${type}`;
   const expectMessages = async (witness: Witness, subject: string, count: number, reply = "") => {
     const seen = await witness.messages(count);
-    expect(seen.map((one) => [one.subject, one.string(), [...(one.headers ?? [])].filter(([name]) => !name.startsWith("Nats-"))])).toEqual(
-      Array.from({ length: count }, () => [subject, bytes, headerPairs]),
-    );
+    expect(
+      seen.map((one) => [
+        one.subject,
+        one.string(),
+        [...(one.headers ?? [])].filter(([name]) => !name.startsWith("Nats-")),
+      ]),
+    ).toEqual(Array.from({ length: count }, () => [subject, bytes, headerPairs]));
     if (subject === core) expect(seen.map((one) => one.reply ?? "")).toEqual(seen.map(() => reply));
   };
   const expectStored = async (witness: Witness, fromEnd = 0) => {
