@@ -40,7 +40,7 @@ export function generateValidators(spec: Spec): GeneratedFile[] {
 
 /** The rules that fields refer to by their names; undefined if there are none. */
 function namedModule(spec: Spec): string | undefined {
-  const entries = spec.namedRules.map(
+  const entries = spec.namedRules.filter(({ rules }) => textEntries(rules) !== "").map(
     ({ name, about, rules }) =>
       `${docstring(about, "  ")}  ${camelCase(name)}: {\n    ${textEntries(rules, ",\n    ")},\n  },\n`,
   );

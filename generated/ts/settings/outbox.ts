@@ -199,9 +199,9 @@ export const outboxConstants = {
   /**
    * The greatest payload for a peer.
    *
-   * Value: 267386880 bytes.
+   * Value: 67108864 bytes.
    */
-  maxPeerMessageBytes: 267386880,
+  maxPeerMessageBytes: 67108864,
   /**
    * How often a process asks whether a relay for peers works.
    *
