@@ -43,9 +43,6 @@ export function readTableColumns(message: DescMessage, options: SpecOptions): Co
         `a column of type ${typeName(column)} cannot be uncompressed; only text and bytea can`,
       );
     }
-    if (column.kind === "json" && Object.keys(column.rules).length > 0) {
-      throw new SpecError(field, "rules on a column of type jsonb would not be checked; write a check of the table");
-    }
     if (column.type === "bigserial" && (column.nullable || column.default !== undefined)) {
       throw new SpecError(field, "a bigserial column has its sequence as default and is never NULL");
     }
@@ -61,7 +58,7 @@ export function readTableColumns(message: DescMessage, options: SpecOptions): Co
 export function readValueColumns(message: DescMessage, options: SpecOptions, checked: boolean): Column[] {
   return message.fields.map((field) => {
     functionIdentifier(field, "column name", field.name);
-    const column = readColumn(field, options);
+    const column = readColumn(field, options, checked);
     if (column.default !== undefined || column.generated !== undefined || column.type === "bigserial") {
       throw new SpecError(field, "a parameter or result of a function has no default, generated value or sequence");
     }
@@ -83,7 +80,7 @@ export function typeName(column: Column): string {
   return column.repeated ? `${column.type}[]` : column.type;
 }
 
-function readColumn(field: DescField, options: SpecOptions): Column {
+function readColumn(field: DescField, options: SpecOptions, isParameter = false): Column {
   if (field.oneof !== undefined) {
     throw new SpecError(field, `a column cannot be part of oneof ${field.oneof.name}; use optional fields and a check`);
   }
@@ -93,7 +90,7 @@ function readColumn(field: DescField, options: SpecOptions): Column {
   const repeated = field.fieldKind === "list";
   const kind = kindOfSqlType(type);
   const range = rangeOfSqlType(type);
-  const rules = readRules(field, options, { kind, repeated, range });
+  const rules = readRules(field, options, { kind, repeated, range, isParameter });
   return {
     field,
     name: sqlIdentifier(field, "column name", field.name),

@@ -100,6 +100,7 @@ export function refuseUnlimited(parameter: {
   readonly rules: Rules;
 }): void {
   const { field, rules } = parameter;
+  const isShortText = rules.maxBytes !== undefined || rules.in !== undefined;
   const isList = parameter.repeated || parameter.sqlType.endsWith("[]");
   const isShort = shortTypes.test(parameter.sqlType.replace("[]", ""));
   const missing = isList
@@ -108,7 +109,7 @@ export function refuseUnlimited(parameter: {
       : isShort || rules.maxTotalBytes !== undefined
         ? undefined
         : "max_total_bytes"
-    : isShort || rules.maxBytes !== undefined
+    : isShort || isShortText
       ? undefined
       : "max_bytes";
   if (missing !== undefined) {

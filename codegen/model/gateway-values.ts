@@ -147,6 +147,7 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
       kind: ruleKind,
       repeated: repeated || option.sqlType === "text[]",
       range: integerRangeOf(field),
+      isParameter: true,
     }),
   };
 }

@@ -37,6 +37,8 @@ export interface RuleTarget {
   readonly kind: ValueKind | undefined;
   readonly repeated: boolean;
   readonly range?: IntegerRange | undefined;
+  /** It is a parameter of a function: there the rules are checked that are about parts of the value. */
+  readonly isParameter?: boolean;
 }
 
 const noRules: Rules = {};
@@ -113,7 +115,7 @@ function targetOfNamed(rules: RulesOption): RuleTarget {
   const isList = rules.maxTotalBytes !== undefined || rules.maxItemBytes !== undefined;
   const isHeaders = rules.maxNameBytes !== undefined || rules.maxValueBytes !== undefined;
   const isCount = rules.maxItems !== undefined && rules.maxBytes === undefined;
-  return { kind: isHeaders ? "json" : "string", repeated: isList || isCount };
+  return { kind: isHeaders ? "json" : "string", repeated: isList || isCount, isParameter: true };
 }
 
 function rulesOf(field: DescField | DescFile, option: RulesOption): Rules {
@@ -158,8 +160,10 @@ function withNamed(field: DescField, said: RulesOption, options: SpecOptions): R
 }
 
 function refuseForeignRules(field: DescField | DescFile, option: RulesOption, target: RuleTarget): void {
-  const ofKind = (target.kind !== undefined && rulesOfKind[target.kind]) || [];
-  const allowed: readonly (keyof RulesOption)[] = target.repeated ? rulesOfLists : ofKind;
+  const { kind, repeated, isParameter } = target;
+  const ofKind = (kind !== undefined && (kind !== "json" || isParameter) && rulesOfKind[kind]) || [];
+  const ofLists = isParameter ? rulesOfLists : rulesOfLists.slice(0, 1);
+  const allowed: readonly (keyof RulesOption)[] = repeated ? ofLists : ofKind;
   for (const name of ruleNames) {
     if (name !== "named" && isSet(option[name]) && !allowed.includes(name)) {
       const takes =

@@ -3,7 +3,7 @@
  * length of a text or of bytes is known without reading them, and longer looks are only taken at what may be too long.
  */
 import type { Rules } from "../model/rules.js";
-import { bytesText, headerTexts, itemsText, listBytesText, rangeText } from "../validators/runtime/violation.js";
+import { bytesText, headerTexts, itemsText, listBytesText, rangeText, valuesText } from "../validators/runtime/violation.js";
 import { columnLimits } from "./checks.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
@@ -168,7 +168,8 @@ function words(qualified: boolean | undefined) {
 }
 
 function lengthLimits({ expression, sqlType, rules, qualified }: LimitedArgument): Limit[] {
-  const { maxBytes } = rules;
+  const values = rules.in?.map((one) => Buffer.byteLength(one));
+  const maxBytes = rules.maxBytes ?? (values && Math.max(...values));
   if (maxBytes === undefined) return [];
   const { call, over } = words(qualified);
   const isPlain = sqlType === "text" || sqlType === "bytea";
@@ -181,7 +182,7 @@ function lengthLimits({ expression, sqlType, rules, qualified }: LimitedArgument
     {
       condition: mayBe === "" ? condition : `(${condition})`,
       is: `${length} || ' bytes long'`,
-      rule: bytesText({ maxBytes }, sqlType === "bytea" ? "bytes" : "string")!.rule,
+      rule: (bytesText(rules, sqlType === "bytea" ? "bytes" : "string") ?? valuesText(rules.in!)).rule,
     },
   ];
 }

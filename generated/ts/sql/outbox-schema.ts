@@ -1129,7 +1129,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_headers', hawser.header_excess(p_headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
     END IF;
     IF octet_length(p_key) > 1024 THEN
-      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_key', octet_length(p_key) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_key', octet_length(p_key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
     END IF;
     IF octet_length(p_key) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_key', octet_length(p_key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
@@ -1138,7 +1138,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_key', to_json(left(p_key, 60))::text, 'must not contain control characters');
     END IF;
     IF octet_length(p_message_id) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_message_id) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');

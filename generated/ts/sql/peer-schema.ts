@@ -436,7 +436,7 @@ BEGIN
     OR octet_length(p_token) > 255
   THEN
     IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -494,7 +494,7 @@ BEGIN
     OR NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
     IF octet_length(p_sender_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_sender_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -503,7 +503,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', to_json(left(p_sender_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
     IF octet_length(p_source_topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_source_topic) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -512,7 +512,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
     END IF;
     IF octet_length(p_listener_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_listener_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -565,7 +565,7 @@ BEGIN
     OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
     IF octet_length(p_topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_topic) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -643,7 +643,7 @@ BEGIN
     OR octet_length(p_payloads) > 284164096
   THEN
     IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -833,7 +833,7 @@ BEGIN
     OR octet_length(p_dead_payloads) > 284164096
   THEN
     IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1147,7 +1147,7 @@ BEGIN
     OR NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
     IF octet_length(p_listener_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_listener_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1211,7 +1211,7 @@ BEGIN
     OR cardinality(p_subscribed) > 65536
   THEN
     IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1220,7 +1220,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
     IF octet_length(p_addr) > 512 THEN
-      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_addr', octet_length(p_addr) || ' bytes long', 'must be at most 512 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_addr', octet_length(p_addr) || ' bytes long', 'must be 1 to 512 bytes long in UTF-8');
     END IF;
     IF octet_length(p_addr) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_addr', octet_length(p_addr) || ' bytes long', 'must be 1 to 512 bytes long in UTF-8');
@@ -1297,7 +1297,7 @@ BEGIN
     OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
   THEN
     IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1358,7 +1358,7 @@ BEGIN
     OR NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
     IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1367,7 +1367,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
     IF octet_length(p_source_topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_source_topic) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1429,7 +1429,7 @@ BEGIN
     OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
     IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1438,7 +1438,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
     IF octet_length(p_topic) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_topic) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1491,7 +1491,7 @@ BEGIN
     OR cardinality(p_connection_keys) > 1000000
   THEN
     IF octet_length(p_from) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', octet_length(p_from) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_from) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1500,7 +1500,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', to_json(left(p_from, 60))::text, 'must not contain '':'' or control characters');
     END IF;
     IF octet_length(p_to) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', octet_length(p_to) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_to) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1609,7 +1609,7 @@ BEGIN
     OR cardinality(p_connection_keys) > 1000000
   THEN
     IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
     END IF;
     IF octet_length(p_name) < 1 THEN
       PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
