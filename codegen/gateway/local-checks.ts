@@ -40,7 +40,11 @@ export function withChecks(family: GatewayFamily, variant: GatewayVariant, body:
 }
 
 /** Makes the bytes, and checks how long they are. A text is as long as its bytes, and a list has as many elements. */
-function madePayload(called: string, { name, repeated, rules }: GatewayValue, { payloadType }: GatewayVariant): string[] {
+function madePayload(
+  called: string,
+  { name, repeated, rules }: GatewayValue,
+  { payloadType }: GatewayVariant,
+): string[] {
   const bytesOf = (one: string) => `convert_to(${payloadType === "text" ? one : `${one}::text`}, 'UTF8')`;
   const { maxItems, ...others } = rules;
   const count = { name, expression: name, sqlType: "bytea", repeated, rules: repeated && maxItems ? { maxItems } : {} };

@@ -1,4 +1,11 @@
-import { bytesText, headerTexts, itemsText, listBytesText, rangeText, valuesText } from "../validators/runtime/violation.js";
+import {
+  bytesText,
+  headerTexts,
+  itemsText,
+  listBytesText,
+  rangeText,
+  valuesText,
+} from "../validators/runtime/violation.js";
 import type { Rules } from "./rules.js";
 import type { ValueKind } from "./value-kind.js";
 

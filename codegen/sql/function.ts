@@ -58,7 +58,10 @@ function withLimits(fn: SqlFunction, body: string): string {
 export function atBegin(where: DescMethod, bodyFile: string, body: string, statements: readonly string[]): string {
   const begin = /^BEGIN$/m.exec(body);
   if (begin === null) {
-    throw new SpecError(where, `body_file ${bodyFile} has no line BEGIN, behind which the limits of arguments are checked`);
+    throw new SpecError(
+      where,
+      `body_file ${bodyFile} has no line BEGIN, behind which the limits of arguments are checked`,
+    );
   }
   const at = begin.index + begin[0].length;
   return `${body.slice(0, at)}\n${statements.join("\n")}${body.slice(at)}`;

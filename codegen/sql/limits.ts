@@ -3,7 +3,14 @@
  * length of a text or of bytes is known without reading them, and longer looks are only taken at what may be too long.
  */
 import type { Rules } from "../model/rules.js";
-import { bytesText, headerTexts, itemsText, listBytesText, rangeText, valuesText } from "../validators/runtime/violation.js";
+import {
+  bytesText,
+  headerTexts,
+  itemsText,
+  listBytesText,
+  rangeText,
+  valuesText,
+} from "../validators/runtime/violation.js";
 import { columnLimits } from "./checks.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 

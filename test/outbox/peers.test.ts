@@ -127,8 +127,14 @@ describe("peer_enqueue_*", () => {
     ["'t', 'x', '{\"Message-Id\": \"1\"}'", /"Message-Id" is set by Hawser; give message_id instead/],
     ["'t', 'x', '{\"a\": 1}'", /"a" must be a string or an array of strings, and has number/],
     ["'t', 'x', jsonb_build_object('a', E'1\\n2')", /the value of "a" must not contain control characters/],
-    ["'t', 'x', jsonb_build_object('a', repeat('x', 8193))", /a value of 8193 bytes, and must have .* values of at most 8192 bytes/],
-    ["'t', 'x', jsonb_build_object('a', array_fill('x'::text, ARRAY[257]))", /an object with 257 values, and must have at most 256 values/],
+    [
+      "'t', 'x', jsonb_build_object('a', repeat('x', 8193))",
+      /a value of 8193 bytes, and must have .* values of at most 8192 bytes/,
+    ],
+    [
+      "'t', 'x', jsonb_build_object('a', array_fill('x'::text, ARRAY[257]))",
+      /an object with 257 values, and must have at most 256 values/,
+    ],
     ["'t', 'x', key => ''", /argument key is "", and must be 1 to 1024 bytes/],
     ["'t', 'x', message_id => 'a b'", /argument message_id is "a b"/],
   ])("refuses (%s)", async (given, message) => {
@@ -253,7 +259,10 @@ describe("a turn", () => {
         client.query(
           `SELECT hawser.enqueue_peer(${topic}, ARRAY['x'::bytea], NULL, NULL, NULL, ${listener}, ${later})`,
         ),
-      ).rejects.toMatchObject({ code: "22023", message: expect.stringMatching(new RegExp(`the (argument p_)?${name} `)) });
+      ).rejects.toMatchObject({
+        code: "22023",
+        message: expect.stringMatching(new RegExp(`the (argument p_)?${name} `)),
+      });
     }
   });
 

@@ -161,7 +161,8 @@ const parameters: readonly RefusalCase[] = [
     { field: `bytes a = 1 ${payload};`, rule: "max_bytes" },
     { field: `repeated bytes a = 1 ${payload};`, rule: "max_items" },
     {
-      field: "repeated bytes a = 1 [(hawser.spec.v1.gateway_value) = {payload: true}, (hawser.spec.v1.rules) = {max_items: 1}];",
+      field:
+        "repeated bytes a = 1 [(hawser.spec.v1.gateway_value) = {payload: true}, (hawser.spec.v1.rules) = {max_items: 1}];",
       rule: "max_total_bytes",
     },
   ].map(({ field, rule }) => ({
