@@ -121,14 +121,20 @@ describe("peer_enqueue_*", () => {
     ["'a:b', 'x'", /topic is "a:b", and must not contain ':'/],
     ["'__#a', 'x'", /"__#a" begins with __#, which is reserved/],
     ["'t', NULL", /argument payload is NULL/],
-    ["'t', ''", /has 0 bytes, and must have 1 to 267386880/],
+    ["'t', ''", /has 0 bytes, and must have 1 to 67108864/],
     ["'t', 'x', '[]'", /headers must be a JSON object, and this is array/],
     ["'t', 'x', '{\"a b\": \"1\"}'", /the name "a b" must be 1 to 255 characters of visible ASCII/],
     ["'t', 'x', '{\"Message-Id\": \"1\"}'", /"Message-Id" is set by Hawser; give message_id instead/],
     ["'t', 'x', '{\"a\": 1}'", /"a" must be a string or an array of strings, and has number/],
     ["'t', 'x', jsonb_build_object('a', E'1\\n2')", /the value of "a" must not contain control characters/],
-    ["'t', 'x', jsonb_build_object('a', repeat('x', 8193))", /"a" has 8193 bytes, and may have 8192/],
-    ["'t', 'x', jsonb_build_object('a', array_fill('x'::text, ARRAY[257]))", /there are 257, and a message has 256/],
+    [
+      "'t', 'x', jsonb_build_object('a', repeat('x', 8193))",
+      /a value of 8193 bytes, and must have .* values of at most 8192 bytes/,
+    ],
+    [
+      "'t', 'x', jsonb_build_object('a', array_fill('x'::text, ARRAY[257]))",
+      /an object with 257 values, and must have at most 256 values/,
+    ],
     ["'t', 'x', key => ''", /argument key is "", and must be 1 to 1024 bytes/],
     ["'t', 'x', message_id => 'a b'", /argument message_id is "a b"/],
   ])("refuses (%s)", async (given, message) => {
@@ -253,7 +259,10 @@ describe("a turn", () => {
         client.query(
           `SELECT hawser.enqueue_peer(${topic}, ARRAY['x'::bytea], NULL, NULL, NULL, ${listener}, ${later})`,
         ),
-      ).rejects.toMatchObject({ code: "22023", message: expect.stringContaining(`the ${name} `) });
+      ).rejects.toMatchObject({
+        code: "22023",
+        message: expect.stringMatching(new RegExp(`the (argument p_)?${name} `)),
+      });
     }
   });
 

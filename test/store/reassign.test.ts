@@ -320,8 +320,8 @@ describe("channels that are handed over", () => {
   });
 
   it.each([
-    ["", "must be 1 to 255 bytes", "23514"],
-    ["a:b", "must not contain ':'", "23514"],
+    ["", "must be 1 to 255 bytes", "22023"],
+    ["a:b", "must not contain ':'", "22023"],
     ["__#retry#1", "which is reserved", "22023"],
   ])("cannot go to %j", async (name, message, code) => {
     await free();

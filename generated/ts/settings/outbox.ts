@@ -199,9 +199,9 @@ export const outboxConstants = {
   /**
    * The greatest payload for a peer.
    *
-   * Value: 267386880 bytes.
+   * Value: 67108864 bytes.
    */
-  maxPeerMessageBytes: 267386880,
+  maxPeerMessageBytes: 67108864,
   /**
    * A relay for peers that was not at work for so long is replaced, also if its session lives.
    *

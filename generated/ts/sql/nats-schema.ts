@@ -429,6 +429,25 @@ DECLARE
     FROM unnest(p_path) WITH ORDINALITY AS s (name, nth) WHERE s.name !~ '^pg_(temp|toast_temp)_'
   ), 'pg_temp');
 BEGIN
+  IF
+    octet_length(p_kind) > 63
+    OR octet_length(p_subject) > 1024
+    OR cardinality(p_path) > 1000
+    OR ((pg_column_size(p_path) > 63 OR pg_column_compression(p_path) IS NOT NULL) AND hawser.list_excess(p_path, 63000, 63) IS NOT NULL)
+  THEN
+    IF octet_length(p_kind) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_path) > 1000 THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', 'a list of ' || cardinality(p_path) || ' elements', 'must have at most 1000 elements');
+    END IF;
+    IF ((pg_column_size(p_path) > 63 OR pg_column_compression(p_path) IS NOT NULL) AND hawser.list_excess(p_path, 63000, 63) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', hawser.list_excess(p_path, 63000, 63), 'must have at most 63 bytes in each element and at most 63000 bytes in all');
+    END IF;
+  END IF;
   bound := false;
   IF p_subject IS NULL OR p_function IS NULL THEN
     RAISE EXCEPTION USING
@@ -655,6 +674,17 @@ DECLARE
   others text;
   context text;
 BEGIN
+  IF
+    octet_length(p_kind) > 63
+    OR octet_length(p_subject) > 1024
+  THEN
+    IF octet_length(p_kind) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.unbind_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.unbind_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   unbound := 0;
   IF p_subject IS NULL THEN
     RAISE EXCEPTION USING
@@ -720,6 +750,17 @@ DECLARE
   v_locks text[] := '{}';
   v_lock text;
 BEGIN
+  IF
+    octet_length(p_kind) > 63
+    OR octet_length(p_subject) > 1024
+  THEN
+    IF octet_length(p_kind) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.lock_handlers', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.lock_handlers', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   -- A snapshot from before the wait would miss what the others have changed.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION USING
@@ -780,6 +821,17 @@ DECLARE
   a CONSTANT text[] := string_to_array(p_one, '.');
   b CONSTANT text[] := string_to_array(p_other, '.');
 BEGIN
+  IF
+    octet_length(p_one) > 1024
+    OR octet_length(p_other) > 1024
+  THEN
+    IF octet_length(p_one) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.subjects_overlap', 'p_one', octet_length(p_one) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_other) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.subjects_overlap', 'p_other', octet_length(p_other) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   overlap := false;
   FOR at IN 1..least(cardinality(a), cardinality(b)) LOOP
     -- '>' stands for at least one word, and both have one here.
@@ -815,6 +867,37 @@ DECLARE
   overlapping text;
   most integer;
 BEGIN
+  IF
+    octet_length(p_kind) > 63
+    OR octet_length(p_subject) > 1024
+    OR octet_length(p_function_schema) > 63
+    OR octet_length(p_function_name) > 63
+    OR octet_length(p_argument_types) > 1024
+    OR octet_length(p_wrapper) > 63
+    OR octet_length(p_token) > 64
+  THEN
+    IF octet_length(p_kind) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_function_schema) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_function_schema', octet_length(p_function_schema) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_function_name) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_function_name', octet_length(p_function_name) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_argument_types) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_argument_types', octet_length(p_argument_types) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_wrapper) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_wrapper', octet_length(p_wrapper) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_token) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+  END IF;
   IF p_subject = '_INBOX.hawser' OR starts_with(p_subject, '_INBOX.hawser' || '.') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -949,6 +1032,13 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    cardinality(p_ids) > 100000
+  THEN
+    IF cardinality(p_ids) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.request_retries', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
+    END IF;
+  END IF;
   RETURN QUERY
   WITH asked AS (
     SELECT d.id, d.source, EXISTS (
@@ -1094,6 +1184,17 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_wrapper) > 63
+    OR octet_length(p_run_as) > 63
+  THEN
+    IF octet_length(p_wrapper) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.wrapper_version', 'p_wrapper', octet_length(p_wrapper) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_run_as) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.wrapper_version', 'p_run_as', octet_length(p_run_as) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+  END IF;
   -- Another one after each CREATE OR REPLACE, ALTER FUNCTION and ALTER TYPE. Of all functions that have its name and its type:
   -- one that is as it should be does not hide another, which may be the one that a call reaches. What it returns is what is
   -- read; how its arguments are passed is what a call evaluates before it is there.
@@ -1151,6 +1252,13 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_token) > 64
+  THEN
+    IF octet_length(p_token) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_retry', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+  END IF;
   DELETE FROM hawser.dead_letters AS d USING hawser.nats_handlers AS h
   WHERE d.id = p_id AND d.origin = 'subscription' AND d.retry_requested AND h.id = d.handler_id AND h.token = p_token;
   finished := FOUND;
@@ -1387,6 +1495,17 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_called) > 63
+    OR octet_length(p_start) > 1024
+  THEN
+    IF octet_length(p_called) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.stream_start', 'p_called', octet_length(p_called) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_start) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.stream_start', 'p_start', octet_length(p_start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   start := coalesce(p_start, 'all');
   IF start = 'new' THEN
     start := to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
@@ -1438,6 +1557,33 @@ DECLARE
   v_wrong text;
   v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_subscribe_stream', p_start) AS s);
 BEGIN
+  IF
+    octet_length(p_name) > 1024
+    OR octet_length(p_stream) > 1024
+    OR cardinality(p_filters) > 100
+    OR ((pg_column_size(p_filters) > 1024 OR pg_column_compression(p_filters) IS NOT NULL) AND hawser.list_excess(p_filters, 16384, 1024) IS NOT NULL)
+    OR octet_length(p_start) > 1024
+    OR octet_length(p_domain) > 1024
+  THEN
+    IF octet_length(p_name) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_stream) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_stream', octet_length(p_stream) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_filters) > 100 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_filters', 'a list of ' || cardinality(p_filters) || ' elements', 'must have at most 100 elements');
+    END IF;
+    IF ((pg_column_size(p_filters) > 1024 OR pg_column_compression(p_filters) IS NOT NULL) AND hawser.list_excess(p_filters, 16384, 1024) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_filters', hawser.list_excess(p_filters, 16384, 1024), 'must have at most 1024 bytes in each element and at most 16384 bytes in all');
+    END IF;
+    IF octet_length(p_start) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_start', octet_length(p_start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_domain) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_domain', octet_length(p_domain) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   added := false;
   IF p_stream IS NULL OR array_position(v_filters, NULL) IS NOT NULL THEN
     RAISE EXCEPTION USING
@@ -1507,6 +1653,17 @@ DECLARE
   v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_seek_stream', p_start) AS s);
   v_present record;
 BEGIN
+  IF
+    octet_length(p_name) > 1024
+    OR octet_length(p_start) > 1024
+  THEN
+    IF octet_length(p_name) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.request_seek', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_start) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.request_seek', 'p_start', octet_length(p_start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   requested := false;
   IF p_name IS NULL OR p_start IS NULL THEN
     RAISE EXCEPTION USING
@@ -1550,6 +1707,13 @@ DECLARE
   v_present record;
   v_asked text;
 BEGIN
+  IF
+    octet_length(p_name) > 1024
+  THEN
+    IF octet_length(p_name) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.apply_seek', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   sought := false;
   FOR v_present IN SELECT h.* FROM hawser.lock_handlers('stream', p_name) AS h LOOP
     v_asked := obj_description(to_regtype(v_present.token_type), 'pg_type');
@@ -1609,6 +1773,17 @@ DECLARE
   v_done int8multirange;
   v_position bigint;
 BEGIN
+  IF
+    octet_length(p_token) > 64
+    OR octet_length(p_done::text) > 1048576
+  THEN
+    IF octet_length(p_token) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.advance_stream', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+    IF octet_length(p_done::text) > 1048576 THEN
+      PERFORM hawser.refuse_argument('hawser.advance_stream', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+  END IF;
   state := 'moved';
   SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
     FROM hawser.stream_subscriptions AS s JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
