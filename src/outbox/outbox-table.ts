@@ -5,7 +5,7 @@ import { type OutboxFunctions, outboxFunctions } from "../../generated/ts/rows/o
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
 import { isServerError, type PostgresSession } from "../postgres/index.js";
-import type { OutboxMessage, OutboxPosition, TurnOutcome, TurnStep } from "./relay.js";
+import type { OutboxMessage, OutboxPosition, OutboxRead, Snapshot, TurnOutcome, TurnStep } from "./relay.js";
 
 /** A message as it was enqueued. */
 export interface EnqueuedMessage extends OutboxMessage {
@@ -40,6 +40,7 @@ const messageOverheadBytes = 500;
 
 export class OutboxTable {
   readonly #functions: OutboxFunctions;
+  #position: OutboxPosition | undefined;
 
   /** @param session is to commit synchronously */
   constructor(session: Pick<PostgresSession, "query">) {
@@ -56,7 +57,7 @@ export class OutboxTable {
     });
     return {
       turn,
-      position: { from: doneFrom, to: doneTo ?? undefined, after: doneAfter, skipped },
+      position: { from: doneFrom, to: doneTo ?? undefined, after: doneAfter, skipped, series: [] },
       canNotify,
       wasGivenBack,
     };
@@ -69,7 +70,10 @@ export class OutboxTable {
 
   /** @throws the error of Postgres, unless it says that another relay works */
   async turn(owner: string, step: TurnStep<EnqueuedMessage>): Promise<TurnOutcome<EnqueuedMessage>> {
-    const { position, read } = step;
+    // The functions know no series yet, and all messages are of one role: while there is a series, the position waits.
+    if (step.position.series.length === 0) this.#position = step.position;
+    const position = this.#position ?? step.position;
+    const read = rangeOf(step.read);
     const dead = step.dead.map(({ message, refusal, attempts }) => {
       return { id: String(message.id), code: refusal.code, message: storable(refusal.message), attempts };
     });
@@ -88,8 +92,8 @@ export class OutboxTable {
         readFrom: read?.from ?? null,
         readTo: read?.to ?? null,
         readAfter: read?.after ?? 0n,
-        maxMessages: read?.maxMessages ?? 0,
-        maxBytes: BigInt(read?.maxBytes ?? 0),
+        maxMessages: step.read?.maxMessages ?? 0,
+        maxBytes: BigInt(step.read?.maxBytes ?? 0),
         dueFrom: step.dueFrom === undefined ? null : new Date(step.dueFrom),
         laterFrom: read?.laterFrom ?? null,
       });
@@ -104,16 +108,31 @@ export class OutboxTable {
     // A Date has whole milliseconds, rounded down: it is never behind the time.
     const next = last.dueFrom === null ? undefined : { from: last.dueFrom.getTime(), inMs: Number(last.dueInMs) };
     const done = { kind: "done", isSaved, due: { brought: last.brought ?? 0, next } } as const;
-    if (last.doneTo === null) return done;
+    if (step.read?.kind === "look" && read === undefined)
+      return { ...done, found: { kind: "look", to: step.read.from, messages: [], rest: [] } };
+    if (last.doneTo === null || step.read === undefined) return done;
     const readAt = performance.now();
     const messages = rows.map((row) => messageOf(row, readAt));
-    return { ...done, found: { to: last.doneTo, messages, hasMore: last.hasMore === true } };
+    const hasMore = last.hasMore === true;
+    if (step.read.kind === "page") return { ...done, found: { kind: "page", messages, hasMore } };
+    const rest = hasMore ? [{ role: "", route: undefined }] : [];
+    return { ...done, found: { kind: "look", to: last.doneTo, messages, rest } };
   }
 
   /** Truncates the oldest slot, if that is possible. @throws the error of Postgres */
   async rotate(owner: string, retentionMs: number): Promise<boolean> {
     return (await this.#functions.rotateOutbox({ owner, retentionMs: BigInt(retentionMs) })).rotated;
   }
+}
+
+/** What the functions read, of the only series that there can be; undefined: nothing. */
+function rangeOf(
+  read: OutboxRead | undefined,
+): { from: Snapshot; to?: Snapshot; after?: bigint; laterFrom?: Snapshot | undefined } | undefined {
+  if (read?.kind !== "look") return read;
+  const { series, laterFrom } = read;
+  if (series.some(({ joins }) => !joins)) return undefined;
+  return { from: series[0]?.from ?? read.from, laterFrom };
 }
 
 /** What a dead letter can have: a turn that Postgres refuses would be refused for ever. */
@@ -128,6 +147,9 @@ function messageOf(row: Row, readAt: number): EnqueuedMessage {
   const payload = row.payload!;
   return {
     id: row.id!,
+    role: "",
+    route: "",
+    refusal: undefined,
     lane: row.key === null ? undefined : `${destination} ${row.key}`,
     destination,
     bytes: payload.length + (row.headers === null ? 0 : JSON.stringify(row.headers).length) + messageOverheadBytes,

@@ -15,11 +15,12 @@ import { type PeerOutboxFunctions, peerOutboxFunctions } from "../../generated/t
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type DatabaseAddress, isServerError, PostgresSession, type SessionQuery } from "../postgres/index.js";
-import { delay, type Logger, RareLog } from "../runtime/index.js";
+import { delay, type Logger, LookPace, RareLog } from "../runtime/index.js";
 import { catalogChannel, messageChannel } from "./notifications.js";
 import { leaseLockKey } from "./transaction.js";
 
 const { peerSender, peerRelayWatchMs, peerPageBytes, peerRetentionMs, pageMessages, queryTimeoutMs } = outboxConstants;
+const { slowLookMs, unnotifiedLookMs } = outboxConstants;
 
 /** On which those who enqueue notify a relay that sleeps. */
 const enqueuedChannel = "hawser_peer_outbox";
@@ -43,6 +44,14 @@ export interface PeerRelayOptions {
   /** For the question whether another relay works. */
   readonly ask: SessionQuery;
   readonly logger: Logger;
+}
+
+/** What a turn does besides reading. */
+interface Look {
+  /** Whether those who enqueue have to notify from now on; undefined: as before. */
+  readonly asleep: boolean | undefined;
+  /** Later messages are brought in that are due from this moment on, of the clock of Postgres; undefined: none. */
+  readonly dueFrom: number | undefined;
 }
 
 /** Another relay has the lock. */
@@ -137,16 +146,27 @@ export class PeerRelay {
       });
       const owner = randomUUID();
       const { canNotify } = await functions.takePeerOutbox({ owner });
-      pace = new LookPace({ ...outboxConstants, canBeNotified: canNotify });
+      pace = new LookPace(
+        { ...outboxConstants, slowLookMs: canNotify ? slowLookMs : unnotifiedLookMs, canBeNotified: canNotify },
+        false,
+      );
       this.#isWorking = true;
       let laterFrom: string | null = null;
       let rotatesAt = performance.now() + peerRetentionMs / 2;
       while (isUp && !signal.aborted) {
-        const found = await this.#turn(functions, owner, laterFrom, pace.begin(performance.now()));
+        const begunAt = performance.now();
+        const look = { asleep: pace.beginLook(begunAt), dueFrom: pace.dueFrom(begunAt) };
+        const found = await this.#turn(functions, owner, laterFrom, look);
         if (found === undefined) return;
         laterFrom = found.lookedTo ?? laterFrom;
-        pace.end(performance.now(), found);
-        this.#handedOver += found.handed;
+        const { handed, hasMore, brought, dueFrom, dueInMs } = found;
+        const now = performance.now();
+        // A Date has whole milliseconds, rounded down: it is never behind the time.
+        const next = dueFrom === null ? undefined : { from: dueFrom.getTime(), inMs: Number(dueInMs) };
+        pace.endLook(now, handed + brought > 0);
+        pace.endDue(now, look.dueFrom, { brought, next });
+        if (hasMore) pace.notified();
+        this.#handedOver += handed;
         if (found.connectionKeys.length > 0) this.#announce(session, found.owners, found.connectionKeys);
         if (performance.now() >= rotatesAt) {
           rotatesAt = performance.now() + peerRetentionMs / 2;
@@ -169,7 +189,7 @@ export class PeerRelay {
         asleep: look.asleep ?? null,
         maxMessages: pageMessages,
         maxBytes: BigInt(peerPageBytes),
-        dueFrom: look.dueFrom ?? null,
+        dueFrom: look.dueFrom === undefined ? null : new Date(look.dueFrom),
         laterFrom,
       });
       return held ? found : undefined;
@@ -207,95 +227,5 @@ export class PeerRelay {
 
   #tell(what: string, error: unknown): void {
     this.#rareLog.warn(what, error instanceof Error ? error.message : String(error));
-  }
-}
-
-/** When a relay looks, and whether it has to be notified. */
-export interface PaceSettings {
-  readonly lookMs: number;
-  /** So long after it has found something it goes on looking every `lookMs`. */
-  readonly awakeMs: number;
-  /** How often it looks at least. */
-  readonly slowLookMs: number;
-  /** The same where nobody can notify it. */
-  readonly unnotifiedLookMs: number;
-  readonly canBeNotified: boolean;
-}
-
-/** What a turn is to do. */
-interface Look {
-  /** Whether those who enqueue have to notify from now on; undefined: as before. */
-  readonly asleep: boolean | undefined;
-  /** Later messages are brought in that are due from this moment on; undefined: none. */
-  readonly dueFrom: Date | undefined;
-}
-
-/** What a turn has done. */
-interface Found {
-  readonly handed: number;
-  readonly hasMore: boolean;
-  readonly brought: number;
-  readonly dueFrom: Date | null;
-  readonly dueInMs: bigint | null;
-}
-
-/** The rules by which a relay sleeps and wakes, without a clock of their own. */
-export class LookPace {
-  readonly #settings: PaceSettings;
-  #foundAt = Number.NEGATIVE_INFINITY;
-  #lookAt = Number.NEGATIVE_INFINITY;
-  /** From when on later messages are to be brought in, and when. */
-  #dueFrom: Date | undefined;
-  #dueAt = Number.POSITIVE_INFINITY;
-  #pauseMs = 0;
-  #wasNotified = false;
-  #isQuiet = false;
-  /** What those who enqueue were last told. */
-  #isAsleep = false;
-
-  constructor(settings: PaceSettings) {
-    this.#settings = settings;
-  }
-
-  /** When the next look is due. */
-  get at(): number {
-    return this.#wasNotified ? Number.NEGATIVE_INFINITY : Math.min(this.#lookAt, this.#dueAt);
-  }
-
-  /** Somebody has enqueued, or a listener has come. */
-  notified(): void {
-    this.#wasNotified = true;
-  }
-
-  /**
-   * A look begins. What it tells those who enqueue comes before what it reads: so whoever has not seen that he has to notify is
-   * seen by this look, or by one of the next, whose pauses grow no faster than the time that he takes.
-   */
-  begin(now: number): Look {
-    const { awakeMs, canBeNotified } = this.#settings;
-    this.#wasNotified = false;
-    this.#isQuiet = now - this.#foundAt >= awakeMs;
-    const isAsleep = this.#isQuiet && canBeNotified;
-    const asleep = isAsleep === this.#isAsleep ? undefined : isAsleep;
-    this.#isAsleep = isAsleep;
-    if (now < this.#dueAt) return { asleep, dueFrom: undefined };
-    const dueFrom = this.#dueFrom;
-    // What is left is told by the look.
-    this.#dueFrom = undefined;
-    this.#dueAt = Number.POSITIVE_INFINITY;
-    return { asleep, dueFrom };
-  }
-
-  /** It has ended. */
-  end(now: number, { handed, hasMore, brought, dueFrom, dueInMs }: Found): void {
-    const { lookMs, slowLookMs, unnotifiedLookMs, canBeNotified } = this.#settings;
-    const hasFound = handed + brought > 0;
-    if (hasFound) this.#foundAt = now;
-    if (dueFrom !== null && (this.#dueFrom === undefined || dueFrom <= this.#dueFrom)) this.#dueFrom = dueFrom;
-    if (dueInMs !== null) this.#dueAt = Math.min(this.#dueAt, now + Number(dueInMs));
-    const slowestMs = canBeNotified ? slowLookMs : unnotifiedLookMs;
-    const isQuiet = this.#isQuiet && !hasFound;
-    this.#pauseMs = isQuiet ? Math.max(lookMs, Math.min(slowestMs, this.#pauseMs * 2)) : lookMs;
-    this.#lookAt = hasMore || brought > 0 ? Number.NEGATIVE_INFINITY : now + this.#pauseMs;
   }
 }

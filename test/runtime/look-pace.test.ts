@@ -1,10 +1,10 @@
 /**
- * When the relay for peers looks, and whether it has to be notified, in virtual time: transactions enqueue at some moment and
+ * When a relay looks, and whether it has to be notified, in virtual time: transactions enqueue at some moment and
  * commit at a later one; they notify if they found the relay asleep when they enqueued. Mutants show that the check can fail.
  */
 import { describe, expect, it } from "vitest";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { LookPace, type PaceSettings } from "../../src/store/peer-relay.js";
+import { LookPace, type PaceSettings } from "../../src/runtime/index.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 
@@ -44,7 +44,7 @@ function late(seed: number, pace: LookPace, slowestMs: number): string | undefin
   let now = 0;
   for (let looks = 0; messages.some(({ foundAt }) => foundAt === undefined); looks++) {
     if (looks > 100_000) return "it looks without end";
-    const { asleep } = pace.begin(now);
+    const asleep = pace.beginLook(now);
     advance(now);
     // What is said counts at once, and the look reads behind it.
     isAsleep = asleep ?? isAsleep;
@@ -52,7 +52,7 @@ function late(seed: number, pace: LookPace, slowestMs: number): string | undefin
     for (const message of found) message.foundAt = now;
     now += lookTakesMs;
     advance(now);
-    pace.end(now, { handed: found.length, hasMore: false, brought: 0, dueFrom: null, dueInMs: null });
+    pace.endLook(now, found.length > 0);
     // Until the next look is due, or somebody notifies.
     for (const { at } of [...moments]) {
       if (pace.at <= now || at > pace.at) break;
@@ -79,14 +79,14 @@ function firstLate(
   return undefined;
 }
 
-describe("the pace of the relay for peers", () => {
+describe("the pace of a relay", () => {
   it("finds a message soon after its commit, however long its transaction went on", () => {
-    expect(firstLate(() => new LookPace(settings), atDepth(20_000))).toBeUndefined();
+    expect(firstLate(() => new LookPace(settings, false), atDepth(20_000))).toBeUndefined();
   });
 
   it("looks often where nobody can notify it", () => {
-    const { unnotifiedLookMs } = settings;
-    const made = () => new LookPace({ ...settings, canBeNotified: false });
+    const { unnotifiedLookMs } = outboxConstants;
+    const made = () => new LookPace({ ...settings, slowLookMs: unnotifiedLookMs, canBeNotified: false }, undefined);
     expect(firstLate(made, atDepth(5_000), 2 * unnotifiedLookMs)).toBeUndefined();
   });
 
@@ -96,18 +96,19 @@ describe("the pace of the relay for peers", () => {
       () =>
         new (class extends LookPace {
           override notified(): void {}
-        })(settings),
+        })(settings, false),
     ],
     [
       "tells nobody that it sleeps",
       () =>
         new (class extends LookPace {
-          override begin(now: number) {
-            return { ...super.begin(now), asleep: undefined };
+          override beginLook(now: number) {
+            super.beginLook(now);
+            return undefined;
           }
-        })(settings),
+        })(settings, false),
     ],
-    ["looks slowly at once", () => new LookPace({ ...settings, lookMs: settings.slowLookMs })],
+    ["looks slowly at once", () => new LookPace({ ...settings, lookMs: settings.slowLookMs }, false)],
     [
       "forgets a notification that comes during a look",
       () =>
@@ -116,42 +117,55 @@ describe("the pace of the relay for peers", () => {
           override notified(): void {
             if (!this.#isLooking) super.notified();
           }
-          override begin(now: number) {
+          override beginLook(now: number) {
             this.#isLooking = true;
-            return super.begin(now);
+            return super.beginLook(now);
           }
-          override end(now: number, found: Parameters<LookPace["end"]>[1]): void {
+          override endLook(now: number, hasFound: boolean): void {
             this.#isLooking = false;
-            super.end(now, found);
+            super.endLook(now, hasFound);
           }
-        })(settings),
+        })(settings, false),
     ],
   ])("would be caught if it %s", (_, made) => {
     expect(firstLate(made, 2_000)).toBeDefined();
   });
 
   it("looks about once a second when nothing comes", () => {
-    const pace = new LookPace(settings);
+    const pace = new LookPace(settings, false);
     let looks = 0;
     for (let now = 0; now < 60_000; looks++) {
-      pace.begin(now);
-      pace.end(now, { handed: 0, hasMore: false, brought: 0, dueFrom: null, dueInMs: null });
+      pace.beginLook(now);
+      pace.endLook(now, false);
       now = pace.at;
     }
     expect(looks).toBeLessThan(80);
   });
 
   it("looks when a later message is due, and at once behind those that were brought in", () => {
-    const pace = new LookPace(settings);
-    const nothing = { handed: 0, hasMore: false, brought: 0, dueFrom: null, dueInMs: null };
-    const dueFrom = new Date(5);
-    pace.begin(0);
-    pace.end(0, { ...nothing, dueFrom, dueInMs: 2n });
+    const pace = new LookPace({ ...settings, dueCheckMs: 10 }, false);
+    pace.beginLook(0);
+    pace.endLook(0, false);
+    pace.endDue(0, undefined, { brought: 0, next: { from: 5, inMs: 2 } });
     expect(pace.at).toBe(2);
-    expect(pace.begin(1).dueFrom).toBeUndefined();
-    pace.end(1, nothing);
-    expect(pace.begin(2).dueFrom).toBe(dueFrom);
-    pace.end(2, { ...nothing, brought: 3 });
+    expect(pace.dueFrom(1)).toBeUndefined();
+    pace.endDue(1, undefined, { brought: 0, next: undefined });
+    expect(pace.dueFrom(2)).toBe(5);
+    pace.endDue(2, 5, { brought: 3, next: undefined });
     expect(pace.at).toBe(Number.NEGATIVE_INFINITY);
+    expect(pace.dueFrom(100)).toBeUndefined();
+  });
+
+  it("asks for due messages now and then, for the clock of Postgres may be set", () => {
+    const pace = new LookPace({ ...settings, dueCheckMs: 10 }, false);
+    pace.endDue(0, undefined, { brought: 0, next: { from: 5_000, inMs: 5_000 } });
+    expect(pace.dueAt).toBe(10);
+  });
+
+  it("asks again for what is due when it was not told what became of a turn", () => {
+    const pace = new LookPace(settings, false);
+    pace.endDue(0, undefined, { brought: 0, next: { from: 5, inMs: 2 } });
+    expect(pace.dueFrom(3)).toBe(5);
+    expect(pace.dueFrom(4)).toBe(5);
   });
 });

@@ -1,0 +1,117 @@
+/**
+ * The pace at which a relay looks for new messages, and sleeps and wakes. It has no clock of its own.
+ *
+ * Awake, a relay looks every few milliseconds. When nothing was found for a while it asks those who enqueue to notify it, and
+ * each pause is twice the one before, up to a limit: who enqueued before that was told to notify nobody, and is found after
+ * a time that grows no faster than the one that the transaction takes.
+ */
+
+/** Pauses of {@link LookPace}, in milliseconds. */
+export interface PaceSettings {
+  /** From one look to the next, while there is something to do. */
+  readonly lookMs: number;
+  /** From one look to the next at the most, while nothing comes. */
+  readonly slowLookMs: number;
+  /** It is quiet so long after the last message. */
+  readonly awakeMs: number;
+  /** Due messages are asked for so often, at least, if there are any: the clock of Postgres may be set. */
+  readonly dueCheckMs: number;
+  /** Those who enqueue can notify: they are asked to while it is quiet. */
+  readonly canBeNotified: boolean;
+}
+
+/** The messages of a later time, as a turn has seen them. */
+export interface DueFound {
+  /** How many messages were brought in. */
+  readonly brought: number;
+  /**
+   * When the first one is due that the look has found, and, if due ones were brought in, of those that are left: of the clock
+   * of Postgres, and in how many milliseconds.
+   */
+  readonly next: { readonly from: number; readonly inMs: number } | undefined;
+}
+
+export class LookPace {
+  readonly #settings: PaceSettings;
+  #foundAt = Number.NEGATIVE_INFINITY;
+  #lookedAt = Number.NEGATIVE_INFINITY;
+  #pauseMs = 0;
+  #wasNotified = true;
+  #isQuiet = false;
+  /** What those who enqueue were last told; undefined: not known. */
+  #isAsleep: boolean | undefined;
+  /** No known message is due before `from`, of the clock of Postgres, and here not before `at`; undefined: none is known. */
+  #due: { readonly from: number; readonly at: number } | undefined;
+
+  /** @param isAsleep what those who enqueue were told by the relay before; undefined: not known */
+  constructor(settings: PaceSettings, isAsleep: boolean | undefined) {
+    this.#settings = settings;
+    this.#isAsleep = isAsleep;
+  }
+
+  /** When the next look begins, or due messages are brought in. */
+  get at(): number {
+    return Math.min(this.lookAt, this.dueAt);
+  }
+
+  /** When the next look begins. */
+  get lookAt(): number {
+    return this.#wasNotified ? Number.NEGATIVE_INFINITY : this.#lookedAt + this.#pauseMs;
+  }
+
+  /** When due messages are brought in. */
+  get dueAt(): number {
+    return this.#due?.at ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Looks at once: somebody has enqueued, or there is more. */
+  notified(): void {
+    this.#wasNotified = true;
+  }
+
+  /**
+   * Begins a look. What it tells those who enqueue has to come before what it reads: who has not seen that is seen by this
+   * look, or by one of the next.
+   *
+   * @returns whether those who enqueue have to notify from now on; undefined: as before
+   */
+  beginLook(now: number): boolean | undefined {
+    const { awakeMs, canBeNotified } = this.#settings;
+    this.#wasNotified = false;
+    this.#lookedAt = now;
+    this.#isQuiet = now - this.#foundAt >= awakeMs;
+    const isAsleep = this.#isQuiet && canBeNotified;
+    const asleep = isAsleep === this.#isAsleep ? undefined : isAsleep;
+    this.#isAsleep = isAsleep;
+    return asleep;
+  }
+
+  /** Ends the look. */
+  endLook(now: number, hasFound: boolean): void {
+    const { lookMs, slowLookMs } = this.#settings;
+    if (hasFound) this.#foundAt = now;
+    const isSlow = this.#isQuiet && !hasFound;
+    this.#pauseMs = isSlow ? Math.max(lookMs, Math.min(slowLookMs, this.#pauseMs * 2)) : lookMs;
+  }
+
+  /** The time, of the clock of Postgres, from which on messages may be due that a turn is to bring in now; undefined: none. */
+  dueFrom(now: number): number | undefined {
+    return this.dueAt <= now ? this.#due?.from : undefined;
+  }
+
+  /**
+   * A turn has brought in what was due, or its look has found messages that are due later.
+   *
+   * @param asked what {@link dueFrom} was for this turn
+   */
+  endDue(now: number, asked: number | undefined, { brought, next }: DueFound): void {
+    if (brought > 0) this.#wasNotified = true;
+    // All that were known have been brought in, except for those that it tells of.
+    const known = asked === undefined ? this.#due : undefined;
+    if (next === undefined) this.#due = known;
+    else {
+      const at = now + Math.min(next.inMs, this.#settings.dueCheckMs);
+      this.#due = { from: Math.min(known?.from ?? next.from, next.from), at: Math.min(known?.at ?? at, at) };
+    }
+  }
+}
