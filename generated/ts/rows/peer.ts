@@ -823,7 +823,7 @@ export interface DeadLetterFaultResult {
 
 /** Arguments of hawser.retry_dead_letters. */
 export interface RetryDeadLettersArguments {
-  /** The dead letters, up to `dead_letter_rows`. They are retried in the order of their ids. */
+  /** The dead letters. They are retried in the order of their ids. */
   ids: readonly bigint[];
 }
 
@@ -851,7 +851,7 @@ export interface RetryDeadLettersResult {
 
 /** Arguments of hawser.discard_dead_letters. */
 export interface DiscardDeadLettersArguments {
-  /** The dead letters, up to `dead_letter_rows`. */
+  /** The dead letters. */
   ids: readonly bigint[];
 }
 

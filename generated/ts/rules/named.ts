@@ -89,6 +89,10 @@ export const namedRules = {
   relay: {
     maxBytes: 64,
   },
+  /** A sink of the outbox, or a way of reading it. */
+  outboxKind: {
+    maxBytes: 16,
+  },
   /** A snapshot of Postgres. */
   snapshot: {
     maxBytes: 8388608,

@@ -1032,13 +1032,6 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
-  IF
-    cardinality(p_ids) > 100000
-  THEN
-    IF cardinality(p_ids) > 100000 THEN
-      PERFORM hawser.refuse_argument('hawser.request_retries', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
-    END IF;
-  END IF;
   RETURN QUERY
   WITH asked AS (
     SELECT d.id, d.source, EXISTS (
@@ -1098,6 +1091,41 @@ DECLARE
     SELECT f.fault FROM hawser.dead_letter_fault('subscription', p_source, p_topic, p_headers, p_message_id) AS f
   );
 BEGIN
+  IF
+    octet_length(p_source) > 1024
+    OR octet_length(p_topic) > 65536
+    OR octet_length(p_payload) > 67108864
+    OR ((pg_column_size(p_headers) > 5461 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 67108864)
+    OR octet_length(p_error_code) > 255
+    OR octet_length(p_error_message) > 8192
+    OR octet_length(p_message_id) > 1024
+    OR octet_length(p_done::text) > 1048576
+  THEN
+    IF octet_length(p_source) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_source', octet_length(p_source) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_topic) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_payload', octet_length(p_payload) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
+    IF ((pg_column_size(p_headers) > 5461 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 67108864) THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_error_code) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_error_code', octet_length(p_error_code) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_error_message) > 8192 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_error_message', octet_length(p_error_message) || ' bytes long', 'must be at most 8192 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_message_id) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_done::text) > 1048576 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+  END IF;
   IF v_fault IS NOT NULL THEN
     RAISE EXCEPTION 'a dead letter of % is refused: %', p_source, v_fault
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
@@ -1147,6 +1175,17 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_error_code) > 255
+    OR octet_length(p_error_message) > 8192
+  THEN
+    IF octet_length(p_error_code) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_code', octet_length(p_error_code) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_error_message) > 8192 THEN
+      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_message', octet_length(p_error_message) || ' bytes long', 'must be at most 8192 bytes long in UTF-8');
+    END IF;
+  END IF;
   held := (SELECT f.held FROM hawser.fence_batch(p_epoch) AS f);
   UPDATE hawser.dead_letters AS d
      SET retry_requested = false, error_code = left(p_error_code, 255),
@@ -1165,6 +1204,13 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_proof) > 64
+  THEN
+    IF octet_length(p_proof) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.token_of', 'p_proof', octet_length(p_proof) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+  END IF;
   token := (
     SELECT h.token FROM hawser.nats_handlers AS h
      WHERE h.id = p_handler

@@ -488,6 +488,25 @@ DECLARE
   v_now_ms CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
   v_owner hawser.owners;
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_token) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_token) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   IF NOT pg_try_advisory_lock(p_life) THEN
     RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
       USING ERRCODE = 'object_in_use', HINT = 'Draw a key at random for each session.';
@@ -528,6 +547,13 @@ AS $function$
 DECLARE
   v_what CONSTANT text := 'peer:' || p_name;
 BEGIN
+  IF
+    octet_length(p_name) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.raise_fence', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   -- A snapshot from before the wait would not see who has taken the name meanwhile.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.raise_fence needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -562,6 +588,17 @@ DECLARE
   v_what CONSTANT text := 'peer:' || p_name;
   v_owner hawser.owners;
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_token) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.keep_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_token) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.keep_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   IF NOT pg_try_advisory_lock(p_life) THEN
     RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
       USING ERRCODE = 'object_in_use', HINT = 'Draw a key at random for each session.';
@@ -596,6 +633,13 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.release_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   UPDATE hawser.owners AS o SET pid = NULL, life = NULL WHERE o.what = 'peer:' || p_name AND o.pid = pg_backend_pid();
   released := FOUND;
   IF released AND p_clean THEN
@@ -615,6 +659,13 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.fenced', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   -- Later statements have to see what was committed while the lock was waited for.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'the fence of a name needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -646,6 +697,13 @@ DECLARE
   v_owner hawser.owners;
   v_epoch bigint;
 BEGIN
+  IF
+    octet_length(p_name) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.end_ownership', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   -- Also for a name that was never taken: the lock keeps it from being taken.
   INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
   SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE;
@@ -692,6 +750,17 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    cardinality(p_names) > 100000
+    OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, NULL) IS NOT NULL)
+  THEN
+    IF cardinality(p_names) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', 'a list of ' || cardinality(p_names) || ' elements', 'must have at most 100000 elements');
+    END IF;
+    IF ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, NULL) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', hawser.list_excess(p_names, 25600000, NULL), 'must have at most 25600000 bytes in all');
+    END IF;
+  END IF;
   -- In their order, so that two calls never wait in a circle. A name that was never taken may have none.
   INSERT INTO hawser.fences (what, epoch)
   SELECT 'peer:' || n.name, 0 FROM unnest(p_names) AS n (name) ORDER BY 1
@@ -733,6 +802,25 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_token) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_token) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   RAISE EXCEPTION 'the schema hawser is newer than the program that takes the name "%"', p_name
     USING ERRCODE = hawser.error_sqlstate('schema_too_new'), HINT = 'Upgrade the program.';
 END
@@ -753,6 +841,45 @@ AS $function$
 DECLARE
   v_composite text := p_sender_name || ':' || p_source_topic || ':' || p_listener_name;
 BEGIN
+  IF
+    octet_length(p_sender_name) > 255
+    OR octet_length(p_sender_name) < 1
+    OR NOT (p_sender_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_source_topic) > 255
+    OR octet_length(p_source_topic) < 1
+    OR NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_listener_name) > 255
+    OR octet_length(p_listener_name) < 1
+    OR NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_sender_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_sender_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_sender_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', to_json(left(p_sender_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_source_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_source_topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_listener_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_listener_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', to_json(left(p_listener_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
     FROM hawser.conn_key_map AS m
@@ -791,6 +918,21 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_topic) > 255
+    OR octet_length(p_topic) < 1
+    OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
   SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
@@ -849,6 +991,41 @@ DECLARE
   v_offsets integer[] := '{}';
   v_sizes integer[] := '{}';
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_topic_keys) > 65536
+    OR cardinality(p_lengths) > 65536
+    OR cardinality(p_codecs) > 65536
+    OR ((pg_column_size(p_headers) > 21845 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 268435456)
+    OR octet_length(p_payloads) > 284164096
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_topic_keys) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_keys', 'a list of ' || cardinality(p_topic_keys) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF cardinality(p_lengths) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_lengths', 'a list of ' || cardinality(p_lengths) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF cardinality(p_codecs) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_codecs', 'a list of ' || cardinality(p_codecs) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_headers) > 21845 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 268435456) THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 268435456 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_payloads) > 284164096 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_payloads', octet_length(p_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.store_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -998,6 +1175,41 @@ DECLARE
   -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
   v_done boolean;
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_connection_keys) > 1000000
+    OR cardinality(p_cursor_epochs) > 1000000
+    OR cardinality(p_cursors) > 1000000
+    OR ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456)
+    OR octet_length(p_dead_payloads) > 284164096
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_connection_keys) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF cardinality(p_cursor_epochs) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursor_epochs', 'a list of ' || cardinality(p_cursor_epochs) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF cardinality(p_cursors) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursors', 'a list of ' || cardinality(p_cursors) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456) THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 268435456 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_dead_payloads) > 284164096 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.commit_cursors needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1247,6 +1459,21 @@ AS $function$
 -- The function's settings: see drain_messages. For each channel its first row is looked up; of an EXISTS the planner makes a
 -- join that reads the whole table where a few channels have most of it.
 BEGIN
+  IF
+    octet_length(p_listener_name) > 255
+    OR octet_length(p_listener_name) < 1
+    OR NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_listener_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_listener_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', to_json(left(p_listener_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
   RETURN QUERY
   SELECT m.connection_key
     FROM hawser.conn_key_map AS m
@@ -1291,6 +1518,41 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_addr) > 512
+    OR octet_length(p_addr) < 1
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+    OR cardinality(p_subscribed) > 65536
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_addr) > 512 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_addr', octet_length(p_addr) || ' bytes long', 'must be 1 to 512 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_addr) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_addr', octet_length(p_addr) || ' bytes long', 'must be 1 to 512 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+    IF cardinality(p_subscribed) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_subscribed', 'a list of ' || cardinality(p_subscribed) || ' elements', 'must have at most 65536 elements');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the locks would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.enter_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1343,6 +1605,29 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the locks would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.leave_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1378,6 +1663,33 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_source_topic) > 255
+    OR octet_length(p_source_topic) < 1
+    OR NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_source_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_source_topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the fence would not see what the last holder of the name stored last.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.clear_stored_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1415,6 +1727,33 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_topic) > 255
+    OR octet_length(p_topic) < 1
+    OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
   -- Locked to the end, so that nobody takes the name in between.
   PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name FOR UPDATE;
   IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND hawser.is_alive(o.pid, o.life)) THEN
@@ -1450,6 +1789,37 @@ DECLARE
   v_keys integer[];
   v_stored bigint[];
 BEGIN
+  IF
+    octet_length(p_from) > 255
+    OR octet_length(p_from) < 1
+    OR NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_to) > 255
+    OR octet_length(p_to) < 1
+    OR NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_connection_keys) > 1000000
+  THEN
+    IF octet_length(p_from) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_from) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', to_json(left(p_from, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_to) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_to) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', to_json(left(p_to, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_connection_keys) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the lock would not see what the old listener committed last.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1537,6 +1907,25 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_connection_keys) > 1000000
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_connection_keys) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the lock would not see what was committed last.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.give_back_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1595,6 +1984,33 @@ DECLARE
   v_old_numbers bigint[];
   v_fault text;
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR cardinality(p_connection_keys) > 1000000
+    OR cardinality(p_cursor_epochs) > 1000000
+    OR cardinality(p_cursors) > 1000000
+    OR ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456)
+    OR octet_length(p_dead_payloads) > 284164096
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_connection_keys) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF cardinality(p_cursor_epochs) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_cursor_epochs', 'a list of ' || cardinality(p_cursor_epochs) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF cardinality(p_cursors) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_cursors', 'a list of ' || cardinality(p_cursors) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456) THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 268435456 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_dead_payloads) > 284164096 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
+    END IF;
+  END IF;
   -- The caller holds the fence of the name.
   held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
   IF NOT held THEN
@@ -1766,6 +2182,13 @@ DECLARE
   v_refused bigint[];
   v_refusals text[];
 BEGIN
+  IF
+    cardinality(p_ids) > 100000
+  THEN
+    IF cardinality(p_ids) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.retry_dead_letters', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
+    END IF;
+  END IF;
   IF cardinality(p_ids) > 1000 THEN
     RAISE EXCEPTION 'hawser.retry_dead_letters: % dead letters are given, and at most 1000 are taken', cardinality(p_ids)
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
@@ -1915,6 +2338,13 @@ AS $function$
 DECLARE
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
 BEGIN
+  IF
+    cardinality(p_ids) > 100000
+  THEN
+    IF cardinality(p_ids) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.discard_dead_letters', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
+    END IF;
+  END IF;
   IF cardinality(p_ids) > 1000 THEN
     RAISE EXCEPTION 'hawser.discard_dead_letters: % dead letters are given, and at most 1000 are taken', cardinality(p_ids)
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
