@@ -144,7 +144,8 @@ describe("hawser dev", () => {
   it("shows no password of a Postgres that somebody else runs, and says nothing of a variable that is set", async () => {
     await using database = await testDatabase();
     const url = new URL(database.url);
-    url.password = "open-sesame";
+    // One that asks for none takes any.
+    url.password ||= "open-sesame";
     const program = dev([], { env: { HAWSER_DATABASE_URL: url.href, HAWSER_NATS_URL: testNatsUrl() } });
     await program.firstLine;
     program.child.kill("SIGINT");
@@ -152,6 +153,6 @@ describe("hawser dev", () => {
     expect(status).toBe(0);
     expect(stdout).toMatch(/^Postgres \d+\.\d+ {2}postgresql:\/\/\*\*\*@127\.0\.0\.1:\d+\/hawser_test_/);
     expect(stdout).not.toContain("export");
-    expect(stdout + stderr).not.toContain("open-sesame");
+    expect(stdout + stderr).not.toContain(url.password);
   });
 });

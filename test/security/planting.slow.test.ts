@@ -80,7 +80,8 @@ beforeAll(async () => {
   await postgres.start();
   nats = await connect({ servers: testNatsUrl() });
   const superuser = new URL(postgres.url).username;
-  Object.assign(urls, { superuser: as(superuser), bridge: as("bridge"), peer: as("peer") });
+  const superuserUrl = Object.assign(new URL(postgres.url), { pathname: "/app" }).href;
+  Object.assign(urls, { superuser: superuserUrl, bridge: as("bridge"), peer: as("peer") });
   const [server] = await rowsOf(postgres.url, "SELECT current_setting('server_version_num')::int / 10000 AS version");
   version = Number(server!["version"]);
   // Before 15 everybody may create in public. From then on who owns a schema does, and who may create in the database.

@@ -37,8 +37,8 @@ export interface PostgresServer {
  * If that fails, the caller ends what may be running there (`stopServersOf`).
  *
  * It listens on 127.0.0.1 only, where other users of the machine are, too: clients need a password. A cluster that an
- * earlier Hawser made without one is given one. Writes are as durable as in
- * production (fsync is on), because that is what tests of this project are about.
+ * earlier Hawser made without one is given one. Writes are as durable as in production (fsync is on), because that is what
+ * tests of this project are about.
  */
 export async function startPostgres(
   directory: RunDirectory,
@@ -60,6 +60,7 @@ export async function startPostgres(
     options.signal?.throwIfAborted();
     const { port, isAnother } = await portFor("--port", options.port);
     if (isAnother) options.onProgress?.(`The port ${options.port?.port} is taken: Postgres has another one`);
+    const startedAt = Date.now();
     const server = await ServerProcess.start({
       name: "Postgres",
       program: binaries.postgres,
@@ -69,7 +70,7 @@ export async function startPostgres(
       logFile: join(directory.path, "postgres.log"),
     });
     const url = `postgresql://postgres:${encodeURIComponent(password)}@127.0.0.1:${port}/postgres`;
-    if (await isReady(server, directory, options.signal)) {
+    if (await isReady(server, startedAt, directory, options.signal)) {
       await logIn(url, directory);
       const { version, origin, postgres: program } = binaries;
       return { url, version, program, origin, process: server };
@@ -133,13 +134,14 @@ async function makeCluster(
 /** Waits until the server answers; false if it ended before. Throws `dev_server_failed` when it takes too long. */
 async function isReady(
   server: ServerProcess,
+  startedAt: number,
   directory: RunDirectory,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
   const deadline = Date.now() + readyTimeoutMs;
   while (server.end === undefined) {
     signal?.throwIfAborted();
-    if (saysReady(server, directory)) return true;
+    if (saysReady(server, startedAt, directory)) return true;
     if (Date.now() > deadline) {
       throw new DevError("dev_server_failed", `Postgres did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`);
     }
@@ -152,10 +154,12 @@ async function isReady(
  * Whether the server has written into its data directory that it accepts connections, as `pg_ctl` looks for. Asking at the
  * port could give the password to another program that took it.
  */
-function saysReady(server: ServerProcess, { postgresData }: RunDirectory): boolean {
+function saysReady(server: ServerProcess, startedAt: number, { postgresData }: RunDirectory): boolean {
   try {
     const lines = readFileSync(join(postgresData, "postmaster.pid"), "utf8").split("\n");
-    return Number(lines[0]) === server.pid && lines[7]?.trim() === "ready";
+    // A container that was killed leaves the file, and the next one gives out the same pids. Seconds, cut off.
+    const isOfThisStart = Number(lines[0]) === server.pid && Number(lines[2]) >= Math.floor(startedAt / 1_000) - 1;
+    return isOfThisStart && lines[7]?.trim() === "ready";
   } catch {
     return false;
   }
