@@ -232,6 +232,7 @@ describe("TypeScript and pages", () => {
   const text = [
     "A comment. */ globalThis.pwned = true; /*",
     "`; globalThis.pwned = true; //",
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: it must not become one
     "${(globalThis.pwned = true)} --> <script>pwned()</script> | `` ` |",
     "\u2028globalThis.pwned = true; \r globalThis.pwned = true; //",
   ].join("\n");
