@@ -17,16 +17,17 @@ function headLines(plugin: string, sources: readonly (SpecFile | string)[]): str
 }
 
 export function typescriptHead(plugin: string, sources: readonly (SpecFile | string)[]): string {
-  return linesWith("//", headLines(plugin, sources));
+  return headLines(plugin, sources)
+    .map((line) => `// ${line.replace(lineEnds, " ")}\n`)
+    .join("");
 }
 
 export function markdownHead(plugin: string, sources: readonly (SpecFile | string)[]): string {
-  return `<!--\n${headLines(plugin, sources).join("\n")}\n-->\n`;
+  return `<!--\n${headLines(plugin, sources).join("\n").replaceAll("-->", "--&gt;")}\n-->\n`;
 }
 
-function linesWith(mark: string, lines: readonly string[]): string {
-  return lines.map((line) => `${mark} ${line}\n`).join("");
-}
+/** What ends a line of TypeScript. */
+const lineEnds = /\r\n|[\n\r\u2028\u2029]/g;
 
 /** A string literal. */
 export function stringLiteral(value: string): string {
@@ -40,7 +41,8 @@ export function templateLiteral(text: string): string {
 
 /** A regular expression literal with the `u` flag. */
 export function patternLiteral(source: string): string {
-  return `/${source.replace(/\\.|\//gs, (piece) => (piece === "/" ? "\\/" : piece))}/u`;
+  const oneLine = source.replace(/[\n\r\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  return `/${oneLine.replace(/\\.|\//gs, (piece) => (piece === "/" ? "\\/" : piece))}/u`;
 }
 
 /** A docstring, indented by `indent`; empty for an empty text. */
@@ -58,6 +60,8 @@ export function docstring(text: string, indent = ""): string {
 
 /** A property name, in quotes only where it needs them. */
 export function propertyName(name: string): string {
+  // In a literal, this one would set the prototype.
+  if (name === "__proto__") return '["__proto__"]';
   return /^[A-Za-z_$][\w$]*$/.test(name) ? name : stringLiteral(name);
 }
 
@@ -71,7 +75,11 @@ export function markdownTable(head: readonly string[], rows: readonly (readonly 
 
 /** Code within a line. */
 export function code(text: string): string {
-  return text.includes("`") ? `\`\` ${text} \`\`` : `\`${text}\``;
+  const line = text.replace(/\s*[\n\r]\s*/g, " ");
+  const longest = Math.max(0, ...(line.match(/`+/g) ?? []).map((marks) => marks.length));
+  if (longest === 0) return `\`${line}\``;
+  const marks = "`".repeat(longest === 1 ? 2 : longest + 1);
+  return `${marks} ${line} ${marks}`;
 }
 
 /** Several pieces of code, separated by commas. */
@@ -85,7 +93,7 @@ export function prose(text: string): string {
 }
 
 function cell(text: string): string {
-  return text.replaceAll("|", "\\|").replace(/\s*\n\s*/g, " ");
+  return text.replaceAll("|", "\\|").replace(/\s*[\n\r]\s*/g, " ");
 }
 
 /** The file says something in SQL: tables, functions or errors. */

@@ -15,7 +15,7 @@ function groupSection(group: SettingGroup): string {
   const rows = group.settings.map((setting) => [
     code(setting.name),
     valueText(setting),
-    setting.unit,
+    prose(setting.unit),
     ...(group.fixed ? [] : [limitPhrases(setting.rules, setting.kind).join("; ")]),
     prose(setting.comment),
   ]);

@@ -3,7 +3,7 @@ import type { GatewayValue } from "../model/gateway-values.js";
 import { lowerFirst } from "../model/names.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
-import { markdownHead } from "../print.js";
+import { markdownHead, prose } from "../print.js";
 import { sqlParameters } from "./sql-argument.js";
 
 /** `nats-functions.md`: every function with its parameters, their limits, and what it returns. */
@@ -24,7 +24,9 @@ export function referencePage(sources: readonly SpecFile[], groups: readonly Gat
 /** Its line in the table of contents. */
 function entry(family: GatewayFamily): string {
   const name = nameWithT(family.names[0]!);
-  const firstSentence = family.comment.replaceAll("\n", " ").replace(/\. .*$/, ".");
+  const firstSentence = prose(family.comment)
+    .replaceAll("\n", " ")
+    .replace(/\. .*$/, ".");
   return `- [${name}](#${name.toLowerCase()}): ${lowerFirst(firstSentence).replace(/\.$/, "")}`;
 }
 
@@ -42,7 +44,7 @@ function section(family: GatewayFamily): string {
   return [
     `## ${name}\n`,
     `    ${name}(${signature.join(", ")}) → ${returnText(family, variant)}\n`,
-    `${family.comment}\n`,
+    `${prose(family.comment)}\n`,
     ...(aliases.length === 0 ? [] : [`Also called \`${aliases.join("`, `")}\`.\n`]),
     ...(parameters.length === 0
       ? []
@@ -56,7 +58,7 @@ function section(family: GatewayFamily): string {
       ? [
           table(
             ["column", "type", "meaning"],
-            family.results.map((value) => [`\`${value.name}\``, columnType(value, variant), value.comment]),
+            family.results.map((value) => [`\`${value.name}\``, columnType(value, variant), prose(value.comment)]),
           ),
         ]
       : []),
@@ -88,7 +90,7 @@ function parameterRow(value: GatewayValue, variant: GatewayVariant): string[] {
   const limits = limitPhrases(value.rules, kind).map((phrase) => phrase.replace(/^must be /, ""));
   const type = typeText(value, variant);
   const mayBe = value.optional ? (value.noDefault ? ", may be NULL" : ", optional") : "";
-  return [`\`${value.name}\``, type + mayBe, value.comment, limits.join("; ")];
+  return [`\`${value.name}\``, type + mayBe, prose(value.comment), limits.join("; ")];
 }
 
 function table(head: string[], rows: string[][]): string {

@@ -158,7 +158,7 @@ ${numbers.join("\n")}
 BEGIN
   IF v_number IS NULL THEN
     IF $1 !~ '^-?[0-9]{1,10}$' OR $1::bigint NOT BETWEEN -2147483648 AND 2147483647 THEN
-      PERFORM ${helperName(options, "refuse")}($2, format('must be a name of ${desc.typeName}, and is %s', to_json(left($1, 60))));
+      PERFORM ${helperName(options, "refuse")}($2, ${sqlString(`must be a name of ${desc.typeName}, and is `)} || to_json(left($1, 60)));
     END IF;
     RETURN $1::integer;
   END IF;

@@ -1,5 +1,6 @@
 import { posix } from "node:path";
 import type { DescFile, FileRegistry } from "@bufbuild/protobuf";
+import { checkNames } from "../model/proto-names.js";
 import type { GeneratedFile } from "../plugin.js";
 import { migrationOf } from "./migration.js";
 import { readModel } from "./model.js";
@@ -10,10 +11,15 @@ import { readOptions } from "./options.js";
  * buf asks for. Each is complete: what the messages of two directories have in common stands in both.
  *
  * @param parameter the options of the plugin, as in `schema=shop,role=web`
- * @throws SpecError for what SQL cannot have, TypedError `invalid_schema` for a topic or rule that cannot be used,
+ * @throws SpecError for what SQL cannot have, and for names that are none, TypedError `invalid_schema` for a topic or rule that cannot be used,
  * OptionError
  */
-export function generateMessageSql(_: FileRegistry, files: readonly DescFile[], parameter: string): GeneratedFile[] {
+export function generateMessageSql(
+  registry: FileRegistry,
+  files: readonly DescFile[],
+  parameter: string,
+): GeneratedFile[] {
+  checkNames(registry.files);
   const options = readOptions(parameter);
   const whole = readModel(files, options);
   if (whole.messages.length === 0) return [];

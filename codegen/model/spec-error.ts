@@ -10,7 +10,9 @@ export class SpecError extends Error {
   override readonly name = "SpecError";
 
   constructor(where: AnyDesc, problem: string) {
-    super(`${fileOf(where).proto.name}: ${elementOf(where)}: ${problem}`);
+    const { name } = fileOf(where).proto;
+    // Of a name with an end of a line in it one line is printed, too.
+    super(`${/[\p{C}\p{Zl}\p{Zp}]/u.test(name) ? JSON.stringify(name) : name}: ${elementOf(where)}: ${problem}`);
   }
 }
 

@@ -5,6 +5,7 @@ import { type FunctionGroup, readFunctionGroup } from "./functions.js";
 import { type GatewayGroup, readGatewayGroup } from "./gateway-functions.js";
 import { type Message, readMessage } from "./messages.js";
 import { SpecOptions, specPackage } from "./options.js";
+import { checkNames } from "./proto-names.js";
 import { type NamedRules, readNamedRules } from "./rules.js";
 import { readSettingGroup, type SettingGroup } from "./settings.js";
 import { SpecError } from "./spec-error.js";
@@ -37,6 +38,7 @@ export interface SpecFile {
  * @throws SpecError at the first mistake.
  */
 export function readSpec(registry: FileRegistry, files: readonly DescFile[]): Spec {
+  checkNames(registry.files);
   const options = new SpecOptions(registry);
   const spec = {
     files: files

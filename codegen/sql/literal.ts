@@ -4,6 +4,14 @@ export function sqlString(value: string): string {
   return value.includes("\\") ? `E${quoted.replaceAll("\\", "\\\\")}` : quoted;
 }
 
+/** Lines of a comment: what the text has in several lines, or in what Postgres takes for them, stays within. */
+export function sqlComment(text: string): string {
+  return text
+    .split(/\r\n|[\n\r]/)
+    .map((line) => `-- ${line}`.trimEnd())
+    .join("\n");
+}
+
 /** A dollar-quoted text, with a tag that the text does not contain. */
 export function dollarQuoted(tag: string, text: string): string {
   let free = tag;
