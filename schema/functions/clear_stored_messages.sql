@@ -11,7 +11,7 @@ BEGIN
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
   -- As when the name is taken: waits for the writes under way of a holder that has lost its session.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
+  UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
 
   DELETE FROM hawser.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.

@@ -8,7 +8,9 @@ BEGIN
     RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
       USING ERRCODE = 'object_in_use', HINT = 'Draw a key at random for each session.';
   END IF;
-  INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  IF NOT EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what) THEN
+    INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  END IF;
   -- Not waited for: who has the row locked is about to take the name, or to fence its owner off.
   SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE SKIP LOCKED;
   taken := FOUND AND (v_owner.pid IS NULL OR v_owner.pid = pg_backend_pid() OR NOT hawser.is_alive(v_owner.pid, v_owner.life));

@@ -52,6 +52,8 @@ BEGIN
   END IF;
 
   PERFORM hawser.end_ownership(p_from, true);
+  -- For a write that has looked at the owner before, and waits at the fence.
+  UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
   UPDATE hawser.conn_key_map AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);

@@ -248,7 +248,7 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
   "Ack before the cursor commit": { listener: ackBeforeCommit },
   "resolves on the socket write": { senderEffects: resolvesOnWrite },
   "ackTimeout stores a subset": { senderEffects: storesSubset },
-  "no advisory lock": { store: { noLease: true } },
+  "life by nothing": { store: { noLease: true } },
   "no ON CONFLICT": { store: { noOnConflict: true } },
   "Welcome with the accepted watermark": { welcome: (channel) => channel.accepted, seeds: 2_000 },
   "cursor read before the lease": { cursorBeforeLease: true, seeds: 2_000 },

@@ -511,7 +511,9 @@ BEGIN
     RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
       USING ERRCODE = 'object_in_use', HINT = 'Draw a key at random for each session.';
   END IF;
-  INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  IF NOT EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what) THEN
+    INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  END IF;
   -- Not waited for: who has the row locked is about to take the name, or to fence its owner off.
   SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE SKIP LOCKED;
   taken := FOUND AND (v_owner.pid IS NULL OR v_owner.pid = pg_backend_pid() OR NOT hawser.is_alive(v_owner.pid, v_owner.life));
@@ -1701,7 +1703,7 @@ BEGIN
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
   -- As when the name is taken: waits for the writes under way of a holder that has lost its session.
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
+  UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_name AND o.what = f.what;
 
   DELETE FROM hawser.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.
@@ -1869,6 +1871,8 @@ BEGIN
   END IF;
 
   PERFORM hawser.end_ownership(p_from, true);
+  -- For a write that has looked at the owner before, and waits at the fence.
+  UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
   UPDATE hawser.conn_key_map AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);

@@ -7,6 +7,7 @@ import { storeConstants } from "../../../generated/ts/settings/peer.js";
 import { type ErrorCode, errorTable } from "../../errors/index.js";
 import {
   checksumOf,
+  installationOwner,
   installationTurn,
   migrationSql,
   migrations,
@@ -56,6 +57,9 @@ const making = objects
   .map((sql) => `  EXECUTE ${sql};`)
   .join("\n");
 
+/** Whether another session that is alive has the turn. */
+const turnHeldSql = `SELECT EXISTS (SELECT FROM ${tables.owner} AS o WHERE o.what = '${installationOwner}' AND o.pid <> pg_backend_pid() AND hawser.is_alive(o.pid, o.life))`;
+
 /** Ends the script where something in the schema is not Hawser's: to read it could run the code of others. */
 const strangerSql = `
   IF prepared THEN
@@ -64,6 +68,24 @@ const strangerSql = `
       RAISE EXCEPTION USING ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
         MESSAGE = format(CASE WHEN one.odd THEN '%s of %I is not the plain table that Hawser makes' ELSE '%s belongs to %I, who is neither a superuser nor a member of hawser_owner' END, one.what, one.owner),
         HINT = format('If %1$I has installed Hawser here and is to be trusted: GRANT hawser_owner TO %1$I. If not: DROP SCHEMA hawser CASCADE.', one.owner);
+    END IF;
+  END IF;`;
+
+/** Waits for the turn where it has a row, and locks that to the end. */
+const turnSql = `
+  IF to_regclass('${tables.owner}') IS NOT NULL THEN
+    FOR nth IN 1 .. ${storeConstants.turnLimitMs / storeConstants.leasePollMs} LOOP
+      EXECUTE ${embedded(turnHeldSql)} INTO held;
+      EXIT WHEN NOT held;
+      PERFORM pg_sleep(${storeConstants.leasePollMs / 1000});
+    END LOOP;
+    EXECUTE ${embedded(`SELECT FROM ${tables.owner} WHERE what = '${installationOwner}' FOR UPDATE`)};
+    EXECUTE ${embedded(turnHeldSql)} INTO held;
+    IF held THEN
+      EXECUTE ${embedded(`SELECT pid FROM ${tables.owner} WHERE what = '${installationOwner}'`)} INTO one;
+      RAISE EXCEPTION USING ERRCODE = 'lock_not_available',
+        MESSAGE = format('the database is being prepared by the session %s', one.pid),
+        HINT = 'Try again when it has ended. If it is no installation at work: SELECT pg_terminate_backend(pid) with its pid.';
     END IF;
   END IF;`;
 
@@ -125,12 +147,16 @@ DECLARE
   known CONSTANT oid[] := ARRAY(SELECT i.objoid FROM pg_init_privs AS i);
   timeout_before CONSTANT text := current_setting('lock_timeout');
   one record;
+  held boolean := false;
 BEGIN
   -- As every other installation of this database does: they take turns, and nobody can hold up the others for ever.
   PERFORM set_config('lock_timeout', '${storeConstants.turnLimitMs}', true);
-  PERFORM pg_advisory_xact_lock(${installationTurn});
-  PERFORM set_config('lock_timeout', timeout_before, true);
+  IF to_regclass('${tables.owner}') IS NULL THEN
+    PERFORM pg_advisory_xact_lock(${installationTurn});
+  END IF;
 ${strangerSql}
+${turnSql}
+  PERFORM set_config('lock_timeout', timeout_before, true);
 ${leftAloneSql}
 ${conflicts}
 

@@ -2,7 +2,7 @@
  * The half of a foreign peer that works in Postgres: the statements of docs/store-protocol.md, in the order that the page
  * says. One connection is enough for it: the session.
  */
-import { createHash, randomUUID } from "node:crypto";
+import { createHash, randomBytes, randomUUID } from "node:crypto";
 import pg from "pg";
 import { statement } from "./statements.js";
 
@@ -46,7 +46,7 @@ export class ForeignStore implements AsyncDisposable {
     this.epoch = epoch;
   }
 
-  /** Takes the name: the lease lock first, then the epoch. */
+  /** Takes the name: first the epoch, then the fence. */
   static async open(databaseUrl: string, name: string): Promise<ForeignStore> {
     const session = new pg.Client({ connectionString: databaseUrl });
     session.on("error", () => undefined);
@@ -54,11 +54,18 @@ export class ForeignStore implements AsyncDisposable {
     await session.connect();
     try {
       const { rows: known } = await session.query<{ id: number }>(statement("migrations"));
-      if (known.at(-1)?.id !== 2) throw new Error(`the schema is at migration ${known.at(-1)?.id}; this peer knows 2`);
-      const { rows: lock } = await session.query<{ locked: boolean }>(statement("lock-lease"), [name]);
-      if (lock[0]?.locked !== true) throw new Error(`the name "${name}" is in use`);
-      const { rows: taken } = await session.query<{ epoch: number }>(statement("take-name"), [name, randomUUID()]);
-      return new ForeignStore(session, name, taken[0]!.epoch);
+      if (known.at(-1)?.id !== 3) throw new Error(`the schema is at migration ${known.at(-1)?.id}; this peer knows 3`);
+      const key = randomBytes(8).readBigInt64BE();
+      const { rows: own } = await session.query<{ taken: boolean; epoch: number }>(statement("own-name"), [
+        name,
+        randomUUID(),
+        key,
+      ]);
+      const [{ taken, epoch }] = own as [(typeof own)[number]];
+      if (!taken) throw new Error(`the name "${name}" is in use`);
+      const { rows: fence } = await session.query<{ held: boolean }>(statement("raise-fence"), [name, epoch]);
+      if (fence[0]?.held !== true) throw new Error(`another one has taken the name "${name}"`);
+      return new ForeignStore(session, name, epoch);
     } catch (error) {
       await session.end();
       throw error;
@@ -194,8 +201,7 @@ export class ForeignStore implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     try {
       await this.#whileHeld("leave-directory", [this.name, this.epoch, true, true, []]);
-      await this.#rows("mark-clean", [this.name, this.epoch]);
-      await this.#rows("unlock-lease", [this.name]);
+      await this.#rows("release-name", [this.name, true]);
     } finally {
       await this.#session.end();
     }

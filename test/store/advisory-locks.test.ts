@@ -1,0 +1,159 @@
+/**
+ * A login without any right can take each advisory lock of the database, and keep it. Nothing that Hawser does waits for one
+ * that others know.
+ */
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { install } from "../../src/installation/index.js";
+import { TestPeer } from "../peer/support/world.js";
+import { eventually } from "../support/eventually.js";
+import { onServer, rowsOf } from "../support/on-server.js";
+import { login } from "./nats/support/logins.js";
+import { textMessages, type World, world } from "./support/world.js";
+
+const names = ["shop-1", "billing-1", "sender", "listener", "heir"];
+
+/** Every key that a version of Hawser has locked, apart from those drawn at random. */
+const keys = [
+  ...names.flatMap((name) => [`hawser:lease:${name}`, `hawser:fence:${name}`]),
+  "hawser:topic_addr",
+  "hawser:dead_letters",
+  "hawser:migrate",
+  "hawser:handlers:responder",
+  "hawser:handlers:responder:locked.",
+  "hawser:handlers:responder:locked.answer",
+  "hawser:handlers:subscription:locked.subject",
+];
+
+describe("a login without any right that holds every advisory lock", () => {
+  let w: World;
+  let stranger: Awaited<ReturnType<typeof login>>;
+  let holder: pg.Client;
+
+  beforeAll(async () => {
+    w = await world();
+    stranger = await login(w.url);
+    holder = new pg.Client({ connectionString: stranger.url });
+    await holder.connect();
+    await holder.query("SELECT pg_advisory_lock(hashtextextended(k, 0)) FROM unnest($1::text[]) AS k", [keys]);
+  });
+  afterAll(async () => {
+    await holder.end();
+    await stranger[Symbol.asyncDispose]();
+    await w[Symbol.asyncDispose]();
+  });
+
+  it("keeps no peer from starting, sending, storing, committing, stopping and starting again", async () => {
+    const settings = { listen: "127.0.0.1:0", databaseUrl: w.url };
+    await using shop = new TestPeer({ ...settings, name: "shop-1", topic: "shop" });
+    await shop.record();
+    const first = new TestPeer({ ...settings, name: "billing-1", topic: "billing" });
+    await first.record();
+    expect((await shop.sendTo("billing", "one")).outcome).toBe("delivered");
+    await eventually("the cursor is committed", async () => {
+      const [row] = await rowsOf(w.url, "SELECT max(v)::int AS cursor FROM hawser.conn_mess_number");
+      return row?.["cursor"] === 1;
+    });
+    await first.stop();
+    expect((await shop.sendTo("billing", "two")).outcome).toBe("stored");
+    await using second = new TestPeer({ ...settings, name: "billing-1", topic: "billing" });
+    await second.record();
+    await eventually("what was stored is handled", () => second.texts.includes("two"));
+  });
+
+  it("keeps nobody from handing channels over, retrying, discarding and expiring dead letters, and clearing", async () => {
+    const sender = await w.take("sender");
+    const listener = await w.take("listener");
+    const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, "listener");
+    await w.store.topicKey("topic");
+    expect(await w.store.storeMessages(sender, key, 1, textMessages("1", "2", "3"))).toBe("stored");
+    const letter = (number: number) => ({
+      epoch: sender.epoch,
+      number,
+      source: "sender:source:listener",
+      topic: "topic",
+      payload: Buffer.from("x"),
+      headers: [],
+      errorCode: "handler_failed",
+      errorMessage: "no",
+      attempts: 1,
+    });
+    const position = { connectionKey: key, epoch: sender.epoch, number: 2 };
+    await w.store.commitCursors(listener, [{ ...position, deadLetters: [letter(1), letter(2)] }]);
+    const [one, two] = (await w.store.deadLetters.list()).map(({ id }) => id);
+    expect((await w.store.deadLetters.retry({ ids: [one!] })).retried).toMatchObject([{ id: one, listener: "listener" }]);
+    const discarded = await w.operator.query("SELECT id::int FROM hawser.discard_dead_letters(ARRAY[$1::bigint])", [two]);
+    expect(discarded.rows).toEqual([{ id: two }]);
+    const { rows: expired } = await w.operator.query("SELECT deleted FROM hawser.expire_dead_letters(1, 10)");
+    expect(expired).toEqual([{ deleted: 0 }]);
+    await listener.release({ clean: true });
+    expect(await w.store.reassign({ from: "listener", to: "heir" })).toHaveLength(2);
+    await sender.release({ clean: true });
+    await w.store.clearStoredMessages({ name: "sender", sourceTopic: "source" });
+    await w.store.clearAddressesOfTopic({ name: "sender", sourceTopic: "source" });
+    const { rows: left } = await w.operator.query("SELECT FROM hawser.conn_messages WHERE connection_key = $1", [key]);
+    expect(left).toEqual([]);
+  });
+
+  it("keeps nobody from subscribing a function to a subject, and a responder to another", async () => {
+    await onServer(
+      w.url,
+      "SET lock_timeout = '10s'",
+      "CREATE FUNCTION locked_take(bytea) RETURNS void LANGUAGE sql AS ''",
+      "CREATE FUNCTION locked_answer(bytea) RETURNS bytea LANGUAGE sql AS 'SELECT $1'",
+      "SELECT nats_subscribe('locked.subject', 'locked_take')",
+      "SELECT litmus_pgnats_register_responder('locked.answer', 'locked_answer')",
+    );
+    const bound = await rowsOf(w.url, "SELECT kind FROM hawser.nats_handlers ORDER BY kind");
+    expect(bound).toEqual([{ kind: "responder" }, { kind: "subscription" }]);
+  });
+
+  it("keeps nobody from running hawser init", async () => {
+    const told: string[] = [];
+    await install({ databaseUrl: w.url, onWait: (line) => told.push(line) });
+    expect(told).toEqual([]);
+  });
+});
+
+describe("what is locked by rows", () => {
+  it("is one change of a subject at a time, and leaves no row", async () => {
+    await using w = await world();
+    await onServer(w.url, "CREATE FUNCTION one_at_a_time(bytea) RETURNS void LANGUAGE sql AS ''");
+    const other = await w.connect();
+    const { rows } = await other.query("SELECT pg_backend_pid() AS pid");
+    const before = await rowsOf(w.url, "SELECT what FROM hawser.fences ORDER BY what");
+    await w.operator.query("BEGIN");
+    await w.operator.query("SELECT nats_subscribe('one.subject', 'one_at_a_time')");
+    await other.query("SELECT nats_subscribe('another.subject', 'one_at_a_time')");
+    const same = other.query("SELECT nats_subscribe('one.subject', 'one_at_a_time')");
+    const watcher = await w.connect();
+    await eventually("it waits", async () => {
+      const { rowCount } = await watcher.query(
+        "SELECT FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'",
+        [rows[0].pid],
+      );
+      return rowCount === 1;
+    });
+    await w.operator.query("COMMIT");
+    await same;
+    const subjects = await rowsOf(w.url, "SELECT subject FROM hawser.nats_handlers ORDER BY subject");
+    expect(subjects.map(({ subject }) => subject)).toEqual(["another.subject", "one.subject"]);
+    expect(await rowsOf(w.url, "SELECT what FROM hawser.fences ORDER BY what")).toEqual(before);
+  });
+
+  it("cannot be read, written or locked by any role but the owner", async () => {
+    await using w = await world();
+    const { rows } = await w.operator.query(
+      `SELECT r.rolname, t.name, p.privilege FROM pg_roles AS r
+        CROSS JOIN unnest('{hawser.owners,hawser.fences}'::text[]) AS t (name)
+        CROSS JOIN unnest('{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'::text[]) AS p (privilege)
+       WHERE r.rolname LIKE 'hawser%' AND r.rolname NOT IN ('hawser_owner') AND NOT r.rolsuper
+         AND has_table_privilege(r.oid, t.name, p.privilege)`,
+    );
+    expect(rows).toEqual([]);
+    const { rows: peers } = await w.operator.query(
+      "SELECT p.privilege FROM unnest('{INSERT,UPDATE,DELETE}'::text[]) AS p (privilege) WHERE has_table_privilege('hawser_peer', 'hawser.peers', p.privilege)",
+    );
+    expect(peers).toEqual([]);
+  });
+});
