@@ -42,6 +42,9 @@ interface Limit {
 /** No text of a jsonb value is longer than so many times the value: a number of 12 bytes may have 147,456 digits. */
 const textOfJsonb = 12_288;
 
+/** No value of Postgres has as many bytes. */
+const unlimited = 2 ** 30;
+
 /** The functions as GRANT names them. */
 export const limitFunctionSignatures = [
   "hawser.refuse_argument(text, text, text, text)",
@@ -49,7 +52,10 @@ export const limitFunctionSignatures = [
   "hawser.header_excess(jsonb, bigint, bigint, bigint)",
 ];
 
-/** The functions that the checks call where a value is too long, or may be. */
+/**
+ * The functions that the checks call where a value is too long, or may be. Strict: a condition that is NULL does not keep what
+ * is behind its AND from being computed.
+ */
 export function limitFunctions(): string {
   return [
     "CREATE OR REPLACE FUNCTION hawser.refuse_argument(p_function text, p_argument text, p_is text, p_rule text)",
@@ -72,7 +78,7 @@ export function limitFunctions(): string {
     "",
     "CREATE OR REPLACE FUNCTION hawser.list_excess(p_list anyarray, p_max_total_bytes bigint, p_max_item_bytes bigint)",
     "RETURNS text",
-    "LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE",
+    "LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE",
     "SET search_path = pg_catalog, pg_temp",
     `AS ${dollarQuoted(
       "function",
@@ -93,7 +99,7 @@ export function limitFunctions(): string {
     "",
     "CREATE OR REPLACE FUNCTION hawser.header_excess(p_headers jsonb, p_max_items bigint, p_max_name_bytes bigint, p_max_value_bytes bigint)",
     "RETURNS text",
-    "LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE",
+    "LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE",
     "SET search_path = pg_catalog, pg_temp",
     `AS ${dollarQuoted(
       "function",
@@ -210,9 +216,9 @@ function mayExceed(expression: string, bytes: number, qualified: boolean | undef
 function listLimits({ expression, sqlType, rules, qualified }: LimitedArgument): Limit[] {
   const { call, over } = words(qualified);
   const { maxItems, maxTotalBytes, maxItemBytes } = rules;
-  const least = leastSize(sqlType, Math.min(maxTotalBytes ?? 2 ** 30, maxItemBytes ?? 2 ** 30));
+  const least = leastSize(sqlType, Math.min(maxTotalBytes ?? unlimited, maxItemBytes ?? unlimited));
   const list = sqlType === "text" || sqlType === "bytea" ? expression : `${expression}::text[]`;
-  const excess = `hawser.list_excess(${list}, ${maxTotalBytes ?? "NULL"}, ${maxItemBytes ?? "NULL"})`;
+  const excess = `hawser.list_excess(${list}, ${maxTotalBytes ?? unlimited}, ${maxItemBytes ?? unlimited})`;
   const count = call("cardinality", expression);
   return [
     ...(maxItems === undefined
@@ -239,9 +245,9 @@ function listLimits({ expression, sqlType, rules, qualified }: LimitedArgument):
 function headerLimits({ expression, rules, qualified }: LimitedArgument): Limit[] {
   const { call, over } = words(qualified);
   const { maxItems, maxNameBytes, maxValueBytes } = rules;
-  const excess = `hawser.header_excess(${expression}, ${maxItems ?? "NULL"}, ${maxNameBytes ?? "NULL"}, ${maxValueBytes ?? "NULL"})`;
+  const excess = `hawser.header_excess(${expression}, ${maxItems ?? unlimited}, ${maxNameBytes ?? unlimited}, ${maxValueBytes ?? unlimited})`;
   // Two characters of JSON at least for each value, so that most need not be counted.
-  const least = Math.min(2 * (maxItems ?? 2 ** 30), maxNameBytes ?? 2 ** 30, maxValueBytes ?? 2 ** 30);
+  const least = Math.min(2 * (maxItems ?? unlimited), maxNameBytes ?? unlimited, maxValueBytes ?? unlimited);
   return [
     {
       condition: `(${over(call("octet_length", `${expression}::text`), least)} AND ${excess} IS NOT NULL)`,

@@ -218,7 +218,7 @@ COMMENT ON FUNCTION hawser.refuse_argument(text, text, text, text) IS 'Raises th
 
 CREATE OR REPLACE FUNCTION hawser.list_excess(p_list anyarray, p_max_total_bytes bigint, p_max_item_bytes bigint)
 RETURNS text
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
@@ -236,7 +236,7 @@ COMMENT ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) IS 'What is too
 
 CREATE OR REPLACE FUNCTION hawser.header_excess(p_headers jsonb, p_max_items bigint, p_max_name_bytes bigint, p_max_value_bytes bigint)
 RETURNS text
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE

@@ -876,7 +876,7 @@ BEGIN
     OR octet_length(p_read_role) > 255
     OR octet_length(p_read_route) > 1100
     OR cardinality(p_read_excluded) > 1000
-    OR ((pg_column_size(p_read_excluded) > 1048576 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND hawser.list_excess(p_read_excluded, 1048576, NULL) IS NOT NULL)
+    OR ((pg_column_size(p_read_excluded) > 1048576 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND hawser.list_excess(p_read_excluded, 1048576, 1073741824) IS NOT NULL)
   THEN
     IF octet_length(p_kind) > 16 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
@@ -923,8 +923,8 @@ BEGIN
     IF cardinality(p_read_excluded) > 1000 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_excluded', 'a list of ' || cardinality(p_read_excluded) || ' elements', 'must have at most 1000 elements');
     END IF;
-    IF ((pg_column_size(p_read_excluded) > 1048576 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND hawser.list_excess(p_read_excluded, 1048576, NULL) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_excluded', hawser.list_excess(p_read_excluded, 1048576, NULL), 'must have at most 1048576 bytes in all');
+    IF ((pg_column_size(p_read_excluded) > 1048576 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND hawser.list_excess(p_read_excluded, 1048576, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_excluded', hawser.list_excess(p_read_excluded, 1048576, 1073741824), 'must have at most 1048576 bytes in all');
     END IF;
   END IF;
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -1594,13 +1594,13 @@ AS $function$
 BEGIN
   IF
     cardinality(p_names) > 100000
-    OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, NULL) IS NOT NULL)
+    OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, 1073741824) IS NOT NULL)
   THEN
     IF cardinality(p_names) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', 'a list of ' || cardinality(p_names) || ' elements', 'must have at most 100000 elements');
     END IF;
-    IF ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, NULL) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', hawser.list_excess(p_names, 25600000, NULL), 'must have at most 25600000 bytes in all');
+    IF ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', hawser.list_excess(p_names, 25600000, 1073741824), 'must have at most 25600000 bytes in all');
     END IF;
   END IF;
   running := ARRAY(

@@ -754,13 +754,13 @@ AS $function$
 BEGIN
   IF
     cardinality(p_names) > 100000
-    OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, NULL) IS NOT NULL)
+    OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, 1073741824) IS NOT NULL)
   THEN
     IF cardinality(p_names) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', 'a list of ' || cardinality(p_names) || ' elements', 'must have at most 100000 elements');
     END IF;
-    IF ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, NULL) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', hawser.list_excess(p_names, 25600000, NULL), 'must have at most 25600000 bytes in all');
+    IF ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', hawser.list_excess(p_names, 25600000, 1073741824), 'must have at most 25600000 bytes in all');
     END IF;
   END IF;
   -- In their order, so that two calls never wait in a circle. A name that was never taken may have none.
@@ -995,22 +995,14 @@ DECLARE
 BEGIN
   IF
     octet_length(p_name) > 255
-    OR octet_length(p_name) < 1
-    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR cardinality(p_topic_keys) > 65536
     OR cardinality(p_lengths) > 65536
     OR cardinality(p_codecs) > 65536
-    OR ((pg_column_size(p_headers) > 21845 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 268435456)
+    OR ((pg_column_size(p_headers) > 10922 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 134217728)
     OR octet_length(p_payloads) > 284164096
   THEN
     IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
     IF cardinality(p_topic_keys) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_keys', 'a list of ' || cardinality(p_topic_keys) || ' elements', 'must have at most 65536 elements');
@@ -1021,8 +1013,8 @@ BEGIN
     IF cardinality(p_codecs) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_codecs', 'a list of ' || cardinality(p_codecs) || ' elements', 'must have at most 65536 elements');
     END IF;
-    IF ((pg_column_size(p_headers) > 21845 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 268435456) THEN
-      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 268435456 bytes long in UTF-8');
+    IF ((pg_column_size(p_headers) > 10922 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 134217728) THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 134217728 bytes long in UTF-8');
     END IF;
     IF octet_length(p_payloads) > 284164096 THEN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_payloads', octet_length(p_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
@@ -1179,22 +1171,14 @@ DECLARE
 BEGIN
   IF
     octet_length(p_name) > 255
-    OR octet_length(p_name) < 1
-    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR cardinality(p_connection_keys) > 1000000
     OR cardinality(p_cursor_epochs) > 1000000
     OR cardinality(p_cursors) > 1000000
-    OR ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456)
+    OR ((pg_column_size(p_dead_letters) > 10922 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 134217728)
     OR octet_length(p_dead_payloads) > 284164096
   THEN
     IF octet_length(p_name) > 255 THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_name) < 1 THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
-    END IF;
-    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
     IF cardinality(p_connection_keys) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
@@ -1205,8 +1189,8 @@ BEGIN
     IF cardinality(p_cursors) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursors', 'a list of ' || cardinality(p_cursors) || ' elements', 'must have at most 1000000 elements');
     END IF;
-    IF ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456) THEN
-      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 268435456 bytes long in UTF-8');
+    IF ((pg_column_size(p_dead_letters) > 10922 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 134217728) THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 134217728 bytes long in UTF-8');
     END IF;
     IF octet_length(p_dead_payloads) > 284164096 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');

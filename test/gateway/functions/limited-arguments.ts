@@ -150,21 +150,21 @@ function limitsOf({ type, repeated, rules }: Given): Limit[] {
     {
       limit: `${maxBytes} bytes`,
       bytes: maxBytes,
-      over: valueOf(type, maxBytes, true),
-      at: valueOf(type, maxBytes, false),
+      over: literalOf(type, maxBytes, true),
+      at: literalOf(type, maxBytes, false),
     },
   ];
 }
 
 /** A value of so many bytes, or hardly less, or of one more. */
-function valueOf(type: string, bytes: number, isOver: boolean): string {
+function literalOf(type: string, bytes: number, isOver: boolean): string {
   const length = bytes + (isOver ? 1 : 0);
   switch (type) {
     case "bytea":
       return `convert_to(repeat('x', ${length}), 'UTF8')`;
     case "json":
     case "jsonb":
-      return `to_${type}(repeat('x', ${length - 2}))`;
+      return `('"' || repeat('x', ${length - 2}) || '"')::${type}`;
     case "pg_snapshot": {
       // `1:9999999:` and xids of seven digits.
       const count = Math.floor((bytes - 9) / 8) + (isOver ? 1 : 0);
@@ -181,9 +181,9 @@ function valueOf(type: string, bytes: number, isOver: boolean): string {
 }
 
 function listLimits(type: string, { maxItems, maxItemBytes, maxTotalBytes }: Rules): Limit[] {
-  const element = type === "boolean" ? "true" : /int/.test(type) ? `1::${type}` : valueOf(type, 3, false);
+  const element = type === "boolean" ? "true" : /int/.test(type) ? `1::${type}` : literalOf(type, 3, false);
   const list = (count: number, bytes: number, last: number) =>
-    `array_append(array_fill(${valueOf(type, bytes, false)}, ARRAY[${count}]), ${valueOf(type, last, false)})`;
+    `array_append(array_fill(${literalOf(type, bytes, false)}, ARRAY[${count}]), ${literalOf(type, last, false)})`;
   const most = maxItemBytes ?? Math.ceil((maxTotalBytes ?? 0) / 2);
   const full = Math.floor((maxTotalBytes ?? 0) / most) - 1;
   const rest = (maxTotalBytes ?? 0) - full * most;
@@ -204,8 +204,8 @@ function listLimits(type: string, { maxItems, maxItemBytes, maxTotalBytes }: Rul
           {
             limit: `${maxItemBytes} bytes in an element`,
             bytes: maxItemBytes,
-            over: `ARRAY[${valueOf(type, maxItemBytes, true)}]`,
-            at: `ARRAY[${valueOf(type, maxItemBytes, false)}]`,
+            over: `ARRAY[${literalOf(type, maxItemBytes, true)}]`,
+            at: `ARRAY[${literalOf(type, maxItemBytes, false)}]`,
           },
         ]),
     // As many elements as there may be cannot be longer than all of them.
@@ -216,8 +216,8 @@ function listLimits(type: string, { maxItems, maxItemBytes, maxTotalBytes }: Rul
             limit: `${maxTotalBytes} bytes in all`,
             bytes: maxTotalBytes,
             // All but the last two are as long as one may be.
-            over: `${list(full, most, rest - 4).replace("array_append(", "array_append(array_append(")}, ${valueOf(type, 5, false)})`,
-            at: `${list(full, most, rest - 4).replace("array_append(", "array_append(array_append(")}, ${valueOf(type, 4, false)})`,
+            over: `${list(full, most, rest - 4).replace("array_append(", "array_append(array_append(")}, ${literalOf(type, 5, false)})`,
+            at: `${list(full, most, rest - 4).replace("array_append(", "array_append(array_append(")}, ${literalOf(type, 4, false)})`,
           },
         ]),
   ];
