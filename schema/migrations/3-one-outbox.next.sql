@@ -115,8 +115,20 @@ UPDATE hawser.dead_letters SET retry_requested = false WHERE retry_requested AND
 DROP FUNCTION hawser.discard_dead_letters(bigint[]);
 DROP FUNCTION hawser.request_retries(bigint[]);
 DROP FUNCTION hawser.retry_enqueued(bigint[]);
+<<<<<<< HEAD
 -- Peers of the step before hold their names by advisory locks, and this step gives the names to others. Each of their writes
 -- reads this table in its own transaction: those under way are waited for, and later ones find another epoch.
 LOCK TABLE hawser.peers IN ACCESS EXCLUSIVE MODE;
 UPDATE hawser.peers AS p
    SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), token = NULL;
+=======
+
+-- What is above the limits is not read any more: such a subscription waits until it is made anew.
+UPDATE hawser.stream_subscriptions AS s
+   SET turn = s.turn + 1, generation = s.generation + 1, filters = '{_hawser.filters_too_large}', paused = true, written_at = clock_timestamp(),
+       problem = 'its filters had more than 1024 bytes each or 16384 bytes in all: end it with nats_unsubscribe_stream, and subscribe again with fewer'
+ WHERE octet_length(array_to_string(s.filters, '')) > 16384
+    OR EXISTS (SELECT FROM unnest(s.filters) AS f (filter) WHERE octet_length(f.filter) > 1024);
+ALTER TABLE hawser.stream_subscriptions
+  ADD CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384);
+>>>>>>> bridge

@@ -1,6 +1,6 @@
 /**
  * Deletes dead letters that are older than the retention: when the peer starts, and every hour from then on. All peers of
- * a database do it for all; one that comes while another is at work leaves it to that one.
+ * a database do it for the roles that their login is in; one that comes while another is at work leaves it to that one.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type Clock, systemClock } from "../runtime/index.js";

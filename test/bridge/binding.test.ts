@@ -254,6 +254,22 @@ describe("litmus_pgnats_register_responder", () => {
     expect(await world.rows("SELECT FROM hawser.nats_handlers WHERE kind = 'responder'")).toEqual([]);
   });
 
+  it.each(["$JS.API.CONSUMER.MSG.NEXT.S.>", "$SYS.REQ.>", "$KV.bucket.key", "$O.store.>"])(
+    "does not answer in the place of the NATS server: %s",
+    async (subject) => {
+      const { code, message } = await errorOf(client, "SELECT litmus_pgnats_register_responder($1, 'bytes')", [
+        subject,
+      ]);
+      expect({ code, message }).toEqual({
+        code: "22023",
+        message: `requests to '${subject}' cannot be answered by a function`,
+      });
+      // What is published there can be of use.
+      await client.query("SELECT nats_subscribe($1, 'one')", [subject]);
+      await client.query("SELECT nats_unsubscribe($1, 'one')", [subject]);
+    },
+  );
+
   it.each([
     ["one", "the function public.one(bytea) RETURNS void"],
     ["wrong_result", "the function public.wrong_result(bytea) RETURNS text"],

@@ -54,6 +54,9 @@ const rows = (subject: string): string[] => [
     WHERE payload = 'dead' AND origin = 'subscription'`,
   `INSERT INTO hawser.saved_messages (handler_id, subject, payload, message_id)
    SELECT id, subject, 'saved', gen_random_uuid()::text FROM hawser.nats_handlers`,
+  "SELECT hawser.bind_handler('stream', 'large', 'public.take(bytea)'::regprocedure::oid::bigint, '{public}')",
+  `INSERT INTO hawser.stream_subscriptions (handler_id, name, stream, filters, consumer, start)
+   SELECT id, 'large', 'LARGE', ARRAY[repeat('x', 20000)], 'hawser_large', 'all' FROM hawser.nats_handlers WHERE kind = 'stream'`,
 ];
 
 /** All in the schema belongs to `hawser_owner`, as the grants leave it. */
@@ -89,6 +92,9 @@ async function oldDatabase(installerUrl: string, superuserUrl: string, subject: 
 
 /** The database still has what was in it, and does what this version can do. */
 async function expectToWork(url: string, subject: string): Promise<void> {
+  expect(await rowsOf(url, "SELECT paused, problem, filters FROM hawser.stream_status")).toEqual([
+    { paused: true, problem: expect.stringContaining("subscribe again"), filters: ["_hawser.filters_too_large"] },
+  ]);
   const letters = await rowsOf(url, "SELECT id::int, origin FROM hawser.dead_letters ORDER BY id");
   expect(letters.map(({ origin }) => origin)).toEqual([
     "peer",

@@ -196,7 +196,7 @@ export interface StreamSubscriptionRow {
   stream: string;
   /** The JetStream domain; NULL: that of the server. */
   domain: string | null;
-  /** Only messages of these subjects, which may hold wildcards. Empty: all. */
+  /** Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all. */
   filters: string[];
   /**
    * Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all

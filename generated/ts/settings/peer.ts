@@ -151,8 +151,8 @@ export interface PeerSettings {
    */
   readonly groupTakeoverMs: number;
   /**
-   * A running peer deletes all dead letters older than this, even those of other peers and of subscribed functions. If
-   * peers of one database have different values, the lowest counts.
+   * A running peer deletes all dead letters older than this that belong to roles its login is a member of, even those of other
+   * peers and of subscribed functions. If peers of one login have different values, the lowest counts.
    *
    * Default: 30 days. Range: 1 to 36500.
    */

@@ -9286,6 +9286,15 @@ LOCK TABLE hawser.peers IN ACCESS EXCLUSIVE MODE;
 UPDATE hawser.peers AS p
    SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), token = NULL;
 
+-- What is above the limits is not read any more: such a subscription waits until it is made anew.
+UPDATE hawser.stream_subscriptions AS s
+   SET turn = s.turn + 1, generation = s.generation + 1, filters = '{_hawser.filters_too_large}', paused = true, written_at = clock_timestamp(),
+       problem = 'its filters had more than 1024 bytes each or 16384 bytes in all: end it with nats_unsubscribe_stream, and subscribe again with fewer'
+ WHERE octet_length(array_to_string(s.filters, '')) > 16384
+    OR EXISTS (SELECT FROM unnest(s.filters) AS f (filter) WHERE octet_length(f.filter) > 1024);
+ALTER TABLE hawser.stream_subscriptions
+  ADD CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384);
+
 COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
 as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
@@ -9375,7 +9384,7 @@ COMMENT ON COLUMN hawser.stream_subscriptions.turn IS 'Grows with each write.';
 COMMENT ON COLUMN hawser.stream_subscriptions.name IS 'Its name.';
 COMMENT ON COLUMN hawser.stream_subscriptions.stream IS 'The stream.';
 COMMENT ON COLUMN hawser.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards. Empty: all.';
+COMMENT ON COLUMN hawser.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
 COMMENT ON COLUMN hawser.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
 run in order.';
 COMMENT ON COLUMN hawser.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';

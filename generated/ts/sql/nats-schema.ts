@@ -297,7 +297,8 @@ CREATE TABLE hawser.stream_subscriptions (
   CONSTRAINT stream_subscriptions_key_token_range CHECK (key_token BETWEEN 1 AND 64),
   CONSTRAINT stream_subscriptions_position_range CHECK (position >= 0),
   CONSTRAINT stream_subscriptions_missing_reason_values CHECK (missing_reason IN ('cut_short', 'acknowledged', 'deleted', 'recreated')),
-  CONSTRAINT stream_subscriptions_filters_valid CHECK (array_to_string(filters, ' ') ~ '^[^\\u0001-\\u001f]*$' AND array_position(filters, '') IS NULL AND cardinality(filters) <= 100)
+  CONSTRAINT stream_subscriptions_filters_valid CHECK (array_to_string(filters, ' ') ~ '^[^\\u0001-\\u001f]*$' AND array_position(filters, '') IS NULL AND cardinality(filters) <= 100),
+  CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384)
 );
 
 COMMENT ON TABLE hawser.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
@@ -307,7 +308,7 @@ COMMENT ON COLUMN hawser.stream_subscriptions.turn IS 'Grows with each write.';
 COMMENT ON COLUMN hawser.stream_subscriptions.name IS 'Its name.';
 COMMENT ON COLUMN hawser.stream_subscriptions.stream IS 'The stream.';
 COMMENT ON COLUMN hawser.stream_subscriptions.domain IS 'The JetStream domain; NULL: that of the server.';
-COMMENT ON COLUMN hawser.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards. Empty: all.';
+COMMENT ON COLUMN hawser.stream_subscriptions.filters IS 'Only messages of these subjects, which may hold wildcards, of up to 1,024 bytes each. Empty: all.';
 COMMENT ON COLUMN hawser.stream_subscriptions.key_token IS 'Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all
 run in order.';
 COMMENT ON COLUMN hawser.stream_subscriptions.consumer IS 'What the names of its consumers begin with.';
@@ -904,6 +905,13 @@ BEGIN
       MESSAGE = format('the subject %L cannot be subscribed to', left(p_subject, 300)),
       DETAIL = format('Below "%s" are the answers to requests that SQL functions make, those of all roles: each is for the session that asked.', '_INBOX.hawser'),
       HINT = 'nats_request_text and its kin return the answer.';
+  END IF;
+  IF p_kind = 'responder' AND split_part(p_subject, '.', 1) IN ('$JS', '$SYS', '$KV', '$O') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('requests to %L cannot be answered by a function', left(p_subject, 300)),
+      DETAIL = 'The NATS server answers there, to all who use streams, buckets and stores; a second answer would be taken for its own.',
+      HINT = 'Choose another subject. A subscription hears what is published there.';
   END IF;
   -- A call by hand is refused what bind_handler refuses: under the same lock, and in the same isolation level.
   PERFORM FROM hawser.lock_handlers(p_kind, p_subject);
@@ -1553,6 +1561,12 @@ BEGIN
     END IF;
   END IF;
   start := coalesce(p_start, 'all');
+  IF octet_length(start) > 100 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('%s: start has %s bytes, and may have 100', p_called, octet_length(start)),
+      HINT = 'It is ''new'', ''all'', a sequence number, or a time.';
+  END IF;
   IF start = 'new' THEN
     start := to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
   ELSIF start ~ '^[0-9]+$' THEN
@@ -1636,13 +1650,19 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = format('nats_subscribe_stream: %s is NULL, and a value is needed', CASE WHEN p_stream IS NULL THEN 'stream' ELSE 'an element of filter' END);
   END IF;
+  IF octet_length(array_to_string(v_filters, '')) > 16384 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_subscribe_stream: filter has %s bytes in all, and may have 16384', octet_length(array_to_string(v_filters, ''))),
+      HINT = 'Choose the messages by fewer subjects with wildcards.';
+  END IF;
   SELECT f.filter INTO v_wrong FROM unnest(v_filters) AS f (filter)
-   WHERE f.filter !~ E'^(?:[^.>[:space:]][^.[:space:]]*\\\\.)*(?:[^.>[:space:]][^.[:space:]]*|>)$' LIMIT 1;
+   WHERE f.filter = '' OR octet_length(f.filter) > 1024 OR f.filter !~ E'^(?:(?:[^>.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff][^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]*|>[^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)[.])*(?:(?:[^>.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff][^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]*|>[^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)|>)$' LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('nats_subscribe_stream: filter has %L, and must have words joined by ''.'', of which each may be ''*'', and the last ''>''', left(v_wrong, 100)),
-      HINT = 'Give subjects as NATS has them, or leave filter out for all messages.';
+      HINT = 'Give subjects of up to 1024 bytes as NATS has them, or leave filter out for all messages.';
   END IF;
   SELECT h.id INTO v_handler FROM hawser.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
   IF NOT FOUND THEN
@@ -1661,6 +1681,13 @@ BEGIN
         HINT = format('Choose another name, or end that one: SELECT nats_unsubscribe_stream(%L)', p_name);
     END IF;
     RETURN;
+  END IF;
+  -- Of a handler that another transaction has made, somebody else may be the owner.
+  IF NOT EXISTS (SELECT FROM hawser.nats_handlers AS h WHERE h.id = v_handler AND h.created_at = now()) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('not_permitted'),
+      MESSAGE = format('hawser.add_stream: the handler %L was not made in this transaction', left(p_name, 100)),
+      HINT = 'nats_subscribe_stream makes both.';
   END IF;
   INSERT INTO hawser.stream_subscriptions (handler_id, name, stream, domain, filters, key_token, consumer, start)
   VALUES (v_handler, p_name, p_stream, p_domain, v_filters, p_key_token,

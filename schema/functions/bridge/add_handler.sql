@@ -13,6 +13,13 @@ BEGIN
       DETAIL = format('Below "%s" are the answers to requests that SQL functions make, those of all roles: each is for the session that asked.', @GatewayConstants.nats_inbox_prefix@),
       HINT = 'nats_request_text and its kin return the answer.';
   END IF;
+  IF p_kind = 'responder' AND split_part(p_subject, '.', 1) IN ('$JS', '$SYS', '$KV', '$O') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('requests to %L cannot be answered by a function', left(p_subject, 300)),
+      DETAIL = 'The NATS server answers there, to all who use streams, buckets and stores; a second answer would be taken for its own.',
+      HINT = 'Choose another subject. A subscription hears what is published there.';
+  END IF;
   -- A call by hand is refused what bind_handler refuses: under the same lock, and in the same isolation level.
   PERFORM FROM hawser.lock_handlers(p_kind, p_subject);
   SELECT w.proowner INTO owner FROM pg_type AS t JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proargtypes[0] = t.oid

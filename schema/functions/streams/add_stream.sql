@@ -14,13 +14,19 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = format('nats_subscribe_stream: %s is NULL, and a value is needed', CASE WHEN p_stream IS NULL THEN 'stream' ELSE 'an element of filter' END);
   END IF;
+  IF octet_length(array_to_string(v_filters, '')) > @stream_filters.max_bytes@ THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('nats_subscribe_stream: filter has %s bytes in all, and may have @stream_filters.max_bytes@', octet_length(array_to_string(v_filters, ''))),
+      HINT = 'Choose the messages by fewer subjects with wildcards.';
+  END IF;
   SELECT f.filter INTO v_wrong FROM unnest(v_filters) AS f (filter)
-   WHERE f.filter !~ E'^(?:[^.>[:space:]][^.[:space:]]*\\.)*(?:[^.>[:space:]][^.[:space:]]*|>)$' LIMIT 1;
+   WHERE f.filter = '' OR octet_length(f.filter) > @stream_filter.max_bytes@ OR f.filter !~ @stream_filter.pattern@ LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
       MESSAGE = format('nats_subscribe_stream: filter has %L, and must have words joined by ''.'', of which each may be ''*'', and the last ''>''', left(v_wrong, 100)),
-      HINT = 'Give subjects as NATS has them, or leave filter out for all messages.';
+      HINT = 'Give subjects of up to @stream_filter.max_bytes@ bytes as NATS has them, or leave filter out for all messages.';
   END IF;
   SELECT h.id INTO v_handler FROM hawser.nats_handlers AS h WHERE h.kind = 'stream' AND h.subject = p_name ORDER BY h.id DESC LIMIT 1;
   IF NOT FOUND THEN
@@ -39,6 +45,13 @@ BEGIN
         HINT = format('Choose another name, or end that one: SELECT nats_unsubscribe_stream(%L)', p_name);
     END IF;
     RETURN;
+  END IF;
+  -- Of a handler that another transaction has made, somebody else may be the owner.
+  IF NOT EXISTS (SELECT FROM hawser.nats_handlers AS h WHERE h.id = v_handler AND h.created_at = now()) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('not_permitted'),
+      MESSAGE = format('hawser.add_stream: the handler %L was not made in this transaction', left(p_name, 100)),
+      HINT = 'nats_subscribe_stream makes both.';
   END IF;
   INSERT INTO hawser.stream_subscriptions (handler_id, name, stream, domain, filters, key_token, consumer, start)
   VALUES (v_handler, p_name, p_stream, p_domain, v_filters, p_key_token,

@@ -1,5 +1,11 @@
 BEGIN
   start := coalesce(p_start, 'all');
+  IF octet_length(start) > @stream_start.max_bytes@ THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('%s: start has %s bytes, and may have @stream_start.max_bytes@', p_called, octet_length(start)),
+      HINT = 'It is ''new'', ''all'', a sequence number, or a time.';
+  END IF;
   IF start = 'new' THEN
     start := to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
   ELSIF start ~ '^[0-9]+$' THEN

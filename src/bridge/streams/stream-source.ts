@@ -216,6 +216,8 @@ function ackPolicyOf(retention: string): AckPolicy {
 export class StreamReading {
   readonly #connection: NatsConnection;
   readonly #subject: string;
+  /** The stream and the consumer, as the subject ends with them. */
+  readonly #names: string;
   readonly #events: ReadingEvents;
   readonly #inbox = createInbox(gatewayConstants.natsInboxPrefix);
   readonly #subscription: Subscription;
@@ -230,6 +232,7 @@ export class StreamReading {
   constructor(connection: NatsConnection, subject: string, events: ReadingEvents) {
     this.#connection = connection;
     this.#subject = subject;
+    this.#names = subject.split(".").slice(-2).join(".");
     this.#events = events;
     this.#subscription = connection.subscribe(`${this.#inbox}.*`, {
       callback: (error, message) => {
@@ -283,7 +286,7 @@ export class StreamReading {
       this.#takeStatus(message);
       return;
     }
-    const stored = placeOf(message);
+    const stored = placeOf(message, this.#names);
     if (stored === undefined) return;
     this.#left = Math.max(0, this.#left - 1);
     this.#hasBrought = true;
@@ -295,6 +298,8 @@ export class StreamReading {
   /** No message, but a word of the server about a request. */
   #takeStatus({ subject, headers }: Msg): void {
     const code = headers?.code ?? 0;
+    // Not the server's: a responder that hears what consumers are asked has answered, too.
+    if (code === 0) return;
     if (code === 100) {
       this.#events.onHeard();
       return;
@@ -319,8 +324,10 @@ export class StreamReading {
 /**
  * Of `$JS.ACK.<stream>.<consumer>.<times>.<number>.<nth>.<time>.<pending>`, which may have domain and account behind `ACK`, and
  * more at its end.
+ *
+ * @param names `<stream>.<consumer>` @returns undefined where it is no delivery of this consumer
  */
-function placeOf(message: Msg): StreamMessage | undefined {
+function placeOf(message: Msg, names: string): StreamMessage | undefined {
   const { reply = "" } = message;
   if (!reply.startsWith("$JS.ACK.")) return undefined;
   const dots: number[] = [];
@@ -328,6 +335,7 @@ function placeOf(message: Msg): StreamMessage | undefined {
   if (dots.length < 8) return undefined;
   const first = dots.length === 8 ? 4 : 6;
   const word = (nth: number): string => reply.slice(dots[first + nth]! + 1, dots[first + nth + 1]);
+  if (reply.slice(dots[first - 3]! + 1, dots[first - 1]) !== names) return undefined;
   return {
     message,
     reply,

@@ -115,6 +115,31 @@ describe("a stream", () => {
     expect(await status()).toMatchObject({ done_to: "5" });
   });
 
+  it("is read on while somebody else answers what its consumer is asked", async () => {
+    const { publish, subscribe, landed, name } = await stream();
+    let answered = 0;
+    const foreign = world.nats.subscribe(`$JS.API.CONSUMER.MSG.NEXT.${name}.>`, {
+      callback: (_error, message) => {
+        answered += 1;
+        message.respond("forged");
+      },
+    });
+    await world.nats.flush();
+    await publish("1");
+    await subscribe();
+    await eventually("it is there", async () => (await landed()).length === 1);
+    const generation = () => world.rows("SELECT generation FROM hawser.stream_subscriptions WHERE name = $1", [name]);
+    const before = await generation();
+    const asked = answered;
+    for (const text of numbered(2, 6)) {
+      await publish(text);
+      await eventually("it is there, too", async () => (await landed()).length === Number(text));
+    }
+    expect(asked).toBeGreaterThan(0);
+    expect(await generation()).toEqual(before);
+    foreign.unsubscribe();
+  });
+
   it("is filtered, and begins where it is told to", async () => {
     const { publish, subscribe, landed, status, name } = await stream();
     await publish("a:1", "b:2", "a:3", "b:4", "a:5");

@@ -58,6 +58,16 @@ describe("nats_subscribe_stream", () => {
       `filter has '${filter}', and must have words joined by '.', of which each may be '*', and the last '>'`,
     ]),
     ["filter => array_fill('a'::text, '{101}')", `filter is '{${"a,".repeat(49)}a', and must be up to 100 subjects`],
+    [
+      "filter => ARRAY[repeat('x', 1025)]",
+      `filter has '${"x".repeat(100)}', and must have words joined by '.', of which each may be '*', and the last '>'`,
+    ],
+    [
+      "filter => array_fill(repeat('x', 1024), '{16}') || 'y'::text",
+      "filter has 16385 bytes in all, and may have 16384",
+    ],
+    ["filter => ARRAY[repeat('x', 240000000)]", "filter has 240000000 bytes in all, and may have 16384"],
+    ["start => repeat('1', 101)", "start has 101 bytes, and may have 100"],
     ["domain => 'a.b'", "domain is 'a.b', which is no JetStream domain"],
   ] satisfies [string, string][])("refuses %s", async (argument, words) => {
     const given = new Map([
@@ -70,6 +80,29 @@ describe("nats_subscribe_stream", () => {
     const { code, message, hint } = await errorOf(owner, `SELECT nats_subscribe_stream(${text})`);
     expect({ code, message }).toEqual({ code: "22023", message: `nats_subscribe_stream: ${words}` });
     expect(hint).toBeTruthy();
+  });
+
+  it("takes filters up to their limits, and the table no others", async () => {
+    await owner.query(
+      "SELECT nats_subscribe_stream('S', 'take', name => 'greatest', filter => array_fill(repeat('x', 1024), '{16}'))",
+    );
+    expect((await status("greatest"))!["filters"]).toHaveLength(16);
+    const more = "UPDATE hawser.stream_subscriptions SET filters = filters || 'y'::text WHERE name = 'greatest'";
+    expect((await errorOf(world.client, more)).constraint).toBe("stream_subscriptions_filters_bytes");
+    await owner.query("SELECT nats_unsubscribe_stream('greatest')");
+  });
+
+  it("does not choose the stream of a function that another role has bound", async () => {
+    await owner.query(
+      "SELECT hawser.bind_handler('stream', 'bound', 'take(bytea)'::regprocedure::oid::int8, '{public}')",
+    );
+    const { code, message } = await errorOf(other, "SELECT hawser.add_stream('bound', 'S', '{}', 'all', NULL, NULL)");
+    expect({ code, message }).toEqual({
+      code: "42501",
+      message: "hawser.add_stream: the handler 'bound' was not made in this transaction",
+    });
+    expect(await status("bound")).toBeUndefined();
+    await owner.query("SELECT nats_unsubscribe_stream('bound')");
   });
 
   it("takes a function also from a caller with quote_all_identifiers", async () => {
