@@ -115,13 +115,11 @@ UPDATE hawser.dead_letters SET retry_requested = false WHERE retry_requested AND
 DROP FUNCTION hawser.discard_dead_letters(bigint[]);
 DROP FUNCTION hawser.request_retries(bigint[]);
 DROP FUNCTION hawser.retry_enqueued(bigint[]);
-<<<<<<< HEAD
 -- Peers of the step before hold their names by advisory locks, and this step gives the names to others. Each of their writes
 -- reads this table in its own transaction: those under way are waited for, and later ones find another epoch.
 LOCK TABLE hawser.peers IN ACCESS EXCLUSIVE MODE;
 UPDATE hawser.peers AS p
    SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), token = NULL;
-=======
 
 -- What is above the limits is not read any more: such a subscription waits until it is made anew.
 UPDATE hawser.stream_subscriptions AS s
@@ -131,4 +129,3 @@ UPDATE hawser.stream_subscriptions AS s
     OR EXISTS (SELECT FROM unnest(s.filters) AS f (filter) WHERE octet_length(f.filter) > 1024);
 ALTER TABLE hawser.stream_subscriptions
   ADD CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384);
->>>>>>> bridge

@@ -1650,12 +1650,6 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = format('nats_subscribe_stream: %s is NULL, and a value is needed', CASE WHEN p_stream IS NULL THEN 'stream' ELSE 'an element of filter' END);
   END IF;
-  IF octet_length(array_to_string(v_filters, '')) > 16384 THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_subscribe_stream: filter has %s bytes in all, and may have 16384', octet_length(array_to_string(v_filters, ''))),
-      HINT = 'Choose the messages by fewer subjects with wildcards.';
-  END IF;
   SELECT f.filter INTO v_wrong FROM unnest(v_filters) AS f (filter)
    WHERE f.filter = '' OR octet_length(f.filter) > 1024 OR f.filter !~ E'^(?:(?:[^>.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff][^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]*|>[^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)[.])*(?:(?:[^>.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff][^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]*|>[^.\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)|>)$' LIMIT 1;
   IF FOUND THEN

@@ -14,12 +14,6 @@ BEGIN
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = format('nats_subscribe_stream: %s is NULL, and a value is needed', CASE WHEN p_stream IS NULL THEN 'stream' ELSE 'an element of filter' END);
   END IF;
-  IF octet_length(array_to_string(v_filters, '')) > @stream_filters.max_bytes@ THEN
-    RAISE EXCEPTION USING
-      ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_subscribe_stream: filter has %s bytes in all, and may have @stream_filters.max_bytes@', octet_length(array_to_string(v_filters, ''))),
-      HINT = 'Choose the messages by fewer subjects with wildcards.';
-  END IF;
   SELECT f.filter INTO v_wrong FROM unnest(v_filters) AS f (filter)
    WHERE f.filter = '' OR octet_length(f.filter) > @stream_filter.max_bytes@ OR f.filter !~ @stream_filter.pattern@ LIMIT 1;
   IF FOUND THEN
