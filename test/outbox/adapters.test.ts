@@ -137,9 +137,9 @@ describe.each(Object.keys(libraries))("%s", (name) => {
 
   const orders = async () => (await rowsOf(database.url, "SELECT id FROM orders ORDER BY id")).map(({ id }) => id);
   const enqueued = async () =>
-    (await rowsOf(database.url, "SELECT encode(payload, 'escape') AS p FROM hawser.outbox ORDER BY id")).map(
-      ({ p }) => p,
-    );
+    (
+      await rowsOf(database.url, "SELECT encode(payload, 'escape') AS p FROM hawser.outbox WHERE slot < 3 ORDER BY id")
+    ).map(({ p }) => p);
   const subject = "orders.placed";
 
   it("commits and rolls back row and message together", async () => {
@@ -171,7 +171,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     });
     const rows = await rowsOf(
       database.url,
-      "SELECT destination, deliver_at, NULL AS payload FROM hawser.outbox_later UNION ALL SELECT topic, NULL, payload FROM hawser.peer_outbox",
+      "SELECT destination, deliver_at, NULL AS payload FROM hawser.outbox_later UNION ALL SELECT destination, NULL, payload FROM hawser.outbox WHERE slot > 2",
     );
     expect(rows).toEqual([
       { destination: subject, deliver_at: deliverAt, payload: null },

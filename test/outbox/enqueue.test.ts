@@ -5,6 +5,7 @@ import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { enqueuingFunctions, parametersOf } from "../gateway/functions/reference-table.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
+import { type NatsRead, type NatsTurn, natsTurn, type Position, type ReadMessage, takeNats } from "./support/turns.js";
 
 let gateway: TestGateway;
 let client: pg.Client;
@@ -183,9 +184,9 @@ describe("a message is enqueued", () => {
         "SELECT FROM hawser.outbox_keys FOR UPDATE",
         "SELECT * FROM hawser.outbox_state_asleep_seq",
         "SELECT nextval('hawser.outbox_state_slot_seq')",
-        "SELECT hawser.enqueue_nats('a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL)",
-        "SELECT hawser.take_outbox('x', NULL)",
-        "SELECT hawser.rotate_outbox('x', 0)",
+        "SELECT hawser.enqueue_message('nats', 'a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL)",
+        "SELECT hawser.outbox_take('nats', 'x', NULL)",
+        "SELECT hawser.outbox_rotate('nats', 'x', 0)",
       ]) {
         expect(await gateway.errorOf(denied), denied).toMatchObject({ code: "42501" });
       }
@@ -202,9 +203,6 @@ describe("a message is enqueued", () => {
 });
 
 describe("the relay's functions", () => {
-  const turn = `SELECT state, done_to IS NOT NULL AS has_read, convert_from(payload, 'UTF8') AS text
-    FROM hawser.run_outbox_turn($1, $2, $3, NULL, 0, '{}', $4, NULL, NULL, $3, NULL, 0, 1000, 1000000, NULL, NULL)`;
-
   /** In a database of its own, as the role that the login of `hawser serve` has. */
   async function asBridge(): Promise<{ other: TestGateway; session: pg.Client }> {
     const other = await testGateway({ serverOptions: false });
@@ -217,62 +215,90 @@ describe("the relay's functions", () => {
     return { other, session };
   }
 
+  const look = ({ from }: Position): NatsRead => ({ kind: "look", from });
+  const texts = ({ messages }: NatsTurn) => messages.map(({ text }) => text);
+
   it("find what was committed, once, for the one that has taken over last", async () => {
     const { other, session } = await asBridge();
-    const take = async (owner: string) =>
-      (await session.query("SELECT * FROM hawser.take_outbox($1, NULL)", [owner])).rows[0];
-    const first = await take("first");
+    const { turn, position } = await takeNats(session, "first");
     await other.client.query("SELECT nats_enqueue_text('a', 'one')");
-    const { rows } = await session.query(turn, ["first", `${BigInt(first.turn) + 1n}`, first.done_from, false]);
-    expect(rows.map(({ state, text }) => [state, text])).toEqual([
-      [null, "one"],
-      ["saved", null],
-    ]);
-    const repeated = await session.query(turn, ["first", `${BigInt(first.turn) + 1n}`, first.done_from, false]);
-    expect(repeated.rows).toEqual([{ state: "repeated", has_read: false, text: null }]);
-    await take("second");
-    const late = await session.query(turn, ["first", `${BigInt(first.turn) + 2n}`, first.done_from, true]);
-    expect(late.rows).toEqual([{ state: "lost", has_read: false, text: null }]);
+    const first = { turn: turn + 1n, position, read: look(position) };
+    const found = await natsTurn(session, "first", first);
+    expect([found.state, texts(found), found.rest]).toEqual(["saved", ["one"], []]);
+    expect(await natsTurn(session, "first", first)).toMatchObject({ state: "repeated", messages: [] });
+    await takeNats(session, "second");
+    const late = { ...first, turn: turn + 2n, mustSave: true };
+    expect(await natsTurn(session, "first", late)).toMatchObject({ state: "lost", messages: [] });
   });
 
   it("read a page whose headers count as its payloads do", async () => {
     const { other, session } = await asBridge();
-    const { rows: taken } = await session.query("SELECT * FROM hawser.take_outbox('one', NULL)");
-    const large =
-      "SELECT nats_enqueue_text_batch('a', ARRAY['1', '2'], headers => (SELECT jsonb_object_agg(n, repeat('x', 60000)) FROM generate_series(1, 10) AS n))";
-    await other.client.query(large);
-    const { rows } = await session.query(turn, ["one", `${BigInt(taken[0].turn) + 1n}`, taken[0].done_from, false]);
-    expect(rows.map(({ text }) => text)).toEqual(["1", null]);
+    const { turn, position } = await takeNats(session, "one");
+    await other.client.query(
+      "SELECT nats_enqueue_text_batch('a', ARRAY['1', '2'], headers => (SELECT jsonb_object_agg(n, repeat('x', 60000)) FROM generate_series(1, 10) AS n))",
+    );
+    const found = await natsTurn(session, "one", { turn: turn + 1n, position, read: look(position) });
+    expect(texts(found)).toEqual(["1"]);
+    const [{ role }] = found.messages as [ReadMessage];
+    expect(found.rest).toEqual([expect.objectContaining({ role, route: null })]);
+    const page = { kind: "page", role, from: position.from, to: found.to, after: found.messages[0]!.id } as const;
+    const next = await natsTurn(session, "one", { turn: turn + 2n, position, read: page });
+    expect([texts(next), next.hasMore]).toEqual([["2"], false]);
+  });
+
+  it("leave out the payload of a message that NATS would refuse, and say how long it is", async () => {
+    const { other, session } = await asBridge();
+    const { turn, position } = await takeNats(session, "one");
+    await other.client.query("SELECT nats_enqueue_text('a', repeat('x', 2000000)), nats_enqueue_text('a', 'y')");
+    const step = { turn: turn + 1n, position, read: look(position), maxPayload: 1_000 };
+    const { messages } = await natsTurn(session, "one", step);
+    expect(messages).toMatchObject([
+      { payload: null, bytes: "2000000" },
+      { text: "y", bytes: "1" },
+    ]);
   });
 
   it("do not go through all that waits for a first page, however much that is", async () => {
     const { other, session } = await asBridge();
-    const { rows: taken } = await session.query("SELECT * FROM hawser.take_outbox('one', NULL)");
+    const { turn, position } = await takeNats(session, "one");
     await other.client.query(`INSERT INTO hawser.outbox (slot, destination, payload, message_id, to_stream)
       SELECT 0, 'a', convert_to(n::text, 'UTF8'), n::text, false FROM generate_series(1, 150000) AS n`);
     await session.query("BEGIN");
-    const { rows } = await session.query(turn, ["one", `${BigInt(taken[0].turn) + 1n}`, taken[0].done_from, false]);
-    expect(rows.map(({ text }) => text)).toEqual([...Array.from({ length: 1000 }, (_, nth) => `${nth + 1}`), null]);
+    const found = await natsTurn(session, "one", { turn: turn + 1n, position, read: look(position) });
+    expect(texts(found)).toEqual(Array.from({ length: 1000 }, (_, nth) => `${nth + 1}`));
     const read =
       "SELECT sum(idx_tup_fetch)::integer AS read FROM pg_stat_xact_user_tables WHERE relname ~ '^outbox_[0-2]$'";
-    expect((await session.query(read)).rows[0].read).toBeLessThan(120_000);
+    // Once: who has more in the set is asked for all of it.
+    expect((await session.query(read)).rows[0].read).toBeLessThan(270_000);
+    const page = {
+      kind: "page",
+      role: found.messages[0]!.role,
+      from: position.from,
+      to: found.to,
+      after: found.messages.at(-1)!.id,
+    } as const;
+    await session.query("COMMIT; BEGIN");
+    expect(texts(await natsTurn(session, "one", { turn: turn + 2n, position, read: page }))).toHaveLength(1000);
+    expect((await session.query(read)).rows[0].read).toBeLessThan(2_000);
     await session.query("ROLLBACK");
   });
 
   it("truncate a slot when all that it has is done, and not before, and not while it is written", async () => {
     const { other, session } = await asBridge();
-    const { rows: taken } = await session.query("SELECT * FROM hawser.take_outbox('one', NULL)");
-    let number = BigInt(taken[0].turn);
+    let { turn, position } = await takeNats(session, "one");
     const rotate = async (): Promise<boolean> =>
-      (await session.query("SELECT rotated FROM hawser.rotate_outbox('one', 0)")).rows[0].rotated;
+      (await session.query("SELECT rotated FROM hawser.outbox_rotate('nats', 'one', 0)")).rows[0].rotated;
     const count = (): Promise<number> => other.value("SELECT count(*)::integer FROM hawser.outbox");
+    const allDone = async (): Promise<void> => {
+      position = { ...position, from: await other.value<string>("SELECT pg_current_snapshot()::text") };
+      turn += 1n;
+      await natsTurn(session, "one", { turn, position, mustSave: true });
+    };
     await other.client.query("SELECT nats_enqueue_text('a', 'one')");
     // The other two are empty.
     expect([await rotate(), await rotate(), await rotate()]).toEqual([true, true, false]);
     expect(await count()).toBe(1);
-    number += 1n;
-    const now = await other.value<string>("SELECT pg_current_snapshot()::text");
-    await session.query(turn, ["one", `${number}`, now, true]);
+    await allDone();
     const writer = await other.connect();
     await writer.query(
       "BEGIN; INSERT INTO hawser.outbox_0 (slot, destination, payload, message_id, to_stream) VALUES (0, 'a', 'x', 'late', false)",
@@ -281,15 +307,23 @@ describe("the relay's functions", () => {
     await writer.query("COMMIT");
     await writer.end();
     expect(await rotate()).toBe(false);
-    number += 1n;
-    await session.query(turn, [
-      "one",
-      `${number}`,
-      await other.value<string>("SELECT pg_current_snapshot()::text"),
-      true,
-    ]);
+    await allDone();
     expect(await rotate()).toBe(true);
     expect(await count()).toBe(0);
-    expect(await other.value("SELECT count(*)::integer FROM hawser.outbox_turns")).toBe(1);
+    expect(await other.value("SELECT count(*)::integer FROM hawser.outbox_turns WHERE sink = 0")).toBe(1);
+  });
+
+  it("are refused to those who are no members of hawser_bridge", async () => {
+    const { other } = await asBridge();
+    await other.client.query("SET SESSION AUTHORIZATION hawser_peer");
+    const refused = { code: "42501", message: expect.stringContaining("member of the role hawser_bridge") };
+    expect(await other.errorOf("SELECT hawser.outbox_take('nats', 'x', NULL)")).toMatchObject(refused);
+    expect(await other.errorOf("SELECT hawser.outbox_rotate('nats', 'x', 0)")).toMatchObject(refused);
+    const position = { from: "3:3:", to: null, after: "0", series: [], skipped: [] };
+    await expect(natsTurn(other.client, "x", { turn: 2n, position, read: look(position) })).rejects.toMatchObject(
+      refused,
+    );
+    await other.client.query("RESET SESSION AUTHORIZATION");
+    expect(await other.errorOf("SELECT hawser.outbox_take('all', 'x', NULL)")).toMatchObject({ code: "22023" });
   });
 });

@@ -5,6 +5,7 @@ import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
+import { type PeerTurn, peerTurn, takePeers } from "./support/turns.js";
 
 let database: TestDatabase;
 let client: pg.Client;
@@ -17,9 +18,9 @@ beforeAll(async () => {
 });
 beforeEach(async () => {
   await client.query(
-    "TRUNCATE hawser.peer_outbox, hawser.conn_messages, hawser.topic_addr, hawser.sender_listener, hawser.peer_waiting_topics, hawser.conn_key_map, hawser.conn_mess_number",
+    "TRUNCATE hawser.outbox, hawser.conn_messages, hawser.topic_addr, hawser.sender_listener, hawser.peer_waiting_topics, hawser.conn_key_map, hawser.conn_mess_number",
   );
-  await client.query("SELECT hawser.take_peer_outbox('relay')");
+  await takePeers(client, "relay");
   await turn();
 });
 afterAll(async () => {
@@ -34,19 +35,8 @@ async function connected(): Promise<pg.Client> {
   return one;
 }
 
-interface Turn {
-  readonly held: boolean;
-  readonly handed: number;
-  readonly has_more: boolean;
-  readonly owners: readonly string[];
-}
-
-async function turn(owner = "relay", maxMessages = 1_000, on = client): Promise<Turn> {
-  const { rows } = await on.query("SELECT * FROM hawser.hand_over_enqueued($1, NULL, $2, 1000000, NULL, NULL)", [
-    owner,
-    maxMessages,
-  ]);
-  return rows[0];
+async function turn(owner = "relay", maxMessages = 1_000): Promise<PeerTurn> {
+  return peerTurn(client, owner, maxMessages);
 }
 
 async function enqueue(topic: string, payload: string, key: string | null = null, on = client): Promise<void> {
@@ -91,7 +81,7 @@ describe("peer_enqueue_*", () => {
               hawser.peer_enqueue_${type}_batch('warehouse', ARRAY[${payload}, ${payload}], key => 'k')`,
     );
     const { rows } = await client.query(
-      "SELECT topic, convert_from(payload, 'UTF8') AS text, key, headers FROM hawser.peer_outbox ORDER BY id",
+      "SELECT destination AS topic, convert_from(payload, 'UTF8') AS text, key, headers FROM hawser.outbox ORDER BY id",
     );
     const message = { topic: "warehouse", text, key: "k" };
     const headers = [
@@ -110,7 +100,7 @@ describe("peer_enqueue_*", () => {
 
   it("returns the number, which no message for NATS has", async () => {
     const { rows } = await client.query(
-      `SELECT hawser.peer_enqueue_text('t', 'x') AS peer, hawser.enqueue_nats('s', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL) AS nats`,
+      `SELECT hawser.peer_enqueue_text('t', 'x') AS peer, hawser.enqueue_message('nats', 's', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL) AS nats`,
     );
     expect(BigInt(rows[0].nats)).toBe(BigInt(rows[0].peer) + 1n);
   });
@@ -156,15 +146,15 @@ describe("peer_enqueue_*", () => {
 
 describe("a turn", () => {
   it("that finds nothing names no time at which to look again", async () => {
-    expect(await turn()).toMatchObject({ held: true, handed: 0, due_from: null, due_in_ms: null });
+    expect(await turn()).toMatchObject({ state: "read", handed: 0, due_from: null, due_in_ms: null });
   });
 
   it("stores what was committed for a listener of the topic, and nothing twice", async () => {
     await serve("warehouse", "w-1");
     await enqueue("warehouse", "1");
     await enqueue("warehouse", "2", "k");
-    expect(await turn()).toMatchObject({ held: true, handed: 2, has_more: false, owners: ["w-1"] });
-    expect(await turn()).toMatchObject({ held: true, handed: 0 });
+    expect(await turn()).toMatchObject({ state: "saved", handed: 2, has_more: false, owners: ["w-1"] });
+    expect(await turn()).toMatchObject({ state: "read", handed: 0 });
     expect(await stored()).toEqual({ "w-1": ["1", "2"] });
   });
 
@@ -205,7 +195,7 @@ describe("a turn", () => {
     expect(await turn("relay", 10)).toMatchObject({ handed: 10, has_more: true });
     await enqueue("warehouse", "27");
     expect(await turn("relay", 10)).toMatchObject({ handed: 10, has_more: true });
-    expect(await turn("relay", 10)).toMatchObject({ handed: 6, has_more: false });
+    expect(await turn("relay", 10)).toMatchObject({ handed: 6, has_more: true });
     expect(await turn("relay", 10)).toMatchObject({ handed: 1, has_more: false });
     expect(await stored()).toEqual({ "w-1": Array.from({ length: 27 }, (_, nth) => String(nth + 1)) });
   });
@@ -228,13 +218,13 @@ describe("a turn", () => {
       return rows.map(({ epoch }) => Number(epoch));
     };
     // A standby that has become the primary lacks the last turns. What they have stored was handled.
-    await client.query("CREATE TABLE before AS SELECT * FROM hawser.peer_outbox_turns");
+    await client.query("CREATE TABLE before AS SELECT * FROM hawser.outbox_turns");
     await enqueue("warehouse", "1");
     await turn();
     const [lost] = await epochs();
-    await client.query("TRUNCATE hawser.peer_outbox_turns, hawser.conn_messages");
-    await client.query("INSERT INTO hawser.peer_outbox_turns SELECT * FROM before; DROP TABLE before");
-    await client.query("SELECT hawser.take_peer_outbox('relay')");
+    await client.query("TRUNCATE hawser.outbox_turns, hawser.conn_messages");
+    await client.query("INSERT INTO hawser.outbox_turns SELECT * FROM before; DROP TABLE before");
+    await takePeers(client, "relay");
     await turn();
     expect((await epochs())[0]).toBeGreaterThan(lost!);
   });
@@ -242,9 +232,9 @@ describe("a turn", () => {
   it("goes on after a dump that has no turns", async () => {
     await serve("warehouse", "w-1");
     await enqueue("warehouse", "1");
-    await client.query("TRUNCATE hawser.peer_outbox_turns");
-    await client.query("SELECT hawser.take_peer_outbox('relay')");
-    expect(await turn()).toMatchObject({ held: true, handed: 1 });
+    await client.query("TRUNCATE hawser.outbox_turns");
+    await client.query("SELECT hawser.outbox_take('peer', 'relay', NULL)");
+    expect(await turn()).toMatchObject({ state: "saved", handed: 1 });
   });
 
   it.each([
@@ -268,9 +258,9 @@ describe("a turn", () => {
 
   it("of a relay that was replaced does nothing", async () => {
     await enqueue("warehouse", "1");
-    await client.query("SELECT hawser.take_peer_outbox('other')");
-    expect(await turn()).toMatchObject({ held: false, handed: 0 });
-    expect(await turn("other")).toMatchObject({ held: true, handed: 1 });
+    expect(await takePeers(client, "other")).not.toBeNull();
+    expect(await turn()).toMatchObject({ state: "lost" });
+    expect(await turn("other")).toMatchObject({ state: "saved", handed: 1 });
   });
 
   it("fails if another relay has the turn at the same moment", async () => {
@@ -278,12 +268,12 @@ describe("a turn", () => {
     const other = await connected();
     await client.query("BEGIN");
     await turn();
-    const refused = expect(other.query("SELECT hawser.take_peer_outbox('other')")).rejects.toThrow(/peer_outbox_turns/);
+    const refused = expect(takePeers(other, "other")).rejects.toThrow(/outbox_turns_1/);
     // A transaction sees what the others do as it was when it first looked.
     const watcher = await connected();
     await eventually("it waits for the turn", async () => {
       const { rowCount } = await watcher.query(
-        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%take_peer_outbox%'",
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%outbox_take%'",
       );
       return rowCount === 1;
     });
@@ -332,7 +322,7 @@ describe("a turn", () => {
     await turn();
     expect(await stored()).toEqual({ "": ["1", "2", "3"] });
     await serve("warehouse", "w-1");
-    expect(await turn()).toMatchObject({ held: true, handed: 0, owners: ["w-1"] });
+    expect(await turn()).toMatchObject({ state: "saved", handed: 0, owners: ["w-1"] });
     await enqueue("warehouse", "4", "k");
     await enqueue("warehouse", "5");
     await turn();
@@ -342,6 +332,20 @@ describe("a turn", () => {
     await turn();
     expect(await stored()).toEqual({ "w-1": ["6"] });
     expect((await client.query("SELECT * FROM hawser.peer_waiting_topics")).rows).toEqual([]);
+  });
+
+  it("names each channel once, with those that it gives to their first listener", async () => {
+    await serve("orders", "o-1");
+    await enqueue("warehouse", "1");
+    await enqueue("shop", "1", "k");
+    await turn();
+    await serve("warehouse", "w-1");
+    await serve("shop", "s-1");
+    await enqueue("orders", "2");
+    await enqueue("shop", "2", "k");
+    const { owners, connection_keys } = await turn();
+    expect(owners.toSorted()).toEqual(["o-1", "s-1", "w-1"]);
+    expect(new Set(connection_keys).size).toBe(3);
   });
 
   it("stores for a listener that has left, until another one comes", async () => {

@@ -131,7 +131,7 @@ describe("enqueue", () => {
     await b.received.length(1);
     await eventually("the relay sleeps", async () => {
       const [row] = await world.query<{ asleep: number }>(
-        "SELECT last_value AS asleep FROM hawser.peer_outbox_state_asleep_seq",
+        "SELECT last_value AS asleep FROM hawser.outbox_state_peer_asleep_seq",
       );
       return row?.asleep === 2;
     });

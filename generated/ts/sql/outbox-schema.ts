@@ -312,7 +312,9 @@ BEGIN
       v_bucket := hashtextextended(p_destination || ' ' || p_key, 0) & 4095;
       PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
       IF NOT FOUND THEN
-        INSERT INTO hawser.outbox_keys (role, bucket) VALUES (v_role, v_bucket) ON CONFLICT DO NOTHING;
+        -- All at once: a transaction with REPEATABLE READ cannot lock what others make behind its snapshot.
+        INSERT INTO hawser.outbox_keys (role, bucket)
+        SELECT v_role, b FROM generate_series(0, 4095) AS b ON CONFLICT DO NOTHING;
         PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
       END IF;
     END IF;
@@ -859,6 +861,7 @@ DECLARE
   v_due record;
   v_found timestamptz;
   v_beat_ms bigint;
+  v_adopted integer[];
 BEGIN
   IF
     octet_length(p_kind) > 16
@@ -957,8 +960,6 @@ BEGIN
     END IF;
     v_reads := '{look}';
     v_read_from := v_last.done_from;
-    v_read_to := v_last.done_to;
-    v_read_after := v_last.done_after;
     SELECT coalesce(jsonb_agg(s.position || jsonb_build_object('joins', s.position ->> 'to' IS NULL)), '[]'),
            jsonb_agg(s.position ORDER BY s.nth) FILTER (WHERE s.position ->> 'to' IS NOT NULL)
       INTO v_read_series, v_lagging
@@ -1113,6 +1114,8 @@ BEGIN
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+              -- By xids as well: each of the two would go through all ids.
+              OFFSET 0
             ) AS n
             LEFT JOIN LATERAL (
               SELECT r.* FROM series AS r
@@ -1178,7 +1181,9 @@ BEGIN
       );
     END IF;
     IF handed > 0 THEN
-      SELECT connection_keys || s.connection_keys INTO connection_keys
+      v_adopted := connection_keys;
+      SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}')))
+        INTO connection_keys
         FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
     END IF;
     owners := ARRAY(

@@ -26,7 +26,9 @@ BEGIN
       v_bucket := hashtextextended(p_destination || ' ' || p_key, 0) & @OutboxConstants.max_key_bucket@;
       PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
       IF NOT FOUND THEN
-        INSERT INTO hawser.outbox_keys (role, bucket) VALUES (v_role, v_bucket) ON CONFLICT DO NOTHING;
+        -- All at once: a transaction with REPEATABLE READ cannot lock what others make behind its snapshot.
+        INSERT INTO hawser.outbox_keys (role, bucket)
+        SELECT v_role, b FROM generate_series(0, @OutboxConstants.max_key_bucket@) AS b ON CONFLICT DO NOTHING;
         PERFORM FROM hawser.outbox_keys AS k WHERE k.role = v_role AND k.bucket = v_bucket FOR UPDATE;
       END IF;
     END IF;

@@ -36,6 +36,7 @@ DECLARE
   v_due record;
   v_found timestamptz;
   v_beat_ms bigint;
+  v_adopted integer[];
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.outbox_turn needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -67,8 +68,6 @@ BEGIN
     END IF;
     v_reads := '{look}';
     v_read_from := v_last.done_from;
-    v_read_to := v_last.done_to;
-    v_read_after := v_last.done_after;
     SELECT coalesce(jsonb_agg(s.position || jsonb_build_object('joins', s.position ->> 'to' IS NULL)), '[]'),
            jsonb_agg(s.position ORDER BY s.nth) FILTER (WHERE s.position ->> 'to' IS NOT NULL)
       INTO v_read_series, v_lagging
@@ -223,6 +222,8 @@ BEGIN
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+              -- By xids as well: each of the two would go through all ids.
+              OFFSET 0
             ) AS n
             LEFT JOIN LATERAL (
               SELECT r.* FROM series AS r
@@ -288,7 +289,9 @@ BEGIN
       );
     END IF;
     IF handed > 0 THEN
-      SELECT connection_keys || s.connection_keys INTO connection_keys
+      v_adopted := connection_keys;
+      SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}')))
+        INTO connection_keys
         FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
     END IF;
     owners := ARRAY(

@@ -1,0 +1,163 @@
+/** The functions of relays in SQL, as tests call them. */
+import type pg from "pg";
+
+/** The last row of a turn of a relay for peers. */
+export interface PeerTurn {
+  readonly state: "saved" | "read" | "lost";
+  readonly handed: number;
+  readonly has_more: boolean;
+  readonly owners: readonly string[];
+  readonly connection_keys: readonly number[];
+  readonly due_from: Date | null;
+  readonly due_in_ms: string | null;
+}
+
+/** The relay that works takes itself for this one; empty: there is none. */
+export async function workingRelay(client: pg.ClientBase, kind: "nats" | "peer"): Promise<string> {
+  const { rows } = await client.query(
+    "SELECT owner FROM hawser.outbox_turns WHERE sink = $1 ORDER BY turn DESC LIMIT 1",
+    [kind === "nats" ? 0 : 1],
+  );
+  return rows[0]?.owner ?? "";
+}
+
+/** Takes over from whichever relay for peers there is. @returns the number of its first turn; null: another one was quicker */
+export async function takePeers(client: pg.ClientBase, owner: string): Promise<string | null> {
+  const after = await workingRelay(client, "peer");
+  const { rows } = await client.query("SELECT turn FROM hawser.outbox_take('peer', $1, $2)", [owner, after]);
+  return rows[0].turn;
+}
+
+/** A turn of a relay for peers. */
+export async function peerTurn(client: pg.ClientBase, owner: string, maxMessages = 1_000): Promise<PeerTurn> {
+  const { rows } = await client.query(
+    `SELECT * FROM hawser.outbox_turn('peer', $1, NULL, NULL, NULL, $2, 1000000, true,
+       NULL, NULL, NULL, NULL, NULL, '{}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '{}', NULL)`,
+    [owner, maxMessages],
+  );
+  return rows[0];
+}
+
+/** A role, or a route of it, with a position of its own. */
+export interface Series {
+  readonly role: string;
+  readonly route: string | null;
+  readonly from: string;
+  readonly to: string | null;
+  readonly after: string;
+}
+
+/** A position of a relay for NATS. */
+export interface Position {
+  readonly from: string;
+  readonly to: string | null;
+  readonly after: string;
+  readonly series: readonly Series[];
+  readonly skipped: readonly string[];
+}
+
+/** What {@link takeNats} finds. */
+export interface TakenNats {
+  readonly turn: bigint;
+  readonly position: Position;
+}
+
+/** Takes the outbox for NATS over. */
+export async function takeNats(client: pg.ClientBase, owner: string): Promise<TakenNats> {
+  const { rows } = await client.query("SELECT * FROM hawser.outbox_take('nats', $1, NULL)", [owner]);
+  const [{ turn, done_from: from, done_to: to, done_after: after, series, skipped }] = rows;
+  return { turn: BigInt(turn), position: { from, to, after, series, skipped } };
+}
+
+/** What a turn of a relay for NATS reads. */
+export type NatsRead =
+  | {
+      readonly kind: "look";
+      readonly from: string;
+      readonly done?: { readonly to: string; readonly after: string } | undefined;
+      readonly series?: readonly {
+        readonly role: string;
+        readonly route: string | null;
+        readonly from: string;
+        readonly joins: boolean;
+      }[];
+    }
+  | {
+      readonly kind: "page";
+      readonly role: string;
+      readonly route?: string | null;
+      readonly excluded?: readonly string[];
+      readonly from: string;
+      readonly to: string;
+      readonly after: string;
+    };
+
+/** What {@link natsTurn} is given. */
+export interface NatsStep {
+  readonly turn: bigint;
+  readonly position: Position;
+  readonly read?: NatsRead;
+  readonly mustSave?: boolean;
+  readonly maxMessages?: number;
+  readonly maxPayload?: number;
+  readonly dead?: readonly {
+    readonly id: string;
+    readonly code: string;
+    readonly message: string;
+    readonly attempts: number;
+  }[];
+}
+
+/** A message as a turn for NATS shows it. */
+export interface ReadMessage {
+  readonly id: string;
+  readonly role: string;
+  readonly destination: string;
+  readonly domain: string | null;
+  readonly text: string | null;
+  readonly key: string | null;
+}
+
+/** What a turn of a relay for NATS has done. */
+export interface NatsTurn {
+  readonly state: "saved" | "read" | "repeated" | "lost";
+  readonly messages: readonly ReadMessage[];
+  readonly to: string;
+  readonly hasMore: boolean;
+  readonly rest: readonly { readonly role: string; readonly route: string | null }[];
+}
+
+/** A turn of a relay for NATS. */
+export async function natsTurn(client: pg.ClientBase, owner: string, step: NatsStep): Promise<NatsTurn> {
+  const { turn, position, read, mustSave = false, maxMessages = 1_000, maxPayload = null, dead } = step;
+  const look = read?.kind === "look" ? read : undefined;
+  const page = read?.kind === "page" ? read : undefined;
+  const { rows } = await client.query(
+    `SELECT *, convert_from(payload, 'UTF8') AS text
+       FROM hawser.outbox_turn('nats', $1, NULL, NULL, NULL, $2, 1000000, false, $3, $4, $5, $6, $7, $8, $9, $10,
+              $11, $12, $13, $14, $15, $16, $17, $18, $19)`,
+    [
+      owner,
+      maxMessages,
+      String(turn),
+      position.from,
+      position.to,
+      position.after,
+      JSON.stringify(position.series),
+      position.skipped,
+      mustSave,
+      dead === undefined ? null : JSON.stringify(dead),
+      read?.kind ?? null,
+      read?.from ?? null,
+      page?.to ?? look?.done?.to ?? null,
+      page?.after ?? look?.done?.after ?? "0",
+      look === undefined ? null : JSON.stringify(look.series ?? []),
+      page?.role ?? null,
+      page?.route ?? null,
+      page?.excluded ?? [],
+      maxPayload,
+    ],
+  );
+  const { state, done_to: to, has_more: hasMore, rest } = rows.pop();
+  return { state, messages: rows, to, hasMore: hasMore === true, rest: rest ?? [] };
+}
