@@ -157,7 +157,7 @@ describe.each([
     const { rows } = await w.operator.query("SELECT * FROM hawser.dead_letters WHERE connection_key = $1", [channel]);
     expect(rows[0]).toMatchObject({
       origin: "peer",
-      source: "sender:source:listener",
+      source: (await w.store.channel(channel))!.composite,
       topic: "topic",
       headers: [["name", "value"]],
       error_code: "handler_failed",
