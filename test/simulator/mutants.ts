@@ -244,6 +244,12 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     faults: ["kill", "session", "twin"],
     faultTimes: 6,
   },
+  "no wait at the fence": {
+    store: { noWaitAtFence: true },
+    warmStart: { slowRate: 0.6 },
+    faults: ["kill", "session", "twin"],
+    faultTimes: 6,
+  },
   "two inserts in flight": { senderEffects: twoInserts },
   "Ack before the cursor commit": { listener: ackBeforeCommit },
   "resolves on the socket write": { senderEffects: resolvesOnWrite },

@@ -1,6 +1,6 @@
 /**
  * A model of what the delivery rules need of Postgres: transactions in stages (lock, check and write, commit, answer)
- * that interleave; the fence as a transaction-level lock with a fair queue; the lease as a session-level lock;
+ * that interleave; the fence as a row with an epoch of its own, locked with a fair queue; the lease as a session that is alive;
  * snapshots; answers that are lost while the commit lands, perhaps much later; and a failover that loses the last
  * commits.
  */
@@ -93,12 +93,15 @@ export interface StoreFaults {
   readonly deadLetterAlways?: boolean;
   readonly reassignsWithToken?: boolean;
   readonly takesWithoutToken?: boolean;
+  readonly noWaitAtFence?: boolean;
 }
 
 const rowKey = (position: Position) => `${position.epoch}/${position.number}`;
 
 export class ModelPostgres {
   readonly epochs = new Map<string, number>();
+  /** The epoch of each name whose writes may be committed: raised when those of older ones have ended. */
+  readonly #fenceEpochs = new Map<string, number>();
   /** The rest of the row of each name. */
   readonly #raised = new Map<string, Omit<Raised, "epoch">>();
   /** The newest epoch ever committed, also where a failover has lost it. */
@@ -189,11 +192,18 @@ export class ModelPostgres {
     return { token: undefined, by: undefined, ...this.#raised.get(name), epoch: this.epochs.get(name) ?? 0 };
   }
 
-  /** Raises the name's epoch under the exclusive fence; the session must hold the lease. */
+  /** Raises the name's epoch, and waits at the fence in a second transaction; the session must hold the lease. */
   takeName(session: Session, by: PeerProcess, token: object, answer: (result: CallResult<NameTaken>) => void): void {
+    this.#own(session, by, token, (owned) => {
+      if (owned.kind !== "ok" || this.#faults.noWaitAtFence) return answer(owned);
+      this.#raiseFence(session, by.name, owned.value.epoch, (raised) => answer(raised.kind === "ok" ? owned : raised));
+    });
+  }
+
+  #own(session: Session, by: PeerProcess, token: object, answer: (result: CallResult<NameTaken>) => void): void {
     const { name } = by;
     this.#transaction(
-      { name, exclusive: true, session },
+      { name, exclusive: false, unfenced: true, session },
       () => {
         const before = this.epochs.get(name) ?? 0;
         const clock = this.#faults.epochWithoutClock ? 0 : Math.floor(this.#world.clock());
@@ -204,7 +214,9 @@ export class ModelPostgres {
             this.#world.checkTaking(name, session);
             const left = this.#faults.takesWithoutToken ? this.row(name).token : token;
             const undo = this.#raise(name, epoch, left, by);
+            const undoFence = this.#faults.noWaitAtFence ? this.#passFence(name, epoch) : undefined;
             return () => {
+              undoFence?.();
               undo();
               this.#world.epochLost(name, epoch);
             };
@@ -213,6 +225,32 @@ export class ModelPostgres {
       },
       answer,
     );
+  }
+
+  #raiseFence(session: Session, name: string, epoch: number, answer: (result: CallResult<undefined>) => void): void {
+    this.#transaction(
+      { name, exclusive: true, session },
+      () => ({
+        value: undefined,
+        commit: () => (this.epochs.get(name) === epoch ? this.#passFence(name, epoch) : undefined),
+      }),
+      answer,
+    );
+  }
+
+  /** Writes of this epoch may be committed from here on. Returns how to take it back. */
+  #passFence(name: string, epoch: number): () => void {
+    const before = this.#fenceEpochs.get(name);
+    this.#fenceEpochs.set(name, epoch);
+    return () => {
+      if (before === undefined) this.#fenceEpochs.delete(name);
+      else this.#fenceEpochs.set(name, before);
+    };
+  }
+
+  /** Writes of this epoch may be committed: it is the owner's, and the fence's. Asked with the fence locked. */
+  #isHeld(name: string, epoch: number): boolean {
+    return this.epochs.get(name) === epoch && this.#fenceEpochs.get(name) === epoch;
   }
 
   #raise(name: string, epoch: number, token: object | undefined, by: PeerProcess | undefined): () => void {
@@ -241,7 +279,7 @@ export class ModelPostgres {
     this.#transaction<"stored" | "fenced">(
       { name, exclusive: false, server },
       () => {
-        if (!this.#faults.insertWithoutEpochCheck && this.epochs.get(name) !== epoch) return { value: "fenced" };
+        if (!this.#faults.insertWithoutEpochCheck && !this.#isHeld(name, epoch)) return { value: "fenced" };
         return {
           value: "stored",
           commit: () => {
@@ -272,7 +310,7 @@ export class ModelPostgres {
     this.#transaction<"done" | "fenced" | "notOwned">(
       { name, exclusive: false, server, cursorOf: key },
       () => {
-        if (this.epochs.get(name) !== epoch) return { value: "fenced" };
+        if (!this.#isHeld(name, epoch)) return { value: "fenced" };
         if (!this.#mayCommit(name, key)) return { value: "notOwned" };
         return {
           value: "done",
@@ -306,7 +344,7 @@ export class ModelPostgres {
     this.#transaction<number | "fenced">(
       { name, exclusive: false, server, cursorOf: key },
       () => {
-        if (this.epochs.get(name) !== epoch) return { value: "fenced" };
+        if (!this.#isHeld(name, epoch)) return { value: "fenced" };
         const starts = (this.#attempts.get(key) ?? 0) + 1;
         return {
           value: starts,
@@ -333,9 +371,11 @@ export class ModelPostgres {
           const raised = Math.max(before.epoch + 1, Math.floor(this.#world.clock()));
           const left = this.#faults.reassignsWithToken ? before.token : undefined;
           const undo = this.#faults.reassignsWithoutEpoch ? undefined : this.#raise(from, raised, left, undefined);
+          const undoFence = this.#faults.reassignsWithoutEpoch ? undefined : this.#passFence(from, raised);
           for (const key of keys) this.owners.set(key, to);
           return () => {
             for (const key of keys) this.owners.set(key, from);
+            undoFence?.();
             undo?.();
           };
         },
@@ -352,7 +392,7 @@ export class ModelPostgres {
     this.#transaction<"back" | "stays" | "fenced">(
       { name, exclusive: true, server },
       () => {
-        if (this.epochs.get(name) !== epoch) return { value: "fenced" };
+        if (!this.#isHeld(name, epoch)) return { value: "fenced" };
         if (!this.#world.isToGiveBack(key, name) || this.#world.ownerOf(key) !== name) return { value: "stays" };
         return {
           value: "back",
@@ -431,7 +471,7 @@ export class ModelPostgres {
           this.#lock(name, tx, false, () => {
             schedule.after(random.delay(0.5), () => {
               if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
-              const held = this.epochs.get(name) === epoch;
+              const held = this.#isHeld(name, epoch);
               const value = !held ? "fenced" : this.#mayCommit(name, key) ? "committed" : "notOwned";
               if (value === "committed") {
                 const undo = this.#moveCursor(key, position);
@@ -556,7 +596,15 @@ export class ModelPostgres {
    * and then `write` is asked again, since a handler's transaction may have moved the cursor meanwhile.
    */
   #transaction<T>(
-    options: { name: string; exclusive: boolean; session?: Session; server?: number; cursorOf?: number },
+    options: {
+      name: string;
+      exclusive: boolean;
+      /** It does not wait at the fence. */
+      unfenced?: boolean;
+      session?: Session;
+      server?: number;
+      cursorOf?: number;
+    },
     write: () => { value: T; commit?: () => (() => void) | undefined },
     answer: (result: CallResult<T>) => void,
   ): void {
@@ -627,7 +675,7 @@ export class ModelPostgres {
           );
         });
       };
-      if (this.#faults.checkWithoutLock && !options.exclusive) locked();
+      if (options.unfenced || (this.#faults.checkWithoutLock && !options.exclusive)) locked();
       else this.#lock(options.name, tx, options.exclusive, locked);
     });
   }

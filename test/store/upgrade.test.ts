@@ -3,11 +3,13 @@
  */
 import { createHash } from "node:crypto";
 import { nuid } from "@nats-io/transport-node";
+import pg from "pg";
 import { describe, expect, it } from "vitest";
+import { errorTable } from "../../generated/ts/errors/errors.js";
 import { releasedMigrations } from "../../generated/ts/sql/migrations.js";
 import { install } from "../../src/installation/index.js";
 import { Serve } from "../../src/serve/index.js";
-import { migrate, migrations, openStore } from "../../src/store/index.js";
+import { applyMissing, migrate, migrations, openStore } from "../../src/store/index.js";
 import { TestPeer } from "../peer/support/world.js";
 import { makeExecutorSql, nameExecutorSql, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -152,5 +154,95 @@ describe("hawser init on a database of the last release", () => {
     expect(foreseen.migrations).toEqual(steps);
     expect((await install({ databaseUrl: limited.installerUrl })).migrations).toEqual(steps);
     await expectToWork(limited.superuserUrl, subject);
+  });
+});
+
+describe("a peer of the last release that still runs", () => {
+  const fenceLock = "SELECT pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || $1::text, 0))";
+  const fenceCheck = "SELECT FROM hawser.peers WHERE name = $1 AND epoch = $2";
+  const commit = "SELECT held, moved FROM hawser.commit_cursors($1, $2, '{2}', '{3}', '{5}', NULL, NULL)";
+  const store = "SELECT held FROM hawser.store_messages('shop-1', 3, 2, 6, '{1}', '{4}', '{0}', NULL, 'late')";
+
+  /** The tables of the last release, in which `shop-1` has stored a message for `orders-1`, and sessions of these two. */
+  async function oldPeers() {
+    const database = await testDatabase({ migrated: false });
+    const { url } = database;
+    await migrate({ databaseUrl: url }, releasedMigrations);
+    await onServer(url, ...rows("unused").slice(0, 8), "CREATE TABLE effects (text text)");
+    const clients = [new pg.Client({ connectionString: url }), new pg.Client({ connectionString: url })] as const;
+    for (const client of clients) await client.connect();
+    return {
+      url,
+      clients,
+      waits: (query: string) =>
+        eventually(`${query} waits`, async () => {
+          const waiting = await rowsOf(
+            url,
+            `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%${query}%'`,
+          );
+          return waiting.length === 1;
+        }),
+      [Symbol.asyncDispose]: async () => {
+        for (const client of clients) await client.end();
+        await database.drop();
+      },
+    };
+  }
+
+  it("is waited for with what it is about to commit, and writes nothing later", async () => {
+    await using old = await oldPeers();
+    const [orders, shop] = old.clients;
+    // A handler's transaction, up to its COMMIT.
+    await orders.query("BEGIN ISOLATION LEVEL READ COMMITTED");
+    expect((await orders.query(fenceCheck, ["orders-1", 2])).rowCount).toBe(1);
+    await orders.query("INSERT INTO effects VALUES ('once')");
+    expect((await orders.query(commit, ["orders-1", 2])).rows).toEqual([{ held: true, moved: true }]);
+    // Without a time limit of its own.
+    const installer = new pg.Client({ connectionString: old.url });
+    await installer.connect();
+    const migrating = applyMissing(installer).finally(() => installer.end());
+    await old.waits("hawser.present");
+    // A write that the old function has begun, and that would end behind the migration.
+    const storing = shop.query(store);
+    await old.waits("store_messages");
+    await orders.query("COMMIT");
+    expect((await migrating).map(({ id }) => id)).toEqual(steps.map(({ id }) => id));
+    expect((await storing).rows).toEqual([{ held: false }]);
+    expect(await rowsOf(old.url, "SELECT v::int, text FROM hawser.conn_mess_number, effects")).toEqual([
+      { v: 5, text: "once" },
+    ]);
+    expect(await rowsOf(old.url, "SELECT FROM hawser.conn_messages")).toEqual([]);
+  });
+
+  it("is refused from then on, whatever locks it has", async () => {
+    await using old = await oldPeers();
+    const [orders, shop] = old.clients;
+    for (const [client, name] of [
+      [orders, "orders-1"],
+      [shop, "shop-1"],
+    ] as const) {
+      await client.query("SELECT pg_advisory_lock(hashtextextended('hawser:lease:' || $1, 0))", [name]);
+    }
+    await migrate({ databaseUrl: old.url });
+    await orders.query("BEGIN ISOLATION LEVEL READ COMMITTED");
+    await orders.query(fenceLock, ["orders-1"]);
+    expect((await orders.query(fenceCheck, ["orders-1", 2])).rowCount).toBe(0);
+    expect((await orders.query(commit, ["orders-1", 2])).rows).toEqual([{ held: false, moved: null }]);
+    // It keeps that lock, and nobody waits for it.
+    await using world = await openStore({ databaseUrl: old.url });
+    const lease = await world.takeName("orders-1", { waitMs: 0 });
+    expect(lease.epoch).toBeGreaterThan(2);
+    expect(lease.wasClean).toBe(true);
+    expect((await shop.query(store)).rows).toEqual([{ held: false }]);
+    // As it looks whether it has its name, and takes it again.
+    expect((await shop.query("SELECT epoch > 3 AS later, token FROM hawser.peers WHERE name = 'shop-1'")).rows).toEqual(
+      [{ later: true, token: null }],
+    );
+    await expect(shop.query("SELECT FROM hawser.take_name('shop-1', 'old')")).rejects.toMatchObject({
+      code: errorTable.schema_too_new.sqlstate,
+      message: 'the schema hawser is newer than the program that takes the name "shop-1"',
+    });
+    await shop.query("SET ROLE hawser_peer");
+    await expect(shop.query("UPDATE hawser.peers SET clean = true")).rejects.toMatchObject({ code: "42501" });
   });
 });
