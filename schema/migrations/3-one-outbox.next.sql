@@ -30,7 +30,7 @@ SELECT setval('hawser.outbox_state_peer_slot_seq', s.last_value) FROM hawser.pee
 INSERT INTO hawser.outbox (slot, id, xid, destination, payload, headers, key, message_id, to_stream, enqueued_at, cluster, role, listener)
 SELECT 3 + o.slot, o.id, o.xid, o.topic, o.payload, o.headers, o.key, '', false, o.enqueued_at, o.cluster, '', o.listener
   FROM hawser.peer_outbox AS o, (SELECT t.* FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
- -- What is handed over need not stay.
+ -- What is handed over does not stay: the position begins behind what the last snapshot has seen.
  WHERE o.cluster IS DISTINCT FROM l.cluster OR NOT pg_visible_in_snapshot(o.xid, l.done_from)
    AND (l.done_to IS NULL OR NOT pg_visible_in_snapshot(o.xid, l.done_to) OR o.id > l.done_after);
 

@@ -2,12 +2,17 @@
  * Publishes messages of the outbox to NATS, thousands at a time, by the pipeline of the connection. What that leaves open, and
  * what names a JetStream domain, is published by the operations that SQL functions have, which say why NATS refuses it.
  *
+ * What needs requests to JetStream has a limit, of which each role has a share: who publishes to domains that do not answer
+ * leaves the connection to others.
+ *
  * A stream drops a message that it has already, by its Nats-Msg-Id, for as long as its duplicate window. A message that may
  * have been published longer ago is looked for in the stream first, and so is one that is published again, or late.
  */
 import { DeliverPolicy, PubHeaders } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
 import { millis, type NatsConnection } from "@nats-io/transport-node";
+import { namedRules } from "../../generated/ts/rules/named.js";
+import { checkText } from "../../generated/ts/rules/violation.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError, NatsError } from "../errors/index.js";
 import {
@@ -19,9 +24,10 @@ import {
   readHeaders,
 } from "../nats/index.js";
 import type { EnqueuedMessage, PublishOutcome, PublishStep } from "../outbox/index.js";
-import { Fifo, shared } from "../runtime/index.js";
+import { shared } from "../runtime/index.js";
+import { RoleGate } from "./role-gate.js";
 
-const { publishTimeoutMs, clockSkewMs, dueDoubtMs, scans } = outboxConstants;
+const { publishTimeoutMs, clockSkewMs, dueDoubtMs, scans, slowPublishes } = outboxConstants;
 
 /** NATS has said no. All other failures are of the connection, or of servers that are away. */
 const refusals: ReadonlySet<string> = new Set([
@@ -42,7 +48,11 @@ const silences: ReadonlySet<string> = new Set([
 ]);
 
 const published: PublishOutcome = { kind: "published" };
-const unavailable: PublishOutcome = { kind: "unavailable", scope: "connection" };
+const notConnected: PublishOutcome = { kind: "unavailable", scope: "connection" };
+const routeAway: PublishOutcome = { kind: "unavailable", scope: "route" };
+
+/** The connection has ended, or was not there. */
+const connectionFailures: ReadonlySet<string> = new Set(["nats_unavailable", "outcome_unknown"]);
 
 /** What one connection was used for. */
 interface Used {
@@ -69,9 +79,8 @@ export class NatsPublisher {
   #flushing = 0;
   readonly #notPermitted = new Map<string, { readonly at: number; readonly message: string }>();
   readonly #scans = new Map<string, Scan>();
-  /** How many more scans may go on, and those that wait for others to end. */
-  #freeScans: number = scans;
-  readonly #waitingScans = new Fifo<() => void>();
+  readonly #scanGate = new RoleGate(scans);
+  readonly #slowGate = new RoleGate(slowPublishes);
 
   readonly #tell: (problem: string) => void;
 
@@ -89,26 +98,45 @@ export class NatsPublisher {
   /** Publishes a message. Does not reject. */
   publish(step: PublishStep<EnqueuedMessage>): Promise<PublishOutcome> {
     const { connection } = this.#connector;
-    if (connection === undefined) return Promise.resolve(unavailable);
+    if (connection === undefined) return Promise.resolve(notConnected);
     const ended = this.#connector.use(connection);
     return this.#published(connection, step).then(
       () => {
         ended();
         return published;
       },
-      (error: unknown) => {
+      async (error: unknown) => {
+        const outcome = await this.#failed(connection, step, error);
         ended();
-        return this.#failed(step, error);
+        return outcome;
       },
     );
   }
 
-  #failed({ message }: PublishStep<EnqueuedMessage>, error: unknown): PublishOutcome {
+  async #failed(
+    connection: NatsConnection,
+    { message }: PublishStep<EnqueuedMessage>,
+    error: unknown,
+  ): Promise<PublishOutcome> {
     if (HawserError.is(error) && refusals.has(error.code)) {
       return { kind: "refused", code: error.code, message: error.message };
     }
     this.#tell(`${message.destination}: ${error instanceof Error ? error.message : String(error)}`);
-    return unavailable;
+    const code = HawserError.is(error) ? error.code : undefined;
+    // What goes to core NATS fails with the connection alone.
+    if (!message.toStream || (code !== undefined && connectionFailures.has(code))) return notConnected;
+    // Where nothing came: whether the server answers at all.
+    const isAnswering = code !== "nats_timeout" || (await this.#answers(connection));
+    return isAnswering && this.#connector.connection === connection ? routeAway : notConnected;
+  }
+
+  #answers(connection: NatsConnection): Promise<boolean> {
+    return this.#over(connection)
+      .flush()
+      .then(
+        () => true,
+        () => false,
+      );
   }
 
   /** Resolves when NATS has it. */
@@ -134,9 +162,11 @@ export class NatsPublisher {
     const { message, doubtfulSince } = step;
     if (!message.toStream) return this.#sendToCore(used, message);
     const begunAt = performance.now();
+    const domain = this.#domainOf(message);
+    if (domain !== undefined) checkDomain(domain);
     // Where this relay got no answer it asks what is there: a missing stream can show by silence alone.
     const isUnanswered = doubtfulSince !== undefined && doubtfulSince > 0;
-    if (isUnanswered || this.#domainOf(message) !== undefined || !used.pipeline.isPossible) {
+    if (isUnanswered || domain !== undefined || !used.pipeline.isPossible) {
       return this.#sendToStream(used, message, begunAt);
     }
     const { destination, payload, messageId, headers } = message;
@@ -145,12 +175,17 @@ export class NatsPublisher {
       .then((isStored) => (isStored ? undefined : this.#sendToStream(used, message, begunAt)));
   }
 
-  async #sendToStream({ operations }: Used, message: EnqueuedMessage, begunAt: number): Promise<void> {
-    await operations.publishStream(message.destination, message.payload, {
-      headers: readHeaders(message.headers),
-      domain: this.#domainOf(message),
-      messageId: message.messageId,
-      timeoutMs: Math.max(1, begunAt + publishTimeoutMs - performance.now()),
+  #sendToStream({ operations }: Used, message: EnqueuedMessage, begunAt: number): Promise<void> {
+    return this.#slowGate.run(message.role, async () => {
+      const timeoutMs = begunAt + publishTimeoutMs - performance.now();
+      // A message that waited so long may be another relay's by now.
+      if (timeoutMs <= 0) throw new NatsError("nats_unavailable", "Other messages of its role were published first.");
+      await operations.publishStream(message.destination, message.payload, {
+        headers: readHeaders(message.headers),
+        domain: this.#domainOf(message),
+        messageId: message.messageId,
+        timeoutMs,
+      });
     });
   }
 
@@ -210,7 +245,7 @@ export class NatsPublisher {
     if (known?.connection === connection && known.since <= from && isBehind(known, message, doubtfulSince))
       return known.found;
     const since = new Date(from.getTime() - clockSkewMs);
-    const found = this.#inTurn(() => idsIn(connection, message.destination, domain, since));
+    const found = this.#scanGate.run(message.role, () => idsIn(connection, message.destination, domain, since));
     const scan = { connection, startedAt: performance.now(), startedOn: Date.now(), since, found };
     this.#scans.set(name, scan);
     const forget = (): void => {
@@ -219,18 +254,13 @@ export class NatsPublisher {
     found.then(() => setTimeout(forget, publishTimeoutMs).unref(), forget);
     return found;
   }
+}
 
-  async #inTurn<T>(scan: () => Promise<T>): Promise<T> {
-    if (this.#freeScans === 0) await new Promise<void>((resolve) => this.#waitingScans.push(resolve));
-    else this.#freeScans -= 1;
-    try {
-      return await scan();
-    } finally {
-      const next = this.#waitingScans.shift();
-      if (next === undefined) this.#freeScans += 1;
-      else next();
-    }
-  }
+/** @throws NatsError invalid_argument: as a part of a subject it would reach others than a domain */
+function checkDomain(domain: string): void {
+  const bad = checkText("domain", namedRules.jetstreamDomain, domain);
+  if (bad === undefined) return;
+  throw new NatsError("invalid_argument", `domain ${bad.value}: ${bad.rule}. ${bad.remedy}`);
 }
 
 /** It is published again because its stream may have lost it, or long after it was due. */

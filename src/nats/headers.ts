@@ -162,14 +162,19 @@ export function readHeaders(json: unknown): MsgHdrs | undefined {
       );
     }
     const values: readonly unknown[] = Array.isArray(value) ? value : [value];
-    record[name] = values.map((each) => checkValue(name, each));
+    record[name] = values.map((each) => checkHeaderValue(name, each));
     if (values.length > 0) empty = false;
   }
   // Not by append(), which trims and looks for other spellings of the name.
   return empty ? undefined : MsgHdrsImpl.fromRecord(record);
 }
 
-function checkValue(name: string, value: unknown): string {
+/**
+ * Checks the value of a header before it is written into a block of headers, where a line break would begin another header.
+ *
+ * @throws NatsError invalid_argument, naming the header and the rule
+ */
+export function checkHeaderValue(name: string, value: unknown): string {
   if (typeof value !== "string") {
     throw refused(`headers: ${JSON.stringify(name)} must be a string or an array of strings, and has ${kindOf(value)}`);
   }

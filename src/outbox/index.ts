@@ -11,3 +11,4 @@ export { NatsOutbox, type NatsOutboxStats, type OutboxPublisher } from "./nats-o
 export type { EnqueuedMessage } from "./outbox-table.js";
 export { PeerRelay } from "./peer-relay.js";
 export type { PublishOutcome, PublishStep } from "./relay.js";
+export { shareOf } from "./shares.js";

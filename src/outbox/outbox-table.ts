@@ -132,7 +132,6 @@ export class OutboxTable {
       return { id: String(message.id), code: refusal.code, message: storable(refusal.message), attempts };
     });
     const isLook = read?.kind === "look";
-    const done = isLook ? read.done : undefined;
     const page = read?.kind === "page" ? read : undefined;
     const maxPayload = this.#maxPayload();
     const rows = await this.#unlessRaced(() =>
@@ -150,12 +149,12 @@ export class OutboxTable {
         asleep: step.asleep ?? null,
         read: read?.kind ?? null,
         readFrom: read?.from ?? null,
-        readTo: page?.to ?? done?.to ?? null,
-        readAfter: page?.after ?? done?.after ?? 0n,
+        readTo: page?.to ?? null,
+        readAfter: page?.after ?? null,
         readSeries: isLook ? JSON.stringify(read.series) : null,
         readRole: page?.role ?? null,
         readRoute: page?.route ?? null,
-        readExcluded: page?.excluded ?? [],
+        readExcluded: page === undefined || page.excluded.length === 0 ? null : JSON.stringify(page.excluded),
         maxMessages: read?.maxMessages ?? 0,
         maxBytes: BigInt(read?.maxBytes ?? 0),
         maxPayload: maxPayload === undefined ? null : BigInt(maxPayload),
@@ -248,7 +247,7 @@ const nothingOfNats = {
   readSeries: null,
   readRole: null,
   readRoute: null,
-  readExcluded: [],
+  readExcluded: null,
   maxPayload: null,
 } as const;
 

@@ -17,7 +17,7 @@
 import type { OutboxMessage, OutboxPosition, SeriesPosition, Snapshot } from "./position.js";
 import { shareOf } from "./shares.js";
 
-/** Series of a look that have more messages in it. */
+/** A series that is not main. */
 export interface SeriesName {
   readonly role: string;
   /** undefined: all routes of the role that have no series of their own. */
@@ -29,8 +29,6 @@ export interface LookRead {
   readonly kind: "look";
   /** Main's messages are those that this does not see. */
   readonly from: Snapshot;
-  /** Of main's messages, those that `to` sees are done up to this id; undefined: none. */
-  readonly done: { readonly to: Snapshot; readonly after: bigint } | undefined;
   /** Those that are open. Messages of a series that does not join are left out. */
   readonly series: readonly (SeriesName & { readonly from: Snapshot; readonly joins: boolean })[];
   /** One message is read whatever its size. */
@@ -38,11 +36,14 @@ export interface LookRead {
   readonly maxBytes: number;
 }
 
-/** More messages of a set. */
-export interface PageRead extends SeriesName {
+/** More messages of a set, in the order of ids. */
+export interface PageRead {
   readonly kind: "page";
-  /** Routes of the role that have series of their own. */
-  readonly excluded: readonly string[];
+  /** undefined: main. */
+  readonly role: string | undefined;
+  readonly route: string | undefined;
+  /** Messages of these are left out: they are more specific series. */
+  readonly excluded: readonly SeriesName[];
   readonly from: Snapshot;
   readonly to: Snapshot;
   readonly after: bigint;
@@ -140,32 +141,27 @@ export class OutboxReading<M extends OutboxMessage> {
   readonly #entries = new Map<bigint, Entry<M>>();
   /** What roles have in memory. */
   readonly #roles = new Map<string, { messages: number; bytes: number }>();
-  /** Of main, before the first look. */
-  #done: LookRead["done"];
   #looks = 0;
   /** Dead letters that the position has not passed; undefined: this relay has not read the message. */
   readonly #skipped: Map<bigint, Skipped | undefined>;
 
   constructor(position: OutboxPosition, settings: ReadingSettings) {
     this.#settings = settings;
-    this.#main = seriesAt(undefined, undefined, position.from);
-    this.#done = position.to === undefined ? undefined : { to: position.to, after: position.after };
+    this.#main = seriesFrom(undefined, undefined, position);
     this.#skipped = new Map(position.skipped.map((id) => [id, undefined]));
-    for (const { role, route, from, to, after } of position.series) {
-      const series = seriesAt<M>(role, route, to ?? from);
-      this.#series.set(keyOf(role, route), series);
-      if (to !== undefined) series.sets = [newSet<M>(series, 0, from, to, { readTo: after, isRead: false })];
+    for (const each of position.series) {
+      const { role, route } = each;
+      this.#series.set(keyOf(role, route), seriesFrom(role, route, each));
     }
   }
 
   /** Where everything is done up to. */
   get position(): OutboxPosition {
-    const main = this.#done === undefined ? placeOf(this.#main) : { from: this.#main.frontier, ...this.#done };
     const series = [...this.#series.values()].map((each): SeriesPosition => {
       return { role: each.role!, route: each.route, ...placeOf(each) };
     });
     const skipped = [...this.#skipped].flatMap(([id, known]) => (this.#isPassed(id, known) ? [] : [id]));
-    return { ...main, series, skipped };
+    return { ...placeOf(this.#main), series, skipped };
   }
 
   /** How many messages are in memory. */
@@ -200,8 +196,14 @@ export class OutboxReading<M extends OutboxMessage> {
 
   // ---- what is read ----
 
+  /** What the relay before has begun to read of main was read. */
+  get canLook(): boolean {
+    return isCaughtUp(this.#main);
+  }
+
   /** A series was left out of the last look, and could join the next one. */
   get canJoin(): boolean {
+    if (!this.canLook) return false;
     for (const series of this.#series.values()) if (series.isLeftOut && this.#joins(series)) return true;
     return false;
   }
@@ -212,13 +214,12 @@ export class OutboxReading<M extends OutboxMessage> {
   }
 
   look(): LookRead {
-    for (const role of this.#roles.keys()) if (!this.#hasRoom(role)) this.#open(role, undefined);
+    this.#openFull();
     const series = [...this.#series.values()].filter(({ isOpen }) => isOpen);
     const { pageMessages, maxBytes } = this.#settings;
     return {
       kind: "look",
       from: this.#main.frontier,
-      done: this.#done,
       series: series.map((each) => {
         const joins = this.#joins(each);
         each.isLeftOut = !joins;
@@ -233,18 +234,23 @@ export class OutboxReading<M extends OutboxMessage> {
   page(): PageRead | undefined {
     const series = this.#nextToPage;
     if (series === undefined) return undefined;
-    const { route } = series;
-    const role = series.role!;
-    const key = keyOf(role, route);
-    this.#series.delete(key);
-    this.#series.set(key, series);
+    const { role, route } = series;
+    if (role === undefined) this.#openFull();
+    else {
+      const key = keyOf(role, route);
+      this.#series.delete(key);
+      this.#series.set(key, series);
+    }
     const { from, to, readTo } = series.sets.find(({ isRead }) => !isRead)!;
     const room = this.#roomOf(role);
+    const isWithin = (other: Series<M>): boolean =>
+      other !== series && other.isOpen && route === undefined && (role === undefined || other.role === role);
+    const excluded = [...this.#series.values()].filter(isWithin);
     return {
       kind: "page",
       role,
       route,
-      excluded: route === undefined ? this.#openRoutesOf(role) : [],
+      excluded: excluded.map((each) => ({ role: each.role!, route: each.route })),
       from,
       to,
       after: readTo,
@@ -261,7 +267,7 @@ export class OutboxReading<M extends OutboxMessage> {
     // One that went away since then is read from where it was.
     const joined = read.series.flatMap(({ role, route, joins }) => {
       const series = this.#series.get(keyOf(role, route));
-      return joins && series !== undefined && series.isOpen && !series.isAway && isCaughtUp(series) ? [series] : [];
+      return joins && series?.isOpen && !series.isAway && isCaughtUp(series) ? [series] : [];
     });
     const reads = new Set([this.#main, ...joined]);
     const setOf = (series: Series<M>): ReadSet<M> => {
@@ -291,7 +297,6 @@ export class OutboxReading<M extends OutboxMessage> {
       series.isFrontierOwn = true;
       series.isLeftOut = false;
     }
-    this.#done = undefined;
     this.#close(joined);
     for (const series of reads) this.#dropDone(series);
     this.#forgetSkipped();
@@ -300,7 +305,7 @@ export class OutboxReading<M extends OutboxMessage> {
 
   /** @returns the new messages, in the order of ids */
   takePage(read: PageRead, { messages, hasMore }: PageFound<M>): readonly Entry<M>[] {
-    const series = this.#series.get(keyOf(read.role, read.route));
+    const series = read.role === undefined ? this.#main : this.#series.get(keyOf(read.role, read.route));
     const set = series?.sets.find(({ isRead }) => !isRead);
     // Otherwise it was dropped meanwhile.
     if (series === undefined || series.isAway || set === undefined || set.to !== read.to || set.readTo !== read.after)
@@ -393,12 +398,16 @@ export class OutboxReading<M extends OutboxMessage> {
   }
 
   get #nextToPage(): Series<M> | undefined {
-    // The first look tells which of main's messages are done.
-    if (!this.hasLooked) return undefined;
+    if (!this.canLook) return this.#main;
     for (const series of this.#series.values()) {
       if (!series.isAway && !isCaughtUp(series) && this.#hasRoom(series.role!)) return series;
     }
     return undefined;
+  }
+
+  /** Roles that have no room in memory have series of their own. */
+  #openFull(): void {
+    for (const role of this.#roles.keys()) if (!this.#hasRoom(role)) this.#open(role, undefined);
   }
 
   /** A series for what belongs to main, or to the series of its role, as far as it is not done. */
@@ -511,8 +520,9 @@ export class OutboxReading<M extends OutboxMessage> {
 
   // ---- memory ----
 
-  #roomOf(role: string): { messages: number; bytes: number } {
-    const { messages = 0, bytes = 0 } = this.#roles.get(role) ?? {};
+  /** @param role undefined: any that has nothing in memory */
+  #roomOf(role: string | undefined): { messages: number; bytes: number } {
+    const { messages = 0, bytes = 0 } = (role === undefined ? undefined : this.#roles.get(role)) ?? {};
     const users = this.#roles.size + (messages === 0 ? 1 : 0);
     const { maxMessages, maxBytes } = this.#settings;
     return { messages: shareOf(maxMessages * 2, users) - messages, bytes: shareOf(maxBytes * 2, users) - bytes };
@@ -559,6 +569,17 @@ function keyOf(role: string, route: string | undefined): string {
 function seriesAt<M>(role: string | undefined, route: string | undefined, frontier: Snapshot): Series<M> {
   const isOpen = true;
   return { role, route, frontier, isFrontierOwn: false, sets: [], isOpen, isAway: false, isLeftOut: true };
+}
+
+/** As the relay before has saved it. */
+function seriesFrom<M>(
+  role: string | undefined,
+  route: string | undefined,
+  { from, to, after }: Pick<OutboxPosition, "from" | "to" | "after">,
+): Series<M> {
+  const series = seriesAt<M>(role, route, to ?? from);
+  if (to !== undefined) series.sets = [newSet<M>(series, 0, from, to, { readTo: after, isRead: false })];
+  return series;
 }
 
 function newSet<M>(

@@ -342,7 +342,7 @@ export class OutboxRelay<M extends OutboxMessage> {
     let asleep: boolean | undefined;
     let read: OutboxRead | undefined;
     if (!this.#isEnding) {
-      const isLookDue = this.#pace.lookAt <= now || reading.canJoin;
+      const isLookDue = reading.canLook && (this.#pace.lookAt <= now || reading.canJoin);
       if (isLookDue && !(this.#hasJustLooked && reading.canPage)) {
         asleep = this.#pace.beginLook(now);
         read = { ...reading.look(), laterFrom: reading.hasLooked ? reading.frontier : undefined };

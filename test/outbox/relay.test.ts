@@ -1,47 +1,348 @@
-/** What the simulator cannot see of the state machine of the relay. */
-import { expect, it } from "vitest";
-import { type OutboxMessage, type OutboxPosition, OutboxRelay, type TurnStep } from "../../src/outbox/relay.js";
+/** The rules of the relay, each by itself. What random faults make of them is for the simulator. */
+import { describe, expect, it } from "vitest";
+import {
+  type LookRead,
+  type OutboxMessage,
+  type OutboxPosition,
+  OutboxRelay,
+  type PageRead,
+  type PublishOutcome,
+  type PublishStep,
+  type RelaySettings,
+  type SeriesName,
+  type TurnOutcome,
+  type TurnStep,
+} from "../../src/outbox/relay.js";
 import { relaySettings } from "../simulator/outbox/relay-process.js";
 
-const message = (id: bigint): OutboxMessage => {
-  return { id, lane: undefined, destination: "orders", bytes: 1, copyOf: undefined };
+const message = (id: bigint, given: Partial<OutboxMessage> = {}): OutboxMessage => {
+  const destination = given.destination ?? "orders";
+  const known = { id, role: "shop", route: destination, lane: undefined, bytes: 1, copyOf: undefined };
+  return { ...known, refusal: undefined, destination, ...given };
 };
 
-/** A relay that has taken over within a set, and has read the rest of it. */
-function relayWithin(position: OutboxPosition, rest: readonly OutboxMessage[]) {
-  const relay = new OutboxRelay(position, 5n, 0, relaySettings);
-  /** The next turn finds this. */
-  const read = (to: string, messages: readonly OutboxMessage[], hasMore = false): void => {
-    const turn = relay.next(0) as TurnStep<OutboxMessage>;
-    expect(turn.kind).toBe("turn");
-    relay.settleTurn(turn, { kind: "done", isSaved: messages.length > 0, found: { to, messages, hasMore } }, 0, 0);
-  };
-  read(position.to!, rest);
-  return { relay, read };
+const messages = (from: number, count: number, given: Partial<OutboxMessage> = {}): OutboxMessage[] =>
+  Array.from({ length: count }, (_, nth) => message(BigInt(from + nth), given));
+
+const start: OutboxPosition = { from: "100:100:", to: undefined, after: 0n, series: [], skipped: [] };
+const settings: RelaySettings = { ...relaySettings, lateMs: 0, lookMs: 0 };
+const noAnswer: PublishOutcome = { kind: "unavailable", scope: "route" };
+
+/** A relay whose turns and publishes are answered one by one. */
+class Driven {
+  readonly relay: OutboxRelay<OutboxMessage>;
+  now = 0;
+  /** Publishes that are not answered yet, in their order. */
+  readonly steps: PublishStep<OutboxMessage>[] = [];
+  turn: TurnStep<OutboxMessage> | undefined;
+
+  constructor(position = start, given: Partial<RelaySettings> = {}) {
+    this.relay = new OutboxRelay(position, 5n, 0, { ...settings, ...given });
+    this.pump();
+  }
+
+  pump(): void {
+    for (let step = this.relay.next(this.now); step !== undefined; step = this.relay.next(this.now)) {
+      if (step.kind === "publish") this.steps.push(step);
+      else this.turn = step;
+    }
+  }
+
+  get read(): LookRead | PageRead | undefined {
+    return this.turn?.read;
+  }
+
+  settle(outcome: Omit<TurnOutcome<OutboxMessage> & { kind: "done" }, "kind" | "isSaved">): void {
+    const turn = this.turn!;
+    this.turn = undefined;
+    const isSaved = turn.mustSave || (outcome.found?.messages.length ?? 0) > 0;
+    this.relay.settleTurn(turn, { kind: "done", isSaved, ...outcome }, this.now, this.now);
+    this.pump();
+  }
+
+  look(to: string, found: readonly OutboxMessage[], rest: readonly SeriesName[] = []): void {
+    expect(this.read?.kind).toBe("look");
+    this.settle({ found: { kind: "look", to, messages: found, rest } });
+  }
+
+  page(found: readonly OutboxMessage[], hasMore = false): void {
+    expect(this.read?.kind).toBe("page");
+    this.settle({ found: { kind: "page", messages: found, hasMore } });
+  }
+
+  /** Looks that find nothing, until there is a page. */
+  lookPast(to: string): void {
+    if (this.read?.kind === "look") this.look(to, []);
+  }
+
+  /** Turns that find nothing until the time. */
+  wait(ms: number): void {
+    this.now += ms;
+    this.pump();
+    if (this.read?.kind === "look") this.look(this.read.from, []);
+    else if (this.turn !== undefined && this.read === undefined) this.settle({});
+  }
+
+  publish(id: bigint, outcome: PublishOutcome = { kind: "published" }): void {
+    const nth = this.steps.findIndex((step) => step.message.id === id);
+    expect(nth, `message ${id} is under way`).toBeGreaterThanOrEqual(0);
+    const [step] = this.steps.splice(nth, 1);
+    this.relay.settlePublish(step!, outcome, this.now);
+    this.pump();
+  }
+
+  get underWay(): bigint[] {
+    return this.steps.map((step) => step.message.id);
+  }
 }
 
-const position: OutboxPosition = { from: "100:100:", to: "110:110:", after: 70n, skipped: [71n, 120n] };
+describe("a relay that takes over", () => {
+  const position: OutboxPosition = { from: "100:100:", to: "110:110:", after: 70n, series: [], skipped: [71n, 120n] };
 
-it("a relay skips dead letters of the relay before, also those that come with its first look", () => {
-  const { relay, read } = relayWithin(position, [message(71n), message(80n)]);
-  expect(relay.waiting).toBe(1);
-  expect(relay.position).toEqual({ ...position, after: 79n, skipped: [120n] });
-  read("130:130:", [message(120n), message(121n)]);
-  expect(relay.waiting).toBe(2);
-  expect(relay.position).toEqual({ ...position, after: 79n, skipped: [120n] });
+  it("reads the set of main to its end before it looks", () => {
+    const driven = new Driven(position);
+    expect(driven.read).toMatchObject({ kind: "page", role: undefined, excluded: [], from: "100:100:", after: 70n });
+    driven.page([message(80n)]);
+    expect(driven.read).toMatchObject({ kind: "look", from: "110:110:" });
+  });
+
+  it("leaves the messages of series out of main's pages", () => {
+    const series = [{ role: "shop", route: "east", from: "90:90:", to: undefined, after: 0n }];
+    const driven = new Driven({ ...position, series });
+    expect(driven.read).toMatchObject({ kind: "page", excluded: [{ role: "shop", route: "east" }] });
+  });
+
+  it("skips dead letters of the relay before, also those that come with its first look", () => {
+    const driven = new Driven(position);
+    driven.page([message(71n), message(80n)]);
+    expect(driven.relay.waiting).toBe(1);
+    expect(driven.relay.position).toEqual({ ...position, after: 79n, skipped: [120n] });
+    driven.look("130:130:", [message(120n), message(121n)]);
+    expect(driven.relay.waiting).toBe(2);
+    expect(driven.relay.position).toEqual({ ...position, after: 79n, skipped: [120n] });
+  });
+
+  it("does not skip dead letters for ever that were truncated before it has read them", () => {
+    const driven = new Driven(position);
+    driven.page([]);
+    expect(driven.relay.position).toMatchObject({ from: "110:110:", to: undefined, skipped: [71n, 120n] });
+    driven.look("130:130:", [message(118n)], [{ role: "shop", route: undefined }]);
+    expect(driven.relay.position.skipped).toEqual([71n, 120n]);
+    driven.lookPast("131:131:");
+    driven.page([message(120n)]);
+    expect(driven.relay.position.skipped).toEqual([120n]);
+    driven.publish(118n);
+    expect(driven.relay.position.skipped).toEqual([]);
+  });
+
+  it("ends the skipping with a first look that finds nothing, too", () => {
+    const driven = new Driven({ ...position, to: undefined, after: 0n });
+    driven.look("130:130:", []);
+    expect(driven.relay.position).toEqual({ from: "130:130:", to: undefined, after: 0n, series: [], skipped: [] });
+  });
+
+  it("takes for published what the relay before may have published, and nothing that comes later", () => {
+    const driven = new Driven();
+    driven.look("110:110:", [message(1n)]);
+    driven.look("120:120:", [message(2n)]);
+    expect(driven.steps.map((step) => step.doubtfulSince)).toEqual([0, undefined]);
+  });
 });
 
-it("dead letters that were truncated before the relay has read them are not skipped for ever", () => {
-  const { relay, read } = relayWithin(position, []);
-  expect(relay.position).toEqual({ from: "110:110:", to: undefined, after: 0n, skipped: [71n, 120n] });
-  read("130:130:", [message(118n)], true);
-  expect(relay.position.skipped).toEqual([71n, 120n]);
-  read("130:130:", [message(120n)]);
-  expect(relay.position).toEqual({ from: "110:110:", to: "130:130:", after: 117n, skipped: [120n] });
+describe("series", () => {
+  it("are opened for the rest of a look, while main goes on", () => {
+    const driven = new Driven();
+    driven.look(
+      "110:110:",
+      [...messages(1, 7), message(8n, { role: "billing" })],
+      [{ role: "shop", route: undefined }],
+    );
+    const { position } = driven.relay;
+    expect(position).toMatchObject({ from: "100:100:", to: "110:110:", after: 7n });
+    expect(position.series).toEqual([{ role: "shop", route: undefined, from: "100:100:", to: "110:110:", after: 0n }]);
+    driven.publish(8n);
+    expect(driven.relay.position).toMatchObject({ from: "110:110:", to: undefined });
+  });
+
+  it("keep a saved position before a rest that is not read", () => {
+    const driven = new Driven();
+    driven.look("110:110:", messages(1, 8), [{ role: "shop", route: undefined }]);
+    for (const { id } of messages(1, 8)) driven.publish(id);
+    expect(driven.relay.position.series).toMatchObject([{ from: "100:100:", to: "110:110:", after: 8n }]);
+  });
+
+  it("are read in turns, with looks between their pages", () => {
+    const driven = new Driven();
+    const rest = ["shop", "billing"].map((role) => ({ role, route: undefined }));
+    driven.look("110:110:", messages(1, 4), rest);
+    const reads: string[] = [];
+    for (let turn = 0; turn < 6; turn++) {
+      const { read } = driven;
+      reads.push(read?.kind === "page" ? read.role! : "look");
+      if (read?.kind === "page") driven.page([message(BigInt(20 + turn), { role: read.role! })], true);
+      else driven.look(`12${turn}:12${turn}:`, []);
+    }
+    expect(reads).toEqual(["shop", "look", "billing", "look", "shop", "look"]);
+  });
+
+  it("join a look when their set is read, and their position is saved until that is done", () => {
+    const driven = new Driven();
+    driven.look("110:110:", messages(1, 2), [{ role: "shop", route: undefined }]);
+    driven.lookPast("111:111:");
+    driven.page([message(3n)]);
+    expect(driven.read).toMatchObject({ kind: "look", series: [{ role: "shop", from: "110:110:", joins: true }] });
+    driven.look("120:120:", []);
+    expect(driven.read).toMatchObject({ kind: "look", series: [] });
+    expect(driven.relay.position.series).toHaveLength(1);
+    for (const id of [1n, 2n, 3n]) driven.publish(id);
+    expect(driven.relay.position.series).toEqual([]);
+  });
+
+  it("do not join while their role has no room", () => {
+    const driven = new Driven(start, { maxMessages: 8, pageMessages: 8 });
+    driven.look("110:110:", messages(1, 8));
+    expect(driven.read).toMatchObject({ series: [{ role: "shop", from: "110:110:", joins: false }] });
+    driven.look("120:120:", [message(20n, { role: "billing" })]);
+    expect(driven.underWay).toContain(20n);
+    for (const { id } of messages(1, 8)) driven.publish(id);
+    driven.lookPast("130:130:");
+    expect(driven.read).toMatchObject({ series: [{ role: "shop", from: "110:110:", joins: true }] });
+  });
 });
 
-it("a first look that finds nothing ends the skipping, too", () => {
-  const { relay, read } = relayWithin(position, []);
-  read("130:130:", []);
-  expect(relay.position).toEqual({ from: "130:130:", to: undefined, after: 0n, skipped: [] });
+describe("a route that answers nothing", () => {
+  const east = { route: "domain east", destination: "far" };
+
+  /** After messages to a domain that is away for longer than `awayMs`. */
+  function away(given: Partial<RelaySettings> = {}): Driven {
+    const driven = new Driven(start, given);
+    driven.look("110:110:", [
+      message(1n, east),
+      message(2n, { ...east, lane: "k" }),
+      message(3n, { ...east, lane: "k" }),
+    ]);
+    driven.publish(1n, noAnswer);
+    driven.wait(settings.awayMs + 1);
+    driven.publish(1n, noAnswer);
+    return driven;
+  }
+
+  it("is away after a while: its messages leave memory, and its position waits alone", () => {
+    const driven = away();
+    driven.publish(2n, noAnswer);
+    driven.relay.end();
+    driven.lookPast("110:110:");
+    expect(driven.relay.isIdle).toBe(true);
+    expect(driven.relay.waiting).toBe(3);
+    const series = [{ role: "shop", route: "domain east", from: "100:100:", to: "110:110:", after: 0n }];
+    expect(driven.relay.position).toMatchObject({ to: undefined, series });
+  });
+
+  it("is tried with one message, with longer and longer pauses", () => {
+    const driven = away();
+    driven.publish(2n, noAnswer);
+    const tries: number[] = [];
+    for (let ms = 0; ms < 4_000; ms += 10) {
+      driven.wait(10);
+      if (driven.steps.length === 0) continue;
+      expect(driven.underWay).toEqual([1n]);
+      tries.push(driven.now);
+      driven.publish(1n, noAnswer);
+    }
+    const pauses = tries.slice(1).map((at, nth) => at - tries[nth]!);
+    expect(Math.max(...pauses)).toBeLessThanOrEqual(settings.probeMaxMs + 10);
+    expect(pauses.at(-1)).toBeGreaterThan(pauses[0]!);
+  });
+
+  it("is read again when it answers, without what was published, and in doubt only as far as it was tried", () => {
+    const driven = away();
+    driven.publish(2n);
+    driven.publish(1n, { kind: "published" });
+    driven.lookPast("120:120:");
+    expect(driven.read).toMatchObject({
+      kind: "page",
+      route: "domain east",
+      from: "100:100:",
+      to: "110:110:",
+      after: 2n,
+    });
+    driven.page([message(3n, { ...east, lane: "k" })]);
+    expect(driven.underWay).toEqual([3n]);
+    driven.publish(3n);
+    driven.lookPast("130:130:");
+    driven.lookPast("140:140:");
+    expect(driven.relay.position.series).toEqual([]);
+  });
+
+  it("is not blamed for the loss of the connection", () => {
+    const driven = new Driven();
+    driven.look("110:110:", [message(1n, east)]);
+    const lost: PublishOutcome = { kind: "unavailable", scope: "connection" };
+    for (let time = 0; time < 3; time++) {
+      driven.publish(1n, lost);
+      driven.wait(settings.awayMs + 1);
+    }
+    driven.publish(1n, lost);
+    expect(driven.relay.position.series).toEqual([]);
+  });
+
+  it("is not away for another role", () => {
+    const driven = away();
+    driven.look("120:120:", [message(20n, { ...east, role: "billing" })]);
+    expect(driven.underWay).toContain(20n);
+    expect(driven.relay.position.series.map(({ role }) => role)).toEqual(["shop"]);
+  });
+
+  it("only fills the share of its role, if that has many such routes", () => {
+    const driven = away({ maxAwayRoutes: 0 });
+    expect(driven.relay.position.series).toEqual([]);
+    expect(driven.relay.waiting).toBe(3);
+  });
+});
+
+describe("what is refused", () => {
+  const refused: PublishOutcome = { kind: "refused", code: "no_stream", message: "no stream" };
+
+  it("is tried again, several times, before it is a dead letter", () => {
+    const driven = new Driven();
+    driven.look("110:110:", [message(1n)]);
+    for (let time = 1; time <= settings.tries; time++) {
+      driven.publish(1n, refused);
+      driven.wait(settings.retryMaxMs);
+    }
+    driven.wait(settings.saveMs);
+    expect(driven.relay.waiting).toBe(0);
+  });
+
+  it("has one try, once a role has had many refusals in a row, until a message is taken", () => {
+    const driven = new Driven();
+    const many = messages(1, settings.maxRefused).map((each) => ({ ...each, destination: `missing ${each.id}` }));
+    driven.look("110:110:", many);
+    for (const { id } of many) driven.publish(id, refused);
+    driven.lookPast("110:110:");
+    driven.lookPast("110:110:");
+    expect(driven.relay.waiting).toBe(settings.maxRefused - 1);
+    driven.look("120:120:", [message(50n, { destination: "orders" }), message(51n, { destination: "gone" })]);
+    driven.publish(50n);
+    driven.publish(51n, refused);
+    driven.wait(settings.retryMaxMs);
+    expect(driven.underWay).toContain(51n);
+  });
+
+  it("is a dead letter without a publish, in the order of its lane, if it is known before", () => {
+    const driven = new Driven();
+    const refusal = { code: "payload_too_large", message: "too large" };
+    driven.look("110:110:", [
+      message(1n, { lane: "k" }),
+      message(2n, { lane: "k", refusal }),
+      message(3n, { lane: "k" }),
+    ]);
+    expect(driven.underWay).toEqual([1n]);
+    driven.publish(1n);
+    expect(driven.underWay).toEqual([]);
+    driven.lookPast("120:120:");
+    expect(driven.turn?.dead).toMatchObject([{ message: { id: 2n }, refusal, attempts: 1 }]);
+    driven.lookPast("130:130:");
+    expect(driven.underWay).toEqual([3n]);
+  });
 });

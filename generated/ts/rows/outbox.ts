@@ -471,7 +471,7 @@ export interface OutboxTurnArguments {
   read: string | null;
   /** The end of what was read before: by main for a look, by the series for a page. */
   readFrom: string | null;
-  /** Of a page, the end of the set. Of a look, NULL, or: what this sees with an id up to `p_read_after` is done. */
+  /** Of a page, the end of the set. */
   readTo: string | null;
   /** Of a page, the messages behind this id. */
   readAfter: bigint | null;
@@ -480,12 +480,12 @@ export interface OutboxTurnArguments {
    * from there on, the others are left out.
    */
   readSeries: string | null;
-  /** Of a page, whose messages. */
+  /** Of a page, whose messages. NULL: of all. */
   readRole: string | null;
-  /** Of a page, only this route. NULL: all of the role. */
+  /** Of a page, only this route. NULL: all. */
   readRoute: string | null;
-  /** Of a page, routes that are left out. */
-  readExcluded: readonly string[];
+  /** Of a page, a list of {role, route}: messages that these match are left out, NULL matches all. NULL: none are. */
+  readExcluded: string | null;
   /** The payloads of longer messages, with their headers, are not read. NULL: all are. */
   maxPayload: bigint | null;
 }
@@ -782,7 +782,7 @@ export function outboxFunctions(client: QueryClient) {
     async outboxTurn(args: OutboxTurnArguments): Promise<OutboxTurnResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_turn",
-        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, handed, connection_keys, owners, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of FROM hawser.outbox_turn($1::text, $2::text, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::integer, $7::bigint, $8::boolean, $9::bigint, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::jsonb, $14::bigint[], $15::boolean, $16::jsonb, $17::text, $18::pg_snapshot, $19::pg_snapshot, $20::bigint, $21::jsonb, $22::text, $23::text, $24::text[], $25::bigint)",
+        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, handed, connection_keys, owners, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of FROM hawser.outbox_turn($1::text, $2::text, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::integer, $7::bigint, $8::boolean, $9::bigint, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::jsonb, $14::bigint[], $15::boolean, $16::jsonb, $17::text, $18::pg_snapshot, $19::pg_snapshot, $20::bigint, $21::jsonb, $22::text, $23::text, $24::jsonb, $25::bigint)",
         values: [
           args.kind,
           args.owner,

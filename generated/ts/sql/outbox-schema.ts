@@ -788,7 +788,7 @@ CREATE OR REPLACE FUNCTION hawser.outbox_turn(
   p_read_series jsonb,
   p_read_role text,
   p_read_route text,
-  p_read_excluded text[],
+  p_read_excluded jsonb,
   p_max_payload bigint
 )
 RETURNS TABLE (
@@ -840,7 +840,6 @@ DECLARE
   v_read_series jsonb := coalesce(p_read_series, '[]');
   v_read_role text := p_read_role;
   v_read_route text := p_read_route;
-  v_excluded text[] := p_read_excluded;
   -- The series of a relay for peers, as they were and as they will be, and the first that has more.
   v_lagging jsonb;
   v_series jsonb := '[]';
@@ -878,8 +877,7 @@ BEGIN
     OR ((pg_column_size(p_read_series) > 5461 OR pg_column_compression(p_read_series) IS NOT NULL) AND octet_length(p_read_series::text) > 67108864)
     OR octet_length(p_read_role) > 255
     OR octet_length(p_read_route) > 1100
-    OR cardinality(p_read_excluded) > 1000
-    OR ((pg_column_size(p_read_excluded) > 1048576 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND hawser.list_excess(p_read_excluded, 1048576, 1073741824) IS NOT NULL)
+    OR ((pg_column_size(p_read_excluded) > 5461 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND octet_length(p_read_excluded::text) > 67108864)
   THEN
     IF octet_length(p_kind) > 16 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
@@ -923,11 +921,8 @@ BEGIN
     IF octet_length(p_read_route) > 1100 THEN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_route', octet_length(p_read_route) || ' bytes long', 'must be at most 1100 bytes long in UTF-8');
     END IF;
-    IF cardinality(p_read_excluded) > 1000 THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_excluded', 'a list of ' || cardinality(p_read_excluded) || ' elements', 'must have at most 1000 elements');
-    END IF;
-    IF ((pg_column_size(p_read_excluded) > 1048576 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND hawser.list_excess(p_read_excluded, 1048576, 1073741824) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_excluded', hawser.list_excess(p_read_excluded, 1048576, 1073741824), 'must have at most 1048576 bytes in all');
+    IF ((pg_column_size(p_read_excluded) > 5461 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND octet_length(p_read_excluded::text) > 67108864) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_excluded', octet_length(p_read_excluded::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
   END IF;
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -1024,7 +1019,6 @@ BEGIN
             ) AS s ON true
            WHERE coalesce(s.joins, true)
              AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
            ORDER BY n.id LIMIT p_max_messages + 1;
       ELSE
         -- By ids: sorting the whole set could take too long.
@@ -1044,7 +1038,6 @@ BEGIN
             ) AS s ON true
            WHERE coalesce(s.joins, true)
              AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
            LIMIT p_max_messages + 1;
       END IF;
     ELSE
@@ -1063,16 +1056,21 @@ BEGIN
           FROM (
             SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > v_read_after ORDER BY o.id OFFSET 0
           ) AS n
-         WHERE n.role = v_read_role AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
+         WHERE (n.role = v_read_role OR v_read_role IS NULL)
+           AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
            AND (v_read_route IS NULL OR v_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
-           AND (v_excluded IS NULL OR coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded))
+           AND (p_read_excluded IS NULL OR NOT EXISTS (
+             SELECT FROM jsonb_to_recordset(p_read_excluded) AS x (role text, route text)
+              WHERE coalesce(x.role, n.role) = n.role
+                AND (x.route IS NULL OR x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+           ))
          LIMIT p_max_messages + 1;
     END IF;
 
     v_count := 0;
     v_bytes := 0;
     v_has_more := false;
-    v_after := v_read_after;
+    v_after := 0;
     LOOP
       FETCH v_messages INTO v_message;
       EXIT WHEN NOT FOUND;
@@ -1125,7 +1123,6 @@ BEGIN
             ) AS s ON true
            WHERE n.id > v_after AND coalesce(s.joins, true)
              AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
         ) AS m;
     END IF;
     IF NOT v_is_nats THEN
@@ -1211,7 +1208,7 @@ BEGIN
   RETURN NEXT;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) IS 'A turn of a relay: saves the position, writes dead letters, and reads messages. Those for peers are stored for their
+COMMENT ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of a relay: saves the position, writes dead letters, and reads messages. Those for peers are stored for their
 listeners, in the same transaction.';
 
 CREATE OR REPLACE FUNCTION hawser.outbox_undone(
@@ -2711,7 +2708,7 @@ REVOKE ALL ON FUNCTION hawser.present_cluster() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.check_relay(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_relay_is_free() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, text, bigint) FROM PUBLIC;
@@ -2796,7 +2793,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
@@ -2834,7 +2831,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_bridge;
   END IF;
@@ -2878,7 +2875,7 @@ BEGIN
   ALTER FUNCTION hawser.check_relay(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_relay_is_free() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, text[], bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_undone(text, smallint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_rotate(text, text, bigint) OWNER TO hawser_owner;

@@ -15,7 +15,6 @@ DECLARE
   v_read_series jsonb := coalesce(p_read_series, '[]');
   v_read_role text := p_read_role;
   v_read_route text := p_read_route;
-  v_excluded text[] := p_read_excluded;
   -- The series of a relay for peers, as they were and as they will be, and the first that has more.
   v_lagging jsonb;
   v_series jsonb := '[]';
@@ -132,7 +131,6 @@ BEGIN
             ) AS s ON true
            WHERE coalesce(s.joins, true)
              AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
            ORDER BY n.id LIMIT p_max_messages + 1;
       ELSE
         -- By ids: sorting the whole set could take too long.
@@ -152,7 +150,6 @@ BEGIN
             ) AS s ON true
            WHERE coalesce(s.joins, true)
              AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
            LIMIT p_max_messages + 1;
       END IF;
     ELSE
@@ -171,16 +168,21 @@ BEGIN
           FROM (
             SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > v_read_after ORDER BY o.id OFFSET 0
           ) AS n
-         WHERE n.role = v_read_role AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
+         WHERE (n.role = v_read_role OR v_read_role IS NULL)
+           AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
            AND (v_read_route IS NULL OR v_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
-           AND (v_excluded IS NULL OR coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded))
+           AND (p_read_excluded IS NULL OR NOT EXISTS (
+             SELECT FROM jsonb_to_recordset(p_read_excluded) AS x (role text, route text)
+              WHERE coalesce(x.role, n.role) = n.role
+                AND (x.route IS NULL OR x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+           ))
          LIMIT p_max_messages + 1;
     END IF;
 
     v_count := 0;
     v_bytes := 0;
     v_has_more := false;
-    v_after := v_read_after;
+    v_after := 0;
     LOOP
       FETCH v_messages INTO v_message;
       EXIT WHEN NOT FOUND;
@@ -233,7 +235,6 @@ BEGIN
             ) AS s ON true
            WHERE n.id > v_after AND coalesce(s.joins, true)
              AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-             AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
         ) AS m;
     END IF;
     IF NOT v_is_nats THEN

@@ -11,7 +11,7 @@
 import { PubHeaders } from "@nats-io/jetstream";
 import { createInbox, type Msg, type MsgHdrs, type NatsConnection, type Subscription } from "@nats-io/transport-node";
 import { Deadline, DeadlineTimer } from "../../runtime/index.js";
-import { copyOfHeaders } from "../headers.js";
+import { checkHeaderValue, copyOfHeaders } from "../headers.js";
 import { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject } from "./core.js";
 import { inboxPrefixOf } from "./delivery.js";
@@ -91,7 +91,7 @@ export class PublishPipeline {
    *
    * @returns whether a stream has acknowledged it. If not, something else was answered, or this user gets no answers here
    * @throws HawserError nats_timeout, outcome_unknown: no answer came, it may be stored; payload_too_large; not_supported
-   *   (headers); nats_unavailable: not sent
+   *   (headers); invalid_argument (message id); nats_unavailable: not sent
    */
   publishStream(
     subject: string,
@@ -217,7 +217,9 @@ function textOf(headers: MsgHdrs): string {
   return Buffer.from(encodeHeaders(headers)).toString();
 }
 
+/** @throws HawserError invalid_argument: the message id is no value of a header */
 function headersWith(messageId: string, given: MsgHdrs | undefined): string {
+  checkHeaderValue(PubHeaders.MsgIdHdr, messageId);
   if (given === undefined) return `NATS/1.0\r\n${PubHeaders.MsgIdHdr}: ${messageId}\r\n\r\n`;
   const headers = copyOfHeaders(given);
   headers.set(PubHeaders.MsgIdHdr, messageId);

@@ -17,7 +17,7 @@ import {
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
-import { copyOfHeaders } from "../headers.js";
+import { checkHeaderValue, copyOfHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject } from "./core.js";
 import { type Attempt, isStreamMissing, natsFailure, noJetStream, noStream, timedOut, wrongDomain } from "./failure.js";
@@ -217,7 +217,10 @@ export class StreamPublisher {
     checkSubject("subject", subject);
     this.#watch.checkHeaders(attempt);
     const headers = copyOfHeaders(given);
-    if (ownId(given) === undefined) headers.set(PubHeaders.MsgIdHdr, messageId);
+    if (ownId(given) === undefined) {
+      checkHeaderValue(PubHeaders.MsgIdHdr, messageId);
+      headers.set(PubHeaders.MsgIdHdr, messageId);
+    }
     const outgoing = outgoingHeaders(headers);
     this.#watch.checkSize(attempt, payload.length + outgoing.bytes.length);
     return { subject, payload, outgoing };

@@ -146,6 +146,8 @@ export class OutboxDatabase {
   rows: Row[] = [];
   later: LaterRow[] = [];
   turns: SavedTurn[] = [];
+  /** How often messages became dead letters. */
+  readonly deadLetters = new Map<string, number>();
   /** How many turns of the relay to NATS have been answered. */
   turnCount = 0;
   isAsleep = false;
@@ -391,7 +393,7 @@ export class OutboxDatabase {
     const isSaved = step.mustSave || (found !== undefined && found.messages.length > 0);
     const { turn, position } = step;
     // What was written again is one dead letter with the first one.
-    const known = this.turns.flatMap(({ dead }) => dead.map(({ message }) => message));
+    const known = step.dead.length === 0 ? [] : this.turns.flatMap((each) => each.dead.map(({ message }) => message));
     const dead = step.dead.filter(({ message }) => {
       const isKnown = known.some(
         (other) => other.messageId === message.messageId && (other.copyOf ?? message.copyOf) !== undefined,
@@ -420,7 +422,6 @@ export class OutboxDatabase {
     const look = this.#look("peer", {
       kind: "look",
       from: position.from,
-      done: undefined,
       series: position.series.map(({ role, route, from, to }) => ({ role, route, from, joins: to === undefined })),
       maxMessages: peerPage,
       maxBytes: 100_000,
@@ -459,8 +460,7 @@ export class OutboxDatabase {
     const { now } = this.#world.schedule;
     const { random, counts } = this.#world;
     const isDue = ({ dueAt, sink: of }: LaterRow): boolean =>
-      of === sink &&
-      dueAt >= from && (this.#faults.bringsEarly === true || dueAt <= now);
+      of === sink && dueAt >= from && (this.#faults.bringsEarly === true || dueAt <= now);
     const page = this.#laterCommitted.filter(isDue).sort((one, other) => one.dueAt - other.dueAt || byId(one, other));
     const due = page.slice(0, 4);
     if (due.length > 0) {
@@ -478,7 +478,8 @@ export class OutboxDatabase {
       this.commit(tx);
     }
     const left = this.#laterCommitted
-      .filter(({ dueAt, sink: of }) => of === sink && dueAt >= from).map(({ dueAt }) => dueAt);
+      .filter(({ dueAt, sink: of }) => of === sink && dueAt >= from)
+      .map(({ dueAt }) => dueAt);
     return { count: due.length, next: left.length === 0 ? undefined : Math.min(...left) };
   }
 
@@ -491,14 +492,13 @@ export class OutboxDatabase {
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
-  #look(sink: Sink, { from, done, series, maxMessages }: LookRead): LookFound<Row> {
+  #look(sink: Sink, { from, series, maxMessages }: LookRead): LookFound<Row> {
     const to = this.#snapshot();
     const found: { row: Row; name: SeriesName }[] = [];
     for (const row of this.#seen(sink, to)) {
       const own = this.#seriesOf(row, series);
       if (own !== undefined && (!own.joins || !this.#isNew(row, own.from))) continue;
-      const isDoneYet = done !== undefined && sees(parse(done.to), row.xid) && row.id <= done.after;
-      if (own === undefined && (isDoneYet || !this.#isNew(row, from))) continue;
+      if (own === undefined && !this.#isNew(row, from)) continue;
       found.push({ row, name: own ?? { role: row.role, route: undefined } });
     }
     found.sort((one, other) => this.#compare(one.row, other.row));
@@ -512,9 +512,9 @@ export class OutboxDatabase {
 
   #page(sink: Sink, { role, route, excluded, from, to, after, maxMessages }: PageRead): PageFound<Row> {
     const isOf = (row: Row): boolean =>
-      row.role === role &&
-      (this.#faults.ignoresRoutes === true ||
-        (route === undefined ? !excluded.includes(row.route) : row.route === route));
+      (role === undefined || row.role === role) &&
+      (route === undefined || row.route === route || this.#faults.ignoresRoutes === true) &&
+      this.#seriesOf(row, excluded) === undefined;
     const rows = this.#seen(sink, to).filter((row) => isOf(row) && row.id > after && this.#isNew(row, from));
     rows.sort((one, other) => this.#compare(one, other));
     this.#world.counts.add("transition: set of several pages");
@@ -552,6 +552,7 @@ export class OutboxDatabase {
   ): void {
     const before = this.turns.at(-1)?.position;
     this.turns.push(saved);
+    for (const { message } of saved.dead) this.#countDead(message, 1);
     this.#log.push({ kind: "save", xid: this.#nextXid++, adopted, handedOver });
     if (!this.#faults.readsBeforeFlush) this.#durable = this.#log.length;
     this.#world.handedOver(handedOver);
@@ -562,6 +563,12 @@ export class OutboxDatabase {
         throw new Violation(`the position of the relay to ${sink} has passed ${row.messageId}, which is not done`);
       }
     }
+  }
+
+  #countDead({ messageId }: Row, by: number): void {
+    const times = (this.deadLetters.get(messageId) ?? 0) + by;
+    if (times === 0) this.deadLetters.delete(messageId);
+    else this.deadLetters.set(messageId, times);
   }
 
   /** Goes on to the next slot, when everything that is in it is done. For the relay that works alone. */
@@ -621,7 +628,9 @@ export class OutboxDatabase {
     for (const tx of [...this.#running]) this.#end(tx);
     for (const [index, change] of [...lost.entries()].toReversed()) {
       if (change.kind === "save") {
-        this.#world.forgotten(this.turns.pop()!.dead);
+        const { dead } = this.turns.pop()!;
+        for (const { message } of dead) this.#countDead(message, -1);
+        this.#world.forgotten(dead);
         this.#world.takenBack(change.handedOver);
         for (const { row, xid, cluster } of change.adopted) Object.assign(row, { xid, cluster });
       } else if (change.kind === "truncate") {
@@ -673,7 +682,18 @@ function byId(one: { readonly id: bigint }, other: { readonly id: bigint }): num
   return Number(one.id - other.id);
 }
 
+const parsed = new Map<Snapshot, ReadSnapshot>();
+
 function parse(snapshot: Snapshot): ReadSnapshot {
+  const known = parsed.get(snapshot);
+  if (known !== undefined) return known;
+  if (parsed.size > 1_000) parsed.clear();
+  const read = parseNew(snapshot);
+  parsed.set(snapshot, read);
+  return read;
+}
+
+function parseNew(snapshot: Snapshot): ReadSnapshot {
   const [, xmax, xip] = snapshot.split(":");
   if (xip === undefined) throw new Violation(`no snapshot: ${snapshot}`);
   return { xmax: Number(xmax), xip: xip === "" ? [] : xip.split(",").map(Number) };
@@ -701,6 +721,8 @@ function laneOf({ role }: Transaction, { sink, route, destination, key }: Target
 function isDone(row: Row, { skipped, series, ...main }: OutboxPosition): boolean {
   if (skipped.includes(row.id)) return true;
   const { from, to, after } =
-    series.find((each) => isNamed(each, row)) ?? series.find((each) => each.role === row.role && each.route === undefined) ?? main;
+    series.find((each) => isNamed(each, row)) ??
+    series.find((each) => each.role === row.role && each.route === undefined) ??
+    main;
   return sees(parse(from), row.xid) || (to !== undefined && sees(parse(to), row.xid) && row.id <= after);
 }

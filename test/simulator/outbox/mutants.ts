@@ -44,9 +44,20 @@ export interface OutboxMutant {
 
 /** See {@link Simulation.mustHappen}. */
 export const outboxMustHappen: readonly string[] = [
-  ...["kill", "twin", "stall", "crash", "failover", "restore", "outage", "nats", "long", "setback", "away", "burst"].map(
-    (kind) => `fault: ${kind}`,
-  ),
+  ...[
+    "kill",
+    "twin",
+    "stall",
+    "crash",
+    "failover",
+    "restore",
+    "outage",
+    "nats",
+    "long",
+    "setback",
+    "away",
+    "burst",
+  ].map((kind) => `fault: ${kind}`),
   "fault: turn lost",
   "fault: answer to a turn lost",
   "fault: publish lost",
@@ -56,7 +67,9 @@ export const outboxMustHappen: readonly string[] = [
   ...["early xid", "rolled back", "savepoint rolled back", "waited for a key", "notified"].map(
     (name) => `transition: ${name}`,
   ),
-  ...["look with a rest", "route away", "page of a route", "took over with series"].map((name) => `transition: ${name}`),
+  ...["look with a rest", "route away", "page of a route", "took over with series"].map(
+    (name) => `transition: ${name}`,
+  ),
   ...["stored for a peer", "page for peers", "relay for peers deposed"].map((name) => `transition: ${name}`),
   ...["relay took over", "took over within a set", "relay deposed", "turn was saved before"].map(
     (name) => `transition: ${name}`,
@@ -83,7 +96,12 @@ function positionBeforeAck(step: TurnStep<Row>): TurnStep<Row> {
 
 /** Saves a series as if its set had been read. */
 function joinsUnread(step: TurnStep<Row>): TurnStep<Row> {
-  const series = step.position.series.map((each) => ({ ...each, from: each.to ?? each.from, to: undefined, after: 0n }));
+  const series = step.position.series.map((each) => ({
+    ...each,
+    from: each.to ?? each.from,
+    to: undefined,
+    after: 0n,
+  }));
   return { ...step, position: { ...step.position, series } };
 }
 
@@ -111,8 +129,9 @@ function withoutDropped(answer: TurnAnswer, { read }: TurnStep<Row>): TurnAnswer
 /** Nothing new is read while pages are. */
 function looksLast(answer: TurnAnswer, { read, position }: TurnStep<Row>): TurnAnswer {
   if (answer.kind !== "done" || answer.found?.kind !== "look" || read?.kind !== "look") return answer;
-  if (position.series.every(({ to }) => to === undefined)) return answer;
-  return { ...answer, isSaved: answer.isSaved, found: { kind: "look", to: read.from, messages: [], rest: [] } };
+  const isPaging = position.series.some(({ to }) => to !== undefined) && read.series.every(({ joins }) => !joins);
+  if (!isPaging || read.laterFrom === undefined) return answer;
+  return { ...answer, found: { kind: "look", to: read.from, messages: [], rest: [] } };
 }
 
 export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
@@ -137,7 +156,11 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
   "saves a series as read that is not": { turn: joinsUnread },
   "forgets a series when it is read with main again": { turn: forgetsClosed },
   "forgets what it dropped of a route that is away": { answer: withoutDropped, faults: ["away"], faultTimes: 4 },
-  "takes a series of a route for one of its role": { database: { ignoresRoutes: true }, faults: ["away"], faultTimes: 4 },
+  "takes a series of a route for one of its role": {
+    database: { ignoresRoutes: true },
+    faults: ["away"],
+    faultTimes: 4,
+  },
   "puts the loss of a connection on routes": {
     outcome: (outcome) => (outcome.kind === "unavailable" ? { ...outcome, scope: "route" } : outcome),
     faults: ["nats"],

@@ -261,7 +261,8 @@ export class OutboxWorld {
    * what it may with messages to a domain that is away.
    */
   #checkTurns(row: Row): void {
-    if (!this.#isCalm || row.role === hostile || row.lane !== undefined || row.later !== undefined || this.#wasEastAway) return;
+    if (!this.#isCalm || row.role === hostile || row.lane !== undefined || row.later !== undefined || this.#wasEastAway)
+      return;
     const turns = this.database.turnCount - row.tx.committedInTurn;
     if (row.tx.rows.length < relaySettings.pageMessages && turns > fewTurns)
       throw new Violation(`${row.messageId} of "${row.role}" was published ${turns} turns after its commit`);
@@ -500,11 +501,7 @@ export class OutboxWorld {
   }
 
   get #deadLetters(): ReadonlyMap<string, number> {
-    const counted = new Map<string, number>();
-    for (const { dead } of this.database.turns) {
-      for (const { message } of dead) counted.set(message.messageId, (counted.get(message.messageId) ?? 0) + 1);
-    }
-    return counted;
+    return this.database.deadLetters;
   }
 
   #isAtRest(): boolean {

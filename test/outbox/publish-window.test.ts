@@ -1,0 +1,73 @@
+import { describe, expect, it } from "vitest";
+import { PublishWindow } from "../../src/outbox/publish-window.js";
+
+const settings = { maxUnderWay: 8, maxUnderWayBytes: 8_000 };
+
+function entries(role: string, route: string, ids: readonly number[], bytes = 1) {
+  return ids.map((id) => ({ message: { id: BigInt(id), role, route, bytes } }));
+}
+
+const upTo = (count: number): number[] => Array.from({ length: count }, (_, nth) => nth + 1);
+
+type Entry = ReturnType<typeof entries>[number];
+
+function windowOf(...all: readonly Entry[]): PublishWindow<Entry> {
+  const window = new PublishWindow<Entry>(settings);
+  for (const entry of all) window.push(entry);
+  return window;
+}
+
+function takeAll(window: PublishWindow<Entry>): Entry[] {
+  const taken: Entry[] = [];
+  for (let entry = window.take(); entry !== undefined; entry = window.take()) taken.push(entry);
+  return taken;
+}
+
+describe("the window of publishes", () => {
+  it("lets roles take turns, and the routes of a role", () => {
+    const window = windowOf(
+      ...entries("shop", "a", [1, 2, 3]),
+      ...entries("shop", "b", [4]),
+      ...entries("billing", "c", [5, 6]),
+    );
+    expect(takeAll(window).map(({ message }) => Number(message.id))).toEqual([1, 5, 4, 6, 2, 3]);
+  });
+
+  it("gives a single route of a single role what it may have, and no more until one settles", () => {
+    const window = windowOf(...entries("shop", "a", upTo(20)));
+    const taken = takeAll(window);
+    expect(taken).toHaveLength(settings.maxUnderWay);
+    window.settle(taken[0]!);
+    expect(takeAll(window)).toHaveLength(1);
+  });
+
+  it("always has room for another route, and for another role", () => {
+    const window = windowOf(...entries("shop", "a", upTo(100)));
+    takeAll(window);
+    for (const entry of entries("shop", "b", [200])) window.push(entry);
+    for (const entry of entries("billing", "a", [300])) window.push(entry);
+    expect(takeAll(window).map(({ message }) => Number(message.id))).toEqual([200, 300]);
+  });
+
+  it("counts bytes, and lets one message through whatever its size", () => {
+    const window = windowOf(...entries("shop", "a", [1, 2], 1_000_000));
+    const [first, ...others] = takeAll(window);
+    expect([first?.message.id, others]).toEqual([1n, []]);
+    window.settle(first!);
+    expect(takeAll(window)).toHaveLength(1);
+  });
+
+  it("puts messages that come again among those of their route, by their ids", () => {
+    const window = windowOf(...entries("shop", "a", [3, 7]));
+    window.pushAgain(entries("shop", "a", [5, 1]));
+    expect(takeAll(window).map(({ message }) => Number(message.id))).toEqual([1, 3, 5, 7]);
+  });
+
+  it("forgets what of a route is not under way", () => {
+    const window = windowOf(...entries("shop", "a", upTo(20)), ...entries("shop", "b", [30]));
+    const taken = takeAll(window);
+    window.clear("shop", "a");
+    for (const entry of taken) window.settle(entry);
+    expect(takeAll(window)).toEqual([]);
+  });
+});
