@@ -74,7 +74,9 @@ export async function installFunctions(
   options: Readonly<Record<string, unknown>> = {},
 ): Promise<void> {
   const program = fileURLToPath(new URL("src/cli/main.ts", source));
-  await promisify(execFile)(process.execPath, [...process.execArgv, program, "init", "--database-url", databaseUrl]);
+  // Not as an argument: others can read a command line.
+  const env = { ...process.env, HAWSER_DATABASE_URL: databaseUrl };
+  await promisify(execFile)(process.execPath, [...process.execArgv, program, "init"], { env });
   const { hostname: host, port } = new URL(natsUrl);
   await execute(databaseUrl, "SELECT hawser.set_nats_server($1)", [JSON.stringify({ host, port, ...options })]);
 }

@@ -3,7 +3,7 @@
  * peer has in Postgres (its rows, its lease and its notifications in a session of its own, channels to others) and asks what
  * an idle one asks, after docs/store-protocol.md. The others are real, with connections of their own.
  */
-import { createHash, randomUUID } from "node:crypto";
+import { createHash, randomBytes, randomUUID } from "node:crypto";
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { newPeer } from "../peers.js";
@@ -36,8 +36,9 @@ const nameOf = (number: number): string => `crowd-${number}`;
 async function simulate(session: pg.Client, number: number): Promise<void> {
   const name = nameOf(number);
   const others = Array.from({ length: channelsOfEach }, (_, nth) => nameOf(Math.max(0, number - nth - 1)));
-  await session.query("SELECT pg_try_advisory_lock(hashtextextended('hawser:lease:' || $1::text, 0))", [name]);
-  const taken = await session.query("SELECT epoch FROM hawser.take_name($1, $2)", [name, randomUUID()]);
+  const life = randomBytes(8).readBigInt64BE();
+  const taken = await session.query("SELECT epoch FROM hawser.own_name($1, $2, $3)", [name, randomUUID(), life]);
+  await session.query("SELECT FROM hawser.raise_fence($1, $2)", [name, taken.rows[0].epoch]);
   const digits = createHash("sha256").update(name).digest("hex").slice(0, 40);
   await session.query(
     `LISTEN hawser_topic_addr; LISTEN hawser_mesh_secret; LISTEN ${storeConstants.messageChannelPrefix}${digits}`,

@@ -86,6 +86,7 @@ function functionSection(fn: SqlFunction): string {
       kind,
       code(column.name),
       code(typeName(column)) + (column.nullable ? ", may be NULL" : ""),
+      fn.execute.length === 0 ? "" : limitPhrases(column.rules, column.kind).join("; "),
       prose(column.comment),
     ]);
   const roles = fn.execute.length === 0 ? "nobody but its owner" : codes(fn.execute);
@@ -93,7 +94,7 @@ function functionSection(fn: SqlFunction): string {
     `#### ${functionSignature(fn)}\n`,
     `${prose(fn.comment)}\n`,
     markdownTable(
-      ["", "Name", "Type", "Meaning"],
+      ["", "Name", "Type", "Limits", "Meaning"],
       [
         ...rows(
           "parameter",

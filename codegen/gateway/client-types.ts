@@ -1,6 +1,7 @@
 import type { GatewayFamily, GatewayVariant, PayloadType } from "../model/gateway-functions.js";
 import type { GatewayKind, GatewayValue } from "../model/gateway-values.js";
 import { pascalCase } from "../model/names.js";
+import { limitPhrases } from "../model/rule-text.js";
 import { docstring } from "../print.js";
 import { sqlParameters } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
@@ -41,7 +42,9 @@ export function argumentsInterface(family: GatewayFamily): string {
     const one = value.payload ? "Payload" : typeOfKind[value.kind];
     const type = value.repeated ? `readonly ${one}[]` : one;
     const declared = value.optional ? `${value.property}?: ${type} | null | undefined` : `${value.property}: ${type}`;
-    return `${docstring(value.comment, "  ")}  readonly ${declared};\n`;
+    const limits = limitPhrases(value.rules, value.kind === "object" || value.kind === "list" ? "json" : value.kind);
+    const comment = limits.length === 0 ? value.comment : `${value.comment} Limits: ${limits.join("; ")}.`;
+    return `${docstring(comment, "  ")}  readonly ${declared};\n`;
   });
   const generic = hasPayload(family) ? "<Payload>" : "";
   return `${docstring(`Arguments of \`${nameWithStar(family)}\`.`)}export interface ${argumentsName(family)}${generic} {\n${properties.join("")}}\n`;

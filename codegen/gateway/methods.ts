@@ -79,8 +79,9 @@ const methodType = `${docstring("A method as the gateway needs it.")}export inte
 }
 `;
 
-function hasRules({ rules }: GatewayValue): boolean {
-  return Object.keys(rules).length > 0;
+/** Lists and headers are checked in Postgres. */
+function hasRules({ kind, repeated, rules }: GatewayValue): boolean {
+  return Object.keys(rules).length > 0 && !repeated && kind !== "object" && kind !== "list";
 }
 
 function readFunction(family: GatewayFamily): string {

@@ -84,7 +84,7 @@ function returnText(family: GatewayFamily, variant: GatewayVariant): string {
 }
 
 function parameterRow(value: GatewayValue, variant: GatewayVariant): string[] {
-  const kind = value.kind === "object" || value.kind === "list" ? "message" : value.kind;
+  const kind = value.kind === "object" || value.kind === "list" ? "json" : value.kind;
   const limits = limitPhrases(value.rules, kind).map((phrase) => phrase.replace(/^must be /, ""));
   const type = typeText(value, variant);
   const mayBe = value.optional ? (value.noDefault ? ", may be NULL" : ", optional") : "";

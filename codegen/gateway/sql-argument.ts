@@ -1,6 +1,7 @@
 import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.js";
 import { payloadTypes } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
+import type { LimitedArgument } from "../sql/limits.js";
 import { sqlString } from "../sql/literal.js";
 
 /** The parameters in SQL, which leave out what is sent along without being one. */
@@ -35,6 +36,25 @@ export function queryExpression(family: GatewayFamily, variant: GatewayVariant):
   }
   parts.push(sqlString(`${text}}`));
   return parts.join(" || ");
+}
+
+/** What a function's limits are checked of. The parameters stand as $1, $2, …, unless their names are wanted. */
+export function limitedArguments(
+  family: GatewayFamily,
+  variant: GatewayVariant,
+  expressionOf: (value: GatewayValue) => string = (value) => positionOf(family, value),
+): LimitedArgument[] {
+  return sqlParameters(family).map((value) => {
+    const type = value.payload && variant.payloadType !== undefined ? payloadTypes[variant.payloadType] : value.sqlType;
+    return {
+      name: value.name,
+      expression: expressionOf(value),
+      sqlType: type.replace("[]", ""),
+      repeated: value.repeated || type.endsWith("[]"),
+      rules: value.rules,
+      qualified: family.invoker,
+    };
+  });
 }
 
 /** The position of a parameter, $1 being the first. */

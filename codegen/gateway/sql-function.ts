@@ -1,8 +1,10 @@
 import { type GatewayFamily, type GatewayVariant, isMadeWithTables } from "../model/gateway-functions.js";
 import { readBody, type SqlConstants } from "../sql/body.js";
+import { limited, limitStatements } from "../sql/limits.js";
 import { dollarQuoted, sqlString } from "../sql/literal.js";
-import { withChecks } from "./local-checks.js";
-import { positionOf, queryExpression, sqlParameters, sqlTypeOf } from "./sql-argument.js";
+import { isMadeOnce, madeOnce, withChecks } from "./local-checks.js";
+import { limitedArguments, positionOf, queryExpression, sqlParameters, sqlTypeOf } from "./sql-argument.js";
+import { nameWithStar } from "./typescript-types.js";
 
 /** Stands for the schema of the functions, as in the script of an extension. */
 const schemaPlaceholder = "@extschema@";
@@ -76,17 +78,18 @@ function bodyOf(family: GatewayFamily, variant: GatewayVariant, name: string, va
       language: "plpgsql",
       body: withChecks(
         family,
+        variant,
         text
           .replaceAll("@version@", values.version)
-          .replaceAll("@payload@", payloadExpression("payload", variant))
-          .replaceAll("@payloads@", payloadsExpression(variant)),
+          .replaceAll("@payload@", isMadeOnce(variant) ? madeOnce : "payload")
+          .replaceAll("@payloads@", isMadeOnce(variant) ? madeOnce : "payloads"),
       ),
     };
   }
   if (family.batch !== undefined) {
     return { language: "plpgsql", body: batchBody(family, variant) };
   }
-  const query = queryExpression(family, variant);
+  const query = limited(nameWithStar(family), limitedArguments(family, variant), queryExpression(family, variant));
   switch (family.returns) {
     case "nothing":
       return { language: "plpgsql", body: callBody(query, []) };
@@ -167,22 +170,6 @@ function valueReturn(family: GatewayFamily, variant: GatewayVariant, name: strin
   ];
 }
 
-/** The bytes of a payload. */
-function payloadExpression(payload: string, { payloadType }: GatewayVariant): string {
-  if (payloadType === "binary") {
-    return payload;
-  }
-  return `convert_to(${payloadType === "text" ? payload : `${payload}::text`}, 'UTF8')`;
-}
-
-/** The bytes of all payloads, in their order. */
-function payloadsExpression(variant: GatewayVariant): string {
-  if (variant.payloadType === "binary") {
-    return "payloads";
-  }
-  return `ARRAY(SELECT ${payloadExpression("p.one", variant)} FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth)`;
-}
-
 function rowsBody(family: GatewayFamily, variant: GatewayVariant, call: string): string {
   const columns = family.results.map((value) => `${value.name} ${sqlTypeOf(value, variant)}`);
   return [
@@ -205,6 +192,7 @@ function batchBody(family: GatewayFamily, variant: GatewayVariant): string {
     "  lengths text;",
     "  payloads text;",
     "BEGIN",
+    ...limitStatements(nameWithStar(family), limitedArguments(family, variant)),
     `  SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), ${all}`,
     "  INTO lengths, payloads",
     `  FROM unnest(${array}) AS one;`,

@@ -3,7 +3,7 @@ import { type DescField, ScalarType } from "@bufbuild/protobuf";
 import { type FieldRules, type Rule, type RuleValue, rulesOf, type ValueRules } from "../../src/typed/index.js";
 import { sqlString } from "../sql/literal.js";
 import { type MadeFunction, madeFunction, pure } from "./helpers.js";
-import { entryFields, type FieldModel, type MessageModel, qualified, type ValueKind } from "./model.js";
+import { entryFields, type FieldModel, fieldType, type MessageModel, qualified, type ValueKind } from "./model.js";
 import { bytesLiteral, indented } from "./names.js";
 import type { SqlOptions } from "./options.js";
 import { helperName, isNotZero } from "./values.js";
@@ -11,7 +11,7 @@ import { helperName, isNotZero } from "./values.js";
 /** `check_order_placed(message order_placed, path text)`: refuses a row that breaks a rule, with the field and the rule. */
 export function checkFunction(options: SqlOptions, message: MessageModel): MadeFunction {
   const type = qualified(options, message.name);
-  const checks = new MessageChecks(options, message).print();
+  const { checks, variables } = new MessageChecks(options, message).print();
   return madeFunction({
     options,
     name: `check_${message.name}`,
@@ -19,14 +19,14 @@ export function checkFunction(options: SqlOptions, message: MessageModel): MadeF
     types: [type, "text"],
     returns: "void",
     properties: `${pure} STRICT`,
-    body: `AS $function$\n#variable_conflict use_column\nDECLARE\n  v_n bigint;\nBEGIN\n${checks || "  NULL;\n"}END\n$function$`,
+    body: `AS $function$\n#variable_conflict use_column\nDECLARE\n  v_n bigint;\n${variables}BEGIN\n${checks || "  NULL;\n"}END\n$function$`,
     comment: `Refuses a ${message.desc.typeName} that breaks a rule.`,
   });
 }
 
 /** Whether the check of a message can refuse anything. */
 export function hasChecks(options: SqlOptions, message: MessageModel): boolean {
-  return new MessageChecks(options, message).print() !== "";
+  return new MessageChecks(options, message).print().checks !== "";
 }
 
 class MessageChecks {
@@ -34,12 +34,25 @@ class MessageChecks {
 
   readonly #message: MessageModel;
 
+  /** Fields whose elements are checked one by one. */
+  readonly #elements: FieldModel[] = [];
+
   constructor(options: SqlOptions, message: MessageModel) {
     this.#options = options;
     this.#message = message;
   }
 
-  print(): string {
+  /** The statements, and the declarations of the variables that they need. */
+  print(): { readonly checks: string; readonly variables: string } {
+    const checks = this.#all();
+    const variables = this.#elements.map((field) => {
+      const type = fieldType(this.#options, field).slice(0, -"[]".length);
+      return `  ${elementName(field)} ${type};\n`;
+    });
+    return { checks, variables: variables.join("") };
+  }
+
+  #all(): string {
     const { fields, requiredOneofs, exclusiveFields } = rulesOf(this.#message.desc);
     const ofFields = fields.map((rules) => this.#fieldChecks(rules));
     const ofOneofs = requiredOneofs.map((oneof) => {
@@ -110,7 +123,7 @@ class MessageChecks {
   }
 
   #itemChecks(rules: Extract<FieldRules, { shape: "list" }>, field: FieldModel): string {
-    const item = `message.${field.column}[v_n]`;
+    const item = elementName(field);
     const checks = this.#elementChecks(rules.items, field.value, item, [`.${field.desc.name}[`, "(v_n - 1)", "]"]);
     return checks === "" ? "" : this.#forEach(field, checks);
   }
@@ -118,7 +131,7 @@ class MessageChecks {
   #entryChecks(rules: Extract<FieldRules, { shape: "map" }>, field: FieldModel): string {
     if (field.shape !== "map") return "";
     const [key, value] = entryFields(field);
-    const entry = `(message.${field.column}[v_n])`;
+    const entry = elementName(field);
     const keyText = field.key === ScalarType.STRING ? `to_json(${entry}.key)` : `${entry}.key`;
     const at = [`.${field.desc.name}[`, keyText, "]"];
     const part = (model: FieldModel, column: string): string => `coalesce(${entry}.${column}, ${zeroFor(model.value)})`;
@@ -135,9 +148,11 @@ class MessageChecks {
     return `    IF ${isNotZeroValue(this.#options, value, x)} THEN\n${checks}    END IF;\n`;
   }
 
+  /** By FOREACH: a subscript looks at all elements before it. */
   #forEach(field: FieldModel, checks: string): string {
-    const x = `message.${field.column}`;
-    return `  FOR v_n IN coalesce(array_lower(${x}, 1), 1) .. coalesce(array_upper(${x}, 1), 0) LOOP\n${checks}  END LOOP;\n`;
+    this.#elements.push(field);
+    const loop = `FOREACH ${elementName(field)} IN ARRAY coalesce(message.${field.column}, '{}') LOOP`;
+    return `  v_n := 0;\n  ${loop}\n    v_n := v_n + 1;\n${checks}  END LOOP;\n`;
   }
 
   /** The checks of one value that is there. */
@@ -183,6 +198,11 @@ class MessageChecks {
   #isNotZero(field: FieldModel, x: string): string {
     return isNotZeroValue(this.#options, field.value, x);
   }
+}
+
+/** The variable that has an element of a list or map. */
+function elementName({ number }: FieldModel): string {
+  return `v_${number}`;
 }
 
 function isNotZeroValue(options: SqlOptions, value: ValueKind, x: string): string {

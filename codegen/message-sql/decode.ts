@@ -171,7 +171,7 @@ function readField(options: SqlOptions, message: MessageModel, field: FieldModel
   if (field.shape === "list") {
     const list = `v_${number}`;
     const wireType = wireTypeOf(value);
-    const found = [`${list} := array_append(${list}, ${readValue(options, value, "v_n", "v_bytes")});`];
+    const found = appended(list, isRead(value), (bytes) => readValue(options, value, "v_n", bytes));
     const head = {
       number,
       value,
@@ -183,7 +183,9 @@ function readField(options: SqlOptions, message: MessageModel, field: FieldModel
     const packed =
       wireType === 0
         ? [
-            `${list} := ${list} || ARRAY(SELECT ${readValue(options, value, "p.n", "NULL")} FROM unnest(${helperName(options, "varints")}(v_bytes)) AS p (n));`,
+            `FOREACH v_n IN ARRAY ${helperName(options, "varints")}(v_bytes) LOOP`,
+            `  ${list} := array_append(${list}, ${readValue(options, value, "v_n", "NULL")});`,
+            "END LOOP;",
           ]
         : packedFixed(options, list, value, wireType === 1 ? 8 : 4);
     return { ...head, packed };
@@ -194,7 +196,7 @@ function readField(options: SqlOptions, message: MessageModel, field: FieldModel
       number,
       value: { kind: "message", message },
       declare: `${map} ${field.entry}[] := '{}';`,
-      found: [`${map} := array_append(${map}, ${qualified(options, `hawser_decode_${field.entryName}`)}(v_bytes));`],
+      found: appended(map, true, (bytes) => `${qualified(options, `hawser_decode_${field.entryName}`)}(${bytes})`),
       // Of several entries with one key the last one counts.
       atEnd: [
         `v_tag := ${tagOf(number, 2)};`,
@@ -213,20 +215,22 @@ function readField(options: SqlOptions, message: MessageModel, field: FieldModel
     (other) => other !== field && isInOneof(field) && other.desc.oneof === field.desc.oneof,
   );
   const clear = others.map((other) =>
-    isRead(other.value) ? `r_${other.number} := NULL;` : `v.${other.column} := NULL;`,
+    isRead(other.value) ? `r_${other.number} := '{}';` : `v.${other.column} := NULL;`,
   );
   if (isRead(value)) {
-    // Of a message that is there twice, both are merged: as if their bytes were one message.
-    const raw = `r_${number}`;
+    // Of a message that is there in parts, these are merged: as if their bytes were one message. They are joined once.
+    const parts = `r_${number}`;
+    const joined = `(SELECT string_agg(p.part, ''::bytea ORDER BY p.n) FROM unnest(${parts}) WITH ORDINALITY AS p (part, n))`;
     return {
       number,
       value,
-      declare: `${raw} bytea;`,
-      found: [`${raw} := coalesce(${raw}, ''::bytea) || v_bytes;`, ...clear],
+      declare: `${parts} bytea[] := '{}';`,
+      found: [`${parts} := array_append(${parts}, v_bytes);`, ...clear],
       atEnd: [
-        `IF ${raw} IS NOT NULL THEN`,
+        `IF cardinality(${parts}) > 0 THEN`,
         `  v_tag := ${tagOf(number, 2)};`,
-        `  v.${column} := ${readValue(options, value, "NULL", raw)};`,
+        `  v_bytes := CASE cardinality(${parts}) WHEN 1 THEN ${parts}[1] ELSE ${joined} END;`,
+        `  v.${column} := ${readValue(options, value, "NULL", "v_bytes")};`,
         "END IF;",
       ],
     };
@@ -244,13 +248,28 @@ function readField(options: SqlOptions, message: MessageModel, field: FieldModel
 }
 
 function packedFixed(options: SqlOptions, list: string, value: ValueKind, size: 4 | 8): string[] {
-  const part = `substr(v_bytes, p.at, ${size})`;
+  const part = `substr(v_bytes, v_part, ${size})`;
   return [
     `IF v_n % ${size} <> 0 THEN`,
     "  RAISE EXCEPTION USING ERRCODE = 'data_exception', MESSAGE = 'the list ends within an element';",
     "END IF;",
-    `${list} := ${list} || ARRAY(SELECT ${readValue(options, value, "NULL", part)} FROM generate_series(1, v_n::integer, ${size}) AS p (at));`,
+    `FOR v_part IN 1 .. v_n::integer BY ${size} LOOP`,
+    `  ${list} := array_append(${list}, ${readValue(options, value, "NULL", part)});`,
+    "END LOOP;",
   ];
+}
+
+/**
+ * Appends an element to a list. By array_append alone, which Postgres does in place: any other expression copies the list
+ * each time.
+ *
+ * @param isMessage whether the element is a message: one of no bytes, two of which could be each 4 bytes of a payload, is
+ * a constant of the plan, and no call
+ */
+function appended(list: string, isMessage: boolean, read: (bytes: string) => string): string[] {
+  const append = (bytes: string): string => `${list} := array_append(${list}, ${read(bytes)});`;
+  if (!isMessage) return [append("v_bytes")];
+  return ["IF v_n > 0 THEN", `  ${append("v_bytes")}`, "ELSE", `  ${append("''::bytea")}`, "END IF;"];
 }
 
 function isInOneof({ desc }: FieldModel): boolean {

@@ -50,21 +50,25 @@ export function readTableColumns(message: DescMessage, options: SpecOptions): Co
   });
 }
 
-/** The parameters or result columns of a function: values that pass by, so without defaults and rules. */
-export function readValueColumns(message: DescMessage, options: SpecOptions): Column[] {
+/**
+ * The parameters or result columns of a function: values that pass by, so without defaults.
+ *
+ * @param checked the function checks their rules; others have none
+ */
+export function readValueColumns(message: DescMessage, options: SpecOptions, checked: boolean): Column[] {
   return message.fields.map((field) => {
     functionIdentifier(field, "column name", field.name);
-    const column = readColumn(field, options);
+    const column = readColumn(field, options, checked);
     if (column.default !== undefined || column.generated !== undefined || column.type === "bigserial") {
       throw new SpecError(field, "a parameter or result of a function has no default, generated value or sequence");
     }
     if (column.uncompressed) {
       throw new SpecError(field, "a parameter or result of a function is not stored, so it cannot be uncompressed");
     }
-    if (options.rules(field) !== undefined) {
+    if (!checked && options.rules(field) !== undefined) {
       throw new SpecError(
         field,
-        "rules on a parameter or result of a function would not be checked; put them on a column",
+        "rules on a result, or on a parameter of a function that no role executes, would not be checked",
       );
     }
     return column;
@@ -76,7 +80,7 @@ export function typeName(column: Column): string {
   return column.repeated ? `${column.type}[]` : column.type;
 }
 
-function readColumn(field: DescField, options: SpecOptions): Column {
+function readColumn(field: DescField, options: SpecOptions, isParameter = false): Column {
   if (field.oneof !== undefined) {
     throw new SpecError(field, `a column cannot be part of oneof ${field.oneof.name}; use optional fields and a check`);
   }
@@ -86,7 +90,7 @@ function readColumn(field: DescField, options: SpecOptions): Column {
   const repeated = field.fieldKind === "list";
   const kind = kindOfSqlType(type);
   const range = rangeOfSqlType(type);
-  const rules = readRules(field, options, { kind, repeated, range });
+  const rules = readRules(field, options, { kind, repeated, range, isParameter });
   return {
     field,
     name: sqlIdentifier(field, "column name", field.name),

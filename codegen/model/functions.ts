@@ -1,9 +1,10 @@
-import type { AnyDesc, DescMethod, DescService } from "@bufbuild/protobuf";
+import type { AnyDesc, DescField, DescMethod, DescService } from "@bufbuild/protobuf";
 import { type Column, readValueColumns } from "./columns.js";
 import { commentOf } from "./comments.js";
 import { camelCase, functionIdentifier } from "./names.js";
 import type { SpecOptions, SqlFunctionOption } from "./options.js";
 import { knownRole } from "./roles.js";
+import type { Rules } from "./rules.js";
 import { SpecError } from "./spec-error.js";
 
 /** The methods of one service that are SQL functions. */
@@ -54,12 +55,16 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
     throw new SpecError(method, "an SQL function cannot stream; use returns_set for any number of rows");
   }
   const bodyFile = readSqlPath(method, "body_file", option.bodyFile);
-  const results = readValueColumns(method.output, options);
+  const results = readValueColumns(method.output, options, false);
   if (results.length === 0) {
     throw new SpecError(method, `${method.output.name} has no field; a function returns at least one column`);
   }
-  const parameters = readParameters(method, results, options);
+  const isExecuted = option.execute.length > 0;
+  const parameters = readParameters(method, results, options, isExecuted);
   if (option.optionalDefaults) refuseDefaultBefore(parameters);
+  if (isExecuted) {
+    for (const { column } of parameters) refuseUnlimited({ ...column, sqlType: column.type });
+  }
   return {
     method,
     name: functionIdentifier(method, "function name", option.name),
@@ -84,6 +89,34 @@ export function readSqlPath(where: AnyDesc, option: string, path: string): strin
   return path;
 }
 
+/** SQL types whose values all take the same few bytes. */
+const shortTypes = /^(smallint|integer|bigint|boolean|timestamptz|timestamp with time zone|xid8|regproc)$/;
+
+/** What roles give to a function has a limit. @throws SpecError if a parameter can be of any length */
+export function refuseUnlimited(parameter: {
+  readonly field: DescField;
+  readonly sqlType: string;
+  readonly repeated: boolean;
+  readonly rules: Rules;
+}): void {
+  const { field, rules } = parameter;
+  const isShortText = rules.maxBytes !== undefined || rules.in !== undefined;
+  const isList = parameter.repeated || parameter.sqlType.endsWith("[]");
+  const isShort = shortTypes.test(parameter.sqlType.replace("[]", ""));
+  const missing = isList
+    ? rules.maxItems === undefined
+      ? "max_items"
+      : isShort || rules.maxTotalBytes !== undefined
+        ? undefined
+        : "max_total_bytes"
+    : isShort || isShortText
+      ? undefined
+      : "max_bytes";
+  if (missing !== undefined) {
+    throw new SpecError(field, `a parameter that roles give has a limit: add the rule ${missing}`);
+  }
+}
+
 function refuseDefaultBefore(parameters: readonly Parameter[]): void {
   const first = parameters.findIndex(({ column }) => column.nullable);
   const later = first < 0 ? undefined : parameters.slice(first).find(({ column }) => !column.nullable);
@@ -102,8 +135,13 @@ function readSetting(method: DescMethod, setting: string): string {
   return setting;
 }
 
-function readParameters(method: DescMethod, results: readonly Column[], options: SpecOptions): Parameter[] {
-  const parameters = readValueColumns(method.input, options).map((column) => ({
+function readParameters(
+  method: DescMethod,
+  results: readonly Column[],
+  options: SpecOptions,
+  checked: boolean,
+): Parameter[] {
+  const parameters = readValueColumns(method.input, options, checked).map((column) => ({
     column,
     argument: camelCase(column.name.replace(/^p_/, "")),
   }));

@@ -1,6 +1,6 @@
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { commentOf } from "./comments.js";
-import { readSqlPath } from "./functions.js";
+import { readSqlPath, refuseUnlimited } from "./functions.js";
 import { type GatewayValue, readGatewayValues } from "./gateway-values.js";
 import { functionIdentifier } from "./names.js";
 import type { GatewayFunctionOption, SpecOptions } from "./options.js";
@@ -106,6 +106,9 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
       method,
       "changes says of each function that is not local whether it may change something in NATS",
     );
+  }
+  if (!option.internal) {
+    for (const value of parameters.filter(({ payloadType }) => !payloadType)) refuseUnlimited(value);
   }
   return {
     method,

@@ -120,10 +120,7 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
     throw new SpecError(field, "no_default is for optional parameters; the others have none anyway");
   }
   const isJson = kind === "object" || kind === "list";
-  if ((repeated || isJson) && options.rules(field) !== undefined) {
-    throw new SpecError(field, "rules on a list or an object would not be checked");
-  }
-  const ruleKind: ValueKind = isJson ? "message" : kind;
+  const ruleKind: ValueKind = isJson ? "json" : kind;
   return {
     field,
     name: functionIdentifier(field, "name", field.name),
@@ -146,7 +143,12 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
     messageContext: option.messageContext,
     noDefault: option.noDefault,
     timeout: option.timeout,
-    rules: readRules(field, options, { kind: ruleKind, repeated, range: integerRangeOf(field) }),
+    rules: readRules(field, options, {
+      kind: ruleKind,
+      repeated: repeated || option.sqlType === "text[]",
+      range: integerRangeOf(field),
+      isParameter: true,
+    }),
   };
 }
 

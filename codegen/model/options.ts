@@ -47,6 +47,10 @@ export interface RulesOption {
   required: boolean;
   /** The name of rules that are said elsewhere, and hold besides. */
   named: string;
+  maxTotalBytes?: bigint;
+  maxItemBytes?: bigint;
+  maxNameBytes?: number;
+  maxValueBytes?: number;
 }
 
 export interface NamedRulesOption {

@@ -1,4 +1,11 @@
-import { bytesText, itemsText, rangeText, valuesText } from "../validators/runtime/violation.js";
+import {
+  bytesText,
+  headerTexts,
+  itemsText,
+  listBytesText,
+  rangeText,
+  valuesText,
+} from "../validators/runtime/violation.js";
 import type { Rules } from "./rules.js";
 import type { ValueKind } from "./value-kind.js";
 
@@ -13,9 +20,14 @@ export function limitPhrases(rules: Rules, kind: ValueKind): string[] {
   if (rules.pattern !== undefined) {
     phrases.push(rules.pattern.means);
   }
-  if (rules.maxItems !== undefined) {
+  if (kind === "json") {
+    const headers = headerTexts(rules);
+    if (headers !== undefined) phrases.push(headers.rule.replace(/^must have /, ""));
+  } else if (rules.maxItems !== undefined) {
     phrases.push(itemsText(rules.maxItems).rule.replace(/^must have /, ""));
   }
+  const list = listBytesText(rules);
+  if (list !== undefined) phrases.push(list.rule.replace(/^must have /, ""));
   if (rules.required) {
     phrases.push("required");
   }

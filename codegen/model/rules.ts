@@ -12,6 +12,14 @@ export interface Rules {
   readonly maxBytes?: number;
   readonly pattern?: Pattern;
   readonly maxItems?: number;
+  /** Of all elements of a list together. */
+  readonly maxTotalBytes?: number;
+  /** Of one element of a list. */
+  readonly maxItemBytes?: number;
+  /** Of a name of headers. */
+  readonly maxNameBytes?: number;
+  /** Of a value of headers. */
+  readonly maxValueBytes?: number;
   readonly in?: readonly string[];
   readonly required?: true;
   /** The name under which the spec says them, if all of them are those of the name. */
@@ -29,20 +37,26 @@ export interface RuleTarget {
   readonly kind: ValueKind | undefined;
   readonly repeated: boolean;
   readonly range?: IntegerRange | undefined;
+  /** It is a parameter of a function: there the rules are checked that are about parts of the value. */
+  readonly isParameter?: boolean;
 }
 
 const noRules: Rules = {};
 
-/** Which rules a kind of value takes, beside `max_items` on repeated fields. */
+/** Which rules a kind of value takes where it is no list. */
 const rulesOfKind: Partial<Record<ValueKind, readonly (keyof RulesOption)[]>> = {
   number: ["min", "max"],
   bigint: ["min", "max"],
   enum: ["min", "max"],
   string: ["minBytes", "maxBytes", "pattern", "patternMeans", "in"],
   bytes: ["minBytes", "maxBytes"],
+  json: ["maxBytes", "maxItems", "maxNameBytes", "maxValueBytes"],
   message: ["required"],
   timestamp: ["required"],
 };
+
+/** Which rules a list of values takes. */
+const rulesOfLists: readonly (keyof RulesOption)[] = ["maxItems", "maxTotalBytes", "maxItemBytes"];
 
 const specNames: Record<keyof RulesOption, string> = {
   min: "min",
@@ -55,6 +69,10 @@ const specNames: Record<keyof RulesOption, string> = {
   in: "in",
   required: "required",
   named: "named",
+  maxTotalBytes: "max_total_bytes",
+  maxItemBytes: "max_item_bytes",
+  maxNameBytes: "max_name_bytes",
+  maxValueBytes: "max_value_bytes",
 };
 
 const ruleNames = Object.keys(specNames) as (keyof RulesOption)[];
@@ -75,7 +93,7 @@ export function readRules(field: DescField, options: SpecOptions, target: RuleTa
   return rulesOf(field, option);
 }
 
-/** Rules that have a name. They are rules of a text, or of bytes. */
+/** Rules that have a name. They are rules of a text or of bytes, of headers, or of a list. */
 export interface NamedRules {
   readonly file: DescFile;
   readonly name: string;
@@ -83,13 +101,21 @@ export interface NamedRules {
   readonly rules: Rules;
 }
 
-/** @throws SpecError if a rule is none of a text, or contradicts another one */
+/** @throws SpecError if rules are not of one kind of value, or contradict each other */
 export function readNamedRules(options: SpecOptions): NamedRules[] {
   return [...options.namedRules.values()].map(({ file, name, about, rules }) => {
-    refuseForeignRules(file, rules!, { kind: "string", repeated: false });
+    refuseForeignRules(file, rules!, targetOfNamed(rules!));
     refuseContradictions(file, rules!, undefined);
     return { file, name, about, rules: rulesOf(file, rules!) };
   });
+}
+
+/** What named rules are for, by those that only one kind of value takes. */
+function targetOfNamed(rules: RulesOption): RuleTarget {
+  const isList = rules.maxTotalBytes !== undefined || rules.maxItemBytes !== undefined;
+  const isHeaders = rules.maxNameBytes !== undefined || rules.maxValueBytes !== undefined;
+  const isCount = rules.maxItems !== undefined && rules.maxBytes === undefined;
+  return { kind: isHeaders ? "json" : "string", repeated: isList || isCount, isParameter: true };
 }
 
 function rulesOf(field: DescField | DescFile, option: RulesOption): Rules {
@@ -100,6 +126,14 @@ function rulesOf(field: DescField | DescFile, option: RulesOption): Rules {
     ...(option.maxBytes === undefined ? {} : { maxBytes: byteCount(field, "max_bytes", option.maxBytes) }),
     ...(option.pattern === "" ? {} : { pattern: { source: option.pattern, means: option.patternMeans } }),
     ...(option.maxItems === undefined ? {} : { maxItems: option.maxItems }),
+    ...(option.maxTotalBytes === undefined
+      ? {}
+      : { maxTotalBytes: byteCount(field, "max_total_bytes", option.maxTotalBytes) }),
+    ...(option.maxItemBytes === undefined
+      ? {}
+      : { maxItemBytes: byteCount(field, "max_item_bytes", option.maxItemBytes) }),
+    ...(option.maxNameBytes === undefined ? {} : { maxNameBytes: option.maxNameBytes }),
+    ...(option.maxValueBytes === undefined ? {} : { maxValueBytes: option.maxValueBytes }),
     ...(option.in.length === 0 ? {} : { in: option.in }),
     ...(option.required ? { required: true } : {}),
     ...(option.named === "" ? {} : { named: option.named }),
@@ -126,14 +160,16 @@ function withNamed(field: DescField, said: RulesOption, options: SpecOptions): R
 }
 
 function refuseForeignRules(field: DescField | DescFile, option: RulesOption, target: RuleTarget): void {
-  const ofKind = (target.kind !== undefined && rulesOfKind[target.kind]) || [];
-  const allowed: readonly string[] = target.repeated ? ["maxItems"] : ofKind;
+  const { kind, repeated, isParameter } = target;
+  const ofKind = (kind !== undefined && (kind !== "json" || isParameter) && rulesOfKind[kind]) || [];
+  const ofLists = isParameter ? rulesOfLists : rulesOfLists.slice(0, 1);
+  const allowed: readonly (keyof RulesOption)[] = repeated ? ofLists : ofKind;
   for (const name of ruleNames) {
     if (name !== "named" && isSet(option[name]) && !allowed.includes(name)) {
       const takes =
         allowed.length === 0
           ? "which takes no rules"
-          : `which takes ${allowed.map((rule) => specNames[rule as keyof RulesOption]).join(", ")}`;
+          : `which takes ${allowed.map((rule) => specNames[rule]).join(", ")}`;
       throw new SpecError(
         field,
         `rule ${specNames[name]} does not apply to ${field.kind === "file" ? "named rules" : specTypeOf(field)}, ${takes}`,

@@ -21,7 +21,7 @@ export interface View {
 
 /** Reads the view that a message describes. @throws SpecError if it has no column, or names a role that is not */
 export function readView(message: DescMessage, option: ViewOption, options: SpecOptions): View {
-  const columns = readValueColumns(message, options);
+  const columns = readValueColumns(message, options, false);
   if (columns.length === 0) {
     throw new SpecError(message, `view "${option.name}" has no column; give the message a field`);
   }

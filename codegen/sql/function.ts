@@ -1,6 +1,9 @@
+import type { DescMethod } from "@bufbuild/protobuf";
 import { typeName } from "../model/columns.js";
 import type { SqlFunction } from "../model/functions.js";
+import { SpecError } from "../model/spec-error.js";
 import { readBody, type SqlConstants } from "./body.js";
+import { limitStatements } from "./limits.js";
 import { dollarQuoted, sqlString } from "./literal.js";
 
 /**
@@ -27,9 +30,41 @@ export function functionStatements(fn: SqlFunction, constants: SqlConstants): st
     `LANGUAGE plpgsql ${fn.readsOnly ? "STABLE" : "VOLATILE"} ${security}`,
     "SET search_path = pg_catalog, pg_temp",
     ...fn.settings.map((setting) => `SET ${setting}`),
-    `AS ${dollarQuoted("function", readBody(fn.method, fn.bodyFile, constants))};`,
+    `AS ${dollarQuoted("function", withLimits(fn, readBody(fn.method, fn.bodyFile, constants)))};`,
     comment,
   ].join("\n");
+}
+
+/** A body that begins with the limits of what roles give. */
+function withLimits(fn: SqlFunction, body: string): string {
+  const limits =
+    fn.execute.length === 0
+      ? []
+      : limitStatements(
+          `hawser.${fn.name}`,
+          fn.parameters.map(({ column: { name, type, repeated, rules } }) => ({
+            name,
+            expression: name,
+            sqlType: type,
+            repeated,
+            rules,
+            wholly: true,
+          })),
+        );
+  return limits.length === 0 ? body : atBegin(fn.method, fn.bodyFile, body, limits);
+}
+
+/** A body with statements in front of its own. @throws SpecError if it has no line `BEGIN` */
+export function atBegin(where: DescMethod, bodyFile: string, body: string, statements: readonly string[]): string {
+  const begin = /^BEGIN$/m.exec(body);
+  if (begin === null) {
+    throw new SpecError(
+      where,
+      `body_file ${bodyFile} has no line BEGIN, behind which the limits of arguments are checked`,
+    );
+  }
+  const at = begin.index + begin[0].length;
+  return `${body.slice(0, at)}\n${statements.join("\n")}${body.slice(at)}`;
 }
 
 /** The function as GRANT and COMMENT name it: `hawser.key_of_topic(text)`. */

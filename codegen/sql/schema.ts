@@ -8,6 +8,7 @@ import { dropDefaultPrivileges, notePresent, schemaObjects } from "./default-pri
 import { errorFunctionSignatures, errorFunctions } from "./errors.js";
 import { functionSignature, functionStatements } from "./function.js";
 import { grantStatements } from "./grants.js";
+import { limitFunctionSignatures, limitFunctions } from "./limits.js";
 import { tableStatements } from "./table.js";
 import { viewStatements } from "./view.js";
 
@@ -30,13 +31,13 @@ export function schemaSql(files: readonly SpecFile[], constants: SqlConstants): 
     .filter(isMadeWithTables);
   const views = files.flatMap((file) => file.views);
   const errors = files.flatMap((file) => file.errorTables);
-  const harmless = errors.length > 0 ? errorFunctionSignatures : [];
+  const harmless = errors.length > 0 ? [...errorFunctionSignatures, ...limitFunctionSignatures] : [];
   const functionTexts = [
     ...functions.map((fn) => functionStatements(fn, constants)),
     ...families.flatMap((family) =>
       family.variants.flatMap((variant) => gatewayFunctionStatements(family, variant, { constants, version: "" })),
     ),
-    ...(errors.length > 0 ? [errorFunctions(errors)] : []),
+    ...(errors.length > 0 ? [errorFunctions(errors), limitFunctions()] : []),
     ...views.map((view) => viewStatements(view, constants)),
   ];
   const granted = [

@@ -40,10 +40,12 @@ export function generateValidators(spec: Spec): GeneratedFile[] {
 
 /** The rules that fields refer to by their names; undefined if there are none. */
 function namedModule(spec: Spec): string | undefined {
-  const entries = spec.namedRules.map(
-    ({ name, about, rules }) =>
-      `${docstring(about, "  ")}  ${camelCase(name)}: {\n    ${textEntries(rules, ",\n    ")},\n  },\n`,
-  );
+  const entries = spec.namedRules
+    .filter(({ rules }) => textEntries(rules) !== "")
+    .map(
+      ({ name, about, rules }) =>
+        `${docstring(about, "  ")}  ${camelCase(name)}: {\n    ${textEntries(rules, ",\n    ")},\n  },\n`,
+    );
   return entries.length === 0
     ? undefined
     : [

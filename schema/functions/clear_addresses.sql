@@ -1,12 +1,13 @@
 #variable_conflict use_column
 BEGIN
-  -- Held to the end, and shared, as in clear_stored_messages.
-  IF NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_name, 0)) THEN
+  -- Locked to the end, so that nobody takes the name in between.
+  PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name FOR UPDATE;
+  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
   -- As in enter_directory.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   DELETE FROM hawser.topic_addr AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END

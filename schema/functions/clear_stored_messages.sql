@@ -6,19 +6,12 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  -- Held to the end, so that nobody takes the name in between; shared, so that two who clear at once do not take each
-  -- other for its holder.
-  IF NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_name, 0)) THEN
+  IF NOT hawser.end_ownership(p_name, false) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
-  -- As when the name is taken: waits for the writes under way of a holder that has lost its session, and keeps out all
-  -- later ones.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
-  UPDATE hawser.peers AS p
-     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
-         token = NULL
-   WHERE p.name = p_name;
+  -- As when the name is taken: waits for the writes under way of a holder that has lost its session.
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
 
   DELETE FROM hawser.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.

@@ -17,19 +17,21 @@ BEGIN
   -- A handler's transaction could take any time until here. From here on a session that stands still holds the fence, and
   -- keeps others out.
   v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
-  v_done := pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0)) IS NULL;
+  held := hawser.fenced(p_name, p_epoch);
+  IF NOT held THEN
+    RETURN NEXT;
+    RETURN;
+  END IF;
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
-  -- statements as can be. The first sees what was committed while the lock was waited for. The old cursor is of its
-  -- snapshot: perhaps an older one, never one that is yet to come.
+  -- statements as can be. The old cursor is of the snapshot of the first: perhaps an older one, never one that is yet to come.
   IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL THEN
     UPDATE hawser.conn_mess_number AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-      FROM hawser.conn_mess_number AS o, hawser.conn_key_map AS m, hawser.peers AS p
+      FROM hawser.conn_mess_number AS o, hawser.conn_key_map AS m
      WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1])
        AND o.connection_key = p_connection_keys[1]
        AND m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
-       AND p.name = p_name AND p.epoch = p_epoch
     RETURNING o.epoch, o.v INTO v_after_epoch, v_after_number;
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
@@ -38,7 +40,6 @@ BEGIN
        WHERE d.connection_key = p_connection_keys[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
-      held := true;
       connection_key := p_connection_keys[1];
       moved := true;
       RETURN NEXT;
@@ -46,14 +47,7 @@ BEGIN
     END IF;
   END IF;
 
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
-  IF NOT held THEN
-    RETURN NEXT;
-    RETURN;
-  END IF;
-
-  -- It locks the cursors in key order, as is done below, so that two calls never wait in a circle.
+  -- Cursors are locked in key order, here as below, absent ones made, so that two calls never wait in a circle.
   IF p_dead_letters IS NOT NULL THEN
     v_done := hawser.add_peer_dead_letters(
       p_name, p_epoch, p_connection_keys, p_cursor_epochs, p_cursors, p_dead_letters, p_dead_payloads

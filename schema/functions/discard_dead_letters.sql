@@ -7,7 +7,7 @@ BEGIN
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
   END IF;
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
+  PERFORM hawser.lock_dead_letters(true);
   RETURN QUERY
   WITH gone AS (
     DELETE FROM hawser.dead_letters AS d

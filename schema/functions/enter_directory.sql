@@ -6,9 +6,7 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN;
   END IF;
@@ -19,7 +17,7 @@ BEGIN
    WHERE p.name = p_name AND p.in_group IS DISTINCT FROM coalesce(p_in_group, false);
 
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_only THEN
     -- What is overwritten below stays: nobody is told that it went.
     DELETE FROM hawser.topic_addr AS t

@@ -3,7 +3,7 @@ DECLARE
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
 BEGIN
   -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
-  IF NOT pg_try_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0)) THEN
+  IF NOT hawser.lock_dead_letters(false) THEN
     RETURN;
   END IF;
   DELETE FROM hawser.dead_letters AS d

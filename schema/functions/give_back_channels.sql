@@ -7,9 +7,8 @@ BEGIN
   END IF;
 
   -- Exclusive: no write of the member is under way that has seen it as the owner, and no dead letter is retried for it.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
+  held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN NEXT;
     RETURN;

@@ -6,15 +6,13 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN;
   END IF;
 
   -- As in enter_directory.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_all THEN
     DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
     RETURN;

@@ -21,15 +21,17 @@ BEGIN
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
   END IF;
 
-  -- Held to the end, so that the old listener cannot start in between; shared, so that two who reassign at once do not
-  -- take each other for it.
-  IF NOT p_force AND NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_from, 0)) THEN
+  -- Locked to the end, so that the old listener cannot start in between.
+  INSERT INTO hawser.owners (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_from FOR UPDATE;
+  IF NOT p_force AND EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_from AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the listener "%" is running', p_from
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first, or force it: then it ends with name_lost.';
   END IF;
 
-  -- Exclusive: waits for the old listener's writes under way and keeps out all later ones until its new epoch is there.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_from, 0));
+  -- Alone: waits for the old listener's writes under way and keeps out all later ones until its new epoch is there.
+  INSERT INTO hawser.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
   -- A statement of its own, so that it sees what was committed while the lock was waited for.
   SELECT array_agg(o.connection_key), array_agg(o.stored)
     INTO v_keys, v_stored
@@ -49,12 +51,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A name that was never taken has no row, and no process that could still write for it. The token goes, so that a process
-  -- that was taking the name does not believe that this epoch is its own.
-  UPDATE hawser.peers AS p
-     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
-         token = NULL
-   WHERE p.name = p_from;
+  PERFORM hawser.end_ownership(p_from, true);
   UPDATE hawser.conn_key_map AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);
@@ -62,7 +59,7 @@ BEGIN
   -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   DELETE FROM hawser.topic_addr AS t
    WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
   UPDATE hawser.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;

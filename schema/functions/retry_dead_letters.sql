@@ -22,7 +22,7 @@ BEGIN
   END IF;
 
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
+  PERFORM hawser.lock_dead_letters(true);
 
   -- Retried, it acts with rights that its writer may not have: of whoever it was, it is checked again.
   SELECT coalesce(array_agg(c.id) FILTER (WHERE c.refusal IS NULL), '{}'), array_agg(c.id) FILTER (WHERE c.refusal IS NOT NULL),
@@ -54,9 +54,7 @@ BEGIN
        ORDER BY 1
     );
     EXIT WHEN cardinality(v_owners) = 0;
-    FOR i IN 1 .. cardinality(v_owners) LOOP
-      PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || v_owners[i], 0));
-    END LOOP;
+    PERFORM hawser.share_fences(v_owners);
     v_fenced := v_fenced || v_owners;
   END LOOP;
 

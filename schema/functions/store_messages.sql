@@ -25,9 +25,7 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := hawser.fenced(p_name, p_epoch);
   inserted := 0;
   IF NOT held THEN
     RETURN;

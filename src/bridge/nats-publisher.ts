@@ -42,7 +42,7 @@ const silences: ReadonlySet<string> = new Set([
 ]);
 
 const published: PublishOutcome = { kind: "published" };
-const unavailable: PublishOutcome = { kind: "unavailable" };
+const unavailable: PublishOutcome = { kind: "unavailable", scope: "connection" };
 
 /** What one connection was used for. */
 interface Used {

@@ -207,14 +207,34 @@ function announce(stack: DevStack, { serve, otherNats }: DevGateway, json: boole
   }
   // A person who has named a server of their own has set the variable already.
   if (!process.env["HAWSER_DATABASE_URL"]) {
-    lines.push('For programs, the other commands, and psql "$HAWSER_DATABASE_URL":');
-    lines.push(`  export HAWSER_DATABASE_URL=${stack.databaseUrl}`);
+    lines.push(`For programs and the other commands:\n  export HAWSER_DATABASE_URL=${stack.databaseUrl}`);
+    lines.push(`For psql, without an argument:\n  export ${libpqVariables(stack.databaseUrl)}`);
   }
   if (!process.env["HAWSER_NATS_URL"]) lines.push(`For the nats command:\n  export NATS_URL=${stack.natsUrl}`);
   print(process.stdout, `${lines.join("\n")}\nAll answer. Ctrl-C stops them.`);
 }
 
-/** A server of the user's own may have a password. */
+/** What a URL says, as variables of libpq: in an argument of psql others could read the password. */
+function libpqVariables(url: string): string {
+  const { hostname, port, username, password, pathname } = new URL(url);
+  const variables = {
+    PGHOST: hostname,
+    PGPORT: port,
+    PGDATABASE: pathname.slice(1),
+    PGUSER: username,
+    PGPASSWORD: decodeURIComponent(password),
+  };
+  return Object.entries(variables)
+    .map(([name, value]) => `${name}=${forShell(value)}`)
+    .join(" ");
+}
+
+/** A word of a shell. */
+function forShell(word: string): string {
+  return /^[\w.-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+/** The password is printed once, where it is needed. */
 function shown(url: string): string {
   return printable(withoutPasswords(url));
 }

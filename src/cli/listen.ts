@@ -125,6 +125,7 @@ async function run(
     clearTimeout(timer);
     stop.removeEventListener("abort", stopPeer);
     await peer.stop();
+    watched.end();
   }
   const lost = watched.lostName();
   if (lost !== undefined) throw lost;

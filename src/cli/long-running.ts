@@ -2,11 +2,12 @@
  * What commands need that run until they are told to stop: the request to stop, a log that never holds up the work, and an
  * orderly end after a defect.
  */
-import { fstatSync, openSync, readFileSync } from "node:fs";
+import { fstatSync, readFileSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { CliError, errorTable } from "../errors/index.js";
+import { openPrivate } from "../files/index.js";
 import { isGone } from "./output.js";
 
 const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -154,14 +155,14 @@ export class LogOutput {
 
   /**
    * @param level the least that is logged
-   * @param file is appended to, and made where it is missing. Default: standard error
+   * @param file is appended to, and made where it is missing; others cannot read it. Default: standard error
    * @throws the system's error if the file cannot be opened
    */
   constructor(level: string, file?: string) {
     // Touching it makes the pipe one that is not waited for; else a reader that hangs would hold a thread.
     if (file === undefined) void process.stderr.fd;
     const destination = pino.destination({
-      ...(file === undefined ? { fd: 2 } : { fd: openSync(file, "a", 0o644) }),
+      ...(file === undefined ? { fd: 2 } : { fd: openPrivate(file) }),
       sync: false,
       maxLength: gatewayConstants.maxLogBufferBytes,
       retryEAGAIN: () => performance.now() < this.#waitsUntil,

@@ -6,6 +6,7 @@ import type { ArgsDef } from "citty";
 import pc from "picocolors";
 import { CliError, errorTable, HawserError } from "../errors/index.js";
 import type { Peer, PeerOptions, PeerStatus, PeerStatusKind } from "../peer/index.js";
+import { RareLog, silentLogger } from "../runtime/index.js";
 import { print, printable } from "./output.js";
 
 /** Which database a command works on. Spread it into its `args`. */
@@ -204,21 +205,39 @@ export const isOrdinary: { readonly [K in PeerStatusKind]: boolean } = {
   dead_letter: false,
 };
 
-/** Prints what goes wrong on standard error. `lostName` has the error if the peer has lost its name. */
-export function watch(peer: Peer): { readonly lostName: () => HawserError | undefined } {
+/** Problems of a peer as lines on standard error. */
+export interface Watched {
+  /** The error if the peer has lost its name. */
+  lostName(): HawserError | undefined;
+  /** Prints how often lines were left out, and ends. */
+  end(): void;
+}
+
+/** Prints what goes wrong on standard error. Others can cause it by the thousand: the same again is only counted for a while. */
+export function watch(peer: Peer): Watched {
   let lost: HawserError | undefined;
+  const rareLog = new RareLog({ ...silentLogger, warn: printProblem }, peer.name);
   peer.on("status", (status) => {
-    if (status.kind === "name_lost") lost = status.error;
-    else if (!isOrdinary[status.kind] && !passes(status)) {
-      print(process.stderr, `${pc.yellow("hawser:")} ${printable(status.message)} ${pc.dim(`[${status.kind}]`)}`);
-    }
+    const { kind, message } = status;
+    if (kind === "name_lost") lost = status.error;
+    if (isOrdinary[kind] || kind === "name_lost") return;
+    // By the code: whoever is refused chooses words of the message.
+    if (kind !== "handshake_refused") rareLog.warn(kind, message, { said: message });
+    else if (!passes(status)) rareLog.warn(kind, status.code, { said: message });
   });
-  return { lostName: () => lost };
+  return { lostName: () => lost, end: () => rareLog.end() };
+}
+
+/** Prints a line of {@link RareLog}. @param what the kind of status; a sentence if the log only counted */
+function printProblem({ said, times }: { readonly said?: string; readonly times?: number }, what: string): void {
+  const count = times === undefined ? "" : ` (${times} more)`;
+  const line = said === undefined ? `${what}${count}` : `${printable(said)}${count} ${pc.dim(`[${what}]`)}`;
+  print(process.stderr, `${pc.yellow("hawser:")} ${line}`);
 }
 
 /** A peer that was refused because of the moment tries again by itself. */
-function passes(status: PeerStatus): boolean {
-  return status.kind === "handshake_refused" && errorTable[status.code].retryable;
+function passes({ code }: Extract<PeerStatus, { readonly kind: "handshake_refused" }>): boolean {
+  return errorTable[code].retryable;
 }
 
 /** Units as they are shown, with their size in that of the option. Where a spelling fits several, the first counts. */

@@ -9,7 +9,7 @@ import { Peer, type PeerOptions, type SendOptions } from "../peer/index.js";
 import { listPeers, withCommandDatabase } from "../store/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
-import { hostPart, peerOptions, settingsOf, watch } from "./options.js";
+import { hostPart, peerOptions, settingsOf, type Watched, watch } from "./options.js";
 import { Output, print } from "./output.js";
 import { allBytes, decodeBase64, lineOf, type Outcome, sendLines, sendOne } from "./send-lines.js";
 
@@ -77,7 +77,7 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
   // Before anything is started: a person who types takes their time.
   const input = lines ? standardInput() : undefined;
   const message = input === undefined ? await messageOf(payload, base64) : undefined;
-  let watched: ReturnType<typeof watch> | undefined;
+  let watched: Watched | undefined;
   const { peer, droppedReplies } = await startSendingPeer(
     { ...settingsOf(given), name: given.name, from: given.from },
     (started) => {
@@ -105,6 +105,7 @@ async function run(given: ParsedArgs<typeof args>, headers: [string, string][], 
     throw watched?.lostName() ?? error;
   } finally {
     await peer.stop();
+    watched?.end();
   }
   if (droppedReplies() > 0 && !quiet) tellDropped(droppedReplies());
 }

@@ -7,6 +7,7 @@
 import { execFileSync } from "node:child_process";
 import {
   chmodSync,
+  chownSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -15,11 +16,11 @@ import {
   readlinkSync,
   renameSync,
   rmSync,
-  writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { DevError } from "../errors/index.js";
+import { writePrivate } from "../files/index.js";
 import { type Account, mayEnter } from "./server-process.js";
 
 /** What the names of temporary directories begin with. */
@@ -118,14 +119,15 @@ export function ownerOf(path: string): ProcessIdentity | undefined {
 
 function take(path: string, account: Account | undefined): void {
   // Postgres's account must be able to pass through; the data directory itself is its own, and closed to others.
-  chmodSync(path, account === undefined ? 0o700 : 0o711);
+  if (account !== undefined) chownSync(path, process.getuid!(), account.gid);
+  chmodSync(path, account === undefined ? 0o700 : 0o710);
   writeMark(path, { owner: identityOf() });
 }
 
 function writeMark(path: string, mark: Mark): void {
   // Renamed into place: a reader never sees half a file.
   const draft = join(path, `.${markFile}.${process.pid}`);
-  writeFileSync(draft, JSON.stringify(mark));
+  writePrivate(draft, JSON.stringify(mark));
   renameSync(draft, join(path, markFile));
 }
 

@@ -8,9 +8,10 @@
  * is the watchdog (`watchdog.ts`).
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { accessSync, closeSync, constants, openSync, readFileSync, statSync } from "node:fs";
+import { accessSync, closeSync, constants, readFileSync, statSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
 import { DevError } from "../errors/index.js";
+import { openPrivate } from "../files/index.js";
 
 /** A signal, and how long it is given before a stronger one follows. The strongest, SIGKILL, follows all of them. */
 type StopStep = readonly [signal: NodeJS.Signals, timeoutMs: number];
@@ -32,7 +33,7 @@ export interface ServerCommand {
   readonly env: Record<string, string>;
   /** The account to run as, if it is not that of this process. */
   readonly account?: Account | undefined;
-  /** The file its output is appended to. */
+  /** The file its output is appended to. Others cannot read it. */
   readonly logFile: string;
 }
 
@@ -53,7 +54,7 @@ export class ServerProcess {
 
   /** Starts the server's process. That it answers is for the caller to find out. Throws `dev_server_failed`. */
   static async start(command: ServerCommand): Promise<ServerProcess> {
-    const log = openSync(command.logFile, "a", 0o644);
+    const log = openPrivate(command.logFile);
     try {
       const { program, args, uid, gid } = dyingWithParent(command);
       const child = spawn(program, args, {

@@ -4,7 +4,7 @@
 import { views } from "../../generated/ts/rows/nats.js";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
-import { leaseHeldSql, waitingMessagesSql } from "../store/index.js";
+import { nameHeldSql, waitingMessagesSql } from "../store/index.js";
 import { ago, catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
@@ -16,7 +16,7 @@ const deadSql = `
 
 /** Rows at or below the cursor are handled already. The oldest of a channel has its lowest number. */
 const waitingSql = `
-  SELECT w.*, CASE WHEN NOT pg_is_in_recovery() THEN ${leaseHeldSql("w.listener")} END AS running FROM (
+  SELECT w.*, CASE WHEN NOT pg_is_in_recovery() THEN ${nameHeldSql("w.listener")} END AS running FROM (
     SELECT coalesce(m.owner, m.listener_name) AS listener, sum(${waitingMessagesSql})::float8 AS count,
            extract(epoch FROM now() - min(s.stored_at))::float8 AS "oldestSeconds"
       FROM ${tables.connMessage} AS s

@@ -130,7 +130,7 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
     const before = dryRun ? await inspect(client, wanted?.schema) : undefined;
     const present = presentMembers(before?.roles ?? (await inspectRoles(asking(client))));
     const { steps, makesSchema } = await missingSteps(client);
-    const state = before ?? (await make(client, list, wanted));
+    const state = before ?? (await make(client, list, wanted, onWait));
     const faults = faultsOf(state, list).filter(({ mendable }) => !(dryRun && mendable));
     const risks = faults.filter(({ kind }) => kind === "risk");
     return {
@@ -159,9 +159,12 @@ async function make(
   client: pg.Client,
   list: readonly InstalledObject[],
   nats: NatsInstallation | undefined,
+  onWait: (line: string) => void,
 ): Promise<State> {
   const refusals = new Map<string, string>();
   await applyMissing(client);
+  // By its row, which may not have been there before.
+  await takeTurn(client, onWait);
   for (const object of list) {
     let sql = object.create;
     if (typeof sql === "function") {

@@ -90,6 +90,13 @@ export function receivedHeaders({ headers }: { readonly headers?: MsgHdrs | unde
   return headers as ReceivedHeaders | undefined;
 }
 
+/** A copy that may be changed. Not by way of a record: nats.js makes one whose prototype a header `__proto__` becomes. */
+export function copyOfHeaders(headers: MsgHdrs | undefined): MsgHdrsImpl {
+  const copy = new MsgHdrsImpl();
+  for (const [name, values] of headers ?? []) copy.headers.set(name, [...values]);
+  return copy;
+}
+
 /** What nats.js keeps of a message that it received, beyond its public interface. */
 interface RawMessage {
   readonly _msg?: { readonly hdr?: unknown };

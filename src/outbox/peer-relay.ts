@@ -45,7 +45,7 @@ export class PeerRelay {
     const rareLog = new RareLog(logger, "outbox");
     this.#rareLog = rareLog;
     const functions = outboxFunctions({ query: async ({ text, values }) => ({ rows: await ask(text, values) }) });
-    this.#ask = async () => (await functions.peerRelayIsFree({})).isFree;
+    this.#ask = async () => (await functions.peerRelayIsFree()).isFree;
     this.#runner = new OutboxRunner<HandOver, PeerTurns>(
       {
         kind: "peer",

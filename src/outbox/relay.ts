@@ -5,60 +5,43 @@
  * Two kinds of steps are out at the same time: one **turn** in Postgres, which saves the position, writes dead letters and
  * reads, and any number of **publishes**.
  *
- * A **position** is a snapshot of Postgres: everything that it sees is done. What is new is what a later snapshot sees, and
- * it does not: a **set**. A set is read in pages, in the order of ids. A set that is not done has a place, the id up to which
- * all of it is done. Sets follow each other without a gap, so that the position is that of the oldest set that is not done.
+ * What was read, and the position, is in `reading.ts`: main, and the series of roles and routes that are not as far. What can be
+ * published is in `publish-window.ts`. A **route** is what can be away while other parts of NATS are there.
  *
  * Rules:
  * - The position passes a message only when NATS has it, or when it is a dead letter. The turn that writes dead letters says
  *   which they are, so that the next relay skips those of them that are still in the outbox.
  * - Nothing is published before the turn that read it is committed durably: with it, everything that the snapshot saw is.
- * - Of one lane (a destination and a key) one message is under way at a time. So a refused one is never overtaken, before it
- *   has been written down as a dead letter.
+ * - Of one lane (a role, a destination and a key) one message is under way at a time. So a refused one is never overtaken,
+ *   before it has been written down as a dead letter.
  * - Publishing ends when no turn has been answered for `publishWithinMs`: another relay may be at work.
- * - A message that is refused is tried again after a pause, `tries` times. While a destination refuses everything, each of
- *   its messages has one try.
+ * - A message that is refused is tried again after a pause, `tries` times. While a destination refuses everything that a role
+ *   sends there, each of these messages has one try. So has each message of a role after `maxRefused` refusals in a row, until
+ *   one is taken.
+ * - A route that has answered nothing for `awayMs`, while the connection is there, is **away**: its messages leave memory, and
+ *   its position waits alone. One of them is tried now and then. When NATS takes or refuses it, the others are read again.
+ * - Memory and what is under way are shared by roles, and looks and pages take turns: a role, a destination or a domain that is
+ *   slow, or has many messages, delays only itself.
  * - No message is given up as long as the relay before may still be publishing it.
  * - A message that was written again is left out while the first one is not done: that is published anyway.
  * - Messages that are due later are in a table of their own. Each look tells when the first of those is due that it sees and the
  *   look before did not, so that none is missed, whatever the order of commits. Then a turn brings in what is due.
  */
-import { backoffMs, Fifo } from "../runtime/index.js";
+import { backoffMs, type DueFound, Fifo, LookPace, type PaceSettings } from "../runtime/index.js";
+import type { OutboxMessage, OutboxPosition, Refusal, Snapshot } from "./position.js";
+import { PublishWindow, type WindowSettings } from "./publish-window.js";
+import {
+  type Entry,
+  type LookFound,
+  type LookRead,
+  OutboxReading,
+  type PageFound,
+  type PageRead,
+  type ReadingSettings,
+} from "./reading.js";
 
-/** A snapshot as `pg_snapshot` is written: `xmin:xmax:xip,…`. */
-export type Snapshot = string;
-
-/** Up to where everything is done. */
-export interface OutboxPosition {
-  /** Everything that it sees is done. */
-  readonly from: Snapshot;
-  /** The oldest set that is not done is what this sees and `from` does not; undefined: none was begun. */
-  readonly to: Snapshot | undefined;
-  /** Of that set everything is done up to this id. */
-  readonly after: bigint;
-  /** Of what is behind that: messages that are dead letters already. */
-  readonly skipped: readonly bigint[];
-}
-
-/** A message of the outbox. */
-export interface OutboxMessage {
-  /** Grows; within a lane in the order of commits. */
-  readonly id: bigint;
-  /** What is published one by one, in the order of ids; undefined: the message has no key. */
-  readonly lane: string | undefined;
-  /** Where it goes to: what is refused for one message may be refused for the next. */
-  readonly destination: string;
-  /** Its memory. */
-  readonly bytes: number;
-  /** It was written again, because its stream may have lost it: the id of the first one. */
-  readonly copyOf: bigint | undefined;
-}
-
-/** Why NATS does not take a message. */
-interface Refusal {
-  readonly code: string;
-  readonly message: string;
-}
+export type { OutboxMessage, OutboxPosition, Refusal, SeriesPosition, Snapshot } from "./position.js";
+export type { LookFound, LookRead, PageFound, PageRead, SeriesName } from "./reading.js";
 
 /** A message that is given up. */
 export interface DeadOutboxMessage<M> {
@@ -68,16 +51,12 @@ export interface DeadOutboxMessage<M> {
 }
 
 /** What a turn reads. */
-export interface OutboxRead {
-  readonly from: Snapshot;
-  /** undefined: a snapshot of this moment. */
-  readonly to: Snapshot | undefined;
-  readonly after: bigint;
-  readonly maxMessages: number;
-  readonly maxBytes: number;
-  /** A look tells of messages due later that this does not see; undefined: of all. */
-  readonly laterFrom: Snapshot | undefined;
-}
+export type OutboxRead =
+  | (LookRead & {
+      /** It tells of messages due later that this does not see; undefined: of all. */
+      readonly laterFrom: Snapshot | undefined;
+    })
+  | PageRead;
 
 /** In Postgres, in one transaction. */
 export interface TurnStep<M> {
@@ -113,24 +92,10 @@ export type TurnOutcome<M> =
       readonly kind: "done";
       /** It has written something, and its number is used. */
       readonly isSaved: boolean;
-      /** undefined: nothing was read, because the turn had been saved before. */
-      readonly found?: {
-        /** Up to where it was read. */
-        readonly to: Snapshot;
-        readonly messages: readonly M[];
-        /** The set has more. */
-        readonly hasMore: boolean;
-      };
+      /** Of the kind that was to be read; undefined: nothing was read, because the turn had been saved before. */
+      readonly found?: LookFound<M> | PageFound<M>;
       /** undefined: the turn had been saved before. */
-      readonly due?: {
-        /** How many messages were brought in. */
-        readonly brought: number;
-        /**
-         * When the first one is due that the look has found, and, if due ones were brought in, of those that are left: of the clock
-         * of Postgres, and in how many milliseconds.
-         */
-        readonly next: { readonly from: number; readonly inMs: number } | undefined;
-      };
+      readonly due?: DueFound;
     }
   /** Postgres did not answer: it may have been committed, and is repeated as it is. */
   | { readonly kind: "unavailable" }
@@ -140,74 +105,55 @@ export type TurnOutcome<M> =
 /** How a publish went. */
 export type PublishOutcome =
   | { readonly kind: "published" }
-  /** NATS is away, or has not answered: it may have it. */
-  | { readonly kind: "unavailable" }
+  /**
+   * NATS is away, or has not answered: it may have the message. `connection`: nothing is known of NATS at all. `route`: the
+   * connection is there, and the domain, stream or subject of the message does not answer.
+   */
+  | { readonly kind: "unavailable"; readonly scope: "connection" | "route" }
   | ({ readonly kind: "refused" } & Refusal);
 
-export interface RelaySettings {
-  /** How many messages are read and not done, and how much memory they have. */
-  readonly maxMessages: number;
-  readonly maxBytes: number;
-  /** How many messages are read in a turn. */
-  readonly pageMessages: number;
-  /** How many are under way to NATS, and how much memory they have. */
-  readonly maxUnderWay: number;
-  readonly maxUnderWayBytes: number;
-  /** From one look to the next, while there is something to do. */
-  readonly lookMs: number;
-  /** From one look to the next at the most, while nothing comes. */
-  readonly slowLookMs: number;
-  /** It is quiet so long after the last message. */
-  readonly awakeMs: number;
-  /** Those who enqueue can notify: they are asked to while it is quiet. */
-  readonly canBeNotified: boolean;
-  /** How often the position is saved at least, while there is no room to look. */
+export interface RelaySettings extends ReadingSettings, WindowSettings, PaceSettings {
+  /** How often the position is saved at least, while nothing is to be read. */
   readonly saveMs: number;
   readonly publishWithinMs: number;
-  /** It asks so often for messages that are due, at least, if there are any: the clock of Postgres may be set. */
-  readonly dueCheckMs: number;
   /** So long after it has taken over it gives no message up. */
   readonly lateMs: number;
   readonly tries: number;
   /** How many destinations are known that refuse everything. */
   readonly maxRefusing: number;
+  /** After so many refusals in a row each message of a role has one try. */
+  readonly maxRefused: number;
   readonly retryMinMs: number;
   readonly retryMaxMs: number;
+  /** A route that has answered nothing for so long is away. */
+  readonly awayMs: number;
+  /** The longest pause between two tries of a route that is away. */
+  readonly probeMaxMs: number;
+  /** How many routes of a role are known as away. */
+  readonly maxAwayRoutes: number;
 }
 
-/** A message in memory. */
-interface Entry<M> {
-  readonly message: M;
-  readonly set: MessageSet<M>;
-  doubtfulSince: number | undefined;
-  /** How often it was refused. */
-  attempts: number;
-  /** How often no answer came, in a row. */
-  silences: number;
+/** A message that is published again later. */
+interface Pausing<M> {
+  readonly entry: Entry<M>;
+  readonly until: number;
+  readonly isRefused: boolean;
 }
 
-/** What one snapshot sees and the one before does not. */
-interface MessageSet<M> {
-  /** Grows. */
-  readonly nth: number;
-  readonly from: Snapshot;
-  readonly to: Snapshot;
-  /** Everything up to this id has been read. */
-  readTo: bigint;
-  isRead: boolean;
-  /** Read and not done, in the order of ids. */
-  readonly undone: Map<bigint, Entry<M>>;
-  readonly isInDoubt: boolean;
+/** A route that is away. */
+interface AwayRoute<M> {
+  readonly role: string;
+  failures: number;
+  /** The message that is tried. */
+  probe: Entry<M>;
 }
 
 export class OutboxRelay<M extends OutboxMessage> {
   readonly #settings: RelaySettings;
   readonly #givesUpFrom: number;
-  /** The last snapshot of a look; undefined: the set of the position goes on. */
-  #last: Snapshot;
-  /** Those that are not done, the oldest first. */
-  #sets: readonly MessageSet<M>[] = [];
-  #begun = 0;
+  readonly #reading: OutboxReading<M>;
+  readonly #window: PublishWindow<Entry<M>>;
+  readonly #pace: LookPace;
   #turn: bigint;
   /** Messages that are done, ever, and as far as the position is saved. */
   #done = 0;
@@ -217,35 +163,28 @@ export class OutboxRelay<M extends OutboxMessage> {
   #unanswered: TurnStep<M> | undefined;
   #turnFailures = 0;
   #turnFrom = 0;
+  /** The last turn that has read was a look. */
+  #hasJustLooked = false;
   /** When the last turn was begun that has been answered. */
   #confirmedAt = Number.NEGATIVE_INFINITY;
-  #lookedAt = Number.NEGATIVE_INFINITY;
-  #foundAt = Number.NEGATIVE_INFINITY;
-  #lookPauseMs = 0;
-  #wasNotified = true;
-  #hasLooked = false;
-  #isQuiet = false;
-  /** No known message is due before this time, of the clock of Postgres, and here not before `at`; undefined: none is known. */
-  #due: { readonly from: number; readonly at: number } | undefined;
-  /** What those who enqueue were last told; undefined: not known. */
-  #isAsleep: boolean | undefined;
   #isDeposed = false;
   #isEnding = false;
   /** Of each lane the messages that wait for the first, which is ready, under way, or pausing. */
   readonly #lanes = new Map<string, Fifo<Entry<M>>>();
-  readonly #ready = new Fifo<Entry<M>>();
   readonly #underWay = new Map<PublishStep<M>, Entry<M>>();
-  #pausing: { readonly entry: Entry<M>; readonly until: number; readonly isRefused: boolean }[] = [];
-  /** Destinations whose last message was given up. */
+  #pausing: Pausing<M>[] = [];
+  /** When the first of their pauses is over. */
+  #pausingUntil = Number.POSITIVE_INFINITY;
+  /** Roles with destinations whose last message was given up. */
   readonly #refusing = new Set<string>();
+  /** Of roles, how many messages in a row were refused. */
+  readonly #refusals = new Map<string, number>();
+  /** Since when routes of roles have answered nothing. */
+  readonly #silentSince = new Map<string, number>();
+  readonly #away = new Map<string, AwayRoute<M>>();
   /** Given up, and not written down yet. */
   #dead: (DeadOutboxMessage<M> & { readonly entry: Entry<M> })[] = [];
-  /** Dead letters that the position has not passed, with their set if this relay has read them. */
-  readonly #skipped: Map<bigint, MessageSet<M> | undefined>;
   #isConnected = true;
-  #bytes = 0;
-  #messages = 0;
-  #underWayBytes = 0;
 
   /**
    * @param position as saved by the relay before
@@ -255,15 +194,16 @@ export class OutboxRelay<M extends OutboxMessage> {
   constructor(position: OutboxPosition, turn: bigint, now: number, settings: RelaySettings) {
     this.#settings = settings;
     this.#givesUpFrom = now + settings.lateMs;
-    this.#last = position.to ?? position.from;
     this.#turn = turn;
-    this.#skipped = new Map(position.skipped.map((id) => [id, undefined]));
-    if (position.to !== undefined) this.#begin(position.from, position.to, position.after, true);
+    this.#reading = new OutboxReading(position, settings);
+    this.#window = new PublishWindow(settings);
+    this.#pace = new LookPace(settings, undefined);
   }
 
-  /** Everything that was read is done, and the position saved. */
+  /** Everything that was read is done, except for what is away, and the position saved. */
   get isIdle(): boolean {
-    return this.#messages === 0 && this.#turnOut === undefined && !this.#hasProgress;
+    const probes = this.#pausing.filter(({ entry }) => this.#away.get(routeOf(entry.message))?.probe === entry);
+    return this.#reading.messages === probes.length && this.#turnOut === undefined && !this.#hasProgress;
   }
 
   get isDeposed(): boolean {
@@ -272,37 +212,30 @@ export class OutboxRelay<M extends OutboxMessage> {
 
   /** Read and not done. */
   get waiting(): number {
-    return this.#messages;
+    return this.#reading.waiting;
   }
 
   /** The first message that the position has not passed. */
   get oldest(): M | undefined {
-    const [first] = this.#sets[0]?.undone.values() ?? [];
-    return first?.message;
+    return this.#reading.oldest;
   }
 
   /** Where everything is done up to. */
   get position(): OutboxPosition {
-    const [oldest] = this.#sets;
-    const [first] = oldest?.undone.keys() ?? [];
-    const after = first === undefined ? (oldest?.readTo ?? 0n) : first - 1n;
-    const skipped = [...this.#skipped].flatMap(([id, set]) => {
-      const isBehind =
-        set === undefined || (oldest !== undefined && set.nth > oldest.nth) || (set === oldest && id > after);
-      return isBehind ? [id] : [];
-    });
-    return { from: oldest?.from ?? this.#last, to: oldest?.to, after, skipped };
+    return this.#reading.position;
   }
 
   /** Somebody has enqueued: looks at once. */
   wake(): void {
-    this.#wasNotified = true;
+    this.#pace.notified();
   }
 
   /** Whether there is a connection to NATS. With a new one, what was not answered is published again at once. */
   set isConnected(isConnected: boolean) {
     this.#isConnected = isConnected;
-    if (isConnected) this.#endPauses(({ isRefused }) => !isRefused);
+    if (!isConnected) return;
+    this.#silentSince.clear();
+    this.#endPauses(({ isRefused }) => !isRefused);
   }
 
   /** Reads nothing more; what is read is published, and the position saved. */
@@ -313,16 +246,14 @@ export class OutboxRelay<M extends OutboxMessage> {
   /** The next step; undefined: none before {@link readyAt}, or something settles. To be called until then. */
   next(now: number): TurnStep<M> | PublishStep<M> | undefined {
     if (this.#isDeposed) return undefined;
-    this.#endPauses(({ until }) => until <= now);
+    if (this.#pausingUntil <= now) this.#endPauses(({ until }) => until <= now);
     return this.#nextTurn(now) ?? this.#nextPublish(now);
   }
 
   /** From when on {@link next} may have a step though nothing settles until then; Infinity: never. */
   get readyAt(): number {
     if (this.#isDeposed) return Number.POSITIVE_INFINITY;
-    const times = this.#pausing.map(({ until }) => until);
-    if (this.#turnOut === undefined) times.push(this.#turnAt);
-    return Math.min(Number.POSITIVE_INFINITY, ...times);
+    return this.#turnOut === undefined ? Math.min(this.#pausingUntil, this.#turnAt) : this.#pausingUntil;
   }
 
   settleTurn(step: TurnStep<M>, outcome: TurnOutcome<M>, begunAt: number, now: number): void {
@@ -342,43 +273,40 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#turnFailures = 0;
     this.#turnFrom = 0;
     this.#confirmedAt = Math.max(this.#confirmedAt, begunAt);
-    if (step.asleep !== undefined) this.#isAsleep = step.asleep;
     if (outcome.isSaved) {
       this.#turn = step.turn;
       this.#saved = step.done;
       this.#writtenDown(step.dead.length);
     }
-    this.#takeDue(step, outcome.due, now);
-    if (step.read === undefined) return;
-    if (outcome.found !== undefined) this.#take(step.read, outcome.found, now);
-    else this.#wasNotified = true;
+    if (outcome.due !== undefined) this.#pace.endDue(now, step.dueFrom, outcome.due);
+    this.#take(step.read, outcome.found, now);
   }
 
   settlePublish(step: PublishStep<M>, outcome: PublishOutcome, now: number): void {
     const entry = this.#underWay.get(step);
     if (entry === undefined) return;
     this.#underWay.delete(step);
-    this.#underWayBytes -= entry.message.bytes;
+    this.#window.settle(entry);
     if (outcome.kind === "unavailable") {
       entry.silences += 1;
       entry.doubtfulSince = now;
-      this.#pausing.push({ entry, until: now + this.#pauseAfter(entry.silences), isRefused: false });
+      this.#silent(entry, outcome.scope, now);
       return;
     }
     entry.silences = 0;
-    const { destination } = entry.message;
+    this.#answers(entry);
+    const { role } = entry.message;
     if (outcome.kind === "published") {
-      this.#refusing.delete(destination);
+      this.#refusing.delete(targetOf(entry.message));
+      this.#refusals.delete(role);
       this.#finish(entry);
       return;
     }
+    if (entry.attempts === 0) this.#refusals.set(role, (this.#refusals.get(role) ?? 0) + 1);
     entry.attempts += 1;
-    const isLast = entry.attempts >= (this.#refusing.has(destination) ? 1 : this.#settings.tries);
-    if (isLast && now >= this.#givesUpFrom) {
-      this.#refuses(destination);
-      const { code, message } = outcome;
-      this.#dead.push({ message: entry.message, refusal: { code, message }, attempts: entry.attempts, entry });
-    } else this.#pausing.push({ entry, until: now + this.#pauseAfter(entry.attempts), isRefused: true });
+    const { code, message } = outcome;
+    if (entry.attempts >= this.#triesOf(entry)) this.#giveUp(entry, { code, message }, now);
+    else this.#pause(entry, now + this.#pauseAfter(entry.attempts), true);
   }
 
   // ---- turns ----
@@ -387,28 +315,17 @@ export class OutboxRelay<M extends OutboxMessage> {
     return this.#done > this.#saved;
   }
 
-  get #reading(): MessageSet<M> | undefined {
-    const set = this.#sets.at(-1);
-    return set === undefined || set.isRead ? undefined : set;
-  }
-
-  get #hasRoom(): boolean {
-    const { maxMessages, maxBytes, pageMessages } = this.#settings;
-    return this.#messages + pageMessages <= maxMessages && this.#bytes < maxBytes;
-  }
-
   /** When the next turn may begin, if none is out. */
   get #turnAt(): number {
     if (this.#unanswered !== undefined) return this.#turnFrom;
-    const mayRead = this.#hasRoom && !this.#isEnding;
-    if (mayRead && (this.#reading !== undefined || this.#wasNotified)) return this.#turnFrom;
+    const mayRead = !this.#isEnding;
+    if (mayRead && (this.#reading.canPage || this.#reading.canJoin)) return this.#turnFrom;
     const { saveMs, publishWithinMs } = this.#settings;
-    const lookAt = mayRead ? this.#lookedAt + this.#lookPauseMs : Number.POSITIVE_INFINITY;
+    const readAt = mayRead ? this.#pace.at : Number.POSITIVE_INFINITY;
     const saveAt = this.#hasProgress || this.#dead.length > 0 ? this.#confirmedAt + saveMs : Number.POSITIVE_INFINITY;
     // A relay that hears nothing from Postgres has to end publishing.
-    const renewAt = this.#messages > 0 ? this.#confirmedAt + publishWithinMs / 3 : Number.POSITIVE_INFINITY;
-    const dueAt = this.#isEnding || this.#due === undefined ? Number.POSITIVE_INFINITY : this.#due.at;
-    return Math.max(this.#turnFrom, Math.min(lookAt, saveAt, renewAt, dueAt));
+    const renewAt = this.#reading.messages > 0 ? this.#confirmedAt + publishWithinMs / 3 : Number.POSITIVE_INFINITY;
+    return Math.max(this.#turnFrom, Math.min(readAt, saveAt, renewAt));
   }
 
   #nextTurn(now: number): TurnStep<M> | undefined {
@@ -418,161 +335,118 @@ export class OutboxRelay<M extends OutboxMessage> {
   }
 
   #makeTurn(now: number): TurnStep<M> {
-    const { maxBytes, pageMessages, awakeMs, canBeNotified } = this.#settings;
     const reading = this.#reading;
-    const mayRead = this.#hasRoom && !this.#isEnding;
-    const isLook = mayRead && reading === undefined;
+    // A turn with very many would take long, for all.
+    const dead = this.#dead.slice(0, this.#settings.pageMessages);
+    const dueFrom = this.#isEnding ? undefined : this.#pace.dueFrom(now);
     let asleep: boolean | undefined;
-    if (isLook) {
-      this.#wasNotified = false;
-      this.#lookedAt = now;
-      this.#isQuiet = now - this.#foundAt >= awakeMs;
-      const isAsleep = this.#isQuiet && canBeNotified;
-      if (isAsleep !== this.#isAsleep) asleep = isAsleep;
-    }
-    const limits = {
-      maxMessages: pageMessages,
-      maxBytes: maxBytes - this.#bytes,
-      laterFrom: this.#hasLooked ? this.#last : undefined,
-    };
     let read: OutboxRead | undefined;
-    if (isLook) read = { from: this.#last, to: undefined, after: 0n, ...limits };
-    else if (mayRead) read = { from: reading!.from, to: reading!.to, after: reading!.readTo, ...limits };
-    const { position } = this;
-    const dead = [...this.#dead];
-    const isDue = !this.#isEnding && this.#due !== undefined && this.#due.at <= now;
+    if (!this.#isEnding) {
+      const isLookDue = this.#pace.lookAt <= now || reading.canJoin;
+      if (isLookDue && !(this.#hasJustLooked && reading.canPage)) {
+        asleep = this.#pace.beginLook(now);
+        read = { ...reading.look(), laterFrom: reading.hasLooked ? reading.frontier : undefined };
+      } else read = reading.page();
+    }
+    if (read !== undefined) this.#hasJustLooked = read.kind === "look";
+    // Behind the look, which may open series.
+    const { position } = reading;
     return {
       kind: "turn",
       turn: this.#turn + 1n,
       position: { ...position, skipped: [...position.skipped, ...dead.map(({ message }) => message.id)] },
       done: this.#done,
-      mustSave: this.#hasProgress || dead.length > 0 || isDue,
+      mustSave: this.#hasProgress || dead.length > 0 || dueFrom !== undefined,
       dead,
       read,
-      dueFrom: isDue ? this.#due!.from : undefined,
+      dueFrom,
       asleep,
     };
   }
 
-  #takeDue({ dueFrom }: TurnStep<M>, due: (TurnOutcome<M> & { readonly kind: "done" })["due"], now: number): void {
-    // It asks again.
-    if (due === undefined) return;
-    const { brought, next } = due;
-    if (brought > 0) this.#wasNotified = true;
-    const known = dueFrom === undefined ? this.#due : undefined;
-    if (next === undefined) this.#due = known;
-    else {
-      const at = now + Math.min(next.inMs, this.#settings.dueCheckMs);
-      this.#due = { from: Math.min(known?.from ?? next.from, next.from), at: Math.min(known?.at ?? at, at) };
-    }
-  }
-
-  #take(
-    read: OutboxRead,
-    { to, messages, hasMore }: { readonly to: Snapshot; readonly messages: readonly M[]; readonly hasMore: boolean },
-    now: number,
-  ): void {
-    const { lookMs, slowLookMs } = this.#settings;
-    let set = this.#reading;
-    if (read.to === undefined) {
-      // While nothing comes, each pause is twice the one before: who enqueued before it was told to notify, and commits
-      // later, waits about as long as its transaction went on.
-      const isFound = messages.length > 0;
-      this.#lookPauseMs =
-        isFound || !this.#isQuiet ? lookMs : Math.max(lookMs, Math.min(slowLookMs, this.#lookPauseMs * 2));
-      if (isFound) this.#foundAt = now;
-      this.#last = to;
-      const isInDoubt = !this.#hasLooked;
-      this.#hasLooked = true;
-      if (!isFound) {
-        this.#forgetRemoved();
+  #take(read: OutboxRead | undefined, found: LookFound<M> | PageFound<M> | undefined, now: number): void {
+    if (read?.kind === "look") {
+      if (found?.kind !== "look") {
+        // It looks again: what the turn has found is not known.
+        this.#pace.notified();
         return;
       }
-      set = this.#begin(read.from, to, 0n, isInDoubt);
-    }
-    for (const message of messages) {
-      const { id, copyOf } = message;
-      if (this.#skipped.has(id)) this.#skipped.set(id, set);
-      else if (copyOf === undefined || !this.#sets.some(({ undone }) => undone.has(copyOf))) this.#add(set!, message);
-    }
-    set!.readTo = messages.at(-1)?.id ?? set!.readTo;
-    set!.isRead = !hasMore;
-    this.#dropIfDone(set!);
-    this.#forgetRemoved();
-  }
-
-  /** Of the relay before: all is read that it may have read, and what has not come was truncated with its slot. */
-  #forgetRemoved(): void {
-    if (!this.#hasLooked || this.#reading !== undefined) return;
-    for (const [id, set] of this.#skipped) if (set === undefined) this.#skipped.delete(id);
-  }
-
-  #begin(from: Snapshot, to: Snapshot, readTo: bigint, isInDoubt: boolean): MessageSet<M> {
-    this.#begun += 1;
-    const set: MessageSet<M> = { nth: this.#begun, from, to, readTo, isRead: false, undone: new Map(), isInDoubt };
-    this.#sets = [...this.#sets, set];
-    return set;
-  }
-
-  #dropIfDone(done: MessageSet<M>): void {
-    if (!done.isRead || done.undone.size > 0) return;
-    this.#sets = this.#sets.filter((set) => set !== done);
-    const oldest = this.#sets[0]?.nth ?? Number.POSITIVE_INFINITY;
-    for (const [id, set] of this.#skipped) if (set !== undefined && set.nth < oldest) this.#skipped.delete(id);
+      this.#pace.endLook(now, found.messages.length > 0);
+      this.#line(this.#reading.takeLook(read, found));
+    } else if (read !== undefined && found?.kind === "page") this.#line(this.#reading.takePage(read, found));
   }
 
   // ---- publishes ----
 
-  get #mayPublishMore(): boolean {
-    const { maxUnderWay, maxUnderWayBytes } = this.#settings;
-    return (
-      this.#isConnected &&
-      this.#ready.length > 0 &&
-      this.#underWay.size < maxUnderWay &&
-      this.#underWayBytes < maxUnderWayBytes
-    );
-  }
-
   #nextPublish(now: number): PublishStep<M> | undefined {
-    if (!this.#mayPublishMore) return undefined;
-    if (now - this.#confirmedAt >= this.#settings.publishWithinMs) return undefined;
-    const entry = this.#ready.shift()!;
-    const step: PublishStep<M> = { kind: "publish", message: entry.message, doubtfulSince: entry.doubtfulSince };
-    this.#underWay.set(step, entry);
-    this.#underWayBytes += entry.message.bytes;
-    return step;
+    if (!this.#isConnected || now - this.#confirmedAt >= this.#settings.publishWithinMs) return undefined;
+    for (let entry = this.#window.take(); entry !== undefined; entry = this.#window.take()) {
+      const { refusal } = entry.message;
+      if (refusal === undefined) {
+        const step: PublishStep<M> = { kind: "publish", message: entry.message, doubtfulSince: entry.doubtfulSince };
+        entry.place = "under way";
+        this.#underWay.set(step, entry);
+        return step;
+      }
+      this.#window.settle(entry);
+      this.#giveUp(entry, refusal, now);
+    }
+    return undefined;
   }
 
-  #add(set: MessageSet<M>, message: M): void {
-    const entry: Entry<M> = { message, set, doubtfulSince: set.isInDoubt ? 0 : undefined, attempts: 0, silences: 0 };
-    set.undone.set(message.id, entry);
-    this.#messages += 1;
-    this.#bytes += message.bytes;
-    const { lane } = message;
-    const waiting = lane === undefined ? undefined : this.#lanes.get(lane);
-    if (waiting !== undefined) waiting.push(entry);
-    else {
-      if (lane !== undefined) this.#lanes.set(lane, new Fifo());
-      this.#ready.push(entry);
+  /** Messages that were read: the first of each lane is ready. */
+  #line(entries: readonly Entry<M>[]): void {
+    for (const entry of entries) {
+      const { lane } = entry.message;
+      const waiting = lane === undefined ? undefined : this.#lanes.get(lane);
+      if (waiting !== undefined) waiting.push(entry);
+      else {
+        if (lane !== undefined) this.#lanes.set(lane, new Fifo());
+        this.#ready(entry);
+      }
     }
   }
 
-  #finish({ message, set }: Entry<M>): void {
-    set.undone.delete(message.id);
+  #ready(entry: Entry<M>): void {
+    entry.place = "ready";
+    this.#window.push(entry);
+  }
+
+  /** The next of its lane is ready. */
+  #leaveLane({ message: { lane } }: Entry<M>): void {
+    if (lane === undefined) return;
+    const next = this.#lanes.get(lane)!.shift();
+    if (next === undefined) this.#lanes.delete(lane);
+    else this.#ready(next);
+  }
+
+  #finish(entry: Entry<M>): void {
     this.#done += 1;
-    this.#messages -= 1;
-    this.#bytes -= message.bytes;
-    if (message.lane !== undefined) {
-      const next = this.#lanes.get(message.lane)!.shift();
-      if (next === undefined) this.#lanes.delete(message.lane);
-      else this.#ready.push(next);
+    this.#reading.finish(entry);
+    this.#leaveLane(entry);
+  }
+
+  #triesOf({ message }: Entry<M>): number {
+    const { tries, maxRefused } = this.#settings;
+    const isRefusedAnyway = (this.#refusals.get(message.role) ?? 0) >= maxRefused;
+    return isRefusedAnyway || this.#refusing.has(targetOf(message)) ? 1 : tries;
+  }
+
+  #giveUp(entry: Entry<M>, refusal: Refusal, now: number): void {
+    if (now < this.#givesUpFrom) {
+      const until = now + this.#pauseAfter(Math.max(1, entry.attempts));
+      this.#pause(entry, entry.message.refusal === undefined ? until : this.#givesUpFrom, true);
+      return;
     }
-    this.#dropIfDone(set);
+    const { message } = entry;
+    if (message.refusal === undefined) this.#refuses(targetOf(message));
+    entry.place = "given up";
+    this.#dead.push({ message, refusal, attempts: Math.max(1, entry.attempts), entry });
   }
 
   /** Of the last ones so many are known. */
-  #refuses(destination: string): void {
-    this.#refusing.add(destination);
+  #refuses(target: string): void {
+    this.#refusing.add(target);
     const [first] = this.#refusing;
     if (this.#refusing.size > this.#settings.maxRefusing) this.#refusing.delete(first!);
   }
@@ -580,23 +454,118 @@ export class OutboxRelay<M extends OutboxMessage> {
   /** The oldest of those that were given up are written down: what follows them may go on. */
   #writtenDown(count: number): void {
     for (const { entry } of this.#dead.splice(0, count)) {
-      this.#skipped.set(entry.message.id, entry.set);
-      this.#finish(entry);
+      this.#done += 1;
+      this.#reading.skip(entry);
+      this.#leaveLane(entry);
     }
   }
 
+  // ---- pauses ----
+
+  #pause(entry: Entry<M>, until: number, isRefused: boolean): void {
+    entry.place = "pausing";
+    this.#pausing.push({ entry, until, isRefused });
+    this.#pausingUntil = Math.min(this.#pausingUntil, until);
+  }
+
   /** They come before those that were read later. */
-  #endPauses(isOver: (pausing: { readonly until: number; readonly isRefused: boolean }) => boolean): void {
-    if (!this.#pausing.some(isOver)) return;
-    const ready = this.#pausing.filter(isOver).map(({ entry }) => entry);
-    this.#pausing = this.#pausing.filter((pausing) => !isOver(pausing));
-    for (let next = this.#ready.shift(); next !== undefined; next = this.#ready.shift()) ready.push(next);
-    ready.sort((one, other) => Number(one.message.id - other.message.id));
-    for (const entry of ready) this.#ready.push(entry);
+  #endPauses(isOver: (pausing: Pausing<M>) => boolean): void {
+    const over = this.#pausing.filter(isOver).map(({ entry }) => entry);
+    this.#keepPausing((pausing) => !isOver(pausing));
+    for (const entry of over) entry.place = "ready";
+    this.#window.pushAgain(over);
+  }
+
+  #keepPausing(isKept: (pausing: Pausing<M>) => boolean): void {
+    this.#pausing = this.#pausing.filter(isKept);
+    this.#pausingUntil = this.#pausing.reduce((least, { until }) => Math.min(least, until), Number.POSITIVE_INFINITY);
   }
 
   #pauseAfter(failures: number): number {
     const { retryMinMs, retryMaxMs } = this.#settings;
     return backoffMs({ minMs: retryMinMs, maxMs: retryMaxMs }, failures);
   }
+
+  // ---- routes that are away ----
+
+  /** No answer came. */
+  #silent(entry: Entry<M>, scope: "connection" | "route", now: number): void {
+    const route = routeOf(entry.message);
+    const away = this.#away.get(route);
+    if (away !== undefined && away.probe !== entry) {
+      this.#drop(entry);
+      return;
+    }
+    const again = now + this.#pauseAfter(entry.silences);
+    if (scope === "connection") {
+      this.#pause(entry, again, false);
+      return;
+    }
+    if (away !== undefined) {
+      away.failures += 1;
+      this.#pause(entry, this.#probeAt(away, now), false);
+      return;
+    }
+    const since = this.#silentSince.get(route) ?? now;
+    this.#silentSince.set(route, since);
+    const { awayMs, maxAwayRoutes } = this.#settings;
+    const { role } = entry.message;
+    const others = [...this.#away.values()].filter((other) => other.role === role).length;
+    if (now - since >= awayMs && others < maxAwayRoutes) this.#suspend(entry, now);
+    else this.#pause(entry, again, false);
+  }
+
+  #suspend(probe: Entry<M>, now: number): void {
+    const { message } = probe;
+    const away: AwayRoute<M> = { role: message.role, failures: 1, probe };
+    this.#away.set(routeOf(message), away);
+    this.#silentSince.delete(routeOf(message));
+    const isKept = (entry: Entry<M>): boolean =>
+      entry === probe || entry.place === "under way" || entry.place === "given up";
+    const dropped = this.#reading.suspend(message, isKept);
+    this.#window.clear(message.role, message.route);
+    const gone = new Set(dropped);
+    this.#keepPausing(({ entry }) => !gone.has(entry));
+    // Those whose first message is kept wait for nothing more.
+    for (const { message, place } of dropped) {
+      const { lane } = message;
+      if (lane === undefined) continue;
+      if (place === "waiting") this.#lanes.get(lane)?.clear();
+      else this.#lanes.delete(lane);
+    }
+    this.#pause(probe, this.#probeAt(away, now), false);
+  }
+
+  /** A message of a route that is away has come back without an answer. All that waited for it have left memory. */
+  #drop(entry: Entry<M>): void {
+    this.#reading.drop(entry);
+    const { lane } = entry.message;
+    if (lane !== undefined) this.#lanes.delete(lane);
+  }
+
+  #probeAt({ failures }: AwayRoute<M>, now: number): number {
+    const { retryMaxMs, probeMaxMs } = this.#settings;
+    return now + backoffMs({ minMs: retryMaxMs, maxMs: probeMaxMs }, failures);
+  }
+
+  /** NATS has answered for the route of a message. */
+  #answers({ message }: Entry<M>): void {
+    const route = routeOf(message);
+    this.#silentSince.delete(route);
+    const away = this.#away.get(route);
+    if (away === undefined) return;
+    this.#away.delete(route);
+    this.#reading.resume(message);
+    this.#endPauses(({ entry }) => entry === away.probe);
+  }
+}
+
+/** A route of a role. */
+function routeOf({ role, route }: OutboxMessage): string {
+  return `${role}\0${route}`;
+}
+
+/** A destination of a role. */
+function targetOf({ role, destination }: OutboxMessage): string {
+  return `${role}\0${destination}`;
 }

@@ -2,7 +2,8 @@
  * Messages for peers that are written in a transaction of the user: they exist if, and only if, that commits. Whichever
  * process relays the outbox stores them for their listeners then.
  */
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { namedRules } from "../../generated/ts/rules/named.js";
+import { checkBytes as checkBytesRule } from "../../generated/ts/rules/violation.js";
 import type { Headers } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
 import {
@@ -52,12 +53,9 @@ async function write(
   checkTopic(topic);
   checkNotReserved(topic);
   const bytes = checkPayload(payload);
-  const { maxStoredMessageBytes } = protocolConstants;
-  if (bytes.length > maxStoredMessageBytes)
-    throw new PeerError(
-      "invalid_argument",
-      `the payload has ${bytes.length} bytes, and may have ${maxStoredMessageBytes} at most`,
-    );
+  const long = checkBytesRule("payload", namedRules.peerPayload, bytes);
+  if (long !== undefined)
+    throw new PeerError("invalid_argument", `${long.path} ${long.value}: ${long.rule}. ${long.remedy}`);
   const given = headers && checkHeaders(headers);
   checkMarks({ key, messageId, ttlMs });
   if (deliverAt !== undefined && !(deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())))

@@ -5,9 +5,9 @@
  * No process can know that it is the only one: it may stand still for a minute, and go on where it was. So ownership has
  * two halves. *Who may go on* is decided by a strategy:
  *
- * - **a session's lock, with a token** (`src/store/leases.ts`): an advisory lock that Postgres frees with the session. It
- *   passes on at once when its owner dies, as soon as the server notices. A token tells whether an answer that was lost
- *   was ours.
+ * - **a session that is alive, with a token** (`src/store/leases.ts`): a row names the session, and the session shows that it
+ *   lives by a lock on a random key, which Postgres frees with it. It passes on at once when its owner dies, as soon as the
+ *   server notices. A token tells whether an answer that was lost was ours.
  * - **a row with expiry** (`src/bridge/leadership/`): an owner, and a heartbeat. It passes on when the heartbeat has not
  *   changed for a while, or the owner has given it back. It needs no session that lives on, and the row carries what the
  *   others need to take over.
@@ -15,6 +15,9 @@
  * *Whose writes count* is decided by an **epoch**, which grows with each owner, and a **fence**: whatever an owner writes is
  * written in a transaction that first checks its epoch and holds off the next owner until it ends. The next owner raises the
  * epoch, then waits at the fence. So a former owner can do no harm, however late it is.
+ *
+ * Neither half depends on a lock that any login can take: rows of owners and fences are in tables without grants, and only
+ * functions of ours lock them.
  *
  *     waiting ──taken──▶ held ──the session is lost──▶ suspended ──confirmed again──▶ held
  *        ▲                │                                └──another has the epoch──▶ lost (leadership: waiting)

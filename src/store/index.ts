@@ -20,7 +20,7 @@ export {
 } from "./dead-letters.js";
 export type { Listener, Registration, Route, Sender, ServedTopic } from "./directory.js";
 export { type Grant, grantedRoles, grants, grantsIn, grantsSql, tryTransaction } from "./grants.js";
-export { type Lease, type LeaseState, leaseHeldSql } from "./leases.js";
+export { type Lease, type LeaseState, nameHeldSql } from "./leases.js";
 export { listPeers, listPending, listTopics } from "./mesh-overview.js";
 export { type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
 export { applyMissing, migrate, migrationSql, missingSteps } from "./migrate.js";
@@ -36,4 +36,4 @@ export { openStore, type Store, type StoreOptions } from "./store.js";
 export { isRefusedForGood, scriptFailure, storeFailure } from "./store-failure.js";
 export type { MessageToStore } from "./stored-messages.js";
 export type { Transaction } from "./transaction.js";
-export { installationTurn, takeTurn } from "./turn.js";
+export { installationOwner, installationTurn, takeTurn } from "./turn.js";

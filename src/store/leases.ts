@@ -1,13 +1,15 @@
 /**
- * Takes names, and keeps them over lost sessions: the strategy "a session's lock, with a token" of {@link Ownership}.
+ * Takes names, and keeps them over lost sessions: the strategy "a session that is alive, with a token" of {@link Ownership}.
  *
- * A name is held by a session-level advisory lock, the lease lock. The lock says who may go on; the epoch in the catalog
- * says whose writes count. So the order is always the same: first the lock, and only then, on the same session, the
- * row. Read the other way round, a name could change hands between the two.
+ * Who has a name stands in the row `hawser.owners`, which only functions of ours read and write: the epoch, and the session.
+ * A session is known by its server process and by an advisory lock on a key that was drawn at random: its life. No other
+ * session can hold that lock in that process, and none had known the key before. While the session lives, nobody else gets the
+ * name; the epoch says whose writes count. A name is taken in two steps, each a transaction of its own: the first raises the
+ * epoch, the second waits at the fence for the writes of older epochs.
  *
  * A lease: the right to write in a name.
  *
- *     held ──session lost──▶ suspended ──lock taken again, epoch unchanged──▶ held
+ *     held ──session lost──▶ suspended ──kept by a new session, epoch unchanged──▶ held
  *       │                        └──────another epoch in the catalog────────▶ lost
  *       └──release──▶ released
  *
@@ -17,9 +19,9 @@
  * to that may be lost. So each renewal leaves a token in the catalog: an epoch beside the token of a renewal that was not
  * answered is ours, and the name is taken once more.
  */
-import { randomUUID } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { errorTable } from "../../generated/ts/errors/errors.js";
-import { type PeerNameRow, type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type HawserError, StoreError } from "../errors/index.js";
 import {
@@ -32,9 +34,7 @@ import {
   serverIdentity,
 } from "../postgres/index.js";
 import { type Clock, delay, type Logger } from "../runtime/index.js";
-import { columnsOf } from "./columns.js";
 import { storeFailure } from "./store-failure.js";
-import { leaseLockKey } from "./transaction.js";
 
 /** `lost` and `released` are final. */
 export type LeaseState = Exclude<OwnershipState, "waiting">;
@@ -158,14 +158,8 @@ export class HeldLease implements Lease {
   }
 }
 
-const taken = columnsOf<PeerNameRow>()("epoch", "token");
-
 const sql = {
-  tryLock: `SELECT pg_try_advisory_lock(${leaseLockKey}) AS locked`,
-  unlock: `SELECT pg_advisory_unlock(${leaseLockKey})`,
-  taken: `SELECT ${taken.sql()} FROM ${tables.peerName} WHERE name = $1`,
   epochs: `SELECT name, epoch FROM ${tables.peerName} WHERE name = ANY ($1)`,
-  markClean: `UPDATE ${tables.peerName} SET clean = true WHERE name = $1 AND epoch = $2`,
 } as const;
 
 /** How long a name is waited for. */
@@ -181,11 +175,10 @@ export class Leases {
   readonly #session: PostgresSession;
   readonly #clock: Clock;
   readonly #logger: Logger;
-  /**
-   * The names that this process holds or is taking. Advisory locks are re-entrant within a session: a second taker in
-   * the same process would get the lock, too.
-   */
+  /** The names that this process holds or is taking. A session may take its own name again: a second taker in it would, too. */
   readonly #names = new Map<string, HeldLease | undefined>();
+  /** The key of the present session. */
+  #life = drawLife();
 
   constructor(session: PostgresSession, options: { readonly clock: Clock; readonly logger: Logger }) {
     this.#session = session;
@@ -194,7 +187,7 @@ export class Leases {
   }
 
   /**
-   * Takes a name: waits for its lease lock, then raises its epoch.
+   * Takes a name: waits until no session that is alive has it, then raises its epoch, and waits for the writes of older ones.
    *
    * @throws StoreError `name_in_use` if another holder has it until the wait is over, `aborted` by the signal,
    * `store_failed` if Postgres cannot be reached until then, or refuses
@@ -212,19 +205,20 @@ export class Leases {
     }
   }
 
-  /** Every lease that has not ended becomes suspended: its lock went with the session. */
+  /** Every lease that has not ended becomes suspended: the session by which it was held is gone. */
   suspendAll(): void {
     for (const lease of this.#names.values()) lease?.enter("suspended");
   }
 
-  /** Takes the locks again on a new session; goes on trying by itself for those that another still holds. */
+  /** Keeps the names with a new session; goes on trying by itself for those that another still has. */
   async regainAll(query: SessionQuery): Promise<void> {
+    this.#life = drawLife();
     for (const lease of [...this.#names.values()]) if (lease !== undefined) await this.#regain(lease, query);
   }
 
   /**
    * Checks that the catalog still has the epochs of the leases. A listener's channels may have been handed over while it
-   * holds the lock; a listener that has nothing to write would not find out.
+   * has its session; a listener that has nothing to write would not find out.
    */
   async checkAll(query: SessionQuery): Promise<void> {
     const held = [...this.#names.values()].filter((lease) => lease?.state === "held") as HeldLease[];
@@ -236,7 +230,7 @@ export class Leases {
       if (lease.state !== "held" || lease.epoch !== epoch || epochs.get(lease.name) === epoch) continue;
       this.#names.delete(lease.name);
       lease.enter("lost");
-      await this.#unlock(lease.name);
+      await this.#free(lease.name, { clean: false });
     }
   }
 
@@ -251,14 +245,13 @@ export class Leases {
     let lease: HeldLease | undefined;
     const { generation } = this.#session;
     try {
-      const [lock] = await this.#session.query<{ locked: boolean }>(sql.tryLock, [name]);
-      if (lock?.locked !== true) return inUse;
+      const functions = storeFunctions(callerOf(this.#session.query));
       const server = await serverIdentity(this.#session.query);
-      const { epoch, wasClean } = await storeFunctions(callerOf(this.#session.query)).takeName({
-        name,
-        token: randomUUID(),
-      });
-      // A session lost meanwhile has taken the lock with it; the epoch that was raised does no harm.
+      const { taken, epoch, wasClean } = await functions.ownName({ name, token: randomUUID(), life: this.#life });
+      if (!taken || epoch === null || wasClean === null) return inUse;
+      const { held } = await functions.raiseFence({ name, epoch });
+      if (!held) return inUse;
+      // Whose session is lost meanwhile has lost the name with it; the epoch that was raised does no harm.
       if (!this.#session.isUp || this.#session.generation !== generation) {
         return storeFailure(`take the name "${name}"`, new Error("the session with Postgres was lost"));
       }
@@ -266,8 +259,8 @@ export class Leases {
       this.#names.set(name, lease);
       return lease;
     } catch (cause) {
-      // Whether the lock is held or not: not after this.
-      if (this.#session.isUp && this.#session.generation === generation) await this.#unlock(name);
+      // Whether this session has the name or not: not after this.
+      if (this.#session.isUp && this.#session.generation === generation) await this.#free(name, { clean: false });
       return storeFailure(`take the name "${name}"`, cause);
     } finally {
       if (lease === undefined) this.#names.delete(name);
@@ -285,38 +278,49 @@ export class Leases {
   async #regain(lease: HeldLease, query: SessionQuery): Promise<void> {
     const isWanted = (): boolean => this.#names.get(lease.name) === lease && lease.state === "suspended";
     if (!isWanted()) return;
-    const [lock] = await query<{ locked: boolean }>(sql.tryLock, [lease.name]);
-    const [row] = await query<typeof taken.row>(sql.taken, [lease.name]);
-    const isSameEpoch = Number(row?.epoch) === lease.epoch;
-    // Read with the lock, so no renewal of ours is still under way: either it is in the row, or it never will be.
-    const isOurs = isSameEpoch || (lease.renewalToken !== undefined && row?.token === lease.renewalToken);
-    if (isOurs && isWanted()) {
-      if (lock?.locked !== true) {
+    const { name } = lease;
+    const kept = await storeFunctions(callerOf(query)).keepName({
+      name,
+      epoch: BigInt(lease.epoch),
+      token: lease.renewalToken ?? null,
+      life: this.#life,
+    });
+    if (kept.owned && isWanted()) {
+      if (kept.inUse) {
         this.#regainLater(lease);
         return;
       }
       const server = await serverIdentity(query);
       // An epoch whose answer was lost is not used, although it is ours: on this server it may be an old one again.
-      if (server !== lease.server || !isSameEpoch) await this.#renew(lease, server, query);
+      const isKept =
+        (server === lease.server && Number(kept.epoch) === lease.epoch) || (await this.#renew(lease, server, query));
+      if (!isKept) {
+        this.#regainLater(lease);
+        return;
+      }
       if (isWanted()) {
         lease.enter("held");
         return;
       }
     }
     // Taken by another, or released while the answers were under way.
-    if (lock?.locked === true) await query(sql.unlock, [lease.name]);
+    if (kept.owned && !kept.inUse) await storeFunctions(callerOf(query)).releaseName({ name, clean: false });
     if (!isWanted()) return;
     this.#names.delete(lease.name);
     lease.enter("lost");
   }
 
-  async #renew(lease: HeldLease, server: string, query: SessionQuery): Promise<void> {
-    const { epoch } = await storeFunctions(callerOf(query)).takeName({
-      name: lease.name,
-      token: lease.beginRenewal(),
-    });
-    this.#logger.warn({ name: lease.name, epoch }, "another database server answers; the name was taken anew");
+  /** @returns false if another process is just about to take the name, or to fence its owner off */
+  async #renew(lease: HeldLease, server: string, query: SessionQuery): Promise<boolean> {
+    const { name } = lease;
+    const functions = storeFunctions(callerOf(query));
+    const { taken, epoch } = await functions.ownName({ name, token: lease.beginRenewal(), life: this.#life });
+    if (!taken || epoch === null) return false;
+    const { held } = await functions.raiseFence({ name, epoch });
+    if (!held) return false;
+    this.#logger.warn({ name, epoch }, "another database server answers; the name was taken anew");
     lease.renew({ epoch: Number(epoch), server });
+    return true;
   }
 
   /** The holder may be our own old session, whose end the server has not noticed, or a process that is taking over. */
@@ -336,24 +340,17 @@ export class Leases {
     const wasHeld = lease.state === "held";
     const { generation } = this.#session;
     const isSameSession = (): boolean => this.#session.isUp && this.#session.generation === generation;
-    // Before the lock is free: from here on nothing is written in the name.
+    // Before the name is free: from here on nothing is written in it.
     lease.enter("released");
-    if (wasHeld && clean) {
-      try {
-        await this.#session.query(sql.markClean, [lease.name, lease.epoch]);
-      } catch (err) {
-        this.#logger.warn({ err, name: lease.name }, "could not record a peer's clean end; its next start is careful");
-      }
-    }
-    if (wasHeld && isSameSession()) await this.#unlock(lease.name);
+    if (wasHeld && isSameSession()) await this.#free(lease.name, { clean });
     if (this.#names.get(lease.name) === lease) this.#names.delete(lease.name);
   }
 
-  async #unlock(name: string): Promise<void> {
+  async #free(name: string, { clean }: { readonly clean: boolean }): Promise<void> {
     try {
-      await this.#session.query(sql.unlock, [name]);
+      await storeFunctions(callerOf(this.#session.query)).releaseName({ name, clean });
     } catch (err) {
-      this.#logger.debug({ err, name }, "could not unlock a name; ending the session that holds it");
+      this.#logger.warn({ err, name }, "could not give a name back; ending the session that has it");
       this.#session.restart();
     }
   }
@@ -364,16 +361,15 @@ function callerOf(query: SessionQuery): QueryClient {
   return { query: async ({ text, values }) => ({ rows: await query<Record<string, unknown>>(text, values) }) };
 }
 
-/**
- * An SQL condition: a process holds the lease of the name, which is given as an SQL expression. A probe of the lock itself
- * would be in the way of a process that takes the name at that moment.
- */
-export function leaseHeldSql(name: string): string {
-  return `EXISTS (
-    SELECT FROM pg_locks AS l
-     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ExclusiveLock'
-       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-       AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('hawser:lease:' || ${name}, 0)
+/** The key of a session: nobody knows it before the session has its advisory lock. */
+function drawLife(): bigint {
+  return randomBytes(8).readBigInt64BE();
+}
+
+/** An SQL condition: a process has the name, which is given as an SQL expression. It looks once for all names. */
+export function nameHeldSql(name: string): string {
+  return `${name} IN (
+    SELECT unnest(r.running) FROM hawser.running_peers(ARRAY(SELECT p.name FROM ${tables.peerName} AS p)) AS r
   )`;
 }
 

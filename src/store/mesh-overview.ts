@@ -4,7 +4,7 @@
 import { tables } from "../../generated/ts/rows/peer.js";
 import type { Database } from "./database.js";
 import { inGroupSql } from "./directory.js";
-import { leaseHeldSql } from "./leases.js";
+import { nameHeldSql } from "./leases.js";
 import { waitingMessagesSql } from "./pending.js";
 
 /** A listener of a topic. */
@@ -77,7 +77,7 @@ const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";
 const sql = {
   topics: `
     SELECT topic, client_name AS name, addr AS address, durable, subscribed, ${inGroupSql("t")} AS "group",
-           ${leaseHeldSql("client_name")} AS running
+           ${nameHeldSql("client_name")} AS running
       FROM ${tables.topicAddr} AS t ORDER BY topic COLLATE "C", client_name COLLATE "C", addr COLLATE "C"`,
   peers: `
     WITH waiting AS (
@@ -94,7 +94,7 @@ const sql = {
       SELECT client_name AS name, array_agg(topic ORDER BY topic COLLATE "C") AS topics
         FROM ${tables.topicAddr} GROUP BY 1
     )
-    SELECT name, ${leaseHeldSql("name")} AS running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean,
+    SELECT name, ${nameHeldSql("name")} AS running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean,
            coalesce(book.topics, '{}') AS topics, coalesce(waiting.count, 0) AS waiting,
            coalesce(senders.channels, 0) AS "sendsOn", coalesce(listeners.channels, 0) AS "listensOn"
       FROM ${tables.peerName} AS p

@@ -103,6 +103,8 @@ async function migrateWith(
   if ((await missingSteps(client, steps)).steps.length === 0) return { applied: [], leftOut: [] };
   await takeTurn(client, tell);
   const todo = await applyMissing(client, steps);
+  // By its row, which may not have been there before.
+  await takeTurn(client, tell);
   // What the statements themselves have to say is not for anybody's eyes; what is left out is.
   leftOut.length = 0;
   if (todo.length > 0) {

@@ -5,7 +5,7 @@ import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/r
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Database } from "./database.js";
 import { type Sender, senderKey } from "./directory.js";
-import { leaseHeldSql, unlessRunning } from "./leases.js";
+import { nameHeldSql, unlessRunning } from "./leases.js";
 
 /** How many messages of a row `s` of the store wait, where `c` is its channel's cursor: a batch may be handled in part. */
 export const waitingMessagesSql =
@@ -156,7 +156,7 @@ const absentSql = {
          ) IS NOT NULL
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
-     WHERE NOT ${leaseHeldSql("o.name")}
+     WHERE NOT ${nameHeldSql("o.name")}
      ORDER BY o.name COLLATE "C"`,
   served: `
     SELECT coalesce(m.retry_of, m.connection_key) AS connection_key

@@ -8,7 +8,7 @@ import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import type { Database } from "./database.js";
-import { leaseHeldSql, unlessRunning } from "./leases.js";
+import { nameHeldSql, unlessRunning } from "./leases.js";
 import { messageChannel } from "./notifications.js";
 import { waitingMessagesSql } from "./pending.js";
 import type { WriterName } from "./transaction.js";
@@ -111,7 +111,7 @@ const sql = {
       JOIN ${tables.peerName} AS p ON p.name = coalesce(b.listener_name, m.listener_name)
      WHERE coalesce(m.owner, m.listener_name) = $1 AND p.name <> $1 AND p.in_group
        AND EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
-       AND ${leaseHeldSql("p.name")}
+       AND ${nameHeldSql("p.name")}
        AND NOT EXISTS (
          SELECT FROM ${tables.connMessage} AS s
            LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
@@ -121,7 +121,7 @@ const sql = {
        )
      ORDER BY m.connection_key`,
   state: `
-    SELECT ${leaseHeldSql("$1::text")} AS running,
+    SELECT ${nameHeldSql("$1::text")} AS running,
            EXISTS (SELECT FROM ${tables.peerName} WHERE name = $1) AS seen,
            ARRAY(SELECT topic FROM ${tables.topicAddr} WHERE client_name = $1 ORDER BY topic COLLATE "C") AS topics`,
 } as const;
@@ -151,6 +151,8 @@ export function reassign(database: Database, logger: Logger = silentLogger): Rea
         throw new StoreError("invalid_argument", `"${from}" has its channels already; name another peer`);
       const caller = database.caller(`hand the channels of "${from}" over to "${to}"`);
       const all = connectionKeys === undefined;
+      // Committed before the wait at the fence: writes that begin in between would keep it waiting.
+      if (all && force) await storeFunctions(caller).endOwnership({ name: from, force });
       const rows = await unlessRunning(
         from,
         () => storeFunctions(caller).reassignChannels({ from, to, force, all, connectionKeys: connectionKeys ?? [] }),

@@ -11,15 +11,13 @@ export interface WriterName {
   readonly epoch: number;
 }
 
-/** The two statements with which a fenced transaction begins, in this order. */
-export const fenceSql = {
-  /** Waits for a process that is taking the name, and makes the next one wait. $1: the name. */
-  lock: "SELECT pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || $1::text, 0))",
-  /** One row while the epoch is the catalog's. $1: the name, $2: the epoch. */
-  check: `SELECT FROM ${tables.peerName} WHERE name = $1 AND epoch = $2`,
-} as const;
+/** One row while the epoch is the catalog's: a look without a lock. $1: the name, $2: the epoch. */
+export const epochSql = `SELECT FROM ${tables.peerName} WHERE name = $1 AND epoch = $2`;
 
-/** The key of a name's lease lock, as an SQL expression over $1, the name. */
+/** The statement with which a fenced transaction begins. */
+const fenceSql = "SELECT held FROM hawser.fenced($1, $2)";
+
+/** The key of an advisory lock by which one relay works, as an SQL expression over $1, the relay's name. */
 export const leaseLockKey = "hashtextextended('hawser:lease:' || $1::text, 0)";
 
 /** A client inside a transaction. */
@@ -72,12 +70,10 @@ export async function inTransaction<T>(
 }
 
 /**
- * Takes the shared lock on the name's fence, which holds until the end of the transaction, and checks whether the catalog
- * has the writer's epoch: if so, it cannot change before the end.
+ * Locks the name's fence, shared, until the end of the transaction, if the name has the writer's epoch: then the next owner
+ * waits for that end. What is written must be a later statement.
  */
-export async function isHeld(transaction: Transaction, writer: WriterName): Promise<boolean> {
-  await transaction.query({ text: fenceSql.lock, values: [writer.name] });
-  // A statement of its own: its snapshot is from after the wait for the lock.
-  const { rowCount } = await transaction.query({ text: fenceSql.check, values: [writer.name, writer.epoch] });
-  return rowCount === 1;
+export async function isHeld(transaction: Transaction, { name, epoch }: WriterName): Promise<boolean> {
+  const { rows } = await transaction.query<{ held: boolean }>({ text: fenceSql, values: [name, epoch] });
+  return rows[0]?.held === true;
 }

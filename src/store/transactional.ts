@@ -11,7 +11,7 @@ import { columnsOf } from "./columns.js";
 import { commitCursorsWith } from "./cursor-commits.js";
 import { type Database, statementLimits } from "./database.js";
 import type { Transaction } from "./transaction.js";
-import { fenceSql, type WriterName } from "./transaction.js";
+import { epochSql, type WriterName } from "./transaction.js";
 
 /** What became of a message: `duplicate` if its handling was committed before; then the handler is not called. */
 type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
@@ -46,7 +46,7 @@ const transactionId = "pg_catalog.pg_current_xact_id()::text";
 
 const sql = {
   // No fence yet: a handler may run long, and the next process of the name should not wait for it.
-  hasRight: `SELECT EXISTS (${fenceSql.check}) AS held,
+  hasRight: `SELECT EXISTS (${epochSql}) AS held,
                     EXISTS (SELECT FROM ${tables.connKeyMap}
                              WHERE connection_key = $3 AND coalesce(owner, listener_name) = $1) AS owned`,
   // Makes the row where it is absent, so that there is always something to lock.

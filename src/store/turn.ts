@@ -1,29 +1,49 @@
 /**
- * Taking turns: those who prepare a database do it one after another.
+ * Taking turns: those who prepare a database do it one after another. The turn is owned like a name: by a row that no other
+ * role can lock. Where there is no such row yet, before the first installation or the step that makes it, an advisory lock
+ * stands for it, which any login can take.
  */
+import { randomBytes } from "node:crypto";
 import type pg from "pg";
+import { tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
-import { Deadline } from "../runtime/index.js";
+import { Deadline, delay } from "../runtime/index.js";
+import { inspectSchema } from "./schema.js";
 
 /** The key, as an expression, of the advisory lock. */
 export const installationTurn = "pg_catalog.hashtextextended('hawser:migrate', 0)";
 
-const { turnNoticeMs, turnLimitMs, lockTimeoutMs } = storeConstants;
+/** The `what` of the turn among the owners. */
+export const installationOwner = "installation";
+
+const { turnNoticeMs, turnLimitMs, lockTimeoutMs, leasePollMs } = storeConstants;
 
 /** SQLSTATE of a lock that was not to be had in time. */
 const lockNotAvailable = "55P03";
 
+/** Sessions of this database that have an advisory lock. */
+const lockedSql = `
+  SELECT l.pid, (l.classid::bigint << 32) | l.objid::bigint AS key
+    FROM pg_catalog.pg_locks AS l
+    JOIN pg_catalog.pg_database AS d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
+   WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1`;
+
+const activitySql = "SELECT a.pid, a.usename AS role, a.application_name AS application";
+
 const sql = {
+  hasOwners: `SELECT pg_catalog.to_regclass('${tables.owner}') IS NOT NULL AS has_owners`,
   lock: `SELECT pg_catalog.pg_advisory_lock(${installationTurn})`,
-  holder: `
-    SELECT l.pid, a.usename AS role, a.application_name AS application
-      FROM pg_catalog.pg_locks AS l
-      JOIN pg_catalog.pg_database AS d ON d.oid = l.database AND d.datname = pg_catalog.current_database()
-      LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
-     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
-       AND ((l.classid::bigint << 32) | l.objid::bigint) = ${installationTurn}`,
+  holder: `${activitySql} FROM (${lockedSql}) AS l JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid WHERE l.key = ${installationTurn}`,
+  // As hawser.own_name.
+  live: "SELECT pg_catalog.pg_try_advisory_lock($1)",
+  own: `
+    UPDATE ${tables.owner} AS o SET epoch = o.epoch + 1, pid = pg_catalog.pg_backend_pid(), life = $1
+      FROM (SELECT n.what, n.pid, n.life FROM ${tables.owner} AS n WHERE n.what = '${installationOwner}' FOR UPDATE SKIP LOCKED) AS n
+     WHERE o.what = n.what
+       AND NOT EXISTS (SELECT FROM (${lockedSql}) AS l WHERE l.pid = n.pid AND l.key = n.life AND l.pid <> pg_catalog.pg_backend_pid())`,
+  owner: `${activitySql} FROM ${tables.owner} AS o JOIN pg_catalog.pg_stat_activity AS a ON a.pid = o.pid WHERE o.what = '${installationOwner}'`,
 } as const;
 
 interface Holder {
@@ -40,10 +60,12 @@ export interface TurnLimits {
 }
 
 /**
- * Waits until nobody else prepares the database. Others wait until the client ends.
+ * Waits until nobody else prepares the database. Others wait until the client ends. To be called again once the schema is there,
+ * if it was not: only then the client has the turn by its row.
  *
  * @param tell is told which session it waits for, if that takes a while
- * @throws StoreError `store_failed`, which names the session that holds the turn, if it is not given back in time
+ * @throws StoreError `store_failed`, which names the session that holds the turn, if it is not given back in time;
+ * `name_occupied` if the schema `hawser`, or something in it, is not Hawser's
  */
 export async function takeTurn(
   client: pg.Client,
@@ -53,8 +75,10 @@ export async function takeTurn(
   const deadline = new Deadline(limitMs);
   await client.query("SET statement_timeout = 0");
   let told = "";
-  for (let waitMs = noticeMs; !(await locked(client, waitMs)); waitMs = Math.min(noticeMs, deadline.remainingMs)) {
-    const holder = await holderOf(client);
+  const isOwned = await hasOwners(client);
+  const take = isOwned ? owned : locked;
+  for (let waitMs = noticeMs; !(await take(client, waitMs)); waitMs = Math.min(noticeMs, deadline.remainingMs)) {
+    const holder = await holderOf(client, isOwned ? sql.owner : sql.holder);
     if (deadline.isOver) {
       throw new StoreError(
         "store_failed",
@@ -66,6 +90,25 @@ export async function takeTurn(
     told = holder;
   }
   await client.query(`SET lock_timeout = ${lockTimeoutMs}`);
+}
+
+/** The rows of owners are there. Nothing of the schema is touched before its owner is known to be trusted. */
+async function hasOwners(client: pg.Client): Promise<boolean> {
+  await inspectSchema(client);
+  const { rows } = await client.query<{ has_owners: boolean }>(sql.hasOwners);
+  return rows[0]!.has_owners;
+}
+
+async function owned(client: pg.Client, waitMs: number): Promise<boolean> {
+  // Of this session, and held to its end.
+  const life = randomBytes(8).readBigInt64BE();
+  await client.query(sql.live, [life]);
+  const deadline = new Deadline(waitMs);
+  for (;;) {
+    if ((await client.query(sql.own, [life])).rowCount === 1) return true;
+    if (deadline.isOver) return false;
+    await delay(Math.min(leasePollMs, deadline.remainingMs));
+  }
 }
 
 async function locked(client: pg.Client, waitMs: number): Promise<boolean> {
@@ -80,8 +123,8 @@ async function locked(client: pg.Client, waitMs: number): Promise<boolean> {
   }
 }
 
-async function holderOf(client: pg.Client): Promise<string> {
-  const { rows } = await client.query<Holder>(sql.holder);
+async function holderOf(client: pg.Client, text: string): Promise<string> {
+  const { rows } = await client.query<Holder>(text);
   const [holder] = rows;
   if (holder === undefined) return "another session";
   const application = holder.application === null || holder.application === "" ? "" : `, ${holder.application}`;

@@ -10,26 +10,35 @@
  *
  * Left out because the two differ: `.` (newlines), `\d \w \s \b` (locale), lookaround, back references and lazy
  * quantifiers; and `|` outside a group, where the anchors would bind to one branch only.
+ *
+ * The time that a match takes is in proportion to the length of the text, whoever has sent it: pattern-ways.ts refuses
+ * patterns in which a text can be read in too many ways, such as `^(?:a+)+$`.
  */
+import { type Characters, lastCodePoint, type PatternNode, waysProblem } from "./pattern-ways.js";
+
 const syntaxCharacters = "^$\\.*+?()[]{}|/";
 const maxRepeat = 255;
 
-/** What keeps `pattern` from meaning the same in JavaScript and Postgres; undefined if nothing does. */
+/**
+ * What keeps `pattern` from meaning the same in JavaScript and Postgres, or from being matched in a short time; undefined if
+ * nothing does.
+ */
 export function patternProblem(pattern: string): string | undefined {
   if (!pattern.startsWith("^") || !pattern.endsWith("$") || pattern.length < 2) {
     return "must begin with ^ and end with $, so that it stands for the whole string";
   }
-  const problem = new PatternReader(pattern.slice(1, -1)).read();
-  if (problem !== undefined) {
-    return problem;
-  }
+  const read = new PatternReader(pattern.slice(1, -1)).read();
+  if (typeof read === "string") return read;
   try {
     new RegExp(pattern, "u");
   } catch (error) {
     return `is not a regular expression: ${(error as Error).message}`;
   }
-  return undefined;
+  return waysProblem(read);
 }
+
+/** What is wrong, for people. */
+class Problem extends Error {}
 
 class PatternReader {
   #at = 0;
@@ -40,120 +49,125 @@ class PatternReader {
     this.#text = text;
   }
 
-  read(): string | undefined {
-    const problem = this.#sequence();
-    if (problem !== undefined) {
-      return problem;
+  /** The pattern as a tree, or what is wrong with it. */
+  read(): PatternNode | string {
+    try {
+      const node = this.#sequence();
+      if (this.#at < this.#text.length) throw this.#unexpected();
+      return node;
+    } catch (error) {
+      if (error instanceof Problem) return error.message;
+      throw error;
     }
-    return this.#at < this.#text.length ? this.#unexpected() : undefined;
   }
 
   /** Reads up to the end, a `|` or a `)`. */
-  #sequence(): string | undefined {
+  #sequence(): PatternNode {
+    const parts: PatternNode[] = [];
     while (this.#at < this.#text.length && this.#text[this.#at] !== "|" && this.#text[this.#at] !== ")") {
-      const problem = this.#atom() ?? this.#quantifier();
-      if (problem !== undefined) {
-        return problem;
-      }
+      parts.push(this.#quantified(this.#atom()));
     }
-    return undefined;
+    return { kind: "sequence", parts };
   }
 
-  #atom(): string | undefined {
+  #atom(): PatternNode {
     const character = this.#text[this.#at]!;
-    if (character === "\\") {
-      return this.#escape(syntaxCharacters);
-    }
-    if (character === "[") {
-      return this.#characterClass();
-    }
-    if (character === "(") {
-      return this.#group();
-    }
-    if (syntaxCharacters.includes(character) && character !== "/") {
-      return this.#unexpected();
-    }
-    this.#at += 1;
-    return undefined;
+    if (character === "[") return this.#characterClass();
+    if (character === "(") return this.#group();
+    if (character !== "\\" && syntaxCharacters.includes(character) && character !== "/") throw this.#unexpected();
+    const code = this.#character(syntaxCharacters);
+    return { kind: "characters", characters: [[code, code]] };
   }
 
-  #group(): string | undefined {
+  #group(): PatternNode {
     this.#at += this.#text.startsWith("(?:", this.#at) ? 3 : 1;
+    const branches: PatternNode[] = [];
     for (;;) {
-      const problem = this.#sequence();
-      if (problem !== undefined) {
-        return problem;
-      }
+      branches.push(this.#sequence());
       const end = this.#text[this.#at];
-      if (end === undefined) {
-        return "has a group that is not closed";
-      }
+      if (end === undefined) throw new Problem("has a group that is not closed");
       this.#at += 1;
-      if (end === ")") {
-        return undefined;
-      }
+      if (end === ")") return branches.length === 1 ? branches[0]! : { kind: "choice", branches };
     }
   }
 
-  #characterClass(): string | undefined {
-    this.#at += this.#text.startsWith("[^", this.#at) ? 2 : 1;
-    const first = this.#at;
+  #characterClass(): PatternNode {
+    const isNegated = this.#text.startsWith("[^", this.#at);
+    this.#at += isNegated ? 2 : 1;
+    const members: (readonly [from: number, to: number])[] = [];
     while (this.#text[this.#at] !== "]") {
-      const character = this.#text[this.#at];
-      if (character === undefined) {
-        return "has a character class that is not closed";
-      }
-      if (character === "[") {
-        return this.#unexpected();
-      }
-      if (character === "\\") {
-        const problem = this.#escape(`${syntaxCharacters}-`);
-        if (problem !== undefined) {
-          return problem;
-        }
-      } else {
-        this.#at += 1;
-      }
+      const from = this.#member();
+      const isRange = this.#text[this.#at] === "-" && this.#text[this.#at + 1] !== "]";
+      if (isRange) this.#at += 1;
+      members.push([from, isRange ? this.#member() : from]);
     }
-    if (this.#at === first) {
-      return "has an empty character class";
-    }
+    if (members.length === 0) throw new Problem("has an empty character class");
     this.#at += 1;
-    return undefined;
+    return { kind: "characters", characters: isNegated ? others(members) : members };
   }
 
-  #escape(allowed: string): string | undefined {
-    const code = /^\\u([0-9a-fA-F]{4})/.exec(this.#text.slice(this.#at))?.[1];
-    if (code !== undefined) {
-      const value = Number.parseInt(code, 16);
+  #member(): number {
+    const character = this.#text[this.#at];
+    if (character === undefined) throw new Problem("has a character class that is not closed");
+    if (character === "[") throw this.#unexpected();
+    return this.#character(`${syntaxCharacters}-`);
+  }
+
+  /** A character as it stands or escaped. @param allowed what may follow a backslash */
+  #character(allowed: string): number {
+    if (this.#text[this.#at] !== "\\") {
+      const code = this.#text.codePointAt(this.#at)!;
+      this.#at += code > 0xffff ? 2 : 1;
+      return code;
+    }
+    const hex = /^\\u([0-9a-fA-F]{4})/.exec(this.#text.slice(this.#at, this.#at + 6))?.[1];
+    if (hex !== undefined) {
+      const value = Number.parseInt(hex, 16);
       if (value === 0 || (value >= 0xd800 && value <= 0xdfff)) {
-        return `has \\u${code}, which no text in Postgres can hold`;
+        throw new Problem(`has \\u${hex}, which no text in Postgres can hold`);
       }
       this.#at += 6;
-      return undefined;
+      return value;
     }
     const character = this.#text[this.#at + 1];
-    if (character === undefined || !allowed.includes(character)) {
-      return this.#unexpected(2);
-    }
+    if (character === undefined || !allowed.includes(character)) throw this.#unexpected(2);
     this.#at += 2;
-    return undefined;
+    return character.charCodeAt(0);
   }
 
-  #quantifier(): string | undefined {
-    const found = /^(?:[*+?]|\{([0-9]+)(?:,([0-9]*))?\})/.exec(this.#text.slice(this.#at));
-    if (found === null) {
-      return undefined;
+  /** What is read, with the quantifier that follows. */
+  #quantified(body: PatternNode): PatternNode {
+    const found = /^(?:[*+?]|\{([0-9]+)(,([0-9]*))?\})/.exec(this.#text.slice(this.#at));
+    if (found === null) return body;
+    const [text, least, comma, most] = found;
+    if ([least, most].some((count) => Number(count ?? 0) > maxRepeat)) {
+      throw new Problem(`repeats more than ${maxRepeat} times, which Postgres does not take`);
     }
-    if ([found[1], found[2]].some((count) => Number(count ?? 0) > maxRepeat)) {
-      return `repeats more than ${maxRepeat} times, which Postgres does not take`;
+    this.#at += text.length;
+    if (least === undefined) {
+      return { kind: "repeat", body, min: text === "+" ? 1 : 0, max: text === "?" ? 1 : Number.POSITIVE_INFINITY };
     }
-    this.#at += found[0].length;
-    return undefined;
+    const min = Number(least);
+    const max = comma === undefined ? min : most === "" ? Number.POSITIVE_INFINITY : Number(most);
+    return { kind: "repeat", body, min, max };
   }
 
-  #unexpected(length = 1): string {
+  #unexpected(length = 1): Problem {
     const piece = this.#text.slice(this.#at, this.#at + length);
-    return `has "${piece}" where JavaScript and Postgres may differ; use only classes, \\uXXXX, groups and quantifiers`;
+    return new Problem(
+      `has "${piece}" where JavaScript and Postgres may differ; use only classes, \\uXXXX, groups and quantifiers`,
+    );
   }
+}
+
+/** All characters but these. */
+function others(characters: Characters): Characters {
+  const rest: [number, number][] = [];
+  let next = 0;
+  for (const [from, to] of [...characters].sort(([one], [other]) => one - other)) {
+    if (from > next) rest.push([next, from - 1]);
+    next = Math.max(next, to + 1);
+  }
+  if (next <= lastCodePoint) rest.push([next, lastCodePoint]);
+  return rest;
 }

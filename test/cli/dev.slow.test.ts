@@ -156,9 +156,17 @@ describe("hawser dev", () => {
     expect(stdout).toMatch(/^Postgres \d+\.\d+ {2}postgresql:\/\/.*\n {2}from (npm|HAWSER_POSTGRES_BINARIES)/);
     expect(stdout).toMatch(/nats-server \d+\.\d+\.\d+ {2}nats:\/\//);
     expect(stdout).toMatch(/^hawser serve {2}postgres:\/\/\S+ {2}\(for the SQL functions only\)$/m);
-    const [, url] = /^Postgres \S+ {2}(\S+)$/m.exec(stdout)!;
+    const [, port] = /^Postgres \S+ {2}postgresql:\/\/\*\*\*@127\.0\.0\.1:(\d+)\/postgres$/m.exec(stdout)!;
+    const password = readFileSync(join(directory, "postgres/hawser-password"), "utf8").trim();
     const [, natsUrl] = /^nats-server \S+ {2}(\S+)$/m.exec(stdout)!;
-    expect(stdout).toContain(`  export HAWSER_DATABASE_URL=${url}\n`);
+    expect(stdout).toContain(
+      `  export HAWSER_DATABASE_URL=postgresql://postgres:${password}@127.0.0.1:${port}/postgres\n`,
+    );
+    expect(stdout).toContain(
+      `  export PGHOST=127.0.0.1 PGPORT=${port} PGDATABASE=postgres PGUSER=postgres PGPASSWORD=${password}\n`,
+    );
+    // Nowhere else: who shows somebody the lines above shows no password.
+    expect(stdout.split(password)).toHaveLength(3);
     expect(stdout).toContain(`  export NATS_URL=${natsUrl}\n`);
     expect(stdout).toContain(`Log of hawser serve  ${join(directory, "serve.log")}\n`);
     expect(existsSync(join(directory, "postgres/PG_VERSION"))).toBe(true);
@@ -172,7 +180,7 @@ describe("hawser dev", () => {
       const program = devAt(args);
       const urls = await announced(program);
       expect(urls).toMatchObject({
-        databaseUrl: `postgresql://postgres@127.0.0.1:${port}/postgres`,
+        databaseUrl: expect.stringMatching(`^postgresql://postgres:[\\w-]+@127\\.0\\.0\\.1:${port}/postgres$`),
         natsUrl: `nats://127.0.0.1:${natsPort}`,
         directory,
       });

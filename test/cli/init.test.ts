@@ -217,8 +217,14 @@ describe("hawser init", () => {
   });
 
   it("takes the database from --database-url, else HAWSER_DATABASE_URL, else libpq's variables", async () => {
-    const { hostname, port, username } = new URL(database.url);
-    const libpq = { PGHOST: hostname, PGPORT: port, PGUSER: username, PGDATABASE: database.name };
+    const { hostname, port, username, password } = new URL(database.url);
+    const libpq = {
+      PGHOST: hostname,
+      PGPORT: port,
+      PGUSER: username,
+      PGPASSWORD: password,
+      PGDATABASE: database.name,
+    };
     expect(await hawser(["topics"], { env: libpq })).toMatchObject({ status: 78 });
     expect(await hawser(["init"], { env: libpq })).toMatchObject({ status: 0 });
     const unset = await hawser(["init", "--database-url", ""], { env: libpq });

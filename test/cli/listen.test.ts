@@ -1,7 +1,10 @@
+import { once } from "node:events";
 import { existsSync } from "node:fs";
+import { connect } from "node:net";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { type PeerWorld, peerWorld } from "../peer/support/world.js";
 import { terminateHolder } from "../store/support/world.js";
 import { atDepth } from "../support/depth.js";
@@ -116,6 +119,30 @@ describe("hawser listen", () => {
     }
   });
 
+  it("says once that diallers are refused, and counts the others, however many there are", async () => {
+    const listening = await startListening([topic], options());
+    const begun = performance.now();
+    const [{ addr }] = (await world.query<{ addr: string }>("SELECT addr FROM hawser.topic_addr WHERE topic = $1", [
+      topic,
+    ])) as [{ addr: string }];
+    const { hostname, port } = new URL(`tcp://${addr}`);
+    const refused = 200;
+    for (let n = 0; n < refused; n++) {
+      const socket = connect(Number(port), hostname, () => socket.write(`GET /${n} HTTP/1.1\r\n\r\n`));
+      socket.on("error", () => undefined).resume();
+      await once(socket, "close");
+    }
+    listening.child.kill("SIGINT");
+    const { status, stderr } = await listening.ended;
+    expect(status).toBe(0);
+    const lines = stderr.split("\n").filter((line) => line.includes("[handshake_refused]"));
+    const counts = lines.map((line) => Number(/\((\d+) more\)/.exec(line)?.[1] ?? 1));
+    expect(counts.reduce((sum, count) => sum + count)).toBe(refused);
+    // The first one, those of each interval, and the rest at the end.
+    const intervals = Math.ceil((performance.now() - begun) / gatewayConstants.natsLogIntervalMs);
+    expect(lines.length).toBeLessThanOrEqual(2 + 2 * intervals);
+  });
+
   it("finds what was stored for its name while it was away, in order, and takes no more than it was asked to", async () => {
     const first = hawser(["listen", topic, "--count", "1", "--json"], options());
     await listens();
@@ -200,7 +227,7 @@ describe("hawser listen", () => {
   it("ends with the status of the error when another process takes its name", async () => {
     const listening = hawser(["listen", topic], options());
     await listens();
-    await world.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = $1", [defaultName]);
+    await world.query("SELECT FROM hawser.end_ownership($1, true)", [defaultName]);
     await terminateHolder(world, defaultName);
     const { status, stderr } = await listening;
     expect(status).toBe(73);

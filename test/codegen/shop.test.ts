@@ -54,7 +54,7 @@ const lines: Readonly<Record<string, readonly string[]>> = {
     "(#till_line_t): reads a line of the bill; NULL if there is none\n",
     "    till_ring_up_T(shop text, thing T, pieces integer, patience integer, picture_file bytea DEFAULT NULL, notes jsonb DEFAULT NULL) → bigint\n",
     "Rings something up. Who rings\nit up pays for it.\n\nAlso called `till_add_T`.\n",
-    "| `thing` | T | What it is \\| it's named. |  |\n",
+    "| `thing` | T | What it is \\| it's named. | at most 1000 bytes long |\n",
     '| `shop` | text, optional | The shop. | one of "here", "there" |\n',
     "    till_count() → bigint, may be NULL\n",
     "    till_state() → one row\n",

@@ -154,17 +154,20 @@ describe("the shop", () => {
     expect(rows.map(({ name }) => name)).toEqual([
       "error_codes",
       "error_sqlstate",
+      "header_excess",
+      "list_excess",
       "open_orders",
       "orders_notify",
       "place_order",
+      "refuse_argument",
     ]);
     for (const { name, settings, definer } of rows) {
       const own = name === "open_orders" ? ["enable_seqscan=off"] : [];
       expect(settings, name).toEqual(["search_path=pg_catalog, pg_temp", ...own]);
       expect(definer, name).toBe(name === "open_orders");
     }
-    expect(rows[2]).toMatchObject({ gives: "TABLE(shop text, reference bigint, all_references bigint[])" });
-    expect(rows[4].takes).toBe(
+    expect(rows[4]).toMatchObject({ gives: "TABLE(shop text, reference bigint, all_references bigint[])" });
+    expect(rows[6].takes).toBe(
       "p_shop text, p_total bigint, p_references bigint[], p_digest bytea, p_pictures bytea[], p_note jsonb, OUT number integer, OUT reference bigint",
     );
     // Its body has the tag with which the generator quotes bodies.
@@ -268,7 +271,7 @@ describe("the store", () => {
       await admin.query(peerFunctionsSql);
       await admin.query(peerGrantsSql);
       expect(notices.join("\n")).toMatch(/goes on owning it|may not make it/);
-      const { rows } = await admin.query("SELECT epoch > 0 AS taken FROM hawser.take_name('n', 'twin')");
+      const { rows } = await admin.query("SELECT epoch > 0 AS taken FROM hawser.own_name('n', 'twin', 1)");
       expect(rows).toEqual([{ taken: true }]);
     } finally {
       await admin.query("RESET ROLE");

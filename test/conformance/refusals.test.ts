@@ -22,7 +22,8 @@ describe("a peer's socket", () => {
     const [key] = await world.query<{ key: number }>(
       "SELECT connection_key AS key FROM hawser.connection_key('guest-1', 'guest', 'orders-1')",
     );
-    const [taken] = await world.query<{ epoch: number }>("SELECT epoch FROM hawser.take_name('guest-1', 'twin')");
+    await world.query("SELECT FROM hawser.end_ownership('guest-1', true)");
+    const [taken] = await world.query<{ epoch: number }>("SELECT epoch FROM hawser.own_name('guest-1', 'twin', 1)");
     identity = {
       senderName: "guest-1",
       sourceTopic: "guest",

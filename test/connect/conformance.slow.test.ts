@@ -60,8 +60,8 @@ describe.runIf(hasGo)("the suite's unary calls", () => {
     await using database = await testDatabase({ nats: false });
     const server = nodeCommand("test/connect/programs/conformance-server.ts");
     const url = carrier === "NATS" ? testNatsUrl() : database.url;
-    const args = ["--mode", "server", "--conf", configFile, "--max-servers", "1", "--", ...server, carrier, image, url];
-    const { stdout, stderr } = await startCommand(program, args, { stdin: "ignore" }).ended;
+    const args = ["--mode", "server", "--conf", configFile, "--max-servers", "1", "--", ...server, carrier, image];
+    const { stdout, stderr } = await startCommand(program, args, { stdin: "ignore", env: { SERVER_URL: url } }).ended;
     const [, passed, failed] = /^(\d+) passed, (\d+) failed/m.exec(stdout) ?? [];
     expect(failed, `${stdout}\n${stderr}`).toBe("0");
     expect(Number(passed)).toBeGreaterThan(50);

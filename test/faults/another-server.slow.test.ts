@@ -34,7 +34,11 @@ it("is survived by peers: names are taken anew, and messages go on in order", { 
   await migrate({ databaseUrl: there.href });
   const names = await epochs(first.url);
   for (const [name, epoch] of names) {
-    await onServer(there.href, `INSERT INTO hawser.peers (name, epoch) VALUES ('${name}', ${epoch})`);
+    await onServer(
+      there.href,
+      `INSERT INTO hawser.peers (name, epoch) VALUES ('${name}', ${epoch})`,
+      `INSERT INTO hawser.owners (what, epoch) VALUES ('peer:${name}', ${epoch})`,
+    );
   }
   const [secret] = await rowsOf(first.url, "SELECT encode(secret, 'hex') AS hex FROM hawser.mesh_secret");
   await onServer(there.href, `UPDATE hawser.mesh_secret SET secret = decode('${secret?.["hex"]}', 'hex')`);

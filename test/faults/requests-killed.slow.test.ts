@@ -28,7 +28,9 @@ it(`${requests} requests end in time when listeners are killed (HAWSER_FAULT_SEE
   await using database = await testDatabase({ nats: false });
   const running = new Map<string, Program>();
   const start = (name: string): void => {
-    const program = startProgram("test/faults/programs/answering-peer.ts", [name, "answers", database.url]);
+    const program = startProgram("test/faults/programs/answering-peer.ts", [name, "answers"], {
+      env: { HAWSER_DATABASE_URL: database.url },
+    });
     program.firstLine.catch(() => undefined);
     running.set(name, program);
   };

@@ -131,13 +131,11 @@ describe.concurrent("a process that stands still longer than the pings allow", (
 });
 
 describe.concurrent("a process that stands still while another takes its name", () => {
-  /** Frees the name as an operator can: by ending the session that holds its lock. */
+  /** Frees the name as an operator can: by ending the session that has it. */
   async function freeName(url: string, name: string): Promise<void> {
     const ended = await rowsOf(
       url,
-      `SELECT pg_terminate_backend(l.pid) FROM pg_locks AS l
-        WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-          AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('hawser:lease:${name}', 0)`,
+      `SELECT pg_terminate_backend(pid) FROM hawser.owners WHERE what = 'peer:${name}' AND pid IS NOT NULL`,
     );
     expect(ended).toHaveLength(1);
   }

@@ -109,7 +109,7 @@ it.each([
     const tookMs: number[] = [];
     for (let round = 0; round < rounds; round++) {
       // Some of them as unlucky as they can be.
-      if (round % 2 === 1) void proxy.cutAt("hawser.take_name", "answered");
+      if (round % 2 === 1) void proxy.cutAt("hawser.own_name", "answered");
       await servers.switchOver(downMs[round % downMs.length]);
       proxy.leadTo(servers.primary.url);
       const promotedAt = performance.now();

@@ -130,7 +130,7 @@ it("too many headers for a peer are refused at once, however many these are", as
   await client.query("SET statement_timeout = '5s'");
   const refused = await gateway.errorOf(`SELECT hawser.peer_enqueue_text('a', 'x', ${many})`);
   await client.query("RESET statement_timeout");
-  expect(refused).toMatchObject({ code: "22023", message: expect.stringContaining("there are 40000") });
+  expect(refused).toMatchObject({ code: "22023", message: expect.stringContaining("an object with 40000 values") });
 });
 
 it("a NULL among the payloads is refused, and no payload is no message", async () => {
@@ -239,7 +239,7 @@ describe("the relay's functions", () => {
     const { other, session } = await asBridge();
     const { rows: taken } = await session.query("SELECT * FROM hawser.take_outbox('one', NULL)");
     const large =
-      "SELECT nats_enqueue_text_batch('a', ARRAY['1', '2'], headers => jsonb_build_object('a', repeat('x', 600000)))";
+      "SELECT nats_enqueue_text_batch('a', ARRAY['1', '2'], headers => (SELECT jsonb_object_agg(n, repeat('x', 60000)) FROM generate_series(1, 10) AS n))";
     await other.client.query(large);
     const { rows } = await session.query(turn, ["one", `${BigInt(taken[0].turn) + 1n}`, taken[0].done_from, false]);
     expect(rows.map(({ text }) => text)).toEqual(["1", null]);

@@ -140,7 +140,7 @@ describe("a group", () => {
     const sent = Array.from({ length: 10 }, (_, n) => a.sendTo("b", `${n}`));
     await b.received.length(1);
     const results = Promise.allSettled(sent);
-    await world.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = 'a-1'");
+    await world.query("SELECT FROM hawser.end_ownership('a-1', true)");
     // What tells the peer of it.
     await world.query("UPDATE hawser.topic_addr SET registered_at = now() WHERE client_name = 'a-1'");
     const reasons = (await results).map((result) => result.status === "rejected" && result.reason);

@@ -91,7 +91,9 @@ it("a sender whose listeners are away asks for all their channels in one stateme
 it("a process that is stopped while it registers keeps nobody out for longer than 10 s", async () => {
   const world = await aWorld();
   const other = await world.started("other-1");
-  const program = startProgram("test/store/programs/register-topics.ts", [world.url, "stopped-1", "2000"]);
+  const program = startProgram("test/store/programs/register-topics.ts", ["stopped-1", "2000"], {
+    env: { HAWSER_DATABASE_URL: world.url },
+  });
   onTestFinished(async () => {
     program.child.kill("SIGKILL");
     await program.ended;

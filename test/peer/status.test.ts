@@ -24,7 +24,7 @@ async function breakTable(table: string): Promise<() => Promise<void>> {
 
 /** Takes a name away, as a process that took it elsewhere would have. */
 async function takeAway(name: string): Promise<void> {
-  await world.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = $1", [name]);
+  await world.query("SELECT FROM hawser.end_ownership($1, true)", [name]);
 }
 
 describe("a sender hears", () => {
@@ -218,7 +218,7 @@ it("hears with details why a peer ends, and standard output and error stay silen
   const b = await world.started("b-1");
   await a.sendTo("b", "x");
   await b.stop();
-  await world.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = 'a-1'");
+  await world.query("SELECT FROM hawser.end_ownership('a-1', true)");
   await a.sendTo("b", "y").catch(() => undefined);
   expect(await lines.find(({ level }) => level === "error")).toMatchObject({
     details: { name: "a-1" },

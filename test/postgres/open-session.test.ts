@@ -20,8 +20,8 @@ afterAll(() => database[Symbol.asyncDispose]());
 
 /** The database with a dead host before its own. */
 function withDeadHost(parameters = ""): string {
-  const { host, username, pathname } = new URL(database.url);
-  return `postgres://${username}@${deadHost},${host}${pathname}${parameters}`;
+  const { host, username, password, pathname } = new URL(database.url);
+  return `postgres://${username}:${password}@${deadHost},${host}${pathname}${parameters}`;
 }
 
 async function settingOf(client: pg.ClientBase, name: string): Promise<string> {
@@ -117,8 +117,8 @@ describe("a session with Postgres", () => {
   });
 
   it("is not opened with a server of another kind than is wanted", async () => {
-    const { host, username, pathname } = new URL(database.url);
-    const url = `postgres://${username}@${host}${pathname}`;
+    const { host, username, password, pathname } = new URL(database.url);
+    const url = `postgres://${username}:${password}@${host}${pathname}`;
     const open = (attributes: string) => openSession(DatabaseAddress.of(`${url}?target_session_attrs=${attributes}`));
     await expect(open("standby")).rejects.toThrow(`the server ${host} is a primary; wanted is one that is standby`);
     await expect(open("read-only")).rejects.toThrow("is a primary; wanted is one that is read-only");
@@ -134,9 +134,9 @@ describe("a session with Postgres", () => {
   });
 
   it("is refused at once where every host would refuse it", async () => {
-    const { host, username } = new URL(database.url);
+    const { host, username, password } = new URL(database.url);
     const tried: number[] = [];
-    const address = DatabaseAddress.of(`postgres://${username}@${host},${deadHost}/no_such_database`);
+    const address = DatabaseAddress.of(`postgres://${username}:${password}@${host},${deadHost}/no_such_database`);
     const opening = openSession(address, { onClient: ({ port }) => void tried.push(port) });
     await expect(opening).rejects.toMatchObject({ code: "3D000" });
     expect(tried).toHaveLength(1);

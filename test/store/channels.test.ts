@@ -109,14 +109,17 @@ describe("what a sender has stored", () => {
     const message = { topicKey: await w.store.topicKey("orders"), payload: Buffer.from("x") };
     expect(await w.store.storeMessages(lease, key, 1, [message])).toBe("stored");
     const lost = new Promise<void>((resolve) => lease.onChange((state) => state === "lost" && resolve()));
-    // Between the holder's session and its next one.
+    // Between the holder's session and its next one, which waits for the row.
     const clearing = await w.connect();
-    const { rows } = await clearing.query("SELECT pg_backend_pid() AS pid");
     await clearing.query("BEGIN");
-    const locked = clearing.query("SELECT pg_advisory_xact_lock_shared(hashtextextended('hawser:lease:sender', 0))");
-    await w.waitsForLock(rows[0].pid);
+    await clearing.query("SELECT FROM hawser.owners WHERE what = 'peer:sender' FOR UPDATE");
     await terminateHolder(w.operator, "sender");
-    await locked;
+    await eventually("the session has ended", async () => {
+      const { rows } = await w.operator.query(
+        "SELECT hawser.is_alive(pid, life) AS alive FROM hawser.owners WHERE what = 'peer:sender'",
+      );
+      return rows[0].alive === false;
+    });
     const { rows: cleared } = await clearing.query(
       "SELECT deleted FROM hawser.clear_stored_messages('sender', 'source')",
     );

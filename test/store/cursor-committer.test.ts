@@ -9,7 +9,7 @@ import {
   type LeaseState,
 } from "../../src/store/index.js";
 import { ManualClock } from "../support/manual-clock.js";
-import { terminateHolder, textMessages, type World, world } from "./support/world.js";
+import { takeOver, terminateHolder, textMessages, type World, world } from "./support/world.js";
 
 /** One flush that the committer began, to be answered by the test. */
 interface Flush {
@@ -268,7 +268,7 @@ describe("the group commit on Postgres", () => {
     const left = await w.operator.query("SELECT count(*)::integer AS rows FROM hawser.conn_messages");
     expect(left.rows).toEqual([{ rows: 0 }]);
 
-    await w.operator.query("SELECT hawser.take_name('listener', 'twin')");
+    await takeOver(w.operator, "listener");
     const fenced = new Promise<void>((resolve) => {
       const late = w.store.cursorCommitter(listener, {
         onCommitted: () => expect.unreachable("another has the name"),

@@ -99,7 +99,7 @@ describe("default privileges of the installing role", () => {
       `SELECT hawser.set_nats_server('{"host": "evil"}')`,
       "SELECT hawser.gateway_conninfo()",
       "SELECT hawser.gateway_call('')",
-      "SELECT hawser.take_name('theirs', 'twin')",
+      "SELECT hawser.own_name('theirs', 'twin', 1)",
       "SELECT hawser_dblink.dblink_get_connections()",
       "CREATE TABLE hawser.mine (id integer)",
     ]) {

@@ -190,7 +190,9 @@ describe("the directory", () => {
       await expect(w.take(text), JSON.stringify(text)).rejects.toMatchObject({ code: "store_failed" });
       await expect(register(one, "10.0.0.1:1", text)).rejects.toMatchObject({ code: "store_failed" });
     }
-    await expect(w.store.connectionKey({ name: "a:b", sourceTopic: "c" }, "d")).rejects.toThrow("composite_parts");
+    await expect(w.store.connectionKey({ name: "a:b", sourceTopic: "c" }, "d")).rejects.toThrow(
+      "the argument p_sender_name is \"a:b\", and must not contain ':' or control characters",
+    );
   });
 });
 

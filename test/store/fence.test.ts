@@ -1,8 +1,6 @@
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { type World, world } from "./support/world.js";
-
-const fence = "hashtextextended('hawser:fence:' || $1, 0)";
+import { own, takeOver, type World, world } from "./support/world.js";
 
 /** Stores one message, through the function. */
 const storeSql = `SELECT held FROM hawser.store_messages($1, $2, $3, 1, '{1}', '{3}', '{0}', NULL, 'abc')`;
@@ -10,9 +8,9 @@ const storeSql = `SELECT held FROM hawser.store_messages($1, $2, $3, 1, '{1}', '
 /** What looks enough, and is not: lock and write in one statement, whose snapshot is from before the wait. */
 const naiveStoreSql = `
   INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number)
-  SELECT $3::integer, 'abc', p.epoch, 1
-  FROM (SELECT pg_advisory_xact_lock_shared(${fence}) OFFSET 0) AS locked, hawser.peers AS p
-  WHERE p.name = $1 AND p.epoch = $2::bigint AND locked IS NOT NULL`;
+  SELECT $3::integer, 'abc', o.epoch, 1
+  FROM (SELECT f.what FROM hawser.fences AS f WHERE f.what = 'peer:' || $1 FOR SHARE OFFSET 0) AS locked, hawser.owners AS o
+  WHERE o.what = locked.what AND o.epoch = $2::bigint`;
 
 const commitSql = "SELECT held, moved FROM hawser.commit_cursors($1, $2, ARRAY[$3::integer], '{1}', '{1}', NULL, NULL)";
 
@@ -33,14 +31,14 @@ describe("the fence of a name", () => {
   beforeEach(async () => {
     await w.operator.query("DELETE FROM hawser.conn_messages");
     await w.operator.query("DELETE FROM hawser.conn_mess_number");
-    epoch = (await w.operator.query("SELECT epoch FROM hawser.take_name('writer', 'twin')")).rows[0].epoch;
+    epoch = Number(await takeOver(w.operator, "writer"));
   });
 
   /** Sends a write of the old epoch that has to wait until the name has been taken; resolves with its rows. */
   async function writeLate(sql: string): Promise<Record<string, unknown>[]> {
     const { rows } = await late.query("SELECT pg_backend_pid() AS pid");
     await taker.query("BEGIN");
-    await taker.query("SELECT hawser.take_name('writer', 'twin')");
+    await takeOver(taker, "writer");
     const answer = late.query(sql, ["writer", epoch, connectionKey]);
     await w.waitsForLock(rows[0].pid);
     await taker.query("COMMIT");
@@ -78,16 +76,43 @@ describe("the fence of a name", () => {
     const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
     await late.query("BEGIN");
     expect((await late.query(storeSql, ["writer", epoch, connectionKey])).rows).toEqual([{ held: true }]);
-    const taking = taker.query("SELECT hawser.take_name('writer', 'twin')");
+    const taking = takeOver(taker, "writer");
     await w.waitsForLock(rows[0].pid);
     await late.query("COMMIT");
     await taking;
     expect(await storedRows()).toBe(1);
   });
 
+  it("lets no further write begin while whoever takes the name waits", async () => {
+    const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
+    await late.query("BEGIN");
+    expect((await late.query(storeSql, ["writer", epoch, connectionKey])).rows).toEqual([{ held: true }]);
+    const taking = takeOver(taker, "writer");
+    await w.waitsForLock(rows[0].pid);
+    const refused = await w.operator.query(storeSql, ["writer", epoch, connectionKey]);
+    expect(refused.rows).toEqual([{ held: false }]);
+    await late.query("COMMIT");
+    // Nor does one of the new epoch before all older ones have ended.
+    const next = await taking;
+    expect((await taker.query(storeSql, ["writer", next, connectionKey])).rows).toEqual([{ held: true }]);
+  });
+
+  it("is not passed by an epoch that was taken and not raised at the fence", async () => {
+    await w.operator.query("SELECT FROM hawser.end_ownership('writer', true)");
+    const next = await own(taker, "writer");
+    expect((await taker.query(storeSql, ["writer", next, connectionKey])).rows).toEqual([{ held: false }]);
+    expect((await late.query(storeSql, ["writer", epoch, connectionKey])).rows).toEqual([{ held: false }]);
+  });
+
+  it("is nobody's where the name was never taken", async () => {
+    await w.operator.query("SELECT FROM hawser.end_ownership('unborn', false)");
+    await w.operator.query("SELECT FROM hawser.share_fences('{unborn}')");
+    expect((await late.query("SELECT held FROM hawser.fenced('unborn', 0)")).rows).toEqual([{ held: false }]);
+  });
+
   it("fences a transaction of several statements just the same", async () => {
     const lease = await w.take("listener");
-    await w.operator.query("SELECT hawser.take_name('listener', 'twin')");
+    await takeOver(w.operator, "listener");
     const registration = { addr: "127.0.0.1:1", maxMessageBytes: 1, durable: false, topics: [] };
     await expect(w.store.registerListener(lease, registration)).rejects.toMatchObject({ code: "fenced" });
     expect(await w.store.countAttempt(lease, connectionKey)).toBe("fenced");
@@ -95,10 +120,9 @@ describe("the fence of a name", () => {
 
   it("gives an epoch beyond the clock and beyond the last one", async () => {
     const now = Date.now();
-    const [first, second] = [
-      (await w.operator.query("SELECT epoch, was_clean FROM hawser.take_name('fresh', 'twin')")).rows[0],
-      (await w.operator.query("SELECT epoch, was_clean FROM hawser.take_name('fresh', 'twin')")).rows[0],
-    ];
+    const take = async () =>
+      (await w.operator.query("SELECT epoch, was_clean FROM hawser.own_name('fresh', 'twin', 1)")).rows[0];
+    const [first, second] = [await take(), await take()];
     expect(first.was_clean).toBe(true);
     expect(second.was_clean).toBe(false);
     expect(Number(first.epoch)).toBeGreaterThanOrEqual(now - 1000);
@@ -106,7 +130,7 @@ describe("the fence of a name", () => {
 
     const future = 9_000_000_000_000;
     await w.operator.query("UPDATE hawser.peers SET epoch = $1 WHERE name = 'fresh'", [future]);
-    const third = (await w.operator.query("SELECT epoch FROM hawser.take_name('fresh', 'twin')")).rows[0];
+    const third = await take();
     expect(Number(third.epoch)).toBe(future + 1);
   });
 });

@@ -22,7 +22,11 @@ it("a lease is taken anew, under a greater epoch, when another server answers th
   await onServer(there.href, `CREATE DATABASE ${pathname.slice(1)}`);
   there.pathname = pathname;
   await migrate({ databaseUrl: there.href });
-  await onServer(there.href, `INSERT INTO hawser.peers (name, epoch) VALUES ('one', ${epoch})`);
+  await onServer(
+    there.href,
+    `INSERT INTO hawser.peers (name, epoch) VALUES ('one', ${epoch})`,
+    `INSERT INTO hawser.owners (what, epoch) VALUES ('peer:one', ${epoch})`,
+  );
   const up = new Promise<void>((resolve) => {
     store.on("session", (state) => state === "up" && resolve());
   });

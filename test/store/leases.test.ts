@@ -6,7 +6,7 @@ import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
 import { startProgram } from "../support/program.js";
 import { startProxy } from "./support/proxy.js";
-import { terminateHolder, type World, world } from "./support/world.js";
+import { own, takeOver, terminateHolder, type World, world } from "./support/world.js";
 
 describe("a lease", () => {
   const ended: AsyncDisposable[] = [];
@@ -118,47 +118,58 @@ describe("a lease", () => {
     // What a twin does between two of our sessions.
     const down = session(away, "down");
     const up = session(away, "up");
-    await w.operator.query("SELECT hawser.take_name('two', 'twin')");
+    await takeOver(w.operator, "two");
     proxied.cut();
     await down;
     await up;
     expect(states).toEqual(["suspended", "lost"]);
     expect(mine.isWritable).toBe(false);
     expect(lease.state).toBe("held");
-    // Its lock is free again for the one who has the name.
+    await w.operator.query("SELECT FROM hawser.release_name('two', false)");
     await (await w.take("two")).release({ clean: true });
   });
 
-  it("waits for the lock when another holds it, and is lost once the epoch changes", async () => {
+  it("waits while its last session is still alive for the server, and goes on once that has ended", async () => {
     const w = await aWorld();
-    const lease = await w.take("one");
-    const twin = await w.connect();
-    const lock = "hashtextextended('hawser:lease:one', 0)";
+    await using proxied = await startProxy(w.url);
+    const store = await openStore({ databaseUrl: proxied.url });
+    ended.push(store);
+    const lease = await store.takeName("one", { waitMs: 0 });
     const states: string[] = [];
     lease.onChange((state) => states.push(state));
-    // A twin that waits for the lock gets it the moment that our session ends.
-    const { rows } = await twin.query("SELECT pg_backend_pid() AS pid");
-    const locked = twin.query(`SELECT pg_advisory_lock(${lock})`);
-    await w.waitsForLock(rows[0].pid);
-    const up = session(w.store, "up");
-    await terminateHolder(w.operator, "one");
-    await locked;
+    const { rows } = await w.operator.query("SELECT pid FROM hawser.owners WHERE what = 'peer:one'");
+    const up = session(store, "up");
+    proxied.cut({ keepServer: true });
     await up;
     expect(states).toEqual(["suspended"]);
-    // It gives up again before taking the name: ours as before.
     const held = new Promise<void>((resolve) => lease.onChange(() => resolve()));
-    await twin.query(`SELECT pg_advisory_unlock(${lock})`);
+    await w.operator.query("SELECT pg_terminate_backend($1)", [rows[0].pid]);
     await held;
     expect(states).toEqual(["suspended", "held"]);
+  });
 
-    const lockedAgain = twin.query(`SELECT pg_advisory_lock(${lock})`);
-    await w.waitsForLock(rows[0].pid);
-    await terminateHolder(w.operator, "one");
-    await lockedAgain;
-    const lost = new Promise<void>((resolve) => lease.onChange((state) => state === "lost" && resolve()));
-    await twin.query("SELECT hawser.take_name('one', 'twin')");
-    await lost;
-    expect(states).toEqual(["suspended", "held", "suspended", "lost"]);
+  it("passes on at once when its session has ended, whoever holds its key by then", async () => {
+    const w = await aWorld();
+    const holder = await w.connect();
+    await own(holder, "one");
+    const stranger = await w.connect();
+    const { rows } = await w.operator.query("SELECT pid, life FROM hawser.owners WHERE what = 'peer:one'");
+    const waiting = stranger.query("SELECT pg_advisory_lock($1)", [rows[0].life]);
+    expect(await own(w.operator, "one")).toBeUndefined();
+    await w.operator.query("SELECT pg_terminate_backend($1)", [rows[0].pid]);
+    await waiting;
+    expect(await w.take("one")).toMatchObject({ state: "held" });
+  });
+
+  it("is not kept by a server process that has only its number", async () => {
+    const w = await aWorld();
+    const namesake = await w.connect();
+    await w.take("one").then((lease) => lease.release({ clean: true }));
+    // As if the process of the last holder had been this one.
+    await w.operator.query("UPDATE hawser.owners SET pid = $1, life = 17 WHERE what = 'peer:one'", [
+      (await namesake.query("SELECT pg_backend_pid() AS pid")).rows[0].pid,
+    ]);
+    expect(await w.take("one")).toMatchObject({ state: "held" });
   });
 
   it("stops being writable when the server was not heard for the expiry time, and is again after the next beat", async () => {
@@ -209,7 +220,7 @@ describe("a lease", () => {
 
   it("is freed within seconds when its process is killed", async () => {
     const w = await aWorld();
-    const holder = startProgram("test/store/programs/hold-name.ts", [w.url, "one"]);
+    const holder = startProgram("test/store/programs/hold-name.ts", ["one"], { env: { HAWSER_DATABASE_URL: w.url } });
     expect(await holder.firstLine).toBe("held");
     await expect(w.take("one")).rejects.toMatchObject({ code: "name_in_use" });
     holder.child.kill("SIGKILL");

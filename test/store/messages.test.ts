@@ -177,13 +177,13 @@ describe("stored messages", () => {
       const { rows } = await w.operator.query("SELECT pg_backend_pid() AS pid");
       const taker = await w.connect();
       await taker.query("BEGIN");
-      await taker.query("SELECT pg_advisory_xact_lock(hashtextextended('hawser:fence:sender', 0))");
+      await taker.query("SELECT FROM hawser.fences WHERE what = 'peer:sender' FOR UPDATE");
       const storing = w.store.storeMessages(lease, channel, 1, textMessages("a"));
       const outcome = expect(storing).rejects.toMatchObject({ code: "store_failed", outcome: "unknown" });
       await eventually("the statement waits", async () => {
         const { rowCount } = await w.operator.query(
           `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-           WHERE wait_event = 'advisory' AND datname = current_database() AND pid <> $1`,
+           WHERE wait_event_type = 'Lock' AND datname = current_database() AND pid <> $1`,
           [rows[0].pid],
         );
         return rowCount === 1;

@@ -6,7 +6,7 @@ import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { DatabaseAddress } from "../../src/postgres/index.js";
 import { silentLogger, systemClock } from "../../src/runtime/index.js";
 import { Database } from "../../src/store/database.js";
-import { type World, world } from "./support/world.js";
+import { takeOver, type World, world } from "./support/world.js";
 
 const limitMs = 10_000;
 
@@ -21,7 +21,7 @@ async function tookMs(w: World, isHeld: Promise<unknown>): Promise<number> {
   await isHeld;
   const begun = performance.now();
   const taker = await w.connect();
-  await taker.query("SELECT hawser.take_name('stopped', 'twin')");
+  await takeOver(taker, "stopped");
   return performance.now() - begun;
 }
 

@@ -21,7 +21,7 @@ it("a start gets its name although the answer is lost, and under no epoch twice"
   await using store = await openStore({ databaseUrl: proxied.url });
   let epoch = 0;
   for (let round = 0; round < rounds; round++) {
-    const cut = proxied.cutAt("hawser.take_name", stages[round % stages.length]!);
+    const cut = proxied.cutAt("hawser.own_name", stages[round % stages.length]!);
     const taking = store.takeName("one", { waitMs: 20_000 });
     await cut;
     const lease = await taking;
@@ -40,7 +40,7 @@ it("a holder keeps its name over a restart, whose sessions are cut as they look 
   const lease = await store.takeName("one", { waitMs: 0 });
   const { epoch } = lease;
   for (let round = 0; round < rounds; round++) {
-    const cut = proxied.cutAt("FROM hawser.peers", stages[round % stages.length]!);
+    const cut = proxied.cutAt("hawser.keep_name", stages[round % stages.length]!);
     proxied.cut();
     await cut;
     await eventually("the lease is held again", () => lease.state === "held" && store.isUp);
@@ -60,7 +60,7 @@ it("holders keep their names over promotions, and are known by them", { timeout 
     const before = leases.map(({ epoch }) => epoch);
     // Of the two that are taken anew over one session, the first or the second.
     let isCut = false;
-    void proxied.cutAt("hawser.take_name", stages[round % stages.length]!, 1 + (round % 2)).then(() => {
+    void proxied.cutAt("hawser.own_name", stages[round % stages.length]!, 1 + (round % 2)).then(() => {
       isCut = true;
     });
     await servers.switchOver();
@@ -81,14 +81,12 @@ function isRenewed(lease: Lease, epoch: number): boolean {
   return lease.state === "held" && lease.isWritable && lease.epoch > epoch;
 }
 
-/** The epoch of a name, and how many sessions have its lock. */
+/** The epoch of a name, and how many sessions that are alive have it. */
 function epochsOf(databaseUrl: string, name: string): Promise<Record<string, unknown>[]> {
   return rowsOf(
     databaseUrl,
     `SELECT epoch::text, (
-       SELECT count(*)::text FROM pg_locks AS l
-        WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock'
-          AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('hawser:lease:${name}', 0)
+       SELECT count(*)::text FROM hawser.owners AS o WHERE o.what = 'peer:${name}' AND hawser.is_alive(o.pid, o.life)
      ) AS locks
      FROM hawser.peers WHERE name = '${name}'`,
   );

@@ -71,9 +71,9 @@ function makeStandby(primary: OwnPostgres, dataDirectory: string): () => void {
 
 /** Makes the server of a data directory, which is stopped, a standby of the primary. */
 function follow(primary: OwnPostgres, dataDirectory: string): void {
-  const { hostname, port, username } = new URL(primary.url);
+  const { hostname, port, username, password } = new URL(primary.url);
   const settings = [
-    `primary_conninfo = 'host=${hostname} port=${port} user=${username} application_name=standby'`,
+    `primary_conninfo = 'host=${hostname} port=${port} user=${username} password=${password} application_name=standby'`,
     // Not the default of 5 s: the primary starts a moment after the standby.
     "wal_retrieve_retry_interval = '50ms'",
   ];

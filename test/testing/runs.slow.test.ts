@@ -15,6 +15,8 @@ interface Note {
   readonly database: string;
   readonly nats: string;
   readonly others: number;
+  /** What Postgres said to those without the password. */
+  readonly strangers: readonly string[];
 }
 
 const fileNames = ["one", "two", "three", "four"];
@@ -36,13 +38,20 @@ export async function look(file) {
   const pool = new pg.Pool({ connectionString: stack.databaseUrl });
   const { rows } = await pool.query("SELECT pg_postmaster_start_time()::text AS server, current_database() AS database");
   await pool.end();
+  const strangers = [];
+  for (const password of ["wrong", "postgres"]) {
+    const url = Object.assign(new URL(stack.databaseUrl), { password });
+    const stranger = new pg.Client({ connectionString: url.href, password: () => password });
+    await stranger.connect().then(() => strangers.push("welcome"), (error) => strangers.push(error.code ?? error.message));
+    await stranger.end().catch(() => undefined);
+  }
   const nats = await connect({ servers: stack.natsUrl });
   let others = 0;
   nats.subscribe("shared", { callback: () => others++ });
   await nats.flush();
   nats.publish("shared", file);
   await nats.flush();
-  appendFileSync("notes", JSON.stringify({ ...rows[0], nats: nats.info.server_id, others }) + "\\n");
+  appendFileSync("notes", JSON.stringify({ ...rows[0], nats: nats.info.server_id, others, strangers }) + "\\n");
   await nats.close();
   return stack;
 }
@@ -132,6 +141,7 @@ describe.runIf(linux)("the files of a run", () => {
     expect(new Set(found.map(({ server }) => server)).size).toBe(1);
     expect(new Set(found.map(({ nats }) => nats)).size).toBe(1);
     expect(new Set(found.map(({ database }) => database)).size).toBe(fileNames.length);
+    expect(found.map(({ strangers }) => strangers)).toEqual(fileNames.map(() => ["28P01", "28P01"]));
     // Each hears of its own message alone.
     expect(found.map(({ others }) => others)).toEqual(fileNames.map(() => 1));
     expect(readFileSync(join(project, "migrated"), "utf8")).toBe("once\n");

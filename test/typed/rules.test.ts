@@ -198,6 +198,13 @@ describe("refuses", () => {
       rule({ case: "string", value: { pattern: "^\\u0041$" } }),
       'rule string.pattern: "^\\u0041$" has \\u, which RE2 does not read; write the character itself',
     ],
+    [
+      "a pattern that can take very long",
+      STRING,
+      rule({ case: "string", value: { pattern: "^(?:a+)+$" } }),
+      'rule string.pattern: "^(?:a+)+$" can read "aaaaaaaa" in more than 100 ways, so that a match may take very long; ' +
+        "write it so that the next character decides what it belongs to, such as (?:[a-z]+-)*[a-z]* for ([a-z]+-?)*",
+    ],
   ])("%s", (_, type, rules, why) => {
     expect(() => rulesOf(schemaWith(type, rules))).toThrow(
       expect.objectContaining({ code: "invalid_schema", message: `acme.v1.A.value: ${why}` }),

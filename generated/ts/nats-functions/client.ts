@@ -21,73 +21,73 @@ function toJson(value: unknown): string | null {
 
 /** Arguments of `nats_publish_*`. */
 export interface PublishArguments<Payload> {
-  /** The subject: words joined by '.', without wildcards. */
+  /** The subject: words joined by '.', without wildcards. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly subject: string;
-  /** The payload. */
+  /** The payload. Limits: at most 67108864 bytes long. */
   readonly payload: Payload;
-  /** The subject for answers. */
+  /** The subject for answers. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly reply?: string | null | undefined;
-  /** Headers: an object of strings, or of arrays of strings. */
+  /** Headers: an object of strings, or of arrays of strings. Limits: at most 1048576 bytes long; at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes. */
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
 }
 
 /** Arguments of `nats_publish_*_batch`. */
 export interface PublishBatchArguments<Payload> {
-  /** The subject: words joined by '.', without wildcards. */
+  /** The subject: words joined by '.', without wildcards. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly subject: string;
-  /** The payloads, one for each message. */
+  /** The payloads, one for each message. Limits: at most 1000000 elements; at most 67108864 bytes in each element and at most 134217728 bytes in all. */
   readonly payloads: readonly Payload[];
-  /** The subject for answers. */
+  /** The subject for answers. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly reply?: string | null | undefined;
-  /** Headers: an object of strings, or of arrays of strings. */
+  /** Headers: an object of strings, or of arrays of strings. Limits: at most 1048576 bytes long; at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes. */
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
 }
 
 /** Arguments of `nats_publish_*_stream`. */
 export interface PublishStreamArguments<Payload> {
-  /** The subject: words joined by '.', without wildcards. */
+  /** The subject: words joined by '.', without wildcards. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly subject: string;
-  /** The payload. */
+  /** The payload. Limits: at most 67108864 bytes long. */
   readonly payload: Payload;
-  /** Headers: an object of strings, or of arrays of strings. */
+  /** Headers: an object of strings, or of arrays of strings. Limits: at most 1048576 bytes long; at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes. */
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_publish_*_ack`. */
 export interface PublishAckArguments<Payload> {
-  /** The subject: words joined by '.', without wildcards. */
+  /** The subject: words joined by '.', without wildcards. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly subject: string;
-  /** The payload. */
+  /** The payload. Limits: at most 67108864 bytes long. */
   readonly payload: Payload;
-  /** Headers: an object of strings, or of arrays of strings. */
+  /** Headers: an object of strings, or of arrays of strings. Limits: at most 1048576 bytes long; at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes. */
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_publish_*_stream_batch`. */
 export interface PublishStreamBatchArguments<Payload> {
-  /** The subject: words joined by '.', without wildcards. */
+  /** The subject: words joined by '.', without wildcards. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly subject: string;
-  /** The payloads, one for each message. */
+  /** The payloads, one for each message. Limits: at most 1000000 elements; at most 67108864 bytes in each element and at most 134217728 bytes in all. */
   readonly payloads: readonly Payload[];
-  /** Headers: an object of strings, or of arrays of strings. */
+  /** Headers: an object of strings, or of arrays of strings. Limits: at most 1048576 bytes long; at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes. */
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_enqueue_*`. */
 export interface EnqueueArguments<Payload> {
-  /** The subject: words joined by '.', without wildcards. */
+  /** The subject: words joined by '.', without wildcards. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly subject: string;
-  /** The payload. */
+  /** The payload. Limits: at most 67108864 bytes long. */
   readonly payload: Payload;
-  /** Headers: an object of strings, or of arrays of strings. */
+  /** Headers: an object of strings, or of arrays of strings. Limits: at most 1048576 bytes long; at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes. */
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
-  /** What keeps messages of this subject in order. Default: there is no order between transactions. */
+  /** What keeps messages of this subject in order. Default: there is no order between transactions. Limits: 1 to 1024 bytes long in UTF-8; must not contain control characters. */
   readonly key?: string | null | undefined;
   /** When the message is due. Default: at once. Until then `hawser.outbox_cancel` takes it back. */
   readonly deliverAt?: Date | null | undefined;
@@ -95,13 +95,13 @@ export interface EnqueueArguments<Payload> {
 
 /** Arguments of `nats_enqueue_*_batch`. */
 export interface EnqueueBatchArguments<Payload> {
-  /** The subject: words joined by '.', without wildcards. */
+  /** The subject: words joined by '.', without wildcards. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly subject: string;
-  /** The payloads, one for each message. */
+  /** The payloads, one for each message. Limits: at most 1000000 elements; at most 67108864 bytes in each element and at most 134217728 bytes in all. */
   readonly payloads: readonly Payload[];
-  /** Headers: an object of strings, or of arrays of strings. */
+  /** Headers: an object of strings, or of arrays of strings. Limits: at most 1048576 bytes long; at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes. */
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
-  /** What keeps messages of this subject in order. Default: there is no order between transactions. */
+  /** What keeps messages of this subject in order. Default: there is no order between transactions. Limits: 1 to 1024 bytes long in UTF-8; must not contain control characters. */
   readonly key?: string | null | undefined;
   /** When the message is due. Default: at once. Until then `hawser.outbox_cancel` takes it back. */
   readonly deliverAt?: Date | null | undefined;
@@ -109,17 +109,17 @@ export interface EnqueueBatchArguments<Payload> {
 
 /** Arguments of `nats_enqueue_*_stream`. */
 export interface EnqueueStreamArguments<Payload> {
-  /** The subject: words joined by '.', without wildcards. */
+  /** The subject: words joined by '.', without wildcards. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly subject: string;
-  /** The payload. */
+  /** The payload. Limits: at most 67108864 bytes long. */
   readonly payload: Payload;
-  /** Headers: an object of strings, or of arrays of strings. */
+  /** Headers: an object of strings, or of arrays of strings. Limits: at most 1048576 bytes long; at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes. */
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
-  /** What keeps messages of this subject in order. Default: there is no order between transactions. */
+  /** What keeps messages of this subject in order. Default: there is no order between transactions. Limits: 1 to 1024 bytes long in UTF-8; must not contain control characters. */
   readonly key?: string | null | undefined;
-  /** What the stream knows the message by: of two with the same id it keeps one. Default: drawn at random. */
+  /** What the stream knows the message by: of two with the same id it keeps one. Default: drawn at random. Limits: 1 to 255 bytes long in UTF-8; must not contain white space or control characters. */
   readonly messageId?: string | null | undefined;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
   /** When the message is due. Default: at once. Until then `hawser.outbox_cancel` takes it back. */
   readonly deliverAt?: Date | null | undefined;
@@ -127,15 +127,15 @@ export interface EnqueueStreamArguments<Payload> {
 
 /** Arguments of `nats_enqueue_*_stream_batch`. */
 export interface EnqueueStreamBatchArguments<Payload> {
-  /** The subject: words joined by '.', without wildcards. */
+  /** The subject: words joined by '.', without wildcards. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly subject: string;
-  /** The payloads, one for each message. */
+  /** The payloads, one for each message. Limits: at most 1000000 elements; at most 67108864 bytes in each element and at most 134217728 bytes in all. */
   readonly payloads: readonly Payload[];
-  /** Headers: an object of strings, or of arrays of strings. */
+  /** Headers: an object of strings, or of arrays of strings. Limits: at most 1048576 bytes long; at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes. */
   readonly headers?: { readonly [name: string]: unknown } | null | undefined;
-  /** What keeps messages of this subject in order. Default: there is no order between transactions. */
+  /** What keeps messages of this subject in order. Default: there is no order between transactions. Limits: 1 to 1024 bytes long in UTF-8; must not contain control characters. */
   readonly key?: string | null | undefined;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
   /** When the message is due. Default: at once. Until then `hawser.outbox_cancel` takes it back. */
   readonly deliverAt?: Date | null | undefined;
@@ -143,9 +143,9 @@ export interface EnqueueStreamBatchArguments<Payload> {
 
 /** Arguments of `nats_request_*`. */
 export interface RequestArguments<Payload> {
-  /** The subject: words joined by '.', without wildcards. */
+  /** The subject: words joined by '.', without wildcards. Limits: 1 to 1024 bytes long in UTF-8; must be words joined by '.', without '*', '>', white space and control characters. */
   readonly subject: string;
-  /** The payload. */
+  /** The payload. Limits: at most 67108864 bytes long. */
   readonly payload: Payload;
   /** How long the answer may take, in milliseconds. NULL or negative: 10 seconds. */
   readonly timeout?: number | null | undefined;
@@ -153,133 +153,133 @@ export interface RequestArguments<Payload> {
 
 /** Arguments of `nats_put_*`. */
 export interface PutValueArguments<Payload> {
-  /** The bucket: letters, digits, '_' and '-'. */
+  /** The bucket: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly bucket: string;
-  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. Limits: 1 to 1024 bytes long in UTF-8; must be letters of ASCII, digits and any of - / _ = . without '.' at its ends or beside another. */
   readonly key: string;
-  /** The value. */
+  /** The value. Limits: at most 67108864 bytes long. */
   readonly data: Payload;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_get_*`. */
 export interface GetValueArguments {
-  /** The bucket: letters, digits, '_' and '-'. */
+  /** The bucket: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly bucket: string;
-  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. Limits: 1 to 1024 bytes long in UTF-8; must be letters of ASCII, digits and any of - / _ = . without '.' at its ends or beside another. */
   readonly key: string;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_delete_value`. */
 export interface DeleteValueArguments {
-  /** The bucket: letters, digits, '_' and '-'. */
+  /** The bucket: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly bucket: string;
-  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. Limits: 1 to 1024 bytes long in UTF-8; must be letters of ASCII, digits and any of - / _ = . without '.' at its ends or beside another. */
   readonly key: string;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_kv_create_*`. */
 export interface CreateValueArguments<Payload> {
-  /** The bucket: letters, digits, '_' and '-'. */
+  /** The bucket: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly bucket: string;
-  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. Limits: 1 to 1024 bytes long in UTF-8; must be letters of ASCII, digits and any of - / _ = . without '.' at its ends or beside another. */
   readonly key: string;
-  /** The value. */
+  /** The value. Limits: at most 67108864 bytes long. */
   readonly data: Payload;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_kv_update_*`. */
 export interface UpdateValueArguments<Payload> {
-  /** The bucket: letters, digits, '_' and '-'. */
+  /** The bucket: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly bucket: string;
-  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. Limits: 1 to 1024 bytes long in UTF-8; must be letters of ASCII, digits and any of - / _ = . without '.' at its ends or beside another. */
   readonly key: string;
-  /** The value. */
+  /** The value. Limits: at most 67108864 bytes long. */
   readonly data: Payload;
-  /** The revision that is replaced. */
+  /** The revision that is replaced. Limits: 1 to 9007199254740991. */
   readonly revision: bigint;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_kv_keys`. */
 export interface GetKeysArguments {
-  /** The bucket: letters, digits, '_' and '-'. */
+  /** The bucket: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly bucket: string;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_kv_history`. */
 export interface GetHistoryArguments {
-  /** The bucket: letters, digits, '_' and '-'. */
+  /** The bucket: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly bucket: string;
-  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. */
+  /** The key: letters, digits and any of -/_=. but no '.' at its ends and none beside another. Limits: 1 to 1024 bytes long in UTF-8; must be letters of ASCII, digits and any of - / _ = . without '.' at its ends or beside another. */
   readonly key: string;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_put_file`. */
 export interface PutFileArguments {
-  /** The object store: letters, digits, '_' and '-'. */
+  /** The object store: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly store: string;
-  /** The name of the file. */
+  /** The name of the file. Limits: 1 to 1024 bytes long in UTF-8. */
   readonly name: string;
-  /** The content. */
+  /** The content. Limits: at most 134217728 bytes long. */
   readonly content: Uint8Array;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_get_file`. */
 export interface GetFileArguments {
-  /** The object store: letters, digits, '_' and '-'. */
+  /** The object store: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly store: string;
-  /** The name of the file. */
+  /** The name of the file. Limits: 1 to 1024 bytes long in UTF-8. */
   readonly name: string;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_delete_file`. */
 export interface DeleteFileArguments {
-  /** The object store: letters, digits, '_' and '-'. */
+  /** The object store: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly store: string;
-  /** The name of the file. */
+  /** The name of the file. Limits: 1 to 1024 bytes long in UTF-8. */
   readonly name: string;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_get_file_info`. */
 export interface GetFileInfoArguments {
-  /** The object store: letters, digits, '_' and '-'. */
+  /** The object store: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly store: string;
-  /** The name of the file. */
+  /** The name of the file. Limits: 1 to 1024 bytes long in UTF-8. */
   readonly name: string;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_get_file_list`. */
 export interface GetFileListArguments {
-  /** The object store: letters, digits, '_' and '-'. */
+  /** The object store: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'. */
   readonly store: string;
-  /** The JetStream domain. Default: the option `domain` of the server. */
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_subscribe`. */
 export interface SubscribeArguments {
-  /** The subject: words joined by '.'; '*' stands for a word, and '>' at the end for all the rest. */
+  /** The subject: words joined by '.'; '*' stands for a word, and '>' at the end for all the rest. Limits: at most 1024 bytes long in UTF-8. */
   readonly subject: string;
   /** The function: of (payload bytea), (payload bytea, subject text) or (payload bytea, subject text, headers jsonb). */
   readonly fnOid: string;
@@ -287,7 +287,7 @@ export interface SubscribeArguments {
 
 /** Arguments of `nats_unsubscribe`. */
 export interface UnsubscribeArguments {
-  /** The subject. */
+  /** The subject. Limits: at most 1024 bytes long in UTF-8. */
   readonly subject: string;
   /** The function. */
   readonly fnOid: string;
@@ -295,42 +295,42 @@ export interface UnsubscribeArguments {
 
 /** Arguments of `nats_subscribe_stream`. */
 export interface SubscribeStreamArguments {
-  /** The stream. */
+  /** The stream. Limits: at most 1024 bytes long in UTF-8. */
   readonly stream: string;
   /** The function: of (payload bytea), (payload bytea, subject text) or (payload bytea, subject text, headers jsonb). */
   readonly fnOid: string;
-  /** The name of the subscription: letters of ASCII, digits, '_' and '-'. */
+  /** The name of the subscription: letters of ASCII, digits, '_' and '-'. Limits: at most 1024 bytes long in UTF-8. */
   readonly name: string;
-  /** Only messages of these subjects. '*' stands for a word, and '>' at the end for all the rest. NULL: all of the stream. */
+  /** Only messages of these subjects. '*' stands for a word, and '>' at the end for all the rest. NULL: all of the stream. Limits: at most 100 elements; at most 1024 bytes in each element and at most 16384 bytes in all. */
   readonly filter?: string | null | undefined;
-  /** Where it begins: 'all', 'new', a sequence number, or a time. NULL: 'all'. */
+  /** Where it begins: 'all', 'new', a sequence number, or a time. NULL: 'all'. Limits: at most 1024 bytes long in UTF-8. */
   readonly start?: string | null | undefined;
   /**
    * Messages with the same word here in their subjects run in order, others side by side; the first word has 1. NULL: all run
    * in order.
    */
   readonly keyToken?: number | null | undefined;
-  /** The JetStream domain. NULL: that of the server. */
+  /** The JetStream domain. NULL: that of the server. Limits: at most 1024 bytes long in UTF-8. */
   readonly domain?: string | null | undefined;
 }
 
 /** Arguments of `nats_unsubscribe_stream`. */
 export interface UnsubscribeStreamArguments {
-  /** The name of the subscription. */
+  /** The name of the subscription. Limits: at most 1024 bytes long in UTF-8. */
   readonly name: string;
 }
 
 /** Arguments of `nats_seek_stream`. */
 export interface SeekStreamArguments {
-  /** The name of the subscription. */
+  /** The name of the subscription. Limits: at most 1024 bytes long in UTF-8. */
   readonly name: string;
-  /** Where it goes on: 'all', 'new', a sequence number, or a time. */
+  /** Where it goes on: 'all', 'new', a sequence number, or a time. Limits: at most 1024 bytes long in UTF-8. */
   readonly start: string;
 }
 
 /** Arguments of `litmus_pgnats_register_responder`. */
 export interface RegisterResponderArguments {
-  /** The subject: words joined by '.'; '*' stands for a word, and '>' at the end for all the rest. */
+  /** The subject: words joined by '.'; '*' stands for a word, and '>' at the end for all the rest. Limits: at most 1024 bytes long in UTF-8. */
   readonly subject: string;
   /** The function: of (payload bytea), returning bytea, or of (payload text, subject text, reply_to text), returning text. */
   readonly fnOid: string;
@@ -338,7 +338,7 @@ export interface RegisterResponderArguments {
 
 /** Arguments of `litmus_pgnats_unregister_responder`. */
 export interface UnregisterResponderArguments {
-  /** The subject. */
+  /** The subject. Limits: at most 1024 bytes long in UTF-8. */
   readonly subject: string;
 }
 

@@ -2,7 +2,7 @@
 // source: hawser/nats/v1/functions.proto
 
 import { namedRules } from "../rules/named.js";
-import { checkText, outOfRange } from "../rules/violation.js";
+import { checkBytes, checkText, outOfRange } from "../rules/violation.js";
 import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBigint, readBytes, readInteger, readObject, readPayloads, readPayloadType, readString } from "./argument.js";
 
 /** The types that a payload can have in SQL, by their part of a function's name. */
@@ -463,6 +463,7 @@ function readPublish(json: unknown): PublishRequest {
   const subject = needed("subject", readString("subject", argument["subject"]));
   obey(checkText("subject", namedRules.natsSubject, subject));
   const payload = needed("payload", readBytes("payload", argument["payload"]));
+  obey(checkBytes("payload", namedRules.natsPayload, payload));
   const reply = readString("reply", argument["reply"]);
   if (reply !== undefined) obey(checkText("reply", namedRules.natsSubject, reply));
   const headers = readObject("headers", argument["headers"]);
@@ -489,6 +490,7 @@ function readPublishStream(json: unknown): PublishStreamRequest {
   const subject = needed("subject", readString("subject", argument["subject"]));
   obey(checkText("subject", namedRules.natsSubject, subject));
   const payload = needed("payload", readBytes("payload", argument["payload"]));
+  obey(checkBytes("payload", namedRules.natsPayload, payload));
   const headers = readObject("headers", argument["headers"]);
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
@@ -504,6 +506,7 @@ function readPublishAck(json: unknown): PublishAckRequest {
   const subject = needed("subject", readString("subject", argument["subject"]));
   obey(checkText("subject", namedRules.natsSubject, subject));
   const payload = needed("payload", readBytes("payload", argument["payload"]));
+  obey(checkBytes("payload", namedRules.natsPayload, payload));
   const headers = readObject("headers", argument["headers"]);
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
@@ -541,6 +544,7 @@ function readRequest(json: unknown): RequestRequest {
   const subject = needed("subject", readString("subject", argument["subject"]));
   obey(checkText("subject", namedRules.natsSubject, subject));
   const payload = needed("payload", readBytes("payload", argument["payload"]));
+  obey(checkBytes("payload", namedRules.natsPayload, payload));
   const timeout = readInteger("timeout", argument["timeout"]);
   return { subject, payload, timeout };
 }
@@ -554,6 +558,7 @@ function readPutValue(json: unknown): PutValueRequest {
   const key = needed("key", readString("key", argument["key"]));
   obey(checkText("key", namedRules.key, key));
   const data = needed("data", readBytes("data", argument["data"]));
+  obey(checkBytes("data", namedRules.natsPayload, data));
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
   return { bucket, key, data, domain };
@@ -595,6 +600,7 @@ function readCreateValue(json: unknown): CreateValueRequest {
   const key = needed("key", readString("key", argument["key"]));
   obey(checkText("key", namedRules.key, key));
   const data = needed("data", readBytes("data", argument["data"]));
+  obey(checkBytes("data", namedRules.natsPayload, data));
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
   return { bucket, key, data, domain };
@@ -609,6 +615,7 @@ function readUpdateValue(json: unknown): UpdateValueRequest {
   const key = needed("key", readString("key", argument["key"]));
   obey(checkText("key", namedRules.key, key));
   const data = needed("data", readBytes("data", argument["data"]));
+  obey(checkBytes("data", namedRules.natsPayload, data));
   const revision = needed("revision", readBigint("revision", argument["revision"]));
   obey((revision >= 1n && revision <= 9007199254740991n ? undefined : outOfRange("revision", { min: 1n, max: 9007199254740991n }, revision)));
   const domain = readString("domain", argument["domain"]);
@@ -649,6 +656,7 @@ function readPutFile(json: unknown): PutFileRequest {
   const name = needed("name", readString("name", argument["name"]));
   obey(checkText("name", namedRules.fileName, name));
   const content = needed("content", readBytes("content", argument["content"]));
+  obey(checkBytes("content", namedRules.fileContent, content));
   const domain = readString("domain", argument["domain"]);
   if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
   return { store, name, content, domain };

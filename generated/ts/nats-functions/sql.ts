@@ -241,7 +241,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($3) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') ELSE 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -287,7 +287,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($3) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') ELSE 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -333,7 +333,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($3) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') ELSE 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -379,7 +379,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long') WHEN octet_length($3) > 1024 THEN hawser.refuse_argument('nats_publish_*', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') ELSE 'Publish {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"reply":' || coalesce(to_json($3)::text, 'null') || ',"headers":' || coalesce($4::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -428,6 +428,33 @@ DECLARE
   lengths text;
   payloads text;
 BEGIN
+  IF
+    octet_length($1) > 1024
+    OR cardinality($2) > 1000000
+    OR ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 134217728, 67108864) IS NOT NULL)
+    OR octet_length($3) > 1024
+    OR ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576)
+    OR (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF octet_length($1) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality($2) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'payloads', 'a list of ' || cardinality($2) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'payloads', hawser.list_excess($2, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF octet_length($3) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2) AS one;
@@ -452,6 +479,33 @@ DECLARE
   lengths text;
   payloads text;
 BEGIN
+  IF
+    octet_length($1) > 1024
+    OR cardinality($2) > 1000000
+    OR ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2::text[], 134217728, 67108864) IS NOT NULL)
+    OR octet_length($3) > 1024
+    OR ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576)
+    OR (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF octet_length($1) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality($2) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'payloads', 'a list of ' || cardinality($2) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2::text[], 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'payloads', hawser.list_excess($2::text[], 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF octet_length($3) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2::text[]) AS one;
@@ -476,6 +530,33 @@ DECLARE
   lengths text;
   payloads text;
 BEGIN
+  IF
+    octet_length($1) > 1024
+    OR cardinality($2) > 1000000
+    OR ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2::text[], 134217728, 67108864) IS NOT NULL)
+    OR octet_length($3) > 1024
+    OR ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576)
+    OR (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF octet_length($1) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality($2) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'payloads', 'a list of ' || cardinality($2) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2::text[], 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'payloads', hawser.list_excess($2::text[], 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF octet_length($3) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2::text[]) AS one;
@@ -500,6 +581,33 @@ DECLARE
   lengths text;
   payloads text;
 BEGIN
+  IF
+    octet_length($1) > 1024
+    OR cardinality($2) > 1000000
+    OR ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 134217728, 67108864) IS NOT NULL)
+    OR octet_length($3) > 1024
+    OR ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576)
+    OR (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF octet_length($1) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality($2) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'payloads', 'a list of ' || cardinality($2) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'payloads', hawser.list_excess($2, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF octet_length($3) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'reply', octet_length($3) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size($4) > 85 OR pg_column_compression($4) IS NOT NULL) AND octet_length($4::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'headers', octet_length($4::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length($4::text) > 1024 AND hawser.header_excess($4, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_batch', 'headers', hawser.header_excess($4, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), replace(encode(string_agg(one, ''::bytea), 'base64'), E'\\n', '')
   INTO lengths, payloads
   FROM unnest($2) AS one;
@@ -521,7 +629,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_stream', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*_stream', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_stream', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -566,7 +674,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_stream', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*_stream', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_stream', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -611,7 +719,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_stream', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*_stream', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_stream', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -656,7 +764,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_stream', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*_stream', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_stream', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_stream', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishStream {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -705,7 +813,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_text_ack(text, text, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -724,7 +832,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_json_ack(text, json, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -743,7 +851,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_jsonb_ack(text, jsonb, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -762,7 +870,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.stream, answer.seq, answer.duplicate
-FROM json_to_recordset(hawser.gateway_call('PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}')::json) AS answer (stream text, seq bigint, duplicate boolean)
+FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_publish_*_ack', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_publish_*_ack', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long') WHEN ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8') WHEN (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN hawser.refuse_argument('nats_publish_*_ack', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_publish_*_ack', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PublishAck {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"headers":' || coalesce($3::text, 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || ',"messageId":' || coalesce(to_json(hawser.next_message_id())::text, 'null') || '}' END)::json) AS answer (stream text, seq bigint, duplicate boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_publish_binary_ack(text, bytea, jsonb, text) IS 'Publishes a message to a JetStream stream, and tells where it is.';
 
@@ -780,6 +888,33 @@ DECLARE
   lengths text;
   payloads text;
 BEGIN
+  IF
+    octet_length($1) > 1024
+    OR cardinality($2) > 1000000
+    OR ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 134217728, 67108864) IS NOT NULL)
+    OR ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576)
+    OR (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL)
+    OR octet_length($4) > 255
+  THEN
+    IF octet_length($1) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality($2) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'payloads', 'a list of ' || cardinality($2) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'payloads', hawser.list_excess($2, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+    IF octet_length($4) > 255 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2) AS one;
@@ -804,6 +939,33 @@ DECLARE
   lengths text;
   payloads text;
 BEGIN
+  IF
+    octet_length($1) > 1024
+    OR cardinality($2) > 1000000
+    OR ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2::text[], 134217728, 67108864) IS NOT NULL)
+    OR ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576)
+    OR (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL)
+    OR octet_length($4) > 255
+  THEN
+    IF octet_length($1) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality($2) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'payloads', 'a list of ' || cardinality($2) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2::text[], 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'payloads', hawser.list_excess($2::text[], 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+    IF octet_length($4) > 255 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2::text[]) AS one;
@@ -828,6 +990,33 @@ DECLARE
   lengths text;
   payloads text;
 BEGIN
+  IF
+    octet_length($1) > 1024
+    OR cardinality($2) > 1000000
+    OR ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2::text[], 134217728, 67108864) IS NOT NULL)
+    OR ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576)
+    OR (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL)
+    OR octet_length($4) > 255
+  THEN
+    IF octet_length($1) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality($2) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'payloads', 'a list of ' || cardinality($2) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2::text[], 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'payloads', hawser.list_excess($2::text[], 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+    IF octet_length($4) > 255 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), string_agg(one, '')
   INTO lengths, payloads
   FROM unnest($2::text[]) AS one;
@@ -852,6 +1041,33 @@ DECLARE
   lengths text;
   payloads text;
 BEGIN
+  IF
+    octet_length($1) > 1024
+    OR cardinality($2) > 1000000
+    OR ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 134217728, 67108864) IS NOT NULL)
+    OR ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576)
+    OR (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL)
+    OR octet_length($4) > 255
+  THEN
+    IF octet_length($1) > 1024 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality($2) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'payloads', 'a list of ' || cardinality($2) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'payloads', hawser.list_excess($2, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF ((pg_column_size($3) > 85 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'headers', octet_length($3::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length($3::text) > 1024 AND hawser.header_excess($3, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'headers', hawser.header_excess($3, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+    IF octet_length($4) > 255 THEN
+      PERFORM hawser.refuse_argument('nats_publish_*_stream_batch', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   SELECT string_agg(coalesce(octet_length(one)::text, '-'), ','), replace(encode(string_agg(one, ''::bytea), 'base64'), E'\\n', '')
   INTO lengths, payloads
   FROM unnest($2) AS one;
@@ -873,7 +1089,20 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea;
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -883,13 +1112,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -901,20 +1130,28 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF
+    octet_length(payload) > 67108864
+  THEN
+    IF octet_length(payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'payload', octet_length(payload) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+  END IF;
+  payload_bytes := convert_to(payload, 'UTF8');
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, NULL, false, NULL, NULL, deliver_at);
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[payload_bytes], headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -932,7 +1169,20 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea;
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -942,13 +1192,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -960,20 +1210,28 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 67108864
+  THEN
+    IF octet_length(payload_bytes) > 67108864 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
   END IF;
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL, NULL, deliver_at);
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[payload_bytes], headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -991,7 +1249,20 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea;
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1001,13 +1272,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -1019,20 +1290,28 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 67108864
+  THEN
+    IF octet_length(payload_bytes) > 67108864 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
   END IF;
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, NULL, false, NULL, NULL, deliver_at);
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[payload_bytes], headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1051,6 +1330,21 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(payload) > 67108864
+    OR ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF octet_length(payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'payload', octet_length(payload) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1060,13 +1354,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -1078,13 +1372,13 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
@@ -1109,7 +1403,20 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea[];
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1119,13 +1426,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -1137,20 +1444,35 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF
+    cardinality(payloads) > 1000000
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
+  payload_bytes := ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);
+  IF
+    ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'payloads', hawser.list_excess(payload_bytes, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
   END IF;
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, NULL, deliver_at);
+  PERFORM hawser.enqueue_message('nats', subject, payload_bytes, headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1167,7 +1489,20 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea[];
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1177,13 +1512,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -1195,20 +1530,35 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF
+    cardinality(payloads) > 1000000
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
+  payload_bytes := ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);
+  IF
+    ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'payloads', hawser.list_excess(payload_bytes, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
   END IF;
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, NULL, deliver_at);
+  PERFORM hawser.enqueue_message('nats', subject, payload_bytes, headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1225,7 +1575,20 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea[];
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1235,13 +1598,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -1253,20 +1616,35 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF
+    cardinality(payloads) > 1000000
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
+  payload_bytes := ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);
+  IF
+    ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'payloads', hawser.list_excess(payload_bytes, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
   END IF;
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, false, NULL, NULL, deliver_at);
+  PERFORM hawser.enqueue_message('nats', subject, payload_bytes, headers, key, NULL, false, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1284,6 +1662,25 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    cardinality(payloads) > 1000000
+    OR ((pg_column_size(payloads) > 67108864 OR pg_column_compression(payloads) IS NOT NULL) AND hawser.list_excess(payloads, 134217728, 67108864) IS NOT NULL)
+    OR ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size(payloads) > 67108864 OR pg_column_compression(payloads) IS NOT NULL) AND hawser.list_excess(payloads, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'payloads', hawser.list_excess(payloads, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_batch', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1293,13 +1690,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -1311,13 +1708,13 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
@@ -1343,7 +1740,20 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea;
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1353,13 +1763,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -1371,44 +1781,52 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
+  IF
+    octet_length(payload) > 67108864
+  THEN
+    IF octet_length(payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'payload', octet_length(payload) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+  END IF;
+  payload_bytes := convert_to(payload, 'UTF8');
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload, 'UTF8')], headers, key, message_id, true, domain, NULL, deliver_at);
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[payload_bytes], headers, key, message_id, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1429,7 +1847,20 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea;
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1439,13 +1870,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -1457,44 +1888,52 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 67108864
+  THEN
+    IF octet_length(payload_bytes) > 67108864 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
   END IF;
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain, NULL, deliver_at);
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[payload_bytes], headers, key, message_id, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1515,7 +1954,20 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea;
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1525,13 +1977,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -1543,44 +1995,52 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 67108864
+  THEN
+    IF octet_length(payload_bytes) > 67108864 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
   END IF;
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  RETURN hawser.enqueue_message('nats', subject, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, true, domain, NULL, deliver_at);
+  RETURN hawser.enqueue_message('nats', subject, ARRAY[payload_bytes], headers, key, message_id, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1602,6 +2062,21 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(payload) > 67108864
+    OR ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF octet_length(payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'payload', octet_length(payload) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1611,13 +2086,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -1629,37 +2104,37 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
@@ -1686,7 +2161,20 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea[];
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1696,13 +2184,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -1714,32 +2202,47 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+  IF
+    cardinality(payloads) > 1000000
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
+  payload_bytes := ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);
+  IF
+    ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'payloads', hawser.list_excess(payload_bytes, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
   END IF;
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, NULL, deliver_at);
+  PERFORM hawser.enqueue_message('nats', subject, payload_bytes, headers, key, NULL, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1757,7 +2260,20 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea[];
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1767,13 +2283,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -1785,32 +2301,47 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+  IF
+    cardinality(payloads) > 1000000
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
+  payload_bytes := ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);
+  IF
+    ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'payloads', hawser.list_excess(payload_bytes, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
   END IF;
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, NULL, deliver_at);
+  PERFORM hawser.enqueue_message('nats', subject, payload_bytes, headers, key, NULL, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1828,7 +2359,20 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea[];
 BEGIN
+  IF
+    ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1838,13 +2382,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -1856,32 +2400,47 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+  IF
+    cardinality(payloads) > 1000000
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
+  payload_bytes := ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);
+  IF
+    ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'payloads', hawser.list_excess(payload_bytes, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
   END IF;
 BEGIN
   IF headers IS NOT NULL THEN
     PERFORM hawser.check_headers(headers);
   END IF;
-  PERFORM hawser.enqueue_message('nats', subject, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, true, domain, NULL, deliver_at);
+  PERFORM hawser.enqueue_message('nats', subject, payload_bytes, headers, key, NULL, true, domain, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1900,6 +2459,25 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    cardinality(payloads) > 1000000
+    OR ((pg_column_size(payloads) > 67108864 OR pg_column_compression(payloads) IS NOT NULL) AND hawser.list_excess(payloads, 134217728, 67108864) IS NOT NULL)
+    OR ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576)
+    OR (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL)
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size(payloads) > 67108864 OR pg_column_compression(payloads) IS NOT NULL) AND hawser.list_excess(payloads, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'payloads', hawser.list_excess(payloads, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF ((pg_column_size(headers) > 85 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 1048576) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 1024 AND hawser.header_excess(headers, 1024, 1024, 65536) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_enqueue_*_stream_batch', 'headers', hawser.header_excess(headers, 1024, 1024, 65536), 'must have at most 1024 values, names of at most 1024 bytes, values of at most 65536 bytes');
+    END IF;
+  END IF;
   IF subject IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1909,13 +2487,13 @@ BEGIN
   IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', to_json(CASE WHEN char_length(subject) > 60 THEN left(subject, 60) || chr(8230) ELSE subject END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -1927,25 +2505,25 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', to_json(CASE WHEN char_length(domain) > 60 THEN left(domain, 60) || chr(8230) ELSE domain END)),
+      MESSAGE = format('nats_enqueue_*_stream_batch: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
       HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
   END IF;
 BEGIN
@@ -2008,7 +2586,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_request_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_request_*', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') ELSE 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2053,7 +2631,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_request_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 67108864 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_request_*', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') ELSE 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2098,7 +2676,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_request_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($2) > 5461 OR pg_column_compression($2) IS NOT NULL) AND octet_length($2::text) > 67108864) THEN hawser.refuse_argument('nats_request_*', 'payload', octet_length($2::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') ELSE 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode(convert_to($2::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2143,7 +2721,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 1024 THEN hawser.refuse_argument('nats_request_*', 'subject', octet_length($1) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($2) > 67108864 THEN hawser.refuse_argument('nats_request_*', 'payload', octet_length($2) || ' bytes long', 'must be at most 67108864 bytes long') ELSE 'Request {"subject":' || coalesce(to_json($1)::text, 'null') || ',"payload":' || coalesce('"' || replace(encode($2, 'base64'), E'\\n', '') || '"', 'null') || ',"timeout":' || coalesce($3::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2189,7 +2767,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_put_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_put_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_put_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_put_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2235,7 +2813,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_put_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_put_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 67108864 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_put_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_put_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2281,7 +2859,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_put_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_put_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 5461 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_put_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_put_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2327,7 +2905,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_put_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_put_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_put_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_put_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PutValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2372,7 +2950,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"text"}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_*', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"text"}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2417,7 +2995,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"json"}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_*', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"json"}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2472,7 +3050,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"jsonb"}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_*', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"jsonb"}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2527,7 +3105,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"binary"}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_*', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || ',"type":"binary"}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2572,7 +3150,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'DeleteValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_delete_value', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_delete_value', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_delete_value', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'DeleteValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2617,7 +3195,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_create_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_create_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_kv_create_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_kv_create_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2664,7 +3242,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_create_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_create_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 67108864 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_kv_create_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_kv_create_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2711,7 +3289,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_create_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_create_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 5461 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_kv_create_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_kv_create_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2758,7 +3336,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_create_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_create_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_kv_create_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_kv_create_*', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'CreateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2806,7 +3384,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_update_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_update_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_kv_update_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($5) > 255 THEN hawser.refuse_argument('nats_kv_update_*', 'domain', octet_length($5) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2854,7 +3432,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_update_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_update_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 67108864 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_kv_update_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($5) > 255 THEN hawser.refuse_argument('nats_kv_update_*', 'domain', octet_length($5) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2902,7 +3480,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_update_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_update_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN ((pg_column_size($3) > 5461 OR pg_column_compression($3) IS NOT NULL) AND octet_length($3::text) > 67108864) THEN hawser.refuse_argument('nats_kv_update_*', 'data', octet_length($3::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8') WHEN octet_length($5) > 255 THEN hawser.refuse_argument('nats_kv_update_*', 'domain', octet_length($5) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode(convert_to($3::text, 'UTF8'), 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2950,7 +3528,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_update_*', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_update_*', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 67108864 THEN hawser.refuse_argument('nats_kv_update_*', 'data', octet_length($3) || ' bytes long', 'must be at most 67108864 bytes long') WHEN octet_length($5) > 255 THEN hawser.refuse_argument('nats_kv_update_*', 'domain', octet_length($5) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'UpdateValue {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"data":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"revision":' || coalesce('"' || $4 || '"', 'null') || ',"domain":' || coalesce(to_json($5)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -2997,7 +3575,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.key
-FROM json_to_recordset(hawser.gateway_call('GetKeys {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"domain":' || coalesce(to_json($2)::text, 'null') || '}')::json) AS answer (key text)
+FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_keys', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 255 THEN hawser.refuse_argument('nats_kv_keys', 'domain', octet_length($2) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetKeys {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"domain":' || coalesce(to_json($2)::text, 'null') || '}' END)::json) AS answer (key text)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_kv_keys(text, text) IS 'Lists the keys of a key-value bucket that have a value, in the order of their bytes. No rows if the bucket is missing.';
 
@@ -3016,7 +3594,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.revision, answer.operation, answer.value, answer.created
-FROM json_to_recordset(hawser.gateway_call('GetHistory {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}')::json) AS answer (revision bigint, operation text, value bytea, created text)
+FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_kv_history', 'bucket', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_kv_history', 'key', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_kv_history', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetHistory {"bucket":' || coalesce(to_json($1)::text, 'null') || ',"key":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}' END)::json) AS answer (revision bigint, operation text, value bytea, created text)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_kv_history(text, text, text) IS 'Lists the revisions of a key that a key-value bucket keeps, the oldest first: values, and deletions. No rows if the key or
 the bucket is missing.';
@@ -3032,7 +3610,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'PutFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"content":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_put_file', 'store', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_put_file', 'name', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 134217728 THEN hawser.refuse_argument('nats_put_file', 'content', octet_length($3) || ' bytes long', 'must be at most 134217728 bytes long') WHEN octet_length($4) > 255 THEN hawser.refuse_argument('nats_put_file', 'domain', octet_length($4) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'PutFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"content":' || coalesce('"' || replace(encode($3, 'base64'), E'\\n', '') || '"', 'null') || ',"domain":' || coalesce(to_json($4)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -3076,7 +3654,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'GetFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_file', 'store', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_file', 'name', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_file', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -3121,7 +3699,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
-  query CONSTANT text := 'DeleteFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}';
+  query CONSTANT text := CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_delete_file', 'store', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_delete_file', 'name', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_delete_file', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'DeleteFile {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}' END;
   answer text;
   is_answered boolean := false;
   failure text;
@@ -3178,7 +3756,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.name, answer.description, answer.metadata, answer.headers, answer.options, answer.bucket, answer.nuid, answer.size, answer.chunks, answer.modified, answer.digest, answer.delete
-FROM json_to_recordset(hawser.gateway_call('GetFileInfo {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}')::json) AS answer (name text, description text, metadata jsonb, headers jsonb, options jsonb, bucket text, nuid text, size bigint, chunks bigint, modified text, digest text, delete boolean)
+FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_file_info', 'store', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 1024 THEN hawser.refuse_argument('nats_get_file_info', 'name', octet_length($2) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8') WHEN octet_length($3) > 255 THEN hawser.refuse_argument('nats_get_file_info', 'domain', octet_length($3) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetFileInfo {"store":' || coalesce(to_json($1)::text, 'null') || ',"name":' || coalesce(to_json($2)::text, 'null') || ',"domain":' || coalesce(to_json($3)::text, 'null') || '}' END)::json) AS answer (name text, description text, metadata jsonb, headers jsonb, options jsonb, bucket text, nuid text, size bigint, chunks bigint, modified text, digest text, delete boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_get_file_info(text, text, text) IS 'Describes a file of an object store. A missing file is an error.';
 
@@ -3204,7 +3782,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 SELECT answer.name, answer.description, answer.metadata, answer.headers, answer.options, answer.bucket, answer.nuid, answer.size, answer.chunks, answer.modified, answer.digest, answer.delete
-FROM json_to_recordset(hawser.gateway_call('GetFileList {"store":' || coalesce(to_json($1)::text, 'null') || ',"domain":' || coalesce(to_json($2)::text, 'null') || '}')::json) AS answer (name text, description text, metadata jsonb, headers jsonb, options jsonb, bucket text, nuid text, size bigint, chunks bigint, modified text, digest text, delete boolean)
+FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 250 THEN hawser.refuse_argument('nats_get_file_list', 'store', octet_length($1) || ' bytes long', 'must be 1 to 250 bytes long in UTF-8') WHEN octet_length($2) > 255 THEN hawser.refuse_argument('nats_get_file_list', 'domain', octet_length($2) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetFileList {"store":' || coalesce(to_json($1)::text, 'null') || ',"domain":' || coalesce(to_json($2)::text, 'null') || '}' END)::json) AS answer (name text, description text, metadata jsonb, headers jsonb, options jsonb, bucket text, nuid text, size bigint, chunks bigint, modified text, digest text, delete boolean)
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_get_file_list(text, text) IS 'Lists the files of an object store. No rows if the store is missing.';
 
@@ -3244,6 +3822,13 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
 AS $function$
 BEGIN
+  IF
+    pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024
+  THEN
+    IF pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('nats_subscribe', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   PERFORM hawser.bind_handler('subscription', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
 END
 $function$;
@@ -3259,6 +3844,13 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
 AS $function$
 BEGIN
+  IF
+    pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024
+  THEN
+    IF pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('nats_unsubscribe', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   IF fn_oid IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -3282,6 +3874,33 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
 AS $function$
 BEGIN
+  IF
+    pg_catalog.octet_length(stream) OPERATOR(pg_catalog.>) 1024
+    OR pg_catalog.octet_length(name) OPERATOR(pg_catalog.>) 1024
+    OR pg_catalog.cardinality(filter) OPERATOR(pg_catalog.>) 100
+    OR ((pg_catalog.pg_column_size(filter) OPERATOR(pg_catalog.>) 1024 OR pg_catalog.pg_column_compression(filter) IS NOT NULL) AND hawser.list_excess(filter, 16384, 1024) IS NOT NULL)
+    OR pg_catalog.octet_length(start) OPERATOR(pg_catalog.>) 1024
+    OR pg_catalog.octet_length(domain) OPERATOR(pg_catalog.>) 1024
+  THEN
+    IF pg_catalog.octet_length(stream) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('nats_subscribe_stream', 'stream', pg_catalog.octet_length(stream) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF pg_catalog.octet_length(name) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('nats_subscribe_stream', 'name', pg_catalog.octet_length(name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF pg_catalog.cardinality(filter) OPERATOR(pg_catalog.>) 100 THEN
+      PERFORM hawser.refuse_argument('nats_subscribe_stream', 'filter', 'a list of ' || pg_catalog.cardinality(filter) || ' elements', 'must have at most 100 elements');
+    END IF;
+    IF ((pg_catalog.pg_column_size(filter) OPERATOR(pg_catalog.>) 1024 OR pg_catalog.pg_column_compression(filter) IS NOT NULL) AND hawser.list_excess(filter, 16384, 1024) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('nats_subscribe_stream', 'filter', hawser.list_excess(filter, 16384, 1024), 'must have at most 1024 bytes in each element and at most 16384 bytes in all');
+    END IF;
+    IF pg_catalog.octet_length(start) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('nats_subscribe_stream', 'start', pg_catalog.octet_length(start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF pg_catalog.octet_length(domain) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('nats_subscribe_stream', 'domain', pg_catalog.octet_length(domain) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   PERFORM hawser.bind_handler('stream', name, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
   PERFORM hawser.add_stream(name, stream, filter, start, key_token, domain);
 END
@@ -3296,6 +3915,13 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
 AS $function$
 BEGIN
+  IF
+    pg_catalog.octet_length(name) OPERATOR(pg_catalog.>) 1024
+  THEN
+    IF pg_catalog.octet_length(name) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('nats_unsubscribe_stream', 'name', pg_catalog.octet_length(name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   PERFORM hawser.unbind_handler('stream', name, NULL);
 END
 $function$;
@@ -3309,6 +3935,17 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
 AS $function$
 BEGIN
+  IF
+    pg_catalog.octet_length(name) OPERATOR(pg_catalog.>) 1024
+    OR pg_catalog.octet_length(start) OPERATOR(pg_catalog.>) 1024
+  THEN
+    IF pg_catalog.octet_length(name) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('nats_seek_stream', 'name', pg_catalog.octet_length(name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF pg_catalog.octet_length(start) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('nats_seek_stream', 'start', pg_catalog.octet_length(start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   PERFORM hawser.request_seek(name, start);
 END
 $function$;
@@ -3322,6 +3959,13 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
 AS $function$
 BEGIN
+  IF
+    pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024
+  THEN
+    IF pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('litmus_pgnats_register_responder', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   PERFORM hawser.bind_handler('responder', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
 END
 $function$;
@@ -3336,6 +3980,13 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
 AS $function$
 BEGIN
+  IF
+    pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024
+  THEN
+    IF pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('litmus_pgnats_register_responder', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   PERFORM hawser.bind_handler('responder', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
 END
 $function$;
@@ -3349,6 +4000,13 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
 AS $function$
 BEGIN
+  IF
+    pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024
+  THEN
+    IF pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('litmus_pgnats_unregister_responder', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   PERFORM hawser.unbind_handler('responder', subject, NULL);
 END
 $function$;
@@ -3361,6 +4019,13 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER PARALLEL UNSAFE
 AS $function$
 BEGIN
+  IF
+    pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024
+  THEN
+    IF pg_catalog.octet_length(subject) OPERATOR(pg_catalog.>) 1024 THEN
+      PERFORM hawser.refuse_argument('litmus_pgnats_unregister_responder', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   PERFORM hawser.unbind_handler('responder', subject, NULL);
 END
 $function$;

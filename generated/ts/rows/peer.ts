@@ -131,7 +131,10 @@ export interface ConnMessageRow {
   lengths: number[];
 }
 
-/** A row of hawser.peers. The names of peers, and of each the epoch under which a process may write for the name. */
+/**
+ * A row of hawser.peers. The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
+ * no role can lock a row.
+ */
 export interface PeerNameRow {
   /** The peer's name. */
   name: string;
@@ -148,6 +151,36 @@ export interface PeerNameRow {
   token: string | null;
   /** When it registered last, the peer was a member of a group. */
   in_group: boolean;
+}
+
+/**
+ * A row of hawser.owners. What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
+ * that no login can stand in the way of an owner.
+ */
+export interface OwnerRow {
+  /** `peer:` and a peer's name, or `installation`. */
+  what: string;
+  /** Grows with each owner. */
+  epoch: bigint;
+  /** The server process of the session that owns it. NULL: it was given back, or its owner was fenced off. */
+  pid: number | null;
+  /**
+   * The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
+   * this lock: another session can neither hold it there, nor have known the key before.
+   */
+  life: bigint | null;
+}
+
+/**
+ * A row of hawser.fences. What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
+ * waits until it can lock it alone, before its own epoch counts. And what is done by one transaction at a time: `directory`,
+ * `dead-letters`, `responders`. No role has any right here, as with owners.
+ */
+export interface FenceRow {
+  /** What the row is for: the `what` of an owner, or of a task. */
+  what: string;
+  /** The epoch whose writes may be committed; 0 for a task. */
+  epoch: bigint;
 }
 
 /**
@@ -228,6 +261,8 @@ export const tables = {
   connMessNumber: "hawser.conn_mess_number",
   connMessage: "hawser.conn_messages",
   peerName: "hawser.peers",
+  owner: "hawser.owners",
+  fence: "hawser.fences",
   deadLetter: "hawser.dead_letters",
   meshSecret: "hawser.mesh_secret",
   migration: "hawser.migrations",
@@ -244,6 +279,8 @@ export const columns = {
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
   peerName: ["name", "epoch", "clean", "started_at", "token", "in_group"],
+  owner: ["what", "epoch", "pid", "life"],
+  fence: ["what", "epoch"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role"],
   meshSecret: ["id", "secret", "created_at"],
   migration: ["id", "name", "applied_at", "checksum"],
@@ -261,19 +298,161 @@ export interface QueryClient {
   query(config: { name?: string; text: string; values: unknown[] }): Promise<{ rows: any[] }>;
 }
 
+/** Arguments of hawser.own_name. */
+export interface OwnNameArguments {
+  /** The name. */
+  name: string;
+  /** Made at random by the taker, anew each time that it does not repeat a call whose answer was lost. */
+  token: string;
+  /**
+   * The key by which this session is known to be alive, the same for all names that it takes. Drawn at random for each session;
+   * the function takes the advisory lock on it.
+   */
+  life: bigint;
+}
+
+/** The result of hawser.own_name. */
+export interface OwnNameResult {
+  /** False: another session has the name, or is about to take it. Nothing was done. */
+  taken: boolean;
+  /** The new epoch. */
+  epoch: bigint | null;
+  /** Whether the holder before ended in good order. */
+  wasClean: boolean | null;
+}
+
+/** Arguments of hawser.raise_fence. */
+export interface RaiseFenceArguments {
+  /** The name. */
+  name: string;
+  /** The epoch that own_name has given. */
+  epoch: bigint;
+}
+
+/** The result of hawser.raise_fence. */
+export interface RaiseFenceResult {
+  /** It is still the epoch of the name. If not, nothing was done. */
+  held: boolean;
+}
+
+/** Arguments of hawser.keep_name. */
+export interface KeepNameArguments {
+  /** The name. */
+  name: string;
+  /** The epoch that the peer has. */
+  epoch: bigint;
+  /** The token of an own_name that was not answered; NULL: there is none. */
+  token: string | null;
+  /** As of own_name: the key of the new session. */
+  life: bigint;
+}
+
+/** The result of hawser.keep_name. */
+export interface KeepNameResult {
+  /**
+   * The epoch of the name, which is the peer's, or was raised by the own_name with the token. If it is neither, the name is lost,
+   * and nothing was done. NULL: nobody has ever taken the name.
+   */
+  epoch: bigint | null;
+  /** The epoch is the peer's, or the token is. */
+  owned: boolean;
+  /** Another session has the name, which may be the peer's last one. Nothing was done; try again. */
+  inUse: boolean;
+}
+
+/** Arguments of hawser.release_name. */
+export interface ReleaseNameArguments {
+  /** The name. */
+  name: string;
+  /** The peer ends in good order. */
+  clean: boolean;
+}
+
+/** The result of hawser.release_name. */
+export interface ReleaseNameResult {
+  /** The session had the name. */
+  released: boolean;
+}
+
+/** Arguments of hawser.fenced. */
+export interface FencedArguments {
+  /** The name. */
+  name: string;
+  /** The writer's epoch. */
+  epoch: bigint;
+}
+
+/** The result of hawser.fenced. */
+export interface FencedResult {
+  /** It is the epoch of the name, and stays so until the end of the transaction. */
+  held: boolean;
+}
+
+/** Arguments of hawser.end_ownership. */
+export interface EndOwnershipArguments {
+  /** The name. */
+  name: string;
+  /** Also if a session that is alive has the name. */
+  force: boolean;
+}
+
+/** The result of hawser.end_ownership. */
+export interface EndOwnershipResult {
+  /** False: a session that is alive has the name. Nothing was done. */
+  ended: boolean;
+}
+
+/** Arguments of hawser.is_alive. */
+export interface IsAliveArguments {
+  /** The session's server process. */
+  pid: number | null;
+  /** Its key. */
+  life: bigint | null;
+}
+
+/** The result of hawser.is_alive. */
+export interface IsAliveResult {
+  /** The server process has the advisory lock on the key. */
+  alive: boolean;
+}
+
+/** Arguments of hawser.share_fences. */
+export interface ShareFencesArguments {
+  /** The names. */
+  names: readonly string[];
+}
+
+/** The result of hawser.share_fences. */
+export interface ShareFencesResult {
+  /** How many there are. */
+  locked: number;
+}
+
+/** Arguments of hawser.lock_dead_letters. */
+export interface LockDeadLettersArguments {
+  /** Wait for whoever has the lock. */
+  waits: boolean;
+}
+
+/** The result of hawser.lock_dead_letters. */
+export interface LockDeadLettersResult {
+  /** False: another has the lock, and was not waited for. */
+  locked: boolean;
+}
+
 /** Arguments of hawser.take_name. */
 export interface TakeNameArguments {
   /** The name. */
   name: string;
-  /** Made at random by the taker, anew each time that it does not repeat a call whose answer was lost. */
+  /** The token. */
   token: string;
 }
 
 /** The result of hawser.take_name. */
 export interface TakeNameResult {
-  /** The new epoch. */
+  /** Nothing. */
   epoch: bigint;
-  /** Whether the holder before ended in good order. */
+  /** Nothing. */
   wasClean: boolean;
 }
 
@@ -644,7 +823,7 @@ export interface DeadLetterFaultResult {
 
 /** Arguments of hawser.retry_dead_letters. */
 export interface RetryDeadLettersArguments {
-  /** The dead letters, up to `dead_letter_rows`. They are retried in the order of their ids. */
+  /** The dead letters. They are retried in the order of their ids. */
   ids: readonly bigint[];
 }
 
@@ -672,7 +851,7 @@ export interface RetryDeadLettersResult {
 
 /** Arguments of hawser.discard_dead_letters. */
 export interface DiscardDeadLettersArguments {
-  /** The dead letters, up to `dead_letter_rows`. */
+  /** The dead letters. */
   ids: readonly bigint[];
 }
 
@@ -699,20 +878,156 @@ export interface ExpireDeadLettersResult {
 }
 
 /**
- * The functions through which peers work. Each fenced one takes a shared lock on the name's fence first and writes in a
- * second statement, only while the catalog still has the writer's epoch.
+ * The functions through which peers work. Each fenced one locks the row of the name's fence first, shared, and writes in a
+ * later statement, only while the name still has the writer's epoch.
  */
 export type StoreFunctions = ReturnType<typeof storeFunctions>;
 
 /**
- * The functions through which peers work. Each fenced one takes a shared lock on the name's fence first and writes in a
- * second statement, only while the catalog still has the writer's epoch.
+ * The functions through which peers work. Each fenced one locks the row of the name's fence first, shared, and writes in a
+ * later statement, only while the name still has the writer's epoch.
  *
  * Each call is a named prepared statement. bigint travels as text, bytes in binary.
  */
 export function storeFunctions(client: QueryClient) {
   return {
-    /** Takes a name whose lease lock the session holds: raises the epoch under the exclusive fence, and leaves the token. */
+    /**
+     * Takes a name for this session, unless another session that is alive has it: raises the epoch, and leaves the token. From
+     * its commit on no write of an older epoch begins; raise_fence waits for those that have begun.
+     */
+    async ownName(args: OwnNameArguments): Promise<OwnNameResult> {
+      const { rows } = await client.query({
+        name: "hawser.own_name",
+        text: "SELECT taken, epoch, was_clean FROM hawser.own_name($1::text, $2::text, $3::bigint)",
+        values: [
+          args.name,
+          args.token,
+          String(args.life),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.own_name");
+      return { taken: row.taken, epoch: row.epoch === null ? null : BigInt(row.epoch), wasClean: row.was_clean };
+    },
+
+    /**
+     * The second step, a transaction of its own behind own_name: waits for the writes of older epochs that are under way. Then
+     * those of this epoch may begin.
+     */
+    async raiseFence(args: RaiseFenceArguments): Promise<RaiseFenceResult> {
+      const { rows } = await client.query({
+        name: "hawser.raise_fence",
+        text: "SELECT held FROM hawser.raise_fence($1::text, $2::bigint)",
+        values: [
+          args.name,
+          String(args.epoch),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.raise_fence");
+      return { held: row.held };
+    },
+
+    /** Goes on with a name in a new session, if nobody has taken it since the last one was lost. */
+    async keepName(args: KeepNameArguments): Promise<KeepNameResult> {
+      const { rows } = await client.query({
+        name: "hawser.keep_name",
+        text: "SELECT epoch, owned, in_use FROM hawser.keep_name($1::text, $2::bigint, $3::text, $4::bigint)",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.token,
+          String(args.life),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.keep_name");
+      return { epoch: row.epoch === null ? null : BigInt(row.epoch), owned: row.owned, inUse: row.in_use };
+    },
+
+    /** Gives a name back that this session has. */
+    async releaseName(args: ReleaseNameArguments): Promise<ReleaseNameResult> {
+      const { rows } = await client.query({
+        name: "hawser.release_name",
+        text: "SELECT released FROM hawser.release_name($1::text, $2::boolean)",
+        values: [
+          args.name,
+          args.clean,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.release_name");
+      return { released: row.released };
+    },
+
+    /**
+     * Whether writes in a name under this epoch count. If so, they do until the end of the transaction: the next owner of the name
+     * waits for that. What is written must be a later statement.
+     */
+    async fenced(args: FencedArguments): Promise<FencedResult> {
+      const { rows } = await client.query({
+        name: "hawser.fenced",
+        text: "SELECT held FROM hawser.fenced($1::text, $2::bigint)",
+        values: [
+          args.name,
+          String(args.epoch),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.fenced");
+      return { held: row.held };
+    },
+
+    /** Fences the owner of a name off: raises the epoch, and frees the name. Nobody takes it before the end of the transaction. */
+    async endOwnership(args: EndOwnershipArguments): Promise<EndOwnershipResult> {
+      const { rows } = await client.query({
+        name: "hawser.end_ownership",
+        text: "SELECT ended FROM hawser.end_ownership($1::text, $2::boolean)",
+        values: [
+          args.name,
+          args.force,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.end_ownership");
+      return { ended: row.ended };
+    },
+
+    /** Whether a session is alive that has taken something. */
+    async isAlive(args: IsAliveArguments): Promise<IsAliveResult> {
+      const { rows } = await client.query({
+        name: "hawser.is_alive",
+        text: "SELECT alive FROM hawser.is_alive($1::integer, $2::bigint)",
+        values: [
+          args.pid,
+          args.life === null ? null : String(args.life),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.is_alive");
+      return { alive: row.alive };
+    },
+
+    /** Locks the fences of names, shared, to the end of the transaction: nobody hands their channels over before that. */
+    async shareFences(args: ShareFencesArguments): Promise<ShareFencesResult> {
+      const { rows } = await client.query({
+        name: "hawser.share_fences",
+        text: "SELECT locked FROM hawser.share_fences($1::text[])",
+        values: [
+          args.names,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.share_fences");
+      return { locked: row.locked };
+    },
+
+    /** Keeps all others from retrying, discarding and expiring dead letters, to the end of the transaction. */
+    async lockDeadLetters(args: LockDeadLettersArguments): Promise<LockDeadLettersResult> {
+      const { rows } = await client.query({
+        name: "hawser.lock_dead_letters",
+        text: "SELECT locked FROM hawser.lock_dead_letters($1::boolean)",
+        values: [
+          args.waits,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.lock_dead_letters");
+      return { locked: row.locked };
+    },
+
+    /** Refuses a peer of an older version, which holds names by locks that anybody may take. */
     async takeName(args: TakeNameArguments): Promise<TakeNameResult> {
       const { rows } = await client.query({
         name: "hawser.take_name",

@@ -230,6 +230,32 @@ export function itemsText(maxItems: number): RuleText {
   };
 }
 
+/** The greatest length of a list, and of its elements, in words. */
+export function listBytesText(rules: {
+  readonly maxTotalBytes?: number;
+  readonly maxItemBytes?: number;
+}): RuleText | undefined {
+  const limits = [
+    ...(rules.maxItemBytes === undefined ? [] : [`at most ${rules.maxItemBytes} bytes in each element`]),
+    ...(rules.maxTotalBytes === undefined ? [] : [`at most ${rules.maxTotalBytes} bytes in all`]),
+  ].join(" and ");
+  return limits === "" ? undefined : { rule: `must have ${limits}`, remedy: `Give ${limits}.` };
+}
+
+/** The limits of headers in words. */
+export function headerTexts(rules: {
+  readonly maxItems?: number;
+  readonly maxNameBytes?: number;
+  readonly maxValueBytes?: number;
+}): RuleText | undefined {
+  const limits = [
+    ...(rules.maxItems === undefined ? [] : [`at most ${rules.maxItems} values`]),
+    ...(rules.maxNameBytes === undefined ? [] : [`names of at most ${rules.maxNameBytes} bytes`]),
+    ...(rules.maxValueBytes === undefined ? [] : [`values of at most ${rules.maxValueBytes} bytes`]),
+  ].join(", ");
+  return limits === "" ? undefined : { rule: `must have ${limits}`, remedy: `Give ${limits}.` };
+}
+
 /** The allowed values in words. */
 export function valuesText(values: readonly string[]): RuleText {
   const list = values.map((value) => JSON.stringify(value)).join(", ");

@@ -16,7 +16,8 @@ export const outboxConstants = {
    */
   maxKeyBucket: 4095,
   /**
-   * How many messages a relay has in memory that are not done.
+   * How many messages of one role a relay has in memory that are not done, if it is the only one; of k roles each has twice
+   * that divided by k + 1.
    *
    * Value: 10000 messages.
    */
@@ -40,7 +41,8 @@ export const outboxConstants = {
    */
   sortedMessages: 100000,
   /**
-   * How many messages are under way to NATS at once.
+   * How many messages of one destination of one role are under way to NATS at once, if these are the only ones; of k roles each
+   * has four times that divided by k + 1, and so on for the destinations of a role.
    *
    * Value: 5000 messages.
    */
@@ -199,9 +201,9 @@ export const outboxConstants = {
   /**
    * The greatest payload for a peer.
    *
-   * Value: 267386880 bytes.
+   * Value: 67108864 bytes.
    */
-  maxPeerMessageBytes: 267386880,
+  maxPeerMessageBytes: 67108864,
   /**
    * A relay for peers that was not at work for so long is replaced, also if its session lives.
    *
@@ -232,4 +234,35 @@ export const outboxConstants = {
    * Value: 8388608 bytes.
    */
   peerPageBytes: 8388608,
+  /**
+   * A route (a JetStream domain, or a destination) of a role that has answered nothing for so long, while the connection to NATS is
+   * there, is away: only one of its messages is tried.
+   *
+   * Value: 2000 ms.
+   */
+  awayMs: 2000,
+  /**
+   * The longest pause between two tries of a route that is away.
+   *
+   * Value: 30000 ms.
+   */
+  probeMaxMs: 30000,
+  /**
+   * How many routes of a role are known as away. The messages of further ones fill the role's share of memory.
+   *
+   * Value: 16 routes.
+   */
+  maxAwayRoutes: 16,
+  /**
+   * After so many messages in a row that NATS has refused, each further one of their role is tried once.
+   *
+   * Value: 100 messages.
+   */
+  maxRefused: 100,
+  /**
+   * How many messages are published at once of those that need requests to JetStream; one role alone has half of that.
+   *
+   * Value: 256 messages.
+   */
+  slowPublishes: 256,
 } as const;

@@ -202,6 +202,64 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';
 
+CREATE OR REPLACE FUNCTION hawser.refuse_argument(p_function text, p_argument text, p_is text, p_rule text)
+RETURNS text
+LANGUAGE plpgsql VOLATILE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  RAISE EXCEPTION USING
+    ERRCODE = hawser.error_sqlstate('invalid_argument'),
+    MESSAGE = format('%s: the argument %s is %s, and %s', p_function, p_argument, p_is, p_rule),
+    HINT = format('Give an argument that obeys the rule: it %s.', p_rule);
+END
+$function$;
+COMMENT ON FUNCTION hawser.refuse_argument(text, text, text, text) IS 'Raises that an argument breaks a rule.';
+
+CREATE OR REPLACE FUNCTION hawser.list_excess(p_list anyarray, p_max_total_bytes bigint, p_max_item_bytes bigint)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  v_total bigint;
+  v_longest bigint;
+BEGIN
+  SELECT sum(octet_length(l.one)), max(octet_length(l.one)) INTO v_total, v_longest FROM unnest(p_list) AS l (one);
+  RETURN CASE
+    WHEN v_longest > p_max_item_bytes THEN format('a list with an element of %s bytes', v_longest)
+    WHEN v_total > p_max_total_bytes THEN format('a list of %s bytes', v_total)
+  END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) IS 'What is too long about a list of texts or of bytes; NULL: nothing.';
+
+CREATE OR REPLACE FUNCTION hawser.header_excess(p_headers jsonb, p_max_items bigint, p_max_name_bytes bigint, p_max_value_bytes bigint)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  v_count bigint;
+  v_name bigint;
+  v_value bigint;
+BEGIN
+  -- What is no object is refused by its form.
+  IF jsonb_typeof(p_headers) <> 'object' THEN
+    RETURN NULL;
+  END IF;
+  SELECT count(*), max(octet_length(h.key)), max(octet_length(v.value #>> '{}')) INTO v_count, v_name, v_value
+    FROM jsonb_each(p_headers) AS h,
+         jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v;
+  RETURN CASE
+    WHEN v_count > p_max_items THEN format('an object with %s values', v_count)
+    WHEN v_name > p_max_name_bytes THEN format('an object with a name of %s bytes', v_name)
+    WHEN v_value > p_max_value_bytes THEN format('an object with a value of %s bytes', v_value)
+  END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) IS 'What is too much about headers; NULL: nothing.';
+
 DO $do$
 DECLARE
   present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
@@ -242,6 +300,9 @@ $do$;
 export const errorsGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.error_codes() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.error_sqlstate(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.refuse_argument(text, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) FROM PUBLIC;
 
 DO $do$
 BEGIN
@@ -263,6 +324,9 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.error_codes() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.error_sqlstate(text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.refuse_argument(text, text, text, text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) TO hawser_peer;
   END IF;
 END
 $do$;
@@ -273,6 +337,9 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.error_codes() TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.error_sqlstate(text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.refuse_argument(text, text, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) TO hawser_nats;
   END IF;
 END
 $do$;
@@ -283,6 +350,9 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.error_codes() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.error_sqlstate(text) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.refuse_argument(text, text, text, text) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -293,6 +363,9 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.error_codes() TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.error_sqlstate(text) TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.refuse_argument(text, text, text, text) TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) TO hawser_executor;
   END IF;
 END
 $do$;
@@ -309,6 +382,9 @@ BEGIN
   ALTER SCHEMA hawser OWNER TO hawser_owner;
   ALTER FUNCTION hawser.error_codes() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.error_sqlstate(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.refuse_argument(text, text, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.list_excess(anyarray, bigint, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE '% may not give the schema hawser to hawser_owner and goes on owning it', current_user;

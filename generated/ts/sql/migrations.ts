@@ -9280,6 +9280,11 @@ UPDATE hawser.dead_letters SET retry_requested = false WHERE retry_requested AND
 DROP FUNCTION hawser.discard_dead_letters(bigint[]);
 DROP FUNCTION hawser.request_retries(bigint[]);
 DROP FUNCTION hawser.retry_enqueued(bigint[]);
+-- Peers of the step before hold their names by advisory locks, and this step gives the names to others. Each of their writes
+-- reads this table in its own transaction: those under way are waited for, and later ones find another epoch.
+LOCK TABLE hawser.peers IN ACCESS EXCLUSIVE MODE;
+UPDATE hawser.peers AS p
+   SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), token = NULL;
 
 COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
@@ -9532,7 +9537,8 @@ channel. NULL: it has no key.';
 COMMENT ON COLUMN hawser.conn_messages.messages IS 'How many messages the row has.';
 COMMENT ON COLUMN hawser.conn_messages.lengths IS 'The length of each payload of a batch, in bytes; empty for one message.';
 
-COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name.';
+COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
+no role can lock a row.';
 COMMENT ON COLUMN hawser.peers.name IS 'The peer''s name.';
 COMMENT ON COLUMN hawser.peers.epoch IS 'The epoch: greater each time that the name is taken.';
 COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, or there was none.';
@@ -9540,6 +9546,56 @@ COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
 COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
 COMMENT ON COLUMN hawser.peers.in_group IS 'When it registered last, the peer was a member of a group.';
+
+CREATE TABLE hawser.owners (
+  what text NOT NULL,
+  epoch bigint NOT NULL,
+  pid integer,
+  life bigint,
+  CONSTRAINT owners_pkey PRIMARY KEY (what),
+  CONSTRAINT owners_what_bytes CHECK (octet_length(what) BETWEEN 1 AND 300),
+  CONSTRAINT owners_epoch_range CHECK (epoch >= 0)
+);
+
+COMMENT ON TABLE hawser.owners IS 'What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
+that no login can stand in the way of an owner.';
+COMMENT ON COLUMN hawser.owners.what IS '\`peer:\` and a peer''s name, or \`installation\`.';
+COMMENT ON COLUMN hawser.owners.epoch IS 'Grows with each owner.';
+COMMENT ON COLUMN hawser.owners.pid IS 'The server process of the session that owns it. NULL: it was given back, or its owner was fenced off.';
+COMMENT ON COLUMN hawser.owners.life IS 'The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
+this lock: another session can neither hold it there, nor have known the key before.';
+
+INSERT INTO hawser.owners (what, epoch, pid, life)
+VALUES ('installation', 0, NULL, NULL);
+
+INSERT INTO hawser.owners
+SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint FROM hawser.peers AS p;
+
+CREATE TABLE hawser.fences (
+  what text NOT NULL,
+  epoch bigint NOT NULL,
+  CONSTRAINT fences_pkey PRIMARY KEY (what),
+  CONSTRAINT fences_what_bytes CHECK (octet_length(what) BETWEEN 1 AND 1024),
+  CONSTRAINT fences_epoch_range CHECK (epoch >= 0)
+);
+
+COMMENT ON TABLE hawser.fences IS 'What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
+waits until it can lock it alone, before its own epoch counts. And what is done by one transaction at a time: \`directory\`,
+\`dead-letters\`, \`responders\`. No role has any right here, as with owners.';
+COMMENT ON COLUMN hawser.fences.what IS 'What the row is for: the \`what\` of an owner, or of a task.';
+COMMENT ON COLUMN hawser.fences.epoch IS 'The epoch whose writes may be committed; 0 for a task.';
+
+INSERT INTO hawser.fences (what, epoch)
+VALUES ('directory', 0);
+
+INSERT INTO hawser.fences (what, epoch)
+VALUES ('dead-letters', 0);
+
+INSERT INTO hawser.fences (what, epoch)
+VALUES ('responders', 0);
+
+INSERT INTO hawser.fences
+SELECT 'peer:' || p.name, p.epoch FROM hawser.peers AS p;
 
 COMMENT ON TABLE hawser.dead_letters IS 'Messages that could not be handled, with their errors. Functions alone write them: a dead letter that is retried acts with
 the rights of the subscribed function''s role, or of the gateway''s NATS user.';

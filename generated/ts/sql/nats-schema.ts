@@ -429,6 +429,25 @@ DECLARE
     FROM unnest(p_path) WITH ORDINALITY AS s (name, nth) WHERE s.name !~ '^pg_(temp|toast_temp)_'
   ), 'pg_temp');
 BEGIN
+  IF
+    octet_length(p_kind) > 63
+    OR octet_length(p_subject) > 1024
+    OR cardinality(p_path) > 1000
+    OR ((pg_column_size(p_path) > 63 OR pg_column_compression(p_path) IS NOT NULL) AND hawser.list_excess(p_path, 63000, 63) IS NOT NULL)
+  THEN
+    IF octet_length(p_kind) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_path) > 1000 THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', 'a list of ' || cardinality(p_path) || ' elements', 'must have at most 1000 elements');
+    END IF;
+    IF ((pg_column_size(p_path) > 63 OR pg_column_compression(p_path) IS NOT NULL) AND hawser.list_excess(p_path, 63000, 63) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', hawser.list_excess(p_path, 63000, 63), 'must have at most 63 bytes in each element and at most 63000 bytes in all');
+    END IF;
+  END IF;
   bound := false;
   IF p_subject IS NULL OR p_function IS NULL THEN
     RAISE EXCEPTION USING
@@ -655,6 +674,17 @@ DECLARE
   others text;
   context text;
 BEGIN
+  IF
+    octet_length(p_kind) > 63
+    OR octet_length(p_subject) > 1024
+  THEN
+    IF octet_length(p_kind) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.unbind_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.unbind_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   unbound := 0;
   IF p_subject IS NULL THEN
     RAISE EXCEPTION USING
@@ -716,7 +746,21 @@ SET search_path = pg_catalog, pg_temp
 SET quote_all_identifiers = off
 AS $function$
 #variable_conflict use_column
+DECLARE
+  v_locks text[] := '{}';
+  v_lock text;
 BEGIN
+  IF
+    octet_length(p_kind) > 63
+    OR octet_length(p_subject) > 1024
+  THEN
+    IF octet_length(p_kind) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.lock_handlers', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.lock_handlers', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   -- A snapshot from before the wait would miss what the others have changed.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION USING
@@ -727,13 +771,17 @@ BEGIN
   -- One subject of a responder excludes others of other roles, which must not come in at the same time: those that may
   -- overlap begin with the same word, or one of them with a wildcard.
   IF p_kind = 'responder' AND left(p_subject, 1) IN ('*', '>') THEN
-    PERFORM pg_advisory_xact_lock(hashtextextended('hawser:handlers:responder', 0));
+    PERFORM FROM hawser.fences AS f WHERE f.what = 'responders' FOR UPDATE;
   ELSIF p_kind = 'responder' THEN
-    PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:handlers:responder', 0)),
-            pg_advisory_xact_lock(hashtextextended('hawser:handlers:responder:' || split_part(p_subject, '.', 1) || '.', 0));
+    PERFORM FROM hawser.fences AS f WHERE f.what = 'responders' FOR SHARE;
+    v_locks := ARRAY['responders:' || split_part(p_subject, '.', 1) || '.'];
   END IF;
-  -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:handlers:' || p_kind || ':' || p_subject, 0));
+  -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same. A row
+  -- that comes and goes: others cannot insert it before the end of this transaction, and nothing of it stays.
+  FOREACH v_lock IN ARRAY v_locks || ('handler:' || p_kind || ':' || p_subject) LOOP
+    INSERT INTO hawser.fences (what, epoch) VALUES (v_lock, 0);
+    DELETE FROM hawser.fences AS f WHERE f.what = v_lock;
+  END LOOP;
   -- Another statement, which sees what was committed while the first one waited. By the type of its own, which nobody
   -- else may use: others may have functions of the same name. The function by its oid: it may have another name by now.
   RETURN QUERY
@@ -773,6 +821,17 @@ DECLARE
   a CONSTANT text[] := string_to_array(p_one, '.');
   b CONSTANT text[] := string_to_array(p_other, '.');
 BEGIN
+  IF
+    octet_length(p_one) > 1024
+    OR octet_length(p_other) > 1024
+  THEN
+    IF octet_length(p_one) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.subjects_overlap', 'p_one', octet_length(p_one) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_other) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.subjects_overlap', 'p_other', octet_length(p_other) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   overlap := false;
   FOR at IN 1..least(cardinality(a), cardinality(b)) LOOP
     -- '>' stands for at least one word, and both have one here.
@@ -808,6 +867,37 @@ DECLARE
   overlapping text;
   most integer;
 BEGIN
+  IF
+    octet_length(p_kind) > 63
+    OR octet_length(p_subject) > 1024
+    OR octet_length(p_function_schema) > 63
+    OR octet_length(p_function_name) > 63
+    OR octet_length(p_argument_types) > 1024
+    OR octet_length(p_wrapper) > 63
+    OR octet_length(p_token) > 64
+  THEN
+    IF octet_length(p_kind) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_function_schema) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_function_schema', octet_length(p_function_schema) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_function_name) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_function_name', octet_length(p_function_name) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_argument_types) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_argument_types', octet_length(p_argument_types) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_wrapper) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_wrapper', octet_length(p_wrapper) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_token) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.add_handler', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+  END IF;
   IF p_subject = '_INBOX.hawser' OR starts_with(p_subject, '_INBOX.hawser' || '.') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -1001,6 +1091,41 @@ DECLARE
     SELECT f.fault FROM hawser.dead_letter_fault('subscription', p_source, p_topic, p_headers, p_message_id) AS f
   );
 BEGIN
+  IF
+    octet_length(p_source) > 1024
+    OR octet_length(p_topic) > 65536
+    OR octet_length(p_payload) > 67108864
+    OR ((pg_column_size(p_headers) > 5461 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 67108864)
+    OR octet_length(p_error_code) > 255
+    OR octet_length(p_error_message) > 8192
+    OR octet_length(p_message_id) > 1024
+    OR octet_length(p_done::text) > 1048576
+  THEN
+    IF octet_length(p_source) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_source', octet_length(p_source) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_topic) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_payload', octet_length(p_payload) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
+    IF ((pg_column_size(p_headers) > 5461 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 67108864) THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_error_code) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_error_code', octet_length(p_error_code) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_error_message) > 8192 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_error_message', octet_length(p_error_message) || ' bytes long', 'must be at most 8192 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_message_id) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_done::text) > 1048576 THEN
+      PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+  END IF;
   IF v_fault IS NOT NULL THEN
     RAISE EXCEPTION 'a dead letter of % is refused: %', p_source, v_fault
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
@@ -1050,6 +1175,17 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_error_code) > 255
+    OR octet_length(p_error_message) > 8192
+  THEN
+    IF octet_length(p_error_code) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_code', octet_length(p_error_code) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_error_message) > 8192 THEN
+      PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_message', octet_length(p_error_message) || ' bytes long', 'must be at most 8192 bytes long in UTF-8');
+    END IF;
+  END IF;
   held := (SELECT f.held FROM hawser.fence_batch(p_epoch) AS f);
   UPDATE hawser.dead_letters AS d
      SET retry_requested = false, error_code = left(p_error_code, 255),
@@ -1068,6 +1204,13 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_proof) > 64
+  THEN
+    IF octet_length(p_proof) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.token_of', 'p_proof', octet_length(p_proof) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+  END IF;
   token := (
     SELECT h.token FROM hawser.nats_handlers AS h
      WHERE h.id = p_handler
@@ -1087,6 +1230,17 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_wrapper) > 63
+    OR octet_length(p_run_as) > 63
+  THEN
+    IF octet_length(p_wrapper) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.wrapper_version', 'p_wrapper', octet_length(p_wrapper) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_run_as) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.wrapper_version', 'p_run_as', octet_length(p_run_as) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+  END IF;
   -- Another one after each CREATE OR REPLACE, ALTER FUNCTION and ALTER TYPE. Of all functions that have its name and its type:
   -- one that is as it should be does not hide another, which may be the one that a call reaches. What it returns is what is
   -- read; how its arguments are passed is what a call evaluates before it is there.
@@ -1144,6 +1298,13 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_token) > 64
+  THEN
+    IF octet_length(p_token) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_retry', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+  END IF;
   DELETE FROM hawser.dead_letters AS d USING hawser.nats_handlers AS h
   WHERE d.id = p_id AND d.origin = 'subscription' AND d.retry_requested AND h.id = d.handler_id AND h.token = p_token;
   finished := FOUND;
@@ -1380,6 +1541,17 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(p_called) > 63
+    OR octet_length(p_start) > 1024
+  THEN
+    IF octet_length(p_called) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.stream_start', 'p_called', octet_length(p_called) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_start) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.stream_start', 'p_start', octet_length(p_start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   start := coalesce(p_start, 'all');
   IF start = 'new' THEN
     start := to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
@@ -1431,6 +1603,33 @@ DECLARE
   v_wrong text;
   v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_subscribe_stream', p_start) AS s);
 BEGIN
+  IF
+    octet_length(p_name) > 1024
+    OR octet_length(p_stream) > 1024
+    OR cardinality(p_filters) > 100
+    OR ((pg_column_size(p_filters) > 1024 OR pg_column_compression(p_filters) IS NOT NULL) AND hawser.list_excess(p_filters, 16384, 1024) IS NOT NULL)
+    OR octet_length(p_start) > 1024
+    OR octet_length(p_domain) > 1024
+  THEN
+    IF octet_length(p_name) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_stream) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_stream', octet_length(p_stream) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_filters) > 100 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_filters', 'a list of ' || cardinality(p_filters) || ' elements', 'must have at most 100 elements');
+    END IF;
+    IF ((pg_column_size(p_filters) > 1024 OR pg_column_compression(p_filters) IS NOT NULL) AND hawser.list_excess(p_filters, 16384, 1024) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_filters', hawser.list_excess(p_filters, 16384, 1024), 'must have at most 1024 bytes in each element and at most 16384 bytes in all');
+    END IF;
+    IF octet_length(p_start) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_start', octet_length(p_start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_domain) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.add_stream', 'p_domain', octet_length(p_domain) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   added := false;
   IF p_stream IS NULL OR array_position(v_filters, NULL) IS NOT NULL THEN
     RAISE EXCEPTION USING
@@ -1500,6 +1699,17 @@ DECLARE
   v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_seek_stream', p_start) AS s);
   v_present record;
 BEGIN
+  IF
+    octet_length(p_name) > 1024
+    OR octet_length(p_start) > 1024
+  THEN
+    IF octet_length(p_name) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.request_seek', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_start) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.request_seek', 'p_start', octet_length(p_start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   requested := false;
   IF p_name IS NULL OR p_start IS NULL THEN
     RAISE EXCEPTION USING
@@ -1543,6 +1753,13 @@ DECLARE
   v_present record;
   v_asked text;
 BEGIN
+  IF
+    octet_length(p_name) > 1024
+  THEN
+    IF octet_length(p_name) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.apply_seek', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   sought := false;
   FOR v_present IN SELECT h.* FROM hawser.lock_handlers('stream', p_name) AS h LOOP
     v_asked := obj_description(to_regtype(v_present.token_type), 'pg_type');
@@ -1602,6 +1819,17 @@ DECLARE
   v_done int8multirange;
   v_position bigint;
 BEGIN
+  IF
+    octet_length(p_token) > 64
+    OR octet_length(p_done::text) > 1048576
+  THEN
+    IF octet_length(p_token) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.advance_stream', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+    IF octet_length(p_done::text) > 1048576 THEN
+      PERFORM hawser.refuse_argument('hawser.advance_stream', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+  END IF;
   state := 'moved';
   SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
     FROM hawser.stream_subscriptions AS s JOIN hawser.nats_handlers AS h ON h.id = s.handler_id

@@ -462,6 +462,13 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(subject) > 1024
+  THEN
+    IF octet_length(subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_replay', 'subject', octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   SELECT p.replayed INTO replayed FROM hawser.replay_page(since, subject, until, core, 0, NULL, NULL) AS p;
 END
 $function$;
@@ -491,6 +498,13 @@ DECLARE
   v_pattern text;
   v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
+  IF
+    octet_length(p_subject) > 1024
+  THEN
+    IF octet_length(p_subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.replay_page', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+  END IF;
   SELECT r.* INTO v_refusal FROM (
     VALUES
       (p_since IS NULL, 'null_argument', 'the argument since is NULL, and needs a value',
@@ -679,6 +693,21 @@ DECLARE
   v_cluster CONSTANT bigint := hawser.present_cluster();
   v_last hawser.outbox_turns;
 BEGIN
+  IF
+    octet_length(p_kind) > 16
+    OR octet_length(p_owner) > 64
+    OR octet_length(p_after) > 64
+  THEN
+    IF octet_length(p_kind) > 16 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_owner) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_after) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_after', octet_length(p_after) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
+    END IF;
+  END IF;
   PERFORM hawser.check_relay(p_kind);
   SELECT t.* INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
@@ -831,6 +860,73 @@ DECLARE
   v_found timestamptz;
   v_beat_ms bigint;
 BEGIN
+  IF
+    octet_length(p_kind) > 16
+    OR octet_length(p_owner) > 64
+    OR octet_length(p_later_from::text) > 8388608
+    OR octet_length(p_done_from::text) > 8388608
+    OR octet_length(p_done_to::text) > 8388608
+    OR ((pg_column_size(p_series) > 5461 OR pg_column_compression(p_series) IS NOT NULL) AND octet_length(p_series::text) > 67108864)
+    OR cardinality(p_skipped) > 1000000
+    OR ((pg_column_size(p_dead) > 5461 OR pg_column_compression(p_dead) IS NOT NULL) AND octet_length(p_dead::text) > 67108864)
+    OR octet_length(p_read) > 16
+    OR octet_length(p_read_from::text) > 8388608
+    OR octet_length(p_read_to::text) > 8388608
+    OR ((pg_column_size(p_read_series) > 5461 OR pg_column_compression(p_read_series) IS NOT NULL) AND octet_length(p_read_series::text) > 67108864)
+    OR octet_length(p_read_role) > 255
+    OR octet_length(p_read_route) > 1100
+    OR cardinality(p_read_excluded) > 1000
+    OR ((pg_column_size(p_read_excluded) > 1048576 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND hawser.list_excess(p_read_excluded, 1048576, NULL) IS NOT NULL)
+  THEN
+    IF octet_length(p_kind) > 16 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_owner) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_later_from::text) > 8388608 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_later_from', octet_length(p_later_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_done_from::text) > 8388608 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_done_from', octet_length(p_done_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_done_to::text) > 8388608 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_done_to', octet_length(p_done_to::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size(p_series) > 5461 OR pg_column_compression(p_series) IS NOT NULL) AND octet_length(p_series::text) > 67108864) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_series', octet_length(p_series::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_skipped) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_skipped', 'a list of ' || cardinality(p_skipped) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size(p_dead) > 5461 OR pg_column_compression(p_dead) IS NOT NULL) AND octet_length(p_dead::text) > 67108864) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_dead', octet_length(p_dead::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_read) > 16 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read', octet_length(p_read) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_read_from::text) > 8388608 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_from', octet_length(p_read_from::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_read_to::text) > 8388608 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_to', octet_length(p_read_to::text) || ' bytes long', 'must be at most 8388608 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size(p_read_series) > 5461 OR pg_column_compression(p_read_series) IS NOT NULL) AND octet_length(p_read_series::text) > 67108864) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_series', octet_length(p_read_series::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_read_role) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_role', octet_length(p_read_role) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_read_route) > 1100 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_route', octet_length(p_read_route) || ' bytes long', 'must be at most 1100 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_read_excluded) > 1000 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_excluded', 'a list of ' || cardinality(p_read_excluded) || ' elements', 'must have at most 1000 elements');
+    END IF;
+    IF ((pg_column_size(p_read_excluded) > 1048576 OR pg_column_compression(p_read_excluded) IS NOT NULL) AND hawser.list_excess(p_read_excluded, 1048576, NULL) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_excluded', hawser.list_excess(p_read_excluded, 1048576, NULL), 'must have at most 1048576 bytes in all');
+    END IF;
+  END IF;
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.outbox_turn needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
@@ -1138,6 +1234,13 @@ DECLARE
   v_last hawser.outbox_turns;
   v_series record;
 BEGIN
+  IF
+    octet_length(p_kind) > 16
+  THEN
+    IF octet_length(p_kind) > 16 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+  END IF;
   SELECT t.* INTO v_last FROM hawser.outbox_turns AS t
    WHERE t.sink = v_first / 3 ORDER BY t.turn DESC LIMIT 1;
   SELECT min(pg_snapshot_xmax(f.seen)) AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
@@ -1234,6 +1337,17 @@ DECLARE
   v_last hawser.outbox_turns;
   v_moved bigint[];
 BEGIN
+  IF
+    octet_length(p_kind) > 16
+    OR octet_length(p_owner) > 64
+  THEN
+    IF octet_length(p_kind) > 16 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_owner) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
+    END IF;
+  END IF;
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.outbox_rotate needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
@@ -1316,6 +1430,57 @@ DECLARE
   v_name text;
   v_value text;
 BEGIN
+  IF
+    octet_length(p_topic) > 255
+    OR cardinality(p_payloads) > 1000000
+    OR ((pg_column_size(p_payloads) > 67108864 OR pg_column_compression(p_payloads) IS NOT NULL) AND hawser.list_excess(p_payloads, 134217728, 67108864) IS NOT NULL)
+    OR ((pg_column_size(p_headers) > 341 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 4194304)
+    OR (octet_length(p_headers::text) > 255 AND hawser.header_excess(p_headers, 256, 255, 8192) IS NOT NULL)
+    OR octet_length(p_key) > 1024
+    OR octet_length(p_key) < 1
+    OR NOT (p_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_message_id) > 255
+    OR octet_length(p_message_id) < 1
+    OR NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$')
+    OR octet_length(p_listener) > 255
+  THEN
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_payloads', 'a list of ' || cardinality(p_payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size(p_payloads) > 67108864 OR pg_column_compression(p_payloads) IS NOT NULL) AND hawser.list_excess(p_payloads, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_payloads', hawser.list_excess(p_payloads, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF ((pg_column_size(p_headers) > 341 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(p_headers::text) > 255 AND hawser.header_excess(p_headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_headers', hawser.header_excess(p_headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+    IF octet_length(p_key) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_key', octet_length(p_key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_key) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_key', octet_length(p_key) || ' bytes long', 'must be 1 to 1024 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_key', to_json(left(p_key, 60))::text, 'must not contain control characters');
+    END IF;
+    IF octet_length(p_message_id) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_message_id) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_message_id', octet_length(p_message_id) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_message_id', to_json(left(p_message_id, 60))::text, 'must not contain white space or control characters');
+    END IF;
+    IF octet_length(p_listener) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_listener', octet_length(p_listener) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
   IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
     v_headers := hawser.peer_headers(p_headers, p_message_id, p_key);
   ELSIF p_key IS NOT NULL THEN
@@ -1341,12 +1506,12 @@ BEGIN
   END IF;
   SELECT octet_length(p.payload) INTO v_length
     FROM unnest(p_payloads) AS p (payload)
-   WHERE octet_length(p.payload) NOT BETWEEN 1 AND 267386880
+   WHERE octet_length(p.payload) NOT BETWEEN 1 AND 67108864
    LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', v_length, 267386880),
+      MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', v_length, 67108864),
       HINT = 'Give a payload of that size.';
   END IF;
   id := hawser.enqueue_message('peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at);
@@ -1423,18 +1588,31 @@ CREATE OR REPLACE FUNCTION hawser.running_peers(
   p_names text[],
   OUT running text[]
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    cardinality(p_names) > 100000
+    OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, NULL) IS NOT NULL)
+  THEN
+    IF cardinality(p_names) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', 'a list of ' || cardinality(p_names) || ' elements', 'must have at most 100000 elements');
+    END IF;
+    IF ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, NULL) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', hawser.list_excess(p_names, 25600000, NULL), 'must have at most 25600000 bytes in all');
+    END IF;
+  END IF;
   running := ARRAY(
     SELECT n.name
       FROM unnest(p_names) WITH ORDINALITY AS n (name, nth)
+      JOIN hawser.owners AS o ON o.what = 'peer:' || n.name
+     -- As is_alive, for all at once.
      WHERE EXISTS (
        SELECT FROM pg_locks AS l
-        WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ExclusiveLock'
+        WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ExclusiveLock' AND l.pid = o.pid
           AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-          AND (l.classid::bigint << 32 | l.objid::bigint) = hashtextextended('hawser:lease:' || n.name, 0)
+          AND (l.classid::bigint << 32 | l.objid::bigint) = o.life
      )
      ORDER BY n.nth
   );
@@ -1702,7 +1880,20 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea;
 BEGIN
+  IF
+    ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1712,13 +1903,13 @@ BEGIN
   IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must not contain '':'' or control characters', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -1730,29 +1921,37 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
+  IF
+    octet_length(payload) > 67108864
+  THEN
+    IF octet_length(payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'payload', octet_length(payload) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
+    END IF;
+  END IF;
+  payload_bytes := convert_to(payload, 'UTF8');
 BEGIN
-  RETURN hawser.enqueue_peer(topic, ARRAY[convert_to(payload, 'UTF8')], headers, key, message_id, NULL, deliver_at);
+  RETURN hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1772,7 +1971,20 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea;
 BEGIN
+  IF
+    ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1782,13 +1994,13 @@ BEGIN
   IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must not contain '':'' or control characters', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -1800,29 +2012,37 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 67108864
+  THEN
+    IF octet_length(payload_bytes) > 67108864 THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
+  END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, NULL, deliver_at);
+  RETURN hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1842,7 +2062,20 @@ RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea;
 BEGIN
+  IF
+    ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1852,13 +2085,13 @@ BEGIN
   IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must not contain '':'' or control characters', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -1870,29 +2103,37 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 67108864
+  THEN
+    IF octet_length(payload_bytes) > 67108864 THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
+  END IF;
 BEGIN
-  RETURN hawser.enqueue_peer(topic, ARRAY[convert_to(payload::text, 'UTF8')], headers, key, message_id, NULL, deliver_at);
+  RETURN hawser.enqueue_peer(topic, ARRAY[payload_bytes], headers, key, message_id, NULL, deliver_at);
 END;
 END
 $function$;
@@ -1913,6 +2154,21 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    octet_length(payload) > 67108864
+    OR ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(payload) > 67108864 THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'payload', octet_length(payload) || ' bytes long', 'must be at most 67108864 bytes long');
+    END IF;
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1922,13 +2178,13 @@ BEGIN
   IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must not contain '':'' or control characters', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
   END IF;
   IF payload IS NULL THEN
@@ -1940,25 +2196,25 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
   IF NOT (octet_length(message_id) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (message_id ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must not contain white space or control characters', to_json(CASE WHEN char_length(message_id) > 60 THEN left(message_id, 60) || chr(8230) ELSE message_id END)),
+      MESSAGE = format('peer_enqueue_*: the argument message_id is %s, and must not contain white space or control characters', CASE WHEN octet_length(message_id) > 240 THEN format('%s (%s bytes)', to_json(left(message_id, 60) || chr(8230)), octet_length(message_id)) ELSE to_json(message_id)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
   END IF;
 BEGIN
@@ -1981,7 +2237,20 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea[];
 BEGIN
+  IF
+    ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -1991,13 +2260,13 @@ BEGIN
   IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must not contain '':'' or control characters', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -2009,17 +2278,32 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF
+    cardinality(payloads) > 1000000
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
+  payload_bytes := ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);
+  IF
+    ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'payloads', hawser.list_excess(payload_bytes, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+  END IF;
 BEGIN
-  PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL, deliver_at);
+  PERFORM hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -2036,7 +2320,20 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea[];
 BEGIN
+  IF
+    ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -2046,13 +2343,13 @@ BEGIN
   IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must not contain '':'' or control characters', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -2064,17 +2361,32 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF
+    cardinality(payloads) > 1000000
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
+  payload_bytes := ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);
+  IF
+    ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'payloads', hawser.list_excess(payload_bytes, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+  END IF;
 BEGIN
-  PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL, deliver_at);
+  PERFORM hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -2091,7 +2403,20 @@ RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
+DECLARE
+  payload_bytes bytea[];
 BEGIN
+  IF
+    ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -2101,13 +2426,13 @@ BEGIN
   IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must not contain '':'' or control characters', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -2119,17 +2444,32 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
+  IF
+    cardinality(payloads) > 1000000
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
+  payload_bytes := ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);
+  IF
+    ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL)
+  THEN
+    IF ((pg_column_size(payload_bytes) > 67108864 OR pg_column_compression(payload_bytes) IS NOT NULL) AND hawser.list_excess(payload_bytes, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'payloads', hawser.list_excess(payload_bytes, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+  END IF;
 BEGIN
-  PERFORM hawser.enqueue_peer(topic, ARRAY(SELECT convert_to(p.one::text, 'UTF8') FROM unnest(payloads) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth), headers, key, NULL, NULL, deliver_at);
+  PERFORM hawser.enqueue_peer(topic, payload_bytes, headers, key, NULL, NULL, deliver_at);
 END;
 END
 $function$;
@@ -2147,6 +2487,25 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF
+    cardinality(payloads) > 1000000
+    OR ((pg_column_size(payloads) > 67108864 OR pg_column_compression(payloads) IS NOT NULL) AND hawser.list_excess(payloads, 134217728, 67108864) IS NOT NULL)
+    OR ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304)
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL)
+  THEN
+    IF cardinality(payloads) > 1000000 THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'payloads', 'a list of ' || cardinality(payloads) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size(payloads) > 67108864 OR pg_column_compression(payloads) IS NOT NULL) AND hawser.list_excess(payloads, 134217728, 67108864) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'payloads', hawser.list_excess(payloads, 134217728, 67108864), 'must have at most 67108864 bytes in each element and at most 134217728 bytes in all');
+    END IF;
+    IF ((pg_column_size(headers) > 341 OR pg_column_compression(headers) IS NOT NULL) AND octet_length(headers::text) > 4194304) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 4194304 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 256, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('peer_enqueue_*_batch', 'headers', hawser.header_excess(headers, 256, 255, 8192), 'must have at most 256 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
   IF topic IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
@@ -2156,13 +2515,13 @@ BEGIN
   IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must not contain '':'' or control characters', to_json(CASE WHEN char_length(topic) > 60 THEN left(topic, 60) || chr(8230) ELSE topic END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
   END IF;
   IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
@@ -2174,13 +2533,13 @@ BEGIN
   IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
   END IF;
   IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', to_json(CASE WHEN char_length(key) > 60 THEN left(key, 60) || chr(8230) ELSE key END)),
+      MESSAGE = format('peer_enqueue_*_batch: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
   END IF;
 BEGIN
@@ -2436,6 +2795,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) TO hawser_peer;

@@ -249,7 +249,8 @@ CREATE TABLE hawser.peers (
   CONSTRAINT peers_name_not_reserved CHECK (left(name, 3) <> '__#')
 );
 
-COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name.';
+COMMENT ON TABLE hawser.peers IS 'The names of peers, and of each the epoch under which a process may write for the name. Written by functions alone, so that
+no role can lock a row.';
 COMMENT ON COLUMN hawser.peers.name IS 'The peer''s name.';
 COMMENT ON COLUMN hawser.peers.epoch IS 'The epoch: greater each time that the name is taken.';
 COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, or there was none.';
@@ -257,6 +258,56 @@ COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
 COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
 COMMENT ON COLUMN hawser.peers.in_group IS 'When it registered last, the peer was a member of a group.';
+
+CREATE TABLE hawser.owners (
+  what text NOT NULL,
+  epoch bigint NOT NULL,
+  pid integer,
+  life bigint,
+  CONSTRAINT owners_pkey PRIMARY KEY (what),
+  CONSTRAINT owners_what_bytes CHECK (octet_length(what) BETWEEN 1 AND 300),
+  CONSTRAINT owners_epoch_range CHECK (epoch >= 0)
+);
+
+COMMENT ON TABLE hawser.owners IS 'What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
+that no login can stand in the way of an owner.';
+COMMENT ON COLUMN hawser.owners.what IS '\`peer:\` and a peer''s name, or \`installation\`.';
+COMMENT ON COLUMN hawser.owners.epoch IS 'Grows with each owner.';
+COMMENT ON COLUMN hawser.owners.pid IS 'The server process of the session that owns it. NULL: it was given back, or its owner was fenced off.';
+COMMENT ON COLUMN hawser.owners.life IS 'The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
+this lock: another session can neither hold it there, nor have known the key before.';
+
+INSERT INTO hawser.owners (what, epoch, pid, life)
+VALUES ('installation', 0, NULL, NULL);
+
+INSERT INTO hawser.owners
+SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint FROM hawser.peers AS p;
+
+CREATE TABLE hawser.fences (
+  what text NOT NULL,
+  epoch bigint NOT NULL,
+  CONSTRAINT fences_pkey PRIMARY KEY (what),
+  CONSTRAINT fences_what_bytes CHECK (octet_length(what) BETWEEN 1 AND 1024),
+  CONSTRAINT fences_epoch_range CHECK (epoch >= 0)
+);
+
+COMMENT ON TABLE hawser.fences IS 'What is locked to the end of a transaction. The fence of an owner: each write locks the row, shared, and the next owner
+waits until it can lock it alone, before its own epoch counts. And what is done by one transaction at a time: \`directory\`,
+\`dead-letters\`, \`responders\`. No role has any right here, as with owners.';
+COMMENT ON COLUMN hawser.fences.what IS 'What the row is for: the \`what\` of an owner, or of a task.';
+COMMENT ON COLUMN hawser.fences.epoch IS 'The epoch whose writes may be committed; 0 for a task.';
+
+INSERT INTO hawser.fences (what, epoch)
+VALUES ('directory', 0);
+
+INSERT INTO hawser.fences (what, epoch)
+VALUES ('dead-letters', 0);
+
+INSERT INTO hawser.fences (what, epoch)
+VALUES ('responders', 0);
+
+INSERT INTO hawser.fences
+SELECT 'peer:' || p.name, p.epoch FROM hawser.peers AS p;
 
 CREATE TABLE hawser.dead_letters (
   id bigserial NOT NULL,
@@ -420,6 +471,327 @@ BEGIN
 END
 $do$;
 
+CREATE OR REPLACE FUNCTION hawser.own_name(
+  p_name text,
+  p_token text,
+  p_life bigint,
+  OUT taken boolean,
+  OUT epoch bigint,
+  OUT was_clean boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_what CONSTANT text := 'peer:' || p_name;
+  v_now_ms CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  v_owner hawser.owners;
+BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_token) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_token) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.own_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+  IF NOT pg_try_advisory_lock(p_life) THEN
+    RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
+      USING ERRCODE = 'object_in_use', HINT = 'Draw a key at random for each session.';
+  END IF;
+  INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  -- Not waited for: who has the row locked is about to take the name, or to fence its owner off.
+  SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE SKIP LOCKED;
+  taken := FOUND AND (v_owner.pid IS NULL OR v_owner.pid = pg_backend_pid() OR NOT hawser.is_alive(v_owner.pid, v_owner.life));
+  IF NOT taken THEN
+    RETURN;
+  END IF;
+
+  was_clean := coalesce((SELECT p.clean FROM hawser.peers AS p WHERE p.name = p_name), true);
+  -- The clock keeps the epoch growing also where a failover or a restore lost the rows' last values.
+  INSERT INTO hawser.peers AS p (name, epoch, clean, started_at, token)
+  VALUES (p_name, greatest(v_owner.epoch + 1, v_now_ms), false, clock_timestamp(), p_token)
+  ON CONFLICT (name) DO UPDATE
+    SET epoch = greatest(p.epoch + 1, excluded.epoch),
+        clean = false,
+        started_at = excluded.started_at,
+        token = excluded.token
+  RETURNING p.epoch INTO own_name.epoch;
+  UPDATE hawser.owners AS o SET epoch = own_name.epoch, pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
+END
+$function$;
+COMMENT ON FUNCTION hawser.own_name(text, text, bigint) IS 'Takes a name for this session, unless another session that is alive has it: raises the epoch, and leaves the token. From
+its commit on no write of an older epoch begins; raise_fence waits for those that have begun.';
+
+CREATE OR REPLACE FUNCTION hawser.raise_fence(
+  p_name text,
+  p_epoch bigint,
+  OUT held boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_what CONSTANT text := 'peer:' || p_name;
+BEGIN
+  IF
+    octet_length(p_name) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.raise_fence', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+  -- A snapshot from before the wait would not see who has taken the name meanwhile.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.raise_fence needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  INSERT INTO hawser.fences (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  -- Waits for the writes under way.
+  PERFORM FROM hawser.fences AS f WHERE f.what = v_what FOR UPDATE;
+  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what AND o.epoch = p_epoch);
+  IF held THEN
+    UPDATE hawser.fences AS f SET epoch = p_epoch WHERE f.what = v_what;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.raise_fence(text, bigint) IS 'The second step, a transaction of its own behind own_name: waits for the writes of older epochs that are under way. Then
+those of this epoch may begin.';
+
+CREATE OR REPLACE FUNCTION hawser.keep_name(
+  p_name text,
+  p_epoch bigint,
+  p_token text,
+  p_life bigint,
+  OUT epoch bigint,
+  OUT owned boolean,
+  OUT in_use boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_what CONSTANT text := 'peer:' || p_name;
+  v_owner hawser.owners;
+BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_token) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.keep_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_token) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.keep_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+  IF NOT pg_try_advisory_lock(p_life) THEN
+    RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
+      USING ERRCODE = 'object_in_use', HINT = 'Draw a key at random for each session.';
+  END IF;
+  owned := false;
+  in_use := false;
+  SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN;
+  END IF;
+  epoch := v_owner.epoch;
+  owned := epoch = p_epoch OR coalesce((SELECT p.token = p_token FROM hawser.peers AS p WHERE p.name = p_name), false);
+  IF NOT owned THEN
+    RETURN;
+  END IF;
+  -- The last session of this peer may have a call under way. After its end either what the call does is there, or never will be.
+  in_use := v_owner.pid IS NOT NULL AND v_owner.pid <> pg_backend_pid() AND hawser.is_alive(v_owner.pid, v_owner.life);
+  IF NOT in_use THEN
+    UPDATE hawser.owners AS o SET pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.keep_name(text, bigint, text, bigint) IS 'Goes on with a name in a new session, if nobody has taken it since the last one was lost.';
+
+CREATE OR REPLACE FUNCTION hawser.release_name(
+  p_name text,
+  p_clean boolean,
+  OUT released boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(p_name) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.release_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+  UPDATE hawser.owners AS o SET pid = NULL, life = NULL WHERE o.what = 'peer:' || p_name AND o.pid = pg_backend_pid();
+  released := FOUND;
+  IF released AND p_clean THEN
+    UPDATE hawser.peers AS p SET clean = true WHERE p.name = p_name;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.release_name(text, boolean) IS 'Gives a name back that this session has.';
+
+CREATE OR REPLACE FUNCTION hawser.fenced(
+  p_name text,
+  p_epoch bigint,
+  OUT held boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(p_name) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.fenced', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+  -- Later statements have to see what was committed while the lock was waited for.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the fence of a name needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state', HINT = 'BEGIN ISOLATION LEVEL READ COMMITTED';
+  END IF;
+  -- The next owner raises the epoch here first, and at the fence when it can lock that: writes that begin in between would keep
+  -- it waiting.
+  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND o.epoch = p_epoch AND p_epoch > 0);
+  IF held THEN
+    PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name AND f.epoch = p_epoch FOR SHARE;
+    held := FOUND;
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.fenced(text, bigint) IS 'Whether writes in a name under this epoch count. If so, they do until the end of the transaction: the next owner of the name
+waits for that. What is written must be a later statement.';
+
+CREATE OR REPLACE FUNCTION hawser.end_ownership(
+  p_name text,
+  p_force boolean,
+  OUT ended boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_what CONSTANT text := 'peer:' || p_name;
+  v_owner hawser.owners;
+  v_epoch bigint;
+BEGIN
+  IF
+    octet_length(p_name) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.end_ownership', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+  -- Also for a name that was never taken: the lock keeps it from being taken.
+  INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE;
+  ended := p_force OR v_owner.pid IS NULL OR NOT hawser.is_alive(v_owner.pid, v_owner.life);
+  IF NOT ended THEN
+    RETURN;
+  END IF;
+  -- The token goes, so that a process that was taking the name does not believe that this epoch is its own.
+  UPDATE hawser.peers AS p
+     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
+         token = NULL
+   WHERE p.name = p_name
+  RETURNING p.epoch INTO v_epoch;
+  UPDATE hawser.owners AS o SET epoch = coalesce(v_epoch, o.epoch), pid = NULL, life = NULL WHERE o.what = v_what;
+END
+$function$;
+COMMENT ON FUNCTION hawser.end_ownership(text, boolean) IS 'Fences the owner of a name off: raises the epoch, and frees the name. Nobody takes it before the end of the transaction.';
+
+CREATE OR REPLACE FUNCTION hawser.is_alive(
+  p_pid integer,
+  p_life bigint,
+  OUT alive boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  alive := EXISTS (
+    SELECT FROM pg_locks AS l
+     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ExclusiveLock' AND l.pid = p_pid
+       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+       AND (l.classid::bigint << 32 | l.objid::bigint) = p_life
+  );
+END
+$function$;
+COMMENT ON FUNCTION hawser.is_alive(integer, bigint) IS 'Whether a session is alive that has taken something.';
+
+CREATE OR REPLACE FUNCTION hawser.share_fences(
+  p_names text[],
+  OUT locked integer
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    cardinality(p_names) > 100000
+    OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, NULL) IS NOT NULL)
+  THEN
+    IF cardinality(p_names) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', 'a list of ' || cardinality(p_names) || ' elements', 'must have at most 100000 elements');
+    END IF;
+    IF ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, NULL) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', hawser.list_excess(p_names, 25600000, NULL), 'must have at most 25600000 bytes in all');
+    END IF;
+  END IF;
+  -- In their order, so that two calls never wait in a circle. A name that was never taken may have none.
+  INSERT INTO hawser.fences (what, epoch)
+  SELECT 'peer:' || n.name, 0 FROM unnest(p_names) AS n (name) ORDER BY 1
+  ON CONFLICT (what) DO NOTHING;
+  SELECT count(*) INTO locked FROM (
+    SELECT FROM hawser.fences AS f
+     WHERE f.what = ANY (ARRAY(SELECT 'peer:' || n.name FROM unnest(p_names) AS n (name)))
+     ORDER BY f.what FOR SHARE
+  ) AS s;
+END
+$function$;
+COMMENT ON FUNCTION hawser.share_fences(text[]) IS 'Locks the fences of names, shared, to the end of the transaction: nobody hands their channels over before that.';
+
+CREATE OR REPLACE FUNCTION hawser.lock_dead_letters(
+  p_waits boolean,
+  OUT locked boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF p_waits THEN
+    PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE;
+  ELSE
+    PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE SKIP LOCKED;
+  END IF;
+  locked := FOUND;
+END
+$function$;
+COMMENT ON FUNCTION hawser.lock_dead_letters(boolean) IS 'Keeps all others from retrying, discarding and expiring dead letters, to the end of the transaction.';
+
 CREATE OR REPLACE FUNCTION hawser.take_name(
   p_name text,
   p_token text,
@@ -429,30 +801,31 @@ CREATE OR REPLACE FUNCTION hawser.take_name(
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
-#variable_conflict use_column
-DECLARE
-  v_now_ms bigint := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-  v_was_clean boolean;
 BEGIN
-  -- Exclusive: waits for the writes under way in this name and keeps out all later ones until the new epoch is there.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
-
-  SELECT p.clean INTO v_was_clean FROM hawser.peers AS p WHERE p.name = p_name FOR UPDATE;
-
-  -- The clock keeps the epoch growing also where a failover or a restore lost the row's last values.
-  INSERT INTO hawser.peers AS p (name, epoch, clean, started_at, token)
-  VALUES (p_name, v_now_ms, false, clock_timestamp(), p_token)
-  ON CONFLICT (name) DO UPDATE
-    SET epoch = greatest(p.epoch + 1, excluded.epoch),
-        clean = false,
-        started_at = excluded.started_at,
-        token = excluded.token
-  RETURNING p.epoch INTO take_name.epoch;
-
-  was_clean := coalesce(v_was_clean, true);
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_token) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_token) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.take_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+  RAISE EXCEPTION 'the schema hawser is newer than the program that takes the name "%"', p_name
+    USING ERRCODE = hawser.error_sqlstate('schema_too_new'), HINT = 'Upgrade the program.';
 END
 $function$;
-COMMENT ON FUNCTION hawser.take_name(text, text) IS 'Takes a name whose lease lock the session holds: raises the epoch under the exclusive fence, and leaves the token.';
+COMMENT ON FUNCTION hawser.take_name(text, text) IS 'Refuses a peer of an older version, which holds names by locks that anybody may take.';
 
 CREATE OR REPLACE FUNCTION hawser.connection_key(
   p_sender_name text,
@@ -468,6 +841,45 @@ AS $function$
 DECLARE
   v_composite text := p_sender_name || ':' || p_source_topic || ':' || p_listener_name;
 BEGIN
+  IF
+    octet_length(p_sender_name) > 255
+    OR octet_length(p_sender_name) < 1
+    OR NOT (p_sender_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_source_topic) > 255
+    OR octet_length(p_source_topic) < 1
+    OR NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_listener_name) > 255
+    OR octet_length(p_listener_name) < 1
+    OR NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_sender_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_sender_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', octet_length(p_sender_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_sender_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_sender_name', to_json(left(p_sender_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_source_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_source_topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_listener_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_listener_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', to_json(left(p_listener_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
     FROM hawser.conn_key_map AS m
@@ -506,6 +918,21 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_topic) > 255
+    OR octet_length(p_topic) < 1
+    OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
   SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
@@ -564,15 +991,48 @@ DECLARE
   v_offsets integer[] := '{}';
   v_sizes integer[] := '{}';
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_topic_keys) > 65536
+    OR cardinality(p_lengths) > 65536
+    OR cardinality(p_codecs) > 65536
+    OR ((pg_column_size(p_headers) > 21845 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 268435456)
+    OR octet_length(p_payloads) > 284164096
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_topic_keys) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_topic_keys', 'a list of ' || cardinality(p_topic_keys) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF cardinality(p_lengths) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_lengths', 'a list of ' || cardinality(p_lengths) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF cardinality(p_codecs) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_codecs', 'a list of ' || cardinality(p_codecs) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_headers) > 21845 OR pg_column_compression(p_headers) IS NOT NULL) AND octet_length(p_headers::text) > 268435456) THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_headers', octet_length(p_headers::text) || ' bytes long', 'must be at most 268435456 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_payloads) > 284164096 THEN
+      PERFORM hawser.refuse_argument('hawser.store_messages', 'p_payloads', octet_length(p_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.store_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := hawser.fenced(p_name, p_epoch);
   inserted := 0;
   IF NOT held THEN
     RETURN;
@@ -715,6 +1175,41 @@ DECLARE
   -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
   v_done boolean;
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_connection_keys) > 1000000
+    OR cardinality(p_cursor_epochs) > 1000000
+    OR cardinality(p_cursors) > 1000000
+    OR ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456)
+    OR octet_length(p_dead_payloads) > 284164096
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_connection_keys) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF cardinality(p_cursor_epochs) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursor_epochs', 'a list of ' || cardinality(p_cursor_epochs) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF cardinality(p_cursors) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_cursors', 'a list of ' || cardinality(p_cursors) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456) THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 268435456 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_dead_payloads) > 284164096 THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.commit_cursors needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -724,19 +1219,21 @@ BEGIN
   -- A handler's transaction could take any time until here. From here on a session that stands still holds the fence, and
   -- keeps others out.
   v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
-  v_done := pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0)) IS NULL;
+  held := hawser.fenced(p_name, p_epoch);
+  IF NOT held THEN
+    RETURN NEXT;
+    RETURN;
+  END IF;
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
-  -- statements as can be. The first sees what was committed while the lock was waited for. The old cursor is of its
-  -- snapshot: perhaps an older one, never one that is yet to come.
+  -- statements as can be. The old cursor is of the snapshot of the first: perhaps an older one, never one that is yet to come.
   IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL THEN
     UPDATE hawser.conn_mess_number AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-      FROM hawser.conn_mess_number AS o, hawser.conn_key_map AS m, hawser.peers AS p
+      FROM hawser.conn_mess_number AS o, hawser.conn_key_map AS m
      WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1])
        AND o.connection_key = p_connection_keys[1]
        AND m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
-       AND p.name = p_name AND p.epoch = p_epoch
     RETURNING o.epoch, o.v INTO v_after_epoch, v_after_number;
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
@@ -745,7 +1242,6 @@ BEGIN
        WHERE d.connection_key = p_connection_keys[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
-      held := true;
       connection_key := p_connection_keys[1];
       moved := true;
       RETURN NEXT;
@@ -753,14 +1249,7 @@ BEGIN
     END IF;
   END IF;
 
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
-  IF NOT held THEN
-    RETURN NEXT;
-    RETURN;
-  END IF;
-
-  -- It locks the cursors in key order, as is done below, so that two calls never wait in a circle.
+  -- Cursors are locked in key order, here as below, absent ones made, so that two calls never wait in a circle.
   IF p_dead_letters IS NOT NULL THEN
     v_done := hawser.add_peer_dead_letters(
       p_name, p_epoch, p_connection_keys, p_cursor_epochs, p_cursors, p_dead_letters, p_dead_payloads
@@ -970,6 +1459,21 @@ AS $function$
 -- The function's settings: see drain_messages. For each channel its first row is looked up; of an EXISTS the planner makes a
 -- join that reads the whole table where a few channels have most of it.
 BEGIN
+  IF
+    octet_length(p_listener_name) > 255
+    OR octet_length(p_listener_name) < 1
+    OR NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_listener_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_listener_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', octet_length(p_listener_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_listener_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', to_json(left(p_listener_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
   RETURN QUERY
   SELECT m.connection_key
     FROM hawser.conn_key_map AS m
@@ -1009,20 +1513,53 @@ CREATE OR REPLACE FUNCTION hawser.enter_directory(
   p_in_group boolean DEFAULT NULL,
   OUT held boolean
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_addr) > 512
+    OR octet_length(p_addr) < 1
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+    OR cardinality(p_subscribed) > 65536
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_addr) > 512 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_addr', octet_length(p_addr) || ' bytes long', 'must be 1 to 512 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_addr) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_addr', octet_length(p_addr) || ' bytes long', 'must be 1 to 512 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+    IF cardinality(p_subscribed) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_subscribed', 'a list of ' || cardinality(p_subscribed) || ' elements', 'must have at most 65536 elements');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the locks would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.enter_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN;
   END IF;
@@ -1033,7 +1570,7 @@ BEGIN
    WHERE p.name = p_name AND p.in_group IS DISTINCT FROM coalesce(p_in_group, false);
 
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_only THEN
     -- What is overwritten below stays: nobody is told that it went.
     DELETE FROM hawser.topic_addr AS t
@@ -1063,26 +1600,47 @@ CREATE OR REPLACE FUNCTION hawser.leave_directory(
   p_topics text[],
   OUT held boolean
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_topics) > 65536
+    OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_topics) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the locks would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.leave_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || p_name, 0));
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN;
   END IF;
 
   -- As in enter_directory.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   IF p_all THEN
     DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name AND NOT (p_keep_durable AND t.durable);
     RETURN;
@@ -1100,30 +1658,50 @@ CREATE OR REPLACE FUNCTION hawser.clear_stored_messages(
   p_source_topic text,
   OUT deleted bigint
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_source_topic) > 255
+    OR octet_length(p_source_topic) < 1
+    OR NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_source_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_source_topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', octet_length(p_source_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_source_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the fence would not see what the last holder of the name stored last.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.clear_stored_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  -- Held to the end, so that nobody takes the name in between; shared, so that two who clear at once do not take each
-  -- other for its holder.
-  IF NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_name, 0)) THEN
+  IF NOT hawser.end_ownership(p_name, false) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
-  -- As when the name is taken: waits for the writes under way of a holder that has lost its session, and keeps out all
-  -- later ones.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
-  UPDATE hawser.peers AS p
-     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
-         token = NULL
-   WHERE p.name = p_name;
+  -- As when the name is taken: waits for the writes under way of a holder that has lost its session.
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
 
   DELETE FROM hawser.sender_listener AS s WHERE s.sender_key = p_name || ':' || p_source_topic;
   -- Dead letters that are retried are not the sender's: for it they were delivered.
@@ -1144,18 +1722,46 @@ CREATE OR REPLACE FUNCTION hawser.clear_addresses(
   p_topic text,
   OUT deleted bigint
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
-  -- Held to the end, and shared, as in clear_stored_messages.
-  IF NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_name, 0)) THEN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_topic) > 255
+    OR octet_length(p_topic) < 1
+    OR NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_topic) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_topic) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', octet_length(p_topic) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
+  -- Locked to the end, so that nobody takes the name in between.
+  PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name FOR UPDATE;
+  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the peer "%" is running', p_name
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
   END IF;
   -- As in enter_directory.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   DELETE FROM hawser.topic_addr AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
 END
@@ -1175,7 +1781,7 @@ RETURNS TABLE (
   composite text,
   stored bigint
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
@@ -1183,6 +1789,37 @@ DECLARE
   v_keys integer[];
   v_stored bigint[];
 BEGIN
+  IF
+    octet_length(p_from) > 255
+    OR octet_length(p_from) < 1
+    OR NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR octet_length(p_to) > 255
+    OR octet_length(p_to) < 1
+    OR NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_connection_keys) > 1000000
+  THEN
+    IF octet_length(p_from) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_from) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', octet_length(p_from) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_from ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_from', to_json(left(p_from, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF octet_length(p_to) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_to) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', octet_length(p_to) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_to ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_to', to_json(left(p_to, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_connection_keys) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the lock would not see what the old listener committed last.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1201,15 +1838,17 @@ BEGIN
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
   END IF;
 
-  -- Held to the end, so that the old listener cannot start in between; shared, so that two who reassign at once do not
-  -- take each other for it.
-  IF NOT p_force AND NOT pg_try_advisory_xact_lock_shared(hashtextextended('hawser:lease:' || p_from, 0)) THEN
+  -- Locked to the end, so that the old listener cannot start in between.
+  INSERT INTO hawser.owners (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_from FOR UPDATE;
+  IF NOT p_force AND EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_from AND hawser.is_alive(o.pid, o.life)) THEN
     RAISE EXCEPTION 'the listener "%" is running', p_from
       USING ERRCODE = 'object_in_use', HINT = 'Stop it first, or force it: then it ends with name_lost.';
   END IF;
 
-  -- Exclusive: waits for the old listener's writes under way and keeps out all later ones until its new epoch is there.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_from, 0));
+  -- Alone: waits for the old listener's writes under way and keeps out all later ones until its new epoch is there.
+  INSERT INTO hawser.fences (what, epoch) VALUES ('peer:' || p_from, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_from FOR UPDATE;
   -- A statement of its own, so that it sees what was committed while the lock was waited for.
   SELECT array_agg(o.connection_key), array_agg(o.stored)
     INTO v_keys, v_stored
@@ -1229,12 +1868,7 @@ BEGIN
     RETURN;
   END IF;
 
-  -- A name that was never taken has no row, and no process that could still write for it. The token goes, so that a process
-  -- that was taking the name does not believe that this epoch is its own.
-  UPDATE hawser.peers AS p
-     SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
-         token = NULL
-   WHERE p.name = p_from;
+  PERFORM hawser.end_ownership(p_from, true);
   UPDATE hawser.conn_key_map AS m
      SET owner = nullif(p_to, m.listener_name)
    WHERE m.connection_key = ANY (v_keys);
@@ -1242,7 +1876,7 @@ BEGIN
   -- The peer that registered under the old epoch is gone: nothing new should be stored for it. Rows of operators and
   -- durable listeners go only with everything; what stays is written all the same, so that a listener which still runs
   -- hears of it. Last, because every peer that registers waits for this lock.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:topic_addr', 0));
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   DELETE FROM hawser.topic_addr AS t
    WHERE t.client_name = p_from AND (p_all OR (t.epoch > 0 AND NOT t.durable));
   UPDATE hawser.topic_addr AS t SET epoch = 0 WHERE t.client_name = p_from AND t.epoch > 0;
@@ -1268,11 +1902,30 @@ RETURNS TABLE (
   composite text,
   listener text
 )
-LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_connection_keys) > 1000000
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_connection_keys) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
   -- A snapshot from before the wait for the lock would not see what was committed last.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.give_back_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1280,9 +1933,8 @@ BEGIN
   END IF;
 
   -- Exclusive: no write of the member is under way that has seen it as the owner, and no dead letter is retried for it.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:fence:' || p_name, 0));
-  -- A statement of its own, so that it sees what was committed while the lock was waited for.
-  held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
+  held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
     RETURN NEXT;
     RETURN;
@@ -1332,6 +1984,33 @@ DECLARE
   v_old_numbers bigint[];
   v_fault text;
 BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR cardinality(p_connection_keys) > 1000000
+    OR cardinality(p_cursor_epochs) > 1000000
+    OR cardinality(p_cursors) > 1000000
+    OR ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456)
+    OR octet_length(p_dead_payloads) > 284164096
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_connection_keys) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF cardinality(p_cursor_epochs) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_cursor_epochs', 'a list of ' || cardinality(p_cursor_epochs) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF cardinality(p_cursors) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_cursors', 'a list of ' || cardinality(p_cursors) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+    IF ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456) THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 268435456 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_dead_payloads) > 284164096 THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
+    END IF;
+  END IF;
   -- The caller holds the fence of the name.
   held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
   IF NOT held THEN
@@ -1503,6 +2182,13 @@ DECLARE
   v_refused bigint[];
   v_refusals text[];
 BEGIN
+  IF
+    cardinality(p_ids) > 100000
+  THEN
+    IF cardinality(p_ids) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.retry_dead_letters', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
+    END IF;
+  END IF;
   IF cardinality(p_ids) > 1000 THEN
     RAISE EXCEPTION 'hawser.retry_dead_letters: % dead letters are given, and at most 1000 are taken', cardinality(p_ids)
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
@@ -1514,7 +2200,7 @@ BEGIN
   END IF;
 
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
+  PERFORM hawser.lock_dead_letters(true);
 
   -- Retried, it acts with rights that its writer may not have: of whoever it was, it is checked again.
   SELECT coalesce(array_agg(c.id) FILTER (WHERE c.refusal IS NULL), '{}'), array_agg(c.id) FILTER (WHERE c.refusal IS NOT NULL),
@@ -1546,9 +2232,7 @@ BEGIN
        ORDER BY 1
     );
     EXIT WHEN cardinality(v_owners) = 0;
-    FOR i IN 1 .. cardinality(v_owners) LOOP
-      PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:fence:' || v_owners[i], 0));
-    END LOOP;
+    PERFORM hawser.share_fences(v_owners);
     v_fenced := v_fenced || v_owners;
   END LOOP;
 
@@ -1654,12 +2338,19 @@ AS $function$
 DECLARE
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
 BEGIN
+  IF
+    cardinality(p_ids) > 100000
+  THEN
+    IF cardinality(p_ids) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.discard_dead_letters', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
+    END IF;
+  END IF;
   IF cardinality(p_ids) > 1000 THEN
     RAISE EXCEPTION 'hawser.discard_dead_letters: % dead letters are given, and at most 1000 are taken', cardinality(p_ids)
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
   END IF;
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0));
+  PERFORM hawser.lock_dead_letters(true);
   RETURN QUERY
   WITH gone AS (
     DELETE FROM hawser.dead_letters AS d
@@ -1687,7 +2378,7 @@ DECLARE
   v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
 BEGIN
   -- Not waited for: its holder does the same work, or another peer waits for it. What is left goes the next time.
-  IF NOT pg_try_advisory_xact_lock(hashtextextended('hawser:dead_letters', 0)) THEN
+  IF NOT hawser.lock_dead_letters(false) THEN
     RETURN;
   END IF;
   DELETE FROM hawser.dead_letters AS d
@@ -1751,11 +2442,22 @@ REVOKE ALL ON TABLE hawser.conn_sender FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_mess_number FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.peers FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.owners FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.fences FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.dead_letters FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.mesh_secret FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.migrations FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.topic_addr_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mesh_secret_notify() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.own_name(text, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.raise_fence(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.keep_name(text, bigint, text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.release_name(text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.fenced(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.end_ownership(text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.is_alive(integer, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.share_fences(text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.lock_dead_letters(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.take_name(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
@@ -1833,10 +2535,18 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_mess_number TO hawser_peer;
     GRANT SELECT, INSERT, DELETE ON TABLE hawser.conn_messages TO hawser_peer;
     GRANT USAGE ON SEQUENCE hawser.conn_messages_id_seq TO hawser_peer;
-    GRANT SELECT, INSERT, UPDATE ON TABLE hawser.peers TO hawser_peer;
+    GRANT SELECT ON TABLE hawser.peers TO hawser_peer;
     GRANT SELECT ON TABLE hawser.dead_letters TO hawser_peer;
     GRANT SELECT ON TABLE hawser.mesh_secret TO hawser_peer;
     GRANT SELECT ON TABLE hawser.migrations TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.own_name(text, text, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.raise_fence(text, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.keep_name(text, bigint, text, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.release_name(text, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.fenced(text, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.end_ownership(text, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.share_fences(text[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.lock_dead_letters(boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.take_name(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.connection_key(text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.key_of_topic(text) TO hawser_peer;
@@ -1889,11 +2599,22 @@ BEGIN
   ALTER TABLE hawser.conn_mess_number OWNER TO hawser_owner;
   ALTER TABLE hawser.conn_messages OWNER TO hawser_owner;
   ALTER TABLE hawser.peers OWNER TO hawser_owner;
+  ALTER TABLE hawser.owners OWNER TO hawser_owner;
+  ALTER TABLE hawser.fences OWNER TO hawser_owner;
   ALTER TABLE hawser.dead_letters OWNER TO hawser_owner;
   ALTER TABLE hawser.mesh_secret OWNER TO hawser_owner;
   ALTER TABLE hawser.migrations OWNER TO hawser_owner;
   ALTER FUNCTION hawser.topic_addr_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.mesh_secret_notify() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.own_name(text, text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.raise_fence(text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.keep_name(text, bigint, text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.release_name(text, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.fenced(text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.end_ownership(text, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.is_alive(integer, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.share_fences(text[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.lock_dead_letters(boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.take_name(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.connection_key(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;

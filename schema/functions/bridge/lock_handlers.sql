@@ -1,4 +1,7 @@
 #variable_conflict use_column
+DECLARE
+  v_locks text[] := '{}';
+  v_lock text;
 BEGIN
   -- A snapshot from before the wait would miss what the others have changed.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -10,13 +13,17 @@ BEGIN
   -- One subject of a responder excludes others of other roles, which must not come in at the same time: those that may
   -- overlap begin with the same word, or one of them with a wildcard.
   IF p_kind = 'responder' AND left(p_subject, 1) IN ('*', '>') THEN
-    PERFORM pg_advisory_xact_lock(hashtextextended('hawser:handlers:responder', 0));
+    PERFORM FROM hawser.fences AS f WHERE f.what = 'responders' FOR UPDATE;
   ELSIF p_kind = 'responder' THEN
-    PERFORM pg_advisory_xact_lock_shared(hashtextextended('hawser:handlers:responder', 0)),
-            pg_advisory_xact_lock(hashtextextended('hawser:handlers:responder:' || split_part(p_subject, '.', 1) || '.', 0));
+    PERFORM FROM hawser.fences AS f WHERE f.what = 'responders' FOR SHARE;
+    v_locks := ARRAY['responders:' || split_part(p_subject, '.', 1) || '.'];
   END IF;
-  -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same.
-  PERFORM pg_advisory_xact_lock(hashtextextended('hawser:handlers:' || p_kind || ':' || p_subject, 0));
+  -- Of the subject, not of the table: what one transaction leaves open holds up nobody but those who change the same. A row
+  -- that comes and goes: others cannot insert it before the end of this transaction, and nothing of it stays.
+  FOREACH v_lock IN ARRAY v_locks || ('handler:' || p_kind || ':' || p_subject) LOOP
+    INSERT INTO hawser.fences (what, epoch) VALUES (v_lock, 0);
+    DELETE FROM hawser.fences AS f WHERE f.what = v_lock;
+  END LOOP;
   -- Another statement, which sees what was committed while the first one waited. By the type of its own, which nobody
   -- else may use: others may have functions of the same name. The function by its oid: it may have another name by now.
   RETURN QUERY

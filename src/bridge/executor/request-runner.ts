@@ -1,6 +1,7 @@
 /**
  * Runs the function of a responder for one request, in a transaction of its own.
  */
+import { namedRules } from "../../../generated/ts/rules/named.js";
 import type { Logger } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import type { RequestOutcome, RequestRunner, ResponderRequest } from "../responders/index.js";
@@ -14,6 +15,16 @@ import {
   wrapperVersionColumns,
   wrapperVersionFrom,
 } from "./wrapper.js";
+
+const { maxBytes } = namedRules.natsPayload;
+
+/** A function may return much more than any message of NATS can have: that stays in Postgres. */
+const resultColumns =
+  `pg_catalog.octet_length(called.result) AS bytes, ` +
+  `CASE WHEN pg_catalog.octet_length(called.result) <= ${maxBytes} THEN called.result END AS result`;
+
+/** What the function returned; of what is too long only how long it is. */
+type Result = Uint8Array | { readonly bytes: number };
 
 /** How requests are run. */
 export interface PostgresRequestRunnerOptions {
@@ -40,24 +51,23 @@ export class PostgresRequestRunner implements RequestRunner {
     return outcomeOf(successor === undefined ? ending : await this.#call(successor, request));
   }
 
-  #call(responder: Responder, request: ResponderRequest): Promise<Ending<Uint8Array | undefined>> {
+  #call(responder: Responder, request: ResponderRequest): Promise<Ending<Result | undefined>> {
     const { pool, logger } = this.#options;
     const { subject, reply, payload } = request;
-    const text = wrapperCall(responder, ["bytea", "text", "text"]);
-    return inTransaction<Uint8Array | undefined, WrapperVersion & TransactionMark>(pool, logger, {
+    const text = wrapperCall(responder, ["bytea", "text", "text"], resultColumns);
+    return inTransaction<Result | undefined, WrapperVersion & TransactionMark>(pool, logger, {
       runAs: responder.runAs,
       timeoutMs: this.#options.timeoutMs(),
       first: `SELECT ${transactionMarkColumn}, ${wrapperVersionColumns} FROM ${wrapperVersionFrom(responder)}`,
       run: async (session, [state]) => {
         if (state?.version == null) return { value: undefined, commit: false };
-        const [row] = await session.query<{ result: unknown; version: string | null }>(text, [
+        const [row] = await session.query<{ bytes: number | null; result: unknown; version: string | null }>(text, [
           ...[String(responder.id), proofOf(responder.token, state)],
           ...[Buffer.from(payload), subject, reply, state.version],
         ]);
         // Changed before the call.
         if (row === undefined) return { value: undefined, commit: false };
-        const value = row.result instanceof Uint8Array ? row.result : new Uint8Array();
-        return { value, commit: row.version === state.version };
+        return { value: resultOf(row), commit: row.version === state.version };
       },
     });
   }
@@ -70,12 +80,19 @@ export class PostgresRequestRunner implements RequestRunner {
   }
 }
 
-function outcomeOf(ending: Ending<Uint8Array | undefined>): RequestOutcome {
+function resultOf({ bytes, result }: { readonly bytes: number | null; readonly result: unknown }): Result {
+  if (bytes !== null && bytes > maxBytes) return { bytes };
+  return result instanceof Uint8Array ? result : new Uint8Array();
+}
+
+function outcomeOf(ending: Ending<Result | undefined>): RequestOutcome {
   switch (ending.kind) {
     case "given_up":
       return { kind: "removed" };
     case "committed":
-      return { kind: "answer", payload: ending.value ?? new Uint8Array() };
+      return ending.value === undefined || ending.value instanceof Uint8Array
+        ? { kind: "answer", payload: ending.value ?? new Uint8Array() }
+        : { kind: "too_large", bytes: ending.value.bytes };
     case "timed_out":
       return { kind: "failed", code: ending.code, message: ending.message, timedOut: true };
     case "failed":

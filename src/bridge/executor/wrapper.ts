@@ -65,8 +65,10 @@ export function wrapperStateSql(wrapper: Wrapper): string {
  * A statement that calls it with $1, its number, $2, the proof of its token, and further arguments of these types; after these,
  * the version that it must have. Its row has the `result`, and the `version` after the call. No row: it was changed before the
  * call.
+ *
+ * @param result further columns, which may name `called.result`
  */
-export function wrapperCall(wrapper: Wrapper, types: readonly string[]): string {
+export function wrapperCall(wrapper: Wrapper, types: readonly string[], result = "called.result"): string {
   const given = [tokenSql("$1", "$2"), ...types.map((type, nth) => `$${nth + 3}::${type}`)];
   const columns = given.map((value, nth) => `${value} AS a${nth}`).join(", ");
   const passed = [`NULL::${ownType(wrapper)}`, ...given.map((_, nth) => `a.a${nth}`)].join(", ");
@@ -75,7 +77,7 @@ export function wrapperCall(wrapper: Wrapper, types: readonly string[]): string 
   // The called one before the version: nothing of it is moved out of the inner query. And behind LATERAL no aggregate can be in
   // its place, which would have something to compute of no rows, too.
   const called = `SELECT ${call} AS result LIMIT 1 OFFSET 0`;
-  return `SELECT called.result, ${versionOf(wrapper)} AS version FROM (${guarded}) AS a CROSS JOIN LATERAL (${called}) AS called`;
+  return `SELECT ${result}, ${versionOf(wrapper)} AS version FROM (${guarded}) AS a CROSS JOIN LATERAL (${called}) AS called`;
 }
 
 const missing = /^(42883|42501|42704|3F000)$/;

@@ -1,6 +1,7 @@
 /**
  * Runs requests: each waits for its turn, runs, and is answered over the connection that it came by.
  */
+import { namedRules } from "../../../generated/ts/rules/named.js";
 import { DeadlineTimer, type Logger, type RareLog } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
 import { overheadBytes } from "../message.js";
@@ -215,6 +216,7 @@ export class RequestDispatcher {
     try {
       const outcome = await Promise.race([this.#runner.run(responder, request, signal), aborted(signal)]);
       if (outcome.kind === "removed") return removedReply;
+      if (outcome.kind === "too_large") return tooLargeReply(outcome.bytes, namedRules.natsPayload.maxBytes);
       return outcome.kind === "answer" ? outcome.payload : failureReply(outcome);
     } catch (error) {
       if (signal.aborted) return interruptedReply;

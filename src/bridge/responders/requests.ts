@@ -17,6 +17,8 @@ export interface ResponderRequest {
 export type RequestOutcome =
   /** What the function returned; for NULL nothing. */
   | { readonly kind: "answer"; readonly payload: Uint8Array }
+  /** What the function returned is longer than any message of NATS: Postgres has kept it. */
+  | { readonly kind: "too_large"; readonly bytes: number }
   /** The responder was removed or replaced before its function ran, or while it ran: then Postgres has rolled it back. */
   | { readonly kind: "removed" }
   /** @property code its SQLSTATE; `timedOut`: it ran longer than a responder's function may */

@@ -2,11 +2,12 @@
  * A nats-server of our own, with JetStream, on ports that it chooses itself where none is wanted.
  */
 import { once } from "node:events";
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { DevError } from "../../errors/index.js";
+import { writePrivate } from "../../files/index.js";
 import { type PortWish, portFor } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
 import { ServerProcess } from "../server-process.js";
@@ -42,7 +43,9 @@ export async function startNats(
   }: NatsSearch & { readonly port?: PortWish | undefined; readonly config?: string | undefined },
 ): Promise<NatsServer> {
   const binary = await findNatsServer(search);
-  if (config !== undefined) writeFileSync(configOf(directory), config, { mode: 0o600 });
+  if (config !== undefined) writePrivate(configOf(directory), config);
+  mkdirSync(directory.natsStore, { recursive: true });
+  chmodSync(directory.natsStore, 0o700);
   for (let attempt = 1; ; attempt++) {
     const chosen = wish && (await portFor("--nats-port", wish));
     if (chosen?.isAnother) search.onProgress?.(`The port ${wish?.port} is taken: nats-server has another one`);
@@ -70,7 +73,7 @@ async function startAt(
   const portsDirectory = join(directory.path, "nats-ports");
   // A killed server leaves its file behind, and the next one may get the same pid.
   rmSync(portsDirectory, { recursive: true, force: true });
-  mkdirSync(portsDirectory, { recursive: true });
+  mkdirSync(portsDirectory, { recursive: true, mode: 0o700 });
   const server = await ServerProcess.start({
     name: "nats-server",
     program: binary.program,

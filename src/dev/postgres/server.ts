@@ -2,17 +2,18 @@
  * A Postgres server of our own: a data directory, a free port, and a process.
  */
 import { execFile } from "node:child_process";
-import { chmodSync, chownSync, existsSync, mkdirSync } from "node:fs";
+import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { promisify } from "node:util";
-import type pg from "pg";
 import { DevError } from "../../errors/index.js";
+import { writePrivate } from "../../files/index.js";
 import { DatabaseAddress, openSession } from "../../postgres/index.js";
 import { type PortWish, portFor } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
 import { type Account, ServerProcess, serverAccount } from "../server-process.js";
 import { findPostgres, type PostgresBinaries } from "./binaries.js";
+import { keepPassword, passwordFileOf, randomPassword, readPassword, setPassword } from "./password.js";
 
 /** How long the server may take until it answers; recovery after a crash can take a while on a slow disk. */
 const readyTimeoutMs = 60_000;
@@ -22,6 +23,7 @@ const ENV = { PATH: "/usr/bin:/bin", TZ: "UTC", LC_ALL: "C" };
 
 /** A Postgres that answers. */
 export interface PostgresServer {
+  /** Connects as superuser, with the password. */
   readonly url: string;
   readonly version: string;
   readonly program: string;
@@ -34,7 +36,8 @@ export interface PostgresServer {
  * Starts Postgres in the run directory, making its database cluster at the first start, and resolves when it answers.
  * If that fails, the caller ends what may be running there (`stopServersOf`).
  *
- * It listens on 127.0.0.1 only and trusts every client there: it is for development. Writes are as durable as in
+ * It listens on 127.0.0.1 only, where other users of the machine are, too: clients need a password. A cluster that an
+ * earlier Hawser made without one is given one. Writes are as durable as in
  * production (fsync is on), because that is what tests of this project are about.
  */
 export async function startPostgres(
@@ -48,9 +51,11 @@ export async function startPostgres(
 ): Promise<PostgresServer> {
   const account = serverAccount();
   const binaries = findPostgres(account, directory.path);
-  if (!existsSync(join(directory.postgresData, "PG_VERSION"))) {
-    await makeCluster(directory, binaries, account, options.signal);
-  }
+  const isThere = existsSync(join(directory.postgresData, "PG_VERSION"));
+  if (!isThere) await makeCluster(directory, binaries, account, options.signal);
+  const password =
+    readPassword(directory.postgresData) ??
+    (await setPassword(directory.postgresData, binaries, ENV, account, options.signal));
   for (let attempt = 1; ; attempt++) {
     options.signal?.throwIfAborted();
     const { port, isAnother } = await portFor("--port", options.port);
@@ -63,8 +68,9 @@ export async function startPostgres(
       account,
       logFile: join(directory.path, "postgres.log"),
     });
-    const url = `postgresql://postgres@127.0.0.1:${port}/postgres`;
-    if (await answers(server, url, directory, options.signal)) {
+    const url = `postgresql://postgres:${encodeURIComponent(password)}@127.0.0.1:${port}/postgres`;
+    if (await isReady(server, directory, options.signal)) {
+      await logIn(url, directory);
       const { version, origin, postgres: program } = binaries;
       return { url, version, program, origin, process: server };
     }
@@ -99,10 +105,17 @@ async function makeCluster(
   mkdirSync(dataDirectory, { recursive: true });
   chmodSync(dataDirectory, 0o700);
   if (account !== undefined) chownSync(dataDirectory, account.uid, account.gid);
-  const args = ["-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "--no-instructions", "-D", dataDirectory];
+  const password = randomPassword();
+  // Not in the data directory, which has to be empty.
+  const passwordFile = join(directory.path, "initdb-password");
+  const args = [
+    ...["-U", "postgres", "-E", "UTF8", "--locale=C", "--no-instructions", "-D", dataDirectory],
+    ...["--auth=scram-sha-256", `--pwfile=${passwordFile}`],
+  ];
   // A temporary cluster does not outlive a crash of the machine anyway.
   if (directory.temporary) args.push("--no-sync");
   try {
+    writePrivate(passwordFile, `${password}\n`, account);
     await promisify(execFile)(binaries.initdb, args, { cwd: "/", env: ENV, ...account, ...(signal && { signal }) });
   } catch (cause) {
     signal?.throwIfAborted();
@@ -111,20 +124,22 @@ async function makeCluster(
       ? `Give uid ${process.getuid?.()} an entry in /etc/passwd, or set HAWSER_DATABASE_URL to use a running Postgres.`
       : "Set HAWSER_DATABASE_URL to use a running Postgres instead.";
     throw new DevError("dev_server_failed", `initdb failed in ${dataDirectory}: ${said}. ${remedy}`, { cause });
+  } finally {
+    rmSync(passwordFile, { force: true });
   }
+  keepPassword(dataDirectory, password, account);
 }
 
 /** Waits until the server answers; false if it ended before. Throws `dev_server_failed` when it takes too long. */
-async function answers(
+async function isReady(
   server: ServerProcess,
-  url: string,
   directory: RunDirectory,
   signal: AbortSignal | undefined,
 ): Promise<boolean> {
   const deadline = Date.now() + readyTimeoutMs;
   while (server.end === undefined) {
     signal?.throwIfAborted();
-    if ((await dataDirectoryOf(url)) === directory.postgresData) return true;
+    if (saysReady(server, directory)) return true;
     if (Date.now() > deadline) {
       throw new DevError("dev_server_failed", `Postgres did not answer in ${readyTimeoutMs} ms. ${server.logTail()}`);
     }
@@ -133,16 +148,30 @@ async function answers(
   return false;
 }
 
-/** Asks the server that answers there for its data directory: another server may sit on the port that ours failed to get. */
-async function dataDirectoryOf(url: string): Promise<string | undefined> {
-  let client: pg.Client | undefined;
+/**
+ * Whether the server has written into its data directory that it accepts connections, as `pg_ctl` looks for. Asking at the
+ * port could give the password to another program that took it.
+ */
+function saysReady(server: ServerProcess, { postgresData }: RunDirectory): boolean {
   try {
-    ({ client } = await openSession(DatabaseAddress.of(url), { connectTimeoutMs: 5_000 }));
-    const { rows } = await client.query<{ data_directory: string }>("SHOW data_directory");
-    return rows[0]?.data_directory;
+    const lines = readFileSync(join(postgresData, "postmaster.pid"), "utf8").split("\n");
+    return Number(lines[0]) === server.pid && lines[7]?.trim() === "ready";
   } catch {
-    return undefined;
-  } finally {
-    await client?.end().catch(() => undefined);
+    return false;
+  }
+}
+
+/** @throws DevError `dev_server_failed` if the password is not that of the cluster any more */
+async function logIn(url: string, { postgresData }: RunDirectory): Promise<void> {
+  try {
+    const { client } = await openSession(DatabaseAddress.of(url), { connectTimeoutMs: 5_000 });
+    await client.end();
+  } catch (cause) {
+    throw new DevError(
+      "dev_server_failed",
+      `Postgres refused the role postgres: ${(cause as Error).message}. If its password was changed, write it into ` +
+        `${passwordFileOf(postgresData)}; if it is not known, remove that file: the next start sets another one.`,
+      { cause },
+    );
   }
 }

@@ -9,15 +9,9 @@
  * the stream) is left to `StreamPublisher`, which asks what is there and says why.
  */
 import { PubHeaders } from "@nats-io/jetstream";
-import {
-  createInbox,
-  type Msg,
-  type MsgHdrs,
-  MsgHdrsImpl,
-  type NatsConnection,
-  type Subscription,
-} from "@nats-io/transport-node";
+import { createInbox, type Msg, type MsgHdrs, type NatsConnection, type Subscription } from "@nats-io/transport-node";
 import { Deadline, DeadlineTimer } from "../../runtime/index.js";
+import { copyOfHeaders } from "../headers.js";
 import { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject } from "./core.js";
 import { inboxPrefixOf } from "./delivery.js";
@@ -225,7 +219,7 @@ function textOf(headers: MsgHdrs): string {
 
 function headersWith(messageId: string, given: MsgHdrs | undefined): string {
   if (given === undefined) return `NATS/1.0\r\n${PubHeaders.MsgIdHdr}: ${messageId}\r\n\r\n`;
-  const headers = MsgHdrsImpl.fromRecord((given as MsgHdrsImpl).toRecord());
+  const headers = copyOfHeaders(given);
   headers.set(PubHeaders.MsgIdHdr, messageId);
   return textOf(headers);
 }

@@ -10,7 +10,6 @@ import {
   errors,
   type Msg,
   type MsgHdrs,
-  MsgHdrsImpl,
   millis,
   type NatsConnection,
   type QueuedIterator,
@@ -18,6 +17,7 @@ import {
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
+import { copyOfHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject } from "./core.js";
 import { type Attempt, isStreamMissing, natsFailure, noJetStream, noStream, timedOut, wrongDomain } from "./failure.js";
@@ -216,7 +216,7 @@ export class StreamPublisher {
     const subject = attempt.subject!;
     checkSubject("subject", subject);
     this.#watch.checkHeaders(attempt);
-    const headers = given === undefined ? new MsgHdrsImpl() : MsgHdrsImpl.fromRecord((given as MsgHdrsImpl).toRecord());
+    const headers = copyOfHeaders(given);
     if (ownId(given) === undefined) headers.set(PubHeaders.MsgIdHdr, messageId);
     const outgoing = outgoingHeaders(headers);
     this.#watch.checkSize(attempt, payload.length + outgoing.bytes.length);

@@ -16,7 +16,10 @@ describe.concurrent("a lead", () => {
     const took: number[] = [];
     const round = async () => {
       const url = await ownDatabase(test);
-      const program = startProgram("test/bridge/leadership/programs/leader.ts", [url], { stdin: "ignore" });
+      const program = startProgram("test/bridge/leadership/programs/leader.ts", [], {
+        stdin: "ignore",
+        env: { HAWSER_DATABASE_URL: url },
+      });
       test.onTestFinished(() => void program.child.kill("SIGKILL"));
       const epoch = BigInt(await program.firstLine);
       const standby = newLead(test, url);

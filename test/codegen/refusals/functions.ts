@@ -32,10 +32,31 @@ export const functionCases: readonly RefusalCase[] = [
     says: 'rpc FooService.Foo: unknown role "everyone"; use one of hawser_owner, hawser_peer, hawser_nats, hawser_bridge, hawser_executor',
   },
   {
-    name: "rules on a parameter",
+    name: "rules on a parameter of a function that no role executes",
     proto: fn("int32 p_id = 1 [(hawser.spec.v1.rules) = {min: 1}];", "int32 id = 1;"),
-    says: "message FooRequest.p_id: rules on a parameter or result of a function would not be checked; put them on a column",
+    says: "message FooRequest.p_id: rules on a result, or on a parameter of a function that no role executes, would not be checked",
   },
+  {
+    name: "rules on a result of the schema's function",
+    proto: fn(
+      "int32 p_id = 1;",
+      "int32 id = 1 [(hawser.spec.v1.rules) = {min: 1}];",
+      'body_file: "a.sql" execute: "hawser_peer"',
+    ),
+    says: "message FooResponse.id: rules on a result, or on a parameter of a function that no role executes, would not be checked",
+  },
+  ...[
+    { field: "string p_a = 1;", rule: "max_bytes" },
+    { field: "optional bytes p_a = 1;", rule: "max_bytes" },
+    { field: 'string p_a = 1 [(hawser.spec.v1.column) = {type: "jsonb"}];', rule: "max_bytes" },
+    { field: 'string p_a = 1 [(hawser.spec.v1.column) = {type: "pg_snapshot"}];', rule: "max_bytes" },
+    { field: "repeated int64 p_a = 1;", rule: "max_items" },
+    { field: "repeated string p_a = 1 [(hawser.spec.v1.rules) = {max_items: 1}];", rule: "max_total_bytes" },
+  ].map(({ field, rule }) => ({
+    name: `no ${rule} of ${field}`,
+    proto: fn(field, "int32 id = 1;", 'body_file: "a.sql" execute: "hawser_peer"'),
+    says: `message FooRequest.p_a: a parameter that roles give has a limit: add the rule ${rule}`,
+  })),
   {
     name: "a parameter with a default",
     proto: fn('int32 p_id = 1 [(hawser.spec.v1.column) = {default: "1"}];', "int32 id = 1;"),

@@ -138,16 +138,37 @@ const parameters: readonly RefusalCase[] = [
     says: "message FooRequest.a: no_default is for optional parameters; the others have none anyway",
   },
   ...[
-    `repeated bytes a = 1 [(hawser.spec.v1.gateway_value) = {payload: true}, RULES];`,
-    `google.protobuf.Struct a = 1 [RULES];`,
-  ].map((field) => ({
-    name: `rules on ${field.split(" ")[0]}`,
+    {
+      field: `repeated bytes a = 1 [(hawser.spec.v1.gateway_value) = {payload: true}, RULES];`,
+      takes: "repeated bytes, which takes max_items, max_total_bytes, max_item_bytes",
+    },
+    {
+      field: `google.protobuf.Struct a = 1 [RULES];`,
+      takes: "Struct, which takes max_bytes, max_items, max_name_bytes, max_value_bytes",
+    },
+  ].map(({ field, takes }) => ({
+    name: `required on ${field.split(" ")[0]}`,
     proto: gatewayFn(
       field.replace("RULES", "(hawser.spec.v1.rules) = {required: true}"),
       "",
       field.startsWith("rep") ? typed : undefined,
     ),
-    says: "message FooRequest.a: rules on a list or an object would not be checked",
+    says: `message FooRequest.a: rule required does not apply to ${takes}`,
+  })),
+  ...[
+    { field: "string a = 1;", rule: "max_bytes" },
+    { field: "google.protobuf.Struct a = 1;", rule: "max_bytes" },
+    { field: `bytes a = 1 ${payload};`, rule: "max_bytes" },
+    { field: `repeated bytes a = 1 ${payload};`, rule: "max_items" },
+    {
+      field:
+        "repeated bytes a = 1 [(hawser.spec.v1.gateway_value) = {payload: true}, (hawser.spec.v1.rules) = {max_items: 1}];",
+      rule: "max_total_bytes",
+    },
+  ].map(({ field, rule }) => ({
+    name: `no ${rule} of the parameter ${field.split(" = ")[0]}`,
+    proto: gatewayFn(field, "", field.includes("payload") ? typed : undefined),
+    says: `message FooRequest.a: a parameter that roles give has a limit: add the rule ${rule}`,
   })),
   {
     name: "a parameter without a default behind one with a default",

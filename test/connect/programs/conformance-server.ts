@@ -2,7 +2,7 @@
  * A server for Connect's conformance suite, whose calls go through Hawser: what comes by HTTP is called by a transport of
  * ours, over peers or NATS, at a service of ours, which does what the suite asks of a server.
  *
- *     conformance-server.ts peers|NATS IMAGE DATABASE-URL|NATS-URL
+ *     SERVER_URL=DATABASE-URL|NATS-URL conformance-server.ts peers|NATS IMAGE
  *
  * The image is that of the suite's protos. Standard input and output are as the suite wants them: a message with its length
  * before it, of what the server shall be and of where it is.
@@ -36,7 +36,8 @@ import {
 } from "../../../src/connect/index.js";
 import { Peer } from "../../../src/peer/index.js";
 
-const [carrier, image, url] = process.argv.slice(2) as [string, string, string];
+const [carrier, image] = process.argv.slice(2) as [string, string];
+const url = process.env["SERVER_URL"]!;
 const registry = createFileRegistry(fromBinary(FileDescriptorSetSchema, readFileSync(image)));
 
 /** A message of the suite: its types are known at run time only. */

@@ -4,8 +4,6 @@
  * The Postgres is of the test file's own, because all databases of a server share their roles, which are looked at.
  */
 import { randomBytes } from "node:crypto";
-import { writeFileSync } from "node:fs";
-import { join } from "node:path";
 import pg from "pg";
 import { expect } from "vitest";
 import type { DoctorOptions } from "../../../src/doctor/index.js";
@@ -17,13 +15,6 @@ import { testNatsUrl } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 
-/** Superusers come in as they are; everybody else by password. */
-const rules = `
-local all all trust
-host all postgres 127.0.0.1/32 trust
-host all all 127.0.0.1/32 scram-sha-256
-`;
-
 /** What `startSystem` copies, so that each need not install. */
 const template = "doctor_template";
 
@@ -32,13 +23,8 @@ export async function postgresWithPasswords(): Promise<OwnPostgres> {
   const postgres = await ownPostgres();
   await onServer(postgres.url, "ALTER SYSTEM SET fsync = off", `CREATE DATABASE ${template}`);
   // As it is since Postgres 15.
-  await onServer(urlOf(postgres, template, "postgres"), "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
-  await install({ databaseUrl: urlOf(postgres, template, "postgres") });
-  writeFileSync(join(postgres.dataDirectory, "pg_hba.conf"), rules);
-  const loadedAt = async () => (await rowsOf(postgres.url, "SELECT pg_conf_load_time()::text AS at"))[0]!["at"];
-  const before = await loadedAt();
-  await onServer(postgres.url, "SELECT pg_reload_conf()");
-  await eventually("the rules are in force", async () => (await loadedAt()) !== before);
+  await onServer(urlOf(postgres, template), "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
+  await install({ databaseUrl: urlOf(postgres, template) });
   return postgres;
 }
 
@@ -78,9 +64,9 @@ export async function startSystem(postgres: OwnPostgres, options: SystemOptions 
   const login = `bridge_${name}`;
   const executor = `hawser_executor_${name}`;
   await onServer(postgres.url, `CREATE DATABASE ${name} TEMPLATE ${template}`);
-  const superuserUrl = urlOf(postgres, name, "postgres");
+  const superuserUrl = urlOf(postgres, name);
   const [own] = await rowsOf(superuserUrl, "SELECT password FROM hawser.executor_login");
-  const url = urlOf(postgres, name, login, "right");
+  const url = urlOf(postgres, name, { user: login, password: "right" });
   const run = (...statements: readonly string[]) => onServer(superuserUrl, ...statements);
   await run(
     `CREATE ROLE ${login} LOGIN PASSWORD 'right' IN ROLE hawser_bridge, hawser_nats, hawser_peer`,
@@ -117,11 +103,15 @@ export async function startSystem(postgres: OwnPostgres, options: SystemOptions 
   };
 }
 
-function urlOf({ url }: OwnPostgres, database: string, user: string, password = ""): string {
+/** @param login default: the superuser */
+function urlOf(
+  { url }: OwnPostgres,
+  database: string,
+  login?: { readonly user: string; readonly password: string },
+): string {
   const whole = new URL(url);
   whole.pathname = `/${database}`;
-  whole.username = user;
-  whole.password = password;
+  if (login !== undefined) Object.assign(whole, { username: login.user, password: login.password });
   return whole.href;
 }
 

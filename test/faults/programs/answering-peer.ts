@@ -1,11 +1,12 @@
 /**
  * A peer in a process of its own that answers requests with what they say, after a while that differs. Arguments: name,
- * topic, URL of the database.
+ * topic. The database is that of HAWSER_DATABASE_URL.
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { Peer } from "../../../src/peer/index.js";
 
-const [name, topic, databaseUrl] = process.argv.slice(2) as [string, string, string];
+const databaseUrl = process.env["HAWSER_DATABASE_URL"];
+const [name, topic] = process.argv.slice(2) as [string, string];
 const peer = new Peer({ name, topic, listen: "127.0.0.1:0", databaseUrl, nameWaitMs: 60_000 });
 await peer.run(async ({ payload }) => {
   const text = Buffer.from(payload).toString();

@@ -1,10 +1,11 @@
 /**
  * A peer in a process of its own that books what comes: its transactional handler writes a row and, if it has a further
- * topic, tells that. Arguments: name, topic, URL of the database, further topic.
+ * topic, tells that. Arguments: name, topic, further topic. The database is that of HAWSER_DATABASE_URL.
  */
 import { Peer } from "../../../src/peer/index.js";
 
-const [name, topic, databaseUrl, further] = process.argv.slice(2) as [string, string, string, string | undefined];
+const databaseUrl = process.env["HAWSER_DATABASE_URL"];
+const [name, topic, further] = process.argv.slice(2) as [string, string, string | undefined];
 const peer = new Peer({
   name,
   topic,

@@ -1,12 +1,12 @@
 /**
  * A peer of a mesh under fault tests, in a process of its own: it keeps a journal of what its handler began and what was
- * confirmed to it. Argument: its options as JSON.
+ * confirmed to it. Its options come from the test.
  */
 import { openSync, writeSync } from "node:fs";
 import { setTimeout as delay, setImmediate as turn } from "node:timers/promises";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
 import { type Message, Peer } from "../../../src/peer/index.js";
-import { failureOf, memory, serveCalls, type WorkOf } from "../../scenarios/support/remote-protocol.js";
+import { failureOf, memory, optionsOf, serveCalls, type WorkOf } from "../../scenarios/support/remote-protocol.js";
 import {
   type JournalLine,
   type MeshCalls,
@@ -15,7 +15,7 @@ import {
   type StreamOptions,
 } from "../support/mesh-protocol.js";
 
-const options = JSON.parse(process.argv[2] as string) as MeshPeerOptions;
+const options = optionsOf<MeshPeerOptions>();
 Object.assign(protocolConstants, options.constants);
 const peer = new Peer(options.peer);
 const journal = openSync(options.journal, "a");

@@ -13,7 +13,7 @@ import { systemProgram } from "./system-program.js";
 
 /** How it is made. */
 export interface OwnPostgresOptions {
-  /** A further address on which it listens, and lets in everybody who comes from there. */
+  /** A further address on which it listens, and lets in who comes from there with the password. */
   readonly network?: { readonly address: string; readonly prefixBits: number } | undefined;
   /** Default 100. */
   readonly maxConnections?: number | undefined;
@@ -84,7 +84,10 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
     }
   };
   if (network !== undefined) {
-    appendFileSync(`${postgresData}/pg_hba.conf`, `host all all ${network.address}/${network.prefixBits} trust\n`);
+    appendFileSync(
+      `${postgresData}/pg_hba.conf`,
+      `host all all ${network.address}/${network.prefixBits} scram-sha-256\n`,
+    );
     await kill("SIGINT");
     await start();
   }

@@ -102,7 +102,9 @@ export class PeerHandOver implements AsyncDisposable {
     this.#handled = [];
     this.#committed = [];
     this.#running.clear();
-    await this.#leases.query("SELECT pg_advisory_unlock_all()");
+    await this.#leases.query(
+      "SELECT hawser.release_name(substr(o.what, 6), true) FROM hawser.owners AS o WHERE o.what LIKE 'peer:%'",
+    );
     for (const writer of this.#writers) {
       await writer.client.query("ROLLBACK");
       Object.assign(writer, { isOpen: false, waiting: undefined, sent: [], savepoint: undefined, lastKey: -1 });
@@ -283,8 +285,8 @@ export class PeerHandOver implements AsyncDisposable {
     const isRunning = this.#running.has(name);
     if (isRunning) this.#running.delete(name);
     else this.#running.add(name);
-    const fn = isRunning ? "pg_advisory_unlock" : "pg_advisory_lock";
-    await this.#leases.query(`SELECT ${fn}(hashtextextended('hawser:lease:' || $1, 0))`, [name]);
+    const call = isRunning ? "release_name($1, true)" : "own_name($1, 'twin', 1)";
+    await this.#leases.query(`SELECT FROM hawser.${call}`, [name]);
   }
 
   /** Some channel's listener handles its next messages, and commits its cursor with that. */

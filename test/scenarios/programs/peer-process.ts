@@ -1,6 +1,6 @@
 /**
  * A peer in a process of its own. It does what the test asks over IPC, tells of messages and statuses, and ends by itself
- * when the test lets go of it and the peer has stopped. Argument: its options as JSON.
+ * when the test lets go of it and the peer has stopped. Its options come from the test.
  */
 import { setTimeout as delay, setImmediate as turn } from "node:timers/promises";
 import { type Message, Peer } from "../../../src/peer/index.js";
@@ -8,9 +8,9 @@ import { received } from "../../peer/support/world.js";
 import type { Ledger } from "../support/ledger.js";
 import { openLedger } from "../support/ledger.js";
 import type { Calls, PeerProgramOptions, Report, StreamOptions } from "../support/protocol.js";
-import { failureOf, serveCalls, tell as tellTest, type WorkOf } from "../support/remote-protocol.js";
+import { failureOf, optionsOf, serveCalls, tell as tellTest, type WorkOf } from "../support/remote-protocol.js";
 
-const options = JSON.parse(process.argv[2] as string) as PeerProgramOptions;
+const options = optionsOf<PeerProgramOptions>();
 const peer = new Peer(options.peer);
 let ledger: Ledger | undefined;
 

@@ -4,7 +4,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import type { Readable } from "node:stream";
 import { nodeProgram, projectDirectory } from "../../support/built-programs.js";
-import type { RemoteFailure, RemoteReport, RemoteRequest } from "./remote-protocol.js";
+import { optionsVariable, type RemoteFailure, type RemoteReport, type RemoteRequest } from "./remote-protocol.js";
 
 /** What a call to a process was refused with. */
 export class RemoteError extends Error {
@@ -38,7 +38,8 @@ export class RemoteProcess<Calls extends { [Name in keyof Calls]: (...args: neve
   #output = "";
 
   /**
-   * @param script given relative to the root; its argument are the options as JSON
+   * @param script given relative to the root; it finds the options as JSON in {@link optionsVariable}: others can read a
+   *   command line, and they hold the URL of the database
    * @param launcher a command that becomes Node with the arguments behind it, such as `ip netns exec there`
    */
   constructor(
@@ -49,8 +50,9 @@ export class RemoteProcess<Calls extends { [Name in keyof Calls]: (...args: neve
   ) {
     const { execArgv: flags, file } = nodeProgram(script);
     const [execPath, ...behind] = [...(launcher ?? []), process.execPath] as [string, ...string[]];
-    const child = fork(file, [JSON.stringify(options)], {
+    const child = fork(file, [], {
       cwd: projectDirectory,
+      env: { ...process.env, [optionsVariable]: JSON.stringify(options) },
       execPath,
       execArgv: [...behind, ...execArgv, ...flags],
       stdio: ["ignore", "pipe", "pipe", "ipc"],

@@ -4,6 +4,14 @@
 import { setImmediate as turn } from "node:timers/promises";
 import { HawserError } from "../../../src/errors/index.js";
 
+/** The variable in which a process finds its options. */
+export const optionsVariable = "HAWSER_TEST_OPTIONS";
+
+/** The options that this process was started with. */
+export function optionsOf<Options>(): Options {
+  return JSON.parse(process.env[optionsVariable]!) as Options;
+}
+
 /** From the test to a process. */
 export interface RemoteRequest {
   readonly id: number;

@@ -4,8 +4,14 @@
  */
 import type {
   DeadOutboxMessage,
+  LookFound,
+  LookRead,
   OutboxMessage,
   OutboxPosition,
+  PageFound,
+  PageRead,
+  SeriesName,
+  SeriesPosition,
   Snapshot,
   TurnStep,
 } from "../../../src/outbox/relay.js";
@@ -13,8 +19,20 @@ import { Violation } from "../records.js";
 import type { OutboxFaults } from "./mutants.js";
 import type { OutboxWorld } from "./world.js";
 
+/** Who relays a message: the relay to NATS, or the one for peers. Each has positions of its own. */
+export type Sink = "nats" | "peer";
+
+/** Where a message goes to. */
+export interface Target {
+  readonly sink: Sink;
+  readonly destination: string;
+  readonly route: string;
+  readonly key: string | undefined;
+}
+
 /** A message and what became of it. */
 export interface Row extends OutboxMessage {
+  readonly sink: Sink;
   readonly messageId: string;
   readonly tx: Transaction;
   readonly enqueuedAt: number;
@@ -33,6 +51,9 @@ export interface Row extends OutboxMessage {
 /** A message that is due later. */
 export interface LaterRow {
   readonly id: bigint;
+  readonly sink: Sink;
+  readonly role: string;
+  readonly route: string;
   readonly destination: string;
   readonly lane: string | undefined;
   readonly messageId: string;
@@ -46,6 +67,7 @@ export interface LaterRow {
 
 /** A transaction of an application. */
 export class Transaction {
+  readonly role: string;
   xid: number | undefined;
   state: "running" | "committed" | "aborted" = "running";
   readonly rows: Row[] = [];
@@ -56,19 +78,23 @@ export class Transaction {
   readonly locks = new Map<string, number>();
   isNotifying = false;
   committedAt = 0;
+  /** How many turns of the relay to NATS had been answered then. */
+  committedInTurn = 0;
   commitOrder = 0;
   /** A commit that does not wait for the disk. */
   readonly isAsynchronous: boolean;
   /** It reads with the snapshot that it began with. */
   readonly slotSeen: number | undefined;
 
-  constructor(isAsynchronous: boolean, slotSeen: number | undefined) {
+  constructor(role: string, isAsynchronous: boolean, slotSeen: number | undefined) {
+    this.role = role;
     this.isAsynchronous = isAsynchronous;
     this.slotSeen = slotSeen;
   }
 }
 
 interface SavedTurn {
+  readonly sink: Sink;
   readonly turn: bigint;
   readonly owner: object;
   readonly position: OutboxPosition;
@@ -87,17 +113,27 @@ interface AdoptedRow {
 type Change =
   | { readonly kind: "write"; readonly xid: number; readonly id: bigint }
   | { readonly kind: "commit"; readonly tx: Transaction }
-  | { readonly kind: "save"; readonly xid: number; readonly adopted: readonly AdoptedRow[] }
+  | {
+      readonly kind: "save";
+      readonly xid: number;
+      readonly adopted: readonly AdoptedRow[];
+      readonly handedOver: readonly Row[];
+    }
   | { readonly kind: "truncate"; readonly xid: number; readonly rows: readonly Row[]; readonly slot: number };
 
 export type TurnAnswer =
   | {
       readonly kind: "done";
       readonly isSaved: boolean;
-      readonly found?: { to: Snapshot; messages: readonly Row[]; hasMore: boolean };
+      readonly found?: LookFound<Row> | PageFound<Row>;
       readonly due?: { brought: number; next: { from: number; inMs: number } | undefined };
     }
   | { readonly kind: "deposed" };
+
+/** How many messages the relay for peers hands over at once. */
+const peerPage = 8;
+
+const start: OutboxPosition = { from: "3:3:", to: undefined, after: 0n, series: [], skipped: [] };
 
 interface ReadSnapshot {
   readonly xmax: number;
@@ -110,6 +146,8 @@ export class OutboxDatabase {
   rows: Row[] = [];
   later: LaterRow[] = [];
   turns: SavedTurn[] = [];
+  /** How many turns of the relay to NATS have been answered. */
+  turnCount = 0;
   isAsleep = false;
   available = true;
   /** Grows when the processes' sessions end. */
@@ -131,9 +169,9 @@ export class OutboxDatabase {
     this.#faults = faults;
   }
 
-  begin(): Transaction {
+  begin(role = "operator"): Transaction {
     const { random } = this.#world;
-    const tx = new Transaction(random.chance(0.2), random.chance(0.2) ? this.slot : undefined);
+    const tx = new Transaction(role, random.chance(0.2), random.chance(0.2) ? this.slot : undefined);
     this.#running.add(tx);
     return tx;
   }
@@ -144,17 +182,22 @@ export class OutboxDatabase {
   }
 
   /** Waits for the key, then writes the message. */
-  enqueue(tx: Transaction, destination: string, key: string | undefined, done: () => void): void {
-    const lane = key === undefined ? undefined : `${destination} ${key}`;
+  enqueue(tx: Transaction, target: Target, done: () => void): void {
+    const { sink, destination, route } = target;
+    const lane = laneOf(tx, target);
     const write = (): void => {
       if (tx.state !== "running") return;
       this.assignXid(tx);
       const row: Row = {
         id: this.#nextId++,
+        sink,
+        role: tx.role,
+        route,
         lane,
         destination,
         bytes: 100,
         copyOf: undefined,
+        refusal: refusalOf(destination),
         messageId: this.#world.newMessageId(),
         tx,
         enqueuedAt: this.#world.schedule.now,
@@ -174,13 +217,17 @@ export class OutboxDatabase {
   }
 
   /** Writes a message that is due later: without a wait for its key. */
-  enqueueLater(tx: Transaction, destination: string, key: string | undefined, dueAt: number): void {
+  enqueueLater(tx: Transaction, target: Target, dueAt: number): void {
     if (tx.state !== "running") return;
     this.assignXid(tx);
+    const { sink, destination, route } = target;
     const row: LaterRow = {
       id: this.#nextId++,
+      sink,
+      role: tx.role,
+      route,
       destination,
-      lane: key === undefined ? undefined : `${destination} ${key}`,
+      lane: laneOf(tx, target),
       messageId: this.#world.newMessageId(),
       tx,
       enqueuedAt: this.#world.schedule.now,
@@ -204,7 +251,7 @@ export class OutboxDatabase {
     const known = new Set(dead);
     const tx = this.begin();
     this.assignXid(tx);
-    const kept = this.rows.filter((row) => !row.isGone && row.tx.state === "committed");
+    const kept = this.rows.filter((row) => row.sink === "nats" && !row.isGone && row.tx.state === "committed");
     for (const row of kept.sort(byId)) {
       if (row.enqueuedAt < since || dead.has(row.messageId)) continue;
       if (kept.some(({ id, enqueuedAt }) => id === row.copyOf && enqueuedAt >= since)) continue;
@@ -276,6 +323,7 @@ export class OutboxDatabase {
     if (tx.state !== "running") return;
     tx.state = "committed";
     tx.committedAt = this.#world.schedule.now;
+    tx.committedInTurn = this.turnCount;
     tx.commitOrder = this.#commits++;
     this.#running.delete(tx);
     this.#log.push({ kind: "commit", tx });
@@ -293,29 +341,37 @@ export class OutboxDatabase {
 
   // ---- what the relay asks ----
 
+  /** The last turn of a relay. */
+  latest(sink: Sink): SavedTurn | undefined {
+    if (this.#faults.sharesPosition !== true) return this.turns.findLast((turn) => turn.sink === sink);
+    const own = this.turns.findLast((turn) => turn.sink === sink);
+    return own && { ...own, position: this.turns.at(-1)!.position };
+  }
+
   /** Takes over: from now on no turn of another relay is saved. */
-  take(owner: object): { readonly turn: bigint; readonly position: OutboxPosition } {
-    const latest = this.turns.at(-1);
-    let position = latest?.position ?? { from: "3:3:", to: undefined, after: 0n, skipped: [] };
+  take(sink: Sink, owner: object): { readonly turn: bigint; readonly position: OutboxPosition } {
+    const latest = this.latest(sink);
+    let position = latest?.position ?? start;
     let adopted: readonly AdoptedRow[] = [];
     if (latest?.cluster !== this.cluster && !this.#faults.keepsForeignXids) {
       const xid = this.#nextXid++;
-      const foreign = this.rows.filter(({ cluster }) => cluster !== this.cluster);
+      const foreign = this.rows.filter((row) => row.sink === sink && row.cluster !== this.cluster);
       adopted = foreign.map((row) => ({ row, xid: row.xid, cluster: row.cluster }));
       for (const row of foreign) {
         row.xid = row.cluster === latest?.cluster && isDone(row, position) ? 2 : xid;
         row.cluster = this.cluster;
       }
-      position = { from: "3:3:", to: undefined, after: 0n, skipped: [] };
+      position = start;
       this.#world.counts.add("transition: messages of another cluster adopted");
     }
     const turn = (latest?.turn ?? 0n) + 1n;
-    this.#save({ turn, owner, position, cluster: this.cluster, dead: [] }, adopted);
+    this.#save({ sink, turn, owner, position, cluster: this.cluster, dead: [] }, { adopted });
     return { turn, position };
   }
 
   turn(owner: object, step: TurnStep<Row>): TurnAnswer {
-    const latest = this.turns.at(-1);
+    const latest = this.latest("nats");
+    this.turnCount += 1;
     if (!this.#faults.noFence) {
       if (latest?.owner !== owner) return { kind: "deposed" };
       if (latest.turn === step.turn && !this.#faults.savesTwice) {
@@ -324,17 +380,14 @@ export class OutboxDatabase {
       }
       if (latest.turn !== step.turn - 1n && !this.#faults.savesTwice) return { kind: "deposed" };
     }
-    const brought = step.dueFrom === undefined ? undefined : this.#bring(step.dueFrom);
+    const brought = step.dueFrom === undefined ? undefined : this.#bring("nats", step.dueFrom);
     if (step.asleep !== undefined) this.isAsleep = step.asleep;
     let next = brought?.next;
-    let found: { to: Snapshot; messages: readonly Row[]; hasMore: boolean } | undefined;
-    if (step.read !== undefined) {
-      const { from, to = this.#snapshot(), after, maxMessages } = step.read;
-      const messages = this.#read(from, to, after);
-      found = { to, messages: messages.slice(0, maxMessages), hasMore: messages.length > maxMessages };
-      if (step.read.to === undefined) next = earlier(next, this.#leastDue(step.read.laterFrom));
-      if (found.hasMore) this.#world.counts.add("transition: set of several pages");
-    }
+    let found: LookFound<Row> | PageFound<Row> | undefined;
+    if (step.read?.kind === "look") {
+      found = this.#look("nats", step.read);
+      next = earlier(next, this.#leastDue("nats", step.read.laterFrom));
+    } else if (step.read?.kind === "page") found = this.#page("nats", step.read);
     const isSaved = step.mustSave || (found !== undefined && found.messages.length > 0);
     const { turn, position } = step;
     // What was written again is one dead letter with the first one.
@@ -346,10 +399,55 @@ export class OutboxDatabase {
       known.push(message);
       return !isKnown;
     });
-    if (isSaved) this.#save({ turn, owner, position, cluster: this.cluster, dead });
+    if (isSaved) this.#save({ sink: "nats", turn, owner, position, cluster: this.cluster, dead });
     const inMs = next === undefined ? 0 : Math.max(0, next - this.#world.schedule.now);
     const due = { brought: brought?.count ?? 0, next: next === undefined ? undefined : { from: next, inMs } };
     return found === undefined ? { kind: "done", isSaved, due } : { kind: "done", isSaved, due, found };
+  }
+
+  /**
+   * A turn of the relay for peers: a look, and a page of the first series that has more to read, are stored with the position, in
+   * one transaction.
+   *
+   * @returns whether this relay works
+   */
+  handOver(owner: object): boolean {
+    const latest = this.latest("peer");
+    if (latest?.owner !== owner) return false;
+    this.#bring("peer", 0);
+    const { position } = latest;
+    const [lagging] = position.series.filter(({ to }) => to !== undefined);
+    const look = this.#look("peer", {
+      kind: "look",
+      from: position.from,
+      done: undefined,
+      series: position.series.map(({ role, route, from, to }) => ({ role, route, from, joins: to === undefined })),
+      maxMessages: peerPage,
+      maxBytes: 100_000,
+    });
+    const last = look.messages.at(-1)?.id ?? 0n;
+    const handedOver = [...look.messages];
+    const rest = look.rest.map(({ role, route }): SeriesPosition => {
+      const { from } = position.series.find((each) => isNamed(each, { role, route })) ?? position;
+      return { role, route, from, to: look.to, after: last };
+    });
+    const series = [...position.series.filter(({ to }) => to !== undefined), ...rest];
+    if (lagging !== undefined) {
+      const { role, route, from, after } = lagging;
+      const to = lagging.to!;
+      const limits = { maxMessages: peerPage, maxBytes: 100_000 };
+      const page = this.#page("peer", { kind: "page", role, route, excluded: [], from, to, after, ...limits });
+      handedOver.push(...page.messages);
+      series.splice(series.indexOf(lagging), 1);
+      const caughtUp = { ...lagging, from: to, to: undefined, after: 0n };
+      series.push(page.hasMore ? { ...lagging, after: page.messages.at(-1)!.id } : caughtUp);
+      this.#world.counts.add("transition: page for peers");
+    }
+    if (handedOver.length === 0 && position.series.length === 0 && series.length === 0) return true;
+    const moved: OutboxPosition = { from: look.to, to: undefined, after: 0n, series, skipped: [] };
+    const turn = latest.turn + 1n;
+    this.#save({ sink: "peer", turn, owner, position: moved, cluster: this.cluster, dead: [] }, { handedOver });
+    return true;
   }
 
   get #laterCommitted(): LaterRow[] {
@@ -357,71 +455,128 @@ export class OutboxDatabase {
   }
 
   /** Brings in what is due, in the transaction of the turn. The snapshot of its look may see that, or not. */
-  #bring(from: number): { count: number; next: number | undefined } {
+  #bring(sink: Sink, from: number): { count: number; next: number | undefined } {
     const { now } = this.#world.schedule;
     const { random, counts } = this.#world;
-    const isDue = ({ dueAt }: LaterRow): boolean =>
+    const isDue = ({ dueAt, sink: of }: LaterRow): boolean =>
+      of === sink &&
       dueAt >= from && (this.#faults.bringsEarly === true || dueAt <= now);
     const page = this.#laterCommitted.filter(isDue).sort((one, other) => one.dueAt - other.dueAt || byId(one, other));
     const due = page.slice(0, 4);
     if (due.length > 0) {
       counts.add("transition: due messages brought in");
-      const tx = this.begin();
+      const tx = this.begin("relay");
       this.assignXid(tx);
       if (random.chance(0.5)) this.#nextXid += 1;
       for (const later of due) {
-        const { destination, lane, messageId } = later;
+        const { role, route, destination, lane, messageId } = later;
         if (this.#faults.bringsTwice !== true) later.isGone = true;
-        this.#put(tx, { destination, lane, messageId, later, copyOf: undefined });
+        const known = { sink, role, route, destination, lane, messageId };
+        this.#put(tx, { ...known, later, copyOf: undefined, refusal: refusalOf(destination) });
       }
       tx.brought.push(...due);
       this.commit(tx);
     }
-    const left = this.#laterCommitted.filter(({ dueAt }) => dueAt >= from).map(({ dueAt }) => dueAt);
+    const left = this.#laterCommitted
+      .filter(({ dueAt, sink: of }) => of === sink && dueAt >= from).map(({ dueAt }) => dueAt);
     return { count: due.length, next: left.length === 0 ? undefined : Math.min(...left) };
   }
 
   /** When the first message is due that the snapshot does not see. */
-  #leastDue(from: Snapshot | undefined): number | undefined {
+  #leastDue(sink: Sink, from: Snapshot | undefined): number | undefined {
     const old = from === undefined ? undefined : parse(from);
     const isNew = ({ xid }: LaterRow): boolean =>
       old === undefined || xid >= old.xmax || (this.#faults.forgetsLateCommits !== true && old.xip.includes(xid));
-    const times = this.#laterCommitted.filter(isNew).map(({ dueAt }) => dueAt);
+    const times = this.#laterCommitted.filter((row) => row.sink === sink && isNew(row)).map(({ dueAt }) => dueAt);
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
-  #read(from: Snapshot, to: Snapshot, after: bigint): readonly Row[] {
-    const old = parse(from);
-    const now = parse(to);
-    const isNew = ({ xid }: Row): boolean => xid >= old.xmax || old.xip.includes(xid);
-    const rows = this.rows.filter((row) => !row.isGone && row.tx.state === "committed" && sees(now, row.xid));
-    if (this.#faults.readsById) {
-      const last = this.#world.lastIdRead(to, after);
-      return rows.filter(({ id }) => id > last).sort(byId);
+  #look(sink: Sink, { from, done, series, maxMessages }: LookRead): LookFound<Row> {
+    const to = this.#snapshot();
+    const found: { row: Row; name: SeriesName }[] = [];
+    for (const row of this.#seen(sink, to)) {
+      const own = this.#seriesOf(row, series);
+      if (own !== undefined && (!own.joins || !this.#isNew(row, own.from))) continue;
+      const isDoneYet = done !== undefined && sees(parse(done.to), row.xid) && row.id <= done.after;
+      if (own === undefined && (isDoneYet || !this.#isNew(row, from))) continue;
+      found.push({ row, name: own ?? { role: row.role, route: undefined } });
     }
-    const set = rows.filter((row) => isNew(row) && row.id > after);
-    return set.sort(this.#faults.ordersByXid ? (one, other) => one.xid - other.xid || byId(one, other) : byId);
+    found.sort((one, other) => this.#compare(one.row, other.row));
+    const rest: SeriesName[] = [];
+    for (const { name } of found.slice(maxMessages)) {
+      if (!rest.some((each) => isNamed(each, name))) rest.push({ role: name.role, route: name.route });
+    }
+    if (rest.length > 0) this.#world.counts.add("transition: look with a rest");
+    return { kind: "look", to, messages: found.slice(0, maxMessages).map(({ row }) => row), rest };
   }
 
-  #save(saved: SavedTurn, adopted: readonly AdoptedRow[] = []): void {
+  #page(sink: Sink, { role, route, excluded, from, to, after, maxMessages }: PageRead): PageFound<Row> {
+    const isOf = (row: Row): boolean =>
+      row.role === role &&
+      (this.#faults.ignoresRoutes === true ||
+        (route === undefined ? !excluded.includes(row.route) : row.route === route));
+    const rows = this.#seen(sink, to).filter((row) => isOf(row) && row.id > after && this.#isNew(row, from));
+    rows.sort((one, other) => this.#compare(one, other));
+    this.#world.counts.add("transition: set of several pages");
+    if (route !== undefined) this.#world.counts.add("transition: page of a route");
+    return { kind: "page", messages: rows.slice(0, maxMessages), hasMore: rows.length > maxMessages };
+  }
+
+  #seriesOf<S extends SeriesName>({ role, route }: Row, series: readonly S[]): S | undefined {
+    if (this.#faults.ignoresRoutes === true) return series.find((each) => each.role === role);
+    return (
+      series.find((each) => each.role === role && each.route === route) ??
+      series.find((each) => each.role === role && each.route === undefined)
+    );
+  }
+
+  #seen(sink: Sink, to: Snapshot): Row[] {
+    const now = parse(to);
+    return this.rows.filter(
+      (row) => row.sink === sink && !row.isGone && row.tx.state === "committed" && sees(now, row.xid),
+    );
+  }
+
+  #isNew(row: Row, from: Snapshot): boolean {
+    if (this.#faults.readsById === true) return row.id > this.#world.lastIdRead(row.sink);
+    return !sees(parse(from), row.xid);
+  }
+
+  #compare(one: Row, other: Row): number {
+    return (this.#faults.ordersByXid === true ? one.xid - other.xid : 0) || byId(one, other);
+  }
+
+  #save(
+    saved: SavedTurn,
+    { adopted = [], handedOver = [] }: { adopted?: readonly AdoptedRow[]; handedOver?: readonly Row[] } = {},
+  ): void {
+    const before = this.turns.at(-1)?.position;
     this.turns.push(saved);
-    this.#log.push({ kind: "save", xid: this.#nextXid++, adopted });
+    this.#log.push({ kind: "save", xid: this.#nextXid++, adopted, handedOver });
     if (!this.#faults.readsBeforeFlush) this.#durable = this.#log.length;
+    this.#world.handedOver(handedOver);
+    const { sink, position } = saved;
+    if (position === before || this.#faults.keepsForeignXids === true || saved.cluster !== this.cluster) return;
+    for (const row of this.#seen(sink, this.#snapshot())) {
+      if (row.cluster === this.cluster && !this.#world.isDone(row) && isDone(row, position)) {
+        throw new Violation(`the position of the relay to ${sink} has passed ${row.messageId}, which is not done`);
+      }
+    }
   }
 
   /** Goes on to the next slot, when everything that is in it is done. For the relay that works alone. */
   rotate(): void {
-    if (this.turns.at(-1)?.cluster !== this.cluster) return;
+    const positions = (["nats", "peer"] as const).map((sink) => this.latest(sink));
+    if (positions.some((turn) => turn?.cluster !== this.cluster)) return;
     const next = (this.slot + 1) % 3;
     const inSlot = this.rows.filter(({ slot, isGone }) => slot === next && !isGone);
-    const { position } = this.turns.at(-1) ?? {};
     if (!this.#faults.truncatesBlindly) {
       if (inSlot.some(({ tx }) => tx.state === "running")) {
         this.#world.counts.add("transition: slot still written");
         return;
       }
       const committed = inSlot.filter(({ tx }) => tx.state === "committed");
-      if (position === undefined || committed.some((row) => !isDone(row, position))) {
+      if (committed.some((row) => !isDone(row, this.latest(row.sink)!.position))) {
         this.#world.counts.add("transition: slot not done");
         return;
       }
@@ -467,6 +622,7 @@ export class OutboxDatabase {
     for (const [index, change] of [...lost.entries()].toReversed()) {
       if (change.kind === "save") {
         this.#world.forgotten(this.turns.pop()!.dead);
+        this.#world.takenBack(change.handedOver);
         for (const { row, xid, cluster } of change.adopted) Object.assign(row, { xid, cluster });
       } else if (change.kind === "truncate") {
         for (const row of change.rows) row.isGone = !row.tx.rows.includes(row);
@@ -528,7 +684,23 @@ function sees({ xmax, xip }: ReadSnapshot, xid: number): boolean {
   return xid < xmax && !xip.includes(xid);
 }
 
-function isDone(row: Row, { from, to, after, skipped }: OutboxPosition): boolean {
+/** A message to here is too large. */
+function refusalOf(destination: string): Row["refusal"] {
+  return destination === "large" ? { code: "payload_too_large", message: "too large" } : undefined;
+}
+
+function isNamed(one: SeriesName, other: SeriesName): boolean {
+  return one.role === other.role && one.route === other.route;
+}
+
+function laneOf({ role }: Transaction, { sink, route, destination, key }: Target): string | undefined {
+  return key === undefined ? undefined : [sink, role, route, destination, key].join(" ");
+}
+
+/** By the position of the most specific series that the message belongs to. */
+function isDone(row: Row, { skipped, series, ...main }: OutboxPosition): boolean {
   if (skipped.includes(row.id)) return true;
+  const { from, to, after } =
+    series.find((each) => isNamed(each, row)) ?? series.find((each) => each.role === row.role && each.route === undefined) ?? main;
   return sees(parse(from), row.xid) || (to !== undefined && sees(parse(to), row.xid) && row.id <= after);
 }

@@ -1,6 +1,6 @@
 /** Departures from the rules of the outbox, each of which the simulator must catch: they show that it can fail. */
-import type { RelaySettings, TurnStep } from "../../../src/outbox/relay.js";
-import type { Row } from "./database.js";
+import type { PublishOutcome, RelaySettings, TurnStep } from "../../../src/outbox/relay.js";
+import type { Row, TurnAnswer } from "./database.js";
 import type { outboxFaults } from "./world.js";
 
 /** Those inside Postgres. */
@@ -15,6 +15,10 @@ export interface OutboxFaults {
   readonly forgetsLateCommits?: boolean;
   readonly bringsEarly?: boolean;
   readonly bringsTwice?: boolean;
+  /** A series of a route is taken for one of its whole role. */
+  readonly ignoresRoutes?: boolean;
+  /** The last position counts, whichever relay has saved it. */
+  readonly sharesPosition?: boolean;
 }
 
 /** What a run is made of. */
@@ -23,6 +27,10 @@ export interface OutboxMutant {
   readonly settings?: Partial<RelaySettings>;
   /** A turn as it reaches Postgres. */
   readonly turn?: (step: TurnStep<Row>) => TurnStep<Row>;
+  /** The answer to a turn as it reaches the relay. */
+  readonly answer?: (answer: TurnAnswer, step: TurnStep<Row>) => TurnAnswer;
+  /** How a publish went, as it reaches the relay. */
+  readonly outcome?: (outcome: PublishOutcome) => PublishOutcome;
   readonly sleepsAtOnce?: boolean;
   readonly believesDoubtful?: boolean;
   /** What is published again is not looked for. */
@@ -36,17 +44,20 @@ export interface OutboxMutant {
 
 /** See {@link Simulation.mustHappen}. */
 export const outboxMustHappen: readonly string[] = [
-  ...["kill", "twin", "stall", "crash", "failover", "restore", "outage", "nats", "long", "setback"].map(
+  ...["kill", "twin", "stall", "crash", "failover", "restore", "outage", "nats", "long", "setback", "away", "burst"].map(
     (kind) => `fault: ${kind}`,
   ),
   "fault: turn lost",
   "fault: answer to a turn lost",
   "fault: publish lost",
   "fault: publish refused",
+  "fault: domain away",
   "fault: acknowledgement lost",
   ...["early xid", "rolled back", "savepoint rolled back", "waited for a key", "notified"].map(
     (name) => `transition: ${name}`,
   ),
+  ...["look with a rest", "route away", "page of a route", "took over with series"].map((name) => `transition: ${name}`),
+  ...["stored for a peer", "page for peers", "relay for peers deposed"].map((name) => `transition: ${name}`),
   ...["relay took over", "took over within a set", "relay deposed", "turn was saved before"].map(
     (name) => `transition: ${name}`,
   ),
@@ -66,8 +77,42 @@ export const unchanged: OutboxMutant = {};
 /** Saves what has been read for what is done. */
 function positionBeforeAck(step: TurnStep<Row>): TurnStep<Row> {
   const { read } = step;
-  if (read === undefined || read.to !== undefined) return step;
-  return { ...step, position: { from: read.from, to: undefined, after: 0n, skipped: [] } };
+  if (read?.kind !== "look") return step;
+  return { ...step, position: { from: read.from, to: undefined, after: 0n, series: [], skipped: [] } };
+}
+
+/** Saves a series as if its set had been read. */
+function joinsUnread(step: TurnStep<Row>): TurnStep<Row> {
+  const series = step.position.series.map((each) => ({ ...each, from: each.to ?? each.from, to: undefined, after: 0n }));
+  return { ...step, position: { ...step.position, series } };
+}
+
+/** Saves no series that is read with main again. */
+function forgetsClosed(step: TurnStep<Row>): TurnStep<Row> {
+  const { read, position } = step;
+  if (read?.kind !== "look") return step;
+  const series = position.series.filter(({ role, route }) =>
+    read.series.some((open) => open.role === role && open.route === route),
+  );
+  return { ...step, position: { ...position, series } };
+}
+
+function withoutRest(answer: TurnAnswer): TurnAnswer {
+  if (answer.kind !== "done" || answer.found?.kind !== "look") return answer;
+  return { ...answer, found: { ...answer.found, rest: [] } };
+}
+
+/** What was dropped of a route that is away is not read again. */
+function withoutDropped(answer: TurnAnswer, { read }: TurnStep<Row>): TurnAnswer {
+  if (answer.kind !== "done" || read?.kind !== "page" || read.route === undefined) return answer;
+  return { ...answer, found: { kind: "page", messages: [], hasMore: false } };
+}
+
+/** Nothing new is read while pages are. */
+function looksLast(answer: TurnAnswer, { read, position }: TurnStep<Row>): TurnAnswer {
+  if (answer.kind !== "done" || answer.found?.kind !== "look" || read?.kind !== "look") return answer;
+  if (position.series.every(({ to }) => to === undefined)) return answer;
+  return { ...answer, isSaved: answer.isSaved, found: { kind: "look", to: read.from, messages: [], rest: [] } };
 }
 
 export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
@@ -88,6 +133,19 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
   "delivers before the time": { database: { bringsEarly: true } },
   "brings in a second time": { database: { bringsTwice: true } },
   "publishes again without a look": { believesAgain: true, faults: ["setback"], faultTimes: 4 },
+  "takes a look for complete that has a rest": { answer: withoutRest },
+  "saves a series as read that is not": { turn: joinsUnread },
+  "forgets a series when it is read with main again": { turn: forgetsClosed },
+  "forgets what it dropped of a route that is away": { answer: withoutDropped, faults: ["away"], faultTimes: 4 },
+  "takes a series of a route for one of its role": { database: { ignoresRoutes: true }, faults: ["away"], faultTimes: 4 },
+  "puts the loss of a connection on routes": {
+    outcome: (outcome) => (outcome.kind === "unavailable" ? { ...outcome, scope: "route" } : outcome),
+    faults: ["nats"],
+    faultTimes: 4,
+  },
+  "moves the position of the other relay": { database: { sharesPosition: true } },
+  "waits for pages before it looks": { answer: looksLast },
+  "has no routes that are away": { settings: { awayMs: Number.POSITIVE_INFINITY } },
   "saves a turn a second time": { database: { savesTwice: true }, seeds: 4_000 },
   "publishes again what is in doubt without a look": {
     believesDoubtful: true,

@@ -25,8 +25,12 @@ export const relaySettings: RelaySettings = {
   lateMs: 1_800,
   tries: 4,
   maxRefusing: 3,
+  maxRefused: 6,
   retryMinMs: 5,
   retryMaxMs: 200,
+  awayMs: 100,
+  probeMaxMs: 800,
+  maxAwayRoutes: 2,
 };
 
 export class RelayProcess {
@@ -102,7 +106,7 @@ export class RelayProcess {
     this.#relay = undefined;
     const { schedule, random, database, counts } = this.#world;
     schedule.after(random.delay(2), () => {
-      const taken = database.available ? database.take(this.#owner) : undefined;
+      const taken = database.available ? database.take("nats", this.#owner) : undefined;
       const incarnation = database.incarnation;
       const isLost = random.chance(this.#world.faultRate);
       schedule.after(random.delay(2), () =>
@@ -114,6 +118,7 @@ export class RelayProcess {
           }
           counts.add("transition: relay took over");
           if (taken.position.to !== undefined) counts.add("transition: took over within a set");
+          if (taken.position.series.length > 0) counts.add("transition: took over with series");
           this.#incarnation = incarnation;
           const { settings = {} } = this.#world.mutant;
           this.#relay = new OutboxRelay(taken.position, taken.turn, schedule.now, { ...relaySettings, ...settings });
@@ -155,6 +160,7 @@ export class RelayProcess {
   #turn(relay: OutboxRelay<Row>, given: TurnStep<Row>): void {
     const { schedule, random, database, counts, mutant, faultRate } = this.#world;
     const step = mutant.turn?.(given) ?? given;
+    this.#world.turnBegins(given);
     const begunAt = schedule.now;
     const incarnation = this.#incarnation;
     const fails = random.chance(faultRate);
@@ -167,7 +173,8 @@ export class RelayProcess {
             this.#take();
             return;
           }
-          const known = mutant.manyPerKey === true ? withoutLanes(answer) : answer;
+          const changed = answer && (mutant.answer?.(answer, given) ?? answer);
+          const known = mutant.manyPerKey === true ? withoutLanes(changed) : changed;
           relay.settleTurn(given, known ?? { kind: "unavailable" }, begunAt, schedule.now);
           if (mutant.sleepsAtOnce === true && given.asleep === true) {
             this.#sleepsUntil = schedule.now + relaySettings.slowLookMs;
@@ -192,7 +199,8 @@ export class RelayProcess {
     this.#world.publish(step, (outcome: PublishOutcome) =>
       this.deliver(() => {
         if (this.#relay !== relay) return;
-        relay.settlePublish(step, outcome, this.#world.schedule.now);
+        const changed = this.#world.mutant.outcome?.(outcome) ?? outcome;
+        relay.settlePublish(step, changed, this.#world.schedule.now);
         this.#pump();
       }),
     );
@@ -203,4 +211,62 @@ function withoutLanes(answer: TurnAnswer | undefined): TurnAnswer | undefined {
   if (answer?.kind !== "done" || answer.found === undefined) return answer;
   const messages = answer.found.messages.map((row) => ({ ...row, lane: undefined, original: row }));
   return { ...answer, found: { ...answer.found, messages } };
+}
+
+/** A process that runs the relay for peers: each of its turns stores what it has read, in the same transaction. */
+export class PeerRelayProcess {
+  readonly #world: OutboxWorld;
+  readonly #owner = {};
+  #incarnation = 0;
+  #isStalled = false;
+  isDead = false;
+
+  constructor(world: OutboxWorld) {
+    this.#world = world;
+    this.#soon(() => this.#take());
+  }
+
+  kill(): void {
+    this.isDead = true;
+  }
+
+  stall(): void {
+    this.#isStalled = true;
+  }
+
+  wake(): void {
+    this.#isStalled = false;
+  }
+
+  #soon(run: () => void): void {
+    const { schedule, random } = this.#world;
+    schedule.after(1 + random.delay(random.pick([2, 2, 30])), () => {
+      if (this.isDead) return;
+      if (this.#isStalled) this.#soon(run);
+      else run();
+    });
+  }
+
+  #take(): void {
+    const { database } = this.#world;
+    if (database.available) {
+      database.take("peer", this.#owner);
+      this.#incarnation = database.incarnation;
+      this.#soon(() => this.#turn());
+    } else this.#soon(() => this.#take());
+  }
+
+  #turn(): void {
+    const { database, counts } = this.#world;
+    if (!database.available || database.incarnation !== this.#incarnation) {
+      this.#soon(() => this.#take());
+      return;
+    }
+    if (!database.handOver(this.#owner)) {
+      counts.add("transition: relay for peers deposed");
+      this.isDead = true;
+      return;
+    }
+    this.#soon(() => this.#turn());
+  }
 }

@@ -2,13 +2,13 @@
  * One run of the outbox: applications that write and enqueue, processes that relay, NATS, faults, and the rules that must
  * hold. Everything follows from the seed.
  */
-import type { PublishOutcome, PublishStep, Snapshot } from "../../../src/outbox/relay.js";
+import type { PublishOutcome, PublishStep, TurnStep } from "../../../src/outbox/relay.js";
 import { Random } from "../random.js";
 import { Counts, Violation } from "../records.js";
 import { Schedule } from "../schedule.js";
-import { type LaterRow, OutboxDatabase, type Row, type Transaction } from "./database.js";
+import { type LaterRow, OutboxDatabase, type Row, type Sink, type Target, type Transaction } from "./database.js";
 import type { OutboxMutant } from "./mutants.js";
-import { RelayProcess, relaySettings } from "./relay-process.js";
+import { PeerRelayProcess, RelayProcess, relaySettings } from "./relay-process.js";
 
 export const outboxFaults = [
   "kill",
@@ -21,6 +21,8 @@ export const outboxFaults = [
   "nats",
   "long",
   "setback",
+  "away",
+  "burst",
 ] as const;
 type Fault = (typeof outboxFaults)[number];
 
@@ -30,7 +32,14 @@ const faultsUntilMs = 6_000;
 const settleWithinMs = 120_000;
 const maxSteps = 60_000;
 const takingDestinations = ["orders", "audit"] as const;
-const destinations = [...takingDestinations, "flaky", "missing"] as const;
+const destinations = [...takingDestinations, "flaky", "missing", "large", "east"] as const;
+/** A domain that is away now and then. */
+const awayRoute = "domain east";
+const roles = ["shop", "billing"] as const;
+/** A role that enqueues a burst now and then, some of it to where nobody takes it. */
+const hostile = "mallory";
+/** So many turns are answered at the most between a commit and the publish, whatever other roles do. */
+const fewTurns = 30;
 
 interface Published {
   readonly row: Row;
@@ -47,14 +56,22 @@ export class OutboxWorld {
   #byId = new Map<string, Published[]>();
   readonly #refused = new Set<string>();
   readonly #lost = new Set<string>();
+  /** Messages that a stream has had. */
+  readonly #stored = new Set<string>();
+  /** What the relay for peers has stored, in order. */
+  #handed: Row[] = [];
+  readonly #handedIds = new Set<string>();
   readonly #forgotten = new Set<string>();
   readonly #processes: RelayProcess[] = [];
+  readonly #peerProcesses: PeerRelayProcess[] = [];
   readonly #kinds: readonly Fault[];
   readonly #all: Row[] = [];
   readonly #allLater: LaterRow[] = [];
   /** Nothing goes wrong. */
   readonly #isCalm: boolean;
   #natsIsUp = true;
+  #isEastAway = false;
+  #wasEastAway = false;
   /** Grows when the store of NATS is set back, and all connections end. */
   #natsStores = 0;
   /** What was lost then, as it was published. */
@@ -106,9 +123,46 @@ export class OutboxWorld {
   }
 
   /** Mutants: what a relay that reads by id takes for new. */
-  lastIdRead(_to: Snapshot, after: bigint): bigint {
-    const read = this.#stream.map(({ row }) => row.id);
-    return read.reduce((most, id) => (id > most ? id : most), after);
+  lastIdRead(sink: Sink): bigint {
+    const read = sink === "peer" ? this.#handed : this.#stream.map(({ row }) => row);
+    return read.reduce((most, { id }) => (id > most ? id : most), 0n);
+  }
+
+  /** The relay for peers has stored messages, in the transaction of its turn. */
+  handedOver(rows: readonly Row[]): void {
+    for (const row of rows) {
+      const { messageId, later } = row;
+      this.counts.add("transition: stored for a peer");
+      if (this.#handedIds.has(messageId)) throw new Violation(`${messageId} was stored for its peer twice`);
+      if (!this.#isCommitted(row)) throw new Violation(`${messageId} was stored for its peer before its commit`);
+      if (later !== undefined && this.schedule.now < later.dueAt)
+        throw new Violation(`${messageId} was stored for its peer before it was due`);
+      this.#handedIds.add(messageId);
+      this.#handed.push(row);
+    }
+  }
+
+  /** A crash or a failover has taken back a turn of the relay for peers. */
+  takenBack(rows: readonly Row[]): void {
+    const gone = new Set(rows);
+    for (const { messageId } of rows) this.#handedIds.delete(messageId);
+    if (gone.size > 0) this.#handed = this.#handed.filter((row) => !gone.has(row));
+  }
+
+  /** Where the message goes to has had it, or it is a dead letter, or need not be delivered. */
+  isDone({ messageId, copyOf }: Row): boolean {
+    const isDelivered = this.#stored.has(messageId) || this.#handedIds.has(messageId);
+    return isDelivered || copyOf !== undefined || this.#lost.has(messageId) || this.#deadLetters.has(messageId);
+  }
+
+  /** A turn of the relay to NATS, as that means it. */
+  turnBegins({ position }: TurnStep<Row>): void {
+    for (const { route } of position.series) {
+      if (route === undefined) continue;
+      this.counts.add("transition: route away");
+      if (!this.#wasEastAway && this.faultRate === 0 && this.#kinds.every((kind) => kind !== "setback"))
+        throw new Violation(`the route "${route}" is taken for away, and it never was`);
+    }
   }
 
   notify(): void {
@@ -146,8 +200,11 @@ export class OutboxWorld {
     const { random, schedule, counts } = this;
     const settle = (outcome: PublishOutcome): void => {
       const store = this.#natsStores;
-      schedule.after(random.delay(1), () => answer(store === this.#natsStores ? outcome : { kind: "unavailable" }));
+      const ended: PublishOutcome = { kind: "unavailable", scope: "connection" };
+      schedule.after(random.delay(1), () => answer(store === this.#natsStores ? outcome : ended));
     };
+    if (row.destination === "large") throw new Violation(`${row.messageId} was published, though NATS would refuse it`);
+    this.#checkTurns(row);
     const isLost = random.chance(this.faultRate);
     const arrives = !isLost || random.chance(0.5);
     const isOld = schedule.now - row.enqueuedAt > duplicateWindowMs / 2;
@@ -158,20 +215,25 @@ export class OutboxWorld {
     schedule.after(random.delay(random.chance(this.faultRate / 4) ? 20 : 0.5), () => {
       if (!this.#natsIsUp || !arrives) {
         counts.add("fault: publish lost");
-        settle({ kind: "unavailable" });
+        settle({ kind: "unavailable", scope: this.#natsIsUp ? random.pick(["connection", "route"]) : "connection" });
+        return;
+      }
+      if (row.route === awayRoute && this.#isEastAway) {
+        counts.add("fault: domain away");
+        settle({ kind: "unavailable", scope: "route" });
         return;
       }
       this.#arrived.add(row);
       if (looksFirst) counts.add("transition: looked for a message in doubt");
       if (looksFirst && this.#byId.has(row.messageId)) counts.add("transition: message in doubt was there");
-      else if (row.destination === "missing" || (row.destination === "flaky" && random.chance(0.3))) {
+      else if (row.destination.startsWith("missing") || (row.destination === "flaky" && random.chance(0.3))) {
         counts.add("fault: publish refused");
         this.#refused.add(row.messageId);
         settle({ kind: "refused", code: "503", message: "no stream" });
         return;
       } else this.#store(row);
       if (isLost) counts.add("fault: acknowledgement lost");
-      settle(isLost ? { kind: "unavailable" } : { kind: "published" });
+      settle(isLost ? { kind: "unavailable", scope: random.pick(["connection", "route"]) } : { kind: "published" });
     });
   }
 
@@ -188,14 +250,26 @@ export class OutboxWorld {
       throw new Violation(`${row.messageId} was published before it was due`);
     }
     const published = { row, at: now };
+    this.#stored.add(row.messageId);
     this.#stream.push(published);
     this.#byId.set(row.messageId, [...known, published]);
     this.#checkLatency(published);
   }
 
+  /**
+   * Where nothing goes wrong a message is published within a few turns, though another role has enqueued thousands, or has filled
+   * what it may with messages to a domain that is away.
+   */
+  #checkTurns(row: Row): void {
+    if (!this.#isCalm || row.role === hostile || row.lane !== undefined || row.later !== undefined || this.#wasEastAway) return;
+    const turns = this.database.turnCount - row.tx.committedInTurn;
+    if (row.tx.rows.length < relaySettings.pageMessages && turns > fewTurns)
+      throw new Violation(`${row.messageId} of "${row.role}" was published ${turns} turns after its commit`);
+  }
+
   /** Where nothing goes wrong a message waits about as long as its transaction went on after it, and not for a slow look. */
   #checkLatency({ row, at }: Published): void {
-    if (!this.#isCalm || row.copyOf !== undefined) return;
+    if (!this.#isCalm || row.copyOf !== undefined || row.role === hostile || row.route === awayRoute) return;
     if (row.later !== undefined) {
       const { dueAt, tx, enqueuedAt } = row.later;
       const knownAt = tx.committedAt + relaySettings.slowLookMs / 5 + 2 * (tx.committedAt - enqueuedAt);
@@ -207,7 +281,8 @@ export class OutboxWorld {
     const openMs = row.tx.committedAt - row.enqueuedAt;
     const lateMs = at - row.tx.committedAt;
     const hasWaited = this.#stream.filter((other) => other.row.lane === row.lane).length > 1;
-    const isQuick = lateMs <= relaySettings.slowLookMs / 5 + 2 * openMs;
+    const awayMs = this.#wasEastAway ? 5 * relaySettings.awayMs : 0;
+    const isQuick = lateMs <= relaySettings.slowLookMs / 5 + 2 * openMs + awayMs;
     if (!isQuick && !hasWaited)
       throw new Violation(`${row.messageId} was published ${Math.round(lateMs)} ms after its commit`);
   }
@@ -223,6 +298,11 @@ export class OutboxWorld {
       for (let writer = 0; writer < writers; writer++) {
         this.schedule.after(moment + random.next() * spreadMs, () => this.#write(random.between(1, 4)));
       }
+    }
+    if (this.#isCalm) {
+      // What delays nobody else is no fault for others.
+      if (random.chance(0.5)) this.schedule.after(random.pick(moments), () => this.#burst(random.pick([50, 300])));
+      if (random.chance(0.5)) this.schedule.after(random.pick(moments) * random.next(), () => this.#sendEastAway());
     }
     for (const kind of this.#kinds) {
       const times = this.mutant.faultTimes ?? random.between(1, 3);
@@ -240,7 +320,7 @@ export class OutboxWorld {
   #write(transactions: number): void {
     const { random, schedule, database, counts } = this;
     if (transactions === 0 || !database.available) return;
-    const tx = database.begin();
+    const tx = database.begin(random.pick(roles));
     const isLong = random.chance(0.05);
     const pause = (): number => random.delay(isLong ? 100 : random.pick([0.1, 1, 5]));
     if (random.chance(0.5)) {
@@ -267,14 +347,14 @@ export class OutboxWorld {
         savepoint = undefined;
       }
       const key = random.chance(0.7) ? `k${random.between(1, 3)}` : undefined;
-      const destination = random.pick(this.#isCalm ? takingDestinations : destinations);
+      const target = this.#target(random.pick(this.#isCalm ? [...takingDestinations, "east"] : destinations), key);
       if (random.chance(0.2)) {
-        database.enqueueLater(tx, destination, key, schedule.now + random.pick([1, 30, 300, 2_000]) * random.next());
+        database.enqueueLater(tx, target, schedule.now + random.pick([1, 30, 300, 2_000]) * random.next());
         this.#allLater.push(tx.laterRows.at(-1)!);
         schedule.after(pause(), step);
         return;
       }
-      database.enqueue(tx, destination, key, () => {
+      database.enqueue(tx, target, () => {
         this.#all.push(tx.rows.at(-1)!);
         schedule.after(pause(), step);
       });
@@ -286,19 +366,54 @@ export class OutboxWorld {
     schedule.after(pause(), step);
   }
 
+  #target(destination: string, key?: string): Target {
+    const sink = this.random.chance(0.25) ? "peer" : "nats";
+    return { sink, destination, route: destination === "east" ? awayRoute : destination, key };
+  }
+
+  /** One transaction of the hostile role. */
+  #burst(messages: number): void {
+    const { random, database } = this;
+    if (!database.available) return;
+    const tx = database.begin(hostile);
+    const isMissing = random.chance(0.3);
+    for (let left = messages; left > 0; left--) {
+      const destination = isMissing ? `missing ${left}` : random.pick(["orders", "orders", "east"]);
+      const key = random.chance(0.1) ? "k1" : undefined;
+      database.enqueue(tx, { ...this.#target(destination, key), sink: random.chance(0.1) ? "peer" : "nats" }, () => {
+        this.#all.push(tx.rows.at(-1)!);
+      });
+    }
+    database.commit(tx);
+  }
+
+  #sendEastAway(): void {
+    this.#isEastAway = true;
+    this.#wasEastAway = true;
+    this.schedule.after(this.random.pick([50, 500, 3_000]), () => (this.#isEastAway = false));
+  }
+
   // ---- faults ----
 
   #inject(kind: Fault): void {
     const { random, counts, schedule, database } = this;
     counts.add(`fault: ${kind}`);
     const process = this.#alive.at(-1);
+    const peers = this.#peerProcesses.at(-1);
     if (kind === "kill") {
       process?.kill();
+      if (random.chance(0.5)) peers?.kill();
       schedule.after(random.delay(50), () => this.#start());
     } else if (kind === "twin") this.#start();
+    else if (kind === "away") this.#sendEastAway();
+    else if (kind === "burst") this.#burst(random.pick([20, 100]));
     else if (kind === "stall") {
       process?.stall();
-      schedule.after(random.pick([30, 300, 3_000]), () => process?.wake());
+      peers?.stall();
+      schedule.after(random.pick([30, 300, 3_000]), () => {
+        process?.wake();
+        peers?.wake();
+      });
       if (random.chance(0.7)) schedule.after(random.delay(30), () => this.#start());
     } else if (kind === "crash") database.crash();
     else if (kind === "failover") {
@@ -357,13 +472,15 @@ export class OutboxWorld {
   #calm(): void {
     this.faultRate = 0;
     this.database.available = true;
+    this.#isEastAway = false;
     this.#natsReturns();
-    for (const process of this.#processes) process.wake();
+    for (const process of [...this.#processes, ...this.#peerProcesses]) process.wake();
     this.#start();
   }
 
   #start(): void {
     this.#processes.push(new RelayProcess(this));
+    this.#peerProcesses.push(new PeerRelayProcess(this));
   }
 
   get #alive(): readonly RelayProcess[] {
@@ -395,22 +512,30 @@ export class OutboxWorld {
     if (this.schedule.now < faultsUntilMs + 3_500 || alive.length === 0 || !alive.some(({ isIdle }) => isIdle))
       return false;
     const dead = this.#deadLetters;
-    return this.#expected.every(({ messageId }) => this.#byId.has(messageId) || dead.has(messageId));
+    return this.#expected.every(({ messageId }) => this.#isThere(messageId, dead));
+  }
+
+  #isThere(messageId: string, dead: ReadonlyMap<string, number>): boolean {
+    return this.#byId.has(messageId) || this.#handedIds.has(messageId) || dead.has(messageId);
   }
 
   #checkEnd(): void {
     const dead = this.#deadLetters;
     for (const { messageId, tx } of this.#expected) {
-      if (!this.#byId.has(messageId) && !dead.has(messageId)) {
+      if (!this.#isThere(messageId, dead)) {
         throw new Violation(
           `${messageId} of transaction ${tx.xid} was committed, and is neither in the stream nor a dead letter`,
         );
       }
     }
+    const large = new Set<string>();
+    for (const { destination, messageId } of [...this.#all, ...this.#allLater]) {
+      if (destination === "large") large.add(messageId);
+    }
     for (const [messageId, times] of dead) {
       this.counts.add("transition: dead letter");
       if (times > 1) throw new Violation(`${messageId} is a dead letter ${times} times`);
-      if (!this.#refused.has(messageId))
+      if (!this.#refused.has(messageId) && !large.has(messageId))
         throw new Violation(`${messageId} is a dead letter, though NATS has not refused it`);
     }
     for (const { row } of this.#stream) {
@@ -427,7 +552,7 @@ export class OutboxWorld {
   /** In order are, of each lane: what was enqueued, what was due, and what was published again. */
   #checkOrder(): void {
     const last = new Map<string, Row>();
-    for (const { row } of this.#stream) {
+    for (const row of [...this.#stream.map((published) => published.row), ...this.#handed]) {
       const { messageId } = row;
       if (row.lane === undefined || this.#lost.has(messageId) || this.#forgotten.has(messageId)) continue;
       // It had been acknowledged before NATS lost it, so that what comes later went on. The next relay may publish it again.

@@ -1,7 +1,7 @@
-/** Takes a name and holds it until it is killed. Arguments: the database's URL, the name. */
+/** Takes a name and holds it until it is killed. Argument: the name. The database is that of HAWSER_DATABASE_URL. */
 import { openStore } from "../../../src/store/index.js";
 
-const [databaseUrl, name] = process.argv.slice(2) as [string, string];
-const store = await openStore({ databaseUrl });
+const [name] = process.argv.slice(2) as [string];
+const store = await openStore({ databaseUrl: process.env["HAWSER_DATABASE_URL"] });
 await store.takeName(name, { waitMs: 0 });
 console.log("held");

@@ -1,8 +1,9 @@
 /**
- * Hands the channels of one listener over to another. Arguments: the database's URL, the two names.
+ * Hands the channels of one listener over to another. Arguments: the two names. The database is that of
+ * HAWSER_DATABASE_URL.
  */
 import { openStore } from "../../../src/store/index.js";
 
-const [databaseUrl, from, to] = process.argv.slice(2) as [string, string, string];
-await using store = await openStore({ databaseUrl });
+const [from, to] = process.argv.slice(2) as [string, string];
+await using store = await openStore({ databaseUrl: process.env["HAWSER_DATABASE_URL"] });
 await store.reassign({ from, to });

@@ -1,8 +1,11 @@
-/** Registers a listener with many topics, again and again. Arguments: database URL, name, number of topics. */
+/**
+ * Registers a listener with many topics, again and again. Arguments: name, number of topics. The database is that of
+ * HAWSER_DATABASE_URL.
+ */
 import { openStore } from "../../../src/store/index.js";
 
-const [databaseUrl, name, count] = process.argv.slice(2) as [string, string, string];
-const store = await openStore({ databaseUrl });
+const [name, count] = process.argv.slice(2) as [string, string];
+const store = await openStore({ databaseUrl: process.env["HAWSER_DATABASE_URL"] });
 const lease = await store.takeName(name, { waitMs: 0 });
 const topics = Array.from({ length: Number(count) }, (_, n) => ({ topic: `topic ${n}`, subscribed: true }));
 console.log("held");

@@ -17,8 +17,8 @@ export interface Proxy extends AsyncDisposable {
   keepAnswersBack(): void;
   /** From here on nothing arrives in either direction; the connections stay open. */
   freeze(): void;
-  /** Ends all connections. New ones go through again. */
-  cut(): void;
+  /** Ends all connections. New ones go through again. With `keepServer` the server does not hear of it. */
+  cut(options?: { readonly keepServer: boolean }): void;
   /**
    * Ends the connection on which the `nth` question from now on comes that holds the text, at that stage. Resolves when
    * that has happened.
@@ -35,7 +35,7 @@ export interface Proxy extends AsyncDisposable {
  */
 export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}): Promise<Proxy> {
   let target = new URL(databaseUrl);
-  const pairs = new Set<{ client: net.Socket; server: net.Socket }>();
+  const pairs = new Set<{ client: net.Socket; server: net.Socket; keepsServer: boolean }>();
   let forwardsAnswers = true;
   let forwardsQuestions = true;
   let trap: { readonly text: string; readonly stage: CutStage; nth: number; readonly sprung: () => void } | undefined;
@@ -45,7 +45,7 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
   };
   const listener = net.createServer((client) => {
     const server = net.connect(Number(target.port), target.hostname);
-    const pair = { client, server };
+    const pair = { client, server, keepsServer: false };
     pairs.add(pair);
     /** Of this connection, once its question has come. */
     let mine: typeof trap;
@@ -71,6 +71,7 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
       socket.setNoDelay(true);
       socket.on("error", () => undefined);
       socket.on("close", () => {
+        if (socket === client && pair.keepsServer) return;
         client.destroy();
         server.destroy();
         pairs.delete(pair);
@@ -81,10 +82,11 @@ export async function startProxy(databaseUrl: string, { roundTripMs = 0 } = {}):
   const url = new URL(databaseUrl);
   url.hostname = "127.0.0.1";
   url.port = String((listener.address() as net.AddressInfo).port);
-  const cut = (): void => {
-    for (const { client, server } of pairs) {
-      client.destroy();
-      server.destroy();
+  const cut = ({ keepServer } = { keepServer: false }): void => {
+    for (const pair of pairs) {
+      pair.keepsServer = keepServer;
+      pair.client.destroy();
+      if (!keepServer) pair.server.destroy();
     }
     forwardsAnswers = true;
     forwardsQuestions = true;

@@ -1,6 +1,7 @@
 /**
  * What most tests of the store begin with: a database, stores on it, names, a channel.
  */
+import { randomBytes } from "node:crypto";
 import pg from "pg";
 import { type Lease, openStore, type Sender, type Store, type StoreOptions } from "../../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
@@ -63,15 +64,26 @@ export function textMessages(...texts: string[]): { topicKey: number; payload: U
   return texts.map((text) => ({ topicKey: 1, payload: Buffer.from(text) }));
 }
 
-/** Ends the database session that holds a name's lease lock, as an administrator would. */
+/** Ends the database session that has a name, as an administrator would. */
 export async function terminateHolder(
   operator: { query(text: string, values: unknown[]): Promise<unknown> },
   name: string,
 ): Promise<void> {
-  await operator.query(
-    `SELECT pg_terminate_backend(pid) FROM pg_locks
-     WHERE locktype = 'advisory' AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-       AND (classid::bigint << 32 | objid::bigint) = hashtextextended('hawser:lease:' || $1, 0)`,
-    [name],
-  );
+  await operator.query("SELECT pg_terminate_backend(pid) FROM hawser.owners WHERE what = 'peer:' || $1", [name]);
+}
+
+/** Takes a name for the client's session, if it is free: the first step alone. Returns the new epoch. */
+export async function own(client: pg.Client, name: string): Promise<string | undefined> {
+  const life = randomBytes(8).readBigInt64BE();
+  const { rows } = await client.query("SELECT taken, epoch FROM hawser.own_name($1, 'twin', $2)", [name, life]);
+  return rows[0].taken ? rows[0].epoch : undefined;
+}
+
+/** Takes a name for the client's session, whoever has it. Returns the new epoch. */
+export async function takeOver(client: pg.Client, name: string): Promise<string> {
+  await client.query("SELECT FROM hawser.end_ownership($1, true)", [name]);
+  const epoch = await own(client, name);
+  const { rows } = await client.query("SELECT held FROM hawser.raise_fence($1, $2)", [name, epoch]);
+  if (rows[0].held !== true) throw new Error(`another one has taken "${name}" over`);
+  return epoch!;
 }

@@ -57,6 +57,14 @@ export const limits = {
     epoch: { min: 1n },
     token: { minBytes: 1, maxBytes: 64 },
   },
+  Owner: {
+    what: { minBytes: 1, maxBytes: 300 },
+    epoch: { min: 0n },
+  },
+  Fence: {
+    what: { minBytes: 1, maxBytes: 1024 },
+    epoch: { min: 0n },
+  },
   DeadLetter: {
     errorMessage: { maxBytes: 8192 },
     attempts: { min: 0 },
@@ -128,6 +136,16 @@ export const columnChecks = {
     name: (value: string) => checkText("name", namedRules.peerOrTopic, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 1n, max: 9223372036854775807n }, value),
     token: (value: string) => checkText("token", { minBytes: 1, maxBytes: 64 }, value),
+  },
+  owners: {
+    what: (value: string) => checkText("what", { minBytes: 1, maxBytes: 300 }, value),
+    epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
+    pid: (value: number) => checkInteger("pid", { min: -2147483648, max: 2147483647 }, value),
+    life: (value: bigint) => checkInteger("life", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+  },
+  fences: {
+    what: (value: string) => checkText("what", { minBytes: 1, maxBytes: 1024 }, value),
+    epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
   },
   dead_letters: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),

@@ -1,13 +1,13 @@
 /**
  * A process that leads, with a batch under way that hangs. Prints its epoch when both are so.
  *
- *     node --import tsx test/bridge/leadership/programs/leader.ts <database URL>
+ *     HAWSER_DATABASE_URL=<database URL> node --import tsx test/bridge/leadership/programs/leader.ts
  */
 import pg from "pg";
 import { Leadership } from "../../../../src/bridge/leadership/index.js";
 import { silentLogger } from "../../../../src/runtime/index.js";
 
-const url = new URL(process.argv[2]!);
+const url = new URL(process.env["HAWSER_DATABASE_URL"]!);
 
 async function hang(epoch: bigint): Promise<void> {
   const owner = new pg.Client(url.href);

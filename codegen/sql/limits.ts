@@ -1,0 +1,282 @@
+/**
+ * The limits of arguments, checked in Postgres before a function does anything with them. What is checked is cheap: the
+ * length of a text or of bytes is known without reading them, and longer looks are only taken at what may be too long.
+ */
+import type { Rules } from "../model/rules.js";
+import {
+  bytesText,
+  headerTexts,
+  itemsText,
+  listBytesText,
+  rangeText,
+  valuesText,
+} from "../validators/runtime/violation.js";
+import { columnLimits } from "./checks.js";
+import { dollarQuoted, sqlString } from "./literal.js";
+
+/** An argument as its function sees it. */
+export interface LimitedArgument {
+  /** In errors. */
+  readonly name: string;
+  /** Its value in SQL, such as `p_name` or `$1`. */
+  readonly expression: string;
+  /** The type of the value, or of one element. */
+  readonly sqlType: string;
+  readonly repeated: boolean;
+  readonly rules: Rules;
+  /** All rules are checked here, and not only how long the value is. */
+  readonly wholly?: boolean;
+  /** The function runs on the path of its caller. */
+  readonly qualified?: boolean;
+}
+
+/** A condition that holds where a limit is broken, and not where the value is NULL. */
+interface Limit {
+  readonly condition: string;
+  /** What the value is, as an expression: `300 bytes long`. */
+  readonly is: string;
+  /** "must be …". */
+  readonly rule: string;
+}
+
+/** No text of a jsonb value is longer than so many times the value: a number of 12 bytes may have 147,456 digits. */
+const textOfJsonb = 12_288;
+
+/** The functions as GRANT names them. */
+export const limitFunctionSignatures = [
+  "hawser.refuse_argument(text, text, text, text)",
+  "hawser.list_excess(anyarray, bigint, bigint)",
+  "hawser.header_excess(jsonb, bigint, bigint, bigint)",
+];
+
+/** The functions that the checks call where a value is too long, or may be. */
+export function limitFunctions(): string {
+  return [
+    "CREATE OR REPLACE FUNCTION hawser.refuse_argument(p_function text, p_argument text, p_is text, p_rule text)",
+    "RETURNS text",
+    // Volatile: what can be computed beforehand may be computed where the value is not refused.
+    "LANGUAGE plpgsql VOLATILE PARALLEL SAFE",
+    "SET search_path = pg_catalog, pg_temp",
+    `AS ${dollarQuoted(
+      "function",
+      [
+        "BEGIN",
+        "  RAISE EXCEPTION USING",
+        "    ERRCODE = hawser.error_sqlstate('invalid_argument'),",
+        "    MESSAGE = format('%s: the argument %s is %s, and %s', p_function, p_argument, p_is, p_rule),",
+        "    HINT = format('Give an argument that obeys the rule: it %s.', p_rule);",
+        "END",
+      ].join("\n"),
+    )};`,
+    "COMMENT ON FUNCTION hawser.refuse_argument(text, text, text, text) IS 'Raises that an argument breaks a rule.';",
+    "",
+    "CREATE OR REPLACE FUNCTION hawser.list_excess(p_list anyarray, p_max_total_bytes bigint, p_max_item_bytes bigint)",
+    "RETURNS text",
+    "LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE",
+    "SET search_path = pg_catalog, pg_temp",
+    `AS ${dollarQuoted(
+      "function",
+      [
+        "DECLARE",
+        "  v_total bigint;",
+        "  v_longest bigint;",
+        "BEGIN",
+        "  SELECT sum(octet_length(l.one)), max(octet_length(l.one)) INTO v_total, v_longest FROM unnest(p_list) AS l (one);",
+        "  RETURN CASE",
+        "    WHEN v_longest > p_max_item_bytes THEN format('a list with an element of %s bytes', v_longest)",
+        "    WHEN v_total > p_max_total_bytes THEN format('a list of %s bytes', v_total)",
+        "  END;",
+        "END",
+      ].join("\n"),
+    )};`,
+    "COMMENT ON FUNCTION hawser.list_excess(anyarray, bigint, bigint) IS 'What is too long about a list of texts or of bytes; NULL: nothing.';",
+    "",
+    "CREATE OR REPLACE FUNCTION hawser.header_excess(p_headers jsonb, p_max_items bigint, p_max_name_bytes bigint, p_max_value_bytes bigint)",
+    "RETURNS text",
+    "LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE",
+    "SET search_path = pg_catalog, pg_temp",
+    `AS ${dollarQuoted(
+      "function",
+      [
+        "DECLARE",
+        "  v_count bigint;",
+        "  v_name bigint;",
+        "  v_value bigint;",
+        "BEGIN",
+        "  -- What is no object is refused by its form.",
+        "  IF jsonb_typeof(p_headers) <> 'object' THEN",
+        "    RETURN NULL;",
+        "  END IF;",
+        "  SELECT count(*), max(octet_length(h.key)), max(octet_length(v.value #>> '{}')) INTO v_count, v_name, v_value",
+        "    FROM jsonb_each(p_headers) AS h,",
+        "         jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v;",
+        "  RETURN CASE",
+        "    WHEN v_count > p_max_items THEN format('an object with %s values', v_count)",
+        "    WHEN v_name > p_max_name_bytes THEN format('an object with a name of %s bytes', v_name)",
+        "    WHEN v_value > p_max_value_bytes THEN format('an object with a value of %s bytes', v_value)",
+        "  END;",
+        "END",
+      ].join("\n"),
+    )};`,
+    "COMMENT ON FUNCTION hawser.header_excess(jsonb, bigint, bigint, bigint) IS 'What is too much about headers; NULL: nothing.';",
+    "",
+  ].join("\n");
+}
+
+/**
+ * The statements that refuse arguments above their limits; none, if there are no limits.
+ *
+ * @param called the function, in errors
+ */
+export function limitStatements(called: string, values: readonly LimitedArgument[]): string[] {
+  const limits = values.flatMap((value) => limitsOf(value).map((limit) => ({ value, limit })));
+  if (limits.length === 0) return [];
+  return [
+    "  IF",
+    limits.map(({ limit }, nth) => `    ${nth === 0 ? "" : "OR "}${limit.condition}`).join("\n"),
+    "  THEN",
+    ...limits.flatMap(({ value, limit }) => [
+      `    IF ${limit.condition} THEN`,
+      `      PERFORM ${refusal(called, value, limit)};`,
+      "    END IF;",
+    ]),
+    "  END IF;",
+  ];
+}
+
+/** An expression of a text, or the refusal of an argument that is above its limits. */
+export function limited(called: string, values: readonly LimitedArgument[], expression: string): string {
+  const limits = values.flatMap((value) =>
+    limitsOf(value).map((limit) => `WHEN ${limit.condition} THEN ${refusal(called, value, limit)}`),
+  );
+  return limits.length === 0 ? expression : `CASE ${limits.join(" ")} ELSE ${expression} END`;
+}
+
+function refusal(called: string, { name }: LimitedArgument, { is, rule }: Limit): string {
+  return `hawser.refuse_argument(${sqlString(called)}, ${sqlString(name)}, ${is}, ${sqlString(rule)})`;
+}
+
+function limitsOf(value: LimitedArgument): Limit[] {
+  const { rules } = value;
+  return value.repeated
+    ? listLimits(value)
+    : value.sqlType === "jsonb" && (rules.maxItems ?? rules.maxNameBytes ?? rules.maxValueBytes) !== undefined
+      ? [...lengthLimits(value), ...headerLimits(value)]
+      : value.wholly
+        ? [...lengthLimits(value), ...otherLimits(value)]
+        : lengthLimits(value);
+}
+
+function words(qualified: boolean | undefined) {
+  return {
+    call: (fn: string, ...given: (string | number)[]) => `${qualified ? "pg_catalog." : ""}${fn}(${given.join(", ")})`,
+    over: (one: string, other: string | number) => `${one} ${qualified ? "OPERATOR(pg_catalog.>)" : ">"} ${other}`,
+  };
+}
+
+function lengthLimits({ expression, sqlType, rules, qualified }: LimitedArgument): Limit[] {
+  const values = rules.in?.map((one) => Buffer.byteLength(one));
+  const maxBytes = rules.maxBytes ?? (values && Math.max(...values));
+  if (maxBytes === undefined) return [];
+  const { call, over } = words(qualified);
+  const isPlain = sqlType === "text" || sqlType === "bytea";
+  const length = call("octet_length", isPlain ? expression : `${expression}::text`);
+  // Making the text of a long value takes time: only of one that may be too long.
+  const least = isPlain ? 0 : leastSize(sqlType, maxBytes);
+  const mayBe = least < 64 ? "" : `${mayExceed(expression, least, qualified)} AND `;
+  const condition = `${mayBe}${over(length, maxBytes)}`;
+  return [
+    {
+      condition: mayBe === "" ? condition : `(${condition})`,
+      is: `${length} || ' bytes long'`,
+      rule: (bytesText(rules, sqlType === "bytea" ? "bytes" : "string") ?? valuesText(rules.in!)).rule,
+    },
+  ];
+}
+
+/** A value of less bytes has no text that is longer than so many; 0 where nothing is known. */
+function leastSize(sqlType: string, textBytes: number): number {
+  if (sqlType === "jsonb") return Math.floor(textBytes / textOfJsonb);
+  return ["text", "bytea", "json"].includes(sqlType) ? textBytes : 0;
+}
+
+/** Whether a value may have more bytes; that of one which Postgres keeps compressed may have any number. */
+function mayExceed(expression: string, bytes: number, qualified: boolean | undefined): string {
+  const { call, over } = words(qualified);
+  const compressed = `${call("pg_column_compression", expression)} IS NOT NULL`;
+  return `(${over(call("pg_column_size", expression), bytes)} OR ${compressed})`;
+}
+
+function listLimits({ expression, sqlType, rules, qualified }: LimitedArgument): Limit[] {
+  const { call, over } = words(qualified);
+  const { maxItems, maxTotalBytes, maxItemBytes } = rules;
+  const least = leastSize(sqlType, Math.min(maxTotalBytes ?? 2 ** 30, maxItemBytes ?? 2 ** 30));
+  const list = sqlType === "text" || sqlType === "bytea" ? expression : `${expression}::text[]`;
+  const excess = `hawser.list_excess(${list}, ${maxTotalBytes ?? "NULL"}, ${maxItemBytes ?? "NULL"})`;
+  const count = call("cardinality", expression);
+  return [
+    ...(maxItems === undefined
+      ? []
+      : [
+          {
+            condition: over(count, maxItems),
+            is: `'a list of ' || ${count} || ' elements'`,
+            rule: itemsText(maxItems).rule,
+          },
+        ]),
+    ...(maxTotalBytes === undefined && maxItemBytes === undefined
+      ? []
+      : [
+          {
+            condition: `(${mayExceed(expression, least, qualified)} AND ${excess} IS NOT NULL)`,
+            is: excess,
+            rule: listBytesText(rules)!.rule,
+          },
+        ]),
+  ];
+}
+
+function headerLimits({ expression, rules, qualified }: LimitedArgument): Limit[] {
+  const { call, over } = words(qualified);
+  const { maxItems, maxNameBytes, maxValueBytes } = rules;
+  const excess = `hawser.header_excess(${expression}, ${maxItems ?? "NULL"}, ${maxNameBytes ?? "NULL"}, ${maxValueBytes ?? "NULL"})`;
+  // Two characters of JSON at least for each value, so that most need not be counted.
+  const least = Math.min(2 * (maxItems ?? 2 ** 30), maxNameBytes ?? 2 ** 30, maxValueBytes ?? 2 ** 30);
+  return [
+    {
+      condition: `(${over(call("octet_length", `${expression}::text`), least)} AND ${excess} IS NOT NULL)`,
+      is: excess,
+      rule: headerTexts(rules)!.rule,
+    },
+  ];
+}
+
+/** What is checked elsewhere of the functions that the gateway answers. */
+function otherLimits({ expression, sqlType, rules }: LimitedArgument): Limit[] {
+  const { range, pattern } = columnLimits(expression, rules);
+  const { minBytes } = rules;
+  const { rule } = bytesText(rules, sqlType === "bytea" ? "bytes" : "string") ?? { rule: "" };
+  return [
+    ...(range === undefined
+      ? []
+      : [{ condition: `NOT (${range})`, is: `${expression}::text`, rule: rangeText(rules)!.rule }]),
+    ...(minBytes === undefined || minBytes === 0
+      ? []
+      : [
+          {
+            condition: `octet_length(${expression}) < ${minBytes}`,
+            is: `octet_length(${expression}) || ' bytes long'`,
+            rule,
+          },
+        ]),
+    ...(pattern === undefined
+      ? []
+      : [
+          {
+            condition: `NOT (${pattern})`,
+            is: `to_json(left(${expression}, 60))::text`,
+            rule: rules.pattern!.means,
+          },
+        ]),
+  ];
+}

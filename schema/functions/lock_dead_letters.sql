@@ -1,0 +1,8 @@
+BEGIN
+  IF p_waits THEN
+    PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE;
+  ELSE
+    PERFORM FROM hawser.fences AS f WHERE f.what = 'dead-letters' FOR UPDATE SKIP LOCKED;
+  END IF;
+  locked := FOUND;
+END

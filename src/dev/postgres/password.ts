@@ -1,0 +1,94 @@
+/**
+ * The password of a cluster's superuser: random, and in a file of the data directory, so that it stays with the data.
+ *
+ * Everybody who has an account on the machine reaches a server at 127.0.0.1, and a superuser of Postgres starts programs
+ * as the account that the server runs as (`COPY … FROM PROGRAM`).
+ */
+import { execFile } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { DevError } from "../../errors/index.js";
+import { writePrivate } from "../../files/index.js";
+import type { Account } from "../server-process.js";
+import type { PostgresBinaries } from "./binaries.js";
+
+/** Authentication of every cluster. Nothing else is let in: the server listens on 127.0.0.1 only. */
+const hostRules = `# Written by Hawser. The password of the role postgres is in the file hawser-password beside this one.
+host all all 127.0.0.1/32 scram-sha-256
+host replication all 127.0.0.1/32 scram-sha-256
+`;
+
+/** A password without a character that a URL, SQL or a password file would have to quote. */
+export function randomPassword(): string {
+  return randomBytes(24).toString("base64url");
+}
+
+export function passwordFileOf(dataDirectory: string): string {
+  return join(dataDirectory, "hawser-password");
+}
+
+/** The password of the cluster; undefined if it has none yet. */
+export function readPassword(dataDirectory: string): string | undefined {
+  try {
+    return readFileSync(passwordFileOf(dataDirectory), "utf8").trim() || undefined;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** Makes the rules of the cluster ask for the password, and keeps it. The cluster has it already. */
+export function keepPassword(dataDirectory: string, password: string, account: Account | undefined): void {
+  writePrivate(join(dataDirectory, "pg_hba.conf"), hostRules, account);
+  // Last: a cluster with this file is one that asks for the password.
+  writePrivate(passwordFileOf(dataDirectory), `${password}\n`, account);
+}
+
+/**
+ * Gives a password to a cluster that does not run and has none: one that an earlier Hawser made, which let everybody in.
+ * The server that does it accepts no connections.
+ *
+ * @throws DevError `dev_server_failed`
+ */
+export async function setPassword(
+  dataDirectory: string,
+  { postgres }: PostgresBinaries,
+  env: Record<string, string>,
+  account: Account | undefined,
+  signal: AbortSignal | undefined,
+): Promise<string> {
+  const password = randomPassword();
+  const settings = {
+    password_encryption: "scram-sha-256",
+    exit_on_error: "on",
+    // The statement holds the password.
+    log_statement: "none",
+    log_min_duration_statement: "-1",
+    log_min_error_statement: "panic",
+  };
+  const args = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
+  try {
+    const running = promisify(execFile)(postgres, ["--single", "-D", dataDirectory, ...args, "postgres"], {
+      cwd: "/",
+      env,
+      ...account,
+      ...(signal && { signal }),
+    });
+    // One that ends without reading it says why.
+    running.child.stdin?.on("error", () => undefined).end(`ALTER ROLE postgres PASSWORD '${password}'\n`);
+    await running;
+  } catch (cause) {
+    signal?.throwIfAborted();
+    const said = (cause as { stderr?: string }).stderr?.trim() || (cause as Error).message;
+    throw new DevError(
+      "dev_server_failed",
+      `The role postgres of the cluster in ${dataDirectory} could not be given a password, which its servers ask for: ` +
+        `${said}. Repair that, or name another directory.`,
+      { cause },
+    );
+  }
+  keepPassword(dataDirectory, password, account);
+  return password;
+}

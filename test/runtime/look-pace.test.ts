@@ -1,0 +1,171 @@
+/**
+ * When a relay looks, and whether it has to be notified, in virtual time: transactions enqueue at some moment and
+ * commit at a later one; they notify if they found the relay asleep when they enqueued. Mutants show that the check can fail.
+ */
+import { describe, expect, it } from "vitest";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { LookPace, type PaceSettings } from "../../src/runtime/index.js";
+import { Random } from "../simulator/random.js";
+import { atDepth } from "../support/depth.js";
+
+const settings: PaceSettings = { ...outboxConstants, canBeNotified: true };
+const lookTakesMs = 1;
+
+interface Message {
+  readonly enqueuedAt: number;
+  readonly committedAt: number;
+  hasNotified: boolean;
+  foundAt: number | undefined;
+}
+
+/** @returns the first message that had to wait too long; undefined: none had */
+function late(seed: number, pace: LookPace, slowestMs: number): string | undefined {
+  const random = new Random(seed);
+  const endMs = 20_000;
+  const messages: Message[] = Array.from({ length: random.between(1, 12) }, () => {
+    const enqueuedAt = random.next() * endMs;
+    const openMs = random.pick([0, 2, 20, 300, 2_000]) * random.next();
+    return { enqueuedAt, committedAt: enqueuedAt + openMs, hasNotified: false, foundAt: undefined };
+  });
+  const moments = messages.flatMap((message) => [
+    { at: message.enqueuedAt, message, isCommit: false },
+    { at: message.committedAt, message, isCommit: true },
+  ]);
+  moments.sort((one, other) => one.at - other.at);
+  let isAsleep = false;
+  /** What happens until then. */
+  const advance = (until: number): void => {
+    for (let next = moments[0]; next !== undefined && next.at <= until; next = moments[0]) {
+      moments.shift();
+      if (!next.isCommit) next.message.hasNotified = isAsleep;
+      else if (next.message.hasNotified) pace.notified();
+    }
+  };
+  let now = 0;
+  for (let looks = 0; messages.some(({ foundAt }) => foundAt === undefined); looks++) {
+    if (looks > 100_000) return "it looks without end";
+    const asleep = pace.beginLook(now);
+    advance(now);
+    // What is said counts at once, and the look reads behind it.
+    isAsleep = asleep ?? isAsleep;
+    const found = messages.filter(({ committedAt, foundAt }) => foundAt === undefined && committedAt <= now);
+    for (const message of found) message.foundAt = now;
+    now += lookTakesMs;
+    advance(now);
+    pace.endLook(now, found.length > 0);
+    // Until the next look is due, or somebody notifies.
+    for (const { at } of [...moments]) {
+      if (pace.at <= now || at > pace.at) break;
+      now = Math.max(now, at);
+      advance(now);
+    }
+    if (pace.at > now) now = pace.at;
+  }
+  const tooLate = messages.find(
+    ({ enqueuedAt, committedAt, foundAt }) => foundAt! - committedAt > slowestMs + 2 * (committedAt - enqueuedAt),
+  );
+  return tooLate && JSON.stringify(tooLate);
+}
+
+function firstLate(
+  made: () => LookPace,
+  seeds: number,
+  slowestMs = 2 * settings.lookMs + 2 * lookTakesMs,
+): string | undefined {
+  for (let seed = 1; seed <= seeds; seed++) {
+    const found = late(seed, made(), slowestMs);
+    if (found !== undefined) return `seed ${seed}: ${found}`;
+  }
+  return undefined;
+}
+
+describe("the pace of a relay", () => {
+  it("finds a message soon after its commit, however long its transaction went on", () => {
+    expect(firstLate(() => new LookPace(settings, false), atDepth(20_000))).toBeUndefined();
+  });
+
+  it("looks often where nobody can notify it", () => {
+    const { unnotifiedLookMs } = outboxConstants;
+    const made = () => new LookPace({ ...settings, slowLookMs: unnotifiedLookMs, canBeNotified: false }, undefined);
+    expect(firstLate(made, atDepth(5_000), 2 * unnotifiedLookMs)).toBeUndefined();
+  });
+
+  it.each<[string, () => LookPace]>([
+    [
+      "hears no notification",
+      () =>
+        new (class extends LookPace {
+          override notified(): void {}
+        })(settings, false),
+    ],
+    [
+      "tells nobody that it sleeps",
+      () =>
+        new (class extends LookPace {
+          override beginLook(now: number) {
+            super.beginLook(now);
+            return undefined;
+          }
+        })(settings, false),
+    ],
+    ["looks slowly at once", () => new LookPace({ ...settings, lookMs: settings.slowLookMs }, false)],
+    [
+      "forgets a notification that comes during a look",
+      () =>
+        new (class extends LookPace {
+          #isLooking = false;
+          override notified(): void {
+            if (!this.#isLooking) super.notified();
+          }
+          override beginLook(now: number) {
+            this.#isLooking = true;
+            return super.beginLook(now);
+          }
+          override endLook(now: number, hasFound: boolean): void {
+            this.#isLooking = false;
+            super.endLook(now, hasFound);
+          }
+        })(settings, false),
+    ],
+  ])("would be caught if it %s", (_, made) => {
+    expect(firstLate(made, 2_000)).toBeDefined();
+  });
+
+  it("looks about once a second when nothing comes", () => {
+    const pace = new LookPace(settings, false);
+    let looks = 0;
+    for (let now = 0; now < 60_000; looks++) {
+      pace.beginLook(now);
+      pace.endLook(now, false);
+      now = pace.at;
+    }
+    expect(looks).toBeLessThan(80);
+  });
+
+  it("looks when a later message is due, and at once behind those that were brought in", () => {
+    const pace = new LookPace({ ...settings, dueCheckMs: 10 }, false);
+    pace.beginLook(0);
+    pace.endLook(0, false);
+    pace.endDue(0, undefined, { brought: 0, next: { from: 5, inMs: 2 } });
+    expect(pace.at).toBe(2);
+    expect(pace.dueFrom(1)).toBeUndefined();
+    pace.endDue(1, undefined, { brought: 0, next: undefined });
+    expect(pace.dueFrom(2)).toBe(5);
+    pace.endDue(2, 5, { brought: 3, next: undefined });
+    expect(pace.at).toBe(Number.NEGATIVE_INFINITY);
+    expect(pace.dueFrom(100)).toBeUndefined();
+  });
+
+  it("asks for due messages now and then, for the clock of Postgres may be set", () => {
+    const pace = new LookPace({ ...settings, dueCheckMs: 10 }, false);
+    pace.endDue(0, undefined, { brought: 0, next: { from: 5_000, inMs: 5_000 } });
+    expect(pace.dueAt).toBe(10);
+  });
+
+  it("asks again for what is due when it was not told what became of a turn", () => {
+    const pace = new LookPace(settings, false);
+    pace.endDue(0, undefined, { brought: 0, next: { from: 5, inMs: 2 } });
+    expect(pace.dueFrom(3)).toBe(5);
+    expect(pace.dueFrom(4)).toBe(5);
+  });
+});
