@@ -1,0 +1,165 @@
+/**
+ * What an attack must not have done: changed or read what others have, ended anything, or met an error that is none of
+ * Hawser's and none of Postgres's plain refusals.
+ */
+import { createHash } from "node:crypto";
+import type pg from "pg";
+import { errorTable } from "../../../../generated/ts/errors/errors.js";
+import { type AttackerRole, relationsOf } from "./catalog.js";
+import { type HostileWorld, victimMarker } from "./world.js";
+
+/** What a role may do to others by design, and why: each entry is a sentence of docs/security.md. */
+export const byDesign: readonly {
+  readonly role: AttackerRole;
+  /** Tables whose rows of others it may change. */
+  readonly changes?: readonly string[];
+  /** Secrets and payloads of others that it may read, by their names in {@link secretsOf}. */
+  readonly reads?: readonly string[];
+  readonly reason: string;
+}[] = [
+  {
+    role: "hawser_peer",
+    changes: [
+      "hawser.conn_key_map",
+      "hawser.conn_mess_number",
+      "hawser.conn_messages",
+      "hawser.conn_sender",
+      "hawser.peers",
+      "hawser.sender_listener",
+      "hawser.topic_addr",
+      "hawser.topic_key",
+      "hawser.peer_waiting_topics",
+    ],
+    reads: ["mesh secret", "a stored message", "a message for peers", "a dead letter"],
+    reason: "a login with hawser_peer can read, add and delete stored messages, move cursors and hand channels over, for every peer",
+  },
+  {
+    role: "hawser_bridge",
+    changes: ["hawser.stream_subscriptions", "hawser.saved_messages", "hawser.dead_letters"],
+    reads: ["gateway password", "executor password", "token", "option", "a message for NATS", "a dead letter"],
+    reason: "it is the login of hawser serve, which publishes the outbox, runs subscriptions and keeps their dead letters",
+  },
+  {
+    role: "hawser_nats",
+    reads: ["a value in a bucket"],
+    reason: "all roles with hawser_nats use one NATS user, whose buckets they share",
+  },
+];
+
+const allowed = (role: AttackerRole, what: "changes" | "reads"): ReadonlySet<string> =>
+  new Set(byDesign.filter((each) => each.role === role).flatMap((each) => each[what] ?? []));
+
+/** What nobody may read who may not: a text that gives it away, and what it is. */
+export type Secrets = ReadonlyMap<string, string>;
+
+/** The secrets of a world, as text and as hexadecimal digits, in which `bytea` is shown. */
+export async function secretsOf(world: HostileWorld): Promise<Secrets> {
+  const secrets = new Map<string, string>();
+  const add = (what: string, values: readonly string[]): void => {
+    for (const value of values) {
+      if (value.length < 16) throw new Error(`the ${what} is too short to be found: ${value}`);
+      secrets.set(value, what);
+      secrets.set(Buffer.from(value).toString("hex"), what);
+    }
+  };
+  add("mesh secret", await world.column("SELECT encode(secret, 'hex') FROM hawser.mesh_secret"));
+  add("gateway password", await world.column("SELECT password FROM hawser.gateway_secret"));
+  add("executor password", await world.column("SELECT password FROM hawser.executor_login"));
+  add("token", await world.column("SELECT encode(token, 'hex') FROM hawser.nats_handlers"));
+  add("option", await world.column("SELECT options ->> 'token' FROM hawser.nats_server"));
+  for (const [suffix, what] of [
+    ["-for-nats", "a message for NATS"],
+    ["-for-peers", "a message for peers"],
+    ["-stored", "a stored message"],
+    ["-dead-", "a dead letter"],
+    ["-in-a-bucket", "a value in a bucket"],
+  ] as const) {
+    add(what, [`${victimMarker}${suffix}`]);
+  }
+  return secrets;
+}
+
+/** The secrets that a text has and the role may not read. */
+export function leaks(role: AttackerRole, shown: string, secrets: Secrets): string[] {
+  const mayRead = allowed(role, "reads");
+  return [...secrets].filter(([value, what]) => !mayRead.has(what) && shown.includes(value)).map(([, what]) => what);
+}
+
+const typed: ReadonlySet<string> = new Set(Object.values(errorTable).map(({ sqlstate }) => sqlstate));
+/** Never right, even where one of Hawser's own errors has that state, too. */
+const never = /^(XX|57P|53200|54001)/;
+
+/** SQLSTATEs that are neither Hawser's nor of the classes 22 and 23 or 42501, and why they are right. */
+const plain: Readonly<Record<string, string>> = {
+  "42704": "an oid, a role or a type that is not there, given for a regproc",
+  "42725": "a name of several functions, given for a regproc",
+  "42601": "a text that is no name, given for a regproc",
+  "42602": "the same",
+  "42809": "the function of a trigger, called by itself",
+  "42P13": "a function that a wrapper cannot be made for",
+  "40P01": "two attackers that lock each other's rows",
+  "2202E": "an array of two dimensions",
+};
+
+/** What is wrong with an error; undefined if it is as it has to be. */
+export function wrongError({ code = "", message, hint }: Partial<pg.DatabaseError>): string | undefined {
+  const shown = `${code} ${message?.slice(0, 300)}`;
+  if (never.test(code)) return shown;
+  // Unlike that of Postgres, "program_limit_exceeded" and the like of Hawser say what to do.
+  if (/^(53|54|55|58|P0)/.test(code)) return typed.has(code) && hint ? undefined : shown;
+  if (typed.has(code) || code in plain || /^(22|23)/.test(code) || code === "42501") return undefined;
+  return shown;
+}
+
+/** Everything that others have, by table or kind of object: what is there before an attack is there behind it. */
+export async function possessions(world: HostileWorld): Promise<ReadonlyMap<string, string>> {
+  const found = new Map<string, string>();
+  const digest = async (name: string, sql: string): Promise<void> => {
+    const rows = await world.column(sql);
+    found.set(name, `${rows.length} rows, ${createHash("sha256").update(rows.join("\n")).digest("hex")}`);
+  };
+  for (const [name, { others }] of Object.entries(relationsOf)) {
+    if (others !== undefined) await digest(name, `SELECT t::text FROM ${name} AS t WHERE ${others} ORDER BY 1`);
+  }
+  await digest("calls of the victim's functions", "SELECT c::text FROM victim.calls AS c WHERE payload LIKE 'attack%' ORDER BY 1");
+  const attackers = [...world.attackers.values()].map(({ name }) => `'${name}'`).join(", ");
+  const mine = [world.victim.name, world.canary.name, ...world.logins.values()].map((name) => `'${name}'`).join(", ");
+  const groups = "'hawser_owner', 'hawser_peer', 'hawser_nats', 'hawser_bridge', 'hawser_executor'";
+  const roles = `${mine}, ${groups}, (SELECT user_name FROM hawser.executor_login)`;
+  await digest("roles", `SELECT r::text FROM pg_roles AS r WHERE rolname IN (${roles}) ORDER BY 1`);
+  await digest(
+    "members of roles",
+    `SELECT roleid::regrole || ' ' || member::regrole || ' ' || admin_option FROM pg_auth_members
+      WHERE member::regrole::text IN (${roles}) ORDER BY 1`,
+  );
+  // What is in a schema of the attackers' own, and wrappers of theirs, is theirs.
+  const others = (owner: string): string => `pg_get_userbyid(${owner}) NOT IN (${attackers})`;
+  await digest("functions", `SELECT p.oid || p::text FROM pg_proc AS p WHERE ${others("proowner")} ORDER BY 1`);
+  await digest(
+    "relations",
+    `SELECT oid::regclass || relkind::text || relowner::regrole || coalesce(relacl::text, '') FROM pg_class
+      WHERE ${others("relowner")} AND relkind NOT IN ('t', 'i') AND relnamespace::regnamespace::text !~ '^pg_(temp|toast)' ORDER BY 1`,
+  );
+  await digest("types", `SELECT oid || coalesce(typacl::text, '') FROM pg_type WHERE ${others("typowner")} AND typnamespace::regnamespace::text !~ '^pg_(temp|toast)' ORDER BY 1`);
+  await digest("schemas", `SELECT n::text FROM pg_namespace AS n WHERE nspname !~ '^pg_(temp|toast)' ORDER BY 1`);
+  await digest(
+    "what attackers have made outside of their schemas",
+    `SELECT p.oid::regprocedure::text FROM pg_proc AS p WHERE NOT ${others("proowner")} AND pronamespace::regnamespace::text !~ '^(attack_|hawser_run$)'
+     UNION ALL SELECT c.oid::regclass::text FROM pg_class AS c WHERE NOT ${others("relowner")} AND relnamespace::regnamespace::text !~ '^(attack_|pg_)' ORDER BY 1`,
+  );
+  await digest("servers and triggers", `SELECT s::text FROM pg_foreign_server AS s UNION ALL SELECT e::text FROM pg_event_trigger AS e UNION ALL SELECT d::text FROM pg_default_acl AS d ORDER BY 1`);
+  await digest("settings", "SELECT s::text FROM pg_db_role_setting AS s ORDER BY 1");
+  return found;
+}
+
+/** What of others an attack has changed, and its role may not change. */
+export function changed(
+  role: AttackerRole,
+  before: ReadonlyMap<string, string>,
+  after: ReadonlyMap<string, string>,
+): string[] {
+  const mayChange = allowed(role, "changes");
+  return [...before]
+    .filter(([name, digest]) => !mayChange.has(name) && after.get(name) !== digest)
+    .map(([name, digest]) => `${name}: ${digest} became ${after.get(name)}`);
+}

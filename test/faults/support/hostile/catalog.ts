@@ -1,0 +1,306 @@
+/**
+ * Every SQL object of an installation, read from the catalogs, and who may use it. An object that nobody has classified here
+ * fails the test: decide who may call or read it, and add it to the table below.
+ */
+import type pg from "pg";
+
+/** The roles that attack; `none` is a login that has been granted nothing. */
+export const attackerRoles = ["none", "hawser_executor", "hawser_nats", "hawser_bridge", "hawser_peer"] as const;
+export type AttackerRole = (typeof attackerRoles)[number];
+
+/** A parameter of a function. */
+export interface Parameter {
+  readonly name: string;
+  /** As `format_type` says it, such as `text[]`. */
+  readonly type: string;
+}
+
+/** A function or procedure. */
+export interface SqlFunction {
+  readonly schema: string;
+  readonly name: string;
+  /** With the types of its arguments, each with its schema. */
+  readonly signature: string;
+  readonly parameters: readonly Parameter[];
+  readonly isTrigger: boolean;
+  /** What the calls of its wrapper go by: the name without what is drawn at random. */
+  readonly classified: string;
+  /** The roles that may execute it and use its schema. */
+  readonly callers: ReadonlySet<string>;
+}
+
+/** A table, view, sequence, type or schema. */
+export interface SqlObject {
+  readonly kind: "relation" | "type" | "schema";
+  readonly name: string;
+  /** Role and privilege, such as `hawser_peer:SELECT`. */
+  readonly privileges: readonly string[];
+}
+
+/** Schemas that `hawser init` makes; in `public` only what it installs there. */
+const ownSchemas = "nspname LIKE 'hawser%'";
+
+/** All functions, in the order of their signatures. @param logins the login of each role, by the role */
+export async function functionsOf(client: pg.Client, logins: ReadonlyMap<AttackerRole, string>): Promise<SqlFunction[]> {
+  const { rows } = await client.query(
+    `SELECT n.nspname AS schema, p.proname AS name, p.oid::regprocedure::text AS signature,
+            p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS "isTrigger",
+            ARRAY(SELECT coalesce((p.proargnames::text[])[a.nth], '') FROM unnest(p.proargtypes) WITH ORDINALITY AS a (type, nth)) AS names,
+            ARRAY(SELECT format_type(a.type, NULL) FROM unnest(p.proargtypes) WITH ORDINALITY AS a (type, nth) ORDER BY a.nth) AS types,
+            ARRAY(SELECT l.login FROM unnest($1::text[]) AS l (login)
+                   WHERE has_function_privilege(l.login, p.oid, 'EXECUTE') AND has_schema_privilege(l.login, n.oid, 'USAGE')) AS callers
+       FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
+      WHERE n.${ownSchemas} OR n.nspname = 'public'
+      ORDER BY 3`,
+    [[...logins.values()]],
+  );
+  const roleOf = new Map([...logins].map(([role, login]) => [login, role]));
+  return rows.map(({ names, types, callers, ...each }) => ({
+    ...each,
+    classified: classifiedAs(each.schema, each.name),
+    // The input parameters come first in all of ours, the results behind them.
+    parameters: (types as string[]).map((type, nth) => ({ name: (names as string[])[nth]!, type })),
+    callers: new Set((callers as string[]).map((login) => roleOf.get(login)!)),
+  }));
+}
+
+function classifiedAs(schema: string, name: string): string {
+  if (schema === "hawser_run") return name.startsWith("settle ") ? "hawser_run.settle" : "hawser_run.wrapper";
+  return schema === "hawser_dblink" || schema === "hawser_fdw" ? `${schema}.*` : `${schema}.${name}`;
+}
+
+/** All relations, types of their own and schemas, with what each role may do to them. */
+export async function objectsOf(client: pg.Client, logins: ReadonlyMap<AttackerRole, string>): Promise<SqlObject[]> {
+  const values = [[...logins.keys()], [...logins.values()]];
+  const { rows } = await client.query(
+    `WITH logins AS (SELECT * FROM unnest($1::text[], $2::text[]) AS l (role, login))
+     SELECT 'relation' AS kind, c.oid::regclass::text AS name, ARRAY(
+              SELECT l.role || ':' || p FROM logins AS l, unnest(CASE c.relkind WHEN 'S' THEN ARRAY['USAGE', 'SELECT', 'UPDATE']
+                       ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'] END) AS p
+               WHERE has_schema_privilege(l.login, n.oid, 'USAGE')
+                 AND CASE c.relkind WHEN 'S' THEN has_sequence_privilege(l.login, c.oid, p)
+                       WHEN 'c' THEN false
+                       ELSE has_table_privilege(l.login, c.oid, p)
+                            OR p IN ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES') AND has_any_column_privilege(l.login, c.oid, p) END
+               ORDER BY 1) AS privileges
+       FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+      WHERE n.${ownSchemas} AND c.relkind NOT IN ('i', 'I', 't')
+     UNION ALL
+     SELECT 'type', t.oid::regtype::text, ARRAY(
+              SELECT l.role || ':USAGE' FROM logins AS l
+               WHERE has_schema_privilege(l.login, n.oid, 'USAGE') AND has_type_privilege(l.login, t.oid, 'USAGE') ORDER BY 1)
+       FROM pg_type AS t JOIN pg_namespace AS n ON n.oid = t.typnamespace
+      WHERE n.${ownSchemas} AND t.typrelid = 0 AND t.typelem = 0
+     UNION ALL
+     SELECT 'schema', n.nspname, ARRAY(
+              SELECT l.role || ':' || p FROM logins AS l, unnest(ARRAY['USAGE', 'CREATE']) AS p
+               WHERE has_schema_privilege(l.login, n.oid, p) ORDER BY 1)
+       FROM pg_namespace AS n WHERE n.${ownSchemas}
+     ORDER BY 1, 2`,
+    values,
+  );
+  return rows;
+}
+
+/** The columns of a table that can be written, in their order. */
+export async function columnsOf(client: pg.Client, table: string): Promise<Parameter[]> {
+  const { rows } = await client.query(
+    `SELECT quote_ident(attname) AS name, format_type(atttypid, NULL) AS type FROM pg_attribute
+      WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = '' ORDER BY attnum`,
+    [table],
+  );
+  return rows;
+}
+
+const letters: Readonly<Record<string, AttackerRole>> = {
+  "0": "none",
+  n: "hawser_nats",
+  p: "hawser_peer",
+  b: "hawser_bridge",
+  x: "hawser_executor",
+};
+
+/** The roles of letters such as `np`; `-` is nobody. */
+const rolesOf = (text: string): ReadonlySet<AttackerRole> =>
+  new Set([...text.replace("-", "")].map((letter) => letters[letter]!));
+
+/** `{T}` stands for each type of payload. */
+const withTypes = (name: string): string[] =>
+  name.includes("{T}") ? ["text", "json", "jsonb", "binary"].map((type) => name.replace("{T}", type)) : [name];
+
+/** Lines of who and what: the roles' letters, then names. */
+function table(text: string): ReadonlyMap<string, ReadonlySet<AttackerRole>> {
+  const entries = text
+    .trim()
+    .split("\n")
+    .flatMap((line) => {
+      const [who, ...names] = line.trim().split(/\s+/);
+      return names.flatMap(withTypes).map((name) => [name, rolesOf(who!)] as const);
+    });
+  return new Map(entries);
+}
+
+/**
+ * Who may call what: n `hawser_nats`, p `hawser_peer`, b `hawser_bridge`, x `hawser_executor`, 0 a login that has been granted
+ * nothing, - nobody but the owner. `hawser_bridge` is in the executor's login. The functions of `hawser_fdw` run within
+ * `CREATE SERVER` of anybody, with the rights of their caller.
+ */
+export const callersOf = table(`
+  n public.nats_publish_{T} public.nats_publish_{T}_batch public.nats_publish_{T}_stream public.nats_publish_{T}_ack
+  n public.nats_publish_{T}_stream_batch public.nats_flush public.nats_request_{T}
+  n public.nats_enqueue_{T} public.nats_enqueue_{T}_batch public.nats_enqueue_{T}_stream public.nats_enqueue_{T}_stream_batch
+  n public.nats_put_{T} public.nats_get_{T} public.nats_delete_value public.nats_kv_create_{T} public.nats_kv_update_{T}
+  n public.nats_kv_keys public.nats_kv_history public.nats_put_file public.nats_get_file public.nats_delete_file
+  n public.nats_get_file_info public.nats_get_file_list public.nats_get_server_info
+  n public.nats_subscribe public.nats_unsubscribe public.nats_subscribe_stream public.nats_unsubscribe_stream
+  n public.nats_seek_stream public.litmus_pgnats_register_responder public.pgnats_register_responder
+  n public.litmus_pgnats_unregister_responder public.pgnats_unregister_responder
+  n public.litmus_pgnats_version public.pgnats_version public.litmus_pgnats_reload_conf public.pgnats_reload_conf
+  n public.litmus_pgnats_reload_conf_force public.pgnats_reload_conf_force
+  p hawser.peer_enqueue_{T} hawser.peer_enqueue_{T}_batch hawser.enqueue_peer
+  p hawser.channels_with_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors
+  p hawser.connection_key hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
+  p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.key_of_topic hawser.leave_directory
+  p hawser.reassign_channels hawser.request_retries hawser.retry_dead_letters hawser.retry_enqueued hawser.store_messages
+  p hawser.take_name
+  n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
+  n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
+  nb hawser.prune_handlers
+  np hawser.outbox_cancel
+  pb hawser.outbox_replay hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
+  pnb hawser.outbox_undone
+  bx hawser.advance_stream hawser.fence_batch hawser.stream_position
+  bx hawser.finish_retry hawser.wrapper_version
+  b hawser.follow_nats_server hawser.nats_foreign_servers
+  pnbx hawser.error_codes hawser.error_sqlstate
+  - hawser.adopt_waiting hawser.bring_due hawser.callers_roles hawser.check_headers hawser.check_relay
+  - hawser.enqueue_message hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
+  - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.topic_addr_notify
+  - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.replay_page
+  - hawser.running_peers hawser.set_nats_server hawser.store_enqueued
+  - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
+  - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_text hawser.nats_options_jsonb
+  - hawser.nats_server_options hawser.nats_server_options_check hawser.nats_server_options_typed
+  - hawser.nats_server_options_violation
+  - hawser_dblink.*
+  0nbpx hawser_fdw.*
+  bx hawser_run.wrapper
+  - hawser_run.settle
+`);
+
+/** What a table or view is to the attack. */
+export interface Classified {
+  /** Role and privileges, as in {@link callersOf}. */
+  readonly grants: string;
+  /** The rows that must be the same before and after, as a condition; undefined: none, because of `changes`. */
+  readonly others?: string;
+  /** Why all of its rows may change without an attack. */
+  readonly changes?: string;
+}
+
+const beats = "Serve writes it from time to time";
+const relays = "a relay writes it at each turn";
+const victims = "t::text LIKE '%victim%'";
+const victimsChannels = "connection_key IN (SELECT m.connection_key FROM hawser.conn_key_map AS m WHERE m.composite LIKE '%victim%')";
+const victimsRows = "role LIKE 'victim%'";
+
+/** All tables and views: who may do what to them, and which rows an attack must not change. */
+export const relationsOf: Readonly<Record<string, Classified>> = {
+  "hawser.bridge_fence": { grants: "b:SELECT b:UPDATE", changes: beats },
+  "hawser.bridge_lead": { grants: "b:SELECT b:UPDATE", changes: beats },
+  "hawser.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
+  "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
+  "hawser.conn_sender": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
+  "hawser.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },
+  "hawser.executor_login": { grants: "b:SELECT", others: "true" },
+  "hawser.gateway_secret": { grants: "b:SELECT", others: "true" },
+  "hawser.gateways": { grants: "b:DELETE b:INSERT b:SELECT b:UPDATE", changes: beats },
+  "hawser.mesh_secret": { grants: "p:SELECT", others: "true" },
+  "hawser.migrations": { grants: "b:SELECT p:SELECT", others: "true" },
+  "hawser.nats_handlers": { grants: "b:SELECT", others: victims },
+  "hawser.nats_server": { grants: "b:SELECT", others: "true" },
+  "hawser.outbox": { grants: "", others: victimsRows },
+  "hawser.outbox_keys": { grants: "", changes: "its rows are locks, which say nothing" },
+  "hawser.outbox_later": { grants: "", others: victimsRows },
+  "hawser.outbox_scheduled": { grants: "b:SELECT p:SELECT", others: "destination LIKE 'victim%'" },
+  "hawser.outbox_state": { grants: "", changes: relays },
+  "hawser.outbox_status": { grants: "b:SELECT n:SELECT p:SELECT", changes: relays },
+  "hawser.outbox_turns": { grants: "", changes: relays },
+  "hawser.peer_waiting_topics": { grants: "", others: "topic LIKE 'victim%'" },
+  "hawser.peers": { grants: "p:INSERT p:SELECT p:UPDATE", others: "name LIKE 'victim%'" },
+  "hawser.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
+  "hawser.sender_listener": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser.seq": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
+  "hawser.stream_status": { grants: "b:SELECT n:SELECT", changes: "of stream_subscriptions" },
+  "hawser.stream_subscriptions": { grants: "b:SELECT b:UPDATE", others: "name LIKE 'victim%'" },
+  "hawser.topic_addr": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: "topic LIKE 'victim%' OR client_name LIKE 'victim%'" },
+  "hawser.topic_key": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
+  "hawser_dblink.dblink_pkey_results": { grants: "", changes: "a type" },
+};
+
+/** Sequences, by which rows get their ids: who may draw from them. */
+export const sequencesOf: Readonly<Record<string, string>> = {
+  "hawser.conn_messages_id_seq": "p:USAGE",
+  "hawser.dead_letters_id_seq": "",
+  "hawser.nats_handlers_id_seq": "",
+  "hawser.outbox_id_seq": "",
+  "hawser.outbox_state_asleep_seq": "",
+  "hawser.outbox_state_peer_asleep_seq": "",
+  "hawser.outbox_state_peer_beat_seq": "",
+  "hawser.outbox_state_peer_slot_seq": "",
+  "hawser.outbox_state_slot_seq": "",
+  "hawser.saved_messages_id_seq": "b:USAGE",
+};
+
+/** The schemas. Anybody may use the validator of `CREATE SERVER`; subscribing makes wrappers in `hawser_run`. */
+export const schemasOf: Readonly<Record<string, string>> = {
+  hawser: "b:USAGE x:USAGE n:USAGE p:USAGE",
+  hawser_dblink: "",
+  hawser_fdw: "b:USAGE x:USAGE n:USAGE p:USAGE 0:USAGE",
+  hawser_run: "b:USAGE x:USAGE n:CREATE n:USAGE",
+};
+
+/** Privileges with the roles' names, as {@link objectsOf} has them. */
+export function privilegesOf(grants: string): string[] {
+  const pairs = grants === "" ? [] : grants.split(" ").map((pair) => pair.split(":") as [string, string]);
+  return pairs.map(([letter, privilege]) => `${letters[letter]}:${privilege}`).sort();
+}
+
+/** What is wrong with the catalog: objects that nobody has classified, and other privileges than were classified. */
+export function surprises(functions: readonly SqlFunction[], objects: readonly SqlObject[]): string[] {
+  const found: string[] = [];
+  const sorted = (set: Iterable<string>): string => [...set].sort().join(" ") || "nobody";
+  for (const { signature, classified, callers } of functions) {
+    const wanted = callersOf.get(classified);
+    if (wanted === undefined) {
+      found.push(`the function ${signature} is not classified: add ${classified} to callersOf in catalog.ts (now: ${sorted(callers)})`);
+    } else if (sorted(wanted) !== sorted(callers)) {
+      found.push(`${signature} may be called by ${sorted(callers)}, and callersOf says ${sorted(wanted)}`);
+    }
+  }
+  for (const { kind, name, privileges } of objects) {
+    // A part of a table has no privileges of its own.
+    const part = /^(hawser\.outbox(?:_turns)?)_\d$/.exec(name);
+    const wanted =
+      kind === "schema"
+        ? schemasOf[name]
+        : kind === "type"
+          ? /^hawser_run\.token_[0-9a-f]{16}$/.exec(name) && ""
+          : part !== null
+            ? ""
+            : (relationsOf[name]?.grants ?? sequencesOf[name]);
+    if (wanted === undefined || wanted === null) {
+      found.push(`the ${kind} ${name} is not classified in catalog.ts (now: ${sorted(privileges)})`);
+    } else if (sorted(privilegesOf(wanted)) !== sorted(privileges)) {
+      found.push(`on ${name} are granted ${sorted(privileges)}, and catalog.ts says ${sorted(privilegesOf(wanted))}`);
+    }
+  }
+  const present = new Set(functions.map(({ classified }) => classified));
+  for (const name of callersOf.keys()) if (!present.has(name)) found.push(`callersOf names ${name}, which is not there`);
+  const names = new Set(objects.map(({ name }) => name));
+  for (const name of [...Object.keys(relationsOf), ...Object.keys(sequencesOf), ...Object.keys(schemasOf)]) {
+    if (!names.has(name)) found.push(`catalog.ts names ${name}, which is not there`);
+  }
+  return found;
+}
