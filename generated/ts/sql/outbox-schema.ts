@@ -53,7 +53,7 @@ CREATE TABLE hawser.outbox_3 PARTITION OF hawser.outbox FOR VALUES IN (3);
 CREATE TABLE hawser.outbox_4 PARTITION OF hawser.outbox FOR VALUES IN (4);
 CREATE TABLE hawser.outbox_5 PARTITION OF hawser.outbox FOR VALUES IN (5);
 
-CREATE INDEX outbox_xid ON hawser.outbox (xid);
+CREATE INDEX outbox_xid ON hawser.outbox (xid, slot);
 
 COMMENT ON TABLE hawser.outbox IS 'Messages that were enqueued, in the order of their ids. A transaction writes them, and the relay of their sink publishes or
 stores them when it has committed. Each sink has three slots, which are filled in turn: the oldest is truncated when all that
@@ -1010,6 +1010,7 @@ BEGIN
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+              OFFSET 0
             ) AS n
             LEFT JOIN LATERAL (
               SELECT r."from", r.joins FROM series AS r
@@ -1112,7 +1113,6 @@ BEGIN
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-              -- By xids as well: each of the two would go through all ids.
               OFFSET 0
             ) AS n
             LEFT JOIN LATERAL (

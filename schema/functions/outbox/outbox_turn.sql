@@ -122,6 +122,7 @@ BEGIN
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+              OFFSET 0
             ) AS n
             LEFT JOIN LATERAL (
               SELECT r."from", r.joins FROM series AS r
@@ -224,7 +225,6 @@ BEGIN
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-              -- By xids as well: each of the two would go through all ids.
               OFFSET 0
             ) AS n
             LEFT JOIN LATERAL (
