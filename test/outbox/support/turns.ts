@@ -32,7 +32,7 @@ export async function takePeers(client: pg.ClientBase, owner: string): Promise<s
 export async function peerTurn(client: pg.ClientBase, owner: string, maxMessages = 1_000): Promise<PeerTurn> {
   const { rows } = await client.query(
     `SELECT * FROM hawser.outbox_turn('peer', $1, NULL, NULL, NULL, $2, 1000000, true,
-       NULL, NULL, NULL, NULL, NULL, '{}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, '{}', NULL)`,
+       NULL, NULL, NULL, NULL, NULL, '{}', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)`,
     [owner, maxMessages],
   );
   return rows[0];
@@ -154,7 +154,7 @@ export async function natsTurn(client: pg.ClientBase, owner: string, step: NatsS
       look === undefined ? null : JSON.stringify(look.series ?? []),
       page?.role ?? null,
       page?.route ?? null,
-      page?.excluded ?? [],
+      page?.excluded === undefined ? null : JSON.stringify(page.excluded.map((route) => ({ role: page.role, route }))),
       maxPayload,
     ],
   );
