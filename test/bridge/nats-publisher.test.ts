@@ -1,6 +1,6 @@
 import { jetstreamManager } from "@nats-io/jetstream";
 import { describe, expect, it } from "vitest";
-import { NatsPublisher } from "../../src/outbox/nats-publisher.js";
+import { NatsPublisher } from "../../src/bridge/nats-publisher.js";
 import type { EnqueuedMessage } from "../../src/outbox/outbox-table.js";
 import type { PublishStep } from "../../src/outbox/relay.js";
 import { optionsFor, testConnector } from "../nats/support/connectors.js";
