@@ -6,7 +6,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
-import { attack, type Call, callsOf, type CallOptions, statementMs, writesOf } from "./support/hostile/attack.js";
+import { attack, type Call, type CallOptions, callsOf, statementMs, writesOf } from "./support/hostile/attack.js";
 import { changed, possessions, secretsOf } from "./support/hostile/audit.js";
 import { Canary } from "./support/hostile/canary.js";
 import { attackerRoles, columnsOf, functionsOf, objectsOf, surprises } from "./support/hostile/catalog.js";
@@ -37,7 +37,13 @@ describe("a hostile role", () => {
   it.each(attackerRoles)("%s gains nothing by any function or table, and ends nothing", async (role) => {
     const random = new Random(seed);
     const attacker = world.attackers.get(role)!;
-    const options: CallOptions = { role, ids: await world.victimIds(), random, valuesPerArgument: atDepth(60), pairs: atDepth(20) };
+    const options: CallOptions = {
+      role,
+      ids: await world.victimIds(),
+      random,
+      valuesPerArgument: atDepth(60),
+      pairs: atDepth(20),
+    };
     const functions = await functionsOf(world.operator, world.logins);
     const calls: Call[] = functions.flatMap((each) => callsOf(each, options));
     for (const object of await objectsOf(world.operator, world.logins)) {

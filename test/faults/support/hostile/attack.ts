@@ -2,7 +2,7 @@
  * Calls of every function with hostile arguments, and writes to every table, by one login.
  */
 import type pg from "pg";
-import { Random } from "../../../simulator/random.js";
+import type { Random } from "../../../simulator/random.js";
 import { leaks, type Secrets, wrongError } from "./audit.js";
 import type { AttackerRole, Parameter, SqlFunction, SqlObject } from "./catalog.js";
 import { hostileValues, type Value, validValue } from "./values.js";
@@ -47,12 +47,21 @@ export function callsOf(called: SqlFunction, { role, ids, random, valuesPerArgum
   const calls = [callOf(called, valid)];
   if (!called.callers.has(role)) {
     const nothing = { label: "NULL", sql: "NULL" };
-    return called.parameters.length === 0 ? calls : [...calls, callOf(called, called.parameters.map(() => nothing))];
+    return called.parameters.length === 0
+      ? calls
+      : [
+          ...calls,
+          callOf(
+            called,
+            called.parameters.map(() => nothing),
+          ),
+        ];
   }
   const hostile = called.parameters.map((parameter) => hostileValues(parameter, ids));
   const withValue = (values: readonly Value[], nth: number, value: Value): Value[] => values.with(nth, value);
   for (const [nth, values] of hostile.entries()) {
-    for (const value of sample(values, valuesPerArgument, random)) calls.push(callOf(called, withValue(valid, nth, value)));
+    for (const value of sample(values, valuesPerArgument, random))
+      calls.push(callOf(called, withValue(valid, nth, value)));
   }
   for (let pair = 0; pair < pairs && called.parameters.length > 1; pair++) {
     const one = random.between(0, hostile.length - 1);
@@ -97,7 +106,11 @@ export function writesOf({ name, privileges }: SqlObject, columns: readonly Para
 }
 
 /** Rows with one hostile value each. */
-function insertsInto(table: string, columns: readonly Parameter[], { role, ids, random, valuesPerArgument }: CallOptions): Call[] {
+function insertsInto(
+  table: string,
+  columns: readonly Parameter[],
+  { role, ids, random, valuesPerArgument }: CallOptions,
+): Call[] {
   const names = columns.map(({ name }) => name).join(", ");
   const valid = columns.map((column) => validValue(column, {}, role));
   const row = (nth: number, value: Value): Call => {

@@ -31,13 +31,15 @@ export const byDesign: readonly {
       "hawser.peer_waiting_topics",
     ],
     reads: ["mesh secret", "a stored message", "a message for peers", "a dead letter"],
-    reason: "a login with hawser_peer can read, add and delete stored messages, move cursors and hand channels over, for every peer",
+    reason:
+      "a login with hawser_peer can read, add and delete stored messages, move cursors and hand channels over, for every peer",
   },
   {
     role: "hawser_bridge",
     changes: ["hawser.stream_subscriptions", "hawser.saved_messages", "hawser.dead_letters"],
     reads: ["gateway password", "executor password", "token", "option", "a message for NATS", "a dead letter"],
-    reason: "it is the login of hawser serve, which publishes the outbox, runs subscriptions and keeps their dead letters",
+    reason:
+      "it is the login of hawser serve, which publishes the outbox, runs subscriptions and keeps their dead letters",
   },
   {
     role: "hawser_nats",
@@ -121,7 +123,10 @@ export async function possessions(world: HostileWorld): Promise<ReadonlyMap<stri
   for (const [name, { others }] of Object.entries(relationsOf)) {
     if (others !== undefined) await digest(name, `SELECT t::text FROM ${name} AS t WHERE ${others} ORDER BY 1`);
   }
-  await digest("calls of the victim's functions", "SELECT c::text FROM victim.calls AS c WHERE payload LIKE 'attack%' ORDER BY 1");
+  await digest(
+    "calls of the victim's functions",
+    "SELECT c::text FROM victim.calls AS c WHERE payload LIKE 'attack%' ORDER BY 1",
+  );
   const attackers = [...world.attackers.values()].map(({ name }) => `'${name}'`).join(", ");
   const mine = [world.victim.name, world.canary.name, ...world.logins.values()].map((name) => `'${name}'`).join(", ");
   const groups = "'hawser_owner', 'hawser_peer', 'hawser_nats', 'hawser_bridge', 'hawser_executor'";
@@ -140,14 +145,20 @@ export async function possessions(world: HostileWorld): Promise<ReadonlyMap<stri
     `SELECT oid::regclass || relkind::text || relowner::regrole || coalesce(relacl::text, '') FROM pg_class
       WHERE ${others("relowner")} AND relkind NOT IN ('t', 'i') AND relnamespace::regnamespace::text !~ '^pg_(temp|toast)' ORDER BY 1`,
   );
-  await digest("types", `SELECT oid || coalesce(typacl::text, '') FROM pg_type WHERE ${others("typowner")} AND typnamespace::regnamespace::text !~ '^pg_(temp|toast)' ORDER BY 1`);
+  await digest(
+    "types",
+    `SELECT oid || coalesce(typacl::text, '') FROM pg_type WHERE ${others("typowner")} AND typnamespace::regnamespace::text !~ '^pg_(temp|toast)' ORDER BY 1`,
+  );
   await digest("schemas", `SELECT n::text FROM pg_namespace AS n WHERE nspname !~ '^pg_(temp|toast)' ORDER BY 1`);
   await digest(
     "what attackers have made outside of their schemas",
     `SELECT p.oid::regprocedure::text FROM pg_proc AS p WHERE NOT ${others("proowner")} AND pronamespace::regnamespace::text !~ '^(attack_|hawser_run$)'
      UNION ALL SELECT c.oid::regclass::text FROM pg_class AS c WHERE NOT ${others("relowner")} AND relnamespace::regnamespace::text !~ '^(attack_|pg_)' ORDER BY 1`,
   );
-  await digest("servers and triggers", `SELECT s::text FROM pg_foreign_server AS s UNION ALL SELECT e::text FROM pg_event_trigger AS e UNION ALL SELECT d::text FROM pg_default_acl AS d ORDER BY 1`);
+  await digest(
+    "servers and triggers",
+    `SELECT s::text FROM pg_foreign_server AS s UNION ALL SELECT e::text FROM pg_event_trigger AS e UNION ALL SELECT d::text FROM pg_default_acl AS d ORDER BY 1`,
+  );
   await digest("settings", "SELECT s::text FROM pg_db_role_setting AS s ORDER BY 1");
   return found;
 }

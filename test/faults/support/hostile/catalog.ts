@@ -41,7 +41,10 @@ export interface SqlObject {
 const ownSchemas = "nspname LIKE 'hawser%'";
 
 /** All functions, in the order of their signatures. @param logins the login of each role, by the role */
-export async function functionsOf(client: pg.Client, logins: ReadonlyMap<AttackerRole, string>): Promise<SqlFunction[]> {
+export async function functionsOf(
+  client: pg.Client,
+  logins: ReadonlyMap<AttackerRole, string>,
+): Promise<SqlFunction[]> {
   const { rows } = await client.query(
     `SELECT n.nspname AS schema, p.proname AS name, p.oid::regprocedure::text AS signature,
             p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS "isTrigger",
@@ -201,7 +204,8 @@ export interface Classified {
 const beats = "Serve writes it from time to time";
 const relays = "a relay writes it at each turn";
 const victims = "t::text LIKE '%victim%'";
-const victimsChannels = "connection_key IN (SELECT m.connection_key FROM hawser.conn_key_map AS m WHERE m.composite LIKE '%victim%')";
+const victimsChannels =
+  "connection_key IN (SELECT m.connection_key FROM hawser.conn_key_map AS m WHERE m.composite LIKE '%victim%')";
 const victimsRows = "role LIKE 'victim%'";
 
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
@@ -234,7 +238,10 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.seq": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
   "hawser.stream_status": { grants: "b:SELECT n:SELECT", changes: "of stream_subscriptions" },
   "hawser.stream_subscriptions": { grants: "b:SELECT b:UPDATE", others: "name LIKE 'victim%'" },
-  "hawser.topic_addr": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: "topic LIKE 'victim%' OR client_name LIKE 'victim%'" },
+  "hawser.topic_addr": {
+    grants: "p:DELETE p:INSERT p:SELECT p:UPDATE",
+    others: "topic LIKE 'victim%' OR client_name LIKE 'victim%'",
+  },
   "hawser.topic_key": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser_dblink.dblink_pkey_results": { grants: "", changes: "a type" },
 };
@@ -274,7 +281,9 @@ export function surprises(functions: readonly SqlFunction[], objects: readonly S
   for (const { signature, classified, callers } of functions) {
     const wanted = callersOf.get(classified);
     if (wanted === undefined) {
-      found.push(`the function ${signature} is not classified: add ${classified} to callersOf in catalog.ts (now: ${sorted(callers)})`);
+      found.push(
+        `the function ${signature} is not classified: add ${classified} to callersOf in catalog.ts (now: ${sorted(callers)})`,
+      );
     } else if (sorted(wanted) !== sorted(callers)) {
       found.push(`${signature} may be called by ${sorted(callers)}, and callersOf says ${sorted(wanted)}`);
     }
@@ -297,7 +306,8 @@ export function surprises(functions: readonly SqlFunction[], objects: readonly S
     }
   }
   const present = new Set(functions.map(({ classified }) => classified));
-  for (const name of callersOf.keys()) if (!present.has(name)) found.push(`callersOf names ${name}, which is not there`);
+  for (const name of callersOf.keys())
+    if (!present.has(name)) found.push(`callersOf names ${name}, which is not there`);
   const names = new Set(objects.map(({ name }) => name));
   for (const name of [...Object.keys(relationsOf), ...Object.keys(sequencesOf), ...Object.keys(schemasOf)]) {
     if (!names.has(name)) found.push(`catalog.ts names ${name}, which is not there`);
