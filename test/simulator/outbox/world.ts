@@ -277,7 +277,7 @@ export class OutboxWorld {
       const { dueAt, tx, enqueuedAt } = row.later;
       const knownAt = tx.committedAt + relaySettings.slowLookMs / 5 + 2 * (tx.committedAt - enqueuedAt);
       const isAlone = this.#stream.filter((other) => other.row.lane === row.lane).length < 2;
-      if (isAlone && at > Math.max(dueAt, knownAt) + 100)
+      if (isAlone && at > Math.max(dueAt, knownAt) + 200)
         throw new Violation(`${row.messageId} was published ${Math.round(at - dueAt)} ms after it was due`);
       return;
     }
