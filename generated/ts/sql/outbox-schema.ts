@@ -840,6 +840,8 @@ DECLARE
   v_read_series jsonb := coalesce(p_read_series, '[]');
   v_read_role text := p_read_role;
   v_read_route text := p_read_route;
+  v_excluded_roles text[];
+  v_excluded_routes text[];
   -- The series of a relay for peers, as they were and as they will be, and the first that has more.
   v_lagging jsonb;
   v_series jsonb := '[]';
@@ -1051,6 +1053,10 @@ BEGIN
       END IF;
       v_xmax := pg_snapshot_xmax(v_read_from);
       v_xip := ARRAY(SELECT pg_snapshot_xip(v_read_from));
+      SELECT coalesce(array_agg(x.role) FILTER (WHERE x.route IS NULL), '{}'),
+             coalesce(array_agg(x.role || E'\\n' || x.route) FILTER (WHERE x.route IS NOT NULL), '{}')
+        INTO v_excluded_roles, v_excluded_routes
+        FROM jsonb_to_recordset(p_read_excluded) AS x (role text, route text);
       -- By ids: each page that sorted the whole set would cost as much as the first.
       OPEN v_messages FOR
         SELECT n.*
@@ -1060,11 +1066,8 @@ BEGIN
          WHERE (n.role = v_read_role OR v_read_role IS NULL)
            AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
            AND (v_read_route IS NULL OR v_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
-           AND (p_read_excluded IS NULL OR NOT EXISTS (
-             SELECT FROM jsonb_to_recordset(p_read_excluded) AS x (role text, route text)
-              WHERE coalesce(x.role, n.role) = n.role
-                AND (x.route IS NULL OR x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
-           ))
+           AND n.role <> ALL (v_excluded_roles)
+           AND n.role || E'\\n' || coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded_routes)
          LIMIT p_max_messages + 1;
     END IF;
 
