@@ -55,7 +55,8 @@ it("what waited in both is handed on once, and old relays are refused", async ()
   await migrate({ databaseUrl: database.url });
 
   expect(await workingRelay(client, "nats")).not.toBe("old");
-  const statusSql = "SELECT kind, waiting::integer, later::integer, dead_letters::integer FROM hawser.outbox_status ORDER BY kind";
+  const statusSql =
+    "SELECT kind, waiting::integer, later::integer, dead_letters::integer FROM hawser.outbox_status ORDER BY kind";
   const status = (await client.query(statusSql)).rows;
   expect(status).toEqual([
     { kind: "nats", waiting: 5, later: 1, dead_letters: 1 },

@@ -16,7 +16,11 @@ const steps = 120;
 const calls = [
   { destination: "s.a", sql: "SELECT nats_enqueue_text_batch($1, $2, key => $3)" },
   { destination: "s.b", sql: "SELECT nats_enqueue_text_stream_batch($1, $2, key => $3)" },
-  { destination: "s.b", sql: "SELECT nats_enqueue_text_stream_batch($1, $2, key => $3, domain => 'hub')", domain: "hub" },
+  {
+    destination: "s.b",
+    sql: "SELECT nats_enqueue_text_stream_batch($1, $2, key => $3, domain => 'hub')",
+    domain: "hub",
+  },
 ];
 
 /** A series, and whether it is left out of looks for now. */
@@ -82,7 +86,8 @@ export class NatsReading implements AsyncDisposable {
     await this.#take();
     for (let step = 0; step < steps; step++) await this.#step();
     await this.#writers.finish();
-    for (let turns = 0; await this.#turn(true); turns++) if (turns > 1_000) throw new Error("it finds messages again and again");
+    for (let turns = 0; await this.#turn(true); turns++)
+      if (turns > 1_000) throw new Error("it finds messages again and again");
     await this.#save();
     await this.#checkUndone();
     checkHistory(this.#writers.committed, this.#came);
@@ -149,7 +154,9 @@ export class NatsReading implements AsyncDisposable {
       const last = found.messages.at(-1)?.id ?? after;
       this.#replace(
         split,
-        found.hasMore ? { ...split, after: last } : { ...split, from: to!, to: null, after: "0", isHeld: random.chance(0.3) },
+        found.hasMore
+          ? { ...split, after: last }
+          : { ...split, from: to!, to: null, after: "0", isHeld: random.chance(0.3) },
       );
       return true;
     }
@@ -159,7 +166,10 @@ export class NatsReading implements AsyncDisposable {
       from,
       joins: to === null && (isLast || !isHeld),
     }));
-    const found = await this.#run(position, { read: { kind: "look", from: relay.from, done: relay.done, series }, maxMessages });
+    const found = await this.#run(position, {
+      read: { kind: "look", from: relay.from, done: relay.done, series },
+      maxMessages,
+    });
     this.#deliver(found.messages);
     const mainFrom = relay.from;
     const last = found.messages.at(-1)?.id ?? "0";
@@ -186,7 +196,14 @@ export class NatsReading implements AsyncDisposable {
     const { splits, from } = this.#relay;
     if (splits.some((one) => one.role === role && one.route === route)) return;
     const of = splits.find((one) => one.role === role && one.route === null);
-    splits.push({ role, route, from: of?.from ?? from, to: of?.to ?? null, after: of?.after ?? "0", isHeld: this.#random.chance(0.5) });
+    splits.push({
+      role,
+      route,
+      from: of?.from ?? from,
+      to: of?.to ?? null,
+      after: of?.after ?? "0",
+      isHeld: this.#random.chance(0.5),
+    });
   }
 
   #replace(one: Split, other: Split): void {
@@ -221,7 +238,8 @@ export class NatsReading implements AsyncDisposable {
     const ids = rows.map(({ id }) => id);
     if (new Set(ids).size !== ids.length) throw new Error("a message is there twice");
     for (const { id, isUndone } of rows) {
-      if (isUndone && this.#done.has(id)) throw new Error(`the database takes ${id} for undone, which came twice or is done`);
+      if (isUndone && this.#done.has(id))
+        throw new Error(`the database takes ${id} for undone, which came twice or is done`);
       if (!isUndone && !this.#done.has(id)) throw new Error(`the database takes ${id} for done, which never came`);
     }
   }
