@@ -47,18 +47,13 @@ ALTER TABLE hawser.outbox_keys
 CREATE TEMPORARY TABLE last_turns ON COMMIT DROP AS
 SELECT * FROM (
   SELECT 0 AS sink, t.turn, CASE t.owner WHEN '' THEN '' ELSE gen_random_uuid()::text END AS owner, t.done_from, t.done_to, t.done_after,
-         '[]'::jsonb AS series, t.skipped, 0 AS epoch, t.cluster
+         t.skipped, 0 AS epoch, t.cluster
     FROM hawser.outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
 ) AS n
 UNION ALL
 SELECT * FROM (
-  -- A set that was begun is a series: all that is in it has the empty role.
-  SELECT 1, t.turn, '', coalesce(t.done_to, t.done_from), NULL::pg_snapshot, 0, CASE
-           WHEN t.done_to IS NULL THEN '[]'::jsonb
-           ELSE jsonb_build_array(
-             jsonb_build_object('role', '', 'route', NULL, 'from', t.done_from, 'to', t.done_to, 'after', t.done_after)
-           )
-         END, '{}'::bigint[], t.epoch, t.cluster
+  -- Of a set that was begun only what is not handed over is there.
+  SELECT 1, t.turn, '', t.done_from, NULL::pg_snapshot, 0, '{}'::bigint[], t.epoch, t.cluster
     FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1
 ) AS p;
 DROP TABLE hawser.outbox_turns;
@@ -80,8 +75,8 @@ CREATE TABLE hawser.outbox_turns (
 ) PARTITION BY LIST (sink);
 CREATE TABLE hawser.outbox_turns_0 PARTITION OF hawser.outbox_turns FOR VALUES IN (0);
 CREATE TABLE hawser.outbox_turns_1 PARTITION OF hawser.outbox_turns FOR VALUES IN (1);
-INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, epoch, cluster)
-SELECT t.sink, t.turn + 1, t.owner, 0, t.done_from, t.done_to, t.done_after, t.series, t.skipped, t.epoch, t.cluster FROM pg_temp.last_turns AS t;
+INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, skipped, epoch, cluster)
+SELECT t.sink, t.turn + 1, t.owner, 0, t.done_from, t.done_to, t.done_after, t.skipped, t.epoch, t.cluster FROM pg_temp.last_turns AS t;
 DROP TABLE hawser.peer_outbox_turns, hawser.peer_outbox, hawser.peer_outbox_state;
 
 -- Functions alone write dead letters from now on.

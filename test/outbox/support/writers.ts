@@ -150,6 +150,8 @@ export class Writers implements AsyncDisposable {
       writer.sent.push(...sent);
       writer.waiting = undefined;
     });
+    // A history that has failed leaves it alone.
+    writer.waiting.catch(() => undefined);
   }
 
   async #end(writer: Writer, isCommit: boolean): Promise<void> {
