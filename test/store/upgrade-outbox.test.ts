@@ -76,18 +76,18 @@ it("what waited in both is handed on once, and old relays are refused", async ()
 
   const { turn: first, position } = await takeNats(client, "new");
   expect(position).toMatchObject({ to, after: read[0].id, skipped: [read[1].id] });
-  const done = { to: position.to!, after: position.after };
-  const found = await natsTurn(client, "new", {
-    turn: first + 1n,
-    position,
-    read: { kind: "look", from: position.from, done },
-  });
+  // What the old relay had begun, and what came since.
+  const { to: end, after } = position;
+  const page = { kind: "page", role: null, from: position.from, to: end!, after } as const;
+  const begun = await natsTurn(client, "new", { turn: first + 1n, position, read: page });
+  expect(begun.hasMore).toBe(false);
+  const found = await natsTurn(client, "new", { turn: first + 2n, position, read: { kind: "look", from: end! } });
   // A relay leaves out what is skipped.
-  expect(found.messages.map(({ text, role }) => [role, text])).toEqual(
-    ["n-late", "n-2", "n-3", "n-4", "n-5", "n-6"].map((text) => ["", text]),
+  expect([...begun.messages, ...found.messages].map(({ text, role }) => [role, text]).toSorted()).toEqual(
+    ["n-2", "n-3", "n-4", "n-5", "n-6", "n-late"].map((text) => ["", text]),
   );
   const empty = { from: found.to, to: null, after: "0", series: [], skipped: [] };
-  await natsTurn(client, "new", { turn: first + 2n, position: empty, mustSave: true });
+  await natsTurn(client, "new", { turn: first + 3n, position: empty, mustSave: true });
 
   await takePeers(client, "new");
   await client.query(peer, ["p-7", null]);

@@ -1126,7 +1126,6 @@ BEGIN
           ) AS s ON true
          WHERE n.id > v_after AND n.role <> ALL (v_whole) AND coalesce(s.joins, true)
            AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-           AND (v_read_to IS NULL OR s.joins OR NOT pg_visible_in_snapshot(n.xid, v_read_to) OR n.id > v_read_after)
            AND NOT coalesce(rest, '[]') @> jsonb_build_array(jsonb_build_object('role', n.role, 'route', s.route))
          LIMIT 1;
         EXIT WHEN NOT FOUND;

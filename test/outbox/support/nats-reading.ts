@@ -32,7 +32,6 @@ interface Memory {
   readonly owner: string;
   turn: bigint;
   from: string;
-  done: { readonly to: string; readonly after: string } | undefined;
   splits: Split[];
 }
 
@@ -107,21 +106,20 @@ export class NatsReading implements AsyncDisposable {
   async #take(): Promise<void> {
     const owner = `relay ${++this.#owners}`;
     const { turn, position } = await takeNats(this.#client, owner);
-    const { from, to, after, series } = position;
+    const { from, series } = position;
     this.#relay = {
       owner,
       turn,
       from,
-      done: to === null ? undefined : { to, after },
       splits: series.map((one) => ({ ...one, isHeld: false })),
     };
   }
 
   /** All that was read is done. */
   get #position(): Position {
-    const { from, done, splits } = this.#relay;
+    const { from, splits } = this.#relay;
     const series = splits.map(({ isHeld: _, ...one }) => one);
-    return { from, to: done?.to ?? null, after: done?.after ?? "0", series, skipped: [] };
+    return { from, to: null, after: "0", series, skipped: [] };
   }
 
   async #save(): Promise<void> {
@@ -167,7 +165,7 @@ export class NatsReading implements AsyncDisposable {
       joins: to === null && (isLast || !isHeld),
     }));
     const found = await this.#run(position, {
-      read: { kind: "look", from: relay.from, done: relay.done, series },
+      read: { kind: "look", from: relay.from, series },
       maxMessages,
     });
     this.#deliver(found.messages);
@@ -185,7 +183,6 @@ export class NatsReading implements AsyncDisposable {
     relay.splits = [...kept, ...rest];
     // A role of its own is within main's if its routes are not: they have to stay apart from it.
     relay.from = found.to;
-    relay.done = undefined;
     // Now and then a route of a role goes its own way, from where its role is.
     if (!isLast && random.chance(0.15) && found.messages.length > 0) this.#split(random.pick(found.messages));
     return found.messages.length > 0 || relay.splits.some(({ to }) => to !== null) || kept.length > 0;

@@ -74,7 +74,6 @@ export type NatsRead =
   | {
       readonly kind: "look";
       readonly from: string;
-      readonly done?: { readonly to: string; readonly after: string } | undefined;
       readonly series?: readonly {
         readonly role: string;
         readonly route: string | null;
@@ -84,7 +83,8 @@ export type NatsRead =
     }
   | {
       readonly kind: "page";
-      readonly role: string;
+      /** null: of all. */
+      readonly role: string | null;
       readonly route?: string | null;
       readonly excluded?: readonly string[];
       readonly from: string;
@@ -149,8 +149,8 @@ export async function natsTurn(client: pg.ClientBase, owner: string, step: NatsS
       dead === undefined ? null : JSON.stringify(dead),
       read?.kind ?? null,
       read?.from ?? null,
-      page?.to ?? look?.done?.to ?? null,
-      page?.after ?? look?.done?.after ?? "0",
+      page?.to ?? null,
+      page?.after ?? null,
       look === undefined ? null : JSON.stringify(look.series ?? []),
       page?.role ?? null,
       page?.route ?? null,
