@@ -4,6 +4,9 @@
  * Roles take turns, and so do the routes of a role; within a route the order is that of ids. Of what may be under way each role
  * has a share, and of that each of its routes ({@link shareOf}): who is slow, or has many, delays only itself. One message
  * always fits.
+ *
+ * A failure costs the process far more than a message that NATS takes. So each role and route also has a **trust**: how many of
+ * its messages may be under way whatever its share is. Each message that NATS takes adds one, and each failure halves it.
  */
 import { Fifo } from "../runtime/index.js";
 import { shareOf } from "./shares.js";
@@ -17,12 +20,16 @@ export interface WindowSettings {
   /** How many messages of a single route of a single role may be under way, and how much memory they have. */
   readonly maxUnderWay: number;
   readonly maxUnderWayBytes: number;
+  /** How many messages of a role, and of a route, may be under way at first, and after any number of failures. */
+  readonly firstUnderWay: number;
+  readonly leastUnderWay: number;
 }
 
-/** A role, or a route: what of it is under way. */
+/** A role, or a route: what of it is under way, and how many messages may be as far as NATS has taken them. */
 interface Load {
   underWay: number;
   bytes: number;
+  trust: number;
 }
 
 interface RouteQueue<E> extends Load {
@@ -43,14 +50,18 @@ interface RoleQueue<E> extends Load {
 export class PublishWindow<E extends WindowEntry> {
   readonly #total: number;
   readonly #totalBytes: number;
+  readonly #firstTrust: number;
+  readonly #leastTrust: number;
   readonly #roles = new Map<string, RoleQueue<E>>();
   /** Roles with routes in their ring. A role at its limit is left out until one of its messages settles. */
   readonly #ring = new Fifo<RoleQueue<E>>();
 
-  constructor({ maxUnderWay, maxUnderWayBytes }: WindowSettings) {
+  constructor({ maxUnderWay, maxUnderWayBytes, firstUnderWay, leastUnderWay }: WindowSettings) {
     // Twice shared by one.
     this.#total = maxUnderWay * 4;
     this.#totalBytes = maxUnderWayBytes * 4;
+    this.#firstTrust = firstUnderWay;
+    this.#leastTrust = leastUnderWay;
   }
 
   /** Adds a message behind those of its route. */
@@ -88,12 +99,18 @@ export class PublishWindow<E extends WindowEntry> {
     return undefined;
   }
 
-  /** A message that was taken is not under way any more. */
-  settle(entry: E): void {
+  /**
+   * A message that was taken is not under way any more.
+   *
+   * @param isPublished false: NATS has refused it, or its route has not answered. undefined: neither says anything of its role
+   */
+  settle(entry: E, isPublished?: boolean): void {
     const { role, route } = this.#queuesOf(entry);
     for (const load of [role, route]) {
       load.underWay -= 1;
       load.bytes -= entry.message.bytes;
+      if (isPublished === true) load.trust = Math.min(load.trust + 1, this.#total);
+      else if (isPublished === false) load.trust = Math.max(this.#leastTrust, Math.floor(load.trust / 2));
     }
     if (lengthOf(route) > 0) this.#enter(role, route);
     else if (role.ring.length > 0) this.#enterRole(role);
@@ -131,12 +148,12 @@ export class PublishWindow<E extends WindowEntry> {
   #queuesOf({ message }: E): { role: RoleQueue<E>; route: RouteQueue<E> } {
     let role = this.#roles.get(message.role);
     if (role === undefined) {
-      role = { routes: new Map(), ring: new Fifo(), isInRing: false, underWay: 0, bytes: 0 };
+      role = { routes: new Map(), ring: new Fifo(), isInRing: false, underWay: 0, bytes: 0, trust: this.#firstTrust };
       this.#roles.set(message.role, role);
     }
     let route = role.routes.get(message.route);
     if (route === undefined) {
-      route = { ready: new Fifo(), again: [], isInRing: false, underWay: 0, bytes: 0 };
+      route = { ready: new Fifo(), again: [], isInRing: false, underWay: 0, bytes: 0, trust: this.#firstTrust };
       role.routes.set(message.route, route);
     }
     return { role, route };
@@ -173,6 +190,6 @@ function firstOf<E extends WindowEntry>({ ready, again }: RouteQueue<E>): E {
   return isRetried ? again.pop()! : ready.shift()!;
 }
 
-function fits({ underWay, bytes }: Load, limit: number, limitBytes: number): boolean {
-  return underWay === 0 || (underWay < limit && bytes < limitBytes);
+function fits({ underWay, bytes, trust }: Load, limit: number, limitBytes: number): boolean {
+  return underWay === 0 || (underWay < Math.min(limit, trust) && bytes < limitBytes);
 }

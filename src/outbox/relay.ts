@@ -119,6 +119,8 @@ export interface RelaySettings extends ReadingSettings, WindowSettings, PaceSett
   /** So long after it has taken over it gives no message up. */
   readonly lateMs: number;
   readonly tries: number;
+  /** The most dead letters of a turn. */
+  readonly deadMessages: number;
   /** How many destinations are known that refuse everything. */
   readonly maxRefusing: number;
   /** After so many refusals in a row each message of a role has one try. */
@@ -286,7 +288,8 @@ export class OutboxRelay<M extends OutboxMessage> {
     const entry = this.#underWay.get(step);
     if (entry === undefined) return;
     this.#underWay.delete(step);
-    this.#window.settle(entry);
+    const isConnectionLost = outcome.kind === "unavailable" && outcome.scope === "connection";
+    this.#window.settle(entry, isConnectionLost ? undefined : outcome.kind === "published");
     if (outcome.kind === "unavailable") {
       entry.silences += 1;
       entry.doubtfulSince = now;
@@ -337,7 +340,7 @@ export class OutboxRelay<M extends OutboxMessage> {
   #makeTurn(now: number): TurnStep<M> {
     const reading = this.#reading;
     // A turn with very many would take long, for all.
-    const dead = this.#dead.slice(0, this.#settings.pageMessages);
+    const dead = this.#dead.slice(0, this.#settings.deadMessages);
     const dueFrom = this.#isEnding ? undefined : this.#pace.dueFrom(now);
     let asleep: boolean | undefined;
     let read: OutboxRead | undefined;

@@ -125,7 +125,11 @@ const burning: Fourth = async (url, signal) => {
   const client = new pg.Client({ connectionString: roleUrl(url, hostile) });
   await client.connect();
   while (!signal.aborted) {
-    for (let kind = 0; kind < 4 && !signal.aborted; kind += 1)
+    await client.query(
+      "INSERT INTO burned SELECT 'k', repeat('x', 2 << 20) FROM generate_series(1, $1::integer / 6000) AS n",
+      [burst],
+    );
+    for (let kind = 0; kind < 3 && !signal.aborted; kind += 1)
       await client.query(
         "INSERT INTO burned SELECT 'k' || n, repeat('x', 50) FROM generate_series(1, $1::integer) AS n",
         [burst],

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { PublishWindow } from "../../src/outbox/publish-window.js";
 
-const settings = { maxUnderWay: 8, maxUnderWayBytes: 8_000 };
+const settings = { maxUnderWay: 8, maxUnderWayBytes: 8_000, firstUnderWay: 100, leastUnderWay: 2 };
 
 function entries(role: string, route: string, ids: readonly number[], bytes = 1) {
   return ids.map((id) => ({ message: { id: BigInt(id), role, route, bytes } }));
@@ -69,5 +69,21 @@ describe("the window of publishes", () => {
     window.clear("shop", "a");
     for (const entry of taken) window.settle(entry);
     expect(takeAll(window)).toEqual([]);
+  });
+
+  it("has few messages of a role under way that NATS does not take, and more with each that it takes", () => {
+    const window = new PublishWindow<Entry>({ ...settings, maxUnderWay: 1_000, firstUnderWay: 8 });
+    for (const entry of entries("shop", "a", upTo(100))) window.push(entry);
+    let taken = takeAll(window);
+    expect(taken).toHaveLength(8);
+    for (const entry of taken) window.settle(entry, false);
+    taken = takeAll(window);
+    expect(taken).toHaveLength(2);
+    for (const entry of taken) window.settle(entry, true);
+    taken = takeAll(window);
+    expect(taken).toHaveLength(4);
+    // A lost connection is no fault of the role.
+    for (const entry of taken) window.settle(entry);
+    expect(takeAll(window)).toHaveLength(4);
   });
 });

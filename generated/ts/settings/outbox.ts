@@ -263,7 +263,25 @@ export const outboxConstants = {
    * How many messages of one role are published at once that need requests to JetStream, if it is the only one (see
    * max_messages).
    *
-   * Value: 256 messages.
+   * Value: 16 messages.
    */
-  slowPublishes: 256,
+  slowPublishes: 16,
+  /**
+   * How many messages of a role, and of a route, are under way at first. Each that NATS takes adds one, each failure halves that.
+   *
+   * Value: 512 messages.
+   */
+  firstUnderWay: 512,
+  /**
+   * How many are under way at least, however many have failed.
+   *
+   * Value: 16 messages.
+   */
+  leastUnderWay: 16,
+  /**
+   * How many dead letters a turn writes at most, since what others have enqueued waits for the turn.
+   *
+   * Value: 250 messages.
+   */
+  deadMessages: 250,
 } as const;
