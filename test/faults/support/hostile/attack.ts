@@ -5,11 +5,14 @@ import type pg from "pg";
 import { Random } from "../../../simulator/random.js";
 import { leaks, type Secrets, wrongError } from "./audit.js";
 import type { AttackerRole, Parameter, SqlFunction, SqlObject } from "./catalog.js";
-import { hostileValues, type Value, validValue } from "./values.js";
+import { concrete, hostileValues, type Value, validValue } from "./values.js";
 import type { VictimIds } from "./world.js";
 
 /** How long a statement of an attacker may take: more would be a hang, whatever else the machine does. */
 export const statementMs = 60_000;
+
+/** What is remembered as slow. */
+const slowMs = 1_000;
 
 /** A call, and what it is called in the report. */
 export interface Call {
@@ -36,7 +39,7 @@ const calledAs = ({ schema, signature }: SqlFunction): string => {
 
 /** In the list of SELECT, where functions that return rows need no list of columns. */
 export function callOf(called: SqlFunction, values: readonly Value[]): Call {
-  const casts = called.parameters.map(({ type }, nth) => `(${values[nth]!.sql})::${type}`);
+  const casts = called.parameters.map(({ type }, nth) => `(${values[nth]!.sql})::${concrete(type)}`);
   const labels = called.parameters.map(({ name }, nth) => `${name || nth} => ${values[nth]!.label.slice(0, 60)}`);
   return { label: `${calledAs(called)}(${labels.join(", ")})`, sql: `SELECT ${calledAs(called)}(${casts.join(", ")})` };
 }
@@ -80,17 +83,16 @@ export function writesOf({ name, privileges }: SqlObject, columns: readonly Para
   const may = (privilege: string): boolean => privileges.includes(`${role}:${privilege}`);
   const statements = [
     `SELECT t::text FROM ${name} AS t LIMIT 1000`,
-    `INSERT INTO ${name} SELECT * FROM ${name} LIMIT 1`,
     `INSERT INTO ${name} DEFAULT VALUES`,
-    ...columns.map((column) => `UPDATE ${name} SET ${column.name} = NULL`),
+    ...columns.slice(0, may("UPDATE") ? undefined : 1).map((column) => `UPDATE ${name} SET ${column.name} = NULL`),
     `DELETE FROM ${name}`,
     `TRUNCATE ${name}`,
-    `LOCK TABLE ${name} IN ACCESS EXCLUSIVE MODE`,
+    `BEGIN; LOCK TABLE ${name} IN ACCESS EXCLUSIVE MODE; ROLLBACK`,
     `CREATE TRIGGER mine BEFORE INSERT ON ${name} EXECUTE FUNCTION attack_${role}.nothing()`,
   ];
   // By design of its grants, a role may do this to the rows of others; what it breaks is its own peers' or serve's.
   const rolledBack = may("UPDATE") || may("DELETE") || may("INSERT");
-  const tried = statements.map((sql) => ({ label: sql, sql: rolledBack ? `BEGIN; ${sql}; ROLLBACK` : sql }));
+  const tried = statements.map((sql) => ({ label: sql, sql: rolledBack && !sql.startsWith("BEGIN") ? `BEGIN; ${sql}; ROLLBACK` : sql }));
   // A row in hawser.gateways is where all calls go to; its role is the login of hawser serve.
   const added = may("INSERT") && role !== "hawser_bridge" ? insertsInto(name, columns, options) : [];
   return [...tried, ...added];
@@ -115,6 +117,8 @@ export interface Findings {
   calls: number;
   /** Calls that succeeded. */
   succeeded: number;
+  /** The calls that took longest, in milliseconds. */
+  readonly slowest: { readonly label: string; readonly ms: number }[];
   /** Each kind of failure, by SQLSTATE. */
   readonly states: Map<string, number>;
   readonly wrong: string[];
@@ -127,13 +131,16 @@ export async function attack(
   calls: readonly Call[],
   secrets: Secrets,
 ): Promise<Findings> {
-  const findings: Findings = { calls: calls.length, succeeded: 0, states: new Map(), wrong: [] };
+  const findings: Findings = { calls: calls.length, succeeded: 0, slowest: [], states: new Map(), wrong: [] };
   let next = 0;
   const work = async (client: pg.Client): Promise<void> => {
     for (;;) {
       const call = calls[next++];
       if (call === undefined) return;
+      const begun = performance.now();
       await make(client, call);
+      const ms = Math.round(performance.now() - begun);
+      if (ms > slowMs) findings.slowest.push({ label: call.label, ms });
     }
   };
   const make = async (client: pg.Client, { label, sql }: Call): Promise<void> => {

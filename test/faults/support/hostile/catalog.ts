@@ -161,23 +161,25 @@ export const callersOf = table(`
   p hawser.channels_with_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors
   p hawser.connection_key hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.key_of_topic hawser.leave_directory
-  p hawser.reassign_channels hawser.request_retries hawser.retry_dead_letters hawser.retry_enqueued hawser.store_messages
-  p hawser.take_name
+  p hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
+  p hawser.take_name hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
+  p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
-  np hawser.outbox_cancel
-  pb hawser.outbox_replay hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
+  np hawser.outbox_cancel hawser.outbox_replay hawser.replay_page
+  pb hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
   pnb hawser.outbox_undone
-  bx hawser.advance_stream hawser.fence_batch hawser.stream_position
+  bx hawser.token_of hawser.advance_stream hawser.fence_batch hawser.stream_position
   bx hawser.finish_retry hawser.wrapper_version
-  b hawser.follow_nats_server hawser.nats_foreign_servers
+  b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.nats_foreign_servers
+  pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbx hawser.error_codes hawser.error_sqlstate
   - hawser.adopt_waiting hawser.bring_due hawser.callers_roles hawser.check_headers hawser.check_relay
   - hawser.enqueue_message hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.topic_addr_notify
-  - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.replay_page
-  - hawser.running_peers hawser.set_nats_server hawser.store_enqueued
+  - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
+  - hawser.is_alive hawser.set_nats_server hawser.store_enqueued
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_text hawser.nats_options_jsonb
   - hawser.nats_server_options hawser.nats_server_options_check hawser.nats_server_options_typed
@@ -194,6 +196,10 @@ export interface Classified {
   readonly grants: string;
   /** The rows that must be the same before and after, as a condition; undefined: none, because of `changes`. */
   readonly others?: string;
+  /** The columns that must be the same; default: all. */
+  readonly columns?: string;
+  /** Its rows may go, but not change. */
+  readonly mayGo?: string;
   /** Why all of its rows may change without an attack. */
   readonly changes?: string;
 }
@@ -218,9 +224,9 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.gateways": { grants: "b:DELETE b:INSERT b:SELECT b:UPDATE", changes: beats },
   "hawser.mesh_secret": { grants: "p:SELECT", others: "true" },
   "hawser.migrations": { grants: "b:SELECT p:SELECT", others: "true" },
-  "hawser.nats_handlers": { grants: "b:SELECT", others: victims },
+  "hawser.nats_handlers": { grants: "b:SELECT", others: "function_schema = 'victim'" },
   "hawser.nats_server": { grants: "b:SELECT", others: "true" },
-  "hawser.outbox": { grants: "", others: victimsRows },
+  "hawser.outbox": { grants: "", others: victimsRows, mayGo: "a relay truncates what is done" },
   "hawser.outbox_keys": { grants: "", changes: "its rows are locks, which say nothing" },
   "hawser.outbox_later": { grants: "", others: victimsRows },
   "hawser.outbox_scheduled": { grants: "b:SELECT p:SELECT", others: "destination LIKE 'victim%'" },
@@ -228,12 +234,14 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.outbox_status": { grants: "b:SELECT n:SELECT p:SELECT", changes: relays },
   "hawser.outbox_turns": { grants: "", changes: relays },
   "hawser.peer_waiting_topics": { grants: "", others: "topic LIKE 'victim%'" },
-  "hawser.peers": { grants: "p:INSERT p:SELECT p:UPDATE", others: "name LIKE 'victim%'" },
+  "hawser.fences": { grants: "", changes: "its rows are locks, and peers raise the epochs in them" },
+  "hawser.owners": { grants: "", others: "what LIKE '%victim%'" },
+  "hawser.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
   "hawser.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
   "hawser.sender_listener": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.seq": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
   "hawser.stream_status": { grants: "b:SELECT n:SELECT", changes: "of stream_subscriptions" },
-  "hawser.stream_subscriptions": { grants: "b:SELECT b:UPDATE", others: "name LIKE 'victim%'" },
+  "hawser.stream_subscriptions": { grants: "b:SELECT b:UPDATE", others: "name LIKE 'victim%'", columns: "handler_id, name, stream, domain, filters, key_token, consumer, start, seek, stream_created, missing, paused" },
   "hawser.topic_addr": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: "topic LIKE 'victim%' OR client_name LIKE 'victim%'" },
   "hawser.topic_key": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser_dblink.dblink_pkey_results": { grants: "", changes: "a type" },
