@@ -2,7 +2,7 @@
  * Calls of every function with hostile arguments, and writes to every table, by one login.
  */
 import type pg from "pg";
-import { Random } from "../../../simulator/random.js";
+import type { Random } from "../../../simulator/random.js";
 import { leaks, type Secrets, wrongError } from "./audit.js";
 import type { AttackerRole, Parameter, SqlFunction, SqlObject } from "./catalog.js";
 import { concrete, hostileValues, type Value, validValue } from "./values.js";
@@ -50,14 +50,25 @@ export function callsOf(called: SqlFunction, { role, ids, random, valuesPerArgum
   const calls = [callOf(called, valid)];
   if (!called.callers.has(role)) {
     const nothing = { label: "NULL", sql: "NULL" };
-    return called.parameters.length === 0 ? calls : [...calls, callOf(called, called.parameters.map(() => nothing))];
+    return called.parameters.length === 0
+      ? calls
+      : [
+          ...calls,
+          callOf(
+            called,
+            called.parameters.map(() => nothing),
+          ),
+        ];
   }
   const hostile = called.parameters.map((parameter) => hostileValues(parameter, ids));
+  // The variants of a function for other types of payload share its checks of all else.
+  const isVariant = /_(json|jsonb|binary)(_|$)/.test(called.name);
+  const count = valuesPerArgument === undefined || !isVariant ? valuesPerArgument : Math.ceil(valuesPerArgument / 4);
   const withValue = (values: readonly Value[], nth: number, value: Value): Value[] => values.with(nth, value);
   for (const [nth, values] of hostile.entries()) {
-    for (const value of sample(values, valuesPerArgument, random)) calls.push(callOf(called, withValue(valid, nth, value)));
+    for (const value of sample(values, count, random)) calls.push(callOf(called, withValue(valid, nth, value)));
   }
-  for (let pair = 0; pair < pairs && called.parameters.length > 1; pair++) {
+  for (let pair = 0; pair < (isVariant ? Math.ceil(pairs / 4) : pairs) && called.parameters.length > 1; pair++) {
     const one = random.between(0, hostile.length - 1);
     const other = random.between(0, hostile.length - 1);
     const values = withValue(valid, one, random.pick(hostile[one]!));
@@ -92,14 +103,21 @@ export function writesOf({ name, privileges }: SqlObject, columns: readonly Para
   ];
   // By design of its grants, a role may do this to the rows of others; what it breaks is its own peers' or serve's.
   const rolledBack = may("UPDATE") || may("DELETE") || may("INSERT");
-  const tried = statements.map((sql) => ({ label: sql, sql: rolledBack && !sql.startsWith("BEGIN") ? `BEGIN; ${sql}; ROLLBACK` : sql }));
+  const tried = statements.map((sql) => ({
+    label: sql,
+    sql: rolledBack && !sql.startsWith("BEGIN") ? `BEGIN; ${sql}; ROLLBACK` : sql,
+  }));
   // A row in hawser.gateways is where all calls go to; its role is the login of hawser serve.
   const added = may("INSERT") && role !== "hawser_bridge" ? insertsInto(name, columns, options) : [];
   return [...tried, ...added];
 }
 
 /** Rows with one hostile value each. */
-function insertsInto(table: string, columns: readonly Parameter[], { role, ids, random, valuesPerArgument }: CallOptions): Call[] {
+function insertsInto(
+  table: string,
+  columns: readonly Parameter[],
+  { role, ids, random, valuesPerArgument }: CallOptions,
+): Call[] {
   const names = columns.map(({ name }) => name).join(", ");
   const valid = columns.map((column) => validValue(column, {}, role));
   const row = (nth: number, value: Value): Call => {

@@ -8,7 +8,7 @@ import { type AttackerRole, relationsOf } from "./catalog.js";
 import { type HostileWorld, victimMarker } from "./world.js";
 
 /** What a role may do to others by design, and why: each entry is a sentence of docs/security.md. */
-export const byDesign: readonly {
+const byDesign: readonly {
   readonly role: AttackerRole;
   /** Tables whose rows of others it may change. */
   readonly changes?: readonly string[];
@@ -31,18 +31,22 @@ export const byDesign: readonly {
       "hawser.peer_waiting_topics",
     ],
     reads: ["mesh secret", "a stored message", "a message for peers", "a dead letter"],
-    reason: "a login with hawser_peer can read, add and delete stored messages, move cursors and hand channels over, for every peer",
+    reason:
+      "a login with hawser_peer can read, add and delete stored messages, move cursors and hand channels over, for every peer",
   },
   {
     role: "hawser_bridge",
     changes: ["hawser.stream_subscriptions", "hawser.saved_messages", "hawser.dead_letters"],
     reads: ["gateway password", "executor password", "token", "option", "a message for NATS", "a dead letter"],
-    reason: "it is the login of hawser serve, which publishes the outbox, runs subscriptions and keeps their dead letters",
+    reason:
+      "it is the login of hawser serve, which publishes the outbox, runs subscriptions and keeps their dead letters",
   },
   {
     role: "hawser_nats",
+    changes: ["calls of the victim's functions"],
     reads: ["a value in a bucket"],
-    reason: "all roles with hawser_nats use one NATS user, whose buckets they share",
+    reason:
+      "all roles with hawser_nats use one NATS user: they may publish what others subscribe to, and share its buckets",
   },
 ];
 
@@ -126,7 +130,10 @@ export async function possessions(world: HostileWorld): Promise<Possessions> {
     const row = columns === undefined ? "t::text" : `(${columns})::text`;
     if (others !== undefined) await note(name, `SELECT ${row} FROM ${name} AS t WHERE ${others} ORDER BY 1`);
   }
-  await note("calls of the victim's functions", "SELECT c::text FROM victim.calls AS c WHERE payload LIKE 'attack%' ORDER BY 1");
+  await note(
+    "calls of the victim's functions",
+    "SELECT c::text FROM victim.calls AS c WHERE payload LIKE 'attack%' ORDER BY 1",
+  );
   const attackers = [...world.attackers.values()].map(({ name }) => `'${name}'`).join(", ");
   const mine = [world.victim.name, world.canary.name, ...world.logins.values()].map((name) => `'${name}'`).join(", ");
   const groups = "'hawser_owner', 'hawser_peer', 'hawser_nats', 'hawser_bridge', 'hawser_executor'";
@@ -145,14 +152,20 @@ export async function possessions(world: HostileWorld): Promise<Possessions> {
     `SELECT oid::regclass || relkind::text || relowner::regrole || coalesce(relacl::text, '') FROM pg_class
       WHERE ${others("relowner")} AND relkind NOT IN ('t', 'i') AND relnamespace::regnamespace::text !~ '^pg_(temp|toast)' ORDER BY 1`,
   );
-  await note("types", `SELECT oid || coalesce(typacl::text, '') FROM pg_type WHERE ${others("typowner")} AND typnamespace::regnamespace::text !~ '^pg_(temp|toast)' ORDER BY 1`);
+  await note(
+    "types",
+    `SELECT oid || coalesce(typacl::text, '') FROM pg_type WHERE ${others("typowner")} AND typnamespace::regnamespace::text !~ '^pg_(temp|toast)' ORDER BY 1`,
+  );
   await note("schemas", `SELECT n::text FROM pg_namespace AS n WHERE nspname !~ '^pg_(temp|toast)' ORDER BY 1`);
   await note(
     "what attackers have made outside of their schemas",
     `SELECT p.oid::regprocedure::text FROM pg_proc AS p WHERE NOT ${others("proowner")} AND pronamespace::regnamespace::text !~ '^(attack_|hawser_run$)'
      UNION ALL SELECT c.oid::regclass::text FROM pg_class AS c WHERE NOT ${others("relowner")} AND relnamespace::regnamespace::text !~ '^(attack_|pg_)' ORDER BY 1`,
   );
-  await note("servers and triggers", `SELECT s::text FROM pg_foreign_server AS s UNION ALL SELECT e::text FROM pg_event_trigger AS e UNION ALL SELECT d::text FROM pg_default_acl AS d ORDER BY 1`);
+  await note(
+    "servers and triggers",
+    `SELECT s::text FROM pg_foreign_server AS s UNION ALL SELECT e::text FROM pg_event_trigger AS e UNION ALL SELECT d::text FROM pg_default_acl AS d ORDER BY 1`,
+  );
   await note("settings", "SELECT s::text FROM pg_db_role_setting AS s ORDER BY 1");
   return found;
 }
@@ -164,6 +177,9 @@ export function changed(role: AttackerRole, before: Possessions, after: Possessi
     if (mayChange.has(name)) return [];
     const now = after.get(name) ?? [];
     const gone = relationsOf[name]?.mayGo === undefined ? rows.filter((row) => !now.includes(row)) : [];
-    return [...gone.map((row) => `${name} had ${row}`), ...now.filter((row) => !rows.includes(row)).map((row) => `${name} has ${row}`)];
+    return [
+      ...gone.map((row) => `${name} had ${row}`),
+      ...now.filter((row) => !rows.includes(row)).map((row) => `${name} has ${row}`),
+    ];
   });
 }

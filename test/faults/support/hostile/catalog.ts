@@ -4,8 +4,11 @@
  */
 import type pg from "pg";
 
-/** The roles that attack; `none` is a login that has been granted nothing. */
-export const attackerRoles = ["none", "hawser_executor", "hawser_nats", "hawser_bridge", "hawser_peer"] as const;
+/**
+ * The roles that attack; `none` is a login that has been granted nothing. The one that may publish comes last, so that what
+ * comes to NATS before is none of its messages.
+ */
+export const attackerRoles = ["none", "hawser_executor", "hawser_bridge", "hawser_peer", "hawser_nats"] as const;
 export type AttackerRole = (typeof attackerRoles)[number];
 
 /** A parameter of a function. */
@@ -41,7 +44,10 @@ export interface SqlObject {
 const ownSchemas = "nspname LIKE 'hawser%'";
 
 /** All functions, in the order of their signatures. @param logins the login of each role, by the role */
-export async function functionsOf(client: pg.Client, logins: ReadonlyMap<AttackerRole, string>): Promise<SqlFunction[]> {
+export async function functionsOf(
+  client: pg.Client,
+  logins: ReadonlyMap<AttackerRole, string>,
+): Promise<SqlFunction[]> {
   const { rows } = await client.query(
     `SELECT n.nspname AS schema, p.proname AS name, p.oid::regprocedure::text AS signature,
             p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS "isTrigger",
@@ -145,7 +151,7 @@ function table(text: string): ReadonlyMap<string, ReadonlySet<AttackerRole>> {
  * nothing, - nobody but the owner. `hawser_bridge` is in the executor's login. The functions of `hawser_fdw` run within
  * `CREATE SERVER` of anybody, with the rights of their caller.
  */
-export const callersOf = table(`
+const callersOf = table(`
   n public.nats_publish_{T} public.nats_publish_{T}_batch public.nats_publish_{T}_stream public.nats_publish_{T}_ack
   n public.nats_publish_{T}_stream_batch public.nats_flush public.nats_request_{T}
   n public.nats_enqueue_{T} public.nats_enqueue_{T}_batch public.nats_enqueue_{T}_stream public.nats_enqueue_{T}_stream_batch
@@ -207,7 +213,8 @@ export interface Classified {
 const beats = "Serve writes it from time to time";
 const relays = "a relay writes it at each turn";
 const victims = "t::text LIKE '%victim%'";
-const victimsChannels = "connection_key IN (SELECT m.connection_key FROM hawser.conn_key_map AS m WHERE m.composite LIKE '%victim%')";
+const victimsChannels =
+  "connection_key IN (SELECT m.connection_key FROM hawser.conn_key_map AS m WHERE m.composite LIKE '%victim%')";
 const victimsRows = "role LIKE 'victim%'";
 
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
@@ -241,14 +248,22 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.sender_listener": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.seq": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
   "hawser.stream_status": { grants: "b:SELECT n:SELECT", changes: "of stream_subscriptions" },
-  "hawser.stream_subscriptions": { grants: "b:SELECT b:UPDATE", others: "name LIKE 'victim%'", columns: "handler_id, name, stream, domain, filters, key_token, consumer, start, seek, stream_created, missing, paused" },
-  "hawser.topic_addr": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: "topic LIKE 'victim%' OR client_name LIKE 'victim%'" },
+  "hawser.stream_subscriptions": {
+    grants: "b:SELECT b:UPDATE",
+    others: "name LIKE 'victim%'",
+    columns:
+      "handler_id, name, stream, domain, filters, key_token, consumer, start, seek, stream_created, missing, paused",
+  },
+  "hawser.topic_addr": {
+    grants: "p:DELETE p:INSERT p:SELECT p:UPDATE",
+    others: "topic LIKE 'victim%' OR client_name LIKE 'victim%'",
+  },
   "hawser.topic_key": { grants: "p:INSERT p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser_dblink.dblink_pkey_results": { grants: "", changes: "a type" },
 };
 
 /** Sequences, by which rows get their ids: who may draw from them. */
-export const sequencesOf: Readonly<Record<string, string>> = {
+const sequencesOf: Readonly<Record<string, string>> = {
   "hawser.conn_messages_id_seq": "p:USAGE",
   "hawser.dead_letters_id_seq": "",
   "hawser.nats_handlers_id_seq": "",
@@ -262,7 +277,7 @@ export const sequencesOf: Readonly<Record<string, string>> = {
 };
 
 /** The schemas. Anybody may use the validator of `CREATE SERVER`; subscribing makes wrappers in `hawser_run`. */
-export const schemasOf: Readonly<Record<string, string>> = {
+const schemasOf: Readonly<Record<string, string>> = {
   hawser: "b:USAGE x:USAGE n:USAGE p:USAGE",
   hawser_dblink: "",
   hawser_fdw: "b:USAGE x:USAGE n:USAGE p:USAGE 0:USAGE",
@@ -270,7 +285,7 @@ export const schemasOf: Readonly<Record<string, string>> = {
 };
 
 /** Privileges with the roles' names, as {@link objectsOf} has them. */
-export function privilegesOf(grants: string): string[] {
+function privilegesOf(grants: string): string[] {
   const pairs = grants === "" ? [] : grants.split(" ").map((pair) => pair.split(":") as [string, string]);
   return pairs.map(([letter, privilege]) => `${letters[letter]}:${privilege}`).sort();
 }
@@ -282,7 +297,9 @@ export function surprises(functions: readonly SqlFunction[], objects: readonly S
   for (const { signature, classified, callers } of functions) {
     const wanted = callersOf.get(classified);
     if (wanted === undefined) {
-      found.push(`the function ${signature} is not classified: add ${classified} to callersOf in catalog.ts (now: ${sorted(callers)})`);
+      found.push(
+        `the function ${signature} is not classified: add ${classified} to callersOf in catalog.ts (now: ${sorted(callers)})`,
+      );
     } else if (sorted(wanted) !== sorted(callers)) {
       found.push(`${signature} may be called by ${sorted(callers)}, and callersOf says ${sorted(wanted)}`);
     }
@@ -305,7 +322,8 @@ export function surprises(functions: readonly SqlFunction[], objects: readonly S
     }
   }
   const present = new Set(functions.map(({ classified }) => classified));
-  for (const name of callersOf.keys()) if (!present.has(name)) found.push(`callersOf names ${name}, which is not there`);
+  for (const name of callersOf.keys())
+    if (!present.has(name)) found.push(`callersOf names ${name}, which is not there`);
   const names = new Set(objects.map(({ name }) => name));
   for (const name of [...Object.keys(relationsOf), ...Object.keys(sequencesOf), ...Object.keys(schemasOf)]) {
     if (!names.has(name)) found.push(`catalog.ts names ${name}, which is not there`);

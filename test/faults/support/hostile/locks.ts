@@ -8,12 +8,14 @@ import type pg from "pg";
 import { projectDirectory } from "../../../support/built-programs.js";
 
 /** The texts that keys are made of: `hawser:migrate`, or a beginning such as `hawser:fence:`. */
-export function lockTexts(): string[] {
+function lockTexts(): string[] {
   const files = ["schema", "src"].flatMap((folder) => {
     const paths = readdirSync(join(projectDirectory, folder), { recursive: true, encoding: "utf8" });
     return paths.filter((path) => /\.(sql|ts)$/.test(path)).map((path) => join(projectDirectory, folder, path));
   });
-  const found = files.flatMap((file) => [...readFileSync(file, "utf8").matchAll(/'(hawser:[a-z_:-]+)'/g)].map(([, text]) => text!));
+  const found = files.flatMap((file) =>
+    [...readFileSync(file, "utf8").matchAll(/'(hawser:[a-z_:-]+)'/g)].map(([, text]) => text!),
+  );
   return [...new Set(found)].sort();
 }
 

@@ -31,8 +31,34 @@ function overLimits(): Value[] {
 }
 
 const controls = ["\u0001", "a\nb", "a\r\nb: c", "\u007f", "a\tb", "\u00a0", "\u2028", "\ufeff", "\u202e"];
-const wildcards = ["*", ">", "a.*", "a.>", "%", "_", ".", "a..b", "$JS.API.>", "$SYS.>", "_INBOX.hawser.x", "__#outbox", "a:b:c"];
-const traps = ["'; SELECT 1; --", '"', "\\", "__proto__", "../../etc/passwd", "{}", "null", "-1", "postgres", "hawser_owner", "pg_catalog.pg_sleep"];
+const wildcards = [
+  "*",
+  ">",
+  "a.*",
+  "a.>",
+  "%",
+  "_",
+  ".",
+  "a..b",
+  "$JS.API.>",
+  "$SYS.>",
+  "_INBOX.hawser.x",
+  "__#outbox",
+  "a:b:c",
+];
+const traps = [
+  "'; SELECT 1; --",
+  '"',
+  "\\",
+  "__proto__",
+  "../../etc/passwd",
+  "{}",
+  "null",
+  "-1",
+  "postgres",
+  "hawser_owner",
+  "pg_catalog.pg_sleep",
+];
 
 const texts = (ids: VictimIds): Value[] => [
   nothing,
@@ -48,7 +74,9 @@ const texts = (ids: VictimIds): Value[] => [
 const numbers = (ids: VictimIds, least: string, most: string): Value[] => [
   nothing,
   ...["0", "-1", "1", least, most].map((each) => ({ label: each, sql: `'${each}'` })),
-  ...ids.numbers.filter((each) => BigInt(each) <= BigInt(most)).map((each) => ({ label: `id ${each}`, sql: `'${each}'` })),
+  ...ids.numbers
+    .filter((each) => BigInt(each) <= BigInt(most))
+    .map((each) => ({ label: `id ${each}`, sql: `'${each}'` })),
 ];
 
 const bytes: readonly Value[] = [
@@ -97,14 +125,27 @@ const times: readonly Value[] = [
   nothing,
   ...["infinity", "-infinity", "294276-12-31", "4713-01-01 BC", "epoch", "2100-01-01"].map((each) => text(each)),
 ];
-const snapshots = [nothing, ...["1:1:", "3:3:", "1:9223372036854775807:", "9223372036854775807:9223372036854775807:"].map((each) => text(each))];
-const ranges = [nothing, ...["{}", "{(,)}", "{[1,9223372036854775807)}", "{[-9223372036854775808,0)}"].map((each) => text(each))];
+const snapshots = [
+  nothing,
+  ...["1:1:", "3:3:", "1:9223372036854775807:", "9223372036854775807:9223372036854775807:"].map((each) => text(each)),
+];
+const ranges = [
+  nothing,
+  ...["{}", "{(,)}", "{[1,9223372036854775807)}", "{[-9223372036854775808,0)}"].map((each) => text(each)),
+];
 const booleans = [nothing, text("true"), text("false")];
 const functions = (ids: VictimIds): Value[] => [
   nothing,
-  ...["-", "0", "1", "4294967295", "victim.note", "pg_catalog.pg_sleep", "pg_catalog.pg_terminate_backend", "no.such_function"].map(
-    (each) => text(each),
-  ),
+  ...[
+    "-",
+    "0",
+    "1",
+    "4294967295",
+    "victim.note",
+    "pg_catalog.pg_sleep",
+    "pg_catalog.pg_terminate_backend",
+    "no.such_function",
+  ].map((each) => text(each)),
   ...ids.numbers.map((each) => text(each)),
 ];
 
@@ -125,7 +166,10 @@ export function hostileValues({ type: declared }: Parameter, ids: VictimIds): re
       ...elements.map(({ label, sql }) => ({ label: `[${label}]`, sql: `ARRAY[(${sql})::${element}]` })),
       { label: "[2:3]", sql: `array_fill(NULL::${element}, ARRAY[2], ARRAY[2])` },
       { label: "[[,],[,]]", sql: `array_fill(NULL::${element}, ARRAY[2, 2])` },
-      { label: "10,001 elements", sql: `array_fill((${validValue({ name: "", type: element }).sql})::${element}, ARRAY[10001])` },
+      {
+        label: "10,001 elements",
+        sql: `array_fill((${validValue({ name: "", type: element }).sql})::${element}, ARRAY[10001])`,
+      },
     ];
   }
   switch (type) {
@@ -212,7 +256,11 @@ const validByName: Readonly<Record<string, string>> = {
 };
 
 /** A value that a function accepts, where the others are hostile. @param attacker the role, for its own function */
-export function validValue({ name, type: declared }: Parameter, { schema, name: called }: Partial<SqlFunction> = {}, attacker = ""): Value {
+export function validValue(
+  { name, type: declared }: Parameter,
+  { schema, name: called }: Partial<SqlFunction> = {},
+  attacker = "",
+): Value {
   const type = concrete(declared);
   if (type === "regproc") {
     const own = called?.includes("responder") ? "answer" : "note";
@@ -237,7 +285,7 @@ export function validValue({ name, type: declared }: Parameter, { schema, name: 
     name: "'attack'",
     bytea: "'\\x61'",
     json: "'\"attack\"'",
-    jsonb: "'{\"attack\": \"a\"}'",
+    jsonb: '\'{"attack": "a"}\'',
     boolean: "false",
     "timestamp with time zone": "clock_timestamp()",
     pg_snapshot: "pg_current_snapshot()",
@@ -269,7 +317,10 @@ export function hugeValue({ type: declared }: Parameter): Value | undefined {
       return { label, sql: `ARRAY[('"' || repeat('a', ${size}) || '"')::json]` };
     // A value of jsonb has 255 MiB at most.
     case "jsonb":
-      return { label: "240 MiB", sql: `jsonb_build_object('a', jsonb_build_array(repeat('b', ${120 * 2 ** 20}), repeat('c', ${120 * 2 ** 20})))` };
+      return {
+        label: "240 MiB",
+        sql: `jsonb_build_object('a', jsonb_build_array(repeat('b', ${120 * 2 ** 20}), repeat('c', ${120 * 2 ** 20})))`,
+      };
     case "jsonb[]":
       return {
         label,
@@ -286,7 +337,10 @@ export function hugeValue({ type: declared }: Parameter): Value | undefined {
       return undefined;
     case "int8multirange":
       // 24 bytes a range; made in less time than 300 MiB would take.
-      return { label: "1,000,000 ranges", sql: `(SELECT range_agg(int8range(n * 2, n * 2 + 1)) FROM generate_series(1, 1000000) AS n)` };
+      return {
+        label: "1,000,000 ranges",
+        sql: `(SELECT range_agg(int8range(n * 2, n * 2 + 1)) FROM generate_series(1, 1000000) AS n)`,
+      };
     default:
       return undefined;
   }

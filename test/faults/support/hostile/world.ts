@@ -97,7 +97,9 @@ export class HostileWorld implements AsyncDisposable {
 
   /** The processes, by their ids and start times: none of them may end. */
   async processes(): Promise<string[]> {
-    const ended = [this.serve, this.listener].filter(({ child }) => child.exitCode !== null || child.signalCode !== null);
+    const ended = [this.serve, this.listener].filter(
+      ({ child }) => child.exitCode !== null || child.signalCode !== null,
+    );
     for (const { ended: end } of ended) throw new Error(`a process has ended: ${JSON.stringify(await end)}`);
     const backends = await this.column(
       `SELECT 'postmaster ' || pg_postmaster_start_time() UNION ALL
@@ -152,7 +154,15 @@ export class HostileWorld implements AsyncDisposable {
     createInterface({ input: this.serve.child.stderr! }).on("line", (line) => {
       if (line.startsWith("{")) this.serveLog.push(JSON.parse(line));
     });
-    this.listener = this.#program(["listen", "canary-topic", "--name", "canary-listener", "--json", "--text", "--quiet"]);
+    this.listener = this.#program([
+      "listen",
+      "canary-topic",
+      "--name",
+      "canary-listener",
+      "--json",
+      "--text",
+      "--quiet",
+    ]);
     createInterface({ input: this.listener.child.stdout! }).on("line", (line) => {
       this.#arrived(JSON.parse(line).payload);
     });
@@ -213,7 +223,12 @@ export class HostileWorld implements AsyncDisposable {
     const manager = await jetstreamManager(this.nats);
     await manager.streams.add({ name: "VICTIM", subjects: ["victim.stream.>"] });
     await manager.streams.add({ name: "ATTACK", subjects: ["attack.stream.>"] });
-    await manager.streams.add({ name: "KV_attack", subjects: ["$KV.attack.>"], max_msgs_per_subject: 1, allow_direct: true });
+    await manager.streams.add({
+      name: "KV_attack",
+      subjects: ["$KV.attack.>"],
+      max_msgs_per_subject: 1,
+      allow_direct: true,
+    });
     await this.operator.query(`CREATE SCHEMA victim AUTHORIZATION ${this.victim.name}`);
     for (const [role, { name }] of this.attackers) {
       await this.operator.query(`
@@ -243,9 +258,13 @@ export class HostileWorld implements AsyncDisposable {
     await victim.query(`SELECT nats_put_text('victim', 'victim', '${victimMarker}-in-a-bucket')`);
     const later = `clock_timestamp() + interval '30 days'`;
     await victim.query(`SELECT nats_enqueue_text('victim.out', '${victimMarker}-for-nats')`);
-    await victim.query(`SELECT nats_enqueue_text('victim.out', '${victimMarker}-for-nats-later', deliver_at => ${later})`);
+    await victim.query(
+      `SELECT nats_enqueue_text('victim.out', '${victimMarker}-for-nats-later', deliver_at => ${later})`,
+    );
     await victim.query(`SELECT hawser.peer_enqueue_text('victim-nobody', '${victimMarker}-for-peers')`);
-    await victim.query(`SELECT hawser.peer_enqueue_text('victim-topic', '${victimMarker}-for-peers-later', deliver_at => ${later})`);
+    await victim.query(
+      `SELECT hawser.peer_enqueue_text('victim-topic', '${victimMarker}-for-peers-later', deliver_at => ${later})`,
+    );
     await this.#storeForVictim();
     for (const [origin, source, topic] of [
       ["outbox", "core", "victim.out"],
