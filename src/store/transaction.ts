@@ -17,9 +17,6 @@ export const epochSql = `SELECT FROM ${tables.peerName} WHERE name = $1 AND epoc
 /** The statement with which a fenced transaction begins. */
 const fenceSql = "SELECT held FROM hawser.fenced($1, $2)";
 
-/** The key of an advisory lock by which one relay works, as an SQL expression over $1, the relay's name. */
-export const leaseLockKey = "hashtextextended('hawser:lease:' || $1::text, 0)";
-
 /** A client inside a transaction. */
 export type Transaction = pg.ClientBase;
 

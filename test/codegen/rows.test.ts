@@ -38,9 +38,11 @@ describe("names", () => {
   });
 
   it("of functions are known to Postgres, which takes their calls", async () => {
-    const { takeName, connectionKey, keyOfTopic, storeMessages } = storeFunctions(client);
-    const { epoch } = await takeName({ name: "sender", token: "made up" });
+    const { ownName, raiseFence, connectionKey, keyOfTopic, storeMessages } = storeFunctions(client);
+    const { epoch } = await ownName({ name: "sender", token: "made up", life: 1n });
+    if (epoch === null) return expect.unreachable("the name is free");
     expect(epoch).toBeTypeOf("bigint");
+    expect(await raiseFence({ name: "sender", epoch })).toEqual({ held: true });
     const { connectionKey: key } = await connectionKey({ senderName: "sender", sourceTopic: "s", listenerName: "l" });
     const { k } = await keyOfTopic({ topic: "t" });
     const stored = await storeMessages({

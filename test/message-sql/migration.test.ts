@@ -68,7 +68,9 @@ describe("what is published", () => {
     await client.query("SELECT messages.publish_order_placed(tenant => 'north', _key => 'k', _to => 'peers')");
     await client.query("SELECT messages.publish_pinged(7)");
     await client.query("SELECT messages.publish_pinged(8, _deliver_at => now() + interval '1 day')");
-    const { rows } = await client.query("SELECT destination AS topic, key, headers FROM hawser.outbox WHERE slot > 2 ORDER BY id");
+    const { rows } = await client.query(
+      "SELECT destination AS topic, key, headers FROM hawser.outbox WHERE slot > 2 ORDER BY id",
+    );
     expect(rows).toMatchObject([
       { topic: "orders", key: "k" },
       { topic: "pings", key: null },
@@ -254,7 +256,9 @@ describe("a migration", () => {
     const sql = sqlOf(made.registry, "schema=Odd-one,prefix=acme_");
     await client.query(sql);
     await client.query(`SELECT "Odd-one".publish_acme_pinged(number => 9)`);
-    expect(await rowsOf(database.url, "SELECT destination AS topic FROM hawser.outbox WHERE slot > 2")).toEqual([{ topic: "pings" }]);
+    expect(await rowsOf(database.url, "SELECT destination AS topic FROM hawser.outbox WHERE slot > 2")).toEqual([
+      { topic: "pings" },
+    ]);
   });
 });
 

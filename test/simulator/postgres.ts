@@ -116,6 +116,8 @@ export class ModelPostgres {
   /** Locks on cursor rows, held to the end of a transaction. */
   readonly #cursorLocks = new Map<number, Fence>();
   readonly #leases = new Map<string, Session>();
+  /** The rows of names, which who raises an epoch locks to the end of its transaction. */
+  readonly #ownerLocks = new Map<string, Fence>();
   readonly #fences = new Map<string, Fence>();
   readonly #sessions = new Set<Session>();
   /** How to take back each commit since the last failover, newest last. */
@@ -203,7 +205,7 @@ export class ModelPostgres {
   #own(session: Session, by: PeerProcess, token: object, answer: (result: CallResult<NameTaken>) => void): void {
     const { name } = by;
     this.#transaction(
-      { name, exclusive: false, unfenced: true, session },
+      { name, exclusive: false, unfenced: true, raises: true, session },
       () => {
         const before = this.epochs.get(name) ?? 0;
         const clock = this.#faults.epochWithoutClock ? 0 : Math.floor(this.#world.clock());
@@ -362,7 +364,7 @@ export class ModelPostgres {
   reassign(from: string, to: string, done: (keys: readonly number[]) => void): void {
     let keys: number[] = [];
     this.#transaction(
-      { name: from, exclusive: true },
+      { name: from, exclusive: true, raises: true },
       () => ({
         value: undefined,
         commit: () => {
@@ -544,7 +546,9 @@ export class ModelPostgres {
     const lost = Math.min(this.#history.length, this.#world.random.between(1, 6));
     for (let count = 0; count < lost; count++) this.#history.pop()?.();
     this.#history = [];
-    const waiting = [...this.#fences.values(), ...this.#cursorLocks.values()].flatMap((fence) => fence.waiting);
+    const locks = [this.#ownerLocks, this.#fences, this.#cursorLocks];
+    const waiting = locks.flatMap((some) => [...some.values()].flatMap((fence) => fence.waiting));
+    this.#ownerLocks.clear();
     this.#fences.clear();
     this.#cursorLocks.clear();
     for (const { granted } of waiting) granted();
@@ -599,6 +603,8 @@ export class ModelPostgres {
     options: {
       name: string;
       exclusive: boolean;
+      /** It raises the epoch of the name. */
+      raises?: boolean;
       /** It does not wait at the fence. */
       unfenced?: boolean;
       session?: Session;
@@ -631,6 +637,7 @@ export class ModelPostgres {
     const { cursorOf } = options;
     const finish = () => {
       this.#release(options.name, tx);
+      this.#releaseIn(this.#ownerLocks, options.name, tx);
       if (cursorOf !== undefined) this.#releaseIn(this.#cursorLocks, cursorOf, tx);
     };
     schedule.after(random.delay(1), () => {
@@ -675,8 +682,13 @@ export class ModelPostgres {
           );
         });
       };
-      if (options.unfenced || (this.#faults.checkWithoutLock && !options.exclusive)) locked();
-      else this.#lock(options.name, tx, options.exclusive, locked);
+      const atFence = () => {
+        if (gone()) return reply({ kind: "unknown" }, random.delay(3));
+        if (options.unfenced || (this.#faults.checkWithoutLock && !options.exclusive)) locked();
+        else this.#lock(options.name, tx, options.exclusive, locked);
+      };
+      if (options.raises) this.#lockIn(this.#ownerLocks, options.name, tx, true, atFence);
+      else atFence();
     });
   }
 

@@ -81,8 +81,12 @@ describe("a login without any right that holds every advisory lock", () => {
     const position = { connectionKey: key, epoch: sender.epoch, number: 2 };
     await w.store.commitCursors(listener, [{ ...position, deadLetters: [letter(1), letter(2)] }]);
     const [one, two] = (await w.store.deadLetters.list()).map(({ id }) => id);
-    expect((await w.store.deadLetters.retry({ ids: [one!] })).retried).toMatchObject([{ id: one, listener: "listener" }]);
-    const discarded = await w.operator.query("SELECT id::int FROM hawser.discard_dead_letters(ARRAY[$1::bigint])", [two]);
+    expect((await w.store.deadLetters.retry({ ids: [one!] })).retried).toMatchObject([
+      { id: one, listener: "listener" },
+    ]);
+    const discarded = await w.operator.query("SELECT id::int FROM hawser.discard_dead_letters(ARRAY[$1::bigint])", [
+      two,
+    ]);
     expect(discarded.rows).toEqual([{ id: two }]);
     const { rows: expired } = await w.operator.query("SELECT deleted FROM hawser.expire_dead_letters(1, 10)");
     expect(expired).toEqual([{ deleted: 0 }]);

@@ -169,7 +169,7 @@ export const outboxConstants = {
    */
   stuckMs: 30000,
   /**
-   * How many subjects are looked for in their streams at once: each takes a consumer of its stream, which has a limit for these.
+   * How many subjects of one role are looked for in their streams at once, if it is the only one (see max_messages): each takes a consumer of its stream, which has a limit for these.
    *
    * Value: 16 subjects.
    */
@@ -260,7 +260,8 @@ export const outboxConstants = {
    */
   maxRefused: 100,
   /**
-   * How many messages are published at once of those that need requests to JetStream; one role alone has half of that.
+   * How many messages of one role are published at once that need requests to JetStream, if it is the only one (see
+   * max_messages).
    *
    * Value: 256 messages.
    */
