@@ -52,7 +52,6 @@ describe("a hostile role", () => {
     for (const role of attackerRoles) {
       const calls = functions.flatMap((each) => hugeCalls(each, role));
       const found = await attack(await sessionsOf(world, role, hugeAtOnce), role, calls, secrets);
-      console.log(role, calls.length, found.succeeded, found.states, found.slowest);
       wrong.push(...found.wrong, ...changed(role, before, await possessions(world)));
       expect(await world.processes()).toEqual(processes);
     }

@@ -173,7 +173,7 @@ export async function attack(
       const failure = error as pg.DatabaseError;
       const { code = "" } = failure;
       findings.states.set(code, (findings.states.get(code) ?? 0) + 1);
-      const wrong = wrongError(failure);
+      const wrong = wrongError(label, failure);
       if (wrong !== undefined) findings.wrong.push(`${role}: ${label}: ${wrong}`);
       said.push(JSON.stringify({ ...failure, message: failure.message }));
       if (sql.startsWith("BEGIN")) await client.query("ROLLBACK");

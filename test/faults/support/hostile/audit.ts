@@ -107,10 +107,20 @@ const plain: Readonly<Record<string, string>> = {
   "2202E": "an array of two dimensions",
 };
 
-/** What is wrong with an error; undefined if it is as it has to be. */
-export function wrongError({ code = "", message, hint }: Partial<pg.DatabaseError>): string | undefined {
+/** Errors of some calls alone: the beginning of the call, the SQLSTATE, and why it is right. */
+const ofCalls: readonly { readonly call: string; readonly code: string; readonly reason: string }[] = [
+  {
+    call: "hawser_fdw.",
+    code: "54000",
+    reason: "functions of everybody that compute only: Postgres refuses a text that is too long for jsonb",
+  },
+];
+
+/** What is wrong with an error of a call; undefined if it is as it has to be. */
+export function wrongError(call: string, { code = "", message, hint }: Partial<pg.DatabaseError>): string | undefined {
   const shown = `${code} ${message?.slice(0, 300)}`;
   if (never.test(code)) return shown;
+  if (ofCalls.some((each) => call.startsWith(each.call) && code === each.code)) return undefined;
   // Unlike that of Postgres, "program_limit_exceeded" and the like of Hawser say what to do.
   if (/^(53|54|55|58|P0)/.test(code)) return typed.has(code) && hint ? undefined : shown;
   if (typed.has(code) || code in plain || /^(22|23)/.test(code) || code === "42501") return undefined;
