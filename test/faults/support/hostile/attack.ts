@@ -175,12 +175,15 @@ export async function attack(
       findings.states.set(code, (findings.states.get(code) ?? 0) + 1);
       const wrong = wrongError(label, failure);
       if (wrong !== undefined) findings.wrong.push(`${role}: ${label}: ${wrong}`);
-      said.push(JSON.stringify({ ...failure, message: failure.message }));
+      // Each by itself: a message may repeat an argument, and all together would be too long for a string.
+      const { message, detail, hint, where, internalQuery } = failure;
+      for (const part of [message, detail, hint, where, internalQuery]) if (part !== undefined) said.push(part);
       if (sql.startsWith("BEGIN")) await client.query("ROLLBACK");
     } finally {
       client.off("notice", onNotice);
     }
-    for (const leak of leaks(role, said.join("\n"), secrets)) findings.wrong.push(`${role}: ${label}: shows ${leak}`);
+    const found = new Set(said.flatMap((part) => leaks(role, part, secrets)));
+    for (const leak of found) findings.wrong.push(`${role}: ${label}: shows ${leak}`);
   };
   await Promise.all(clients.map(work));
   return findings;

@@ -297,6 +297,9 @@ export function validValue(
   return { label: sql, sql };
 }
 
+/** A text of that many MiB, made of pieces: a character at a time would take seconds. */
+const mebibytes = (count: number): string => `repeat(repeat('a', 1048576), ${count})`;
+
 /** 300 MiB for a parameter, or what comes next to it of its type; undefined for a type of a fixed size. */
 export function hugeValue({ type: declared }: Parameter): Value | undefined {
   const type = concrete(declared);
@@ -304,27 +307,27 @@ export function hugeValue({ type: declared }: Parameter): Value | undefined {
   const label = "300 MiB";
   switch (type) {
     case "text":
-      return { label, sql: `repeat('a', ${size})` };
+      return { label, sql: mebibytes(300) };
     case "text[]":
-      return { label, sql: `ARRAY[repeat('a', ${size})]` };
+      return { label, sql: `ARRAY[${mebibytes(300)}]` };
     case "bytea":
-      return { label, sql: `convert_to(repeat('a', ${size}), 'SQL_ASCII')` };
+      return { label, sql: `convert_to(${mebibytes(300)}, 'SQL_ASCII')` };
     case "bytea[]":
-      return { label, sql: `ARRAY[convert_to(repeat('a', ${size}), 'SQL_ASCII')]` };
+      return { label, sql: `ARRAY[convert_to(${mebibytes(300)}, 'SQL_ASCII')]` };
     case "json":
-      return { label, sql: `('"' || repeat('a', ${size}) || '"')` };
+      return { label, sql: `('"' || ${mebibytes(300)} || '"')` };
     case "json[]":
-      return { label, sql: `ARRAY[('"' || repeat('a', ${size}) || '"')::json]` };
+      return { label, sql: `ARRAY[('"' || ${mebibytes(300)} || '"')::json]` };
     // A value of jsonb has 255 MiB at most.
     case "jsonb":
       return {
         label: "240 MiB",
-        sql: `jsonb_build_object('a', jsonb_build_array(repeat('b', ${120 * 2 ** 20}), repeat('c', ${120 * 2 ** 20})))`,
+        sql: `jsonb_build_object('a', jsonb_build_array(${mebibytes(120)}, ${mebibytes(120)}))`,
       };
     case "jsonb[]":
       return {
         label,
-        sql: `ARRAY[jsonb_build_object('a', repeat('b', ${150 * 2 ** 20})), jsonb_build_object('a', repeat('b', ${150 * 2 ** 20}))]`,
+        sql: `ARRAY[jsonb_build_object('a', ${mebibytes(150)}), jsonb_build_object('a', ${mebibytes(150)})]`,
       };
     case "integer[]":
     case "bigint[]": {
