@@ -20,6 +20,9 @@ export function errorFunctions(tables: readonly ErrorTable[]): string {
       ].join(", ")})`,
   );
   const cases = errors.map((error) => `  WHEN ${sqlString(error.code)} THEN ${sqlString(error.sqlstate)}`);
+  // The planner puts a copy of the argument into each comparison: a long one, whole, would take all memory. A character more
+  // than the longest code, so that none becomes a code by being cut.
+  const comparedCharacters = Math.max(...errors.map(({ code }) => code.length)) + 1;
   return [
     "CREATE OR REPLACE FUNCTION hawser.error_codes()",
     "RETURNS TABLE (",
@@ -40,7 +43,7 @@ export function errorFunctions(tables: readonly ErrorTable[]): string {
     "RETURNS text",
     "LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE",
     "SET search_path = pg_catalog, pg_temp",
-    `AS ${dollarQuoted("function", `SELECT CASE p_code\n${cases.join("\n")}\nEND`)};`,
+    `AS ${dollarQuoted("function", `SELECT CASE left(p_code, ${comparedCharacters})\n${cases.join("\n")}\nEND`)};`,
     "COMMENT ON FUNCTION hawser.error_sqlstate(text) IS 'The SQLSTATE of an error code; NULL for an unknown one.';",
     "",
   ].join("\n");

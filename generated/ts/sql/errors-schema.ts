@@ -122,7 +122,7 @@ RETURNS text
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
-SELECT CASE p_code
+SELECT CASE left(p_code, 23)
   WHEN 'not_running' THEN '55000'
   WHEN 'already_running' THEN '55006'
   WHEN 'self_topic' THEN '22023'

@@ -5,11 +5,14 @@ import type pg from "pg";
 import type { Random } from "../../../simulator/random.js";
 import { leaks, type Secrets, wrongError } from "./audit.js";
 import type { AttackerRole, Parameter, SqlFunction, SqlObject } from "./catalog.js";
-import { hostileValues, type Value, validValue } from "./values.js";
+import { concrete, hostileValues, type Value, validValue } from "./values.js";
 import type { VictimIds } from "./world.js";
 
 /** How long a statement of an attacker may take: more would be a hang, whatever else the machine does. */
 export const statementMs = 60_000;
+
+/** What is remembered as slow. */
+const slowMs = 1_000;
 
 /** A call, and what it is called in the report. */
 export interface Call {
@@ -36,7 +39,7 @@ const calledAs = ({ schema, signature }: SqlFunction): string => {
 
 /** In the list of SELECT, where functions that return rows need no list of columns. */
 export function callOf(called: SqlFunction, values: readonly Value[]): Call {
-  const casts = called.parameters.map(({ type }, nth) => `(${values[nth]!.sql})::${type}`);
+  const casts = called.parameters.map(({ type }, nth) => `(${values[nth]!.sql})::${concrete(type)}`);
   const labels = called.parameters.map(({ name }, nth) => `${name || nth} => ${values[nth]!.label.slice(0, 60)}`);
   return { label: `${calledAs(called)}(${labels.join(", ")})`, sql: `SELECT ${calledAs(called)}(${casts.join(", ")})` };
 }
@@ -58,12 +61,14 @@ export function callsOf(called: SqlFunction, { role, ids, random, valuesPerArgum
         ];
   }
   const hostile = called.parameters.map((parameter) => hostileValues(parameter, ids));
+  // The variants of a function for other types of payload share its checks of all else.
+  const isVariant = /_(json|jsonb|binary)(_|$)/.test(called.name);
+  const count = valuesPerArgument === undefined || !isVariant ? valuesPerArgument : Math.ceil(valuesPerArgument / 4);
   const withValue = (values: readonly Value[], nth: number, value: Value): Value[] => values.with(nth, value);
   for (const [nth, values] of hostile.entries()) {
-    for (const value of sample(values, valuesPerArgument, random))
-      calls.push(callOf(called, withValue(valid, nth, value)));
+    for (const value of sample(values, count, random)) calls.push(callOf(called, withValue(valid, nth, value)));
   }
-  for (let pair = 0; pair < pairs && called.parameters.length > 1; pair++) {
+  for (let pair = 0; pair < (isVariant ? Math.ceil(pairs / 4) : pairs) && called.parameters.length > 1; pair++) {
     const one = random.between(0, hostile.length - 1);
     const other = random.between(0, hostile.length - 1);
     const values = withValue(valid, one, random.pick(hostile[one]!));
@@ -89,17 +94,19 @@ export function writesOf({ name, privileges }: SqlObject, columns: readonly Para
   const may = (privilege: string): boolean => privileges.includes(`${role}:${privilege}`);
   const statements = [
     `SELECT t::text FROM ${name} AS t LIMIT 1000`,
-    `INSERT INTO ${name} SELECT * FROM ${name} LIMIT 1`,
     `INSERT INTO ${name} DEFAULT VALUES`,
-    ...columns.map((column) => `UPDATE ${name} SET ${column.name} = NULL`),
+    ...columns.slice(0, may("UPDATE") ? undefined : 1).map((column) => `UPDATE ${name} SET ${column.name} = NULL`),
     `DELETE FROM ${name}`,
     `TRUNCATE ${name}`,
-    `LOCK TABLE ${name} IN ACCESS EXCLUSIVE MODE`,
+    `BEGIN; LOCK TABLE ${name} IN ACCESS EXCLUSIVE MODE; ROLLBACK`,
     `CREATE TRIGGER mine BEFORE INSERT ON ${name} EXECUTE FUNCTION attack_${role}.nothing()`,
   ];
   // By design of its grants, a role may do this to the rows of others; what it breaks is its own peers' or serve's.
   const rolledBack = may("UPDATE") || may("DELETE") || may("INSERT");
-  const tried = statements.map((sql) => ({ label: sql, sql: rolledBack ? `BEGIN; ${sql}; ROLLBACK` : sql }));
+  const tried = statements.map((sql) => ({
+    label: sql,
+    sql: rolledBack && !sql.startsWith("BEGIN") ? `BEGIN; ${sql}; ROLLBACK` : sql,
+  }));
   // A row in hawser.gateways is where all calls go to; its role is the login of hawser serve.
   const added = may("INSERT") && role !== "hawser_bridge" ? insertsInto(name, columns, options) : [];
   return [...tried, ...added];
@@ -128,6 +135,8 @@ export interface Findings {
   calls: number;
   /** Calls that succeeded. */
   succeeded: number;
+  /** The calls that took longest, in milliseconds. */
+  readonly slowest: { readonly label: string; readonly ms: number }[];
   /** Each kind of failure, by SQLSTATE. */
   readonly states: Map<string, number>;
   readonly wrong: string[];
@@ -140,13 +149,16 @@ export async function attack(
   calls: readonly Call[],
   secrets: Secrets,
 ): Promise<Findings> {
-  const findings: Findings = { calls: calls.length, succeeded: 0, states: new Map(), wrong: [] };
+  const findings: Findings = { calls: calls.length, succeeded: 0, slowest: [], states: new Map(), wrong: [] };
   let next = 0;
   const work = async (client: pg.Client): Promise<void> => {
     for (;;) {
       const call = calls[next++];
       if (call === undefined) return;
+      const begun = performance.now();
       await make(client, call);
+      const ms = Math.round(performance.now() - begun);
+      if (ms > slowMs) findings.slowest.push({ label: call.label, ms });
     }
   };
   const make = async (client: pg.Client, { label, sql }: Call): Promise<void> => {
@@ -161,14 +173,17 @@ export async function attack(
       const failure = error as pg.DatabaseError;
       const { code = "" } = failure;
       findings.states.set(code, (findings.states.get(code) ?? 0) + 1);
-      const wrong = wrongError(failure);
+      const wrong = wrongError(label, failure);
       if (wrong !== undefined) findings.wrong.push(`${role}: ${label}: ${wrong}`);
-      said.push(JSON.stringify({ ...failure, message: failure.message }));
+      // Each by itself: a message may repeat an argument, and all together would be too long for a string.
+      const { message, detail, hint, where, internalQuery } = failure;
+      for (const part of [message, detail, hint, where, internalQuery]) if (part !== undefined) said.push(part);
       if (sql.startsWith("BEGIN")) await client.query("ROLLBACK");
     } finally {
       client.off("notice", onNotice);
     }
-    for (const leak of leaks(role, said.join("\n"), secrets)) findings.wrong.push(`${role}: ${label}: shows ${leak}`);
+    const found = new Set(said.flatMap((part) => leaks(role, part, secrets)));
+    for (const leak of found) findings.wrong.push(`${role}: ${label}: shows ${leak}`);
   };
   await Promise.all(clients.map(work));
   return findings;

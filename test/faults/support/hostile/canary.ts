@@ -27,6 +27,8 @@ export class Canary {
   private constructor(world: HostileWorld, clients: ReadonlyMap<Way, pg.Client>, name: string) {
     this.#world = world;
     this.#work = [...clients].map(([way, client]) => this.#send(client, way, name));
+    // `end` tells.
+    for (const work of this.#work) work.catch(() => undefined);
   }
 
   /** Begins with a session for each way. @param name of the run, which stands in its messages */

@@ -4,8 +4,11 @@
  */
 import type pg from "pg";
 
-/** The roles that attack; `none` is a login that has been granted nothing. */
-export const attackerRoles = ["none", "hawser_executor", "hawser_nats", "hawser_bridge", "hawser_peer"] as const;
+/**
+ * The roles that attack; `none` is a login that has been granted nothing. The one that may publish comes last, so that what
+ * comes to NATS before is none of its messages.
+ */
+export const attackerRoles = ["none", "hawser_executor", "hawser_bridge", "hawser_peer", "hawser_nats"] as const;
 export type AttackerRole = (typeof attackerRoles)[number];
 
 /** A parameter of a function. */
@@ -148,7 +151,7 @@ function table(text: string): ReadonlyMap<string, ReadonlySet<AttackerRole>> {
  * nothing, - nobody but the owner. `hawser_bridge` is in the executor's login. The functions of `hawser_fdw` run within
  * `CREATE SERVER` of anybody, with the rights of their caller.
  */
-export const callersOf = table(`
+const callersOf = table(`
   n public.nats_publish_{T} public.nats_publish_{T}_batch public.nats_publish_{T}_stream public.nats_publish_{T}_ack
   n public.nats_publish_{T}_stream_batch public.nats_flush public.nats_request_{T}
   n public.nats_enqueue_{T} public.nats_enqueue_{T}_batch public.nats_enqueue_{T}_stream public.nats_enqueue_{T}_stream_batch
@@ -164,23 +167,25 @@ export const callersOf = table(`
   p hawser.channels_with_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors
   p hawser.connection_key hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.key_of_topic hawser.leave_directory
-  p hawser.reassign_channels hawser.request_retries hawser.retry_dead_letters hawser.retry_enqueued hawser.store_messages
-  p hawser.take_name
+  p hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
+  p hawser.take_name hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
+  p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
-  np hawser.outbox_cancel
-  pb hawser.outbox_replay hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
+  np hawser.outbox_cancel hawser.outbox_replay hawser.replay_page
+  pb hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
   pnb hawser.outbox_undone
-  bx hawser.advance_stream hawser.fence_batch hawser.stream_position
+  bx hawser.token_of hawser.advance_stream hawser.fence_batch hawser.stream_position
   bx hawser.finish_retry hawser.wrapper_version
-  b hawser.follow_nats_server hawser.nats_foreign_servers
+  b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.nats_foreign_servers
+  pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbx hawser.error_codes hawser.error_sqlstate
   - hawser.adopt_waiting hawser.bring_due hawser.callers_roles hawser.check_headers hawser.check_relay
   - hawser.enqueue_message hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.topic_addr_notify
-  - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.replay_page
-  - hawser.running_peers hawser.set_nats_server hawser.store_enqueued
+  - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
+  - hawser.is_alive hawser.set_nats_server hawser.store_enqueued
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_text hawser.nats_options_jsonb
   - hawser.nats_server_options hawser.nats_server_options_check hawser.nats_server_options_typed
@@ -197,6 +202,10 @@ export interface Classified {
   readonly grants: string;
   /** The rows that must be the same before and after, as a condition; undefined: none, because of `changes`. */
   readonly others?: string;
+  /** The columns that must be the same; default: all. */
+  readonly columns?: string;
+  /** Its rows may go, but not change. */
+  readonly mayGo?: string;
   /** Why all of its rows may change without an attack. */
   readonly changes?: string;
 }
@@ -222,9 +231,9 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.gateways": { grants: "b:DELETE b:INSERT b:SELECT b:UPDATE", changes: beats },
   "hawser.mesh_secret": { grants: "p:SELECT", others: "true" },
   "hawser.migrations": { grants: "b:SELECT p:SELECT", others: "true" },
-  "hawser.nats_handlers": { grants: "b:SELECT", others: victims },
+  "hawser.nats_handlers": { grants: "b:SELECT", others: "function_schema = 'victim'" },
   "hawser.nats_server": { grants: "b:SELECT", others: "true" },
-  "hawser.outbox": { grants: "", others: victimsRows },
+  "hawser.outbox": { grants: "", others: victimsRows, mayGo: "a relay truncates what is done" },
   "hawser.outbox_keys": { grants: "", changes: "its rows are locks, which say nothing" },
   "hawser.outbox_later": { grants: "", others: victimsRows },
   "hawser.outbox_scheduled": { grants: "b:SELECT p:SELECT", others: "destination LIKE 'victim%'" },
@@ -232,12 +241,19 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.outbox_status": { grants: "b:SELECT n:SELECT p:SELECT", changes: relays },
   "hawser.outbox_turns": { grants: "", changes: relays },
   "hawser.peer_waiting_topics": { grants: "", others: "topic LIKE 'victim%'" },
-  "hawser.peers": { grants: "p:INSERT p:SELECT p:UPDATE", others: "name LIKE 'victim%'" },
+  "hawser.fences": { grants: "", changes: "its rows are locks, and peers raise the epochs in them" },
+  "hawser.owners": { grants: "", others: "what LIKE '%victim%'" },
+  "hawser.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
   "hawser.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
   "hawser.sender_listener": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.seq": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
   "hawser.stream_status": { grants: "b:SELECT n:SELECT", changes: "of stream_subscriptions" },
-  "hawser.stream_subscriptions": { grants: "b:SELECT b:UPDATE", others: "name LIKE 'victim%'" },
+  "hawser.stream_subscriptions": {
+    grants: "b:SELECT b:UPDATE",
+    others: "name LIKE 'victim%'",
+    columns:
+      "handler_id, name, stream, domain, filters, key_token, consumer, start, seek, stream_created, missing, paused",
+  },
   "hawser.topic_addr": {
     grants: "p:DELETE p:INSERT p:SELECT p:UPDATE",
     others: "topic LIKE 'victim%' OR client_name LIKE 'victim%'",
@@ -247,7 +263,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
 };
 
 /** Sequences, by which rows get their ids: who may draw from them. */
-export const sequencesOf: Readonly<Record<string, string>> = {
+const sequencesOf: Readonly<Record<string, string>> = {
   "hawser.conn_messages_id_seq": "p:USAGE",
   "hawser.dead_letters_id_seq": "",
   "hawser.nats_handlers_id_seq": "",
@@ -261,7 +277,7 @@ export const sequencesOf: Readonly<Record<string, string>> = {
 };
 
 /** The schemas. Anybody may use the validator of `CREATE SERVER`; subscribing makes wrappers in `hawser_run`. */
-export const schemasOf: Readonly<Record<string, string>> = {
+const schemasOf: Readonly<Record<string, string>> = {
   hawser: "b:USAGE x:USAGE n:USAGE p:USAGE",
   hawser_dblink: "",
   hawser_fdw: "b:USAGE x:USAGE n:USAGE p:USAGE 0:USAGE",
@@ -269,7 +285,7 @@ export const schemasOf: Readonly<Record<string, string>> = {
 };
 
 /** Privileges with the roles' names, as {@link objectsOf} has them. */
-export function privilegesOf(grants: string): string[] {
+function privilegesOf(grants: string): string[] {
   const pairs = grants === "" ? [] : grants.split(" ").map((pair) => pair.split(":") as [string, string]);
   return pairs.map(([letter, privilege]) => `${letters[letter]}:${privilege}`).sort();
 }

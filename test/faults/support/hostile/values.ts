@@ -149,11 +149,15 @@ const functions = (ids: VictimIds): Value[] => [
   ...ids.numbers.map((each) => text(each)),
 ];
 
+/** The type that an argument is given with. */
+export const concrete = (type: string): string => (type === "anyarray" ? "text[]" : type);
+
 /** What an array is tried with beside its elements. */
 const arrays = [nothing, text("{}"), text("{NULL}"), { label: "no list at all", sql: "'{{}}'" }];
 
 /** Hostile values for a parameter, in the same order each time. */
-export function hostileValues({ type }: Parameter, ids: VictimIds): readonly Value[] {
+export function hostileValues({ type: declared }: Parameter, ids: VictimIds): readonly Value[] {
+  const type = concrete(declared);
   if (type.endsWith("[]")) {
     const element = type.slice(0, -2);
     const elements = hostileValues({ name: "", type: element }, ids);
@@ -253,10 +257,11 @@ const validByName: Readonly<Record<string, string>> = {
 
 /** A value that a function accepts, where the others are hostile. @param attacker the role, for its own function */
 export function validValue(
-  { name, type }: Parameter,
+  { name, type: declared }: Parameter,
   { schema, name: called }: Partial<SqlFunction> = {},
   attacker = "",
 ): Value {
+  const type = concrete(declared);
   if (type === "regproc") {
     const own = called?.includes("responder") ? "answer" : "note";
     return text(`attack_${attacker}.${own}`);
@@ -264,6 +269,10 @@ export function validValue(
   if (name === "p_function" && type === "bigint") {
     return { label: "its own function", sql: `'attack_${attacker}.note'::regproc::oid::bigint` };
   }
+  // Where no stream takes a message, the call would wait for those that are subscribed.
+  if (name === "subject" && /_(stream|ack)(_batch)?$/.test(called ?? "")) return text("attack.stream.a");
+  // A request that somebody else is subscribed to would wait for an answer.
+  if (name === "subject" && called?.startsWith("nats_request")) return text("nobody.attack");
   if (name === "p_kind") return text(schema === "hawser" && called?.startsWith("outbox") ? "peer" : "subscription");
   const byName = validByName[name];
   if (byName !== undefined && !(name === "p_from" && type !== "text")) return { label: byName, sql: byName };
@@ -288,33 +297,37 @@ export function validValue(
   return { label: sql, sql };
 }
 
+/** A text of that many MiB, made of pieces: a character at a time would take seconds. */
+const mebibytes = (count: number): string => `repeat(repeat('a', 1048576), ${count})`;
+
 /** 300 MiB for a parameter, or what comes next to it of its type; undefined for a type of a fixed size. */
-export function hugeValue({ type }: Parameter): Value | undefined {
+export function hugeValue({ type: declared }: Parameter): Value | undefined {
+  const type = concrete(declared);
   const size = 300 * 2 ** 20;
   const label = "300 MiB";
   switch (type) {
     case "text":
-      return { label, sql: `repeat('a', ${size})` };
+      return { label, sql: mebibytes(300) };
     case "text[]":
-      return { label, sql: `ARRAY[repeat('a', ${size})]` };
+      return { label, sql: `ARRAY[${mebibytes(300)}]` };
     case "bytea":
-      return { label, sql: `convert_to(repeat('a', ${size}), 'SQL_ASCII')` };
+      return { label, sql: `convert_to(${mebibytes(300)}, 'SQL_ASCII')` };
     case "bytea[]":
-      return { label, sql: `ARRAY[convert_to(repeat('a', ${size}), 'SQL_ASCII')]` };
+      return { label, sql: `ARRAY[convert_to(${mebibytes(300)}, 'SQL_ASCII')]` };
     case "json":
-      return { label, sql: `('"' || repeat('a', ${size}) || '"')` };
+      return { label, sql: `('"' || ${mebibytes(300)} || '"')` };
     case "json[]":
-      return { label, sql: `ARRAY[('"' || repeat('a', ${size}) || '"')::json]` };
+      return { label, sql: `ARRAY[('"' || ${mebibytes(300)} || '"')::json]` };
     // A value of jsonb has 255 MiB at most.
     case "jsonb":
       return {
         label: "240 MiB",
-        sql: `jsonb_build_object('a', jsonb_build_array(repeat('b', ${120 * 2 ** 20}), repeat('c', ${120 * 2 ** 20})))`,
+        sql: `jsonb_build_object('a', jsonb_build_array(${mebibytes(120)}, ${mebibytes(120)}))`,
       };
     case "jsonb[]":
       return {
         label,
-        sql: `ARRAY[jsonb_build_object('a', repeat('b', ${150 * 2 ** 20})), jsonb_build_object('a', repeat('b', ${150 * 2 ** 20}))]`,
+        sql: `ARRAY[jsonb_build_object('a', ${mebibytes(150)}), jsonb_build_object('a', ${mebibytes(150)})]`,
       };
     case "integer[]":
     case "bigint[]": {

@@ -15,9 +15,16 @@ import { startNatsServer, type TestNatsServer } from "../../../support/nats-serv
 import { type Program, startProgram } from "../../../support/program.js";
 import type { LogLine } from "../serve-process.js";
 import { type AttackerRole, attackerRoles } from "./catalog.js";
+import { takeEveryLock, waitForEveryLock } from "./locks.js";
 
 /** What a victim's payload begins with; nobody else may read one. */
 export const victimMarker = "payload-of-the-victim";
+
+/** What the keys of advisory locks may end with: names of peers, subjects of handlers. */
+const lockNames = [
+  ...["canary-listener", "canary-topic", "victim-peer", "victim-sender", "attack-peer", "attack-listener"],
+  ...["subscription:victim.in", "responder:victim.answer", "responder:victim.", "stream:victim-stream", "canary."],
+];
 
 /** A login, with a client in its session. */
 export interface Login {
@@ -48,8 +55,10 @@ export class HostileWorld implements AsyncDisposable {
   readonly heard = new Set<string>();
   /** When each message of the canary arrived, by its text: of `performance.now()`. */
   readonly arrivedAt = new Map<string, number>();
-  /** Subjects on NATS that are neither the canary's nor of Hawser's own protocol, with their payloads. */
+  /** What was published to the subjects of victim and attackers. */
   readonly published: { readonly subject: string; readonly text: string }[] = [];
+  /** What the advisory locks are of that a login without any privilege holds all the time. */
+  lockTexts!: readonly string[];
   victim!: Login;
   canary!: Login;
   readonly attackers = new Map<AttackerRole, Login>();
@@ -139,6 +148,8 @@ export class HostileWorld implements AsyncDisposable {
     for (const role of attackerRoles) {
       this.attackers.set(role, await this.#login(`attacker_${role}`, role === "none" ? "" : `IN ROLE ${role}`));
     }
+    // Before any process starts, so that none of them can have been first.
+    this.lockTexts = await takeEveryLock(() => this.session(this.attackers.get("none")!, "lock taker"), lockNames);
     this.serve = this.#program(["serve", "--json", "--log-level", "info", "--listen", "127.0.0.1:0"]);
     createInterface({ input: this.serve.child.stderr! }).on("line", (line) => {
       if (line.startsWith("{")) this.serveLog.push(JSON.parse(line));
@@ -156,14 +167,18 @@ export class HostileWorld implements AsyncDisposable {
       this.#arrived(JSON.parse(line).payload);
     });
     await this.serve.firstLine;
-    this.nats.subscribe(">", {
-      callback: (_error, { subject, data }) => this.#sawOnNats(subject, Buffer.from(data).toString("latin1")),
-    });
+    // Not ">": where nobody is subscribed, calls of JetStream fail at once.
+    for (const subject of ["canary.>", "victim.>", "attack.>"]) {
+      this.nats.subscribe(subject, {
+        callback: (_error, message) => this.#sawOnNats(message.subject, Buffer.from(message.data).toString("latin1")),
+      });
+    }
     await this.#makeVictim();
     await eventually("the canary's listener is in the directory", async () => {
       const found = await this.column("SELECT 1 FROM hawser.topic_addr WHERE topic = 'canary-topic'");
       return found.length > 0;
     });
+    await waitForEveryLock(() => this.session(this.attackers.get("none")!, "lock waiter"));
   }
 
   async #login(kind: string, options: string): Promise<Login> {
@@ -200,7 +215,7 @@ export class HostileWorld implements AsyncDisposable {
 
   #sawOnNats(subject: string, text: string): void {
     if (subject.startsWith("canary.")) this.#arrived(text);
-    else if (!/^(_INBOX\.|\$JS\.|\$SRV\.|\$KV\.|\$O\.|hawser\.)/.test(subject)) this.published.push({ subject, text });
+    else this.published.push({ subject, text });
   }
 
   /** Something of everything that a role can have. */
@@ -208,6 +223,12 @@ export class HostileWorld implements AsyncDisposable {
     const manager = await jetstreamManager(this.nats);
     await manager.streams.add({ name: "VICTIM", subjects: ["victim.stream.>"] });
     await manager.streams.add({ name: "ATTACK", subjects: ["attack.stream.>"] });
+    await manager.streams.add({
+      name: "KV_attack",
+      subjects: ["$KV.attack.>"],
+      max_msgs_per_subject: 1,
+      allow_direct: true,
+    });
     await this.operator.query(`CREATE SCHEMA victim AUTHORIZATION ${this.victim.name}`);
     for (const [role, { name }] of this.attackers) {
       await this.operator.query(`

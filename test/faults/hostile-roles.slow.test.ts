@@ -1,0 +1,100 @@
+/**
+ * As `hostile-roles.test.ts`, and what costs more: 300 MiB for each argument, and sixteen attackers side by side, while the waits of
+ * others are compared with those under a load that is no attack.
+ */
+import type pg from "pg";
+import { describe, expect, it } from "vitest";
+import { Random } from "../simulator/random.js";
+import { attack, type Call, callOf, callsOf, statementMs } from "./support/hostile/attack.js";
+import { changed, possessions, secretsOf } from "./support/hostile/audit.js";
+import { Canary, ways } from "./support/hostile/canary.js";
+import { type AttackerRole, attackerRoles, functionsOf, type SqlFunction } from "./support/hostile/catalog.js";
+import { hugeValue, validValue } from "./support/hostile/values.js";
+import { HostileWorld } from "./support/hostile/world.js";
+
+/** By which a run can be repeated. */
+const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
+const timeout = 1_800_000;
+/** Values of 300 MiB at once: each may be in memory several times. */
+const hugeAtOnce = 2;
+const attackers = 16;
+const callsPerAttacker = 400;
+/** How much longer others may wait than beside a load that is no attack, in milliseconds. */
+const allowedMs = 1_000;
+
+async function sessionsOf(world: HostileWorld, role: AttackerRole, count: number): Promise<pg.Client[]> {
+  const clients = await Promise.all(Array.from({ length: count }, () => world.session(world.attackers.get(role)!)));
+  for (const client of clients) await client.query(`SET statement_timeout = ${statementMs}`);
+  return clients;
+}
+
+/** 300 MiB for each argument. The variants of a function for other types of payload differ in the payload alone. */
+function hugeCalls(called: SqlFunction, role: AttackerRole): Call[] {
+  if (!called.callers.has(role)) return [];
+  const isVariant = /_(json|jsonb|binary)(_|$)/.test(called.name);
+  const valid = called.parameters.map((parameter) => validValue(parameter, called, role));
+  return called.parameters.flatMap((parameter, nth) => {
+    const value = hugeValue(parameter);
+    const isPayload = /^(payloads?|data)$/.test(parameter.name);
+    return value === undefined || (isVariant && !isPayload) ? [] : [callOf(called, valid.with(nth, value))];
+  });
+}
+
+describe("a hostile role", () => {
+  it("gains nothing by 300 MiB for any argument, and ends nothing", { timeout }, async () => {
+    await using world = await HostileWorld.open();
+    const canary = await Canary.start(world, "huge");
+    const functions = await functionsOf(world.operator, world.logins);
+    const secrets = await secretsOf(world);
+    const before = await possessions(world);
+    const processes = await world.processes();
+    const wrong: string[] = [];
+    for (const role of attackerRoles) {
+      const calls = functions.flatMap((each) => hugeCalls(each, role));
+      const found = await attack(await sessionsOf(world, role, hugeAtOnce), role, calls, secrets);
+      wrong.push(...found.wrong, ...changed(role, before, await possessions(world)));
+      expect(await world.processes()).toEqual(processes);
+    }
+    expect(wrong).toEqual([]);
+    await canary.end();
+  });
+
+  it(`keeps nobody waiting longer than a load that is no attack, ${attackers} at a time`, { timeout }, async () => {
+    await using world = await HostileWorld.open();
+    const functions = await functionsOf(world.operator, world.logins);
+    const ids = await world.victimIds();
+    const secrets = await secretsOf(world);
+    const random = new Random(seed);
+    const all = await Promise.all(
+      Array.from({ length: attackers }, async (_, nth) => {
+        const role = attackerRoles[nth % attackerRoles.length]!;
+        const calls = functions.flatMap((each) => callsOf(each, { role, ids, random, valuesPerArgument: 4, pairs: 4 }));
+        const chosen = Array.from({ length: callsPerAttacker }, () => random.pick(calls));
+        return { role, chosen, clients: await sessionsOf(world, role, 1) };
+      }),
+    );
+
+    const attacked = await Canary.start(world, "attacked");
+    const processes = await world.processes();
+    const begunAt = performance.now();
+    const findings = await Promise.all(all.map(({ role, chosen, clients }) => attack(clients, role, chosen, secrets)));
+    const tookMs = performance.now() - begunAt;
+    const waits = await attacked.end();
+    expect(findings.flatMap(({ wrong }) => wrong)).toEqual([]);
+    expect(await world.processes()).toEqual(processes);
+
+    const control = await Canary.start(world, "control");
+    const endsAt = performance.now() + tookMs;
+    const burn = async (client: pg.Client): Promise<void> => {
+      while (performance.now() < endsAt) await client.query("SELECT count(*) FROM generate_series(1, 100000)");
+    };
+    await Promise.all(all.map(({ clients }) => burn(clients[0]!)));
+    const controlWaits = await control.end();
+    for (const way of ways) {
+      const wait = waits.get(way) ?? 0;
+      const controlWait = controlWaits.get(way) ?? 0;
+      console.info(`${way}: ${Math.round(wait)} ms at most, beside the load ${Math.round(controlWait)} ms`);
+      expect(wait, `${way}: the longest wait in milliseconds`).toBeLessThan(controlWait + allowedMs);
+    }
+  });
+});
