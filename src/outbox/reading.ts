@@ -9,7 +9,7 @@
  * without a gap, so that its position is that of its oldest set that is not done. A look reads main's next set completely, and with
  * it those of the series that join. What is more than a look may read is the rest: its series reads it in pages. A series that
  * has caught up, and has no rest in a look that it joins, is closed: what is new belongs to main again. Its position is saved
- * until all that it had read is done.
+ * until all that it had read is done, and all that main had read by then: main's position may be behind.
  *
  * Messages that are **dropped** leave memory without being done. Their sets are read again from the first of them. What comes
  * then and was not dropped, up to where the set had been read, is done or in memory already.
@@ -116,6 +116,8 @@ interface Series<M> {
   isAway: boolean;
   /** The last look has left it out. */
   isLeftOut: boolean;
+  /** The number of the look that has closed it. */
+  closedAt: number;
 }
 
 export interface ReadingSettings {
@@ -452,7 +454,10 @@ export class OutboxReading<M extends OutboxMessage> {
         if ((series.route !== undefined) !== isRoute || !isCaughtUp(series)) continue;
         // The role's series may not have been read as far.
         const isWithin = isRoute && this.#series.get(keyOf(series.role!, undefined))?.isOpen === true;
-        if (!isWithin) series.isOpen = false;
+        if (!isWithin) {
+          series.isOpen = false;
+          series.closedAt = this.#looks;
+        }
         this.#dropDone(series);
       }
     }
@@ -460,9 +465,12 @@ export class OutboxReading<M extends OutboxMessage> {
 
   #dropDone(series: Series<M>): void {
     series.sets = series.sets.filter(({ isRead, undone }) => !isRead || undone.size > 0);
-    if (series.role === undefined || series.isOpen || series.sets.length > 0) return;
-    const key = keyOf(series.role, series.route);
-    if (this.#series.get(key) === series) this.#series.delete(key);
+    // Until main has done what it had read before, main's position may be behind that of a series that was closed.
+    for (const [key, { isOpen, sets, route, role, closedAt }] of this.#series) {
+      const before = [this.#main, route === undefined ? undefined : this.#series.get(keyOf(role!, undefined))];
+      const isBehind = before.some((each) => each?.sets.some(({ nth }) => nth <= closedAt));
+      if (!isOpen && sets.length === 0 && !isBehind) this.#series.delete(key);
+    }
   }
 
   // ---- messages ----
@@ -568,7 +576,7 @@ function keyOf(role: string, route: string | undefined): string {
 
 function seriesAt<M>(role: string | undefined, route: string | undefined, frontier: Snapshot): Series<M> {
   const isOpen = true;
-  return { role, route, frontier, isFrontierOwn: false, sets: [], isOpen, isAway: false, isLeftOut: true };
+  return { role, route, frontier, isFrontierOwn: false, sets: [], isOpen, isAway: false, isLeftOut: true, closedAt: 0 };
 }
 
 /** As the relay before has saved it. */
