@@ -17,6 +17,9 @@
 import type { OutboxMessage, OutboxPosition, SeriesPosition, Snapshot } from "./position.js";
 import { shareOf } from "./shares.js";
 
+/** A role takes part for so many looks after its last message. */
+const rememberedLooks = 200;
+
 /** A series that is not main. */
 export interface SeriesName {
   readonly role: string;
@@ -126,6 +129,8 @@ export interface ReadingSettings {
   readonly maxBytes: number;
   /** How many messages are read in a turn. */
   readonly pageMessages: number;
+  /** The same while several roles enqueue: the others wait for the page of one. */
+  readonly sharedPageMessages: number;
 }
 
 /** A dead letter that the position may not have passed. */
@@ -144,6 +149,8 @@ export class OutboxReading<M extends OutboxMessage> {
   /** What roles have in memory. */
   readonly #roles = new Map<string, { messages: number; bytes: number }>();
   #looks = 0;
+  /** The last looks that have found messages of roles, the oldest first. */
+  readonly #seen = new Map<string, number>();
   /** Dead letters that the position has not passed; undefined: this relay has not read the message. */
   readonly #skipped: Map<bigint, Skipped | undefined>;
 
@@ -218,7 +225,7 @@ export class OutboxReading<M extends OutboxMessage> {
   look(): LookRead {
     this.#openFull();
     const series = [...this.#series.values()].filter(({ isOpen }) => isOpen);
-    const { pageMessages, maxBytes } = this.#settings;
+    const { maxBytes } = this.#settings;
     return {
       kind: "look",
       from: this.#main.frontier,
@@ -227,7 +234,7 @@ export class OutboxReading<M extends OutboxMessage> {
         each.isLeftOut = !joins;
         return { role: each.role!, route: each.route, from: each.frontier, joins };
       }),
-      maxMessages: pageMessages,
+      maxMessages: this.#pageMessages,
       maxBytes: shareOf(maxBytes * 2, Math.max(1, this.#roles.size)),
     };
   }
@@ -256,7 +263,7 @@ export class OutboxReading<M extends OutboxMessage> {
       from,
       to,
       after: readTo,
-      maxMessages: Math.min(this.#settings.pageMessages, room.messages),
+      maxMessages: Math.min(this.#pageMessages, room.messages),
       maxBytes: room.bytes,
     };
   }
@@ -281,6 +288,7 @@ export class OutboxReading<M extends OutboxMessage> {
     };
     const added: Entry<M>[] = [];
     for (const message of messages) {
+      this.#see(message.role);
       const series = this.#seriesOf(message);
       const entry = reads.has(series) ? this.#add(setOf(series), message) : undefined;
       if (entry !== undefined) added.push(entry);
@@ -527,6 +535,21 @@ export class OutboxReading<M extends OutboxMessage> {
   }
 
   // ---- memory ----
+
+  #see(role: string): void {
+    if (this.#seen.get(role) === this.#looks) return;
+    this.#seen.delete(role);
+    this.#seen.set(role, this.#looks);
+    for (const [known, look] of this.#seen) {
+      if (this.#looks - look <= rememberedLooks) break;
+      this.#seen.delete(known);
+    }
+  }
+
+  get #pageMessages(): number {
+    const { pageMessages, sharedPageMessages } = this.#settings;
+    return this.#seen.size > 1 ? sharedPageMessages : pageMessages;
+  }
 
   /** @param role undefined: any that has nothing in memory */
   #roomOf(role: string | undefined): { messages: number; bytes: number } {

@@ -284,4 +284,10 @@ export const outboxConstants = {
    * Value: 250 messages.
    */
   deadMessages: 250,
+  /**
+   * How many messages a relay reads at once while several roles enqueue: the others wait for the page of one.
+   *
+   * Value: 250 messages.
+   */
+  sharedPageMessages: 250,
 } as const;

@@ -13,6 +13,7 @@ export const relaySettings: RelaySettings = {
   maxMessages: 30,
   maxBytes: 100_000,
   pageMessages: 8,
+  sharedPageMessages: 4,
   maxUnderWay: 10,
   maxUnderWayBytes: 100_000,
   firstUnderWay: 8,
