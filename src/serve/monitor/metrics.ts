@@ -263,7 +263,7 @@ export class ServeMetrics {
     const outbox = () => this.#counters.bridge?.outbox;
     this.#number(
       "hawser_outbox_waiting_messages",
-      "Messages of the outbox that this process has read and not published yet; at most 10,000.",
+      "Messages of the outbox that this process has read and not published yet; at most 10,000 of each role.",
       () => outbox()?.waiting,
     );
     this.#number(
