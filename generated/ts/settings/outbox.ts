@@ -35,7 +35,7 @@ export const outboxConstants = {
    */
   pageMessages: 2500,
   /**
-   * With so many new ones, a relay reads its first page in the order of the ids, as it does the others, and does not sort them.
+   * With so many new ones, a relay reads its first page in the order of the ids, as it does the others, wherever they lie.
    *
    * Value: 100000 messages.
    */

@@ -32,8 +32,11 @@ DECLARE
   v_after bigint;
   v_has_more boolean;
   v_ids bigint[] := '{}';
-  -- How many messages are new, counted up to sorted_messages.
+  -- How many messages a look finds, the first and the last of their ids, and by whom: a list of {role, route, from, last}.
   v_new bigint;
+  v_first bigint;
+  v_last_id bigint;
+  v_groups jsonb;
   v_due record;
   v_found timestamptz;
   v_beat_ms bigint;
@@ -107,14 +110,35 @@ BEGIN
            WHERE x.xid < v_xmax
         );
       END IF;
-      SELECT count(*) INTO v_new FROM (
-        SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-        UNION ALL
-        SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-        LIMIT @OutboxConstants.sorted_messages@
-      ) AS n;
-      IF v_new < @OutboxConstants.sorted_messages@ THEN
-        -- By xids: in the order of ids, all that was ever enqueued would be passed.
+      -- Who has how many. Without sorting, which takes far longer where there are many.
+      PERFORM set_config('enable_sort', 'off', true);
+      WITH series AS MATERIALIZED (
+        SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+      )
+      SELECT coalesce(sum(g.count), 0), min(g.first), max(g.last),
+             jsonb_agg(jsonb_build_object('role', g.role, 'route', g.route, 'from', g."from", 'last', g.last))
+        INTO v_new, v_first, v_last_id, v_groups
+        FROM (
+          SELECT n.role, s.route, coalesce(s."from", v_read_from)::text AS "from", count(*) AS count, min(n.id) AS first, max(n.id) AS last
+            FROM (
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              UNION ALL
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+              OFFSET 0
+            ) AS n
+            LEFT JOIN series AS x
+              ON x.role = n.role AND x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination)
+            LEFT JOIN series AS y ON y.role = n.role AND y.route IS NULL
+           CROSS JOIN LATERAL (
+             SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins, x.route
+           ) AS s
+           WHERE coalesce(s.joins, true)
+             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+           GROUP BY 1, 2, 3
+        ) AS g;
+      PERFORM set_config('enable_sort', 'on', true);
+      IF v_new <= p_max_messages OR (v_new < @OutboxConstants.sorted_messages@ AND v_last_id - v_first > 4 * v_new) THEN
+        -- By xids: in the order of ids, much that is done could be passed.
         OPEN v_messages FOR
           WITH series AS MATERIALIZED (
             SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
@@ -134,14 +158,14 @@ BEGIN
              AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
            ORDER BY n.id LIMIT p_max_messages + 1;
       ELSE
-        -- By ids: sorting the whole set could take too long.
+        -- By ids: sorting the whole set would take longer.
         OPEN v_messages FOR
           WITH series AS MATERIALIZED (
             SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
           )
           SELECT n.*
             FROM (
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > 0 ORDER BY o.id OFFSET 0
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
             ) AS n
             LEFT JOIN LATERAL (
               SELECT r."from", r.joins FROM series AS r
@@ -215,31 +239,11 @@ BEGIN
     CLOSE v_messages;
 
     IF v_read = 'look' AND v_has_more THEN
-      -- Those who have more in it go on with pages of their own. They are found without sorting, which takes far longer.
-      PERFORM set_config('enable_sort', 'off', true);
-      WITH series AS MATERIALIZED (
-        SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
-      )
-      SELECT jsonb_agg(jsonb_build_object('role', m.role, 'route', m.route, 'from', m."from", 'to', v_to, 'after', v_after)) INTO rest
-        FROM (
-          SELECT n.role, s.route, coalesce(s."from", v_read_from)::text AS "from"
-            FROM (
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-              UNION ALL
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-              OFFSET 0
-            ) AS n
-            LEFT JOIN series AS x
-              ON x.role = n.role AND x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination)
-            LEFT JOIN series AS y ON y.role = n.role AND y.route IS NULL
-           CROSS JOIN LATERAL (
-             SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins, x.route
-           ) AS s
-           WHERE n.id > v_after AND coalesce(s.joins, true)
-             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-           GROUP BY 1, 2, 3
-        ) AS m;
-      PERFORM set_config('enable_sort', 'on', true);
+      -- Those who have more in it go on with pages of their own.
+      rest := (
+        SELECT jsonb_agg(g.one - 'last' || jsonb_build_object('to', v_to, 'after', v_after))
+          FROM jsonb_array_elements(v_groups) AS g (one) WHERE (g.one ->> 'last')::bigint > v_after
+      );
     END IF;
     IF NOT v_is_nats THEN
       IF v_read = 'look' THEN
@@ -268,10 +272,12 @@ BEGIN
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
       JOIN hawser.outbox AS o ON o.id = d.id AND o.slot < @OutboxConstants.slots@
      -- What was written into the outbox again is one dead letter with the first one.
-     WHERE NOT EXISTS (
-       SELECT FROM hawser.dead_letters AS k
+     -- Looked up singly: a join would read all dead letters that there are.
+     WHERE (
+       SELECT k.id FROM hawser.dead_letters AS k
         WHERE k.role = o.role AND k.message_id = o.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
-     )
+        LIMIT 1
+     ) IS NULL
      ORDER BY o.role, o.destination, o.message_id, o.payload, o.id;
   END IF;
   handed := cardinality(v_ids);
