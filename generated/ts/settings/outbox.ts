@@ -263,9 +263,9 @@ export const outboxConstants = {
    * How many messages of one role are published at once that need requests to JetStream, if it is the only one (see
    * max_messages).
    *
-   * Value: 16 messages.
+   * Value: 4 messages.
    */
-  slowPublishes: 16,
+  slowPublishes: 4,
   /**
    * How many messages of a role, and of a route, are under way at first. Each that NATS takes adds one, each failure halves that.
    *
@@ -275,19 +275,19 @@ export const outboxConstants = {
   /**
    * How many are under way at least, however many have failed.
    *
-   * Value: 16 messages.
+   * Value: 4 messages.
    */
-  leastUnderWay: 16,
+  leastUnderWay: 4,
   /**
    * How many dead letters a turn writes at most, since what others have enqueued waits for the turn.
    *
-   * Value: 250 messages.
+   * Value: 50 messages.
    */
-  deadMessages: 250,
+  deadMessages: 50,
   /**
    * How many messages a relay reads at once while several roles enqueue: the others wait for the page of one.
    *
-   * Value: 250 messages.
+   * Value: 100 messages.
    */
-  sharedPageMessages: 250,
+  sharedPageMessages: 100,
 } as const;
