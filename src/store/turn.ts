@@ -33,7 +33,13 @@ const lockedSql = `
 const activitySql = "SELECT a.pid, a.usename AS role, a.application_name AS application";
 
 const sql = {
-  hasOwners: `SELECT pg_catalog.to_regclass('${tables.owner}') IS NOT NULL AS has_owners`,
+  // Whoever may not write the row finds out later what else is missing.
+  hasOwners: `
+    SELECT EXISTS (
+      SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+       WHERE n.nspname || '.' || c.relname = '${tables.owner}'
+         AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
+    ) AS has_owners`,
   lock: `SELECT pg_catalog.pg_advisory_lock(${installationTurn})`,
   holder: `${activitySql} FROM (${lockedSql}) AS l JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid WHERE l.key = ${installationTurn}`,
   // As hawser.own_name.

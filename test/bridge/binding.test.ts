@@ -114,7 +114,9 @@ describe("nats_subscribe", () => {
   ])("refuses the subject %j", async (subject) => {
     const error = await errorOf(client, "SELECT nats_subscribe($1, 'one')", [subject]);
     expect(error.code).toBe("22023");
-    expect(error.message).toMatch(/^the subject '.* cannot be subscribed to$/s);
+    expect(error.message).toMatch(
+      /^the subject '.* cannot be subscribed to$|^nats_subscribe: the argument subject .* at most 1024 bytes/s,
+    );
     expect(error.message.length).toBeLessThan(400);
   });
 

@@ -111,7 +111,7 @@ describe("a responder", () => {
       );
       await eventually("the other one waits", async () => {
         const { rowCount } = await operator.query(
-          "SELECT FROM pg_stat_activity WHERE usename = $1 AND wait_event = 'advisory'",
+          "SELECT FROM pg_stat_activity WHERE usename = $1 AND wait_event_type = 'Lock'",
           [other.role],
         );
         return rowCount === 1;

@@ -212,12 +212,13 @@ describe("a start that fails", () => {
   it("is startup_failed with the cause when the database is not there, and shows no password", async () => {
     const url = new URL(world.url);
     url.pathname = "/hawser_no_such_database";
-    url.password = "s3cret-word";
+    // A server of the user's own may ask for none.
+    url.password ||= "s3cret-word";
     const a = world.peer("a-1", { databaseUrl: url.href });
     const error = await failure("startup_failed", a.run(nothing));
     expect(error.message).toContain("hawser_no_such_database");
     expect(error.cause).toMatchObject({ code: "store_failed" });
-    expect(JSON.stringify([error.message, String(error.cause)])).not.toContain("s3cret-word");
+    expect(JSON.stringify([error.message, String(error.cause)])).not.toContain(url.password);
     await failure("not_running", a.sendTo("b", "x"));
     const bad = await failure("invalid_argument", () =>
       world.peer("a-1", { databaseUrl: "mysql://u:s3cret-word@h/d" }),

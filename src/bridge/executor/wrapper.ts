@@ -77,7 +77,9 @@ export function wrapperCall(wrapper: Wrapper, types: readonly string[], result =
   // The called one before the version: nothing of it is moved out of the inner query. And behind LATERAL no aggregate can be in
   // its place, which would have something to compute of no rows, too.
   const called = `SELECT ${call} AS result LIMIT 1 OFFSET 0`;
-  return `SELECT ${result}, ${versionOf(wrapper)} AS version FROM (${guarded}) AS a CROSS JOIN LATERAL (${called}) AS called`;
+  // Its token may be another one since the transaction began.
+  const proven = `SELECT g.* FROM (${guarded}) AS g WHERE g.a0 IS NOT NULL OFFSET 0`;
+  return `SELECT ${result}, ${versionOf(wrapper)} AS version FROM (${proven}) AS a CROSS JOIN LATERAL (${called}) AS called`;
 }
 
 const missing = /^(42883|42501|42704|3F000)$/;

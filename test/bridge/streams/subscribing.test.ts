@@ -21,6 +21,8 @@ afterAll(() => world?.[Symbol.asyncDispose]());
 const status = async (name: string) =>
   (await world.rows("SELECT * FROM hawser.stream_status WHERE name = $1", [name]))[0];
 
+const filterRule = "and must have at most 1024 bytes in each element and at most 16384 bytes in all";
+
 describe("nats_subscribe_stream", () => {
   it("enters a subscription once, and is no error again", async () => {
     const subscribe =
@@ -57,16 +59,22 @@ describe("nats_subscribe_stream", () => {
       `filter => '{a, "${filter}"}'`,
       `filter has '${filter}', and must have words joined by '.', of which each may be '*', and the last '>'`,
     ]),
-    ["filter => array_fill('a'::text, '{101}')", `filter is '{${"a,".repeat(49)}a', and must be up to 100 subjects`],
+    [
+      "filter => array_fill('a'::text, '{101}')",
+      "the argument filter is a list of 101 elements, and must have at most 100 elements",
+    ],
     [
       "filter => ARRAY[repeat('x', 1025)]",
-      `filter has '${"x".repeat(100)}', and must have words joined by '.', of which each may be '*', and the last '>'`,
+      `the argument filter is a list with an element of 1025 bytes, ${filterRule}`,
     ],
     [
       "filter => array_fill(repeat('x', 1024), '{16}') || 'y'::text",
-      "filter has 16385 bytes in all, and may have 16384",
+      `the argument filter is a list of 16385 bytes, ${filterRule}`,
     ],
-    ["filter => ARRAY[repeat('x', 240000000)]", "filter has 240000000 bytes in all, and may have 16384"],
+    [
+      "filter => ARRAY[repeat('x', 240000000)]",
+      `the argument filter is a list with an element of 240000000 bytes, ${filterRule}`,
+    ],
     ["start => repeat('1', 101)", "start has 101 bytes, and may have 100"],
     ["domain => 'a.b'", "domain is 'a.b', which is no JetStream domain"],
   ] satisfies [string, string][])("refuses %s", async (argument, words) => {

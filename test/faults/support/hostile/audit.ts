@@ -152,7 +152,7 @@ export async function possessions(world: HostileWorld): Promise<Possessions> {
   await note(
     "members of roles",
     `SELECT roleid::regrole || ' ' || member::regrole || ' ' || admin_option FROM pg_auth_members
-      WHERE member::regrole::text IN (${roles}) ORDER BY 1`,
+      WHERE member::regrole::text IN (${roles}) AND roleid::regrole::text IN (${roles}) ORDER BY 1`,
   );
   // What is in a schema of the attackers' own, and wrappers of theirs, is theirs.
   const others = (owner: string): string => `pg_get_userbyid(${owner}) NOT IN (${attackers})`;
@@ -176,7 +176,12 @@ export async function possessions(world: HostileWorld): Promise<Possessions> {
     "servers and triggers",
     `SELECT s::text FROM pg_foreign_server AS s UNION ALL SELECT e::text FROM pg_event_trigger AS e UNION ALL SELECT d::text FROM pg_default_acl AS d ORDER BY 1`,
   );
-  await note("settings", "SELECT s::text FROM pg_db_role_setting AS s ORDER BY 1");
+  await note(
+    "settings",
+    `SELECT s::text FROM pg_db_role_setting AS s
+      WHERE setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+         OR (setdatabase = 0 AND (setrole = 0 OR setrole::regrole::text IN (${roles}))) ORDER BY 1`,
+  );
   return found;
 }
 
