@@ -20,7 +20,7 @@ interface SimulatedWorld {
 
 /** What is simulated. */
 export interface Simulation {
-  readonly name: string;
+  readonly name: "channels" | "outbox" | "streams";
   world(seed: number): SimulatedWorld;
   /** How many seeds the test runs. Default: 2,000. */
   readonly seeds?: number;

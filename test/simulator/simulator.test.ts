@@ -3,11 +3,11 @@ import { atDepth } from "../support/depth.js";
 import { runSeeds, simulations } from "./run.js";
 
 /** Twice as many as it takes to reach everything that must happen. */
-const fewestSeeds = 400;
+const fewestSeeds = { channels: 2_000, outbox: 400, streams: 400 };
 
-describe.each(simulations)("the simulator of the $name", ({ world, mustHappen, mutants, seeds = 2_000 }) => {
+describe.each(simulations)("the simulator of the $name", ({ name, world, mustHappen, mutants, seeds = 2_000 }) => {
   it("finds no broken rule, and reaches every fault and transition", () => {
-    const count = Math.min(seeds, Math.max(fewestSeeds, atDepth(seeds)));
+    const count = Math.min(seeds, Math.max(fewestSeeds[name], atDepth(seeds)));
     const { failures, counts } = runSeeds(world, { first: 1, count, maxFailures: 1 });
     expect(failures).toEqual([]);
     expect(mustHappen.filter((name) => !counts.values.has(name))).toEqual([]);

@@ -14,7 +14,7 @@ export interface Sent {
 }
 
 /** What writers enqueue with one call. */
-export interface Call {
+interface Call {
   readonly sql: string;
   readonly values: (payloads: readonly string[], key: string | null) => readonly unknown[];
   /** Where the messages go to. */
