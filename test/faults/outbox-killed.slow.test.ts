@@ -55,12 +55,10 @@ it(`a stream and peers have what was committed, once and in order, when peers, s
   await setUp.end();
   const running = new Map<string, Program>();
   const start = ([name, topic, further]: (typeof peers)[number]): void => {
-    const program = startProgram("test/faults/programs/booking-peer.ts", [
-      name,
-      topic,
-      postgres.url,
-      ...(further === undefined ? [] : [further]),
-    ]);
+    const args = [name, topic, ...(further === undefined ? [] : [further])];
+    const program = startProgram("test/faults/programs/booking-peer.ts", args, {
+      env: { HAWSER_DATABASE_URL: postgres.url },
+    });
     program.firstLine.catch(() => undefined);
     running.set(name, program);
   };
