@@ -49,8 +49,12 @@ describe("a hostile role", () => {
     const before = await possessions(world);
     const processes = await world.processes();
     const wrong: string[] = [];
+    // Once each: what a function does with a value does not depend on the role, which the other tests try.
+    const tried = new Set<SqlFunction>();
     for (const role of attackerRoles) {
-      const calls = functions.flatMap((each) => hugeCalls(each, role));
+      const mine = functions.filter((each) => each.callers.has(role) && !tried.has(each));
+      for (const each of mine) tried.add(each);
+      const calls = mine.flatMap((each) => hugeCalls(each, role));
       const found = await attack(await sessionsOf(world, role, hugeAtOnce), role, calls, secrets);
       wrong.push(...found.wrong, ...changed(role, before, await possessions(world)));
       expect(await world.processes()).toEqual(processes);
