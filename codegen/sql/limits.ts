@@ -69,8 +69,9 @@ export function limitFunctions(): string {
         "BEGIN",
         "  RAISE EXCEPTION USING",
         "    ERRCODE = hawser.error_sqlstate('invalid_argument'),",
-        "    MESSAGE = format('%s: the argument %s is %s, and %s', p_function, p_argument, p_is, p_rule),",
-        "    HINT = format('Give an argument that obeys the rule: it %s.', p_rule);",
+        // Whoever calls it, it repeats no value of any length.
+        "    MESSAGE = format('%s: the argument %s is %s, and %s', left(p_function, 255), left(p_argument, 255), left(p_is, 1000), left(p_rule, 1000)),",
+        "    HINT = format('Give an argument that obeys the rule: it %s.', left(p_rule, 1000));",
         "END",
       ].join("\n"),
     )};`,
