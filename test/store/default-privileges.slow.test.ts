@@ -203,7 +203,7 @@ describe("what was granted by hand", () => {
       const { warnings } = await install({ databaseUrl: database.url });
       expect(warnings.map((line) => line.slice(0, line.indexOf(" ON ")))).toEqual(
         [
-          `"${reader.role}" has SELECT on table hawser.gateway_secret and 38 more, which Hawser has not given: REVOKE SELECT`,
+          `"${reader.role}" has SELECT on table hawser.gateway_secret and 39 more, which Hawser has not given: REVOKE SELECT`,
           `"${odd}" has UPDATE (host), UPDATE (port) on table hawser.gateways, which Hawser has not given: REVOKE UPDATE (host), UPDATE (port)`,
           `"${reader.role}" has CREATE, USAGE on schema hawser_dblink, which Hawser has not given: REVOKE CREATE, USAGE`,
           "hawser_nats has CREATE on schema hawser_fdw, which Hawser has not given: REVOKE CREATE",
