@@ -1,0 +1,116 @@
+/**
+ * What roles that share the outbox can do to each other: nothing with messages that are not theirs, and no wait for another one's
+ * keys, bursts and transactions.
+ */
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { type Login, login } from "../store/nats/support/logins.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+import { peerTurn, takeNats, takePeers } from "./support/turns.js";
+
+let database: TestDatabase;
+let admin: pg.Client;
+let ann: pg.Client;
+let mal: pg.Client;
+const logins: (Login & AsyncDisposable)[] = [];
+
+beforeAll(async () => {
+  database = await testDatabase();
+  admin = await connected(database.url);
+  for (const _ of ["ann", "mal"]) logins.push(await login(database.url, "IN ROLE hawser_nats, hawser_peer"));
+  [ann, mal] = (await Promise.all(logins.map(({ url }) => connected(url)))) as [pg.Client, pg.Client];
+});
+afterAll(async () => {
+  for (const client of [ann, mal, admin]) await client?.end();
+  for (const each of logins) await each[Symbol.asyncDispose]();
+  await database?.drop();
+});
+
+async function connected(url: string): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: url, statement_timeout: 30_000 });
+  await client.connect();
+  return client;
+}
+
+describe("messages of another role", () => {
+  it("are not taken back by one that guesses their numbers, only by members of their role", async () => {
+    const { rows } = await ann.query(
+      "SELECT nats_enqueue_text('a', 'x', deliver_at => now() + interval '1 hour') AS id UNION ALL SELECT hawser.peer_enqueue_text('a', 'x', deliver_at => now() + interval '1 hour')",
+    );
+    const ids = rows.map(({ id }) => id);
+    const cancel = "SELECT hawser.outbox_cancel(id) AS cancelled FROM unnest($1::bigint[]) AS id";
+    expect((await mal.query(cancel, [ids])).rows).toEqual([{ cancelled: false }, { cancelled: false }]);
+    expect((await ann.query(cancel, [[ids[0]]])).rows).toEqual([{ cancelled: true }]);
+    // The owner of the schema acts for all.
+    expect((await admin.query(cancel, [[ids[1]]])).rows).toEqual([{ cancelled: true }]);
+  });
+
+  it("are not published again by one that asks for all of them", async () => {
+    await ann.query("SELECT nats_enqueue_text('replayed', 'of ann')");
+    await mal.query("SELECT nats_enqueue_text('replayed', 'of mal')");
+    const replay = "SELECT hawser.outbox_replay('-infinity', 'replayed', core => true) AS count";
+    expect((await mal.query(replay)).rows).toEqual([{ count: "1" }]);
+    const { rows } = await admin.query(
+      "SELECT convert_from(payload, 'UTF8') AS text, role FROM hawser.outbox WHERE copy_of IS NOT NULL",
+    );
+    expect(rows).toEqual([{ text: "of mal", role: logins[1]!.role }]);
+    expect((await admin.query(replay)).rows).toEqual([{ count: "2" }]);
+  });
+
+  it("carry the role that was set, whatever function enqueues them", async () => {
+    await admin.query(`GRANT ${logins[0]!.role} TO ${logins[1]!.role}`);
+    await mal.query(`BEGIN; SET LOCAL ROLE ${logins[0]!.role}`);
+    await mal.query("SELECT nats_enqueue_text('set', 'x')");
+    await mal.query("COMMIT");
+    await admin.query(`REVOKE ${logins[0]!.role} FROM ${logins[1]!.role}`);
+    const { rows } = await admin.query("SELECT role FROM hawser.outbox WHERE destination = 'set'");
+    expect(rows).toEqual([{ role: logins[0]!.role }]);
+  });
+});
+
+describe("a role", () => {
+  it("does not wait for the keys of another one, however many that has locked", async () => {
+    await mal.query("BEGIN");
+    // More than there are locks: it has all of its own.
+    await mal.query(
+      "SELECT nats_enqueue_text('k', 'x', key => n::text), hawser.peer_enqueue_text('k', 'x', key => n::text) FROM generate_series(1, 20000) AS n",
+    );
+    await ann.query("SET lock_timeout = 1000");
+    await ann.query("SELECT nats_enqueue_text('k', 'x', key => n::text) FROM generate_series(1, 100) AS n");
+    await ann.query("SELECT hawser.peer_enqueue_text('k', 'x', key => n::text) FROM generate_series(1, 100) AS n");
+    await mal.query("ROLLBACK");
+  });
+
+  it("has its messages for peers handed over beside another one's thousands of topics, in few turns", async () => {
+    await takePeers(admin, "relay");
+    while ((await peerTurn(admin, "relay", 2_500)).has_more);
+    await mal.query("SELECT hawser.peer_enqueue_text('topic-' || n, 'x') FROM generate_series(1, 5000) AS n");
+    expect(await peerTurn(admin, "relay", 250)).toMatchObject({ handed: 250, has_more: true });
+    await ann.query("SELECT hawser.peer_enqueue_text('of-ann', 'x')");
+    await peerTurn(admin, "relay", 250);
+    const { rows } = await admin.query(
+      "SELECT count(*)::integer AS all, count(*) FILTER (WHERE t.topic = 'of-ann')::integer AS ann FROM hawser.conn_messages AS m JOIN hawser.topic_key AS t ON t.k = m.topic_key WHERE t.topic ~ '^(topic-|of-ann)'",
+    );
+    // A page of the one, and what is new of the other.
+    expect(rows[0]).toEqual({ all: 501, ann: 1 });
+  });
+
+  it("that may only use peers does not relay for NATS", async () => {
+    const peer = await login(database.url, "IN ROLE hawser_peer");
+    const client = await connected(peer.url);
+    await expect(takeNats(client, "mal")).rejects.toMatchObject({ code: "42501" });
+    await client.end();
+    await peer[Symbol.asyncDispose]();
+  });
+});
+
+it("a turn that has handed something over is on disk when it is committed, whatever the database's default is", async () => {
+  await admin.query("SET synchronous_commit = off");
+  await takePeers(admin, "relay");
+  while ((await peerTurn(admin, "relay", 2_500)).has_more);
+  await ann.query("SELECT hawser.peer_enqueue_text('durable', 'x')");
+  await admin.query("BEGIN");
+  expect(await peerTurn(admin, "relay")).toMatchObject({ handed: 1 });
+  expect((await admin.query("SHOW synchronous_commit")).rows).toEqual([{ synchronous_commit: "on" }]);
+  await admin.query("COMMIT");
+});
