@@ -67,8 +67,8 @@ describe("hawser dev --json", () => {
     onTestFinished(() => clearInterval(impatience));
     const begun = performance.now();
     expect(await program.ended).toMatchObject({ status: 0 });
-    // And not for as long as the server has to stop in order.
-    expect(performance.now() - begun).toBeLessThan(10_000);
+    // And not for as long as serve and the server have to stop in order, which is more than twice that on an idle machine.
+    expect(performance.now() - begun).toBeLessThan(16_000);
     expect(await anyAnswers(urls)).toBe(false);
   });
 
