@@ -210,8 +210,8 @@ AS $function$
 BEGIN
   RAISE EXCEPTION USING
     ERRCODE = hawser.error_sqlstate('invalid_argument'),
-    MESSAGE = format('%s: the argument %s is %s, and %s', p_function, p_argument, p_is, p_rule),
-    HINT = format('Give an argument that obeys the rule: it %s.', p_rule);
+    MESSAGE = format('%s: the argument %s is %s, and %s', left(p_function, 255), left(p_argument, 255), left(p_is, 1000), left(p_rule, 1000)),
+    HINT = format('Give an argument that obeys the rule: it %s.', left(p_rule, 1000));
 END
 $function$;
 COMMENT ON FUNCTION hawser.refuse_argument(text, text, text, text) IS 'Raises that an argument breaks a rule.';
