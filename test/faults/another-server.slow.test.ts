@@ -31,6 +31,10 @@ it("is survived by peers: names are taken anew, and messages go on in order", { 
   await onServer(standby.databaseUrl, `CREATE DATABASE ${pathname.slice(1)}`);
   const there = new URL(standby.databaseUrl);
   there.pathname = pathname;
+  // A server that takes over for another one has its logins.
+  const { password } = new URL(first.url);
+  await onServer(standby.databaseUrl, `ALTER ROLE ${there.username} PASSWORD '${decodeURIComponent(password)}'`);
+  there.password = password;
   await migrate({ databaseUrl: there.href });
   const names = await epochs(first.url);
   for (const [name, epoch] of names) {

@@ -45,7 +45,7 @@ const mutants: readonly Mutant[] = [
   },
   { name: "joins a series from where main is", changes: [['coalesce(s."from", v_read_from)', "v_read_from"]] },
   { name: "looks at a series that does not join", changes: [["coalesce(s.joins, true)", "true"]] },
-  { name: "reads pages of all roles", changes: [["n.role = v_read_role AND", ""]] },
+  { name: "reads pages of all roles", changes: [["(n.role = v_read_role OR", "(true OR"]] },
   {
     name: "has no fence",
     changes: [

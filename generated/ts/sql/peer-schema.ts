@@ -1977,7 +1977,7 @@ BEGIN
     OR cardinality(p_connection_keys) > 1000000
     OR cardinality(p_cursor_epochs) > 1000000
     OR cardinality(p_cursors) > 1000000
-    OR ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456)
+    OR ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592)
     OR octet_length(p_dead_payloads) > 284164096
   THEN
     IF octet_length(p_name) > 255 THEN
@@ -1992,8 +1992,8 @@ BEGIN
     IF cardinality(p_cursors) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_cursors', 'a list of ' || cardinality(p_cursors) || ' elements', 'must have at most 1000000 elements');
     END IF;
-    IF ((pg_column_size(p_dead_letters) > 21845 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 268435456) THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 268435456 bytes long in UTF-8');
+    IF ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592) THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 201326592 bytes long in UTF-8');
     END IF;
     IF octet_length(p_dead_payloads) > 284164096 THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
