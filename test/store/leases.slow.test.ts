@@ -18,9 +18,14 @@ it("a lease is taken anew, under a greater epoch, when another server answers th
   // The same database on another server, as a promoted standby has it.
   await using standby = await startDevStack({ nats: false });
   const there = new URL(standby.databaseUrl);
-  const { pathname } = new URL(w.url);
-  await onServer(there.href, `CREATE DATABASE ${pathname.slice(1)}`);
+  const { pathname, password } = new URL(w.url);
+  await onServer(
+    there.href,
+    `CREATE DATABASE ${pathname.slice(1)}`,
+    `ALTER ROLE ${there.username} PASSWORD '${decodeURIComponent(password)}'`,
+  );
   there.pathname = pathname;
+  there.password = password;
   await migrate({ databaseUrl: there.href });
   await onServer(
     there.href,
