@@ -1,22 +1,19 @@
 /**
- * As `hostile-roles.test.ts`, and what costs more: 300 MiB for each argument, and sixteen attackers side by side, while the waits of
- * others are compared with those under a load that is no attack.
+ * As `hostile-roles.test.ts`, and what costs more: sixteen attackers side by side, while the waits of others are compared with those under
+ * a load that is no attack.
  */
 import type pg from "pg";
 import { describe, expect, it } from "vitest";
 import { Random } from "../simulator/random.js";
-import { attack, type Call, callOf, callsOf, statementMs } from "./support/hostile/attack.js";
-import { changed, possessions, secretsOf } from "./support/hostile/audit.js";
+import { attack, callsOf, statementMs } from "./support/hostile/attack.js";
+import { secretsOf } from "./support/hostile/audit.js";
 import { Canary, ways } from "./support/hostile/canary.js";
-import { type AttackerRole, attackerRoles, functionsOf, type SqlFunction } from "./support/hostile/catalog.js";
-import { hugeValue, validValue } from "./support/hostile/values.js";
+import { type AttackerRole, attackerRoles, functionsOf } from "./support/hostile/catalog.js";
 import { HostileWorld } from "./support/hostile/world.js";
 
 /** By which a run can be repeated. */
 const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
 const timeout = 1_800_000;
-/** Values of 300 MiB at once: each may be in memory several times. */
-const hugeAtOnce = 2;
 const attackers = 16;
 const callsPerAttacker = 400;
 /** How much longer others may wait than beside a load that is no attack, in milliseconds. */
@@ -28,41 +25,7 @@ async function sessionsOf(world: HostileWorld, role: AttackerRole, count: number
   return clients;
 }
 
-/** 300 MiB for each argument. The variants of a function for other types of payload differ in the payload alone. */
-function hugeCalls(called: SqlFunction, role: AttackerRole): Call[] {
-  if (!called.callers.has(role)) return [];
-  const isVariant = /_(json|jsonb|binary)(_|$)/.test(called.name);
-  const valid = called.parameters.map((parameter) => validValue(parameter, called, role));
-  return called.parameters.flatMap((parameter, nth) => {
-    const value = hugeValue(parameter);
-    const isPayload = /^(payloads?|data)$/.test(parameter.name);
-    return value === undefined || (isVariant && !isPayload) ? [] : [callOf(called, valid.with(nth, value))];
-  });
-}
-
 describe("a hostile role", () => {
-  it("gains nothing by 300 MiB for any argument, and ends nothing", { timeout }, async () => {
-    await using world = await HostileWorld.open();
-    const canary = await Canary.start(world, "huge");
-    const functions = await functionsOf(world.operator, world.logins);
-    const secrets = await secretsOf(world);
-    const before = await possessions(world);
-    const processes = await world.processes();
-    const wrong: string[] = [];
-    // Once each: what a function does with a value does not depend on the role, which the other tests try.
-    const tried = new Set<SqlFunction>();
-    for (const role of attackerRoles) {
-      const mine = functions.filter((each) => each.callers.has(role) && !tried.has(each));
-      for (const each of mine) tried.add(each);
-      const calls = mine.flatMap((each) => hugeCalls(each, role));
-      const found = await attack(await sessionsOf(world, role, hugeAtOnce), role, calls, secrets);
-      wrong.push(...found.wrong, ...changed(role, before, await possessions(world)));
-      expect(await world.processes()).toEqual(processes);
-    }
-    expect(wrong).toEqual([]);
-    await canary.end();
-  });
-
   it(`keeps nobody waiting longer than a load that is no attack, ${attackers} at a time`, { timeout }, async () => {
     await using world = await HostileWorld.open();
     const functions = await functionsOf(world.operator, world.logins);

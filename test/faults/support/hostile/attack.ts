@@ -38,7 +38,7 @@ const calledAs = ({ schema, signature }: SqlFunction): string => {
 };
 
 /** In the list of SELECT, where functions that return rows need no list of columns. */
-export function callOf(called: SqlFunction, values: readonly Value[]): Call {
+function callOf(called: SqlFunction, values: readonly Value[]): Call {
   const casts = called.parameters.map(({ type }, nth) => `(${values[nth]!.sql})::${concrete(type)}`);
   const labels = called.parameters.map(({ name }, nth) => `${name || nth} => ${values[nth]!.label.slice(0, 60)}`);
   return { label: `${calledAs(called)}(${labels.join(", ")})`, sql: `SELECT ${calledAs(called)}(${casts.join(", ")})` };
