@@ -296,5 +296,3 @@ export function validValue(
   const sql = byType[type] ?? (type.startsWith("hawser_run.token_") ? "NULL" : "1");
   return { label: sql, sql };
 }
-
-/** A text of that many MiB, made of pieces: a character at a time would take seconds. */
