@@ -1,7 +1,7 @@
 /**
- * What protobuf-es does not check in descriptors: it refuses packages, messages, fields and values whose names are no
- * identifiers, but takes any text for the name of a file and for `json_name`. protoc and buf compile no such thing; a plugin
- * takes its request from whoever runs it. Both are printed in comments and strings, so what cannot stand there is refused.
+ * A check of file names and of `json_name`. protobuf-es refuses packages, messages, fields and values whose names are no
+ * identifiers, but takes any text for these two. protoc and buf compile no such text, but a request to the plugin may come from
+ * another program. Both names are printed in comments and strings, so text that cannot stand there is refused.
  */
 import type { DescFile, DescMessage } from "@bufbuild/protobuf";
 import { SpecError } from "./spec-error.js";

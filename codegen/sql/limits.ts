@@ -16,7 +16,7 @@ import { dollarQuoted, sqlString } from "./literal.js";
 
 /** An argument as its function sees it. */
 export interface LimitedArgument {
-  /** In errors. */
+  /** The argument's name in errors. */
   readonly name: string;
   /** Its value in SQL, such as `p_name` or `$1`. */
   readonly expression: string;
@@ -24,16 +24,16 @@ export interface LimitedArgument {
   readonly sqlType: string;
   readonly repeated: boolean;
   readonly rules: Rules;
-  /** All rules are checked here, and not only how long the value is. */
+  /** Whether all rules are checked here, and not only the length of the value. */
   readonly wholly?: boolean;
-  /** The function runs on the path of its caller. */
+  /** Whether the function runs on its caller's search path, so that names need their schema. */
   readonly qualified?: boolean;
 }
 
 /** A condition that holds where a limit is broken, and not where the value is NULL. */
 interface Limit {
   readonly condition: string;
-  /** What the value is, as an expression: `300 bytes long`. */
+  /** An SQL expression of what is wrong with the value: `300 bytes long`. */
   readonly is: string;
   /** "must be …". */
   readonly rule: string;
@@ -69,7 +69,7 @@ export function limitFunctions(): string {
         "BEGIN",
         "  RAISE EXCEPTION USING",
         "    ERRCODE = hawser.error_sqlstate('invalid_argument'),",
-        // Whoever calls it, it repeats no value of any length.
+        // Every role may call this function, so it shortens what it repeats.
         "    MESSAGE = format('%s: the argument %s is %s, and %s', left(p_function, 255), left(p_argument, 255), left(p_is, 1000), left(p_rule, 1000)),",
         "    HINT = format('Give an argument that obeys the rule: it %s.', left(p_rule, 1000));",
         "END",
@@ -258,7 +258,7 @@ function headerLimits({ expression, rules, qualified }: LimitedArgument): Limit[
   ];
 }
 
-/** What is checked elsewhere of the functions that the gateway answers. */
+/** The rules beside the length; for functions that the gateway answers, the gateway checks them. */
 function otherLimits({ expression, sqlType, rules }: LimitedArgument): Limit[] {
   const { range, pattern } = columnLimits(expression, rules);
   const { minBytes } = rules;
