@@ -4,7 +4,7 @@ import { expect, it } from "vitest";
 import { testDatabase } from "../support/database.js";
 import { type HandOverDriver, PeerHandOver } from "./support/peer-hand-over.js";
 
-const seeds = 200;
+const seeds = 400;
 
 interface Mutant extends HandOverDriver {
   readonly name: string;

@@ -98,10 +98,20 @@ describe("300 MiB", () => {
   };
   let other: pg.Client;
   beforeAll(async () => {
-    await gateway.client.query(`
-      CREATE TABLE large AS SELECT repeat('x', ${size}) AS t, convert_to(repeat('x', ${size}), 'UTF8') AS b,
-        ('"' || repeat('x', ${size}) || '"')::json AS j, (SELECT jsonb_object_agg(n, repeat('x', 40000000)) FROM generate_series(1, 6) AS n) AS jb,
-        array_fill(1, ARRAY[${size / 4}]) AS i, array_fill(1::bigint, ARRAY[${size / 8}]) AS i8, array_fill(true, ARRAY[${size / 4}]) AS o`);
+    await gateway.client.query(
+      "CREATE TABLE large (t text, b bytea, j json, jb jsonb, i integer[], i8 bigint[], o boolean[]); INSERT INTO large DEFAULT VALUES",
+    );
+    // One after another: a row that is not stored yet has less than 1 GiB.
+    for (const made of [
+      `t = repeat('x', ${size})`,
+      `b = convert_to(repeat('x', ${size}), 'UTF8')`,
+      `j = ('"' || repeat('x', ${size}) || '"')::json`,
+      "jb = (SELECT jsonb_object_agg(n, repeat('x', 40000000)) FROM generate_series(1, 6) AS n)",
+      `i = array_fill(1, ARRAY[${size / 4}])`,
+      `i8 = array_fill(1::bigint, ARRAY[${size / 8}])`,
+      `o = array_fill(true, ARRAY[${size / 4}])`,
+    ])
+      await gateway.client.query(`UPDATE large SET ${made}`);
     other = await gateway.connect();
     await other.query("SELECT nats_put_text('limits_other', 'k', 'v')");
   }, timeout);

@@ -52,11 +52,7 @@ export class NatsReading implements AsyncDisposable {
     this.#writers = new Writers({
       url,
       memberOf: "hawser_nats",
-      calls: calls.map(({ destination, sql, domain }) => ({
-        sql,
-        values: (payloads, key) => [destination, payloads, key],
-        destination: `${domain ?? ""} ${destination}`,
-      })),
+      calls: calls.map((call) => ({ ...call, values: (payloads, key) => [call.destination, payloads, key] })),
     });
   }
 
@@ -173,15 +169,19 @@ export class NatsReading implements AsyncDisposable {
     const last = found.messages.at(-1)?.id ?? "0";
     const isRest = (one: { role: string; route: string | null }) =>
       found.rest.some(({ role, route }) => role === one.role && route === one.route);
-    // What has joined and has no rest is main's again.
     const kept = relay.splits.filter((_, nth) => !series[nth]!.joins);
     const rest = found.rest.map(({ role, route }) => {
       const before = relay.splits.find((one) => one.role === role && one.route === route);
       return { role, route, from: before?.from ?? mainFrom, to: found.to, after: last, isHeld: false };
     });
     for (const one of kept) if (isRest(one)) throw new Error(`${one.role} was left out, and has a rest`);
-    relay.splits = [...kept, ...rest];
-    // A role of its own is within main's if its routes are not: they have to stay apart from it.
+    // What has joined and has no rest is main's again, but a route stays apart from a series of its role that lags.
+    const apart = relay.splits.flatMap((one, nth) => {
+      const lags = [...kept, ...rest].some(({ role, route }) => role === one.role && route === null);
+      const stays = series[nth]!.joins && !isRest(one) && one.route !== null && lags;
+      return stays ? [{ ...one, from: found.to, to: null, after: "0", isHeld: false }] : [];
+    });
+    relay.splits = [...kept, ...rest, ...apart];
     relay.from = found.to;
     // Now and then a route of a role goes its own way, from where its role is.
     if (!isLast && random.chance(0.15) && found.messages.length > 0) this.#split(random.pick(found.messages));

@@ -26,8 +26,8 @@ interface Relay {
   readonly owner: string;
   /** Its turn is not committed yet. */
   isInTurn: boolean;
-  /** It takes over when that is. */
-  taking: Promise<void> | undefined;
+  /** It takes over, or has its turn, when another one's turn has ended. */
+  waiting: Promise<void> | undefined;
 }
 
 export class PeerHandOver implements AsyncDisposable {
@@ -58,7 +58,7 @@ export class PeerHandOver implements AsyncDisposable {
     this.#leases = await this.#connected();
     await this.#writers.open();
     for (const owner of ["one", "two"])
-      this.#relays.push({ client: await this.#connected(), owner, isInTurn: false, taking: undefined });
+      this.#relays.push({ client: await this.#connected(), owner, isInTurn: false, waiting: undefined });
     await this.#control.query("CREATE TABLE IF NOT EXISTS public.apart (LIKE hawser.outbox_turns INCLUDING DEFAULTS)");
     await this.#control.query("GRANT ALL ON public.apart TO PUBLIC");
   }
@@ -92,9 +92,9 @@ export class PeerHandOver implements AsyncDisposable {
     );
     await this.#writers.reset(this.#random);
     for (const relay of this.#relays) {
-      await relay.taking?.catch(() => undefined);
+      await relay.waiting?.catch(() => undefined);
       await relay.client.query("ROLLBACK");
-      Object.assign(relay, { isInTurn: false, taking: undefined });
+      Object.assign(relay, { isInTurn: false, waiting: undefined });
     }
     await this.#control.query(
       `TRUNCATE hawser.outbox, hawser.conn_messages, hawser.topic_addr, hawser.sender_listener, hawser.peer_waiting_topics,
@@ -117,11 +117,11 @@ export class PeerHandOver implements AsyncDisposable {
   async #relay(): Promise<void> {
     const random = this.#random;
     const relay = random.pick(this.#relays);
-    if (relay.taking !== undefined) return;
+    if (relay.waiting !== undefined) return;
     if (relay.isInTurn) {
       relay.isInTurn = false;
       await relay.client.query(random.chance(0.6) ? "COMMIT" : "ROLLBACK");
-      for (const { taking } of this.#relays) await taking;
+      for (const { waiting } of this.#relays) await waiting;
       return;
     }
     if (random.chance(0.15)) {
@@ -130,13 +130,11 @@ export class PeerHandOver implements AsyncDisposable {
     }
     await relay.client.query("BEGIN");
     if (this.#relays.some(({ isInTurn }) => isInTurn)) {
-      // Another one is in the middle of its turn. If both could have theirs, one might wait for the other.
-      await relay.client.query("SET LOCAL lock_timeout = 50");
-      const isDone = await this.#turn(relay).then(
-        () => true,
-        () => false,
+      // Another one is in the middle of its turn: this one waits for that.
+      relay.waiting = this.#turn(relay).then(
+        () => this.#endLate(relay, "COMMIT"),
+        () => this.#endLate(relay, "ROLLBACK"),
       );
-      await relay.client.query(isDone ? "COMMIT" : "ROLLBACK");
       return;
     }
     await this.#turn(relay);
@@ -145,18 +143,23 @@ export class PeerHandOver implements AsyncDisposable {
     if (!relay.isInTurn) await this.#saveApart();
   }
 
+  async #endLate(relay: Relay, end: "COMMIT" | "ROLLBACK"): Promise<void> {
+    await relay.client.query(end);
+    relay.waiting = undefined;
+  }
+
   async #take(relay: Relay): Promise<void> {
-    const taking = takePeers(relay.client, relay.owner).then(
+    const waiting = takePeers(relay.client, relay.owner).then(
       () => undefined,
       () => undefined,
     );
     if (!this.#relays.some(({ isInTurn }) => isInTurn)) {
-      await taking;
+      await waiting;
       return;
     }
     // It waits for the turn that is open.
-    relay.taking = taking.then(() => {
-      relay.taking = undefined;
+    relay.waiting = waiting.then(() => {
+      relay.waiting = undefined;
     });
   }
 
@@ -176,7 +179,7 @@ export class PeerHandOver implements AsyncDisposable {
   async #rotate(): Promise<void> {
     for (let times = this.#random.between(1, 3); times > 0; times--) {
       for (const relay of this.#relays) {
-        if (relay.isInTurn || relay.taking !== undefined) continue;
+        if (relay.isInTurn || relay.waiting !== undefined) continue;
         await relay.client.query("SELECT hawser.outbox_rotate('peer', $1, 0)", [relay.owner]);
       }
     }
@@ -249,7 +252,7 @@ export class PeerHandOver implements AsyncDisposable {
       relay.isInTurn = false;
       await relay.client.query("COMMIT");
     }
-    for (const relay of this.#relays) await relay.taking;
+    for (const relay of this.#relays) await relay.waiting;
     await this.#saveApart();
     await this.#writers.finish();
     const [relay] = this.#relays;

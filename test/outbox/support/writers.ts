@@ -17,8 +17,10 @@ export interface Sent {
 interface Call {
   readonly sql: string;
   readonly values: (payloads: readonly string[], key: string | null) => readonly unknown[];
-  /** Where the messages go to. */
+  /** Where the messages go to: calls with one destination wait for each other's keys. */
   readonly destination: string;
+  /** The JetStream domain. */
+  readonly domain?: string;
 }
 
 interface Writer {
@@ -131,11 +133,12 @@ export class Writers implements AsyncDisposable {
     const random = this.#random;
     const call = random.pick(this.#options.calls);
     // In one order, so that no two wait for each other.
-    const place = this.#options.calls.indexOf(call) * keys.length + random.between(0, keys.length - 1);
+    const first = this.#options.calls.findIndex(({ destination }) => destination === call.destination);
+    const place = first * keys.length + random.between(0, keys.length - 1);
     const isKeyed = random.chance(0.7) && place >= writer.lastKey;
     const key = isKeyed ? keys[place % keys.length]! : null;
     if (isKeyed) writer.lastKey = place;
-    const lane = key === null ? undefined : `${writer.role} ${call.destination} ${key}`;
+    const lane = key === null ? undefined : `${writer.role} ${call.domain ?? ""} ${call.destination} ${key}`;
     // Now and then a burst.
     const sent = Array.from({ length: random.chance(0.25) ? random.between(2, 15) : 1 }, () => {
       const text = `m${++this.#texts}`;
