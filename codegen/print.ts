@@ -26,7 +26,7 @@ export function markdownHead(plugin: string, sources: readonly (SpecFile | strin
   return `<!--\n${headLines(plugin, sources).join("\n").replaceAll("-->", "--&gt;")}\n-->\n`;
 }
 
-/** What ends a line of TypeScript. */
+/** The line terminators of TypeScript. */
 const lineEnds = /\r\n|[\n\r\u2028\u2029]/g;
 
 /** A string literal. */

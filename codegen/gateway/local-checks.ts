@@ -1,7 +1,7 @@
 import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
 import { columnLimits } from "../sql/checks.js";
-import { atBegin } from "../sql/function.js";
+import { behind } from "../sql/function.js";
 import { limitStatements } from "../sql/limits.js";
 import { sqlString } from "../sql/literal.js";
 import { bytesText, rangeText } from "../validators/runtime/violation.js";
@@ -24,7 +24,7 @@ export function withChecks(family: GatewayFamily, variant: GatewayVariant, body:
   if (family.internal) return body;
   const called = nameWithStar(family);
   const given = limitedArguments(family, variant, ({ name }) => name);
-  if (family.invoker) return atBegin(family.method, family.bodyFile!, body, limitStatements(called, given));
+  if (family.invoker) return behind(limitStatements(called, given), body);
   const payload = sqlParameters(family).find((value) => value.payload);
   const made = payload !== undefined && isMadeOnce(variant) ? payload : undefined;
   // The limits of texts are among the checks.

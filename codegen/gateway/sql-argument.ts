@@ -38,7 +38,7 @@ export function queryExpression(family: GatewayFamily, variant: GatewayVariant):
   return parts.join(" || ");
 }
 
-/** What a function's limits are checked of. The parameters stand as $1, $2, …, unless their names are wanted. */
+/** The arguments of a function whose limits are checked. The parameters stand as $1, $2, …, unless their names are wanted. */
 export function limitedArguments(
   family: GatewayFamily,
   variant: GatewayVariant,

@@ -92,7 +92,7 @@ export function readSqlPath(where: AnyDesc, option: string, path: string): strin
 /** SQL types whose values all take the same few bytes. */
 const shortTypes = /^(smallint|integer|bigint|boolean|timestamptz|timestamp with time zone|xid8|regproc)$/;
 
-/** What roles give to a function has a limit. @throws SpecError if a parameter can be of any length */
+/** Checks that a parameter has a limit. @throws SpecError if it can be of any length */
 export function refuseUnlimited(parameter: {
   readonly field: DescField;
   readonly sqlType: string;

@@ -12,13 +12,13 @@ export interface Rules {
   readonly maxBytes?: number;
   readonly pattern?: Pattern;
   readonly maxItems?: number;
-  /** Of all elements of a list together. */
+  /** The greatest size of all elements of a list together. */
   readonly maxTotalBytes?: number;
-  /** Of one element of a list. */
+  /** The greatest size of one element of a list. */
   readonly maxItemBytes?: number;
-  /** Of a name of headers. */
+  /** The greatest size of a header's name. */
   readonly maxNameBytes?: number;
-  /** Of a value of headers. */
+  /** The greatest size of a header's value. */
   readonly maxValueBytes?: number;
   readonly in?: readonly string[];
   readonly required?: true;
@@ -37,7 +37,7 @@ export interface RuleTarget {
   readonly kind: ValueKind | undefined;
   readonly repeated: boolean;
   readonly range?: IntegerRange | undefined;
-  /** It is a parameter of a function: there the rules are checked that are about parts of the value. */
+  /** Whether it is a parameter of a function. Only there, rules about parts of the value are checked. */
   readonly isParameter?: boolean;
 }
 
@@ -110,7 +110,7 @@ export function readNamedRules(options: SpecOptions): NamedRules[] {
   });
 }
 
-/** What named rules are for, by those that only one kind of value takes. */
+/** The kind of value that named rules are for: some rules exist for one kind only. */
 function targetOfNamed(rules: RulesOption): RuleTarget {
   const isList = rules.maxTotalBytes !== undefined || rules.maxItemBytes !== undefined;
   const isHeaders = rules.maxNameBytes !== undefined || rules.maxValueBytes !== undefined;

@@ -7,7 +7,7 @@ import { sqlString } from "./literal.js";
 
 /**
  * SQL literals by name: the fixed settings of a package (`Group.name`, as the spec writes them), and what named rules say
- * (`name.min_bytes`, `name.max_bytes`, `name.pattern`).
+ * (`name.min_bytes`, `name.max_bytes`, `name.max_items`, `name.pattern`).
  */
 export type SqlConstants = ReadonlyMap<string, string>;
 
@@ -17,9 +17,10 @@ export function sqlConstants(files: readonly SpecFile[], namedRules: readonly Na
   const settings = groups.flatMap((group) =>
     group.settings.map(({ field, default: value }) => [`${group.message.name}.${field.name}`, value] as const),
   );
-  const rules = namedRules.flatMap(({ name, rules: { minBytes, maxBytes, pattern } }) => [
+  const rules = namedRules.flatMap(({ name, rules: { minBytes, maxBytes, maxItems, pattern } }) => [
     [`${name}.min_bytes`, minBytes] as const,
     [`${name}.max_bytes`, maxBytes] as const,
+    [`${name}.max_items`, maxItems] as const,
     [`${name}.pattern`, pattern?.source] as const,
   ]);
   return new Map(

@@ -1,7 +1,5 @@
-import type { DescMethod } from "@bufbuild/protobuf";
 import { typeName } from "../model/columns.js";
 import type { SqlFunction } from "../model/functions.js";
-import { SpecError } from "../model/spec-error.js";
 import { readBody, type SqlConstants } from "./body.js";
 import { limitStatements } from "./limits.js";
 import { dollarQuoted, sqlString } from "./literal.js";
@@ -51,20 +49,14 @@ function withLimits(fn: SqlFunction, body: string): string {
             wholly: true,
           })),
         );
-  return limits.length === 0 ? body : atBegin(fn.method, fn.bodyFile, body, limits);
+  return behind(limits, body);
 }
 
-/** A body with statements in front of its own. @throws SpecError if it has no line `BEGIN` */
-export function atBegin(where: DescMethod, bodyFile: string, body: string, statements: readonly string[]): string {
-  const begin = /^BEGIN$/m.exec(body);
-  if (begin === null) {
-    throw new SpecError(
-      where,
-      `body_file ${bodyFile} has no line BEGIN, behind which the limits of arguments are checked`,
-    );
-  }
-  const at = begin.index + begin[0].length;
-  return `${body.slice(0, at)}\n${statements.join("\n")}${body.slice(at)}`;
+/** A block around a body that begins with statements: what the body declares may be made of its arguments. */
+export function behind(statements: readonly string[], body: string): string {
+  if (statements.length === 0) return body;
+  const [options] = /^(#.*\n)*/.exec(body)!;
+  return `${options}${["BEGIN", ...statements, `${body.slice(options.length).trimEnd()};`, "END", ""].join("\n")}`;
 }
 
 /** The function as GRANT and COMMENT name it: `hawser.key_of_topic(text)`. */

@@ -171,7 +171,9 @@ export class OutboxTable {
     const readAt = performance.now();
     const messages = rows!.map((row) => messageOf(row, readAt, maxPayload));
     if (read.kind === "page") return { ...outcome, found: { kind: "page", messages, hasMore: last.hasMore === true } };
-    const rest = ((last.rest ?? []) as SavedSeries[]).map(({ role, route }) => ({ role, route: route ?? undefined }));
+    const rest = ((last.rest ?? []) as SavedSeries[]).map(({ role, route, after }) => {
+      return { role, route: route ?? undefined, after: BigInt(after) };
+    });
     return { ...outcome, found: { kind: "look", to: last.doneTo!, messages, rest } };
   }
 

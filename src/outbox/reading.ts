@@ -59,8 +59,8 @@ export interface LookFound<M> {
   /** The snapshot that was taken. */
   readonly to: Snapshot;
   readonly messages: readonly M[];
-  /** Series that have more messages: that join, or are to be opened. */
-  readonly rest: readonly SeriesName[];
+  /** Series that have more messages, behind `after`: that join, or are to be opened. */
+  readonly rest: readonly (SeriesName & { readonly after: bigint })[];
 }
 
 export interface PageFound<M> {
@@ -293,14 +293,17 @@ export class OutboxReading<M extends OutboxMessage> {
       const entry = reads.has(series) ? this.#add(setOf(series), message) : undefined;
       if (entry !== undefined) added.push(entry);
     }
-    for (const { role, route } of rest) {
+    for (const { role, route, after } of rest) {
       let series = this.#series.get(keyOf(role, route));
       if (series?.isOpen !== true) {
         // A route that has no series any more is its role's.
         series = this.#open(role, undefined);
         reads.add(series);
       }
-      if (reads.has(series)) setOf(series).isRead = false;
+      if (!reads.has(series)) continue;
+      const set = setOf(series);
+      set.readTo = set.isRead || after < set.readTo ? after : set.readTo;
+      set.isRead = false;
     }
     for (const series of reads) {
       series.frontier = to;

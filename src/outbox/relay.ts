@@ -447,7 +447,7 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#dead.push({ message, refusal, attempts: Math.max(1, entry.attempts), entry });
   }
 
-  /** Of the last ones so many are known. */
+  /** Remembers a destination that refuses; only the last `maxRefusing` are remembered. */
   #refuses(target: string): void {
     this.#refusing.add(target);
     const [first] = this.#refusing;

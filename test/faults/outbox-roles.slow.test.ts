@@ -22,7 +22,7 @@ const hostile = "mal";
 const burst = 60_000;
 /**
  * How much later the others' messages may come, as a multiple of the control. The relay's work for the fourth role takes its part
- * of the processors, too: with two of them 4 to 5 times were measured. One window for all would make it thousands of times.
+ * of the processors, too: with two of them 2 to 3 times were measured. One window for all would make it thousands of times.
  */
 const limitFactor = 20;
 

@@ -1,6 +1,7 @@
 /** The rules of the relay, each by itself. What random faults make of them is for the simulator. */
 import { describe, expect, it } from "vitest";
 import {
+  type LookFound,
   type LookRead,
   type OutboxMessage,
   type OutboxPosition,
@@ -9,7 +10,6 @@ import {
   type PublishOutcome,
   type PublishStep,
   type RelaySettings,
-  type SeriesName,
   type TurnOutcome,
   type TurnStep,
 } from "../../src/outbox/relay.js";
@@ -60,7 +60,7 @@ class Driven {
     this.pump();
   }
 
-  look(to: string, found: readonly OutboxMessage[], rest: readonly SeriesName[] = []): void {
+  look(to: string, found: readonly OutboxMessage[], rest: LookFound<OutboxMessage>["rest"] = []): void {
     expect(this.read?.kind).toBe("look");
     this.settle({ found: { kind: "look", to, messages: found, rest } });
   }
@@ -126,7 +126,7 @@ describe("a relay that takes over", () => {
     const driven = new Driven(position);
     driven.page([]);
     expect(driven.relay.position).toMatchObject({ from: "110:110:", to: undefined, skipped: [71n, 120n] });
-    driven.look("130:130:", [message(118n)], [{ role: "shop", route: undefined }]);
+    driven.look("130:130:", [message(118n)], [{ role: "shop", route: undefined, after: 118n }]);
     expect(driven.relay.position.skipped).toEqual([71n, 120n]);
     driven.lookPast("131:131:");
     driven.page([message(120n)]);
@@ -155,7 +155,7 @@ describe("series", () => {
     driven.look(
       "110:110:",
       [...messages(1, 7), message(8n, { role: "billing" })],
-      [{ role: "shop", route: undefined }],
+      [{ role: "shop", route: undefined, after: 8n }],
     );
     const { position } = driven.relay;
     expect(position).toMatchObject({ from: "100:100:", to: "110:110:", after: 7n });
@@ -164,16 +164,26 @@ describe("series", () => {
     expect(driven.relay.position).toMatchObject({ from: "110:110:", to: undefined });
   });
 
+  it("are opened behind the messages of a role of which a look reads nothing", () => {
+    const driven = new Driven();
+    driven.look("110:110:", [message(8n, { role: "billing" })], [{ role: "shop", route: undefined, after: 2n }]);
+    driven.publish(8n);
+    expect(driven.relay.position).toMatchObject({ from: "110:110:", to: undefined });
+    expect(driven.relay.position.series).toMatchObject([{ from: "100:100:", to: "110:110:", after: 2n }]);
+    driven.lookPast("111:111:");
+    expect(driven.read).toMatchObject({ kind: "page", role: "shop", after: 2n });
+  });
+
   it("keep a saved position before a rest that is not read", () => {
     const driven = new Driven();
-    driven.look("110:110:", messages(1, 8), [{ role: "shop", route: undefined }]);
+    driven.look("110:110:", messages(1, 8), [{ role: "shop", route: undefined, after: 8n }]);
     for (const { id } of messages(1, 8)) driven.publish(id);
     expect(driven.relay.position.series).toMatchObject([{ from: "100:100:", to: "110:110:", after: 8n }]);
   });
 
   it("are read in turns, with looks between their pages", () => {
     const driven = new Driven();
-    const rest = ["shop", "billing"].map((role) => ({ role, route: undefined }));
+    const rest = ["shop", "billing"].map((role) => ({ role, route: undefined, after: 4n }));
     driven.look("110:110:", messages(1, 4), rest);
     const reads: string[] = [];
     for (let turn = 0; turn < 6; turn++) {
@@ -187,7 +197,7 @@ describe("series", () => {
 
   it("join a look when their set is read, and their position is saved until that is done", () => {
     const driven = new Driven();
-    driven.look("110:110:", messages(1, 2), [{ role: "shop", route: undefined }]);
+    driven.look("110:110:", messages(1, 2), [{ role: "shop", route: undefined, after: 2n }]);
     driven.lookPast("111:111:");
     driven.page([message(3n)]);
     expect(driven.read).toMatchObject({ kind: "look", series: [{ role: "shop", from: "110:110:", joins: true }] });

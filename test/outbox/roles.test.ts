@@ -6,7 +6,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type Login, login } from "../store/nats/support/logins.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
-import { peerTurn, takeNats, takePeers } from "./support/turns.js";
+import { natsTurn, peerTurn, takeNats, takePeers } from "./support/turns.js";
 
 let database: TestDatabase;
 let admin: pg.Client;
@@ -102,6 +102,18 @@ describe("a role", () => {
     await client.end();
     await peer[Symbol.asyncDispose]();
   });
+});
+
+it("a turn does not save a position that the next relay could not begin with", async () => {
+  const { turn, position } = await takeNats(admin, "mine");
+  for (const series of [null, {}, [{}], [{ role: "ann", from: "1:1:" }], [{ role: "ann", from: "x", after: 1 }]]) {
+    const given = { ...position, series: series as never };
+    await expect(
+      natsTurn(admin, "mine", { turn: turn + 1n, position: given, mustSave: true }),
+      JSON.stringify(series),
+    ).rejects.toMatchObject({ code: expect.stringMatching(/^22/) });
+  }
+  expect(await takeNats(admin, "next")).toMatchObject({ turn: turn + 1n, position });
 });
 
 it("a turn that has handed something over is on disk when it is committed, whatever the database's default is", async () => {

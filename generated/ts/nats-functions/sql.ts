@@ -3829,7 +3829,9 @@ BEGIN
       PERFORM hawser.refuse_argument('nats_subscribe', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   PERFORM hawser.bind_handler('subscription', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
+END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_subscribe(text, regproc) IS 'From now on, calls a function for each message of a subject, until nats_unsubscribe. The function runs with the
@@ -3851,12 +3853,14 @@ BEGIN
       PERFORM hawser.refuse_argument('nats_unsubscribe', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   IF fn_oid IS NULL THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'nats_unsubscribe: fn_oid is NULL, and a function is needed';
   END IF;
   PERFORM hawser.unbind_handler('subscription', subject, fn_oid::pg_catalog.oid::pg_catalog.int8);
+END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) IS 'Ends a subscription. Does nothing if there is none.';
@@ -3901,8 +3905,10 @@ BEGIN
       PERFORM hawser.refuse_argument('nats_subscribe_stream', 'domain', pg_catalog.octet_length(domain) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   PERFORM hawser.bind_handler('stream', name, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
   PERFORM hawser.add_stream(name, stream, filter, start, key_token, domain);
+END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_subscribe_stream(text, regproc, text, text[], text, integer, text) IS 'From now on, calls a function for each message of a JetStream stream, exactly once: the position in the stream is part of the
@@ -3922,7 +3928,9 @@ BEGIN
       PERFORM hawser.refuse_argument('nats_unsubscribe_stream', 'name', pg_catalog.octet_length(name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   PERFORM hawser.unbind_handler('stream', name, NULL);
+END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_unsubscribe_stream(text) IS 'Ends a subscription to a stream, and forgets its position. Does nothing if there is none.';
@@ -3946,7 +3954,9 @@ BEGIN
       PERFORM hawser.refuse_argument('nats_seek_stream', 'start', pg_catalog.octet_length(start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   PERFORM hawser.request_seek(name, start);
+END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_seek_stream(text, text) IS 'Has a subscription to a stream go on somewhere else, and forgets what was missing.';
@@ -3966,7 +3976,9 @@ BEGIN
       PERFORM hawser.refuse_argument('litmus_pgnats_register_responder', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   PERFORM hawser.bind_handler('responder', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
+END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.litmus_pgnats_register_responder(text, regproc) IS 'From now on, a function answers the requests to a subject. It replaces the function that answered them before, and
@@ -3987,7 +3999,9 @@ BEGIN
       PERFORM hawser.refuse_argument('litmus_pgnats_register_responder', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   PERFORM hawser.bind_handler('responder', subject, fn_oid::pg_catalog.oid::pg_catalog.int8, pg_catalog.current_schemas(false)::pg_catalog.text[]);
+END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.pgnats_register_responder(text, regproc) IS 'From now on, a function answers the requests to a subject. It replaces the function that answered them before, and
@@ -4007,7 +4021,9 @@ BEGIN
       PERFORM hawser.refuse_argument('litmus_pgnats_unregister_responder', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   PERFORM hawser.unbind_handler('responder', subject, NULL);
+END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.litmus_pgnats_unregister_responder(text) IS 'Removes the responder of a subject. Does nothing if there is none.';
@@ -4026,7 +4042,9 @@ BEGIN
       PERFORM hawser.refuse_argument('litmus_pgnats_unregister_responder', 'subject', pg_catalog.octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   PERFORM hawser.unbind_handler('responder', subject, NULL);
+END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.pgnats_unregister_responder(text) IS 'Removes the responder of a subject. Does nothing if there is none.';

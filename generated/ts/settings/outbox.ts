@@ -199,12 +199,6 @@ export const outboxConstants = {
    */
   waitingPrefix: "__#topic#",
   /**
-   * The greatest payload for a peer.
-   *
-   * Value: 67108864 bytes.
-   */
-  maxPeerMessageBytes: 67108864,
-  /**
    * A relay for peers that was not at work for so long is replaced, also if its session lives.
    *
    * Value: 5000 ms.

@@ -405,6 +405,26 @@ SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning
 SET quote_all_identifiers = off
 AS $function$
+BEGIN
+  IF
+    octet_length(p_kind) > 63
+    OR octet_length(p_subject) > 1024
+    OR cardinality(p_path) > 1000
+    OR ((pg_column_size(p_path) > 63 OR pg_column_compression(p_path) IS NOT NULL) AND hawser.list_excess(p_path, 63000, 63) IS NOT NULL)
+  THEN
+    IF octet_length(p_kind) > 63 THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_subject) > 1024 THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_path) > 1000 THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', 'a list of ' || cardinality(p_path) || ' elements', 'must have at most 1000 elements');
+    END IF;
+    IF ((pg_column_size(p_path) > 63 OR pg_column_compression(p_path) IS NOT NULL) AND hawser.list_excess(p_path, 63000, 63) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', hawser.list_excess(p_path, 63000, 63), 'must have at most 63 bytes in each element and at most 63000 bytes in all');
+    END IF;
+  END IF;
 DECLARE
   caller CONSTANT oid := (SELECT r.oid FROM pg_roles AS r WHERE r.rolname = current_user);
   called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_subscribe' WHEN 'stream' THEN 'nats_subscribe_stream' ELSE 'litmus_pgnats_register_responder' END;
@@ -430,25 +450,6 @@ DECLARE
     FROM unnest(p_path) WITH ORDINALITY AS s (name, nth) WHERE s.name !~ '^pg_(temp|toast_temp)_'
   ), 'pg_temp');
 BEGIN
-  IF
-    octet_length(p_kind) > 63
-    OR octet_length(p_subject) > 1024
-    OR cardinality(p_path) > 1000
-    OR ((pg_column_size(p_path) > 63 OR pg_column_compression(p_path) IS NOT NULL) AND hawser.list_excess(p_path, 63000, 63) IS NOT NULL)
-  THEN
-    IF octet_length(p_kind) > 63 THEN
-      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
-    END IF;
-    IF octet_length(p_subject) > 1024 THEN
-      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
-    END IF;
-    IF cardinality(p_path) > 1000 THEN
-      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', 'a list of ' || cardinality(p_path) || ' elements', 'must have at most 1000 elements');
-    END IF;
-    IF ((pg_column_size(p_path) > 63 OR pg_column_compression(p_path) IS NOT NULL) AND hawser.list_excess(p_path, 63000, 63) IS NOT NULL) THEN
-      PERFORM hawser.refuse_argument('hawser.bind_handler', 'p_path', hawser.list_excess(p_path, 63000, 63), 'must have at most 63 bytes in each element and at most 63000 bytes in all');
-    END IF;
-  END IF;
   bound := false;
   IF p_subject IS NULL OR p_function IS NULL THEN
     RAISE EXCEPTION USING
@@ -653,6 +654,7 @@ BEGIN
   END IF;
   PERFORM hawser.add_handler(p_kind, p_subject, target.schema, target.name, target.types, v_wrapper, token);
   bound := true;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.bind_handler(text, text, bigint, text[]) IS 'Binds a function to a subject, so that it is called for each message or answers the requests. Makes its wrapper,
@@ -669,11 +671,6 @@ SET search_path = pg_catalog, pg_temp
 SET client_min_messages = warning
 SET quote_all_identifiers = off
 AS $function$
-DECLARE
-  called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_unsubscribe' WHEN 'stream' THEN 'nats_unsubscribe_stream' ELSE 'litmus_pgnats_unregister_responder' END;
-  present record;
-  others text;
-  context text;
 BEGIN
   IF
     octet_length(p_kind) > 63
@@ -686,6 +683,12 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.unbind_handler', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  called CONSTANT text := CASE p_kind WHEN 'subscription' THEN 'nats_unsubscribe' WHEN 'stream' THEN 'nats_unsubscribe_stream' ELSE 'litmus_pgnats_unregister_responder' END;
+  present record;
+  others text;
+  context text;
+BEGIN
   unbound := 0;
   IF p_subject IS NULL THEN
     RAISE EXCEPTION USING
@@ -726,6 +729,7 @@ BEGIN
       HINT = format('Have "%s" do it.', others);
   END IF;
   PERFORM hawser.prune_handlers();
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.unbind_handler(text, text, bigint) IS 'Ends what hawser.bind_handler has begun.';
@@ -747,9 +751,6 @@ SET search_path = pg_catalog, pg_temp
 SET quote_all_identifiers = off
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_locks text[] := '{}';
-  v_lock text;
 BEGIN
   IF
     octet_length(p_kind) > 63
@@ -762,6 +763,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.lock_handlers', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_locks text[] := '{}';
+  v_lock text;
+BEGIN
   -- A snapshot from before the wait would miss what the others have changed.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION USING
@@ -806,6 +811,7 @@ BEGIN
   ) AS f ON true
   WHERE h.kind = p_kind AND h.subject = p_subject
   ORDER BY h.id;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.lock_handlers(text, text) IS 'The bindings of a subject. Other changes of them wait until the end of the transaction.';
@@ -818,9 +824,6 @@ CREATE OR REPLACE FUNCTION hawser.subjects_overlap(
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
-DECLARE
-  a CONSTANT text[] := string_to_array(p_one, '.');
-  b CONSTANT text[] := string_to_array(p_other, '.');
 BEGIN
   IF
     octet_length(p_one) > 1024
@@ -833,6 +836,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.subjects_overlap', 'p_other', octet_length(p_other) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  a CONSTANT text[] := string_to_array(p_one, '.');
+  b CONSTANT text[] := string_to_array(p_other, '.');
+BEGIN
   overlap := false;
   FOR at IN 1..least(cardinality(a), cardinality(b)) LOOP
     -- '>' stands for at least one word, and both have one here.
@@ -842,6 +849,7 @@ BEGIN
     END IF;
   END LOOP;
   overlap := cardinality(a) = cardinality(b);
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.subjects_overlap(text, text) IS 'Whether a message can have a subject that both patterns match. Both are subjects that can be subscribed to.';
@@ -861,12 +869,6 @@ SET search_path = pg_catalog, pg_temp
 SET quote_all_identifiers = off
 AS $function$
 #variable_conflict use_column
-DECLARE
-  rule text;
-  other text;
-  owner oid;
-  overlapping text;
-  most integer;
 BEGIN
   IF
     octet_length(p_kind) > 63
@@ -899,6 +901,13 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.add_handler', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
     END IF;
   END IF;
+DECLARE
+  rule text;
+  other text;
+  owner oid;
+  overlapping text;
+  most integer;
+BEGIN
   IF p_subject = '_INBOX.hawser' OR starts_with(p_subject, '_INBOX.hawser' || '.') THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
@@ -994,6 +1003,7 @@ EXCEPTION
       END,
       DETAIL = CASE p_kind WHEN 'stream' THEN 'It is a name of its own, and no subject.' ELSE 'It is of 1 to 255 bytes: words joined by ''.'', without white space; ''*'' stands for a word, and ''>'' at the end for all the rest.' END,
       HINT = CASE p_kind WHEN 'stream' THEN 'Such as ''billing''.' ELSE 'Such as ''orders.*'' or ''orders.>''.' END;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) IS 'Enters a wrapper.';
@@ -1090,14 +1100,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_token bytea;
-  v_role text;
-  -- Of a stream: whether the position passes the message now.
-  v_state text := 'advanced';
-  v_fault CONSTANT text := (
-    SELECT f.fault FROM hawser.dead_letter_fault('subscription', p_source, p_topic, p_headers, p_message_id) AS f
-  );
 BEGIN
   IF
     octet_length(p_source) > 1024
@@ -1134,6 +1136,15 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.add_subscription_dead_letter', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_token bytea;
+  v_role text;
+  -- Of a stream: whether the position passes the message now.
+  v_state text := 'advanced';
+  v_fault CONSTANT text := (
+    SELECT f.fault FROM hawser.dead_letter_fault('subscription', p_source, p_topic, p_headers, p_message_id) AS f
+  );
+BEGIN
   IF v_fault IS NOT NULL THEN
     RAISE EXCEPTION 'a dead letter of % is refused: %', p_source, v_fault
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
@@ -1166,6 +1177,7 @@ BEGIN
      SELECT FROM hawser.dead_letters AS d
       WHERE d.message_id = p_message_id AND d.handler_id = p_handler AND d.origin = 'subscription'
    );
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint) IS 'Makes a dead letter of a message that a subscribed function has failed at, once, as long as the process leads. One of a
@@ -1194,11 +1206,13 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.fail_retry', 'p_error_message', octet_length(p_error_message) || ' bytes long', 'must be at most 8192 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   held := (SELECT f.held FROM hawser.fence_batch(p_epoch) AS f);
   UPDATE hawser.dead_letters AS d
      SET retry_requested = false, error_code = left(p_error_code, 255),
          error_message = p_error_message, attempts = d.attempts + p_attempts
    WHERE held AND d.id = p_id AND d.origin = 'subscription' AND d.retry_requested;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) IS 'A dead letter has failed again: it stays, with the new error.';
@@ -1219,11 +1233,13 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.token_of', 'p_proof', octet_length(p_proof) || ' bytes long', 'must be at most 64 bytes long');
     END IF;
   END IF;
+BEGIN
   token := (
     SELECT h.token FROM hawser.nats_handlers AS h
      WHERE h.id = p_handler
        AND sha256(h.token || convert_to(pg_backend_pid() || ':' || extract(epoch FROM now()), 'UTF8')) = p_proof
   );
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.token_of(bigint, bytea) IS 'The token of a binding, for the transaction that proves to know it. The token itself would stand in Postgres''s log, where
@@ -1249,6 +1265,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.wrapper_version', 'p_run_as', octet_length(p_run_as) || ' bytes long', 'must be at most 63 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   -- Another one after each CREATE OR REPLACE, ALTER FUNCTION and ALTER TYPE. Of all functions that have its name and its type:
   -- one that is as it should be does not hide another, which may be the one that a call reaches. What it returns is what is
   -- read; how its arguments are passed is what a call evaluates before it is there.
@@ -1272,6 +1289,7 @@ BEGIN
       SELECT FROM pg_depend AS d
       WHERE d.classid = 'pg_proc'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_proc'::regclass
         AND NOT EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = d.refobjid)));
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.wrapper_version(text, text) IS 'What a wrapper is right now. It is asked before and after a call, in one transaction, and the answers must be equal. A
@@ -1313,9 +1331,11 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.finish_retry', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
     END IF;
   END IF;
+BEGIN
   DELETE FROM hawser.dead_letters AS d USING hawser.nats_handlers AS h
   WHERE d.id = p_id AND d.origin = 'subscription' AND d.retry_requested AND h.id = d.handler_id AND h.token = p_token;
   finished := FOUND;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.finish_retry(bigint, bytea) IS 'Deletes a dead letter whose function has been called again, in the transaction of that call. The caller proves with the
@@ -1560,6 +1580,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.stream_start', 'p_start', octet_length(p_start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   start := coalesce(p_start, 'all');
   IF octet_length(start) > 100 THEN
     RAISE EXCEPTION USING
@@ -1591,6 +1612,7 @@ BEGIN
         HINT = 'A time is one as Postgres takes it, such as ''2026-01-31 12:00:00+00''.';
     END IF;
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.stream_start(text, text) IS 'Where a subscription begins, in one spelling: \`all\`, a sequence number, or a time; \`new\` is the present time.';
@@ -1608,14 +1630,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_handler bigint;
-  v_present record;
-  v_rule text;
-  -- Of one dimension, whatever was given.
-  v_filters CONSTANT text[] := ARRAY(SELECT f.filter FROM unnest(p_filters) AS f (filter));
-  v_wrong text;
-  v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_subscribe_stream', p_start) AS s);
 BEGIN
   IF
     octet_length(p_name) > 1024
@@ -1644,6 +1658,15 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.add_stream', 'p_domain', octet_length(p_domain) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_handler bigint;
+  v_present record;
+  v_rule text;
+  -- Of one dimension, whatever was given.
+  v_filters CONSTANT text[] := ARRAY(SELECT f.filter FROM unnest(p_filters) AS f (filter));
+  v_wrong text;
+  v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_subscribe_stream', p_start) AS s);
+BEGIN
   added := false;
   IF p_stream IS NULL OR array_position(v_filters, NULL) IS NOT NULL THEN
     RAISE EXCEPTION USING
@@ -1704,6 +1727,7 @@ EXCEPTION
         WHEN v_rule ~ '_key_token_' THEN 'The first word of the subject has 1.'
         ELSE 'Give one that obeys the rule.'
       END;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.add_stream(text, text, text[], text, integer, text) IS 'Enters what a handler of the kind \`stream\` takes messages from.';
@@ -1716,9 +1740,6 @@ CREATE OR REPLACE FUNCTION hawser.request_seek(
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
-DECLARE
-  v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_seek_stream', p_start) AS s);
-  v_present record;
 BEGIN
   IF
     octet_length(p_name) > 1024
@@ -1731,6 +1752,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.request_seek', 'p_start', octet_length(p_start) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_start CONSTANT text := (SELECT s.start FROM hawser.stream_start('nats_seek_stream', p_start) AS s);
+  v_present record;
+BEGIN
   requested := false;
   IF p_name IS NULL OR p_start IS NULL THEN
     RAISE EXCEPTION USING
@@ -1759,6 +1784,7 @@ BEGIN
     ERRCODE = hawser.error_sqlstate('invalid_argument'),
     MESSAGE = format('nats_seek_stream: there is no subscription %L to a stream', left(p_name, 100)),
     HINT = 'SELECT name FROM hawser.stream_status shows which there are.';
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.request_seek(text, text) IS 'Has a subscription go on somewhere else, if its function is the caller''s.';
@@ -1770,9 +1796,6 @@ CREATE OR REPLACE FUNCTION hawser.apply_seek(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
-DECLARE
-  v_present record;
-  v_asked text;
 BEGIN
   IF
     octet_length(p_name) > 1024
@@ -1781,6 +1804,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.apply_seek', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_present record;
+  v_asked text;
+BEGIN
   sought := false;
   FOR v_present IN SELECT h.* FROM hawser.lock_handlers('stream', p_name) AS h LOOP
     v_asked := obj_description(to_regtype(v_present.token_type), 'pg_type');
@@ -1798,6 +1825,7 @@ BEGIN
   IF sought THEN
     PERFORM pg_notify('hawser_nats_handlers', '{}');
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.apply_seek(text) IS 'Does what the comment of the wrapper''s type asks for, once: only its owner can have written that.';
@@ -1835,10 +1863,6 @@ CREATE OR REPLACE FUNCTION hawser.advance_stream(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
-DECLARE
-  v_present record;
-  v_done int8multirange;
-  v_position bigint;
 BEGIN
   IF
     octet_length(p_token) > 64
@@ -1851,6 +1875,11 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.advance_stream', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_present record;
+  v_done int8multirange;
+  v_position bigint;
+BEGIN
   state := 'moved';
   SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
     FROM hawser.stream_subscriptions AS s JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
@@ -1882,6 +1911,7 @@ BEGIN
    WHERE s.handler_id = p_handler AND s.turn = v_present.turn;
   turn := v_present.turn + 1;
   state := 'advanced';
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) IS 'Writes in the transaction of a batch that its messages are done. The caller proves with the token of the binding that it

@@ -471,7 +471,9 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_replay', 'subject', octet_length(subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   SELECT p.replayed INTO replayed FROM hawser.replay_page(since, subject, until, core, 0, NULL, NULL) AS p;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) IS 'Publishes messages again that the outbox still has, as far as their streams do not have them. Returns how many it has
@@ -494,11 +496,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_cluster CONSTANT bigint := hawser.present_cluster();
-  v_refusal record;
-  v_pattern text;
-  v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
   IF
     octet_length(p_subject) > 1024
@@ -507,6 +504,12 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.replay_page', 'p_subject', octet_length(p_subject) || ' bytes long', 'must be at most 1024 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_cluster CONSTANT bigint := hawser.present_cluster();
+  v_refusal record;
+  v_pattern text;
+  v_roles CONSTANT text[] := hawser.callers_roles();
+BEGIN
   SELECT r.* INTO v_refusal FROM (
     VALUES
       (p_since IS NULL, 'null_argument', 'the argument since is NULL, and needs a value',
@@ -562,6 +565,7 @@ BEGIN
   IF replayed > 0 AND (SELECT a.last_value FROM hawser.outbox_state_asleep_seq AS a) = 2 THEN
     PERFORM pg_notify('hawser_outbox', '');
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) IS 'The same, page by page, in the order of the numbers.';
@@ -690,10 +694,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
-  v_cluster CONSTANT bigint := hawser.present_cluster();
-  v_last hawser.outbox_turns;
 BEGIN
   IF
     octet_length(p_kind) > 16
@@ -710,6 +710,11 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_take', 'p_after', octet_length(p_after) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
+  v_cluster CONSTANT bigint := hawser.present_cluster();
+  v_last hawser.outbox_turns;
+BEGIN
   PERFORM hawser.check_relay(p_kind);
   SELECT t.* INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = v_sink ORDER BY t.turn DESC LIMIT 1;
   IF NOT FOUND THEN
@@ -760,6 +765,7 @@ BEGIN
     PERFORM setval('hawser.outbox_state_peer_asleep_seq', 1),
             setval('hawser.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.outbox_take(text, text, text) IS 'Makes a relay the one that works: from now on no turn of another one is saved.';
@@ -824,48 +830,6 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $function$
 #variable_conflict use_column
--- In the order of its steps: whether the relay still works, the position, what is due, what is read, and the sink. A relay for
--- NATS says the position and gets the messages. One for peers has its position here, and gets the channels to notify.
-DECLARE
-  v_is_nats CONSTANT boolean := p_kind = 'nats';
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
-  v_slot CONSTANT smallint := v_sink * 3;
-  v_last hawser.outbox_turns;
-  v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
-  v_reads text[] := array_remove(ARRAY[p_read], NULL);
-  v_read text;
-  v_read_from pg_snapshot := p_read_from;
-  v_read_to pg_snapshot := p_read_to;
-  v_read_after bigint := p_read_after;
-  v_read_series jsonb := coalesce(p_read_series, '[]');
-  v_read_role text := p_read_role;
-  v_read_route text := p_read_route;
-  v_excluded_roles text[];
-  v_excluded_routes text[];
-  -- The series of a relay for peers, as they were and as they will be, and the first that has more.
-  v_lagging jsonb;
-  v_series jsonb := '[]';
-  v_page jsonb;
-  v_from pg_snapshot;
-  v_to pg_snapshot;
-  v_xmax xid8;
-  v_xip xid8[];
-  v_messages refcursor;
-  v_message record;
-  v_count integer;
-  v_bytes bigint;
-  v_after bigint;
-  v_has_more boolean;
-  v_ids bigint[] := '{}';
-  -- How many messages a look finds, the first and the last of their ids, and by whom: a list of {role, route, from, last}.
-  v_new bigint;
-  v_first bigint;
-  v_last_id bigint;
-  v_groups jsonb;
-  v_due record;
-  v_found timestamptz;
-  v_beat_ms bigint;
-  v_adopted integer[];
 BEGIN
   IF
     octet_length(p_kind) > 16
@@ -930,6 +894,53 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_turn', 'p_read_excluded', octet_length(p_read_excluded::text) || ' bytes long', 'must be at most 67108864 bytes long in UTF-8');
     END IF;
   END IF;
+-- In the order of its steps: whether the relay still works, the position, what is due, what is read, and the sink. A relay for
+-- NATS says the position and gets the messages. One for peers has its position here, and gets the channels to notify.
+DECLARE
+  v_is_nats CONSTANT boolean := p_kind = 'nats';
+  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
+  v_slot CONSTANT smallint := v_sink * 3;
+  v_last hawser.outbox_turns;
+  v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
+  v_reads text[] := array_remove(ARRAY[p_read], NULL);
+  v_read text;
+  v_read_from pg_snapshot := p_read_from;
+  v_read_to pg_snapshot := p_read_to;
+  v_read_after bigint := p_read_after;
+  v_read_series jsonb := coalesce(p_read_series, '[]');
+  v_read_role text := p_read_role;
+  v_read_route text := p_read_route;
+  v_excluded_roles text[];
+  v_excluded_routes text[];
+  -- The series of a relay for peers, as they were and as they will be, and the first that has more.
+  v_lagging jsonb;
+  v_series jsonb := '[]';
+  v_page jsonb;
+  v_from pg_snapshot;
+  v_to pg_snapshot;
+  v_xmax xid8;
+  v_xip xid8[];
+  -- Roles that have series of routes.
+  v_routed text[];
+  v_messages refcursor;
+  v_message record;
+  v_count integer;
+  v_bytes bigint;
+  v_after bigint;
+  v_has_more boolean;
+  v_ids bigint[] := '{}';
+  -- How many messages a look finds, the first and the last of their ids, and by whom: a list of {role, route, from, first, last, count}.
+  v_new bigint;
+  v_first bigint;
+  v_last_id bigint;
+  v_groups jsonb;
+  -- Roles of which a look reads nothing: they have more messages than fit.
+  v_later text[];
+  v_due record;
+  v_found timestamptz;
+  v_beat_ms bigint;
+  v_adopted integer[];
+BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.outbox_turn needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
@@ -947,6 +958,16 @@ BEGIN
     RETURN;
   END IF;
   IF v_is_nats THEN
+    -- The next relay begins with them.
+    IF p_series <> '[]' AND EXISTS (
+      SELECT FROM jsonb_to_recordset(p_series) AS s (role text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
+       WHERE s.role IS NULL OR s."from" IS NULL OR s.after IS NULL
+    ) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('invalid_argument'),
+        MESSAGE = 'an element of p_series has no role, from or after',
+        HINT = 'Give a list of {role, route, from, to, after}.';
+    END IF;
     IF v_saves THEN
       -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
       INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
@@ -998,34 +1019,55 @@ BEGIN
            WHERE x.xid < v_xmax
         );
       END IF;
-      -- Who has how many. Without sorting, which takes far longer where there are many.
+      -- Who has how many: first by transactions, all messages of which are visible or none. Without sorting, which takes far longer
+      -- where there are many.
+      v_routed := ARRAY(SELECT DISTINCT s.role FROM jsonb_to_recordset(v_read_series) AS s (role text, route text) WHERE s.route IS NOT NULL);
       PERFORM set_config('enable_sort', 'off', true);
       WITH series AS MATERIALIZED (
         SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+      ), transactions AS MATERIALIZED (
+        SELECT n.role, n.route, n.xid, count(*) AS count, min(n.id) AS first, max(n.id) AS last
+          FROM (
+            SELECT o.role, o.xid, o.id,
+                   CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
+              FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+            UNION ALL
+            SELECT o.role, o.xid, o.id,
+                   CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
+              FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            OFFSET 0
+          ) AS n
+         GROUP BY 1, 2, 3
       )
       SELECT coalesce(sum(g.count), 0), min(g.first), max(g.last),
-             jsonb_agg(jsonb_build_object('role', g.role, 'route', g.route, 'from', g."from", 'last', g.last))
+             jsonb_agg(jsonb_build_object('role', g.role, 'route', g.route, 'from', g."from", 'first', g.first, 'last', g.last, 'count', g.count))
         INTO v_new, v_first, v_last_id, v_groups
         FROM (
-          SELECT n.role, s.route, coalesce(s."from", v_read_from)::text AS "from", count(*) AS count, min(n.id) AS first, max(n.id) AS last
-            FROM (
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-              UNION ALL
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-              OFFSET 0
-            ) AS n
-            LEFT JOIN series AS x
-              ON x.role = n.role AND x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination)
-            LEFT JOIN series AS y ON y.role = n.role AND y.route IS NULL
+          SELECT t.role, s.route, coalesce(s."from", v_read_from)::text AS "from", sum(t.count) AS count, min(t.first) AS first, max(t.last) AS last
+            FROM transactions AS t
+            LEFT JOIN series AS x ON x.role = t.role AND x.route = t.route
+            LEFT JOIN series AS y ON y.role = t.role AND y.route IS NULL
            CROSS JOIN LATERAL (
              SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins, x.route
            ) AS s
            WHERE coalesce(s.joins, true)
-             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+             AND pg_visible_in_snapshot(t.xid, v_to) AND NOT pg_visible_in_snapshot(t.xid, coalesce(s."from", v_read_from))
            GROUP BY 1, 2, 3
         ) AS g;
       PERFORM set_config('enable_sort', 'on', true);
-      IF v_new <= p_max_messages OR (v_new < 100000 AND v_last_id - v_first > 4 * v_new) THEN
+      v_later := '{}';
+      IF v_new > p_max_messages THEN
+        -- Roles with few messages do not wait for one that has more than fits. If none fits, the oldest messages come first.
+        SELECT coalesce(CASE WHEN bool_or(f.count <= p_max_messages) THEN array_agg(f.role) FILTER (WHERE f.count > p_max_messages) END, '{}')
+          INTO v_later
+          FROM (
+            SELECT c.role, sum(c.count) OVER (ORDER BY c.count, c.role) AS count
+              FROM (
+                SELECT g.role, sum(g.count) AS count FROM jsonb_to_recordset(v_groups) AS g (role text, count bigint) GROUP BY g.role
+              ) AS c
+          ) AS f;
+      END IF;
+      IF v_new <= p_max_messages OR v_later <> '{}' OR (v_new < 100000 AND v_last_id - v_first > 4 * v_new) THEN
         -- By xids: in the order of ids, much that is done could be passed.
         OPEN v_messages FOR
           WITH series AS MATERIALIZED (
@@ -1033,9 +1075,11 @@ BEGIN
           )
           SELECT n.*
             FROM (
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              SELECT o.* FROM hawser.outbox AS o
+               WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax AND o.role <> ALL (v_later)
               UNION ALL
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+              SELECT o.* FROM hawser.outbox AS o
+               WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (v_later)
               OFFSET 0
             ) AS n
             LEFT JOIN series AS x
@@ -1126,11 +1170,15 @@ BEGIN
     END LOOP;
     CLOSE v_messages;
 
-    IF v_read = 'look' AND v_has_more THEN
+    IF v_read = 'look' AND (v_has_more OR v_later <> '{}') THEN
       -- Those who have more in it go on with pages of their own.
       rest := (
-        SELECT jsonb_agg(g.one - 'last' || jsonb_build_object('to', v_to, 'after', v_after))
-          FROM jsonb_array_elements(v_groups) AS g (one) WHERE (g.one ->> 'last')::bigint > v_after
+        SELECT jsonb_agg(jsonb_build_object(
+                 'role', g.role, 'route', g.route, 'from', g."from", 'to', v_to,
+                 'after', CASE WHEN g.role = ANY (v_later) THEN g.first - 1 ELSE v_after END
+               ))
+          FROM jsonb_to_recordset(v_groups) AS g (role text, route text, "from" pg_snapshot, first bigint, last bigint)
+         WHERE g.role = ANY (v_later) OR (v_has_more AND g.last > v_after)
       );
     END IF;
     IF NOT v_is_nats THEN
@@ -1216,6 +1264,7 @@ BEGIN
   done_to := v_to;
   has_more := v_has_more;
   RETURN NEXT;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) IS 'A turn of a relay: saves the position, writes dead letters, and reads messages. Those for peers are stored for their
@@ -1241,10 +1290,6 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_first CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 3 END;
-  v_last hawser.outbox_turns;
-  v_series record;
 BEGIN
   IF
     octet_length(p_kind) > 16
@@ -1253,6 +1298,11 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_undone', 'p_kind', octet_length(p_kind) || ' bytes long', 'must be at most 16 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_first CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 3 END;
+  v_last hawser.outbox_turns;
+  v_series record;
+BEGIN
   SELECT t.* INTO v_last FROM hawser.outbox_turns AS t
    WHERE t.sink = v_first / 3 ORDER BY t.turn DESC LIMIT 1;
   SELECT min(pg_snapshot_xmax(f.seen)) AS xmax, array_agg(x.xid) FILTER (WHERE x.xid IS NOT NULL) AS xip INTO v_series
@@ -1288,6 +1338,7 @@ BEGIN
          AND (v_last.done_to IS NULL OR NOT pg_visible_in_snapshot(n.xid, v_last.done_to) OR n.id > v_last.done_after)
      END
    LIMIT p_limit;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.outbox_undone(text, smallint, integer) IS 'The messages of a sink that its position has not passed, in no order.';
@@ -1338,16 +1389,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
-  -- Slots are counted from 0, and the sequences from 1.
-  v_number bigint;
-  v_next smallint;
-  v_table text;
-  v_turns CONSTANT text := 'hawser.outbox_turns_' || v_sink;
-  v_newest timestamptz;
-  v_last hawser.outbox_turns;
-  v_moved bigint[];
 BEGIN
   IF
     octet_length(p_kind) > 16
@@ -1360,6 +1401,17 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.outbox_rotate', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 64 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
+  -- Slots are counted from 0, and the sequences from 1.
+  v_number bigint;
+  v_next smallint;
+  v_table text;
+  v_turns CONSTANT text := 'hawser.outbox_turns_' || v_sink;
+  v_newest timestamptz;
+  v_last hawser.outbox_turns;
+  v_moved bigint[];
+BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.outbox_rotate needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
@@ -1418,6 +1470,7 @@ BEGIN
     PERFORM setval('hawser.outbox_state_peer_slot_seq', v_number + 1);
   END IF;
   rotated := true;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.outbox_rotate(text, text, bigint) IS 'Goes on to the next slot of a sink, if all that is in it is done and older than the retention; its messages go.';
@@ -1436,11 +1489,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_headers jsonb;
-  v_length integer;
-  v_name text;
-  v_value text;
 BEGIN
   IF
     octet_length(p_topic) > 255
@@ -1493,6 +1541,12 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.enqueue_peer', 'p_listener', octet_length(p_listener) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_headers jsonb;
+  v_length integer;
+  v_name text;
+  v_value text;
+BEGIN
   IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
     v_headers := hawser.peer_headers(p_headers, p_message_id, p_key);
   ELSIF p_key IS NOT NULL THEN
@@ -1527,6 +1581,7 @@ BEGIN
       HINT = 'Give a payload of that size.';
   END IF;
   id := hawser.enqueue_message('peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at);
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) IS 'Writes messages for peers into the outbox, in the caller''s transaction.';
@@ -1556,7 +1611,7 @@ BEGIN
              jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
     LOOP
       v_fault := CASE
-        WHEN v_name !~ '^[!-9;-~]{1,255}$' THEN
+        WHEN v_name !~ '^[!-9;-~]+$' OR octet_length(v_name) > 255 THEN
           format('headers: the name %s must be 1 to 255 characters of visible ASCII without '':''', to_json(v_name))
         WHEN lower(v_name) = 'message-id' THEN
           format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
@@ -1566,7 +1621,7 @@ BEGIN
           format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))
         WHEN octet_length(v_value #>> '{}') > 8192 THEN
           format('headers: the value of %s has %s bytes, and may have 8192', to_json(v_name), octet_length(v_value #>> '{}'))
-        WHEN v_value #>> '{}' ~ E'[\\\\u0001-\\\\u0008\\\\u000a-\\\\u001f\\\\u007f]' THEN
+        WHEN v_value #>> '{}' !~ E'^[^\\\\u0001-\\\\u0008\\\\u000a-\\\\u001f\\\\u007f]*$' THEN
           format('headers: the value of %s must not contain control characters other than tab', to_json(v_name))
       END;
       EXIT WHEN v_fault IS NOT NULL;
@@ -1615,6 +1670,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.running_peers', 'p_names', hawser.list_excess(p_names, 25600000, 1073741824), 'must have at most 25600000 bytes in all');
     END IF;
   END IF;
+BEGIN
   running := ARRAY(
     SELECT n.name
       FROM unnest(p_names) WITH ORDINALITY AS n (name, nth)
@@ -1628,6 +1684,7 @@ BEGIN
      )
      ORDER BY n.nth
   );
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.running_peers(text[]) IS 'Of some peers, those whose names are held by a process.';

@@ -483,10 +483,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_what CONSTANT text := 'peer:' || p_name;
-  v_now_ms CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
-  v_owner hawser.owners;
 BEGIN
   IF
     octet_length(p_name) > 255
@@ -507,6 +503,11 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.own_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_what CONSTANT text := 'peer:' || p_name;
+  v_now_ms CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  v_owner hawser.owners;
+BEGIN
   IF NOT pg_try_advisory_lock(p_life) THEN
     RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
       USING ERRCODE = 'object_in_use', HINT = 'Draw a key at random for each session.';
@@ -532,6 +533,7 @@ BEGIN
         token = excluded.token
   RETURNING p.epoch INTO own_name.epoch;
   UPDATE hawser.owners AS o SET epoch = own_name.epoch, pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.own_name(text, text, bigint) IS 'Takes a name for this session, unless another session that is alive has it: raises the epoch, and leaves the token. From
@@ -546,8 +548,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_what CONSTANT text := 'peer:' || p_name;
 BEGIN
   IF
     octet_length(p_name) > 255
@@ -556,6 +556,9 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.raise_fence', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_what CONSTANT text := 'peer:' || p_name;
+BEGIN
   -- A snapshot from before the wait would not see who has taken the name meanwhile.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.raise_fence needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -568,6 +571,7 @@ BEGIN
   IF held THEN
     UPDATE hawser.fences AS f SET epoch = p_epoch WHERE f.what = v_what;
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.raise_fence(text, bigint) IS 'The second step, a transaction of its own behind own_name: waits for the writes of older epochs that are under way. Then
@@ -586,9 +590,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_what CONSTANT text := 'peer:' || p_name;
-  v_owner hawser.owners;
 BEGIN
   IF
     octet_length(p_name) > 255
@@ -601,6 +602,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.keep_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_what CONSTANT text := 'peer:' || p_name;
+  v_owner hawser.owners;
+BEGIN
   IF NOT pg_try_advisory_lock(p_life) THEN
     RAISE EXCEPTION 'the key % of this session is the key of another one', p_life
       USING ERRCODE = 'object_in_use', HINT = 'Draw a key at random for each session.';
@@ -621,6 +626,7 @@ BEGIN
   IF NOT in_use THEN
     UPDATE hawser.owners AS o SET pid = pg_backend_pid(), life = p_life WHERE o.what = v_what;
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.keep_name(text, bigint, text, bigint) IS 'Goes on with a name in a new session, if nobody has taken it since the last one was lost.';
@@ -642,11 +648,13 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.release_name', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   UPDATE hawser.owners AS o SET pid = NULL, life = NULL WHERE o.what = 'peer:' || p_name AND o.pid = pg_backend_pid();
   released := FOUND;
   IF released AND p_clean THEN
     UPDATE hawser.peers AS p SET clean = true WHERE p.name = p_name;
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.release_name(text, boolean) IS 'Gives a name back that this session has.';
@@ -668,6 +676,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.fenced', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   -- Later statements have to see what was committed while the lock was waited for.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'the fence of a name needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -680,6 +689,7 @@ BEGIN
     PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name AND f.epoch = p_epoch FOR SHARE;
     held := FOUND;
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.fenced(text, bigint) IS 'Whether writes in a name under this epoch count. If so, they do until the end of the transaction: the next owner of the name
@@ -694,10 +704,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_what CONSTANT text := 'peer:' || p_name;
-  v_owner hawser.owners;
-  v_epoch bigint;
 BEGIN
   IF
     octet_length(p_name) > 255
@@ -706,6 +712,11 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.end_ownership', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_what CONSTANT text := 'peer:' || p_name;
+  v_owner hawser.owners;
+  v_epoch bigint;
+BEGIN
   -- Also for a name that was never taken: the lock keeps it from being taken.
   INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
   SELECT o.* INTO v_owner FROM hawser.owners AS o WHERE o.what = v_what FOR UPDATE;
@@ -720,6 +731,7 @@ BEGIN
    WHERE p.name = p_name
   RETURNING p.epoch INTO v_epoch;
   UPDATE hawser.owners AS o SET epoch = coalesce(v_epoch, o.epoch), pid = NULL, life = NULL WHERE o.what = v_what;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.end_ownership(text, boolean) IS 'Fences the owner of a name off: raises the epoch, and frees the name. Nobody takes it before the end of the transaction.';
@@ -763,6 +775,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.share_fences', 'p_names', hawser.list_excess(p_names, 25600000, 1073741824), 'must have at most 25600000 bytes in all');
     END IF;
   END IF;
+BEGIN
   -- In their order, so that two calls never wait in a circle. A name that was never taken may have none.
   INSERT INTO hawser.fences (what, epoch)
   SELECT 'peer:' || n.name, 0 FROM unnest(p_names) AS n (name) ORDER BY 1
@@ -772,6 +785,7 @@ BEGIN
      WHERE f.what = ANY (ARRAY(SELECT 'peer:' || n.name FROM unnest(p_names) AS n (name)))
      ORDER BY f.what FOR SHARE
   ) AS s;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.share_fences(text[]) IS 'Locks the fences of names, shared, to the end of the transaction: nobody hands their channels over before that.';
@@ -823,8 +837,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.take_name', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
   END IF;
+BEGIN
   RAISE EXCEPTION 'the schema hawser is newer than the program that takes the name "%"', p_name
     USING ERRCODE = hawser.error_sqlstate('schema_too_new'), HINT = 'Upgrade the program.';
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.take_name(text, text) IS 'Refuses a peer of an older version, which holds names by locks that anybody may take.';
@@ -840,8 +856,6 @@ LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_composite text := p_sender_name || ':' || p_source_topic || ':' || p_listener_name;
 BEGIN
   IF
     octet_length(p_sender_name) > 255
@@ -882,6 +896,9 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.connection_key', 'p_listener_name', to_json(left(p_listener_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
   END IF;
+DECLARE
+  v_composite text := p_sender_name || ':' || p_source_topic || ':' || p_listener_name;
+BEGIN
   SELECT m.connection_key, coalesce(m.owner, m.listener_name)
     INTO connection_key.connection_key, connection_key.owner
     FROM hawser.conn_key_map AS m
@@ -907,6 +924,7 @@ BEGIN
   VALUES (connection_key.connection_key, p_source_topic)
   ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
   connection_key.owner := p_listener_name;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.connection_key(text, text, text) IS 'The key of a channel, made on first use.';
@@ -935,6 +953,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.key_of_topic', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
     END IF;
   END IF;
+BEGIN
   SELECT t.k INTO key_of_topic.k FROM hawser.topic_key AS t WHERE t.topic = p_topic;
   IF FOUND THEN
     RETURN;
@@ -949,6 +968,7 @@ BEGIN
 
   UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
   INSERT INTO hawser.topic_key (topic, k) VALUES (p_topic, key_of_topic.k);
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.key_of_topic(text) IS 'The key of a topic, made on first use.';
@@ -973,25 +993,6 @@ SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_count integer;
-  v_bytes bigint;
-  v_least integer;
-  v_stored bigint;
-  v_stored_from bigint;
-  v_batch_messages integer := 1024;
-  -- The next message, and where its payload begins.
-  v_from integer := 1;
-  v_offset integer := 1;
-  -- The last message of each run with one topic and one codec.
-  v_ends integer[];
-  v_end integer;
-  -- The rows to write: the first message, how many messages, where their payloads begin, and how long these are in all.
-  v_many integer;
-  v_firsts integer[] := '{}';
-  v_counts integer[] := '{}';
-  v_offsets integer[] := '{}';
-  v_sizes integer[] := '{}';
 BEGIN
   IF
     octet_length(p_name) > 255
@@ -1020,6 +1021,26 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.store_messages', 'p_payloads', octet_length(p_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
     END IF;
   END IF;
+DECLARE
+  v_count integer;
+  v_bytes bigint;
+  v_least integer;
+  v_stored bigint;
+  v_stored_from bigint;
+  v_batch_messages integer := 1024;
+  -- The next message, and where its payload begins.
+  v_from integer := 1;
+  v_offset integer := 1;
+  -- The last message of each run with one topic and one codec.
+  v_ends integer[];
+  v_end integer;
+  -- The rows to write: the first message, how many messages, where their payloads begin, and how long these are in all.
+  v_many integer;
+  v_firsts integer[] := '{}';
+  v_counts integer[] := '{}';
+  v_offsets integer[] := '{}';
+  v_sizes integer[] := '{}';
+BEGIN
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.store_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1136,6 +1157,7 @@ BEGIN
   IF inserted < v_count THEN
     PERFORM pg_logical_emit_message(true, 'hawser', '');
   END IF;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) IS 'Stores messages of one channel, fenced by the sender''s epoch.';
@@ -1160,14 +1182,6 @@ SET enable_seqscan = off
 SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
--- The function's settings: the tables grow from nothing to millions of rows while a plan made for the empty ones is
--- still cached, so no plan may scan them; and planning anew for each set of arrays would cost more than the rest.
-DECLARE
-  -- What is deleted lies behind this position.
-  v_after_epoch bigint;
-  v_after_number bigint;
-  -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
-  v_done boolean;
 BEGIN
   IF
     octet_length(p_name) > 255
@@ -1196,6 +1210,15 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
     END IF;
   END IF;
+-- The function's settings: the tables grow from nothing to millions of rows while a plan made for the empty ones is
+-- still cached, so no plan may scan them; and planning anew for each set of arrays would cost more than the rest.
+DECLARE
+  -- What is deleted lies behind this position.
+  v_after_epoch bigint;
+  v_after_number bigint;
+  -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
+  v_done boolean;
+BEGIN
   -- A snapshot from before the wait for the lock would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.commit_cursors needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1277,6 +1300,7 @@ BEGIN
   )
   SELECT true, a.key, CASE WHEN a.owned THEN EXISTS (SELECT FROM moved AS m WHERE m.key = a.key) END
     FROM asked AS a;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
@@ -1442,8 +1466,6 @@ SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
--- The function's settings: see drain_messages. For each channel its first row is looked up; of an EXISTS the planner makes a
--- join that reads the whole table where a few channels have most of it.
 BEGIN
   IF
     octet_length(p_listener_name) > 255
@@ -1460,6 +1482,9 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.channels_with_messages', 'p_listener_name', to_json(left(p_listener_name, 60))::text, 'must not contain '':'' or control characters');
     END IF;
   END IF;
+-- The function's settings: see drain_messages. For each channel its first row is looked up; of an EXISTS the planner makes a
+-- join that reads the whole table where a few channels have most of it.
+BEGIN
   RETURN QUERY
   SELECT m.connection_key
     FROM hawser.conn_key_map AS m
@@ -1483,6 +1508,7 @@ BEGIN
        )
      ) IS NOT NULL
    ORDER BY m.connection_key;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.channels_with_messages(text) IS 'Which of a listener''s channels have stored messages, those at or below the cursor included.';
@@ -1539,6 +1565,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_subscribed', 'a list of ' || cardinality(p_subscribed) || ' elements', 'must have at most 65536 elements');
     END IF;
   END IF;
+BEGIN
   -- A snapshot from before the wait for the locks would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.enter_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1573,6 +1600,7 @@ BEGIN
         durable = excluded.durable,
         subscribed = excluded.subscribed,
         registered_at = now();
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) IS 'Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
@@ -1614,6 +1642,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.leave_directory', 'p_topics', hawser.list_excess(p_topics, 16711680, 255), 'must have at most 255 bytes in each element and at most 16711680 bytes in all');
     END IF;
   END IF;
+BEGIN
   -- A snapshot from before the wait for the locks would let a late write through.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.leave_directory needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1635,6 +1664,7 @@ BEGIN
   -- After the directory: a sender that remembers the listener at this moment either waits for the deleted row and then
   -- finds none, or was waited for, and its route is deleted here.
   DELETE FROM hawser.sender_listener AS s WHERE s.client_name = p_name AND s.listener_topic = ANY (p_topics);
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) IS 'Takes a listener out of the directory, fenced by its epoch and locked as enter_directory.';
@@ -1676,6 +1706,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.clear_stored_messages', 'p_source_topic', to_json(left(p_source_topic, 60))::text, 'must not contain '':'' or control characters');
     END IF;
   END IF;
+BEGIN
   -- A snapshot from before the wait for the fence would not see what the last holder of the name stored last.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.clear_stored_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1699,6 +1730,7 @@ BEGIN
     RETURNING s.messages
   )
   SELECT coalesce(sum(g.messages), 0) INTO deleted FROM gone AS g;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.clear_stored_messages(text, text) IS 'Deletes what a sender has stored for others, and its routes, unless a process has its name.';
@@ -1740,6 +1772,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.clear_addresses', 'p_topic', to_json(left(p_topic, 60))::text, 'must not contain '':'' or control characters');
     END IF;
   END IF;
+BEGIN
   -- Locked to the end, so that nobody takes the name in between.
   PERFORM FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name FOR UPDATE;
   IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || p_name AND hawser.is_alive(o.pid, o.life)) THEN
@@ -1750,6 +1783,7 @@ BEGIN
   PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
   DELETE FROM hawser.topic_addr AS t WHERE t.topic = p_topic;
   GET DIAGNOSTICS deleted = ROW_COUNT;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.clear_addresses(text, text) IS 'Takes all listeners of a topic out of the directory, for the peer whose source topic it is, unless a process has its
@@ -1771,9 +1805,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_keys integer[];
-  v_stored bigint[];
 BEGIN
   IF
     octet_length(p_from) > 255
@@ -1806,6 +1837,10 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.reassign_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
     END IF;
   END IF;
+DECLARE
+  v_keys integer[];
+  v_stored bigint[];
+BEGIN
   -- A snapshot from before the wait for the lock would not see what the old listener committed last.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.reassign_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1874,6 +1909,7 @@ BEGIN
     FROM unnest(v_keys, v_stored) AS o (key, stored)
     JOIN hawser.conn_key_map AS m ON m.connection_key = o.key
    ORDER BY m.connection_key;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) IS 'Hands channels of one listener over to another: keys, composites, cursors and stored messages stay as they are. The
@@ -1914,6 +1950,7 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
     END IF;
   END IF;
+BEGIN
   -- A snapshot from before the wait for the lock would not see what was committed last.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
     RAISE EXCEPTION 'hawser.give_back_channels needs READ COMMITTED, not %', current_setting('transaction_isolation')
@@ -1946,6 +1983,7 @@ BEGIN
     RETURNING m.connection_key, m.composite, h.name
   )
   SELECT true, b.connection_key, b.composite, b.name FROM back AS b ORDER BY b.connection_key;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) IS 'Gives channels back to the members of groups that they were made for, as far as those have been started again; fenced by
@@ -1965,12 +2003,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  -- The cursors before, by channel in key order.
-  v_old_keys integer[];
-  v_old_epochs bigint[];
-  v_old_numbers bigint[];
-  v_fault text;
 BEGIN
   IF
     octet_length(p_name) > 255
@@ -1999,6 +2031,13 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
     END IF;
   END IF;
+DECLARE
+  -- The cursors before, by channel in key order.
+  v_old_keys integer[];
+  v_old_epochs bigint[];
+  v_old_numbers bigint[];
+  v_fault text;
+BEGIN
   -- The caller holds the fence of the name.
   held := EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch);
   IF NOT held THEN
@@ -2053,6 +2092,7 @@ BEGIN
     JOIN hawser.conn_key_map AS m ON m.connection_key = l.connection_key
    WHERE (l.epoch, l.number) > (o.epoch, o.number) AND (l.epoch, l.number) <= (n.epoch, n.number)
    ORDER BY l.nth;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) IS 'Writes the dead letters of commit_cursors, for channels of the listener and where its cursors move past them.';
@@ -2158,6 +2198,14 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
+BEGIN
+  IF
+    cardinality(p_ids) > 100000
+  THEN
+    IF cardinality(p_ids) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.retry_dead_letters', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
+    END IF;
+  END IF;
 DECLARE
   -- The owners whose fences are held, shared.
   v_fenced text[] := '{}';
@@ -2170,13 +2218,6 @@ DECLARE
   v_refused bigint[];
   v_refusals text[];
 BEGIN
-  IF
-    cardinality(p_ids) > 100000
-  THEN
-    IF cardinality(p_ids) > 100000 THEN
-      PERFORM hawser.refuse_argument('hawser.retry_dead_letters', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
-    END IF;
-  END IF;
   IF cardinality(p_ids) > 1000 THEN
     RAISE EXCEPTION 'hawser.retry_dead_letters: % dead letters are given, and at most 1000 are taken', cardinality(p_ids)
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
@@ -2307,6 +2348,7 @@ BEGIN
   RETURN QUERY
   SELECT e.id, NULL::text, NULL::integer, NULL::bigint, NULL::text, NULL::text, true
     FROM hawser.retry_enqueued(v_ids) AS e;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.retry_dead_letters(bigint[]) IS 'Retries dead letters of the caller''s roles: those of peers'' channels become stored messages again, for the present owner of
@@ -2323,8 +2365,6 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
-DECLARE
-  v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
 BEGIN
   IF
     cardinality(p_ids) > 100000
@@ -2333,6 +2373,9 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.discard_dead_letters', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 100000 elements');
     END IF;
   END IF;
+DECLARE
+  v_roles CONSTANT text[] := (SELECT c.roles FROM hawser.callers_roles() AS c);
+BEGIN
   IF cardinality(p_ids) > 1000 THEN
     RAISE EXCEPTION 'hawser.discard_dead_letters: % dead letters are given, and at most 1000 are taken', cardinality(p_ids)
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Give them in several calls.';
@@ -2349,6 +2392,7 @@ BEGIN
   UNION ALL
   SELECT d.id, 'owner' FROM hawser.dead_letters AS d
    WHERE d.id = ANY (p_ids) AND v_roles IS NOT NULL AND (d.role = ANY (v_roles)) IS NOT TRUE;
+END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.discard_dead_letters(bigint[]) IS 'Deletes dead letters of the caller''s roles.';

@@ -30,12 +30,12 @@ BEGIN
   END IF;
   SELECT octet_length(p.payload) INTO v_length
     FROM unnest(p_payloads) AS p (payload)
-   WHERE octet_length(p.payload) NOT BETWEEN 1 AND @OutboxConstants.max_peer_message_bytes@
+   WHERE octet_length(p.payload) NOT BETWEEN 1 AND @peer_payload.max_bytes@
    LIMIT 1;
   IF FOUND THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', v_length, @OutboxConstants.max_peer_message_bytes@),
+      MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', v_length, @peer_payload.max_bytes@),
       HINT = 'Give a payload of that size.';
   END IF;
   id := hawser.enqueue_message('peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at);

@@ -25,6 +25,8 @@ DECLARE
   v_to pg_snapshot;
   v_xmax xid8;
   v_xip xid8[];
+  -- Roles that have series of routes.
+  v_routed text[];
   v_messages refcursor;
   v_message record;
   v_count integer;
@@ -32,11 +34,13 @@ DECLARE
   v_after bigint;
   v_has_more boolean;
   v_ids bigint[] := '{}';
-  -- How many messages a look finds, the first and the last of their ids, and by whom: a list of {role, route, from, last}.
+  -- How many messages a look finds, the first and the last of their ids, and by whom: a list of {role, route, from, first, last, count}.
   v_new bigint;
   v_first bigint;
   v_last_id bigint;
   v_groups jsonb;
+  -- Roles of which a look reads nothing: they have more messages than fit.
+  v_later text[];
   v_due record;
   v_found timestamptz;
   v_beat_ms bigint;
@@ -59,6 +63,16 @@ BEGIN
     RETURN;
   END IF;
   IF v_is_nats THEN
+    -- The next relay begins with them.
+    IF p_series <> '[]' AND EXISTS (
+      SELECT FROM jsonb_to_recordset(p_series) AS s (role text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
+       WHERE s.role IS NULL OR s."from" IS NULL OR s.after IS NULL
+    ) THEN
+      RAISE EXCEPTION USING
+        ERRCODE = hawser.error_sqlstate('invalid_argument'),
+        MESSAGE = 'an element of p_series has no role, from or after',
+        HINT = 'Give a list of {role, route, from, to, after}.';
+    END IF;
     IF v_saves THEN
       -- Fails if another relay has had this turn meanwhile. First, so that it also fences what is brought in.
       INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, done_after, series, skipped, cluster)
@@ -110,34 +124,55 @@ BEGIN
            WHERE x.xid < v_xmax
         );
       END IF;
-      -- Who has how many. Without sorting, which takes far longer where there are many.
+      -- Who has how many: first by transactions, all messages of which are visible or none. Without sorting, which takes far longer
+      -- where there are many.
+      v_routed := ARRAY(SELECT DISTINCT s.role FROM jsonb_to_recordset(v_read_series) AS s (role text, route text) WHERE s.route IS NOT NULL);
       PERFORM set_config('enable_sort', 'off', true);
       WITH series AS MATERIALIZED (
         SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+      ), transactions AS MATERIALIZED (
+        SELECT n.role, n.route, n.xid, count(*) AS count, min(n.id) AS first, max(n.id) AS last
+          FROM (
+            SELECT o.role, o.xid, o.id,
+                   CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
+              FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+            UNION ALL
+            SELECT o.role, o.xid, o.id,
+                   CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
+              FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            OFFSET 0
+          ) AS n
+         GROUP BY 1, 2, 3
       )
       SELECT coalesce(sum(g.count), 0), min(g.first), max(g.last),
-             jsonb_agg(jsonb_build_object('role', g.role, 'route', g.route, 'from', g."from", 'last', g.last))
+             jsonb_agg(jsonb_build_object('role', g.role, 'route', g.route, 'from', g."from", 'first', g.first, 'last', g.last, 'count', g.count))
         INTO v_new, v_first, v_last_id, v_groups
         FROM (
-          SELECT n.role, s.route, coalesce(s."from", v_read_from)::text AS "from", count(*) AS count, min(n.id) AS first, max(n.id) AS last
-            FROM (
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-              UNION ALL
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-              OFFSET 0
-            ) AS n
-            LEFT JOIN series AS x
-              ON x.role = n.role AND x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination)
-            LEFT JOIN series AS y ON y.role = n.role AND y.route IS NULL
+          SELECT t.role, s.route, coalesce(s."from", v_read_from)::text AS "from", sum(t.count) AS count, min(t.first) AS first, max(t.last) AS last
+            FROM transactions AS t
+            LEFT JOIN series AS x ON x.role = t.role AND x.route = t.route
+            LEFT JOIN series AS y ON y.role = t.role AND y.route IS NULL
            CROSS JOIN LATERAL (
              SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins, x.route
            ) AS s
            WHERE coalesce(s.joins, true)
-             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+             AND pg_visible_in_snapshot(t.xid, v_to) AND NOT pg_visible_in_snapshot(t.xid, coalesce(s."from", v_read_from))
            GROUP BY 1, 2, 3
         ) AS g;
       PERFORM set_config('enable_sort', 'on', true);
-      IF v_new <= p_max_messages OR (v_new < @OutboxConstants.sorted_messages@ AND v_last_id - v_first > 4 * v_new) THEN
+      v_later := '{}';
+      IF v_new > p_max_messages THEN
+        -- Roles with few messages do not wait for one that has more than fits. If none fits, the oldest messages come first.
+        SELECT coalesce(CASE WHEN bool_or(f.count <= p_max_messages) THEN array_agg(f.role) FILTER (WHERE f.count > p_max_messages) END, '{}')
+          INTO v_later
+          FROM (
+            SELECT c.role, sum(c.count) OVER (ORDER BY c.count, c.role) AS count
+              FROM (
+                SELECT g.role, sum(g.count) AS count FROM jsonb_to_recordset(v_groups) AS g (role text, count bigint) GROUP BY g.role
+              ) AS c
+          ) AS f;
+      END IF;
+      IF v_new <= p_max_messages OR v_later <> '{}' OR (v_new < @OutboxConstants.sorted_messages@ AND v_last_id - v_first > 4 * v_new) THEN
         -- By xids: in the order of ids, much that is done could be passed.
         OPEN v_messages FOR
           WITH series AS MATERIALIZED (
@@ -145,9 +180,11 @@ BEGIN
           )
           SELECT n.*
             FROM (
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              SELECT o.* FROM hawser.outbox AS o
+               WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax AND o.role <> ALL (v_later)
               UNION ALL
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+              SELECT o.* FROM hawser.outbox AS o
+               WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (v_later)
               OFFSET 0
             ) AS n
             LEFT JOIN series AS x
@@ -238,11 +275,15 @@ BEGIN
     END LOOP;
     CLOSE v_messages;
 
-    IF v_read = 'look' AND v_has_more THEN
+    IF v_read = 'look' AND (v_has_more OR v_later <> '{}') THEN
       -- Those who have more in it go on with pages of their own.
       rest := (
-        SELECT jsonb_agg(g.one - 'last' || jsonb_build_object('to', v_to, 'after', v_after))
-          FROM jsonb_array_elements(v_groups) AS g (one) WHERE (g.one ->> 'last')::bigint > v_after
+        SELECT jsonb_agg(jsonb_build_object(
+                 'role', g.role, 'route', g.route, 'from', g."from", 'to', v_to,
+                 'after', CASE WHEN g.role = ANY (v_later) THEN g.first - 1 ELSE v_after END
+               ))
+          FROM jsonb_to_recordset(v_groups) AS g (role text, route text, "from" pg_snapshot, first bigint, last bigint)
+         WHERE g.role = ANY (v_later) OR (v_has_more AND g.last > v_after)
       );
     END IF;
     IF NOT v_is_nats THEN

@@ -166,13 +166,12 @@ export class NatsReading implements AsyncDisposable {
     });
     this.#deliver(found.messages);
     const mainFrom = relay.from;
-    const last = found.messages.at(-1)?.id ?? "0";
     const isRest = (one: { role: string; route: string | null }) =>
       found.rest.some(({ role, route }) => role === one.role && route === one.route);
     const kept = relay.splits.filter((_, nth) => !series[nth]!.joins);
-    const rest = found.rest.map(({ role, route }) => {
+    const rest = found.rest.map(({ role, route, after }) => {
       const before = relay.splits.find((one) => one.role === role && one.route === route);
-      return { role, route, from: before?.from ?? mainFrom, to: found.to, after: last, isHeld: false };
+      return { role, route, from: before?.from ?? mainFrom, to: found.to, after: `${after}`, isHeld: false };
     });
     for (const one of kept) if (isRest(one)) throw new Error(`${one.role} was left out, and has a rest`);
     // What has joined and has no rest is main's again, but a route stays apart from a series of its role that lags.

@@ -124,7 +124,7 @@ export interface NatsTurn {
   readonly messages: readonly ReadMessage[];
   readonly to: string;
   readonly hasMore: boolean;
-  readonly rest: readonly { readonly role: string; readonly route: string | null }[];
+  readonly rest: readonly { readonly role: string; readonly route: string | null; readonly after: number }[];
 }
 
 /** A turn of a relay for NATS. */

@@ -426,11 +426,10 @@ export class OutboxDatabase {
       maxMessages: peerPage,
       maxBytes: 100_000,
     });
-    const last = look.messages.at(-1)?.id ?? 0n;
     const handedOver = [...look.messages];
-    const rest = look.rest.map(({ role, route }): SeriesPosition => {
+    const rest = look.rest.map(({ role, route, after }): SeriesPosition => {
       const { from } = position.series.find((each) => isNamed(each, { role, route })) ?? position;
-      return { role, route, from, to: look.to, after: last };
+      return { role, route, from, to: look.to, after };
     });
     const series = [...position.series.filter(({ to }) => to !== undefined), ...rest];
     if (lagging !== undefined) {
@@ -502,12 +501,21 @@ export class OutboxDatabase {
       found.push({ row, name: own ?? { role: row.role, route: undefined } });
     }
     found.sort((one, other) => this.#compare(one.row, other.row));
-    const rest: SeriesName[] = [];
-    for (const { name } of found.slice(maxMessages)) {
-      if (!rest.some((each) => isNamed(each, name))) rest.push({ role: name.role, route: name.route });
+    const later = rolesWithMore(found, maxMessages);
+    const first = found.filter(({ row }) => !later.has(row.role)).slice(0, maxMessages);
+    const last = first.at(-1)!;
+    const rest: (SeriesName & { after: bigint })[] = [];
+    for (const one of found) {
+      if (first.includes(one) || rest.some((each) => isNamed(each, one.name))) continue;
+      rest.push({
+        role: one.name.role,
+        route: one.name.route,
+        after: later.has(one.row.role) ? one.row.id - 1n : last.row.id,
+      });
     }
     if (rest.length > 0) this.#world.counts.add("transition: look with a rest");
-    return { kind: "look", to, messages: found.slice(0, maxMessages).map(({ row }) => row), rest };
+    if (later.size > 0) this.#world.counts.add("transition: look without a role that has more");
+    return { kind: "look", to, messages: first.map(({ row }) => row), rest };
   }
 
   #page(sink: Sink, { role, route, excluded, from, to, after, maxMessages }: PageRead): PageFound<Row> {
@@ -725,4 +733,18 @@ function isDone(row: Row, { skipped, series, ...main }: OutboxPosition): boolean
     series.find((each) => each.role === row.role && each.route === undefined) ??
     main;
   return sees(parse(from), row.xid) || (to !== undefined && sees(parse(to), row.xid) && row.id <= after);
+}
+
+/** Roles of which a look reads nothing, as they have more messages than fit; none, if no role fits. */
+function rolesWithMore(found: readonly { readonly row: Row }[], maxMessages: number): ReadonlySet<string> {
+  const counts = new Map<string, number>();
+  for (const { row } of found) counts.set(row.role, (counts.get(row.role) ?? 0) + 1);
+  const fewestFirst = [...counts].sort(([one, ofOne], [other, ofOther]) => ofOne - ofOther || (one < other ? -1 : 1));
+  const later = new Set<string>();
+  let sum = 0;
+  for (const [role, count] of fewestFirst) {
+    sum += count;
+    if (sum > maxMessages) later.add(role);
+  }
+  return later.size === counts.size ? new Set() : later;
 }

@@ -67,9 +67,13 @@ export const outboxMustHappen: readonly string[] = [
   ...["early xid", "rolled back", "savepoint rolled back", "waited for a key", "notified"].map(
     (name) => `transition: ${name}`,
   ),
-  ...["look with a rest", "route away", "page of a route", "took over with series"].map(
-    (name) => `transition: ${name}`,
-  ),
+  ...[
+    "look with a rest",
+    "look without a role that has more",
+    "route away",
+    "page of a route",
+    "took over with series",
+  ].map((name) => `transition: ${name}`),
   ...["stored for a peer", "page for peers", "relay for peers deposed"].map((name) => `transition: ${name}`),
   ...["relay took over", "took over within a set", "relay deposed", "turn was saved before"].map(
     (name) => `transition: ${name}`,
