@@ -124,6 +124,13 @@ function withoutRest(answer: TurnAnswer): TurnAnswer {
   return { ...answer, found: { ...answer.found, rest: [] } };
 }
 
+/** The rest of a role of which a look has read nothing is read from behind the messages of the others. */
+function restBehindOthers(answer: TurnAnswer): TurnAnswer {
+  if (answer.kind !== "done" || answer.found?.kind !== "look") return answer;
+  const after = answer.found.messages.at(-1)?.id ?? 0n;
+  return { ...answer, found: { ...answer.found, rest: answer.found.rest.map((each) => ({ ...each, after })) } };
+}
+
 /** What was dropped of a route that is away is not read again. */
 function withoutDropped(answer: TurnAnswer, { read }: TurnStep<Row>): TurnAnswer {
   if (answer.kind !== "done" || read?.kind !== "page" || read.route === undefined) return answer;
@@ -157,6 +164,7 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
   "brings in a second time": { database: { bringsTwice: true } },
   "publishes again without a look": { believesAgain: true, faults: ["setback"], faultTimes: 4 },
   "takes a look for complete that has a rest": { answer: withoutRest },
+  "reads a rest from behind the messages of others": { answer: restBehindOthers },
   "saves a series as read that is not": { turn: joinsUnread },
   "forgets a series when it is read with main again": { turn: forgetsClosed },
   "forgets what it dropped of a route that is away": { answer: withoutDropped, faults: ["away"], faultTimes: 4 },
