@@ -43,7 +43,9 @@ export class Canary {
       const text = `${name} ${way} ${nth}`;
       const at = performance.now();
       this.#sentAt.set(text, { way, at });
-      await client.query(statements[way], [text]);
+      await client.query(statements[way], [text]).catch((error: pg.DatabaseError) => {
+        throw new Error(`${text}: ${error.message}: ${error.detail}`);
+      });
       this.longestCallMs.set(way, Math.max(this.longestCallMs.get(way) ?? 0, performance.now() - at));
       // One under way at a time, so that a wait is that of one message.
       await eventually(`${text} arrives`, () => this.#world.arrivedAt.has(text), arrivalMs);
