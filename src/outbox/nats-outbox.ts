@@ -168,14 +168,15 @@ export class NatsOutbox {
     this.#movedAt = performance.now();
   }
 
-  async #publish(relay: Machine, step: PublishStep<EnqueuedMessage>): Promise<void> {
+  #publish(relay: Machine, step: PublishStep<EnqueuedMessage>): undefined {
     this.#publishing += 1;
-    const outcome = await this.#publisher.publish(step);
-    this.#publishing -= 1;
-    if (outcome.kind === "published") this.#relayed += 1;
-    if (outcome.kind === "published" && step.message.copyOf !== undefined) this.#replayed += 1;
-    relay.settlePublish(step, outcome, performance.now());
-    if (relay === this.#runner.machine && this.#publishing < goesOnBelow) this.#runner.pumpSoon();
+    void this.#publisher.publish(step).then((outcome) => {
+      this.#publishing -= 1;
+      if (outcome.kind === "published") this.#relayed += 1;
+      if (outcome.kind === "published" && step.message.copyOf !== undefined) this.#replayed += 1;
+      relay.settlePublish(step, outcome, performance.now());
+      if (relay === this.#runner.machine && this.#publishing < goesOnBelow) this.#runner.pumpSoon();
+    });
   }
 
   #tellDead({ dead }: TurnStep<EnqueuedMessage>): void {

@@ -266,6 +266,8 @@ function storable(text: string): string {
   return shortened(Buffer.from(text).toString().replaceAll("\0", ""), limits.DeadLetter.errorMessage.maxBytes);
 }
 
+const nothing = new Uint8Array();
+
 function messageOf(row: Row, readAt: number, maxPayload: number | undefined): EnqueuedMessage {
   const destination = row.destination!;
   const role = row.role!;
@@ -286,7 +288,7 @@ function messageOf(row: Row, readAt: number, maxPayload: number | undefined): En
             message: `The payload and headers have ${row.bytes} bytes, and the NATS server takes ${maxPayload} at most (max_payload).`,
           }
         : undefined,
-    payload: row.payload ?? new Uint8Array(),
+    payload: row.payload ?? nothing,
     headers: row.headers,
     messageId: row.messageId!,
     toStream,

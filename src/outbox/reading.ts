@@ -80,6 +80,10 @@ export interface PublishState {
   silences: number;
 }
 
+const neverPublished: PublishState = { doubtfulSince: undefined, attempts: 0, silences: 0 };
+/** The relay before may have published it. */
+const inDoubt: PublishState = { ...neverPublished, doubtfulSince: 0 };
+
 /** A message in memory. */
 export interface Entry<M> extends PublishState {
   readonly message: M;
@@ -495,8 +499,8 @@ export class OutboxReading<M extends OutboxMessage> {
     }
     // What was written again is published anyway while the first one is not done.
     if (this.#entries.has(id) || (copyOf !== undefined && this.#isUndone(copyOf))) return undefined;
-    const state = dropped ?? { doubtfulSince: set.isInDoubt ? 0 : undefined, attempts: 0, silences: 0 };
-    const entry: Entry<M> = { message, set, place: "waiting", ...state };
+    const { doubtfulSince, attempts, silences } = dropped ?? (set.isInDoubt ? inDoubt : neverPublished);
+    const entry: Entry<M> = { message, set, place: "waiting", doubtfulSince, attempts, silences };
     set.undone.set(id, entry);
     this.#entries.set(id, entry);
     const memory = this.#roles.get(role) ?? { messages: 0, bytes: 0 };

@@ -42,8 +42,8 @@ export interface Sink<Step, Machine extends RelayMachine<Step>> {
   begin(taken: TakenOutbox): Machine;
   /** Tells a machine that there was a notification. */
   notified(machine: Machine, channel: string): void;
-  /** Carries a step out, and settles it. Does not reject. */
-  run(machine: Machine, step: Step, relaying: Relaying): Promise<void>;
+  /** Carries a step out, and settles it. A promise does not reject, and is waited for at the end. */
+  run(machine: Machine, step: Step, relaying: Relaying): Promise<void> | undefined;
   /** Whether it makes sense to wait until everything that was read is done. */
   canFinish(): boolean;
 }
@@ -158,7 +158,8 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     clearTimeout(this.#timer);
     const now = performance.now();
     for (let step = machine.next(now); step !== undefined; step = machine.next(now)) {
-      this.#track(this.#sink.run(machine, step, relaying));
+      const work = this.#sink.run(machine, step, relaying);
+      if (work !== undefined) this.#track(work);
     }
     if (machine.isDeposed) {
       this.#takeAgain();

@@ -27,6 +27,8 @@ DECLARE
   v_xip xid8[];
   -- Roles that have series of routes.
   v_routed text[];
+  -- What a look finds was returned, or is in v_ids.
+  v_is_taken boolean;
   v_messages refcursor;
   v_message record;
   v_count integer;
@@ -105,6 +107,11 @@ BEGIN
   END IF;
 
   FOREACH v_read IN ARRAY v_reads LOOP
+    v_is_taken := false;
+    v_count := 0;
+    v_bytes := 0;
+    v_has_more := false;
+    v_after := 0;
     IF v_read = 'look' THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO v_to;
@@ -124,95 +131,145 @@ BEGIN
            WHERE x.xid < v_xmax
         );
       END IF;
-      -- Who has how many: first by transactions, all messages of which are visible or none. Without sorting, which takes far longer
-      -- where there are many.
-      v_routed := ARRAY(SELECT DISTINCT s.role FROM jsonb_to_recordset(v_read_series) AS s (role text, route text) WHERE s.route IS NOT NULL);
-      PERFORM set_config('enable_sort', 'off', true);
-      WITH series AS MATERIALIZED (
-        SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
-      ), transactions AS MATERIALIZED (
-        SELECT n.role, n.route, n.xid, count(*) AS count, min(n.id) AS first, max(n.id) AS last
-          FROM (
-            SELECT o.role, o.xid, o.id,
-                   CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
-              FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-            UNION ALL
-            SELECT o.role, o.xid, o.id,
-                   CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
-              FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            OFFSET 0
-          ) AS n
-         GROUP BY 1, 2, 3
-      )
-      SELECT coalesce(sum(g.count), 0), min(g.first), max(g.last),
-             jsonb_agg(jsonb_build_object('role', g.role, 'route', g.route, 'from', g."from", 'first', g.first, 'last', g.last, 'count', g.count))
-        INTO v_new, v_first, v_last_id, v_groups
-        FROM (
-          SELECT t.role, s.route, coalesce(s."from", v_read_from)::text AS "from", sum(t.count) AS count, min(t.first) AS first, max(t.last) AS last
-            FROM transactions AS t
-            LEFT JOIN series AS x ON x.role = t.role AND x.route = t.route
-            LEFT JOIN series AS y ON y.role = t.role AND y.route IS NULL
-           CROSS JOIN LATERAL (
-             SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins, x.route
-           ) AS s
-           WHERE coalesce(s.joins, true)
-             AND pg_visible_in_snapshot(t.xid, v_to) AND NOT pg_visible_in_snapshot(t.xid, coalesce(s."from", v_read_from))
-           GROUP BY 1, 2, 3
-        ) AS g;
-      PERFORM set_config('enable_sort', 'on', true);
       v_later := '{}';
-      IF v_new > p_max_messages THEN
-        -- Roles with few messages do not wait for one that has more than fits. If none fits, the oldest messages come first.
-        SELECT coalesce(CASE WHEN bool_or(f.count <= p_max_messages) THEN array_agg(f.role) FILTER (WHERE f.count > p_max_messages) END, '{}')
-          INTO v_later
+      v_new := NULL;
+      IF v_read_series = '[]' THEN
+        SELECT count(*) INTO v_new
           FROM (
-            SELECT c.role, sum(c.count) OVER (ORDER BY c.count, c.role) AS count
-              FROM (
-                SELECT g.role, sum(g.count) AS count FROM jsonb_to_recordset(v_groups) AS g (role text, count bigint) GROUP BY g.role
-              ) AS c
-          ) AS f;
+            SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+            UNION ALL
+            SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            LIMIT p_max_messages + 1
+          ) AS n;
       END IF;
-      IF v_new <= p_max_messages OR v_later <> '{}' OR (v_new < @OutboxConstants.sorted_messages@ AND v_last_id - v_first > 4 * v_new) THEN
-        -- By xids: in the order of ids, much that is done could be passed.
-        OPEN v_messages FOR
-          WITH series AS MATERIALIZED (
-            SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
-          )
-          SELECT n.*
+      IF v_new <= p_max_messages THEN
+        SELECT count(*), coalesce(sum(least(octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0), p_max_payload)), 0)
+          INTO v_count, v_bytes
+          FROM (
+            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+            UNION ALL
+            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+          ) AS n
+         WHERE pg_visible_in_snapshot(n.xid, v_to);
+        v_is_taken := v_count <= 1 OR v_bytes <= p_max_bytes;
+      END IF;
+      IF v_is_taken AND v_is_nats THEN
+        -- All of them at once, in half the time of one after another. Mostly it is so.
+        RETURN QUERY
+          SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
+                 NULL::integer[], NULL::text[], n.id, n.role, n.destination, CASE WHEN b.fits THEN n.payload END,
+                 CASE WHEN b.fits THEN n.headers END, b.bytes, n.key, n.message_id, n.to_stream, n.domain, n.enqueued_at,
+                 n.first_enqueued_at, n.copy_of
             FROM (
-              SELECT o.* FROM hawser.outbox AS o
-               WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax AND o.role <> ALL (v_later)
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
-              SELECT o.* FROM hawser.outbox AS o
-               WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (v_later)
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            ) AS n
+           CROSS JOIN LATERAL (SELECT (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS bytes) AS m
+           CROSS JOIN LATERAL (SELECT m.bytes, (m.bytes > p_max_payload) IS NOT TRUE AS fits) AS b
+           WHERE pg_visible_in_snapshot(n.xid, v_to)
+           ORDER BY n.id;
+      ELSIF v_is_taken THEN
+        v_ids := v_ids || ARRAY(
+          SELECT n.id
+            FROM (
+              SELECT o.id, o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              UNION ALL
+              SELECT o.id, o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            ) AS n
+           WHERE pg_visible_in_snapshot(n.xid, v_to)
+           ORDER BY n.id
+        );
+      ELSE
+        -- Who has how many: first by transactions, all messages of which are visible or none. Without sorting, which takes far longer
+        -- where there are many.
+        v_routed := ARRAY(SELECT DISTINCT s.role FROM jsonb_to_recordset(v_read_series) AS s (role text, route text) WHERE s.route IS NOT NULL);
+        PERFORM set_config('enable_sort', 'off', true);
+        WITH series AS MATERIALIZED (
+          SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+        ), transactions AS MATERIALIZED (
+          SELECT n.role, n.route, n.xid, count(*) AS count, min(n.id) AS first, max(n.id) AS last
+            FROM (
+              SELECT o.role, o.xid, o.id,
+                     CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END AS route
+                FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              UNION ALL
+              SELECT o.role, o.xid, o.id,
+                     CASE WHEN o.role = ANY (v_routed) THEN coalesce('domain ' || CASE WHEN o.to_stream THEN o.domain END, o.destination) END
+                FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
               OFFSET 0
             ) AS n
-            LEFT JOIN series AS x
-              ON x.role = n.role AND x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination)
-            LEFT JOIN series AS y ON y.role = n.role AND y.route IS NULL
-           CROSS JOIN LATERAL (SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins) AS s
-           WHERE coalesce(s.joins, true)
-             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-           ORDER BY n.id LIMIT p_max_messages + 1;
-      ELSE
-        -- By ids: sorting the whole set would take longer.
-        OPEN v_messages FOR
-          WITH series AS MATERIALIZED (
-            SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
-          )
-          SELECT n.*
+           GROUP BY 1, 2, 3
+        )
+        SELECT coalesce(sum(g.count), 0), min(g.first), max(g.last),
+               jsonb_agg(jsonb_build_object('role', g.role, 'route', g.route, 'from', g."from", 'first', g.first, 'last', g.last, 'count', g.count))
+          INTO v_new, v_first, v_last_id, v_groups
+          FROM (
+            SELECT t.role, s.route, coalesce(s."from", v_read_from)::text AS "from", sum(t.count) AS count, min(t.first) AS first, max(t.last) AS last
+              FROM transactions AS t
+              LEFT JOIN series AS x ON x.role = t.role AND x.route = t.route
+              LEFT JOIN series AS y ON y.role = t.role AND y.route IS NULL
+             CROSS JOIN LATERAL (
+               SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins, x.route
+             ) AS s
+             WHERE coalesce(s.joins, true)
+               AND pg_visible_in_snapshot(t.xid, v_to) AND NOT pg_visible_in_snapshot(t.xid, coalesce(s."from", v_read_from))
+             GROUP BY 1, 2, 3
+          ) AS g;
+        PERFORM set_config('enable_sort', 'on', true);
+        IF v_new > p_max_messages THEN
+          -- Roles with few messages do not wait for one that has more than fits. If none fits, the oldest messages come first.
+          SELECT coalesce(CASE WHEN bool_or(f.count <= p_max_messages) THEN array_agg(f.role) FILTER (WHERE f.count > p_max_messages) END, '{}')
+            INTO v_later
             FROM (
-              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
-            ) AS n
-            LEFT JOIN LATERAL (
-              SELECT r."from", r.joins FROM series AS r
-               WHERE r.role = n.role
-                 AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
-               ORDER BY r.route NULLS LAST LIMIT 1
-            ) AS s ON true
-           WHERE coalesce(s.joins, true)
-             AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
-           LIMIT p_max_messages + 1;
+              SELECT c.role, sum(c.count) OVER (ORDER BY c.count, c.role) AS count
+                FROM (
+                  SELECT g.role, sum(g.count) AS count FROM jsonb_to_recordset(v_groups) AS g (role text, count bigint) GROUP BY g.role
+                ) AS c
+            ) AS f;
+        END IF;
+        IF v_new <= p_max_messages OR v_later <> '{}' OR (v_new < @OutboxConstants.sorted_messages@ AND v_last_id - v_first > 4 * v_new) THEN
+          -- By xids: in the order of ids, much that is done could be passed.
+          OPEN v_messages FOR
+            WITH series AS MATERIALIZED (
+              SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+            )
+            SELECT n.*
+              FROM (
+                SELECT o.* FROM hawser.outbox AS o
+                 WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax AND o.role <> ALL (v_later)
+                UNION ALL
+                SELECT o.* FROM hawser.outbox AS o
+                 WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip) AND o.role <> ALL (v_later)
+                OFFSET 0
+              ) AS n
+              LEFT JOIN series AS x
+                ON x.role = n.role AND x.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination)
+              LEFT JOIN series AS y ON y.role = n.role AND y.route IS NULL
+             CROSS JOIN LATERAL (SELECT coalesce(x."from", y."from") AS "from", coalesce(x.joins, y.joins) AS joins) AS s
+             WHERE coalesce(s.joins, true)
+               AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+             ORDER BY n.id LIMIT p_max_messages + 1;
+        ELSE
+          -- By ids: sorting the whole set would take longer.
+          OPEN v_messages FOR
+            WITH series AS MATERIALIZED (
+              SELECT s.* FROM jsonb_to_recordset(v_read_series) AS s (role text, route text, "from" pg_snapshot, joins boolean)
+            )
+            SELECT n.*
+              FROM (
+                SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id >= v_first ORDER BY o.id OFFSET 0
+              ) AS n
+              LEFT JOIN LATERAL (
+                SELECT r."from", r.joins FROM series AS r
+                 WHERE r.role = n.role
+                   AND (r.route IS NULL OR r.route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+                 ORDER BY r.route NULLS LAST LIMIT 1
+              ) AS s ON true
+             WHERE coalesce(s.joins, true)
+               AND pg_visible_in_snapshot(n.xid, v_to) AND NOT pg_visible_in_snapshot(n.xid, coalesce(s."from", v_read_from))
+             LIMIT p_max_messages + 1;
+        END IF;
       END IF;
     ELSE
       IF NOT v_is_nats THEN
@@ -229,51 +286,96 @@ BEGIN
         INTO v_excluded_roles, v_excluded_routes
         FROM jsonb_to_recordset(p_read_excluded) AS x (role text, route text);
       -- By ids: each page that sorted the whole set would cost as much as the first.
-      OPEN v_messages FOR
-        SELECT n.*
-          FROM (
-            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > v_read_after ORDER BY o.id OFFSET 0
-          ) AS n
-         WHERE (n.role = v_read_role OR v_read_role IS NULL)
-           AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
-           AND (v_read_route IS NULL OR v_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
-           AND n.role <> ALL (v_excluded_roles)
-           AND n.role || E'\n' || coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded_routes)
-         LIMIT p_max_messages + 1;
+      IF v_is_nats THEN
+        RETURN QUERY
+          SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
+                 NULL::integer[], NULL::text[], p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
+                 CASE WHEN p.fits THEN p.headers END, p.bytes, p.key, p.message_id, p.to_stream, p.domain, p.enqueued_at,
+                 p.first_enqueued_at, p.copy_of
+            FROM (
+              SELECT f.*, m.bytes, (m.bytes > p_max_payload) IS NOT TRUE AS fits, row_number() OVER w AS nth,
+                     sum(least(m.bytes, p_max_payload)) OVER w AS upto
+                FROM (
+                  SELECT n.*
+                    FROM (
+                      SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > v_read_after ORDER BY o.id OFFSET 0
+                    ) AS n
+                   WHERE (n.role = v_read_role OR v_read_role IS NULL)
+                     AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
+                     AND (v_read_route IS NULL OR v_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+                     AND n.role <> ALL (v_excluded_roles)
+                     AND (v_excluded_routes = '{}'
+                       OR n.role || E'\n' || coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded_routes))
+                   LIMIT p_max_messages
+                ) AS f
+               CROSS JOIN LATERAL (SELECT (octet_length(f.payload) + coalesce(octet_length(f.headers::text), 0))::bigint AS bytes) AS m
+              WINDOW w AS (ORDER BY f.id)
+            ) AS p
+           WHERE p.nth = 1 OR p.upto <= p_max_bytes;
+        GET DIAGNOSTICS v_count = ROW_COUNT;
+        v_is_taken := true;
+        v_has_more := v_count = p_max_messages;
+      END IF;
+      IF NOT v_has_more THEN
+        OPEN v_messages FOR
+          SELECT n.*
+            FROM (
+              SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.id > v_read_after ORDER BY o.id OFFSET 0
+            ) AS n
+           WHERE (n.role = v_read_role OR v_read_role IS NULL)
+             AND (n.xid >= v_xmax OR n.xid = ANY (v_xip)) AND pg_visible_in_snapshot(n.xid, v_read_to)
+             AND (v_read_route IS NULL OR v_read_route = coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination))
+             AND n.role <> ALL (v_excluded_roles)
+             AND (v_excluded_routes = '{}'
+               OR n.role || E'\n' || coalesce('domain ' || CASE WHEN n.to_stream THEN n.domain END, n.destination) <> ALL (v_excluded_routes))
+           LIMIT p_max_messages + 1;
+        IF v_is_taken THEN
+          -- It has ended before it was full: by its bytes, or as there is no more.
+          MOVE FORWARD v_count FROM v_messages;
+          FETCH v_messages INTO v_message;
+          v_has_more := FOUND;
+          CLOSE v_messages;
+        END IF;
+      END IF;
     END IF;
 
-    v_count := 0;
-    v_bytes := 0;
-    v_has_more := false;
-    v_after := 0;
-    LOOP
-      FETCH v_messages INTO v_message;
-      EXIT WHEN NOT FOUND;
-      bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
-      v_bytes := v_bytes + least(bytes, coalesce(p_max_payload, bytes));
-      v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
-      EXIT WHEN v_has_more;
-      v_count := v_count + 1;
-      v_after := v_message.id;
-      IF v_is_nats THEN
-        id := v_message.id;
-        role := v_message.role;
-        destination := v_message.destination;
-        payload := CASE WHEN (bytes <= p_max_payload) IS NOT FALSE THEN v_message.payload END;
-        headers := CASE WHEN (bytes <= p_max_payload) IS NOT FALSE THEN v_message.headers END;
-        key := v_message.key;
-        message_id := v_message.message_id;
-        to_stream := v_message.to_stream;
-        domain := v_message.domain;
-        enqueued_at := v_message.enqueued_at;
-        first_enqueued_at := v_message.first_enqueued_at;
-        copy_of := v_message.copy_of;
-        RETURN NEXT;
-      ELSE
-        v_ids := v_ids || v_message.id;
-      END IF;
-    END LOOP;
-    CLOSE v_messages;
+    IF NOT v_is_taken THEN
+      v_count := 0;
+      v_bytes := 0;
+      LOOP
+        FETCH v_messages INTO v_message;
+        EXIT WHEN NOT FOUND;
+        bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
+        v_bytes := v_bytes + least(bytes, p_max_payload);
+        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
+        EXIT WHEN v_has_more;
+        v_count := v_count + 1;
+        v_after := v_message.id;
+        IF v_is_nats THEN
+          id := v_message.id;
+          role := v_message.role;
+          destination := v_message.destination;
+          IF bytes > p_max_payload THEN
+            payload := NULL;
+            headers := NULL;
+          ELSE
+            payload := v_message.payload;
+            headers := v_message.headers;
+          END IF;
+          key := v_message.key;
+          message_id := v_message.message_id;
+          to_stream := v_message.to_stream;
+          domain := v_message.domain;
+          enqueued_at := v_message.enqueued_at;
+          first_enqueued_at := v_message.first_enqueued_at;
+          copy_of := v_message.copy_of;
+          RETURN NEXT;
+        ELSE
+          v_ids := v_ids || v_message.id;
+        END IF;
+      END LOOP;
+      CLOSE v_messages;
+    END IF;
 
     IF v_read = 'look' AND (v_has_more OR v_later <> '{}') THEN
       -- Those who have more in it go on with pages of their own.
