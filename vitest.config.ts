@@ -12,10 +12,16 @@ class SlowFirst extends BaseSequencer {
 }
 
 /**
- * A NATS cluster on a machine that has much else to do loses what the time limits for one do not allow for; Connect's
- * conformance suite has time limits of its own.
+ * Tests that have the machine to themselves. A NATS cluster on a machine that has much else to do loses what the time limits for
+ * one do not allow for; Connect's conformance suite has time limits of its own; the others compare waits with those of a control
+ * that comes before or after.
  */
-const alone = ["test/faults/nats-cluster.slow.test.ts", "test/connect/conformance.slow.test.ts"];
+const alone = [
+  "test/faults/nats-cluster.slow.test.ts",
+  "test/connect/conformance.slow.test.ts",
+  "test/faults/hostile-roles.slow.test.ts",
+  "test/faults/outbox-roles.slow.test.ts",
+];
 
 /** What `test/support/depth.ts` multiplies counts of random inputs with; the environment's own goes first. */
 const depth = (mode: string) => ({

@@ -7,9 +7,10 @@
  *
  * A **set** is what one snapshot sees and the one before does not, of one series. The sets of a series follow each other
  * without a gap, so that its position is that of its oldest set that is not done. A look reads main's next set completely, and with
- * it those of the series that join. What is more than a look may read is the rest: its series reads it in pages. A series that
- * has caught up, and has no rest in a look that it joins, is closed: what is new belongs to main again. Its position is saved
- * until all that it had read is done, and all that main had read by then: main's position may be behind.
+ * it those of the series that join. If that is more than a look may read, it reads the roles with the fewest messages, or, if no role
+ * fits, the oldest messages. What is left is the rest: its series reads it in pages. A series that has caught up, and has no rest in
+ * a look that it joins, is closed: what is new belongs to main again. Its position is saved until all that it had read is done, and
+ * all that main had read by then: main's position may be behind.
  *
  * Messages that are **dropped** leave memory without being done. Their sets are read again from the first of them. What comes
  * then and was not dropped, up to where the set had been read, is done or in memory already.
