@@ -52,7 +52,7 @@ function withLimits(fn: SqlFunction, body: string): string {
   return behind(limits, body);
 }
 
-/** A block around a body that begins with statements: what the body declares may be made of its arguments. */
+/** Puts statements in front of a body, in a block around it: the body's declarations may already use the arguments. */
 export function behind(statements: readonly string[], body: string): string {
   if (statements.length === 0) return body;
   const [options] = /^(#.*\n)*/.exec(body)!;

@@ -67,7 +67,7 @@ export interface LookFound<M> {
 export interface PageFound<M> {
   readonly kind: "page";
   readonly messages: readonly M[];
-  /** The set has more. */
+  /** The set has more. After a full page it may have none: then the next page is empty. */
   readonly hasMore: boolean;
 }
 

@@ -499,7 +499,7 @@ export interface OutboxTurnResult {
   state: string | null;
   /** The snapshot of a look; NULL: there was none. */
   doneTo: string | null;
-  /** Of a page: the set has more messages. For peers: there is more to hand over. */
+  /** Of a page: the set has more messages, or may have, as the page is full. For peers: there is more to hand over. */
   hasMore: boolean | null;
   /** Of a look: who has more messages in it, a list of {role, route}. */
   rest: unknown;

@@ -311,9 +311,11 @@ BEGIN
                CROSS JOIN LATERAL (SELECT (octet_length(f.payload) + coalesce(octet_length(f.headers::text), 0))::bigint AS bytes) AS m
               WINDOW w AS (ORDER BY f.id)
             ) AS p
-           WHERE p.nth = 1 OR p.upto <= p_max_bytes;
+           WHERE p.nth = 1 OR p.upto <= p_max_bytes
+           ORDER BY p.id;
         GET DIAGNOSTICS v_count = ROW_COUNT;
         v_is_taken := true;
+        -- A full page may be the last one: the next one is empty then. So a full page costs no search for one more message.
         v_has_more := v_count = p_max_messages;
       END IF;
       IF NOT v_has_more THEN

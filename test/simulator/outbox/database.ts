@@ -527,7 +527,7 @@ export class OutboxDatabase {
     rows.sort((one, other) => this.#compare(one, other));
     this.#world.counts.add("transition: set of several pages");
     if (route !== undefined) this.#world.counts.add("transition: page of a route");
-    return { kind: "page", messages: rows.slice(0, maxMessages), hasMore: rows.length > maxMessages };
+    return { kind: "page", messages: rows.slice(0, maxMessages), hasMore: rows.length >= maxMessages };
   }
 
   #seriesOf<S extends SeriesName>({ role, route }: Row, series: readonly S[]): S | undefined {
