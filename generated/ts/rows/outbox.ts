@@ -501,7 +501,7 @@ export interface OutboxTurnResult {
   doneTo: string | null;
   /** Of a page: the set has more messages, or may have, as the page is full. For peers: there is more to hand over. */
   hasMore: boolean | null;
-  /** Of a look: who has more messages in it, a list of {role, route}. */
+  /** Of a look: who has more messages in it, a list of {role, route, after}; those up to the id `after` were read. */
   rest: unknown;
   /** How many messages were brought in. */
   brought: number | null;
