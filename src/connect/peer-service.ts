@@ -130,7 +130,7 @@ class PeerCall implements IncomingCall {
   }
 }
 
-/** Headers that peers do not carry become an error that says so. */
+/** An error leaves nothing of what the handler wrote in its transaction. Headers that peers do not carry become an error. */
 function toSend(answer: OutgoingAnswer): AnswerToSend {
   const { headers: count } = limits.Answer;
   const { maxBytes } = limits.Header.value;
@@ -144,5 +144,5 @@ function toSend(answer: OutgoingAnswer): AnswerToSend {
     const words = `header ${name} of the answer has ${bytes} bytes; between peers it has at most ${maxBytes}`;
     return toSend(errorAnswer(new ConnectError(words, Code.ResourceExhausted)));
   }
-  return { payload: answer.payload, headers: answer.pairs };
+  return { payload: answer.payload, headers: answer.pairs, rollBack: answer.error !== undefined };
 }

@@ -44,6 +44,15 @@ export type Handle = (due: DueMessage) => unknown;
 /** Thrown for a message whose handling does not count: it comes again. */
 export const postponed = Symbol("postponed");
 
+/** Thrown to roll back the transaction of a handler whose answer says so. */
+const rolledBack = Symbol("rolled back");
+
+/** The answer to a request. */
+export interface RequestAnswer {
+  /** What the handler wrote in its transaction is rolled back before the answer leaves. */
+  readonly rollBack: boolean;
+}
+
 /** The link by which a message came. */
 export interface HandledLink {
   readonly channel: ListenerChannel;
@@ -118,29 +127,51 @@ export class HandlerCalls {
   }
 
   /**
-   * The handler's answer to a request, or a promise of it.
+   * The answer to a request, or a promise of it.
    *
-   * @throws what the handler has thrown (`begun` is set), or why it was not called, at once or as a rejection
+   * @param answerOf makes the answer of what the handler has returned, or throws: then the handler has failed
+   * @throws what the handler or `answerOf` has thrown (`begun` is set), or why the handler was not called, at once or as a
+   * rejection
    */
-  answer(source: Source, request: IncomingRequest): unknown {
+  answer<T extends RequestAnswer>(
+    source: Source,
+    request: IncomingRequest,
+    answerOf: (returned: unknown) => T,
+  ): T | Promise<T> {
     const topic = this.topics.of(request.frame.topicKey);
-    if (typeof topic !== "string") return this.#answerLater(source, request, topic);
-    if (this.#context.settings.transactional) return this.#answerInTransaction(source, request, topic);
-    return this.#callFor(source, request, topic, undefined);
+    if (typeof topic !== "string") return this.#answerLater(source, request, answerOf, topic);
+    if (this.#context.settings.transactional) return this.#answerInTransaction(source, request, answerOf, topic);
+    const returned = this.#callFor(source, request, topic, undefined);
+    return isThenable(returned) ? Promise.resolve(returned).then(answerOf) : answerOf(returned);
   }
 
-  async #answerLater(source: Source, request: IncomingRequest, topic: Promise<string | undefined> | undefined) {
-    if ((await topic) !== undefined) return await this.answer(source, request);
+  async #answerLater<T extends RequestAnswer>(
+    source: Source,
+    request: IncomingRequest,
+    answerOf: (returned: unknown) => T,
+    topic: Promise<string | undefined> | undefined,
+  ): Promise<T> {
+    if ((await topic) !== undefined) return await this.answer(source, request, answerOf);
     throw new PeerError("unsubscribed", `topic key ${request.frame.topicKey} is not in the catalog`);
   }
 
-  /** The answer leaves when the handler's transaction is committed. */
-  async #answerInTransaction(source: Source, request: IncomingRequest, topic: string): Promise<unknown> {
-    let answer: unknown;
-    await this.#context.store.runInTransaction(async (client) => {
-      answer = await this.#callFor(source, request, topic, client);
-    });
-    return answer;
+  /** The answer leaves when the handler's transaction has ended: an answer that cannot be sent must not commit it. */
+  async #answerInTransaction<T extends RequestAnswer>(
+    source: Source,
+    request: IncomingRequest,
+    answerOf: (returned: unknown) => T,
+    topic: string,
+  ): Promise<T> {
+    let answer: T | undefined;
+    try {
+      await this.#context.store.runInTransaction(async (client) => {
+        answer = answerOf(await this.#callFor(source, request, topic, client));
+        if (answer.rollBack) throw rolledBack;
+      });
+    } catch (error) {
+      if (error !== rolledBack) throw error;
+    }
+    return answer!;
   }
 
   #callFor(source: Source, request: IncomingRequest, topic: string, client: Transaction | undefined): unknown {
@@ -387,7 +418,7 @@ function isHandlersFault(error: unknown): boolean {
 }
 
 /** Whether a value is a promise, or behaves as one. */
-export function isThenable(value: unknown): value is PromiseLike<unknown> {
+function isThenable(value: unknown): value is PromiseLike<unknown> {
   return (
     (typeof value === "object" || typeof value === "function") &&
     value !== null &&

@@ -140,16 +140,22 @@ export interface Message {
  * `Reject` makes it a dead letter at once.
  *
  * A request is handled once: what the handler returns is the answer (text, a `Uint8Array`, {@link AnswerToSend}, or nothing
- * for an empty one), and what it throws is the error.
+ * for an empty one), and what it throws is the error. With `transactional: true` the transaction is rolled back if the
+ * handler throws, if its answer cannot be sent, or if its answer says `rollBack`.
  */
 export type Handler = (message: Message) => unknown;
 
-/** The answer of a handler to a request, with headers. */
+/** The answer of a handler to a request, with a payload, headers, or both. */
 export interface AnswerToSend {
   /** Text becomes UTF-8. */
   readonly payload?: Uint8Array | string | undefined;
   /** Names and values; a list of pairs where names repeat. */
   readonly headers?: Record<string, string> | Headers | undefined;
+  /**
+   * With `transactional: true`: what the handler wrote is rolled back before the answer leaves. Default false: it is
+   * committed before.
+   */
+  readonly rollBack?: boolean | undefined;
 }
 
 /** How a request is made. */

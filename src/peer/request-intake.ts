@@ -8,8 +8,8 @@ import type { ListenerConnection } from "../transport/index.js";
 import { ErrorNumber, type Request } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
-import { frameHeaders } from "./frame-headers.js";
-import { failureOf, type HandlerCalls, isThenable, type Source } from "./handler-call.js";
+import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
+import { failureOf, type HandlerCalls, type RequestAnswer, type Source } from "./handler-call.js";
 import { IncomingRequest } from "./incoming-request.js";
 import { type AnswerToSend, bytesOf } from "./message.js";
 import { checkHeaders } from "./options.js";
@@ -152,26 +152,26 @@ export class RequestIntake implements Turn {
 
   #begin(connection: ListenerConnection, request: IncomingRequest): void {
     this.#handlers += 1;
-    let returned: unknown;
+    let answer: CheckedAnswer | Promise<CheckedAnswer>;
     try {
-      returned = this.#shared.calls.answer(this.#source, request);
+      const { maxAnswerBytes } = request.frame;
+      answer = this.#shared.calls.answer(this.#source, request, (returned) => answerOf(returned, maxAnswerBytes));
     } catch (error) {
       this.#failed(connection, request, error);
       return;
     }
-    if (!isThenable(returned)) this.#answered(connection, request, returned);
+    if (!(answer instanceof Promise)) this.#answered(connection, request, answer);
     else
-      returned.then(
-        (answer) => this.#answered(connection, request, answer),
+      answer.then(
+        (given) => this.#answered(connection, request, given),
         (error) => this.#failed(connection, request, error),
       );
   }
 
-  #answered(connection: ListenerConnection, request: IncomingRequest, returned: unknown): void {
+  #answered(connection: ListenerConnection, request: IncomingRequest, { payload, headers }: CheckedAnswer): void {
     try {
       if (this.#isWaitedFor(connection, request)) {
-        const { id, maxAnswerBytes } = request.frame;
-        const { payload, headers } = answerOf(returned, maxAnswerBytes);
+        const { id } = request.frame;
         connection.writeAnswer({ id, code: ErrorNumber.UNSPECIFIED, message: "", begun: true, payload, headers });
       }
     } catch (error) {
@@ -218,6 +218,12 @@ export class RequestIntake implements Turn {
 
 const noBytes = new Uint8Array(0);
 
+/** What a handler returned, ready to be sent. */
+interface CheckedAnswer extends RequestAnswer {
+  readonly payload: Uint8Array;
+  readonly headers: FrameHeaders;
+}
+
 /** Whether it is an `AnswerToSend`. Of any other object nothing would be sent, in silence. */
 function isAnswer(given: unknown): boolean {
   if (typeof given !== "object" || given === null) return false;
@@ -226,10 +232,10 @@ function isAnswer(given: unknown): boolean {
 }
 
 /** What a handler returned, as an answer. @throws PeerError `handler_failed`, `payload_too_large`, naming what is wrong with it */
-function answerOf(returned: unknown, maxBytes: number) {
+function answerOf(returned: unknown, maxBytes: number): CheckedAnswer {
   const given = returned ?? {};
   const isPayload = typeof given === "string" || given instanceof Uint8Array;
-  const { payload = noBytes, headers } = (isPayload ? { payload: given } : given) as AnswerToSend;
+  const { payload = noBytes, headers, rollBack = false } = (isPayload ? { payload: given } : given) as AnswerToSend;
   const bytes = bytesOf(payload);
   const isOther = !isPayload && !isAnswer(given);
   if (isOther || !(bytes instanceof Uint8Array)) {
@@ -240,6 +246,10 @@ function answerOf(returned: unknown, maxBytes: number) {
       `the handler returned ${type} for a request; return text, a Uint8Array, { payload, headers }, or nothing`,
     );
   }
+  if (typeof rollBack !== "boolean") {
+    const text = `the handler returned an object with a rollBack of type ${typeof rollBack} for a request; it must be a boolean`;
+    throw new PeerError("handler_failed", text);
+  }
   if (bytes.length > maxBytes) {
     throw new PeerError(
       "payload_too_large",
@@ -247,5 +257,5 @@ function answerOf(returned: unknown, maxBytes: number) {
     );
   }
   const pairs = checkHeaders(headers);
-  return { payload: bytes, headers: pairs === undefined ? [] : frameHeaders(pairs) };
+  return { payload: bytes, headers: pairs === undefined ? [] : frameHeaders(pairs), rollBack };
 }

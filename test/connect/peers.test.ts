@@ -1,19 +1,20 @@
 /**
  * What is the peers' own in calls: topics, listeners that are missing or lost, headers, and messages that are no calls.
  */
-import { Code, createClient } from "@connectrpc/connect";
+import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { deferred } from "@nats-io/transport-node";
 import { describe, expect, it } from "vitest";
 import {
   createPeerTransport,
   type PeerServiceOptions,
   type PeerTransportOptions,
+  peerMessage,
   servePeer,
 } from "../../src/connect/index.js";
 import { Peer } from "../../src/peer/index.js";
 import { sharedPeerWorld } from "../peer/support/shared-world.js";
 import { failureOf, warehouse } from "./carriers.js";
-import { Office, Warehouse } from "./generated/acme/warehouse/v1/warehouse_pb.js";
+import { Office, ShortageSchema, Warehouse } from "./generated/acme/warehouse/v1/warehouse_pb.js";
 
 const world = sharedPeerWorld();
 
@@ -78,13 +79,55 @@ describe("services", () => {
     expect(letter).toMatchObject({ error_code: "rejected", attempts: 1 });
   });
 
-  it("run in the transaction of a transactional peer", async () => {
+  it("leave nothing of a transactional handler whose call is answered by an error", async () => {
     const [caller] = await world.running("caller-1");
-    const service = world.peer("service-1", { transactional: true });
     await world.query("CREATE TABLE reserved (sku text)");
-    await servePeer(service, warehouse);
+    const handled: string[] = [];
+    const errors = new Map<string, unknown>([
+      ["connect", new ConnectError("none left", Code.FailedPrecondition)],
+      ["other", new Error("a bug")],
+      [
+        "detail",
+        new ConnectError("none left", Code.NotFound, {}, [{ desc: ShortageSchema, value: { left: -1 } as never }]),
+      ],
+    ]);
+    const service = world.peer("service-1", { transactional: true });
+    await servePeer(service, (router) =>
+      router.rpc(
+        Warehouse.method.reserve,
+        async ({ sku }, { values, responseHeader, signal }) => {
+          const { client } = values.get(peerMessage)!;
+          await client.query("INSERT INTO reserved VALUES ($1)", [sku]);
+          handled.push(sku);
+          if (errors.has(sku)) throw errors.get(sku);
+          if (sku === "late") await new Promise((resolve) => signal.addEventListener("abort", resolve));
+          if (sku === "headers") for (let n = 0; n < 256; n++) responseHeader.set(`name-${n}`, "");
+          if (sku === "encoding") return { reserved: -1 };
+          return sku === "long" ? { note: new Uint8Array(2_000) } : {};
+        },
+        { writeMaxBytes: 1_000 },
+      ),
+    );
     await service.run();
-    expect((await createClient(Warehouse, createPeerTransport(caller)).look({})).left).toBe(10);
+    const client = createClient(Warehouse, createPeerTransport(caller));
+    await client.reserve({ sku: "good" });
+    const failed = async (sku: string) => (await failureOf(client.reserve({ sku }))).code;
+    expect(await failed("connect")).toBe(Code.FailedPrecondition);
+    expect(await failed("other")).toBe(Code.Internal);
+    expect(await failed("detail")).toBe(Code.Internal);
+    expect(await failed("encoding")).toBe(Code.Internal);
+    expect(await failed("long")).toBe(Code.ResourceExhausted);
+    expect(await failed("headers")).toBe(Code.ResourceExhausted);
+    // The caller waits for longer than the time limit that it tells, and so hears what is answered.
+    const headers = {
+      "content-type": "application/json",
+      "connect-timeout-ms": "20",
+      "hawser-rpc-method": "acme.warehouse.v1.Warehouse.Reserve",
+    };
+    const late = await caller.request("acme.warehouse.v1.Warehouse", '{"sku":"late"}', { headers });
+    expect(late.headers).toContainEqual(["hawser-rpc-error", "deadline_exceeded"]);
+    expect(await world.query("SELECT sku FROM reserved")).toEqual([{ sku: "good" }]);
+    expect(handled).toEqual(["good", "connect", "other", "detail", "encoding", "long", "headers", "late"]);
   });
 });
 

@@ -150,17 +150,32 @@ describe("the answer", () => {
     expect(error.message).toContain(named);
   });
 
-  it("of a transactional handler comes when its transaction is committed", async () => {
-    const a = await world.started("a-1");
+  it("of a transactional handler comes when its transaction has ended: only with an answer is it committed", async () => {
+    const a = await world.started("a-1", { maxMessageBytes: 1_000 });
     await world.query("CREATE TABLE IF NOT EXISTS asked (v text)");
-    await world.started("b-1", { transactional: true }, async ({ client, payload }) => {
+    const returned: Record<string, unknown> = {
+      good: "done",
+      long: "x".repeat(1_001),
+      "no answer": 7,
+      header: { headers: { "no good": "x" } },
+      "no boolean": { payload: "x", rollBack: "yes" },
+      refused: { payload: "no", rollBack: true },
+    };
+    const b = await world.started("b-1", { transactional: true }, async ({ client, payload }) => {
       await client.query("INSERT INTO asked VALUES ($1)", [textOf(payload)]);
-      if (textOf(payload) === "bad") throw new Error("after the insert");
-      return "done";
+      if (textOf(payload) === "thrown") throw new Error("after the insert");
+      return returned[textOf(payload)];
     });
+    const failed = async (what: string) => (await failureOf(a.request("b", what))).code;
     expect(textOf((await a.request("b", "good")).payload)).toBe("done");
-    expect((await failureOf(a.request("b", "bad"))).code).toBe("handler_failed");
+    expect(await failed("thrown")).toBe("handler_failed");
+    expect(await failed("long")).toBe("payload_too_large");
+    expect(await failed("no answer")).toBe("handler_failed");
+    expect(await failed("header")).toBe("invalid_argument");
+    expect(await failed("no boolean")).toBe("handler_failed");
+    expect(textOf((await a.request("b", "refused")).payload)).toBe("no");
     expect(await world.query("SELECT v FROM asked")).toEqual([{ v: "good" }]);
+    expect(b.received.all.length).toBe(7);
   });
 });
 
