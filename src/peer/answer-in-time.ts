@@ -3,8 +3,12 @@ import { PeerError } from "../errors/index.js";
 import type { Answer, Asked } from "./link-requests.js";
 import { onAbort } from "./outgoing.js";
 
-/** Asks a listener, unless nobody waits for the answer any more: the caller was told that nothing had left. */
-export type Begin = (ask: () => Asked) => Asked;
+/**
+ * Asks a listener, unless nobody waits for the answer any more: the caller was told that nothing had left.
+ *
+ * @param mayHaveBegun a listener that was asked before may have handled the request
+ */
+export type Begin = (ask: () => Asked, mayHaveBegun: boolean) => Asked;
 
 /**
  * Waits for an answer until its time has passed, or the signal is aborted.
@@ -20,8 +24,9 @@ export function answerInTime(
   return new Promise<Answer>((resolve, reject) => {
     let asked: Asked | undefined;
     let isOver = false;
+    let askedBefore = false;
     const giveUp = (code: "request_timeout" | "aborted", text: string, cause: object): void => {
-      const outcome = asked?.isWritten() === true ? ({ outcome: "unknown" } as const) : {};
+      const outcome = askedBefore || asked?.isWritten() === true ? ({ outcome: "unknown" } as const) : {};
       end();
       asked?.leave();
       const what = "outcome" in outcome ? "; the request may be handled all the same" : "; it had not left yet";
@@ -36,8 +41,9 @@ export function answerInTime(
       clearTimeout(timer);
       unlisten?.();
     };
-    ask((next) => {
+    ask((next, mayHaveBegun) => {
       if (isOver) throw new PeerError("aborted", "nobody waits for the answer any more");
+      askedBefore = mayHaveBegun;
       asked = next();
       return asked;
     })

@@ -9,7 +9,7 @@ import { Delivery } from "../wire/index.js";
 import type { Begin } from "./answer-in-time.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { GroupQueue } from "./group-queue.js";
-import { type Answer, type CheckedRequest, wasNotBegun } from "./link-requests.js";
+import { type Answer, type Asked, type CheckedRequest, wasNotBegun } from "./link-requests.js";
 import { type MessageTopic, Outgoing } from "./outgoing.js";
 import type { SenderLink } from "./sender-link.js";
 import { SenderLinks } from "./sender-links.js";
@@ -82,30 +82,35 @@ export class Outbox {
    *
    * @param isIdempotent after a connection that ended before the answer came, one other listener is asked
    * @param begin asks a listener, if somebody still waits for the answer
-   * @throws PeerError (as a rejection) `no_address`; as `LinkRequests.ask`
+   * @throws PeerError (as a rejection) `no_address`; as `LinkRequests.ask`. Once a listener may have begun, every error has
+   * the outcome `unknown`
    */
   async request(topic: string, request: CheckedRequest, isIdempotent: boolean, begin: Begin): Promise<Answer> {
     let routes = this.topics.get(topic);
     if (routes?.ready !== true) routes = await this.#inOrder(routes ?? this.topics.add(topic), async (known) => known);
     if (routes.isEmpty) throw noAddress(topic);
     const names = new Set<string>();
-    let mayLose = isIdempotent;
+    let lost: HawserError | undefined;
     let failed: HawserError | undefined;
     for (;;) {
-      const candidate = routes.chooseUnasked(this.links, names);
-      if (candidate === undefined) throw failed ?? unreachable(topic);
-      names.add(candidate.name);
-      const link = candidate.link ?? (await this.links.to(candidate, routes));
-      if (request.payload.length > link.maxMessageBytes)
-        throw tooLong("payload_too_large", request.payload.length, link, link.maxMessageBytes);
-      const asked = begin(() => link.request(routes, request));
+      let asked: Asked | undefined;
       try {
+        const candidate = routes.chooseUnasked(this.links, names);
+        if (candidate === undefined) throw failed ?? unreachable(topic);
+        names.add(candidate.name);
+        const link = candidate.link ?? (await this.links.to(candidate, routes));
+        if (request.payload.length > link.maxMessageBytes)
+          throw tooLong("payload_too_large", request.payload.length, link, link.maxMessageBytes);
+        asked = begin(() => link.request(routes, request), lost !== undefined);
         return await asked.answer;
       } catch (error) {
         failed = asHawserError(error);
-        if (wasNotBegun(failed)) continue;
-        if (failed.code !== "listener_lost" || !mayLose) throw failed;
-        mayLose = false;
+        if (asked !== undefined && wasNotBegun(failed)) continue;
+        if (lost === undefined && isIdempotent && failed.code === "listener_lost") {
+          lost = failed;
+          continue;
+        }
+        throw lost === undefined || failed.outcome === "unknown" ? failed : notTakenAfter(lost, failed);
       }
     }
   }
@@ -376,6 +381,12 @@ function tooLong(
   how = "",
 ): PeerError {
   return new PeerError(code, `the payload has ${bytes} bytes; "${listenerName}" takes at most ${limit}${how}`);
+}
+
+/** The first listener may have handled the request, whatever the next one says of itself. */
+function notTakenAfter(lost: HawserError, failed: HawserError): PeerError {
+  const text = `${lost.message}; no other listener took it: ${failed.message}`;
+  return new PeerError("listener_lost", text, { outcome: "unknown", cause: failed });
 }
 
 function unreachable(topic: string): PeerError {

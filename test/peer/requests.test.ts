@@ -1,13 +1,16 @@
 /**
  * Requests: what comes back, whom they go to, and how they end when nothing comes back.
  */
+import { once } from "node:events";
+import { type AddressInfo, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { HawserError, type Message, PeerError, Reject } from "../../src/peer/index.js";
+import { HawserError, type Message, PeerError, Reject, type RequestOptions } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
 
 const world = sharedPeerWorld();
 
@@ -377,6 +380,63 @@ describe("no answer", () => {
     expect(textOf((await asked).payload)).toBe("late");
     await stopped;
     expect(await failureOf(a.request("b", "x"))).toMatchObject({ code: "not_running" });
+  });
+});
+
+describe("an idempotent request whose first listener was lost after its handler had begun", () => {
+  /** It is asked of `b-1`, which is lost when others have the topic. */
+  async function asked(
+    addOthers: () => Promise<unknown>,
+    options: RequestOptions = {},
+    onLost: (a: TestPeer) => unknown = () => undefined,
+  ) {
+    const a = await world.started("a-1");
+    const begun = gate();
+    const b = await world.started("b-1", {}, () => {
+      begun.open();
+      return new Promise(() => undefined);
+    });
+    const error = failureOf(a.request("b", "x".repeat(1_001), { idempotent: true, ...options }));
+    await begun.opened;
+    await addOthers();
+    await a.refreshAddressTopic("b");
+    await b.stop({ deadlineMs: 1 });
+    await onLost(a);
+    return await error;
+  }
+
+  it.each([
+    ["is the only one", undefined, async (): Promise<void> => undefined],
+    ["is followed by one that is gone", "unreachable", () => world.list("b", "b-0")],
+    ["is followed by one without a handler", "unsubscribed", () => world.peer("b-2").run()],
+    [
+      "is followed by one that takes shorter ones",
+      "payload_too_large",
+      () => world.started("b-2", { maxMessageBytes: 1_000 }),
+    ],
+  ])("may have been carried out if that %s", async (_, code, addOthers) => {
+    const error = await asked(addOthers);
+    expect(error).toMatchObject({ code: "listener_lost", outcome: "unknown" });
+    if (code !== undefined)
+      expect(error).toMatchObject({ cause: { code }, message: expect.stringContaining("no other") });
+  });
+
+  it("may have been carried out if the caller aborts while the next one is dialled", async () => {
+    const caller = new AbortController();
+    const silent = createServer();
+    const dialled = once(silent, "connection");
+    await once(silent.listen(0, "127.0.0.1"), "listening");
+    const addr = `127.0.0.1:${(silent.address() as AddressInfo).port}`;
+    const addSilent = () => world.list("b", "b-0", { addr });
+    const error = await asked(addSilent, { signal: caller.signal }, async (a) => {
+      await a.saw("peer_disconnected", ({ peer }) => peer === "b-1");
+      await dialled;
+      // The request is the next one's by then.
+      await new Promise(setImmediate);
+      caller.abort();
+    });
+    silent.close();
+    expect(error).toMatchObject({ code: "aborted", outcome: "unknown" });
   });
 });
 
