@@ -261,6 +261,11 @@ export class Bridge {
     };
   }
 
+  /** The sessions with Postgres by the login of `hawser serve` that it keeps in use, whether it leads or not. */
+  get sessions(): readonly PostgresSession[] {
+    return [this.#session, this.#roleWatch.session, this.#leadership.session];
+  }
+
   /** The connections to NATS. */
   get connectors(): Readonly<Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>> {
     return this.#connectors;

@@ -3,6 +3,7 @@
  * same may succeed soon.
  */
 import pg from "pg";
+import { HawserError } from "../errors/index.js";
 
 /** What is known of a write that failed: surely not committed, or sent and never answered. */
 export type WriteOutcome = "failed" | "unknown";
@@ -42,4 +43,41 @@ export function isTransient(error: unknown): boolean {
 /** True if the connection should not be used again after `error`. */
 export function spoilsConnection(error: unknown): boolean {
   return outcomeOf(error) === "unknown" || (isServerError(error) && error.code === readOnly);
+}
+
+/** Why sessions cannot be opened, and since when. */
+export interface OpenFailure {
+  readonly error: unknown;
+  /** Time of the first of the failed attempts. */
+  readonly since: Date;
+}
+
+/** Attempts to open sessions with one login: the series of those that failed since the last one that did not. */
+export class OpenAttempts {
+  #error: unknown;
+  /** Time of the first of the series, by `performance.now()`. */
+  #failedAt: number | undefined;
+
+  /** A session was opened, or there is no reason to open one. */
+  succeeded(): void {
+    this.#error = this.#failedAt = undefined;
+  }
+
+  /** No session could be opened. */
+  failed(error: unknown): void {
+    this.#error = error;
+    this.#failedAt ??= performance.now();
+  }
+
+  /**
+   * Why no session can be opened. A refusal by the server or by Hawser counts at once, because the same login is refused again;
+   * all else counts when attempts have failed for `toleratedMs`, because a server may restart.
+   */
+  failure(toleratedMs: number): OpenFailure | undefined {
+    const failedAt = this.#failedAt;
+    if (failedAt === undefined) return undefined;
+    const isRefusal = HawserError.is(this.#error) || !isTransient(this.#error);
+    if (!isRefusal && performance.now() - failedAt < toleratedMs) return undefined;
+    return { error: this.#error, since: new Date(performance.timeOrigin + failedAt) };
+  }
 }

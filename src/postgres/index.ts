@@ -1,7 +1,15 @@
 /** Sessions with Postgres: where they go, how they are opened, and which server answers. */
 export type { SessionQuery } from "./connection.js";
 export { checkConnectionUri, DatabaseAddress } from "./database-address.js";
-export { isServerError, isTransient, outcomeOf, spoilsConnection, type WriteOutcome } from "./failure.js";
+export {
+  isServerError,
+  isTransient,
+  OpenAttempts,
+  type OpenFailure,
+  outcomeOf,
+  spoilsConnection,
+  type WriteOutcome,
+} from "./failure.js";
 export {
   localSettingsSql,
   mayBeReachedLater,

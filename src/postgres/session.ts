@@ -19,7 +19,7 @@ import { PostgresError } from "../errors/index.js";
 import { backoffMs, type Clock, inTime, type Logger, systemClock } from "../runtime/index.js";
 import { Connection, type SessionQuery } from "./connection.js";
 import type { DatabaseAddress } from "./database-address.js";
-import { isServerError } from "./failure.js";
+import { isServerError, OpenAttempts } from "./failure.js";
 import { postgresBackoff, type SessionLimits } from "./open-session.js";
 
 /** What the user of a session is told. */
@@ -65,6 +65,8 @@ const endMs = 1_000;
 
 /** A session with Postgres that comes back. */
 export class PostgresSession {
+  /** Of its connections. */
+  readonly attempts = new OpenAttempts();
   readonly #options: PostgresSessionOptions;
   readonly #clock: Clock;
   /** How many listen to each channel. */
@@ -85,6 +87,11 @@ export class PostgresSession {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
     for (const channel of options.channels ?? []) this.#channels.set(channel, 1);
+  }
+
+  /** The name of its connections, as Postgres shows it. */
+  get applicationName(): string {
+    return this.#options.applicationName ?? "hawser";
   }
 
   /** Grows with each new connection; 0 before the first. */
@@ -229,8 +236,10 @@ export class PostgresSession {
       // Some of its locks may have been taken already. On demand, the query that opened it is rejected, and that is all.
       if (isNew && isKept) this.#options.onDown();
       this.#checkOpen();
+      this.attempts.failed(error);
       throw error;
     }
+    this.attempts.succeeded();
     this.#isUp = true;
     this.#upAt = this.#clock.now();
     if (isKept) this.#heartbeatLater(connection, heartbeatMs);

@@ -4,10 +4,13 @@
 import { monitorConstants } from "../../generated/ts/settings/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
+import type { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import type { Gateway } from "../gateway/index.js";
 import type { NatsConnector } from "../nats/index.js";
+import type { PostgresSession } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
+import { storeFailure } from "../store/index.js";
 import { type Address, parseAddress } from "../wire/index.js";
 import {
   type BridgeCounters,
@@ -25,6 +28,8 @@ import {
 export interface MonitoredParts {
   readonly gateway: Gateway | undefined;
   readonly bridge: Bridge | undefined;
+  /** With Postgres, by the login of `hawser serve`. */
+  readonly sessions: readonly PostgresSession[];
 }
 
 /** Connections of one client, counted. */
@@ -63,20 +68,41 @@ class Connections implements ConnectionCounters {
   }
 }
 
-/** Postgres, by whether it answers. */
+/** Postgres, by whether sessions are opened and queries answered. */
 class Postgres implements ConnectionCounters {
   readonly #reachability = new Reachability(monitorConstants.postgresSilenceMs);
-  isUp = true;
+  readonly #parts: Pick<MonitoredParts, "sessions">;
+  /** Why the last query failed. */
+  #problem: HawserError | undefined;
   reconnects = 0;
 
-  get state(): CheckState {
-    return this.#reachability.state;
+  constructor(parts: Pick<MonitoredParts, "sessions">) {
+    this.#parts = parts;
   }
 
-  asked(hasAnswered: boolean): void {
-    if (hasAnswered) this.#reachability.answered();
-    if (hasAnswered && !this.isUp) this.reconnects += 1;
-    this.isUp = hasAnswered;
+  get isUp(): boolean {
+    return (
+      this.#problem === undefined && this.#parts.sessions.every(({ attempts }) => attempts.failure(0) === undefined)
+    );
+  }
+
+  get state(): CheckState {
+    for (const { attempts, applicationName } of this.#parts.sessions) {
+      const failure = attempts.failure(monitorConstants.postgresSilenceMs);
+      if (failure === undefined) continue;
+      const { message } = storeFailure(`open the session "${applicationName}"`, failure.error);
+      return { ok: false, since: failure.since, detail: message };
+    }
+    const state = this.#reachability.state;
+    return state.ok || this.#problem === undefined
+      ? state
+      : { ...state, detail: `${state.detail}: ${this.#problem.message}` };
+  }
+
+  asked(problem: HawserError | undefined): void {
+    if (problem === undefined) this.#reachability.answered();
+    if (problem === undefined && this.#problem !== undefined) this.reconnects += 1;
+    this.#problem = problem;
   }
 }
 
@@ -93,7 +119,7 @@ export class Monitoring {
   readonly metrics: ServeMetrics;
   readonly #parts: MonitoredParts;
   readonly #logger: Logger;
-  readonly #postgres = new Postgres();
+  readonly #postgres: Postgres;
   readonly #connectors = new Map<NatsClient, Connections>();
   #monitor: Monitor | undefined;
 
@@ -101,6 +127,7 @@ export class Monitoring {
   constructor(parts: MonitoredParts, database: string, logger: Logger) {
     this.#parts = parts;
     this.#logger = logger;
+    this.#postgres = new Postgres(parts);
     this.metrics = new ServeMetrics({ version, database, counters: this.#counters() });
   }
 
@@ -129,9 +156,9 @@ export class Monitoring {
     this.#logger.info({ address: this.#monitor.address }, "metrics and health are served");
   }
 
-  /** Postgres was asked. */
-  asked(hasAnswered: boolean): void {
-    this.#postgres.asked(hasAnswered);
+  /** Postgres was asked. @param problem why the query failed; undefined: it was answered */
+  asked(problem: HawserError | undefined): void {
+    this.#postgres.asked(problem);
   }
 
   /** All parts are there now. */

@@ -146,7 +146,7 @@ export class Serve implements AsyncDisposable {
         this.#gateway?.configure(found);
         this.#bridge?.configure(found);
       },
-      onAsked: (hasAnswered) => this.#monitoring?.asked(hasAnswered),
+      onAsked: (problem) => this.#monitoring?.asked(problem),
       onProblem: (found) => {
         problem = found;
         this.#gateway?.misses(found);
@@ -212,7 +212,7 @@ export class Serve implements AsyncDisposable {
       } catch (error) {
         signal?.throwIfAborted();
         if (!HawserError.is(error) || !mayBeReachedLater(error.cause)) throw error;
-        this.#monitoring?.asked(false);
+        this.#monitoring?.asked(error);
         if (performance.now() - toldAt >= gatewayConstants.postgresWaitLogMs) {
           const { code, message: problem } = error;
           this.#logger.warn(
@@ -244,6 +244,9 @@ export class Serve implements AsyncDisposable {
       },
       get bridge() {
         return serve.#bridge;
+      },
+      get sessions() {
+        return [...(serve.#watch === undefined ? [] : [serve.#watch.session]), ...(serve.#bridge?.sessions ?? [])];
       },
     };
     // Not what Postgres says: the metrics are there before it answers.

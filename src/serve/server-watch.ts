@@ -20,8 +20,8 @@ export interface ServerWatchOptions {
   readonly logger: Logger;
   /** The options, whenever they were read; undefined if no server is defined. */
   onOptions(options: CompleteNatsServerOptions | undefined): void;
-  /** Postgres was asked. */
-  onAsked(hasAnswered: boolean): void;
+  /** Postgres was asked. @param problem why the query failed; undefined: it was answered */
+  onAsked(problem: HawserError | undefined): void;
   /** They could not be read, or are not right. */
   onProblem(problem: HawserError): void;
 }
@@ -131,14 +131,15 @@ export class ServerWatch {
     try {
       const options = await this.#read();
       this.#problem = undefined;
-      this.#options.onAsked(true);
+      this.#options.onAsked(undefined);
       this.#log.found(options !== undefined);
       this.#options.onOptions(options);
     } catch (cause) {
       const problem = HawserError.is(cause) ? cause : await explainServeRefusal(this.session, reading, cause);
       this.#problem = problem;
       if (this.#readings.isStopped) return;
-      this.#options.onAsked(cause instanceof pg.DatabaseError || HawserError.is(cause));
+      // What is wrong with a definition was read by a query.
+      this.#options.onAsked(GatewayError.is(cause) ? undefined : problem);
       this.#log.failed(problem);
       this.#options.onProblem(problem);
     }

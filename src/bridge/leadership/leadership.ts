@@ -20,7 +20,8 @@ export interface LeadershipOptions extends Omit<LeadershipEvents, "onProblem">, 
 
 /** The protocol, with its session. Times are of `performance.now()`. What the events throw is logged. */
 export class Leadership extends LeadershipProtocol implements AsyncDisposable {
-  readonly #session: PostgresSession;
+  /** For nothing else. */
+  readonly session: PostgresSession;
   readonly #problems: ProblemLog;
   #isStopped = false;
 
@@ -58,7 +59,7 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
         },
       },
     });
-    this.#session = session;
+    this.session = session;
     this.#problems = new ProblemLog(logger);
   }
 
@@ -70,10 +71,10 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
   async stop(limitMs: number = leaderExpiryMs): Promise<void> {
     this.#isStopped = true;
     // Postgres may hang: then what waits for its answers is rejected.
-    const timer = setTimeout(() => void this.#session.close(), limitMs);
+    const timer = setTimeout(() => void this.session.close(), limitMs);
     await this.release();
     clearTimeout(timer);
-    await this.#session.close();
+    await this.session.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -91,7 +92,7 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
 
   async #tellProblem(cause: unknown): Promise<void> {
     const action = "find out which process leads the subscriptions";
-    const { code, message } = await explainServeRefusal(this.#session, action, cause);
+    const { code, message } = await explainServeRefusal(this.session, action, cause);
     this.#problems.tell(message, "which process leads the subscriptions is not known", { code });
   }
 }

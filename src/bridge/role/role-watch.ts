@@ -55,7 +55,7 @@ export class RoleWatch implements AsyncDisposable {
   readonly #options: RoleWatchOptions;
   readonly #readTimeoutMs: number;
   /** Of its own: no reading waits behind another query. */
-  readonly #session: PostgresSession;
+  readonly session: PostgresSession;
   #role: PostgresRole = "unknown";
   #address: ServerAddress | undefined;
   readonly #repeated: Repeated;
@@ -68,7 +68,7 @@ export class RoleWatch implements AsyncDisposable {
     this.#repeated = new Repeated(options.intervalMs ?? bridgeConstants.roleWatchMs, () => this.#read());
     this.#problems = new ProblemLog(options.logger);
     this.#readTimeoutMs = options.readTimeoutMs ?? bridgeConstants.roleReadTimeoutMs;
-    this.#session = new PostgresSession({
+    this.session = new PostgresSession({
       address: DatabaseAddress.of(options.databaseUrl),
       logger: options.logger,
       applicationName: "hawser serve: role",
@@ -91,7 +91,7 @@ export class RoleWatch implements AsyncDisposable {
   /** Ends it, and the session. Tells nothing any more. */
   async stop(): Promise<void> {
     this.#repeated.stop();
-    await this.#session.close();
+    await this.session.close();
     await this.#repeated.ended();
   }
 
@@ -117,7 +117,7 @@ export class RoleWatch implements AsyncDisposable {
   }
 
   async #ask(): Promise<RoleRow> {
-    const wasOpen = this.#session.isUp;
+    const wasOpen = this.session.isUp;
     try {
       return await this.#query();
     } catch (error) {
@@ -129,7 +129,7 @@ export class RoleWatch implements AsyncDisposable {
   }
 
   async #query(): Promise<RoleRow> {
-    const [row] = await this.#session.query<RoleRow>(sql);
+    const [row] = await this.session.query<RoleRow>(sql);
     return row!;
   }
 
@@ -137,7 +137,7 @@ export class RoleWatch implements AsyncDisposable {
     if (this.#repeated.isStopped) return;
     this.#tell("unknown", undefined);
     const action = "ask whether Postgres is a primary or a standby";
-    const { code, message } = await explainServeRefusal(this.#session, action, cause);
+    const { code, message } = await explainServeRefusal(this.session, action, cause);
     this.#problems.tell(message, "whether Postgres is a primary or a standby is not known", { code });
   }
 

@@ -176,7 +176,7 @@ export class ServeMetrics {
       ["client"],
       ofEach(({ reconnects }) => reconnects),
     );
-    this.#number("hawser_postgres_up", "Whether the connection to Postgres is there: 1 or 0.", () =>
+    this.#number("hawser_postgres_up", "Whether sessions with Postgres can be opened and answer: 1 or 0.", () =>
       Number(counters.postgres.isUp),
     );
     this.#total("hawser_postgres_reconnects_total", "How often the connection to Postgres was made again.", [], () => [

@@ -1,0 +1,83 @@
+/**
+ * `/readyz` and the metrics say whether the logins of `hawser serve` have working sessions, and if not, which and why.
+ */
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { Serve } from "../../src/serve/index.js";
+import { bridgeLogin } from "../gateway/serving.js";
+import { eventually } from "../support/eventually.js";
+import { type TestGateway, testGateway } from "../support/gateway.js";
+import { onServer } from "../support/on-server.js";
+
+let gateway: TestGateway;
+let login: Awaited<ReturnType<typeof bridgeLogin>>;
+let serve: Serve;
+
+beforeAll(async () => {
+  gateway = await testGateway();
+  await gateway.serve.stop();
+  login = await bridgeLogin(gateway.database.url);
+  serve = await Serve.start({ databaseUrl: login.url, gatewayListen: "127.0.0.1:0", monitorListen: "127.0.0.1:0" });
+  await eventually("it is ready", async () => (await readiness()).status === 200);
+});
+afterAll(async () => {
+  await serve?.stop();
+  await login?.drop();
+  await gateway?.[Symbol.asyncDispose]();
+});
+
+async function readiness(): Promise<{ readonly status: number; readonly details: Readonly<Record<string, string>> }> {
+  const response = await fetch(`http://${serve.monitorAddress}/readyz`);
+  const { checks } = (await response.json()) as { checks: { name: string; ok: boolean; detail?: string }[] };
+  const failing = checks.filter(({ ok }) => !ok).map(({ name, detail = "" }) => [name, detail]);
+  return { status: response.status, details: Object.fromEntries(failing) };
+}
+
+async function metric(name: string): Promise<number> {
+  const text = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
+  return Number(
+    text
+      .split("\n")
+      .find((line) => line.startsWith(`${name}{`))
+      ?.split(" ")
+      .at(-1),
+  );
+}
+
+/** Ends all sessions of a role. */
+const endSessions = (role: string) =>
+  onServer(gateway.database.url, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${role}'`);
+
+it("is not ready while its login has another password and no session is left, says so, and is ready again afterwards", async () => {
+  await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'another'`);
+  try {
+    await endSessions(login.name);
+    const refused = `password authentication failed for user "${login.name}"`;
+    await eventually("it is not ready, and why", async () => {
+      const { status, details } = await readiness();
+      return status === 503 && details["postgres"]?.includes(refused) === true;
+    });
+    expect((await readiness()).details["postgres"]).toMatch(/^could not open the session "hawser serve(: \w+)?": /);
+    expect(await metric("hawser_postgres_up")).toBe(0);
+  } finally {
+    await onServer(gateway.database.url, `ALTER ROLE ${login.name} PASSWORD 'bridge'`);
+  }
+  await eventually("it is ready again", async () => (await readiness()).status === 200);
+  // Its next query tells.
+  await eventually("Postgres is up", async () => (await metric("hawser_postgres_up")) === 1);
+});
+
+it("is not ready while one of its sessions is refused, although the others work", async () => {
+  await onServer(gateway.database.url, `ALTER ROLE ${login.name} NOLOGIN`);
+  try {
+    await onServer(
+      gateway.database.url,
+      `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '${login.name}' AND application_name = 'hawser serve: lead'`,
+    );
+    await eventually("it is not ready", async () => (await readiness()).status === 503);
+    expect((await readiness()).details["postgres"]).toMatch(/^could not open the session "hawser serve: lead": /);
+    expect(await metric("hawser_postgres_up")).toBe(0);
+  } finally {
+    await onServer(gateway.database.url, `ALTER ROLE ${login.name} LOGIN`);
+  }
+  await eventually("it is ready again", async () => (await readiness()).status === 200);
+});
