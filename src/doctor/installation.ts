@@ -101,8 +101,8 @@ async function versionOf(facts: Facts) {
     } as const;
   } catch (error) {
     if (!StoreError.is(error)) throw error;
-    const { code, message, entry } = error;
-    return { findings: [{ severity: "error", code, what: message, remedy: entry.remedy }] } as const;
+    const { code, message, hint, entry } = error;
+    return { findings: [{ severity: "error", code, what: message, remedy: hint ?? entry.remedy }] } as const;
   }
 }
 

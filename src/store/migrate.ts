@@ -149,7 +149,8 @@ export async function missingSteps(client: pg.Client, steps: readonly Migration[
     if (checksumOf(step) !== applied.checksum) {
       throw new StoreError(
         "store_failed",
-        `migration ${applied.id} (${applied.name}) was changed after it had been applied to this database, which is of a state between two releases; if nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and migrate again`,
+        `migration ${applied.id} (${applied.name}) was changed after it had been applied to this database, which is of a state between two releases`,
+        { hint: "If nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and run `hawser init`" },
       );
     }
   }

@@ -86,6 +86,16 @@ describe("migrate", () => {
     );
   });
 
+  it("says of a database between two releases what to do about that, and not about the disk", async () => {
+    await migrate({ databaseUrl: url });
+    const changed = migrations.map((step) => (step.id === 1 ? { ...step, sql: `${step.sql}\n` } : step));
+    await expect(migrate({ databaseUrl: url }, changed)).rejects.toMatchObject({
+      code: "store_failed",
+      message: expect.stringContaining("between two releases"),
+      hint: expect.stringMatching(/DROP SCHEMA hawser CASCADE.*`hawser init`/),
+    });
+  });
+
   it("leaves nothing behind of a step that fails, and goes on from there", async () => {
     const broken = [...migrations, { ...next, sql: `${next.sql}; SELECT 1/0` }];
     await expect(migrate({ databaseUrl: url }, broken)).rejects.toMatchObject({ code: "store_failed" });
