@@ -66,9 +66,9 @@ export interface SendOptions {
   /** Ends the wait with `aborted`; the message itself may still arrive. */
   readonly signal?: AbortSignal | undefined;
   /**
-   * Messages with the same topic and key go to the same listener, which handles them in the order of the sends; those with
-   * different keys, and those without one, it handles side by side, as far as `concurrency` goes. 1 to 1,024 bytes
-   * without control characters.
+   * Messages with the same topic and key go to the same listener, which handles them in the order of the sends. It handles
+   * different keys of this sender at the same time, up to `concurrency`, and messages without a key one after another. A
+   * transactional peer handles all messages of one sender one after another. 1 to 1,024 bytes without control characters.
    */
   readonly key?: string | undefined;
   /** The handler finds it as `message.id`, and in the header `message-id`. 1 to 255 bytes without white space. */

@@ -34,6 +34,23 @@ describe("a key", () => {
     expect(seen.slice(2)).toEqual(["x slow", "x behind"]);
   });
 
+  it("is what messages need to be handled at the same time: those without one are handled one after another", async () => {
+    const a = await world.started("a-1");
+    const held = gate();
+    const begun: string[] = [];
+    await world.started("b-1", { busyAfterMs: 60_000 }, async ({ payload }: Message) => {
+      begun.push(Buffer.from(payload).toString());
+      await held.opened;
+    });
+    const plain = [a.sendTo("b", "plain 1"), a.sendTo("b", "plain 2")];
+    const keyed = [a.sendTo("b", "x", { key: "x" }), a.sendTo("b", "y", { key: "y" })];
+    await eventually("one of each key, and one without", () => begun.length === 3);
+    expect(begun.sort()).toEqual(["plain 1", "x", "y"]);
+    held.open();
+    await Promise.all([...plain, ...keyed]);
+    expect(begun.slice(3)).toEqual(["plain 2"]);
+  });
+
   it("belongs to one listener of its topic", async () => {
     const a = await world.started("a-1");
     const names = ["b-1", "b-2", "b-3"];
