@@ -7,7 +7,6 @@ const peer = new Peer({
   name: "billing-1",
   topic: "billing",
   listen: "127.0.0.1:0",
-  databaseUrl: process.env["HAWSER_DATABASE_URL"],
 });
 
 async function stop(): Promise<void> {

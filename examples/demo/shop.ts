@@ -9,7 +9,6 @@ await using peer = new Peer({
   name: "shop-1",
   topic: "shop",
   listen: "127.0.0.1:0",
-  databaseUrl: process.env["HAWSER_DATABASE_URL"],
 });
 
 let invoices = 0;

@@ -5,7 +5,6 @@
 import { Serve } from "../../src/serve/index.js";
 
 const serve = await Serve.start({
-  databaseUrl: process.env["HAWSER_DATABASE_URL"],
   gatewayListen: "127.0.0.1:0",
 });
 

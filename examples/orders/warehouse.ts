@@ -8,7 +8,6 @@ const peer = new Peer({
   name: "warehouse-1",
   topic: "warehouse",
   listen: "127.0.0.1:0",
-  databaseUrl: process.env["HAWSER_DATABASE_URL"],
   transactional: true,
 });
 

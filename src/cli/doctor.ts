@@ -12,6 +12,7 @@ import {
   type Severity,
 } from "../doctor/index.js";
 import { CliError, errorTable, withoutPasswords } from "../errors/index.js";
+import { urlFromEnvironment } from "../postgres/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { jsonText, Output, plural, print, printable } from "./output.js";
@@ -56,7 +57,7 @@ export const doctor = withExamples(
       }
       const report = await examine({
         databaseUrl: databaseUrlOf(given),
-        executorUrl: given["executor-url"] ?? (process.env["HAWSER_EXECUTOR_URL"] || undefined),
+        executorUrl: given["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
         secretsDirectories: directories.length > 0 ? directories : [gatewayConstants.secretsDirectory],
       });
       if (json) await new Output().write(`${jsonText(doctorJson(report))}\n`);

@@ -6,6 +6,7 @@ import type { ArgsDef } from "citty";
 import pc from "picocolors";
 import { CliError, errorTable, HawserError } from "../errors/index.js";
 import type { Peer, PeerOptions, PeerStatus, PeerStatusKind } from "../peer/index.js";
+import { urlFromEnvironment } from "../postgres/index.js";
 import { RareLog, silentLogger } from "../runtime/index.js";
 import { print, printable } from "./output.js";
 
@@ -33,7 +34,7 @@ export function databaseUrlOf(args: { readonly "database-url"?: string | undefin
       "--database-url is empty; give it a URL such as postgres://user@host:5432/name, or leave it out",
     );
   }
-  return url ?? (process.env["HAWSER_DATABASE_URL"] || undefined);
+  return url ?? urlFromEnvironment("HAWSER_DATABASE_URL");
 }
 
 /** Beside {@link databaseOption}, for commands that run a peer: it needs a session. Spread it into their `args`. */
@@ -65,7 +66,7 @@ function sessionUrlOf(args: {
     );
   }
   if (url !== undefined || args["database-url"] !== undefined) return url;
-  return process.env["HAWSER_SESSION_URL"] || undefined;
+  return urlFromEnvironment("HAWSER_SESSION_URL");
 }
 
 /** Errors that a database other than the one that was meant would explain. */

@@ -14,6 +14,7 @@ import {
   serveSettingsRanges,
 } from "../../generated/ts/settings/nats.js";
 import { CliError } from "../errors/index.js";
+import { urlFromEnvironment } from "../postgres/index.js";
 import { checkServeOptions, type GatewayTls, type OptionWords, Serve, type ServeOptions } from "../serve/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
@@ -160,7 +161,7 @@ function readOptions(args: ServeArguments, secretsDirectories: readonly string[]
     databaseUrl: databaseUrlOf(args),
     gatewayListen: text(args.listen),
     advertise: text(args.advertise),
-    executorUrl: text(args["executor-url"]) ?? (process.env["HAWSER_EXECUTOR_URL"] || undefined),
+    executorUrl: text(args["executor-url"]) ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
     monitorListen: text(args["monitor-listen"]),
     monitorDatabase: text(args["monitor-database"]),
     allowPlaintext: args["allow-plaintext"] === true,

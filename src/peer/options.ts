@@ -16,7 +16,7 @@ import {
 } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError, namesOf, PeerError, unknownOption } from "../errors/index.js";
-import { checkConnectionUri } from "../postgres/index.js";
+import { urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
@@ -32,11 +32,15 @@ export interface PeerOptions extends PeerSettingsInput {
   readonly topic: string;
   /** The address to listen on, host:port; port 0 takes a free one. One that cannot be used is for `run` to refuse. */
   readonly listen: string;
-  /** A Postgres connection URI. Default: the PG* environment variables. */
+  /**
+   * A Postgres connection URI. Default: the environment variable `HAWSER_DATABASE_URL`, and without it the `PG*` variables
+   * of libpq.
+   */
   readonly databaseUrl?: string | undefined;
   /**
    * A URI that reaches Postgres directly, where `databaseUrl` goes through a transaction pooler; without it such a
-   * `databaseUrl` is refused (`transaction_pooler`).
+   * `databaseUrl` is refused (`transaction_pooler`). Default: `HAWSER_SESSION_URL`, which is read only where `databaseUrl` is
+   * left out.
    */
   readonly sessionUrl?: string | undefined;
   /** The address to publish instead of the bound one; port 0 becomes the bound port. */
@@ -92,8 +96,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   // What else may be wrong with it shows when it is bound: `bind_failed`.
   if (typeof listen !== "string" || listen === "") checkAddress("listen", listen);
   if (advertise !== undefined) checkAddress("advertise", advertise);
-  checkDatabaseUrl("databaseUrl", databaseUrl);
-  checkDatabaseUrl("sessionUrl", sessionUrl);
+  const urls = checkUrls({ databaseUrl, sessionUrl });
   const checked = checkPeerSettings(settings);
   if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
   if (checked.settings.transactional && checked.settings.poolSize < 2) {
@@ -106,8 +109,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     name,
     topic,
     listen,
-    databaseUrl,
-    sessionUrl,
+    ...urls,
     settings: checked.settings,
     tls: checkTls(tls, checked.settings.allowPlaintext),
   };
@@ -123,20 +125,13 @@ export function checkAddress(argument: string, value: string): void {
   }
 }
 
-/** Of what the URL itself says; files that it names are read later. @throws PeerError `invalid_argument` */
-function checkDatabaseUrl(argument: string, value: string | undefined): void {
-  if (value === undefined) return;
-  if (typeof value !== "string") {
-    throw new PeerError(
-      "invalid_argument",
-      `${argument} is a value of type ${typeof value} and must be a string; give a URL such as postgres://user@host:5432/name`,
-    );
-  }
+/** @throws PeerError `invalid_argument` that names the option or the environment variable */
+function checkUrls(options: Pick<PeerOptions, "databaseUrl" | "sessionUrl">): ReturnType<typeof urlsOrEnvironment> {
   try {
-    checkConnectionUri(value);
+    return urlsOrEnvironment(options);
   } catch (cause) {
     if (!HawserError.is(cause)) throw cause;
-    throw new PeerError("invalid_argument", cause.message.replace(/^databaseUrl/, argument), { cause });
+    throw new PeerError("invalid_argument", cause.message, { cause });
   }
 }
 

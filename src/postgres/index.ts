@@ -1,6 +1,6 @@
 /** Sessions with Postgres: where they go, how they are opened, and which server answers. */
 export type { SessionQuery } from "./connection.js";
-export { checkConnectionUri, DatabaseAddress } from "./database-address.js";
+export { DatabaseAddress } from "./database-address.js";
 export {
   isServerError,
   isTransient,
@@ -10,6 +10,7 @@ export {
   spoilsConnection,
   type WriteOutcome,
 } from "./failure.js";
+export { checkedUrl, urlFromEnvironment, urlsOrEnvironment } from "./given-url.js";
 export {
   localSettingsSql,
   mayBeReachedLater,

@@ -10,6 +10,7 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import type { ServeSettingsInput } from "../../generated/ts/settings/nats.js";
 import { checkServeSettings, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { GatewayError, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { checkedUrl, urlFromEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import type { PemSource } from "../transport/index.js";
 import { type Address, formatAddress, isLoopback, parseAddress } from "../wire/index.js";
@@ -26,11 +27,14 @@ export interface GatewayTls {
 
 /** How to serve. Settings that are left out have the defaults of the spec. */
 export interface ServeOptions extends ServeSettingsInput {
-  /** The database, as a login of hawser_bridge or the owner of the schema. Without it the PG* variables are used. */
+  /**
+   * The database, as a login of hawser_bridge or the owner of the schema. Default: the environment variable
+   * `HAWSER_DATABASE_URL`, and without it the `PG*` variables of libpq.
+   */
   readonly databaseUrl?: string | undefined;
   /**
    * The database, as a login that is in hawser_executor and in no other role: it calls the functions that NATS reaches.
-   * Default: the login that `hawser init` has made.
+   * Default: the environment variable `HAWSER_EXECUTOR_URL`, and without it the login that `hawser init` has made.
    */
   readonly executorUrl?: string | undefined;
   /** `host:port` at which Postgres reaches the gateway. Default: the address it listens at, unless that is 0.0.0.0 or ::. */
@@ -77,6 +81,8 @@ export interface CheckedServeOptions {
   readonly settings: ServeSettings;
   readonly listen: Address;
   readonly advertised: Address | undefined;
+  readonly databaseUrl: string | undefined;
+  readonly executorUrl: string | undefined;
   /** Absolute; undefined if none were given. */
   readonly secretsDirectories: readonly string[] | undefined;
 }
@@ -98,7 +104,9 @@ export function checkServeOptions(options: ServeOptions, words: OptionWords = ow
     checkTls(tls, words);
   }
   const secretsDirectories = options.secretsDirectories?.map((directory) => existing(directory, words));
-  return { settings, listen, advertised, secretsDirectories };
+  const databaseUrl = checkedUrl("databaseUrl", options.databaseUrl) ?? urlFromEnvironment("HAWSER_DATABASE_URL");
+  const executorUrl = checkedUrl("executorUrl", options.executorUrl) ?? urlFromEnvironment("HAWSER_EXECUTOR_URL");
+  return { settings, listen, advertised, databaseUrl, executorUrl, secretsDirectories };
 }
 
 const serveOptions = [

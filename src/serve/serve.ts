@@ -132,8 +132,8 @@ export class Serve implements AsyncDisposable {
   }
 
   async #open(options: ServeOptions, checked: CheckedServeOptions, tls: TlsCredentials | undefined): Promise<void> {
-    const { databaseUrl, signal } = options;
-    const { settings, listen, secretsDirectories } = checked;
+    const { signal } = options;
+    const { settings, listen, secretsDirectories, databaseUrl, executorUrl } = checked;
     this.#settings = settings;
     let present: CompleteNatsServerOptions | undefined;
     let problem: HawserError | undefined;
@@ -181,7 +181,7 @@ export class Serve implements AsyncDisposable {
     this.#bridge = await Bridge.start(
       {
         databaseUrl,
-        executorUrl: options.executorUrl,
+        executorUrl,
         settings,
         secretsDirectories: secretsDirectories ?? [defaultSecretsDirectory],
         choice: this.#choice,

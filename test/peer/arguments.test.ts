@@ -1,7 +1,7 @@
 /**
  * Arguments that break a rule: refused before anything happens, with the value, the rule and the remedy.
  */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import type { HawserError } from "../../src/errors/index.js";
 import { Peer, type PeerOptions, type SendOptions } from "../../src/peer/index.js";
@@ -86,15 +86,34 @@ describe("the constructor refuses", () => {
       [
         "sessionUrl",
         "postgres://u@h/db?target_session_attrs=foo",
-        /^target_session_attrs "foo" is unknown; use one of any/,
+        /^sessionUrl: target_session_attrs "foo" is unknown; use one of any/,
       ],
       ["sessionUrl", "mysql://u@h/db", /^sessionUrl is not a connection URI; it must begin with postgres:/],
-      ["databaseUrl", "postgres://u@h/db?sslmode=maybe", /^sslmode "maybe" is unknown; use one of disable/],
+      [
+        "databaseUrl",
+        "postgres://u@h/db?sslmode=maybe",
+        /^databaseUrl: sslmode "maybe" is unknown; use one of disable/,
+      ],
       ["databaseUrl", 7, /^databaseUrl is a value of type number and must be a string; give a URL such as postgres:/],
     ] as const) {
       const { message } = await failure("invalid_argument", () => new Peer({ ...valid, [option]: untyped(url) }));
       expect(message).toMatch(said);
     }
+  });
+
+  it("a URL of the environment that cannot be right, and names its variable", async () => {
+    const { databaseUrl: _, ...unnamed } = valid;
+    onTestFinished(() => void vi.unstubAllEnvs());
+    vi.stubEnv("HAWSER_DATABASE_URL", "postgres://u:s3cret@127.0.0.1:abc/db");
+    const { message } = await failure("invalid_argument", () => new Peer(unnamed));
+    expect(message).toBe('HAWSER_DATABASE_URL has the port "abc"; a port is a number from 1 to 65535');
+    expect(new Peer(valid).name).toBe("a-1");
+    vi.stubEnv("HAWSER_DATABASE_URL", "postgres://127.0.0.1:1/none");
+    vi.stubEnv("HAWSER_SESSION_URL", "postgres://h/db?sslmode=maybe");
+    expect((await failure("invalid_argument", () => new Peer(unnamed))).message).toMatch(
+      /^HAWSER_SESSION_URL: sslmode "maybe" is unknown/,
+    );
+    expect(new Peer(valid).name).toBe("a-1");
   });
 
   const settings: [keyof PeerOptions, unknown][] = [

@@ -171,10 +171,9 @@ function importsOf(line: string, root: string): string[][] {
 
 const preambles: Readonly<Record<Preamble, string>> = {
   peer: `
-const databaseUrl = process.env.HAWSER_DATABASE_URL;
-await using orders = new Peer({ name: "orders-1", topic: "orders", listen: "127.0.0.1:0", databaseUrl });
+await using orders = new Peer({ name: "orders-1", topic: "orders", listen: "127.0.0.1:0" });
 await orders.run(() => undefined);
-await using peer = new Peer({ name: "billing-1", topic: "billing", listen: "127.0.0.1:0", databaseUrl });
+await using peer = new Peer({ name: "billing-1", topic: "billing", listen: "127.0.0.1:0" });
 await peer.run();
 `,
   nats: `

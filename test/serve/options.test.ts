@@ -1,4 +1,4 @@
-import { expect, it } from "vitest";
+import { expect, it, onTestFinished, vi } from "vitest";
 import { Serve } from "../../src/serve/index.js";
 
 it.each([
@@ -18,5 +18,17 @@ it.each([
   await expect(Serve.start(options as object)).rejects.toMatchObject({
     code: "invalid_argument",
     message: expect.stringMatching(message),
+  });
+});
+
+it.each([
+  ["HAWSER_DATABASE_URL", {}],
+  ["HAWSER_EXECUTOR_URL", { databaseUrl: "postgres://127.0.0.1:1/none" }],
+] as const)("reads %s, and names it where it cannot be right", async (variable, options) => {
+  onTestFinished(() => void vi.unstubAllEnvs());
+  vi.stubEnv(variable, "mysql://u:s3cret@h/db");
+  await expect(Serve.start(options)).rejects.toMatchObject({
+    code: "invalid_argument",
+    message: `${variable} is not a connection URI; it must begin with postgres:// or postgresql://`,
   });
 });
