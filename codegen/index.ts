@@ -10,8 +10,8 @@ export {
   type HawserErrorOptions,
   TypedError,
 } from "../src/errors/index.js";
-export { generateSpecParts } from "./generate.js";
 export { generateMessageSql } from "./message-sql/generate.js";
 export { OptionError } from "./message-sql/options.js";
 export { SpecError } from "./model/spec-error.js";
 export type { GeneratedFile } from "./plugin.js";
+export { generateSpecParts } from "./spec-parts.js";

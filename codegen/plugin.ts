@@ -22,12 +22,15 @@ export interface GeneratedFile {
 /** Makes files from the spec. Pure but for reading files that the spec names. */
 export type Generator = (spec: Spec) => readonly GeneratedFile[];
 
+/** A {@link Generator} that may use libraries which return promises. */
+export type SpecGenerator = (spec: Spec) => readonly GeneratedFile[] | Promise<readonly GeneratedFile[]>;
+
 /** Makes files from any protos: all that were read, those that buf asks for, and the plugin's options. */
 export type FileGenerator = (
   registry: FileRegistry,
   files: readonly DescFile[],
   parameter: string,
-) => readonly GeneratedFile[];
+) => readonly GeneratedFile[] | Promise<readonly GeneratedFile[]>;
 
 /** A class of errors that say what is wrong with the input. */
 type Mistake = abstract new (...parts: never[]) => Error;
@@ -44,34 +47,34 @@ export async function runPlugin(generate: FileGenerator, mistakes: readonly Mist
     chunks.push(chunk as Buffer);
   }
   const request = fromBinary(CodeGeneratorRequestSchema, Buffer.concat(chunks));
-  const response = toBinary(CodeGeneratorResponseSchema, respond(request, generate, mistakes));
+  const response = toBinary(CodeGeneratorResponseSchema, await respond(request, generate, mistakes));
   await new Promise<void>((resolve, reject) => {
     process.stdout.write(response, (error) => (error ? reject(error) : resolve()));
   });
 }
 
 /** Runs a generator of Hawser's own spec. */
-export function runSpecPlugin(generate: Generator): Promise<void> {
+export function runSpecPlugin(generate: SpecGenerator): Promise<void> {
   return runPlugin(ofSpec(generate), specMistakes);
 }
 
 /** The response to one request for what is made from Hawser's own spec. */
-export function answer(request: CodeGeneratorRequest, generate: Generator): CodeGeneratorResponse {
+export function answer(request: CodeGeneratorRequest, generate: SpecGenerator): Promise<CodeGeneratorResponse> {
   return respond(request, ofSpec(generate), specMistakes);
 }
 
 const specMistakes = [SpecError, SchemaError];
 
-function ofSpec(generate: Generator): FileGenerator {
+function ofSpec(generate: SpecGenerator): FileGenerator {
   return (registry, files) => generate(readSpec(registry, files));
 }
 
 /** The response to one request. */
-function respond(
+async function respond(
   request: CodeGeneratorRequest,
   generate: FileGenerator,
   mistakes: readonly Mistake[],
-): CodeGeneratorResponse {
+): Promise<CodeGeneratorResponse> {
   const response = create(CodeGeneratorResponseSchema, {
     supportedFeatures: BigInt(
       CodeGeneratorResponse_Feature.PROTO3_OPTIONAL | CodeGeneratorResponse_Feature.SUPPORTS_EDITIONS,
@@ -84,7 +87,7 @@ function respond(
     const asked = new Set(request.fileToGenerate);
     const files = [...registry.files].filter((file) => asked.has(file.proto.name));
     files.sort((one, other) => (one.proto.name < other.proto.name ? -1 : 1));
-    for (const { path, content } of generate(registry, files, request.parameter)) {
+    for (const { path, content } of await generate(registry, files, request.parameter)) {
       response.file.push(create(CodeGeneratorResponse_FileSchema, { name: path, content }));
     }
   } catch (error) {

@@ -1,7 +1,11 @@
+import type { JsonObject } from "./schema-node.js";
+
 /** The options schema as the printers need it: everything checked, nothing left to look up. */
 export interface OptionsModel {
   /** The schema's file, relative to the root of the project. */
   readonly file: string;
+  /** The schema as the file has it. */
+  readonly schema: JsonObject;
   /** The name of the TypeScript type. */
   readonly title: string;
   readonly description: string;

@@ -5,18 +5,19 @@ import { limitsOf, typeRule } from "./checks.js";
 import { booleanPattern, farNumber, integerPattern, maxDigits, maxShownLength, maxSuggestedLength } from "./grammar.js";
 import { type AuthMode, type Condition, isHidden, type Option, type OptionsModel, type Rule } from "./model.js";
 import { sqlTexts } from "./print-sql.js";
+import { printTypes } from "./print-types.js";
 
 /** Files that are the same for every schema: ordinary TypeScript, copied as it is. */
 const runtimeFiles = ["check.ts", "suggest.ts"];
 
 /** The folder `generated/ts/nats-options`. */
-export function printTypeScript(model: OptionsModel): GeneratedFile[] {
+export async function printTypeScript(model: OptionsModel): Promise<GeneratedFile[]> {
   const fromSchema: Record<string, string> = {
     "auth.ts": printAuth(model),
     "index.ts": printIndex(model),
     "sql.ts": printSql(model),
     "table.ts": printTable(model),
-    "types.ts": printTypes(model),
+    "types.ts": await printTypes(model),
   };
   return [
     ...Object.entries(fromSchema).map(([path, body]) => ({
@@ -29,23 +30,6 @@ export function printTypeScript(model: OptionsModel): GeneratedFile[] {
       return { path, content: `${typescriptHead("codegen/nats-options", [source])}\n${text}` };
     }),
   ];
-}
-
-/** The options as they may be given, and complete with their defaults. */
-function printTypes({ title, description, options }: OptionsModel): string {
-  const typeOf = { string: "string", integer: "number", boolean: "boolean" };
-  const properties = options.map(
-    (option) => `${docstring(option.description, "  ")}  ${option.name}?: ${typeOf[option.type]};\n`,
-  );
-  const defaulted = options.filter((option) => option.default !== undefined);
-  const complete =
-    defaulted.length === 0
-      ? title
-      : `${title} &\n  Required<\n    Pick<\n      ${title},\n${defaulted.map(({ name }) => `      | "${name}"\n`).join("")}    >\n  >`;
-  return [
-    `${docstring(description)}export interface ${title} {\n${properties.join("")}}\n`,
-    `/** Checked options: those with a default are all there. */\nexport type Complete${title} = ${complete};\n`,
-  ].join("\n");
 }
 
 /** What the schema says, as the data that `checkOptions` works from: a row for each option and for each rule. */
@@ -127,32 +111,23 @@ function printCondition(condition: Condition, isPart = false): string {
 
 /** The resolver of the authentication mode. */
 function printAuth(model: OptionsModel): string {
-  return `import type { ${model.title} } from "./types.js";
+  return `import type { NatsAuth, ${model.title} } from "./types.js";
+
+export type NatsAuthMode = NatsAuth["mode"];
 
 /** The authentication modes, the first that matches wins. */
 export const authModes = [
-${model.modes.map(({ mode }) => `  "${mode}",\n`).join("")}] as const;
-export type NatsAuthMode = (typeof authModes)[number];
-
-/** How to authenticate, with the options that it takes. */
-export type NatsAuth =
-${model.modes.map(printVariant).join("\n")};
+${model.modes.map(({ mode }) => `  "${mode}",\n`).join("")}] as const satisfies readonly NatsAuthMode[];
 
 /**
  * The first mode whose options are all set. The empty string counts as set.
  *
  * The SQL function \`hawser.nats_auth_mode\` gives the same answer.
  */
-export function resolveAuth(options: ${model.title}): NatsAuth {
+export function resolveAuth(options: ${model.title}): Readonly<NatsAuth> {
 ${model.modes.map(printBranch).join("\n")}
 }
 `;
-}
-
-function printVariant({ mode, requires, description }: AuthMode): string {
-  const fields = [`readonly mode: "${mode}"`, ...requires.map((option) => `readonly ${option}: string`)];
-  const sentence = `${description.charAt(0).toUpperCase()}${description.slice(1)}.`;
-  return `${docstring(sentence, "  ")}  | { ${fields.join("; ")} }`;
 }
 
 function printBranch({ mode, requires }: AuthMode): string {
@@ -171,10 +146,10 @@ function printIndex({ title, options }: OptionsModel): string {
 import { table } from "./table.js";
 import type { Complete${title}, ${title} } from "./types.js";
 
-export { authModes, type NatsAuth, type NatsAuthMode, resolveAuth } from "./auth.js";
+export { authModes, type NatsAuthMode, resolveAuth } from "./auth.js";
 export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
-export type { Complete${title}, ${title} } from "./types.js";
+export type { Complete${title}, NatsAuth, ${title} } from "./types.js";
 
 /** The options that the connection is made of: a change of any other one needs no new connection. */
 export const connectionOptions = [

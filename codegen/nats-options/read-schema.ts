@@ -56,6 +56,7 @@ export function readOptionsSchema(text: string, file: string): OptionsModel {
   const options = new Map<string, Option>(nodes.map(([name, node]) => [name, readOption(name, node)]));
   return {
     file,
+    schema: root.json,
     title,
     description: root.text("description"),
     options: [...options.values()],

@@ -21,15 +21,12 @@ let madeOfReversed: Map<string, string>;
 beforeAll(async () => {
   const descriptors = await compileProject();
   const files = descriptors.map(({ name }) => name).filter((name) => name.startsWith("hawser/"));
-  const filesOf = (asked: readonly string[]) =>
-    new Map(
-      Object.entries(generated(requestFor(descriptors, asked), generateAll)).map(([path, content]) => [
-        `generated/${path}`,
-        content,
-      ]),
-    );
-  made = filesOf(files);
-  madeOfReversed = filesOf(files.toReversed());
+  const filesOf = async (asked: readonly string[]) => {
+    const all = Object.entries(await generated(requestFor(descriptors, asked), generateAll));
+    return new Map(all.map(([path, content]) => [`generated/${path}`, content]));
+  };
+  made = await filesOf(files);
+  madeOfReversed = await filesOf(files.toReversed());
 });
 
 /** The committed files below the folder that are not from elsewhere. */

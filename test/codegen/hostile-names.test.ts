@@ -244,7 +244,7 @@ describe("TypeScript and pages", () => {
       }
       return proto;
     });
-    const files = generated(requestFor(descriptors, shopFiles), generateFromSpec);
+    const files = await generated(requestFor(descriptors, shopFiles), generateFromSpec);
     const folder = mkdtempSync(join(tmpdir(), "hawser-hostile-"));
     try {
       writeFileSync(join(folder, "package.json"), '{ "type": "module" }');

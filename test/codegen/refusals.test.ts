@@ -120,35 +120,35 @@ afterAll(() => {
 const goodTable: RefusalCase = { name: "nothing", proto: table("int32 id = 1;"), says: "" };
 
 describe.each(Object.entries(groups))("%s", (_, cases) => {
-  it.each(cases)("refuses $name", (one) => {
+  it.each(cases)("refuses $name", async (one) => {
     // Constraint names are made by the generator of SQL, everything else is checked by all of them.
     const generator = one.says.includes("constraint name") ? generateSql : generateDocs;
-    expect(refusal(requestFor(descriptors, [pathOf(one)]), generator)).toBe(expected(one));
+    expect(await refusal(requestFor(descriptors, [pathOf(one)]), generator)).toBe(expected(one));
   });
 });
 
 describe("bodies", () => {
-  it.each(bodyCases)("refuses $name", (one) => {
+  it.each(bodyCases)("refuses $name", async (one) => {
     process.chdir(root);
-    expect(refusal(requestFor(descriptors, [pathOf(one)]), generateSql)).toBe(expected(one));
+    expect(await refusal(requestFor(descriptors, [pathOf(one)]), generateSql)).toBe(expected(one));
   });
 });
 
 describe("bodies of the gateway", () => {
-  it.each(queryCases)("refuses $name", (one) => {
+  it.each(queryCases)("refuses $name", async (one) => {
     process.chdir(root);
-    expect(refusal(requestFor(descriptors, [pathOf(one)]), generateSql)).toBe(expected(one));
+    expect(await refusal(requestFor(descriptors, [pathOf(one)]), generateSql)).toBe(expected(one));
   });
 
-  it.each(gatewayBodyCases)("refuses $name", (one) => {
+  it.each(gatewayBodyCases)("refuses $name", async (one) => {
     process.chdir(root);
     const request = requestFor(descriptors, [pathOf(one)]);
-    expect(refusal(request, generateGatewayTypescript)).toBe(expected(one));
+    expect(await refusal(request, generateGatewayTypescript)).toBe(expected(one));
   });
 });
 
-it("refuses nothing of what is right", () => {
-  expect(refusal(requestFor(descriptors, [pathOf(goodTable)]), generateRows)).toBe("");
+it("refuses nothing of what is right", async () => {
+  expect(await refusal(requestFor(descriptors, [pathOf(goodTable)]), generateRows)).toBe("");
 });
 
 function areaOf(one: RefusalCase): string {

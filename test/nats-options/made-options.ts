@@ -22,7 +22,7 @@ export const smallSchema = readFileSync(new URL("small.schema.json", import.meta
 /** Prints a schema and loads its TypeScript. */
 export async function makeOptions(schema: string, file: string): Promise<MadeOptions> {
   const model = readOptionsSchema(schema, file);
-  const typescript = printTypeScript(model);
+  const typescript = await printTypeScript(model);
   const folder = mkdtempSync(join(tmpdir(), "hawser-options-"));
   try {
     writeFileSync(join(folder, "package.json"), '{ "type": "module" }');

@@ -5,10 +5,10 @@ import { checkOptions, type OptionsResult } from "./check.js";
 import { table } from "./table.js";
 import type { CompleteNatsServerOptions, NatsServerOptions } from "./types.js";
 
-export { authModes, type NatsAuth, type NatsAuthMode, resolveAuth } from "./auth.js";
+export { authModes, type NatsAuthMode, resolveAuth } from "./auth.js";
 export type { OptionsResult, OptionViolation } from "./check.js";
 export { natsForeignDataSql, natsOptionsFunctionsSql, natsOptionsGrantsSql } from "./sql.js";
-export type { CompleteNatsServerOptions, NatsServerOptions } from "./types.js";
+export type { CompleteNatsServerOptions, NatsAuth, NatsServerOptions } from "./types.js";
 
 /** The options that the connection is made of: a change of any other one needs no new connection. */
 export const connectionOptions = [

@@ -15,7 +15,7 @@ import {
   type FileDescriptorProto,
   FileDescriptorSetSchema,
 } from "@bufbuild/protobuf/wkt";
-import { answer, type Generator } from "../../../codegen/plugin.js";
+import { answer, type SpecGenerator } from "../../../codegen/plugin.js";
 
 const run = promisify(execFile);
 
@@ -96,8 +96,11 @@ function withImports(descriptors: readonly FileDescriptorProto[], files: readonl
 }
 
 /** Runs a generator; its files by path. Throws what it refuses. */
-export function generated(request: CodeGeneratorRequest, generator: Generator): Record<string, string> {
-  const response = answer(request, generator);
+export async function generated(
+  request: CodeGeneratorRequest,
+  generator: SpecGenerator,
+): Promise<Record<string, string>> {
+  const response = await answer(request, generator);
   if (response.error !== "") {
     throw new Error(response.error);
   }
@@ -105,6 +108,6 @@ export function generated(request: CodeGeneratorRequest, generator: Generator): 
 }
 
 /** What a generator refuses the request with; empty if it does not. */
-export function refusal(request: CodeGeneratorRequest, generator: Generator): string {
-  return answer(request, generator).error;
+export async function refusal(request: CodeGeneratorRequest, generator: SpecGenerator): Promise<string> {
+  return (await answer(request, generator)).error;
 }

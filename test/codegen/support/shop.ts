@@ -42,7 +42,7 @@ export function shop(): Promise<Shop> {
 
 async function make(): Promise<Shop> {
   const descriptors = await compile(shopProtos());
-  const files = generated(requestFor(descriptors, shopFiles), generateFromSpec);
+  const files = await generated(requestFor(descriptors, shopFiles), generateFromSpec);
   const folder = mkdtempSync(join(tmpdir(), "hawser-shop-"));
   try {
     writeFileSync(join(folder, "package.json"), '{ "type": "module" }');

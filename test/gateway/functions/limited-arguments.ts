@@ -46,7 +46,7 @@ export async function projectSpec(): Promise<Spec> {
   const descriptors = await compileProject();
   const files = descriptors.map(({ name }) => name).filter((name) => name.startsWith("hawser/"));
   let spec: Spec | undefined;
-  generated(requestFor(descriptors, files), (read) => {
+  await generated(requestFor(descriptors, files), (read) => {
     spec = read;
     return [];
   });
