@@ -144,6 +144,7 @@ export class Bridge {
       logger,
       publisher: (connector, tell) => new NatsPublisher(connector, tell),
       retentionMs: settings.outboxRetentionMs,
+      missingStreamMs: settings.missingStreamMs,
     });
     this.#saved = new SavedMessages(this.#session, settings.savedBytes);
     const login = new ExecutorLogin({ databaseUrl, executorUrl, session: this.#session });

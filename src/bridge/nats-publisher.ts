@@ -5,36 +5,48 @@
  * What needs requests to JetStream has a limit, of which each role has a share: who publishes to domains that do not answer
  * leaves the connection to others.
  *
- * A stream drops a message that it has already, by its Nats-Msg-Id, for as long as its duplicate window. A message that may
- * have been published longer ago is looked for in the stream first, and so is one that is published again, or late.
+ * A message that may have been published is looked for in its stream first. What follows from that is in `doubt.ts` of the outbox. A
+ * message to core NATS is not looked for: nobody can tell who has got it.
  */
-import { DeliverPolicy, PubHeaders } from "@nats-io/jetstream";
 import { jserrors } from "@nats-io/jetstream/internal";
-import { millis, type NatsConnection } from "@nats-io/transport-node";
+import type { NatsConnection } from "@nats-io/transport-node";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText } from "../../generated/ts/rules/violation.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { HawserError, NatsError } from "../errors/index.js";
 import {
-  jetStreamOf,
+  type FoundStream,
+  isStreamFull,
+  isStreamMissing,
+  lookInto,
   type NatsConnector,
   NatsOperations,
   natsFailure,
   PublishPipeline,
   readHeaders,
+  type StreamContent,
+  streamOf,
 } from "../nats/index.js";
-import type { EnqueuedMessage, PublishOutcome, PublishStep } from "../outbox/index.js";
+import {
+  type EnqueuedMessage,
+  isDroppedByItself,
+  type LookNeeded,
+  lookNeeded,
+  type PublishOutcome,
+  type PublishStep,
+  verdictOf,
+} from "../outbox/index.js";
 import { shared } from "../runtime/index.js";
 import { RoleGate } from "./role-gate.js";
 
-const { publishTimeoutMs, clockSkewMs, dueDoubtMs, scans, slowPublishes } = outboxConstants;
+const { publishTimeoutMs, dueDoubtMs, scans, slowPublishes } = outboxConstants;
+const { clockSkewMs: skewMs, lookMarginMs: marginMs, lookRequests: requests } = outboxConstants;
 
 /** NATS has said no. All other failures are of the connection, or of servers that are away. */
 const refusals: ReadonlySet<string> = new Set([
   "invalid_argument",
   "nats_failed",
   "nats_permission_denied",
-  "no_stream",
   "not_supported",
   "payload_too_large",
 ]);
@@ -47,7 +59,8 @@ const silences: ReadonlySet<string> = new Set([
   "outcome_unknown",
 ]);
 
-const published: PublishOutcome = { kind: "published" };
+type Published = "stored" | "known" | "dropped";
+
 const notConnected: PublishOutcome = { kind: "unavailable", scope: "connection" };
 const routeAway: PublishOutcome = { kind: "unavailable", scope: "route" };
 
@@ -62,15 +75,16 @@ interface Used {
   readonly flush: () => Promise<void>;
 }
 
-/** The messages of a subject that a stream has. */
-interface Scan {
+/** A look for the messages of a subject. Times are by `performance.now()`. */
+interface Look {
   readonly connection: NatsConnection;
-  readonly startedAt: number;
-  /** By the clock of the day. */
-  readonly startedOn: number;
-  readonly since: Date;
-  readonly found: Promise<{ readonly windowMs: number; readonly ids: ReadonlySet<string> }>;
+  readonly since: number;
+  readonly begun: { readonly at: number };
+  readonly found: Promise<StreamContent>;
 }
+
+/** It may be in its stream, or not. */
+class Undecided extends NatsError {}
 
 export class NatsPublisher {
   readonly #connector: NatsConnector;
@@ -78,8 +92,10 @@ export class NatsPublisher {
   /** Publishes to core NATS that are under way, and what the server has not let pass since the first of them. */
   #flushing = 0;
   readonly #notPermitted = new Map<string, { readonly at: number; readonly message: string }>();
-  readonly #scans = new Map<string, Scan>();
-  readonly #scanGate = new RoleGate(scans);
+  /** By the route and the subject, for a short time. */
+  readonly #streams = new Map<string, { readonly connection: NatsConnection; readonly found: Promise<FoundStream> }>();
+  readonly #looks = new Map<string, Look>();
+  readonly #lookGate = new RoleGate(scans);
   readonly #slowGate = new RoleGate(slowPublishes);
 
   readonly #tell: (problem: string) => void;
@@ -101,9 +117,9 @@ export class NatsPublisher {
     if (connection === undefined) return Promise.resolve(notConnected);
     const ended = this.#connector.use(connection);
     return this.#published(connection, step).then(
-      () => {
+      (as): PublishOutcome => {
         ended();
-        return published;
+        return { kind: "published", as };
       },
       async (error: unknown) => {
         const outcome = await this.#failed(connection, step, error);
@@ -118,8 +134,13 @@ export class NatsPublisher {
     { message }: PublishStep<EnqueuedMessage>,
     error: unknown,
   ): Promise<PublishOutcome> {
-    if (HawserError.is(error) && refusals.has(error.code)) {
-      return { kind: "refused", code: error.code, message: error.message };
+    if (HawserError.is(error) && !isStreamFull(error)) {
+      const refusal = { code: error.code, message: error.message };
+      if (error instanceof Undecided) return { kind: "undecided", ...refusal };
+      if (refusals.has(refusal.code)) return { kind: "refused", ...refusal };
+      // Unless a stream of another domain has stored it.
+      if (refusal.code === "no_stream")
+        return { kind: error.outcome === undefined ? "missing" : "refused", ...refusal };
     }
     this.#tell(`${message.destination}: ${error instanceof Error ? error.message : String(error)}`);
     const code = HawserError.is(error) ? error.code : undefined;
@@ -139,11 +160,31 @@ export class NatsPublisher {
       );
   }
 
-  /** Resolves when NATS has it. */
-  async #published(connection: NatsConnection, step: PublishStep<EnqueuedMessage>): Promise<void> {
+  async #published(connection: NatsConnection, step: PublishStep<EnqueuedMessage>): Promise<Published> {
     const used = this.#over(connection);
-    if (isInDoubt(step) && (await this.#isThere(connection, step))) return;
-    await this.#send(used, step);
+    const { message, doubt } = step;
+    const needed = message.toStream ? lookNeeded(message, doubt, performance.now(), dueDoubtMs) : undefined;
+    if (needed === undefined) return (await this.#send(used, step)) === "duplicate" ? "dropped" : "stored";
+    const begunAt = performance.now();
+    const found = await this.#look(connection, message, needed);
+    if (found !== undefined && found !== "dropped by itself") {
+      const verdict = verdictOf(message, doubt, found);
+      if (verdict === "known") return "known";
+      if (verdict === "undecided") {
+        throw new Undecided(
+          "outcome_unknown",
+          `The message to "${message.destination}" may have been published before, and its stream does not show whether it was: ${found.gap}.`,
+          { outcome: "unknown", hint: "Find out whether it was consumed, and retry or discard the dead letter." },
+        );
+      }
+      // Another relay may be at work by now, and have published it.
+      if (performance.now() - begunAt > publishTimeoutMs) {
+        throw new NatsError("nats_unavailable", "The look for it took long, and is used for the next try.");
+      }
+    }
+    const sent = await this.#send(used, step);
+    if (sent !== "duplicate") return "stored";
+    return found === "dropped by itself" ? "known" : "dropped";
   }
 
   #over(connection: NatsConnection): Used {
@@ -158,34 +199,37 @@ export class NatsPublisher {
     return this.#used;
   }
 
-  #send(used: Used, step: PublishStep<EnqueuedMessage>): Promise<unknown> {
-    const { message, doubtfulSince } = step;
-    if (!message.toStream) return this.#sendToCore(used, message);
+  async #send(used: Used, { message, doubt }: PublishStep<EnqueuedMessage>): Promise<"stored" | "duplicate"> {
+    if (!message.toStream) {
+      await this.#sendToCore(used, message);
+      return "stored";
+    }
     const begunAt = performance.now();
     const domain = this.#domainOf(message);
     if (domain !== undefined) checkDomain(domain);
     // Where this relay got no answer it asks what is there: a missing stream can show by silence alone.
-    const isUnanswered = doubtfulSince !== undefined && doubtfulSince > 0;
-    if (isUnanswered || domain !== undefined || !used.pipeline.isPossible) {
-      return this.#sendToStream(used, message, begunAt);
+    const isUnanswered = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
+    if (!isUnanswered && domain === undefined && used.pipeline.isPossible) {
+      const { destination, payload, messageId, headers } = message;
+      const outgoing = headers === null ? undefined : readHeaders(headers);
+      const ack = await used.pipeline.publishStream(destination, payload, messageId, outgoing);
+      if (ack !== undefined) return ack.duplicate === true ? "duplicate" : "stored";
     }
-    const { destination, payload, messageId, headers } = message;
-    return used.pipeline
-      .publishStream(destination, payload, messageId, headers === null ? undefined : readHeaders(headers))
-      .then((isStored) => (isStored ? undefined : this.#sendToStream(used, message, begunAt)));
+    return this.#sendToStream(used, message, begunAt);
   }
 
-  #sendToStream({ operations }: Used, message: EnqueuedMessage, begunAt: number): Promise<void> {
+  #sendToStream({ operations }: Used, message: EnqueuedMessage, begunAt: number): Promise<"stored" | "duplicate"> {
     return this.#slowGate.run(message.role, async () => {
       const timeoutMs = begunAt + publishTimeoutMs - performance.now();
       // A message that waited so long may be another relay's by now.
       if (timeoutMs <= 0) throw new NatsError("nats_unavailable", "Other messages of its role were published first.");
-      await operations.publishStream(message.destination, message.payload, {
+      const { duplicate } = await operations.publishStream(message.destination, message.payload, {
         headers: readHeaders(message.headers),
         domain: this.#domainOf(message),
         messageId: message.messageId,
         timeoutMs,
       });
+      return duplicate ? "duplicate" : "stored";
     });
   }
 
@@ -218,41 +262,71 @@ export class NatsPublisher {
     return domain ?? this.#connector.options?.domain;
   }
 
-  /** Whether a message that is in doubt is in its stream, as far as that does not drop it by itself. */
-  async #isThere(
+  /** @returns undefined: there is no stream to look into; whether one takes the message shows when that is published */
+  async #look(
     connection: NatsConnection,
-    { message, doubtfulSince }: PublishStep<EnqueuedMessage>,
-  ): Promise<boolean> {
-    const found = await this.#scan(connection, message, doubtfulSince).catch((error: unknown) => {
+    message: EnqueuedMessage,
+    needed: LookNeeded,
+  ): Promise<StreamContent | "dropped by itself" | undefined> {
+    try {
+      const stream = await this.#streamOf(connection, message);
+      if (isDroppedByItself(message, needed, performance.now(), stream.windowMs)) return "dropped by itself";
+      return await this.#contentOf(stream, message, needed);
+    } catch (error) {
+      if (isStreamMissing(error) || error instanceof jserrors.JetStreamNotEnabled) return undefined;
       const name = `look for a message to "${message.destination}"`;
       const failure = natsFailure(error, { name, changes: false, timeoutMs: publishTimeoutMs });
-      if (silences.has(failure.code) && !(error instanceof jserrors.JetStreamNotEnabled)) throw failure;
-      // There is no stream, or this user may not ask for it: whether it takes the message shows when that is published.
-      return undefined;
-    });
-    if (found === undefined) return false;
-    const { windowMs, ids } = found;
-    const ageMs = Date.now() - message.enqueuedAt.getTime() + clockSkewMs;
-    return (isAgain(message) || ageMs > windowMs / 2) && ids.has(message.messageId);
+      if (silences.has(failure.code)) throw failure;
+      throw new Undecided(
+        "outcome_unknown",
+        `The message to "${message.destination}" may have been published before, and could not be looked for: ${failure.message}`,
+        {
+          cause: failure,
+          outcome: "unknown",
+          hint: "Give the NATS user the rights that transactional.md names, and retry the dead letter.",
+        },
+      );
+    }
   }
 
-  /** One scan of a subject serves all its messages that are in doubt. */
-  #scan(connection: NatsConnection, message: EnqueuedMessage, doubtfulSince: number | undefined): Scan["found"] {
-    const domain = this.#domainOf(message);
-    const name = `${domain ?? ""} ${message.destination}`;
-    const known = this.#scans.get(name);
-    const from = message.firstEnqueuedAt ?? message.enqueuedAt;
-    if (known?.connection === connection && known.since <= from && isBehind(known, message, doubtfulSince))
-      return known.found;
-    const since = new Date(from.getTime() - clockSkewMs);
-    const found = this.#scanGate.run(message.role, () => idsIn(connection, message.destination, domain, since));
-    const scan = { connection, startedAt: performance.now(), startedOn: Date.now(), since, found };
-    this.#scans.set(name, scan);
-    const forget = (): void => {
-      if (this.#scans.get(name) === scan) this.#scans.delete(name);
-    };
-    found.then(() => setTimeout(forget, publishTimeoutMs).unref(), forget);
+  /** Kept for a short time: many messages are in doubt at once. */
+  #streamOf(connection: NatsConnection, message: EnqueuedMessage): Promise<FoundStream> {
+    const key = this.#keyOf(message);
+    const known = this.#streams.get(key);
+    if (known?.connection === connection) return known.found;
+    const found = this.#lookGate.run(message.role, () =>
+      streamOf(connection, message.destination, this.#domainOf(message), publishTimeoutMs),
+    );
+    this.#keep(this.#streams, key, { connection, found });
     return found;
+  }
+
+  /** One look for a subject serves all its messages that are in doubt. */
+  #contentOf(stream: FoundStream, message: EnqueuedMessage, { since, after }: LookNeeded): Promise<StreamContent> {
+    const { connection } = stream.jetStream;
+    const key = this.#keyOf(message);
+    const known = this.#looks.get(key);
+    if (known?.connection === connection && known.since <= since && known.begun.at > after) return known.found;
+    // Until its turn comes it serves whatever happens.
+    const begun = { at: Number.POSITIVE_INFINITY };
+    const found = this.#lookGate.run(message.role, () => {
+      begun.at = performance.now();
+      return lookInto(stream, { since, skewMs, marginMs, requests });
+    });
+    this.#keep(this.#looks, key, { connection, since, begun, found });
+    return found;
+  }
+
+  #keep<T extends { readonly found: Promise<unknown> }>(kept: Map<string, T>, key: string, value: T): void {
+    kept.set(key, value);
+    const forget = (): void => {
+      if (kept.get(key) === value) kept.delete(key);
+    };
+    value.found.then(() => setTimeout(forget, publishTimeoutMs).unref(), forget);
+  }
+
+  #keyOf(message: EnqueuedMessage): string {
+    return `${this.#domainOf(message) ?? ""} ${message.destination}`;
   }
 }
 
@@ -261,72 +335,4 @@ function checkDomain(domain: string): void {
   const bad = checkText("domain", namedRules.jetstreamDomain, domain);
   if (bad === undefined) return;
   throw new NatsError("invalid_argument", `domain ${bad.value}: ${bad.rule}. ${bad.remedy}`);
-}
-
-/** It is published again because its stream may have lost it, or long after it was due. */
-function isAgain({ copyOf, firstEnqueuedAt }: EnqueuedMessage): boolean {
-  return copyOf !== undefined || (firstEnqueuedAt !== undefined && Date.now() - firstEnqueuedAt.getTime() > dueDoubtMs);
-}
-
-/** Whether its stream may have a message. */
-function isInDoubt({ message, doubtfulSince }: PublishStep<EnqueuedMessage>): boolean {
-  return message.toStream && (doubtfulSince !== undefined || isAgain(message));
-}
-
-/**
- * Whether a scan was begun late enough for a message: behind its last publish without an answer, and, if it is published again
- * because its stream may have lost it, behind the wish for that.
- */
-function isBehind(
-  scan: Scan,
-  { enqueuedAt, firstEnqueuedAt, readAt }: EnqueuedMessage,
-  doubtfulSince: number | undefined,
-): boolean {
-  if (doubtfulSince !== undefined && scan.startedAt <= doubtfulSince) return false;
-  const isBehindWish = scan.startedAt > readAt || scan.startedOn > enqueuedAt.getTime() + clockSkewMs;
-  return firstEnqueuedAt === undefined || isBehindWish;
-}
-
-/**
- * The ids of the messages of a subject that its stream has stored since then, and how long the stream knows them by itself.
- *
- * @throws what the library throws; there may be no stream
- */
-async function idsIn(
-  connection: NatsConnection,
-  subject: string,
-  domain: string | undefined,
-  since: Date,
-): Promise<{ windowMs: number; ids: ReadonlySet<string> }> {
-  const { client, manager } = await jetStreamOf(connection, domain, publishTimeoutMs);
-  const stream = await manager.streams.find(subject);
-  const { config } = await manager.streams.info(stream);
-  const windowMs = millis(config.duplicate_window ?? 0);
-  const ids = new Set<string>();
-  const consumer = await client.consumers.get(stream, {
-    filter_subjects: [subject],
-    deliver_policy: DeliverPolicy.StartTime,
-    opt_start_time: since.toISOString(),
-    headers_only: true,
-  });
-  try {
-    if ((await consumer.info()).num_pending === 0) return { windowMs, ids };
-    const messages = await consumer.consume();
-    // It may never come to the end: of what was pending, the stream may have removed the last ones meanwhile.
-    const timer = setTimeout(() => messages.stop(), publishTimeoutMs);
-    try {
-      for await (const message of messages) {
-        const id = message.headers?.get(PubHeaders.MsgIdHdr);
-        if (id) ids.add(id);
-        if (message.info.pending === 0) return { windowMs, ids };
-        timer.refresh();
-      }
-    } finally {
-      clearTimeout(timer);
-    }
-  } finally {
-    // The server would keep it for minutes, and a stream has a limit for its consumers.
-    consumer.delete().catch(() => undefined);
-  }
-  throw new NatsError("nats_timeout", `The messages of the subject "${subject}" did not all come.`);
 }

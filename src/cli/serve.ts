@@ -49,6 +49,10 @@ const numbers = {
     "outboxRetentionMs",
     "How long messages that are published are kept at least after they were enqueued, for hawser outbox replay",
   ],
+  "missing-stream-ms": [
+    "missingStreamMs",
+    "How long messages of the outbox whose stream does not exist are tried again after they were enqueued; then they become dead letters",
+  ],
 } as const satisfies Record<string, readonly [keyof ServeSettings, string]>;
 
 type NumberFlag = keyof typeof numbers;

@@ -30,11 +30,17 @@ export { headersReadHere, readHeaders, receivedHeaders } from "./headers.js";
 export {
   ConnectionWatch,
   type FileInfo,
+  type FoundStream,
+  isStreamFull,
+  isStreamMissing,
   jetStreamOf,
+  lookInto,
   NatsOperations,
   natsFailure,
   PublishPipeline,
   Refusals,
+  type StreamContent,
+  streamOf,
 } from "./operations/index.js";
 export { SecretFiles } from "./secret-files.js";
 export { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.js";

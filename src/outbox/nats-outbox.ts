@@ -31,6 +31,8 @@ export interface NatsOutboxOptions {
   readonly publisher: (connector: NatsConnector, tell: (problem: string) => void) => OutboxPublisher;
   /** How long messages stay in the outbox at least, in milliseconds. */
   readonly retentionMs: number;
+  /** How long a message is tried after it was enqueued whose stream does not exist, in milliseconds. */
+  readonly missingStreamMs: number;
 }
 
 /** Counters of {@link NatsOutbox}. */
@@ -43,8 +45,10 @@ export interface NatsOutboxStats {
   readonly waiting: number;
   /** When the oldest of them was enqueued; undefined: there is none. */
   readonly oldestAt: Date | undefined;
-  /** Of those published: written into the outbox again, or found to be in their stream. */
+  /** Of those published: written into the outbox again by a replay, and stored again. */
   readonly replayed: number;
+  /** Of those published: their stream has dropped them, as it has, or had, another message with their id. */
+  readonly dropped: number;
   /** When the position moved last, by `performance.now()`; undefined: nothing waits, or another process leads. */
   readonly positionAt: number | undefined;
 }
@@ -62,6 +66,7 @@ export class NatsOutbox {
   #relayed = 0;
   #refused = 0;
   #replayed = 0;
+  #dropped = 0;
   /** When the position moved last, or was known to be at the end. */
   #movedAt = 0;
   #lastPosition = "";
@@ -100,6 +105,7 @@ export class NatsOutbox {
       relayed: this.#relayed,
       refused: this.#refused,
       replayed: this.#replayed,
+      dropped: this.#dropped,
       waiting,
       oldestAt: relay?.oldest?.enqueuedAt,
       positionAt: waiting === 0 ? undefined : this.#movedAt,
@@ -129,12 +135,10 @@ export class NatsOutbox {
   }
 
   #begin({ position, turn, canNotify, wasGivenBack }: TakenOutbox): Machine {
-    const relay = new OutboxRelay<EnqueuedMessage>(
-      position,
-      turn,
-      performance.now(),
-      settingsOf(canNotify, wasGivenBack),
-    );
+    const relay = new OutboxRelay<EnqueuedMessage>(position, turn, performance.now(), {
+      ...settingsOf(canNotify, wasGivenBack),
+      missingStreamMs: this.#options.missingStreamMs,
+    });
     relay.isConnected = this.#options.connector.connection !== undefined;
     return relay;
   }
@@ -172,11 +176,21 @@ export class NatsOutbox {
     this.#publishing += 1;
     void this.#publisher.publish(step).then((outcome) => {
       this.#publishing -= 1;
-      if (outcome.kind === "published") this.#relayed += 1;
-      if (outcome.kind === "published" && step.message.copyOf !== undefined) this.#replayed += 1;
+      if (outcome.kind === "published") this.#count(step.message, outcome.as);
       relay.settlePublish(step, outcome, performance.now());
       if (relay === this.#runner.machine && this.#publishing < goesOnBelow) this.#runner.pumpSoon();
     });
+  }
+
+  #count({ copyOf, destination, messageId }: EnqueuedMessage, as: "stored" | "known" | "dropped"): void {
+    this.#relayed += 1;
+    if (as === "stored" && copyOf !== undefined) this.#replayed += 1;
+    if (as !== "dropped") return;
+    this.#dropped += 1;
+    this.#rareLog.warn(
+      "a stream has dropped a message of the outbox, as it has, or had, another one with the same id",
+      `${destination}: ${messageId}`,
+    );
   }
 
   #tellDead({ dead }: TurnStep<EnqueuedMessage>): void {
@@ -187,7 +201,7 @@ export class NatsOutbox {
   }
 }
 
-function settingsOf(canNotify: boolean, wasGivenBack: boolean): RelaySettings {
+function settingsOf(canNotify: boolean, wasGivenBack: boolean): Omit<RelaySettings, "missingStreamMs"> {
   const { publishWithinMs, publishTimeoutMs } = outboxConstants;
   const lateMs = wasGivenBack ? 0 : publishWithinMs + publishTimeoutMs;
   return {

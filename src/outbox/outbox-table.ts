@@ -6,13 +6,14 @@ import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { shortened } from "../errors/index.js";
 import { isServerError, type PostgresSession } from "../postgres/index.js";
 import type { DueFound } from "../runtime/index.js";
+import type { DoubtfulMessage } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, SeriesPosition, TurnOutcome, TurnStep } from "./relay.js";
 
 /** The sinks of the outbox, as the database names them. */
 export type OutboxKind = "nats" | "peer";
 
 /** A message for NATS as it was enqueued. */
-export interface EnqueuedMessage extends OutboxMessage {
+export interface EnqueuedMessage extends OutboxMessage, DoubtfulMessage {
   /** Empty if the message is refused anyway. */
   readonly payload: Uint8Array;
   /** A JSON object of strings, or of arrays of strings. */
@@ -21,10 +22,6 @@ export interface EnqueuedMessage extends OutboxMessage {
   readonly toStream: boolean;
   readonly domain: string | undefined;
   readonly enqueuedAt: Date;
-  /** The moment since which the message's stream may have it: it is published again, or was due later. */
-  readonly firstEnqueuedAt: Date | undefined;
-  /** When this process had read it, by `performance.now()`. */
-  readonly readAt: number;
 }
 
 /** What a relay begins with. */
@@ -134,6 +131,7 @@ export class OutboxTable {
     const isLook = read?.kind === "look";
     const page = read?.kind === "page" ? read : undefined;
     const maxPayload = this.#maxPayload();
+    const begunAt = performance.now();
     const rows = await this.#unlessRaced(() =>
       this.#functions.outboxTurn({
         kind: this.#kind,
@@ -168,8 +166,8 @@ export class OutboxTable {
     if (last.state === "repeated") return { kind: "done", isSaved: true };
     const outcome = { kind: "done", isSaved: last.state === "saved", due: dueOf(last) } as const;
     if (read === undefined) return outcome;
-    const readAt = performance.now();
-    const messages = rows!.map((row) => messageOf(row, readAt, maxPayload));
+    const asOf = { asOf: last.asOf!.getTime(), after: begunAt, before: performance.now() };
+    const messages = rows!.map((row) => messageOf(row, asOf, maxPayload));
     if (read.kind === "page") return { ...outcome, found: { kind: "page", messages, hasMore: last.hasMore === true } };
     const rest = ((last.rest ?? []) as SavedSeries[]).map(({ role, route, after }) => {
       return { role, route: route ?? undefined, after: BigInt(after) };
@@ -268,11 +266,20 @@ function storable(text: string): string {
 
 const nothing = new Uint8Array();
 
-function messageOf(row: Row, readAt: number, maxPayload: number | undefined): EnqueuedMessage {
+/** A time of Postgres, and between which times of `performance.now()` it was. */
+interface AsOf {
+  readonly asOf: number;
+  readonly after: number;
+  readonly before: number;
+}
+
+function messageOf(row: Row, { asOf, after, before }: AsOf, maxPayload: number | undefined): EnqueuedMessage {
   const destination = row.destination!;
   const role = row.role!;
   const toStream = row.toStream!;
   const domain = row.domain ?? undefined;
+  const enqueuedAt = row.enqueuedAt!;
+  const { firstEnqueuedAt } = row;
   const route = toStream && domain !== undefined ? `domain ${domain}` : destination;
   return {
     id: row.id!,
@@ -293,9 +300,11 @@ function messageOf(row: Row, readAt: number, maxPayload: number | undefined): En
     messageId: row.messageId!,
     toStream,
     domain,
-    enqueuedAt: row.enqueuedAt!,
+    enqueuedAt,
+    // Ages by the clock of Postgres alone: the others may be wrong.
+    enqueuedBy: before - (asOf - enqueuedAt.getTime()),
+    mayBeThereSince: after - (asOf - (firstEnqueuedAt ?? enqueuedAt).getTime()),
+    isRepeated: firstEnqueuedAt !== null,
     copyOf: row.copyOf ?? undefined,
-    firstEnqueuedAt: row.firstEnqueuedAt ?? undefined,
-    readAt,
   };
 }

@@ -47,6 +47,8 @@ export interface OutboxMessage {
   readonly destination: string;
   /** Its memory. */
   readonly bytes: number;
+  /** When it was enqueued, at the latest, by the clock of the relay. */
+  readonly enqueuedBy: number;
   /** It was written again, because its stream may have lost it: the id of the first one. */
   readonly copyOf: bigint | undefined;
   /** It is known that NATS would refuse it, as too large: it is not published. */

@@ -15,6 +15,7 @@
  * Messages that are **dropped** leave memory without being done. Their sets are read again from the first of them. What comes
  * then and was not dropped, up to where the set had been read, is done or in memory already.
  */
+import type { Doubt } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, SeriesPosition, Snapshot } from "./position.js";
 import { shareOf } from "./shares.js";
 
@@ -73,17 +74,15 @@ export interface PageFound<M> {
 
 /** What is known of the publishes of a message. */
 export interface PublishState {
-  /** It may have been published: until this time by this relay without an answer, or by the one before (0). undefined: it was not. */
-  doubtfulSince: number | undefined;
+  /** undefined: it was not published. */
+  doubt: Doubt | undefined;
   /** How often it was refused. */
   attempts: number;
   /** How often no answer came, in a row. */
   silences: number;
 }
 
-const neverPublished: PublishState = { doubtfulSince: undefined, attempts: 0, silences: 0 };
-/** The relay before may have published it. */
-const inDoubt: PublishState = { ...neverPublished, doubtfulSince: 0 };
+const neverPublished: PublishState = { doubt: undefined, attempts: 0, silences: 0 };
 
 /** A message in memory. */
 export interface Entry<M> extends PublishState {
@@ -158,9 +157,13 @@ export class OutboxReading<M extends OutboxMessage> {
   readonly #seen = new Map<string, number>();
   /** Dead letters that the position has not passed; undefined: this relay has not read the message. */
   readonly #skipped: Map<bigint, Skipped | undefined>;
+  /** Of what the relay before may have published. */
+  readonly #inDoubt: PublishState;
 
-  constructor(position: OutboxPosition, settings: ReadingSettings) {
+  /** @param now when this relay has taken over */
+  constructor(position: OutboxPosition, now: number, settings: ReadingSettings) {
     this.#settings = settings;
+    this.#inDoubt = { ...neverPublished, doubt: { from: Number.NEGATIVE_INFINITY, until: now } };
     this.#main = seriesFrom(undefined, undefined, position);
     this.#skipped = new Map(position.skipped.map((id) => [id, undefined]));
     for (const each of position.series) {
@@ -500,8 +503,8 @@ export class OutboxReading<M extends OutboxMessage> {
     }
     // What was written again is published anyway while the first one is not done.
     if (this.#entries.has(id) || (copyOf !== undefined && this.#isUndone(copyOf))) return undefined;
-    const { doubtfulSince, attempts, silences } = dropped ?? (set.isInDoubt ? inDoubt : neverPublished);
-    const entry: Entry<M> = { message, set, place: "waiting", doubtfulSince, attempts, silences };
+    const { doubt, attempts, silences } = dropped ?? (set.isInDoubt ? this.#inDoubt : neverPublished);
+    const entry: Entry<M> = { message, set, place: "waiting", doubt, attempts, silences };
     set.undone.set(id, entry);
     this.#entries.set(id, entry);
     const memory = this.#roles.get(role) ?? { messages: 0, bytes: 0 };
@@ -534,8 +537,8 @@ export class OutboxReading<M extends OutboxMessage> {
     for (const entry of entries) {
       const { id } = entry.message;
       this.#remove(entry);
-      const { doubtfulSince, attempts, silences } = entry;
-      dropped.set(id, { doubtfulSince, attempts, silences });
+      const { doubt, attempts, silences } = entry;
+      dropped.set(id, { doubt, attempts, silences });
       if (id <= set.readTo) set.readTo = id - 1n;
     }
     set.again = { upTo, dropped };

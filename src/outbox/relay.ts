@@ -22,12 +22,15 @@
  *   its position waits alone. One of them is tried now and then. When NATS takes or refuses it, the others are read again.
  * - Memory and what is under way are shared by roles, and looks and pages take turns: a role, a destination or a domain that is
  *   slow, or has many messages, delays only itself.
+ * - A message whose stream is missing is tried for `missingStreamMs` after it was enqueued: until then its route is away.
+ * - A message of which nobody can tell whether its stream has it is given up: it is not published again (`doubt.ts`).
  * - No message is given up as long as the relay before may still be publishing it.
  * - A message that was written again is left out while the first one is not done: that is published anyway.
  * - Messages that are due later are in a table of their own. Each look tells when the first of those is due that it sees and the
  *   look before did not, so that none is missed, whatever the order of commits. Then a turn brings in what is due.
  */
 import { backoffMs, type DueFound, Fifo, LookPace, type PaceSettings } from "../runtime/index.js";
+import type { Doubt } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, Refusal, Snapshot } from "./position.js";
 import { PublishWindow, type WindowSettings } from "./publish-window.js";
 import {
@@ -79,11 +82,10 @@ export interface TurnStep<M> {
 export interface PublishStep<M> {
   readonly kind: "publish";
   readonly message: M;
-  /**
-   * It may have been published before: until this time by this relay without an answer, or by the one before, which had not
-   * saved that (0). undefined: it was not.
-   */
-  readonly doubtfulSince: number | undefined;
+  /** undefined: it was not published before. */
+  readonly doubt: Doubt | undefined;
+  /** When it is published now. */
+  readonly at: number;
 }
 
 /** How a turn went. */
@@ -104,13 +106,24 @@ export type TurnOutcome<M> =
 
 /** How a publish went. */
 export type PublishOutcome =
-  | { readonly kind: "published" }
+  | {
+      readonly kind: "published";
+      /**
+       * `known`: its stream had it already, which was in doubt. `dropped`: its stream has, or had, another one with its id, and has
+       * not stored it.
+       */
+      readonly as: "stored" | "known" | "dropped";
+    }
   /**
    * NATS is away, or has not answered: it may have the message. `connection`: nothing is known of NATS at all. `route`: the
    * connection is there, and the domain, stream or subject of the message does not answer.
    */
   | { readonly kind: "unavailable"; readonly scope: "connection" | "route" }
-  | ({ readonly kind: "refused" } & Refusal);
+  | ({ readonly kind: "refused" } & Refusal)
+  /** It may be in its stream, and nobody can tell: it must not be published again. */
+  | ({ readonly kind: "undecided" } & Refusal)
+  /** There is no stream for it. */
+  | ({ readonly kind: "missing" } & Refusal);
 
 export interface RelaySettings extends ReadingSettings, WindowSettings, PaceSettings {
   /** How often the position is saved at least, while nothing is to be read. */
@@ -133,6 +146,8 @@ export interface RelaySettings extends ReadingSettings, WindowSettings, PaceSett
   readonly probeMaxMs: number;
   /** How many routes of a role are known as away. */
   readonly maxAwayRoutes: number;
+  /** So long after it was enqueued, a message whose stream is missing is refused. Until then its route is away. */
+  readonly missingStreamMs: number;
 }
 
 /** A message that is published again later. */
@@ -197,7 +212,7 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#settings = settings;
     this.#givesUpFrom = now + settings.lateMs;
     this.#turn = turn;
-    this.#reading = new OutboxReading(position, settings);
+    this.#reading = new OutboxReading(position, now, settings);
     this.#window = new PublishWindow(settings);
     this.#pace = new LookPace(settings, undefined);
   }
@@ -292,8 +307,13 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#window.settle(entry, isConnectionLost ? undefined : outcome.kind === "published");
     if (outcome.kind === "unavailable") {
       entry.silences += 1;
-      entry.doubtfulSince = now;
+      entry.doubt = { from: Math.min(entry.doubt?.from ?? step.at, step.at), until: now };
       this.#silent(entry, outcome.scope, now);
+      return;
+    }
+    if (outcome.kind === "missing" && now - entry.message.enqueuedBy < this.#settings.missingStreamMs) {
+      entry.silences += 1;
+      this.#silent(entry, "route", now);
       return;
     }
     entry.silences = 0;
@@ -305,10 +325,11 @@ export class OutboxRelay<M extends OutboxMessage> {
       this.#finish(entry);
       return;
     }
-    if (entry.attempts === 0) this.#refusals.set(role, (this.#refusals.get(role) ?? 0) + 1);
+    const isRefused = outcome.kind !== "undecided";
+    if (isRefused && entry.attempts === 0) this.#refusals.set(role, (this.#refusals.get(role) ?? 0) + 1);
     entry.attempts += 1;
     const { code, message } = outcome;
-    if (entry.attempts >= this.#triesOf(entry)) this.#giveUp(entry, { code, message }, now);
+    if (entry.attempts >= this.#triesOf(entry)) this.#giveUp(entry, { code, message }, now, isRefused);
     else this.#pause(entry, now + this.#pauseAfter(entry.attempts), true);
   }
 
@@ -386,13 +407,13 @@ export class OutboxRelay<M extends OutboxMessage> {
     for (let entry = this.#window.take(); entry !== undefined; entry = this.#window.take()) {
       const { refusal } = entry.message;
       if (refusal === undefined) {
-        const step: PublishStep<M> = { kind: "publish", message: entry.message, doubtfulSince: entry.doubtfulSince };
+        const step: PublishStep<M> = { kind: "publish", message: entry.message, doubt: entry.doubt, at: now };
         entry.place = "under way";
         this.#underWay.set(step, entry);
         return step;
       }
       this.#window.settle(entry);
-      this.#giveUp(entry, refusal, now);
+      this.#giveUp(entry, refusal, now, false);
     }
     return undefined;
   }
@@ -435,14 +456,15 @@ export class OutboxRelay<M extends OutboxMessage> {
     return isRefusedAnyway || this.#refusing.has(targetOf(message)) ? 1 : tries;
   }
 
-  #giveUp(entry: Entry<M>, refusal: Refusal, now: number): void {
+  /** @param isRefused its destination refuses it */
+  #giveUp(entry: Entry<M>, refusal: Refusal, now: number, isRefused: boolean): void {
     if (now < this.#givesUpFrom) {
       const until = now + this.#pauseAfter(Math.max(1, entry.attempts));
       this.#pause(entry, entry.message.refusal === undefined ? until : this.#givesUpFrom, true);
       return;
     }
     const { message } = entry;
-    if (message.refusal === undefined) this.#refuses(targetOf(message));
+    if (isRefused) this.#refuses(targetOf(message));
     entry.place = "given up";
     this.#dead.push({ message, refusal, attempts: Math.max(1, entry.attempts), entry });
   }

@@ -1,6 +1,7 @@
 import { jetstreamManager } from "@nats-io/jetstream";
 import { describe, expect, it } from "vitest";
 import { NatsPublisher } from "../../src/bridge/nats-publisher.js";
+import type { Doubt } from "../../src/outbox/doubt.js";
 import type { EnqueuedMessage } from "../../src/outbox/outbox-table.js";
 import type { PublishStep } from "../../src/outbox/relay.js";
 import { optionsFor, testConnector } from "../nats/support/connectors.js";
@@ -8,11 +9,11 @@ import { startNatsServer, type TestNatsServer } from "../support/nats-server.js"
 
 let ids = 0n;
 
-function step(given: Partial<EnqueuedMessage>): PublishStep<EnqueuedMessage> {
+function step(given: Partial<EnqueuedMessage>, doubt?: Doubt): PublishStep<EnqueuedMessage> {
   ids += 1n;
   const destination = given.destination ?? "orders.new";
   const known = { id: ids, role: "shop", route: destination, lane: undefined, bytes: 2, copyOf: undefined };
-  const enqueuedAt = new Date();
+  const now = performance.now();
   const message: EnqueuedMessage = {
     ...known,
     refusal: undefined,
@@ -22,12 +23,13 @@ function step(given: Partial<EnqueuedMessage>): PublishStep<EnqueuedMessage> {
     messageId: `m${ids}`,
     toStream: true,
     domain: undefined,
-    enqueuedAt,
-    firstEnqueuedAt: undefined,
-    readAt: performance.now(),
+    enqueuedAt: new Date(),
+    enqueuedBy: now,
+    mayBeThereSince: now,
+    isRepeated: false,
     ...given,
   };
-  return { kind: "publish", message, doubtfulSince: undefined };
+  return { kind: "publish", message, doubt, at: now };
 }
 
 async function publisherOf(server: TestNatsServer) {
@@ -57,7 +59,7 @@ describe("the publisher of the outbox", () => {
       expect(outcome, JSON.stringify(given)).toMatchObject({ kind: "refused", code: "invalid_argument" });
     }
     expect((await manager.streams.info("ORDERS")).state.messages).toBe(0);
-    expect(await publisher.publish(step({ headers: { A: "1" } }))).toEqual({ kind: "published" });
+    expect(await publisher.publish(step({ headers: { A: "1" } }))).toEqual({ kind: "published", as: "stored" });
   });
 
   it("tells that a domain is away, and nothing else", async () => {
@@ -69,14 +71,18 @@ describe("the publisher of the outbox", () => {
       publisher.publish(step({})),
       publisher.publish(step({ toStream: false, destination: "core" })),
     ]);
-    expect(outcomes).toEqual([{ kind: "unavailable", scope: "route" }, { kind: "published" }, { kind: "published" }]);
+    expect(outcomes).toEqual([
+      { kind: "unavailable", scope: "route" },
+      { kind: "published", as: "stored" },
+      { kind: "published", as: "stored" },
+    ]);
   });
 
   it("tells that streams are away on a server without JetStream, where core messages go on", async () => {
     await using server = await startNatsServer();
     const { publisher, told } = await publisherOf(server);
     expect(await publisher.publish(step({}))).toEqual({ kind: "unavailable", scope: "route" });
-    expect(await publisher.publish(step({ toStream: false }))).toEqual({ kind: "published" });
+    expect(await publisher.publish(step({ toStream: false }))).toEqual({ kind: "published", as: "stored" });
     expect(told).toEqual([expect.stringContaining("has no JetStream")]);
   });
 

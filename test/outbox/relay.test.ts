@@ -17,7 +17,7 @@ import { relaySettings } from "../simulator/outbox/relay-process.js";
 
 const message = (id: bigint, given: Partial<OutboxMessage> = {}): OutboxMessage => {
   const destination = given.destination ?? "orders";
-  const known = { id, role: "shop", route: destination, lane: undefined, bytes: 1, copyOf: undefined };
+  const known = { id, role: "shop", route: destination, lane: undefined, bytes: 1, copyOf: undefined, enqueuedBy: 0 };
   return { ...known, refusal: undefined, destination, ...given };
 };
 
@@ -83,7 +83,7 @@ class Driven {
     else if (this.turn !== undefined && this.read === undefined) this.settle({});
   }
 
-  publish(id: bigint, outcome: PublishOutcome = { kind: "published" }): void {
+  publish(id: bigint, outcome: PublishOutcome = { kind: "published", as: "stored" }): void {
     const nth = this.steps.findIndex((step) => step.message.id === id);
     expect(nth, `message ${id} is under way`).toBeGreaterThanOrEqual(0);
     const [step] = this.steps.splice(nth, 1);
@@ -145,7 +145,7 @@ describe("a relay that takes over", () => {
     const driven = new Driven();
     driven.look("110:110:", [message(1n)]);
     driven.look("120:120:", [message(2n)]);
-    expect(driven.steps.map((step) => step.doubtfulSince)).toEqual([0, undefined]);
+    expect(driven.steps.map((step) => step.doubt)).toEqual([{ from: Number.NEGATIVE_INFINITY, until: 0 }, undefined]);
   });
 });
 
@@ -267,7 +267,7 @@ describe("a route that answers nothing", () => {
   it("is read again when it answers, without what was published, and in doubt only as far as it was tried", () => {
     const driven = away();
     driven.publish(2n);
-    driven.publish(1n, { kind: "published" });
+    driven.publish(1n, { kind: "published", as: "stored" });
     driven.lookPast("120:120:");
     expect(driven.read).toMatchObject({
       kind: "page",

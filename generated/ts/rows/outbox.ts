@@ -544,6 +544,8 @@ export interface OutboxTurnResult {
   firstEnqueuedAt: Date | null;
   /** The id of the first one. */
   copyOf: bigint | null;
+  /** When it was read, by the clock that enqueued_at has. */
+  asOf: Date | null;
 }
 
 /** Arguments of hawser.outbox_undone. */
@@ -782,7 +784,7 @@ export function outboxFunctions(client: QueryClient) {
     async outboxTurn(args: OutboxTurnArguments): Promise<OutboxTurnResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_turn",
-        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, handed, connection_keys, owners, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of FROM hawser.outbox_turn($1::text, $2::text, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::integer, $7::bigint, $8::boolean, $9::bigint, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::jsonb, $14::bigint[], $15::boolean, $16::jsonb, $17::text, $18::pg_snapshot, $19::pg_snapshot, $20::bigint, $21::jsonb, $22::text, $23::text, $24::jsonb, $25::bigint)",
+        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, handed, connection_keys, owners, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, as_of FROM hawser.outbox_turn($1::text, $2::text, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::integer, $7::bigint, $8::boolean, $9::bigint, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::jsonb, $14::bigint[], $15::boolean, $16::jsonb, $17::text, $18::pg_snapshot, $19::pg_snapshot, $20::bigint, $21::jsonb, $22::text, $23::text, $24::jsonb, $25::bigint)",
         values: [
           args.kind,
           args.owner,
@@ -811,7 +813,7 @@ export function outboxFunctions(client: QueryClient) {
           args.maxPayload === null ? null : String(args.maxPayload),
         ],
       });
-      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, connectionKeys: row.connection_keys, owners: row.owners, id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of) }));
+      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, connectionKeys: row.connection_keys, owners: row.owners, id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), asOf: row.as_of }));
     },
 
     /** The messages of a sink that its position has not passed, in no order. */

@@ -117,6 +117,13 @@ export interface ServeSettings {
    * Default: 900000 ms. Range: 1000 to 604800000.
    */
   readonly outboxRetentionMs: number;
+  /**
+   * How long a message of the outbox whose stream does not exist is tried again after it was enqueued, before it becomes a dead
+   * letter: the stream may be made a little later than the first message is enqueued. 0: it becomes one at once.
+   *
+   * Default: 60000 ms. Range: 0 to 604800000.
+   */
+  readonly missingStreamMs: number;
 }
 
 /** Serve settings as a user gives them: what is left out, or undefined, has its default. */
@@ -141,6 +148,7 @@ export const serveSettingsDefaults: ServeSettings = {
   monitorDatabase: undefined,
   savedBytes: 1073741824,
   outboxRetentionMs: 900000,
+  missingStreamMs: 60000,
 };
 
 /** What each setting may be, and in which unit. */
@@ -162,6 +170,7 @@ export const serveSettingsRanges = {
   monitorDatabase: { kind: "string", minBytes: 1, maxBytes: 128 },
   savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes" },
   outboxRetentionMs: { kind: "number", min: 1000, max: 604800000, unit: "ms" },
+  missingStreamMs: { kind: "number", min: 0, max: 604800000, unit: "ms" },
 } as const satisfies Readonly<Record<keyof ServeSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */

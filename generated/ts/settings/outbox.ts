@@ -169,17 +169,30 @@ export const outboxConstants = {
    */
   stuckMs: 30000,
   /**
-   * How many subjects of one role are looked for in their streams at once, if it is the only one (see max_messages): each takes a consumer of its stream, which has a limit for these.
+   * How many subjects of one role are looked for in their streams at once, if it is the only one (see max_messages).
    *
    * Value: 16 subjects.
    */
   scans: 16,
   /**
-   * How far the clocks of Postgres, NATS and the relay may be apart.
+   * How far the clocks of the servers of a NATS cluster may be apart. The clocks of Postgres and of the relay are not compared with
+   * them.
    *
    * Value: 5000 ms.
    */
   clockSkewMs: 5000,
+  /**
+   * A look for messages of a stream begins so much before the time since when it may have them: its clock may have been set meanwhile.
+   *
+   * Value: 330000 ms.
+   */
+  lookMarginMs: 330000,
+  /**
+   * How many requests for messages of a stream are under way at once, where a look cannot have a consumer.
+   *
+   * Value: 64 requests.
+   */
+  lookRequests: 64,
   /**
    * The prefix of reserved topics and names of peers.
    *

@@ -159,7 +159,7 @@ BEGIN
           SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
                  NULL::integer[], NULL::text[], n.id, n.role, n.destination, CASE WHEN b.fits THEN n.payload END,
                  CASE WHEN b.fits THEN n.headers END, b.bytes, n.key, n.message_id, n.to_stream, n.domain, n.enqueued_at,
-                 n.first_enqueued_at, n.copy_of
+                 n.first_enqueued_at, n.copy_of, NULL::timestamptz
             FROM (
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
@@ -291,7 +291,7 @@ BEGIN
           SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
                  NULL::integer[], NULL::text[], p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
                  CASE WHEN p.fits THEN p.headers END, p.bytes, p.key, p.message_id, p.to_stream, p.domain, p.enqueued_at,
-                 p.first_enqueued_at, p.copy_of
+                 p.first_enqueued_at, p.copy_of, NULL::timestamptz
             FROM (
               SELECT f.*, m.bytes, (m.bytes > p_max_payload) IS NOT TRUE AS fits, row_number() OVER w AS nth,
                      sum(least(m.bytes, p_max_payload)) OVER w AS upto
@@ -472,5 +472,6 @@ BEGIN
   due_in_ms := least(v_due.due_in_ms, ceil(extract(epoch FROM v_found - clock_timestamp()) * 1000));
   done_to := v_to;
   has_more := v_has_more;
+  as_of := clock_timestamp();
   RETURN NEXT;
 END

@@ -28,9 +28,13 @@ export interface Attempt {
 const apiCode = {
   clusterNotLeader: 10009,
   clusterNotAvailable: 10008,
+  insufficientResources: 10023,
+  memoryExceeded: 10028,
   messageTooLarge: 10054,
   notEnabled: 10076,
   noPeersForPlacement: 10005,
+  storageExceeded: 10047,
+  storeFailed: 10077,
   replicasNotSupported: 10074,
 } as const;
 
@@ -39,6 +43,14 @@ const unavailable: ReadonlySet<number> = new Set([
   apiCode.clusterNotAvailable,
   apiCode.notEnabled,
   JetStreamApiCodes.JetStreamNotEnabledForAccount,
+]);
+
+/** A stream that is full and takes no more says so by the failure to store; its description has the limit. */
+const noRoom: ReadonlySet<number> = new Set([
+  apiCode.insufficientResources,
+  apiCode.memoryExceeded,
+  apiCode.storageExceeded,
+  apiCode.storeFailed,
 ]);
 
 /** There are not as many servers as are to keep the stream. */
@@ -191,6 +203,12 @@ function* causesOf(error: unknown): Generator<Error> {
 /** True if JetStream said that it has no such stream: the bucket, or the store, is missing. */
 export function isStreamMissing(error: unknown): boolean {
   return error instanceof JetStreamApiError && error.code === JetStreamApiCodes.StreamNotFound;
+}
+
+/** True if a stream, its account or its server has no room for a message: it may have some later. */
+export function isStreamFull(error: unknown): boolean {
+  for (const cause of causesOf(error)) if (cause instanceof JetStreamApiError) return noRoom.has(cause.code);
+  return false;
 }
 
 /** True if JetStream has another last message of the subject than the one that was to be the last. */

@@ -22,9 +22,10 @@
  * connection that does not read.
  */
 export { ConnectionWatch } from "./connection-watch.js";
-export { natsFailure } from "./failure.js";
+export { isStreamFull, isStreamMissing, natsFailure } from "./failure.js";
 export type { FileInfo } from "./file-record.js";
 export { jetStreamOf } from "./jetstream.js";
 export { NatsOperations } from "./nats-operations.js";
 export { PublishPipeline } from "./publish-pipeline.js";
 export { Refusals } from "./refusals.js";
+export { type FoundStream, lookInto, type StreamContent, streamOf } from "./stream-look.js";

@@ -8,7 +8,7 @@
  * Only the good case is handled here: an acknowledgement. Whatever else is answered (no stream, no permission, an error of
  * the stream) is left to `StreamPublisher`, which asks what is there and says why.
  */
-import { PubHeaders } from "@nats-io/jetstream";
+import { type PubAck, PubHeaders } from "@nats-io/jetstream";
 import { createInbox, type Msg, type MsgHdrs, type NatsConnection, type Subscription } from "@nats-io/transport-node";
 import { Deadline, DeadlineTimer } from "../../runtime/index.js";
 import { checkHeaderValue, copyOfHeaders } from "../headers.js";
@@ -16,7 +16,7 @@ import { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject } from "./core.js";
 import { inboxPrefixOf } from "./delivery.js";
 import { type Attempt, connectionLost, notConnected, timedOut } from "./failure.js";
-import { isAck } from "./stream-publish.js";
+import { ackIn } from "./stream-publish.js";
 import { encodeHeaders, writeSideOf } from "./write-side.js";
 
 /** A publish into a stream that is not answered yet. */
@@ -24,7 +24,7 @@ interface UnderWay {
   readonly publish: Publish;
   /** When its time is over, in ms of `performance.now`. */
   readonly until: number;
-  readonly settle: (isStored: boolean) => void;
+  readonly settle: (ack: PubAck | undefined) => void;
   readonly fail: (error: unknown) => void;
 }
 
@@ -89,7 +89,7 @@ export class PublishPipeline {
   /**
    * Publishes a message into a stream. The payload must not change until this settles.
    *
-   * @returns whether a stream has acknowledged it. If not, something else was answered, or this user gets no answers here
+   * @returns undefined: something else was answered, or this user gets no answers here
    * @throws HawserError nats_timeout, outcome_unknown: no answer came, it may be stored; payload_too_large; not_supported
    *   (headers); invalid_argument (message id); nats_unavailable: not sent
    */
@@ -98,8 +98,8 @@ export class PublishPipeline {
     payload: Uint8Array,
     messageId: string,
     headers: MsgHdrs | undefined,
-  ): Promise<boolean> {
-    if (!this.#getsAnswers) return Promise.resolve(false);
+  ): Promise<PubAck | undefined> {
+    if (!this.#getsAnswers) return Promise.resolve(undefined);
     return new Promise((settle, fail) => {
       this.#subscription ??= this.#listen();
       const publish = new Publish(subject, this.#timeoutMs);
@@ -117,7 +117,7 @@ export class PublishPipeline {
     for (const [number, { publish, settle }] of this.#underWay) {
       if (publish.subject !== subject) continue;
       this.#underWay.delete(number);
-      settle(false);
+      settle(undefined);
     }
   }
 
@@ -129,13 +129,13 @@ export class PublishPipeline {
           return;
         }
         this.#getsAnswers = false;
-        this.#settleAll(({ settle }) => settle(false));
+        this.#settleAll(({ settle }) => settle(undefined));
       },
     });
   }
 
   #answered(answer: Msg): void {
-    this.#take(Number(answer.subject.slice(this.#replies.length)))?.settle(isAck(answer));
+    this.#take(Number(answer.subject.slice(this.#replies.length)))?.settle(ackIn(answer));
   }
 
   #expire(): void {

@@ -43,7 +43,7 @@ export interface StreamPublishOptions {
 export interface StreamAck {
   readonly stream: string;
   readonly seq: bigint;
-  /** The stream had it already. */
+  /** The stream had it already, or one with its id, before the call: not if the call has sent it more than once. */
   readonly duplicate: boolean;
 }
 
@@ -168,7 +168,7 @@ export class StreamPublisher {
       answers.push(this.#sendOnce(attempt, message, deadline.remainingMs));
       const limitMs = answerTimeoutMs(deadline);
       const ack = await within(limitMs, Promise.race(answers));
-      if (ack !== undefined) return ack;
+      if (ack !== undefined) return answers.length === 1 ? ack : { ...ack, duplicate: false };
       // Where others listen to the subject, a missing stream shows by silence alone.
       const { missing, stream, windowMs } = await inspectStream(
         this.#watch.connection,
@@ -328,13 +328,12 @@ function isNobody(error: unknown): boolean {
   return error instanceof errors.NoRespondersError;
 }
 
-/** Whether a stream says that it has stored the message. */
-export function isAck(answer: Msg): boolean {
+/** What a stream says that has the message; undefined: something else was answered. */
+export function ackIn(answer: Msg): PubAck | undefined {
   try {
-    readAck({ name: "publish", changes: true, timeoutMs: 0 }, answer);
-    return true;
+    return readAck({ name: "publish", changes: true, timeoutMs: 0 }, answer);
   } catch {
-    return false;
+    return undefined;
   }
 }
 

@@ -76,8 +76,10 @@ interface OutboxCounters {
   readonly relayed: number;
   /** Total: messages that NATS has refused, and that became dead letters. */
   readonly refused: number;
-  /** Total: of those published, the ones that `hawser.outbox_replay` has written again. */
+  /** Total: of those published, the ones that `hawser.outbox_replay` has written again, and their streams have stored again. */
   readonly replayed: number;
+  /** Total: of those published, the ones that their streams have dropped, because of another message with the same id. */
+  readonly dropped: number;
 }
 
 /** A function that NATS calls: which one it is, for labels. */

@@ -297,8 +297,13 @@ export class ServeMetrics {
     );
     total(
       "hawser_outbox_messages_replayed_total",
-      "Of the published messages, those that hawser.outbox_replay has written again.",
+      "Of the published messages, those that hawser.outbox_replay has written again, and that their streams have stored again.",
       () => outbox()?.replayed,
+    );
+    total(
+      "hawser_outbox_messages_dropped_total",
+      "Of the published messages, those that their streams have dropped, as they have, or had, another message with the same id.",
+      () => outbox()?.dropped,
     );
   }
 

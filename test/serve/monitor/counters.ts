@@ -83,6 +83,7 @@ function bridgeCounters(): Mutable<BridgeCounters> {
       relayed: 12,
       refused: 13,
       replayed: 14,
+      dropped: 1,
     },
   };
 }

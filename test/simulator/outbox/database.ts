@@ -2,6 +2,7 @@
  * Postgres as the outbox sees it: transactions with xids, snapshots, key locks, three slots, saved positions, the flag that
  * says whether the relay sleeps; and what a crash, a failover and a restored dump make of them.
  */
+import type { DoubtfulMessage } from "../../../src/outbox/doubt.js";
 import type {
   DeadOutboxMessage,
   LookFound,
@@ -31,7 +32,7 @@ export interface Target {
 }
 
 /** A message and what became of it. */
-export interface Row extends OutboxMessage {
+export interface Row extends OutboxMessage, DoubtfulMessage {
   readonly sink: Sink;
   readonly messageId: string;
   readonly tx: Transaction;
@@ -203,6 +204,9 @@ export class OutboxDatabase {
         messageId: this.#world.newMessageId(),
         tx,
         enqueuedAt: this.#world.schedule.now,
+        enqueuedBy: this.#world.schedule.now,
+        mayBeThereSince: this.#world.schedule.now,
+        isRepeated: false,
         slot: tx.slotSeen ?? this.slot,
         xid: tx.xid!,
         cluster: this.cluster,
@@ -269,10 +273,15 @@ export class OutboxDatabase {
   /** A row of what is known, in a transaction of the relay or an operator. */
   #put(
     tx: Transaction,
-    known: Omit<Row, "id" | "bytes" | "tx" | "enqueuedAt" | "slot" | "xid" | "cluster" | "isGone">,
+    known: Omit<
+      Row,
+      "id" | "bytes" | "tx" | "enqueuedAt" | "enqueuedBy" | "isRepeated" | "slot" | "xid" | "cluster" | "isGone"
+    >,
   ): void {
     const row: Row = {
       ...known,
+      enqueuedBy: this.#world.schedule.now,
+      isRepeated: true,
       id: this.#nextId++,
       bytes: 100,
       tx,
@@ -471,7 +480,8 @@ export class OutboxDatabase {
         const { role, route, destination, lane, messageId } = later;
         if (this.#faults.bringsTwice !== true) later.isGone = true;
         const known = { sink, role, route, destination, lane, messageId };
-        this.#put(tx, { ...known, later, copyOf: undefined, refusal: refusalOf(destination) });
+        const refusal = refusalOf(destination);
+        this.#put(tx, { ...known, later, mayBeThereSince: later.dueAt, copyOf: undefined, refusal });
       }
       tx.brought.push(...due);
       this.commit(tx);

@@ -35,6 +35,8 @@ export interface OutboxMutant {
   readonly believesDoubtful?: boolean;
   /** What is published again is not looked for. */
   readonly believesAgain?: boolean;
+  /** What was looked for and is not there is published. */
+  readonly believesLooks?: boolean;
   readonly manyPerKey?: boolean;
   /** Only these faults, and all of them, so often. */
   readonly faults?: readonly (typeof outboxFaults)[number][];
@@ -79,7 +81,9 @@ export const outboxMustHappen: readonly string[] = [
     (name) => `transition: ${name}`,
   ),
   ...["set of several pages", "dead letter", "duplicate dropped by the stream"].map((name) => `transition: ${name}`),
-  ...["looked for a message in doubt", "message in doubt was there"].map((name) => `transition: ${name}`),
+  ...["looked for a message in doubt", "message in doubt was there", "message stays in doubt", "message consumed"].map(
+    (name) => `transition: ${name}`,
+  ),
   ...["due messages brought in", "message brought in was taken back", "message written again"].map(
     (name) => `transition: ${name}`,
   ),
@@ -184,6 +188,11 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
   "saves a turn a second time": { database: { savesTwice: true }, seeds: 4_000 },
   "publishes again what is in doubt without a look": {
     believesDoubtful: true,
+    faults: ["nats", "kill"],
+    faultTimes: 4,
+  },
+  "publishes what a look has not found in a stream that removes messages": {
+    believesLooks: true,
     faults: ["nats", "kill"],
     faultTimes: 4,
   },

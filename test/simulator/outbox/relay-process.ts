@@ -35,6 +35,7 @@ export const relaySettings: RelaySettings = {
   awayMs: 100,
   probeMaxMs: 800,
   maxAwayRoutes: 2,
+  missingStreamMs: 300,
 };
 
 export class RelayProcess {

@@ -2,6 +2,7 @@
  * One run of the outbox: applications that write and enqueue, processes that relay, NATS, faults, and the rules that must
  * hold. Everything follows from the seed.
  */
+import { type Doubt, isDroppedByItself, lookNeeded, verdictOf } from "../../../src/outbox/doubt.js";
 import type { PublishOutcome, PublishStep, TurnStep } from "../../../src/outbox/relay.js";
 import { Random } from "../random.js";
 import { Counts, Violation } from "../records.js";
@@ -31,7 +32,8 @@ const duplicateWindowMs = 2_600;
 const faultsUntilMs = 6_000;
 const settleWithinMs = 120_000;
 const maxSteps = 60_000;
-const takingDestinations = ["orders", "audit"] as const;
+/** The stream of the last one is a work queue: it removes what was consumed. */
+const takingDestinations = ["orders", "audit", "work"] as const;
 const destinations = [...takingDestinations, "flaky", "missing", "large", "east"] as const;
 /** A domain that is away now and then. */
 const awayRoute = "domain east";
@@ -44,6 +46,8 @@ const fewTurns = 30;
 interface Published {
   readonly row: Row;
   readonly at: number;
+  /** Its stream has removed it then. */
+  readonly consumedAt: number;
 }
 
 export class OutboxWorld {
@@ -55,6 +59,8 @@ export class OutboxWorld {
   #stream: Published[] = [];
   #byId = new Map<string, Published[]>();
   readonly #refused = new Set<string>();
+  /** Nobody could tell whether their stream had them. */
+  readonly #undecided = new Set<string>();
   readonly #lost = new Set<string>();
   /** Messages that a stream has had. */
   readonly #stored = new Set<string>();
@@ -160,7 +166,7 @@ export class OutboxWorld {
   /** A turn of the relay to NATS, as that means it. */
   turnBegins({ position }: TurnStep<Row>): void {
     for (const { route } of position.series) {
-      if (route === undefined) continue;
+      if (route === undefined || route.startsWith("missing")) continue;
       this.counts.add("transition: route away");
       if (!this.#wasEastAway && !this.#losesAnswers && this.#kinds.every((kind) => kind !== "setback"))
         throw new Violation(`the route "${route}" is taken for away, and it never was`);
@@ -197,7 +203,7 @@ export class OutboxWorld {
   }
 
   /** To NATS, which may be away, refuse, or answer to nobody. */
-  publish({ message, doubtfulSince }: PublishStep<Row>, answer: (outcome: PublishOutcome) => void): void {
+  publish({ message, doubt }: PublishStep<Row>, answer: (outcome: PublishOutcome) => void): void {
     const row = message.original ?? message;
     const { random, schedule, counts } = this;
     const settle = (outcome: PublishOutcome): void => {
@@ -209,11 +215,6 @@ export class OutboxWorld {
     this.#checkTurns(row);
     const isLost = random.chance(this.faultRate);
     const arrives = !isLost || random.chance(0.5);
-    const isOld = schedule.now - row.enqueuedAt > duplicateWindowMs / 2;
-    const isDoubtful = doubtfulSince !== undefined && isOld && this.mutant.believesDoubtful !== true;
-    // It may have been brought in before, by what a failover has taken back.
-    const isLate = row.later !== undefined && schedule.now - row.later.dueAt > duplicateWindowMs / 2;
-    const looksFirst = isDoubtful || ((row.copyOf !== undefined || isLate) && this.mutant.believesAgain !== true);
     schedule.after(random.delay(random.chance(this.faultRate / 4) ? 20 : 0.5), () => {
       if (!this.#natsIsUp || !arrives) {
         counts.add("fault: publish lost");
@@ -226,17 +227,46 @@ export class OutboxWorld {
         return;
       }
       this.#arrived.add(row);
-      if (looksFirst) counts.add("transition: looked for a message in doubt");
-      if (looksFirst && this.#byId.has(row.messageId)) counts.add("transition: message in doubt was there");
-      else if (row.destination.startsWith("missing") || (row.destination === "flaky" && random.chance(0.3))) {
+      const verdict = this.#verdictOf(row, doubt);
+      if (verdict === "known") counts.add("transition: message in doubt was there");
+      else if (verdict === "undecided") {
+        counts.add("transition: message stays in doubt");
+        this.#undecided.add(row.messageId);
+        settle({ kind: "undecided", code: "outcome_unknown", message: "not there any more" });
+        return;
+      } else if (row.destination.startsWith("missing") || (row.destination === "flaky" && random.chance(0.3))) {
         counts.add("fault: publish refused");
         this.#refused.add(row.messageId);
-        settle({ kind: "refused", code: "503", message: "no stream" });
+        settle({ kind: row.destination === "flaky" ? "refused" : "missing", code: "503", message: "no stream" });
         return;
       } else this.#store(row);
       if (isLost) counts.add("fault: acknowledgement lost");
-      settle(isLost ? { kind: "unavailable", scope: random.pick(["connection", "route"]) } : { kind: "published" });
+      settle(
+        isLost
+          ? { kind: "unavailable", scope: random.pick(["connection", "route"]) }
+          : { kind: "published", as: "stored" },
+      );
     });
+  }
+
+  /** What follows from a look, where one is needed. */
+  #verdictOf(row: Row, doubt: Doubt | undefined): ReturnType<typeof verdictOf> {
+    const { now } = this.schedule;
+    const { believesDoubtful, believesAgain, believesLooks } = this.mutant;
+    const needed = lookNeeded(row, doubt, now, duplicateWindowMs / 2);
+    if (needed === undefined || isDroppedByItself(row, needed, now, duplicateWindowMs)) return "publish";
+    if (row.isRepeated ? believesAgain === true : believesDoubtful === true) return "publish";
+    this.counts.add("transition: looked for a message in doubt");
+    const isThere = this.#byId.get(row.messageId)?.some(({ consumedAt }) => consumedAt > now) === true;
+    const isGone = ({ row: { destination }, at, consumedAt }: Published): boolean =>
+      destination === row.destination && at >= needed.since && consumedAt <= now;
+    const looked = {
+      ids: new Set(isThere ? [row.messageId] : []),
+      gap: this.#stream.some(isGone) ? "consumed" : undefined,
+      isConsumed: row.destination === "work",
+    };
+    const verdict = verdictOf(row, doubt, looked);
+    return verdict === "undecided" && believesLooks === true ? "publish" : verdict;
   }
 
   #store(row: Row): void {
@@ -251,7 +281,13 @@ export class OutboxWorld {
     if (row.later !== undefined && now < row.later.dueAt) {
       throw new Violation(`${row.messageId} was published before it was due`);
     }
-    const published = { row, at: now };
+    const isConsumed = row.destination === "work" && this.random.chance(0.5);
+    if (isConsumed) this.counts.add("transition: message consumed");
+    const published = {
+      row,
+      at: now,
+      consumedAt: isConsumed ? now + this.random.between(1, 500) : Number.POSITIVE_INFINITY,
+    };
     this.#stored.add(row.messageId);
     this.#stream.push(published);
     this.#byId.set(row.messageId, [...known, published]);
@@ -541,7 +577,7 @@ export class OutboxWorld {
     for (const [messageId, times] of dead) {
       this.counts.add("transition: dead letter");
       if (times > 1) throw new Violation(`${messageId} is a dead letter ${times} times`);
-      if (!this.#refused.has(messageId) && !large.has(messageId))
+      if (!this.#refused.has(messageId) && !this.#undecided.has(messageId) && !large.has(messageId))
         throw new Violation(`${messageId} is a dead letter, though NATS has not refused it`);
     }
     for (const { row } of this.#stream) {

@@ -1,0 +1,86 @@
+/**
+ * Whether a message is published that its stream may have already. Pure.
+ *
+ * A stream drops a message that it has already, by its id, for as long as its duplicate window. Beyond that the relay looks first.
+ * What is not there is published only if the look proves that it never was: a stream may have removed what it had. Otherwise nobody can
+ * tell, and publishing it might double it.
+ */
+import type { OutboxMessage } from "./position.js";
+
+/** When a message may have been published, by the clock of the relay. */
+export interface Doubt {
+  /** Since then; `-Infinity`: by the relay before. */
+  readonly from: number;
+  /** Until then. */
+  readonly until: number;
+}
+
+/** A message that may have been published, by the clock of the relay. */
+export interface DoubtfulMessage extends Pick<OutboxMessage, "copyOf" | "enqueuedBy"> {
+  /** Its stream may have it since then: when it was enqueued first, or was due, at the earliest. */
+  readonly mayBeThereSince: number;
+  /** It was due later, or is written again. */
+  readonly isRepeated: boolean;
+}
+
+/** What a look at a stream has found. */
+export interface Looked {
+  /** Of all messages that it has had since then, as far as it still has them. */
+  readonly ids: ReadonlySet<string>;
+  /** Why it may have had others; undefined: it has not. */
+  readonly gap: string | undefined;
+  /** It removes what was consumed. */
+  readonly isConsumed: boolean;
+}
+
+/** What a look has to cover. */
+export interface LookNeeded {
+  /** What the stream has stored since then. */
+  readonly since: number;
+  /** It has to be begun behind that. */
+  readonly after: number;
+}
+
+/**
+ * @param dueDoubtMs a message that is published so much too late may have been published before: a failover may have taken back that
+ * it was brought in
+ * @returns undefined: its stream cannot have it
+ */
+export function lookNeeded(
+  message: DoubtfulMessage,
+  doubt: Doubt | undefined,
+  now: number,
+  dueDoubtMs: number,
+): LookNeeded | undefined {
+  const { copyOf, isRepeated, mayBeThereSince, enqueuedBy } = message;
+  const isAgain = copyOf !== undefined || (isRepeated && now - mayBeThereSince > dueDoubtMs);
+  if (doubt === undefined && !isAgain) return undefined;
+  const isOwn = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
+  return {
+    since: isOwn && !isAgain ? doubt.from : mayBeThereSince,
+    // What is written again may have got lost until somebody wanted that.
+    after: Math.max(doubt?.until ?? Number.NEGATIVE_INFINITY, isRepeated ? enqueuedBy : Number.NEGATIVE_INFINITY),
+  };
+}
+
+/** Whether a stream surely drops a message by itself that it has since then. Not one that is written again: it may have lost that. */
+export function isDroppedByItself(
+  { isRepeated }: DoubtfulMessage,
+  { since }: LookNeeded,
+  now: number,
+  windowMs: number,
+) {
+  return !isRepeated && now - since <= windowMs / 2;
+}
+
+/** What follows from a look. */
+export function verdictOf(
+  { copyOf, messageId }: Pick<DoubtfulMessage, "copyOf"> & { readonly messageId: string },
+  doubt: Doubt | undefined,
+  { ids, gap, isConsumed }: Looked,
+): "known" | "publish" | "undecided" {
+  if (ids.has(messageId)) return "known";
+  if (gap === undefined) return "publish";
+  // Somebody wants it in a stream that keeps its messages, and has it not.
+  return copyOf !== undefined && doubt === undefined && !isConsumed ? "publish" : "undecided";
+}
