@@ -355,7 +355,7 @@ export class RunningPeer {
     this.outbox.fence();
     const { options, status, onLost, logger } = this.#run;
     const message = `the name "${options.name}" was taken by another process, or its channels were handed over: ${cause}`;
-    logger.error({ name: options.name }, message);
+    logger.error({ peer: options.name }, message);
     status.tell({ kind: "fenced", message });
     status.tell({ kind: "name_lost", message, error: new PeerError("name_lost", message) });
     const ending = this.stop(0);

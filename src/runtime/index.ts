@@ -7,7 +7,7 @@ export { Backoff, type BackoffOptions, backoffMs } from "./backoff.js";
 export { ByteQueue } from "./byte-queue.js";
 export { type Clock, delay, systemClock, whenAborted } from "./clock.js";
 export { Fifo } from "./fifo.js";
-export { type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
+export { type LogDetails, type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
 export { type DueFound, LookPace, type PaceSettings } from "./look-pace.js";
 export { uncleared } from "./memory.js";
 export { Repeated, shared } from "./repeated.js";

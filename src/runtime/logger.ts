@@ -3,12 +3,18 @@
  */
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 
+/** Keys that pino writes itself. A field of the same name would be in the line a second time. */
+type LoggerKey = "level" | "time" | "pid" | "hostname" | "name" | "msg";
+
+/** Fields of one log line. The keys that pino writes itself are not allowed. */
+export type LogDetails = { readonly [field: string]: unknown } & { readonly [key in LoggerKey]?: never };
+
 /** The part of pino's interface that Hawser uses. */
 export interface Logger {
-  debug(details: object, message: string): void;
-  info(details: object, message: string): void;
-  warn(details: object, message: string): void;
-  error(details: object, message: string): void;
+  debug(details: LogDetails, message: string): void;
+  info(details: LogDetails, message: string): void;
+  warn(details: LogDetails, message: string): void;
+  error(details: LogDetails, message: string): void;
 }
 
 const ignore = (): void => {};
@@ -27,7 +33,7 @@ export class ProblemLog {
     this.#logger = logger;
   }
 
-  tell(problem: string, message: string, details: object = {}): void {
+  tell(problem: string, message: string, details: LogDetails = {}): void {
     const level = problem === this.#last ? "debug" : "warn";
     this.#last = problem;
     this.#logger[level]({ problem, ...details }, message);
@@ -43,7 +49,7 @@ interface Line {
   readonly message: string;
   readonly words: string;
   /** Those of the first warning of an interval. */
-  readonly details: object;
+  readonly details: LogDetails;
   /** How often it came since, and was not logged. */
   leftOut: number;
 }
@@ -67,7 +73,7 @@ export class RareLog {
   }
 
   /** Logs the warning, or counts it if the same was logged in this interval. @param words tell it apart, such as a server's */
-  warn(message: string, words: string, details: object = {}): void {
+  warn(message: string, words: string, details: LogDetails = {}): void {
     const key = `${message}\n${words}`;
     const line = this.#lines.get(key);
     if (line !== undefined) {

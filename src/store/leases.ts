@@ -318,7 +318,7 @@ export class Leases {
     if (!taken || epoch === null) return false;
     const { held } = await functions.raiseFence({ name, epoch });
     if (!held) return false;
-    this.#logger.warn({ name, epoch }, "another database server answers; the name was taken anew");
+    this.#logger.warn({ peer: name, epoch }, "another database server answers; the name was taken anew");
     lease.renew({ epoch: Number(epoch), server });
     return true;
   }
@@ -330,7 +330,7 @@ export class Leases {
       // A newer session tries by itself.
       if (this.#session.generation !== generation) return;
       this.#regain(lease, this.#session.query).catch((err) => {
-        this.#logger.debug({ err, name: lease.name }, "could not take a name again; trying again");
+        this.#logger.debug({ err, peer: lease.name }, "could not take a name again; trying again");
         if (this.#session.isUp) this.#regainLater(lease);
       });
     }, storeConstants.leasePollMs);
@@ -350,7 +350,7 @@ export class Leases {
     try {
       await storeFunctions(callerOf(this.#session.query)).releaseName({ name, clean });
     } catch (err) {
-      this.#logger.warn({ err, name }, "could not give a name back; ending the session that has it");
+      this.#logger.warn({ err, peer: name }, "could not give a name back; ending the session that has it");
       this.#session.restart();
     }
   }

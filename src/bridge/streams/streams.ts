@@ -424,7 +424,10 @@ class StreamRun {
       }),
     };
     void source.connection.closed().then(() => this.#ended(reading, "the connection to NATS was lost"));
-    this.#context.logger.debug({ name: this.#config.name, position: reader.confirmed }, "a stream is being read");
+    this.#context.logger.debug(
+      { subscription: this.#config.name, position: reader.confirmed },
+      "a stream is being read",
+    );
   }
 
   #leave(): void {
@@ -476,14 +479,14 @@ class StreamRun {
   }
 
   #tell({ state, missing }: Extract<ReaderStep, { kind: "record" }>): void {
-    const { name, stream } = this.#config;
+    const { name: subscription, stream } = this.#config;
     const { logger } = this.#context;
     if (state.problem !== undefined) {
-      logger.error({ name, stream, problem: state.problem }, "a subscription to a stream cannot go on");
+      logger.error({ subscription, stream, problem: state.problem }, "a subscription to a stream cannot go on");
     }
     if (missing !== undefined) {
       logger.error(
-        { name, stream, ...missing },
+        { subscription, stream, ...missing },
         missing.reason === "recreated"
           ? "a stream was made anew: what the old one still had for a subscription is missing"
           : "messages of a stream were gone before they could be taken: they are missing",
@@ -494,9 +497,9 @@ class StreamRun {
 
   /** What was noticed by gaps between messages. */
   #tellMissing(count: number): void {
-    const { name, stream } = this.#config;
+    const { name: subscription, stream } = this.#config;
     this.#context.logger.error(
-      { name, stream, count },
+      { subscription, stream, count },
       "messages were deleted from a stream before they could be taken",
     );
   }

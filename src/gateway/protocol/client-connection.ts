@@ -6,7 +6,7 @@ import type { SecureContext } from "node:tls";
 import { TLSSocket } from "node:tls";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
-import type { Logger } from "../../runtime/index.js";
+import type { LogDetails, Logger } from "../../runtime/index.js";
 import { type Answer, type ErrorAnswer, type GatewayClient, isDefect } from "./answer.js";
 import { type ConnectionEffects, ConnectionProtocol, type ConnectionRules } from "./connection-protocol.js";
 import { otherChannelState } from "./login.js";
@@ -55,7 +55,7 @@ export interface ConnectionEvents {
   /** The socket is closed, or as good as. May be told again. */
   onClosed(connection: ClientConnection): void;
   /** Something is wrong that a person should know of; strangers may cause it as often as they like. */
-  onWarning(message: string, sqlstate: string, details: object): void;
+  onWarning(message: string, sqlstate: string, details: LogDetails): void;
 }
 
 /** A client connection: its socket, its timers, and the protocol on it. */

@@ -37,7 +37,11 @@ afterAll(async () => {
 async function stopped(work: () => Promise<unknown>): Promise<void> {
   await serve.stop();
   await work();
-  serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: world.database.url });
+  serve = await Serve.start({
+    gatewayListen: "127.0.0.1:0",
+    databaseUrl: world.database.url,
+    logger: world.log.logger,
+  });
 }
 
 interface Made {
@@ -287,6 +291,8 @@ describe("what is missing is said", () => {
     await eventually("they are there", async () => (await landed()).length === 3);
     await manager.streams.delete(name);
     await eventually("it is said", async () => /stream not found/.test(String((await status())["problem"])));
+    const line = world.log.lines.find(({ message }) => message === "a subscription to a stream cannot go on");
+    expect(line?.details).toEqual({ subscription: name, stream: name, problem: expect.any(String) });
     await manager.streams.add({ name, subjects: [`${name}.>`] });
     await publish("4");
     await eventually("it goes on", async () => (await landed()).length === 4);
