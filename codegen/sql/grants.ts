@@ -120,9 +120,26 @@ export function whereRoleExists(role: string, grants: readonly string[]): string
   ]);
 }
 
-/** All or nothing: half of it would leave tables that neither role can migrate alone. */
+/**
+ * All or nothing: half of it would leave tables that neither role can migrate alone. A table that is the owner's already is left
+ * out: even then ALTER TABLE waits for all of its readers, and everybody waits behind it.
+ */
 function giveToOwner(grantable: Grantable): string {
+  const relations = allRelations(grantable).map((name) => `       ${sqlString(name)}`);
+  const hasRelations = relations.length > 0;
+  const giveRelations = [
+    "  FOR relation IN",
+    "    SELECT c.oid FROM pg_catalog.pg_class AS c",
+    "     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (",
+    relations.join(",\n"),
+    `     ) AND c.relowner <> '${ownerRole}'::pg_catalog.regrole`,
+    "     ORDER BY c.oid",
+    "  LOOP",
+    `    EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO ${ownerRole}', relation);`,
+    "  END LOOP;",
+  ];
   return doBlock([
+    ...(hasRelations ? ["DECLARE", "  relation pg_catalog.regclass;"] : []),
     "BEGIN",
     `  IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '${ownerRole}') THEN`,
     "    RETURN;",
@@ -132,7 +149,7 @@ function giveToOwner(grantable: Grantable): string {
     `    EXECUTE pg_catalog.format('GRANT ${ownerRole} TO %I', current_user);`,
     "  END IF;",
     `  ALTER SCHEMA hawser OWNER TO ${ownerRole};`,
-    ...allRelations(grantable).map((name) => `  ALTER TABLE hawser.${name} OWNER TO ${ownerRole};`),
+    ...(hasRelations ? giveRelations : []),
     ...allFunctions(grantable).map((signature) => `  ALTER FUNCTION ${signature} OWNER TO ${ownerRole};`),
     "EXCEPTION",
     "  WHEN insufficient_privilege THEN",

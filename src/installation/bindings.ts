@@ -75,14 +75,28 @@ EXCEPTION
 END
 $handlers$;`;
 
+/** Is there only while {@link view} runs. */
+const comparedView = `${subscriptionsView}_compared`;
+
 /** By the catalogs: to_regclass fails for those who may not use the schema. */
 const viewSql = `SELECT c.relkind, c.relowner FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
       WHERE n.nspname || '.' || c.relname = ${literal(subscriptionsView)}`;
 
-/** A subscription is there as long as its wrapper is. The view reads as its owner, who owns the table. */
+const createViewSql = (name: string): string => `VIEW ${name} WITH (security_barrier) AS
+    SELECT h.subject, ${functionNameSql} AS callback
+      FROM ${tables.natsHandler} AS h
+    ${wrapperJoinSql("JOIN")}
+     WHERE h.kind = 'subscription'`;
+
+/**
+ * A subscription is there as long as its wrapper is. The view reads as its owner, who owns the table. CREATE OR REPLACE waits for
+ * all readers of the view, pg_dump among them: a view that is already as it should be is left alone. Whether it is so, another
+ * one of the same text says.
+ */
 const view = `DO $handlers$
 DECLARE
   is_new CONSTANT boolean := NOT EXISTS (SELECT FROM (${viewSql}) AS v);
+  is_current boolean := false;
   owner_name CONSTANT name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser');
 BEGIN
   IF to_regnamespace(${literal(subscriptionsSchema)}) IS NULL THEN
@@ -96,11 +110,17 @@ BEGIN
       MESSAGE = '${subscriptionsView} is not the view of Hawser',
       HINT = 'Rename or drop it.';
   END IF;
-  CREATE OR REPLACE VIEW ${subscriptionsView} WITH (security_barrier) AS
-    SELECT h.subject, ${functionNameSql} AS callback
-      FROM ${tables.natsHandler} AS h
-    ${wrapperJoinSql("JOIN")}
-     WHERE h.kind = 'subscription';
+  IF NOT is_new THEN
+    CREATE ${createViewSql(comparedView)};
+    is_current := (
+      SELECT pg_get_viewdef(v.oid) = pg_get_viewdef(c.oid) AND v.reloptions IS NOT DISTINCT FROM c.reloptions
+        FROM pg_class AS v, pg_class AS c
+       WHERE v.oid = to_regclass(${literal(subscriptionsView)}) AND c.oid = to_regclass(${literal(comparedView)}));
+    DROP VIEW ${comparedView};
+  END IF;
+  IF is_current IS NOT TRUE THEN
+    CREATE OR REPLACE ${createViewSql(subscriptionsView)};
+  END IF;
   COMMENT ON VIEW ${subscriptionsView} IS 'The subjects that functions are subscribed to.';
   IF is_new THEN
     ${closeSql(
@@ -110,7 +130,9 @@ BEGIN
   END IF;
 ${whereThere("hawser_nats", `GRANT SELECT ON TABLE ${subscriptionsView} TO hawser_nats;`)}
 ${whereThere("hawser_bridge", `GRANT SELECT ON TABLE ${subscriptionsView} TO hawser_bridge;`)}
-  EXECUTE format('ALTER VIEW ${subscriptionsView} OWNER TO %I', owner_name);
+  IF EXISTS (SELECT FROM (${viewSql}) AS v WHERE pg_get_userbyid(v.relowner) <> owner_name) THEN
+    EXECUTE format('ALTER VIEW ${subscriptionsView} OWNER TO %I', owner_name);
+  END IF;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE 'the view ${subscriptionsView} is not ready: %', SQLERRM;

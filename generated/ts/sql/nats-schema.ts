@@ -2161,6 +2161,8 @@ END
 $do$;
 
 DO $do$
+DECLARE
+  relation pg_catalog.regclass;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_owner') THEN
     RETURN;
@@ -2170,16 +2172,24 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
-  ALTER TABLE hawser.nats_handlers OWNER TO hawser_owner;
-  ALTER TABLE hawser.bridge_lead OWNER TO hawser_owner;
-  ALTER TABLE hawser.saved_messages OWNER TO hawser_owner;
-  ALTER TABLE hawser.bridge_fence OWNER TO hawser_owner;
-  ALTER TABLE hawser.executor_login OWNER TO hawser_owner;
-  ALTER TABLE hawser.nats_server OWNER TO hawser_owner;
-  ALTER TABLE hawser.gateways OWNER TO hawser_owner;
-  ALTER TABLE hawser.gateway_secret OWNER TO hawser_owner;
-  ALTER TABLE hawser.stream_subscriptions OWNER TO hawser_owner;
-  ALTER TABLE hawser.stream_status OWNER TO hawser_owner;
+  FOR relation IN
+    SELECT c.oid FROM pg_catalog.pg_class AS c
+     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (
+       'nats_handlers',
+       'bridge_lead',
+       'saved_messages',
+       'bridge_fence',
+       'executor_login',
+       'nats_server',
+       'gateways',
+       'gateway_secret',
+       'stream_subscriptions',
+       'stream_status'
+     ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
+     ORDER BY c.oid
+  LOOP
+    EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO hawser_owner', relation);
+  END LOOP;
   ALTER FUNCTION hawser.nats_handlers_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.nats_server_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.bind_handler(text, text, bigint, text[]) OWNER TO hawser_owner;

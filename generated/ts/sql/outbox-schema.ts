@@ -3012,6 +3012,8 @@ END
 $do$;
 
 DO $do$
+DECLARE
+  relation pg_catalog.regclass;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_owner') THEN
     RETURN;
@@ -3021,22 +3023,30 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_0 OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_1 OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_2 OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_3 OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_4 OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_5 OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_later OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_turns OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_turns_0 OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_turns_1 OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_keys OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_state OWNER TO hawser_owner;
-  ALTER TABLE hawser.peer_waiting_topics OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_status OWNER TO hawser_owner;
-  ALTER TABLE hawser.outbox_scheduled OWNER TO hawser_owner;
+  FOR relation IN
+    SELECT c.oid FROM pg_catalog.pg_class AS c
+     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (
+       'outbox',
+       'outbox_0',
+       'outbox_1',
+       'outbox_2',
+       'outbox_3',
+       'outbox_4',
+       'outbox_5',
+       'outbox_later',
+       'outbox_turns',
+       'outbox_turns_0',
+       'outbox_turns_1',
+       'outbox_keys',
+       'outbox_state',
+       'peer_waiting_topics',
+       'outbox_status',
+       'outbox_scheduled'
+     ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
+     ORDER BY c.oid
+  LOOP
+    EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO hawser_owner', relation);
+  END LOOP;
   ALTER FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.bring_due(text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.least_due(text, pg_snapshot) OWNER TO hawser_owner;

@@ -2613,6 +2613,8 @@ END
 $do$;
 
 DO $do$
+DECLARE
+  relation pg_catalog.regclass;
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_owner') THEN
     RETURN;
@@ -2622,20 +2624,28 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT hawser_owner TO %I', current_user);
   END IF;
   ALTER SCHEMA hawser OWNER TO hawser_owner;
-  ALTER TABLE hawser.seq OWNER TO hawser_owner;
-  ALTER TABLE hawser.topic_addr OWNER TO hawser_owner;
-  ALTER TABLE hawser.sender_listener OWNER TO hawser_owner;
-  ALTER TABLE hawser.conn_key_map OWNER TO hawser_owner;
-  ALTER TABLE hawser.topic_key OWNER TO hawser_owner;
-  ALTER TABLE hawser.conn_sender OWNER TO hawser_owner;
-  ALTER TABLE hawser.conn_mess_number OWNER TO hawser_owner;
-  ALTER TABLE hawser.conn_messages OWNER TO hawser_owner;
-  ALTER TABLE hawser.peers OWNER TO hawser_owner;
-  ALTER TABLE hawser.owners OWNER TO hawser_owner;
-  ALTER TABLE hawser.fences OWNER TO hawser_owner;
-  ALTER TABLE hawser.dead_letters OWNER TO hawser_owner;
-  ALTER TABLE hawser.mesh_secret OWNER TO hawser_owner;
-  ALTER TABLE hawser.migrations OWNER TO hawser_owner;
+  FOR relation IN
+    SELECT c.oid FROM pg_catalog.pg_class AS c
+     WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (
+       'seq',
+       'topic_addr',
+       'sender_listener',
+       'conn_key_map',
+       'topic_key',
+       'conn_sender',
+       'conn_mess_number',
+       'conn_messages',
+       'peers',
+       'owners',
+       'fences',
+       'dead_letters',
+       'mesh_secret',
+       'migrations'
+     ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
+     ORDER BY c.oid
+  LOOP
+    EXECUTE pg_catalog.format('ALTER TABLE %s OWNER TO hawser_owner', relation);
+  END LOOP;
   ALTER FUNCTION hawser.topic_addr_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.mesh_secret_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.own_name(text, text, bigint) OWNER TO hawser_owner;
