@@ -2,7 +2,7 @@
  * The schema `hawser`: whose it is, and how it is made. A role that made it beforehand could have put code into it, which
  * would then run with the rights of the role that installs.
  */
-import pg from "pg";
+import type pg from "pg";
 import { StoreError } from "../errors/index.js";
 
 /**
@@ -14,33 +14,51 @@ export const trustedRoles = `(
    WHERE r.rolsuper OR r.rolname = current_user
       OR EXISTS (SELECT FROM pg_catalog.pg_roles AS o WHERE o.rolname = 'hawser_owner' AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')))`;
 
+/** How ALTER and DROP name a relation of pg_class as `c`. */
+const relationKind = `CASE c.relkind
+            WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END`;
+
 /**
  * One row, by the catalogs alone. Owners count for who may make things in the schema: they would make them beside those of
- * the owner. Who only reads is kept from a table whose reading, or writing, runs something.
+ * the owner. Who only reads is kept from a table whose reading, or writing, runs something. Where the table of migrations
+ * belongs to a trusted role, Hawser was installed here, and what is in the schema is of use.
  */
 export const schemaInspectionSql = `
   SELECT h.oid IS NOT NULL AS "exists", m.oid IS NOT NULL AS migrated, current_user AS role,
          f.what, pg_catalog.pg_get_userbyid(f.owner) AS owner, coalesce(f.odd, false) AS odd,
-         EXISTS (SELECT FROM pg_catalog.pg_roles AS o WHERE o.rolname = 'hawser_owner') AS "hasOwnerRole"
+         CASE
+           WHEN f.odd AND m.trusted
+             THEN 'Make it a plain table again: without row security, rules, triggers, child tables and types of others'
+           WHEN f.odd THEN 'If it is not Hawser''s: DROP SCHEMA hawser CASCADE'
+           WHEN m.trusted THEN pg_catalog.format(
+             'If it is Hawser''s and only its owner was changed: ALTER %s OWNER TO %s. If %s installs Hawser here and is to be trusted: %s',
+             f.object, g.keeper, g.owner, g.trust) || CASE WHEN f.nth > 1 THEN '. If it is not Hawser''s: DROP ' || f.object ELSE '' END
+           ELSE pg_catalog.format('If %s has installed Hawser here and is to be trusted: %s. If not: DROP SCHEMA hawser CASCADE', g.owner, g.trust)
+         END AS remedy
     FROM (SELECT) AS one
     LEFT JOIN (
       SELECT n.oid, n.nspowner, pg_catalog.has_schema_privilege(n.oid, 'CREATE') AS creatable
         FROM pg_catalog.pg_namespace AS n WHERE n.nspname = 'hawser'
     ) AS h ON true
-    LEFT JOIN pg_catalog.pg_class AS m ON m.relnamespace = h.oid AND m.relname = 'migrations'
+    LEFT JOIN (
+      SELECT c.*, c.relowner IN ${trustedRoles} AS trusted FROM pg_catalog.pg_class AS c
+    ) AS m ON m.relnamespace = h.oid AND m.relname = 'migrations'
     LEFT JOIN LATERAL (
       SELECT o.* FROM (
-        SELECT 1 AS nth, 'the schema hawser' AS what, h.nspowner AS owner, false AS odd
+        SELECT 1 AS nth, 'the schema hawser' AS what, 'SCHEMA hawser' AS object, h.nspowner AS owner, false AS odd
         UNION ALL
-        SELECT 2, 'the relation hawser.' || pg_catalog.quote_ident(c.relname), c.relowner, false
-          FROM pg_catalog.pg_class AS c WHERE c.relnamespace = h.oid
+        -- Indexes and the sequences of columns have the owner of their table.
+        SELECT CASE c.relkind WHEN 'S' THEN 3 ELSE 2 END, 'the relation hawser.' || pg_catalog.quote_ident(c.relname),
+               pg_catalog.format('%s hawser.%I', ${relationKind}, c.relname), c.relowner, false
+          FROM pg_catalog.pg_class AS c WHERE c.relnamespace = h.oid AND c.relkind NOT IN ('i', 'I')
         UNION ALL
-        SELECT 3, 'the function hawser.' || pg_catalog.quote_ident(p.proname), p.proowner, false
+        SELECT 4, 'the function hawser.' || pg_catalog.quote_ident(p.proname),
+               pg_catalog.format('ROUTINE hawser.%I(%s)', p.proname, pg_catalog.oidvectortypes(p.proargtypes)), p.proowner, false
           FROM pg_catalog.pg_proc AS p WHERE p.pronamespace = h.oid
       ) AS o
        WHERE h.creatable AND o.owner NOT IN ${trustedRoles}
       UNION ALL
-      SELECT 4, 'the relation hawser.migrations', m.relowner, true
+      SELECT 5, 'the relation hawser.migrations', 'TABLE hawser.migrations', m.relowner, true
        WHERE m.relkind <> 'r' OR m.relrowsecurity OR m.relhassubclass
           OR EXISTS (SELECT FROM pg_catalog.pg_rewrite AS w WHERE w.ev_class = m.oid)
           OR EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = m.oid)
@@ -50,7 +68,13 @@ export const schemaInspectionSql = `
                AND t.typnamespace <> 'pg_catalog'::pg_catalog.regnamespace)
       ORDER BY 1, 2
       LIMIT 1
-    ) AS f ON true`;
+    ) AS f ON true
+    LEFT JOIN LATERAL (
+      SELECT o.owner, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(m.relowner)) AS keeper,
+             CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = 'hawser_owner')
+               THEN '' ELSE 'CREATE ROLE hawser_owner NOLOGIN; ' END || 'GRANT hawser_owner TO ' || o.owner AS trust
+        FROM (SELECT pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(f.owner)) AS owner) AS o
+    ) AS g ON true`;
 
 interface SchemaInspection {
   readonly exists: boolean;
@@ -61,7 +85,8 @@ interface SchemaInspection {
   readonly owner: string | null;
   /** It is not what it should be, whomever it belongs to. */
   readonly odd: boolean;
-  readonly hasOwnerRole: boolean;
+  /** Sentences, the last one without its full stop. */
+  readonly remedy: string;
 }
 
 /** Whether the schema is there, and whether it has the table of migrations. */
@@ -74,23 +99,14 @@ export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated">;
  */
 export async function inspectSchema(client: pg.Client): Promise<SchemaPresence> {
   const { rows } = await client.query<SchemaInspection>(schemaInspectionSql);
-  const { exists, migrated, role, what, owner, odd, hasOwnerRole } = rows[0]!;
+  const { exists, migrated, role, what, owner, odd, remedy } = rows[0]!;
   if (what === null) return { exists, migrated };
-  const drop = "DROP SCHEMA hawser CASCADE";
-  if (odd) {
-    throw new StoreError(
-      "name_occupied",
-      `${what} of "${owner}" is not the plain table that Hawser makes, and to read or write it could run code of "${owner}" ` +
-        `with the rights of "${role}". Nothing was done. If it is not Hawser's: ${drop}`,
-    );
-  }
-  const grant = `${hasOwnerRole ? "" : "CREATE ROLE hawser_owner NOLOGIN; "}GRANT hawser_owner TO ${pg.escapeIdentifier(owner!)}`;
-  throw new StoreError(
-    "name_occupied",
-    `${what} belongs to "${owner}", who is neither a superuser nor a member of hawser_owner, and whose code would run with ` +
-      `the rights of "${role}". Nothing was done. If "${owner}" has installed Hawser here and is to be trusted: ${grant}; ` +
-      `if not: ${drop}`,
-  );
+  const reason = odd
+    ? `${what} of "${owner}" is not the plain table that Hawser makes, and to read or write it could run code of "${owner}" ` +
+      `with the rights of "${role}"`
+    : `${what} belongs to "${owner}", who is neither a superuser nor a member of hawser_owner, and whose code would run with ` +
+      `the rights of "${role}"`;
+  throw new StoreError("name_occupied", `${reason}. Nothing was done. ${remedy}`);
 }
 
 /**

@@ -67,7 +67,7 @@ const strangerSql = `
     IF one.what IS NOT NULL THEN
       RAISE EXCEPTION USING ERRCODE = ${literal(errorTable.name_occupied.sqlstate)},
         MESSAGE = format(CASE WHEN one.odd THEN '%s of %I is not the plain table that Hawser makes' ELSE '%s belongs to %I, who is neither a superuser nor a member of hawser_owner' END, one.what, one.owner),
-        HINT = format('If %1$I has installed Hawser here and is to be trusted: GRANT hawser_owner TO %1$I. If not: DROP SCHEMA hawser CASCADE.', one.owner);
+        HINT = one.remedy || '.';
     END IF;
   END IF;`;
 

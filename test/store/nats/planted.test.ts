@@ -41,6 +41,8 @@ const ways = [
   ["the removal", (databaseUrl: string) => uninstall({ databaseUrl })],
 ] as const;
 
+const escaped = (text: string) => text.replaceAll(/[.()]/g, "\\$&");
+
 /** Each way to begin with a database stops there, because of what the message says. */
 async function expectOccupied(url: string, message: unknown): Promise<void> {
   for (const [name, way] of ways) {
@@ -85,6 +87,26 @@ describe("a schema hawser that somebody has made beforehand", () => {
     await using prepared = await testDatabase({ nats: false });
     await onServer(prepared.url, statement);
     await expectOccupied(prepared.url, expect.stringContaining("the relation hawser.migrations"));
+  });
+
+  it("is kept where Hawser was installed and an owner has changed since, by the statement that the error names", async () => {
+    await using prepared = await testDatabase({ nats: false });
+    const ownerSql = "SELECT pg_get_userbyid(relowner) AS name FROM pg_class WHERE oid = 'hawser.migrations'::regclass";
+    const before = String((await rowsOf(prepared.url, ownerSql))[0]!["name"]);
+    for (const object of [
+      "SCHEMA hawser",
+      "TABLE hawser.conn_messages",
+      "ROUTINE hawser.release_name(text, boolean)",
+    ]) {
+      const alter = `ALTER ${object} OWNER TO`;
+      await onServer(prepared.url, `${alter} ${mallory.role}`);
+      const others = object === "SCHEMA hawser" ? "" : `. If it is not Hawser's: DROP ${object}`;
+      const trusted = `If ${mallory.role} installs Hawser here and is to be trusted: GRANT hawser_owner TO ${mallory.role}${others}`;
+      const remedy = `If it is Hawser's and only its owner was changed: ${alter} ${before}. ${trusted}`;
+      await expectOccupied(prepared.url, expect.stringMatching(new RegExp(`Nothing was done\\. ${escaped(remedy)}$`)));
+      await onServer(prepared.url, `${alter} ${before}`);
+    }
+    await migrate({ databaseUrl: prepared.url });
   });
 
   it("makes the first step fail where the look had found none", async () => {
