@@ -8,6 +8,7 @@ import { DatabaseAddress, openSession, refuseTransactionPooler } from "../postgr
 import {
   applyMissing,
   explainRefusal,
+  grantedRoles,
   inspectSchema,
   migrationSql,
   missingSteps,
@@ -132,6 +133,9 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
     const { steps, makesSchema } = await missingSteps(client);
     const state = before ?? (await make(client, list, wanted, onWait));
     const faults = faultsOf(state, list).filter(({ mendable }) => !(dryRun && mendable));
+    const { excess, paths } = state.privileges;
+    // Of an older schema: programs of its version run with what it gave to Hawser's roles, and the steps take that back.
+    const isOld = dryRun && steps.length > 0;
     const risks = faults.filter(({ kind }) => kind === "risk");
     return {
       ...place,
@@ -140,7 +144,10 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
       missingPrivileges: missingPrivileges(state, faults),
       partial: wanted !== undefined && faults.some(({ essential }) => essential),
       superuserStatements: superuserStatements(state, list),
-      warnings: [...state.privileges.excess, ...state.privileges.paths].map(lineOf),
+      warnings: [
+        ...excess.filter(({ role }) => !(isOld && role !== null && grantedRoles.includes(role))),
+        ...paths,
+      ].map(lineOf),
       roleWarnings: [...present, ...state.roles.risks].map(lineOf),
       ...(dryRun && {
         sql: [

@@ -11,7 +11,7 @@ import { foreignDataSchema } from "./foreign-data.js";
 import { functionsGrantsSql } from "./functions.js";
 import { type Ask, type InstalledObject, identifier, someOf, textArray } from "./object.js";
 import { inspectSearchPaths } from "./search-paths.js";
-import type { Fault, FunctionsState, PrivilegesState } from "./state.js";
+import type { ExcessFault, Fault, FunctionsState, PrivilegesState } from "./state.js";
 
 /** What is to be granted as things are. */
 function wantedGrants({ found }: FunctionsState, schema: string, dblink: string): readonly Grant[] {
@@ -174,7 +174,7 @@ function lackingFault(lacking: readonly Grant[], mendable: boolean, refusal: str
 }
 
 /** One risk for each role and what it has in the same way, with the statement that takes it away. Secrets come first. */
-function excessOf(rows: readonly Held[]): Fault[] {
+function excessOf(rows: readonly Held[]): ExcessFault[] {
   const byObject = grouped(rows, ({ privilege: _privilege, passable: _passable, ...rest }) => JSON.stringify(rest));
   return grouped(byObject, (held) => {
     const privileges = held.map(({ privilege }) => privilege);
@@ -193,7 +193,7 @@ function grouped<Item>(items: readonly Item[], keyOf: (item: Item) => string): I
 const executors = /^hawser_executor(_[0-9a-f]{12})?$/;
 
 /** @param group the privileges on each object, which are the same on all */
-function excessFault(group: readonly (readonly Held[])[]): Fault {
+function excessFault(group: readonly (readonly Held[])[]): ExcessFault {
   const first = group[0]!;
   const { role, kind, object, grantor, optionOnly } = first[0]!;
   const privileges = first.map(({ privilege }) => privilege);
@@ -210,6 +210,7 @@ function excessFault(group: readonly (readonly Held[])[]): Fault {
     (role === null || executors.test(role)) &&
     privileges.some((privilege) => privilege.startsWith("SELECT"));
   return {
+    role,
     kind: "risk",
     what:
       `${role === null ? "every role" : `"${role}"`} ${optionOnly ? "may grant" : "has"} ${listed} on ${kind.toLowerCase()} ` +

@@ -82,8 +82,14 @@ export interface PrivilegesState {
   readonly wanted: number;
   /** Those of the wanted that are not there, those of a role together. What is not there lacks nothing. */
   readonly lacking: readonly (readonly Grant[])[];
-  readonly excess: readonly Fault[];
+  readonly excess: readonly ExcessFault[];
   readonly paths: readonly Fault[];
+}
+
+/** A role has more than it is to have. */
+export interface ExcessFault extends Fault {
+  /** Null: every role. */
+  readonly role: string | null;
 }
 
 /** What there is of dblink. */

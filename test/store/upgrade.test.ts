@@ -145,6 +145,19 @@ describe("hawser init on a database of the last release", () => {
     await expectToWork(database.url, subject);
   });
 
+  it("does not advise beforehand to take from Hawser's roles what programs of that release need", async () => {
+    await using database = await testDatabase({ migrated: false });
+    await migrate({ databaseUrl: database.url }, releasedMigrations);
+    const grant = (role: string) => [
+      `GRANT UPDATE ON hawser.peers TO ${role}`,
+      `GRANT EXECUTE ON FUNCTION hawser.take_name(text, text) TO ${role}`,
+    ];
+    await onServer(database.url, ...grant("hawser_peer"), ...grant("pg_monitor"));
+    const { warnings } = await install({ databaseUrl: database.url, dryRun: true });
+    const of = (role: string) => warnings.filter((line) => line.includes(`FROM "${role}"`)).length;
+    expect([of("hawser_peer"), of("pg_monitor")]).toEqual([0, 2]);
+  });
+
   it("does so for an owner that is no superuser", async () => {
     await using limited = await limitedInstaller();
     const subject = nuid.next();
