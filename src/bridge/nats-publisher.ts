@@ -32,6 +32,7 @@ import {
   isDroppedByItself,
   type LookNeeded,
   lookNeeded,
+  needsGaps,
   type PublishOutcome,
   type PublishStep,
   verdictOf,
@@ -80,6 +81,8 @@ interface Look {
   readonly connection: NatsConnection;
   readonly since: number;
   readonly begun: { readonly at: number };
+  /** It tells what the stream has removed. */
+  readonly tellsGaps: boolean;
   readonly found: Promise<StreamContent>;
 }
 
@@ -166,7 +169,7 @@ export class NatsPublisher {
     const needed = message.toStream ? lookNeeded(message, doubt, performance.now(), dueDoubtMs) : undefined;
     if (needed === undefined) return (await this.#send(used, step)) === "duplicate" ? "dropped" : "stored";
     const begunAt = performance.now();
-    const found = await this.#look(connection, message, needed);
+    const found = await this.#look(connection, step, needed);
     if (found !== undefined && found !== "dropped by itself") {
       const verdict = verdictOf(message, doubt, found);
       if (verdict === "known") return "known";
@@ -265,13 +268,14 @@ export class NatsPublisher {
   /** @returns undefined: there is no stream to look into; whether one takes the message shows when that is published */
   async #look(
     connection: NatsConnection,
-    message: EnqueuedMessage,
+    step: PublishStep<EnqueuedMessage>,
     needed: LookNeeded,
   ): Promise<StreamContent | "dropped by itself" | undefined> {
+    const { message } = step;
     try {
       const stream = await this.#streamOf(connection, message);
       if (isDroppedByItself(message, needed, performance.now(), stream.windowMs)) return "dropped by itself";
-      return await this.#contentOf(stream, message, needed);
+      return await this.#contentOf(stream, step, needed);
     } catch (error) {
       if (isStreamMissing(error) || error instanceof jserrors.JetStreamNotEnabled) return undefined;
       const name = `look for a message to "${message.destination}"`;
@@ -301,19 +305,37 @@ export class NatsPublisher {
     return found;
   }
 
-  /** One look for a subject serves all its messages that are in doubt. */
-  #contentOf(stream: FoundStream, message: EnqueuedMessage, { since, after }: LookNeeded): Promise<StreamContent> {
+  /** One look for a subject, or at all messages of a stream, serves all messages that are in doubt. */
+  #contentOf(
+    stream: FoundStream,
+    { message, doubt }: PublishStep<EnqueuedMessage>,
+    { since, after }: LookNeeded,
+  ): Promise<StreamContent> {
     const { connection } = stream.jetStream;
     const key = this.#keyOf(message);
-    const known = this.#looks.get(key);
-    if (known?.connection === connection && known.since <= since && known.begun.at > after) return known.found;
+    const streamKey = `${this.#domainOf(message) ?? ""} stream ${stream.name}`;
+    const tellsGaps = needsGaps(message, doubt);
+    const known = (name: string): Look["found"] | undefined => {
+      const look = this.#looks.get(name);
+      if (look?.connection !== connection || look.since > since || look.begun.at <= after) return undefined;
+      return look.tellsGaps || !tellsGaps ? look.found : undefined;
+    };
+    const ofSubject = known(key);
+    if (ofSubject !== undefined) return ofSubject;
     // Until its turn comes it serves whatever happens.
     const begun = { at: Number.POSITIVE_INFINITY };
-    const found = this.#lookGate.run(message.role, () => {
+    const found = this.#lookGate.run(message.role, async () => {
+      const ofStream = known(streamKey);
+      if (ofStream !== undefined) return ofStream;
       begun.at = performance.now();
-      return lookInto(stream, { since, skewMs, marginMs, requests });
+      const content = await lookInto(stream, { since, skewMs, marginMs, requests, needsGaps: tellsGaps });
+      if (content.isOfAll) {
+        const look = { connection, since, begun, tellsGaps: true, found: Promise.resolve(content) };
+        this.#keep(this.#looks, streamKey, look);
+      }
+      return content;
     });
-    this.#keep(this.#looks, key, { connection, since, begun, found });
+    this.#keep(this.#looks, key, { connection, since, begun, tellsGaps, found });
     return found;
   }
 

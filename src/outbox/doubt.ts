@@ -73,14 +73,18 @@ export function isDroppedByItself(
   return !isRepeated && now - since <= windowMs / 2;
 }
 
+/** Whether the gaps of a stream that keeps its messages matter: not for one that somebody wants in it, and that it has not. */
+export function needsGaps({ copyOf }: Pick<DoubtfulMessage, "copyOf">, doubt: Doubt | undefined): boolean {
+  return copyOf === undefined || doubt !== undefined;
+}
+
 /** What follows from a look. */
 export function verdictOf(
-  { copyOf, messageId }: Pick<DoubtfulMessage, "copyOf"> & { readonly messageId: string },
+  message: Pick<DoubtfulMessage, "copyOf"> & { readonly messageId: string },
   doubt: Doubt | undefined,
   { ids, gap, isConsumed }: Looked,
 ): "known" | "publish" | "undecided" {
-  if (ids.has(messageId)) return "known";
-  if (gap === undefined) return "publish";
-  // Somebody wants it in a stream that keeps its messages, and has it not.
-  return copyOf !== undefined && doubt === undefined && !isConsumed ? "publish" : "undecided";
+  if (ids.has(message.messageId)) return "known";
+  const isProved = gap === undefined || (!isConsumed && !needsGaps(message, doubt));
+  return isProved ? "publish" : "undecided";
 }

@@ -22,7 +22,8 @@
  *   its position waits alone. One of them is tried now and then. When NATS takes or refuses it, the others are read again.
  * - Memory and what is under way are shared by roles, and looks and pages take turns: a role, a destination or a domain that is
  *   slow, or has many messages, delays only itself.
- * - A message whose stream is missing is tried for `missingStreamMs` after it was enqueued: until then its route is away.
+ * - A message whose stream is missing is tried for `missingStreamMs` after it was enqueued: until then its route is away. It is
+ *   refused at once if its role has `maxAwayRoutes` others that are.
  * - A message of which nobody can tell whether its stream has it is given up: it is not published again (`doubt.ts`).
  * - No message is given up as long as the relay before may still be publishing it.
  * - A message that was written again is left out while the first one is not done: that is published anyway.
@@ -311,11 +312,7 @@ export class OutboxRelay<M extends OutboxMessage> {
       this.#silent(entry, outcome.scope, now);
       return;
     }
-    if (outcome.kind === "missing" && now - entry.message.enqueuedBy < this.#settings.missingStreamMs) {
-      entry.silences += 1;
-      this.#silent(entry, "route", now);
-      return;
-    }
+    if (outcome.kind === "missing" && this.#waitsForStream(entry, now)) return;
     entry.silences = 0;
     this.#answers(entry);
     const { role } = entry.message;
@@ -533,11 +530,24 @@ export class OutboxRelay<M extends OutboxMessage> {
     }
     const since = this.#silentSince.get(route) ?? now;
     this.#silentSince.set(route, since);
-    const { awayMs, maxAwayRoutes } = this.#settings;
-    const { role } = entry.message;
-    const others = [...this.#away.values()].filter((other) => other.role === role).length;
-    if (now - since >= awayMs && others < maxAwayRoutes) this.#suspend(entry, now);
+    if (now - since >= this.#settings.awayMs && this.#canSuspend(entry)) this.#suspend(entry, now);
     else this.#pause(entry, again, false);
+  }
+
+  /** There is no stream for a message: one may be made yet. @returns false: it is refused */
+  #waitsForStream(entry: Entry<M>, now: number): boolean {
+    const { message } = entry;
+    const away = this.#away.get(routeOf(message));
+    const isEarly = now - message.enqueuedBy < this.#settings.missingStreamMs;
+    if (!isEarly || (away === undefined && !this.#canSuspend(entry))) return false;
+    if (away === undefined) this.#suspend(entry, now);
+    else this.#silent(entry, "route", now);
+    return true;
+  }
+
+  #canSuspend({ message }: Entry<M>): boolean {
+    const others = [...this.#away.values()].filter(({ role }) => role === message.role);
+    return others.length < this.#settings.maxAwayRoutes;
   }
 
   #suspend(probe: Entry<M>, now: number): void {

@@ -13,7 +13,7 @@ import { startNatsServer } from "../support/nats-server.js";
 let gateway: TestGateway;
 let session: pg.Client;
 beforeAll(async () => {
-  gateway = await testGateway();
+  gateway = await testGateway({ missingStreamMs: 0 });
   session = await gateway.connect();
 });
 afterAll(async () => {
@@ -125,6 +125,19 @@ it("what no stream takes becomes a dead letter, and holds up nothing else", asyn
   expect([stored!.string(), stored!.header.values("A")]).toEqual(["lost?", ["1", "2"]]);
 });
 
+it("what no stream takes waits for one that is made a little later", async () => {
+  await using other = await testGateway();
+  const name = nuid.next();
+  await other.client.query("SELECT nats_enqueue_text_stream($1, 'first')", [name]);
+  const manager = await jetstreamManager(other.nats);
+  await eventually("it was read", async () => {
+    return (await other.value("SELECT count(*)::integer FROM hawser.outbox_turns WHERE series <> '[]'")) === 1;
+  });
+  await manager.streams.add({ name, subjects: [name] });
+  await eventually("it is there", async () => (await manager.streams.info(name)).state.messages === 1);
+  expect(await other.value("SELECT count(*)::integer FROM hawser.dead_letters")).toBe(0);
+});
+
 it("what the user of NATS may not publish becomes a dead letter, to core NATS too", async () => {
   await using server = await startNatsServer({
     jetStream: true,
@@ -167,7 +180,11 @@ it("what was enqueued while nobody relayed is published, or a dead letter, by th
   await gateway.serve.stop();
   await session.query("SELECT nats_enqueue_text_stream($1, 'late')", [subject]);
   await session.query("SELECT nats_enqueue_text_stream($1, 'lost')", [nowhere]);
-  await using next = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: gateway.database.url });
+  await using next = await Serve.start({
+    gatewayListen: "127.0.0.1:0",
+    databaseUrl: gateway.database.url,
+    missingStreamMs: 0,
+  });
   expect(next.sessionCount).toBe(0);
   await eventually("it has arrived", async () => (await messages()).length === 1);
   await eventually("the other is a dead letter", async () => {

@@ -310,6 +310,55 @@ describe("a route that answers nothing", () => {
   });
 });
 
+describe("a message whose stream is missing", () => {
+  const missing: PublishOutcome = { kind: "missing", code: "no_stream", message: "none takes it" };
+  const { missingStreamMs, probeMaxMs, retryMaxMs, tries, saveMs } = settings;
+
+  it("is tried for some time after it was enqueued, while its route is away, and then refused", () => {
+    const driven = new Driven();
+    driven.look("110:110:", [message(1n, { destination: "new" })]);
+    driven.publish(1n, missing);
+    expect(driven.relay.position.series).toMatchObject([{ role: "shop", route: "new" }]);
+    driven.wait(missingStreamMs - 1);
+    driven.publish(1n, missing);
+    driven.wait(saveMs);
+    expect(driven.relay.waiting).toBe(1);
+    driven.wait(probeMaxMs);
+    for (let time = 1; time <= tries; time++) {
+      driven.publish(1n, missing);
+      driven.wait(retryMaxMs);
+    }
+    driven.wait(saveMs);
+    expect(driven.relay.waiting).toBe(0);
+  });
+
+  it("is refused at once, if its role has many such routes", () => {
+    const driven = new Driven(start, { maxAwayRoutes: 0, tries: 1 });
+    driven.look("110:110:", [message(1n, { destination: "new" })]);
+    driven.publish(1n, missing);
+    driven.lookPast("120:120:");
+    expect(driven.turn?.dead).toMatchObject([{ message: { id: 1n }, refusal: { code: "no_stream" } }]);
+  });
+});
+
+describe("a message of which nobody can tell whether its stream has it", () => {
+  const undecided: PublishOutcome = { kind: "undecided", code: "outcome_unknown", message: "gone" };
+
+  it("is a dead letter after some tries, which the next one of its destination has as well", () => {
+    const driven = new Driven(start, { tries: 2 });
+    driven.look("110:110:", [message(1n)]);
+    driven.publish(1n, undecided);
+    driven.wait(settings.retryMaxMs);
+    driven.publish(1n, undecided);
+    driven.lookPast("115:115:");
+    expect(driven.turn?.dead).toMatchObject([{ refusal: { code: "outcome_unknown" }, attempts: 2 }]);
+    driven.look("120:120:", [message(2n)]);
+    driven.publish(2n, { kind: "refused", code: "nats_failed", message: "no" });
+    driven.wait(settings.retryMaxMs);
+    expect(driven.underWay).toEqual([2n]);
+  });
+});
+
 describe("what is refused", () => {
   const refused: PublishOutcome = { kind: "refused", code: "no_stream", message: "no stream" };
 

@@ -29,6 +29,8 @@ export interface LookRange {
   readonly skewMs: number;
   /** It begins so much earlier, as their clocks may have been set meanwhile. */
   readonly marginMs: number;
+  /** Whether it has to tell what the stream has removed, if that keeps what was consumed. */
+  readonly needsGaps: boolean;
   /** How many requests are under way at once, where messages are asked for one by one. */
   readonly requests: number;
 }
@@ -41,6 +43,8 @@ export interface StreamContent {
   readonly gap: string | undefined;
   /** It removes what was consumed. */
   readonly isConsumed: boolean;
+  /** The ids are those of all subjects. */
+  readonly isOfAll: boolean;
 }
 
 /** A message as far as a look needs it. */
@@ -73,10 +77,11 @@ export async function lookInto(stream: FoundStream, range: LookRange, readsAll =
   const isConsumed = config.retention !== RetentionPolicy.Limits;
   const since = timeOfServer(before) - (performance.now() - range.since) - range.skewMs;
   const ids = new Set<string>();
-  if (state.last_seq === 0 || timeOf(state.last_ts) < since) return { ids, gap: undefined, isConsumed };
+  if (state.last_seq === 0 || timeOf(state.last_ts) < since) return { ids, gap: undefined, isConsumed, isOfAll: true };
   // Of a stream without gaps the messages of the subject are enough. Of others, whether one is missing shows in the numbers of all. So it
   // is where messages are stored with other subjects than they were published to.
-  const isAll = readsAll || state.num_deleted > 0 || config.subject_transform !== undefined;
+  const needsGaps = isConsumed || range.needsGaps;
+  const isAll = readsAll || (needsGaps && state.num_deleted > 0) || config.subject_transform !== undefined;
   const filter = isAll ? ">" : subject;
   const from = since - range.marginMs;
   // From the server that stores messages: the one of a consumer may not be as far.
@@ -92,10 +97,10 @@ export async function lookInto(stream: FoundStream, range: LookRange, readsAll =
         }));
   }
   const { state: after } = await streams.info(name);
-  if (!isAll && after.num_deleted > 0) return lookInto(stream, range, true);
+  if (!isAll && needsGaps && after.num_deleted > 0) return lookInto(stream, range, true);
   for (const { id } of messages) if (id !== undefined) ids.add(id);
   const gap = gapAtFront(after, since) ?? (isAll ? await gapWithin(stream, messages, state, since) : undefined);
-  return { ids, gap, isConsumed };
+  return { ids, gap, isConsumed, isOfAll: isAll };
 }
 
 interface Part {

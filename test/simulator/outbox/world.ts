@@ -393,7 +393,10 @@ export class OutboxWorld {
         savepoint = undefined;
       }
       const key = random.chance(0.7) ? `k${random.between(1, 3)}` : undefined;
-      const target = this.#target(random.pick(this.#isCalm ? [...takingDestinations, "east"] : destinations), key);
+      const target = this.#target(
+        random.pick(this.#isCalm ? [...takingDestinations, "east", "east", "east", "east"] : destinations),
+        key,
+      );
       if (random.chance(0.2)) {
         database.enqueueLater(tx, target, schedule.now + random.pick([1, 30, 300, 2_000]) * random.next());
         this.#allLater.push(tx.laterRows.at(-1)!);
