@@ -50,7 +50,7 @@ function refusalOf(error: Error, place: Place): Finding {
 
 type Words = readonly [what: string, remedy: string];
 
-function bySqlstate({ code, message }: pg.DatabaseError, { role, database, server }: Place): Words {
+function bySqlstate({ code, message, routine }: pg.DatabaseError, { role, database, server }: Place): Words {
   switch (code) {
     case "28P01":
       return [
@@ -73,14 +73,46 @@ function bySqlstate({ code, message }: pg.DatabaseError, { role, database, serve
         `GRANT CONNECT ON DATABASE ${identifier(database)} TO ${identifier(role)}`,
       ];
     case "53300":
-      return [
-        `Postgres at ${server} has no connection free: ${message}`,
-        "Raise max_connections of Postgres, or end sessions that nobody uses: SELECT * FROM pg_stat_activity",
-      ];
+      return [`Postgres at ${server} has no connection free: ${message}`, remedyOfLimit(routine, role, database)];
     default:
       return [`Postgres at ${server} refused the connection: ${message}`, "Read the log of Postgres"];
   }
 }
+
+/** Of the three limits of sessions. The text of the error is in the server's language; the routine that raises it is not. */
+function remedyOfLimit(routine: string | undefined, role: string, database: string): string {
+  const sessions = "end sessions that nobody uses: SELECT * FROM pg_stat_activity";
+  if (routine === "InitializeSessionUserId") {
+    return `ALTER ROLE ${identifier(role)} CONNECTION LIMIT -1, or a higher limit; or ${sessions}`;
+  }
+  if (routine === "CheckMyDatabase") {
+    return `ALTER DATABASE ${identifier(database)} CONNECTION LIMIT -1, or a higher limit; or ${sessions}`;
+  }
+  return `Raise max_connections of Postgres, or ${sessions}`;
+}
+
+const anotherAuthority: Words = [
+  "comes from an authority that is not trusted here",
+  "Name the file with the certificate of that authority: sslrootcert in the database URL, or PGSSLROOTCERT",
+];
+
+/** What is wrong with the certificate of Postgres, by the code of Node.js, and what to do. */
+const certificateFaults: Readonly<Record<string, Words>> = {
+  CERT_HAS_EXPIRED: [
+    "has expired",
+    "Renew it: ssl_cert_file and ssl_key_file of Postgres, then SELECT pg_reload_conf()",
+  ],
+  CERT_NOT_YET_VALID: ["is not valid yet", "Check the clocks of both machines"],
+  ERR_TLS_CERT_ALTNAME_INVALID: [
+    "is for another host",
+    "Name the host as the certificate does, or give Postgres a certificate for this name; sslmode=verify-ca does not check it",
+  ],
+  DEPTH_ZERO_SELF_SIGNED_CERT: anotherAuthority,
+  SELF_SIGNED_CERT_IN_CHAIN: anotherAuthority,
+  UNABLE_TO_GET_ISSUER_CERT: anotherAuthority,
+  UNABLE_TO_GET_ISSUER_CERT_LOCALLY: anotherAuthority,
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: anotherAuthority,
+};
 
 function bySocket(error: Error, { role, server }: Place): Words {
   const hosts = error.message === noHostOfUse && error instanceof AggregateError ? (error.errors as Error[]) : [error];
@@ -110,6 +142,8 @@ function bySocket(error: Error, { role, server }: Place): Words {
       "Give it in HAWSER_DATABASE_URL or PGPASSWORD",
     ];
   }
+  const [fault] = codesOf(error).flatMap((code) => (code in certificateFaults ? [certificateFaults[code]!] : []));
+  if (fault !== undefined) return [`the certificate of Postgres at ${server} ${fault[0]}`, fault[1]];
   if (/timeout/i.test(error.message)) {
     return [
       `Postgres at ${server} did not answer within ${connectMs} ms`,

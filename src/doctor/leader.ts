@@ -28,6 +28,27 @@ interface Lead {
   readonly behindSeconds: number | null;
 }
 
+/**
+ * Who keeps batches from running: sessions and prepared transactions that have locked the fence, and wait for nothing
+ * themselves, as a process that takes over does. Batches hold it, too, in sessions of the executor.
+ */
+const holderSql = `
+  SELECT l.pid, a.usename::text AS role
+    FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+   WHERE l.locktype = 'relation' AND l.relation = '${tables.bridgeFence}'::regclass AND l.granted
+     AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+     AND l.mode NOT IN ('AccessShareLock', 'SIReadLock')
+     AND (l.pid IS NULL OR cardinality(pg_blocking_pids(l.pid)) = 0)
+     AND NOT EXISTS (SELECT FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid
+                      WHERE m.member = a.usesysid AND g.rolname = 'hawser_executor')
+   LIMIT 1`;
+
+interface Holder {
+  /** Null: a prepared transaction. */
+  readonly pid: number | null;
+  readonly role: string | null;
+}
+
 /** Watches the leader for as long as it may be silent. */
 export function leadCheck(facts: Facts): Check {
   return catalogCheck("leader", (signal) => lead(facts, signal), {
@@ -49,7 +70,10 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   const { first, last, hasBeaten } = await watch(facts, signal);
   if (!hasBeaten) return { findings: [leaderless(first, counts.subscriptions)] };
   const { owner, behindSeconds } = last;
-  const findings: Finding[] = behindSeconds !== null && behindSeconds * 1000 > maxLagMs ? [behind(behindSeconds)] : [];
+  const findings: Finding[] =
+    behindSeconds !== null && behindSeconds * 1000 > maxLagMs
+      ? [behind(behindSeconds, (await facts.rows<Holder>(holderSql))[0])]
+      : [];
   return {
     findings,
     seen: `the process ${owner ?? "without an id"} leads${behindSeconds === null ? "" : `, ${behindSeconds.toFixed(1)} s behind`}`,
@@ -88,11 +112,25 @@ function leaderless({ owner, behindSeconds }: Lead, subscriptions: number): Find
   };
 }
 
-function behind(seconds: number): Finding {
+function behind(seconds: number, holder: Holder | undefined): Finding {
+  const what = `the leader is ${seconds.toFixed(1)} s behind what it receives`;
+  if (holder === undefined) {
+    return {
+      severity: "warning",
+      what,
+      remedy:
+        "Read the log of that process: its line `subscribed functions cannot be run now` has the SQLSTATE with which Postgres " +
+        "refuses, such as 53100 where a disk is full. Without such a line, find the function that is slow, or waits for a lock: SELECT pid, state, wait_event_type, query FROM pg_stat_activity WHERE usename LIKE 'hawser_executor%'",
+    };
+  }
+  const { pid, role } = holder;
+  const session = pid === null ? "a prepared transaction" : `the session ${pid} of ${role ?? "a role that is gone"}`;
   return {
     severity: "warning",
-    what: `the leader is ${seconds.toFixed(1)} s behind what it receives`,
+    what: `${what}: ${session} has a lock on ${tables.bridgeFence}, and each function waits for it`,
     remedy:
-      "Find the function that is slow, or waits for a lock: SELECT pid, state, wait_event_type, query FROM pg_stat_activity WHERE usename LIKE 'hawser_executor%'",
+      pid === null
+        ? "Find its gid in pg_prepared_xacts, and end it: COMMIT PREPARED or ROLLBACK PREPARED"
+        : `End it: SELECT pg_terminate_backend(${pid})`,
   };
 }

@@ -164,6 +164,7 @@ describe("the login that runs them", () => {
 it.each([
   ["with what it has received", "now() - interval '75 s'"],
   ["with what is saved in the table", "now()"],
+  ["because a session has locked the fence", "now() - interval '75 s'"],
 ])("a leader that is behind %s", async (what, progress) => {
   await using unserved = await subscribed({ serve: false });
   // What a leader writes, at its pace.
@@ -175,6 +176,10 @@ it.each([
        SELECT id, 'a', 'x', 'm', now() - interval '75 s' FROM hawser.nats_handlers`,
     );
   }
+  const locker = new pg.Client({ connectionString: unserved.superuserUrl });
+  await locker.connect();
+  const isLocked = what.includes("locked");
+  if (isLocked) await locker.query("BEGIN; SELECT FROM hawser.bridge_fence FOR UPDATE");
   const beating = new AbortController();
   const beats = (async () => {
     while (!beating.signal.aborted) {
@@ -185,10 +190,16 @@ it.each([
     const { findings } = await unserved.examine();
     expect(findings.map(({ check, severity }) => `${check} ${severity}`)).toEqual(["gateway error", "leader warning"]);
     expect(findings[1]!.what).toMatch(/^the leader is (7[5-9]|8\d)\.\d s behind/);
+    const [pid] = (await locker.query<{ pid: number }>("SELECT pg_backend_pid() AS pid")).rows.map((row) => row.pid);
+    expect(findings[1]!.what.includes(`: the session ${pid} of `)).toBe(isLocked);
+    expect(findings[1]!.remedy).toContain(
+      isLocked ? `pg_terminate_backend(${pid})` : "subscribed functions cannot be run",
+    );
   } finally {
     beating.abort();
     await beats;
     await leader.end();
+    await locker.end();
   }
 });
 
