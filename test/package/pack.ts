@@ -2,7 +2,7 @@
  * The package as it would be published, made beside the checkout, so that nobody's dist/ is in the way or out of date.
  */
 import { execFile } from "node:child_process";
-import { cpSync, readFileSync } from "node:fs";
+import { cpSync, readFileSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { projectDirectory } from "../support/program.js";
@@ -38,15 +38,26 @@ export async function run(
   }
 }
 
-/** Builds and packs into a folder, which is made. Resolves with the tarball's path and the files in it. */
+/** What `npm pack` needs beside the files that it packs, to build them. */
+const sources = [
+  "package.json",
+  "README.md",
+  "LICENSE",
+  "tsconfig.json",
+  "tsconfig.build.json",
+  "src",
+  "codegen",
+  "generated",
+];
+
+/** Packs a copy of the checkout, which is not built yet, in a folder, which is made. Resolves with the tarball's path and the files in it. */
 export async function pack(directory: string): Promise<{ tarball: string; files: readonly string[] }> {
-  for (const name of ["package.json", "README.md", "LICENSE", ...manifest.files.filter((name) => name !== "dist")]) {
+  for (const name of [...sources, ...manifest.files.filter((name) => name !== "dist")]) {
     cpSync(join(projectDirectory, name), join(directory, name), { recursive: true });
   }
-  const outDir = join(directory, "dist");
-  await run(join(projectBin, "tsc"), ["-p", "tsconfig.build.json", "--outDir", outDir], projectDirectory);
-  const [tarball] = JSON.parse(await run("npm", ["pack", "--json", "--ignore-scripts"], directory)) as [
-    { filename: string; files: { path: string }[] },
-  ];
+  symlinkSync(join(projectDirectory, "node_modules"), join(directory, "node_modules"));
+  // What the build prints stays out of the JSON.
+  const packed = await run("npm", ["pack", "--json", "--foreground-scripts=false"], directory);
+  const [tarball] = JSON.parse(packed) as [{ filename: string; files: { path: string }[] }];
   return { tarball: join(directory, tarball.filename), files: tarball.files.map(({ path }) => path) };
 }
