@@ -218,7 +218,11 @@ const args = {
     default: "info",
     description: `What is logged on standard error, one line of JSON each: ${logLevels.join(", ")}`,
   },
-  json: { type: "boolean", description: "Print one line of JSON when it is up, and nothing else" },
+  json: {
+    type: "boolean",
+    description:
+      "Print one line of JSON when it is up, and nothing else; always so where standard output is no terminal",
+  },
 } as const;
 
 export const serve = withExamples(
@@ -287,7 +291,8 @@ async function run(
   signal: AbortSignal,
 ): Promise<void> {
   await using running = await Serve.start({ ...serveOptionsOf(given, secretsDirectories), logger, signal });
-  if (given.json === true)
+  // A container's log has both outputs, and the other one is JSON.
+  if (given.json === true || !process.stdout.isTTY)
     process.stdout.write(`${jsonText({ gatewayUrl: running.gatewayUrl, monitorAddress: running.monitorAddress })}\n`);
   else print(process.stdout, `Answering at ${pc.cyan(printable(running.gatewayUrl))}. Ctrl-C ends it.`);
   if (!signal.aborted) await once(signal, "abort");

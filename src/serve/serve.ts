@@ -206,7 +206,8 @@ export class Serve implements AsyncDisposable {
     let toldAt = Number.NEGATIVE_INFINITY;
     for (let failures = 1; ; failures += 1) {
       try {
-        await migrate({ databaseUrl, logger: this.#logger, role: "hawser_bridge", action, needsSession: true, signal });
+        const needs = { needsSession: true, needsSchema: true } as const;
+        await migrate({ databaseUrl, logger: this.#logger, role: "hawser_bridge", action, ...needs, signal });
         if (failures > 1) this.#logger.info({}, "Postgres answers");
         return;
       } catch (error) {

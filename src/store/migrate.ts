@@ -9,8 +9,8 @@ import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf, parameters } from "./columns.js";
 import { makeGrants } from "./grants.js";
 import { checksumOf, type Migration, migrations } from "./migrations.js";
-import { explainRefusal, type HawserRole } from "./missing-privileges.js";
-import { inspectSchema, newSchemaSql } from "./schema.js";
+import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
+import { type Asked, inspectSchema, newSchemaSql } from "./schema.js";
 import { scriptFailure, storeFailure } from "./store-failure.js";
 import { takeTurn } from "./turn.js";
 
@@ -24,6 +24,8 @@ export interface MigrateOptions {
   readonly action?: string | undefined;
   /** The caller goes on to need a session: a transaction pooler is refused. */
   readonly needsSession?: boolean | undefined;
+  /** A database to which no step was applied is refused. Default false: it is given the schema. */
+  readonly needsSchema?: boolean | undefined;
   /** Ends it at once, also where Postgres does not answer. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -53,7 +55,7 @@ const sql = {
  *
  * @throws StoreError `transaction_pooler`; `name_occupied` if the schema, or something in it, is not Hawser's;
  * `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if there is
- * something to do and the role may not; `store_failed` if Postgres cannot be reached or refuses, or if an applied
+ * something to do and the role may not, or no schema where one is needed; `store_failed` if Postgres cannot be reached or refuses, or if an applied
  * migration is not the one that this version has
  */
 export async function migrate(
@@ -81,6 +83,8 @@ export async function migrate(
     });
     ({ client } = session);
     if (options.needsSession === true) await refuseTransactionPooler(address, session);
+    if (options.needsSchema === true && (await missingSteps(client, steps)).steps.length === steps.length)
+      throw noSchema(address.described.database);
     const report = await migrateWith(client, steps, leftOut, (line) => logger.warn({}, line));
     for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
@@ -133,10 +137,10 @@ export interface MissingSteps {
 }
 
 /** The steps that the database lacks, after having checked those that it has. @throws StoreError as {@link migrate} */
-export async function missingSteps(client: pg.Client, steps: readonly Migration[] = migrations): Promise<MissingSteps> {
-  const { exists, migrated } = await inspectSchema(client);
+export async function missingSteps(asked: Asked, steps: readonly Migration[] = migrations): Promise<MissingSteps> {
+  const { exists, migrated } = await inspectSchema(asked);
   if (!migrated) return { steps, makesSchema: !exists };
-  const { rows } = await client.query<typeof row.row>(sql.applied);
+  const rows = (await asked.query(sql.applied)).rows as readonly (typeof row.row)[];
   const known = new Map(steps.map((step) => [step.id, step]));
   for (const applied of rows) {
     const step = known.get(applied.id);

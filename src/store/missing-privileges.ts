@@ -6,6 +6,7 @@ import { tables } from "../../generated/ts/rows/peer.js";
 import { type HawserError, StoreError } from "../errors/index.js";
 import { isServerError, type PostgresSession } from "../postgres/index.js";
 import { migrations } from "./migrations.js";
+import type { Asked } from "./schema.js";
 import { storeFailure } from "./store-failure.js";
 
 /** SQLSTATE of everything that a role may not do. */
@@ -35,11 +36,6 @@ interface Situation {
 
 const appliedSql = `SELECT count(*)::int AS applied FROM ${tables.migration}`;
 
-/** What further questions are asked of: a connection, or a pool. */
-interface Asked {
-  query(text: string): Promise<{ readonly rows: readonly object[] }>;
-}
-
 /**
  * The error of an inspection of the schema, or of a migration, as the reader can use it: where a right is missing, which role
  * lacks it and what gives it.
@@ -61,11 +57,10 @@ export async function explainRefusal(
   const { role, database, exists, owner, hasRole, isMember } = situation;
   const login = pg.escapeIdentifier(role);
   if (!exists) {
-    const lacks = `the database "${database}" has no schema hawser`;
-    if (wanted === "hawser_bridge") return new StoreError("schema_missing", `${lacks}: run \`hawser init\``, { cause });
+    if (wanted === "hawser_bridge") return noSchema(database, cause);
     return new StoreError(
       "schema_missing",
-      `${lacks}, and the role "${role}" may not make it: run \`hawser init\` once as a role that may, or GRANT CREATE ON ` +
+      `the database "${database}" has no schema hawser, and the role "${role}" may not make it: run \`hawser init\` once as a role that may, or GRANT CREATE ON ` +
         `DATABASE ${pg.escapeIdentifier(database)} TO ${login}`,
       { cause },
     );
@@ -100,4 +95,13 @@ async function isOlder(client: Asked): Promise<boolean> {
   const { rows } = await client.query(appliedSql).catch(() => ({ rows: [] }));
   const [row] = rows as readonly { readonly applied: number }[];
   return row !== undefined && row.applied < migrations.length;
+}
+
+/** For processes and commands that leave the making of the schema to others. */
+export function noSchema(database: string, cause?: unknown): StoreError {
+  return new StoreError(
+    "schema_missing",
+    `the database "${database}" has no schema hawser: run \`hawser init\` on it, or name the right database`,
+    { cause },
+  );
 }

@@ -2,7 +2,6 @@
  * The schema `hawser`: whose it is, and how it is made. A role that made it beforehand could have put code into it, which
  * would then run with the rights of the role that installs.
  */
-import type pg from "pg";
 import { StoreError } from "../errors/index.js";
 
 /**
@@ -89,6 +88,11 @@ interface SchemaInspection {
   readonly remedy: string;
 }
 
+/** A session, or what else can ask the database. */
+export interface Asked {
+  query(text: string): Promise<{ readonly rows: readonly object[] }>;
+}
+
 /** Whether the schema is there, and whether it has the table of migrations. */
 export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated">;
 
@@ -97,9 +101,9 @@ export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated">;
  *
  * @throws StoreError `name_occupied` if it, or something in it, is not Hawser's
  */
-export async function inspectSchema(client: pg.Client): Promise<SchemaPresence> {
-  const { rows } = await client.query<SchemaInspection>(schemaInspectionSql);
-  const { exists, migrated, role, what, owner, odd, remedy } = rows[0]!;
+export async function inspectSchema(asked: Asked): Promise<SchemaPresence> {
+  const { rows } = await asked.query(schemaInspectionSql);
+  const { exists, migrated, role, what, owner, odd, remedy } = rows[0] as SchemaInspection;
   if (what === null) return { exists, migrated };
   const reason = odd
     ? `${what} of "${owner}" is not the plain table that Hawser makes, and to read or write it could run code of "${owner}" ` +

@@ -2,6 +2,8 @@
  * What a command says to a login that lacks rights.
  */
 import { expect, it } from "vitest";
+import { errorTable } from "../../generated/ts/errors/errors.js";
+import { migrate, migrations } from "../../src/store/index.js";
 import { login } from "../store/nats/support/logins.js";
 import { testDatabase } from "../support/database.js";
 import { onServer } from "../support/on-server.js";
@@ -28,4 +30,25 @@ it("hawser serve and hawser topics say what to do about a database that does not
     expect(stderr).toContain(`_missing" does not exist; make it (CREATE DATABASE), or name another one in the URL`);
     expect(stderr).not.toContain("migrate");
   }
+});
+
+it("commands refuse the schema of another version, and say what to do", async () => {
+  await using database = await testDatabase({ migrated: false });
+  await migrate({ databaseUrl: database.url }, migrations.slice(0, -1));
+  const refusal = async (command: string) => {
+    const { status, stdout, stderr } = await hawser([command], { databaseUrl: database.url });
+    expect({ status, stdout }, command).toEqual({ status: errorTable.schema_missing.exitStatus, stdout: "" });
+    return stderr;
+  };
+  // The first one asks for columns of the last step, and the second one for none.
+  for (const command of ["pending", "topics"]) {
+    expect(await refusal(command)).toMatch(
+      new RegExp(
+        `the schema hawser of the database "${database.name}" is older than this program: run .hawser init. as its owner, "`,
+      ),
+    );
+  }
+  await migrate({ databaseUrl: database.url });
+  await onServer(database.url, "INSERT INTO hawser.migrations (id, name, checksum) VALUES (99, 'later', '')");
+  expect(await refusal("pending")).toContain("[schema_too_new]");
 });

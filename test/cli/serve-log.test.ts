@@ -19,7 +19,7 @@ import { jsonLines } from "./support/hawser.js";
 async function startServe(databaseUrl: string, level: string): Promise<Program> {
   const preloaded = pathToFileURL(nodeProgram("test/cli/programs/defect-on-signal.ts").file).href;
   const { execArgv, file } = nodeProgram("src/cli/main.ts");
-  const command = [file, "serve", "--json", "--log-level", level];
+  const command = [file, "serve", "--log-level", level];
   const program = startCommand(
     process.execPath,
     [...execArgv, "--import", preloaded, ...command, "--listen", "127.0.0.1:0"],
@@ -47,8 +47,10 @@ describe("hawser serve", () => {
   it("has written its last lines when it has ended in order", async () => {
     const program = await startServe(database.url, "info");
     program.child.kill("SIGTERM");
-    const { status, stderr } = await program.ended;
+    const { status, stdout, stderr } = await program.ended;
     expect(status).toBe(0);
+    // Without a terminal both outputs are JSON.
+    expect(jsonLines(stdout)).toEqual([{ gatewayUrl: expect.stringContaining("postgres://") }]);
     const told = jsonLines(stderr).map(({ msg }) => msg);
     expect(told).toContain("told to stop; waiting for the calls that are under way");
     expect(told.at(-1)).toBe("has stopped");

@@ -8,7 +8,7 @@ import { type Logger, Serve } from "../../src/serve/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
-import { onServer } from "../support/on-server.js";
+import { onServer, rowsOf } from "../support/on-server.js";
 import { startProgram } from "../support/program.js";
 import { bridgeLogin, createServer, reached } from "./serving.js";
 
@@ -126,14 +126,17 @@ describe("a login that lacks rights", () => {
     }
   });
 
-  it("is told of `hawser init` alone, where there is no schema", async () => {
+  it("is told of `hawser init`, where there is no schema, and makes none where it could", async () => {
     await using database = await testDatabase({ migrated: false });
     const login = await bridgeLogin(database.url);
     try {
-      await expect(Serve.start({ databaseUrl: login.url, gatewayListen: "127.0.0.1:0" })).rejects.toMatchObject({
-        code: "schema_missing",
-        message: expect.stringMatching(/has no schema hawser: run `hawser init`$/),
-      });
+      for (const databaseUrl of [login.url, database.url]) {
+        await expect(Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0" })).rejects.toMatchObject({
+          code: "schema_missing",
+          message: `the database "${database.name}" has no schema hawser: run \`hawser init\` on it, or name the right database`,
+        });
+      }
+      expect(await rowsOf(database.url, "SELECT to_regnamespace('hawser') AS schema")).toEqual([{ schema: null }]);
     } finally {
       await login.drop();
     }
