@@ -1,7 +1,7 @@
 /** The functions `publish_…` and `read_…`: what users call. */
 import { namedRules } from "../../generated/ts/rules/named.js";
 import type { TextRules } from "../../generated/ts/rules/violation.js";
-import { mustNotBeReserved } from "../../src/typed/index.js";
+import { mustFitId, mustNotBeReserved } from "../../src/typed/index.js";
 import { sqlString } from "../sql/literal.js";
 import { hasChecks } from "./check.js";
 import { fullName, refuse } from "./encode.js";
@@ -52,17 +52,19 @@ export function publishFunction(options: SqlOptions, message: TopicMessage): Pub
   const modelOf = (name: string | undefined): FieldModel | undefined =>
     message.fields.find((field) => field.desc.name === name);
   const keyField = modelOf(topic.key?.name);
-  const idField = modelOf(topic.messageId?.name);
-  const orField = (place: string, field: FieldModel | undefined): string =>
-    field === undefined ? place : `coalesce(${place}, ${textOf(field)})`;
+  const idField = modelOf(topic.messageId?.field.name);
+  const orField = (place: string, field: FieldModel | undefined, prefix = ""): string => {
+    if (field === undefined) return place;
+    return `coalesce(${place}, ${prefix === "" ? "" : `${sqlString(prefix)} || `}${textOf(field)})`;
+  };
   const key = orField(placeOf("_key"), keyField);
-  const id = orField(placeOf("_message_id"), idField);
+  const id = orField(placeOf("_message_id"), idField, topic.messageId?.prefix);
   const rest = placeOf("_deliver_at");
   const ownChecks = [
     keyField === undefined ? "" : checkOf(options, keyField, placeOf("_key"), "is the key", namedRules.outboxKey),
-    idField === undefined
+    topic.messageId === undefined
       ? ""
-      : checkOf(options, idField, placeOf("_message_id"), "is the message's id", namedRules.outboxMessageId),
+      : checkOf(options, idField!, placeOf("_message_id"), mustFitId, topic.messageId.rules),
   ].join("");
   const toNats =
     topic.subject === undefined

@@ -113,7 +113,7 @@ function readable(schema: DescMessage): Said | undefined {
     subject: quoted(said.subject?.text),
     stream: String(said.stream),
     key: quoted(said.key?.name),
-    message_id: quoted(said.messageId?.name),
+    message_id: quoted(said.messageId?.field.name),
   };
 }
 

@@ -23,7 +23,7 @@ export interface EnqueueOptions {
   readonly headers?: Readonly<Record<string, string | readonly string[]>> | undefined;
   /** Messages with the same subject and key are published in the order of their commits. Default: the option's field. */
   readonly key?: string | undefined;
-  /** With `stream: true`: of two messages with one id the stream keeps one. Default: the option's field. */
+  /** With `stream: true`: of two messages with one id the stream keeps one. Default: the type and the option's field. */
   readonly messageId?: string | undefined;
   /** The message is published then, or later. */
   readonly deliverAt?: Date | undefined;

@@ -22,7 +22,7 @@ export interface PublishOptions {
   readonly format?: Format | undefined;
   /** Further headers, by their names. */
   readonly headers?: Readonly<Record<string, string | readonly string[]>> | undefined;
-  /** The header `Nats-Msg-Id`: of two messages with one id a stream keeps one. Default: the field that the option names. */
+  /** The header `Nats-Msg-Id`: of two messages with one id a stream keeps one. Default: the type and the option's field. */
   readonly messageId?: string | undefined;
   /** With `stream: true`: how long the stream's answer is waited for. Default 5,000. */
   readonly timeoutMs?: number | undefined;

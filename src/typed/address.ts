@@ -40,20 +40,24 @@ export function subjectOf({ schema, subject }: TopicOfSchema, message: unknown):
   return whole;
 }
 
+/** Of the field whose value stands in the id. */
+export const mustFitId = "follows the name of the type in the message's id";
+
 /** The key of a message; undefined if the schema names none. @throws TypedError `invalid_argument` */
 export function keyOfMessage({ key }: TopicOfSchema, message: unknown): string | undefined {
   return key && checked(key, message, "is the key", namedRules.outboxKey);
 }
 
-/** The id of a message; undefined if the schema names none. @throws TypedError `invalid_argument` */
+/** The id of a message; undefined if the schema names no field for it. @throws TypedError `invalid_argument` */
 export function idOfMessage({ messageId }: TopicOfSchema, message: unknown): string | undefined {
-  return messageId && checked(messageId, message, "is the message's id", namedRules.outboxMessageId);
+  if (messageId === undefined) return undefined;
+  return messageId.prefix + checked(messageId.field, message, mustFitId, messageId.rules);
 }
 
 function checked(field: DescField, message: unknown, what: string, rules: TextRules): string {
   const text = textOf(field, message as Fields);
   const found = checkText("", rules, text);
-  if (found) throw invalid(field, text, `${what}, which ${found.rule}`);
+  if (found) throw invalid(field, text, `${what}: it ${found.rule}`);
   return text;
 }
 

@@ -8,7 +8,7 @@
  * What a schema says is data first. The generator of SQL prints that data, and TypeScript compiles it to closures when
  * the schema is used for the first time, so that both check the same.
  */
-export { idOfMessage, keyOfMessage, mustNotBeReserved, subjectOf } from "./address.js";
+export { idOfMessage, keyOfMessage, mustFitId, mustNotBeReserved, subjectOf } from "./address.js";
 export { type BrokenRule, brokenRule, mustOf } from "./check.js";
 export { decode, decodeUnchecked, encode, encodeUnchecked, type TypeOfMessage, typeOf } from "./codec.js";
 export {
@@ -33,4 +33,4 @@ export {
   type ValueRules,
   type ValueType,
 } from "./rules.js";
-export { hasTopic, type SubjectTemplate, type TopicOfSchema, topicOf } from "./topic.js";
+export { hasTopic, type IdOfSchema, type SubjectTemplate, type TopicOfSchema, topicOf } from "./topic.js";

@@ -19,8 +19,20 @@ export interface TopicOfSchema {
   readonly stream: boolean;
   /** The field whose value is the key: singular; a string, an integer or a boolean. */
   readonly key: DescField | undefined;
-  /** The field whose value is the message's id: singular; a string or an integer. */
-  readonly messageId: DescField | undefined;
+  readonly messageId: IdOfSchema | undefined;
+}
+
+/**
+ * How the id of a message is made: `acme.shop.v1.OrderPlaced:o-17`. A stream drops a message whose id it has had, whatever
+ * its subject, so the id says the type: else an order's second event would be lost where its first one has the same field.
+ */
+export interface IdOfSchema {
+  /** The field whose value ends the id: singular; a string or an integer. */
+  readonly field: DescField;
+  /** The name of the type and a colon. */
+  readonly prefix: string;
+  /** The rules of the field's value: with the prefix it is no longer than an id may be. */
+  readonly rules: TextRules & { readonly minBytes: number; readonly maxBytes: number };
 }
 
 /** A subject whose words are texts, or fields whose values stand there. */
@@ -71,8 +83,22 @@ export function topicOf(schema: DescMessage): TopicOfSchema {
     subject: subject === "" ? undefined : templateOf(schema, subject),
     stream,
     key: key === "" ? undefined : fieldNamed(schema, "key", key, forWords),
-    messageId: messageId === "" ? undefined : fieldNamed(schema, "message_id", messageId, forIds),
+    messageId: messageId === "" ? undefined : idOf(schema, fieldNamed(schema, "message_id", messageId, forIds)),
   };
+}
+
+/** Digits and sign of the longest integer. */
+const longestIntegerBytes = 20;
+
+function idOf(schema: DescMessage, field: DescField): IdOfSchema {
+  const { minBytes, maxBytes, ...rules } = namedRules.outboxMessageId;
+  const prefix = `${schema.typeName}:`;
+  const mostBytes = maxBytes - longestIntegerBytes - 1;
+  if (schema.typeName.length > mostBytes) {
+    const why = `message_id: an id begins with the name of the type, which must have at most ${mostBytes} bytes then`;
+    throw invalidSchema(schema, `${why}; shorten it, or leave message_id out`);
+  }
+  return { field, prefix, rules: { ...rules, minBytes, maxBytes: maxBytes - prefix.length } };
 }
 
 function checkPeerTopic(schema: DescMessage, topic: string): void {

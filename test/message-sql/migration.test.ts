@@ -77,9 +77,22 @@ describe("what is published", () => {
     ]);
     const type = (name: string): string[] => ["content-type", `application/x-protobuf; type=acme.v1.${name}`];
     expect(rows[0].headers).toContainEqual(type("OrderPlaced"));
-    expect(rows[1].headers).toEqual([type("Pinged"), ["message-id", "7"]]);
+    expect(rows[1].headers).toEqual([type("Pinged"), ["message-id", "acme.v1.Pinged:7"]]);
     expect(await rowsOf(database.url, "SELECT destination FROM hawser.outbox_later")).toEqual([
       { destination: "pings" },
+    ]);
+  });
+
+  it("has the type and the field in its id, in no more bytes than an id may have", async () => {
+    const longest = "o".repeat(255 - "acme.v1.Shipped:".length);
+    await client.query("SELECT messages.publish_shipped($1)", [longest]);
+    await client.query("SELECT messages.publish_shipped('', _message_id => 'mine')");
+    expect(await refusal(client.query("SELECT messages.publish_shipped($1)", [`${longest}o`]))).toMatch(
+      /^22P02: acme\.v1\.Shipped\.order_id: follows the name of the type in the message's id: it must have 1 to 239 bytes/,
+    );
+    expect(await rowsOf(database.url, "SELECT message_id FROM hawser.outbox ORDER BY id")).toEqual([
+      { message_id: `acme.v1.Shipped:${longest}` },
+      { message_id: "mine" },
     ]);
   });
 

@@ -57,14 +57,14 @@ describe("publish and on", () => {
       [
         { $typeName: "acme.v1.OrderPlaced", orderId: "o-1", cents: 7n },
         "o-1",
-        "o-1",
+        "acme.v1.OrderPlaced:o-1",
         expect.arrayContaining([["content-type", "application/x-protobuf; type=acme.v1.OrderPlaced"]]),
       ],
       [{ $typeName: "acme.v1.OrderCancelled", orderId: "o-1" }, undefined],
       [
         { $typeName: "acme.v1.OrderPlaced", orderId: "o-2", cents: 0n },
         "k",
-        "o-2",
+        "acme.v1.OrderPlaced:o-2",
         expect.arrayContaining([
           ["content-type", "application/json; type=acme.v1.OrderPlaced"],
           ["trace", "1"],
@@ -93,7 +93,7 @@ describe("publish and on", () => {
     }
     await client.end();
     await eventually("it was handled", () => received.all.length === 1);
-    expect(received.all).toEqual([[expect.objectContaining({ orderId: "o-2" }), "o-2", "o-2"]]);
+    expect(received.all).toEqual([[expect.objectContaining({ orderId: "o-2" }), "o-2", "acme.v1.OrderPlaced:o-2"]]);
   });
 
   it("take what was sent by others: of the only type, without a content type", async () => {
@@ -156,7 +156,7 @@ describe("publish and on", () => {
       'invalid_argument: acme.v1.OrderPlaced.order_id "a": must have at least 2 characters (string.min_len)',
     );
     expect(await failure("OrderPlaced", { orderId: "o 1" })).toBe(
-      `invalid_argument: acme.v1.OrderPlaced.order_id "o 1": is the message's id, which must not contain white space or control characters`,
+      `invalid_argument: acme.v1.OrderPlaced.order_id "o 1": follows the name of the type in the message's id: it must not contain white space or control characters`,
     );
     expect(await failure("OnlyNats", {})).toBe(
       "invalid_schema: acme.v1.OnlyNats: its option has no topic; set one to use peers",

@@ -19,10 +19,11 @@ let connection: NatsConnection;
 let placed: DescMessage;
 let cancelled: DescMessage;
 let stored: DescMessage;
-type DescMessages = [DescMessage, DescMessage, DescMessage, DescMessage, DescMessage, DescMessage];
+type DescMessages = [DescMessage, DescMessage, DescMessage, DescMessage, DescMessage, DescMessage, DescMessage];
 let noSubject: DescMessage;
 let numbered: DescMessage;
 let moved: DescMessage;
+let billed: DescMessage;
 
 beforeAll(async () => {
   const registry = await compileSchemas({
@@ -42,11 +43,15 @@ beforeAll(async () => {
         option (hawser.v1.topic) = {subject: "${root}.stored" stream: true key: "order_id" message_id: "order_id"};
         string order_id = 1 [(buf.validate.field).string.min_len = 2];
       }
+      message OrderBilled {
+        option (hawser.v1.topic) = {subject: "${root}.stored" stream: true message_id: "order_id"};
+        string order_id = 1;
+      }
       message NoSubject { option (hawser.v1.topic) = {topic: "orders"}; }`,
   });
-  const names = ["OrderPlaced", "OrderCancelled", "OrderStored", "NoSubject", "OrderNumbered", "Moved"];
+  const names = ["OrderPlaced", "OrderCancelled", "OrderStored", "NoSubject", "OrderNumbered", "Moved", "OrderBilled"];
   const schemas = names.map((name) => messageIn(registry, `acme.v1.${name}`));
-  [placed, cancelled, stored, noSubject, numbered, moved] = schemas as DescMessages;
+  [placed, cancelled, stored, noSubject, numbered, moved, billed] = schemas as DescMessages;
   connection = await natsClient({ servers: testNatsUrl() });
   const manager = await jetstreamManager(connection);
   await manager.streams.add({ name: root, subjects: [`${root}.stored`] });
@@ -159,6 +164,16 @@ describe("a stream", () => {
     ]);
   });
 
+  it("keeps messages of two types whose fields have the same id", async () => {
+    const order = { orderId: "o-2" };
+    expect(await publish(connection, stored, order)).toMatchObject({ stream: { duplicate: false } });
+    expect(await publish(connection, billed, order)).toMatchObject({ stream: { duplicate: false } });
+    expect(await publish(connection, billed, order)).toMatchObject({ stream: { duplicate: true } });
+    await expect(publish(connection, billed, { orderId: "o".repeat(237) })).rejects.toThrow(
+      /^acme\.v1\.OrderBilled\.order_id "o+[^:]*: follows the name of the type in the message's id: it must be 1 to 235 bytes/,
+    );
+  });
+
   it("is told that a handler works that takes longer than ack_wait", async () => {
     const seen: string[] = [];
     const handling = handle(stored, async (value) => {
@@ -224,6 +239,11 @@ it("is published if, and only if, the transaction commits", async () => {
     expect(await enqueue(gateway.client, stored, { orderId: orderId! })).toEqual(expect.any(BigInt));
     await gateway.client.query(end!);
   }
+  await gateway.client.query("BEGIN");
+  for (const schema of [stored, billed]) await enqueue(gateway.client, schema, { orderId: "o-back" });
+  const { rows } = await gateway.client.query("SELECT message_id FROM hawser.outbox WHERE message_id LIKE '%o-back'");
+  expect(rows).toEqual([{ message_id: "acme.v1.OrderStored:o-back" }, { message_id: "acme.v1.OrderBilled:o-back" }]);
+  await gateway.client.query("ROLLBACK");
   // Core NATS has no ids: that of the option is for peers.
   expect(await enqueue(gateway.client, numbered, { number: 7n })).toEqual(expect.any(BigInt));
   await expect(enqueue(gateway.client, numbered, { number: 7n }, { messageId: "7" })).rejects.toMatchObject({

@@ -357,7 +357,7 @@ describe("a subject", () => {
   it("needs a key that is not empty", () => {
     const topic = topicOf(messageIn(registry, "acme.orders.v1.OrderPlaced"));
     expect(() => keyOfMessage(topic, {})).toThrow(
-      'acme.orders.v1.OrderPlaced.tenant "": is the key, which must be 1 to 1024 bytes long in UTF-8',
+      'acme.orders.v1.OrderPlaced.tenant "": is the key: it must be 1 to 1024 bytes long in UTF-8',
     );
   });
 });

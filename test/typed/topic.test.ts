@@ -3,6 +3,7 @@
  */
 import type { FileRegistry } from "@bufbuild/protobuf";
 import { beforeAll, expect, it } from "vitest";
+import { namedRules } from "../../generated/ts/rules/named.js";
 import { topicOf } from "../../src/typed/index.js";
 import { compileSchemas, messageIn } from "./support/compile.js";
 
@@ -52,6 +53,8 @@ const bad: readonly (readonly [option: string, why: string])[] = [
 ];
 
 let registry: FileRegistry;
+/** The longest name of a type whose id may come from a field. */
+const longest = `L${"o".repeat(234 - "acme.v1.L".length)}`;
 
 beforeAll(async () => {
   registry = await compileSchemas({
@@ -62,6 +65,8 @@ beforeAll(async () => {
         ${fields}
       }
       message Plain { ${fields} }
+      message ${longest} { option (hawser.v1.topic) = {topic: "a" message_id: "tenant"}; ${fields} }
+      message ${longest}x { option (hawser.v1.topic) = {topic: "a" message_id: "tenant"}; ${fields} }
       ${bad.map(([option], index) => `message Bad${index} { option (hawser.v1.topic) = ${option}; ${fields} }`).join("\n")}`,
   });
 });
@@ -79,8 +84,18 @@ it("says where messages are sent", () => {
     },
     stream: true,
     key: number,
-    messageId: extra,
+    // An id has 255 bytes at most.
+    messageId: { field: extra, prefix: "acme.v1.A:", rules: { ...namedRules.outboxMessageId, maxBytes: 245 } },
   });
+});
+
+it("leaves place for any integer in an id that begins with the type", () => {
+  const { prefix, rules } = topicOf(messageIn(registry, `acme.v1.${longest}`)).messageId!;
+  expect(prefix.length + String(-(2n ** 63n)).length).toBe(255);
+  expect(rules.maxBytes).toBe(20);
+  expect(() => topicOf(messageIn(registry, `acme.v1.${longest}x`))).toThrow(
+    /x: message_id: an id begins with the name of the type, which must have at most 234 bytes then; shorten it, or leave message_id out$/,
+  );
 });
 
 it("refuses a message without the option", () => {

@@ -16,6 +16,7 @@ export const orderProto = (fields: string, more = ""): Record<string, string> =>
     }
     message Pinged { option (hawser.v1.topic) = {topic: "pings" message_id: "number"}; int64 number = 1; }
     message Moved { option (hawser.v1.topic) = {subject: "{area}.{what}.moved"}; string area = 1; string what = 2; }
+    message Shipped { option (hawser.v1.topic) = {subject: "shipped" stream: true message_id: "order_id"}; string order_id = 1; }
     message Ticked { option (hawser.v1.topic) = {subject: "ticks"}; optional bool late = 1; }
     ${more}`,
 });

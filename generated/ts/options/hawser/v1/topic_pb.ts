@@ -60,8 +60,9 @@ export type Topic = Message<"hawser.v1.Topic"> & {
   key: string;
 
   /**
-   * The field whose value is the message's id: what is published twice with one id is kept once by a stream. A string or
-   * an integer.
+   * The field that tells messages of this type apart: a string or an integer. The id of a message is the full name of its
+   * type, a colon and the value of the field, such as `acme.shop.v1.OrderPlaced:o-17`, and has at most 255 bytes. What is
+   * published twice with one id is kept once by a stream.
    *
    * @generated from field: string message_id = 5;
    */
