@@ -20,6 +20,8 @@ BEGIN
     RETURN;
   END IF;
 
+  -- Lost, the key would be drawn again for another one, while peers know this one by it.
+  PERFORM hawser.commit_durably();
   UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
   INSERT INTO hawser.conn_key_map (composite, connection_key)
   VALUES (v_composite, connection_key.connection_key);

@@ -11,6 +11,7 @@ BEGIN
   IF NOT ended THEN
     RETURN;
   END IF;
+  PERFORM hawser.commit_durably();
   -- The token goes, so that a process that was taking the name does not believe that this epoch is its own.
   UPDATE hawser.peers AS p
      SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),

@@ -1,4 +1,6 @@
 #variable_conflict use_column
+DECLARE
+  v_done boolean;
 BEGIN
   -- Later statements have to see what was committed while the lock was waited for.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -12,4 +14,6 @@ BEGIN
     PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name AND f.epoch = p_epoch FOR SHARE;
     held := FOUND;
   END IF;
+  -- What is written in a name is confirmed to others. An assignment takes a fraction of a PERFORM.
+  v_done := hawser.commit_durably();
 END

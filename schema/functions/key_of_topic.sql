@@ -12,6 +12,8 @@ BEGIN
     RETURN;
   END IF;
 
+  -- Lost, the key would be drawn again for another one, while peers know this one by it.
+  PERFORM hawser.commit_durably();
   UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
   INSERT INTO hawser.topic_key (topic, k) VALUES (p_topic, key_of_topic.k);
 END

@@ -13,5 +13,7 @@ BEGIN
   held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what AND o.epoch = p_epoch);
   IF held THEN
     UPDATE hawser.fences AS f SET epoch = p_epoch WHERE f.what = v_what;
+    -- With it goes the epoch, which was committed before.
+    PERFORM hawser.commit_durably();
   END IF;
 END

@@ -21,6 +21,9 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
+  -- A number that is lost would be given again, to another message.
+  PERFORM hawser.commit_durably();
+
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
   PERFORM hawser.lock_dead_letters(true);
 

@@ -54,8 +54,9 @@ const sql = {
                ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
                RETURNING ${cursor.sql()}, ${transactionId} AS transaction_id`,
   beginUnnumbered: `${userPathSql}; SELECT ${transactionId} AS transaction_id`,
-  // A short time limit of the handler's own would go on to be that of what follows, for ever.
-  endHandler: `${localSettingsSql(statementLimits)}; SELECT pg_catalog.pg_current_xact_id_if_assigned()::text AS transaction_id`,
+  // A short time limit of the handler's own would go on to be that of what follows, for ever. Durably, as the answer to a
+  // request says that it is done.
+  endHandler: `${localSettingsSql(statementLimits)}; SELECT hawser.commit_durably(), pg_catalog.pg_current_xact_id_if_assigned()::text AS transaction_id`,
 } as const;
 
 /** Ends a transaction without an error: what it did does not count. */

@@ -63,6 +63,7 @@ export interface Mutant {
     | "cut"
     | "session"
     | "failover"
+    | "crash"
     | "twin"
     | "delete"
     | "outage"
@@ -355,6 +356,11 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     faults: ["reassign", "kill", "stop"],
     faultTimes: 4,
     seeds: 4_000,
+  },
+  "cursors, names and stored messages that a crash of Postgres loses": {
+    store: { commitsInMemory: true },
+    faults: ["crash"],
+    faultTimes: 4,
   },
   "channel committed by another than its owner": {
     store: { commitsForAnybody: true, reassignsWithoutEpoch: true },

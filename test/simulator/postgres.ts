@@ -1,8 +1,8 @@
 /**
  * A model of what the delivery rules need of Postgres: transactions in stages (lock, check and write, commit, answer)
  * that interleave; the fence as a row with an epoch of its own, locked with a fair queue; the lease as a session that is alive;
- * snapshots; answers that are lost while the commit lands, perhaps much later; and a failover that loses the last
- * commits.
+ * snapshots; answers that are lost while the commit lands, perhaps much later; a crash, which loses no commit; and a
+ * failover that loses the last commits.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { comparePositions, type Position } from "../../src/channel/index.js";
@@ -94,6 +94,7 @@ export interface StoreFaults {
   readonly reassignsWithToken?: boolean;
   readonly takesWithoutToken?: boolean;
   readonly noWaitAtFence?: boolean;
+  readonly commitsInMemory?: boolean;
 }
 
 const rowKey = (position: Position) => `${position.epoch}/${position.number}`;
@@ -124,6 +125,8 @@ export class ModelPostgres {
   #history: (() => void)[] = [];
   /** Which server it is: grows with each failover, as a timeline does. */
   generation = 1;
+  /** Grows with each failover and crash: what was under way before is never committed. */
+  starts = 1;
   available = true;
 
   readonly #world: World;
@@ -420,7 +423,7 @@ export class ModelPostgres {
     answer: (result: CallResult<"committed" | "duplicate" | "rolledBack" | "fenced" | "notOwned">) => void,
   ): void {
     const { schedule, random, counts } = this.#world;
-    const { generation } = this;
+    const { starts } = this;
     const tx = {};
     let over = false;
     let ending = false;
@@ -429,14 +432,14 @@ export class ModelPostgres {
       over = true;
       schedule.after(delayMs, () => answer(result));
     };
-    const unlock = () => generation === this.generation && this.#releaseIn(this.#cursorLocks, key, tx);
-    const gone = () => !this.available || generation !== this.generation;
-    if (gone() || server !== generation || random.chance(this.#world.callFaultRate)) {
+    const unlock = () => starts === this.starts && this.#releaseIn(this.#cursorLocks, key, tx);
+    const gone = () => !this.available || starts !== this.starts;
+    if (gone() || server !== this.generation || random.chance(this.#world.callFaultRate)) {
       end({ kind: "failed" }, random.delay(2));
       return;
     }
     const locked = () => {
-      if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
+      if (starts !== this.starts) return end({ kind: "unknown" }, random.delay(3));
       const cursor = this.cursors.get(key);
       if (cursor !== undefined && comparePositions(cursor, position) >= 0) {
         unlock();
@@ -444,7 +447,7 @@ export class ModelPostgres {
       }
       // The transaction ends with its connection when the process dies.
       const watch = () => {
-        if (over || ending || generation !== this.generation) return;
+        if (over || ending || starts !== this.starts) return;
         if (handler.isAlive()) schedule.after(50, watch);
         else unlock();
       };
@@ -454,7 +457,7 @@ export class ModelPostgres {
       const landsLate = cut && random.chance(0.6);
       handler.run((how) => {
         if (!handler.isAlive()) return;
-        if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
+        if (starts !== this.starts) return end({ kind: "unknown" }, random.delay(3));
         if (how === "rollback" || (cut && !landsLate)) {
           schedule.after(random.delay(1), unlock);
           return end(how === "rollback" ? { kind: "ok", value: "rolledBack" } : { kind: "failed" }, random.delay(2));
@@ -465,14 +468,14 @@ export class ModelPostgres {
           end({ kind: "unknown" }, random.delay(3));
         }
         schedule.after(random.delay(landsLate ? 40 : 0.5), () => {
-          if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
+          if (starts !== this.starts) return end({ kind: "unknown" }, random.delay(3));
           const finish = () => {
             this.#release(name, tx);
             unlock();
           };
           this.#lock(name, tx, false, () => {
             schedule.after(random.delay(0.5), () => {
-              if (generation !== this.generation) return end({ kind: "unknown" }, random.delay(3));
+              if (starts !== this.starts) return end({ kind: "unknown" }, random.delay(3));
               const held = this.#isHeld(name, epoch);
               const value = !held ? "fenced" : this.#mayCommit(name, key) ? "committed" : "notOwned";
               if (value === "committed") {
@@ -503,9 +506,9 @@ export class ModelPostgres {
   /** Reads something in one snapshot. */
   read<T>(look: () => T, answer: (result: CallResult<T>) => void): void {
     const { schedule, random } = this.#world;
-    const generation = this.generation;
+    const { starts } = this;
     schedule.after(random.delay(1), () => {
-      if (!this.available || generation !== this.generation || random.chance(this.#world.callFaultRate)) {
+      if (!this.available || starts !== this.starts || random.chance(this.#world.callFaultRate)) {
         schedule.after(random.delay(2), () => answer({ kind: "failed" }));
         return;
       }
@@ -543,9 +546,24 @@ export class ModelPostgres {
   /** A standby takes over that has not seen the last commits; everybody is cut off. */
   failover(): void {
     this.generation += 1;
+    this.#loseCommits();
+    this.#startAgain();
+  }
+
+  /** The same server comes back, with all that it has committed, which was on disk; everybody is cut off. */
+  crash(): void {
+    if (this.#faults.commitsInMemory) this.#loseCommits();
+    this.#startAgain();
+  }
+
+  #loseCommits(): void {
     const lost = Math.min(this.#history.length, this.#world.random.between(1, 6));
     for (let count = 0; count < lost; count++) this.#history.pop()?.();
     this.#history = [];
+  }
+
+  #startAgain(): void {
+    this.starts += 1;
     const locks = [this.#ownerLocks, this.#fences, this.#cursorLocks];
     const waiting = locks.flatMap((some) => [...some.values()].flatMap((fence) => fence.waiting));
     this.#ownerLocks.clear();
@@ -615,7 +633,7 @@ export class ModelPostgres {
     answer: (result: CallResult<T>) => void,
   ): void {
     const { schedule, random, counts } = this.#world;
-    const generation = this.generation;
+    const { starts } = this;
     const tx = {};
     let answered = false;
     const reply = (result: CallResult<T>, delay: number) => {
@@ -623,9 +641,9 @@ export class ModelPostgres {
       answered = true;
       schedule.after(delay, () => answer(result));
     };
-    const gone = () => generation !== this.generation;
+    const gone = () => starts !== this.starts;
     // A new connection to another server is not used before the lease is taken anew there.
-    const stranger = options.server !== undefined && options.server !== generation;
+    const stranger = options.server !== undefined && options.server !== this.generation;
     if (stranger) counts.add("transition: another server refused");
     if (!this.available || stranger) {
       reply({ kind: "failed" }, random.delay(2));

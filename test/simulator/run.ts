@@ -31,7 +31,7 @@ export interface Simulation {
 }
 
 const channelMustHappen = [
-  ...["kill", "stall", "cut", "session", "failover", "twin", "delete", "outage", "stop", "reassign"].map(
+  ...["kill", "stall", "cut", "session", "failover", "crash", "twin", "delete", "outage", "stop", "reassign"].map(
     (kind) => `fault: ${kind}`,
   ),
   "fault: call lost before its commit",

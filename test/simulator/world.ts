@@ -26,6 +26,7 @@ const faultKinds = [
   "cut",
   "session",
   "failover",
+  "crash",
   "twin",
   "delete",
   "outage",
@@ -356,7 +357,7 @@ export class World {
       record.effects -= 1;
       record.finished -= 1;
       // A failover has lost it; what came live and was acknowledged is nowhere else.
-      this.lost(record.payload);
+      if (this.postgres.generation > 1) this.lost(record.payload);
     };
   }
 
@@ -552,7 +553,8 @@ export class World {
     else if (kind === "failover") {
       this.#gapsAllowed = true;
       this.postgres.failover();
-    } else if (kind === "twin") this.#startProcess(name);
+    } else if (kind === "crash") this.postgres.crash();
+    else if (kind === "twin") this.#startProcess(name);
     else if (kind === "delete") {
       const payload = this.postgres.deleteSomeRow();
       if (payload !== undefined) this.lost(payload);

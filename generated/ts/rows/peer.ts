@@ -388,6 +388,12 @@ export interface FencedResult {
   held: boolean;
 }
 
+/** The result of hawser.commit_durably. */
+export interface CommitDurablyResult {
+  /** False: it waits for the disk anyway. */
+  changed: boolean;
+}
+
 /** Arguments of hawser.end_ownership. */
 export interface EndOwnershipArguments {
   /** The name. */
@@ -971,6 +977,20 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.fenced");
       return { held: row.held };
+    },
+
+    /**
+     * Has the present transaction's commit wait for the disk, whatever the default of the database is: a crash of Postgres must not
+     * lose what peers are told of. Postgres writes commits in their order, so what was committed before is on disk then, too.
+     */
+    async commitDurably(): Promise<CommitDurablyResult> {
+      const { rows } = await client.query({
+        name: "hawser.commit_durably",
+        text: "SELECT changed FROM hawser.commit_durably()",
+        values: [],
+      });
+      const row = onlyRow(rows, "hawser.commit_durably");
+      return { changed: row.changed };
     },
 
     /** Fences the owner of a name off: raises the epoch, and frees the name. Nobody takes it before the end of the transaction. */

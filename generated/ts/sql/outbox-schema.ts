@@ -1358,8 +1358,8 @@ BEGIN
   -- wait for a disk.
   IF NOT v_saves THEN
     PERFORM set_config('synchronous_commit', 'off', true);
-  ELSIF current_setting('synchronous_commit') IN ('off', 'local') THEN
-    PERFORM set_config('synchronous_commit', 'on', true);
+  ELSE
+    PERFORM hawser.commit_durably();
   END IF;
   state := CASE WHEN v_saves THEN 'saved' ELSE 'read' END;
   bytes := NULL;

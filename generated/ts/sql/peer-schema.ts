@@ -570,6 +570,8 @@ BEGIN
   held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what AND o.epoch = p_epoch);
   IF held THEN
     UPDATE hawser.fences AS f SET epoch = p_epoch WHERE f.what = v_what;
+    -- With it goes the epoch, which was committed before.
+    PERFORM hawser.commit_durably();
   END IF;
 END;
 END
@@ -676,6 +678,8 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.fenced', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_done boolean;
 BEGIN
   -- Later statements have to see what was committed while the lock was waited for.
   IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -689,11 +693,27 @@ BEGIN
     PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name AND f.epoch = p_epoch FOR SHARE;
     held := FOUND;
   END IF;
+  -- What is written in a name is confirmed to others. An assignment takes a fraction of a PERFORM.
+  v_done := hawser.commit_durably();
 END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.fenced(text, bigint) IS 'Whether writes in a name under this epoch count. If so, they do until the end of the transaction: the next owner of the name
 waits for that. What is written must be a later statement.';
+
+CREATE OR REPLACE FUNCTION hawser.commit_durably(
+  OUT changed boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+-- To the end of the transaction. A database with \`on\`, \`remote_write\` or \`remote_apply\` keeps what it has.
+BEGIN
+  changed := current_setting('synchronous_commit') IN ('off', 'local') AND set_config('synchronous_commit', 'on', true) IS NOT NULL;
+END
+$function$;
+COMMENT ON FUNCTION hawser.commit_durably() IS 'Has the present transaction''s commit wait for the disk, whatever the default of the database is: a crash of Postgres must not
+lose what peers are told of. Postgres writes commits in their order, so what was committed before is on disk then, too.';
 
 CREATE OR REPLACE FUNCTION hawser.end_ownership(
   p_name text,
@@ -724,6 +744,7 @@ BEGIN
   IF NOT ended THEN
     RETURN;
   END IF;
+  PERFORM hawser.commit_durably();
   -- The token goes, so that a process that was taking the name does not believe that this epoch is its own.
   UPDATE hawser.peers AS p
      SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint),
@@ -917,6 +938,8 @@ BEGIN
     RETURN;
   END IF;
 
+  -- Lost, the key would be drawn again for another one, while peers know this one by it.
+  PERFORM hawser.commit_durably();
   UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT connection_key.connection_key;
   INSERT INTO hawser.conn_key_map (composite, connection_key)
   VALUES (v_composite, connection_key.connection_key);
@@ -966,6 +989,8 @@ BEGIN
     RETURN;
   END IF;
 
+  -- Lost, the key would be drawn again for another one, while peers know this one by it.
+  PERFORM hawser.commit_durably();
   UPDATE hawser.seq AS s SET v = s.v + 1 WHERE s.id = 1 RETURNING s.v INTO STRICT key_of_topic.k;
   INSERT INTO hawser.topic_key (topic, k) VALUES (p_topic, key_of_topic.k);
 END;
@@ -2228,6 +2253,9 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
+  -- A number that is lost would be given again, to another message.
+  PERFORM hawser.commit_durably();
+
   -- One at a time with all who retry, discard or expire: none finds half of what another takes.
   PERFORM hawser.lock_dead_letters(true);
 
@@ -2486,6 +2514,7 @@ REVOKE ALL ON FUNCTION hawser.raise_fence(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.keep_name(text, bigint, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.release_name(text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fenced(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.commit_durably() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.end_ownership(text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.is_alive(integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.share_fences(text[]) FROM PUBLIC;
@@ -2576,6 +2605,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.keep_name(text, bigint, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.release_name(text, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.fenced(text, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.commit_durably() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.end_ownership(text, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.share_fences(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.lock_dead_letters(boolean) TO hawser_peer;
@@ -2653,6 +2683,7 @@ BEGIN
   ALTER FUNCTION hawser.keep_name(text, bigint, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.release_name(text, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fenced(text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.commit_durably() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.end_ownership(text, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.is_alive(integer, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.share_fences(text[]) OWNER TO hawser_owner;

@@ -1,0 +1,152 @@
+/**
+ * Postgres crashes on a database whose `synchronous_commit` is off: all that Hawser has told anybody is there afterwards, as
+ * its commits wait for the disk whatever the default is.
+ *
+ * The crash is certain to lose what no commit has waited for: nothing else writes the log of Postgres to disk. Each is
+ * proved by a plain INSERT behind what is tried.
+ */
+import pg from "pg";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { type Lease, openStore, type Store } from "../../src/store/index.js";
+import { textMessages } from "../store/support/world.js";
+import { eventually } from "../support/eventually.js";
+import { patienceMs } from "./support/kills.js";
+import { type OwnPostgres, ownPostgres } from "./support/own-postgres.js";
+
+let postgres: OwnPostgres;
+let store: Store;
+let sender: Lease;
+let listener: Lease;
+let channel: number;
+const states: string[] = [];
+
+beforeAll(async () => {
+  postgres = await ownPostgres();
+  const first = await session();
+  // Nothing of these writes to disk what a test has committed.
+  for (const setting of ["autovacuum = off", "bgwriter_lru_maxpages = 0", "checkpoint_timeout = '1h'"]) {
+    await first.query(`ALTER SYSTEM SET ${setting}`);
+  }
+  await first.query("SELECT pg_reload_conf()");
+  const { database } = first;
+  await first.query(`ALTER DATABASE ${pg.escapeIdentifier(database!)} SET synchronous_commit = off`);
+  await first.end();
+  store = await openStore({ databaseUrl: postgres.url });
+  await store.migrate();
+  const plain = await session();
+  await plain.query("CREATE TABLE effects (effect text); CREATE TABLE unconfirmed (of text)");
+  await plain.end();
+}, patienceMs);
+afterAll(async () => {
+  await store?.close();
+  await postgres?.[Symbol.asyncDispose]();
+});
+
+async function session(): Promise<pg.Client> {
+  const client = new pg.Client(postgres.url);
+  client.on("error", () => undefined);
+  await client.connect();
+  return client;
+}
+
+async function rows(text: string): Promise<Record<string, unknown>[]> {
+  const client = await session();
+  try {
+    return (await client.query(text)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+/** Does something, and has Postgres crash as soon as it is done. Resolves when the store works again. */
+async function crashBehind<T>(name: string, work: () => Promise<T>): Promise<T> {
+  const { generation } = store;
+  const client = await session();
+  await client.query("CHECKPOINT");
+  const { rows: found } = await client.query("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
+  const walWriter: number = found[0].pid;
+  process.kill(walWriter, "SIGSTOP");
+  const result = await work();
+  const ended = new Promise((resolve) => client.once("end", resolve));
+  await client.query("INSERT INTO unconfirmed VALUES ($1)", [name]);
+  // Postgres ends all its processes, as the memory that they share may be broken, and recovers from what is on disk.
+  process.kill(walWriter, "SIGKILL");
+  await ended;
+  await eventually("the store has a new session", () => store.isUp && store.generation > generation);
+  expect(await rows("SELECT * FROM unconfirmed"), "what only a default commit has written").toEqual([]);
+  return result;
+}
+
+it("keeps names that were taken, with their epochs", { timeout: patienceMs }, async () => {
+  sender = await crashBehind("name", () => store.takeName("sender", { waitMs: 0 }));
+  listener = await store.takeName("listener", { waitMs: 0 });
+  for (const lease of [sender, listener]) lease.onChange((state) => states.push(state));
+  await eventually("the lease is held again", () => sender.state === "held");
+});
+
+it("keeps the key of a channel, and that of a topic", { timeout: patienceMs }, async () => {
+  const key = await crashBehind("channel", () => store.connectionKey({ name: "sender", sourceTopic: "s" }, "listener"));
+  channel = key.connectionKey;
+  expect(await store.channel(channel)).toMatchObject({ composite: "sender:s:listener" });
+  const topic = await crashBehind("topic", () => store.topicKey("t"));
+  expect(await store.topicOfKey(topic)).toBe("t");
+});
+
+it("keeps messages that were stored", { timeout: patienceMs }, async () => {
+  await crashBehind("stored", () => store.storeMessages(sender, channel, 1, textMessages("a", "b", "c", "d")));
+  expect(await store.backlogOf(channel, { epoch: 0, number: 0 })).toBe(4);
+});
+
+it("keeps a cursor that was committed, and the dead letter", { timeout: patienceMs }, async () => {
+  const position = { epoch: sender.epoch, number: 1 };
+  const letter = {
+    ...position,
+    topic: "t",
+    payload: Buffer.from("a"),
+    headers: [],
+    errorCode: "handler_failed",
+    errorMessage: "no room",
+    attempts: 5,
+  };
+  const commits = [{ connectionKey: channel, ...position, deadLetters: [letter] }];
+  expect(await crashBehind("cursor", () => store.commitCursors(listener, commits))).toMatchObject({
+    committed: [channel],
+  });
+  expect((await store.channel(channel))!.cursor).toEqual(position);
+  expect(await rows("SELECT error_message FROM hawser.dead_letters")).toEqual([{ error_message: "no room" }]);
+});
+
+it("keeps what a transactional handler has written, with the cursor", { timeout: patienceMs }, async () => {
+  const position = { epoch: sender.epoch, number: 2 };
+  const outcome = await crashBehind("handler", () =>
+    store.handleInTransaction(listener, { connectionKey: channel, ...position }, async (client) => {
+      // Of no use to the handler either: its effects and the cursor are one commit.
+      await client.query("SET LOCAL synchronous_commit = off");
+      await client.query("INSERT INTO effects VALUES ('two')");
+    }),
+  );
+  expect(outcome).toBe("committed");
+  expect((await store.channel(channel))!.cursor).toEqual(position);
+  expect(await rows("SELECT effect FROM effects")).toEqual([{ effect: "two" }]);
+});
+
+it("keeps what the handler of a request has written", { timeout: patienceMs }, async () => {
+  await crashBehind("request", () =>
+    store.runInTransaction(async (client) => {
+      await client.query("INSERT INTO effects VALUES ('request')");
+    }),
+  );
+  expect(await rows("SELECT effect FROM effects")).toContainEqual({ effect: "request" });
+});
+
+it("keeps that a dead letter is retried", { timeout: patienceMs }, async () => {
+  await crashBehind("retry", () => store.deadLetters.retry({ all: true }));
+  expect(await rows("SELECT FROM hawser.dead_letters")).toEqual([]);
+  expect(await rows("SELECT composite FROM hawser.conn_key_map WHERE last_retry = 1")).toHaveLength(1);
+});
+
+it("keeps that channels were handed over", { timeout: patienceMs }, async () => {
+  expect(states).not.toContain("lost");
+  await crashBehind("reassigned", () => store.reassign({ from: "listener", to: "other", force: true }));
+  expect(await store.channel(channel)).toMatchObject({ owner: "other" });
+});
