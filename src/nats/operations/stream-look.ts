@@ -22,7 +22,7 @@ export interface FoundStream {
 }
 
 /** How far a look goes. */
-export interface LookRange {
+interface LookRange {
   /** What was stored since then, by `performance.now()`. */
   readonly since: number;
   /** How far the clocks of the servers may be apart. */
