@@ -104,7 +104,7 @@ function introduction({ date, node, cpus, memoryGiB, versions, commit, before }:
 with ${cpus} processors and ${memoryGiB} GiB of memory, which the servers and all processes share. Everything on this page is
 written by the benchmark; \`npm run bench -- --help\` says which variables name the baselines that do not come with it.
 
-\`\`\`sh
+\`\`\`sh fragment
 npm run bench -- all --write-docs --json results.json   # measures, and writes this page and its charts
 npm run bench -- --write-docs --from results.json       # writes them again
 npm run bench -- peer-live                              # one suite

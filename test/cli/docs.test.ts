@@ -6,6 +6,8 @@ import type { ArgsDef } from "citty";
 import { describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/run.js";
 import { errorTable } from "../../src/errors/index.js";
+import { pagesOfUsers, readPage } from "../readme/pages.js";
+import { blocksOf } from "../readme/snippets.js";
 import { projectDirectory } from "../support/program.js";
 
 const page = readFileSync(`${projectDirectory}docs/cli.md`, "utf8");
@@ -24,7 +26,7 @@ describe("docs/cli.md", () => {
     expect(sections.toSorted()).toEqual(names.toSorted());
     const listed = [...page.matchAll(/^\| \[`(\w+)`\]/gm)].map(([, name]) => name!);
     expect(listed.toSorted()).toEqual(names.toSorted());
-    for (const name of names) expect(sectionOf(name)).toContain(`\`\`\`sh\n`);
+    for (const name of names) expect(sectionOf(name)).toContain(`\`\`\`sh fragment\n`);
     for (const name of names) expect(sectionOf(name)).toMatch(new RegExp(`hawser ${name}\\b`));
   });
 
@@ -46,4 +48,24 @@ describe("docs/cli.md", () => {
     const table = Object.values(errorTable).map(({ code, exitStatus }) => [code, exitStatus] as const);
     expect(listed.toSorted()).toEqual(table.toSorted());
   });
+});
+
+it.each(pagesOfUsers)("%s shows only commands and flags of `hawser` that there are", async (path) => {
+  const shell = blocksOf(readPage(path)).filter(({ info }) => info.startsWith("sh "));
+  const lines = shell.flatMap(({ content }) => content.replaceAll("\\\n", " ").split("\n"));
+  const calls = lines.flatMap((line) => [
+    ...line.replace(/ #.*$/, "").matchAll(/(?:^| )hawser (?:-- |hawser )?([a-z][^|]*)/g),
+  ]);
+  const unknown: string[] = [];
+  for (const [, call] of calls) {
+    const name = call!.split(" ")[0]!;
+    if (!Object.hasOwn(commands, name)) {
+      unknown.push(call!);
+      continue;
+    }
+    const known = (await commands[name]!()).args ?? {};
+    const flags = [...call!.matchAll(/(?<= )--([a-z][a-z0-9-]*)/g)].map(([, flag]) => flag!);
+    unknown.push(...flags.filter((flag) => !Object.hasOwn(known, flag)).map((flag) => `${name} --${flag}`));
+  }
+  expect(unknown).toEqual([]);
 });

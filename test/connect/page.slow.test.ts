@@ -5,7 +5,7 @@ import { symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { readPage } from "../readme/pages.js";
-import { blocksOf } from "../readme/snippets.js";
+import { blocksOf, filesOf } from "../readme/snippets.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { projectDirectory } from "../support/program.js";
 import { sampleProject, startIn } from "../testing/sample-project.js";
@@ -14,11 +14,7 @@ const blocks = blocksOf(readPage("docs/rpc.md"));
 const contentOf = (info: string): string => blocks.find((each) => each.info === info)?.content ?? "";
 
 it("can be generated, type-checked and run as the page shows it", async () => {
-  const programs = blocks.flatMap(({ info, content }, index) => {
-    const name = /^typescript ([\w-]+\.ts)$/.exec(info)?.[1];
-    const next = blocks[index + 1];
-    return name === undefined ? [] : [{ name, content, prints: next?.info === "text" ? next.content : undefined }];
-  });
+  const programs = filesOf(readPage("docs/rpc.md"));
   expect(programs.map(({ name }) => name)).toEqual(["routes.ts", "over-peers.ts", "over-nats.ts"]);
   const compilerOptions = {
     ...{ target: "ES2022", lib: ["ES2023", "ESNext.Disposable"], module: "NodeNext", types: ["node"] },

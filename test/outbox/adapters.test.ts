@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { enqueue } from "../../src/peer/index.js";
 import { natsFunctions, type QueryClient } from "../../src/serve/index.js";
 import { readPage } from "../readme/pages.js";
-import { projectStepsOf } from "../readme/snippets.js";
+import { filesOf } from "../readme/snippets.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
@@ -102,7 +102,7 @@ const libraries: Readonly<Record<string, (url: string, clientOf: (tx: Untyped) =
   },
 };
 
-const files = projectStepsOf(readPage("docs/transactional.md")).flatMap((step) => (step.kind === "file" ? [step] : []));
+const files = filesOf(readPage("docs/transactional.md"));
 
 it("are of all these libraries", () => {
   expect(files.map(({ name }) => name)).toEqual(Object.keys(libraries).map((name) => `${name}.ts`));

@@ -7,6 +7,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
+import { readPage } from "../readme/pages.js";
+import { filesOf } from "../readme/snippets.js";
 import { testDatabase } from "../support/database.js";
 import { projectDirectory } from "../support/program.js";
 import { manifest, pack, projectBin, run } from "./pack.js";
@@ -176,17 +178,16 @@ it("has the command", async () => {
 });
 
 it("has a plugin that makes settings of a user's own spec, as docs/codegen.md says", async () => {
-  const page = readFileSync(join(projectDirectory, "docs/codegen.md"), "utf8");
-  const blocks = [...page.matchAll(/^```(?:yaml|proto|typescript) (\S+)\n(.*?)^```/gms)];
-  expect(blocks.map(([, name]) => name)).toEqual([
+  const files = filesOf(readPage("docs/codegen.md"));
+  expect(files.map(({ name }) => name)).toEqual([
     "buf.yaml",
     "buf.gen.yaml",
     "proto/acme/app/v1/settings.proto",
     "image.ts",
   ]);
-  for (const [, name, text] of blocks) {
-    mkdirSync(join(project, name!, ".."), { recursive: true });
-    write(name!, text!);
+  for (const { name, content } of files) {
+    mkdirSync(join(project, name, ".."), { recursive: true });
+    write(name, content);
   }
   const path = `${join(project, "node_modules", ".bin")}:${process.env["PATH"]}`;
   await run(join(projectBin, "buf"), ["generate"], project, { PATH: path });

@@ -1,7 +1,7 @@
 /**
  * What the pages show is type-checked, run against a real Postgres, and prints what they say.
  */
-import { symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, join } from "node:path";
 import { transform } from "esbuild";
@@ -10,7 +10,7 @@ import { testDatabase, testNatsUrl } from "../support/database.js";
 import { projectDirectory, startCommand } from "../support/program.js";
 import { temporaryDirectory } from "../support/temporary.js";
 import { pagesOfUsers, readPage } from "./pages.js";
-import { programOf, projectStepsOf, snippetsOf } from "./snippets.js";
+import { blocksOf, filesOf, programOf, runOf, snippetsOf } from "./snippets.js";
 
 const require = createRequire(import.meta.url);
 /** The project as it was compiled for this run: starting it from TypeScript takes three times as long. */
@@ -19,12 +19,19 @@ const compiled = process.env["HAWSER_TEST_PROGRAMS"]!;
 const snippets = pagesOfUsers.flatMap((page) =>
   snippetsOf(readPage(page)).map((snippet) => ({ ...snippet, page, name: nameOf(page, snippet.line) })),
 );
-/** The files of a user's own project. */
-const files = pagesOfUsers.flatMap((page) =>
-  projectStepsOf(readPage(page)).flatMap((step) =>
-    step.kind === "file" ? [{ code: step.content, preamble: undefined, name: nameOf(page, step.line) }] : [],
-  ),
-);
+
+/** Pages that show files of a project, and the test that makes this project and runs all of them. */
+const projects: Readonly<Record<string, string>> = {
+  "docs/codegen.md": "test/package/package.slow.test.ts",
+  "docs/getting-started.md": "test/readme/own-project.slow.test.ts",
+  "docs/rpc.md": "test/connect/page.slow.test.ts",
+  "docs/testing.md": "test/testing/samples.slow.test.ts",
+  "docs/transactional.md": "test/outbox/adapters.test.ts",
+  "docs/typed.md": "test/typed/page.slow.test.ts",
+};
+
+/** Pages whose files import nothing but what is installed here, and nothing that is generated. */
+const pagesWithFiles = ["docs/getting-started.md", "docs/transactional.md"];
 
 /** As of `docs/peers.md`, line 12: `snippet-peers-line-12`. */
 function nameOf(page: string, line: number): string {
@@ -39,9 +46,35 @@ const userOptions = {
   strict: true,
   noEmit: true,
   skipLibCheck: true,
+  paths: {
+    hawser: [join(projectDirectory, "src/peer/index.ts")],
+    "hawser/nats": [join(projectDirectory, "src/serve/public.ts")],
+    "hawser/testing": [join(projectDirectory, "src/testing/index.ts")],
+  },
   types: ["node"],
   typeRoots: [join(projectDirectory, "node_modules/@types")],
 };
+
+it.each(pagesOfUsers)("%s has no sample that is neither run nor marked as a fragment", (page) => {
+  const runs = blocksOf(readPage(page)).map(runOf);
+  if (runs.includes("file")) {
+    expect(Object.keys(projects)).toContain(page);
+    expect(readPage(projects[page]!).includes(`readPage("${page}")`)).toBe(true);
+  }
+  // What is indented as code has no place for such a mark.
+  expect(readPage(page).replace(/^( *)```.*?^\1```$/gms, "")).not.toMatch(/\n\n {4,}\S/);
+  if (runs.includes("project")) expect(page).toBe("docs/getting-started.md");
+  if (runs.includes("ci")) expect(page).toBe("README.md");
+  if (runs.includes("statement")) expect(page).toBe("docs/store-protocol.md");
+});
+
+it.each(["```js", "```ts runs", "```sh run", "```", "```python", "  ```typescript"])(
+  "a block %s is refused",
+  (fence) => {
+    const [block] = blocksOf(`${fence}\nx\n${fence.replace(/\w.*$/, "").trimEnd()}\n`);
+    expect(() => runOf(block!)).toThrow("does not say how it is run");
+  },
+);
 
 describe("the examples of the pages", () => {
   it("are there", () => {
@@ -55,8 +88,14 @@ describe("the examples of the pages", () => {
   it("pass the type checker", async () => {
     const directory = temporaryDirectory();
     symlinkSync(join(projectDirectory, "node_modules"), join(directory, "node_modules"));
-    for (const each of [...snippets, ...files]) writeFileSync(join(directory, `${each.name}.mts`), programOf(each));
-    const config = { compilerOptions: userOptions, include: ["*.mts"] };
+    for (const each of snippets) writeFileSync(join(directory, `${each.name}.mts`), programOf(each));
+    for (const page of pagesWithFiles) {
+      const folder = join(directory, `snippet-${basename(page, ".md")}`);
+      mkdirSync(folder);
+      for (const { name, content } of filesOf(readPage(page))) writeFileSync(join(folder, name), content);
+    }
+    writeFileSync(join(directory, "package.json"), JSON.stringify({ type: "module" }));
+    const config = { compilerOptions: userOptions, include: ["*.mts", "*/*.ts"] };
     writeFileSync(join(directory, "tsconfig.json"), JSON.stringify(config));
     const compiler = join(require.resolve("typescript/package.json"), "../bin/tsc");
     const { status, stdout } = await startCommand(process.execPath, [compiler, "-p", directory]).ended;

@@ -1,16 +1,20 @@
 /**
- * The examples of a Markdown page. How an example is to be run stands behind the language of its block:
+ * The samples of a Markdown page. How a sample is run stands behind the language of its block:
  *
  *     ```ts run              a program of its own
  *     ```ts run with peer    goes on from the preamble: a running `peer`, and `orders-1` that serves `orders`
  *     ```ts run with nats    goes on from the preamble: a `pool` of a database whose SQL functions reach NATS
- *     ```ts check            a program that only the type checker reads: it names files that are not here
- *     ```ts billing.ts       a file of the user's own project, which the commands of that project run
  *     ```sql run             statements, each after those of the blocks before, in one session of such a database
  *     ```sql run until       the same, done again and again until it prints what the page says: what NATS causes takes time
+ *     ```ts beside           also js: a program that runs beside the statements from there on, until it or the page ends
+ *     ```ts billing.ts       also typescript, js, sql, json, yaml, proto: a file of a project that a test of this page makes and runs
+ *     ```sh in your project  a command of the user's own project; `in your project, stays` until it is stopped
+ *     ```sh in CI            commands that .ci/run calls
+ *     ```sql keep-name       a statement of docs/store-protocol.md, which a peer of the conformance tests runs by its name
+ *     ```sql fragment        any language: a piece of something larger, or a command that would change the machine. Not run
+ *     ```ts fragment check   the same, and the type checker reads it
  *
- * A ```text block that follows is what the example prints. The commands of the user's own project are the blocks
- * ```sh in your project, and ```sh in your project, stays for one that runs until it is stopped.
+ * A ```text block that follows is what the sample prints. {@link runOf} refuses a block that says nothing of this.
  */
 import { join } from "node:path";
 import { projectDirectory } from "../support/program.js";
@@ -24,7 +28,7 @@ export interface Snippet {
   readonly line: number;
   /** Undefined for a program of its own. */
   readonly preamble: Preamble | undefined;
-  /** False where it is only type-checked. */
+  /** False where it is only type-checked here. */
   readonly isRun: boolean;
   readonly code: string;
   /** What it prints; undefined where the page does not say. */
@@ -50,8 +54,49 @@ export interface Block {
   readonly content: string;
 }
 
-const projectFile = /^ts ([\w-]+\.ts)$/;
+const projectFile = /^(?:ts|typescript|js|sql|json|yaml|proto) ([\w./-]+\.\w+)$/;
+const pageStep = /^sql run(?: until)?$|^[tj]s beside$/;
 const projectCommand = /^sh in your project(, stays)?$/;
+
+/** How tests run a block, as {@link runOf} finds it. */
+export type Run = "not a program" | "fragment" | "snippet" | "in the page" | "file" | "project" | "ci" | "statement";
+
+const runs: readonly (readonly [RegExp, Run])[] = [
+  [projectFile, "file"],
+  [/^(?:text|json|yaml|proto)$/, "not a program"],
+  [/^\w+ fragment$|^ts fragment check$/, "fragment"],
+  [/^ts run(?: with (?:peer|nats))?$/, "snippet"],
+  [pageStep, "in the page"],
+  [projectCommand, "project"],
+  [/^sh in CI$/, "ci"],
+  [/^sql [a-z-]+$/, "statement"],
+];
+
+/** How a block is run. @throws if it does not say */
+export function runOf({ line, info }: Block): Run {
+  const run = runs.find(([pattern]) => pattern.test(info))?.[1];
+  if (run !== undefined) return run;
+  throw new Error(
+    `line ${line}: \`\`\`${info} does not say how it is run; write one of those that test/readme/snippets.ts lists, ` +
+      `or "${info.split(" ")[0] || "text"} fragment" if it cannot be run as it stands`,
+  );
+}
+
+/** The files that a page shows whole, in its order, each with what it prints as a program if the page says so. */
+export function filesOf(
+  markdown: string,
+): { name: string; line: number; content: string; prints: string | undefined }[] {
+  const blocks = blocksOf(markdown);
+  return blocks.flatMap(({ line, info, content }, index) => {
+    const name = projectFile.exec(info)?.[1];
+    return name === undefined ? [] : [{ name, line, content, prints: printedAfter(blocks, index) }];
+  });
+}
+
+function printedAfter(blocks: readonly Block[], index: number): string | undefined {
+  const next = blocks[index + 1];
+  return next?.info === "text" ? next.content : undefined;
+}
 
 /** What a user does in a project of their own, as the page says. */
 export function projectStepsOf(markdown: string): ProjectStep[] {
@@ -61,49 +106,48 @@ export function projectStepsOf(markdown: string): ProjectStep[] {
     if (name !== undefined) return [{ kind: "file", line, name, content }];
     const command = projectCommand.exec(info);
     if (command === null) return [];
-    const next = blocks[index + 1];
-    const prints = next?.info === "text" ? next.content : undefined;
+    const prints = printedAfter(blocks, index);
     return [{ kind: "command", line, script: content, stays: command[1] !== undefined, prints }];
   });
 }
 
-/** The examples of a page. @throws if a block of TypeScript does not say how it is run */
+/** The programs of a page that stand by themselves. */
 export function snippetsOf(markdown: string): Snippet[] {
   const blocks = blocksOf(markdown);
   return blocks.flatMap(({ line, info, content }, index) => {
-    if (!/^ts\b/.test(info) || projectFile.test(info)) return [];
-    const known = /^ts (?:check|run(?: with (peer|nats))?)$/.exec(info);
-    if (known === null) {
-      throw new Error(
-        `line ${line}: \`\`\`${info} does not say how it is run; write "ts run", "ts run with peer", "ts run with nats" or "ts check"`,
-      );
-    }
-    const next = blocks[index + 1];
-    const prints = next?.info === "text" ? next.content : undefined;
-    const isRun = info !== "ts check";
-    return [{ line, preamble: known[1] as Preamble | undefined, isRun, code: content, prints }];
+    const known = /^ts (?:fragment check|run(?: with (peer|nats))?|beside)$/.exec(info);
+    if (known === null) return [];
+    const isRun = info.startsWith("ts run");
+    return [
+      { line, preamble: known[1] as Preamble | undefined, isRun, code: content, prints: printedAfter(blocks, index) },
+    ];
   });
 }
 
-/** Statements of a page, and what they print. */
-export interface SqlSnippet {
+/** Of a page, what is run in its order: statements, and programs beside them. */
+export type PageStep = {
   /** The line of the page on which its block begins. */
   readonly line: number;
-  readonly statements: readonly string[];
-  /** They are to be done until they print what the page says. */
-  readonly until: boolean;
   /** Undefined where the page does not say. */
   readonly prints: string | undefined;
-}
+} & (
+  | {
+      readonly kind: "sql";
+      readonly statements: readonly string[];
+      /** They are to be done until they print what the page says. */
+      readonly until: boolean;
+    }
+  | { readonly kind: "program"; readonly code: string }
+);
 
-/** The SQL examples of a page, in its order. */
-export function sqlSnippetsOf(markdown: string): SqlSnippet[] {
+/** The SQL samples of a page and the programs beside them, in its order. */
+export function pageStepsOf(markdown: string): PageStep[] {
   const blocks = blocksOf(markdown);
-  return blocks.flatMap(({ line, info, content }, index) => {
-    if (info !== "sql run" && info !== "sql run until") return [];
-    const next = blocks[index + 1];
-    const prints = next?.info === "text" ? next.content : undefined;
-    return [{ line, statements: statementsOf(content), until: info.endsWith("until"), prints }];
+  return blocks.flatMap(({ line, info, content }, index): PageStep[] => {
+    if (!pageStep.test(info)) return [];
+    const at = { line, prints: printedAfter(blocks, index) };
+    if (!info.startsWith("sql")) return [{ ...at, kind: "program", code: content }];
+    return [{ ...at, kind: "sql", statements: statementsOf(content), until: info.endsWith("until") }];
   });
 }
 
@@ -122,16 +166,18 @@ function statementsOf(sql: string): string[] {
   return statements;
 }
 
+/** The fenced blocks of a page, without the indentation that they have in a list. @throws if one is not closed */
 export function blocksOf(markdown: string): Block[] {
   const blocks: Block[] = [];
-  let open: { line: number; info: string; lines: string[] } | undefined;
+  let open: { line: number; indent: string; info: string; lines: string[] } | undefined;
   for (const [index, text] of markdown.split("\n").entries()) {
     if (open === undefined) {
-      if (text.startsWith("```")) open = { line: index + 1, info: text.slice(3).trim(), lines: [] };
-    } else if (text === "```") {
+      const [, indent, info] = /^( *)```(.*)$/.exec(text) ?? [];
+      if (indent !== undefined) open = { line: index + 1, indent, info: info!.trim(), lines: [] };
+    } else if (text === `${open.indent}\`\`\``) {
       blocks.push({ line: open.line, info: open.info, content: `${open.lines.join("\n")}\n` });
       open = undefined;
-    } else open.lines.push(text);
+    } else open.lines.push(text.startsWith(open.indent) ? text.slice(open.indent.length) : text);
   }
   if (open !== undefined) throw new Error(`line ${open.line}: the block is not closed`);
   return blocks;

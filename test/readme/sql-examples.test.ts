@@ -1,15 +1,19 @@
 /**
- * The SQL examples of the pages do what the pages say, in the order of the page, against a real Postgres and a nats-server.
+ * The SQL examples of the pages, and the programs beside them, do what the pages say, in the order of the page, against a real
+ * Postgres and a nats-server.
  */
 import { jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
+import { transform } from "esbuild";
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
+import { madeOf } from "../message-sql/support/made.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
+import { sampleProject, startIn } from "../testing/sample-project.js";
 import { pagesOfUsers, readPage } from "./pages.js";
-import { sqlSnippetsOf } from "./snippets.js";
+import { blocksOf, pageStepsOf } from "./snippets.js";
 
 /** Values as Postgres writes them, as psql shows them. */
 const asText = { getTypeParser: () => (value: string | Buffer) => value } as unknown as pg.CustomTypesConfig;
@@ -63,27 +67,72 @@ async function subscribedSubjects(system: NatsConnection): Promise<string[]> {
 const subjectsIn = (statement: string): string[] =>
   [...statement.matchAll(/(?:nats_subscribe|pgnats_register_responder)\('([^']+)'/g)].map(([, subject]) => subject!);
 
-/** The other side, which the page speaks of: a stream, and somebody who answers. */
-async function startOthers(nats: NatsConnection): Promise<void> {
+/** What a page speaks of as being there, and does not make itself. */
+const others: Readonly<Record<string, (client: pg.Client, nats: NatsConnection) => Promise<void>>> = {
+  "docs/nats-from-sql.md": async (_client, nats) => {
+    nats.subscribe("stock.asleep", { callback: () => undefined });
+    await nats.flush();
+  },
+  "docs/streams.md": (_client, nats) => makeStream(nats),
+  "docs/transactional.md": (_client, nats) => makeStream(nats),
+  "docs/typed-sql.md": async (client, nats) => {
+    await makeStream(nats);
+    const messages = blocksOf(readPage("docs/typed-sql.md")).find(({ info }) => info === "proto")!.content;
+    const head = `syntax = "proto3"; package acme.v1;
+      import "buf/validate/validate.proto"; import "hawser/v1/topic.proto";`;
+    await client.query((await madeOf({ "acme/v1/orders.proto": `${head}\n${messages}` }, "schema=shop")).sql);
+  },
+};
+
+async function makeStream(nats: NatsConnection): Promise<void> {
   await (await jetstreamManager(nats)).streams.add({ name: "ORDERS", subjects: ["orders.>"] });
-  nats.subscribe("stock.count", { callback: (_error, message) => void message.respond("200 m") });
-  nats.subscribe("stock.asleep", { callback: () => undefined });
-  await nats.flush();
 }
 
-const pagesWithSql = pagesOfUsers.filter((page) => sqlSnippetsOf(readPage(page)).length > 0);
+/** Starts a program of the page, which ends with the test, and waits until it has printed what the page says. */
+async function startBeside(code: string, prints: string | undefined, env: Record<string, string>): Promise<void> {
+  const project = sampleProject({ "program.mjs": (await transform(code, { loader: "ts", target: "node20" })).code });
+  const program = startIn(project, ["program.mjs"], env);
+  let printed = "";
+  let failed = "";
+  program.child.stdout!.on("data", (chunk: Buffer) => {
+    printed += chunk.toString();
+  });
+  void program.ended.then(({ status, stderr }) => {
+    if (status !== 0) failed = `it ended with ${status}: ${stderr}`;
+  });
+  onTestFinished(async () => {
+    program.child.kill();
+    expect((await program.ended).stderr).toBe("");
+  });
+  await eventually(
+    "the program prints what the page says",
+    () => failed !== "" || printed.length >= (prints ?? "").length,
+  );
+  expect(failed + printed).toBe(prints ?? "");
+}
 
-it("are in the README and on the pages of both ways", () => {
-  expect(pagesWithSql).toEqual(["README.md", "docs/nats-from-sql.md", "docs/nats-to-sql.md"]);
+const pagesInOrder = pagesOfUsers.filter((page) => pageStepsOf(readPage(page)).length > 0);
+
+it("are on the pages that show SQL", () => {
+  expect(pagesInOrder).toEqual([
+    "README.md",
+    "docs/metrics.md",
+    "docs/nats-from-sql.md",
+    "docs/nats-to-sql.md",
+    "docs/peers.md",
+    "docs/streams.md",
+    "docs/transactional.md",
+    "docs/typed-sql.md",
+  ]);
 });
 
-describe.each(pagesWithSql)("the SQL examples of %s", (page) => {
+describe.each(pagesInOrder)("the SQL examples of %s", (page) => {
   it("print what the page says", { timeout: 120_000 }, async () => {
-    const snippets = sqlSnippetsOf(readPage(page));
     const server = await startNatsServer({ jetStream: true, config: serverConfig });
     onTestFinished(() => server[Symbol.asyncDispose]());
-    await using gateway = await testGateway({ natsUrl: server.url });
-    await startOthers(gateway.nats);
+    const gateway = await testGateway({ natsUrl: server.url });
+    onTestFinished(() => gateway[Symbol.asyncDispose]());
+    await others[page]?.(gateway.client, gateway.nats);
     const system = await connect({ servers: server.url, ...asSystem });
     onTestFinished(() => system.close());
     const run = async (statements: readonly string[]): Promise<string> => {
@@ -99,11 +148,16 @@ describe.each(pagesWithSql)("the SQL examples of %s", (page) => {
       }
       return printed.join("\n");
     };
-    for (const { line, statements, until, prints } of snippets) {
+    for (const step of pageStepsOf(readPage(page))) {
+      const { line, prints } = step;
+      if (step.kind === "program") {
+        await startBeside(step.code, prints, { HAWSER_DATABASE_URL: gateway.database.url, NATS_URL: server.url });
+        continue;
+      }
       const expected = (prints ?? "").trimEnd();
-      let printed = await run(statements);
+      let printed = await run(step.statements);
       const deadline = Date.now() + 20_000;
-      while (until && printed !== expected && Date.now() < deadline) printed = await run(statements);
+      while (step.until && printed !== expected && Date.now() < deadline) printed = await run(step.statements);
       expect({ line, printed }).toEqual({ line, printed: expected });
     }
   });

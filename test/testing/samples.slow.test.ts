@@ -4,7 +4,7 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readPage } from "../readme/pages.js";
-import { blocksOf } from "../readme/snippets.js";
+import { filesOf } from "../readme/snippets.js";
 import { projectDirectory } from "../support/program.js";
 import { runners, sampleProject, startIn } from "./sample-project.js";
 
@@ -13,17 +13,20 @@ const page = readPage("docs/testing.md");
 /** The files that a section of the page shows whole. */
 function filesUnder(heading: string): Record<string, string> {
   const section = page.split(/^## /m).find((each) => each.startsWith(`${heading}\n`)) ?? "";
-  const files = blocksOf(section).flatMap(({ info, content }) => {
-    const name = /^(?:typescript|sql) ([\w.-]+)$/.exec(info)?.[1];
-    return name === undefined ? [] : [[name, content] as const];
-  });
-  return Object.fromEntries(files);
+  return Object.fromEntries(filesOf(section).map(({ name, content }) => [name, content]));
 }
 
-describe.each([
-  { heading: "With vitest", command: runners.vitest, tests: 2, said: /Tests {2}2 passed/ },
-  { heading: "With node:test", command: [...runners.node, "orders.test.ts"], tests: 1, said: /^. pass 1$/m },
-])("$heading", ({ heading, command, said }) => {
+const sections = [
+  { heading: "With vitest", command: runners.vitest, said: /Tests {2}2 passed/ },
+  { heading: "With node:test", command: [...runners.node, "orders.test.ts"], said: /^. pass 1$/m },
+];
+
+it("are all in these sections", () => {
+  const here = sections.flatMap(({ heading }) => Object.keys(filesUnder(heading)));
+  expect(filesOf(page).map(({ name }) => name)).toEqual(here);
+});
+
+describe.each(sections)("$heading", ({ heading, command, said }) => {
   const files = filesUnder(heading);
 
   it("passes", async () => {

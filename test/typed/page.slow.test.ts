@@ -5,16 +5,18 @@ import { cpSync, symlinkSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { readPage } from "../readme/pages.js";
-import { blocksOf } from "../readme/snippets.js";
+import { blocksOf, filesOf } from "../readme/snippets.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { projectDirectory } from "../support/program.js";
 import { sampleProject, startIn } from "../testing/sample-project.js";
 
 const blocks = blocksOf(readPage("docs/typed.md"));
+const files = filesOf(readPage("docs/typed.md"));
 const contentsOf = (info: string): string[] =>
   blocks.filter((each) => each.info === info).map(({ content }) => content);
 
 it("can be generated, type-checked and run as the page shows them", async () => {
+  expect(files.map(({ name }) => name)).toEqual(["orders.ts", "over-nats.ts"]);
   const compilerOptions = {
     ...{ target: "ES2022", lib: ["ES2023", "ESNext.Disposable"], module: "NodeNext", types: ["node"] },
     ...{ strict: true, noEmit: true, skipLibCheck: true },
@@ -25,10 +27,8 @@ it("can be generated, type-checked and run as the page shows them", async () => 
     },
   };
   const [bufYaml, bufGenYaml] = contentsOf("yaml");
-  const [orders, overNats] = ["orders.ts", "over-nats.ts"].map((name) => contentsOf(`typescript ${name}`)[0]!);
   const project = sampleProject({
-    "orders.ts": orders!,
-    "over-nats.ts": overNats!,
+    ...Object.fromEntries(files.map(({ name, content }) => [name, content])),
     "proto/acme/shop/v1/orders.proto": contentsOf("proto")[0]!,
     "buf.yaml": bufYaml!,
     "buf.gen.yaml": bufGenYaml!,
@@ -46,7 +46,7 @@ it("can be generated, type-checked and run as the page shows them", async () => 
   };
   await run("node_modules/@bufbuild/buf/bin/buf", "generate");
   expect(await run("node_modules/typescript/bin/tsc", "-p", ".")).toBe("");
-  expect(await run("--import", "tsx", "orders.ts")).toBe(contentsOf("text")[0]);
+  expect(await run("--import", "tsx", "orders.ts")).toBe(files[0]!.prints);
   const printed = (await run("--import", "tsx", "over-nats.ts")).trim().split("\n").sort();
   expect(printed).toEqual(["number 1 in ORDERS", "orders.acme.placed: o-17"]);
 });

@@ -34,7 +34,7 @@ describe("docs/protocol.md", () => {
 
   it("works the first vector of the handshake through", () => {
     const [vector] = handshakeVectors;
-    const worked = /the Hello's MAC covers these bytes.*?```\n(.*?)\n```/s.exec(text)?.[1] ?? "";
+    const worked = /the Hello's MAC covers these bytes.*?```text\n(.*?)\n```/s.exec(text)?.[1] ?? "";
     // The first two columns are hexadecimal, what follows two spaces or more is their meaning.
     const hex = worked.split("\n").map((line) => line.trim().split(/ {2,}/)[0]?.replace(" ", "") ?? "");
     expect(hex.join("")).toBe(vector?.helloMacInputHex);
@@ -43,7 +43,7 @@ describe("docs/protocol.md", () => {
 
   it("shows the first conversation of the vectors byte by byte", () => {
     const { steps } = conversationVectors[0]!;
-    const shown = /## A conversation, byte by byte.*?```\n(.*?)\n```/s.exec(text)?.[1] ?? "";
+    const shown = /## A conversation, byte by byte.*?```text\n(.*?)\n```/s.exec(text)?.[1] ?? "";
     const said = shown.split(/^(?=[→←])/m).map((step) => {
       const [head = "", ...lines] = step.trimEnd().split("\n");
       return { head, hex: lines.join("").replaceAll(" ", "") };
