@@ -79,6 +79,9 @@ INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, don
 SELECT t.sink, t.turn + 1, t.owner, 0, t.done_from, t.done_to, t.done_after, t.skipped, t.epoch, t.cluster FROM pg_temp.last_turns AS t;
 DROP TABLE hawser.peer_outbox_turns, hawser.peer_outbox, hawser.peer_outbox_state;
 
+-- A process of the version before says nothing of it, and leadership is not handed over to it.
+ALTER TABLE hawser.gateways ADD COLUMN can_lead boolean NOT NULL DEFAULT false;
+
 -- Functions alone write dead letters from now on.
 DO $$
 DECLARE

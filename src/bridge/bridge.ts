@@ -79,6 +79,7 @@ export class Bridge {
   readonly #notices: RoleNotices;
   readonly #leadership: Leadership;
   readonly #connectors: Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>;
+  readonly #login: ExecutorLogin;
   readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
   readonly #subscriptions: Subscriptions;
   readonly #streams: Streams;
@@ -86,6 +87,13 @@ export class Bridge {
   readonly #outbox: NatsOutbox;
   readonly #receiver: Receiver;
   #isHandingOver = false;
+  /** There are functions that the executor's login is for. */
+  #hasFunctions = false;
+  /** A session of the executor has been tried while there were. */
+  #hasProbed = false;
+  #isProbing = false;
+  /** When leadership was last handed over because the executor's login is refused. */
+  #gaveWayAt = Number.NEGATIVE_INFINITY;
   /** Subjects that the NATS server has just refused. */
   readonly #refused = new Set<string>();
   /** When the oldest message that could not be saved was received. */
@@ -124,7 +132,10 @@ export class Bridge {
       session: this.#session,
       logger,
       onBindings: (bindings) => this.#take(bindings),
-      onRead: () => this.#tellDiscarded(),
+      onRead: () => {
+        this.#tellDiscarded();
+        void this.#probeExecutor();
+      },
     });
     const connector = (name: string, usesLastMs: () => number): NatsConnector =>
       new NatsConnector({ name, secretsDirectories, choice, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
@@ -148,6 +159,7 @@ export class Bridge {
     });
     this.#saved = new SavedMessages(this.#session, settings.savedBytes);
     const login = new ExecutorLogin({ databaseUrl, executorUrl, session: this.#session });
+    this.#login = login;
     const pool = (limit: number): ExecutorPool => new ExecutorPool({ login, limit, logger });
     this.#pools = {
       subscriptions: pool(settings.subscriberSessions),
@@ -205,6 +217,7 @@ export class Bridge {
       },
       // A process that is about to end does not become the leader.
       isReceiving: () => this.#receiver.isReceiving && this.#finished === undefined,
+      canRun: () => !this.#login.attempts.isRefused,
       completeSince: () => this.#subscriptions.completeSince,
       receivedSince: () => this.#receivedSince ?? this.#subscriptions.receivedSince,
       receivedUntil: () =>
@@ -262,9 +275,13 @@ export class Bridge {
     };
   }
 
-  /** The sessions with Postgres by the login of `hawser serve` that it keeps in use, whether it leads or not. */
-  get sessions(): readonly PostgresSession[] {
-    return [this.#session, this.#roleWatch.session, this.#leadership.session];
+  /**
+   * The sessions with Postgres that it needs, whether it leads or not: those that it keeps by the login of `hawser serve`, and
+   * those of the executor.
+   */
+  get sessions(): readonly Pick<PostgresSession, "applicationName" | "attempts">[] {
+    const executor = { applicationName: "hawser executor", attempts: this.#login.attempts };
+    return [this.#session, this.#roleWatch.session, this.#leadership.session, executor];
   }
 
   /** The connections to NATS. */
@@ -517,6 +534,44 @@ export class Bridge {
     if (this.#receiver.isReceiving) this.#silentSince = undefined;
   }
 
+  /**
+   * Whether functions can be called: found out at first, and again while it is not so. Between that, each session that is opened
+   * tells. Does not reject.
+   */
+  async #probeExecutor(): Promise<void> {
+    const { attempts } = this.#login;
+    if (!this.#hasFunctions) {
+      attempts.succeeded();
+      this.#hasProbed = false;
+      return;
+    }
+    if (this.#isProbing || (this.#hasProbed && attempts.failure(0) === undefined)) return;
+    this.#isProbing = true;
+    await this.#pools.subscriptions.probe();
+    this.#isProbing = false;
+    this.#hasProbed = true;
+  }
+
+  /** This process could run the subscribed functions. */
+  get canLead(): boolean {
+    const isReady = this.#receiver.isReceiving && this.#finished === undefined && this.#roleWatch.role === "primary";
+    return isReady && !this.#login.attempts.isRefused;
+  }
+
+  /** Hands leadership over where the executor's login is refused, and another process could lead. Does not reject. */
+  async giveWay(): Promise<void> {
+    const { attempts } = this.#login;
+    const now = performance.now();
+    if (this.#leadership.epoch === undefined || this.#finished !== undefined || !attempts.isRefused) return;
+    // During a failover one attempt can reach another server than the bridge does.
+    const refusedMs = Date.now() - attempts.failure(0)!.since.getTime();
+    if (refusedMs < optionsPollMs || now - this.#gaveWayAt < bridgeConstants.handOverPauseMs) return;
+    this.#gaveWayAt = now;
+    this.#subscriptions.hold();
+    await this.#subscriptions.drain(AbortSignal.timeout(bridgeConstants.silentDrainMs));
+    await this.#leadership.stepDown("the executor's login is refused here, and another process can run the functions");
+  }
+
   #receivesAgain(): void {
     // While it leads, it is still going to give leadership back.
     if (this.#leadership.epoch === undefined) this.#silentSince = undefined;
@@ -553,6 +608,7 @@ export class Bridge {
 
   async #take({ subscriptions, responders, streams }: Bindings): Promise<void> {
     this.#responders = responders;
+    this.#hasFunctions = subscriptions.length + responders.length + streams.length > 0;
     const ended = this.#subscriptions.configure(subscriptions);
     this.#listen();
     // Not awaited: its connection may not answer, and the subscriptions go on without.

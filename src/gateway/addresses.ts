@@ -21,9 +21,11 @@ export interface OwnAddress {
   readonly isAdvertised: boolean;
 }
 
-/** Where this process stands at NATS, and what takes note of where others do. */
+/** Where this process stands at NATS, whether it could lead, and what takes note of both for others. */
 export interface Placement {
   readonly standing: GatewayStanding | undefined;
+  /** It could run subscribed functions. */
+  readonly canLead: boolean;
   /** Does not reject. @param owner the name of this process */
   heed(owner: string, others: readonly GatewayEntry[]): Promise<void>;
 }
@@ -57,7 +59,7 @@ export class AddressBook {
 
   /** Says now where this process stands. Does not reject. */
   async tell(): Promise<void> {
-    await this.#table.enter(this.#placement.standing).catch((err: unknown) => {
+    await this.#table.enter(this.#placement).catch((err: unknown) => {
       this.#logger.debug({ err }, "the database was not told which NATS server this process stands on, and is later");
     });
   }
@@ -74,7 +76,7 @@ export class AddressBook {
   async #check(isFirst: boolean): Promise<void> {
     const { signal } = this.#stopping;
     const { listen, isAdvertised } = this.#address;
-    if (!(await this.#table.enter(this.#placement.standing)) || signal.aborted) return;
+    if (!(await this.#table.enter(this.#placement)) || signal.aborted) return;
     if (isFirst && !isAdvertised) await this.#table.succeed();
     const others = await this.#table.others();
     const refusing = new Set(await refusingAmong(listen, others, signal));
@@ -131,6 +133,8 @@ export interface GatewayEntry {
   readonly owner: string;
   /** The NATS server that its process stands on. */
   readonly natsServer: string | null;
+  /** Its process could run subscribed functions. */
+  readonly canLead: boolean;
   /** As Postgres writes it: tells whether its gateway was there since. */
   readonly seenAt: string;
   /** Its gateway was not there for longer than one that runs ever is. */
@@ -139,15 +143,16 @@ export interface GatewayEntry {
 
 const sql = {
   // What its gateway has entered stays as it is, or comes back as it was.
-  enter: `INSERT INTO hawser.gateways (host, port, owner, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id)
-    VALUES ($1, $2, $3, $4, $5, coalesce($6::timestamptz, now()), now(), $7, $8)
+  enter: `INSERT INTO hawser.gateways (host, port, owner, sslmode, root_certificate, started_at, seen_at, nats_server, nats_server_id, can_lead)
+    VALUES ($1, $2, $3, $4, $5, coalesce($6::timestamptz, now()), now(), $7, $8, $9)
     ON CONFLICT (host, port, owner) DO UPDATE
-      SET seen_at = excluded.seen_at, nats_server = excluded.nats_server, nats_server_id = excluded.nats_server_id
+      SET seen_at = excluded.seen_at, nats_server = excluded.nats_server, nats_server_id = excluded.nats_server_id,
+          can_lead = excluded.can_lead
     RETURNING started_at::text AS "startedAt"`,
   succeed: "DELETE FROM hawser.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
   // Those that an operator entered by hand are left alone.
   others: `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "rootCertificate", g.owner, g.nats_server AS "natsServer",
-      g.seen_at::text AS "seenAt", g.seen_at < now() - $2 * interval '1 ms' AS "isStale"
+      g.can_lead AS "canLead", g.seen_at::text AS "seenAt", g.seen_at < now() - $2 * interval '1 ms' AS "isStale"
     FROM hawser.gateways AS g WHERE g.owner NOT IN ('', $1)`,
   forget: `DELETE FROM hawser.gateways AS g
     WHERE g.host = $1 AND g.port = $2 AND g.owner = $3 AND g.seen_at = $4`,
@@ -184,8 +189,8 @@ class GatewayTable {
     this.#own = own;
   }
 
-  /** Enters this gateway, or says that it is there still, and which NATS server it stands on. @returns whether it is entered: not on a standby */
-  async enter(standing: GatewayStanding | undefined): Promise<boolean> {
+  /** Enters this gateway, or says that it is there still, where it stands at NATS, and whether it could lead. @returns whether it is entered: not on a standby */
+  async enter({ standing, canLead }: Pick<Placement, "standing" | "canLead">): Promise<boolean> {
     if ((await this.#session.isStandby()) || this.#isLeft) return false;
     const { host, port, sslmode, rootCertificate = null } = this.#own;
     this.#isEntered = true;
@@ -198,6 +203,7 @@ class GatewayTable {
       this.#startedAt,
       standing?.server,
       standing?.serverId,
+      canLead,
     ];
     const [row] = await this.#session.query<{ startedAt: string }>(sql.enter, values);
     this.#startedAt ??= row!.startedAt;

@@ -76,8 +76,12 @@ export class OpenAttempts {
   failure(toleratedMs: number): OpenFailure | undefined {
     const failedAt = this.#failedAt;
     if (failedAt === undefined) return undefined;
-    const isRefusal = HawserError.is(this.#error) || !isTransient(this.#error);
-    if (!isRefusal && performance.now() - failedAt < toleratedMs) return undefined;
+    if (!this.isRefused && performance.now() - failedAt < toleratedMs) return undefined;
     return { error: this.#error, since: new Date(performance.timeOrigin + failedAt) };
+  }
+
+  /** The last attempt was refused, and the next one with the same login is, too. */
+  get isRefused(): boolean {
+    return this.#failedAt !== undefined && (HawserError.is(this.#error) || !isTransient(this.#error));
   }
 }

@@ -28,8 +28,8 @@ import {
 export interface MonitoredParts {
   readonly gateway: Gateway | undefined;
   readonly bridge: Bridge | undefined;
-  /** With Postgres, by the login of `hawser serve`. */
-  readonly sessions: readonly PostgresSession[];
+  /** With Postgres. */
+  readonly sessions: readonly Pick<PostgresSession, "applicationName" | "attempts">[];
 }
 
 /** Connections of one client, counted. */

@@ -7,7 +7,7 @@ import { gatewayConstants, type ServeSettings, serveSettingsDefaults } from "../
 import { Bridge } from "../bridge/index.js";
 import { GatewayError, HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
-import { AddressBook, Gateway, type GatewayAddress, isBindable, standings } from "../gateway/index.js";
+import { AddressBook, Gateway, type GatewayAddress, isBindable, type Placement, standings } from "../gateway/index.js";
 import { ServerChoice } from "../nats/index.js";
 import { PeerRelay } from "../outbox/index.js";
 import { DatabaseAddress, mayBeReachedLater, postgresBackoff } from "../postgres/index.js";
@@ -287,16 +287,29 @@ export class Serve implements AsyncDisposable {
     };
     const { session } = this.#watch!;
     const address = { listen, own: this.#own, isAdvertised: advertised !== undefined };
-    const { connectors } = this.#bridge!;
+    const bridge = this.#bridge!;
+    const { connectors } = bridge;
     const { subscriptions, ...others } = connectors;
     const placement = new NatsPlacement({
       choice: this.#choice,
       logger: this.#logger,
       subscriptions,
       others: [...Object.values(others), this.#gateway!.connector],
-      isLeading: () => this.#bridge!.stats.epoch !== undefined,
+      isLeading: () => bridge.stats.epoch !== undefined,
     });
-    this.#addresses = new AddressBook(session, address, placement, this.#logger);
+    const placed: Placement = {
+      get standing() {
+        return placement.standing;
+      },
+      get canLead() {
+        return bridge.canLead;
+      },
+      async heed(owner, others) {
+        if (others.some(({ isStale, canLead }) => canLead && !isStale)) await bridge.giveWay();
+        await placement.heed(owner, others);
+      },
+    };
+    this.#addresses = new AddressBook(session, address, placed, this.#logger);
     connectors.subscriptions.on("connected", () => void this.#addresses?.tell());
     try {
       await this.#addresses.open();

@@ -5,6 +5,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { Serve } from "../../src/serve/index.js";
+import { login } from "../store/nats/support/logins.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { defineServer, testGateway } from "../support/gateway.js";
@@ -71,6 +72,30 @@ describe.concurrent("a leader", () => {
     });
     expect(published).toBeGreaterThan(20);
     expect(await world.count(missing(published))).toBe(0);
+  });
+
+  it("whose executor login is refused hands over to a process whose own works", async () => {
+    await using world = await bridgeWorld({ sql: takesTime });
+    const subject = `${world.prefix}.refused`;
+    await world.subscribe(subject, "take_time(bytea)");
+    await using able = await login(world.database.url, "IN ROLE hawser_executor");
+    await using other = await Serve.start({
+      databaseUrl: world.database.url,
+      executorUrl: able.url,
+      gatewayListen: "127.0.0.1:0",
+      monitorListen: "127.0.0.1:0",
+    });
+    const canLead = "SELECT count(*) FROM hawser.gateways WHERE can_lead";
+    await eventually("both can lead", async () => (await world.count(canLead)) === 2);
+    const refused = await world.value<string>("SELECT quote_ident(user_name) FROM hawser.executor_login");
+    await world.client.query(`ALTER ROLE ${refused} NOLOGIN`);
+    await world.client.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", [refused]);
+    world.nats.publish(subject, "1");
+    await eventually("the message is handled", async () => (await world.count("SELECT count(*) FROM done")) === 1);
+    const metrics = await (await fetch(`http://${other.monitorAddress}/metrics`)).text();
+    expect(metrics).toMatch(/^hawser_bridge_leading\{.*\} 1$/m);
+    const line = world.log.lines.find(({ message }) => message === "leads the subscriptions no more");
+    expect(line?.details).toMatchObject({ reason: expect.stringMatching(/^the executor's login is refused here/) });
   });
 
   it("of a dead connection what it does not receive counts as not done: the next leader has it", async () => {

@@ -71,6 +71,7 @@ function ofLeadership(databaseUrl: string): Contender {
       receivedSince: () => 0,
       receivedUntil: () => undefined,
       isReceiving: () => true,
+      canRun: () => true,
     },
     events: { onLeading: nothing, onDeposed: nothing, onWaiting: nothing, onProgress: nothing, onProblem: nothing },
   });

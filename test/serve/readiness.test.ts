@@ -6,7 +6,7 @@ import { Serve } from "../../src/serve/index.js";
 import { bridgeLogin } from "../gateway/serving.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
-import { onServer } from "../support/on-server.js";
+import { onServer, rowsOf } from "../support/on-server.js";
 
 let gateway: TestGateway;
 let login: Awaited<ReturnType<typeof bridgeLogin>>;
@@ -78,6 +78,30 @@ it("is not ready while one of its sessions is refused, although the others work"
     expect(await metric("hawser_postgres_up")).toBe(0);
   } finally {
     await onServer(gateway.database.url, `ALTER ROLE ${login.name} LOGIN`);
+  }
+  await eventually("it is ready again", async () => (await readiness()).status === 200);
+});
+
+it("is not ready while the login of subscribed functions is refused, and says so", async () => {
+  const [{ name: executor }] = (await rowsOf(
+    gateway.database.url,
+    "SELECT quote_ident(user_name) AS name FROM hawser.executor_login",
+  )) as [{ name: string }];
+  const subject = `readiness.${gateway.database.name}`;
+  await onServer(
+    gateway.database.url,
+    "CREATE FUNCTION public.take(bytea) RETURNS void LANGUAGE sql AS ''",
+    `ALTER ROLE ${executor} NOLOGIN`,
+    `SELECT nats_subscribe('${subject}', 'public.take'::regproc)`,
+  );
+  try {
+    await eventually("it is not ready", async () => (await readiness()).status === 503);
+    expect((await readiness()).details["postgres"]).toMatch(
+      /^could not open the session "hawser executor": .*not permitted to log in/,
+    );
+    expect(await metric("hawser_postgres_up")).toBe(0);
+  } finally {
+    await onServer(gateway.database.url, `ALTER ROLE ${executor} LOGIN`);
   }
   await eventually("it is ready again", async () => (await readiness()).status === 200);
 });

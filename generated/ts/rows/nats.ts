@@ -169,6 +169,8 @@ export interface GatewayRow {
   nats_server: string | null;
   /** The id that this server has given itself, a new one at each start. */
   nats_server_id: string | null;
+  /** Whether its process could run subscribed functions: it receives, and the executor's login is not refused. */
+  can_lead: boolean;
 }
 
 /** A row of hawser.gateway_secret. What Postgres proves itself with to the gateway; made at the first migration. */
@@ -314,7 +316,7 @@ export const columns = {
   bridgeFence: ["id", "epoch"],
   executorLogin: ["id", "user_name", "password"],
   natsServer: ["id", "options", "server_name", "seen_server_name", "seen_options", "changed_at"],
-  gateway: ["host", "port", "sslmode", "root_certificate", "started_at", "owner", "seen_at", "nats_server", "nats_server_id"],
+  gateway: ["host", "port", "sslmode", "root_certificate", "started_at", "owner", "seen_at", "nats_server", "nats_server_id", "can_lead"],
   gatewaySecret: ["id", "user_name", "password"],
   streamSubscription: ["handler_id", "turn", "name", "stream", "domain", "filters", "key_token", "consumer", "start", "seek", "generation", "stream_created", "position", "done", "last_done", "last_done_at", "nothing_until", "lag", "missing", "missing_reason", "missing_from", "missing_to", "missing_at", "paused", "problem", "written_at"],
 } as const;

@@ -525,6 +525,12 @@ export const bridgeConstants = {
    */
   maxToldBehind: 100,
   /**
+   * How long a leader whose executor login is refused keeps leadership that it has again, before it hands it over once more.
+   *
+   * Value: 60000 ms.
+   */
+  handOverPauseMs: 60000,
+  /**
    * The part of `buffer_bytes`, as a divisor, from which on messages are written to the table.
    *
    * Value: 2.

@@ -9244,6 +9244,9 @@ INSERT INTO hawser.outbox_turns (sink, turn, owner, pid, done_from, done_to, don
 SELECT t.sink, t.turn + 1, t.owner, 0, t.done_from, t.done_to, t.done_after, t.skipped, t.epoch, t.cluster FROM pg_temp.last_turns AS t;
 DROP TABLE hawser.peer_outbox_turns, hawser.peer_outbox, hawser.peer_outbox_state;
 
+-- A process of the version before says nothing of it, and leadership is not handed over to it.
+ALTER TABLE hawser.gateways ADD COLUMN can_lead boolean NOT NULL DEFAULT false;
+
 -- Functions alone write dead letters from now on.
 DO $$
 DECLARE
@@ -9375,6 +9378,7 @@ COMMENT ON COLUMN hawser.gateways.seen_at IS 'When its process was last there.';
 COMMENT ON COLUMN hawser.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
 connected.';
 COMMENT ON COLUMN hawser.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
+COMMENT ON COLUMN hawser.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
 
 COMMENT ON TABLE hawser.gateway_secret IS 'What Postgres proves itself with to the gateway; made at the first migration.';
 COMMENT ON COLUMN hawser.gateway_secret.id IS 'Always 1.';

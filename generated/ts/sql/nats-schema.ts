@@ -223,6 +223,7 @@ CREATE TABLE hawser.gateways (
   seen_at timestamptz DEFAULT now() NOT NULL,
   nats_server text,
   nats_server_id text,
+  can_lead boolean DEFAULT false NOT NULL,
   CONSTRAINT gateways_pkey PRIMARY KEY (host, port, owner),
   CONSTRAINT gateways_host_bytes CHECK (octet_length(host) BETWEEN 1 AND 253),
   CONSTRAINT gateways_port_range CHECK (port BETWEEN 1 AND 65535),
@@ -241,6 +242,7 @@ COMMENT ON COLUMN hawser.gateways.seen_at IS 'When its process was last there.';
 COMMENT ON COLUMN hawser.gateways.nats_server IS 'The NATS server that its process receives subscriptions from, by its \`host:port\` in option \`host\`; none: it is not
 connected.';
 COMMENT ON COLUMN hawser.gateways.nats_server_id IS 'The id that this server has given itself, a new one at each start.';
+COMMENT ON COLUMN hawser.gateways.can_lead IS 'Whether its process could run subscribed functions: it receives, and the executor''s login is not refused.';
 
 CREATE TABLE hawser.gateway_secret (
   id integer NOT NULL,

@@ -5,7 +5,7 @@
 import pg from "pg";
 import { tables } from "../../../generated/ts/rows/nats.js";
 import { BridgeError } from "../../errors/index.js";
-import { DatabaseAddress, type PostgresSession } from "../../postgres/index.js";
+import { DatabaseAddress, OpenAttempts, type PostgresSession } from "../../postgres/index.js";
 
 /** Where the login is from. */
 export interface ExecutorLoginOptions {
@@ -68,6 +68,8 @@ const runsSql = `SELECT coalesce(a.state, '') NOT LIKE 'idle%' AND coalesce(a.qu
 const endSql = `SELECT pg_terminate_backend(a.pid) AS ended FROM pg_stat_activity AS a WHERE a.pid = $1 AND a.backend_start::text = $2`;
 
 export class ExecutorLogin {
+  /** Of its sessions. */
+  readonly attempts = new OpenAttempts();
   readonly #options: ExecutorLoginOptions;
 
   constructor(options: ExecutorLoginOptions) {

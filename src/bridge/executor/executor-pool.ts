@@ -48,27 +48,18 @@ export class ExecutorPool {
       this.#used.add(session);
       return session;
     }
-    this.#makeRoom();
-    this.#opening += 1;
-    try {
-      const { login, logger } = this.#options;
-      const session = await ExecutorSession.open({ login, runAs, logger });
-      if (this.#isStopped) {
-        session.destroy();
-        throw new BridgeError("aborted", "Hawser is being stopped");
-      }
-      this.#used.add(session);
-      this.#problems.clear();
-      return session;
-    } catch (error) {
-      const { message } = error as Error;
-      const { code, hint } = HawserError.is(error) ? error : {};
-      const details = { ...(code !== undefined && { code }), ...(hint !== undefined && { hint }) };
-      if (!this.#isStopped) this.#problems.tell(message, noSession, details);
-      throw error;
-    } finally {
-      this.#opening -= 1;
-    }
+    const session = await this.#open(runAs);
+    this.#used.add(session);
+    return session;
+  }
+
+  /** Opens a session and ends it: whether that succeeds is in the `attempts` of the login. Does not reject. */
+  async probe(): Promise<void> {
+    if (this.#isStopped) return;
+    await this.#open("").then(
+      (session) => session.end(),
+      () => undefined,
+    );
   }
 
   /**
@@ -102,6 +93,32 @@ export class ExecutorPool {
     for (const session of [...this.#idle.keys(), ...this.#used]) {
       this.#forget(session);
       session.destroy();
+    }
+  }
+
+  async #open(runAs: string): Promise<ExecutorSession> {
+    const { login, logger } = this.#options;
+    this.#makeRoom();
+    this.#opening += 1;
+    try {
+      const session = await ExecutorSession.open({ login, runAs, logger });
+      if (this.#isStopped) {
+        session.destroy();
+        throw new BridgeError("aborted", "Hawser is being stopped");
+      }
+      login.attempts.succeeded();
+      this.#problems.clear();
+      return session;
+    } catch (error) {
+      if (this.#isStopped) throw error;
+      const { message } = error as Error;
+      const { code, hint } = HawserError.is(error) ? error : {};
+      const details = { ...(code !== undefined && { code }), ...(hint !== undefined && { hint }) };
+      login.attempts.failed(error);
+      this.#problems.tell(message, noSession, details);
+      throw error;
+    } finally {
+      this.#opening -= 1;
     }
   }
 

@@ -36,7 +36,7 @@ const readOnly = "25006";
 
 /** How a session is opened, and for which role. */
 export interface ExecutorSessionOptions {
-  readonly login: Pick<ExecutorLogin, "address" | "admit" | "whySilent" | "endBackend">;
+  readonly login: Pick<ExecutorLogin, "attempts" | "address" | "admit" | "whySilent" | "endBackend">;
   /** Whose functions run in it. */
   readonly runAs: string;
   readonly logger: Logger;

@@ -63,6 +63,8 @@ export interface LeadershipMessages {
   receivedUntil(): number | undefined;
   /** It receives now. A process that does not receive does not lead. */
   isReceiving(): boolean;
+  /** It can call functions, as far as it knows. A process that cannot lets all others go first. */
+  canRun(): boolean;
 }
 
 const { leaderHeartbeatMs, leaderExpiryMs, leaderCourtesyHeartbeats, leaderTrustedHeartbeats } = bridgeConstants;
@@ -277,8 +279,8 @@ export class LeadershipProtocol implements Ownership {
   /** How long a row must be unchanged before it may be taken. */
   protected quietMs(row: LeadershipRow, allDoneBefore: number | undefined): number {
     const { owner, messages } = this.options;
-    // Our own, from an attempt whose answer was lost.
-    if (row.owner === owner) return 0;
+    // Our own, from an attempt whose answer was lost; or one that is being given back because functions cannot be called.
+    if (row.owner === owner && messages.canRun()) return 0;
     const forLeaderMs = row.owner === undefined ? 0 : leaderExpiryMs;
     // A process that lacks messages that are not done lets others go first that lack fewer. Those may have seen the last
     // heartbeat a whole interval later, so it waits up to two. The factor is large, because processes that are equally good
@@ -291,6 +293,11 @@ export class LeadershipProtocol implements Ownership {
     // Given back, perhaps because all of them lost NATS: the process that received first again goes first.
     const lateMs = Math.min(leaderExpiryMs, Math.max(0, messages.completeSince() - this.watch.firstSeenAt));
     return Math.min(leaderHeartbeatMs + lateMs, courtesyMs);
+  }
+
+  /** For how much longer than `quietMs` that is: a process that cannot call functions leads only if no other one does. */
+  protected get reluctanceMs(): number {
+    return this.options.messages.canRun() ? 0 : leaderExpiryMs;
   }
 
   /** Raises the fence. @returns the confirmation of the term behind it; undefined if another process leads */
@@ -379,7 +386,7 @@ export class LeadershipProtocol implements Ownership {
     this.#sample = seen.clock;
     const progress = this.#saw(row, seen.clock);
     const isOthers = row.owner !== undefined && row.owner !== owner;
-    const quietMs = this.quietMs(row, progress && doneBefore(progress));
+    const quietMs = this.quietMs(row, progress && doneBefore(progress)) + this.reluctanceMs;
     const mayTake = messages.isReceiving();
     if (mayTake && this.watch.unchangedMs >= quietMs) return await this.#take(row);
     if (isOthers && this.#toldWaiting !== row.epoch) {

@@ -37,6 +37,7 @@ export function newLead(
     receivedSince: () => 0,
     receivedUntil: () => undefined,
     isReceiving: () => true,
+    canRun: () => true,
     onLeading: (_, { afterCleanEnd }) => tell(afterCleanEnd ? "leading after a clean end" : "leading"),
     onDeposed: () => tell("deposed"),
     onWaiting: () => tell("waiting"),

@@ -90,6 +90,12 @@ class NobodyFirst extends LeadershipProtocol {
   }
 }
 
+class NeverReluctant extends LeadershipProtocol {
+  protected override get reluctanceMs(): number {
+    return 0;
+  }
+}
+
 class NothingKept extends TakeoverBuffer {
   override add(): void {}
 }
@@ -273,6 +279,12 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
     profile: "failover",
     seeds: 200,
     says: /missing/,
+  },
+  "a process that cannot run functions takes leadership as others do": {
+    mutant: protocol(NeverReluctant),
+    profile: "refused",
+    seeds: 40,
+    says: /cannot run functions has led/,
   },
   "a process that lacks messages does not wait": {
     mutant: protocol(NobodyFirst),

@@ -2,7 +2,7 @@
  * A process of the simulation: the real protocol and the real buffer, around a leader that runs its messages in batches, in
  * several queues side by side.
  */
-import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
+import { bridgeConstants, gatewayConstants } from "../../../../generated/ts/settings/nats.js";
 import type { LeadershipProtocolOptions, Unfinished } from "../../../../src/bridge/leadership/protocol.js";
 import type { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
 import type { InboundMessage } from "../../../../src/bridge/message.js";
@@ -34,6 +34,14 @@ export class SimulatedProcess {
   /** What is published from then on it does not receive. */
   #stoppedAt: number | undefined;
   #hasDrained = false;
+  /** The login for functions is not refused. */
+  canRun = true;
+  /** What the table of processes has of it. */
+  told = { canRun: true, at: 0 };
+  #gaveWayAt = Number.NEGATIVE_INFINITY;
+  #isGivingWay = false;
+  /** It was able to run functions since it gave way. */
+  #wasAble = false;
   #isFinishing = false;
 
   readonly #world: World;
@@ -87,6 +95,41 @@ export class SimulatedProcess {
       this.#completeUntil = askedAt;
       this.clock.setTimeout(() => this.ask(), bridgeConstants.leaderHeartbeatMs);
     });
+  }
+
+  /** Tells the others from now on whether it could lead, and hands leadership over where it cannot run functions. */
+  tell(): void {
+    this.told = { canRun: this.canRun, at: this.#world.schedule.now };
+    this.#giveWay();
+    this.clock.setTimeout(() => this.tell(), gatewayConstants.optionsPollMs);
+  }
+
+  #giveWay(): void {
+    const { schedule, processes, counts } = this.#world;
+    const now = schedule.now;
+    const isPresent = ({ told }: SimulatedProcess) => told.canRun && now - told.at < gatewayConstants.gatewayStaleMs;
+    if (this.canRun || this.protocol.epoch === undefined || this.isStopping) return;
+    if (now - this.#gaveWayAt < bridgeConstants.handOverPauseMs) return;
+    if (!processes.some((other) => other !== this && isPresent(other))) return;
+    counts.add("gave way");
+    this.#gaveWayAt = now;
+    this.#wasAble = false;
+    this.#isGivingWay = true;
+    void this.protocol.stepDown("its login is refused").then(() => {
+      this.#isGivingWay = false;
+    });
+  }
+
+  /** It is not one that was able to run functions after it had given way, and then was not, which has to wait. */
+  get shouldGiveWay(): boolean {
+    return !this.#wasAble || this.#world.schedule.now - this.#gaveWayAt >= bridgeConstants.handOverPauseMs;
+  }
+
+  /** It can run functions again, or cannot any more. */
+  login(isAccepted: boolean): void {
+    this.canRun = isAccepted;
+    this.#wasAble ||= isAccepted;
+    if (isAccepted) this.#pump();
   }
 
   get isStopping(): boolean {
@@ -148,6 +191,7 @@ export class SimulatedProcess {
         receivedSince: () => this.buffer.receivedSince,
         receivedUntil: () => this.#stoppedAt,
         isReceiving: () => !this.isStopping,
+        canRun: () => this.canRun,
       },
       events: {
         onLeading: (_, { afterCleanEnd }) => {
@@ -200,6 +244,7 @@ export class SimulatedProcess {
     const source = saved.some(isOfQueue) ? saved : this.#queue;
     const { random, profile, postgres } = this.#world;
     if (this.#batches.has(queue) || epoch === undefined || !source.some(isOfQueue) || this.isStopping) return;
+    if (!this.canRun || this.#isGivingWay) return;
     const messages = source.filter(isOfQueue).slice(0, random.between(1, 40));
     const batch = {};
     this.#batches.set(queue, batch);

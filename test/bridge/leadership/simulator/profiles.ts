@@ -12,7 +12,8 @@ export type Fault =
   | "restart"
   | "failover"
   | "start"
-  | "newcomer";
+  | "newcomer"
+  | "refused login";
 
 export interface Profile {
   readonly faults: readonly Fault[];
@@ -107,6 +108,15 @@ export const profiles = {
     cleanMs: 500,
     hangRate: 0.02,
     hangMs: 20_000,
+  },
+  /** Processes that cannot run functions for a while, because the login for that is refused. */
+  refused: {
+    ...usual,
+    faults: ["refused login"],
+    maxDelayMs: 400,
+    bufferMs: 10_000,
+    cleanMs: 500,
+    hangRate: 0,
   },
   /** Another server, with another clock, and without the last commits. */
   failover: {

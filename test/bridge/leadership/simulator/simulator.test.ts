@@ -8,7 +8,9 @@ import { type ProfileName, profiles } from "./profiles.js";
 import { runSeeds } from "./run.js";
 
 const mustHappen = [
-  ...["kill", "stall", "session", "restart", "failover", "clean stop", "start"].map((fault) => `fault: ${fault}`),
+  ...["kill", "stall", "session", "restart", "failover", "clean stop", "start", "refused login"].map(
+    (fault) => `fault: ${fault}`,
+  ),
   ...["free", "own", "silent"].map((how) => `taken: ${how}`),
   "leading",
   "deposed",
@@ -20,6 +22,7 @@ const mustHappen = [
   "batch ended by the next leader",
   "statement that lands late",
   "takeover watched",
+  "gave way",
   "done again",
   "told behind",
   "saved by one that waited",

@@ -7,6 +7,7 @@
  * - Where one is left who has received everything, the order of a queue is kept, but for repeats.
  * - A leader that lives is left alone: over restarts of Postgres, too.
  * - One that was killed is replaced within 10 s.
+ * - One that cannot run functions gives way to one that can.
  */
 import { setImmediate } from "node:timers/promises";
 import type { InboundMessage } from "../../../../src/bridge/message.js";
@@ -22,6 +23,8 @@ const faultsFromMs = 9_000;
 const faultsUntilMs = 60_000;
 const endMs = 120_000;
 const takeoverLimitMs = 10_000;
+/** Until the leader has heard that another process can lead, and that one has taken over. */
+const giveWayLimitMs = 15_000;
 
 export class World {
   readonly schedule = new Schedule();
@@ -39,6 +42,10 @@ export class World {
   #disturbedAt = 0;
   #killedAt = 0;
   #settledFrom = 0;
+  /** When a login was last refused. */
+  #refusedAt = 0;
+  /** Since when the leader has not been able to run functions while others could. */
+  #unableSince: number | undefined;
   #violation: string | undefined;
 
   readonly #mutant: Mutant;
@@ -56,6 +63,7 @@ export class World {
     const count = random.between(2, 4);
     for (let n = 0; n < count; n++) this.#start();
     schedule.after(0, () => this.#publish());
+    this.#watchLeader();
     schedule.after(faultsFromMs, () => {
       this.#epochBeforeFaults = this.postgres.epoch;
       this.#fault();
@@ -117,6 +125,7 @@ export class World {
     const process = new SimulatedProcess(this, this.processes.length + 1, this.#mutant);
     this.processes.push(process);
     process.ask();
+    process.tell();
     this.after(process, this.random.delay(50), () => void process.protocol.start());
   }
 
@@ -169,6 +178,7 @@ export class World {
     else if (fault === "all stop") for (const process of this.#alive) process.stop();
     else if (fault === "start") this.#start();
     else if (fault === "newcomer") this.#newcomer(victim);
+    else if (fault === "refused login") this.#refuse(victim);
     else if (fault === "session") {
       this.#disturbed(schedule.now);
       postgres.loseSession(victim);
@@ -204,14 +214,45 @@ export class World {
         this.profile.slowMs > 500 ||
         this.profile.mayAllLeave === true ||
         this.#killedAt > killedAt ||
+        this.#refusedAt > killedAt ||
         this.#disturbedAt >= killedAt - 1_000
       )
         return;
+      // Those that cannot run functions wait longer.
+      if (!this.#alive.some(({ canRun }) => canRun)) return;
       this.counts.add("takeover watched");
       if (!this.#alive.some((process) => process.protocol.epoch !== undefined)) {
         this.fail(`nobody leads ${takeoverLimitMs} ms after the leader was killed`);
       }
     });
+  }
+
+  /** For a while its login is refused. */
+  #refuse(victim: SimulatedProcess): void {
+    const { schedule, random } = this;
+    // Mostly there are others who can.
+    if (!this.#alive.every(({ canRun }) => canRun) && random.chance(0.7)) return;
+    if (!victim.canRun) return;
+    victim.login(false);
+    this.#refusedAt = schedule.now;
+    schedule.after(random.between(1_000, 40_000), () => victim.login(true));
+  }
+
+  /** A leader that cannot run functions is not to lead for long where others could. */
+  #watchLeader(): void {
+    const { schedule } = this;
+    const leader = this.#alive.find(({ protocol }) => protocol.epoch !== undefined);
+    const couldLead = (process: SimulatedProcess) => process !== leader && process.canRun && process.told.canRun;
+    if (leader === undefined || leader.canRun || !leader.shouldGiveWay || !this.#alive.some(couldLead)) {
+      this.#unableSince = undefined;
+    } else {
+      this.#unableSince ??= schedule.now;
+      const ms = schedule.now - this.#unableSince;
+      if (ms > giveWayLimitMs && Math.max(this.#killedAt, this.#disturbedAt) < this.#unableSince) {
+        this.fail(`a process that cannot run functions has led for ${Math.round(ms)} ms, and others could`);
+      }
+    }
+    schedule.after(500, () => this.#watchLeader());
   }
 
   /** The others are killed, another one is started, and at about that time the leader stands still. */
