@@ -62,9 +62,6 @@ const silences: ReadonlySet<string> = new Set([
 
 type Published = "stored" | "known" | "dropped";
 
-const notConnected: PublishOutcome = { kind: "unavailable", scope: "connection" };
-const routeAway: PublishOutcome = { kind: "unavailable", scope: "route" };
-
 /** The connection has ended, or was not there. */
 const connectionFailures: ReadonlySet<string> = new Set(["nats_unavailable", "outcome_unknown"]);
 
@@ -117,7 +114,9 @@ export class NatsPublisher {
   /** Publishes a message. Does not reject. */
   publish(step: PublishStep<EnqueuedMessage>): Promise<PublishOutcome> {
     const { connection } = this.#connector;
-    if (connection === undefined) return Promise.resolve(notConnected);
+    if (connection === undefined) {
+      return Promise.resolve({ kind: "unavailable", scope: "connection", mayBeThere: false });
+    }
     const ended = this.#connector.use(connection);
     return this.#published(connection, step).then(
       (as): PublishOutcome => {
@@ -148,10 +147,14 @@ export class NatsPublisher {
     this.#tell(`${message.destination}: ${error instanceof Error ? error.message : String(error)}`);
     const code = HawserError.is(error) ? error.code : undefined;
     // What goes to core NATS fails with the connection alone.
-    if (!message.toStream || (code !== undefined && connectionFailures.has(code))) return notConnected;
+    const mayBeThere = !HawserError.is(error) || error.outcome === "unknown";
+    if (!message.toStream || (code !== undefined && connectionFailures.has(code))) {
+      return { kind: "unavailable", scope: "connection", mayBeThere };
+    }
     // Where nothing came: whether the server answers at all.
     const isAnswering = code !== "nats_timeout" || (await this.#answers(connection));
-    return isAnswering && this.#connector.connection === connection ? routeAway : notConnected;
+    const scope = isAnswering && this.#connector.connection === connection ? "route" : "connection";
+    return { kind: "unavailable", scope, mayBeThere };
   }
 
   #answers(connection: NatsConnection): Promise<boolean> {
@@ -217,6 +220,9 @@ export class NatsPublisher {
       const outgoing = headers === null ? undefined : readHeaders(headers);
       const ack = await used.pipeline.publishStream(destination, payload, messageId, outgoing);
       if (ack !== undefined) return ack.duplicate === true ? "duplicate" : "stored";
+      // A stream may have it by then.
+      await this.#sendToStream(used, message, begunAt);
+      return "stored";
     }
     return this.#sendToStream(used, message, begunAt);
   }

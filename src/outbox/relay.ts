@@ -116,10 +116,15 @@ export type PublishOutcome =
       readonly as: "stored" | "known" | "dropped";
     }
   /**
-   * NATS is away, or has not answered: it may have the message. `connection`: nothing is known of NATS at all. `route`: the
-   * connection is there, and the domain, stream or subject of the message does not answer.
+   * NATS is away, or has not answered. `connection`: nothing is known of NATS at all. `route`: the connection is there, and the
+   * domain, stream or subject of the message does not answer, or has no room.
    */
-  | { readonly kind: "unavailable"; readonly scope: "connection" | "route" }
+  | {
+      readonly kind: "unavailable";
+      readonly scope: "connection" | "route";
+      /** It was sent, and NATS may have it. */
+      readonly mayBeThere: boolean;
+    }
   | ({ readonly kind: "refused" } & Refusal)
   /** It may be in its stream, and nobody can tell: it must not be published again. */
   | ({ readonly kind: "undecided" } & Refusal)
@@ -308,7 +313,7 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#window.settle(entry, isConnectionLost ? undefined : outcome.kind === "published");
     if (outcome.kind === "unavailable") {
       entry.silences += 1;
-      entry.doubt = { from: Math.min(entry.doubt?.from ?? step.at, step.at), until: now };
+      if (outcome.mayBeThere) entry.doubt = { from: Math.min(entry.doubt?.from ?? step.at, step.at), until: now };
       this.#silent(entry, outcome.scope, now);
       return;
     }

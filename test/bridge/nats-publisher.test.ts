@@ -81,7 +81,7 @@ describe("the publisher of the outbox", () => {
       publisher.publish(step({ toStream: false, destination: "core" })),
     ]);
     expect(outcomes).toEqual([
-      { kind: "unavailable", scope: "route" },
+      { kind: "unavailable", scope: "route", mayBeThere: false },
       { kind: "published", as: "stored" },
       { kind: "published", as: "stored" },
     ]);
@@ -90,7 +90,7 @@ describe("the publisher of the outbox", () => {
   it("tells that streams are away on a server without JetStream, where core messages go on", async () => {
     await using server = await startNatsServer();
     const { publisher, told } = await publisherOf(server);
-    expect(await publisher.publish(step({}))).toEqual({ kind: "unavailable", scope: "route" });
+    expect(await publisher.publish(step({}))).toEqual({ kind: "unavailable", scope: "route", mayBeThere: false });
     expect(await publisher.publish(step({ toStream: false }))).toEqual({ kind: "published", as: "stored" });
     expect(told).toEqual([expect.stringContaining("has no JetStream")]);
   });
@@ -98,7 +98,7 @@ describe("the publisher of the outbox", () => {
   it("blames no route where there is no connection", async () => {
     const { connector } = testConnector();
     const publisher = new NatsPublisher(connector, () => undefined);
-    expect(await publisher.publish(step({}))).toEqual({ kind: "unavailable", scope: "connection" });
+    expect(await publisher.publish(step({}))).toEqual({ kind: "unavailable", scope: "connection", mayBeThere: false });
   });
 
   it("blames no route where the connection ends during a publish", async () => {
@@ -108,7 +108,7 @@ describe("the publisher of the outbox", () => {
     server.signal("SIGSTOP");
     const publishing = publisher.publish(step({}));
     await server[Symbol.asyncDispose]();
-    expect(await publishing).toEqual({ kind: "unavailable", scope: "connection" });
+    expect(await publishing).toEqual({ kind: "unavailable", scope: "connection", mayBeThere: true });
   });
 
   describe("of a message that may be in its stream", () => {
@@ -252,7 +252,7 @@ describe("the publisher of the outbox", () => {
         as: "stored",
       });
       const outcome = await shared.publisher.publish(step({ destination: subject }));
-      expect(outcome).toEqual({ kind: "unavailable", scope: "route" });
+      expect(outcome).toEqual({ kind: "unavailable", scope: "route", mayBeThere: false });
     });
 
     it("tells that there is no stream", async () => {

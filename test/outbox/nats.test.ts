@@ -131,7 +131,7 @@ it("what no stream takes waits for one that is made a little later", async () =>
   await other.client.query("SELECT nats_enqueue_text_stream($1, 'first')", [name]);
   const manager = await jetstreamManager(other.nats);
   await eventually("it was read", async () => {
-    return (await other.value("SELECT count(*)::integer FROM hawser.outbox_turns WHERE series <> '[]'")) === 1;
+    return await other.value("SELECT EXISTS (SELECT FROM hawser.outbox_turns WHERE series <> '[]')");
   });
   await manager.streams.add({ name, subjects: [name] });
   await eventually("it is there", async () => (await manager.streams.info(name)).state.messages === 1);

@@ -26,7 +26,7 @@ const messages = (from: number, count: number, given: Partial<OutboxMessage> = {
 
 const start: OutboxPosition = { from: "100:100:", to: undefined, after: 0n, series: [], skipped: [] };
 const settings: RelaySettings = { ...relaySettings, lateMs: 0, lookMs: 0 };
-const noAnswer: PublishOutcome = { kind: "unavailable", scope: "route" };
+const noAnswer: PublishOutcome = { kind: "unavailable", scope: "route", mayBeThere: true };
 
 /** A relay whose turns and publishes are answered one by one. */
 class Driven {
@@ -287,7 +287,7 @@ describe("a route that answers nothing", () => {
   it("is not blamed for the loss of the connection", () => {
     const driven = new Driven();
     driven.look("110:110:", [message(1n, east)]);
-    const lost: PublishOutcome = { kind: "unavailable", scope: "connection" };
+    const lost: PublishOutcome = { kind: "unavailable", scope: "connection", mayBeThere: true };
     for (let time = 0; time < 3; time++) {
       driven.publish(1n, lost);
       driven.wait(settings.awayMs + 1);

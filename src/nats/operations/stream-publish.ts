@@ -167,7 +167,10 @@ export class StreamPublisher {
     for (;;) {
       answers.push(this.#sendOnce(attempt, message, deadline.remainingMs));
       const limitMs = answerTimeoutMs(deadline);
-      const ack = await within(limitMs, Promise.race(answers));
+      const ack = await within(limitMs, Promise.race(answers)).catch((error: unknown) => {
+        // Of what was sent before, it tells nothing.
+        throw answers.length > 1 && isNobody(error) ? timedOut(attempt, error) : error;
+      });
       if (ack !== undefined) return answers.length === 1 ? ack : { ...ack, duplicate: false };
       // Where others listen to the subject, a missing stream shows by silence alone.
       const { missing, stream, windowMs } = await inspectStream(

@@ -83,7 +83,7 @@ describe.concurrent("publishStream", () => {
     });
     const ack = await used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs });
     expect(arrived).toBeGreaterThan(1);
-    expect(ack).toEqual({ stream: "s", seq: 1n, duplicate: true });
+    expect(ack).toEqual({ stream: "s", seq: 1n, duplicate: false });
     expect((await manager.streams.info("s")).state.messages).toBe(1);
   });
 

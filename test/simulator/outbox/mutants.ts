@@ -183,6 +183,11 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
     faultTimes: 4,
   },
   "moves the position of the other relay": { database: { sharesPosition: true } },
+  "takes what was sent without an answer for what was not sent": {
+    outcome: (outcome) => (outcome.kind === "unavailable" ? { ...outcome, mayBeThere: false } : outcome),
+    faults: ["nats", "away"],
+    faultTimes: 4,
+  },
   "waits for pages before it looks": { answer: looksLast },
   "has no routes that are away": { settings: { awayMs: Number.POSITIVE_INFINITY } },
   "saves a turn a second time": { database: { savesTwice: true }, seeds: 4_000 },

@@ -208,7 +208,7 @@ export class OutboxWorld {
     const { random, schedule, counts } = this;
     const settle = (outcome: PublishOutcome): void => {
       const store = this.#natsStores;
-      const ended: PublishOutcome = { kind: "unavailable", scope: "connection" };
+      const ended: PublishOutcome = { kind: "unavailable", scope: "connection", mayBeThere: true };
       schedule.after(random.delay(1), () => answer(store === this.#natsStores ? outcome : ended));
     };
     if (row.destination === "large") throw new Violation(`${row.messageId} was published, though NATS would refuse it`);
@@ -218,12 +218,14 @@ export class OutboxWorld {
     schedule.after(random.delay(random.chance(this.faultRate / 4) ? 20 : 0.5), () => {
       if (!this.#natsIsUp || !arrives) {
         counts.add("fault: publish lost");
-        settle({ kind: "unavailable", scope: this.#natsIsUp ? random.pick(["connection", "route"]) : "connection" });
+        const scope = this.#natsIsUp ? random.pick(["connection", "route"] as const) : "connection";
+        // It may not know that it was not sent.
+        settle({ kind: "unavailable", scope, mayBeThere: random.chance(0.5) });
         return;
       }
       if (row.route === awayRoute && this.#isEastAway) {
         counts.add("fault: domain away");
-        settle({ kind: "unavailable", scope: "route" });
+        settle({ kind: "unavailable", scope: "route", mayBeThere: random.chance(0.5) });
         return;
       }
       this.#arrived.add(row);
@@ -243,7 +245,7 @@ export class OutboxWorld {
       if (isLost) counts.add("fault: acknowledgement lost");
       settle(
         isLost
-          ? { kind: "unavailable", scope: random.pick(["connection", "route"]) }
+          ? { kind: "unavailable", scope: random.pick(["connection", "route"]), mayBeThere: true }
           : { kind: "published", as: "stored" },
       );
     });
