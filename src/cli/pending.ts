@@ -2,7 +2,7 @@
  * `hawser pending`: what is stored and not handled yet.
  */
 import { defineCommand } from "citty";
-import { listPending, withCommandDatabase } from "../store/index.js";
+import { listPending, outboxSender, withCommandDatabase } from "../store/index.js";
 import { withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
@@ -26,10 +26,10 @@ export const pending = withExamples(
         json: args.json ?? false,
         none: "Nothing waits.",
         columns: [
-          { head: "LISTENER", cell: ({ listener }) => listener },
+          { head: "LISTENER", cell: ({ listener, topic }) => listener ?? `one of the listeners of ${topic}` },
           { head: "TOPIC", cell: ({ topic }) => topic },
-          { head: "SENDER", cell: ({ sender }) => sender },
-          { head: "FROM", cell: ({ from }) => from },
+          { head: "SENDER", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : sender) },
+          { head: "FROM", cell: ({ sender, from }) => (sender === outboxSender ? "" : from) },
           { head: "MESSAGES", cell: ({ count }) => count },
           { head: "BYTES", cell: ({ bytes }) => bytes },
           { head: "OLDEST", cell: ({ oldest }) => oldest.toISOString() },

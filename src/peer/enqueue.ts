@@ -23,7 +23,8 @@ const sql = {
 } as const;
 
 /**
- * Enqueues a message for one of the listeners of a topic, in the transaction that the client is in.
+ * Enqueues a message for one of the listeners of a topic, in the transaction that the client is in. Outside of one, it is
+ * committed at once: begin a transaction first.
  *
  * @throws PeerError `invalid_argument`, `internal_topic`, before anything is sent to Postgres; the error of Postgres
  */

@@ -60,7 +60,7 @@ export type SendAllReceipt = Receipt | { readonly peer: string; readonly error: 
 
 /** How a message is sent in a transaction. */
 export interface TransactionOptions extends EnqueueOptions {
-  /** In the transaction that the message is to be part of. */
+  /** In the transaction that the message is to be part of. Outside of one, the message is committed at once. */
   readonly transaction: EnqueueClient;
 }
 

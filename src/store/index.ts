@@ -21,7 +21,7 @@ export {
 export type { Listener, Registration, Route, Sender, ServedTopic } from "./directory.js";
 export { type Grant, grantedRoles, grants, grantsIn, grantsSql, tryTransaction } from "./grants.js";
 export { type Lease, type LeaseState, nameHeldSql } from "./leases.js";
-export { listPeers, listPending, listTopics } from "./mesh-overview.js";
+export { listPeers, listPending, listTopics, outboxSender } from "./mesh-overview.js";
 export { type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
 export { applyMissing, migrate, migrationSql, missingSteps } from "./migrate.js";
 export { checksumOf, generatedSchemaSql, type Migration, migrations } from "./migrations.js";

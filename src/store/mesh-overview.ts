@@ -2,6 +2,7 @@
  * What an operator wants to see of the mesh: who listens where, who runs, what waits.
  */
 import { tables } from "../../generated/ts/rows/peer.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Database } from "./database.js";
 import { inGroupSql } from "./directory.js";
 import { nameHeldSql } from "./leases.js";
@@ -47,12 +48,12 @@ export interface PeerOverview {
 
 /** What waits in one channel for one topic. */
 export interface PendingOverview {
-  /** The sender's name. */
+  /** The sender's name. That of the outbox is {@link outboxSender}. */
   readonly sender: string;
   /** The sender's source topic. */
   readonly from: string;
-  /** The listener that owns the channel. */
-  readonly listener: string;
+  /** The listener that owns the channel. Null: the first listener of the topic that comes. */
+  readonly listener: string | null;
   readonly topic: string;
   readonly count: number;
   /** Payload bytes as stored, which may be compressed. Of a batch that is handled in part, all. */
@@ -69,7 +70,13 @@ export interface PendingFilter {
   readonly topic?: string | undefined;
 }
 
+/** The sender of messages that were enqueued. */
+export const outboxSender = outboxConstants.peerSender;
+
 const owner = "coalesce(m.owner, m.listener_name)";
+
+/** The owner of a channel; null where that is none of a peer: a topic that nobody has served yet has a channel, too. */
+const peerOwner = `CASE WHEN NOT starts_with(${owner}, '${outboxConstants.reservedPrefix}') THEN ${owner} END`;
 
 /** Rows at or below the cursor are handled already, and not deleted yet. */
 const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";
@@ -85,7 +92,7 @@ const sql = {
         FROM ${tables.connMessage} AS s
         JOIN ${tables.connKeyMap} AS m USING (connection_key)
         LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
-       WHERE ${waits} GROUP BY 1
+       WHERE ${waits} AND ${peerOwner} IS NOT NULL GROUP BY 1
     ), senders AS (
       SELECT sender_name AS name, count(*)::integer AS channels FROM ${tables.connKeyMap} GROUP BY 1
     ), listeners AS (
@@ -106,7 +113,7 @@ const sql = {
   pending: `
     SELECT sender, "from", listener, topic, sum(messages)::float8 AS count, sum(bytes)::float8 AS bytes, min(stored_at) AS oldest
       FROM (
-        SELECT m.sender_name AS sender, m.source_topic AS "from", ${owner} AS listener, coalesce(t.topic, '') AS topic,
+        SELECT m.sender_name AS sender, m.source_topic AS "from", ${peerOwner} AS listener, coalesce(t.topic, '') AS topic,
                ${waitingMessagesSql} AS messages, octet_length(s.payload) AS bytes, s.stored_at
           FROM ${tables.connMessage} AS s
           JOIN ${tables.connKeyMap} AS m USING (connection_key)

@@ -33,7 +33,7 @@ export interface EnqueueOptions {
   readonly schema?: string | undefined;
 }
 
-/** A client that is in a transaction: one of node-postgres, or anything that resolves with the rows. */
+/** A client that is in a transaction, since one that is not commits each statement at once: one of node-postgres, or anything that resolves with the rows. */
 export interface Client {
   query(text: string, values: unknown[]): PromiseLike<unknown>;
 }
@@ -50,11 +50,12 @@ const names = namesOf<EnqueueOptions>({
 
 /**
  * Enqueues a typed message for NATS, in the transaction that the client is in: it is published if, and only if, that
- * commits. With `stream: true` in the schema's option, it is published until a stream has it.
+ * commits. A client outside of a transaction commits at once, as with every statement: begin one first. With `stream: true`
+ * in the schema's option, it is published until a stream has it.
  *
  * @returns the number of the message in the outbox
- * @throws HawserError (as a rejection) `invalid_argument` naming the field, its value and the rule; `invalid_schema`; the
- * error of Postgres
+ * @throws HawserError (as a rejection) `invalid_argument` naming the field, its value and the rule; `invalid_schema`;
+ * `schema_missing` if the database has no `nats_enqueue_…` in the schema; the error of Postgres
  */
 export async function enqueue<Desc extends DescMessage>(
   client: Client,
@@ -67,7 +68,7 @@ export async function enqueue<Desc extends DescMessage>(
   const topic = knownTopicOf(schema);
   const payload = encode(schema, message, format);
   const functions = natsFunctions(
-    { query: async (text, values) => rowsOf(await client.query(text, values)) },
+    { query: async (text, values) => rowsOf(await queried(client, text, values, options.schema ?? "public")) },
     { schema: options.schema },
   );
   const common = {
@@ -89,6 +90,23 @@ export async function enqueue<Desc extends DescMessage>(
     throw new TypedError("invalid_argument", text);
   }
   return await functions.enqueueBinary(common);
+}
+
+/** SQLSTATE of a function, and of a schema, that is not there. */
+const notThere = new Set(["42883", "3F000"]);
+
+async function queried(client: Client, text: string, values: unknown[], schema: string): Promise<unknown> {
+  try {
+    return await client.query(text, values);
+  } catch (error) {
+    // Some clients wrap the error of Postgres.
+    const { code, message = "", cause } = error as { code?: string; message?: string; cause?: { code?: string } };
+    if (!notThere.has(code ?? "") && !notThere.has(cause?.code ?? "")) throw error;
+    const why = `the schema "${schema}" has no function nats_enqueue_… that takes these arguments: ${message}`;
+    const remedy =
+      "run hawser init on this database, or name the schema that the functions are in as the option schema";
+    throw new TypedError("schema_missing", `${why}; ${remedy}`, { cause: error });
+  }
 }
 
 function rowsOf(result: unknown): { rows: Record<string, unknown>[] } {

@@ -165,6 +165,17 @@ describe("the commands that look at the mesh", () => {
     await eventually("nothing waits", async () => (await json("pending")).length === 0);
   });
 
+  it("pending and peers show no names of Hawser's own", async () => {
+    await started("shop-1");
+    await world.query("SELECT hawser.peer_enqueue_text('nobody-yet', 'x')");
+    await eventually("it is stored for the first listener", async () => (await json("pending")).length === 1);
+    expect(await json("pending")).toMatchObject([{ listener: null, topic: "nobody-yet", count: 1 }]);
+    expect((await text("pending")).stdout).toMatch(
+      /^one of the listeners of nobody-yet +nobody-yet +enqueued +1 +1 +\d{4}-/m,
+    );
+    expect((await json("peers")).map(({ name }) => name)).toEqual(["shop-1"]);
+  });
+
   it("secret rotates without ever showing a secret", async () => {
     const secretsShown = async (output: string): Promise<boolean> => {
       const rows = await world.query<{ secret: Buffer }>("SELECT secret FROM hawser.mesh_secret");

@@ -158,6 +158,18 @@ it("declares nothing in terms of its client of NATS, except what takes connectio
   expect(files.split("\n").filter((file) => file.includes("/@nats-io/"))).toEqual([]);
 });
 
+it("is loaded by require() of CommonJS, which TypeScript accepts", async () => {
+  write("common/main.cts", 'import { Peer } from "hawser";\nconsole.log(typeof Peer);\n');
+  write(
+    "common/tsconfig.json",
+    JSON.stringify({
+      compilerOptions: { module: "node20", target: "es2022", types: ["node"], strict: true, skipLibCheck: true },
+    }),
+  );
+  await run(process.execPath, [tsc, "-p", "common"], project);
+  expect((await run(process.execPath, ["common/main.cjs"], project)).trim()).toBe("function");
+});
+
 it("refuses what the types forbid", async () => {
   write("wrong.ts", `import { Peer } from "hawser";\nnew Peer({ name: "a", topic: "a", listen: 7 });\n`);
   const check = run(process.execPath, [tsc, "--noEmit", "-p", "."], project);

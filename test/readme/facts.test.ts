@@ -57,6 +57,18 @@ describe("the pages", () => {
   });
 });
 
+it("the pages name the versions of the NATS client that Hawser has", () => {
+  const { dependencies } = JSON.parse(read("package.json")) as { dependencies: Record<string, string> };
+  const named = ["docs/typed.md", "docs/rpc.md"].flatMap((page) =>
+    [...read(page).matchAll(/npm i [^`]*`/g)].flatMap(([command]) => command.match(/@nats-io\/[^ `]+/g) ?? []),
+  );
+  expect(named.length).toBeGreaterThan(2);
+  for (const each of named) {
+    const name = each.slice(0, each.indexOf("@", 1));
+    expect(each).toBe(`${name}@${dependencies[name]}`);
+  }
+});
+
 describe("the README", () => {
   const text = readPhrases("README.md");
 

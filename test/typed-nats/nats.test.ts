@@ -244,6 +244,14 @@ it("is published if, and only if, the transaction commits", async () => {
   const { rows } = await gateway.client.query("SELECT message_id FROM hawser.outbox WHERE message_id LIKE '%o-back'");
   expect(rows).toEqual([{ message_id: "acme.v1.OrderStored:o-back" }, { message_id: "acme.v1.OrderBilled:o-back" }]);
   await gateway.client.query("ROLLBACK");
+  // Where the functions are not, as in a schema of another name.
+  const elsewhere = { schema: "app" };
+  await expect(enqueue(gateway.client, placed, { tenant: "acme", orderId: "o-1" }, elsewhere)).rejects.toMatchObject({
+    code: "schema_missing",
+    message: expect.stringMatching(
+      /^the schema "app" has no function nats_enqueue_… .*; run hawser init on this database, or name the schema that the functions are in as the option schema$/,
+    ),
+  });
   // Core NATS has no ids: that of the option is for peers.
   expect(await enqueue(gateway.client, numbered, { number: 7n })).toEqual(expect.any(BigInt));
   await expect(enqueue(gateway.client, numbered, { number: 7n }, { messageId: "7" })).rejects.toMatchObject({

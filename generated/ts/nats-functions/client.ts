@@ -966,8 +966,9 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
-     * the same subject and key are published in the order of their commits. Returns the number of the message.
+     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Outside of a
+     * transaction block that is at once. Messages with the same subject and key are published in the order of their commits.
+     * Returns the number of the message.
      *
      * SQL: `nats_enqueue_text`.
      */
@@ -987,8 +988,9 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
-     * the same subject and key are published in the order of their commits. Returns the number of the message.
+     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Outside of a
+     * transaction block that is at once. Messages with the same subject and key are published in the order of their commits.
+     * Returns the number of the message.
      *
      * SQL: `nats_enqueue_json`.
      */
@@ -1008,8 +1010,9 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
-     * the same subject and key are published in the order of their commits. Returns the number of the message.
+     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Outside of a
+     * transaction block that is at once. Messages with the same subject and key are published in the order of their commits.
+     * Returns the number of the message.
      *
      * SQL: `nats_enqueue_jsonb`.
      */
@@ -1029,8 +1032,9 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
     },
 
     /**
-     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
-     * the same subject and key are published in the order of their commits. Returns the number of the message.
+     * Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Outside of a
+     * transaction block that is at once. Messages with the same subject and key are published in the order of their commits.
+     * Returns the number of the message.
      *
      * SQL: `nats_enqueue_binary`.
      */
@@ -1127,7 +1131,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
 
     /**
      * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-     * keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
      * message.
      *
      * SQL: `nats_enqueue_text_stream`.
@@ -1151,7 +1155,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
 
     /**
      * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-     * keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
      * message.
      *
      * SQL: `nats_enqueue_json_stream`.
@@ -1175,7 +1179,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
 
     /**
      * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-     * keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
      * message.
      *
      * SQL: `nats_enqueue_jsonb_stream`.
@@ -1199,7 +1203,7 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
 
     /**
      * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-     * keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
      * message.
      *
      * SQL: `nats_enqueue_binary_stream`.

@@ -1155,8 +1155,9 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
-the same subject and key are published in the order of their commits. Returns the number of the message.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_text(text, text, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Outside of a
+transaction block that is at once. Messages with the same subject and key are published in the order of their commits.
+Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json(
   subject text,
@@ -1235,8 +1236,9 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
-the same subject and key are published in the order of their commits. Returns the number of the message.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_json(text, json, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Outside of a
+transaction block that is at once. Messages with the same subject and key are published in the order of their commits.
+Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb(
   subject text,
@@ -1315,8 +1317,9 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
-the same subject and key are published in the order of their commits. Returns the number of the message.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb(text, jsonb, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Outside of a
+transaction block that is at once. Messages with the same subject and key are published in the order of their commits.
+Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary(
   subject text,
@@ -1389,8 +1392,9 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Messages with
-the same subject and key are published in the order of their commits. Returns the number of the message.';
+COMMENT ON FUNCTION @extschema@.nats_enqueue_binary(text, bytea, jsonb, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: it is published if, and only if, that commits. Outside of a
+transaction block that is at once. Messages with the same subject and key are published in the order of their commits.
+Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text_batch(
   subject text,
@@ -1831,7 +1835,7 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
 message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json_stream(
@@ -1938,7 +1942,7 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
 message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb_stream(
@@ -2045,7 +2049,7 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
 message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary_stream(
@@ -2146,7 +2150,7 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-keeps it once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
+keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
 message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text_stream_batch(

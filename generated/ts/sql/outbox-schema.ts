@@ -2131,8 +2131,8 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
-only if, that commits. Messages with the same topic and key are handled in the order of their commits. Returns the number
-of the message.';
+only if, that commits. Outside of a transaction block that is at once. Messages with the same topic and key are handled in
+the order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_enqueue_json(
   topic text,
@@ -2222,8 +2222,8 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
-only if, that commits. Messages with the same topic and key are handled in the order of their commits. Returns the number
-of the message.';
+only if, that commits. Outside of a transaction block that is at once. Messages with the same topic and key are handled in
+the order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_enqueue_jsonb(
   topic text,
@@ -2313,8 +2313,8 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
-only if, that commits. Messages with the same topic and key are handled in the order of their commits. Returns the number
-of the message.';
+only if, that commits. Outside of a transaction block that is at once. Messages with the same topic and key are handled in
+the order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_enqueue_binary(
   topic text,
@@ -2398,8 +2398,8 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text, timestamp with time zone) IS 'Writes a message for a peer into the outbox, in the present transaction: one of the listeners of the topic gets it if, and
-only if, that commits. Messages with the same topic and key are handled in the order of their commits. Returns the number
-of the message.';
+only if, that commits. Outside of a transaction block that is at once. Messages with the same topic and key are handled in
+the order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_enqueue_text_batch(
   topic text,
