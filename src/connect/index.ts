@@ -46,7 +46,7 @@ export type {
   Transaction,
   TransientOutcome,
 } from "../peer/index.js";
-export type { Logger } from "../runtime/index.js";
+export type { LogDetails, Logger } from "../runtime/index.js";
 export { type NatsServer, type NatsServiceOptions, natsMessage, serveNats } from "./nats-service.js";
 export { createNatsTransport, type NatsTransportOptions } from "./nats-transport.js";
 export { type PeerServer, type PeerServiceOptions, peerMessage, type ServingPeer, servePeer } from "./peer-service.js";

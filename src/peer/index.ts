@@ -43,7 +43,7 @@ export {
   WireError,
 } from "../errors/index.js";
 export { version } from "../files/index.js";
-export type { Logger } from "../runtime/index.js";
+export type { LogDetails, Logger } from "../runtime/index.js";
 export type { PendingMessages, Transaction } from "../store/index.js";
 export type { PemSource, TlsOptions } from "../transport/index.js";
 export type { Format } from "../typed/index.js";

@@ -3,11 +3,10 @@
  */
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 
-/** Keys that pino writes itself. A field of the same name would be in the line a second time. */
-type LoggerKey = "level" | "time" | "pid" | "hostname" | "name" | "msg";
-
-/** Fields of one log line. The keys that pino writes itself are not allowed. */
-export type LogDetails = { readonly [field: string]: unknown } & { readonly [key in LoggerKey]?: never };
+/** Fields of one log line, but not those that pino writes itself: a field of the same name would be in the line a second time. */
+export type LogDetails = { readonly [field: string]: unknown } & {
+  readonly [key in "level" | "time" | "pid" | "hostname" | "name" | "msg"]?: never;
+};
 
 /** The part of pino's interface that Hawser uses. */
 export interface Logger {

@@ -12,7 +12,7 @@ export {
   type HawserErrorOptions,
   PostgresError,
 } from "../errors/index.js";
-export type { Logger } from "../runtime/index.js";
+export type { LogDetails, Logger } from "../runtime/index.js";
 export type { PemSource } from "../transport/index.js";
 export { type NatsFunctionsOptions, natsFunctions } from "./nats-functions.js";
 export { Serve } from "./serve.js";
