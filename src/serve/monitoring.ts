@@ -23,11 +23,13 @@ import {
   type ServeCounters,
   ServeMetrics,
 } from "./monitor/index.js";
+import type { StoredCounts } from "./stored-counts.js";
 
 /** The parts, as far as they are there. */
 export interface MonitoredParts {
   readonly gateway: Gateway | undefined;
   readonly bridge: Bridge | undefined;
+  readonly stored: StoredCounts | undefined;
   /** With Postgres. */
   readonly sessions: readonly Pick<PostgresSession, "applicationName" | "attempts">[];
 }
@@ -190,6 +192,9 @@ export class Monitoring {
       },
       get bridge() {
         return parts.bridge === undefined ? undefined : bridgeCounters(parts.bridge.stats);
+      },
+      get stored() {
+        return parts.stored?.counters;
       },
     };
   }

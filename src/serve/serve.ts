@@ -25,6 +25,7 @@ import {
   strangersAmong,
 } from "./serve-options.js";
 import { ServerWatch } from "./server-watch.js";
+import { StoredCounts } from "./stored-counts.js";
 
 const { secretsDirectory: defaultSecretsDirectory } = gatewayConstants;
 
@@ -35,6 +36,8 @@ export class Serve implements AsyncDisposable {
   #monitoring: Monitoring | undefined;
   #watch: ServerWatch | undefined;
   #peerRelay: PeerRelay | undefined;
+  /** While metrics are served. */
+  #stored: StoredCounts | undefined;
   #addresses: AddressBook | undefined;
   /** Of all connections to NATS. */
   readonly #choice = new ServerChoice();
@@ -124,6 +127,7 @@ export class Serve implements AsyncDisposable {
     const ended = Promise.all([this.#gateway?.stop(leftMs), this.#bridge?.stop(leftMs)]);
     const relayed = this.#peerRelay?.stop();
     await this.#addresses?.stop();
+    this.#stored?.stop();
     // With it ends what the relay asks.
     await this.#watch?.stop();
     await relayed;
@@ -196,6 +200,10 @@ export class Serve implements AsyncDisposable {
     this.#peerRelay = new PeerRelay({ address, ask: watch.session.query, logger: this.#logger });
     this.#peerRelay.start();
     this.#monitoring?.follow();
+    if (this.#monitoring !== undefined) {
+      this.#stored = new StoredCounts(watch.session, this.#logger);
+      this.#stored.start();
+    }
     this.#bridge.configure(present, problem);
     if (secretsDirectories === undefined) await this.#warnOfStrangers(present);
   }
@@ -245,6 +253,9 @@ export class Serve implements AsyncDisposable {
       },
       get bridge() {
         return serve.#bridge;
+      },
+      get stored() {
+        return serve.#stored;
       },
       get sessions() {
         return [...(serve.#watch === undefined ? [] : [serve.#watch.session]), ...(serve.#bridge?.sessions ?? [])];

@@ -2,6 +2,7 @@
  * What a running `Serve` shows at its monitoring port: each part of it has to arrive there.
  */
 import { expect, it } from "vitest";
+import { Serve } from "../../src/serve/index.js";
 import { outboxState } from "../../src/serve/monitoring.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
@@ -50,6 +51,38 @@ it("shows the name that it is given in place of that of the database", async () 
   await using gateway = await testGateway({ monitorListen: "127.0.0.1:0", monitorDatabase: "app, of the north" });
   const metrics = await (await fetch(`http://${gateway.serve.monitorAddress}/metrics`)).text();
   expect(metrics).toMatch(/^hawser_bridge_leading\{database="app, of the north"\} [01]$/m);
+});
+
+it("counts the outbox and dead letters in the database, also while no process relays", async () => {
+  // Without a NATS server none leads.
+  await using gateway = await testGateway({ serverOptions: false });
+  await gateway.serve.stop();
+  await gateway.client.query(`
+    SELECT nats_enqueue_text('monitored', 'x');
+    UPDATE hawser.outbox SET enqueued_at = now() - interval '1 h';
+    INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at, role)
+    SELECT 'subscription', 's', 't', '', 'c', 'm', 1, now() - age, 'r' FROM unnest('{1 min,9 min,11 min}'::interval[]) AS age`);
+  await using serve = await Serve.start({
+    databaseUrl: gateway.database.url,
+    gatewayListen: "127.0.0.1:0",
+    monitorListen: "127.0.0.1:0",
+  });
+  const shown = async (): Promise<Map<string, number>> => {
+    const lines = (await (await fetch(`http://${serve.monitorAddress}/metrics`)).text()).split("\n");
+    const found = lines.map((line) => /^(hawser_\w+)\{(?:kind|origin)="(\w+)",database=.*\} (\S+)$/.exec(line));
+    return new Map(found.flatMap((match) => (match === null ? [] : [[`${match[1]} ${match[2]}`, Number(match[3])]])));
+  };
+  await eventually("they are counted", async () => (await shown()).size > 0);
+  const { "hawser_outbox_enqueued_age_seconds nats": ageSeconds, ...others } = Object.fromEntries(await shown());
+  expect(ageSeconds).toBeGreaterThanOrEqual(3_600);
+  expect(others).toEqual({
+    "hawser_outbox_enqueued_messages nats": 1,
+    "hawser_outbox_enqueued_messages peer": 0,
+    "hawser_outbox_enqueued_age_seconds peer": 0,
+    "hawser_recent_dead_letters peer": 0,
+    "hawser_recent_dead_letters subscription": 2,
+    "hawser_recent_dead_letters outbox": 0,
+  });
 });
 
 it("is not ready while messages of the outbox wait, and its position does not move", () => {

@@ -23,6 +23,25 @@ export interface ServeCounters {
   readonly postgres: ConnectionCounters;
   readonly nats: { readonly [Client in NatsClient]?: ConnectionCounters | undefined };
   readonly bridge: BridgeCounters | undefined;
+  readonly stored: StoredCounters | undefined;
+}
+
+/** Messages in the database, as last counted there; each process counts all. */
+export interface StoredCounters {
+  readonly waiting: Iterable<{
+    /** `nats` or `peer`. */
+    readonly kind: string;
+    /** Messages of the outbox that have not been relayed, up to a limit. */
+    readonly messages: number;
+    /** When the oldest of them was enqueued, by `performance.now()`; undefined: there is none. */
+    readonly oldestAt: number | undefined;
+  }>;
+  readonly deadLetters: Iterable<{
+    /** `peer`, `subscription` or `outbox`. */
+    readonly origin: string;
+    /** Dead letters of the last `recentMs`, up to a limit. */
+    readonly messages: number;
+  }>;
 }
 
 /** The gateway. Its calls are reported one by one: `ServeMetrics.observeCall`. */

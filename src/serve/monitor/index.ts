@@ -11,6 +11,7 @@ export {
   natsClients,
   type ResponderCounters,
   type ServeCounters,
+  type StoredCounters,
   type StreamCounters,
   type SubscriptionCounters,
 } from "./counters.js";

@@ -101,6 +101,7 @@ export class ServeMetrics {
     this.#defineStreams();
     this.#defineResponders();
     this.#defineOutbox(now);
+    this.#defineStored(now);
     this.#requestDurations = this.#histogram(
       "hawser_responder_request_duration_seconds",
       "How long the function of a request ran, without its wait for a turn.",
@@ -304,6 +305,32 @@ export class ServeMetrics {
       "hawser_outbox_messages_dropped_total",
       "Of the published messages, those that their streams have dropped, as they have, or had, another message with the same id.",
       () => outbox()?.dropped,
+    );
+  }
+
+  #defineStored(now: () => number): void {
+    const waiting = () => Array.from(this.#counters.stored?.waiting ?? []);
+    this.#gauge(
+      "hawser_outbox_enqueued_messages",
+      "Messages in the outbox that were not relayed, whether a process relays or not. More than 10,000 are not counted.",
+      ["kind"],
+      () => waiting().map(({ kind, messages }): Sample => [{ kind }, messages]),
+    );
+    this.#gauge(
+      "hawser_outbox_enqueued_age_seconds",
+      "How long ago the oldest of them was enqueued; 0: there is none.",
+      ["kind"],
+      () =>
+        waiting().map(({ kind, oldestAt: at }): Sample => {
+          return [{ kind }, at === undefined ? 0 : Math.max(0, now() - at) / 1_000];
+        }),
+    );
+    this.#gauge(
+      "hawser_recent_dead_letters",
+      "Dead letters of the last 10 minutes that are still in the database. More than 10,000 are not counted.",
+      ["origin"],
+      () =>
+        Array.from(this.#counters.stored?.deadLetters ?? [], ({ origin, messages }): Sample => [{ origin }, messages]),
     );
   }
 

@@ -98,5 +98,16 @@ export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { brid
       responders: { isUp: true, reconnects: 4 },
     },
     bridge: bridgeCounters(),
+    stored: {
+      waiting: [
+        { kind: "nats", messages: 15, oldestAt: 20_000 },
+        { kind: "peer", messages: 16, oldestAt: undefined },
+      ],
+      deadLetters: [
+        { origin: "peer", messages: 17 },
+        { origin: "subscription", messages: 18 },
+        { origin: "outbox", messages: 19 },
+      ],
+    },
   };
 }

@@ -108,7 +108,9 @@ describe("ServeMetrics", () => {
 
   it("can be read before there is a gateway or a bridge", async () => {
     const postgres = { isUp: false, reconnects: 0 };
-    const metrics = metricsOf({ counters: { gateway: undefined, postgres, nats: {}, bridge: undefined } });
+    const metrics = metricsOf({
+      counters: { gateway: undefined, postgres, nats: {}, bridge: undefined, stored: undefined },
+    });
     expect(await shown(metrics, "hawser_gateway_sessions")).toEqual({ "": 0 });
     expect(await shown(metrics, "hawser_bridge_role")).toEqual({ primary: 0, standby: 0, unknown: 1 });
     expect(await shown(metrics, "hawser_bridge_leading")).toEqual({ "": 0 });

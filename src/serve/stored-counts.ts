@@ -1,0 +1,77 @@
+/**
+ * Messages in the database that no process need have in memory, counted from time to time for the metrics: those of the outbox,
+ * also while nobody relays them, and dead letters.
+ */
+import { tables } from "../../generated/ts/rows/peer.js";
+import { monitorConstants } from "../../generated/ts/settings/nats.js";
+import type { PostgresSession } from "../postgres/index.js";
+import { type Logger, Repeated } from "../runtime/index.js";
+import type { StoredCounters } from "./monitor/index.js";
+
+const { storedCountMs, maxStoredCount, recentMs } = monitorConstants;
+
+const countSql = `
+  SELECT 'waiting' AS what, k.kind, count(u.id)::integer AS messages,
+         extract(epoch FROM clock_timestamp() - min(u.enqueued_at))::float8 AS "ageSeconds"
+    FROM (VALUES ('nats'), ('peer')) AS k (kind) LEFT JOIN LATERAL hawser.outbox_undone(k.kind, NULL, $1) AS u ON true
+   GROUP BY k.kind
+  UNION ALL
+  SELECT 'dead', o.origin, count(d.origin)::integer, NULL
+    FROM (VALUES ('peer'), ('subscription'), ('outbox')) AS o (origin)
+    LEFT JOIN (SELECT l.origin FROM ${tables.deadLetter} AS l WHERE l.created_at > now() - $2 * interval '1 ms' LIMIT $1) AS d
+      ON d.origin = o.origin
+   GROUP BY o.origin`;
+
+interface CountRow {
+  readonly what: "waiting" | "dead";
+  readonly kind: string;
+  readonly messages: number;
+  readonly ageSeconds: number | null;
+}
+
+export class StoredCounts {
+  readonly #session: PostgresSession;
+  readonly #logger: Logger;
+  readonly #counting = new Repeated(storedCountMs, () => this.#count());
+  #counters: StoredCounters | undefined;
+
+  /** @param session with the database, which others may use, too */
+  constructor(session: PostgresSession, logger: Logger) {
+    this.#session = session;
+    this.#logger = logger;
+  }
+
+  /** The last count; undefined: there is none yet, or it failed. */
+  get counters(): StoredCounters | undefined {
+    return this.#counters;
+  }
+
+  start(): void {
+    void this.#counting.run();
+  }
+
+  stop(): void {
+    this.#counting.stop();
+  }
+
+  async #count(): Promise<void> {
+    try {
+      const rows = await this.#session.query<CountRow>(countSql, [maxStoredCount, recentMs]);
+      const countedAt = performance.now();
+      this.#counters = {
+        waiting: rows
+          .filter(({ what }) => what === "waiting")
+          .map(({ kind, messages, ageSeconds }) => ({
+            ...{ kind, messages },
+            oldestAt: ageSeconds === null ? undefined : countedAt - ageSeconds * 1_000,
+          })),
+        deadLetters: rows
+          .filter(({ what }) => what === "dead")
+          .map(({ kind, messages }) => ({ origin: kind, messages })),
+      };
+    } catch (err) {
+      this.#counters = undefined;
+      if (!this.#counting.isStopped) this.#logger.debug({ err }, "messages in the database could not be counted");
+    }
+  }
+}
