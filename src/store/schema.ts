@@ -13,6 +13,10 @@ export const trustedRoles = `(
    WHERE r.rolsuper OR r.rolname = current_user
       OR EXISTS (SELECT FROM pg_catalog.pg_roles AS o WHERE o.rolname = 'hawser_owner' AND pg_catalog.pg_has_role(r.oid, o.oid, 'MEMBER')))`;
 
+/** The name of a role, quoted as in the other remedies. */
+const quoted = (role: string): string =>
+  `'"' || pg_catalog.replace(pg_catalog.pg_get_userbyid(${role})::text, '"', '""') || '"'`;
+
 /** How ALTER and DROP name a relation of pg_class as `c`. */
 const relationKind = `CASE c.relkind
             WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END`;
@@ -69,10 +73,10 @@ export const schemaInspectionSql = `
       LIMIT 1
     ) AS f ON true
     LEFT JOIN LATERAL (
-      SELECT o.owner, pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(m.relowner)) AS keeper,
+      SELECT o.owner, ${quoted("m.relowner")} AS keeper,
              CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = 'hawser_owner')
                THEN '' ELSE 'CREATE ROLE hawser_owner NOLOGIN; ' END || 'GRANT hawser_owner TO ' || o.owner AS trust
-        FROM (SELECT pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(f.owner)) AS owner) AS o
+        FROM (SELECT ${quoted("f.owner")} AS owner) AS o
     ) AS g ON true`;
 
 interface SchemaInspection {

@@ -431,7 +431,7 @@ describe("CREATE EXTENSION litmus_pgnats refuses, and leaves nothing behind:", (
     expect(await refused(create)).toMatchObject({
       code: errorTable.name_occupied.sqlstate,
       message: expect.stringContaining(`the schema hawser belongs to ${role.role}`),
-      hint: expect.stringContaining(`GRANT hawser_owner TO ${role.role}`),
+      hint: expect.stringContaining(`GRANT hawser_owner TO "${role.role}"`),
     });
     expect(await rowsOf(database.url, `SELECT rolsuper FROM pg_roles WHERE rolname = '${role.role}'`)).toEqual([
       { rolsuper: false },

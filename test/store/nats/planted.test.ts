@@ -101,8 +101,8 @@ describe("a schema hawser that somebody has made beforehand", () => {
       const alter = `ALTER ${object} OWNER TO`;
       await onServer(prepared.url, `${alter} ${mallory.role}`);
       const others = object === "SCHEMA hawser" ? "" : `. If it is not Hawser's: DROP ${object}`;
-      const trusted = `If ${mallory.role} installs Hawser here and is to be trusted: GRANT hawser_owner TO ${mallory.role}${others}`;
-      const remedy = `If it is Hawser's and only its owner was changed: ${alter} ${before}. ${trusted}`;
+      const trusted = `If "${mallory.role}" installs Hawser here and is to be trusted: GRANT hawser_owner TO "${mallory.role}"${others}`;
+      const remedy = `If it is Hawser's and only its owner was changed: ${alter} "${before}". ${trusted}`;
       await expectOccupied(prepared.url, expect.stringMatching(new RegExp(`Nothing was done\\. ${escaped(remedy)}$`)));
       await onServer(prepared.url, `${alter} ${before}`);
     }
