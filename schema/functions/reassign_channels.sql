@@ -52,6 +52,9 @@ BEGIN
   END IF;
 
   PERFORM hawser.end_ownership(p_from, true);
+  IF p_all THEN
+    UPDATE hawser.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
+  END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
   UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
   UPDATE hawser.conn_key_map AS m

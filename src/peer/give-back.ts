@@ -1,6 +1,7 @@
 /**
- * Gives channels back that this member of a group has taken over, when the listeners that they were made for run again: so
- * these get work from senders that knew them before.
+ * Gives channels back that this peer has taken over. A member of a group does so when the listeners that they were made for run
+ * again: so these get work from senders that knew them before. Every peer does so when a message comes that another listener
+ * serves, and this one does not.
  *
  *     no handler begins any more ▶ those that run end ▶ their cursors are committed ▶ the channel is closed here
  *       ▶ the catalog changes its owner ▶ listener and sender are told
@@ -13,6 +14,7 @@
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Backoff, Repeated, shared } from "../runtime/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
+import type { PassedOn } from "./handler-call.js";
 
 /** The receiving side, as far as it takes part. */
 interface Channels {
@@ -21,9 +23,11 @@ interface Channels {
 }
 
 export class GiveBack {
-  /** Channels on their way. */
-  readonly #leaving = new Set<number>();
-  /** Those of them that are closed here. */
+  /** Channels on their way, with the key of the topic that needs another listener; undefined: they go back within a group. */
+  readonly #leaving = new Map<number, number | undefined>();
+  /** Questions under way, by channel and topic: many messages may need the same answer. */
+  readonly #asked = new Map<string, ReturnType<PeerContext["store"]["heirOf"]>>();
+  /** Channels on their way that are closed here. */
   readonly #closed = new Set<number>();
   readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });
   /** Notifications can be missed. */
@@ -35,27 +39,33 @@ export class GiveBack {
   #stopped = false;
 
   readonly #context: Pick<PeerContext, "sender" | "lease" | "logger" | "nameLost"> & {
-    readonly store: Pick<PeerContext["store"], "channelsToGiveBack" | "giveBack" | "on">;
+    readonly store: Pick<PeerContext["store"], "channelsToGiveBack" | "giveBack" | "heirOf" | "on">;
   };
   readonly #channels: Channels;
+  readonly #isMember: boolean;
 
-  constructor(context: PeerContext, channels: Channels) {
+  /** @param isMember the peer is a member of a group */
+  constructor(context: PeerContext, channels: Channels, isMember: boolean) {
     this.#context = context;
     this.#channels = channels;
+    this.#isMember = isMember;
   }
 
   start(): void {
     const { store, sender, lease } = this.#context;
     this.#unlisten = [
-      store.on("catalog", ({ clientName, operation }) => {
-        if (operation !== "delete" && clientName !== sender.name) this.#looks.soon();
-      }),
       // Everything begins again from the catalog, and what was asked under the old epoch is not asked again.
       lease.onRenewed(() => {
         this.#leaving.clear();
         this.#closed.clear();
       }),
     ];
+    if (!this.#isMember) return;
+    this.#unlisten.push(
+      store.on("catalog", ({ clientName, operation }) => {
+        if (operation !== "delete" && clientName !== sender.name) this.#looks.soon();
+      }),
+    );
     this.#looks.soon();
   }
 
@@ -64,6 +74,35 @@ export class GiveBack {
     this.#looks.stop();
     clearTimeout(this.#retry);
     for (const stop of this.#unlisten) stop();
+  }
+
+  /**
+   * A message has come for a topic that this peer does not serve: if another listener does, the channel goes to it as soon as
+   * nothing of it is under way.
+   *
+   * @throws StoreError `store_failed` (as a rejection)
+   */
+  async passOn(connectionKey: number, topicKey: number): Promise<PassedOn> {
+    const { store, sender, lease, logger } = this.#context;
+    const { epoch } = lease;
+    if (this.#leaving.has(connectionKey)) return "goes";
+    const place = `${connectionKey} ${topicKey}`;
+    let asked = this.#asked.get(place);
+    if (asked === undefined) {
+      asked = store.heirOf(sender.name, connectionKey, topicKey).finally(() => this.#asked.delete(place));
+      this.#asked.set(place, asked);
+    }
+    const { owned, heir } = await asked;
+    if (!owned) return "notOwned";
+    if (heir === undefined) return "stays";
+    if (this.#stopped || lease.epoch !== epoch || this.#leaving.has(connectionKey)) return "goes";
+    this.#leaving.set(connectionKey, topicKey);
+    logger.debug(
+      { connectionKey, heir },
+      "a channel goes to who serves its topic as soon as nothing of it is under way",
+    );
+    void this.#letGo(connectionKey, epoch);
+    return "goes";
   }
 
   /** Reads which channels are to be given back, and lets go of them. */
@@ -76,7 +115,7 @@ export class GiveBack {
       if (this.#stopped || lease.epoch !== epoch) return;
       for (const connectionKey of found) {
         if (this.#leaving.has(connectionKey)) continue;
-        this.#leaving.add(connectionKey);
+        this.#leaving.set(connectionKey, undefined);
         logger.debug({ connectionKey }, "a channel goes back as soon as nothing of it is under way");
         void this.#letGo(connectionKey, epoch);
       }
@@ -109,14 +148,14 @@ export class GiveBack {
     await Promise.resolve();
     while (this.#closed.size > 0 && !this.#stopped) {
       const { epoch } = lease;
-      const connectionKeys = [...this.#closed];
+      const channels = new Map([...this.#closed].map((key) => [key, this.#leaving.get(key)] as const));
       try {
-        const back = await store.giveBack({ name: lease.name, epoch }, connectionKeys);
+        const back = await store.giveBack({ name: lease.name, epoch }, channels);
         if (this.#stopped || lease.epoch !== epoch) continue;
         this.#backoff.reset();
-        if (back.length > 0) logger.info({ channels: back.length }, "gave channels back to listeners that run again");
+        if (back.length > 0) logger.info({ channels: back.length }, "gave channels back that were taken over");
         const isInDoubt = performance.now() < this.#doubtUntil;
-        for (const connectionKey of connectionKeys) {
+        for (const connectionKey of channels.keys()) {
           if (isInDoubt && !back.includes(connectionKey)) continue;
           this.#closed.delete(connectionKey);
           this.#leaving.delete(connectionKey);

@@ -44,6 +44,19 @@ export type Handle = (due: DueMessage) => unknown;
 /** Thrown for a message whose handling does not count: it comes again. */
 export const postponed = Symbol("postponed");
 
+/** The errors that say that the peer does not serve a message's topic. What a handler throws cannot be asked what it is. */
+const notServed = new WeakSet<object>();
+
+function isNotServed(error: unknown): error is PeerError {
+  return notServed.has(error as object);
+}
+
+/** Whether a channel goes to another listener, which serves a topic; it stays if there is none. */
+export type PassedOn = "goes" | "stays" | "notOwned";
+
+/** Passes a channel on to a listener that serves a topic. @throws StoreError `store_failed` (as a rejection) */
+export type PassOn = (connectionKey: number, topicKey: number) => Promise<PassedOn>;
+
 /** Thrown to roll back the transaction of a handler whose answer says so. */
 const rolledBack = Symbol("rolled back");
 
@@ -102,12 +115,14 @@ export class HandlerCalls {
   readonly #context: PeerContext;
   readonly #serves: (topic: string) => boolean;
   readonly #handle: Handle;
+  readonly #passOn: PassOn;
 
   /** @param serves whether the peer serves a topic now */
-  constructor(context: PeerContext, serves: (topic: string) => boolean, handle: Handle) {
+  constructor(context: PeerContext, serves: (topic: string) => boolean, handle: Handle, passOn: PassOn) {
     this.#context = context;
     this.#serves = serves;
     this.#handle = handle;
+    this.#passOn = passOn;
     this.topics = new TopicNames(context.store);
   }
 
@@ -122,7 +137,7 @@ export class HandlerCalls {
       const returned = this.#call(link, turn, topic, message.payload, undefined);
       return isThenable(returned) ? this.#await(returned) : done;
     } catch (error) {
-      return failure(error);
+      return isNotServed(error) ? this.#notServed(link, turn, error) : failure(error);
     }
   }
 
@@ -175,8 +190,15 @@ export class HandlerCalls {
   }
 
   #callFor(source: Source, request: IncomingRequest, topic: string, client: Transaction | undefined): unknown {
-    this.#checkServed(topic);
     const { payload, headers, topicKey } = request.frame;
+    try {
+      this.#checkServed(topic);
+    } catch (error) {
+      this.#passesOn(source, topicKey).catch((err) => {
+        this.#context.logger.debug({ err }, "could not look for who serves the topic of a request");
+      });
+      throw error;
+    }
     const message: IncomingMessage = {
       position: undefined,
       topicKey,
@@ -224,8 +246,31 @@ export class HandlerCalls {
         : this.#await(this.#call(link, turn, topic, plain, undefined));
       return withPlain(await handled, plain);
     } catch (error) {
-      return withPlain(failure(error), plain);
+      const result = isNotServed(error) ? await this.#notServed(link, turn, error) : failure(error);
+      return withPlain(result, plain);
     }
+  }
+
+  /**
+   * A channel that was taken over goes on to who serves the topic, and the message with it. Nothing keeps an at-most-once
+   * message for that, but those behind it arrive.
+   */
+  async #notServed(link: HandledLink, { running }: MessageTurn, error: PeerError): Promise<HandlerResult> {
+    try {
+      const passedOn = await this.#passesOn(link.source, running.topicKey);
+      if (link.isClosed) return comesAgain;
+      // No dead letter of a channel of before, which this peer may have again when that is committed.
+      if (passedOn === "notOwned") link.onNotOwned();
+      return passedOn === "stays" || running.position === undefined ? failure(error) : comesAgain;
+    } catch (err) {
+      this.#context.logger.debug({ err }, "could not look for who serves a topic; its message waits");
+      return running.position === undefined ? failure(error) : comesAgain;
+    }
+  }
+
+  /** A channel that was made for this peer stays. */
+  async #passesOn({ composite, connectionKey }: Source, topicKey: number): Promise<PassedOn> {
+    return composite.endsWith(`:${this.#context.sender.name}`) ? "stays" : await this.#passOn(connectionKey, topicKey);
   }
 
   /** The limit is one of the wire: a stored message is handled whatever its length, as a plain one is. */
@@ -303,7 +348,9 @@ export class HandlerCalls {
   #checkServed(topic: string): void {
     const { sender } = this.#context;
     if (this.#serves(topic)) return;
-    throw new PeerError("unsubscribed", `"${sender.name}" does not subscribe to "${topic}" any more`);
+    const error = new PeerError("unsubscribed", `"${sender.name}" does not subscribe to "${topic}"`);
+    notServed.add(error);
+    throw error;
   }
 
   #mayBegin({ channel }: HandledLink, turn: MessageTurn, topic: string): void {

@@ -9,7 +9,7 @@ import { type Authorization, type Listener, listen } from "../transport/index.js
 import type { HelloFields } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
-import { type Handle, HandlerCalls } from "./handler-call.js";
+import { type Handle, HandlerCalls, type PassOn } from "./handler-call.js";
 import { ListenerLink, type SharedByLinks } from "./listener-link.js";
 
 export interface InboxOptions {
@@ -19,6 +19,7 @@ export interface InboxOptions {
   readonly handle: Handle;
   /** Whether there is a handler. A peer that only sends has none: its messages and requests wait. */
   readonly handles: () => boolean;
+  readonly passOn: PassOn;
 }
 
 export class Inbox {
@@ -43,7 +44,7 @@ export class Inbox {
 
   constructor(options: InboxOptions) {
     this.#options = options;
-    const { context, serves, handle, handles } = options;
+    const { context, serves, handle, handles, passOn } = options;
     this.#isolation = new Isolation(storeConstants.isolationLimitMs, {
       after: (delayMs, callback) => {
         const timer = setTimeout(callback, delayMs);
@@ -55,7 +56,7 @@ export class Inbox {
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
         ),
     });
-    const calls = new HandlerCalls(context, serves, handle);
+    const calls = new HandlerCalls(context, serves, handle, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
     this.#shared = {
       context,

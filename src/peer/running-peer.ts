@@ -86,12 +86,13 @@ export class RunningPeer {
       serves: (topic) => topic === options.topic || subscriptions.has(topic),
       handle,
       handles,
+      passOn: (connectionKey, topicKey) => giveBack.passOn(connectionKey, topicKey),
     });
+    const giveBack = new GiveBack(context, this.#inbox, options.settings.group);
     this.#relay = new PeerRelay({ ...store.relayAccess, logger });
-    this.#duties = [new DeadLetterRetention(context)];
+    this.#duties = [new DeadLetterRetention(context), giveBack];
     // One that only sends could not handle what it took over.
     if (handles()) this.#duties.push(...this.#takeovers(context));
-    if (options.settings.group) this.#duties.push(new GiveBack(context, this.#inbox));
     this.#unlisten = [
       secrets.follow(logger),
       ...(options.tls ? [tellOfReloads(options.tls, status, logger)] : []),

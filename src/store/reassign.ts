@@ -1,6 +1,7 @@
 /**
- * Hands the channels of a listener that does not come back over to another one, and within groups back to it. The channel itself changes hands: its key,
- * composite, cursor and stored messages stay, only its owner is another. Senders look the owner up when they dial.
+ * Hands the channels of a listener that does not come back over to another one, and from that one to who serves what it does
+ * not. The channel itself changes hands: its key, composite, cursor and stored messages stay, only its owner is another.
+ * Senders look the owner up when they dial.
  */
 import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
@@ -70,13 +71,22 @@ export interface Reassign {
    */
   channelsToGiveBack(name: string): Promise<number[]>;
   /**
-   * Gives channels back, in one transaction: those that the caller still owns, and whose listener was started again since
-   * they were taken over. The caller has nothing under way in them. Listeners and senders are told.
+   * The listener that should have a channel because it serves a topic that the channel's owner does not. `heir` is undefined
+   * if there is none, or if the channel was made for its owner; `owned` is false if another listener has it.
    *
-   * @returns the keys of those that went back
-   * @throws StoreError `fenced`; `store_failed`: perhaps they went back all the same
+   * @throws StoreError `store_failed`
    */
-  giveBack(lease: WriterName, connectionKeys: readonly number[]): Promise<number[]>;
+  heirOf(owner: string, connectionKey: number, topicKey: number): Promise<{ owned: boolean; heir: string | undefined }>;
+  /**
+   * Changes the owner of channels that the caller has taken over, in one transaction: those without a topic go back to the
+   * member of a group that they were made for, if that was started again since they were taken over; the others go to the
+   * heir, if there still is one. The caller has nothing under way in them. Listeners and senders are told.
+   *
+   * @param channels the keys, each with the key of the topic that it needs a listener for
+   * @returns the keys of those that have another owner
+   * @throws StoreError `fenced`; `store_failed`: perhaps they have another owner all the same
+   */
+  giveBack(lease: WriterName, channels: ReadonlyMap<number, number | undefined>): Promise<number[]>;
   /** The channels that a listener owns, retry channels included, in key order, with what is stored in them. */
   ownedChannels(listenerName: string): Promise<OwnedChannel[]>;
   /** What is known of a listener. */
@@ -170,12 +180,18 @@ export function reassign(database: Database, logger: Logger = silentLogger): Rea
       const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(action, statement);
       return rows.map((row) => row.connection_key);
     },
-    async giveBack({ name, epoch }, connectionKeys) {
-      const action = `give ${connectionKeys.length} channels back that "${name}" has taken over`;
+    async heirOf(owner, connectionKey, topicKey) {
+      const caller = database.caller(`look for who else serves a topic of channel ${connectionKey}`);
+      const { owned, heir } = await storeFunctions(caller).heirOfChannel({ name: owner, connectionKey, topicKey });
+      return { owned, heir: heir ?? undefined };
+    },
+    async giveBack({ name, epoch }, channels) {
+      const action = `give ${channels.size} channels back that "${name}" has taken over`;
       const rows = await storeFunctions(database.caller(action)).giveBackChannels({
         name,
         epoch: BigInt(epoch),
-        connectionKeys: [...connectionKeys],
+        connectionKeys: [...channels.keys()],
+        topicKeys: [...channels.values()].map((topicKey = 0) => topicKey),
       });
       const back: (Pick<HandedOverChannel, "connectionKey" | "composite"> & { readonly listener: string })[] = [];
       for (const { held, connectionKey, composite, listener } of rows) {

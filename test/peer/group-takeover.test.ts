@@ -71,3 +71,24 @@ it("a channel goes back when the handler that runs has ended and is committed, a
   expect(heir.texts).toEqual(numbers(2, 5));
   expect(gone.texts).toEqual(["1", ...numbers(6, 20)]);
 });
+
+it("a message that only a member serves that is away waits for it, though another one has its channel", async () => {
+  const gone = world.peer("b-1", takeover);
+  await gone.subscribe("only1");
+  await gone.record();
+  const a = await world.started("a-1", { ackTimeoutMs: 2_000 });
+  await a.sendTo("b", "0");
+  await a.sendTo("only1", "1");
+  await gone.stop();
+  await a.sendTo("b", "2");
+  const heir = await world.started("b-2", takeover);
+  await eventually("b-2 has the channel", async () => (await ownerOf("b-1")) === "b-2");
+  await heir.received.length(1);
+  await a.sendTo("only1", "3");
+  await a.sendTo("b", "4");
+  await gone.record();
+  await gone.received.length(3);
+  expect(gone.texts).toEqual(["0", "1", "3"]);
+  expect(heir.texts).toEqual(["2", "4"]);
+  expect(await world.deadLetters(0)).toEqual([]);
+});

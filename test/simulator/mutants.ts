@@ -51,6 +51,12 @@ export interface Mutant {
   readonly givesBack?: boolean;
   /** A channel may be opened while it is being given back. */
   readonly opensWhileLeaving?: boolean;
+  /** Messages have a second topic in every run in which channels are handed over. */
+  readonly secondTopic?: boolean;
+  /** A listener gives messages up that it does not serve, whoever else does. */
+  readonly keepsWhatItDoesNotServe?: boolean;
+  /** It also does so when another listener has the channel by now. */
+  readonly keepsWhatItDoesNotOwn?: boolean;
   /** Messages have keys in every run. */
   readonly keys?: boolean;
   /** … and end their session instead, where handlers are transactional. */
@@ -361,6 +367,28 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     store: { commitsInMemory: true },
     faults: ["crash"],
     faultTimes: 4,
+  },
+  "dead letter of a topic that another serves": {
+    keepsWhatItDoesNotServe: true,
+    secondTopic: true,
+    faults: ["reassign", "kill", "stop"],
+    faultTimes: 4,
+  },
+  "dead letter of a channel that another has": {
+    keepsWhatItDoesNotOwn: true,
+    secondTopic: true,
+    faults: ["reassign", "stall", "failover"],
+    faultTimes: 4,
+    seeds: 4_000,
+  },
+  "channel passed on while a handler runs": {
+    listener: isQuietAtOnce,
+    secondTopic: true,
+    givesBack: false,
+    keys: true,
+    faults: ["reassign", "kill", "stop"],
+    faultTimes: 4,
+    seeds: 4_000,
   },
   "channel committed by another than its owner": {
     store: { commitsForAnybody: true, reassignsWithoutEpoch: true },

@@ -389,16 +389,21 @@ export class ModelPostgres {
     );
   }
 
-  /** Gives a channel back to the listener that it was made for. */
+  /** Gives a channel back to the listener that it was made for: with a topic, because that serves it. */
   giveBack(
     { name, epoch, server, key }: ChannelCall,
+    topicKey: number | undefined,
     answer: (result: CallResult<"back" | "stays" | "fenced">) => void,
   ): void {
     this.#transaction<"back" | "stays" | "fenced">(
       { name, exclusive: true, server },
       () => {
         if (!this.#isHeld(name, epoch)) return { value: "fenced" };
-        if (!this.#world.isToGiveBack(key, name) || this.#world.ownerOf(key) !== name) return { value: "stays" };
+        const goes =
+          topicKey === undefined
+            ? this.#world.isToGiveBack(key, name)
+            : this.#world.heirOf(key, name, topicKey) !== undefined;
+        if (!goes || this.#world.ownerOf(key) !== name) return { value: "stays" };
         return {
           value: "back",
           commit: () => {

@@ -141,7 +141,7 @@ export class PeerProcess {
     const taken = outgoing.channel.offer(
       {
         delivery: record.delivery,
-        topicKey: 1,
+        topicKey: record.topicKey,
         payload: record.payload,
         encoding: undefined,
         headers: undefined,

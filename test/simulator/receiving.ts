@@ -35,12 +35,13 @@ interface Incoming {
 const isolationLimitMs = 30_000;
 const statementTimeoutMs = 10_000;
 const simulatedFailure: HandlerResult = { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" };
+const unsubscribed = { kind: "refused", errorCode: "unsubscribed", errorMessage: "simulated" } as const;
 const simulatedEnd: HandlerResult = { kind: "sessionEnded", errorCode: "handler_crashed", errorMessage: "simulated" };
 
 export class Receiving {
   readonly #channels = new Map<number, Incoming>();
-  /** Channels that are being given back: they are not opened. */
-  readonly #leaving = new Set<number>();
+  /** Channels that are being given back, perhaps because of a topic: they are not opened. */
+  readonly #leaving = new Map<number, number | undefined>();
   readonly #isolation: Isolation<Incoming>;
 
   readonly #process: PeerProcess;
@@ -152,10 +153,35 @@ export class Receiving {
     for (const incoming of [...this.#channels.values()]) {
       const { key, channel } = incoming;
       if (this.#leaving.has(key) || !world.isToGiveBack(key, name)) continue;
-      this.#leaving.add(key);
+      this.#leaving.set(key, undefined);
       channel.giveBack();
       this.#arm(incoming);
     }
+  }
+
+  /** A message has come for a topic that this peer does not serve: the channel goes to who does. */
+  #notServed(incoming: Incoming, turn: MessageTurn): void {
+    const { world, name } = this.#process;
+    const { key, channel } = incoming;
+    const { topicKey, position } = turn.running;
+    world.postgres.read(
+      () => ({ owner: world.ownerOf(key), heir: world.heirOf(key, name, topicKey) }),
+      (found) =>
+        this.#process.deliver(() => {
+          if (this.#channels.get(key) !== incoming) return;
+          if (found.kind === "ok" && found.value.owner !== name && !world.mutant.keepsWhatItDoesNotOwn) {
+            return this.#drop(incoming);
+          }
+          const hasHeir = found.kind === "ok" && found.value.heir !== undefined;
+          const isPassedOn = hasHeir && !world.mutant.keepsWhatItDoesNotServe;
+          if (isPassedOn && !this.#leaving.has(key)) {
+            this.#leaving.set(key, topicKey);
+            channel.giveBack();
+          }
+          const comesAgain = position !== undefined && (isPassedOn || found.kind !== "ok");
+          this.#finish(incoming, turn, comesAgain ? { kind: "postponed" } : unsubscribed);
+        }),
+    );
   }
 
   /** Nothing of the channel is under way: it is closed, and the store changes its owner. */
@@ -177,7 +203,8 @@ export class Receiving {
     const { world } = process;
     const { name, epoch } = process;
     if (!this.#leaving.has(key)) return;
-    world.postgres.giveBack({ name, epoch, server: process.trusted, key }, (result) =>
+    const topicKey = this.#leaving.get(key);
+    world.postgres.giveBack({ name, epoch, server: process.trusted, key }, topicKey, (result) =>
       process.deliver(() => {
         if (process.epoch !== epoch || !this.#leaving.has(key)) return;
         const again = (until: number) =>
@@ -194,7 +221,7 @@ export class Receiving {
         }
         this.#leaving.delete(key);
         if (result.value === "stays") return this.announced(key);
-        world.counts.add("transition: channel given back");
+        world.counts.add(`transition: channel ${topicKey === undefined ? "given back" : "passed on"}`);
         world.tellGivenBack(key);
       }),
     );
@@ -371,7 +398,13 @@ export class Receiving {
       },
       commit: (cursor, dead) => {
         if (replaced()) return;
-        if (dead !== undefined) incoming.dead.push({ position: cursor, record: world.recordOf(dead.message) });
+        if (dead !== undefined) {
+          const record = world.recordOf(dead.message);
+          if (dead.errorCode === unsubscribed.errorCode) {
+            throw new Violation(`message ${record.id} is to be a dead letter, though a listener serves its topic`);
+          }
+          incoming.dead.push({ position: cursor, record });
+        }
         incoming.toCommit = cursor;
         this.#commitNext(incoming);
       },
@@ -455,7 +488,8 @@ export class Receiving {
       world.schedule.after(0, () => process.deliver(() => this.#handleNext(incoming)));
     }
     this.#arm(incoming);
-    if (channel.isExhausted(turn)) {
+    if (!world.serves(process.name, message.topicKey)) this.#notServed(incoming, turn);
+    else if (channel.isExhausted(turn)) {
       world.counts.add("transition: given up after crashes");
       this.#finish(incoming, turn, { kind: "refused", errorCode: "handler_crashed", errorMessage: "simulated" });
     } else if (world.random.chance(world.handlerFaultRate / 4)) {

@@ -78,6 +78,7 @@ const channelMustHappen = [
   "transition: given up after crashes",
   "transition: channels handed over",
   "transition: channel given back",
+  "transition: channel passed on",
   "transition: channel stays closed in doubt",
   "transition: hello refused as wrong peer",
   "transition: deposed, as a beat showed",

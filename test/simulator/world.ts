@@ -38,6 +38,8 @@ type FaultKind = (typeof faultKinds)[number];
 const faultsUntilMs = 12_000;
 const mustSettleWithinMs = 240_000;
 const maxSteps = 100_000;
+/** The topic that "z", to which channels are handed over, does not serve. */
+const secondTopicKey = 2;
 /** Starts of a message that kills its process or session: to be found among those before it, then `maxAttempts`, then some for failovers. */
 const maxPoisonStarts = 40;
 
@@ -96,6 +98,8 @@ export class World {
   readonly #hasKeys: boolean;
   /** Listeners get their channels back. */
   readonly #givesBack: boolean;
+  /** Some messages are for a topic that only their channel's first listener serves. */
+  readonly #hasSecondTopic: boolean;
   readonly #everCommitted = new Map<string, number>();
   /** By name, all that ever raised its epoch, also what a failover has lost. */
   readonly #raises = new Map<string, { readonly epoch: number; readonly by: PeerProcess | undefined }[]>();
@@ -140,6 +144,7 @@ export class World {
     this.#slowHandlers = random.chance(0.3);
     this.#hasKeys = mutant.keys ?? random.chance(0.4);
     this.#givesBack = this.#kinds.includes("reassign") && (mutant.givesBack ?? random.chance(0.5));
+    this.#hasSecondTopic = this.#kinds.includes("reassign") && (mutant.secondTopic ?? random.chance(0.5));
     Object.assign(this, mutant.warmStart);
   }
 
@@ -185,6 +190,17 @@ export class World {
   isToGiveBack(key: number, from: string): boolean {
     const { to } = this.channels.find((channel) => channel.key === key)!;
     return this.#givesBack && to !== from && this.#alive(to).some((process) => this.#holdsName(process));
+  }
+
+  /** Whether a listener serves a topic. */
+  serves(name: string, topicKey: number): boolean {
+    return topicKey !== secondTopicKey || name !== "z";
+  }
+
+  /** The listener that should have a channel, because it serves a topic that its owner does not; it need not run. */
+  heirOf(key: number, owner: string, topicKey: number): string | undefined {
+    const { to } = this.channels.find((channel) => channel.key === key)!;
+    return this.ownerOf(key) === owner && to !== owner && this.serves(to, topicKey) ? to : undefined;
   }
 
   /** At the moment that the owner changes: nobody has the channel open but one that has lost its name. */
@@ -483,6 +499,7 @@ export class World {
       id: this.#nextId++,
       key,
       delivery,
+      topicKey: this.#hasSecondTopic && this.random.chance(0.2) ? secondTopicKey : 1,
       payload,
       hops,
       outcome: undefined,

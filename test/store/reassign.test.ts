@@ -68,6 +68,9 @@ describe("channels that are handed over", () => {
       return { heir, back };
     };
 
+    const giveBack = (heir: Lease, keys: number[]) =>
+      w.store.giveBack(heir, new Map(keys.map((key) => [key, undefined])));
+
     it("belong to the listener again that they were made for, from the cursor on", async () => {
       const { heir, back } = await returned(["topic"]);
       await w.operator.query("UPDATE hawser.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
@@ -76,10 +79,10 @@ describe("channels that are handed over", () => {
         committed: [channel],
         notOwned: [],
       });
-      expect(await w.store.giveBack(heir, [channel])).toEqual([channel]);
+      expect(await giveBack(heir, [channel])).toEqual([channel]);
       expect(await w.store.channel(channel)).toMatchObject({ owner: from, cursor: { number: 2 } });
       // Once more, as after a lost answer, and late writes of the member that had it.
-      expect(await w.store.giveBack(heir, [channel])).toEqual([]);
+      expect(await giveBack(heir, [channel])).toEqual([]);
       const commit = [{ connectionKey: channel, epoch: sender.epoch, number: 3 }];
       expect(await w.store.commitCursors(heir, commit)).toEqual({ committed: [], notOwned: [channel] });
       expect(await w.store.commitCursors(back, commit)).toEqual({ committed: [channel], notOwned: [] });
@@ -95,7 +98,7 @@ describe("channels that are handed over", () => {
       ]);
       await w.operator.query("UPDATE hawser.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel, channel + 1_000_000]);
-      expect(await w.store.giveBack(heir, [channel, channel + 1_000_000])).toEqual([channel, channel + 1_000_000]);
+      expect(await giveBack(heir, [channel, channel + 1_000_000])).toEqual([channel, channel + 1_000_000]);
       expect(await ownerOf(channel + 1_000_000)).toBe(from);
     });
 
@@ -108,11 +111,11 @@ describe("channels that are handed over", () => {
     it("stay if their listener is in no group, is not started again, or is not running", async () => {
       const { heir, back } = await returned(["topic"], { group: false });
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
-      expect(await w.store.giveBack(heir, [channel])).toEqual([]);
+      expect(await giveBack(heir, [channel])).toEqual([]);
       await w.store.registerListener(back, registration(["topic"]));
       // Its rows in the directory are those of a start before.
       await w.operator.query("UPDATE hawser.peers SET epoch = epoch + 1 WHERE name = $1", [from]);
-      expect(await w.store.giveBack(heir, [channel])).toEqual([]);
+      expect(await giveBack(heir, [channel])).toEqual([]);
       await w.operator.query("UPDATE hawser.peers SET epoch = epoch - 1 WHERE name = $1", [from]);
       await w.operator.query("UPDATE hawser.conn_messages SET topic_key = $1", [await w.store.topicKey("topic")]);
       expect(await w.store.channelsToGiveBack(to)).toEqual([channel]);
@@ -123,8 +126,68 @@ describe("channels that are handed over", () => {
     it("stay if the name of the member that has them was taken by another process", async () => {
       const { heir } = await returned(["topic"]);
       await w.operator.query("SELECT FROM hawser.end_ownership($1, true)", [to]);
-      await expect(w.store.giveBack(heir, [channel])).rejects.toMatchObject({ code: "fenced" });
+      await expect(giveBack(heir, [channel])).rejects.toMatchObject({ code: "fenced" });
       expect(await ownerOf(channel)).toBe(to);
+    });
+  });
+
+  describe("and needed by a topic that their new owner does not serve", () => {
+    const heir = async (owner = to) => w.store.heirOf(owner, channel, await w.store.topicKey("topic"));
+    const register = (lease: Lease, port: number, topics: readonly string[]) => {
+      const registration = { addr: `10.0.${names}.1:${port}`, maxMessageBytes: 1_000, durable: false, group: false };
+      const served = topics.map((topic) => ({ topic, subscribed: false }));
+      return w.store.registerListener(lease, { ...registration, topics: served });
+    };
+    const meet = () =>
+      w.operator.query(
+        `INSERT INTO hawser.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
+         VALUES ('sender:source', 'topic', $1, '10.0.0.1:1', 1)`,
+        [from],
+      );
+    beforeEach(() => w.operator.query("DELETE FROM hawser.topic_addr"));
+
+    it("go to a listener of the topic: one that runs, and first the one that they were made for", async () => {
+      await free();
+      const owner = await w.take(to);
+      await w.store.reassign({ from, to, connectionKeys: [channel] });
+      expect(await heir()).toEqual({ owned: true, heir: undefined });
+      await meet();
+      expect(await heir()).toEqual({ owned: true, heir: from });
+      const other = await w.take(`a-${names}`);
+      await register(other, 1, ["topic"]);
+      expect(await heir()).toEqual({ owned: true, heir: other.name });
+      const back = await w.take(from);
+      await register(back, 2, ["topic"]);
+      expect(await heir()).toEqual({ owned: true, heir: from });
+      // What it serves now counts, not what it served when the sender met it.
+      await register(back, 2, ["another"]);
+      expect(await heir()).toEqual({ owned: true, heir: other.name });
+      await other.release({ clean: false });
+      expect(await heir()).toEqual({ owned: true, heir: other.name });
+      expect(await w.store.giveBack(owner, new Map([[channel, await w.store.topicKey("none")]]))).toEqual([]);
+      const channels = new Map([[channel, await w.store.topicKey("topic")]]);
+      expect(await w.store.giveBack(owner, channels)).toEqual([channel]);
+      expect(await ownerOf(channel)).toBe(other.name);
+      expect(await heir()).toEqual({ owned: false, heir: undefined });
+    });
+
+    it("do not wait for a listener all of whose channels were handed over at once, until it registers again", async () => {
+      await free();
+      await w.store.reassign({ from, to });
+      await meet();
+      expect(await heir()).toEqual({ owned: true, heir: undefined });
+      const back = await w.take(from);
+      await register(back, 1, ["topic"]);
+      expect(await heir()).toEqual({ owned: true, heir: from });
+      await w.store.unregister(back, { keepDurable: false });
+      await back.release({ clean: true });
+      expect(await heir()).toEqual({ owned: true, heir: from });
+    });
+
+    it("stay where they were made for", async () => {
+      const other = await w.take(`a-${names}`);
+      await register(other, 1, ["topic"]);
+      expect(await heir(from)).toEqual({ owned: true, heir: undefined });
     });
   });
 

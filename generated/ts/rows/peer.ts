@@ -151,6 +151,8 @@ export interface PeerNameRow {
   token: string | null;
   /** When it registered last, the peer was a member of a group. */
   in_group: boolean;
+  /** All of its channels were handed over at once, and it has not registered since: messages do not wait for it. */
+  replaced: boolean;
 }
 
 /**
@@ -278,7 +280,7 @@ export const columns = {
   connSender: ["connection_key", "sender_topic"],
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
-  peerName: ["name", "epoch", "clean", "started_at", "token", "in_group"],
+  peerName: ["name", "epoch", "clean", "started_at", "token", "in_group", "replaced"],
   owner: ["what", "epoch", "pid", "life"],
   fence: ["what", "epoch"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role"],
@@ -757,24 +759,44 @@ export interface ReassignChannelsResult {
 
 /** Arguments of hawser.give_back_channels. */
 export interface GiveBackChannelsArguments {
-  /** The member that has taken the channels over. */
+  /** The listener that has taken the channels over. */
   name: string;
   /** Its epoch. */
   epoch: bigint;
   /** The channels. A retry channel goes to the listener of the channel whose messages it has. */
   connectionKeys: readonly number[];
+  /** For each of them, the key of the topic whose listener is to have it; 0: the member of a group that it was made for. */
+  topicKeys: readonly number[];
 }
 
 /** One row of hawser.give_back_channels. */
 export interface GiveBackChannelsResult {
-  /** The member's epoch was still the catalog's. If not, nothing was written. */
+  /** The listener's epoch was still the catalog's. If not, nothing was written. */
   held: boolean;
   /** The channel. */
   connectionKey: number | null;
   /** Its composite. */
   composite: string | null;
-  /** The listener that has it again. */
+  /** The listener that has it now. */
   listener: string | null;
+}
+
+/** Arguments of hawser.heir_of_channel. */
+export interface HeirOfChannelArguments {
+  /** The owner, as it believes to be. */
+  name: string;
+  /** The channel. */
+  connectionKey: number;
+  /** The key of the topic. */
+  topicKey: number;
+}
+
+/** The result of hawser.heir_of_channel. */
+export interface HeirOfChannelResult {
+  /** The channel is p_name's. */
+  owned: boolean;
+  /** The listener. NULL: there is none, or the channel was made for its owner. */
+  heir: string | null;
 }
 
 /** Arguments of hawser.add_peer_dead_letters. */
@@ -1288,20 +1310,41 @@ export function storeFunctions(client: QueryClient) {
     },
 
     /**
-     * Gives channels back to the members of groups that they were made for, as far as those have been started again; fenced by
-     * the epoch of the member that took them over, which has nothing under way in them.
+     * Changes the owner of channels that the caller has taken over: they go back to the members of groups that they were made for,
+     * as far as those have been started again, or on to a listener that serves a topic. Fenced by the epoch of the caller, which has
+     * nothing under way in them.
      */
     async giveBackChannels(args: GiveBackChannelsArguments): Promise<GiveBackChannelsResult[]> {
       const { rows } = await client.query({
         name: "hawser.give_back_channels",
-        text: "SELECT held, connection_key, composite, listener FROM hawser.give_back_channels($1::text, $2::bigint, $3::integer[])",
+        text: "SELECT held, connection_key, composite, listener FROM hawser.give_back_channels($1::text, $2::bigint, $3::integer[], $4::integer[])",
         values: [
           args.name,
           String(args.epoch),
           args.connectionKeys,
+          args.topicKeys,
         ],
       });
       return rows.map((row) => ({ held: row.held, connectionKey: row.connection_key, composite: row.composite, listener: row.listener }));
+    },
+
+    /**
+     * The listener that should have a channel which its owner has taken over, because it serves a topic that the owner does not: of
+     * those in the directory a running one first, and first the one that the channel was made for. That one also counts if it
+     * is not in the directory but the sender has met it there, unless it runs, or was replaced.
+     */
+    async heirOfChannel(args: HeirOfChannelArguments): Promise<HeirOfChannelResult> {
+      const { rows } = await client.query({
+        name: "hawser.heir_of_channel",
+        text: "SELECT owned, heir FROM hawser.heir_of_channel($1::text, $2::integer, $3::integer)",
+        values: [
+          args.name,
+          args.connectionKey,
+          args.topicKey,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.heir_of_channel");
+      return { owned: row.owned, heir: row.heir };
     },
 
     /** Writes the dead letters of commit_cursors, for channels of the listener and where its cursors move past them. */

@@ -9290,6 +9290,8 @@ DROP FUNCTION hawser.retry_enqueued(bigint[]);
 -- Peers of the step before hold their names by advisory locks, and this step gives the names to others. Each of their writes
 -- reads this table in its own transaction: those under way are waited for, and later ones find another epoch.
 LOCK TABLE hawser.peers IN ACCESS EXCLUSIVE MODE;
+ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false;
+DROP FUNCTION hawser.give_back_channels(text, bigint, integer[]);
 UPDATE hawser.peers AS p
    SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), token = NULL;
 
@@ -9563,6 +9565,7 @@ COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
 COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
 COMMENT ON COLUMN hawser.peers.in_group IS 'When it registered last, the peer was a member of a group.';
+COMMENT ON COLUMN hawser.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
 
 CREATE TABLE hawser.owners (
   what text NOT NULL,

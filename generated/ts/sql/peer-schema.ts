@@ -241,6 +241,7 @@ CREATE TABLE hawser.peers (
   started_at timestamptz DEFAULT now() NOT NULL,
   token text,
   in_group boolean DEFAULT false NOT NULL,
+  replaced boolean DEFAULT false NOT NULL,
   CONSTRAINT peers_pkey PRIMARY KEY (name),
   CONSTRAINT peers_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 255),
   CONSTRAINT peers_name_pattern CHECK (name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
@@ -258,6 +259,7 @@ COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
 COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
 COMMENT ON COLUMN hawser.peers.in_group IS 'When it registered last, the peer was a member of a group.';
+COMMENT ON COLUMN hawser.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
 
 CREATE TABLE hawser.owners (
   what text NOT NULL,
@@ -1604,8 +1606,8 @@ BEGIN
 
   -- Before the directory, whose readers look here.
   UPDATE hawser.peers AS p
-     SET in_group = coalesce(p_in_group, false)
-   WHERE p.name = p_name AND p.in_group IS DISTINCT FROM coalesce(p_in_group, false);
+     SET in_group = coalesce(p_in_group, false), replaced = false
+   WHERE p.name = p_name AND (p.in_group IS DISTINCT FROM coalesce(p_in_group, false) OR p.replaced);
 
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
   PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
@@ -1915,6 +1917,9 @@ BEGIN
   END IF;
 
   PERFORM hawser.end_ownership(p_from, true);
+  IF p_all THEN
+    UPDATE hawser.peers AS p SET replaced = true WHERE p.name = p_from AND NOT p.replaced;
+  END IF;
   -- For a write that has looked at the owner before, and waits at the fence.
   UPDATE hawser.fences AS f SET epoch = o.epoch FROM hawser.owners AS o WHERE f.what = 'peer:' || p_from AND o.what = f.what;
   UPDATE hawser.conn_key_map AS m
@@ -1943,7 +1948,8 @@ old listener''s epoch is raised, so that it can commit nothing more, and it leav
 CREATE OR REPLACE FUNCTION hawser.give_back_channels(
   p_name text,
   p_epoch bigint,
-  p_connection_keys integer[]
+  p_connection_keys integer[],
+  p_topic_keys integer[]
 )
 RETURNS TABLE (
   held boolean,
@@ -1961,6 +1967,7 @@ BEGIN
     OR octet_length(p_name) < 1
     OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
     OR cardinality(p_connection_keys) > 1000000
+    OR cardinality(p_topic_keys) > 1000000
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -1974,6 +1981,9 @@ BEGIN
     IF cardinality(p_connection_keys) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
     END IF;
+    IF cardinality(p_topic_keys) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.give_back_channels', 'p_topic_keys', 'a list of ' || cardinality(p_topic_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
   END IF;
 BEGIN
   -- A snapshot from before the wait for the lock would not see what was committed last.
@@ -1982,7 +1992,7 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
 
-  -- Exclusive: no write of the member is under way that has seen it as the owner, and no dead letter is retried for it.
+  -- Exclusive: no write of the listener is under way that has seen it as the owner, and no dead letter is retried for it.
   PERFORM FROM hawser.fences AS f WHERE f.what = 'peer:' || p_name FOR UPDATE;
   held := hawser.fenced(p_name, p_epoch);
   IF NOT held THEN
@@ -1991,28 +2001,113 @@ BEGIN
   END IF;
 
   RETURN QUERY
-  WITH back AS (
+  WITH heirs AS MATERIALIZED (
+    SELECT g.key, CASE
+             WHEN g.topic_key > 0 THEN (SELECT a.heir FROM hawser.heir_of_channel(p_name, g.key, g.topic_key) AS a)
+             ELSE (
+               SELECT p.name
+                 FROM hawser.conn_key_map AS o
+                 LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = o.retry_of
+                 JOIN hawser.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.in_group
+                WHERE o.connection_key = g.key AND p.name <> p_name
+                  -- It has registered under its present epoch: it was started again since its channels were taken over.
+                  AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+             )
+           END AS name
+      FROM unnest(p_connection_keys, p_topic_keys) AS g (key, topic_key)
+  ), back AS (
     UPDATE hawser.conn_key_map AS m
        -- A retry channel is nobody's by itself.
-       SET owner = CASE WHEN m.retry_of IS NOT NULL THEN h.name END
-      FROM (
-        SELECT o.connection_key, coalesce(b.listener_name, o.listener_name) AS name
-          FROM hawser.conn_key_map AS o
-          LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = o.retry_of
-         WHERE o.connection_key = ANY (p_connection_keys)
-      ) AS h
-      JOIN hawser.peers AS p ON p.name = h.name AND p.in_group
-     WHERE m.connection_key = h.connection_key AND m.owner = p_name AND h.name <> p_name
-       -- It has registered under its present epoch: it was started again since its channels were taken over.
-       AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = h.name AND t.epoch = p.epoch)
+       SET owner = CASE WHEN m.retry_of IS NULL THEN nullif(h.name, m.listener_name) ELSE h.name END
+      FROM heirs AS h
+     WHERE m.connection_key = h.key AND m.owner = p_name AND h.name IS NOT NULL
     RETURNING m.connection_key, m.composite, h.name
   )
   SELECT true, b.connection_key, b.composite, b.name FROM back AS b ORDER BY b.connection_key;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) IS 'Gives channels back to the members of groups that they were made for, as far as those have been started again; fenced by
-the epoch of the member that took them over, which has nothing under way in them.';
+COMMENT ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) IS 'Changes the owner of channels that the caller has taken over: they go back to the members of groups that they were made for,
+as far as those have been started again, or on to a listener that serves a topic. Fenced by the epoch of the caller, which has
+nothing under way in them.';
+
+CREATE OR REPLACE FUNCTION hawser.heir_of_channel(
+  p_name text,
+  p_connection_key integer,
+  p_topic_key integer,
+  OUT owned boolean,
+  OUT heir text
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.heir_of_channel', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+  END IF;
+DECLARE
+  v_names text[];
+  v_home text;
+  v_running text[];
+BEGIN
+  owned := EXISTS (
+    SELECT FROM hawser.conn_key_map AS m
+     WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+  );
+  SELECT coalesce(b.listener_name, m.listener_name),
+         ARRAY(
+           SELECT a.name
+             FROM (
+               SELECT t.client_name AS name FROM hawser.topic_addr AS t WHERE t.topic = k.topic
+               UNION
+               -- It left the directory when it stopped, or when its channels were taken over.
+               SELECT s.client_name
+                 FROM hawser.sender_listener AS s
+                WHERE s.sender_key = m.sender_name || ':' || m.source_topic AND s.listener_topic = k.topic
+                  AND s.client_name = coalesce(b.listener_name, m.listener_name)
+                  AND NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = s.client_name AND p.replaced)
+             ) AS a
+            WHERE a.name <> p_name
+              -- One that has registered under its present epoch serves what it has registered then, and nothing else.
+              AND NOT EXISTS (
+                SELECT FROM hawser.peers AS p
+                 WHERE p.name = a.name
+                   AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
+                   AND NOT EXISTS (
+                     SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch AND t.topic = k.topic
+                   )
+              )
+         )
+    INTO v_home, v_names
+    FROM hawser.conn_key_map AS m
+    LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = m.retry_of
+    JOIN hawser.topic_key AS k ON k.k = p_topic_key
+   -- One that was made for its owner has none set.
+   WHERE m.connection_key = p_connection_key AND m.owner = p_name;
+  v_running := hawser.running_peers(v_names);
+  heir := (
+    SELECT n.name FROM unnest(v_names) AS n (name)
+     ORDER BY n.name <> ALL (v_running), n.name <> v_home, n.name COLLATE "C" LIMIT 1
+  );
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.heir_of_channel(text, integer, integer) IS 'The listener that should have a channel which its owner has taken over, because it serves a topic that the owner does not: of
+those in the directory a running one first, and first the one that the channel was made for. That one also counts if it
+is not in the directory but the sender has met it there, unless it runs, or was replaced.';
 
 CREATE OR REPLACE FUNCTION hawser.add_peer_dead_letters(
   p_name text,
@@ -2533,7 +2628,8 @@ REVOKE ALL ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, te
 REVOKE ALL ON FUNCTION hawser.clear_stored_messages(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_addresses(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.heir_of_channel(text, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) FROM PUBLIC;
@@ -2623,7 +2719,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.clear_stored_messages(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.clear_addresses(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.give_back_channels(text, bigint, integer[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.heir_of_channel(text, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
@@ -2702,7 +2799,8 @@ BEGIN
   ALTER FUNCTION hawser.clear_stored_messages(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.clear_addresses(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.heir_of_channel(text, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.callers_roles() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) OWNER TO hawser_owner;
