@@ -101,7 +101,7 @@ export class TopicRoutes {
     for (let tried = 0; tried < listed.length; tried++) {
       const candidate = listed[this.#turn % listed.length] as Candidate;
       this.#turn += 1;
-      if (linkOf(candidate, links)?.isDown !== true) {
+      if (this.#isUp(linkOf(candidate, links))) {
         this.#lastUsed = candidate.name;
         return candidate;
       }
@@ -127,7 +127,7 @@ export class TopicRoutes {
   chooseSoonest(links: OpenLinks, bytes: number, now: number): SenderLink | undefined {
     return this.#chooseLeast(
       links,
-      (link) => !link.isDown && link.takes(bytes),
+      (link) => this.#isUp(link) && link.takes(bytes),
       // One that has to work off what is stored comes last.
       (link) => (link.readiness === "no" ? Number.MAX_VALUE : link.timeForMore(now)),
     );
@@ -140,7 +140,10 @@ export class TopicRoutes {
 
   /** Of a group: whether a member can be reached. */
   isReachable(links: OpenLinks): boolean {
-    return this.listed.some((candidate) => linkOf(candidate, links)?.isDown === false);
+    return this.listed.some((candidate) => {
+      const link = linkOf(candidate, links);
+      return link !== undefined && this.#isUp(link);
+    });
   }
 
   /** The greatest payload that any of the listeners takes. */
@@ -148,6 +151,14 @@ export class TopicRoutes {
     return this.all.reduce((most, { name, maxMessageBytes }) => {
       return Math.max(most, links.get(name)?.maxMessageBytes ?? maxMessageBytes);
     }, 0);
+  }
+
+  /** Whether a message would soon be handled there. Whoever has taken the channel over need not serve this topic, too. */
+  #isUp(link: SenderLink | undefined): boolean {
+    if (link === undefined) return true;
+    if (link.isDown) return false;
+    const { isHandedOver, ownerName } = link.dial;
+    return !isHandedOver || this.listed.some(({ name }) => name === ownerName);
   }
 
   #chooseLeast(
@@ -188,7 +199,7 @@ export class TopicRoutes {
       const candidate = listed[this.#turn % listed.length] as Candidate;
       this.#turn += 1;
       if (asked.has(candidate.name)) continue;
-      if (linkOf(candidate, links)?.isDown !== true) return candidate;
+      if (this.#isUp(linkOf(candidate, links))) return candidate;
       down ??= candidate;
     }
     return down;

@@ -106,6 +106,16 @@ it("a request and an at-most-once message bring the channel to the listener that
   });
 });
 
+it("what a sender sends goes to another listener of the topic rather than over a channel whose owner does not serve it", async () => {
+  const { s } = await takenOver({ durable: true });
+  const l3 = await world.started("l-3", { topic: "only1" });
+  await s.saw("peer_connected", ({ peer }) => peer === "l-3");
+  await Promise.all(numbers(1, 20).map((text) => s.sendTo("only1", text)));
+  await l3.received.length(20);
+  expect(l3.texts).toEqual(numbers(1, 20));
+  expect(await ownersOf("l-1")).toEqual(["l-2"]);
+});
+
 it("what is enqueued goes to the listener that serves its topic and runs again", async () => {
   const { l1, l2 } = await takenOver();
   await l1.record();
