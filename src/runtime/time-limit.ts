@@ -117,28 +117,30 @@ export class DeadlineTimer {
  */
 export class TimeLimit {
   readonly #onOver: () => void;
+  readonly #clock: Clock;
   #leftMs: number;
-  #timer: NodeJS.Timeout | undefined;
+  #cancel = (): void => {};
   #isEnded = false;
 
   /** @param onOver called once, unless {@link end} is called before */
-  constructor(limitMs: number, onOver: () => void) {
+  constructor(limitMs: number, onOver: () => void, clock: Clock = systemClock) {
     this.#leftMs = limitMs;
     this.#onOver = onOver;
+    this.#clock = clock;
     this.#wait();
   }
 
   /** The limit is needed no more. */
   end(): void {
     this.#isEnded = true;
-    clearTimeout(this.#timer);
+    this.#cancel();
   }
 
   #wait(): void {
     const waitMs = Math.min(this.#leftMs, sliceMs);
-    const since = performance.now();
-    this.#timer = setTimeout(() => {
-      this.#leftMs -= Math.min(performance.now() - since, 2 * sliceMs);
+    const since = this.#clock.now();
+    this.#cancel = this.#clock.setTimeout(() => {
+      this.#leftMs -= Math.min(this.#clock.now() - since, 2 * sliceMs);
       if (this.#leftMs > 0) this.#wait();
       else setImmediate(() => this.#over());
     }, waitMs);

@@ -1,13 +1,14 @@
 /**
  * Functions that fail, hang, or leave no way out: what becomes of the message, of the others, and of other functions.
  */
-import { performance } from "node:perf_hooks";
+
 import { inspect } from "node:util";
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
+import { withoutTimersAbove } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 let world: BridgeWorld;
@@ -18,6 +19,8 @@ const subscriberTimeoutMs = 1_000;
 /** How long those that hang may take until all of it is done: each is tried twice. */
 const hangingMs = 50_000;
 
+// What is retried is found by its notification, as no poll comes.
+beforeAll(() => withoutTimersAbove(gatewayConstants.optionsPollMs - 1));
 beforeAll(async () => {
   world = await bridgeWorld({
     subscriberTimeoutMs,
@@ -169,12 +172,10 @@ describe.concurrent("a message becomes a dead letter whose function", () => {
   ])("%s", async (_what, word, error_code, error_message) => {
     const subject = `${world.prefix}.${word}`;
     await world.subscribe(subject, handle);
-    const startedAt = performance.now();
     for (const each of ["one", word, "two"]) world.nats.publish(subject, each);
     await isDead(subject, 1, hangingMs);
     await isDone(subject, 2);
     expect(await letters(subject)).toMatchObject([{ payload: word, error_code, error_message }]);
-    if (word === "missing") expect(performance.now() - startedAt).toBeLessThan(15_000);
     const left =
       "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%hawser_run%' AND state = 'active' AND pid <> pg_backend_pid()";
     if (word === "cling")
@@ -192,9 +193,7 @@ describe("a function that always fails", () => {
       if (n < hanging) world.nats.publish(slow!, `hang ${n}`);
       world.nats.publish(good!, `${n}`);
     }
-    const startedAt = performance.now();
     await isDone(good!, 100);
-    console.info(`100 messages beside failing and hanging ones: ${Math.round(performance.now() - startedAt)} ms`);
     expect((await letters(slow!)).length).toBeLessThan(hanging);
     await isDead(bad!, 100);
     await isDead(slow!, hanging, hangingMs);
@@ -204,7 +203,7 @@ describe("a function that always fails", () => {
 });
 
 describe("a dead letter that is retried", () => {
-  it("is handled within a second, with its headers, and is gone; or stays, with the new error", async () => {
+  it("is handled by its notification, with its headers, and is gone; or stays, with the new error", async () => {
     await using store = await openStore({ databaseUrl: world.database.url });
     const subject = `${world.prefix}.retry`;
     await world.subscribe(subject, handle);
@@ -220,29 +219,22 @@ describe("a dead letter that is retried", () => {
     const ids = (
       await world.rows<{ id: string }>("SELECT id FROM hawser.dead_letters WHERE topic = $1 ORDER BY id", [subject])
     ).map(({ id }) => Number(id));
-    const retried = async (wanted: readonly number[], error: string): Promise<number> => {
-      const startedAt = performance.now();
+    const retried = async (wanted: readonly number[], error: string): Promise<void> => {
       const report = await store.deadLetters.retry({ ids: wanted });
       expect(report.requested.map(({ id }) => id)).toEqual(wanted);
       await isDone(subject, 1);
       await eventually(`the other has failed again: ${error}`, async () => {
         return (await letters(subject))[0]?.["error_message"] === `${error} is refused`;
       });
-      return performance.now() - startedAt;
     };
-    const tookMs = [await retried(ids, "second")];
+    await retried(ids, "second");
     expect(await world.rows("SELECT n, headers FROM done WHERE subject = $1", [subject])).toEqual([
       { n: "x", headers: { A: ["1", "ü"] } },
     ]);
     expect(await letters(subject)).toMatchObject([{ payload: "y", attempts: attempts + 1, retry_requested: false }]);
-    for (const error of ["third", "fourth"]) {
-      await world.client.query("UPDATE switches SET message = $1", [error]);
-      tookMs.push(await retried(ids.slice(1), error));
-    }
-    expect(await letters(subject)).toMatchObject([{ payload: "y", attempts: attempts + 3, retry_requested: false }]);
-    console.info(`dead letters were retried in ${tookMs.map((ms) => Math.round(ms)).join(", ")} ms`);
-    // Told, not found by the reading that comes from time to time. The best of three: a machine with other work is slower.
-    expect(Math.min(...tookMs)).toBeLessThan(gatewayConstants.optionsPollMs / 2);
+    await world.client.query("UPDATE switches SET message = 'third'");
+    await retried(ids.slice(1), "third");
+    expect(await letters(subject)).toMatchObject([{ payload: "y", attempts: attempts + 2, retry_requested: false }]);
     // Once more, and now it works.
     await world.client.query("DELETE FROM switches");
     await store.deadLetters.retry({ ids });

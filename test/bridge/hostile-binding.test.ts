@@ -349,9 +349,9 @@ describe("a role that may subscribe", () => {
     await attackerSession.query("BEGIN");
     await attackerSession.query("SELECT hawser.prune_handlers()");
     try {
-      await victimSession.query("SET lock_timeout = '500ms'");
+      await victimSession.query("SET lock_timeout = '60s'");
       await victimSession.query("SELECT nats_unsubscribe('ended', 'capture')");
-      await world.client.query("BEGIN; SET LOCAL lock_timeout = '500ms'; SELECT hawser.prune_handlers(); COMMIT");
+      await world.client.query("BEGIN; SET LOCAL lock_timeout = '60s'; SELECT hawser.prune_handlers(); COMMIT");
     } finally {
       await attackerSession.query("ROLLBACK");
       await victimSession.query("RESET lock_timeout");
@@ -394,9 +394,11 @@ describe("a role that may subscribe", () => {
     try {
       await victimSession.query("SET lock_timeout = '200ms'");
       expect((await errorOf(victimSession, "SELECT nats_subscribe('open', 'capture')")).code).toBe("55P03");
+      // Others may have locks for a moment; the attacker has its own for longer than that.
+      await victimSession.query("SET lock_timeout = '60s'");
       await victimSession.query("SELECT nats_subscribe('other', 'capture')");
       await victimSession.query("SELECT nats_unsubscribe('other', 'capture')");
-      await world.client.query("SET lock_timeout = '200ms'");
+      await world.client.query("SET lock_timeout = '60s'");
       await world.client.query("SELECT hawser.prune_handlers()");
       await world.client.query("SELECT FROM hawser.nats_handlers");
     } finally {

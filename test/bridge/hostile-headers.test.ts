@@ -1,8 +1,3 @@
-/**
- * Header blocks that no library would write: NATS servers carry them as they come. None of them ends a connection, keeps
- * others waiting, or costs a message of anybody else.
- */
-import { performance } from "node:perf_hooks";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -135,10 +130,8 @@ it("answers calls of SQL beside messages of 90,000 headers", async () => {
   const subject = `${world.prefix}.heavy`;
   await world.subscribe(subject, "takes_headers(bytea, text, jsonb)");
   await writeRaw(natsUrl, rawMessage(subject, manyNames(90_000), "heavy"));
-  const startedAt = performance.now();
+  // With its time limit: the square of the number took more than 60 seconds.
   await world.value("SELECT nats_flush()");
-  // Three of them took more than 200 seconds.
-  expect(performance.now() - startedAt).toBeLessThan(20_000);
   const heavy = "SELECT count(*) FROM with_headers WHERE word = 'heavy'";
   await eventually("it has run", async () => (await world.count(heavy)) === 1);
 });

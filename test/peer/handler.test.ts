@@ -189,7 +189,8 @@ describe("a handler that takes long", () => {
 describe("handlers that await sends to each other", () => {
   it("do not wait for ever: 100 rounds", async () => {
     const ended = new Log<string>();
-    const ackTimeoutMs = 2_000;
+    // Not one of them waits for an ack timeout.
+    const ackTimeoutMs = 3_600_000;
     const answer: Handler = async (message) => {
       if (message.payload[0] !== 0x6f) return;
       expect((await message.reply("inner")).outcome).toMatch(/delivered|stored/);
@@ -197,14 +198,11 @@ describe("handlers that await sends to each other", () => {
     };
     const a = await world.started("a-1", { ackTimeoutMs }, answer);
     const b = await world.started("b-1", { ackTimeoutMs }, answer);
-    const begun = performance.now();
     for (let round = 1; round <= 100; round++) {
       // Each handler of an "outer" waits for an "inner" that waits behind the other's "outer".
       await Promise.all([a.sendTo("b", "outer"), b.sendTo("a", "outer")]);
       await ended.length(round * 2);
     }
-    // Not one ack timeout for each.
-    expect(performance.now() - begun).toBeLessThan(100 * ackTimeoutMs * 0.75);
     await Promise.all([a.received.length(200), b.received.length(200)]);
     for (const peer of [a, b]) {
       expect(peer.texts.filter((text) => text === "outer")).toHaveLength(100);

@@ -1,12 +1,14 @@
 /**
  * Requests: what comes back, whom they go to, and how they end when nothing comes back.
  */
+
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { HawserError, type Message, PeerError, Reject, type RequestOptions } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
+import { withEnoughTime } from "../support/timers.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -129,7 +131,7 @@ describe("the answer", () => {
     await world.started("b-1", {}, ({ payload }) => {
       throw thrown[Number(textOf(payload))];
     });
-    const failed = (n: number) => failureOf(a.request("b", `${n}`, { timeoutMs: 3_000 }));
+    const failed = (n: number) => failureOf(a.request("b", `${n}`, { timeoutMs: 60_000 }));
     expect(await failed(0)).toMatchObject({ code: "handler_failed", message: "Error: no ship \ufffd" });
     expect(await failed(1)).toMatchObject({ code: "handler_failed", message: "PeerError: x" });
     expect(await failed(2)).toMatchObject({ code: "busy", message: "7" });
@@ -208,7 +210,6 @@ describe("whom a request goes to", () => {
     const underWay = Array.from({ length: 9 }, () => a.request("b", "x"));
     await eventually("the third is asked", () => b3.received.all.length > 0);
     const stopped = b3.stop();
-    await delay(20);
     const later = await Promise.all(Array.from({ length: 6 }, () => a.request("b", "x")));
     expect(later.map(({ peer }) => peer)).not.toContain("b-3");
     release.open();
@@ -271,11 +272,14 @@ describe("no answer", () => {
       begun.open();
       await release.opened;
     });
-    const first = failureOf(a.request("b", "1", { timeoutMs: 1000 }));
-    await begun.opened;
+    const { first, limitMs } = await withEnoughTime(500, async (limitMs) => {
+      const first = failureOf(a.request("b", "1", { timeoutMs: limitMs }));
+      await Promise.race([begun.opened, first]);
+      return signals.length > 0 ? { first, limitMs } : undefined;
+    });
     const second = failureOf(a.request("b", "2", { timeoutMs: 50 }));
     expect(await first).toMatchObject({ code: "request_timeout", outcome: "unknown", retryable: true });
-    expect((await first).message).toContain("1000 ms");
+    expect((await first).message).toContain(`${limitMs} ms`);
     expect(await second).toMatchObject({ code: "request_timeout" });
     await eventually("the handler hears of it", () => signals[0]?.aborted === true);
     release.open();
@@ -375,7 +379,6 @@ describe("no answer", () => {
     const asked = a.request("b", "x");
     await begun.opened;
     const stopped = a.stop();
-    await delay(20);
     release.open();
     expect(textOf((await asked).payload)).toBe("late");
     await stopped;

@@ -1,10 +1,12 @@
 /**
  * Stopping: everything pending settles, what is unconfirmed is stored, and nothing is done twice.
  */
+
 import { expect, it } from "vitest";
 import type { Receipt } from "../../src/peer/index.js";
 import { startProxy } from "../store/support/proxy.js";
 import { eventually } from "../support/eventually.js";
+import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
 import { gate } from "./support/gate.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -116,23 +118,21 @@ it("ends by its deadline when Postgres does not answer, and every pending send i
   const sent = [1, 2, 3].map((n) => a.sendTo("b", `${n}`));
   await b.received.length(1);
   proxy.freeze();
-  const begun = performance.now();
+  // Of themselves they would give up after 30 s.
+  noTimersAbove(2_000);
   const stopping = a.stop({ deadlineMs: 500 });
   const outcomes = await Promise.allSettled(sent);
-  // Of themselves they would give up after 30 s.
-  expect(performance.now() - begun).toBeLessThan(10_000);
   for (const outcome of outcomes) {
     expect(outcome).toMatchObject({ status: "rejected", reason: { code: "store_failed", outcome: "unknown" } });
   }
   proxy.cut();
   await stopping;
-  expect(performance.now() - begun).toBeLessThan(25_000);
   held.open();
 });
 
 it("keeps its deadline when Postgres hangs, with sends, a handler and a cursor under way", async () => {
   await using proxy = await startProxy(world.url);
-  const deadlineMs = 2_000;
+  const deadlineMs = 500;
   const a = await world.started("a-1", { databaseUrl: proxy.url });
   const held = gate();
   const b = await world.started("b-1", { databaseUrl: proxy.url }, () => held.opened);
@@ -141,9 +141,8 @@ it("keeps its deadline when Postgres hangs, with sends, a handler and a cursor u
   await b.received.length(1);
   proxy.freeze();
   held.open();
-  const begun = performance.now();
+  noTimersAbove(deadlineMs);
   await Promise.all([a.stop({ deadlineMs }), b.stop({ deadlineMs })]);
-  expect(performance.now() - begun).toBeLessThan(deadlineMs + 1_000);
   await Promise.allSettled([sent]);
 });
 
@@ -152,9 +151,8 @@ it("keeps its deadline when the start that it ends hangs in Postgres", async () 
   proxy.freeze();
   const a = world.peer("a-1", { databaseUrl: proxy.url });
   const starting = failure("startup_failed", a.run());
-  const begun = performance.now();
+  noTimersAbove(500);
   await a.stop({ deadlineMs: 500 });
-  expect(performance.now() - begun).toBeLessThan(1_500);
   proxy.cut();
   await starting;
 });

@@ -370,14 +370,13 @@ describe("a transactional handler that goes wrong", () => {
 
   it("a handler that was given up in a long statement does not keep the channel for as long as that takes", async () => {
     const a = await world.started("a-1");
-    const starts: number[] = [];
+    let starts = 0;
     await world.started("b-1", { ...transactional, handlerTimeoutMs: 100 }, async ({ client }) => {
-      starts.push(performance.now());
-      if (starts.length === 1) await client.query("SELECT pg_sleep(60)");
+      starts += 1;
+      if (starts === 1) await client.query("SELECT pg_sleep(3600)");
     });
     await a.sendTo("b", "x");
     await eventually("it is done", async () => (await cursor()) === 1);
-    expect(starts).toHaveLength(2);
-    expect(starts[1]! - starts[0]!).toBeLessThan(30_000);
+    expect(starts).toBeGreaterThan(1);
   });
 });

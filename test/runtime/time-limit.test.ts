@@ -5,14 +5,14 @@ import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { Deadline, inTime, TimeLimit, within } from "../../src/runtime/index.js";
+import { type Clock, Deadline, inTime, systemClock, TimeLimit, within } from "../../src/runtime/index.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
 
-function timeLimit(limitMs: number) {
-  const since = performance.now();
+/** Time limits, and on which moments of the clock they were over. */
+function timeLimit(limitMs: number, clock: Clock = systemClock) {
   const over: number[] = [];
-  return { limit: new TimeLimit(limitMs, () => over.push(performance.now() - since)), over };
+  return { limit: new TimeLimit(limitMs, () => over.push(clock.now()), clock), over };
 }
 
 /** As a stopped process does. */
@@ -21,19 +21,28 @@ function standStill(ms: number): void {
 }
 
 it("is over once, not before its limit", async () => {
-  const { over } = timeLimit(700);
-  await eventually("it is over", () => over.length > 0);
-  expect(over[0]).toBeGreaterThanOrEqual(699);
+  const clock = new ManualClock();
+  const { over } = timeLimit(700, clock);
+  clock.advance(699);
   await nextTurn();
-  expect(over).toHaveLength(1);
+  expect(over).toEqual([]);
+  clock.advance(1);
+  await nextTurn();
+  expect(over).toEqual([700]);
+  clock.advance(10_000);
+  await nextTurn();
+  expect(over).toEqual([700]);
 });
 
 it("does not count the time in which the process stands still", async () => {
-  const { over } = timeLimit(1_400);
-  standStill(1_800);
-  for (let turn = 0; turn < 5; turn++) await nextTurn();
+  const clock = new ManualClock();
+  const { over } = timeLimit(1_400, clock);
+  clock.stall(1_800);
+  await nextTurn();
   expect(over).toEqual([]);
-  await eventually("it is over", () => over.length > 0);
+  clock.advance(1_400);
+  await nextTurn();
+  expect(over).toHaveLength(1);
 });
 
 it("is not over where what was there to read ends it", async () => {

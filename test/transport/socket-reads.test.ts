@@ -98,7 +98,11 @@ describe("a socket", () => {
     socket.pause();
     const sent = bytes(20_000_000);
     dialled.socket.end(sent);
-    await new Promise((resolve) => setTimeout(resolve, 50));
+    // What is sent later over another connection is read before.
+    const later = await pair(loopback);
+    const other = await later.accepted;
+    later.dialled.socket.end("later");
+    await eventually("what was sent later has come", () => other.come.length > 0);
     expect(come).toEqual([]);
     expect(dialled.socket.writableLength).toBeGreaterThan(0);
     socket.resume();

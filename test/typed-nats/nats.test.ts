@@ -5,7 +5,7 @@ import { randomUUID } from "node:crypto";
 import { create, type DescMessage, toBinary } from "@bufbuild/protobuf";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { headers, type NatsConnection } from "@nats-io/transport-node";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
 import { consume, enqueue, handle, publish, Reject, subscribe } from "../../src/typed-nats/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -175,18 +175,33 @@ describe("a stream", () => {
   });
 
   it("is told that a handler works that takes longer than ack_wait", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+    onTestFinished(() => void vi.useRealTimers());
     const seen: string[] = [];
+    let end = (): void => {};
     const handling = handle(stored, async (value) => {
       seen.push((value as unknown as { orderId: string }).orderId);
-      await new Promise((resolve) => setTimeout(resolve, 1_500));
+      await new Promise<void>((resolve) => {
+        end = resolve;
+      });
+    });
+    const acks: string[] = [];
+    const listening = connection.subscribe(`$JS.ACK.${root}.slow.>`, {
+      callback: (_, message) => void acks.push(message.string()),
     });
     await using _ = await consume(connection, handling, {
       stream: root,
       durable: "slow",
       onFailure: () => undefined,
-      config: { ack_wait: 500_000_000, deliver_policy: "new" as never },
+      config: { ack_wait: 60_000_000_000, deliver_policy: "new" as never },
     });
     await publish(connection, stored, { orderId: "o-slow" });
+    await eventually("it is being handled", () => seen.length > 0);
+    expect(acks).toEqual([]);
+    vi.advanceTimersByTime(45_000);
+    await eventually("it is told", () => acks.includes("+WPI"));
+    end();
+    listening.unsubscribe();
     await eventually("it is handled", async () => {
       const info = await (await jetstreamManager(connection)).consumers.info(root, "slow");
       return seen.length > 0 && info.num_ack_pending === 0;

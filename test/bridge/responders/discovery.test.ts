@@ -98,15 +98,17 @@ describe("a client for micro services", () => {
       },
     );
     const stranger = await client(server.url);
-    const since = performance.now();
+    let answers = 0;
+    requester.subscribe("nobody.listens", { callback: () => void (answers += 1) });
+    await requester.flush();
     const inquiries = atDepth(5_000);
     for (let n = 0; n < inquiries; n++) stranger.publish("$SRV.INFO", "", { reply: "nobody.listens" });
     await stranger.flush();
-    expect((await requester.request("a.0")).string()).toBe("here");
-    // A million answers, to 5,000 inquiries, take half a minute, and more where the machine has other work.
-    expect(performance.now() - since).toBeLessThan(inquiries * 3);
+    expect((await requester.request("a.0", "", { timeout: 120_000 })).string()).toBe("here");
+    const before = answers;
     // An inquiry that too many others wait before has no answer.
     const found = async () => (await all(judge(requester, 2_000).ping())).length;
-    await eventually("all are found", async () => (await found()) === count, 40_000);
+    await eventually("all are found", async () => (await found()) === count, 120_000);
+    expect(answers, "answers that came after that of the request").toBeGreaterThan(before);
   });
 });

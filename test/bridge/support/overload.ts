@@ -44,6 +44,12 @@ export async function receivedBy(serve: Serve): Promise<number> {
 export const metricsOf = async ({ serve }: BridgeWorld) =>
   (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
 
+/** What waits in memory, of all subscriptions. */
+async function queuedBytes(world: BridgeWorld): Promise<number> {
+  const values = [...(await metricsOf(world)).matchAll(/^hawser_bridge_queue_bytes\{.*\} (\d+)/gm)];
+  return values.reduce((sum, [, bytes]) => sum + Number(bytes), 0);
+}
+
 /** How many messages, and how large. */
 export interface Load {
   readonly messages: number;
@@ -58,7 +64,6 @@ const savedMessages = "SELECT count(*) FROM hawser.saved_messages";
  * first message alone, which waits for the lock before the others come.
  */
 async function overload(world: BridgeWorld, subject: string, { messages, messageBytes }: Load): Promise<void> {
-  const queued = async () => Number(/^hawser_bridge_queue_bytes\{.*\} (\d+)/m.exec(await metricsOf(world))?.[1]);
   const before = await receivedBy(world.serve);
   const together = Math.max(1, 100_000 / messageBytes);
   let published = 0;
@@ -77,7 +82,7 @@ async function overload(world: BridgeWorld, subject: string, { messages, message
     await world.nats.flush();
     await eventually("they are there", async () => (await receivedBy(world.serve)) >= before + published);
     await eventually("there is room", async () => {
-      if ((await queued()) < 550_000) return true;
+      if ((await queuedBytes(world)) < 550_000) return true;
       // A write to the table that was not possible a moment ago is tried again when more comes. The function skips this.
       publish("");
       await world.nats.flush();
@@ -118,6 +123,7 @@ export async function slowRoleLeavesRoom({ messages, messageBytes }: Load): Prom
   await using world = await bridgeWorld({
     bufferBytes,
     savedBytes,
+    monitorListen: "127.0.0.1:0",
     sql: `
       CREATE TABLE ran (n int, who text);
       CREATE TABLE gate (open bool);
@@ -136,16 +142,26 @@ export async function slowRoleLeavesRoom({ messages, messageBytes }: Load): Prom
   for (const subject of Object.values(subjects)) await world.live(subject);
   const locked = await lock(world);
   const together = Math.max(1, 20_000 / messageBytes);
-  const publish = async (subject: string, count: number) => {
+  let published = await receivedBy(world.serve);
+  const publish = async (subject: string, count: number, hasRoom = async () => true) => {
     for (let n = 1; n <= count; n += 1) {
       world.nats.publish(subject, `${n}`.padEnd(messageBytes));
+      published += 1;
       if (n % together > 0) continue;
       await world.nats.flush();
-      await new Promise((resolve) => setTimeout(resolve, 10));
+      await eventually("they are there", async () => (await receivedBy(world.serve)) >= published);
+      await eventually("there is room", hasRoom);
     }
   };
   await publish(subjects.greedy, messages);
-  await publish(subjects.other, others);
+  await publish(subjects.other, others, async () => {
+    if ((await queuedBytes(world)) < 0.95 * bufferBytes) return true;
+    // What could not be written a moment ago is tried again when more comes.
+    world.nats.publish(subjects.other, "");
+    published += 1;
+    await world.nats.flush();
+    return false;
+  });
   await locked.query("ROLLBACK");
   await locked.end();
   const ran = `SELECT count(DISTINCT n) FROM ran WHERE who = '${other.role}'`;

@@ -2,7 +2,9 @@
  * A peer in a process of its own that books what comes: its transactional handler writes a row and, if it has a further
  * topic, tells that. Arguments: name, topic, further topic. The database is that of HAWSER_DATABASE_URL.
  */
+
 import { Peer } from "../../../src/peer/index.js";
+import { eventually } from "../../support/eventually.js";
 
 const databaseUrl = process.env["HAWSER_DATABASE_URL"];
 const [name, topic, further] = process.argv.slice(2) as [string, string, string | undefined];
@@ -16,28 +18,26 @@ const peer = new Peer({
   nameWaitMs: 60_000,
 });
 
-async function start(): Promise<void> {
-  for (;;) {
-    try {
-      await peer.run(async ({ client, payload, headers }) => {
-        const id = Buffer.from(payload).toString();
-        const key = headers.find(([header]) => header === "key")?.[1];
-        await client.query("INSERT INTO booked (topic, id, key, peer) VALUES ($1, $2, $3, $4)", [
-          topic,
-          id,
-          key ?? null,
-          name,
-        ]);
-        if (further === undefined) return;
-        await peer.sendTo(further, id, { transaction: client, key, headers: key === undefined ? {} : { key } });
-      });
-      return;
-    } catch {
-      // Postgres is away.
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+async function start(): Promise<boolean> {
+  try {
+    await peer.run(async ({ client, payload, headers }) => {
+      const id = Buffer.from(payload).toString();
+      const key = headers.find(([header]) => header === "key")?.[1];
+      await client.query("INSERT INTO booked (topic, id, key, peer) VALUES ($1, $2, $3, $4)", [
+        topic,
+        id,
+        key ?? null,
+        name,
+      ]);
+      if (further === undefined) return;
+      await peer.sendTo(further, id, { transaction: client, key, headers: key === undefined ? {} : { key } });
+    });
+    return true;
+  } catch {
+    // Postgres is away.
+    return false;
   }
 }
 
-await start();
+await eventually("Postgres takes the peer", start);
 process.stdout.write("running\n");

@@ -131,16 +131,14 @@ describe("a publish to a subject that is denied", () => {
 
   it("by a request or into a stream is raised by that very call", async () => {
     for (const call of [
-      "nats_request_text('denied.request', 'x', 20000)",
+      "nats_request_text('denied.request', 'x', 60000)",
       "nats_publish_text_stream('denied.stream', 'x')",
       "nats_publish_text_ack('denied.stream', 'x')",
       "nats_publish_text_stream_batch('denied.stream', ARRAY['x'])",
     ]) {
-      const start = performance.now();
       const error = await session.query(`SELECT * FROM ${call}`).catch((reason: pg.DatabaseError) => reason);
+      // By its time limit it were NA001.
       expect(error, call).toMatchObject({ code: "42501", hint: expect.stringContaining("permission") });
-      // And not by its time limit.
-      expect(performance.now() - start, call).toBeLessThan(15_000);
     }
     await session.query("SELECT nats_flush()");
   });

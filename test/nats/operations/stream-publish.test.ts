@@ -114,13 +114,14 @@ describe.concurrent("publishStream", () => {
     });
     await using used = await operationsOf(server.url, { user: "u", pass: "p" }, { user: "admin", pass: "p" });
     const manager = await addStream(used, "s", ["late"]);
-    const passed: number[] = [];
+    let passed = 0;
     interceptArrivals(used, (pass) => {
-      setTimeout(() => passed.push(performance.now()) && pass(), 2_500);
+      passed += 1;
+      setTimeout(pass, 2_500);
     });
     const ack = await used.operations.publishStream("late", bytesOf(1), { messageId: "late", timeoutMs });
     expect(ack).toEqual({ stream: "s", seq: 1n, duplicate: false });
-    expect(passed.length).toBe(1);
+    expect(passed).toBe(1);
     expect((await manager.streams.info("s")).state.messages).toBe(1);
   });
 
