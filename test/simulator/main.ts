@@ -2,7 +2,12 @@
  * `npm run simulate`: runs the delivery rules, of the channels between peers, of the outbox and of streams, through random
  * faults, and prints how often each fault and transition happened. `--help` has the options.
  */
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { availableParallelism } from "node:os";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { Counts } from "./records.js";
 import { runSeeds, type Simulation, simulations } from "./run.js";
 
 const names = simulations.map(({ name }) => name);
@@ -69,14 +74,65 @@ function runMutants({ mutants }: Simulation): boolean {
   return missed === 0;
 }
 
-function runRules({ name, world, mustHappen }: Simulation, { first, total }: Settings): boolean {
-  const began = performance.now();
-  const result = runSeeds(world, {
-    first,
-    count: total,
-    maxFailures: Number.POSITIVE_INFINITY,
-    onProgress: (done) => process.stderr.isTTY && process.stderr.write(`\r${name}: ${done} of ${total} seeds`),
+/** Some seeds that a process runs. */
+interface Share {
+  readonly name: string;
+  readonly first: number;
+  readonly count: number;
+}
+
+/** What they led to, as it passes between processes. */
+interface ShareResult {
+  readonly counts: ReadonlyMap<string, number>;
+  readonly failures: readonly { readonly seed: number; readonly message: string }[];
+}
+
+/** How many seeds a process runs at once. */
+const shareSeeds = 50;
+
+/** Runs the shares that the first process sends, one after the other. */
+function serveShares(): void {
+  process.on("message", ({ name, first, count }: Share) => {
+    const { world } = simulations.find((each) => each.name === name)!;
+    const { counts, failures } = runSeeds(world, { first, count, maxFailures: Number.POSITIVE_INFINITY });
+    process.send!({ counts: counts.values, failures } satisfies ShareResult);
   });
+}
+
+/** Runs the seeds on all cores. */
+async function runShared(name: string, { first, total }: Settings) {
+  const counts = new Counts();
+  const failures: ShareResult["failures"][number][] = [];
+  let [begun, done] = [0, 0];
+  const work = async (): Promise<void> => {
+    const worker = fork(fileURLToPath(import.meta.url), { serialization: "advanced" });
+    const ended = once(worker, "exit").then(([code]) => {
+      if (!isOver) throw new Error(`A process that runs seeds of the simulation ended with ${code}.`);
+    });
+    let isOver = false;
+    while (begun < total) {
+      const share: Share = { name, first: first + begun, count: Math.min(shareSeeds, total - begun) };
+      begun += share.count;
+      worker.send(share);
+      const [result] = (await Promise.race([once(worker, "message"), ended])) as [ShareResult];
+      for (const [counted, value] of result.counts) counts.add(counted, value);
+      failures.push(...result.failures);
+      done += share.count;
+      if (process.stderr.isTTY) process.stderr.write(`\r${name}: ${done} of ${total} seeds`);
+    }
+    isOver = true;
+    worker.disconnect();
+    await ended;
+  };
+  const processes = Math.min(availableParallelism(), Math.ceil(total / shareSeeds));
+  await Promise.all(Array.from({ length: processes }, work));
+  return { counts, failures: failures.sort((one, other) => one.seed - other.seed) };
+}
+
+async function runRules({ name, mustHappen }: Simulation, settings: Settings): Promise<boolean> {
+  const { total } = settings;
+  const began = performance.now();
+  const result = await runShared(name, settings);
   const seconds = (performance.now() - began) / 1000;
   if (process.stderr.isTTY) process.stderr.write("\r");
   for (const [counted, value] of [...result.counts.values].sort(([a], [b]) => a.localeCompare(b))) {
@@ -92,17 +148,24 @@ function runRules({ name, world, mustHappen }: Simulation, { first, total }: Set
   return result.failures.length === 0 && missing.length === 0;
 }
 
-function simulate(settings: Settings): boolean {
+async function simulate(settings: Settings): Promise<boolean> {
   const run = settings.mutants ? runMutants : runRules;
-  return settings.chosen.map((simulation) => run(simulation, settings)).every(Boolean);
+  let isRight = true;
+  for (const simulation of settings.chosen) isRight = (await run(simulation, settings)) && isRight;
+  return isRight;
 }
 
-let settings: Settings | "help";
-try {
-  settings = readSettings();
-} catch (error) {
-  console.error(`${(error as Error).message}\n\n${usage}`);
-  process.exit(64);
+async function main(): Promise<void> {
+  let settings: Settings | "help";
+  try {
+    settings = readSettings();
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${usage}`);
+    process.exit(64);
+  }
+  if (settings === "help") console.log(usage);
+  else process.exit((await simulate(settings)) ? 0 : 1);
 }
-if (settings === "help") console.log(usage);
-else process.exit(simulate(settings) ? 0 : 1);
+
+if (process.send === undefined) await main();
+else serveShares();
