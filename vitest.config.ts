@@ -28,14 +28,7 @@ const depth = (mode: string) => ({
   HAWSER_TEST_DEPTH: process.env["HAWSER_TEST_DEPTH"] ?? (mode === "all" ? "1" : "0.1"),
 });
 
-/**
- * In CI a fast test that fails is tried once more, and the progress reporter ends with what it failed with at first: one
- * time limit in thousands that a busy machine did not keep is to be mended, and does not stop what has nothing to do with
- * it. Slow tests are not: what loses a message once in two runs loses messages.
- */
-const again = { retry: process.env["CI"] === undefined ? 0 : 1 };
-
-/** `npm test` runs the project `fast`; `npm run test:all` all of them, with all random inputs. */
+/** `npm test` runs the project `fast`, `npm run test:slow` the others, `npm run test:all` all of them with all random inputs. */
 export default defineConfig(({ mode }) => {
   const project = {
     // A worker keeps the modules it has loaded for its next file: loading them takes longer than most files.
@@ -60,7 +53,6 @@ export default defineConfig(({ mode }) => {
         {
           test: {
             ...project,
-            ...again,
             name: "fast",
             include: ["test/**/*.test.ts"],
             exclude: ["test/**/*.slow.test.ts"],

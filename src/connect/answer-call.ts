@@ -240,7 +240,7 @@ class CallContext implements HandlerContext {
 
   /** The error for a time limit that is over; undefined if it is not. */
   lateness(): ConnectError | undefined {
-    return performance.now() >= this.#deadlineAt ? late() : undefined;
+    return performance.now() >= this.#deadlineAt || this.#signal?.isLate ? late() : undefined;
   }
 
   /** The call has ended: ends its signal. */
@@ -271,6 +271,7 @@ class CallSignal {
   readonly #timer: NodeJS.Timeout | undefined;
   readonly #onAbort = ({ target }: Event): void => this.#abort(this.#reasonOf(target as AbortSignal));
   readonly #deadlineAt: number;
+  #isLate = false;
 
   constructor(sources: readonly (AbortSignal | undefined)[], deadlineAt: number) {
     this.#sources = sources.filter((source) => source !== undefined);
@@ -280,7 +281,12 @@ class CallSignal {
       else source.addEventListener("abort", this.#onAbort);
     }
     const leftMs = deadlineAt - performance.now();
-    if (leftMs <= maxTimerMs) this.#timer = setTimeout(() => this.#abort(late()), Math.max(0, leftMs));
+    if (leftMs <= maxTimerMs) this.#timer = setTimeout(() => this.#abort(this.#late()), Math.max(0, leftMs));
+  }
+
+  /** The handler was told that its time is over: then the caller is told the same, though a timer may be a moment early. */
+  get isLate(): boolean {
+    return this.#isLate;
   }
 
   get signal(): AbortSignal {
@@ -293,10 +299,15 @@ class CallSignal {
 
   /** The carrier has the same time limit, and its timer may be a moment earlier. */
   #reasonOf({ reason }: AbortSignal): ConnectError {
-    if (this.#deadlineAt - performance.now() <= timerSlackMs) return late();
+    if (this.#deadlineAt - performance.now() <= timerSlackMs) return this.#late();
     if (reason instanceof ConnectError) return reason;
     const words = reason instanceof Error ? reason.message : String(reason);
     return new ConnectError(words, Code.Canceled, undefined, undefined, reason);
+  }
+
+  #late(): ConnectError {
+    this.#isLate = true;
+    return late();
   }
 
   #abort(reason: unknown): void {

@@ -1,10 +1,12 @@
 /**
  * What a process has received and not run when it ends is not lost: the next one runs it first.
  */
+
 import pg from "pg";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, onTestFinished } from "vitest";
 import { Serve } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
+import { withEnoughTime } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 import {
   lock,
@@ -13,6 +15,7 @@ import {
   overloadLosesNothing,
   receivedBy,
   slowRoleLeavesRoom,
+  subscriberTimeoutMs,
   takeSql,
   upTo,
 } from "./support/overload.js";
@@ -43,16 +46,21 @@ async function lagOf(serve: Serve): Promise<number> {
 
 describe("a process that ends alone while its function waits for a lock", () => {
   it("saves what it has received; the next one runs that first, in order, and nothing is left in the table", async () => {
-    await using world = await bridgeWorld({ sql: takeSql, stopDeadlineMs: 1_000, monitorListen: "127.0.0.1:0" });
-    const subject = `${world.prefix}.alone`;
-    await world.subscribe(subject, "take(bytea)");
-    const locked = await lock(world);
-    await publish(world, subject, 1, 500);
-    await eventually("it has received them", async () => (await receivedBy(world.serve)) === probe + 500);
-    await world.serve.stop();
-    expect(world.log.messages("info")).toContain(
-      "saved messages that were received and not run: the next leader runs them",
-    );
+    // Within its deadline it has to write them.
+    const { world, subject, locked } = await withEnoughTime(1_000, async (stopDeadlineMs) => {
+      const world = await bridgeWorld({ sql: takeSql, stopDeadlineMs, monitorListen: "127.0.0.1:0" });
+      onTestFinished(() => world[Symbol.asyncDispose]());
+      const subject = `${world.prefix}.alone`;
+      await world.subscribe(subject, "take(bytea)");
+      const locked = await lock(world);
+      await publish(world, subject, 1, 500);
+      await eventually("it has received them", async () => (await receivedBy(world.serve)) === probe + 500);
+      await world.serve.stop();
+      const saved = "saved messages that were received and not run: the next leader runs them";
+      if (world.log.messages("info").includes(saved)) return { world, subject, locked };
+      await locked.end();
+      return undefined;
+    });
     expect(await world.count("SELECT count(*) FROM hawser.saved_messages")).toBe(500);
     await using next = await start(world);
     await eventually("what waits in the table counts for the lag", async () => (await lagOf(next)) >= 1);
@@ -95,7 +103,7 @@ describe("a function that is slower than its messages arrive", () => {
 
   it("and no room in the table either: what was run and what was counted is what was published", async () => {
     const options = { bufferBytes: 1_048_576, savedBytes: 300_000, monitorListen: "127.0.0.1:0" };
-    await using world = await bridgeWorld({ sql: takeSql, ...options });
+    await using world = await bridgeWorld({ sql: takeSql, subscriberTimeoutMs, ...options });
     const subject = `${world.prefix}.full`;
     await world.subscribe(subject, "take(bytea)");
     const locked = await lock(world);

@@ -100,7 +100,8 @@ describe("services", () => {
           await client.query("INSERT INTO reserved VALUES ($1)", [sku]);
           handled.push(sku);
           if (errors.has(sku)) throw errors.get(sku);
-          if (sku === "late") await new Promise((resolve) => signal.addEventListener("abort", resolve));
+          if (sku === "late" && !signal.aborted)
+            await new Promise((resolve) => signal.addEventListener("abort", resolve));
           if (sku === "headers") for (let n = 0; n < 256; n++) responseHeader.set(`name-${n}`, "");
           if (sku === "encoding") return { reserved: -1 };
           return sku === "long" ? { note: new Uint8Array(2_000) } : {};

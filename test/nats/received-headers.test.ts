@@ -102,11 +102,11 @@ describe("headers that were received", () => {
     ["without a colon", () => "a"],
     ["without anything", () => ""],
   ])("take a few times what it takes to split them into lines, which is linear: %s", (_, line) => {
-    const lines = Array.from({ length: 100_000 }, (_, index) => line(index)).join("\r\n");
+    const lines = Array.from({ length: 20_000 }, (_, index) => line(index)).join("\r\n");
     const block = Buffer.from(`NATS/1.0\r\n${lines}\r\n`);
     // The best of several, as garbage is collected at some time.
     const [ours, split] = [[], []] as [number[], number[]];
-    for (let round = 0; round < 5; round++) {
+    for (let round = 0; round < 3; round++) {
       ours.push(timeOf(() => new ReceivedHeaders(block, Number.POSITIVE_INFINITY).toJsonText()));
       split.push(timeOf(() => splitUp(block)));
     }

@@ -1,6 +1,5 @@
 /**
- * Says at the start how long the same tests took last time, while they run how far they are, and at the end which passed
- * only when they were tried again.
+ * Says at the start how long the same tests took last time, and while they run how far they are.
  *
  * The times are kept in `node_modules/.cache/hawser-tests.json`, one for each set of test files.
  */
@@ -9,7 +8,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Reporter, TestCase, TestModule, TestRunEndReason, TestSpecification } from "vitest/node";
+import type { Reporter, TestModule, TestRunEndReason, TestSpecification } from "vitest/node";
 
 const cacheFile = fileURLToPath(new URL("../../node_modules/.cache/hawser-tests.json", import.meta.url));
 
@@ -26,13 +25,11 @@ export default class ProgressReporter implements Reporter {
   #what = "";
   #lastSeconds: number | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #flaky: TestCase[] = [];
 
   onTestRunStart(specifications: readonly TestSpecification[]): void {
     this.#startedAt = performance.now();
     this.#files = specifications.length;
     this.#done = 0;
-    this.#flaky = [];
     this.#what = nameOf(specifications);
     this.#lastSeconds = readTimes()[this.#what];
     const expected =
@@ -43,20 +40,12 @@ export default class ProgressReporter implements Reporter {
     this.#timer = setInterval(() => this.#sayHowFar(), intervalMs).unref();
   }
 
-  onTestCaseResult(test: TestCase): void {
-    if (test.diagnostic()?.flaky === true) this.#flaky.push(test);
-  }
-
   onTestModuleEnd(): void {
     this.#done += 1;
   }
 
   onTestRunEnd(_modules: readonly TestModule[], _errors: readonly unknown[], reason: TestRunEndReason): void {
     clearInterval(this.#timer);
-    for (const test of this.#flaky) {
-      say(`FAILED AT FIRST, passed when tried again: ${test.module.relativeModuleId} > ${test.fullName}`);
-      for (const error of test.result().errors ?? []) say(error.stack ?? error.message);
-    }
     if (reason !== "passed") return;
     mkdirSync(dirname(cacheFile), { recursive: true });
     writeFileSync(cacheFile, `${JSON.stringify({ ...readTimes(), [this.#what]: this.#seconds() }, null, 2)}\n`);

@@ -57,6 +57,8 @@ export interface Load {
 }
 
 const bufferBytes = 1_048_576;
+/** Longer than the function is held: what was tried in vain is tried with others, and what is being tried is not saved. */
+export const subscriberTimeoutMs = 3_600_000;
 const savedMessages = "SELECT count(*) FROM hawser.saved_messages";
 
 /**
@@ -94,7 +96,12 @@ async function overload(world: BridgeWorld, subject: string, { messages, message
 
 /** The table takes what memory has no room for, and all is run in order. */
 export async function overloadLosesNothing(load: Load): Promise<void> {
-  await using world = await bridgeWorld({ sql: takeSql, bufferBytes, monitorListen: "127.0.0.1:0" });
+  await using world = await bridgeWorld({
+    sql: takeSql,
+    bufferBytes,
+    subscriberTimeoutMs,
+    monitorListen: "127.0.0.1:0",
+  });
   const subject = `${world.prefix}.slow`;
   await world.subscribe(subject, "take(bytea)");
   const locked = await lock(world);
@@ -123,6 +130,7 @@ export async function slowRoleLeavesRoom({ messages, messageBytes }: Load): Prom
   await using world = await bridgeWorld({
     bufferBytes,
     savedBytes,
+    subscriberTimeoutMs,
     monitorListen: "127.0.0.1:0",
     sql: `
       CREATE TABLE ran (n int, who text);

@@ -18,7 +18,7 @@ const mustHappen = [
 
 describe("the simulation of queues", () => {
   it("finds no broken rule, and reaches every outcome of every step", { timeout: 300_000 }, () => {
-    const { counts, failure } = runHistories(atDepth(40_000));
+    const { counts, failure } = runHistories(Math.max(2_000, atDepth(20_000)));
     expect(failure).toBeUndefined();
     expect(mustHappen.filter((name) => !counts.has(name))).toEqual([]);
   });

@@ -94,7 +94,7 @@ class SavesInTheOtherOrder extends SubscriptionQueue {
 
 describe("processes that lead one after the other", () => {
   it("run everything in order that was not in one that was killed, and nothing twice but a page of the table", () => {
-    const { counts, failure } = runSuccessions(atDepth(100_000));
+    const { counts, failure } = runSuccessions(atDepth(30_000));
     expect(failure).toBeUndefined();
     for (const what of [
       "fetched",
