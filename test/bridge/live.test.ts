@@ -7,7 +7,7 @@ import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Serve } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
-import { withoutTimersAbove } from "../support/timers.js";
+import { noTimersAbove } from "../support/timers.js";
 import { type BridgeWorld, bridgeWorld } from "./support/bridge-world.js";
 
 const sql = `
@@ -20,8 +20,6 @@ const sql = `
 
 let world: BridgeWorld;
 
-// What changes is found by its notification, as no poll comes.
-beforeAll(() => withoutTimersAbove(gatewayConstants.optionsPollMs - 1));
 beforeAll(async () => {
   world = await bridgeWorld({ sql });
 });
@@ -37,6 +35,8 @@ describe("a subscription", () => {
   });
 
   it("is live by the notification of its COMMIT, and gone by that of its end", async () => {
+    // No poll comes.
+    noTimersAbove(gatewayConstants.optionsPollMs - 1);
     for (let n = 0; n < 5; n++) {
       const subject = `${world.prefix}.notified.${n}`;
       await world.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);

@@ -94,6 +94,7 @@ describe("a listener hears", () => {
     const a = await world.started("a-1", { ackTimeoutMs: 100 });
     const b = await world.started("b-1");
     await a.sendTo("b", "1");
+    await eventually("its cursor is committed", async () => (await a.pendingCount()) === 0);
     const mend = await breakTable("conn_mess_number");
     expect((await a.sendTo("b", "2")).outcome).toBe("stored");
     const status = await b.saw("listener_store_error");
@@ -177,6 +178,7 @@ describe("a peer whose name is lost", () => {
     const a = await world.started("a-1", { ackTimeoutMs: 100 });
     const b = await world.started("b-1");
     await a.sendTo("b", "1");
+    await eventually("its cursor is committed", async () => (await a.pendingCount()) === 0);
     await takeAway("b-1");
     expect((await a.sendTo("b", "2")).outcome).toBe("stored");
     await b.saw("name_lost");
