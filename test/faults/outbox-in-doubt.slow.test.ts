@@ -18,7 +18,7 @@ import { ownPostgres } from "./support/own-postgres.js";
 import { ServeProcess } from "./support/serve-process.js";
 import { prepareForSql } from "./support/sql-database.js";
 
-const kills = killsPerLoop(1);
+const kills = killsPerLoop(2);
 const windowMs = Number(process.env["HAWSER_FAULT_WINDOW_MS"] ?? 2_000);
 const streams: Readonly<Record<string, Partial<StreamConfig>>> = {
   plain: {},
