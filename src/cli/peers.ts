@@ -1,24 +1,32 @@
 /**
- * `hawser peers`: the names that peers have, and had.
+ * `hawser peers`: the names that peers have, and had; and forgetting one.
  */
 import { defineCommand } from "citty";
-import { listPeers, withCommandDatabase } from "../store/index.js";
-import { withExamples } from "./command-line.js";
+import { CliError } from "../errors/index.js";
+import { forgetPeer, listPeers, withCommandDatabase } from "../store/index.js";
+import { didYouMean, seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { printRows } from "./output.js";
+import { plural, print, printable, printRows } from "./output.js";
 
 export const peers = withExamples(
   defineCommand({
     meta: {
       name: "peers",
       description:
-        "List the peers: every name that was ever taken, or that messages wait for, and whether a process holds it now",
+        "List the peers: every name that was ever taken, or that messages wait for, and whether a process holds it now. " +
+        "`forget NAME` deletes what the database has of a peer that does not come back",
     },
     args: {
+      action: { type: "positional", required: false, description: "forget, or nothing to list" },
+      name: { type: "positional", required: false, valueHint: "NAME", description: "The peer to forget" },
       ...databaseOption,
       json: { type: "boolean", description: "Print each peer as one line of JSON" },
     },
     run: async ({ args }) => {
+      if (args.action !== undefined) {
+        await forget({ action: args.action, name: args.name, json: args.json ?? false, url: databaseUrlOf(args) });
+        return;
+      }
       const rows = await withCommandDatabase(databaseUrlOf(args), listPeers);
       await printRows(rows, {
         json: args.json ?? false,
@@ -38,9 +46,39 @@ export const peers = withExamples(
   }),
   [
     ["hawser peers", "Who runs, and for whom messages wait"],
+    ["hawser peers forget shop-7f9c", "A pod that does not come back"],
     ["hawser peers --json | jq 'select(.waiting > 1000)'", "Peers that fall behind"],
   ],
 );
+
+async function forget(asked: {
+  readonly action: string;
+  readonly name: string | undefined;
+  readonly json: boolean;
+  readonly url: string | undefined;
+}): Promise<void> {
+  const { action, name, json, url } = asked;
+  if (action !== "forget") {
+    const does = `\`hawser peers\` cannot "${action}".${didYouMean(action, ["forget"])} It lists the peers, or can forget one.`;
+    throw new CliError("invalid_argument", `${does}${whereUrlsBelong(action)} ${seeHelp("peers")}`);
+  }
+  if (name === undefined) {
+    throw new CliError("invalid_argument", "name the peer: `hawser peers forget NAME`");
+  }
+  const forgotten = await withCommandDatabase(url, (database) => forgetPeer(database, name));
+  if (json) {
+    print(process.stdout, JSON.stringify(forgotten));
+    return;
+  }
+  const { channels, kept } = forgotten;
+  print(process.stdout, `Forgot "${printable(name)}", with ${plural(channels, "channel")}.`);
+  if (kept.length === 0) return;
+  const senders = kept.map((each) => `"${printable(each)}"`).join(", ");
+  print(
+    process.stderr,
+    `Channels of senders that may be running stay: ${senders}. Forget the name once more when these have stopped.`,
+  );
+}
 
 function stateOf({ running, clean }: { readonly running: boolean; readonly clean: boolean | null }): string {
   if (running) return "running";

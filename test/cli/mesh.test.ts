@@ -165,6 +165,24 @@ describe("the commands that look at the mesh", () => {
     await eventually("nothing waits", async () => (await json("pending")).length === 0);
   });
 
+  it("peers forgets one that does not come back", async () => {
+    const orders = await started("orders-1");
+    const pod = await started("pod-7f9c");
+    await pod.sendTo("orders", "met");
+    const refused = await hawser(["peers", "forget", "pod-7f9c"], { databaseUrl: world.url });
+    expect(refused.status).not.toBe(0);
+    expect(refused.stderr).toContain('"pod-7f9c" is running; stop it first');
+    await pod.stop();
+    expect((await text("peers", "forget", "pod-7f9c")).stdout).toBe('Forgot "pod-7f9c", with 1 channel.\n');
+    expect((await json("peers")).map(({ name }) => name)).toEqual(["orders-1"]);
+    // The name begins anew, with a listener that knew it before.
+    const again = await started("pod-7f9c");
+    await again.sendTo("orders", "new");
+    await again.stop();
+    await orders.stop();
+    expect(await json("peers", "forget", "orders-1")).toEqual([{ name: "orders-1", channels: 1, kept: [] }]);
+  });
+
   it("pending and peers show no names of Hawser's own", async () => {
     await started("shop-1");
     await world.query("SELECT hawser.peer_enqueue_text('nobody-yet', 'x')");

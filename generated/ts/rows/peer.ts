@@ -719,6 +719,30 @@ export interface ClearStoredMessagesResult {
   deleted: bigint;
 }
 
+/** Arguments of hawser.forget_peer. */
+export interface ForgetPeerArguments {
+  /** The peer's name. The call fails with SQLSTATE 55006 while a process has it. */
+  name: string;
+}
+
+/** The result of hawser.forget_peer. */
+export interface ForgetPeerResult {
+  /**
+   * Null: the name is forgotten. `unknown`: there is none such. `messages`: stored messages wait for it, or for others from it.
+   * `dead_letters`: its channels have some. `handed_over`: it has channels of others that exist. `handled`: a message of its
+   * channels is being handled. `clock`: its epoch is greater than the clock.
+   */
+  refusal: string | null;
+  /** Whom it concerns: the listeners of `messages` and `handled`, whose channels were handed over. */
+  names: string[];
+  /** How many messages, dead letters or channels are the reason. */
+  count: bigint;
+  /** How many channels were deleted. */
+  channels: number;
+  /** Senders that may be running, whose channels to it stay: they know these. */
+  kept: string[];
+}
+
 /** Arguments of hawser.clear_addresses. */
 export interface ClearAddressesArguments {
   /** The peer's name. The call fails with SQLSTATE 55006 while a process has it. */
@@ -1271,6 +1295,22 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.clear_stored_messages");
       return { deleted: BigInt(row.deleted) };
+    },
+
+    /**
+     * Deletes what there is of a name that is not coming back: its rows, its routes and its channels. Refuses where that would lose
+     * something, and changes nothing then.
+     */
+    async forgetPeer(args: ForgetPeerArguments): Promise<ForgetPeerResult> {
+      const { rows } = await client.query({
+        name: "hawser.forget_peer",
+        text: "SELECT refusal, names, count, channels, kept FROM hawser.forget_peer($1::text)",
+        values: [
+          args.name,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.forget_peer");
+      return { refusal: row.refusal, names: row.names, count: BigInt(row.count), channels: row.channels, kept: row.kept };
     },
 
     /**

@@ -1,0 +1,130 @@
+#variable_conflict use_column
+DECLARE
+  v_what CONSTANT text := 'peer:' || p_name;
+  v_now_ms CONSTANT bigint := floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+  v_keys integer[];
+BEGIN
+  -- A snapshot from before the wait for the locks would not see what was written last.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.forget_peer needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  channels := 0;
+  names := '{}';
+  count := 0;
+  kept := '{}';
+  IF NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name)
+    AND NOT EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p_name)
+    AND NOT EXISTS (
+      SELECT FROM hawser.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name))
+    ) OR starts_with(p_name, '__#') THEN
+    refusal := 'unknown';
+    RETURN;
+  END IF;
+  PERFORM hawser.commit_durably();
+
+  -- In the order of all others: dead letters, owners, fences, the directory. Nobody takes the name meanwhile, nor the name of a
+  -- sender whose channels go; and nothing is written in these channels.
+  PERFORM hawser.lock_dead_letters(true);
+  INSERT INTO hawser.owners (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
+  PERFORM FROM hawser.owners AS o
+    WHERE o.what = v_what
+       OR o.what IN (SELECT 'peer:' || m.sender_name FROM hawser.conn_key_map AS m WHERE coalesce(m.owner, m.listener_name) = p_name)
+    ORDER BY o.what FOR UPDATE;
+  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what AND hawser.is_alive(o.pid, o.life)) THEN
+    RAISE EXCEPTION 'the peer "%" is running', p_name
+      USING ERRCODE = 'object_in_use', HINT = 'Stop it first.';
+  END IF;
+  PERFORM FROM hawser.fences AS f
+    WHERE f.what = v_what
+       OR f.what IN (SELECT 'peer:' || coalesce(m.owner, m.listener_name) FROM hawser.conn_key_map AS m WHERE m.sender_name = p_name)
+    ORDER BY f.what FOR UPDATE;
+
+  -- The next epoch of the name must be greater than the last one, of which nothing is left: it comes from the clock.
+  IF EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what AND o.epoch >= v_now_ms) THEN
+    refusal := 'clock';
+    RETURN;
+  END IF;
+
+  -- As sender or as listener. What another has taken over from it is not its own any more.
+  v_keys := ARRAY(
+    SELECT m.connection_key FROM hawser.conn_key_map AS m
+     WHERE m.sender_name = p_name OR coalesce(m.owner, m.listener_name) = p_name
+  );
+  SELECT coalesce(sum(CASE WHEN s.epoch = c.epoch THEN least(s.messages, s.number - c.v) ELSE s.messages END), 0),
+         coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
+    INTO count, names
+    FROM hawser.conn_messages AS s
+    JOIN hawser.conn_key_map AS m USING (connection_key)
+    LEFT JOIN hawser.conn_mess_number AS c USING (connection_key)
+   WHERE s.connection_key = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0));
+  IF count > 0 THEN
+    refusal := 'messages';
+    RETURN;
+  END IF;
+  count := (SELECT count(*) FROM hawser.dead_letters AS d WHERE d.connection_key = ANY (v_keys));
+  IF count > 0 THEN
+    refusal := 'dead_letters';
+    RETURN;
+  END IF;
+  -- They would be in nobody's hands.
+  SELECT count(*), coalesce(array_agg(DISTINCT l.name), '{}') INTO count, names
+    FROM hawser.conn_key_map AS m
+    LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = m.retry_of
+   CROSS JOIN LATERAL (SELECT coalesce(b.listener_name, m.listener_name) AS name) AS l
+   WHERE m.owner = p_name AND m.sender_name <> p_name AND l.name <> p_name
+     AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = l.name);
+  IF count > 0 THEN
+    refusal := 'handed_over';
+    RETURN;
+  END IF;
+
+  -- A sender that runs, or may, has the keys of its channels in memory, and so has the relay: these stay.
+  kept := ARRAY(
+    SELECT DISTINCT m.sender_name
+      FROM hawser.conn_key_map AS m
+     WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> p_name
+       AND (
+         starts_with(m.sender_name, '__#')
+         OR EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
+         OR EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || m.sender_name AND hawser.is_alive(o.pid, o.life))
+       )
+     ORDER BY m.sender_name
+  );
+  v_keys := ARRAY(
+    SELECT m.connection_key FROM hawser.conn_key_map AS m
+     WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
+  );
+  -- A handler's transaction locks its cursor before the fence: waiting for it would be a circle.
+  count := (
+    SELECT count(*)
+      FROM hawser.conn_mess_number AS c
+     WHERE c.connection_key = ANY (v_keys)
+       AND c.connection_key NOT IN (
+         SELECT l.connection_key FROM hawser.conn_mess_number AS l WHERE l.connection_key = ANY (v_keys) FOR UPDATE SKIP LOCKED
+       )
+  );
+  IF count > 0 THEN
+    refusal := 'handled';
+    names := ARRAY(SELECT DISTINCT coalesce(m.owner, m.listener_name) FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_keys));
+    RETURN;
+  END IF;
+
+  DELETE FROM hawser.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
+  DELETE FROM hawser.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
+  -- Running senders read them again within seconds, and choose other listeners.
+  DELETE FROM hawser.sender_listener AS s
+   WHERE split_part(s.sender_key, ':', 1) = p_name
+      OR (s.client_name = p_name AND NOT EXISTS (
+        SELECT FROM hawser.conn_key_map AS m WHERE m.composite = s.sender_key || ':' || p_name AND m.owner <> p_name
+      ));
+  DELETE FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_keys);
+  channels := cardinality(v_keys);
+  kept := array_remove(kept, @OutboxConstants.peer_sender@);
+  DELETE FROM hawser.peers AS p WHERE p.name = p_name;
+  DELETE FROM hawser.fences AS f WHERE f.what = v_what;
+  DELETE FROM hawser.owners AS o WHERE o.what = v_what;
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name;
+END

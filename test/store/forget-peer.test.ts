@@ -1,0 +1,176 @@
+/**
+ * Forgetting a name: everything of it goes, unless something would be lost with it.
+ */
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { forgetPeer, type Lease, withCommandDatabase } from "../../src/store/index.js";
+import { textMessages, type World, world } from "./support/world.js";
+
+let w: World;
+beforeEach(async () => {
+  w = await world();
+});
+afterEach(() => w[Symbol.asyncDispose]());
+
+const forget = (name: string, url = w.url) => withCommandDatabase(url, (database) => forgetPeer(database, name));
+
+/** Every row that has the name in it, by table. */
+async function rowsWith(name: string): Promise<Record<string, number>> {
+  const { rows } = await w.operator.query(
+    `SELECT 'peers' AS of, count(*) FROM hawser.peers WHERE name = $1
+     UNION ALL SELECT 'owners', count(*) FROM hawser.owners WHERE what = 'peer:' || $1
+     UNION ALL SELECT 'fences', count(*) FROM hawser.fences WHERE what = 'peer:' || $1
+     UNION ALL SELECT 'topic_addr', count(*) FROM hawser.topic_addr WHERE client_name = $1
+     UNION ALL SELECT 'sender_listener', count(*) FROM hawser.sender_listener WHERE client_name = $1 OR sender_key LIKE $1 || ':%'
+     UNION ALL SELECT 'conn_key_map', count(*) FROM hawser.conn_key_map WHERE $1 IN (sender_name, listener_name, owner)`,
+    [name],
+  );
+  return Object.fromEntries(rows.filter(({ count }) => count > 0).map(({ of, count }) => [of, Number(count)]));
+}
+
+/** A name that was taken and given back. */
+async function stopped(lease: Lease): Promise<void> {
+  await lease.release({ clean: true });
+}
+
+describe("a listener that does not come back", () => {
+  let shop: Lease;
+  let pod: Lease;
+  let channel: number;
+  const sender = { name: "shop", sourceTopic: "s" };
+  const addr = "10.0.0.1:1";
+
+  beforeEach(async () => {
+    shop = await w.take("shop");
+    pod = await w.take("pod");
+    channel = await w.channelOf(sender, "pod");
+    await w.store.registerListener(pod, {
+      addr,
+      maxMessageBytes: 1_000,
+      durable: true,
+      group: false,
+      topics: [{ topic: "t", subscribed: false }],
+    });
+    await w.store.rememberRoute(sender, "t", { name: "pod", addr, maxMessageBytes: 1_000 } as never);
+    await w.store.storeMessages(shop, channel, 1, textMessages("a"));
+  });
+
+  const handled = () => w.store.commitCursors(pod, [{ connectionKey: channel, epoch: shop.epoch, number: 1 }]);
+
+  it("is refused while it runs, and while messages wait for it", async () => {
+    await expect(forget("pod")).rejects.toMatchObject({
+      code: "name_in_use",
+      message: '"pod" is running; stop it first',
+    });
+    await stopped(pod);
+    const before = await rowsWith("pod");
+    await expect(forget("pod")).rejects.toMatchObject({
+      code: "name_in_use",
+      message: expect.stringMatching(
+        /^"pod" cannot be forgotten: 1 stored messages .* hand them over with `hawser reassign`$/,
+      ),
+    });
+    await stopped(shop);
+    await expect(forget("shop")).rejects.toThrow(
+      '"shop" cannot be forgotten: 1 of its stored messages wait for "pod"; let these take them',
+    );
+    expect(await rowsWith("pod")).toEqual(before);
+  });
+
+  it("leaves nothing, and may come again", async () => {
+    await handled();
+    const { epoch } = pod;
+    await stopped(pod);
+    await stopped(shop);
+    expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
+    expect(await rowsWith("pod")).toEqual({});
+    const { rows } = await w.operator.query(
+      "SELECT FROM hawser.conn_mess_number UNION ALL SELECT FROM hawser.conn_sender",
+    );
+    expect(rows).toEqual([]);
+    expect((await w.take("pod")).epoch).toBeGreaterThan(epoch);
+    await expect(forget("pod-2")).rejects.toMatchObject({ code: "invalid_argument" });
+    await expect(forget("__#outbox")).rejects.toMatchObject({ code: "invalid_argument" });
+  });
+
+  it("leaves the channel of a sender that runs, which knows it, but no route to it", async () => {
+    await handled();
+    await stopped(pod);
+    expect(await forget("pod")).toEqual({ name: "pod", channels: 0, kept: ["shop"] });
+    expect(await rowsWith("pod")).toEqual({ conn_key_map: 1 });
+    // Sent in this moment: it is stored where its channel says, and shown.
+    await w.store.storeMessages(shop, channel, 2, textMessages("b"));
+    await expect(forget("pod")).rejects.toThrow("1 stored messages");
+    const again = await w.take("pod");
+    await w.store.commitCursors(again, [{ connectionKey: channel, epoch: shop.epoch, number: 2 }]);
+    await stopped(again);
+    await stopped(shop);
+    expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
+  });
+
+  it("is refused with dead letters, and with channels of another that it took over", async () => {
+    const letter = {
+      topic: "t",
+      payload: Buffer.from("a"),
+      headers: [],
+      errorCode: "e",
+      errorMessage: "m",
+      attempts: 1,
+    };
+    const at = { epoch: shop.epoch, number: 1 };
+    await w.store.topicKey("t");
+    await w.store.commitCursors(pod, [{ connectionKey: channel, ...at, deadLetters: [{ ...letter, ...at }] }]);
+    await stopped(pod);
+    await expect(forget("pod")).rejects.toThrow("1 dead letters are of its channels; retry or discard them");
+    await w.store.deadLetters.discard({ all: true });
+    await w.store.reassign({ from: "pod", to: "heir" });
+    await stopped(await w.take("heir"));
+    await expect(forget("heir")).rejects.toThrow('it has 1 channels that it took over from "pod"');
+    // The channel is the heir's, and stays with it.
+    expect(await forget("pod")).toMatchObject({ channels: 0, kept: [] });
+    expect(await w.store.channel(channel)).toMatchObject({ owner: "heir" });
+    await stopped(shop);
+    expect(await forget("heir")).toMatchObject({ channels: 1 });
+  });
+});
+
+it("forgets a sender while its listener runs, which commits nothing more for it", async () => {
+  const pod = await w.take("pod");
+  const orders = await w.take("orders");
+  const channel = await w.channelOf({ name: "pod", sourceTopic: "s" }, "orders");
+  await w.store.storeMessages(pod, channel, 1, textMessages("a"));
+  await stopped(pod);
+  const position = { connectionKey: channel, epoch: pod.epoch, number: 1 };
+  // While a transactional handler has its message, nothing is waited for.
+  await w.store.handleInTransaction(orders, position, async () => {
+    await expect(forget("pod")).rejects.toThrow("1 of its stored messages wait");
+  });
+  expect(await forget("pod")).toEqual({ name: "pod", channels: 1, kept: [] });
+  expect(await rowsWith("pod")).toEqual({});
+  const late = { ...position, number: 2 };
+  expect(await w.store.commitCursors(orders, [late])).toEqual({ committed: [], notOwned: [channel] });
+  expect((await w.operator.query("SELECT FROM hawser.conn_mess_number")).rows).toEqual([]);
+});
+
+it("waits for no handler: it is refused while one has the cursor of its channel", async () => {
+  const pod = await w.take("pod");
+  const orders = await w.take("orders");
+  const channel = await w.channelOf({ name: "pod", sourceTopic: "s" }, "orders");
+  await stopped(pod);
+  const live = { connectionKey: channel, epoch: pod.epoch, number: 1 };
+  await w.store.commitCursors(orders, [live]);
+  const outcome = await w.store.handleInTransaction(orders, { ...live, number: 2 }, async () => {
+    await expect(forget("pod")).rejects.toThrow('a message of its channels is being handled by "orders"');
+  });
+  expect(outcome).toBe("committed");
+  expect(await forget("pod")).toMatchObject({ channels: 1 });
+});
+
+it("keeps the name from being taken until it has ended", async () => {
+  const pod = await w.take("pod");
+  await stopped(pod);
+  await w.operator.query("BEGIN");
+  expect((await w.operator.query("SELECT refusal FROM hawser.forget_peer('pod')")).rows).toEqual([{ refusal: null }]);
+  await expect(w.take("pod")).rejects.toMatchObject({ code: "name_in_use" });
+  await w.operator.query("COMMIT");
+  expect((await w.take("pod")).epoch).toBeGreaterThan(pod.epoch);
+});
