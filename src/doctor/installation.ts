@@ -6,9 +6,9 @@ import pg from "pg";
 import { StoreError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { dblinkSchema, faultsOf, hasNats } from "../installation/index.js";
-import { grantedRoles, missingSteps, schemaInspectionSql } from "../store/index.js";
+import { grantedRoles, inspectSchema, missingSteps, schemaInspectionSql } from "../store/index.js";
 import { catalogCheck } from "./check.js";
-import type { Check, Verdict } from "./examine.js";
+import type { Check, Finding, Verdict } from "./examine.js";
 import { type Facts, findingOf } from "./facts.js";
 
 const loginSql = `
@@ -34,10 +34,11 @@ export function installationChecks(facts: Facts): Check[] {
     catalogCheck("schema", () => schemaIsThere(facts), { needs: ["database"] }),
     catalogCheck("login", () => loginMayUseIt(facts), { needs: ["schema"] }),
     catalogCheck("version", () => versionOf(facts), { needs: ["login"] }),
+    catalogCheck("schema-objects", () => schemaObjects(facts), { needs: ["version"] }),
     catalogCheck("replica", () => replica(facts), { needs: ["version"] }),
     catalogCheck("roles", () => roles(facts), { needs: ["version"] }),
     catalogCheck("grants", () => grants(facts), { needs: ["version"] }),
-    catalogCheck("excess-privileges", () => excessGrants(facts), { needs: ["version"] }),
+    catalogCheck("excess-privileges", () => excessGrants(facts), { needs: ["schema-objects"] }),
     catalogCheck("nats-from-sql", () => natsFromSql(facts), { needs: ["version"] }),
     catalogCheck("dblink", () => dblink(facts), { needs: ["nats-from-sql"] }),
     catalogCheck("functions", () => functions(facts), { needs: ["nats-from-sql"], explainedBy: ["dblink"] }),
@@ -52,6 +53,8 @@ async function inspectLogin(facts: Facts): Promise<Login> {
 async function schemaIsThere(facts: Facts) {
   const [found] = await facts.rows<{ migrated: boolean }>(schemaInspectionSql);
   if (found!.migrated) return { seen: "the schema hawser is there" };
+  const fault = await inspectSchema(facts.client).catch((error: unknown) => error);
+  if (StoreError.is(fault)) return { findings: [findingOfError(fault)] };
   const { database } = await inspectLogin(facts);
   return {
     findings: [
@@ -101,9 +104,12 @@ async function versionOf(facts: Facts) {
     } as const;
   } catch (error) {
     if (!StoreError.is(error)) throw error;
-    const { code, message, hint, entry } = error;
-    return { findings: [{ severity: "error", code, what: message, remedy: hint ?? entry.remedy }] } as const;
+    return { findings: [findingOfError(error)] };
   }
+}
+
+function findingOfError({ code, message, hint, entry }: StoreError): Finding {
+  return { severity: "error", code, what: message, remedy: hint ?? entry.remedy };
 }
 
 async function replica(facts: Facts) {
@@ -118,6 +124,13 @@ async function replica(facts: Facts) {
       },
     ],
   } as const;
+}
+
+async function schemaObjects(facts: Facts): Promise<Verdict> {
+  return {
+    findings: await facts.findings("schema-objects"),
+    seen: "all in the schema hawser is as this version makes it",
+  };
 }
 
 async function roles(facts: Facts): Promise<Verdict> {

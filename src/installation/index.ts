@@ -6,6 +6,7 @@
  * | object | what | who may make it |
  * |---|---|---|
  * | schema | the schema `hawser`, by the migrations of the store | a role with CREATE on the database |
+ * | schema-objects | functions, views and triggers of that schema that were dropped or changed since | the owner of the schema |
  * | roles | hawser_owner, hawser_peer, …, and whose the objects of the schema are | a role that may make roles; membership of hawser_owner to give objects to it |
  * | grants | what the roles may do with the schema | the owner of the schema |
  * | dblink | dblink in a schema that only the owner of the functions may use | a superuser; the installing role may use one that was made for it |
@@ -14,7 +15,7 @@
  * | foreign-data | the foreign data wrappers, and the schema of what superusers run | a superuser |
  * | event-triggers | those that follow the definition of the NATS server | a superuser |
  *
- * The first three are what peers need; the others are NATS from SQL, and `--no-nats` leaves them out.
+ * The first four are what peers need; the others are NATS from SQL, and `--no-nats` leaves them out.
  *
  * **An entry** (`object.ts`) says how its object is made (`create`: one transaction of SQL, which may be run again and leaves out
  * with a NOTICE what its role may not do), what may be in its way (`conflicts`), what is wrong with it (`faults`), which

@@ -23,6 +23,7 @@ import { defaultFunctionsSchema } from "./functions.js";
 import type { InstalledObject, Removal } from "./object.js";
 import { asking, type FoundFault, faultsOf, inspect, objects, refuseConflicts } from "./objects.js";
 import { inspectRoles, presentMembers } from "./roles.js";
+import { refuseLostTables } from "./schema-objects.js";
 import type { Fault, State } from "./state.js";
 
 /** Where something is installed, and as which role. */
@@ -117,7 +118,7 @@ const dependentObjects = "2BP01";
  *
  * Nothing of the schema `hawser` is touched before its owner is known to be trusted.
  *
- * @throws StoreError as `migrate`. Before anything is done: `not_supported` (encoding), `native_extension`, `dblink_shared`,
+ * @throws StoreError as `migrate`; `schema_missing` where a table was dropped or renamed. Before anything is done: `not_supported` (encoding), `native_extension`, `dblink_shared`,
  * `name_occupied` and `invalid_argument`, of NATS from SQL alone
  */
 export async function install(options: InstallOptions): Promise<InstallReport> {
@@ -128,6 +129,7 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
     if (!dryRun) await takeTurn(client, onWait);
     await inspectSchema(client);
     if (wanted !== undefined) await refuseConflicts(client, wanted.schema, wanted.sharedDblink);
+    await refuseLostTables(client, asking(client));
     const before = dryRun ? await inspect(client, wanted?.schema) : undefined;
     const present = presentMembers(before?.roles ?? (await inspectRoles(asking(client))));
     const { steps, makesSchema } = await missingSteps(client);
@@ -147,6 +149,7 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
       warnings: [
         ...excess.filter(({ role }) => !(isOld && role !== null && grantedRoles.includes(role))),
         ...paths,
+        ...risks.filter(({ check }) => check === "schema-objects"),
       ].map(lineOf),
       roleWarnings: [...present, ...state.roles.risks].map(lineOf),
       ...(dryRun && {

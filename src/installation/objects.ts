@@ -10,11 +10,13 @@ import { functions, inspectFunctions } from "./functions.js";
 import type { Ask, InstalledObject } from "./object.js";
 import { inspectPrivileges, privileges } from "./privileges.js";
 import { hawserSchema, inspectRoles, roles } from "./roles.js";
+import { inspectSchemaObjects, schemaObjects } from "./schema-objects.js";
 import type { Fault, State } from "./state.js";
 
 /** All of them, in the order in which they are made. */
 export const objects: readonly InstalledObject[] = [
   hawserSchema,
+  schemaObjects,
   roles,
   privileges,
   dblink,
@@ -47,6 +49,7 @@ export async function inspect(
   return {
     schema: place,
     refusals,
+    schemaObjects: await inspectSchemaObjects(client, ask),
     roles: await inspectRoles(ask),
     privileges: await inspectPrivileges(ask, {
       schema: place,

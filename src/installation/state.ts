@@ -9,6 +9,8 @@ import type { Grant } from "../store/index.js";
 export interface State {
   /** The schema of the SQL functions. */
   readonly schema: string;
+  /** What of the schema `hawser` is otherwise than this version makes it. */
+  readonly schemaObjects: readonly Difference[];
   readonly roles: RolesState;
   readonly privileges: PrivilegesState;
   readonly dblink: DblinkState;
@@ -44,6 +46,24 @@ export interface Fault {
   readonly subject?: string;
   /** The check of `hawser doctor` that reports it. Default: the one that is named like the object. */
   readonly check?: string;
+}
+
+/** An object of the schema `hawser` that is not as this version makes it. */
+export interface Difference {
+  /** With its schema; of a column, a constraint, an index and a trigger its table. */
+  readonly object: string;
+  /** Such as `the function hawser.is_alive(integer, bigint)`. */
+  readonly what: string;
+  /** Such as `is missing`. */
+  readonly how: string;
+  /** The statements that make it anew. Either this or `remedy`. */
+  readonly mend?: string;
+  /** It is made, and not replaced: it has no privileges yet that somebody has granted. */
+  readonly isNew?: boolean;
+  /** It has data, or data cannot be written without it. */
+  readonly isLost?: boolean;
+  /** What people can do. */
+  readonly remedy?: string;
 }
 
 /** What the present role may do, and what there is. */

@@ -28,6 +28,7 @@ const relationKind = `CASE c.relkind
  */
 export const schemaInspectionSql = `
   SELECT h.oid IS NOT NULL AS "exists", m.oid IS NOT NULL AS migrated, current_user AS role,
+         EXISTS (SELECT FROM pg_catalog.pg_class AS c WHERE c.relnamespace = h.oid AND c.relkind IN ('r', 'p')) AS "hasTables",
          f.what, pg_catalog.pg_get_userbyid(f.owner) AS owner, coalesce(f.odd, false) AS odd,
          CASE
            WHEN f.odd AND m.trusted
@@ -82,6 +83,7 @@ export const schemaInspectionSql = `
 interface SchemaInspection {
   readonly exists: boolean;
   readonly migrated: boolean;
+  readonly hasTables: boolean;
   readonly role: string;
   /** What is in the way; null if nothing is. */
   readonly what: string | null;
@@ -97,18 +99,30 @@ export interface Asked {
   query(text: string): Promise<{ readonly rows: readonly object[] }>;
 }
 
-/** Whether the schema is there, and whether it has the table of migrations. */
+/** Whether the schema is there, and whether it has the table of migrations, without which it has no other table. */
 export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated">;
 
 /**
  * Reads the catalogs, and touches nothing of the schema.
  *
- * @throws StoreError `name_occupied` if it, or something in it, is not Hawser's
+ * @throws StoreError `name_occupied` if it, or something in it, is not Hawser's; `schema_missing` if its table of migrations was
+ * dropped or renamed
  */
 export async function inspectSchema(asked: Asked): Promise<SchemaPresence> {
   const { rows } = await asked.query(schemaInspectionSql);
-  const { exists, migrated, role, what, owner, odd, remedy } = rows[0] as SchemaInspection;
-  if (what === null) return { exists, migrated };
+  const { exists, migrated, hasTables, role, what, owner, odd, remedy } = rows[0] as SchemaInspection;
+  if (what === null) {
+    if (migrated || !hasTables) return { exists, migrated };
+    throw new StoreError(
+      "schema_missing",
+      "the schema hawser has tables, and none called hawser.migrations, which says of which version they are. Nothing was done",
+      {
+        hint:
+          "If it was renamed: ALTER TABLE hawser.… RENAME TO migrations; else restore the schema hawser from a backup. If " +
+          "nothing in the schema is needed, or it is not Hawser's: DROP SCHEMA hawser CASCADE",
+      },
+    );
+  }
   const reason = odd
     ? `${what} of "${owner}" is not the plain table that Hawser makes, and to read or write it could run code of "${owner}" ` +
       `with the rights of "${role}"`

@@ -231,6 +231,44 @@ const faults: readonly Fault[] = [
     undo: ["DELETE FROM hawser.migrations WHERE id = 99"],
   },
   {
+    fault: "a function that was dropped",
+    seed: ["ALTER FUNCTION hawser.retry_dead_letters(bigint[]) RENAME TO retry"],
+    finding: {
+      ...{ check: "schema-objects", severity: "error", code: "schema_missing" },
+      what: containing("the function hawser.retry_dead_letters(bigint[]) is missing"),
+      remedy: containing("Run `hawser init`"),
+    },
+    undo: ["ALTER FUNCTION hawser.retry(bigint[]) RENAME TO retry_dead_letters"],
+  },
+  {
+    fault: "a table that was renamed",
+    seed: ["ALTER TABLE hawser.conn_sender RENAME TO conn_senders"],
+    finding: {
+      ...{ check: "schema-objects", severity: "error", code: "schema_missing" },
+      what: containing("the table hawser.conn_sender is missing"),
+      remedy: containing('ALTER TABLE hawser."conn_senders" RENAME TO conn_sender;'),
+    },
+    undo: ["ALTER TABLE hawser.conn_senders RENAME TO conn_sender"],
+  },
+  {
+    fault: "an index that was dropped",
+    seed: ["ALTER INDEX hawser.dead_letters_created_at RENAME TO other"],
+    finding: {
+      ...{ check: "schema-objects", severity: "warning" },
+      remedy: "CREATE INDEX CONCURRENTLY dead_letters_created_at ON hawser.dead_letters (created_at)",
+    },
+    undo: ["ALTER INDEX hawser.other RENAME TO dead_letters_created_at"],
+  },
+  {
+    fault: "a table of migrations that was renamed",
+    seed: ["ALTER TABLE hawser.migrations RENAME TO steps"],
+    finding: {
+      ...{ check: "schema", severity: "error", code: "schema_missing" },
+      remedy: containing("RENAME TO migrations"),
+    },
+    undo: ["ALTER TABLE hawser.steps RENAME TO migrations"],
+  },
+  {
     fault: "a grant that is missing",
     seed: ["REVOKE EXECUTE ON FUNCTION nats_flush() FROM hawser_nats"],
     finding: {

@@ -1,0 +1,202 @@
+/**
+ * What the generated SQL declares in the schema `hawser`, object by object, and what the catalogs of Postgres have of it.
+ *
+ * The SQL is read and no other list is generated beside it: what a version makes is then also what it compares. A test holds
+ * that every object of a new database is found in it.
+ */
+import { createHash } from "node:crypto";
+import { generatedSchemaSql } from "../store/index.js";
+import type { Ask } from "./object.js";
+
+/** A column of a table or a view. */
+interface Column {
+  readonly name: string;
+  /** As `format_type` prints it. */
+  readonly type: string;
+  readonly notNull: boolean;
+  /** It has a default, or is generated. */
+  readonly byDefault: boolean;
+}
+
+/** A table, a partition of one, or a view. */
+export interface Relation {
+  readonly name: string;
+  readonly kind: "table" | "view";
+  readonly columns: readonly Column[];
+}
+
+/** A constraint, an index or a trigger of a table. */
+export interface Part {
+  readonly kind: "constraint" | "index" | "trigger";
+  readonly name: string;
+  readonly table: string;
+}
+
+/** A part as Postgres has it. */
+export interface FoundPart extends Part {
+  /** False: a constraint that was not validated, an index that no query uses, a trigger that is disabled. */
+  readonly isWhole: boolean;
+}
+
+/** A function, in a form in which two that do the same are equal. */
+interface SchemaFunction {
+  /** As SQL names it, with its schema. */
+  readonly signature: string;
+  /** Language, volatility, whose rights it runs with, its settings, and SHA-256 of its body. */
+  readonly definition: string;
+}
+
+/** Something with the statement that makes it. */
+export type Declared<T> = T & { readonly statement: string };
+
+/** What the generated SQL makes. */
+export interface DeclaredSchema {
+  readonly relations: readonly Declared<Relation>[];
+  readonly parts: readonly Declared<Part>[];
+  readonly functions: readonly Declared<SchemaFunction>[];
+}
+
+/** What there is. */
+export interface FoundSchema {
+  readonly relations: readonly Relation[];
+  readonly parts: readonly FoundPart[];
+  readonly functions: readonly SchemaFunction[];
+}
+
+/** Reads the generated SQL. */
+export function declaredSchema(sql: string = generatedSchemaSql): DeclaredSchema {
+  // What is in the body of a function is no statement of the text.
+  const text = sql.replaceAll(/\bAS \$(\w+)\$.*?\$\1\$/gs, "");
+  const tables = [...text.matchAll(/^CREATE TABLE hawser\.(\w+) \(\n(.*?)\n\)[^;]*;$/gms)].map(
+    ([statement, name, lines]) => ({ statement, name: name!, lines: lines!.split(",\n").map((line) => line.trim()) }),
+  );
+  const columnsOf = new Map(
+    tables.map(({ name, lines }) => [name, lines.filter((line) => !line.startsWith("CONSTRAINT ")).map(columnOf)]),
+  );
+  return {
+    relations: [
+      ...tables.map(({ name, statement }) => ({
+        kind: "table" as const,
+        name,
+        columns: columnsOf.get(name)!,
+        statement,
+      })),
+      ...[...text.matchAll(/^CREATE TABLE hawser\.(\w+) PARTITION OF hawser\.(\w+) .+;$/gm)].map(
+        ([statement, name, of]) => ({ kind: "table" as const, name: name!, columns: columnsOf.get(of!)!, statement }),
+      ),
+      ...[...text.matchAll(/^CREATE OR REPLACE VIEW hawser\.(\w+) .*?AS\nSELECT\n(.*?)\nFROM \(.*?\n\) AS v;$/gms)].map(
+        ([statement, name, columns]) => ({
+          kind: "view" as const,
+          name: name!,
+          columns: columns!.split(",\n").map(viewColumnOf),
+          statement,
+        }),
+      ),
+    ],
+    parts: [
+      ...tables.flatMap(({ name: table, lines }) =>
+        lines.flatMap((line) => {
+          const name = /^CONSTRAINT (\w+) /.exec(line)?.[1];
+          const statement = `ALTER TABLE hawser.${table} ADD ${line};`;
+          return name === undefined ? [] : [{ kind: "constraint" as const, name, table, statement }];
+        }),
+      ),
+      ...[...text.matchAll(/^CREATE (INDEX|TRIGGER) (\w+) [^;]*?ON hawser\.(\w+)[^;]*;$/gm)].map(
+        ([statement, kind, name, table]) => ({
+          kind: kind === "INDEX" ? ("index" as const) : ("trigger" as const),
+          name: name!,
+          table: table!,
+          statement,
+        }),
+      ),
+    ],
+    functions: [...sql.matchAll(functionStatement)].map(([, statement, head, , body, signature]) => ({
+      signature: canonical(signature!),
+      definition: definitionOf(head!, body!),
+      statement: statement!,
+    })),
+  };
+}
+
+/** CREATE FUNCTION, and the comment that follows it, which names the function as GRANT does. */
+const functionStatement =
+  /^(CREATE OR REPLACE FUNCTION hawser\.\w+\((?:(?!^AS ).)*?(LANGUAGE (?:(?!^AS ).)*?)\nAS \$(\w+)\$(.*?)\$\3\$;)\nCOMMENT ON FUNCTION (hawser\.\w+\(.*?\)) IS /gms;
+
+/** Types that Postgres prints otherwise than the spec writes them. */
+const printedTypes: Readonly<Record<string, string>> = { timestamptz: "timestamp with time zone", bigserial: "bigint" };
+
+const printedType = (type: string): string => printedTypes[type] ?? type;
+
+function canonical(signature: string): string {
+  return signature.replace(/\((.*)\)$/, (_, types: string) => `(${types.split(", ").map(printedType).join(", ")})`);
+}
+
+function columnOf(line: string): Column {
+  const [name, type] = line.split(" ") as [string, string];
+  return {
+    name,
+    type: printedType(type),
+    notNull: line.endsWith(" NOT NULL"),
+    byDefault: type === "bigserial" || line.includes(" DEFAULT ") || line.includes(" GENERATED ALWAYS AS "),
+  };
+}
+
+/** Of `v.name::text AS name`. */
+function viewColumnOf(line: string): Column {
+  const [, type, name] = /::(\S+) AS (\w+)$/.exec(line)!;
+  return { name: name!, type: printedType(type!), notNull: false, byDefault: false };
+}
+
+function definitionOf(head: string, body: string): string {
+  const settings = [...head.matchAll(/\bSET (\w+) = (.+)$/gm)].map(([, name, value]) => `${name}=${value}`);
+  return [
+    /^LANGUAGE (\w+)/.exec(head)![1]!,
+    /\b(IMMUTABLE|STABLE)\b/.exec(head)?.[1] ?? "VOLATILE",
+    /\bSECURITY DEFINER\b/.test(head) ? "DEFINER" : "INVOKER",
+    /\bSTRICT\b/.test(head) ? "STRICT" : "CALLED",
+    `PARALLEL ${/\bPARALLEL (\w+)/.exec(head)?.[1] ?? "UNSAFE"}`,
+    settings.join("; "),
+    createHash("sha256").update(body).digest("hex"),
+  ].join(" | ");
+}
+
+const relationsSql = `
+  SELECT c.relname AS name, CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END AS kind,
+         coalesce((
+           SELECT json_agg(json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
+                                             'notNull', a.attnotnull, 'byDefault', a.atthasdef) ORDER BY a.attnum)
+             FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]') AS columns
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+   WHERE n.nspname = 'hawser' AND c.relkind IN ('r', 'p', 'v')`;
+
+/** Those of partitions go with their table. */
+const partsSql = `
+  SELECT p.kind, p.name, c.relname AS table, p.is_whole AS "isWhole"
+    FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace CROSS JOIN LATERAL (
+      SELECT 'constraint' AS kind, o.conname AS name, o.convalidated AS is_whole FROM pg_constraint AS o
+       WHERE o.conrelid = c.oid AND o.contype <> 'n'
+      UNION ALL
+      SELECT 'index', x.relname, i.indisvalid AND i.indisready FROM pg_index AS i JOIN pg_class AS x ON x.oid = i.indexrelid
+       WHERE i.indrelid = c.oid AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.conindid = i.indexrelid AND k.contype IN ('p', 'u'))
+      UNION ALL
+      SELECT 'trigger', t.tgname, t.tgenabled IN ('O', 'A') FROM pg_trigger AS t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal
+    ) AS p
+   WHERE n.nspname = 'hawser' AND NOT c.relispartition`;
+
+const functionsSql = `
+  SELECT format('hawser.%s(%s)', p.proname, oidvectortypes(p.proargtypes)) AS signature,
+         concat_ws(' | ', l.lanname, CASE p.provolatile WHEN 'i' THEN 'IMMUTABLE' WHEN 's' THEN 'STABLE' ELSE 'VOLATILE' END,
+           CASE WHEN p.prosecdef THEN 'DEFINER' ELSE 'INVOKER' END, CASE WHEN p.proisstrict THEN 'STRICT' ELSE 'CALLED' END,
+           'PARALLEL ' || CASE p.proparallel WHEN 's' THEN 'SAFE' WHEN 'r' THEN 'RESTRICTED' ELSE 'UNSAFE' END,
+           coalesce(array_to_string(p.proconfig, '; '), ''), encode(sha256(convert_to(p.prosrc, 'UTF8')), 'hex')) AS definition
+    FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace JOIN pg_language AS l ON l.oid = p.prolang
+   WHERE n.nspname = 'hawser'`;
+
+/** Reads the catalogs, for which no right is needed. The path of the session is pg_catalog and nothing before it. */
+export async function foundSchema(ask: Ask): Promise<FoundSchema> {
+  return {
+    relations: await ask<Relation>(relationsSql),
+    parts: await ask<FoundPart>(partsSql),
+    functions: await ask<SchemaFunction>(functionsSql),
+  };
+}

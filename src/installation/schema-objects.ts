@@ -1,0 +1,224 @@
+/**
+ * The objects of the schema `hawser`, compared with those that this version makes: one may have been dropped, renamed or replaced
+ * by hand, or be lost in half a restore. Functions, views and triggers are made anew; what has or guards data is named.
+ */
+import type pg from "pg";
+import { StoreError } from "../errors/index.js";
+import { isServerError } from "../postgres/index.js";
+import { grantsSql, missingSteps } from "../store/index.js";
+import {
+  type Declared,
+  declaredSchema,
+  type FoundPart,
+  foundSchema,
+  type Part,
+  type Relation,
+} from "./declared-schema.js";
+import {
+  type Ask,
+  againText,
+  closeSql,
+  functionsOf,
+  type InstalledObject,
+  identifier,
+  literals,
+  pinnedPath,
+  someOf,
+} from "./object.js";
+import type { Difference, Fault, RolesState } from "./state.js";
+
+const declared = declaredSchema();
+
+/** SQLSTATE of everything that a role may not do. */
+const insufficientPrivilege = "42501";
+
+/** Nothing can be said of the schema of another version, nor where the role may not see which one it is of. */
+async function isOfThisVersion(client: pg.Client): Promise<boolean> {
+  try {
+    return (await missingSteps(client)).steps.length === 0;
+  } catch (error) {
+    if (StoreError.is(error) || (isServerError(error) && error.code === insufficientPrivilege)) return false;
+    throw error;
+  }
+}
+
+/** What is otherwise than this version makes it; nothing for the schema of another version. */
+export async function inspectSchemaObjects(client: pg.Client, ask: Ask): Promise<readonly Difference[]> {
+  if (!(await isOfThisVersion(client))) return [];
+  const found = await foundSchema(ask);
+  const relations = new Map(found.relations.map((relation) => [relation.name, relation]));
+  const parts = new Map(found.parts.map((part) => [partKey(part), part]));
+  const functions = new Map(found.functions.map((fn) => [fn.signature, fn]));
+  const strangers = found.relations.filter(({ name }) => !declared.relations.some((one) => one.name === name));
+  return [
+    ...declared.functions.flatMap(({ signature, definition, statement }): Difference[] => {
+      const one = functions.get(signature);
+      if (one?.definition === definition) return [];
+      const how = one === undefined ? "is missing" : "is not that of this version";
+      return [{ object: signature, what: `the function ${signature}`, how, isNew: one === undefined, mend: statement }];
+    }),
+    ...declared.relations.flatMap((relation): Difference[] => {
+      const one = relations.get(relation.name);
+      return relation.kind === "view" ? viewDifference(relation, one) : tableDifferences(relation, one, strangers);
+    }),
+    ...declared.parts.flatMap((part): Difference[] =>
+      // What a missing table had is missing with it.
+      relations.get(part.table)?.kind === "table" ? partDifference(part, parts.get(partKey(part))) : [],
+    ),
+  ];
+}
+
+const partKey = ({ kind, table, name }: Part): string => `${kind} ${table} ${name}`;
+
+function viewDifference({ name, columns, statement }: Declared<Relation>, found: Relation | undefined): Difference[] {
+  const object = `hawser.${name}`;
+  const of = { object, what: `the view ${object}`, isNew: true };
+  if (found === undefined) return [{ ...of, how: "is missing", mend: statement }];
+  if (found.kind !== "view") return [{ ...of, how: "is a table", remedy: `rename or drop the table, ${againText}` }];
+  if (JSON.stringify(found.columns) === JSON.stringify(columns)) return [];
+  return [{ ...of, how: "has other columns", mend: `DROP VIEW ${object};\n${statement}` }];
+}
+
+const backup = "restore the schema hawser from a backup";
+
+function tableDifferences(
+  { name, columns, statement }: Declared<Relation>,
+  found: Relation | undefined,
+  strangers: readonly Relation[],
+): Difference[] {
+  const table = `hawser.${name}`;
+  if (found?.kind !== "table") {
+    const renamed = strangers.find((other) => JSON.stringify(other.columns) === JSON.stringify(columns));
+    const rename = `ALTER TABLE hawser.${renamed === undefined ? "…" : identifier(renamed.name)} RENAME TO ${name}`;
+    const how = found === undefined ? "is missing" : "is a view";
+    return [{ object: table, what: `the table ${table}`, how, isLost: true, remedy: renamedOr(rename) }];
+  }
+  return columns.flatMap((column): Difference[] => {
+    const one = found.columns.find((other) => other.name === column.name);
+    const of = { object: table, what: `the column ${column.name} of ${table}` };
+    const alter = `ALTER TABLE ${table} ALTER COLUMN ${column.name}`;
+    if (one === undefined) {
+      const remedy = renamedOr(`ALTER TABLE ${table} RENAME COLUMN … TO ${column.name}`);
+      return [{ ...of, how: "is missing", isLost: true, remedy }];
+    }
+    if (one.type !== column.type) {
+      const how = `has the type ${one.type} and not ${column.type}`;
+      return [{ ...of, how, isLost: true, remedy: `${alter} TYPE ${column.type}` }];
+    }
+    if (column.byDefault && !one.byDefault) {
+      const line = new RegExp(`^  (${column.name} .+?),?$`, "m").exec(statement)?.[1] ?? column.name;
+      return [
+        { ...of, how: "has no default", isLost: true, remedy: `alter it to what it was (${line}), or ${backup}` },
+      ];
+    }
+    return column.notNull && !one.notNull ? [{ ...of, how: "may be NULL", remedy: `${alter} SET NOT NULL` }] : [];
+  });
+}
+
+const renamedOr = (rename: string): string => `if it was renamed: ${rename}; else ${backup}`;
+
+function partDifference({ kind, table, name, statement }: Declared<Part>, found: FoundPart | undefined): Difference[] {
+  if (found?.isWhole === true) return [];
+  const of = { object: `hawser.${table}`, what: `the ${kind} ${name} of hawser.${table}` };
+  const alter = `ALTER TABLE hawser.${table}`;
+  const how = found === undefined ? "is missing" : kind === "trigger" ? "is disabled" : "is not valid";
+  switch (kind) {
+    case "trigger":
+      return [{ ...of, how, mend: found === undefined ? statement : `${alter} ENABLE TRIGGER ${name};` }];
+    // These take long on a large table, or fail because of a row.
+    case "index":
+      return [
+        {
+          ...of,
+          how,
+          remedy: found === undefined ? concurrently(statement) : `REINDEX INDEX CONCURRENTLY hawser.${name}`,
+        },
+      ];
+    case "constraint": {
+      const validate = `${alter} VALIDATE CONSTRAINT ${name}`;
+      if (found !== undefined) return [{ ...of, how, remedy: validate }];
+      const add = statement.replace(/;$/, "");
+      return [{ ...of, how, remedy: / CHECK \(/.test(add) ? `${add} NOT VALID; ${validate}` : add }];
+    }
+  }
+}
+
+const concurrently = (statement: string) => statement.replace("INDEX", "INDEX CONCURRENTLY").replace(/;$/, "");
+
+/** The functions and views that were not there get the privileges of this version and no others. */
+function mendingSql(differences: readonly Difference[]): string | undefined {
+  const mended = differences.filter(({ mend }) => mend !== undefined);
+  if (mended.length === 0) return undefined;
+  const made = literals(["", ...mended.filter(({ isNew }) => isNew === true).map(({ object }) => object)]);
+  const objects = `${functionsOf("hawser", `format('hawser.%s(%s)', p.proname, oidvectortypes(p.proargtypes)) IN (${made})`)}
+      UNION ALL
+      SELECT 'TABLE ' || c.oid::regclass, c.relowner, coalesce(c.relacl, acldefault('r', c.relowner))
+        FROM pg_class AS c WHERE c.relnamespace = to_regnamespace('hawser') AND 'hawser.' || c.relname IN (${made})`;
+  return [
+    pinnedPath,
+    ...mended.map(({ mend }) => mend!),
+    `DO $close$\nBEGIN\n    ${closeSql(objects)}\nEND\n$close$;`,
+    grantsSql,
+  ].join("\n");
+}
+
+const sayings = (differences: readonly Difference[]) => differences.map(({ what, how }) => `${what} ${how}`);
+
+/**
+ * Refuses a schema in which something with data is not there: nothing works without it, and an installation cannot bring it back.
+ *
+ * @throws StoreError `schema_missing`
+ */
+export async function refuseLostTables(client: pg.Client, ask: Ask): Promise<void> {
+  const lost = (await inspectSchemaObjects(client, ask)).filter(({ isLost }) => isLost === true);
+  if (lost.length === 0) return;
+  throw new StoreError(
+    "schema_missing",
+    `${someOf(sayings(lost), 5)}, and \`hawser init\` cannot bring back what was in it. Nothing was done`,
+    { hint: [...new Set(lost.map(({ remedy }) => remedy))].slice(0, 5).join(". ") },
+  );
+}
+
+/** The object. */
+export const schemaObjects: InstalledObject = {
+  name: "schema-objects",
+  what: "functions, views and triggers of the schema hawser that are missing or changed",
+  ofNats: false,
+  create: ({ schemaObjects: differences }) => mendingSql(differences),
+  faults: ({ schemaObjects: differences, roles, refusals }) => [
+    ...mendableFault(
+      differences.filter(({ mend }) => mend !== undefined),
+      roles,
+      refusals.get("schema-objects"),
+    ),
+    ...differences
+      .filter(({ mend }) => mend === undefined)
+      .map(
+        ({ what, how, isLost, remedy }): Fault => ({
+          kind: isLost === true ? "missing" : "risk",
+          what: `${what} ${how}`,
+          ...(isLost === true && { meaning: "what needs it fails", code: "schema_missing" }),
+          remedy: remedy!,
+        }),
+      ),
+  ],
+};
+
+function mendableFault(
+  differences: readonly Difference[],
+  { ownsAll }: RolesState,
+  refusal: string | undefined,
+): Fault[] {
+  if (differences.length === 0) return [];
+  return [
+    {
+      kind: "missing",
+      what: someOf(sayings(differences), 3),
+      refused: `make ${differences.length === 1 ? "it" : "them"} anew${refusal === undefined ? "" : ` (${refusal})`}`,
+      meaning: "what calls it fails, or does something else",
+      remedy: "run `hawser init` as the owner of the schema hawser, or as a superuser",
+      mendable: ownsAll,
+      code: "schema_missing",
+    },
+  ];
+}
