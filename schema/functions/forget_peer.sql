@@ -13,11 +13,11 @@ BEGIN
   names := '{}';
   count := 0;
   kept := '{}';
-  IF NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name)
-    AND NOT EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p_name)
-    AND NOT EXISTS (
-      SELECT FROM hawser.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name))
-    ) OR starts_with(p_name, '__#') THEN
+  IF starts_with(p_name, '__#') OR NOT (
+    EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name)
+    OR EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p_name)
+    OR EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
+  ) THEN
     refusal := 'unknown';
     RETURN;
   END IF;
@@ -113,7 +113,9 @@ BEGIN
   DELETE FROM hawser.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
   DELETE FROM hawser.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
   DELETE FROM hawser.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
-  -- Running senders read them again within seconds, and choose other listeners.
+  -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
+  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
+  DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name;
   DELETE FROM hawser.sender_listener AS s
    WHERE split_part(s.sender_key, ':', 1) = p_name
       OR (s.client_name = p_name AND NOT EXISTS (
@@ -125,6 +127,4 @@ BEGIN
   DELETE FROM hawser.peers AS p WHERE p.name = p_name;
   DELETE FROM hawser.fences AS f WHERE f.what = v_what;
   DELETE FROM hawser.owners AS o WHERE o.what = v_what;
-  PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
-  DELETE FROM hawser.topic_addr AS t WHERE t.client_name = p_name;
 END

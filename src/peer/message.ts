@@ -20,8 +20,8 @@ export interface Receipt {
 
 /**
  * Where a message is enqueued: a client that is in a transaction; outside of one, the message is committed at once, as with
- * every statement. That is a client of node-postgres, or anything that runs a
- * statement with parameters `$1`, `$2`, … and resolves with the rows, or with an object that has them as `rows`.
+ * every statement. That is a client of node-postgres, or anything that runs a statement with parameters `$1`, `$2`, … and
+ * resolves with the rows, or with an object that has them as `rows`.
  */
 export interface EnqueueClient {
   query(text: string, values: unknown[]): PromiseLike<unknown>;

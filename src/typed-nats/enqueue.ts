@@ -33,7 +33,10 @@ export interface EnqueueOptions {
   readonly schema?: string | undefined;
 }
 
-/** A client that is in a transaction, since one that is not commits each statement at once: one of node-postgres, or anything that resolves with the rows. */
+/**
+ * A client that is in a transaction, since one that is not commits each statement at once: one of node-postgres, or anything
+ * that resolves with the rows.
+ */
 export interface Client {
   query(text: string, values: unknown[]): PromiseLike<unknown>;
 }

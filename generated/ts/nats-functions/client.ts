@@ -1131,8 +1131,8 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
 
     /**
      * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
-     * message.
+     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the
+     * order of their commits. Returns the number of the message.
      *
      * SQL: `nats_enqueue_text_stream`.
      */
@@ -1155,8 +1155,8 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
 
     /**
      * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
-     * message.
+     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the
+     * order of their commits. Returns the number of the message.
      *
      * SQL: `nats_enqueue_json_stream`.
      */
@@ -1179,8 +1179,8 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
 
     /**
      * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
-     * message.
+     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the
+     * order of their commits. Returns the number of the message.
      *
      * SQL: `nats_enqueue_jsonb_stream`.
      */
@@ -1203,8 +1203,8 @@ export function natsFunctions(client: QueryClient, options: { readonly schema?: 
 
     /**
      * Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
-     * message.
+     * keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the
+     * order of their commits. Returns the number of the message.
      *
      * SQL: `nats_enqueue_binary_stream`.
      */

@@ -1835,8 +1835,8 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_enqueue_text_stream(text, text, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
-message.';
+keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the
+order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_json_stream(
   subject text,
@@ -1942,8 +1942,8 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_enqueue_json_stream(text, json, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
-message.';
+keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the
+order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_jsonb_stream(
   subject text,
@@ -2049,8 +2049,8 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_enqueue_jsonb_stream(text, jsonb, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
-message.';
+keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the
+order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_binary_stream(
   subject text,
@@ -2150,8 +2150,8 @@ END;
 END
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text, timestamp with time zone) IS 'Writes a message into the outbox, in the present transaction: a JetStream stream gets it if, and only if, that commits, and
-keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the order of their commits. Returns the number of the
-message.';
+keeps it once. Outside of a transaction block that is at once. Messages with the same subject and key are stored in the
+order of their commits. Returns the number of the message.';
 
 CREATE OR REPLACE FUNCTION @extschema@.nats_enqueue_text_stream_batch(
   subject text,
