@@ -223,7 +223,7 @@ it("hears with details why a peer ends, and standard output and error stay silen
   await world.query("SELECT FROM hawser.end_ownership('a-1', true)");
   await a.sendTo("b", "y").catch(() => undefined);
   expect(await lines.find(({ level }) => level === "error")).toMatchObject({
-    details: { name: "a-1" },
+    details: { peer: "a-1" },
     message: expect.stringContaining('"a-1"'),
   });
   for (const spy of written) {
