@@ -9,6 +9,9 @@ import { tableComments, tableStatements } from "./table.js";
 /** Relative to the working directory, which buf makes the root of the project. */
 const folder = "schema/migrations";
 
+/** The line between the parts of a step; what is generated belongs to the last one. */
+const partLine = "-- Next part.\n";
+
 interface MigrationFile {
   readonly path: string;
   readonly id: number;
@@ -56,10 +59,12 @@ function nextSql(spec: Spec, released: readonly MigrationFile[], next: Migration
     released.flatMap(({ text }) => [...text.matchAll(/^CREATE TABLE hawser\.(\w+)/gm)].map(([, name]) => name!)),
   );
   const tables = spec.files.flatMap((file) => file.tables);
-  return inSchema([
-    next.text,
+  const parts = next.text.split(partLine);
+  const last = inSchema([
+    parts.at(-1)!,
     ...tables.map((table) => (made.has(table.name) ? tableComments(table) : tableStatements(table))),
   ]);
+  return [...parts.slice(0, -1), last].join(partLine);
 }
 
 /** In their order. @throws SchemaError if a file is named otherwise, or a number is missing */

@@ -1,7 +1,14 @@
 -- One outbox. Relays of the version before find none of their functions; what they have handed over or published is in their
--- positions, which go on here. The order of the locks is that of those who enqueue, then of relays.
+-- positions, which go on here.
+-- The index of the outbox below takes these, instead of being made while others wait.
+CREATE INDEX CONCURRENTLY outbox_0_xid_slot_idx ON hawser.outbox_0 (xid, slot);
+-- Next part.
+CREATE INDEX CONCURRENTLY outbox_1_xid_slot_idx ON hawser.outbox_1 (xid, slot);
+-- Next part.
+CREATE INDEX CONCURRENTLY outbox_2_xid_slot_idx ON hawser.outbox_2 (xid, slot);
+-- Next part.
+LOCK TABLE hawser.outbox_turns, hawser.peer_outbox_turns, hawser.peers IN ACCESS EXCLUSIVE MODE;
 LOCK TABLE hawser.outbox, hawser.peer_outbox, hawser.outbox_later, hawser.outbox_keys IN ACCESS EXCLUSIVE MODE;
-LOCK TABLE hawser.outbox_turns, hawser.peer_outbox_turns IN ACCESS EXCLUSIVE MODE;
 DROP VIEW hawser.outbox_status;
 DROP FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz);
 DROP FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text);
@@ -123,8 +130,7 @@ DROP FUNCTION hawser.discard_dead_letters(bigint[]);
 DROP FUNCTION hawser.request_retries(bigint[]);
 DROP FUNCTION hawser.retry_enqueued(bigint[]);
 -- Peers of the step before hold their names by advisory locks, and this step gives the names to others. Each of their writes
--- reads this table in its own transaction: those under way are waited for, and later ones find another epoch.
-LOCK TABLE hawser.peers IN ACCESS EXCLUSIVE MODE;
+-- reads this table in its own transaction: the lock has waited for those under way, and later ones find another epoch.
 ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false;
 DROP FUNCTION hawser.give_back_channels(text, bigint, integer[]);
 UPDATE hawser.peers AS p

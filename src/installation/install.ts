@@ -10,8 +10,9 @@ import {
   explainRefusal,
   grantedRoles,
   inspectSchema,
-  migrationSql,
+  migrationTransactions,
   missingSteps,
+  Preparation,
   runSchema,
   scriptFailure,
   storeFailure,
@@ -103,7 +104,7 @@ export interface InstallOptions {
   readonly dryRun?: boolean | undefined;
   /** False: what peers need and no more. */
   readonly nats?: Partial<NatsInstallation> | false | undefined;
-  /** Is told what it waits for, if another installation works in the database for longer than 5 s. */
+  /** Is told which session it waits for, if that takes longer than 5 s: another installation, or one that has a lock. */
   readonly onWait?: ((line: string) => void) | undefined;
 }
 
@@ -125,15 +126,15 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
   const { databaseUrl, dryRun = false, nats = {}, onWait = () => undefined } = options;
   const wanted = nats === false ? undefined : { schema: defaultFunctionsSchema, sharedDblink: false, ...nats };
   const list = objects.filter(({ ofNats }) => wanted !== undefined || !ofNats);
-  return withInstaller(databaseUrl, "prepare the database", async (client, place) => {
+  return withInstaller(databaseUrl, "prepare the database", async (client, place, address) => {
     if (!dryRun) await takeTurn(client, onWait);
     await inspectSchema(client);
     if (wanted !== undefined) await refuseConflicts(client, wanted.schema, wanted.sharedDblink);
     await refuseLostTables(client, asking(client));
     const before = dryRun ? await inspect(client, wanted?.schema) : undefined;
     const present = presentMembers(before?.roles ?? (await inspectRoles(asking(client))));
-    const { steps, makesSchema } = await missingSteps(client);
-    const state = before ?? (await make(client, list, wanted, onWait));
+    const { steps, isNew, makesSchema } = await missingSteps(client);
+    const state = before ?? (await make(new Preparation(client, { address, tell: onWait }), list, wanted, onWait));
     const faults = faultsOf(state, list).filter(({ mendable }) => !(dryRun && mendable));
     const { excess, paths } = state.privileges;
     // Of an older schema: programs of its version run with what it gave to Hawser's roles, and the steps take that back.
@@ -154,8 +155,13 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
       roleWarnings: [...present, ...state.roles.risks].map(lineOf),
       ...(dryRun && {
         sql: [
-          ...steps.map((step, n) =>
-            transactionText(`migration ${step.id}: ${step.name}`, migrationSql(step, makesSchema && n === 0)),
+          ...steps.flatMap((step, n) =>
+            migrationTransactions(step, { isNew, makesSchema: makesSchema && n === 0 }).map(
+              ({ sql, isTransaction }) => {
+                const what = `migration ${step.id}: ${step.name}`;
+                return isTransaction ? transactionText(what, sql) : `-- ${what}\n${sql.trim()}\n`;
+              },
+            ),
           ),
           ...planned(state, list),
         ].join("\n"),
@@ -166,13 +172,14 @@ export async function install(options: InstallOptions): Promise<InstallReport> {
 
 /** @returns the state afterwards */
 async function make(
-  client: pg.Client,
+  preparation: Preparation,
   list: readonly InstalledObject[],
   nats: NatsInstallation | undefined,
   onWait: (line: string) => void,
 ): Promise<State> {
   const refusals = new Map<string, string>();
-  await applyMissing(client);
+  const { client } = preparation;
+  await applyMissing(preparation);
   // By its row, which may not have been there before.
   await takeTurn(client, onWait);
   for (const object of list) {
@@ -183,7 +190,7 @@ async function make(
       sql = sql(await inspect(client, nats?.schema), false);
     }
     if (sql === undefined) continue;
-    const error = await tryTransaction(client, sql);
+    const error = await tryTransaction(preparation, `make ${object.what}`, sql);
     if (error === undefined) continue;
     // Without its grants the schema works, for its owner.
     if (error.code === insufficientPrivilege || !object.ofNats) refusals.set(object.name, error.message);
@@ -275,7 +282,7 @@ export async function uninstall(
   options: Pick<InstallOptions, "databaseUrl" | "dryRun" | "onWait">,
 ): Promise<UninstallReport> {
   const { databaseUrl, dryRun = false, onWait = () => undefined } = options;
-  return withInstaller(databaseUrl, "take NATS out of the database", async (client, place) => {
+  return withInstaller(databaseUrl, "take NATS out of the database", async (client, place, address) => {
     if (!dryRun) await takeTurn(client, onWait);
     await inspectSchema(client);
     const before = await inspect(client);
@@ -297,7 +304,8 @@ export async function uninstall(
       return { ...place, ...removed(before, undefined), missingPrivileges: [], rest, sql };
     }
     let refusal: string | undefined;
-    for (const { what, sql } of transactions) refusal = (await remove(client, what, sql)) ?? refusal;
+    const preparation = new Preparation(client, { address, tell: onWait });
+    for (const { what, sql } of transactions) refusal = (await remove(preparation, what, sql)) ?? refusal;
     const after = await inspect(client);
     return { ...place, ...removed(before, after), missingPrivileges: remaining(after, refusal), rest };
   });
@@ -325,8 +333,8 @@ $do$;`;
 }
 
 /** @returns why the role may not; of the functions alone, since the other parts are left out one by one */
-async function remove(client: pg.Client, what: string, sql: string): Promise<string | undefined> {
-  const error = await tryTransaction(client, sql);
+async function remove(preparation: Preparation, what: string, sql: string): Promise<string | undefined> {
+  const error = await tryTransaction(preparation, `remove ${what}`, sql);
   if (error === undefined) return undefined;
   if (error.code === insufficientPrivilege) return error.message;
   if (error.code !== dependentObjects) throw storeFailure(`remove ${what}`, error);
@@ -386,7 +394,7 @@ function remaining(state: State, refusal: string | undefined): MissingPrivilege[
 async function withInstaller<T>(
   databaseUrl: string | undefined,
   action: string,
-  work: (client: pg.Client, place: Place) => Promise<T>,
+  work: (client: pg.Client, place: Place, address: DatabaseAddress) => Promise<T>,
 ): Promise<T> {
   const address = DatabaseAddress.of(databaseUrl);
   const session = await openSession(address).catch((cause) => {
@@ -397,7 +405,7 @@ async function withInstaller<T>(
     // A superuser may run it, and the path of the session keeps others' objects from being called.
     await refuseTransactionPooler(address, session);
     const { rows } = await client.query<Place>("SELECT current_database() AS database, current_user AS role");
-    return await work(client, rows[0]!);
+    return await work(client, rows[0]!, address);
   } catch (cause) {
     throw await explainRefusal(client, action, cause);
   } finally {

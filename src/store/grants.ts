@@ -8,6 +8,7 @@ import { natsGrantsSql } from "../../generated/ts/sql/nats-schema.js";
 import { outboxGrantsSql } from "../../generated/ts/sql/outbox-schema.js";
 import { peerGrantsSql } from "../../generated/ts/sql/peer-schema.js";
 import { isServerError } from "../postgres/index.js";
+import type { Preparation } from "./preparation.js";
 
 /**
  * Makes the roles, grants and owners as the spec has them, whatever they were. May be run again and again. Those of the
@@ -55,28 +56,31 @@ export function grantsIn(sql: string): Grant[] {
  *
  * @returns why all of it was refused; undefined if it was not
  */
-export async function makeGrants(client: pg.Client): Promise<string | undefined> {
-  return (await tryTransaction(client, grantsSql))?.message;
+export async function makeGrants(preparation: Preparation): Promise<string | undefined> {
+  return (await tryTransaction(preparation, "make the grants", grantsSql))?.message;
 }
 
 /** Another database of the cluster changes the same roles at the same moment: internal error, and unique violation. */
-const collisions = new Set(["XX000", "23505", "40001", "40P01"]);
+const collisions = new Set(["XX000", "23505", "40001"]);
 const collisionTries = 10;
 
 /**
  * Runs statements in one transaction, again where others came between.
  *
+ * @param action what could not be done if a lock is not to be had, to follow "could not"
  * @returns why Postgres refused; undefined if it did not
+ * @throws StoreError `store_failed`, which names the sessions in the way
  */
-export async function tryTransaction(client: pg.Client, sql: string): Promise<pg.DatabaseError | undefined> {
+export async function tryTransaction(
+  preparation: Preparation,
+  action: string,
+  sql: string,
+): Promise<pg.DatabaseError | undefined> {
   for (let tries = 1; ; tries++) {
     try {
-      await client.query("BEGIN");
-      await client.query(sql);
-      await client.query("COMMIT");
+      await preparation.transaction(action, async () => void (await preparation.client.query(sql)));
       return undefined;
     } catch (error) {
-      await client.query("ROLLBACK").catch(() => undefined);
       if (!isServerError(error)) throw error;
       if (!collisions.has(error.code ?? "") || tries === collisionTries) return error;
     }

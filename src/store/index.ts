@@ -24,13 +24,14 @@ export { type Grant, grantedRoles, grants, grantsIn, grantsSql, tryTransaction }
 export { type Lease, type LeaseState, nameHeldSql } from "./leases.js";
 export { listPeers, listPending, listTopics, outboxSender } from "./mesh-overview.js";
 export { type MeshSecrets, meshSecrets } from "./mesh-secrets.js";
-export { applyMissing, migrate, migrationSql, missingSteps } from "./migrate.js";
+export { applyMissing, migrate, migrationTransactions, missingSteps } from "./migrate.js";
 export { checksumOf, generatedSchemaSql, type Migration, migrations } from "./migrations.js";
 export { explainRefusal, explainServeRefusal } from "./missing-privileges.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
 export { announcements, type CatalogChange, catalogChannel, messageChannel } from "./notifications.js";
 export { cancelScheduled, listScheduled, outboxOverview, replayOutbox } from "./outbox-overview.js";
 export { type AbsentListener, type PendingMessages, waitingMessagesSql } from "./pending.js";
+export { Preparation } from "./preparation.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
 export { inspectSchema, newSchemaSql, schemaInspectionSql, trustedRoles } from "./schema.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";

@@ -4,12 +4,13 @@
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
-import { DatabaseAddress, isServerError, openSession, refuseTransactionPooler } from "../postgres/index.js";
+import { DatabaseAddress, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf, parameters } from "./columns.js";
 import { makeGrants } from "./grants.js";
-import { checksumOf, type Migration, migrations } from "./migrations.js";
+import { checksumOf, type Migration, type MigrationPart, migrations, partsOf } from "./migrations.js";
 import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
+import { Preparation } from "./preparation.js";
 import { type Asked, inspectSchema, newSchemaSql } from "./schema.js";
 import { scriptFailure, storeFailure } from "./store-failure.js";
 import { takeTurn } from "./turn.js";
@@ -46,17 +47,23 @@ const row = columnsOf<MigrationRow>()("id", "name", "checksum");
 const sql = {
   applied: `SELECT ${row.sql()} FROM ${tables.migration} ORDER BY id`,
   record: `INSERT INTO ${tables.migration} (${row.sql()}) VALUES (${parameters(row)})`,
+  index: `
+    SELECT i.indisvalid AND i.indisready AS valid
+      FROM pg_catalog.pg_index AS i
+      JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname = 'hawser' AND c.relname = $1`,
 } as const;
 
 /**
- * Applies the migrations that the database does not have yet, each in a transaction of its own. Many processes may call
- * it at once: one works, the others wait for it. Where nothing is to be done, which is found out without any lock, the
- * rights of a peer suffice.
+ * Applies the migrations that the database does not have yet, part by part, and gives way to sessions that have a lock which
+ * it needs. Many processes may call it at once: one works, the others wait for it. Where nothing is to be done, which is found
+ * out without any lock, the rights of a peer suffice.
  *
  * @throws StoreError `transaction_pooler`; `name_occupied` if the schema, or something in it, is not Hawser's;
  * `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if there is
- * something to do and the role may not, or no schema where one is needed; `store_failed` if Postgres cannot be reached or refuses, or if an applied
- * migration is not the one that this version has
+ * something to do and the role may not, or no schema where one is needed; `store_failed` if Postgres cannot be reached or refuses, if a
+ * session that the message names has a lock for too long, or if an applied migration is not the one that this version has
  */
 export async function migrate(
   options: MigrateOptions = {},
@@ -85,7 +92,9 @@ export async function migrate(
     if (options.needsSession === true) await refuseTransactionPooler(address, session);
     if (options.needsSchema === true && (await missingSteps(client, steps)).steps.length === steps.length)
       throw noSchema(address.described.database);
-    const report = await migrateWith(client, steps, leftOut, (line) => logger.warn({}, line));
+    const tell = (line: string): void => logger.warn({}, line);
+    const preparation = new Preparation(client, { address, tell, signal });
+    const report = await migrateWith(preparation, steps, leftOut, tell);
     for (const line of report.leftOut) logger.warn({}, `migration: ${line}`);
     if (report.applied.length > 0) logger.info({ applied: report.applied }, "migrated the schema hawser");
     return report;
@@ -99,21 +108,22 @@ export async function migrate(
 }
 
 async function migrateWith(
-  client: pg.Client,
+  preparation: Preparation,
   steps: readonly Migration[],
   leftOut: string[],
   tell: (line: string) => void,
 ): Promise<MigrationReport> {
+  const { client } = preparation;
   if ((await missingSteps(client, steps)).steps.length === 0) return { applied: [], leftOut: [] };
   await takeTurn(client, tell);
-  const todo = await applyMissing(client, steps);
+  const todo = await applyMissing(preparation, steps);
   // By its row, which may not have been there before.
   await takeTurn(client, tell);
   // What the statements themselves have to say is not for anybody's eyes; what is left out is.
   leftOut.length = 0;
   if (todo.length > 0) {
     // Apart from the steps: what may not be granted does not keep the schema from being made.
-    const refused = await makeGrants(client);
+    const refused = await makeGrants(preparation);
     if (refused !== undefined) leftOut.push(`the grants were left out: ${refused}`);
   }
   return { applied: todo.map(({ id }) => id), leftOut };
@@ -121,17 +131,20 @@ async function migrateWith(
 
 /** Applies the steps that the database lacks; after {@link takeTurn}. */
 export async function applyMissing(
-  client: pg.Client,
+  preparation: Preparation,
   steps: readonly Migration[] = migrations,
 ): Promise<readonly Migration[]> {
-  const { makesSchema, steps: todo } = await missingSteps(client, steps);
-  for (const [n, step] of todo.entries()) await apply(client, step, makesSchema && n === 0);
+  const { makesSchema, isNew, steps: todo } = await missingSteps(preparation.client, steps);
+  for (const [n, step] of todo.entries())
+    await apply(preparation, step, { isNew, makesSchema: makesSchema && n === 0 });
   return todo;
 }
 
 /** What a database lacks. */
 export interface MissingSteps {
   readonly steps: readonly Migration[];
+  /** It has none: nobody works in it yet. */
+  readonly isNew: boolean;
   /** There is no schema `hawser`: the first step makes it. */
   readonly makesSchema: boolean;
 }
@@ -139,7 +152,7 @@ export interface MissingSteps {
 /** The steps that the database lacks, after having checked those that it has. @throws StoreError as {@link migrate} */
 export async function missingSteps(asked: Asked, steps: readonly Migration[] = migrations): Promise<MissingSteps> {
   const { exists, migrated } = await inspectSchema(asked);
-  if (!migrated) return { steps, makesSchema: !exists };
+  if (!migrated) return { steps, isNew: true, makesSchema: !exists };
   const rows = (await asked.query(sql.applied)).rows as readonly (typeof row.row)[];
   const known = new Map(steps.map((step) => [step.id, step]));
   for (const applied of rows) {
@@ -159,37 +172,66 @@ export async function missingSteps(asked: Asked, steps: readonly Migration[] = m
     }
   }
   const applied = new Set(rows.map(({ id }) => id));
-  return { steps: steps.filter(({ id }) => !applied.has(id)), makesSchema: false };
+  return { steps: steps.filter(({ id }) => !applied.has(id)), isNew: false, makesSchema: false };
 }
 
-/** A step as psql would run it, its record included. The first one where there is no schema makes that itself. */
-export function migrationSql(step: Migration, makesSchema = false): string {
-  const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
+/** SQL that psql can run. */
+export interface MigrationTransaction {
+  readonly sql: string;
+  /** False: one statement that has to be outside of a transaction. */
+  readonly isTransaction: boolean;
+}
+
+/** A step as psql would run it, its record included. In a new database it is one transaction. */
+export function migrationTransactions(
+  step: Migration,
+  { isNew, makesSchema }: Pick<MissingSteps, "isNew" | "makesSchema">,
+): MigrationTransaction[] {
+  const record = recordOf(step);
   const values = row.names.map((name) => pg.escapeLiteral(String(record[name]))).join(", ");
-  return `${makesSchema ? `${newSchemaSql("hawser")}\n\n` : ""}${step.sql.trim()}\n\nINSERT INTO ${tables.migration} (${row.sql()}) VALUES (${values});`;
+  const head = makesSchema ? `${newSchemaSql("hawser")}\n\n` : "";
+  const tail = `\n\nINSERT INTO ${tables.migration} (${row.sql()}) VALUES (${values});`;
+  return partsOf(step, isNew).map(({ sql: text, isTransaction }, n, { length }) => ({
+    sql: `${n === 0 ? head : ""}${text.trim()}${n === length - 1 ? tail : ""}`,
+    isTransaction,
+  }));
 }
 
-/** Running peers lock tables in an order of their own: a step that alters them may be the one that Postgres gives up. */
-const deadlock = "40P01";
-const deadlockTries = 5;
+function recordOf(step: Migration): typeof row.row {
+  return { id: step.id, name: step.name, checksum: checksumOf(step) };
+}
 
-async function apply(client: pg.Client, step: Migration, makesSchema: boolean): Promise<void> {
-  for (let tries = 1; ; tries++) {
+async function apply(
+  preparation: Preparation,
+  step: Migration,
+  { isNew, makesSchema }: Pick<MissingSteps, "isNew" | "makesSchema">,
+): Promise<void> {
+  const { client } = preparation;
+  const action = `apply migration ${step.id} (${step.name})`;
+  const parts = partsOf(step, isNew);
+  const record = recordOf(step);
+  const values = row.names.map((name) => record[name]);
+  for (const [n, part] of parts.entries()) {
+    const work = async (): Promise<void> => {
+      if (makesSchema && n === 0) await client.query(newSchemaSql("hawser"));
+      await client.query(part.sql);
+      if (n === parts.length - 1) await client.query(sql.record, values);
+    };
     try {
-      await client.query("BEGIN");
-      if (makesSchema) await client.query(newSchemaSql("hawser"));
-      await client.query(step.sql);
-      const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
-      await client.query(
-        sql.record,
-        row.names.map((name) => record[name]),
-      );
-      await client.query("COMMIT");
-      return;
+      if (part.isTransaction) await preparation.transaction(action, work, part.tables);
+      else await preparation.outsideTransaction(action, () => runOutside(client, part));
     } catch (cause) {
-      await client.query("ROLLBACK").catch(() => undefined);
-      if (isServerError(cause) && cause.code === deadlock && tries < deadlockTries) continue;
-      throw scriptFailure(`apply migration ${step.id} (${step.name})`, step.sql, cause);
+      throw scriptFailure(action, part.sql, cause);
     }
   }
+}
+
+/** A failure leaves an invalid index, which each write maintains and no query uses: it is made anew. */
+async function runOutside(client: pg.Client, { sql: statement, index }: MigrationPart): Promise<void> {
+  if (index !== undefined) {
+    const { rows } = await client.query<{ valid: boolean }>(sql.index, [index]);
+    if (rows[0]?.valid === true) return;
+    if (rows[0]?.valid === false) await client.query(`DROP INDEX CONCURRENTLY hawser.${index}`);
+  }
+  await client.query(statement);
 }

@@ -20,8 +20,50 @@ export interface Migration {
   readonly id: number;
   /** What it does, in a few words. */
   readonly name: string;
-  /** Runs in one transaction: no CREATE INDEX CONCURRENTLY, no VACUUM. */
+  /** Its {@link partsOf parts}. The last one runs in the transaction in which the step is recorded. */
   readonly sql: string;
+}
+
+/** A part of a step. */
+export interface MigrationPart {
+  readonly sql: string;
+  /** False: one statement that runs outside of a transaction. */
+  readonly isTransaction: boolean;
+  /** The index that the part makes concurrently. */
+  readonly index?: string | undefined;
+  /** The tables that it locks against readers and writers, as its statements name them. */
+  readonly tables: readonly string[];
+}
+
+/** The line between two parts, which the generator of the step knows, too. */
+const partLine = "-- Next part.\n";
+
+/** Statements that take long and hold up nobody who reads or writes. */
+const outsideTransaction =
+  /^(?:--.*\n|\s)*(?:(?:CREATE (?:UNIQUE )?|DROP )INDEX CONCURRENTLY\b|ALTER TABLE \S+ VALIDATE CONSTRAINT\b)/;
+
+/** At the beginning of a line: not in the body of a function. */
+const lockingStatement =
+  /^(?:(?:ALTER|DROP|LOCK|TRUNCATE) TABLE (?:IF EXISTS |ONLY )*|(?:CREATE (?:UNIQUE )?INDEX|(?:CREATE|DROP) TRIGGER)[^;]*? ON )(hawser\.\w+(?:,\s*hawser\.\w+)*)/gm;
+
+/**
+ * The parts of a step, in their order. All but the last may run again, after a failure in between.
+ *
+ * @param isNew the database has no step yet, so that nobody works in it: the step is one part, in which indexes are made at once
+ */
+export function partsOf({ sql }: Migration, isNew = false): MigrationPart[] {
+  const texts = sql.split(partLine);
+  if (isNew) {
+    const text = texts.map((part) => part.replace("INDEX CONCURRENTLY", "INDEX")).join("");
+    return [{ sql: text, isTransaction: true, tables: [] }];
+  }
+  return texts.map((part, n, all) => {
+    const isTransaction = n === all.length - 1 || !outsideTransaction.test(part);
+    const index = isTransaction ? undefined : /\bCREATE (?:UNIQUE )?INDEX CONCURRENTLY (\w+)/.exec(part)?.[1];
+    const lists = isTransaction ? [...part.matchAll(lockingStatement)].map(([, list]) => list!) : [];
+    const names = lists.flatMap((list) => list.split(/,\s*/)).map((name) => name.slice("hawser.".length));
+    return { sql: part, isTransaction, index, tables: [...new Set(names)] };
+  });
 }
 
 /** The whole schema as the spec has it, without grants. */

@@ -8,7 +8,6 @@ import type pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
-import { isServerError } from "../postgres/index.js";
 import { Deadline, delay } from "../runtime/index.js";
 import { inspectSchema } from "./schema.js";
 
@@ -19,9 +18,6 @@ export const installationTurn = "pg_catalog.hashtextextended('hawser:migrate', 0
 export const installationOwner = "installation";
 
 const { turnNoticeMs, turnLimitMs, lockTimeoutMs, leasePollMs } = storeConstants;
-
-/** SQLSTATE of a lock that was not to be had in time. */
-const lockNotAvailable = "55P03";
 
 /** Sessions of this database that have an advisory lock. */
 const lockedSql = `
@@ -40,7 +36,8 @@ const sql = {
        WHERE n.nspname || '.' || c.relname = '${tables.owner}'
          AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'UPDATE')
     ) AS has_owners`,
-  lock: `SELECT pg_catalog.pg_advisory_lock(${installationTurn})`,
+  // Not waited for: CREATE INDEX CONCURRENTLY, by whoever has it, would wait for the snapshot of the statement that waits.
+  lock: `SELECT pg_catalog.pg_try_advisory_lock(${installationTurn}) AS locked`,
   holder: `${activitySql} FROM (${lockedSql}) AS l JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid WHERE l.key = ${installationTurn}`,
   // As hawser.own_name.
   live: "SELECT pg_catalog.pg_try_advisory_lock($1)",
@@ -82,8 +79,8 @@ export async function takeTurn(
   await client.query("SET statement_timeout = 0");
   let told = "";
   const isOwned = await hasOwners(client);
-  const take = isOwned ? owned : locked;
-  for (let waitMs = noticeMs; !(await take(client, waitMs)); waitMs = Math.min(noticeMs, deadline.remainingMs)) {
+  const take = isOwned ? await owning(client) : () => locks(client);
+  for (let waitMs = noticeMs; !(await taken(take, waitMs)); waitMs = Math.min(noticeMs, deadline.remainingMs)) {
     const holder = await holderOf(client, isOwned ? sql.owner : sql.holder);
     if (deadline.isOver) {
       throw new StoreError(
@@ -105,28 +102,26 @@ async function hasOwners(client: pg.Client): Promise<boolean> {
   return rows[0]!.has_owners;
 }
 
-async function owned(client: pg.Client, waitMs: number): Promise<boolean> {
-  // Of this session, and held to its end.
-  const life = randomBytes(8).readBigInt64BE();
-  await client.query(sql.live, [life]);
+async function taken(take: () => Promise<boolean>, waitMs: number): Promise<boolean> {
   const deadline = new Deadline(waitMs);
-  for (;;) {
-    if ((await client.query(sql.own, [life])).rowCount === 1) return true;
+  while (!(await take())) {
     if (deadline.isOver) return false;
     await delay(Math.min(leasePollMs, deadline.remainingMs));
   }
+  return true;
 }
 
-async function locked(client: pg.Client, waitMs: number): Promise<boolean> {
-  await client.query(`SET lock_timeout = ${Math.max(waitMs, 1)}`);
-  try {
-    // Released with the session at the latest.
-    await client.query(sql.lock);
-    return true;
-  } catch (error) {
-    if (isServerError(error) && error.code === lockNotAvailable) return false;
-    throw error;
-  }
+async function owning(client: pg.Client): Promise<() => Promise<boolean>> {
+  // Of this session, and held to its end.
+  const life = randomBytes(8).readBigInt64BE();
+  await client.query(sql.live, [life]);
+  return async () => (await client.query(sql.own, [life])).rowCount === 1;
+}
+
+/** Released with the session at the latest. */
+async function locks(client: pg.Client): Promise<boolean> {
+  const { rows } = await client.query<{ locked: boolean }>(sql.lock);
+  return rows[0]!.locked;
 }
 
 async function holderOf(client: pg.Client, text: string): Promise<string> {

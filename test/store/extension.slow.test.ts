@@ -16,6 +16,7 @@ import {
   usedDblinkFunctions,
 } from "../../src/installation/index.js";
 import { Serve } from "../../src/serve/index.js";
+import { takeTurn } from "../../src/store/index.js";
 import { Witness } from "../gateway/functions/witness.js";
 import { type TestDatabase, testNatsUrl } from "../support/database.js";
 import { type ExtensionServer, extensionServer } from "../support/extension-server.js";
@@ -243,6 +244,19 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     await onServer(database.url, "DROP EXTENSION litmus_pgnats");
     expect(await noticesOf(database.url, create)).toEqual([]);
     expect((await install({ databaseUrl: database.url })).nats).toMatchObject({ functions: publicFunctionCount });
+  });
+
+  it("does not wait for a `hawser init` that applies a step, and makes nothing", async () => {
+    const older = await initialised();
+    await onServer(older.url, "DELETE FROM hawser.migrations WHERE id > 1");
+    const installer = new pg.Client(older.url);
+    await installer.connect();
+    try {
+      await takeTurn(installer, () => undefined);
+      expect(await noticesOf(older.url, create)).toEqual(nothingMade);
+    } finally {
+      await installer.end();
+    }
   });
 
   it("takes turns with `hawser init`", async () => {

@@ -8,8 +8,10 @@ import { describe, expect, it } from "vitest";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { releasedMigrations } from "../../generated/ts/sql/migrations.js";
 import { install } from "../../src/installation/index.js";
+import { DatabaseAddress } from "../../src/postgres/index.js";
 import { Serve } from "../../src/serve/index.js";
-import { applyMissing, migrate, migrations, openStore } from "../../src/store/index.js";
+import { applyMissing, migrate, migrations, openStore, Preparation } from "../../src/store/index.js";
+import { partsOf } from "../../src/store/migrations.js";
 import { TestPeer } from "../peer/support/world.js";
 import { makeExecutorSql, nameExecutorSql, testDatabase, testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -205,16 +207,20 @@ describe("a peer of the last release that still runs", () => {
   it("is waited for with what it is about to commit, and writes nothing later", async () => {
     await using old = await oldPeers();
     const [orders, shop] = old.clients;
+    // An installation was ended between two parts of the step. The next one goes on where it waits for writes.
+    for (const { sql } of partsOf(migrations.at(-1)!).slice(0, -1)) await onServer(old.url, sql);
     // A handler's transaction, up to its COMMIT.
     await orders.query("BEGIN ISOLATION LEVEL READ COMMITTED");
     expect((await orders.query(fenceCheck, ["orders-1", 2])).rowCount).toBe(1);
     await orders.query("INSERT INTO effects VALUES ('once')");
     expect((await orders.query(commit, ["orders-1", 2])).rows).toEqual([{ held: true, moved: true }]);
-    // Without a time limit of its own.
     const installer = new pg.Client({ connectionString: old.url });
     await installer.connect();
-    const migrating = applyMissing(installer).finally(() => installer.end());
-    await old.waits("hawser.present");
+    // It gives way to nobody, so that the other write waits for it.
+    const limits = { lockMs: 3_600_000 };
+    const preparation = new Preparation(installer, { address: DatabaseAddress.of(old.url), limits });
+    const migrating = applyMissing(preparation).finally(() => installer.end());
+    await old.waits("LOCK TABLE hawser.peers IN ACCESS EXCLUSIVE");
     // A write that the old function has begun, and that would end behind the migration.
     const storing = shop.query(store);
     await old.waits("store_messages");

@@ -488,17 +488,30 @@ export const storeConstants = {
    */
   lockTimeoutMs: 5000,
   /**
-   * How long a process that prepares a database waits for another one before it names that one's session.
+   * How long a process that prepares a database waits for another session before it names that session.
    *
    * Value: 5000 ms.
    */
   turnNoticeMs: 5000,
   /**
-   * How long a process that prepares a database waits for another one at most.
+   * How long a process that prepares a database waits at most: for another one that does so, and for locks.
    *
    * Value: 300000 ms.
    */
   turnLimitMs: 300000,
+  /**
+   * How long a process that prepares a database waits for strong locks in one go. All others wait behind it meanwhile. Less than
+   * Postgres's deadlock_timeout by default, so that no peer is ended because of a deadlock with it.
+   *
+   * Value: 500 ms.
+   */
+  yieldLockMs: 500,
+  /**
+   * How long it then lets the others work before it tries again; waits double.
+   *
+   * Value: 1000 ms.
+   */
+  yieldPauseMs: 1000,
   /**
    * The longest wait before the store is tried again after a failure; waits double.
    *

@@ -9,8 +9,8 @@ import {
   checksumOf,
   installationOwner,
   installationTurn,
-  migrationSql,
   migrations,
+  migrationTransactions,
   newSchemaSql,
   schemaInspectionSql,
 } from "../../store/index.js";
@@ -57,6 +57,12 @@ const making = objects
   .map((sql) => `  EXECUTE ${sql};`)
   .join("\n");
 
+/** All steps, in a database without the schema. */
+const stepsText = migrations
+  .flatMap((step) => migrationTransactions(step, { isNew: true, makesSchema: false }))
+  .map(({ sql }) => `    EXECUTE ${embedded(sql)};`)
+  .join("\n");
+
 /** Whether another session that is alive has the turn. */
 const turnHeldSql = `SELECT EXISTS (SELECT FROM ${tables.owner} AS o WHERE o.what = '${installationOwner}' AND o.pid <> pg_backend_pid() AND hawser.is_alive(o.pid, o.life))`;
 
@@ -71,9 +77,20 @@ const strangerSql = `
     END IF;
   END IF;`;
 
-/** Waits for the turn where it has a row, and locks that to the end. */
+const record = `(${migrations.map((step) => `(${step.id}, ${literal(checksumOf(step))})`).join(", ")})`;
+
+/** Whether the database has all steps of this version, and no others. */
+const completeSql = `SELECT count(*) = ${migrations.length} AND bool_and((id, checksum) IN ${record}) FROM ${tables.migration}`;
+
+/**
+ * Waits for the turn where it has a row, and locks that to the end. Where a step is missing, nothing will be made, and the turn
+ * is not waited for: whoever has it may make an index concurrently, which waits for the end of this transaction.
+ */
 const turnSql = `
-  IF to_regclass('${tables.owner}') IS NOT NULL THEN
+  IF prepared THEN
+    EXECUTE ${embedded(completeSql)} INTO prepared;
+  END IF;
+  IF prepared AND to_regclass('${tables.owner}') IS NOT NULL THEN
     FOR nth IN 1 .. ${storeConstants.turnLimitMs / storeConstants.leasePollMs} LOOP
       EXECUTE ${embedded(turnHeldSql)} INTO held;
       EXIT WHEN NOT held;
@@ -89,16 +106,9 @@ const turnSql = `
     END IF;
   END IF;`;
 
-const record = `(${migrations.map((step) => `(${step.id}, ${literal(checksumOf(step))})`).join(", ")})`;
-
 /** Returns where the schema is there already, unless this version has made it for peers alone. */
 const leftAloneSql = `
   IF to_regnamespace('hawser') IS NOT NULL THEN
-    IF prepared THEN
-      EXECUTE ${embedded(
-        `SELECT count(*) = ${migrations.length} AND bool_and((id, checksum) IN ${record}) FROM ${tables.migration}`,
-      )} INTO prepared;
-    END IF;
     IF prepared THEN
       EXECUTE ${embedded(`SELECT NOT EXISTS (SELECT FROM (${foundFunctionsSql}) AS f WHERE f."isOurs")`)} INTO prepared;
     END IF;
@@ -151,7 +161,7 @@ DECLARE
 BEGIN
   -- As every other installation of this database does: they take turns, and nobody can hold up the others for ever.
   PERFORM set_config('lock_timeout', '${storeConstants.turnLimitMs}', true);
-  IF to_regclass('${tables.owner}') IS NULL THEN
+  IF NOT prepared THEN
     PERFORM pg_advisory_xact_lock(${installationTurn});
   END IF;
 ${strangerSql}
@@ -171,7 +181,7 @@ ${conflicts}
 
   IF NOT prepared THEN
     EXECUTE ${embedded(newSchemaSql("hawser"))};
-${migrations.map((step) => `    EXECUTE ${embedded(migrationSql(step))};`).join("\n")}
+${stepsText}
   END IF;
 ${making}
 
