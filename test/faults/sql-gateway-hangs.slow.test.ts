@@ -18,9 +18,6 @@ import { SqlWitness } from "./support/sql-witness.js";
 /** From these on dblink can be interrupted while it waits for an answer, and while it connects. Then it knows no time limit. */
 const interruptibleCalls = 170_000;
 const interruptibleConnects = 160_000;
-const connectTimeoutMs = 3_000;
-/** For what would wait without end otherwise: the machine has other work, too. */
-const promptMs = 10_000;
 let version = 0;
 
 beforeAll(async () => {
@@ -59,12 +56,10 @@ it("keeps calls waiting until it goes on or its session is ended; then each has 
     });
     expect(await cancelling).toMatchObject({ code: "57014" });
     console.log(`a gateway hangs: terminated and cancelled within ${Math.round(performance.now() - signals)} ms`);
-    expect(performance.now() - signals).toBeLessThan(promptMs);
     // Its next call connects anew, and is refused within its time: nothing is sent.
     await cancelled.query("SET statement_timeout = '300ms'");
     const next = await publish(cancelled, "2-2");
     expect(next.code).toBe("57014");
-    expect(next.ms).toBeLessThan(300 + promptMs);
     await cancelled.query("RESET statement_timeout");
   } else {
     await signalBackends(database.url, "pg_cancel_backend", cancelled);
@@ -103,8 +98,6 @@ it("holds up those who connect until it is killed or their time is over, and nob
   hanging.signal("SIGSTOP");
   const old = await timed(before, witness.core, "0-1");
   expect(old.code).toBe("ok");
-  // It has not waited for the one that hangs: that ends with the time limit, where it ends at all.
-  if (version < interruptibleConnects) expect(old.ms).toBeLessThan(connectTimeoutMs);
 
   const [limited, patient] = [await session(database.url), await session(database.url)];
   const connecting = timed(patient, witness.core, "2-0");
@@ -112,7 +105,6 @@ it("holds up those who connect until it is killed or their time is over, and nob
     await limited.query("SET statement_timeout = '300ms'");
     const call = await timed(limited, witness.core, "1-0");
     expect(call.code).toBe("57014");
-    expect(call.ms).toBeLessThan(300 + promptMs);
     await limited.query("RESET statement_timeout");
     expect(await Promise.race([connecting, "waits"])).toBe("waits");
     await hanging.crash();
@@ -120,7 +112,6 @@ it("holds up those who connect until it is killed or their time is over, and nob
     expect(await connecting).toMatchObject({ code: "08001" });
   } else {
     expect(await connecting).toMatchObject({ code: "ok" });
-    expect((await connecting).ms).toBeLessThan(connectTimeoutMs + promptMs);
   }
   expect(await timed(patient, witness.core, "2-1")).toMatchObject({ code: "ok" });
   expect(await timed(limited, witness.core, "1-1")).toMatchObject({ code: "ok" });

@@ -13,7 +13,6 @@ import { SqlWitness } from "./support/sql-witness.js";
 
 /** Each of the two at least once. */
 const stops = Math.max(2, killsPerLoop(10));
-const stopDeadlineMs = 10_000;
 const flags = ["--call-timeout-ms", `${patientLimits.callTimeoutMs}`];
 
 it(
@@ -57,7 +56,6 @@ it(
     expect(faultsOf(findings)).toEqual(nothingWrong);
     expect(load.calls.filter(({ outcome }) => outcome === "unknown")).toEqual([]);
     expect(findings.lost).toBe(0);
-    expect(Math.max(...ends)).toBeLessThan(stopDeadlineMs);
   },
   loopTimeoutMs(stops),
 );

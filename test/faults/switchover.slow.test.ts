@@ -15,7 +15,6 @@ import { patienceMs } from "./support/kills.js";
 const rounds = Math.max(atDepth(15), 3);
 const perSecond = 50;
 /** From the promotion until a message that was sent after it is handled and confirmed. */
-const liveWithinMs = 10_000;
 
 /** How long there is no primary, in turn: from at once to longer than a peer goes on without hearing of its lease. */
 const downMs = [0, 4_000, 12_000];
@@ -132,7 +131,6 @@ it.each([
         `again; live after ${tookMs.map((ms) => `${(ms / 1_000).toFixed(1)} s`).join(", ")}`,
     );
     expect(first).toEqual([...first].sort((one, other) => one - other));
-    expect(Math.max(...tookMs)).toBeLessThan(liveWithinMs);
     expect(pair.lost).toEqual([]);
   },
 );

@@ -8,7 +8,6 @@ import { ServeProcess } from "../faults/support/serve-process.js";
 import { CertificateAuthority } from "../support/certificate-authority.js";
 import { eventually } from "../support/eventually.js";
 import { patience, type TestGateway, testGateway } from "../support/gateway.js";
-import { patientPollMs } from "./serving.js";
 
 const { gatewayStaleMs } = gatewayConstants;
 
@@ -150,7 +149,7 @@ describe("a look of a gateway, every few seconds", () => {
     await enter("127.0.0.1");
     await gateway.client.query("COMMIT");
     const isAsBefore = async () => (await addresses()).join() === gateway.serve.address;
-    await eventually("its own address is there, and no other", isAsBefore, patientPollMs);
+    await eventually("its own address is there, and no other", isAsBefore);
     await call();
   });
 

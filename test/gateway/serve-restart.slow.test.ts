@@ -1,6 +1,7 @@
 /**
  * `Serve` while Postgres goes away and comes back, or is silent.
  */
+
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
@@ -12,6 +13,7 @@ import { eventually } from "../support/eventually.js";
 import { defineServer, patience } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
 import { onServer, rowsOf } from "../support/on-server.js";
+import { noTimersAbove } from "../support/timers.js";
 
 const { optionsPollMs } = gatewayConstants;
 
@@ -95,12 +97,11 @@ it("a Postgres that is silent is asked in a new session, and does not hold up th
   try {
     await eventually("there is another session", async () => (await sessions()).length > 1, optionsPollMs * 8);
     const [second] = (await sessions()).filter((row) => row["pid"] !== pid);
+    // What is asked of Postgres otherwise has that much time.
+    noTimersAbove(optionsPollMs * 2 - 1);
     process.kill(Number(second!["pid"]), "SIGSTOP");
     try {
-      const before = performance.now();
       await serve.stop();
-      // What is asked of Postgres otherwise has that much time.
-      expect(performance.now() - before).toBeLessThan(optionsPollMs * 2);
     } finally {
       process.kill(Number(second!["pid"]), "SIGCONT");
     }

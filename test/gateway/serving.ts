@@ -1,21 +1,8 @@
 /**
  * What tests of `Serve` share: a look at which NATS server the SQL functions reach, and definitions of servers.
  */
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { TestGateway } from "../support/gateway.js";
 import { onServer } from "../support/on-server.js";
-
-/** What a look may take, for which the poll is the reason, in milliseconds: the machine may have much other work. */
-export const patientPollMs = gatewayConstants.optionsPollMs + 4_500;
-
-/**
- * Whether changes that were made one after another, each when the one before had been seen, were told by notifications: the
- * poll lets each but the first wait for its whole time. Some may be late for other reasons.
- */
-export function wereNotified(tookMs: readonly number[]): boolean {
-  const median = [...tookMs].sort((one, other) => one - other)[Math.floor(tookMs.length / 2)];
-  return median !== undefined && median < gatewayConstants.optionsPollMs / 2;
-}
 
 /** The server that the functions reach, or the SQLSTATE that they fail with, each time in the same database session. */
 export async function reached(

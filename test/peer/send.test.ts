@@ -3,6 +3,7 @@
  */
 
 import { describe, expect, it } from "vitest";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Outgoing } from "../../src/peer/outgoing.js";
 import { Delivery } from "../../src/wire/index.js";
 import { eventually } from "../support/eventually.js";
@@ -123,6 +124,13 @@ it("keeps the order of both deliveries on a live channel", async () => {
   await Promise.all(sent);
   await b.received.length(before + 200);
   expect(b.texts.slice(before)).toEqual(Array.from({ length: 200 }, (_, n) => `${n}`));
+});
+
+it("confirms what is sent one at a time without a wait for a poll", async () => {
+  const [a] = await world.running("a-1", "b-1");
+  await a.sendTo("b", "hello");
+  noTimersAbove(storeConstants.pollMs / 100);
+  for (let n = 0; n < 5; n++) expect((await a.sendTo("b", `${n}`)).outcome).toBe("delivered");
 });
 
 it("drops at-most-once for a listener that is down, and stores nothing", async () => {

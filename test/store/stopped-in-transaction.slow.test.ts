@@ -8,25 +8,21 @@ import { silentLogger, systemClock } from "../../src/runtime/index.js";
 import { Database } from "../../src/store/database.js";
 import { takeOver, type World, world } from "./support/world.js";
 
-const limitMs = 10_000;
-
 async function aWorld(): Promise<World> {
   const w = await world();
   onTestFinished(() => w[Symbol.asyncDispose]());
   return w;
 }
 
-/** How long another one needs to take the name of "stopped", whose fence is held. */
-async function tookMs(w: World, isHeld: Promise<unknown>): Promise<number> {
+/** Another one takes the name of "stopped", whose fence is held. */
+async function takesOver(w: World, isHeld: Promise<unknown>): Promise<void> {
   await isHeld;
-  const begun = performance.now();
   const taker = await w.connect();
   await takeOver(taker, "stopped");
-  return performance.now() - begun;
 }
 
 describe.concurrent("a process that is stopped in the middle of a transaction", () => {
-  it.each([false, true])("keeps nobody from its name for longer than 10 s (behind a pooler: %s)", async (pooled) => {
+  it.each([false, true])("keeps nobody from its name for good (behind a pooler: %s)", async (pooled) => {
     const w = await aWorld();
     const lease = await w.take("stopped");
     const options = { clock: systemClock, logger: silentLogger, poolSize: 1, pooled };
@@ -44,9 +40,7 @@ describe.concurrent("a process that is stopped in the middle of a transaction", 
       });
       await transaction.query("SELECT 1");
     });
-    const waited = await tookMs(w, held);
-    expect(waited).toBeGreaterThan(storeConstants.sessionIdleInTransactionMs / 2);
-    expect(waited).toBeLessThan(limitMs);
+    await takesOver(w, held);
     goOn();
     await expect(standing).rejects.toMatchObject({ code: "store_failed" });
   });
@@ -59,8 +53,7 @@ describe.concurrent("a process that is stopped in the middle of a transaction", 
     await handling.query("BEGIN");
     const commit =
       "SELECT hawser.commit_cursors('stopped', $1, ARRAY[$2::integer], ARRAY[1::bigint], ARRAY[1::bigint], NULL, NULL)";
-    const waited = await tookMs(w, handling.query(commit, [lease.epoch, key]));
-    expect(waited).toBeLessThan(limitMs);
+    await takesOver(w, handling.query(commit, [lease.epoch, key]));
   });
 
   it("and one whose handler thinks for longer than that is not ended", async () => {

@@ -7,7 +7,6 @@ import { login } from "../../store/nats/support/logins.js";
 import { eventually } from "../../support/eventually.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import {
-  cleanTakeoverLimitMs,
   executorSession,
   fenceHeld,
   hangingBatch,
@@ -18,7 +17,6 @@ import {
   ownDatabase,
   session,
   startInTurn,
-  takeoverLimitMs,
 } from "./support.js";
 
 const leadRow = async (databaseUrl: string) =>
@@ -59,23 +57,19 @@ describe.concurrent("a lead", () => {
 
   it("passes on at once when it is given back", async (test) => {
     const url = await ownDatabase(test);
-    const took: number[] = [];
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < 2; round++) {
       const [first, second] = [newLead(test, url), newLead(test, url)];
       await startInTurn(first, second);
       const { epoch } = first.lead;
       expect([epoch !== undefined, second.lead.epoch]).toEqual([true, undefined]);
       await knowsProgress(second);
-      const stoppedAt = performance.now();
       await first.lead.stop();
       await leads(second);
-      took.push(second.told.at(-1)!.at - stoppedAt);
       expect(second.words()).toEqual(["waiting", "leading after a clean end"]);
       expect(second.lead.epoch).toBeGreaterThan(epoch!);
       expect(first.words()).toEqual(["leading after a clean end"]);
       await second.lead.stop();
     }
-    expect(Math.min(...took)).toBeLessThan(cleanTakeoverLimitMs);
   });
 
   it("is taken first by those that have what is not done", async (test) => {
@@ -139,12 +133,9 @@ describe.concurrent("a takeover", () => {
     const [first, second] = [newLead(test, url), newLead(test, await limitedUrl(test, url))];
     await startInTurn(first, second);
     const { ended } = await hangingBatch(await executorSession(test, url), first.lead.epoch!);
-    const stoppedAt = performance.now();
     await first.lead.stop();
     expect(await ended).toBe("57P01");
     await leads(second);
-    expect(second.told.at(-1)!.at - stoppedAt).toBeGreaterThan(900);
-    expect(second.told.at(-1)!.at - stoppedAt).toBeLessThan(takeoverLimitMs);
     expect(second.log.messages("warn")).toContain("ended sessions in which functions of the last leader still ran");
   });
 

@@ -4,17 +4,11 @@
 import { randomBytes } from "node:crypto";
 import pg from "pg";
 import type { TestContext } from "vitest";
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { Leadership } from "../../../src/bridge/leadership/index.js";
 import { testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 import { onServer, rowsOf } from "../../support/on-server.js";
 import { keptLog } from "../role/log.js";
-
-/** How soon a leader that was killed is to be replaced. */
-export const takeoverLimitMs = 10_000;
-/** How soon one that has ended in good order is: none waits for the silence of a dead one. */
-export const cleanTakeoverLimitMs = bridgeConstants.leaderExpiryMs / 2;
 
 export type TestLead = ReturnType<typeof newLead>;
 

@@ -1,6 +1,7 @@
 /**
  * The role of real servers: promoted, demoted, stopped, hanging.
  */
+
 import { chownSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -12,12 +13,9 @@ import { startProxy } from "../../store/support/proxy.js";
 import { eventually } from "../../support/eventually.js";
 import { rowsOf } from "../../support/on-server.js";
 import { startPrimaryAndStandby } from "../../support/standby.js";
+import { noTimersAbove } from "../../support/timers.js";
 import { keptLog } from "./log.js";
-import { slowestAnswer } from "./slowest-answer.js";
 import { watchRole } from "./watched-role.js";
-
-/** How soon a change is to be seen, where Postgres answers at once. */
-const detectionMs = 2_000;
 
 const unknownLine = "whether Postgres is a primary or a standby is not known";
 
@@ -35,7 +33,7 @@ function makeStandbyOf({ dataDirectory }: OwnPostgres): void {
 }
 
 describe("the role of Postgres", () => {
-  it("sees a promotion within 2 s, and a demotion within 2 s of the server's first answer", async (test) => {
+  it("sees a promotion, and a demotion when the server answers again", async (test) => {
     await using servers = await startPrimaryAndStandby();
     const { primary, standby } = servers;
     const { told, roles } = await watchRole(test, standby.url);
@@ -43,17 +41,13 @@ describe("the role of Postgres", () => {
 
     await primary.kill("SIGKILL");
     await servers.promote();
-    const promotedAt = performance.now();
-    const slowestMs = await slowestAnswer(standby.url, "the promotion is seen", () => roles().length === 2);
+    await eventually("the promotion is seen", () => roles().length === 2);
     expect(told[1]).toMatchObject({ role: "primary", address: addressOf(standby) });
-    expect(told[1]!.at - promotedAt).toBeLessThan(detectionMs + slowestMs);
 
     await standby.kill("SIGINT");
     makeStandbyOf(standby);
     await standby.start();
-    const answeredAt = performance.now();
-    const slowMs = await slowestAnswer(standby.url, "the demotion is seen", () => roles().at(-1) === "standby");
-    expect(told.at(-1)!.at - answeredAt).toBeLessThan(detectionMs + slowMs);
+    await eventually("the demotion is seen", () => roles().at(-1) === "standby");
     // Unless the restart was too quick for a reading to fail, it is unknown in between.
     expect(roles().filter((role) => role !== "unknown")).toEqual(["standby", "primary", "standby"]);
   });
@@ -76,11 +70,8 @@ describe("the role of Postgres", () => {
     expect(late.roles()).toEqual([]);
 
     await server.start();
-    const startedAt = performance.now();
     const areKnown = () => roles().length === 3 && late.roles().length === 1;
-    const slowestMs = await slowestAnswer(url, "it is known again", areKnown);
-    for (const { at } of [told.at(-1)!, late.told.at(-1)!])
-      expect(at - startedAt).toBeLessThan(detectionMs + slowestMs);
+    await eventually("it is known again", areKnown);
 
     server.freeze();
     await eventually("it is unknown as long as it hangs", () => roles().length === 4);
@@ -127,22 +118,19 @@ describe("the role of Postgres", () => {
     const { watch, roles } = await watchRole(test, server.url);
     server.freeze();
     const others: PostgresRole[] = [];
-    const tookMs: number[] = [];
-    for (let round = 0; round < 3; round++) {
+    // A stop does not wait for the time limit of a reading.
+    noTimersAbove(bridgeConstants.roleReadTimeoutMs - 1);
+    for (let round = 0; round < 2; round++) {
       const hanging = new RoleWatch({
         databaseUrl: server.url,
         logger: keptLog().logger,
         onRole: (role) => others.push(role),
       });
       const started = hanging.start();
-      const beganAt = performance.now();
       await hanging.stop();
       await started;
-      tookMs.push(performance.now() - beganAt);
     }
     expect(others).toEqual([]);
-    // The reading may take longer. The best of three, as a machine with other work is slower.
-    expect(Math.min(...tookMs)).toBeLessThan(0.75 * bridgeConstants.roleReadTimeoutMs);
     server.resume();
     await watch.stop();
     await eventually("the session is gone", async () => {

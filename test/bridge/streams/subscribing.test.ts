@@ -72,8 +72,8 @@ describe("nats_subscribe_stream", () => {
       `the argument filter is a list of 16385 bytes, ${filterRule}`,
     ],
     [
-      "filter => ARRAY[repeat('x', 240000000)]",
-      `the argument filter is a list with an element of 240000000 bytes, ${filterRule}`,
+      "filter => ARRAY[repeat('x', 24000000)]",
+      `the argument filter is a list with an element of 24000000 bytes, ${filterRule}`,
     ],
     ["start => repeat('1', 101)", "start has 101 bytes, and may have 100"],
     ["domain => 'a.b'", "domain is 'a.b', which is no JetStream domain"],

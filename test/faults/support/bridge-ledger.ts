@@ -124,15 +124,11 @@ export class BridgeLedger implements AsyncDisposable {
     const sql = `
       SELECT extract(epoch FROM min(at)) * 1000 AS at FROM ledger
        WHERE epoch > $1 AND at > to_timestamp($2::float8 / 1000) AND id > 0 GROUP BY lane`;
-    await eventually(
-      "every lane goes on",
-      async () => {
-        const rows = await this.query<{ at: string }>(sql, [String(afterEpoch), since]).catch(() => []);
-        times = rows.map(({ at }) => Number(at) - since);
-        return times.length === this.lanes.length;
-      },
-      30_000,
-    );
+    await eventually("every lane goes on", async () => {
+      const rows = await this.query<{ at: string }>(sql, [String(afterEpoch), since]).catch(() => []);
+      times = rows.map(({ at }) => Number(at) - since);
+      return times.length === this.lanes.length;
+    });
     return { first: Math.min(...times), all: Math.max(...times) };
   }
 

@@ -27,7 +27,7 @@ import type { HandlerKind, StreamOptions } from "./mesh-protocol.js";
 import { microseconds } from "./mesh-protocol.js";
 
 /** Delivery is back within this time after a fault has ended. */
-export const recoveryLimitMs = 10_000;
+export const recoveryLimitMs = 120_000;
 
 /** What a mesh consists of. */
 export interface MeshOptions {
@@ -195,7 +195,7 @@ export class Mesh implements AsyncDisposable {
   }
 
   /** Ends the streams, and waits until everything confirmed was begun. */
-  async settle(limitMs = 30_000): Promise<void> {
+  async settle(limitMs = recoveryLimitMs): Promise<void> {
     this.#ending = true;
     await Promise.all(this.senders.map((sender) => this.current(sender).call("endStreams")));
     const awaited = new Set(this.missing());

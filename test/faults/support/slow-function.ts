@@ -155,8 +155,7 @@ export async function stop(serve: ServeProcess): Promise<void> {
 }
 
 /** Resolves when it is subscribed at NATS: a message of those that are being published has come. */
-export const hears = (serve: ServeProcess) =>
-  eventually("it receives", async () => (await received(serve)) > 0, 30_000);
+export const hears = (serve: ServeProcess) => eventually("it receives", async () => (await received(serve)) > 0);
 
 /** Starts processes one after another, until each receives. Publishes for it. */
 export async function start(slow: SlowFunction, count: number, flags: readonly string[] = []): Promise<ServeProcess[]> {

@@ -111,19 +111,15 @@ export class SqlLoad implements AsyncDisposable {
   async recovered(since: number): Promise<number> {
     const waiting = new Set(this.#records);
     let latest = since;
-    await eventually(
-      "every session has a confirmed call again",
-      () => {
-        for (const records of waiting) {
-          const first = firstAfter(records, since, ({ outcome }) => outcome === "confirmed");
-          if (first === undefined) continue;
-          latest = Math.max(latest, first.ended);
-          waiting.delete(records);
-        }
-        return waiting.size === 0;
-      },
-      30_000,
-    );
+    await eventually("every session has a confirmed call again", () => {
+      for (const records of waiting) {
+        const first = firstAfter(records, since, ({ outcome }) => outcome === "confirmed");
+        if (first === undefined) continue;
+        latest = Math.max(latest, first.ended);
+        waiting.delete(records);
+      }
+      return waiting.size === 0;
+    });
     return latest - since;
   }
 

@@ -129,7 +129,7 @@ it("in a block that catches the cancellation and goes on", async () => {
 
 it("at random, in the middle of many calls of all kinds", async () => {
   const seen = new Set<string>();
-  for (let round = 0; round < 60; round++) {
+  for (let round = 0; round < 20 || !seen.has("string"); round++) {
     const wanted = `random ${round}`;
     const call = session.query(
       "SELECT nats_put_text('cancelled', 'k', $1), nats_get_text('cancelled', 'k') AS value, convert_from(nats_request_text('cancelled.echo', $1, 20000), 'UTF8') AS answer",
@@ -147,7 +147,6 @@ it("at random, in the middle of many calls of all kinds", async () => {
     await session.query("SELECT 1").catch((error: pg.DatabaseError) => expect(error.code).toBe("57014"));
     await expectOwnAnswers(wanted);
   }
-  expect(seen.has("string"), "some were cancelled").toBe(true);
 });
 
 it("by the end of the session: the gateway forgets it", async () => {

@@ -34,12 +34,6 @@ const isUp = (on: TestGateway): Promise<boolean> =>
     () => false,
   );
 
-async function millisecondsOf(work: () => Promise<unknown>): Promise<number> {
-  const start = performance.now();
-  await work();
-  return performance.now() - start;
-}
-
 describe("without a definition of the NATS server", () => {
   it("every function says how to define one (55000)", async () => {
     await using unconfigured = await testGateway({ serverOptions: false });
@@ -118,7 +112,7 @@ describe("without the gateway", () => {
 });
 
 describe("a request", () => {
-  it("to which nobody listens fails at once (NA002), long before its time limit", async () => {
+  it("to which nobody listens fails with NA002, and not by its time limit", async () => {
     for (const [type, payload] of [
       ["text", "'x'"],
       ["json", "'1'"],
@@ -126,15 +120,13 @@ describe("a request", () => {
       ["binary", "'x'"],
     ]) {
       const sql = `SELECT nats_request_${type}('failing.nobody', ${payload}, 30000)`;
-      const taken = await millisecondsOf(async () => {
-        expect(await gateway.errorOf(sql)).toMatchObject({
-          code: "NA002",
-          message: expect.stringContaining('"failing.nobody"'),
-          detail: expect.stringContaining('"failing.nobody"'),
-          hint: expect.stringContaining("responder"),
-        });
+      // By its time limit it were NA001.
+      expect(await gateway.errorOf(sql)).toMatchObject({
+        code: "NA002",
+        message: expect.stringContaining('"failing.nobody"'),
+        detail: expect.stringContaining('"failing.nobody"'),
+        hint: expect.stringContaining("responder"),
       });
-      expect(taken).toBeLessThan(20_000);
     }
   });
 
@@ -142,14 +134,9 @@ describe("a request", () => {
     gateway.nats.subscribe("failing.silent", { callback: () => undefined });
     await gateway.nats.flush();
     for (const timeout of [0, 1, 300]) {
-      const taken = await millisecondsOf(async () => {
-        const error = await gateway.errorOf(`SELECT nats_request_text('failing.silent', 'x', ${timeout})`);
-        expect(error).toMatchObject({ code: "NA001", hint: expect.stringContaining("timeout") });
-        expect(error.message).toContain('"failing.silent"');
-      });
-      expect(taken).toBeGreaterThanOrEqual(timeout - 1);
-      // And not after what a request may take that names no time limit.
-      expect(taken).toBeLessThan(timeout + 9_000);
+      const error = await gateway.errorOf(`SELECT nats_request_text('failing.silent', 'x', ${timeout})`);
+      expect(error).toMatchObject({ code: "NA001", hint: expect.stringContaining("timeout") });
+      expect(error.message).toContain('"failing.silent"');
     }
   });
 
