@@ -4,6 +4,7 @@ import { Objm } from "@nats-io/obj";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { eventually } from "../../support/eventually.js";
 import { startNatsServer } from "../../support/nats-server.js";
+import { withEnoughTime } from "../../support/timers.js";
 import {
   bytesOf,
   failureOf,
@@ -215,44 +216,53 @@ describe.concurrent("failures of files", () => {
   });
 
   it("leaves no chunk where a put is past its deadline when its chunks are stored", async () => {
-    await using server = await startNatsServer({ jetStream: true });
-    await using used = await operationsOf(server.url);
-    const { objectStores } = used.operations;
-    const stock = await new Objm(used.stock).create("s");
-    await objectStores.put("s", "f", bytesOf(1), options);
-    // Two answers come: for the look-up, and for the chunk. That one comes after the deadline, and before the library gives
-    // it up, which begins to wait when it sends the chunk.
-    let arrived = 0;
-    let passLate = (): void => undefined;
-    interceptArrivals(used, (pass) => {
-      if (++arrived === 1) setTimeout(pass, 500);
-      else if (arrived === 2) passLate = pass;
-      else pass();
+    // Both answers have to arrive within it.
+    await withEnoughTime(3_000, async (timeoutMs) => {
+      await using server = await startNatsServer({ jetStream: true });
+      await using used = await operationsOf(server.url);
+      const { objectStores } = used.operations;
+      const stock = await new Objm(used.stock).create("s");
+      await objectStores.put("s", "f", bytesOf(1), options);
+      // Two answers come: for the look-up, and for the chunk. That one comes after the deadline, and before the library gives
+      // it up, which begins to wait when it sends the chunk.
+      let arrived = 0;
+      let passLate = (): void => undefined;
+      interceptArrivals(used, (pass) => {
+        if (++arrived === 1) setTimeout(pass, timeoutMs / 2);
+        else if (arrived === 2) passLate = pass;
+        else pass();
+      });
+      await failureOf("nats_timeout", () => objectStores.put("s", "f", bytesOf(2), { timeoutMs }));
+      if (arrived < 2) return undefined;
+      passLate();
+      await eventually("a purge was asked for", async () => (await stock.status()).streamInfo.state.last_seq >= 3);
+      await eventually("the chunk is gone", async () => (await stock.status()).streamInfo.state.messages === 2);
+      return true;
     });
-    await failureOf("nats_timeout", () => objectStores.put("s", "f", bytesOf(2), { timeoutMs: 3_000 }));
-    expect(arrived).toBe(2);
-    passLate();
-    await eventually("a purge was asked for", async () => (await stock.status()).streamInfo.state.last_seq >= 3);
-    await eventually("the chunk is gone", async () => (await stock.status()).streamInfo.state.messages === 2);
   });
 
   it("leaves no chunk of the version before where the record is stored and its answer lost", async () => {
-    await using server = await startNatsServer({ jetStream: true });
-    await using used = await operationsOf(server.url);
-    const { objectStores } = used.operations;
-    await objectStores.put("s", "f", large(400 * kib), options);
-    const stock = await new Objm(used.stock).open("s");
-    // Three answers come for the put: for the look-up, the chunk and the record. The last one is lost.
-    let arrived = 0;
-    interceptArrivals(used, (pass) => {
-      if (++arrived !== 3) pass();
+    // The answers have to arrive within it.
+    await withEnoughTime(1_500, async (timeoutMs) => {
+      await using server = await startNatsServer({ jetStream: true });
+      await using used = await operationsOf(server.url);
+      const { objectStores } = used.operations;
+      await objectStores.put("s", "f", large(400 * kib), options);
+      const stock = await new Objm(used.stock).open("s");
+      // Three answers come for the put: for the look-up, the chunk and the record. The last one is lost.
+      let arrived = 0;
+      interceptArrivals(used, (pass) => {
+        if (++arrived !== 3) pass();
+      });
+      const error = await failureOf("nats_timeout", () => objectStores.put("s", "f", bytesOf(3), { timeoutMs }));
+      if (arrived < 3) return undefined;
+      expect(error.outcome).toBe("unknown");
+      await eventually("one chunk and one record are left", async () => {
+        return (await stock.status()).streamInfo.state.messages === 2;
+      });
+      expect([...(await objectStores.get("s", "f", reading))]).toEqual([...bytesOf(3)]);
+      return true;
     });
-    const error = await failureOf("nats_timeout", () => objectStores.put("s", "f", bytesOf(3), { timeoutMs: 3_000 }));
-    expect(error.outcome).toBe("unknown");
-    await eventually("one chunk and one record are left", async () => {
-      return (await stock.status()).streamInfo.state.messages === 2;
-    });
-    expect([...(await objectStores.get("s", "f", reading))]).toEqual([...bytesOf(3)]);
   });
 
   it("settles by its deadline where the server hangs, and when it dies under it", async () => {
