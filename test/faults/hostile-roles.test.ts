@@ -15,7 +15,7 @@ import { HostileWorld, victimMarker } from "./support/hostile/world.js";
 /** By which a run can be repeated. */
 const seed = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
 /** Hostile values of each argument; at full depth all of them. */
-const valuesPerArgument = atDepth(30) < 30 ? atDepth(30) : undefined;
+const valuesPerArgument = atDepth(20) < 20 ? atDepth(20) : undefined;
 /** Sessions of one attacker side by side. */
 const sessions = 3;
 

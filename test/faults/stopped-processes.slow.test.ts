@@ -53,7 +53,7 @@ describe.concurrent("a process that stands still longer than the pings allow", (
     console.log(
       `listener stopped: noticed after ${seconds(noticed)}, back after ${back.toFixed(0)} ms; ${summaryOf(found)}`,
     );
-    expect(protocolSilenceMs).toBeLessThan(detectionLimitMs.protocol);
+    expect(protocolSilenceMs).toBeLessThan(detectionLimitMs);
     expect(faultsOf(found)).toEqual(noFaults);
     expect(found.unknown).toBe(0);
   });

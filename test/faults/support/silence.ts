@@ -6,11 +6,8 @@ export const shortPings: Partial<Record<keyof typeof protocolConstants, number>>
   pingTimeoutMs: 3_000,
 };
 
-/** What their rule of pings comes to: nothing was heard for so long. */
-export const silenceMs = 7_000;
+/** A silent fault is noticed within this time by those who have the protocol's own patience. */
+export const detectionLimitMs = 30_000;
 
-/** A silent fault is noticed within this time, by them and by those who have the protocol's own patience. */
-export const detectionLimitMs = { here: 12_000, protocol: 30_000 };
-
-/** What the rule of pings comes to for everybody. */
+/** What the rule of pings comes to for them. */
 export const protocolSilenceMs = protocolConstants.pingAfterMs + protocolConstants.pingTimeoutMs;
