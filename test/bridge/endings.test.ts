@@ -2,7 +2,6 @@
  * A connection to NATS, a leader or a process ends: what was received is run all the same, what is missing is told, and
  * nothing that is silent keeps anybody waiting. The tests wait most of the time, so that they run side by side.
  */
-
 import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
 import { Serve } from "../../src/serve/index.js";

@@ -1,7 +1,6 @@
 /**
  * Functions that fail, hang, or leave no way out: what becomes of the message, of the others, and of other functions.
  */
-
 import { inspect } from "node:util";
 import { headers } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";

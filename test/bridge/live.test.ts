@@ -1,7 +1,6 @@
 /**
  * When a subscription begins and ends: with the transaction that makes it, and with its function.
  */
-
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Serve } from "../../src/serve/index.js";

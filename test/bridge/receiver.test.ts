@@ -1,7 +1,6 @@
 /**
  * What is received over connections to NATS that are replaced.
  */
-
 import { execFileSync } from "node:child_process";
 import { describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";

@@ -1,7 +1,6 @@
 /**
  * What a process has received and not run when it ends is not lost: the next one runs it first.
  */
-
 import pg from "pg";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { Serve } from "../../src/serve/index.js";

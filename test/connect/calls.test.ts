@@ -1,7 +1,6 @@
 /**
  * Unary calls, over peers and over NATS: what comes of a call, of metadata, errors, time limits and interceptors.
  */
-
 import { setTimeout as delay } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import {

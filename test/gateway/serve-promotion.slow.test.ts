@@ -1,7 +1,6 @@
 /**
  * A gateway whose server is a standby, until it is promoted.
  */
-
 import { expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { install } from "../../src/installation/index.js";

@@ -1,7 +1,6 @@
 /**
  * `Serve` while Postgres goes away and comes back, or is silent.
  */
-
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";

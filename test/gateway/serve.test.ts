@@ -1,7 +1,6 @@
 /**
  * `Serve` follows the definition of the NATS server in Postgres.
  */
-
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { Serve } from "../../src/serve/index.js";

@@ -1,7 +1,6 @@
 /**
  * Option `host` with several NATS servers: which are dialled, in which order, and what becomes of a connector whose server dies.
  */
-
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { join } from "node:path";

@@ -1,7 +1,6 @@
 /**
  * Messages that are due later: they come into the outbox when they are due, and can be taken back until then.
  */
-
 import { jetstreamManager } from "@nats-io/jetstream";
 import { nuid } from "@nats-io/transport-node";
 import type pg from "pg";

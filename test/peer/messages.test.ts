@@ -1,7 +1,6 @@
 /**
  * Messages as an async iterator: asking for the next one finishes the one before.
  */
-
 import { expect, it } from "vitest";
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { eventually } from "../support/eventually.js";

@@ -1,7 +1,6 @@
 /**
  * Requests: what comes back, whom they go to, and how they end when nothing comes back.
  */
-
 import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";

@@ -1,7 +1,6 @@
 /**
  * Sending: receipts, what they mean, and what is refused.
  */
-
 import { describe, expect, it } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Outgoing } from "../../src/peer/outgoing.js";

@@ -1,7 +1,6 @@
 /**
  * Stopping: everything pending settles, what is unconfirmed is stored, and nothing is done twice.
  */
-
 import { expect, it } from "vitest";
 import type { Receipt } from "../../src/peer/index.js";
 import { startProxy } from "../store/support/proxy.js";

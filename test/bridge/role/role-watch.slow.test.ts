@@ -1,7 +1,6 @@
 /**
  * The role of real servers: promoted, demoted, stopped, hanging.
  */
-
 import { chownSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";

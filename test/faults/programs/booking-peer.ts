@@ -2,7 +2,6 @@
  * A peer in a process of its own that books what comes: its transactional handler writes a row and, if it has a further
  * topic, tells that. Arguments: name, topic, further topic. The database is that of HAWSER_DATABASE_URL.
  */
-
 import { Peer } from "../../../src/peer/index.js";
 import { eventually } from "../../support/eventually.js";
 

@@ -1,7 +1,6 @@
 /**
  * Calls that are cancelled: the session stays usable, and no call gets the answer of another.
  */
-
 import type { Msg } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, beforeEach, expect, it } from "vitest";
