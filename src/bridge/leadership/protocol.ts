@@ -112,6 +112,8 @@ export class LeadershipProtocol implements Ownership {
   #isSilent = false;
   /** It may have taken the row, and does not lead yet. */
   #taking: Term | undefined;
+  /** The last attempt to take the row, while this process does not lead: the leader before has ended in good order. */
+  #takesAfterCleanEnd = false;
   /** Of the present session; maps its times to the server's. */
   #sample: ClockSample | undefined;
   /** Another process has led since this one began. */
@@ -233,7 +235,8 @@ export class LeadershipProtocol implements Ownership {
         this.#saw(row, sample);
         if (row.owner === undefined) return { until: Number.NEGATIVE_INFINITY, afterCleanEnd: true };
         // Its own, from an attempt that did not end.
-        if (row.owner === owner || this.watch.unchangedMs >= leaderExpiryMs) return nobodyLeads;
+        if (row.owner === owner) return { ...nobodyLeads, afterCleanEnd: this.#takesAfterCleanEnd };
+        if (this.watch.unchangedMs >= leaderExpiryMs) return nobodyLeads;
         if (row.epoch !== epoch) heartbeats.clear();
         epoch = row.epoch;
         // Before its first heartbeat it is not known since when it receives.
@@ -409,6 +412,8 @@ export class LeadershipProtocol implements Ownership {
     const { table, owner, events, logger, clock } = this.options;
     const beganAt = clock.now();
     this.#taking = undefined;
+    // Where the row is its own, from an attempt that did not end, the row no longer tells how the leader before ended.
+    if (row.owner !== owner) this.#takesAfterCleanEnd = row.owner === undefined;
     const epoch = await table.take(row, owner);
     // Another process was faster, or the leader lives.
     if (epoch === undefined) return 1;
@@ -424,8 +429,10 @@ export class LeadershipProtocol implements Ownership {
     this.#sample = confirmed.clock;
     this.#toldWaiting = undefined;
     const tookMs = Math.round(clock.now() - beganAt);
+    const afterCleanEnd = this.#takesAfterCleanEnd;
+    this.#takesAfterCleanEnd = false;
     logger.info({ epoch, owner, after: row.epoch, tookMs }, "leads the subscriptions");
-    events.onLeading(epoch, { afterCleanEnd: row.owner === undefined });
+    events.onLeading(epoch, { afterCleanEnd });
     return leaderHeartbeatMs;
   }
 

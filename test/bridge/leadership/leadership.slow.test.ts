@@ -22,6 +22,9 @@ import {
 const leadRow = async (databaseUrl: string) =>
   (await rowsOf(databaseUrl, "SELECT epoch, owner, beat, progress_at FROM hawser.bridge_lead"))[0]!;
 
+const waitsForFence = `SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+  AND application_name = 'hawser serve: lead' AND wait_event_type = 'Lock'`;
+
 describe.concurrent("a lead", () => {
   it("is one process's alone, which sends heartbeats, and says to the others what is done", async (test) => {
     const url = await ownDatabase(test);
@@ -167,5 +170,38 @@ describe.concurrent("a takeover", () => {
     await eventually("it goes on beating", async () => (await leadRow(url))["beat"] !== beat);
     await stranger.query("COMMIT");
     await leads(second);
+  });
+
+  it.for([
+    ["has ended in good order", true],
+    ["was killed", false],
+  ] as const)("that is stopped before it leads still knows that the leader before %s", async ([, isCleanEnd], test) => {
+    const url = await ownDatabase(test);
+    const [first, second] = [newLead(test, url), newLead(test, url)];
+    if (isCleanEnd) await startInTurn(first);
+    else await onServer(url, "UPDATE hawser.bridge_lead SET owner = 'gone', epoch = epoch + 1, beat = 1");
+    await startInTurn(second);
+    const stranger = await session(test, url);
+    await stranger.query("BEGIN; SELECT FROM hawser.bridge_fence FOR SHARE");
+    await first.lead.stop();
+    await eventually("it waits for the fence", async () => (await rowsOf(url, waitsForFence)).length === 1);
+    expect(await second.lead.othersHave(new AbortController().signal)).toEqual({
+      until: Number.NEGATIVE_INFINITY,
+      afterCleanEnd: isCleanEnd,
+    });
+  });
+
+  it("that begins anew with another session still knows that the leader before has ended in good order", async (test) => {
+    const url = await ownDatabase(test);
+    const [first, second] = [newLead(test, url), newLead(test, url)];
+    await startInTurn(first, second);
+    const stranger = await session(test, url);
+    await stranger.query("BEGIN; SELECT FROM hawser.bridge_fence FOR SHARE");
+    await first.lead.stop();
+    const endSession = `SELECT pg_terminate_backend(w.pid) FROM (${waitsForFence}) AS w`;
+    await eventually("it waits for the fence", async () => (await rowsOf(url, endSession)).length === 1);
+    await stranger.query("COMMIT");
+    await leads(second);
+    expect(second.words()).toEqual(["waiting", "leading after a clean end"]);
   });
 });
