@@ -3,7 +3,7 @@ import { atDepth } from "../support/depth.js";
 import { runSeeds, simulations } from "./run.js";
 
 /** More than it takes to reach everything that must happen. */
-const fewestSeeds = { channels: 1_500, outbox: 200, streams: 200 };
+const fewestSeeds = { channels: 3_000, outbox: 200, streams: 200 };
 
 describe.each(simulations)("the simulator of the $name", ({ name, world, mustHappen, mutants, seeds = 2_000 }) => {
   it("finds no broken rule, and reaches every fault and transition", () => {

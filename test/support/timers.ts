@@ -13,7 +13,16 @@ const neverMs = 2 ** 31 - 1;
  * @param longestMs of the timers that still fire
  */
 export function noTimersAbove(longestMs: number): void {
-  onTestFinished(withoutTimersAbove(longestMs));
+  restore = withoutTimersAbove(longestMs);
+  onTestFinished(restoreTimers);
+}
+
+let restore: (() => void) | undefined;
+
+/** All timers fire again: for what a file does after each test, which comes before the end of that. */
+export function restoreTimers(): void {
+  restore?.();
+  restore = undefined;
 }
 
 /** The same until the returned function is called. */

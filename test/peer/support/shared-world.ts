@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll } from "vitest";
+import { restoreTimers } from "../../support/timers.js";
 import { PeerWorld } from "./world.js";
 
 /** A world for all tests of a file, each of which begins with an empty directory and no peer. */
@@ -6,6 +7,7 @@ export function sharedPeerWorld(): PeerWorld {
   const world = new PeerWorld();
   beforeAll(() => world.open({ nats: false }));
   afterEach(async ({ task }) => {
+    restoreTimers();
     if (task.result?.state !== "fail") return world.reset();
     // Nobody knows what it has left behind.
     await world[Symbol.asyncDispose]();
