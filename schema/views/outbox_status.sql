@@ -32,5 +32,5 @@ SELECT k.kind,
  CROSS JOIN LATERAL (SELECT t.* FROM hawser.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
-     FROM hawser.outbox_undone(k.kind, NULL, 100000) AS u
+     FROM hawser.outbox_undone(k.kind, NULL, 100000, NULL) AS u
  ) AS w

@@ -8,7 +8,6 @@
  * A message that may have been published is looked for in its stream first. What follows from that is in `doubt.ts` of the outbox. A
  * message to core NATS is not looked for: nobody can tell who has got it.
  */
-import { jserrors } from "@nats-io/jetstream/internal";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText } from "../../generated/ts/rules/violation.js";
@@ -19,6 +18,7 @@ import {
   isStreamFull,
   isStreamMissing,
   lookInto,
+  lookIntoAll,
   type NatsConnector,
   NatsOperations,
   natsFailure,
@@ -35,13 +35,15 @@ import {
   needsGaps,
   type PublishOutcome,
   type PublishStep,
+  type StreamMemory,
   verdictOf,
 } from "../outbox/index.js";
 import { shared } from "../runtime/index.js";
 import { RoleGate } from "./role-gate.js";
 
 const { publishTimeoutMs, dueDoubtMs, scans, slowPublishes } = outboxConstants;
-const { clockSkewMs: skewMs, lookMarginMs: marginMs, lookRequests: requests } = outboxConstants;
+const { clockSkewMs: skewMs, lookMarginMs: marginMs } = outboxConstants;
+const { lookRequests: requests, lookMessages: maxMessages } = outboxConstants;
 
 /** NATS has said no. All other failures are of the connection, or of servers that are away. */
 const refusals: ReadonlySet<string> = new Set([
@@ -96,6 +98,8 @@ export class NatsPublisher {
   readonly #streams = new Map<string, { readonly connection: NatsConnection; readonly found: Promise<FoundStream> }>();
   readonly #looks = new Map<string, Look>();
   readonly #lookGate = new RoleGate(scans);
+  /** The NATS server, which has another id after each start, and since when this has published to it. */
+  #server: { readonly id: string | undefined; readonly since: number } = { id: undefined, since: 0 };
   readonly #slowGate = new RoleGate(slowPublishes);
 
   readonly #tell: (problem: string) => void;
@@ -117,6 +121,8 @@ export class NatsPublisher {
     if (connection === undefined) {
       return Promise.resolve({ kind: "unavailable", scope: "connection", mayBeThere: false });
     }
+    const id = connection.info?.server_id;
+    if (id !== this.#server.id) this.#server = { id, since: performance.now() };
     const ended = this.#connector.use(connection);
     return this.#published(connection, step).then(
       (as): PublishOutcome => {
@@ -140,9 +146,9 @@ export class NatsPublisher {
       const refusal = { code: error.code, message: error.message };
       if (error instanceof Undecided) return { kind: "undecided", ...refusal };
       if (refusals.has(refusal.code)) return { kind: "refused", ...refusal };
-      // Unless a stream of another domain has stored it.
-      if (refusal.code === "no_stream")
-        return { kind: error.outcome === undefined ? "missing" : "refused", ...refusal };
+      if (refusal.code === "no_stream") {
+        return { kind: "missing", mayBeThere: error.outcome === "unknown", ...refusal };
+      }
     }
     this.#tell(`${message.destination}: ${error instanceof Error ? error.message : String(error)}`);
     const code = HawserError.is(error) ? error.code : undefined;
@@ -173,7 +179,7 @@ export class NatsPublisher {
     if (needed === undefined) return (await this.#send(used, step)) === "duplicate" ? "dropped" : "stored";
     const begunAt = performance.now();
     const found = await this.#look(connection, step, needed);
-    if (found !== undefined && found !== "dropped by itself") {
+    if (found !== "dropped by itself") {
       const verdict = verdictOf(message, doubt, found);
       if (verdict === "known") return "known";
       if (verdict === "undecided") {
@@ -271,22 +277,29 @@ export class NatsPublisher {
     return domain ?? this.#connector.options?.domain;
   }
 
-  /** @returns undefined: there is no stream to look into; whether one takes the message shows when that is published */
   async #look(
     connection: NatsConnection,
     step: PublishStep<EnqueuedMessage>,
     needed: LookNeeded,
-  ): Promise<StreamContent | "dropped by itself" | undefined> {
+  ): Promise<StreamContent | "dropped by itself"> {
     const { message } = step;
     try {
       const stream = await this.#streamOf(connection, message);
-      if (isDroppedByItself(message, needed, performance.now(), stream.windowMs)) return "dropped by itself";
+      const isDropped = isDroppedByItself(message, needed, performance.now(), this.#memoryOf(stream));
+      if (isDropped) return "dropped by itself";
       return await this.#contentOf(stream, step, needed);
     } catch (error) {
-      if (isStreamMissing(error) || error instanceof jserrors.JetStreamNotEnabled) return undefined;
       const name = `look for a message to "${message.destination}"`;
       const failure = natsFailure(error, { name, changes: false, timeoutMs: publishTimeoutMs });
       if (silences.has(failure.code)) throw failure;
+      // A stream of another account, or behind a mapping of subjects, does not show itself, and may have it.
+      if (isStreamMissing(error)) {
+        throw new NatsError(
+          "no_stream",
+          `The message to "${message.destination}" may have been published before, and no stream for it can be found.`,
+          { cause: failure },
+        );
+      }
       throw new Undecided(
         "outcome_unknown",
         `The message to "${message.destination}" may have been published before, and could not be looked for: ${failure.message}`,
@@ -297,6 +310,12 @@ export class NatsPublisher {
         },
       );
     }
+  }
+
+  /** What a stream surely knows of the ids that it has had. */
+  #memoryOf({ windowMs, keepsSince, isAlone, jetStream: { connection } }: FoundStream): StreamMemory {
+    const isSameServer = isAlone && connection.info?.server_id === this.#server.id;
+    return { windowMs, since: Math.min(keepsSince, isSameServer ? this.#server.since : Number.POSITIVE_INFINITY) };
   }
 
   /** Kept for a short time: many messages are in doubt at once. */
@@ -330,16 +349,19 @@ export class NatsPublisher {
     if (ofSubject !== undefined) return ofSubject;
     // Until its turn comes it serves whatever happens.
     const begun = { at: Number.POSITIVE_INFINITY };
-    const found = this.#lookGate.run(message.role, async () => {
-      const ofStream = known(streamKey);
-      if (ofStream !== undefined) return ofStream;
+    const found = this.#lookGate.run(message.role, () => {
       begun.at = performance.now();
-      const content = await lookInto(stream, { since, skewMs, marginMs, requests, needsGaps: tellsGaps });
-      if (content.isOfAll) {
-        const look = { connection, since, begun, tellsGaps: true, found: Promise.resolve(content) };
-        this.#keep(this.#looks, streamKey, look);
-      }
-      return content;
+      const range = { since, skewMs, marginMs, requests, maxMessages, needsGaps: tellsGaps };
+      return lookInto(stream, range, () => {
+        const ofStream = known(streamKey);
+        if (ofStream !== undefined) return ofStream;
+        // Twice as far back, so that few of those that wait need another one.
+        const wider = { ...range, since: 2 * since - performance.now() };
+        const look = { connection, since: wider.since, begun: { at: performance.now() }, tellsGaps: true };
+        const foundInAll = lookIntoAll(stream, wider);
+        this.#keep(this.#looks, streamKey, { ...look, found: foundInAll });
+        return foundInAll;
+      });
     });
     this.#keep(this.#looks, key, { connection, since, begun, tellsGaps, found });
     return found;

@@ -35,6 +35,7 @@ export {
   isStreamMissing,
   jetStreamOf,
   lookInto,
+  lookIntoAll,
   NatsOperations,
   natsFailure,
   PublishPipeline,

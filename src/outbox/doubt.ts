@@ -1,7 +1,8 @@
 /**
  * Whether a message is published that its stream may have already. Pure.
  *
- * A stream drops a message that it has already, by its id, for as long as its duplicate window. Beyond that the relay looks first.
+ * A stream drops a message that it has already, by its id, for as long as its duplicate window, unless its server has started since
+ * then and the message was removed. Where that is not sure the relay looks first.
  * What is not there is published only if the look proves that it never was: a stream may have removed what it had. Otherwise nobody can
  * tell, and publishing it might double it.
  */
@@ -63,14 +64,25 @@ export function lookNeeded(
   };
 }
 
-/** Whether a stream surely drops a message by itself that it has since then. Not one that is written again: it may have lost that. */
+/** What a stream knows of the ids that it has had. */
+export interface StreamMemory {
+  /** How long it drops a message that has the id of another one. */
+  readonly windowMs: number;
+  /**
+   * It surely knows those of messages that came since then, by the clock of the relay. When its server starts, it reads the ids of the
+   * messages that are there, and has forgotten those of others.
+   */
+  readonly since: number;
+}
+
+/** Whether a stream surely drops a message by itself that it has had. Not one that is written again: it may have lost that. */
 export function isDroppedByItself(
   { isRepeated }: DoubtfulMessage,
   { since }: LookNeeded,
   now: number,
-  windowMs: number,
-) {
-  return !isRepeated && now - since <= windowMs / 2;
+  memory: StreamMemory,
+): boolean {
+  return !isRepeated && since >= memory.since && now - since <= memory.windowMs / 2;
 }
 
 /** Whether the gaps of a stream that keeps its messages matter: not for one that somebody wants in it, and that it has not. */

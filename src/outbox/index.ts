@@ -7,7 +7,7 @@
  * (`peer-relay.ts`). `outbox-table.ts` is their Postgres. How rows are found that were committed, and only those, is in
  * `docs/transactional.md`.
  */
-export { isDroppedByItself, type LookNeeded, lookNeeded, needsGaps, verdictOf } from "./doubt.js";
+export { isDroppedByItself, type LookNeeded, lookNeeded, needsGaps, type StreamMemory, verdictOf } from "./doubt.js";
 export { NatsOutbox, type NatsOutboxStats, type OutboxPublisher } from "./nats-outbox.js";
 export type { EnqueuedMessage } from "./outbox-table.js";
 export { PeerRelay } from "./peer-relay.js";

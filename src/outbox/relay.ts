@@ -128,8 +128,12 @@ export type PublishOutcome =
   | ({ readonly kind: "refused" } & Refusal)
   /** It may be in its stream, and nobody can tell: it must not be published again. */
   | ({ readonly kind: "undecided" } & Refusal)
-  /** There is no stream for it. */
-  | ({ readonly kind: "missing" } & Refusal);
+  /** There is no stream for it now. */
+  | ({
+      readonly kind: "missing";
+      /** It was sent, and a stream may have had it. */
+      readonly mayBeThere: boolean;
+    } & Refusal);
 
 export interface RelaySettings extends ReadingSettings, WindowSettings, PaceSettings {
   /** How often the position is saved at least, while nothing is to be read. */
@@ -311,9 +315,11 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#underWay.delete(step);
     const isConnectionLost = outcome.kind === "unavailable" && outcome.scope === "connection";
     this.#window.settle(entry, isConnectionLost ? undefined : outcome.kind === "published");
+    if ((outcome.kind === "unavailable" || outcome.kind === "missing") && outcome.mayBeThere) {
+      entry.doubt = { from: Math.min(entry.doubt?.from ?? step.at, step.at), until: now };
+    }
     if (outcome.kind === "unavailable") {
       entry.silences += 1;
-      if (outcome.mayBeThere) entry.doubt = { from: Math.min(entry.doubt?.from ?? step.at, step.at), until: now };
       this.#silent(entry, outcome.scope, now);
       return;
     }

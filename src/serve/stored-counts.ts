@@ -8,18 +8,19 @@ import type { PostgresSession } from "../postgres/index.js";
 import { type Logger, Repeated } from "../runtime/index.js";
 import type { StoredCounters } from "./monitor/index.js";
 
-const { storedCountMs, maxStoredCount, recentMs } = monitorConstants;
+const { storedCountMs, maxStoredCount, maxStoredRead, recentMs } = monitorConstants;
 
 const countSql = `
   SELECT 'waiting' AS what, k.kind, count(u.id)::integer AS messages,
          extract(epoch FROM clock_timestamp() - min(u.enqueued_at))::float8 AS "ageSeconds"
-    FROM (VALUES ('nats'), ('peer')) AS k (kind) LEFT JOIN LATERAL hawser.outbox_undone(k.kind, NULL, $1) AS u ON true
+    FROM (VALUES ('nats'), ('peer')) AS k (kind) LEFT JOIN LATERAL hawser.outbox_undone(k.kind, NULL, $1, $3) AS u ON true
    GROUP BY k.kind
   UNION ALL
   SELECT 'dead', o.origin, count(d.origin)::integer, NULL
     FROM (VALUES ('peer'), ('subscription'), ('outbox')) AS o (origin)
-    LEFT JOIN (SELECT l.origin FROM ${tables.deadLetter} AS l WHERE l.created_at > now() - $2 * interval '1 ms' LIMIT $1) AS d
-      ON d.origin = o.origin
+    LEFT JOIN LATERAL (
+      SELECT l.origin FROM ${tables.deadLetter} AS l WHERE l.origin = o.origin AND l.created_at > now() - $2 * interval '1 ms' LIMIT $1
+    ) AS d ON true
    GROUP BY o.origin`;
 
 interface CountRow {
@@ -56,7 +57,7 @@ export class StoredCounts {
 
   async #count(): Promise<void> {
     try {
-      const rows = await this.#session.query<CountRow>(countSql, [maxStoredCount, recentMs]);
+      const rows = await this.#session.query<CountRow>(countSql, [maxStoredCount, recentMs, maxStoredRead]);
       const countedAt = performance.now();
       this.#counters = {
         waiting: rows

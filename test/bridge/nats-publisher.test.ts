@@ -167,9 +167,10 @@ describe("the publisher of the outbox", () => {
         await jetstream(shared.connection).publish(subject, "hi", { msgID: message.messageId });
       }
       expect(await Promise.all(messages.map((each) => shared.publisher.publish(each)))).toEqual([known, known, known]);
-      // In a stream whose first message is as old, what is not there never was.
       expect(await stored()).toBe(3);
-      expect(await shared.publisher.publish(doubtful(subject))).toEqual({ kind: "published", as: "stored" });
+      // Of what is not there: a stream of that name that removes messages may have been there before.
+      const absent = config.retention === undefined ? { kind: "published", as: "stored" } : undecided;
+      expect(await shared.publisher.publish(doubtful(subject))).toMatchObject(absent);
     });
 
     it.each(kinds.slice(3))("does not publish what may have been consumed, where it %s", async (_, config) => {
@@ -201,6 +202,46 @@ describe("the publisher of the outbox", () => {
       const lost = { ...doubtful(subject).message, copyOf: 1n, isRepeated: true, enqueuedBy: performance.now() };
       expect(await shared.publisher.publish(step(lost))).toEqual({ kind: "published", as: "stored" });
       expect(await stored()).toBe(1);
+    });
+
+    it("does not leave it to a work queue to drop what it has consumed, when its server may have started since", async () => {
+      const { subject, consume } = await stream({
+        retention: RetentionPolicy.Workqueue,
+        duplicate_window: nanos(120_000_000_000),
+      });
+      const { message } = step({ destination: subject });
+      const now = performance.now();
+      await jetstream(shared.connection).publish(subject, "hi", { msgID: message.messageId });
+      await consume();
+      // By the relay before: which server that had published to is not known.
+      const { NEGATIVE_INFINITY } = Number;
+      const taken = step({ ...message, mayBeThereSince: now - 1_000 }, { from: NEGATIVE_INFINITY, until: now });
+      expect(await shared.publisher.publish(taken)).toMatchObject(undecided);
+    });
+
+    it("is in doubt if the stream was removed, and another one made", async () => {
+      const { name, subject } = await stream({ retention: RetentionPolicy.Workqueue });
+      await jetstream(shared.connection).publish(subject, "hi");
+      await manager.streams.delete(name);
+      await manager.streams.add({ name, subjects: [`${name}.>`], retention: RetentionPolicy.Workqueue });
+      expect(await shared.publisher.publish(doubtful(subject))).toMatchObject(undecided);
+    });
+
+    it("is not published where no stream shows itself, and one may be there", async () => {
+      const outcome = await shared.publisher.publish(doubtful(nuid.next()));
+      expect(outcome).toMatchObject({ kind: "missing", code: "no_stream", mayBeThere: false });
+    });
+
+    it("reads a stream without a consumer that gives nothing", async () => {
+      const permissions = '{ publish: { deny: ["$JS.API.CONSUMER.MSG.NEXT.>"] } }';
+      const config = `authorization { users: [{ user: u, password: p, permissions: ${permissions} }, { user: a, password: p }] }`;
+      await using strict = await startNatsServer({ jetStream: true, config });
+      const admin = await publisherOf(strict, { username: "a", password: "p" });
+      await (await jetstreamManager(admin.connection)).streams.add({ name: "S", subjects: ["s"] });
+      const doubt = doubtful("s");
+      await jetstream(admin.connection).publish("s", "hi", { msgID: doubt.message.messageId });
+      const { publisher } = await publisherOf(strict, { username: "u", password: "p" });
+      expect(await publisher.publish(doubt)).toEqual(known);
     });
 
     it("tells of a message that a stream drops, which has none of it", async () => {

@@ -311,7 +311,7 @@ describe("a route that answers nothing", () => {
 });
 
 describe("a message whose stream is missing", () => {
-  const missing: PublishOutcome = { kind: "missing", code: "no_stream", message: "none takes it" };
+  const missing: PublishOutcome = { kind: "missing", mayBeThere: false, code: "no_stream", message: "none takes it" };
   const { missingStreamMs, probeMaxMs, retryMaxMs, tries, saveMs } = settings;
 
   it("is tried for some time after it was enqueued, while its route is away, and then refused", () => {

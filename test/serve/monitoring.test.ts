@@ -61,7 +61,9 @@ it("counts the outbox and dead letters in the database, also while no process re
     SELECT nats_enqueue_text('monitored', 'x');
     UPDATE hawser.outbox SET enqueued_at = now() - interval '1 h';
     INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at, role)
-    SELECT 'subscription', 's', 't', '', 'c', 'm', 1, now() - age, 'r' FROM unnest('{1 min,9 min,11 min}'::interval[]) AS age`);
+    SELECT 'subscription', 's', 't', ''::bytea, 'c', 'm', 1, now() - age, 'r' FROM unnest('{1 min,9 min,11 min}'::interval[]) AS age
+    UNION ALL
+    SELECT 'outbox', 's', 't', '', 'c', 'm', 1, now(), 'r' FROM generate_series(1, 10001)`);
   await using serve = await Serve.start({
     databaseUrl: gateway.database.url,
     gatewayListen: "127.0.0.1:0",
@@ -81,7 +83,7 @@ it("counts the outbox and dead letters in the database, also while no process re
     "hawser_outbox_enqueued_age_seconds peer": 0,
     "hawser_recent_dead_letters peer": 0,
     "hawser_recent_dead_letters subscription": 2,
-    "hawser_recent_dead_letters outbox": 0,
+    "hawser_recent_dead_letters outbox": 10_000,
   });
 });
 

@@ -556,6 +556,11 @@ export interface OutboxUndoneArguments {
   slot: number | null;
   /** How many at most. */
   limit: number;
+  /**
+   * How many messages are looked at at most, also of those that are done; NULL: all. While a role or a destination lags, there can be
+   * very many.
+   */
+  maxRead: number | null;
 }
 
 /** One row of hawser.outbox_undone. */
@@ -820,11 +825,12 @@ export function outboxFunctions(client: QueryClient) {
     async outboxUndone(args: OutboxUndoneArguments): Promise<OutboxUndoneResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_undone",
-        text: "SELECT id, slot, destination, enqueued_at, lags FROM hawser.outbox_undone($1::text, $2::smallint, $3::integer)",
+        text: "SELECT id, slot, destination, enqueued_at, lags FROM hawser.outbox_undone($1::text, $2::smallint, $3::integer, $4::integer)",
         values: [
           args.kind,
           args.slot,
           args.limit,
+          args.maxRead,
         ],
       });
       return rows.map((row) => ({ id: BigInt(row.id), slot: row.slot, destination: row.destination, enqueuedAt: row.enqueued_at, lags: row.lags }));

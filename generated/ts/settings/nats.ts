@@ -644,6 +644,12 @@ export const monitorConstants = {
    */
   recentMs: 600000,
   /**
+   * How many messages of the outbox are looked at for that, also of those that are done.
+   *
+   * Value: 50000 messages.
+   */
+  maxStoredRead: 50000,
+  /**
    * How many messages of each kind are counted there.
    *
    * Value: 10000 messages.

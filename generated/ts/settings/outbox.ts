@@ -194,6 +194,12 @@ export const outboxConstants = {
    */
   lookRequests: 64,
   /**
+   * How many messages a look at a stream reads at most. Of a stream that has had more since then, what was not found is in doubt.
+   *
+   * Value: 1000000 messages.
+   */
+  lookMessages: 1000000,
+  /**
    * The prefix of reserved topics and names of peers.
    *
    * Value: "__#".

@@ -736,7 +736,7 @@ BEGIN
        SET cluster = v_cluster,
            xid = CASE WHEN o.cluster = v_last.cluster AND w.id IS NULL THEN '2'::xid8 ELSE pg_current_xact_id() END
       FROM hawser.outbox AS s
-      LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647) AS w ON w.id = s.id
+      LEFT JOIN hawser.outbox_undone(p_kind, NULL, 2147483647, NULL) AS w ON w.id = s.id
      WHERE o.id = s.id AND o.slot = s.slot AND s.slot / 3 = v_sink AND s.cluster IS DISTINCT FROM v_cluster;
     v_last.done_from := '3:3:';
     v_last.done_to := NULL;
@@ -1379,7 +1379,8 @@ listeners, in the same transaction.';
 CREATE OR REPLACE FUNCTION hawser.outbox_undone(
   p_kind text,
   p_slot smallint,
-  p_limit integer
+  p_limit integer,
+  p_max_read integer
 )
 RETURNS TABLE (
   id bigint,
@@ -1428,6 +1429,7 @@ BEGIN
       SELECT o.* FROM hawser.outbox AS o
        WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2)
          AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
+       LIMIT p_max_read
     ) AS n
     LEFT JOIN LATERAL (
       SELECT r.* FROM series AS r
@@ -1447,7 +1449,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.outbox_undone(text, smallint, integer) IS 'The messages of a sink that its position has not passed, in no order.';
+COMMENT ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) IS 'The messages of a sink that its position has not passed, in no order.';
 
 CREATE OR REPLACE FUNCTION hawser.retry_enqueued(
   p_ids bigint[]
@@ -1554,7 +1556,7 @@ BEGIN
     RETURN;
   END IF;
   v_moved := ARRAY(
-    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(p_kind, v_next, 10000 + 1) AS u
+    SELECT CASE WHEN u.lags THEN u.id END FROM hawser.outbox_undone(p_kind, v_next, 10000 + 1, NULL) AS u
   );
   IF cardinality(v_moved) > 10000 OR array_position(v_moved, NULL) IS NOT NULL THEN
     RETURN;
@@ -2773,7 +2775,7 @@ SELECT k.kind,
  CROSS JOIN LATERAL (SELECT t.* FROM hawser.outbox_turns AS t WHERE t.sink = k.sink ORDER BY t.turn DESC LIMIT 1) AS l
  CROSS JOIN LATERAL (
    SELECT count(*) AS count, min(u.enqueued_at) AS oldest_at, (array_agg(u.destination ORDER BY u.enqueued_at))[1] AS oldest_for
-     FROM hawser.outbox_undone(k.kind, NULL, 100000) AS u
+     FROM hawser.outbox_undone(k.kind, NULL, 100000, NULL) AS u
  ) AS w
 ) AS v;
 COMMENT ON VIEW hawser.outbox_status IS 'What waits, who relays, and how large the outbox is: one row for each kind of messages.';
@@ -2882,7 +2884,7 @@ REVOKE ALL ON FUNCTION hawser.check_relay(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_relay_is_free() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_take(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_enqueued(bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_rotate(text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) FROM PUBLIC;
@@ -2967,7 +2969,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
@@ -2991,7 +2993,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_nats;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_nats;
   END IF;
 END
 $do$;
@@ -3005,7 +3007,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_bridge;
   END IF;
 END
@@ -3059,7 +3061,7 @@ BEGIN
   ALTER FUNCTION hawser.peer_relay_is_free() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_take(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.outbox_undone(text, smallint, integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.outbox_undone(text, smallint, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_enqueued(bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_rotate(text, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) OWNER TO hawser_owner;

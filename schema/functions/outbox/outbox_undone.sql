@@ -23,6 +23,7 @@ BEGIN
       SELECT o.* FROM hawser.outbox AS o
        WHERE o.slot BETWEEN coalesce(p_slot, v_first) AND coalesce(p_slot, v_first + 2)
          AND o.xid = ANY (v_series.xip) AND o.xid < v_series.xmax
+       LIMIT p_max_read
     ) AS n
     LEFT JOIN LATERAL (
       SELECT r.* FROM series AS r

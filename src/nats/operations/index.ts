@@ -28,4 +28,4 @@ export { jetStreamOf } from "./jetstream.js";
 export { NatsOperations } from "./nats-operations.js";
 export { PublishPipeline } from "./publish-pipeline.js";
 export { Refusals } from "./refusals.js";
-export { type FoundStream, lookInto, type StreamContent, streamOf } from "./stream-look.js";
+export { type FoundStream, lookInto, lookIntoAll, type StreamContent, streamOf } from "./stream-look.js";

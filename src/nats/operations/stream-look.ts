@@ -4,6 +4,8 @@
  * Where a stream keeps what was consumed, they are read by a consumer, without payloads. Such a consumer is refused by a work queue, by
  * a stream with all the consumers that it may have, and to a user without the right; and a stream that removes what was consumed would
  * keep messages for it. There, each message is asked for by its number.
+ *
+ * Times are those of the server. It says what time it is; before 2.10 it does not, and its clock is taken to be that of this process.
  */
 import { DeliverPolicy, type MsgRequest, PubHeaders, RetentionPolicy, type StreamInfo } from "@nats-io/jetstream";
 import { millis, type NatsConnection } from "@nats-io/transport-node";
@@ -15,6 +17,10 @@ export interface FoundStream {
   readonly name: string;
   /** How long it knows the id of a message (its duplicate_window). */
   readonly windowMs: number;
+  /** All messages are there that it took since then, by `performance.now()`; Infinity: that is not known. */
+  readonly keepsSince: number;
+  /** Its server is the one that this process is connected to, and no member of a cluster. */
+  readonly isAlone: boolean;
   readonly subject: string;
   readonly jetStream: JetStream;
   /** Of each request. */
@@ -33,6 +39,8 @@ interface LookRange {
   readonly needsGaps: boolean;
   /** How many requests are under way at once, where messages are asked for one by one. */
   readonly requests: number;
+  /** How many messages are read at most. */
+  readonly maxMessages: number;
 }
 
 /** What a look has found. */
@@ -43,8 +51,6 @@ export interface StreamContent {
   readonly gap: string | undefined;
   /** It removes what was consumed. */
   readonly isConsumed: boolean;
-  /** The ids are those of all subjects. */
-  readonly isOfAll: boolean;
 }
 
 /** A message as far as a look needs it. */
@@ -64,61 +70,120 @@ export async function streamOf(
 ): Promise<FoundStream> {
   const jetStream = await jetStreamOf(connection, domain, timeoutMs);
   const name = await jetStream.manager.streams.find(subject);
-  const { config } = await jetStream.manager.streams.info(name);
-  return { name, windowMs: millis(config.duplicate_window ?? 0), subject, jetStream, timeoutMs };
+  const info = await jetStream.manager.streams.info(name);
+  const { config, state, cluster } = info;
+  const hasAll = config.retention === RetentionPolicy.Limits && state.num_deleted === 0;
+  const keepsAll = hasAll && state.first_seq <= 1;
+  const firstAt = keepsAll ? Date.parse(info.created) : hasAll ? timeOf(state.first_ts) : Number.POSITIVE_INFINITY;
+  return {
+    ...{ name, subject, jetStream, timeoutMs },
+    windowMs: millis(config.duplicate_window ?? 0),
+    keepsSince: performance.now() - (timeOfServer(info) - firstAt),
+    isAlone: cluster === undefined && domain === undefined,
+  };
+}
+
+/**
+ * @param all looks at all messages of the stream: where the numbers of all have to show that none is missing, and where messages are
+ * stored with other subjects than they were published to
+ * @throws what the library throws; NatsError nats_timeout
+ */
+export async function lookInto(
+  stream: FoundStream,
+  range: LookRange,
+  all: () => Promise<StreamContent>,
+): Promise<StreamContent> {
+  const { streams } = stream.jetStream.manager;
+  const before = await streams.info(stream.name);
+  const isConsumed = before.config.retention !== RetentionPolicy.Limits;
+  const needsGaps = isConsumed || range.needsGaps;
+  const mayHaveGaps = needsGaps && before.state.num_deleted > 0;
+  if (mayHaveGaps || before.config.subject_transform !== undefined) return all();
+  const { since, from } = timesOf(before, range);
+  const seen = await read(stream, { filter: stream.subject, since, from }, isConsumed, range);
+  const after = await streams.info(stream.name);
+  if (needsGaps && after.state.num_deleted > 0) return all();
+  return { ids: seen.ids, gap: seen.gap ?? gapAtFront(after, since), isConsumed };
 }
 
 /** @throws what the library throws; NatsError nats_timeout */
-export async function lookInto(stream: FoundStream, range: LookRange, readsAll = false): Promise<StreamContent> {
-  const { name, subject, jetStream } = stream;
-  const { streams } = jetStream.manager;
-  const before = await streams.info(name);
-  const { config, state } = before;
-  const isConsumed = config.retention !== RetentionPolicy.Limits;
-  const since = timeOfServer(before) - (performance.now() - range.since) - range.skewMs;
-  const ids = new Set<string>();
-  if (state.last_seq === 0 || timeOf(state.last_ts) < since) return { ids, gap: undefined, isConsumed, isOfAll: true };
-  // Of a stream without gaps the messages of the subject are enough. Of others, whether one is missing shows in the numbers of all. So it
-  // is where messages are stored with other subjects than they were published to.
-  const needsGaps = isConsumed || range.needsGaps;
-  const isAll = readsAll || (needsGaps && state.num_deleted > 0) || config.subject_transform !== undefined;
-  const filter = isAll ? ">" : subject;
-  const from = since - range.marginMs;
-  // From the server that stores messages: the one of a consumer may not be as far.
-  const last = await streams.getMessage(name, { last_by_subj: filter });
-  let messages: readonly Stored[] = [];
-  if (last !== null && last.time.getTime() >= from) {
-    const part = { filter, from, last: last.seq };
-    messages = await (isConsumed
-      ? readOneByOne(stream, part, range)
-      : readByConsumer(stream, part).catch((error: unknown) => {
-          if (error instanceof NatsError) throw error;
-          return readOneByOne(stream, part, range);
-        }));
+export async function lookIntoAll(stream: FoundStream, range: LookRange): Promise<StreamContent> {
+  const { streams } = stream.jetStream.manager;
+  const before = await streams.info(stream.name);
+  const isConsumed = before.config.retention !== RetentionPolicy.Limits;
+  const { since, from } = timesOf(before, range);
+  const seen = await read(stream, { filter: ">", since, from }, isConsumed, range);
+  const after = await streams.info(stream.name);
+  const gap = seen.gap ?? gapAtFront(after, since) ?? (await gapWithin(stream, seen, before.state, since));
+  return { ids: seen.ids, gap, isConsumed };
+}
+
+/** By the server's clock: since when the stream may have a message, and since when it is looked for. */
+function timesOf(info: StreamInfo, range: LookRange): { readonly since: number; readonly from: number } {
+  const since = timeOfServer(info) - (performance.now() - range.since) - range.skewMs;
+  return { since, from: since - range.marginMs };
+}
+
+/** What is read, in the order of numbers. */
+class Seen {
+  readonly ids = new Set<string>();
+  gap: string | undefined;
+  first: Stored | undefined;
+  lastSeq = 0;
+  hasHole = false;
+  readonly #since: number;
+
+  constructor(since: number) {
+    this.#since = since;
   }
-  const { state: after } = await streams.info(name);
-  if (!isAll && needsGaps && after.num_deleted > 0) return lookInto(stream, range, true);
-  for (const { id } of messages) if (id !== undefined) ids.add(id);
-  const gap = gapAtFront(after, since) ?? (isAll ? await gapWithin(stream, messages, state, since) : undefined);
-  return { ids, gap, isConsumed, isOfAll: isAll };
+
+  add(message: Stored): void {
+    const { seq, at, id } = message;
+    if (id !== undefined) this.ids.add(id);
+    if (this.first === undefined) this.first = message;
+    else if (at >= this.#since && seq !== this.lastSeq + 1) this.hasHole = true;
+    this.lastSeq = seq;
+  }
 }
 
 interface Part {
   readonly filter: string;
   /** By the server's clock. */
+  readonly since: number;
   readonly from: number;
-  /** The number of the last one. */
+  /** The numbers of the first one, if that is known, and of the last one. */
+  readonly first: number;
   readonly last: number;
 }
 
-async function readByConsumer({ name, jetStream, subject, timeoutMs }: FoundStream, part: Part): Promise<Stored[]> {
+async function read(
+  stream: FoundStream,
+  { filter, since, from }: Pick<Part, "filter" | "since" | "from">,
+  isConsumed: boolean,
+  range: LookRange,
+): Promise<Seen> {
+  const none = new Seen(since);
+  // From the server that stores messages: the one of a consumer may not be as far.
+  const last = await stream.jetStream.manager.streams.getMessage(stream.name, { last_by_subj: filter });
+  if (last === null || last.time.getTime() < from) return none;
+  const first = await firstFrom(stream, from, last.seq);
+  if (last.seq - first >= range.maxMessages) {
+    none.gap = `it has had more than ${range.maxMessages} messages since then`;
+    return none;
+  }
+  const part = { filter, since, from, first, last: last.seq };
+  const oneByOne = (): Promise<Seen> => readOneByOne(stream, part, range);
+  return isConsumed ? oneByOne() : readByConsumer(stream, part).catch(oneByOne);
+}
+
+async function readByConsumer({ name, jetStream, subject, timeoutMs }: FoundStream, part: Part): Promise<Seen> {
   const consumer = await jetStream.client.consumers.get(name, {
     filter_subjects: [part.filter],
-    deliver_policy: DeliverPolicy.StartTime,
-    opt_start_time: new Date(part.from).toISOString(),
+    deliver_policy: DeliverPolicy.StartSequence,
+    opt_start_seq: part.first,
     headers_only: true,
   });
-  const found: Stored[] = [];
+  const seen = new Seen(part.since);
   try {
     const messages = await consumer.consume();
     // It may never come to the end: the stream may have removed the last ones meanwhile.
@@ -127,8 +192,8 @@ async function readByConsumer({ name, jetStream, subject, timeoutMs }: FoundStre
       for await (const message of messages) {
         const { seq, headers } = message;
         const at = Math.floor(message.info.timestampNanos / 1e6);
-        found.push({ seq, at, id: headers?.get(PubHeaders.MsgIdHdr) || undefined });
-        if (seq >= part.last) return found;
+        seen.add({ seq, at, id: headers?.get(PubHeaders.MsgIdHdr) || undefined });
+        if (seq >= part.last) return seen;
         timer.refresh();
       }
     } finally {
@@ -141,10 +206,11 @@ async function readByConsumer({ name, jetStream, subject, timeoutMs }: FoundStre
   throw new NatsError("nats_timeout", `The messages of the subject "${subject}" did not all come.`);
 }
 
-async function readOneByOne(stream: FoundStream, part: Part, { requests }: LookRange): Promise<Stored[]> {
-  const first = await firstFrom(stream, part);
-  const size = Math.max(1, Math.ceil((part.last - first + 1) / requests));
-  const begins = Array.from({ length: requests }, (_, nth) => first + nth * size).filter((seq) => seq <= part.last);
+async function readOneByOne(stream: FoundStream, part: Part, { requests }: LookRange): Promise<Seen> {
+  const size = Math.max(1, Math.ceil((part.last - part.first + 1) / requests));
+  const begins = Array.from({ length: requests }, (_, nth) => part.first + nth * size).filter(
+    (seq) => seq <= part.last,
+  );
   const parts = await Promise.all(
     begins.map(async (begin) => {
       const found: Stored[] = [];
@@ -158,11 +224,13 @@ async function readOneByOne(stream: FoundStream, part: Part, { requests }: LookR
       return found;
     }),
   );
-  return parts.flat();
+  const seen = new Seen(part.since);
+  for (const message of parts.flat()) seen.add(message);
+  return seen;
 }
 
 /** The number from which on the messages are stored that are to be read. */
-async function firstFrom(stream: FoundStream, { from, last }: Part): Promise<number> {
+async function firstFrom(stream: FoundStream, from: number, last: number): Promise<number> {
   let low = (await stream.jetStream.manager.streams.info(stream.name)).state.first_seq;
   let high = last;
   while (low < high) {
@@ -187,8 +255,10 @@ async function nextOf({ name, jetStream }: FoundStream, seq: number, filter: str
   };
 }
 
-/** Whether the stream may have removed its first messages. */
-function gapAtFront(state: StreamInfo["state"], since: number): string | undefined {
+/** Whether the stream may have removed its first messages, or another stream of its name may have had them. */
+function gapAtFront({ created, config, state }: StreamInfo, since: number): string | undefined {
+  if (config.retention !== RetentionPolicy.Limits && Date.parse(created) > since) return "it was made later";
+  if (state.last_seq === 0 || timeOf(state.last_ts) < since) return undefined;
   const hasEarlier = state.messages > 0 && (state.first_seq <= 1 || timeOf(state.first_ts) < since);
   return hasEarlier ? undefined : "it has nothing that is as old";
 }
@@ -196,14 +266,13 @@ function gapAtFront(state: StreamInfo["state"], since: number): string | undefin
 /** Whether messages were removed from between others, or from behind them. */
 async function gapWithin(
   { name, jetStream }: FoundStream,
-  messages: readonly Stored[],
-  { first_seq, last_seq }: StreamInfo["state"],
+  { first, lastSeq, hasHole }: Seen,
+  { first_seq, last_seq, last_ts }: StreamInfo["state"],
   since: number,
 ): Promise<string | undefined> {
   const gap = "messages were removed from it";
-  const [first] = messages;
-  if (first === undefined || messages.at(-1)!.seq < last_seq) return gap;
-  if (messages.some(({ seq, at }, nth) => nth > 0 && at >= since && seq !== messages[nth - 1]!.seq + 1)) return gap;
+  if (last_seq === 0 || timeOf(last_ts) < since) return undefined;
+  if (first === undefined || lastSeq < last_seq || hasHole) return gap;
   if (first.at < since || first.seq <= first_seq) return undefined;
   const isThere = (await jetStream.manager.streams.getMessage(name, { seq: first.seq - 1 })) !== null;
   return isThere ? undefined : gap;

@@ -168,7 +168,7 @@ export class StreamPublisher {
       answers.push(this.#sendOnce(attempt, message, deadline.remainingMs));
       const limitMs = answerTimeoutMs(deadline);
       const ack = await within(limitMs, Promise.race(answers)).catch((error: unknown) => {
-        // Of what was sent before, it tells nothing.
+        // Of what was sent before, that nobody listens tells nothing. A refusal does: the stream has had both in order.
         throw answers.length > 1 && isNobody(error) ? timedOut(attempt, error) : error;
       });
       if (ack !== undefined) return answers.length === 1 ? ack : { ...ack, duplicate: false };
@@ -178,7 +178,7 @@ export class StreamPublisher {
         attempt,
         answerTimeoutMs(deadline),
       );
-      if (missing !== undefined) throw missing;
+      if (missing !== undefined) throw afterSilence(missing);
       const isRepeatable = windowMs !== undefined && performance.now() - sentAt + natsRepetitionMs < windowMs;
       if (isRepeatable && limitMs === natsAnswerTimeoutMs) continue;
       const late = await within(lastChanceMs(deadline), Promise.race(answers));
@@ -323,6 +323,11 @@ async function inspectStream(connection: NatsConnection, attempt: Attempt, timeo
   } catch {
     return found;
   }
+}
+
+/** There is no stream by now. Something was sent, and one may have been there. */
+function afterSilence({ code, message, cause }: HawserError): NatsError {
+  return new NatsError(code, message, { cause, outcome: "unknown" });
 }
 
 /** True if nobody listens to the subject, no stream either. */

@@ -312,7 +312,7 @@ export class ServeMetrics {
     const waiting = () => Array.from(this.#counters.stored?.waiting ?? []);
     this.#gauge(
       "hawser_outbox_enqueued_messages",
-      "Messages in the outbox that were not relayed, whether a process relays or not. More than 10,000 are not counted.",
+      "Messages in the outbox that were not relayed, whether a process relays or not. More than 10,000 are not counted, nor those behind the first 50,000 that are looked at while a role or a destination lags.",
       ["kind"],
       () => waiting().map(({ kind, messages }): Sample => [{ kind }, messages]),
     );
@@ -327,7 +327,7 @@ export class ServeMetrics {
     );
     this.#gauge(
       "hawser_recent_dead_letters",
-      "Dead letters of the last 10 minutes that are still in the database. More than 10,000 are not counted.",
+      "Dead letters of the last 10 minutes that are still in the database. More than 10,000 of an origin are not counted.",
       ["origin"],
       () =>
         Array.from(this.#counters.stored?.deadLetters ?? [], ({ origin, messages }): Sample => [{ origin }, messages]),

@@ -229,7 +229,7 @@ export class NatsReading implements AsyncDisposable {
   async #checkUndone(): Promise<void> {
     const { rows } = await this.#control.query<{ id: string; isUndone: boolean }>(
       `SELECT o.id, u.id IS NOT NULL AS "isUndone"
-         FROM hawser.outbox AS o LEFT JOIN hawser.outbox_undone('nats', NULL, 100000) AS u ON u.id = o.id ORDER BY o.id`,
+         FROM hawser.outbox AS o LEFT JOIN hawser.outbox_undone('nats', NULL, 100000, NULL) AS u ON u.id = o.id ORDER BY o.id`,
     );
     const ids = rows.map(({ id }) => id);
     if (new Set(ids).size !== ids.length) throw new Error("a message is there twice");

@@ -35,6 +35,8 @@ export interface OutboxMutant {
   readonly believesDoubtful?: boolean;
   /** What is published again is not looked for. */
   readonly believesAgain?: boolean;
+  /** A stream is taken to know the ids of what it has removed, also after a start of its server. */
+  readonly believesMemory?: boolean;
   /** What was looked for and is not there is published. */
   readonly believesLooks?: boolean;
   readonly manyPerKey?: boolean;
@@ -195,6 +197,12 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
     believesDoubtful: true,
     faults: ["nats", "kill"],
     faultTimes: 4,
+  },
+  "leaves it to a stream to drop what it has removed, though its server has started since": {
+    believesMemory: true,
+    faults: ["nats"],
+    faultTimes: 8,
+    seeds: 4_000,
   },
   "publishes what a look has not found in a stream that removes messages": {
     believesLooks: true,

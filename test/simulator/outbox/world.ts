@@ -77,6 +77,7 @@ export class OutboxWorld {
   readonly #isCalm: boolean;
   readonly #losesAnswers: boolean;
   #natsIsUp = true;
+  #natsStartedAt = 0;
   #isEastAway = false;
   #wasEastAway = false;
   /** Grows when the store of NATS is set back, and all connections end. */
@@ -239,7 +240,12 @@ export class OutboxWorld {
       } else if (row.destination.startsWith("missing") || (row.destination === "flaky" && random.chance(0.3))) {
         counts.add("fault: publish refused");
         this.#refused.add(row.messageId);
-        settle({ kind: row.destination === "flaky" ? "refused" : "missing", code: "503", message: "no stream" });
+        const refusal = { code: "503", message: "no stream" };
+        settle(
+          row.destination === "flaky"
+            ? { kind: "refused", ...refusal }
+            : { kind: "missing", mayBeThere: random.chance(0.5), ...refusal },
+        );
         return;
       } else this.#store(row);
       if (isLost) counts.add("fault: acknowledgement lost");
@@ -256,15 +262,20 @@ export class OutboxWorld {
     const { now } = this.schedule;
     const { believesDoubtful, believesAgain, believesLooks } = this.mutant;
     const needed = lookNeeded(row, doubt, now, duplicateWindowMs / 2);
-    if (needed === undefined || isDroppedByItself(row, needed, now, duplicateWindowMs)) return "publish";
+    if (needed === undefined) return "publish";
+    const isGoneSince =
+      (since: number) =>
+      ({ row: { destination }, at, consumedAt }: Published): boolean =>
+        destination === row.destination && at >= since && consumedAt <= now;
+    const hasGap = this.#stream.some(isGoneSince(needed.since));
+    const since = hasGap && this.mutant.believesMemory !== true ? this.#natsStartedAt : 0;
+    if (isDroppedByItself(row, needed, now, { windowMs: duplicateWindowMs, since })) return "publish";
     if (row.isRepeated ? believesAgain === true : believesDoubtful === true) return "publish";
     this.counts.add("transition: looked for a message in doubt");
     const isThere = this.#byId.get(row.messageId)?.some(({ consumedAt }) => consumedAt > now) === true;
-    const isGone = ({ row: { destination }, at, consumedAt }: Published): boolean =>
-      destination === row.destination && at >= needed.since && consumedAt <= now;
     const looked = {
       ids: new Set(isThere ? [row.messageId] : []),
-      gap: this.#stream.some(isGone) ? "consumed" : undefined,
+      gap: hasGap ? "consumed" : undefined,
       isConsumed: row.destination === "work",
     };
     const verdict = verdictOf(row, doubt, looked);
@@ -274,7 +285,10 @@ export class OutboxWorld {
   #store(row: Row): void {
     const { now } = this.schedule;
     const known = this.#byId.get(row.messageId) ?? [];
-    if (known.some(({ at }) => now - at < duplicateWindowMs)) {
+    // Of what was removed it has forgotten the id when it started.
+    const isKnown = ({ at, consumedAt }: Published): boolean =>
+      now - at < duplicateWindowMs && (at >= this.#natsStartedAt || consumedAt > this.#natsStartedAt);
+    if (known.some(isKnown)) {
       this.counts.add("transition: duplicate dropped by the stream");
       return;
     }
@@ -318,6 +332,10 @@ export class OutboxWorld {
   /** Where nothing goes wrong a message waits about as long as its transaction went on after it, and not for a slow look. */
   #checkLatency({ row, at }: Published): void {
     if (!this.#isCalm || row.copyOf !== undefined || row.role === hostile || row.route === awayRoute) return;
+    // It waits for what is in doubt until that is given up.
+    const isBefore = (other: Row | LaterRow): boolean =>
+      other.lane === row.lane && this.#undecided.has(other.messageId);
+    if (row.lane !== undefined && (this.#all.some(isBefore) || this.#allLater.some(isBefore))) return;
     if (row.later !== undefined) {
       const { dueAt, tx, enqueuedAt } = row.later;
       const knownAt = tx.committedAt + relaySettings.slowLookMs / 5 + 2 * (tx.committedAt - enqueuedAt);
@@ -516,6 +534,10 @@ export class OutboxWorld {
   }
 
   #natsReturns(): void {
+    // What a relay that was replaced publishes late, and what a failover brings in again at once, is dropped by the stream alone: then
+    // its server must not start, too.
+    const isAlone = !this.#kinds.some((kind) => kind === "stall" || kind === "twin" || kind === "failover");
+    if (!this.#natsIsUp && isAlone && this.random.chance(0.7)) this.#natsStartedAt = this.schedule.now;
     this.#natsIsUp = true;
     for (const process of this.#processes) process.resumed();
   }
