@@ -180,13 +180,14 @@ export class NatsPublisher {
     const begunAt = performance.now();
     const found = await this.#look(connection, step, needed);
     if (found !== "dropped by itself") {
-      const verdict = verdictOf(message, doubt, found);
+      const verdict = verdictOf(message, doubt, needed, found);
       if (verdict === "known") return "known";
       if (verdict === "undecided") {
         throw new Undecided(
           "outcome_unknown",
-          `The message to "${message.destination}" may have been published before, and its stream does not show whether it was: ${found.gap}.`,
-          { outcome: "unknown", hint: "Find out whether it was consumed, and retry or discard the dead letter." },
+          `The message to "${message.destination}" may have been published before, and its stream, which has removed messages of that time, ` +
+            "does not show whether it was. Find out whether it was handled; a retry publishes it.",
+          { outcome: "unknown" },
         );
       }
       // Another relay may be at work by now, and have published it.
@@ -302,19 +303,18 @@ export class NatsPublisher {
       }
       throw new Undecided(
         "outcome_unknown",
-        `The message to "${message.destination}" may have been published before, and could not be looked for: ${failure.message}`,
-        {
-          cause: failure,
-          outcome: "unknown",
-          hint: "Give the NATS user the rights that transactional.md names, and retry the dead letter.",
-        },
+        `The message to "${message.destination}" may have been published before, and could not be looked for: ${failure.message} ` +
+          "Find out whether it was handled; a retry publishes it. The rights that a look needs are in transactional.md.",
+        { cause: failure, outcome: "unknown" },
       );
     }
   }
 
   /** What a stream surely knows of the ids that it has had. */
   #memoryOf({ windowMs, keepsSince, isAlone, jetStream: { connection } }: FoundStream): StreamMemory {
-    const isSameServer = isAlone && connection.info?.server_id === this.#server.id;
+    // A server without JetStream is a leaf node of the one that has the stream.
+    const { server_id: id, jetstream } = connection.info ?? {};
+    const isSameServer = isAlone && jetstream === true && id === this.#server.id;
     return { windowMs, since: Math.min(keepsSince, isSameServer ? this.#server.since : Number.POSITIVE_INFINITY) };
   }
 

@@ -28,8 +28,8 @@ export interface DoubtfulMessage extends Pick<OutboxMessage, "copyOf" | "enqueue
 export interface Looked {
   /** Of all messages that it has had since then, as far as it still has them. */
   readonly ids: ReadonlySet<string>;
-  /** Why it may have had others; undefined: it has not. */
-  readonly gap: string | undefined;
+  /** Of all that it has had since then; Infinity: that is not known. */
+  readonly completeSince: number;
   /** It removes what was consumed. */
   readonly isConsumed: boolean;
 }
@@ -94,9 +94,10 @@ export function needsGaps({ copyOf }: Pick<DoubtfulMessage, "copyOf">, doubt: Do
 export function verdictOf(
   message: Pick<DoubtfulMessage, "copyOf"> & { readonly messageId: string },
   doubt: Doubt | undefined,
-  { ids, gap, isConsumed }: Looked,
+  { since }: LookNeeded,
+  { ids, completeSince, isConsumed }: Looked,
 ): "known" | "publish" | "undecided" {
   if (ids.has(message.messageId)) return "known";
-  const isProved = gap === undefined || (!isConsumed && !needsGaps(message, doubt));
+  const isProved = since >= completeSince || (!isConsumed && !needsGaps(message, doubt));
   return isProved ? "publish" : "undecided";
 }

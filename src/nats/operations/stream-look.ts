@@ -47,8 +47,8 @@ interface LookRange {
 export interface StreamContent {
   /** The ids (Nats-Msg-Id) of the messages of the subject; there may be others among them. */
   readonly ids: ReadonlySet<string>;
-  /** Why the stream may have taken others; undefined: it has not. */
-  readonly gap: string | undefined;
+  /** Of all messages that the stream has stored since then, by `performance.now()`; Infinity: that is not known of any. */
+  readonly completeSince: number;
   /** It removes what was consumed. */
   readonly isConsumed: boolean;
 }
@@ -99,11 +99,13 @@ export async function lookInto(
   const needsGaps = isConsumed || range.needsGaps;
   const mayHaveGaps = needsGaps && before.state.num_deleted > 0;
   if (mayHaveGaps || before.config.subject_transform !== undefined) return all();
-  const { since, from } = timesOf(before, range);
-  const seen = await read(stream, { filter: stream.subject, since, from }, isConsumed, range);
+  const clock = clockOf(before);
+  const from = clock.at(range.since) - range.skewMs - range.marginMs;
+  const seen = await read(stream, { filter: stream.subject, from }, isConsumed, range);
   const after = await streams.info(stream.name);
   if (needsGaps && after.state.num_deleted > 0) return all();
-  return { ids: seen.ids, gap: seen.gap ?? gapAtFront(after, since), isConsumed };
+  const completeFrom = Math.max(seen.from, frontOf(after));
+  return { ids: seen.ids, completeSince: clock.here(completeFrom) + range.skewMs, isConsumed };
 }
 
 /** @throws what the library throws; NatsError nats_timeout */
@@ -111,37 +113,33 @@ export async function lookIntoAll(stream: FoundStream, range: LookRange): Promis
   const { streams } = stream.jetStream.manager;
   const before = await streams.info(stream.name);
   const isConsumed = before.config.retention !== RetentionPolicy.Limits;
-  const { since, from } = timesOf(before, range);
-  const seen = await read(stream, { filter: ">", since, from }, isConsumed, range);
+  const clock = clockOf(before);
+  const from = clock.at(range.since) - range.skewMs - range.marginMs;
+  const seen = await read(stream, { filter: ">", from }, isConsumed, range);
   const after = await streams.info(stream.name);
-  const gap = seen.gap ?? gapAtFront(after, since) ?? (await gapWithin(stream, seen, before.state, since));
-  return { ids: seen.ids, gap, isConsumed };
+  const completeFrom = Math.max(seen.from, frontOf(after), await lastHoleIn(stream, seen, before.state));
+  return { ids: seen.ids, completeSince: clock.here(completeFrom) + range.skewMs, isConsumed };
 }
 
-/** By the server's clock: since when the stream may have a message, and since when it is looked for. */
-function timesOf(info: StreamInfo, range: LookRange): { readonly since: number; readonly from: number } {
-  const since = timeOfServer(info) - (performance.now() - range.since) - range.skewMs;
-  return { since, from: since - range.marginMs };
-}
-
-/** What is read, in the order of numbers. */
+/** What is read, in the order of numbers. Times are by the server's clock. */
 class Seen {
   readonly ids = new Set<string>();
-  gap: string | undefined;
+  /** Everything that is there since then was read. */
+  readonly from: number;
   first: Stored | undefined;
   lastSeq = 0;
-  hasHole = false;
-  readonly #since: number;
+  /** Of the message behind the last number that is missing between two others. */
+  holeAt = Number.NEGATIVE_INFINITY;
 
-  constructor(since: number) {
-    this.#since = since;
+  constructor(from: number) {
+    this.from = from;
   }
 
   add(message: Stored): void {
     const { seq, at, id } = message;
     if (id !== undefined) this.ids.add(id);
     if (this.first === undefined) this.first = message;
-    else if (at >= this.#since && seq !== this.lastSeq + 1) this.hasHole = true;
+    else if (seq !== this.lastSeq + 1) this.holeAt = at;
     this.lastSeq = seq;
   }
 }
@@ -149,7 +147,6 @@ class Seen {
 interface Part {
   readonly filter: string;
   /** By the server's clock. */
-  readonly since: number;
   readonly from: number;
   /** The numbers of the first one, if that is known, and of the last one. */
   readonly first: number;
@@ -158,20 +155,16 @@ interface Part {
 
 async function read(
   stream: FoundStream,
-  { filter, since, from }: Pick<Part, "filter" | "since" | "from">,
+  { filter, from }: Pick<Part, "filter" | "from">,
   isConsumed: boolean,
   range: LookRange,
 ): Promise<Seen> {
-  const none = new Seen(since);
   // From the server that stores messages: the one of a consumer may not be as far.
   const last = await stream.jetStream.manager.streams.getMessage(stream.name, { last_by_subj: filter });
-  if (last === null || last.time.getTime() < from) return none;
+  if (last === null || last.time.getTime() < from) return new Seen(from);
   const first = await firstFrom(stream, from, last.seq);
-  if (last.seq - first >= range.maxMessages) {
-    none.gap = `it has had more than ${range.maxMessages} messages since then`;
-    return none;
-  }
-  const part = { filter, since, from, first, last: last.seq };
+  if (last.seq - first >= range.maxMessages) return new Seen(Number.POSITIVE_INFINITY);
+  const part = { filter, from, first, last: last.seq };
   const oneByOne = (): Promise<Seen> => readOneByOne(stream, part, range);
   return isConsumed ? oneByOne() : readByConsumer(stream, part).catch(oneByOne);
 }
@@ -183,7 +176,7 @@ async function readByConsumer({ name, jetStream, subject, timeoutMs }: FoundStre
     opt_start_seq: part.first,
     headers_only: true,
   });
-  const seen = new Seen(part.since);
+  const seen = new Seen(part.from);
   try {
     const messages = await consumer.consume();
     // It may never come to the end: the stream may have removed the last ones meanwhile.
@@ -224,7 +217,7 @@ async function readOneByOne(stream: FoundStream, part: Part, { requests }: LookR
       return found;
     }),
   );
-  const seen = new Seen(part.since);
+  const seen = new Seen(part.from);
   for (const message of parts.flat()) seen.add(message);
   return seen;
 }
@@ -255,27 +248,32 @@ async function nextOf({ name, jetStream }: FoundStream, seq: number, filter: str
   };
 }
 
-/** Whether the stream may have removed its first messages, or another stream of its name may have had them. */
-function gapAtFront({ created, config, state }: StreamInfo, since: number): string | undefined {
-  if (config.retention !== RetentionPolicy.Limits && Date.parse(created) > since) return "it was made later";
-  if (state.last_seq === 0 || timeOf(state.last_ts) < since) return undefined;
-  const hasEarlier = state.messages > 0 && (state.first_seq <= 1 || timeOf(state.first_ts) < since);
-  return hasEarlier ? undefined : "it has nothing that is as old";
+/** Since when the stream has all of its first messages, and no other one of its name may have had them. */
+function frontOf({ created, config, state }: StreamInfo): number {
+  const isConsumed = config.retention !== RetentionPolicy.Limits;
+  const madeAt = isConsumed ? Date.parse(created) : Number.NEGATIVE_INFINITY;
+  // Of an empty one all may have been removed.
+  if (state.messages === 0) return state.last_seq === 0 ? madeAt : timeOf(state.last_ts);
+  return state.first_seq <= 1 ? madeAt : Math.max(madeAt, timeOf(state.first_ts));
 }
 
-/** Whether messages were removed from between others, or from behind them. */
-async function gapWithin(
+/** The time of the last message before which, or behind which, others were removed that are not the first ones. */
+async function lastHoleIn(
   { name, jetStream }: FoundStream,
-  { first, lastSeq, hasHole }: Seen,
+  { first, lastSeq, holeAt }: Seen,
   { first_seq, last_seq, last_ts }: StreamInfo["state"],
-  since: number,
-): Promise<string | undefined> {
-  const gap = "messages were removed from it";
-  if (last_seq === 0 || timeOf(last_ts) < since) return undefined;
-  if (first === undefined || lastSeq < last_seq || hasHole) return gap;
-  if (first.at < since || first.seq <= first_seq) return undefined;
+): Promise<number> {
+  if (lastSeq < last_seq) return last_seq === 0 ? Number.NEGATIVE_INFINITY : timeOf(last_ts);
+  if (holeAt !== Number.NEGATIVE_INFINITY || first === undefined || first.seq <= first_seq) return holeAt;
   const isThere = (await jetStream.manager.streams.getMessage(name, { seq: first.seq - 1 })) !== null;
-  return isThere ? undefined : gap;
+  return isThere ? Number.NEGATIVE_INFINITY : first.at;
+}
+
+/** The clock of the server, and that of this process, as `performance.now()`. */
+function clockOf(info: StreamInfo): { readonly at: (here: number) => number; readonly here: (at: number) => number } {
+  // The answer took a while: what is so old here is older there.
+  const ahead = timeOfServer(info) - performance.now();
+  return { at: (here) => here + ahead, here: (at) => at - ahead };
 }
 
 /** The clock of the server; before 2.10 it does not tell it. */

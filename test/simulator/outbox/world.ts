@@ -275,10 +275,10 @@ export class OutboxWorld {
     const isThere = this.#byId.get(row.messageId)?.some(({ consumedAt }) => consumedAt > now) === true;
     const looked = {
       ids: new Set(isThere ? [row.messageId] : []),
-      gap: hasGap ? "consumed" : undefined,
+      completeSince: hasGap ? Number.POSITIVE_INFINITY : 0,
       isConsumed: row.destination === "work",
     };
-    const verdict = verdictOf(row, doubt, looked);
+    const verdict = verdictOf(row, doubt, needed, looked);
     return verdict === "undecided" && believesLooks === true ? "publish" : verdict;
   }
 
