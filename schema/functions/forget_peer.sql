@@ -13,7 +13,7 @@ BEGIN
   names := '{}';
   count := 0;
   kept := '{}';
-  IF starts_with(p_name, '__#') OR NOT (
+  IF starts_with(p_name, @OutboxConstants.reserved_prefix@) OR NOT (
     EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name)
     OR EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p_name)
     OR EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE p_name IN (m.sender_name, m.listener_name, coalesce(m.owner, m.listener_name)))
@@ -85,7 +85,7 @@ BEGIN
       FROM hawser.conn_key_map AS m
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> p_name
        AND (
-         starts_with(m.sender_name, '__#')
+         starts_with(m.sender_name, @OutboxConstants.reserved_prefix@)
          OR EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = m.sender_name AND NOT p.clean)
          OR EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'peer:' || m.sender_name AND hawser.is_alive(o.pid, o.life))
        )

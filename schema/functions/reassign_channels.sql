@@ -12,7 +12,7 @@ BEGIN
     RAISE EXCEPTION 'the channels cannot be handed over: the % listener is NULL', CASE WHEN p_from IS NULL THEN 'old' ELSE 'new' END
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name both listeners.';
   END IF;
-  IF starts_with(p_to, '__#') THEN
+  IF starts_with(p_to, @OutboxConstants.reserved_prefix@) THEN
     RAISE EXCEPTION 'the new listener "%" begins with __#, which is reserved', p_to
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Name another listener.';
   END IF;

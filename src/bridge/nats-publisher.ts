@@ -80,12 +80,12 @@ interface Look {
   readonly connection: NatsConnection;
   readonly since: number;
   readonly begun: { readonly at: number };
-  /** It tells what the stream has removed. */
+  /** The look finds out since when it is complete, which not every message needs. */
   readonly tellsGaps: boolean;
   readonly found: Promise<StreamContent>;
 }
 
-/** It may be in its stream, or not. */
+/** Nobody can tell whether the stream has the message. */
 class Undecided extends NatsError {}
 
 export class NatsPublisher {
@@ -310,7 +310,7 @@ export class NatsPublisher {
     }
   }
 
-  /** What a stream surely knows of the ids that it has had. */
+  /** Tells since when a stream surely knows the ids of the messages that it has had. */
   #memoryOf({ windowMs, keepsSince, isAlone, jetStream: { connection } }: FoundStream): StreamMemory {
     // A server without JetStream is a leaf node of the one that has the stream.
     const { server_id: id, jetstream } = connection.info ?? {};
@@ -330,7 +330,7 @@ export class NatsPublisher {
     return found;
   }
 
-  /** One look for a subject, or at all messages of a stream, serves all messages that are in doubt. */
+  /** Looks for a message. All messages of its subject that are in doubt share a look, or all of its stream. */
   #contentOf(
     stream: FoundStream,
     { message, doubt }: PublishStep<EnqueuedMessage>,

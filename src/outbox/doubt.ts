@@ -2,8 +2,7 @@
  * Whether a message is published that its stream may have already. Pure.
  *
  * A stream drops a message that it has already, by its id, for as long as its duplicate window, unless its server has started since
- * then and the message was removed. Where that is not sure the relay looks first.
- * What is not there is published only if the look proves that it never was: a stream may have removed what it had. Otherwise nobody can
+ * then and the message was removed. Where that is not sure the relay looks first. What is not there is published only if the look proves that it never was: a stream may have removed what it had. Otherwise nobody can
  * tell, and publishing it might double it.
  */
 import type { OutboxMessage } from "./position.js";
