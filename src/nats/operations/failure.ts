@@ -38,12 +38,10 @@ const apiCode = {
   replicasNotSupported: 10074,
 } as const;
 
-const unavailable: ReadonlySet<number> = new Set([
-  apiCode.clusterNotLeader,
-  apiCode.clusterNotAvailable,
-  apiCode.notEnabled,
-  JetStreamApiCodes.JetStreamNotEnabledForAccount,
-]);
+const notThere: ReadonlySet<number> = new Set([apiCode.notEnabled, JetStreamApiCodes.JetStreamNotEnabledForAccount]);
+
+/** The cluster has no leader, or a request reached a server that has just ceased to be it. */
+const leaderless: ReadonlySet<number> = new Set([apiCode.clusterNotLeader, apiCode.clusterNotAvailable]);
 
 /** A stream that is full and takes no more says so by the failure to store; its description has the limit. */
 const noRoom: ReadonlySet<number> = new Set([
@@ -184,7 +182,15 @@ function apiFailure(error: JetStreamApiError, attempt: Attempt): NatsError {
       hint: `Set option replicas of the NATS server to no more than its cluster has servers with JetStream; without a cluster, to 1.`,
     });
   }
-  if (unavailable.has(error.code)) return noJetStream(attempt, error);
+  if (notThere.has(error.code)) return noJetStream(attempt, error);
+  if (leaderless.has(error.code)) {
+    const words = `JetStream is not available at the moment, which the ${name} needs: ${error.message}.`;
+    return new NatsError("jetstream_unavailable", words, {
+      cause: error,
+      detail,
+      hint: "Try again: the servers of the cluster elect a leader, which needs the majority of them.",
+    });
+  }
   if (error.code === apiCode.messageTooLarge) {
     return new NatsError("payload_too_large", `The ${name} is larger than its stream or bucket allows.`, {
       cause: error,

@@ -20,7 +20,7 @@ import { Deadline, within } from "../../runtime/index.js";
 import { checkHeaderValue, copyOfHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { checkSubject } from "./core.js";
-import { type Attempt, isStreamMissing, natsFailure, noJetStream, noStream, timedOut, wrongDomain } from "./failure.js";
+import { type Attempt, isStreamMissing, natsFailure, noStream, timedOut, wrongDomain } from "./failure.js";
 import { BoundedSet, jetStreamOf, lastChanceMs } from "./jetstream.js";
 import { type OutgoingHeaders, outgoingHeaders } from "./write-side.js";
 
@@ -303,8 +303,8 @@ async function findStream(connection: NatsConnection, attempt: Attempt, timeoutM
     return { stream: await manager.streams.find(attempt.subject!) };
   } catch (error) {
     if (isStreamMissing(error)) return { missing: noStream(attempt, error) };
-    const isOff = natsFailure(error, attempt).code === "jetstream_unavailable";
-    return isOff ? { missing: noJetStream(attempt, error) } : {};
+    const failure = natsFailure(error, attempt);
+    return failure.code === "jetstream_unavailable" ? { missing: failure } : {};
   }
 }
 

@@ -47,6 +47,12 @@ describe("natsFailure", () => {
     expect(failure.detail).toBe("err_code 10023, status 503");
   });
 
+  it("tells JetStream without a leader from none at all", () => {
+    expect(natsFailure(api(10008), attempt).message).toContain("not available at the moment");
+    expect(natsFailure(api(10008), attempt).hint).toContain("Try again");
+    expect(natsFailure(api(10076), attempt).message).toContain("has no JetStream");
+  });
+
   it("hands on an error of Hawser", () => {
     const own = new NatsError("file_missing", "There is no file.");
     expect(natsFailure(own, attempt)).toBe(own);
