@@ -12,7 +12,9 @@ import { type CutStage, startProxy } from "./support/proxy.js";
 import { world } from "./support/world.js";
 
 const stages: readonly CutStage[] = ["before", "sent", "answered"];
-const rounds = Math.max(atDepth(50), 2 * stages.length);
+/** Each stage at the first and the second of two names, at least. */
+const rounds = Math.max(atDepth(12), 2 * stages.length);
+const promotions = Math.max(atDepth(6), 2 * stages.length);
 const timeout = 60_000 + rounds * 20_000;
 
 it("a start gets its name although the answer is lost, and under no epoch twice", { timeout }, async () => {
@@ -56,7 +58,7 @@ it("holders keep their names over promotions, and are known by them", { timeout 
   const leases = [await store.takeName("one", { waitMs: 0 }), await store.takeName("two", { waitMs: 0 })];
   const lost: string[] = [];
   for (const lease of leases) lease.onChange((state) => state === "lost" && lost.push(lease.name));
-  for (let round = 0; round < rounds; round++) {
+  for (let round = 0; round < promotions; round++) {
     const before = leases.map(({ epoch }) => epoch);
     // Of the two that are taken anew over one session, the first or the second.
     let isCut = false;
