@@ -21,7 +21,12 @@ const template = "doctor_template";
 /** Starts such a Postgres. */
 export async function postgresWithPasswords(): Promise<OwnPostgres> {
   const postgres = await ownPostgres();
-  await onServer(postgres.url, "ALTER SYSTEM SET fsync = off", `CREATE DATABASE ${template}`);
+  await onServer(
+    postgres.url,
+    "ALTER SYSTEM SET fsync = off",
+    "SELECT pg_reload_conf()",
+    `CREATE DATABASE ${template}`,
+  );
   // As it is since Postgres 15.
   await onServer(urlOf(postgres, template), "REVOKE CREATE ON SCHEMA public FROM PUBLIC");
   await install({ databaseUrl: urlOf(postgres, template) });
