@@ -65,11 +65,11 @@ export class SlowFunction implements AsyncDisposable {
   }
 
   /** Publishes so many, evenly. @returns how many it were in a second */
-  async publish(count: number, perSecond: number): Promise<number> {
+  async publish(count: number, perSecond: number, bytes = 100): Promise<number> {
     const began = performance.now();
     for (let made = 0; made < count && !this.#isOver; ) {
       const size = Math.min(count - made, Math.max(1, Math.ceil(perSecond / 100)));
-      for (let n = 0; n < size; n += 1) this.#nats.publish(this.subject, `${(this.published += 1)}`.padEnd(100));
+      for (let n = 0; n < size; n += 1) this.#nats.publish(this.subject, `${(this.published += 1)}`.padEnd(bytes));
       made += size;
       await this.#nats.flush();
       await delay(Math.max(0, began + (made / perSecond) * 1_000 - performance.now()));
@@ -93,6 +93,18 @@ export class SlowFunction implements AsyncDisposable {
     this.#publishing = this.publish(Number.POSITIVE_INFINITY, perSecond);
   }
 
+  /** Publishes as fast as they are run until {@link ends}, so that this many wait however fast the machine is. */
+  keepWaiting(count: number): void {
+    this.#publishing = (async () => {
+      while (!this.#isOver) {
+        const ran = await this.count("SELECT last_value AS count FROM ran_seq_seq");
+        if (this.published < ran + count) await this.publish(Math.ceil(ran + count - this.published), 20_000);
+        else await delay(10);
+      }
+      return Number.NaN;
+    })();
+  }
+
   async ends(): Promise<void> {
     this.#isOver = true;
     await this.#publishing;
@@ -101,6 +113,13 @@ export class SlowFunction implements AsyncDisposable {
 
   async waiting(): Promise<number> {
     return this.count("SELECT count(*) FROM hawser.saved_messages");
+  }
+
+  /** How many were ever in the table. */
+  async saved(): Promise<number> {
+    return this.count(
+      "SELECT CASE WHEN is_called THEN last_value ELSE 0 END AS count FROM hawser.saved_messages_id_seq",
+    );
   }
 
   /** Resolves when each of the messages has run, and the table is empty. */
