@@ -30,7 +30,7 @@ const timed = Array.from({ length: 10 }, (_, n) =>
   expect.stringMatching(new RegExp(`^cycle ${n + 1}: sent and confirmed in [\\d.]+ ms$`)),
 );
 
-describe("npm run example --", { timeout: 120_000 }, () => {
+describe("npm run example --", { timeout: 300_000, concurrent: true }, () => {
   it("one-to-one: the other one receives 1,000 in each of 10 cycles", async () => {
     await using database = await testDatabase();
     const lines = await perform("one-to-one", database.url);
