@@ -61,7 +61,8 @@ describe.concurrent("side by side,", () => {
     expect(finding).toMatchObject({ check: "gateway", code: "gateway_unavailable" });
   });
 
-  it("a NATS that hangs, also for the command", async () => {
+  // The command has the standard output and the environment of this process.
+  it.sequential("a NATS that hangs, also for the command", async () => {
     await using nats = await startNatsServer();
     await using system = await startSystem(postgres, { natsUrl: nats.url });
     nats.signal("SIGSTOP");
