@@ -34,6 +34,7 @@ let database: TestDatabase;
 
 beforeAll(async () => {
   server = await extensionServer();
+  await onServer(server.url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()");
   installExtension({ extension: server.extensionDirectory }, { version });
 });
 afterAll(() => server[Symbol.asyncDispose]());
