@@ -2,7 +2,7 @@
  * The package as a user gets it: packed, installed into an empty project, imported, type-checked and run.
  */
 import { execFile } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
@@ -30,6 +30,7 @@ const project = join(directory, "project");
 const installed = join(project, "node_modules", "hawser");
 const tsc = join(project, "node_modules", "typescript", "bin", "tsc");
 let packed: readonly string[] = [];
+let tarball: string;
 /** What npm said on standard error when it installed the package. */
 let warnings = "";
 
@@ -45,8 +46,7 @@ function write(name: string, text: string): void {
 }
 
 beforeAll(async () => {
-  const { tarball, files } = await pack(join(directory, "staged"));
-  packed = files;
+  ({ tarball, files: packed } = await pack(join(directory, "staged")));
 
   mkdirSync(project);
   write("package.json", JSON.stringify({ name: "user", private: true, type: "module" }));
@@ -146,14 +146,11 @@ it.each(entryPoints)("%s imports", async (entryPoint) => {
 });
 
 // Without skipLibCheck the compiler also reads what the package declares, with only the package's own dependencies there.
-it.each([true, false])("type-checks under NodeNext, skipLibCheck %s", async (skipLibCheck) => {
-  const folder = skipLibCheck ? "." : "own";
-  await run(process.execPath, [tsc, "--noEmit", "-p", folder, "--skipLibCheck", `${skipLibCheck}`], project);
-});
-
-// Theirs do not type-check under exactOptionalPropertyTypes; and what its users see of NATS is this package's to keep.
-it("declares nothing in terms of its client of NATS, except what takes connections of users", async () => {
-  const files = await run(process.execPath, [tsc, "--noEmit", "-p", "own", "--listFiles"], project);
+// Those of its client of NATS do not type-check under exactOptionalPropertyTypes; and what its users see of NATS is this
+// package's to keep.
+it("type-checks without skipLibCheck, and declares nothing in terms of its client of NATS, except what takes connections of users", async () => {
+  const args = ["--noEmit", "-p", "own", "--skipLibCheck", "false", "--listFiles"];
+  const files = await run(process.execPath, [tsc, ...args], project);
   expect(files).toContain("hawser/dist/src/serve/public.d.ts");
   expect(files.split("\n").filter((file) => file.includes("/@nats-io/"))).toEqual([]);
 });
@@ -177,7 +174,7 @@ it("refuses what the types forbid", async () => {
   rmSync(join(project, "wrong.ts"));
 });
 
-it("sends a message", async () => {
+it("type-checks with skipLibCheck, and sends a message", async () => {
   await using database = await testDatabase({ migrated: false });
   await run(process.execPath, [tsc, "-p", "."], project);
   const said = await run(process.execPath, ["send.js"], project, { DATABASE_URL: database.url });
@@ -219,6 +216,36 @@ it("carries a spec that `buf lint` and `buf build` pass", async () => {
   await run(buf, ["lint"], installed);
   await run(buf, ["build", "-o", join(directory, "spec.binpb")], installed);
   expect(readFileSync(join(directory, "spec.binpb")).length).toBeGreaterThan(1_000);
+});
+
+it("runs examples/typed/ as its README says: installs, generates, type-checks strictly and runs", async () => {
+  const folder = join(directory, "typed");
+  cpSync(join(projectDirectory, "examples", "typed"), folder, { recursive: true });
+  const manifestFile = join(folder, "package.json");
+  const text = readFileSync(manifestFile, "utf8");
+  writeFileSync(manifestFile, text.replace(/"hawser": "[^"]+"/, `"hawser": ${JSON.stringify(`file:${tarball}`)}`));
+
+  await run("npm", ["install", "--prefer-offline", "--no-audit", "--no-fund", "--loglevel=error"], folder);
+  await run("npx", ["buf", "lint"], folder);
+  await run("npx", ["buf", "generate"], folder);
+  await run("npm", ["run", "check"], folder);
+  const env = { HAWSER_DATABASE_URL: undefined, HAWSER_NATS_URL: undefined, NO_COLOR: "1" };
+  const printed = await run("npm", ["start", "--silent"], folder, env);
+  expect(printed.trim().split("\n")).toEqual([
+    "SQL function: order 17 of north, 4950 cents, 3 things",
+    "SQL function: order 18 of south, 120 cents, 5 things",
+    "NATS: buoy costs 24 cents",
+    "NATS: rope costs 1299 cents",
+    "Peer: order 17 weighs 12.5 kg",
+    "Peer: order 18 weighs 0.75 kg",
+    "RPC over peers: 7 ropes in stock",
+    "RPC over NATS: 7 ropes in stock",
+  ]);
+
+  const sources = ["src/main.ts", "src/routes.ts", "src/stack.ts"].map((file) =>
+    readFileSync(join(folder, file), "utf8"),
+  );
+  expect(sources.join("\n")).not.toMatch(/\bany\b|as unknown|@ts-/);
 });
 
 /** A user's first program. */
