@@ -19,7 +19,7 @@ interface Note {
   readonly strangers: readonly string[];
 }
 
-const fileNames = ["one", "two", "three", "four"];
+const fileNames = ["one", "two", "three"];
 
 /** What each file does, whatever its runner is. */
 const common = `
@@ -148,7 +148,7 @@ describe.runIf(linux)("the files of a run", () => {
     // The keeper closes its connections a moment before its process has gone.
     const isKeeper = (each: string): boolean => each.includes("testing/keeper.js");
     if (test !== undefined && "globalSetup" in test) expect(atOnce.filter((each) => !isKeeper(each))).toEqual([]);
-    await eventually(`nothing is left: ${atOnce}`, () => left().length === 0, 10_000);
+    await eventually(`nothing is left: ${atOnce}`, () => left().length === 0);
   });
 });
 
@@ -175,14 +175,14 @@ export async function hang() {
     const command = runner === "vitest" ? runners.vitest : [...runners.node, "one.test.js"];
     const program = startIn(project, command, env);
     const mark = join(project, "hangs");
-    await eventually("the test hangs", () => existsSync(mark) && readFileSync(mark, "utf8") !== "", 120_000);
+    await eventually("the test hangs", () => existsSync(mark) && readFileSync(mark, "utf8") !== "");
     expect(left()).not.toEqual([]);
     // node:test leaves it to its children to notice.
     process.kill(-program.pid, "SIGKILL");
     await program.ended;
-    await eventually("nothing is left", () => left().length === 0, 20_000);
+    await eventually("nothing is left", () => left().length === 0);
     const pid = Number(readFileSync(mark, "utf8"));
-    await eventually("the program of the test has ended", () => !existsSync(`/proc/${pid}/cwd`), 10_000);
+    await eventually("the program of the test has ended", () => !existsSync(`/proc/${pid}/cwd`));
   });
 
   it("the runner alone is killed, what a process has started that goes on ends", async () => {
@@ -191,12 +191,12 @@ export async function hang() {
     const runner = startCommand("sleep", ["1000"]);
     const program = startIn(project, ["one.js"], { ...env, HAWSER_TEST_RUN: String(runner.pid) });
     const mark = join(project, "hangs");
-    await eventually("it hangs", () => existsSync(mark) && readFileSync(mark, "utf8") !== "", 120_000);
+    await eventually("it hangs", () => existsSync(mark) && readFileSync(mark, "utf8") !== "");
     process.kill(runner.pid, "SIGKILL");
     await runner.ended;
     const pid = Number(readFileSync(mark, "utf8"));
-    await eventually("what it has started has ended", () => !existsSync(`/proc/${pid}/cwd`), 10_000);
-    await eventually("nothing is left", () => left().length === 0, 20_000);
+    await eventually("what it has started has ended", () => !existsSync(`/proc/${pid}/cwd`));
+    await eventually("nothing is left", () => left().length === 0);
     process.kill(-program.pid, "SIGKILL");
     await program.ended;
   });
@@ -220,7 +220,7 @@ test("asks until there is an error", async () => {
     const project = sampleProject({ "asking.test.js": asking });
     const { env, left } = ownTemporary();
     const program = startIn(project, [...runners.node, "asking.test.js"], env);
-    await eventually("the test asks", () => existsSync(join(project, "asks")), 120_000);
+    await eventually("the test asks", () => existsSync(join(project, "asks")));
     const isKeeper = (pid: string): boolean => commandLineOf(pid).includes(`testing/keeper.js ${env.TMPDIR}`);
     process.kill(Number(readdirSync("/proc").find(isKeeper)), "SIGKILL");
     const { status, stdout } = await program.ended;
@@ -230,7 +230,7 @@ test("asks until there is an error", async () => {
     );
     expect(readFileSync(join(project, "next"), "utf8")).toContain("does not answer at");
     // Its socket and log go with the next run's.
-    await eventually("no server is left", () => !left().some((each) => !/^\d+-\w+\.(sock|log)$/.test(each)), 20_000);
+    await eventually("no server is left", () => !left().some((each) => !/^\d+-\w+\.(sock|log)$/.test(each)));
   });
 
   it("a test process is killed, what it had goes, and the others go on", async () => {
@@ -271,6 +271,6 @@ test("sees the database go", async () => {
     expect(stdout).toMatch(/^. pass 1$/m);
     expect(status).toBe(1);
     expect(readFileSync(join(project, "gone"), "utf8")).toBe(readFileSync(join(project, "victim"), "utf8"));
-    await eventually("nothing is left", () => left().length === 0, 10_000);
+    await eventually("nothing is left", () => left().length === 0);
   });
 });
