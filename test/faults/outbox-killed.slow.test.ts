@@ -19,11 +19,12 @@ import { faultSeed, killsPerLoop, loopTimeoutMs } from "./support/kills.js";
 import { ownPostgres } from "./support/own-postgres.js";
 import { prepareForSql } from "./support/sql-database.js";
 
-const kills = killsPerLoop(1);
+/** NATS and Postgres once, serve and a peer twice, at least. */
+const kills = Math.max(6, killsPerLoop(2));
 const writers = 32;
 const keys = 12;
 /** How long a part of the outbox stays at least, and how long NATS is away once. */
-const retentionMs = 2_000;
+const retentionMs = 1_000;
 const absenceMs = 4 * retentionMs;
 const peers = [
   ["warehouse-1", "warehouse", "ledger"],
