@@ -44,22 +44,13 @@ const operators = [
 /** In two places of a function of two: the types that arguments and literals of the statements mostly have. */
 const oftenTypes = ["name", "int4", "int8", "text", "oid", "jsonb"];
 
-/**
- * Makes everything in one schema. The client is the role's, and has gone through {@link prepare}.
- *
- * @param withOperators else these are left to {@link copyOperators}
- */
-export async function plant(
-  client: pg.ClientBase,
-  schema: string,
-  functionNames: readonly string[],
-  withOperators: boolean,
-): Promise<Planted> {
+/** Makes everything in one schema. The client is the role's, and has gone through {@link prepare}. */
+export async function plant(client: pg.ClientBase, schema: string, functionNames: readonly string[]): Promise<Planted> {
   const count = async (call: string, values: unknown[]): Promise<number> =>
     (await client.query<{ made: number }>(`SELECT pg_temp.${call} AS made`, values)).rows[0]!.made;
   const made = { operators: 0, functions: 0, aggregates: 0, casts: 0 };
   // Each a transaction of its own: one with many objects gets slower with each of them.
-  for (const type of withOperators ? types : []) {
+  for (const type of types) {
     made.operators += await count("prefix_operators($1, $2)", [schema, type]);
     for (let at = 0; at < types.length; at += 8)
       made.operators += await count("operators($1, $2, $3, $4)", [schema, type, types.slice(at, at + 8), operators]);
@@ -71,29 +62,61 @@ export async function plant(
       ...[schema, name, isAggregate, types, oftenTypes],
     ]);
   }
-  made.casts = await count("casts($1)", [schema]);
+  made.casts = await plantCasts(client, schema);
   return made;
 }
 
+/** Makes only the types and casts in a schema: the rest {@link copyPlanted} copies. */
+export async function plantCasts(client: pg.ClientBase, schema: string): Promise<number> {
+  return (await client.query<{ made: number }>("SELECT pg_temp.casts($1) AS made", [schema])).rows[0]!.made;
+}
+
 /**
- * Copies the operators of one schema to another one, in the catalogs, which takes a hundredth of the time of making them. The
- * client is a superuser's.
+ * Copies the operators, functions and aggregates of one schema to another one, in the catalogs, which takes a hundredth of the time
+ * of making them. The client is a superuser's.
  */
-export async function copyOperators(client: pg.ClientBase, from: string, to: string): Promise<number> {
-  const { rows } = await client.query<{ columns: string }>(
-    `SELECT string_agg(quote_ident(attname), ', ') AS columns FROM pg_attribute
-      WHERE attrelid = 'pg_operator'::regclass AND attnum > 0 AND attname NOT IN ('oid', 'oprnamespace')`,
+export async function copyPlanted(
+  client: pg.ClientBase,
+  from: string,
+  to: string,
+  functionNames: readonly string[],
+): Promise<Omit<Planted, "casts">> {
+  await client.query("SET allow_system_table_mods = on");
+  const columnsOf = async (catalog: string, ...others: string[]): Promise<string> => {
+    const { rows } = await client.query<{ columns: string }>(
+      `SELECT string_agg(quote_ident(attname), ', ') AS columns FROM pg_attribute
+        WHERE attrelid = $1::regclass AND attnum > 0 AND attname <> ALL ($2)`,
+      [catalog, others],
+    );
+    return rows[0]!.columns;
+  };
+  const [operator, proc, aggregate] = [
+    await columnsOf("pg_operator", "oid", "oprnamespace"),
+    await columnsOf("pg_proc", "oid", "pronamespace"),
+    await columnsOf("pg_aggregate", "aggfnoid"),
+  ];
+  const operators = await client.query(`
+    INSERT INTO pg_operator (oid, oprnamespace, ${operator})
+    SELECT pg_nextoid('pg_operator', 'oid', 'pg_operator_oid_index'), '${to}'::regnamespace, ${operator}
+      FROM pg_operator WHERE oprnamespace = '${from}'::regnamespace`);
+  await client.query(
+    `CREATE TEMP TABLE copied AS
+     SELECT p.oid AS old_oid, pg_nextoid('pg_proc', 'oid', 'pg_proc_oid_index') AS new_oid
+       FROM pg_proc AS p WHERE p.pronamespace = '${from}'::regnamespace AND p.proname = ANY ($1)`,
+    [functionNames],
   );
-  const { columns } = rows[0]!;
-  const { rowCount } = await client
-    .query(
-      `SET allow_system_table_mods = on;
-     INSERT INTO pg_operator (oid, oprnamespace, ${columns})
-     SELECT pg_nextoid('pg_operator', 'oid', 'pg_operator_oid_index'), '${to}'::regnamespace, ${columns}
-       FROM pg_operator WHERE oprnamespace = '${from}'::regnamespace`,
-    )
-    .then((results) => (results as unknown as pg.QueryResult[])[1]!);
-  return rowCount!;
+  const functions = await client.query(`
+    INSERT INTO pg_proc (oid, pronamespace, ${proc})
+    SELECT c.new_oid, '${to}'::regnamespace, ${proc} FROM pg_proc AS p JOIN copied AS c ON c.old_oid = p.oid`);
+  const aggregates = await client.query(`
+    INSERT INTO pg_aggregate (aggfnoid, ${aggregate})
+    SELECT c.new_oid, ${aggregate} FROM pg_aggregate AS a JOIN copied AS c ON c.old_oid = a.aggfnoid`);
+  await client.query("DROP TABLE copied");
+  return {
+    operators: operators.rowCount!,
+    functions: functions.rowCount! - aggregates.rowCount!,
+    aggregates: aggregates.rowCount!,
+  };
 }
 
 /** Makes what {@link plant} calls, in the role's own session. */

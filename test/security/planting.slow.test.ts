@@ -21,7 +21,7 @@ import { eventually } from "../support/eventually.js";
 import { defineServer } from "../support/gateway.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { temporaryDirectory } from "../support/temporary.js";
-import { copyOperators, marker, type Planted, plant, prepare } from "./planter.js";
+import { copyPlanted, marker, type Planted, plant, plantCasts, prepare } from "./planter.js";
 
 let postgres: OwnPostgres;
 let nats: NatsConnection;
@@ -93,13 +93,15 @@ beforeAll(async () => {
   const schemas = [superuser, "bridge", "peer", ...(version < 15 ? ["public"] : [])];
   for (const schema of schemas.filter((one) => one !== "public"))
     await client.query(`CREATE SCHEMA ${schema}; GRANT USAGE ON SCHEMA ${schema} TO PUBLIC`);
-  planted = [];
-  for (const schema of schemas) planted.push(await plant(client, schema, names, planted.length === 0));
-  await client.end();
+  const [first, ...others] = schemas as [string, ...string[]];
+  planted = [await plant(client, first, names)];
   await calling(urls.superuser, async (owner) => {
-    for (const [at, schema] of schemas.entries())
-      if (at > 0) planted[at] = { ...planted[at]!, operators: await copyOperators(owner, schemas[0]!, schema) };
+    for (const schema of others) {
+      const casts = await plantCasts(client, schema);
+      planted.push({ ...(await copyPlanted(owner, first, schema, names)), casts });
+    }
   });
+  await client.end();
 }, 1_200_000);
 afterAll(async () => {
   await nats?.close();
@@ -121,9 +123,11 @@ describe("what a role without rights has planted", () => {
   it("is called by a session that is not pinned", async () => {
     await rowsOf(urls.superuser, "SELECT 'pg_class'::regclass = 1259");
     await rowsOf(urls.superuser, "SELECT array_agg(n::text) FROM generate_series(1, 3) AS n");
-    // One that was copied.
+    // Some that were copied.
     await rowsOf(urls.superuser, "SELECT 'pg_class'::regclass OPERATOR(peer.=) 1259");
-    await eventually("the log has them", async () => calls().length >= 3);
+    await rowsOf(urls.superuser, "SELECT peer.array_agg(n::text) FROM generate_series(1, 3) AS n");
+    await rowsOf(urls.superuser, "SELECT peer.count('{1}'::int[])");
+    await eventually("the log has them", async () => calls().length >= 5);
   });
 
   it("is never called by hawser serve, peers, subscriptions, or any command, as any login", async () => {
