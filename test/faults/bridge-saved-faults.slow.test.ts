@@ -1,6 +1,7 @@
 /**
  * What happens to processes, Postgres and NATS while messages are saved and read back.
  */
+import type pg from "pg";
 import { describe, expect, it } from "vitest";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -13,16 +14,17 @@ import { prepareForSql, sqlDatabase } from "./support/sql-database.js";
 
 const timeout = patienceMs;
 const nothingWrong = { missing: 0, disordered: 0 };
-/** Several statements are needed to save them. */
-const backlog = 30_000;
+/** Several statements are needed to save them: one takes 4 MiB. */
+const backlog = 6_000;
+const backlogBytes = 2_000;
 /** For what hangs. */
 const limitMs = 150_000;
 const impatient = ["--stop-deadline-ms", "20000"];
 
 /** Publishes so many, and waits until each process has them. */
-async function receives(slow: SlowFunction, serves: readonly ServeProcess[], count: number): Promise<void> {
+async function receives(slow: SlowFunction, serves: readonly ServeProcess[], count: number, bytes?: number) {
   const before = await Promise.all(serves.map(received));
-  await slow.publish(count, 20_000);
+  await slow.publish(count, 20_000, bytes);
   await eventually("they are received", async () => {
     const now = await Promise.all(serves.map(received));
     return now.every((messages, at) => messages - before[at]! >= count);
@@ -40,8 +42,25 @@ async function leading(serves: readonly ServeProcess[]): Promise<[ServeProcess, 
   return [leader, ...serves.filter((serve) => serve !== leader)];
 }
 
-async function savesSome(slow: SlowFunction): Promise<void> {
+/**
+ * Tells a process to end, and resolves when a part of what it has is saved: the next statement waits for a lock until that
+ * is released.
+ */
+async function savesPart(slow: SlowFunction, serve: ServeProcess): Promise<pg.Client> {
+  await slow.query(`
+    CREATE TABLE save_gate (open bool);
+    CREATE FUNCTION wait_behind_first() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+      IF EXISTS (SELECT FROM hawser.saved_messages) THEN PERFORM FROM public.save_gate; END IF;
+      RETURN NULL;
+    END $$;
+    GRANT SELECT ON save_gate TO PUBLIC;
+    CREATE TRIGGER wait_behind_first BEFORE INSERT ON hawser.saved_messages EXECUTE FUNCTION wait_behind_first()`);
+  const gate = await slow.connect();
+  await gate.query("BEGIN; LOCK TABLE save_gate");
+  serve.signal("SIGTERM");
   await eventually("some are saved", async () => (await slow.waiting()) > 0, limitMs);
+  return gate;
 }
 
 async function checked(slow: SlowFunction, what: string) {
@@ -57,13 +76,14 @@ describe("a process that has received what it cannot run loses nothing of it", (
     await using slow = await SlowFunction.make(database.url, 0);
     const [leader] = await leading(await start(slow, 2, ["--stop-deadline-ms", "4000"]));
     const gate = await slow.lock();
-    await receives(slow, [leader], backlog);
-    leader.signal("SIGTERM");
-    await savesSome(slow);
+    await receives(slow, [leader], backlog, backlogBytes);
+    const saving = await savesPart(slow, leader);
     await leader.crash();
     const saved = await slow.waiting();
+    await saving.end();
     await gate.end();
     const audit = await checked(slow, `killed after ${saved} were saved`);
+    // Others it had still to save.
     expect(saved).toBeLessThan(backlog);
     expect(audit).toMatchObject(nothingWrong);
   });
@@ -73,11 +93,11 @@ describe("a process that has received what it cannot run loses nothing of it", (
     await using slow = await SlowFunction.make(database.url, 1);
     const [serve] = (await start(slow, 1)) as [ServeProcess];
     const gate = await slow.lock();
-    await receives(slow, [serve], 6_000);
+    await receives(slow, [serve], 4_000);
     await stop(serve);
     await gate.end();
-    expect(await slow.waiting()).toBe(6_000);
-    for (const left of [4_500, 2_500]) {
+    expect(await slow.waiting()).toBe(4_000);
+    for (const left of [3_500, 1_500]) {
       await serve.start();
       await eventually("some were read", async () => (await slow.waiting()) < left, limitMs);
       await serve.crash();
@@ -98,16 +118,15 @@ describe("a process that has received what it cannot run loses nothing of it", (
       await postgres.start();
     };
     await slow.lock();
-    await receives(slow, [serve], backlog);
-    serve.signal("SIGTERM");
-    await savesSome(slow);
-    // The lock goes with it.
+    await receives(slow, [serve], backlog, backlogBytes);
+    await savesPart(slow, serve);
+    // The locks go with it.
     await restart();
     expect((await serve.ended).status).toBe(0);
     expect(serve.log.filter(({ level }) => level === "error")).toEqual([]);
     const saved = await slow.waiting();
     await serve.start();
-    await eventually("some were read", async () => (await slow.waiting()) < saved - 2_000, limitMs);
+    await eventually("some were read", async () => (await slow.waiting()) < saved - 1_500, limitMs);
     await restart();
     const audit = await checked(slow, `Postgres killed while ${saved} were saved and read back`);
     expect(audit).toMatchObject(nothingWrong);
@@ -119,17 +138,17 @@ describe("a process that has received what it cannot run loses nothing of it", (
     await using slow = await SlowFunction.make(database.url, 0.2, nats.url);
     const [serve] = (await start(slow, 1, impatient)) as [ServeProcess];
     const gate = await slow.lock();
-    await receives(slow, [serve], backlog);
-    serve.signal("SIGTERM");
-    await savesSome(slow);
+    await receives(slow, [serve], backlog, backlogBytes);
+    const saving = await savesPart(slow, serve);
     await nats.kill();
+    await saving.end();
     await serve.ended;
     expect(serve.log.filter(({ level }) => level === "error")).toEqual([]);
     await gate.end();
     await nats.restart();
     const saved = await slow.waiting();
     await serve.start();
-    await eventually("some were read", async () => (await slow.waiting()) < saved - 2_000, limitMs);
+    await eventually("some were read", async () => (await slow.waiting()) < saved - 1_500, limitMs);
     await nats.kill();
     await nats.restart();
     const audit = await checked(slow, `NATS killed while ${saved} were saved and read back`);
