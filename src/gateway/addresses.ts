@@ -6,7 +6,7 @@ import { randomUUID } from "node:crypto";
 import { connect } from "node:net";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
-import { type Logger, Repeated } from "../runtime/index.js";
+import { type Logger, RareLog, Repeated } from "../runtime/index.js";
 import { type Address, formatAddress, isLoopback } from "../wire/index.js";
 
 const { optionsPollMs } = gatewayConstants;
@@ -43,12 +43,24 @@ export class AddressBook {
   readonly #address: OwnAddress;
   readonly #placement: Placement;
   readonly #logger: Logger;
+  readonly #rare: RareLog;
+  /** {@link unreachedAt} as of the last check. */
+  #knownUnreachedAt: number | undefined;
 
   constructor(session: PostgresSession, address: OwnAddress, placement: Placement, logger: Logger) {
     this.#address = address;
     this.#placement = placement;
     this.#logger = logger;
+    this.#rare = new RareLog(logger, "hawser gateway");
     this.#table = new GatewayTable(session, address.own);
+  }
+
+  /**
+   * Time of the last call of an SQL function that reached no gateway of this database, in seconds since 1970 by the clock of
+   * Postgres; undefined: none is known. Read from time to time, and not on a standby.
+   */
+  get unreachedAt(): number | undefined {
+    return this.#table.unreachedAt;
   }
 
   /** Enters the address, and checks the others now and from time to time. */
@@ -68,6 +80,7 @@ export class AddressBook {
   async stop(): Promise<void> {
     this.#stopping.abort();
     this.#checks.stop();
+    this.#rare.end();
     await this.#table.leave().catch((err: unknown) => {
       this.#logger.warn({ err }, "the gateway's address could not be taken out of the database; other gateways will");
     });
@@ -77,6 +90,10 @@ export class AddressBook {
     const { signal } = this.#stopping;
     const { listen, isAdvertised } = this.#address;
     if (!(await this.#table.enter(this.#placement)) || signal.aborted) return;
+    const { unreachedAt } = this.#table;
+    // What was before this process, its log does not tell.
+    if (!isFirst && unreachedAt !== this.#knownUnreachedAt) this.#warnOfUnreached();
+    this.#knownUnreachedAt = unreachedAt;
     if (isFirst && !isAdvertised) await this.#table.succeed();
     const others = await this.#table.others();
     const refusing = new Set(await refusingAmong(listen, others, signal));
@@ -89,6 +106,16 @@ export class AddressBook {
     }
     if (isFirst) this.#warnOfOtherTls(present);
     await this.#placement.heed(this.#table.owner, present);
+  }
+
+  #warnOfUnreached(): void {
+    const address = formatAddress(this.#address.own);
+    this.#rare.warn(
+      "a call of an SQL function reached no gateway: Postgres has to reach the address that each hawser serve advertises; " +
+        "hawser doctor says why it does not",
+      address,
+      { address },
+    );
   }
 
   #warnOfOtherTls(others: readonly GatewayEntry[]): void {
@@ -148,7 +175,7 @@ const sql = {
     ON CONFLICT (host, port, owner) DO UPDATE
       SET seen_at = excluded.seen_at, nats_server = excluded.nats_server, nats_server_id = excluded.nats_server_id,
           can_lead = excluded.can_lead
-    RETURNING started_at::text AS "startedAt"`,
+    RETURNING started_at::text AS "startedAt", extract(epoch FROM hawser.gateway_unreached_at())::float8 AS "unreachedAt"`,
   succeed: "DELETE FROM hawser.gateways AS g WHERE g.host = $1 AND g.port = $2 AND g.owner NOT IN ('', $3)",
   // Those that an operator entered by hand are left alone.
   others: `SELECT g.host, g.port, g.sslmode, g.root_certificate AS "rootCertificate", g.owner, g.nats_server AS "natsServer",
@@ -173,6 +200,8 @@ export async function standings(session: PostgresSession): Promise<string[]> {
 class GatewayTable {
   /** A random name of this process. */
   readonly owner = randomUUID();
+  /** See {@link AddressBook.unreachedAt}; as of the last entry. */
+  unreachedAt: number | undefined;
   #startedAt: string | undefined;
   #isEntered = false;
   #isLeft = false;
@@ -205,7 +234,8 @@ class GatewayTable {
       standing?.serverId,
       canLead,
     ];
-    const [row] = await this.#session.query<{ startedAt: string }>(sql.enter, values);
+    const [row] = await this.#session.query<{ startedAt: string; unreachedAt: number | null }>(sql.enter, values);
+    this.unreachedAt = row!.unreachedAt ?? undefined;
     this.#startedAt ??= row!.startedAt;
     return true;
   }

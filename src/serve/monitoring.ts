@@ -6,7 +6,7 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Bridge, BridgeStats } from "../bridge/index.js";
 import type { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
-import type { Gateway } from "../gateway/index.js";
+import type { AddressBook, Gateway } from "../gateway/index.js";
 import type { NatsConnector } from "../nats/index.js";
 import type { PostgresSession } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
@@ -29,6 +29,7 @@ import type { StoredCounts } from "./stored-counts.js";
 export interface MonitoredParts {
   readonly gateway: Gateway | undefined;
   readonly bridge: Bridge | undefined;
+  readonly addresses: AddressBook | undefined;
   readonly stored: StoredCounts | undefined;
   /** With Postgres. */
   readonly sessions: readonly Pick<PostgresSession, "applicationName" | "attempts">[];
@@ -185,7 +186,8 @@ export class Monitoring {
     return {
       postgres: this.#postgres,
       get gateway() {
-        return parts.gateway === undefined ? undefined : { sessions: parts.gateway.sessionCount };
+        const { gateway, addresses } = parts;
+        return gateway && { sessions: gateway.sessionCount, unreachedAt: addresses?.unreachedAt };
       },
       get nats() {
         return Object.fromEntries(connectors);

@@ -254,6 +254,9 @@ export class Serve implements AsyncDisposable {
       get bridge() {
         return serve.#bridge;
       },
+      get addresses() {
+        return serve.#addresses;
+      },
       get stored() {
         return serve.#stored;
       },

@@ -184,6 +184,20 @@ export interface GatewaySecretRow {
 }
 
 /**
+ * A row of hawser.gateway_state. What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
+ * in the row.
+ */
+export interface GatewayStateRow {
+  /** Always 1. */
+  id: number;
+  /**
+   * Its sequence: when a call last reached no gateway, in milliseconds since 1970, to the second. Calls in read-only
+   * transactions and on standbys are left out.
+   */
+  unreached_ms: bigint;
+}
+
+/**
  * A row of hawser.stream_subscriptions. A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
  * `turn` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.
  */
@@ -305,6 +319,7 @@ export const tables = {
   natsServer: "hawser.nats_server",
   gateway: "hawser.gateways",
   gatewaySecret: "hawser.gateway_secret",
+  gatewayState: "hawser.gateway_state",
   streamSubscription: "hawser.stream_subscriptions",
 } as const;
 
@@ -318,6 +333,7 @@ export const columns = {
   natsServer: ["id", "options", "server_name", "seen_server_name", "seen_options", "changed_at"],
   gateway: ["host", "port", "sslmode", "root_certificate", "started_at", "owner", "seen_at", "nats_server", "nats_server_id", "can_lead"],
   gatewaySecret: ["id", "user_name", "password"],
+  gatewayState: ["id", "unreached_ms"],
   streamSubscription: ["handler_id", "turn", "name", "stream", "domain", "filters", "key_token", "consumer", "start", "seek", "generation", "stream_created", "position", "done", "last_done", "last_done_at", "nothing_until", "lag", "missing", "missing_reason", "missing_from", "missing_to", "missing_at", "paused", "problem", "written_at"],
 } as const;
 
@@ -851,6 +867,12 @@ export interface GatewayConninfoResult {
   conninfo: string;
 }
 
+/** The result of hawser.gateway_unreached_at. */
+export interface GatewayUnreachedAtResult {
+  /** By the clock of Postgres. NULL: never. */
+  unreachedAt: Date | null;
+}
+
 /** The functions that keep these tables. */
 export type NatsStoreFunctions = ReturnType<typeof natsStoreFunctions>;
 
@@ -918,6 +940,17 @@ export function natsStoreFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.gateway_conninfo");
       return { conninfo: row.conninfo };
+    },
+
+    /** When a call of an SQL function last reached no gateway. */
+    async gatewayUnreachedAt(): Promise<GatewayUnreachedAtResult> {
+      const { rows } = await client.query({
+        name: "hawser.gateway_unreached_at",
+        text: "SELECT unreached_at FROM hawser.gateway_unreached_at()",
+        values: [],
+      });
+      const row = onlyRow(rows, "hawser.gateway_unreached_at");
+      return { unreachedAt: row.unreached_at };
     },
   };
 }

@@ -9393,6 +9393,22 @@ COMMENT ON COLUMN hawser.gateway_secret.id IS 'Always 1.';
 COMMENT ON COLUMN hawser.gateway_secret.user_name IS 'The user name.';
 COMMENT ON COLUMN hawser.gateway_secret.password IS 'The password.';
 
+CREATE TABLE hawser.gateway_state (
+  id integer NOT NULL,
+  unreached_ms bigserial NOT NULL,
+  CONSTRAINT gateway_state_pkey PRIMARY KEY (id),
+  CONSTRAINT gateway_state_id_range CHECK (id = 1)
+);
+
+COMMENT ON TABLE hawser.gateway_state IS 'What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
+in the row.';
+COMMENT ON COLUMN hawser.gateway_state.id IS 'Always 1.';
+COMMENT ON COLUMN hawser.gateway_state.unreached_ms IS 'Its sequence: when a call last reached no gateway, in milliseconds since 1970, to the second. Calls in read-only
+transactions and on standbys are left out.';
+
+INSERT INTO hawser.gateway_state (id, unreached_ms)
+VALUES (1, 1);
+
 COMMENT ON TABLE hawser.stream_subscriptions IS 'A subscription to a stream: one row. Each batch of messages writes its position here, in the transaction of its effects.
 \`turn\` changes with each write and is part of the key: so an old snapshot elsewhere does not make reading slow.';
 COMMENT ON COLUMN hawser.stream_subscriptions.handler_id IS 'Its row in \`nats_handlers\`.';

@@ -262,6 +262,22 @@ COMMENT ON COLUMN hawser.gateway_secret.password IS 'The password.';
 INSERT INTO hawser.gateway_secret (id, user_name, password)
 VALUES (1, 'hawser', replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''));
 
+CREATE TABLE hawser.gateway_state (
+  id integer NOT NULL,
+  unreached_ms bigserial NOT NULL,
+  CONSTRAINT gateway_state_pkey PRIMARY KEY (id),
+  CONSTRAINT gateway_state_id_range CHECK (id = 1)
+);
+
+COMMENT ON TABLE hawser.gateway_state IS 'What calls of SQL functions leave behind although their transactions roll back: it is in the sequence of the column, and not
+in the row.';
+COMMENT ON COLUMN hawser.gateway_state.id IS 'Always 1.';
+COMMENT ON COLUMN hawser.gateway_state.unreached_ms IS 'Its sequence: when a call last reached no gateway, in milliseconds since 1970, to the second. Calls in read-only
+transactions and on standbys are left out.';
+
+INSERT INTO hawser.gateway_state (id, unreached_ms)
+VALUES (1, 1);
+
 CREATE TABLE hawser.stream_subscriptions (
   handler_id bigint NOT NULL,
   turn bigint DEFAULT 1 NOT NULL,
@@ -1562,6 +1578,18 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.gateway_conninfo() IS 'How Postgres connects to the gateway, for libpq.';
 
+CREATE OR REPLACE FUNCTION hawser.gateway_unreached_at(
+  OUT unreached_at timestamptz
+)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  unreached_at := to_timestamp(pg_sequence_last_value('hawser.gateway_state_unreached_ms_seq') / 1000.0);
+END
+$function$;
+COMMENT ON FUNCTION hawser.gateway_unreached_at() IS 'When a call of an SQL function last reached no gateway.';
+
 CREATE OR REPLACE FUNCTION hawser.stream_start(
   p_called text,
   p_start text,
@@ -2017,6 +2045,7 @@ REVOKE ALL ON TABLE hawser.executor_login FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.nats_server FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.gateways FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.gateway_secret FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.gateway_state FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.stream_subscriptions FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.stream_status FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_handlers_notify() FROM PUBLIC;
@@ -2039,6 +2068,7 @@ REVOKE ALL ON FUNCTION hawser.follow_nats_server() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_foreign_servers() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.refuse_uncommitted_server() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.gateway_conninfo() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.gateway_unreached_at() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stream_start(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_stream(text, text, text[], text, integer, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.request_seek(text, text) FROM PUBLIC;
@@ -2123,6 +2153,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.follow_nats_server() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.nats_foreign_servers() TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.gateway_unreached_at() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.stream_position(bigint, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_bridge;
   END IF;
@@ -2185,6 +2216,7 @@ BEGIN
        'nats_server',
        'gateways',
        'gateway_secret',
+       'gateway_state',
        'stream_subscriptions',
        'stream_status'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
@@ -2212,6 +2244,7 @@ BEGIN
   ALTER FUNCTION hawser.nats_foreign_servers() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.refuse_uncommitted_server() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.gateway_conninfo() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.gateway_unreached_at() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.stream_start(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.add_stream(text, text, text[], text, integer, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.request_seek(text, text) OWNER TO hawser_owner;

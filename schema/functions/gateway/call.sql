@@ -13,6 +13,7 @@ DECLARE
   failure text;
   failure_detail text;
   failure_hint text;
+  now_ms bigint;
 BEGIN
   FOR attempt IN 1..tries LOOP
     IF is_open THEN
@@ -40,6 +41,13 @@ BEGIN
         -- 2F003: the server asked for no password, so it is not the gateway.
         WHEN sqlclient_unable_to_establish_sqlconnection OR SQLSTATE '2F003' THEN
           GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_detail = PG_EXCEPTION_DETAIL;
+          now_ms := extract(epoch FROM clock_timestamp()) * 1000;
+          -- Only Postgres knows of a call that did not arrive. The caller's transaction rolls back, and a sequence does not.
+          IF NOT current_setting('transaction_read_only')::boolean
+            AND abs(now_ms - coalesce(pg_sequence_last_value('hawser.gateway_state_unreached_ms_seq'), 0)) >= 1000
+          THEN
+            PERFORM setval('hawser.gateway_state_unreached_ms_seq', now_ms);
+          END IF;
           RAISE EXCEPTION USING
             ERRCODE = hawser.error_sqlstate('gateway_unavailable'),
             MESSAGE = 'the gateway cannot be reached, and nothing was sent',

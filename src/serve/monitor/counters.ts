@@ -48,6 +48,8 @@ export interface StoredCounters {
 export interface GatewayCounters {
   /** Database sessions that are connected now. */
   readonly sessions: number;
+  /** Time of the last call that reached no gateway of the database, in seconds since 1970; undefined: none is known. */
+  readonly unreachedAt: number | undefined;
 }
 
 /** A connection that is made again when it is lost. */

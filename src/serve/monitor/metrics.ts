@@ -70,6 +70,11 @@ export class ServeMetrics {
     this.#number("hawser_gateway_sessions", "Database sessions that are connected to the gateway.", () => {
       return counters.gateway?.sessions;
     });
+    this.#number(
+      "hawser_gateway_unreached_timestamp_seconds",
+      "Unix time of the last call of an SQL function that reached no gateway of the database; 0: none is known.",
+      () => counters.gateway?.unreachedAt,
+    );
     this.#calls = new Counter({
       name: "hawser_gateway_calls_total",
       help: "Calls of SQL functions that the gateway has answered, by method and by how they ended.",

@@ -90,7 +90,7 @@ function bridgeCounters(): Mutable<BridgeCounters> {
 
 export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { bridge: Mutable<BridgeCounters> } {
   return {
-    gateway: { sessions: 3 },
+    gateway: { sessions: 3, unreachedAt: 1_763_654_400 },
     postgres: { isUp: true, reconnects: 1 },
     nats: {
       gateway: { isUp: true, reconnects: 0 },

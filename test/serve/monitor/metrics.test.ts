@@ -35,6 +35,7 @@ describe("ServeMetrics", () => {
     const metrics = metricsOf();
     const expected: Readonly<Record<string, Record<string, number>>> = {
       hawser_gateway_sessions: { "": 3 },
+      hawser_gateway_unreached_timestamp_seconds: { "": 1_763_654_400 },
       hawser_postgres_up: { "": 1 },
       hawser_postgres_reconnects_total: { "": 1 },
       hawser_nats_up: { gateway: 1, subscriptions: 0, responders: 1 },
@@ -173,7 +174,7 @@ describe("ServeMetrics", () => {
 
   it("is not mixed up with another one in the same process", async () => {
     const other = serveCounters();
-    other.gateway = { sessions: 44 };
+    other.gateway = { sessions: 44, unreachedAt: undefined };
     const [first, second] = [metricsOf(), metricsOf({ counters: other })];
     first.observeCall("Flush", "ok", 1);
     expect(await shown(first, "hawser_gateway_sessions")).toEqual({ "": 3 });

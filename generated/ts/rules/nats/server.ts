@@ -13,6 +13,9 @@ export const limits = {
   GatewaySecret: {
     password: { minBytes: 32, maxBytes: 255 },
   },
+  GatewayState: {
+    id: { min: 1, max: 1 },
+  },
 } as const;
 
 /** The check of each column, by table and column as they are named in SQL; gives a `Violation` or undefined. */
@@ -35,5 +38,9 @@ export const columnChecks = {
     id: (value: number) => checkInteger("id", { min: -2147483648, max: 2147483647 }, value),
     user_name: (value: string) => checkText("user_name", {}, value),
     password: (value: string) => checkText("password", namedRules.loginPassword, value),
+  },
+  gateway_state: {
+    id: (value: number) => checkInteger("id", { min: 1, max: 1 }, value),
+    unreached_ms: (value: bigint) => checkInteger("unreached_ms", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
 };

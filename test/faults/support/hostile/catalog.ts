@@ -178,7 +178,7 @@ const callersOf = table(`
   pnb hawser.outbox_undone
   bx hawser.token_of hawser.advance_stream hawser.fence_batch hawser.stream_position
   bx hawser.finish_retry hawser.wrapper_version
-  b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.nats_foreign_servers
+  b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbx hawser.error_codes hawser.error_sqlstate
   - hawser.adopt_waiting hawser.bring_due hawser.callers_roles hawser.check_headers hawser.check_relay
@@ -228,6 +228,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },
   "hawser.executor_login": { grants: "b:SELECT", others: "true" },
   "hawser.gateway_secret": { grants: "b:SELECT", others: "true" },
+  "hawser.gateway_state": { grants: "", others: "true" },
   "hawser.gateways": { grants: "b:DELETE b:INSERT b:SELECT b:UPDATE", changes: beats },
   "hawser.mesh_secret": { grants: "p:SELECT", others: "true" },
   "hawser.migrations": { grants: "b:SELECT p:SELECT", others: "true" },
@@ -266,6 +267,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
 const sequencesOf: Readonly<Record<string, string>> = {
   "hawser.conn_messages_id_seq": "p:USAGE",
   "hawser.dead_letters_id_seq": "",
+  "hawser.gateway_state_unreached_ms_seq": "",
   "hawser.nats_handlers_id_seq": "",
   "hawser.outbox_id_seq": "",
   "hawser.outbox_state_asleep_seq": "",
