@@ -59,9 +59,6 @@ const lockOrder: readonly string[] = [
 /** SQLSTATEs of what may go well a little later: lock_not_available, deadlock_detected. */
 const passing = new Set(["55P03", "40P01"]);
 
-/** How long it is tried beyond the time limit, in milliseconds, until it is known who is in the way. */
-const lateMs = 60_000;
-
 const tablesSql = `
   SELECT c.relname AS name FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
    WHERE n.nspname = 'hawser' AND c.relkind IN ('r', 'p') AND c.relname = ANY ($1)`;
@@ -145,7 +142,7 @@ export class Preparation {
     const { pauseMs, noticeMs, limitMs } = this.#limits;
     const { signal } = this.#options;
     const deadline = new Deadline(limitMs);
-    const last = new Deadline(limitMs + lateMs);
+    const last = new Deadline(limitMs + storeConstants.yieldLateMs);
     const pauses = new Backoff({ minMs: pauseMs, maxMs: Math.max(pauseMs, noticeMs) });
     await using watch = await this.#watch(action);
     for (;;) {

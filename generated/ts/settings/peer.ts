@@ -513,6 +513,18 @@ export const storeConstants = {
    */
   yieldPauseMs: 1000,
   /**
+   * How much longer than `turn_limit_ms` it tries at most, until it is known which session is in the way.
+   *
+   * Value: 60000 ms.
+   */
+  yieldLateMs: 60000,
+  /**
+   * The prefix of the listener that a retry channel is made for; the key of the other channel follows.
+   *
+   * Value: "__#retry#".
+   */
+  retryPrefix: "__#retry#",
+  /**
    * The longest wait before the store is tried again after a failure; waits double.
    *
    * Value: 2000 ms.

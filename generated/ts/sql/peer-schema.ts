@@ -2579,7 +2579,7 @@ BEGIN
       FROM hawser.dead_letters AS d
       LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = d.connection_key
       LEFT JOIN hawser.conn_key_map AS r
-        ON r.composite = m.sender_name || ':' || m.source_topic || ':__#retry#' || coalesce(m.retry_of, m.connection_key)
+        ON r.composite = m.sender_name || ':' || m.source_topic || ':' || '__#retry#' || coalesce(m.retry_of, m.connection_key)
       LEFT JOIN hawser.topic_key AS t ON t.topic = d.topic
      WHERE d.id = ANY (v_ids) AND d.origin = 'peer'
   ), gone AS (
