@@ -6,6 +6,7 @@ import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { DatabaseAddress } from "../../src/postgres/index.js";
 import { silentLogger, systemClock } from "../../src/runtime/index.js";
 import { Database } from "../../src/store/database.js";
+import { eventually } from "../support/eventually.js";
 import { takeOver, type World, world } from "./support/world.js";
 
 async function aWorld(): Promise<World> {
@@ -66,7 +67,11 @@ describe.concurrent("a process that is stopped in the middle of a transaction", 
       { connectionKey, epoch: 1, number: 1 },
       async (transaction) => {
         await transaction.query("INSERT INTO public.effects VALUES (1)");
-        await new Promise((resolve) => setTimeout(resolve, storeConstants.sessionIdleInTransactionMs + 1_000));
+        const idle = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'
+          AND clock_timestamp() - state_change > $1 * interval '1 ms'`;
+        const longer = [storeConstants.sessionIdleInTransactionMs + 1_000];
+        const thought = async () => (await w.operator.query(idle, longer)).rowCount === 1;
+        await eventually("it has thought for longer, by the clock of Postgres", thought);
         await transaction.query("INSERT INTO public.effects VALUES (2)");
       },
     );
