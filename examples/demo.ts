@@ -103,17 +103,17 @@ async function demo(signal: AbortSignal): Promise<void> {
   await using stream = await createStream(stack.natsUrl!);
   for (const statement of auditTables) await run(database, statement);
   await run(database, `SELECT nats_subscribe_stream('${stream.name}', 'audit_order', 'audit')`);
-  const enqueue = (id: string) => `SELECT nats_enqueue_text_stream('${stream.subject}', ${id})`;
-  await run(database, `BEGIN; INSERT INTO orders VALUES (1); ${enqueue("'1'")}; COMMIT`);
-  await run(database, `BEGIN; INSERT INTO orders VALUES (2); ${enqueue("'2'")}; ROLLBACK`);
-  await run(database, `BEGIN; INSERT INTO orders VALUES (3); ${enqueue("'3'")}; COMMIT`);
+  const enqueue = (id: string) => `nats_enqueue_text_stream('${stream.subject}', ${id})`;
+  await run(database, `BEGIN; INSERT INTO orders VALUES (1); SELECT ${enqueue("'1'")}; COMMIT`);
+  await run(database, `BEGIN; INSERT INTO orders VALUES (2); SELECT ${enqueue("'2'")}; ROLLBACK`);
+  await run(database, `BEGIN; INSERT INTO orders VALUES (3); SELECT ${enqueue("'3'")}; COMMIT`);
   await expectCount(database, "SELECT count(*) FROM audit", 2);
   await run(database, "SELECT string_agg(id::text, ', ' ORDER BY id) FROM audit");
 
   step("8. hawser serve is killed, and each message lands in the table once");
   await run(
     database,
-    `WITH placed AS (INSERT INTO orders SELECT generate_series(4, 1001) RETURNING id) ${enqueue("id::text")} FROM placed`,
+    `WITH placed AS (INSERT INTO orders SELECT generate_series(4, 1001) RETURNING id) SELECT count(${enqueue("id::text")}) FROM placed`,
   );
   say(`serve, pid ${serve.pid}, is killed: ${await serve.kill()}`);
   const next = start("serve");

@@ -2,7 +2,7 @@
  * The samples of a Markdown page. How a sample is run stands behind the language of its block:
  *
  *     ```ts run              a program of its own
- *     ```ts run with peer    goes on from the preamble: a running `peer`, and `orders-1` that serves `orders`
+ *     ```ts run with peer    goes on from the first program of docs/peers.md: a running `peer`, and `orders-1` that serves `orders`
  *     ```ts run with nats    goes on from the preamble: a `pool` of a database whose SQL functions reach NATS
  *     ```sql run             statements, each after those of the blocks before, in one session of such a database
  *     ```sql run until       the same, done again and again until it prints what the page says: what NATS causes takes time
@@ -199,7 +199,9 @@ export function programOf(example: Pick<Snippet, "code" | "preamble">, root = pr
   const body = code.replace(/^import .*\n/gm, "");
   const head = preamble === undefined ? "" : preambles[preamble];
   const names = imports.flatMap((line) => importsOf(line, root));
-  if (preamble === "peer") names.push(["Peer", join(root, "src/peer/index.js")]);
+  if (preamble === "peer") {
+    for (const name of ["HawserError", "Peer", "Reject"]) names.push([name, join(root, modules["hawser"]!)]);
+  }
   if (preamble === "nats") names.push(["sqlFunctions", join(root, "test/readme/programs/sql-functions.js")]);
   const lines = names.map(([name, file]) => `import { ${name} } from ${JSON.stringify(file)};`);
   return `${[...new Set(lines)].join("\n")}\n${head}${body}`;

@@ -50,5 +50,5 @@ it("can be generated, type-checked and run as the page shows them", async () => 
     if (prints !== undefined) expect(await run("--import", "tsx", name), name).toBe(prints);
   }
   const printed = (await run("--import", "tsx", "over-nats.ts")).trim().split("\n").sort();
-  expect(printed).toEqual(["number 1 in ORDERS", "orders.acme.placed: o-17"]);
+  expect(printed).toEqual(["number 1 in SHOP", "shop.acme.placed: o-17"]);
 });
