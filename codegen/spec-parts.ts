@@ -9,9 +9,9 @@ import { generateValidators } from "./validators/generate.js";
 /** Generators by the folder below `generated/` that their files go to. */
 export type Generators = Readonly<Record<string, Generator>>;
 
-/** What is made of any spec, Hawser's or a user's. */
+/** Generators that work on any spec, Hawser's or a user's. */
 export const partGenerators: Generators = {
-  // Rules as checks, for frames and for columns.
+  // Checks of the rules, for frames and for columns.
   "ts/rules": generateValidators,
   // Settings with defaults and ranges, and constants.
   "ts/settings": generateSettings,
@@ -22,10 +22,10 @@ export const partGenerators: Generators = {
 };
 
 /**
- * What users can have made of protos of their own with the options of `hawser.spec.v1`: settings, rules, errors, and pages
- * about them. Tables and SQL functions are left out: theirs is the schema `hawser`, which belongs to Hawser.
+ * Generates settings, rules, errors and their reference pages from protos of a user, by the options of `hawser.spec.v1`.
+ * Tables and SQL functions are left out: they are made in the schema `hawser`, which belongs to Hawser.
  *
- * @param files those of the registry that it is made of
+ * @param files the files of the registry that are generated from
  * @throws SpecError for a mistake in the protos
  */
 export function generateSpecParts(registry: FileRegistry, files: readonly DescFile[]): GeneratedFile[] {

@@ -12,15 +12,15 @@ import { type LeadershipEvents, type LeadershipMessages, LeadershipProtocol } fr
 
 const { leaderHeartbeatMs, leaderExpiryMs } = bridgeConstants;
 
-/** What it works with. */
+/** Collaborators and limits of {@link Leadership}. */
 export interface LeadershipOptions extends Omit<LeadershipEvents, "onProblem">, LeadershipMessages {
   readonly databaseUrl: string | undefined;
   readonly logger: Logger;
 }
 
-/** The protocol, with its session. Times are of `performance.now()`. What the events throw is logged. */
+/** The protocol of leadership and its session with Postgres. Times are of `performance.now()`. Errors of the events are logged. */
 export class Leadership extends LeadershipProtocol implements AsyncDisposable {
-  /** For nothing else. */
+  /** Session that nothing else uses. */
   readonly session: PostgresSession;
   readonly #problems: ProblemLog;
   #isStopped = false;

@@ -28,7 +28,7 @@ export const fenceSql = "fence AS MATERIALIZED (SELECT FROM hawser.fence_batch($
 
 const sqlState = { lockNotAvailable: "55P03", readOnly: "25006", notPermitted: "42501" } as const;
 
-/** In milliseconds: the present time, not that of the beginning of the transaction. */
+/** SQL of the present time in milliseconds, and not that of the beginning of the transaction. */
 const serverTime = "(extract(epoch FROM clock_timestamp()) * 1000)";
 
 const mine = "id = 1 AND epoch = $1::bigint AND owner = $2::text";
@@ -201,14 +201,14 @@ function behindOf(text: string | null): ReadonlyMap<bigint, number> {
   return new Map(Object.entries(each).map(([id, at]) => [BigInt(id), at]));
 }
 
-/** `$3` to `$6` of the statements. */
+/** Values of the parameters `$3` to `$6` of the statements. */
 function valuesOf({ progressAt, behind, completeSince, completeUntil }: Progress): unknown[] {
   const each = [...behind].map(([id, at]) => [String(id), wholeMs(at)]);
   const behindText = each.length === 0 ? null : JSON.stringify(Object.fromEntries(each));
   return [wholeMs(progressAt), wholeMs(completeSince, Math.ceil), behindText, wholeMs(completeUntil)];
 }
 
-/** Rounded down: what is done is a lower bound. */
+/** Rounds down, because the time up to which all is done is a lower bound. */
 function wholeMs(time: number | undefined, round = Math.floor): number | null {
   return time === undefined ? null : round(time);
 }

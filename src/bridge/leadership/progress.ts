@@ -1,5 +1,5 @@
 /**
- * What a process that does not lead knows of what the leader has done, in its own time.
+ * The progress of the leader, as a process that does not lead knows it, by its own clock.
  *
  * The leader writes times of the server's clock, the only one that both can read, and those that wait map them to their own. At
  * which moment of a query the server read its clock is not known: so times become bounds, on the safe side.
@@ -13,28 +13,28 @@ import type { ClockSample, LeadershipRow } from "./table.js";
 
 const drift = bridgeConstants.maxClockDriftPpm / 1e6;
 
-/** Rounding of the server's time, and of the arithmetic, in milliseconds. */
+/** Rounding error of the server's time and of the arithmetic, in milliseconds. */
 const resolutionMs = 0.002;
 
-/** The server's clock shows at least this at a time of ours. */
+/** Lower bound of the server's clock at a time of this process. */
 export function serverTimeAtLeast({ serverTime, heardAt }: ClockSample, localTime: number): number {
   const elapsed = localTime - heardAt;
   return serverTime + elapsed - drift * Math.abs(elapsed) - resolutionMs;
 }
 
-/** The server's clock shows at most this at a time of ours. */
+/** Upper bound of the server's clock at a time of this process. */
 export function serverTimeAtMost({ serverTime, sentAt }: ClockSample, localTime: number): number {
   const elapsed = localTime - sentAt;
   return serverTime + elapsed + drift * Math.abs(elapsed) + resolutionMs;
 }
 
-/** A time of ours before which the server's clock surely showed less than `serverTime`. */
+/** Time of this process before which the server's clock surely showed less than `serverTime`. */
 export function surelyBefore(sample: ClockSample, serverTime: number): number {
   const elapsed = serverTime - sample.serverTime - resolutionMs;
   return sample.sentAt + elapsed / (elapsed < 0 ? 1 - drift : 1 + drift);
 }
 
-/** A time of ours from which on the server's clock surely showed at least `serverTime`. */
+/** Time of this process from which on the server's clock surely showed at least `serverTime`. */
 function surelyFrom(sample: ClockSample, serverTime: number): number {
   const elapsed = serverTime - sample.serverTime + resolutionMs;
   return sample.heardAt + elapsed / (elapsed < 0 ? 1 + drift : 1 - drift);
@@ -48,17 +48,17 @@ export function wasSet(before: ClockSample, after: ClockSample): boolean {
   );
 }
 
-/** What the leader has done, in the time of this process. */
+/** Progress of the leader, by the clock of this process. */
 export interface LeaderProgress {
-  /** What the leader received before this is done, except by those of {@link behind}. */
+  /** Messages that the leader received before this time are done, except those of the subscriptions in {@link behind}. */
   readonly doneBefore: number;
-  /** The same for each subscription that stands still. */
+  /** Such a time for each subscription that stands still. */
   readonly behind: ReadonlyMap<bigint, number>;
-  /** It has received everything since this. */
+  /** The leader has received everything since this time. */
   readonly completeSince: number;
 }
 
-/** What the leader received before this is done: of a subscription, or of all if none is given. */
+/** Time before which all messages that the leader received are done: of one subscription, or of all if none is given. */
 export function doneBefore({ doneBefore: ofMost, behind }: LeaderProgress, subscription?: bigint): number {
   if (subscription === undefined) return Math.min(ofMost, ...behind.values());
   return Math.min(ofMost, behind.get(subscription) ?? ofMost);
@@ -70,7 +70,7 @@ export class KnownProgress {
   #heartbeats = 0;
 
   /**
-   * The row was read.
+   * Takes over what was read from the row.
    *
    * @returns undefined: not known
    */
@@ -88,7 +88,7 @@ export class KnownProgress {
     };
   }
 
-  /** The session was lost. */
+  /** Forgets what was read: the session was lost. */
   forget(): void {
     this.#seen = undefined;
     this.#clock = undefined;

@@ -23,15 +23,15 @@ import {
 } from "./progress.js";
 import type { ClockSample, LeadershipRow, LeadershipTable, Progress, Term } from "./table.js";
 
-/** What the protocol tells. None of them may throw. */
+/** Events of the protocol. Their handlers must not throw. */
 export interface LeadershipEvents {
   /**
    * This process leads from now on: it runs what it has kept, and then what it receives.
    *
-   * @param afterCleanEnd the leader before has ended in good order
+   * @param afterCleanEnd the previous leader has stopped gracefully
    */
   onLeading(epoch: bigint, options: { readonly afterCleanEnd: boolean }): void;
-  /** It leads no more: batches of its epoch are refused. */
+  /** This process leads no longer: batches of its epoch are refused. */
   onDeposed(reason: string): void;
   /** Another process leads. Called once for each epoch. */
   onWaiting(epoch: bigint): void;
@@ -39,37 +39,37 @@ export interface LeadershipEvents {
    * While another process leads, after each reading: what that one has done; undefined: not known.
    */
   onProgress(progress: LeaderProgress | undefined): void;
-  /** Postgres did not answer as it should. It is tried again. */
+  /** Postgres did not answer, or answered with an error. The protocol tries again. */
   onProblem(cause: unknown): void;
 }
 
-/** When messages were received that are not done yet. */
+/** Times at which messages were received that are not done yet. */
 export interface Unfinished {
-  /** The oldest, except those of {@link behind}; undefined: all are done. */
+  /** Time of the oldest message, except those of the subscriptions in {@link behind}; undefined: all are done. */
   readonly oldestAt: number | undefined;
-  /** The oldest of each subscription that stands still, by its number. */
+  /** Time of the oldest message of each subscription that stands still, by its number. */
   readonly behind: ReadonlyMap<bigint, number>;
 }
 
-/** What the process has received and done, by the clock. */
+/** Messages that this process has received and done, by its clock. */
 export interface LeadershipMessages {
-  /** What is not done yet. */
+  /** Messages that are not done yet. */
   unfinished(): Unfinished;
-  /** Since when it keeps everything that the leader may not have done. */
+  /** Time since which this process keeps everything that the leader may not have done. */
   completeSince(): number;
-  /** Since when it has received everything. */
+  /** Time since which this process has received everything. */
   receivedSince(): number;
-  /** Until when it received everything; undefined: it still does. */
+  /** Time until which this process received everything; undefined: it still does. */
   receivedUntil(): number | undefined;
-  /** It receives now. A process that does not receive does not lead. */
+  /** True if this process receives now. A process that does not receive does not lead. */
   isReceiving(): boolean;
-  /** It can call functions, as far as it knows. A process that cannot lets all others go first. */
+  /** True if this process can call functions, as far as it knows. One that cannot lets all others go first. */
   canRun(): boolean;
 }
 
 const { leaderHeartbeatMs, leaderExpiryMs, leaderCourtesyHeartbeats, leaderTrustedHeartbeats } = bridgeConstants;
 
-/** What the protocol works with. */
+/** Collaborators and limits of the protocol. */
 export interface LeadershipProtocolOptions {
   readonly table: LeadershipTable;
   readonly clock: Clock;
@@ -87,11 +87,11 @@ const nothingKnown: Progress = {
   completeUntil: undefined,
 };
 
-/** What other processes have of what this one has kept. */
+/** Messages that other processes have of those that this one keeps. */
 export interface OthersHave {
   /** Another process runs what was received before this: Infinity where one leads, -Infinity where none does. */
   readonly until: number;
-  /** The last leader has ended in good order. */
+  /** True if the last leader has stopped gracefully. */
   readonly afterCleanEnd: boolean;
 }
 

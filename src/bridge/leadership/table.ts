@@ -2,20 +2,20 @@
  * What processes say to each other through the tables of leadership and its fence. `PostgresLeadershipTable` has the statements.
  */
 
-/** What the server's clock showed at some moment between sending a query and hearing its answer. */
+/** Reading of the server's clock at some moment between sending a query and receiving its answer. */
 export interface ClockSample {
-  /** In milliseconds since 1970, rounded down to microseconds. */
+  /** Time of the server in milliseconds since 1970, rounded down to microseconds. */
   readonly serverTime: number;
   /** By the clock of this process, `performance.now()`, as all other times that are not the server's. */
   readonly sentAt: number;
   readonly heardAt: number;
 }
 
-/** What the leader has done, in milliseconds of the server's clock. */
+/** Progress of the leader, in milliseconds of the server's clock. */
 export interface Progress {
-  /** What the leader received before is done, except by those of {@link behind}; undefined: not known. */
+  /** Messages that the leader received before are done, except those of {@link behind}; undefined: not known. */
   readonly progressAt: number | undefined;
-  /** The same for each subscription that stands still, by its number. */
+  /** Such a time for each subscription that stands still, by its number. */
   readonly behind: ReadonlyMap<bigint, number>;
   /** It has received everything since then: of what came before nothing is said. undefined: not known. */
   readonly completeSince: number | undefined;
@@ -32,7 +32,7 @@ export interface LeadershipRow extends Progress {
   readonly beat: bigint;
 }
 
-/** The row as it was read, and when. */
+/** The row of the leader, and when it was read. */
 export interface LeadershipReading {
   readonly row: LeadershipRow;
   readonly clock: ClockSample;
@@ -40,7 +40,7 @@ export interface LeadershipReading {
   readonly isStandby?: boolean;
 }
 
-/** A process that leads, or is about to. */
+/** One term of a process that leads or is about to. */
 export interface Term {
   readonly epoch: bigint;
   readonly owner: string;
@@ -55,15 +55,15 @@ export interface Confirmation {
 
 /** Sessions that hold the fence for an older epoch. */
 export interface FenceHolders {
-  /** Ending them is not permitted to this login. */
+  /** True if this login may not end these sessions. */
   readonly isRefused: boolean;
-  /** How many were ended. */
+  /** Number of sessions that were ended. */
   readonly ended: number;
   /** Those of others than the executor, which are not ours to end: pid and role. */
   readonly foreign: readonly { readonly pid: number; readonly role: string }[];
 }
 
-/** Each call is atomic, and committed when it resolves. It rejects with the driver's error. */
+/** The tables of leadership. Each call is one transaction, committed when it resolves, and rejects with the driver's error. */
 export interface LeadershipTable {
   /** Reads the row. */
   read(): Promise<LeadershipReading>;

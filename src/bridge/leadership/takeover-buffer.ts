@@ -1,5 +1,5 @@
 /**
- * What a process that does not lead keeps of the messages that it receives, too: it runs them if it has to take over.
+ * Messages that a process keeps while another one leads, to run them if it has to take over.
  *
  * A message may go only when the leader is known to have done it. Both receive it, but not at the same time: hence what the
  * leader received `takeoverBufferMs` later counts as not done. As long as nothing is known of the leader's progress,
@@ -16,9 +16,9 @@ import { Fifo } from "../../runtime/index.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 import { doneBefore, type LeaderProgress } from "./progress.js";
 
-/** How much is kept. */
+/** Limits of the buffer. */
 export interface TakeoverBufferLimits {
-  /** For all messages together, as a leader; counted as {@link memoryOf} does. */
+  /** Bytes for all messages together, as a leader has them; counted as {@link memoryOf} does. */
   readonly bufferBytes: number;
   /** 0: nothing is kept but what this process itself has left undone. */
   readonly takeoverBufferMs: number;
@@ -35,23 +35,23 @@ export interface KeptMessage {
   readonly isOwn: boolean;
 }
 
-/** What became of messages, since the beginning. */
+/** Totals of messages by what became of them, since the process started. */
 export interface TakeoverCounts {
-  /** Received while another process led. */
+  /** Messages received while another process led. */
   readonly added: number;
-  /** The leader had done them. */
+  /** Messages removed because the leader had done them. */
   readonly done: number;
-  /** There was no room: the oldest went, although the leader was not known to have done them. */
+  /** Messages removed for lack of room, the oldest first, although the leader was not known to have done them. */
   readonly full: number;
-  /** Larger alone than all there is room for. */
+  /** Messages that alone were larger than the buffer. */
   readonly tooLarge: number;
-  /** Nothing is kept, by the settings. */
+  /** Messages that were not kept because the settings switch the buffer off. */
   readonly notKept: number;
-  /** Were to be run after a takeover. The last leader may have run them, too. */
+  /** Messages handed out after a takeover. The last leader may have run them, too. */
   readonly repeated: number;
 }
 
-/** How much is kept of what was received while another process led. */
+/** Bytes that are kept of messages received while another process leads. @param bufferBytes memory for all messages */
 export function standbyBytes(bufferBytes: number): number {
   return bufferBytes - bufferBytes / bridgeConstants.bufferReserveDivisor;
 }
@@ -75,12 +75,12 @@ export class TakeoverBuffer {
     this.#completeSince = since;
   }
 
-  /** Messages that are kept. */
+  /** Number of messages that are kept. */
   get length(): number {
     return this.#kept.length;
   }
 
-  /** What they count for in memory. */
+  /** Bytes that the messages count for in memory. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -158,15 +158,15 @@ export class TakeoverBuffer {
     return unknown;
   }
 
-  /** These are in other hands. */
+  /** Removes messages that another process has taken. */
   dropped(messages: ReadonlySet<InboundMessage>): void {
     if (messages.size > 0) this.#filter((kept) => (messages.has(kept.message) ? undefined : kept));
   }
 
   /**
-   * Hands out what is to be run, in order of arrival, and is empty.
+   * Hands out the messages that are to be run, in order of arrival, and empties the buffer.
    *
-   * @param afterCleanEnd the leader has ended in good order
+   * @param afterCleanEnd the leader has stopped gracefully
    */
   takeOver({ afterCleanEnd }: { readonly afterCleanEnd: boolean }): KeptMessage[] {
     const { takeoverBufferMs, cleanTakeoverMs } = this.#limits;
@@ -179,7 +179,7 @@ export class TakeoverBuffer {
   }
 
   /**
-   * Hands out what nobody else may have, in order of arrival, and keeps the rest.
+   * Hands out the messages that no other process may have, in order of arrival, and keeps the rest.
    *
    * @param since the leader receives nothing any more since then
    */
@@ -295,10 +295,10 @@ interface Span {
  * Times are kept in spans, so that memory is bounded: a message counts as not done until its whole span is known to be done.
  */
 export class MissingMessages {
-  /** The oldest first. */
+  /** Spans, the oldest first. */
   readonly #spans: Span[] = [];
 
-  /** There was no room for a message. */
+  /** Adds a message for which there was no room. */
   add(receivedAt: number, subscriptions: readonly bigint[]): void {
     let span = this.#spans.at(-1);
     if (span === undefined || receivedAt >= span.beganAt + spanMs) {
@@ -311,7 +311,7 @@ export class MissingMessages {
     for (const id of subscriptions) count(span.counts, id, 1);
   }
 
-  /** The leader has done what it received before this, of each subscription. */
+  /** Removes messages that the leader has done. @param before time before which those of a subscription are done */
   forget(before: (subscription: bigint) => number): void {
     for (const { endedAt, counts } of this.#spans) {
       for (const id of counts.keys()) if (endedAt < before(id)) counts.delete(id);
@@ -320,7 +320,7 @@ export class MissingMessages {
     this.#spans.splice(0, this.#spans.length, ...left);
   }
 
-  /** How many are missing of each subscription; forgets them. */
+  /** Returns how many messages of each subscription are missing, and forgets them. */
   take(): Map<bigint, number> {
     const all = new Map<bigint, number>();
     for (const { counts } of this.#spans.splice(0)) {

@@ -1,26 +1,26 @@
 /**
- * What nats.js and the JetStream API throw, as errors of Hawser.
+ * Makes errors of Hawser from those that nats.js and the JetStream API throw.
  *
- * nats.js has no codes: it is told apart by class, by the chain of causes, and for a lost connection by its words.
+ * Errors of nats.js have no codes: they are told apart by class, by their causes, and for a lost connection by their words.
  */
 import { JetStreamApiCodes, JetStreamApiError, type PubAck } from "@nats-io/jetstream";
 import { JetStreamStatusError, jserrors } from "@nats-io/jetstream/internal";
 import { errors } from "@nats-io/transport-node";
 import { HawserError, NatsError } from "../../errors/index.js";
 
-/** What was tried, so that an error can name it. */
+/** One operation, described for the error that it may end with. */
 export interface Attempt {
-  /** As it stands in a message, such as `publish to "orders.new"`. Never a payload. */
+  /** The operation as error messages name it, such as `publish to "orders.new"`. Never a payload. */
   readonly name: string;
   /** The subject of a request, whose responders may be missing. */
   readonly subject?: string;
   /** The JetStream domain, where one was named. */
   readonly domain?: string | undefined;
-  /** How many servers are to keep the bucket or store that it makes where there is none. */
+  /** Number of servers that keep the bucket or store, if the operation makes one. */
   readonly replicas?: number | undefined;
-  /** True where it changes something, so that a lost answer leaves open what happened. */
+  /** True if the operation changes something, so that a lost answer leaves its outcome unknown. */
   readonly changes: boolean;
-  /** The time that it had, in milliseconds. */
+  /** Time limit of the operation, in milliseconds. */
   readonly timeoutMs: number;
 }
 
@@ -40,10 +40,10 @@ const apiCode = {
 
 const notThere: ReadonlySet<number> = new Set([apiCode.notEnabled, JetStreamApiCodes.JetStreamNotEnabledForAccount]);
 
-/** The cluster has no leader, or a request reached a server that has just ceased to be it. */
+/** Codes for a cluster without a leader, and for a request that reached a server that is no longer the leader. */
 const leaderless: ReadonlySet<number> = new Set([apiCode.clusterNotLeader, apiCode.clusterNotAvailable]);
 
-/** A stream that is full and takes no more says so by the failure to store; its description has the limit. */
+/** Codes for a full stream, account or server. A full stream reports `storeFailed`; the description names the limit. */
 const noRoom: ReadonlySet<number> = new Set([
   apiCode.insufficientResources,
   apiCode.memoryExceeded,
@@ -51,13 +51,13 @@ const noRoom: ReadonlySet<number> = new Set([
   apiCode.storeFailed,
 ]);
 
-/** There are not as many servers as are to keep the stream. */
+/** Codes for a stream with more replicas than there are servers. */
 const tooManyReplicas: ReadonlySet<number> = new Set([apiCode.noPeersForPlacement, apiCode.replicasNotSupported]);
 
-/** The words of nats.js for answers that the end of a connection took along. */
+/** Messages of nats.js for a request whose connection ended before the answer. */
 const lostWords: ReadonlySet<string> = new Set(["connection closed", "connection disconnected"]);
 
-/** The error of Hawser for whatever `attempt` threw; one of Hawser's own is handed on. */
+/** Makes an error of Hawser from what `attempt` threw. An error that is one already is returned as it is. */
 export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
   if (HawserError.is(cause)) return cause;
   const { name } = attempt;
@@ -88,12 +88,12 @@ export function natsFailure(cause: unknown, attempt: Attempt): HawserError {
   return new NatsError("nats_failed", `The ${name} failed: ${words}.`, { cause });
 }
 
-/** There is no connection, and nothing has been sent. */
+/** Error of an attempt without a connection: nothing has been sent. */
 export function notConnected({ name }: Attempt, cause?: unknown): NatsError {
   return new NatsError("nats_unavailable", `There is no connection to NATS: the ${name} was not sent.`, { cause });
 }
 
-/** The connection ended when the attempt may have been under way. */
+/** Error of an attempt whose connection ended when the request may have been sent. */
 export function connectionLost(attempt: Attempt, cause?: unknown): NatsError {
   const { name } = attempt;
   if (!attempt.changes) {
@@ -109,7 +109,7 @@ export function connectionLost(attempt: Attempt, cause?: unknown): NatsError {
   );
 }
 
-/** No answer within the time. */
+/** Error of an attempt without an answer within its time limit. */
 export function timedOut(attempt: Attempt, cause?: unknown): NatsError {
   const { name, timeoutMs } = attempt;
   const message = `NATS did not answer the ${name} within ${timeoutMs} ms`;
@@ -120,7 +120,7 @@ export function timedOut(attempt: Attempt, cause?: unknown): NatsError {
   });
 }
 
-/** JetStream, which the attempt needs, does not answer here. */
+/** Error of an attempt that needs JetStream, where JetStream does not answer. */
 export function noJetStream(attempt: Attempt, cause?: unknown): NatsError {
   const { name, domain } = attempt;
   const where =
@@ -128,7 +128,7 @@ export function noJetStream(attempt: Attempt, cause?: unknown): NatsError {
   return new NatsError("jetstream_unavailable", `${where}, which the ${name} needs.`, { cause });
 }
 
-/** JetStream answers, and none of its streams takes the subject. */
+/** Error of a publish whose subject no stream takes, although JetStream answers. */
 export function noStream({ name, subject, domain }: Attempt, cause?: unknown): NatsError {
   const where = domain === undefined ? "" : ` in domain "${domain}"`;
   return new NatsError(
@@ -140,7 +140,7 @@ export function noStream({ name, subject, domain }: Attempt, cause?: unknown): N
   );
 }
 
-/** An acknowledgement that came from another domain than the one that was named. */
+/** Error of a publish that was acknowledged by another domain than the one that was named. */
 export function wrongDomain({ name, domain }: Attempt, ack: PubAck): NatsError {
   const at = ack.domain === undefined ? "a server without a domain" : `domain "${ack.domain}"`;
   return new NatsError("no_stream", `No stream in domain "${domain}" acknowledged the ${name}.`, {
@@ -149,7 +149,7 @@ export function wrongDomain({ name, domain }: Attempt, ack: PubAck): NatsError {
   });
 }
 
-/** Larger than the server takes, counted as it counts: headers and payload. */
+/** Error of a message that is larger than the server takes; headers and payload count, as they do for the server. */
 export function tooLarge({ name }: Attempt, bytes: number, limit: number): NatsError {
   return new NatsError(
     "payload_too_large",
@@ -201,7 +201,7 @@ function apiFailure(error: JetStreamApiError, attempt: Attempt): NatsError {
   return new NatsError("nats_failed", `NATS refused the ${name}: ${error.message}.`, { cause: error, detail });
 }
 
-/** The error and what it says led to it, the first ones of a chain. */
+/** The error and its causes, up to a number of them. */
 function* causesOf(error: unknown): Generator<Error> {
   for (let depth = 0; depth < 8 && error instanceof Error; depth++, error = error.cause) yield error;
 }
