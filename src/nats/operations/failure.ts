@@ -121,7 +121,7 @@ export function timedOut(attempt: Attempt, cause?: unknown): NatsError {
 }
 
 /** Error of an attempt that needs JetStream, where JetStream does not answer. */
-export function noJetStream(attempt: Attempt, cause?: unknown): NatsError {
+function noJetStream(attempt: Attempt, cause?: unknown): NatsError {
   const { name, domain } = attempt;
   const where =
     domain === undefined ? "The NATS server has no JetStream" : `No JetStream of domain "${domain}" answers`;
