@@ -210,7 +210,9 @@ function announce(stack: DevStack, { serve, otherNats }: DevGateway, json: boole
     lines.push(`For programs and the other commands:\n  export HAWSER_DATABASE_URL=${stack.databaseUrl}`);
     lines.push(`For psql, without an argument:\n  export ${libpqVariables(stack.databaseUrl)}`);
   }
-  if (!process.env["HAWSER_NATS_URL"]) lines.push(`For the nats command:\n  export NATS_URL=${stack.natsUrl}`);
+  // Not where the SQL functions use another one: what follows a page would not meet them.
+  if (!process.env["HAWSER_NATS_URL"] && otherNats === undefined)
+    lines.push(`For the nats command:\n  export NATS_URL=${stack.natsUrl}`);
   print(process.stdout, `${lines.join("\n")}\nAll answer. Ctrl-C stops them.`);
 }
 

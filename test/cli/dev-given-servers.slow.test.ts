@@ -88,6 +88,8 @@ describe("hawser dev", () => {
       const { stdout, stderr } = await stop(program);
       const used = "The SQL functions use the NATS server nats.prod.internal of hawser.set_nats_server";
       expect(stdout).toContain(`${used}, not the nats-server above`);
+      // With it the nats command would not meet the SQL functions.
+      expect(stdout).not.toContain("NATS_URL");
       expect(stderr).toContain(`${used}: so the database defines it, and it is left alone.`);
       expect(stdout + stderr).not.toContain("t0ken-of-mine");
       expect(await defined(database.url)).toEqual(JSON.parse(production));
