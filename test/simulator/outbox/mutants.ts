@@ -44,6 +44,7 @@ export interface OutboxMutant {
   readonly faults?: readonly (typeof outboxFaults)[number][];
   readonly faultTimes?: number;
   readonly seeds?: number;
+  readonly firstSeed?: number;
 }
 
 /** See {@link Simulation.mustHappen}. */
@@ -157,7 +158,7 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
   "position before the ack": { turn: positionBeforeAck, faults: ["kill"], faultTimes: 4 },
   "no fence": { database: { noFence: true }, faults: ["twin", "stall", "kill"], faultTimes: 6 },
   "several under way for one key": { manyPerKey: true },
-  "sleeps without the last look": { sleepsAtOnce: true },
+  "sleeps without the last look": { firstSeed: 21, sleepsAtOnce: true },
   "truncates a slot that can still be written": { database: { truncatesBlindly: true } },
   "takes another cluster's xids for its own": { database: { keepsForeignXids: true }, faults: ["restore"] },
   "publishes before the commits are on disk": {
@@ -165,10 +166,10 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
     faults: ["crash"],
     faultTimes: 6,
   },
-  "forgets later messages of transactions that commit late": { database: { forgetsLateCommits: true } },
+  "forgets later messages of transactions that commit late": { firstSeed: 17, database: { forgetsLateCommits: true } },
   "delivers before the time": { database: { bringsEarly: true } },
   "brings in a second time": { database: { bringsTwice: true } },
-  "publishes again without a look": { believesAgain: true, faults: ["setback"], faultTimes: 4 },
+  "publishes again without a look": { firstSeed: 735, believesAgain: true, faults: ["setback"], faultTimes: 4 },
   "takes a look for complete that has a rest": { answer: withoutRest },
   "reads a rest from behind the messages of others": { answer: restBehindOthers },
   "saves a series as read that is not": { turn: joinsUnread },
@@ -186,12 +187,13 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
   },
   "moves the position of the other relay": { database: { sharesPosition: true } },
   "takes what was sent without an answer for what was not sent": {
+    firstSeed: 47,
     outcome: (outcome) => (outcome.kind === "unavailable" ? { ...outcome, mayBeThere: false } : outcome),
     faults: ["nats", "away"],
     faultTimes: 4,
   },
-  "waits for pages before it looks": { answer: looksLast },
-  "has no routes that are away": { settings: { awayMs: Number.POSITIVE_INFINITY } },
+  "waits for pages before it looks": { firstSeed: 90, answer: looksLast },
+  "has no routes that are away": { firstSeed: 171, settings: { awayMs: Number.POSITIVE_INFINITY } },
   "saves a turn a second time": { database: { savesTwice: true }, seeds: 4_000 },
   "publishes again what is in doubt without a look": {
     believesDoubtful: true,
@@ -199,6 +201,7 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
     faultTimes: 4,
   },
   "leaves it to a stream to drop what it has removed, though its server has started since": {
+    firstSeed: 516,
     believesMemory: true,
     faults: ["nats"],
     faultTimes: 8,
@@ -210,12 +213,14 @@ export const outboxMutants: Readonly<Record<string, OutboxMutant>> = {
     faultTimes: 4,
   },
   "gives up what the relay before it may still publish": {
+    firstSeed: 309,
     settings: { lateMs: 0, tries: 1 },
     faults: ["stall", "twin"],
     faultTimes: 8,
     seeds: 2_000,
   },
   "publishes however long it has heard nothing": {
+    firstSeed: 74,
     settings: { publishWithinMs: Number.POSITIVE_INFINITY },
     faults: ["stall", "twin"],
     faultTimes: 6,

