@@ -153,8 +153,18 @@ class NeverStoodStill extends TakeoverBuffer {
 const protocol = (Protocol: typeof LeadershipProtocol): Mutant => ({ ...unchanged, Protocol });
 const store = (faults: StoreFaults): Mutant => ({ ...unchanged, store: faults });
 
-/** Every mutant, with the profile and the number of seeds within which it must be caught, and what is said then. */
-export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; seeds: number; says: RegExp }> = {
+/** A mutant, with the profile and the number of seeds within which it must be caught, and what is said then. */
+interface CaughtMutant {
+  readonly mutant: Mutant;
+  readonly profile: ProfileName;
+  readonly seeds: number;
+  /** The first of them: one that catches it at once, where that takes long from 1 on. */
+  readonly firstSeed?: number;
+  readonly says: RegExp;
+}
+
+/** Every mutant. */
+export const mutants: Record<string, CaughtMutant> = {
   "a leader that speaks of what came before it": {
     mutant: protocol(SpeaksOfWhatItNeverHad),
     profile: "newcomer",
@@ -170,6 +180,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
   "of what the leader never had only one's own is handed over": {
     mutant: { ...unchanged, Buffer: HandsOverItsOwnOnly },
     profile: "leaving",
+    firstSeed: 38,
     seeds: 200,
     says: /missing/,
   },
@@ -208,6 +219,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
   "batch that does not lock the fence": {
     mutant: store({ batchWithoutLock: true }),
     profile: "rough",
+    firstSeed: 28,
     seeds: 200,
     says: /commits in epoch/,
   },
@@ -220,6 +232,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
   "taken without reading the heartbeat": {
     mutant: store({ takeIgnoresBeat: true }),
     profile: "stalls",
+    firstSeed: 9,
     seeds: 200,
     says: /taken from a leader that beat/,
   },
@@ -232,6 +245,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
   "heartbeat that does not read the fence": {
     mutant: store({ beatIgnoresFence: true }),
     profile: "relapse",
+    firstSeed: 27,
     seeds: 400,
     says: /missing/,
   },
@@ -239,6 +253,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
     // Alone it does no harm: the fence shows another epoch.
     mutant: store({ beatIgnoresOwner: true, beatIgnoresFence: true }),
     profile: "rough",
+    firstSeed: 56,
     seeds: 200,
     says: /missing|lead in the end/,
   },
@@ -283,6 +298,7 @@ export const mutants: Record<string, { mutant: Mutant; profile: ProfileName; see
   "a process that cannot run functions takes leadership as others do": {
     mutant: protocol(NeverReluctant),
     profile: "refused",
+    firstSeed: 25,
     seeds: 40,
     says: /cannot run functions has led/,
   },
