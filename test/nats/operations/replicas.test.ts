@@ -42,13 +42,19 @@ describe("in a cluster of three", () => {
       natsUrl: cluster.servers[0]!.url,
       serverOptions: { host: cluster.host, replicas: "3" },
     });
-  }, 60_000);
+    await eventually("JetStream has a leader", () =>
+      jetstreamManager(gateway.nats).then(
+        () => true,
+        () => false,
+      ),
+    );
+  });
   afterAll(async () => {
     await gateway?.[Symbol.asyncDispose]();
     await cluster?.[Symbol.asyncDispose]();
   });
 
-  /** What it resolves with, once the cluster has a leader: a busy machine may cost it its leader at any time. */
+  /** Repeats a question while the cluster has no leader, which a busy machine may cost it at any time. */
   const led = async <T>(what: string, ask: () => Promise<T>): Promise<T> => {
     let found: T | undefined;
     await eventually(`JetStream answers ${what}`, async () => {
@@ -56,7 +62,7 @@ describe("in a cluster of three", () => {
         found = await ask();
         return true;
       } catch (error) {
-        if (["NA004", 10008, 10009].includes((error as { code: string | number }).code)) return false;
+        if (["NA001", "NA004", 10008, 10009].includes((error as { code: string | number }).code)) return false;
         throw error;
       }
     });
