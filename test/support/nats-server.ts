@@ -6,7 +6,7 @@ import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "../../src/dev/free-port.js";
-import { findNatsServer } from "../../src/dev/nats/binary.js";
+import { findNatsServer, type NatsBinary } from "../../src/dev/nats/binary.js";
 import { natsAnswers } from "../../src/dev/nats/server.js";
 import { ServerProcess } from "../../src/dev/server-process.js";
 import { eventually } from "./eventually.js";
@@ -48,10 +48,18 @@ export interface TestNatsServer extends AsyncDisposable {
   log(): string;
 }
 
+/** Looked for once in each worker: it is read whole, to compare its hash, and asked for its version. */
+let found: Promise<NatsBinary> | undefined;
+
+function natsBinary(): Promise<NatsBinary> {
+  found ??= findNatsServer();
+  return found;
+}
+
 /** Whether the nats-server that the tests start is of that version, such as `2.10`, or of a newer one. */
 export async function natsServerIsFrom(version: `2.${number}`): Promise<boolean> {
   const parts = (text: string): number[] => text.split(".").map(Number);
-  const [major, minor] = parts((await findNatsServer()).version) as [number, number];
+  const [major, minor] = parts((await natsBinary()).version) as [number, number];
   const [leastMajor, leastMinor] = parts(version) as [number, number];
   return major > leastMajor || (major === leastMajor && minor >= leastMinor);
 }
@@ -65,7 +73,7 @@ export async function startNatsServer(options: NatsServerOptions = {}): Promise<
   const directory = mkdtempSync(join(tmpdir(), "hawser-nats-"));
   try {
     for (const [name, content] of Object.entries(options.files ?? {})) writeFileSync(join(directory, name), content);
-    const server = new Server(directory, options.jetStream ?? false, (await findNatsServer()).program);
+    const server = new Server(directory, options.jetStream ?? false, (await natsBinary()).program);
     server.configure(options.config ?? "");
     await server.start();
     return server;
