@@ -85,7 +85,7 @@ interface Look {
   readonly found: Promise<StreamContent>;
 }
 
-/** Nobody can tell whether the stream has the message. */
+/** Error of a look that could not prove whether the stream has had the message. */
 class Undecided extends NatsError {}
 
 export class NatsPublisher {

@@ -2,8 +2,9 @@
  * Whether a message is published that its stream may have already. Pure.
  *
  * A stream drops a message that it has already, by its id, for as long as its duplicate window, unless its server has started since
- * then and the message was removed. Where that is not sure the relay looks first. What is not there is published only if the look proves that it never was: a stream may have removed what it had. Otherwise nobody can
- * tell, and publishing it might double it.
+ * then and the message was removed. If the relay is not sure that the stream would drop the message, it looks into the stream
+ * first. If the message is not there, the relay publishes it only if the look proves that it never was there: the stream may have
+ * removed it. Without that proof publishing might double the message, and the relay makes a dead letter of it.
  */
 import type { OutboxMessage } from "./position.js";
 
@@ -27,7 +28,7 @@ export interface DoubtfulMessage extends Pick<OutboxMessage, "copyOf" | "enqueue
 export interface Looked {
   /** Of all messages that it has had since then, as far as it still has them. */
   readonly ids: ReadonlySet<string>;
-  /** Of all that it has had since then; Infinity: that is not known. */
+  /** Time since which `ids` has those of all messages that the stream ever had; Infinity: not known. */
   readonly completeSince: number;
   /** It removes what was consumed. */
   readonly isConsumed: boolean;
@@ -63,13 +64,13 @@ export function lookNeeded(
   };
 }
 
-/** What a stream knows of the ids that it has had. */
+/** Memory that a stream has of ids. */
 export interface StreamMemory {
-  /** How long it drops a message that has the id of another one. */
+  /** Duplicate window: the time for which the stream drops a message with the id of another one, in milliseconds. */
   readonly windowMs: number;
   /**
-   * It surely knows those of messages that came since then, by the clock of the relay. When its server starts, it reads the ids of the
-   * messages that are there, and has forgotten those of others.
+   * Time since which the stream surely knows the ids of all messages that it took, by the clock of the relay. A server that starts
+   * reads the ids of the messages that are there, and has forgotten those of others.
    */
   readonly since: number;
 }

@@ -131,7 +131,7 @@ export type PublishOutcome =
   /** There is no stream for it now. */
   | ({
       readonly kind: "missing";
-      /** It was sent, and a stream may have had it. */
+      /** True if the message was sent, so that a stream may have had it. */
       readonly mayBeThere: boolean;
     } & Refusal);
 

@@ -40,7 +40,7 @@ export interface LeadershipReading {
   readonly isStandby?: boolean;
 }
 
-/** One term of a process that leads or is about to. */
+/** Term of a process that leads or is about to lead. */
 export interface Term {
   readonly epoch: bigint;
   readonly owner: string;

@@ -8,7 +8,7 @@ import { JetStreamStatusError, jserrors } from "@nats-io/jetstream/internal";
 import { errors } from "@nats-io/transport-node";
 import { HawserError, NatsError } from "../../errors/index.js";
 
-/** One operation, described for the error that it may end with. */
+/** Operation that is tried, described for the error that it may end with. */
 export interface Attempt {
   /** The operation as error messages name it, such as `publish to "orders.new"`. Never a payload. */
   readonly name: string;

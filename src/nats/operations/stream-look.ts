@@ -39,7 +39,7 @@ interface LookRange {
   readonly needsGaps: boolean;
   /** How many requests are under way at once, where messages are asked for one by one. */
   readonly requests: number;
-  /** How many messages are read at most. */
+  /** Limit of the messages that a look reads. */
   readonly maxMessages: number;
 }
 
@@ -47,7 +47,7 @@ interface LookRange {
 export interface StreamContent {
   /** The ids (Nats-Msg-Id) of the messages of the subject; there may be others among them. */
   readonly ids: ReadonlySet<string>;
-  /** Of all messages that the stream has stored since then, by `performance.now()`; Infinity: that is not known of any. */
+  /** Time since which `ids` has those of all messages that the stream stored, by `performance.now()`; Infinity: not known. */
   readonly completeSince: number;
   /** It removes what was consumed. */
   readonly isConsumed: boolean;
@@ -121,14 +121,14 @@ export async function lookIntoAll(stream: FoundStream, range: LookRange): Promis
   return { ids: seen.ids, completeSince: clock.here(completeFrom) + range.skewMs, isConsumed };
 }
 
-/** What is read, in the order of numbers. Times are by the server's clock. */
+/** Messages that a look has read, in the order of their numbers. Times are by the server's clock. */
 class Seen {
   readonly ids = new Set<string>();
   /** Everything that is there since then was read. */
   readonly from: number;
   first: Stored | undefined;
   lastSeq = 0;
-  /** Of the message behind the last number that is missing between two others. */
+  /** Time of the message behind the last number that is missing between two others. */
   holeAt = Number.NEGATIVE_INFINITY;
 
   constructor(from: number) {

@@ -168,7 +168,8 @@ export class StreamPublisher {
       answers.push(this.#sendOnce(attempt, message, deadline.remainingMs));
       const limitMs = answerTimeoutMs(deadline);
       const ack = await within(limitMs, Promise.race(answers)).catch((error: unknown) => {
-        // Of what was sent before, that nobody listens tells nothing. A refusal does: the stream has had both in order.
+        // An answer that nobody listens says nothing of the messages that were sent before this one. A refusal by the stream does:
+        // the stream got them in order.
         throw answers.length > 1 && isNobody(error) ? timedOut(attempt, error) : error;
       });
       if (ack !== undefined) return answers.length === 1 ? ack : { ...ack, duplicate: false };
