@@ -1015,6 +1015,12 @@ export const gatewayConstants = {
    * Value: 16777216 bytes.
    */
   maxDownloadBytes: 16777216,
+  /**
+   * How often a call that reaches no gateway notes its time, at most, for all sessions of a database together.
+   *
+   * Value: 1000 ms.
+   */
+  unreachedNoteMs: 1000,
 } as const;
 
 /** Stream constants. What streams are read with. */
