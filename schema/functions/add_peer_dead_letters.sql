@@ -12,18 +12,20 @@ BEGIN
     RETURN;
   END IF;
 
-  SELECT hawser.dead_letter_fault('peer', '', coalesce(j.topic, ''), nullif(j.headers, 'null'::jsonb), NULL) INTO v_fault
-    FROM jsonb_to_recordset(p_dead_letters) AS j (topic text, headers jsonb)
-   ORDER BY 1 NULLS LAST LIMIT 1;
-  IF v_fault IS NULL AND octet_length(p_dead_payloads) IS DISTINCT FROM (
-    SELECT CASE WHEN min(j.payload_bytes) >= 0 THEN sum(j.payload_bytes) END
-      FROM jsonb_to_recordset(p_dead_letters) AS j (payload_bytes integer)
-  ) THEN
-    v_fault := format('the lengths of the payloads do not add up to the %s bytes given', octet_length(p_dead_payloads));
-  END IF;
-  IF v_fault IS NOT NULL THEN
-    RAISE EXCEPTION 'a dead letter of "%" is refused: %', p_name, v_fault
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
+  IF p_dead_letters IS NOT NULL THEN
+    SELECT hawser.dead_letter_fault('peer', '', coalesce(j.topic, ''), nullif(j.headers, 'null'::jsonb), NULL) INTO v_fault
+      FROM jsonb_to_recordset(p_dead_letters) AS j (topic text, headers jsonb)
+     ORDER BY 1 NULLS LAST LIMIT 1;
+    IF v_fault IS NULL AND octet_length(p_dead_payloads) IS DISTINCT FROM (
+      SELECT CASE WHEN min(j.payload_bytes) >= 0 THEN sum(j.payload_bytes) END
+        FROM jsonb_to_recordset(p_dead_letters) AS j (payload_bytes integer)
+    ) THEN
+      v_fault := format('the lengths of the payloads do not add up to the %s bytes given', octet_length(p_dead_payloads));
+    END IF;
+    IF v_fault IS NOT NULL THEN
+      RAISE EXCEPTION 'a dead letter of "%" is refused: %', p_name, v_fault
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
+    END IF;
   END IF;
 
   -- Cursors are locked in key order, as in commit_cursors, absent ones made, so that two calls never wait in a circle.
@@ -40,24 +42,38 @@ BEGIN
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM locked AS l;
 
+  -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter.
+  WITH letters AS (
+    SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
+      FROM ROWS FROM (jsonb_to_recordset(coalesce(p_dead_letters, '[]')) AS (
+        connection_key integer, epoch bigint, number bigint, topic text, payload_bytes integer,
+        headers jsonb, error_code text, error_message text, attempts integer
+      )) WITH ORDINALITY AS j (
+        connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, nth
+      )
+  ), marked AS (
+    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    SELECT a.key, a.epoch, a.number
+      FROM (
+        SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
+        UNION
+        SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
+          FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
+      ) AS a
+      JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
+     WHERE (a.epoch, a.number) > (o.epoch, o.number)
+     ORDER BY a.key, a.epoch, a.number
+    ON CONFLICT (connection_key, epoch, number) DO NOTHING
+    RETURNING connection_key, epoch, number
+  )
   INSERT INTO hawser.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
   SELECT 'peer', m.composite, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
          nullif(l.headers, 'null'::jsonb), left(l.error_code, @dead_letter_error_code.max_bytes@), l.error_message, l.attempts,
          l.connection_key, l.epoch, l.number
-    FROM (
-      SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
-        FROM ROWS FROM (jsonb_to_recordset(p_dead_letters) AS (
-          connection_key integer, epoch bigint, number bigint, topic text, payload_bytes integer,
-          headers jsonb, error_code text, error_message text, attempts integer
-        )) WITH ORDINALITY AS j (
-          connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, nth
-        )
-    ) AS l
-    JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) ON o.key = l.connection_key
-    JOIN unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS n (key, epoch, number) ON n.key = l.connection_key
-    JOIN hawser.conn_key_map AS m ON m.connection_key = l.connection_key
-   WHERE (l.epoch, l.number) > (o.epoch, o.number) AND (l.epoch, l.number) <= (n.epoch, n.number)
+    FROM letters AS l
+    JOIN marked AS n USING (connection_key, epoch, number)
+    JOIN hawser.conn_key_map AS m USING (connection_key)
    ORDER BY l.nth;
 END

@@ -25,7 +25,7 @@ BEGIN
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
   -- statements as can be. The old cursor is of the snapshot of the first: perhaps an older one, never one that is yet to come.
-  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL THEN
+  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL THEN
     UPDATE hawser.conn_mess_number AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
       FROM hawser.conn_mess_number AS o, hawser.conn_key_map AS m
@@ -40,6 +40,12 @@ BEGIN
        WHERE d.connection_key = p_connection_keys[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
+      IF p_has_marks THEN
+        DELETE FROM hawser.done_messages AS d
+         WHERE d.connection_key = p_connection_keys[1]
+           AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
+           AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
+      END IF;
       connection_key := p_connection_keys[1];
       moved := true;
       RETURN NEXT;
@@ -48,10 +54,8 @@ BEGIN
   END IF;
 
   -- Cursors are locked in key order, here as below, absent ones made, so that two calls never wait in a circle.
-  IF p_dead_letters IS NOT NULL THEN
-    v_done := hawser.add_peer_dead_letters(
-      p_name, p_epoch, p_connection_keys, p_cursor_epochs, p_cursors, p_dead_letters, p_dead_payloads
-    );
+  IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL THEN
+    v_done := hawser.add_peer_dead_letters(p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done);
   END IF;
 
   RETURN QUERY
@@ -80,6 +84,20 @@ BEGIN
         CROSS JOIN LATERAL (
           SELECT r.ctid
             FROM hawser.conn_messages AS r
+           WHERE r.connection_key = a.key
+             AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
+          OFFSET 0
+        ) AS s
+        WHERE a.owned
+     ))
+  ), unmarked AS (
+    DELETE FROM hawser.done_messages AS d
+     WHERE p_has_marks AND d.ctid = ANY (ARRAY(
+       SELECT s.ctid
+         FROM asked AS a
+        CROSS JOIN LATERAL (
+          SELECT r.ctid
+            FROM hawser.done_messages AS r
            WHERE r.connection_key = a.key
              AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
           OFFSET 0

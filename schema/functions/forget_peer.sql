@@ -95,22 +95,8 @@ BEGIN
     SELECT m.connection_key FROM hawser.conn_key_map AS m
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
-  -- A handler's transaction locks its cursor before the fence: waiting for it would be a circle.
-  count := (
-    SELECT count(*)
-      FROM hawser.conn_mess_number AS c
-     WHERE c.connection_key = ANY (v_keys)
-       AND c.connection_key NOT IN (
-         SELECT l.connection_key FROM hawser.conn_mess_number AS l WHERE l.connection_key = ANY (v_keys) FOR UPDATE SKIP LOCKED
-       )
-  );
-  IF count > 0 THEN
-    refusal := 'handled';
-    names := ARRAY(SELECT DISTINCT coalesce(m.owner, m.listener_name) FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_keys));
-    RETURN;
-  END IF;
-
   DELETE FROM hawser.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser.done_messages AS d WHERE d.connection_key = ANY (v_keys);
   DELETE FROM hawser.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
   DELETE FROM hawser.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.

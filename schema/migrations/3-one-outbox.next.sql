@@ -136,6 +136,8 @@ DROP FUNCTION hawser.give_back_channels(text, bigint, integer[]);
 UPDATE hawser.peers AS p
    SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), token = NULL;
 
+DROP FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea);
+
 -- What is above the limits is not read any more: such a subscription waits until it is made anew.
 UPDATE hawser.stream_subscriptions AS s
    SET turn = s.turn + 1, generation = s.generation + 1, filters = '{_hawser.filters_too_large}', paused = true, written_at = clock_timestamp(),

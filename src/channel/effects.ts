@@ -64,14 +64,22 @@ export interface SenderEffects<Message extends OutgoingMessage> {
   linkChanged(state: LinkState): void;
 }
 
+/** How often a message is tried, and when. */
+export interface RetryPolicy {
+  /** Including the first one; at least 1. */
+  readonly attempts: number;
+  /** The wait after so many attempts, from 1, in ms. */
+  delayMs(attempts: number): number;
+}
+
 /** Limits of a listener's channel. Times in ms. */
 export interface ListenerLimits {
   readonly creditBytes: number;
   /** With what is handled and not committed, credit is at most so many times `creditBytes`. */
   readonly maxCreditGrowth: number;
   readonly busyAfterMs: number;
-  readonly maxAttempts: number;
-  readonly retryDelayMs: number;
+  /** How a message is tried again. */
+  retryOf(message: IncomingMessage): RetryPolicy;
   readonly shortBacklogRows: number;
   /** The store is asked for more only while at most this many messages wait for the handler. */
   readonly refillBelow: number;
@@ -79,8 +87,8 @@ export interface ListenerLimits {
   readonly refillBelowBytes: number;
   /** So many messages may be finished while an earlier one, of another key, is not. */
   readonly maxAhead: number;
-  /** Handlers commit the cursor themselves, in their transaction: one message after another, none before the last commit. */
-  readonly transactional: boolean;
+  /** Messages without a key have no order: they are handled side by side. */
+  readonly unordered: boolean;
   /** The process before may have been killed by a message: see handling.ts. */
   readonly careful: boolean;
 }
@@ -96,8 +104,6 @@ interface HandlerFailure {
 /** How a handler ended. */
 export type HandlerResult =
   | { readonly kind: "done" }
-  /** Done, and the cursor was committed with it. */
-  | { readonly kind: "committed" }
   | ({ readonly kind: "failed" } & HandlerFailure)
   /**
    * The session with Postgres in which the handler ran has ended before the message was done. Perhaps the message ends
@@ -124,8 +130,12 @@ export interface ListenerEffects {
   query(after: Position): void;
   /** Deletes stored rows at or below the committed cursor: leftovers of inserts that landed late. */
   deleteStale(cursor: Position): void;
-  /** Commits the cursor, with the messages that are dead letters from then on. Answered by `onCommitted`. */
-  commit(cursor: Position, dead: DeadMessage | undefined): void;
+  /** Commits the cursor, and what was given to `deadLetter` and `mark` before. Answered by `onCommitted`. */
+  commit(cursor: Position): void;
+  /** Writes a dead letter, unless the message is done, and that it is done. */
+  deadLetter(dead: DeadMessage): void;
+  /** Writes that messages beyond the cursor are done. Answered by `onMarked`. */
+  mark(done: readonly Position[]): void;
   /**
    * Counts, in the store, a start of the message behind the cursor. Answered by `onAttemptCounted` or `onCountFailed`;
    * there is never more than one under way.
@@ -133,7 +143,7 @@ export interface ListenerEffects {
   countAttempt(): void;
   /** `take` has something now. */
   ready(): void;
-  /** Nothing of the channel is under way any more, after `giveBack`. Called once. */
+  /** Nothing of the channel is under way any more, and what is done has its marks, after `giveBack`. Called once. */
   quiet(): void;
   /** An at-most-once message's handler failed: it is gone. */
   dropped(message: IncomingMessage, errorCode: string, errorMessage: string): void;

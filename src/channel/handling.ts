@@ -2,17 +2,17 @@
  * What a listener's channel has accepted and not finished: what waits, the messages in handlers with their attempts, and
  * how far handlers may run ahead of the committed cursor.
  *
- * Messages with one key are handled one after another, and those without a key as well; different keys side by side. The
- * cursor moves over a message when all before it are finished, too.
+ * Messages with one key are handled one after another, and those without a key as well, unless the channel has no order;
+ * different keys side by side. The cursor moves over a message when all before it are finished, too. What is known to be
+ * done beyond the cursor when the channel is opened has marks in the store: it takes its place, finished.
  *
  * After an unclean exit a message may have been what killed the process. All are handled one after another then. The first
  * numbered one begins only when its attempt is counted in the store, and behind it one, two, four, … messages are handled
  * before the next waits for the commit of those before: each crash at least halves the way to the message that kills, until
  * it is the first and its count ends it.
  *
- * A message whose handler's session with Postgres has ended may have been what ended it. It begins again only when all its
- * starts are counted, the earlier ones in this process included. Transactional handlers move the cursor themselves: they,
- * too, run one after another.
+ * A message whose handler's session with Postgres has ended may have been what ended it. It begins again only when it is the
+ * first, no other one runs, and all its starts are counted, the earlier ones in this process included.
  */
 import { Fifo } from "../runtime/index.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
@@ -27,15 +27,15 @@ const careFreeWindow = 65_536;
  */
 interface Place {
   readonly position: Position | undefined;
+  /** Undefined for one that was done before the channel was opened. */
+  readonly lane: Lane | undefined;
   /** Undefined once it is finished. */
   message: IncomingMessage | undefined;
-  /** What it became if it was given up. */
-  dead: DeadMessage | undefined;
 }
 
 /** Messages that are handled one after another, and the one whose turn it is. */
 export class Lane {
-  /** Undefined for messages without a key. */
+  /** Undefined for messages without a key. Where they have no order, each has a lane of its own. */
   readonly key: string | undefined;
   readonly queue = new Fifo<Place>();
   /** In the handler, or waiting to be tried again. */
@@ -45,19 +45,21 @@ export class Lane {
   attempts = 0;
   /** When it is tried again; undefined: it is in the handler. */
   retryAt: number | undefined;
-  /** That the retry is due was signalled; it was not taken since. */
-  retrySignalled = false;
+  /** The session in which its handler ran has ended. */
+  isSuspect = false;
 
   constructor(key: string | undefined) {
     this.key = key;
   }
 }
 
+type HandlingEffects = Pick<ListenerEffects, "countAttempt" | "commit" | "deadLetter">;
+
 /** A message whose handler is to begin now. It must be answered by `finish`. */
 export type Turn = Lane & { readonly running: IncomingMessage; readonly place: Place };
 
 export class Handling {
-  /** Payload bytes that wait. */
+  /** Payload bytes that wait, also to be tried again. */
   queuedBytes = 0;
   /** How many messages wait. */
   queued = 0;
@@ -69,12 +71,15 @@ export class Handling {
   progressAt = 0;
   /** How many handlers run. */
   running = 0;
+  /** Those without a key, in their order. */
   readonly #plain = new Lane(undefined);
   readonly #keyed = new Map<string, Lane>();
-  /** Those with a key whose next message may begin. */
+  /** Those whose next message may begin, but for {@link #plain}. */
   readonly #ready = new Set<Lane>();
-  /** Those whose message waits to be tried again. */
-  readonly #pausing = new Set<Lane>();
+  /** Those whose message waits to be tried again, the first that is due last. */
+  readonly #pausing: Lane[] = [];
+  /** Those whose time to be tried again has come. */
+  readonly #due = new Set<Lane>();
   /** Begins with a message without a key next, where there is one. */
   #plainIsNext = true;
   /** In the order of acceptance: from the first that is not finished on. */
@@ -84,18 +89,22 @@ export class Handling {
   #uncommitted = 0;
   /** The count of the first message's starts, while it may have killed the process, or its session, before. */
   #count: { state: "needed" | "asked" | "known"; starts: number } | undefined;
-  /** A message waits for the commit of those before. */
+  /** A message waits for the commit of those before, or for the handlers that run. */
   #blocked = false;
+  /** What was done beyond the cursor when the channel was opened, and has not come yet. */
+  readonly #done: Set<string>;
 
   readonly #limits: ListenerLimits;
-  readonly #effects: Pick<ListenerEffects, "countAttempt" | "commit">;
+  readonly #effects: HandlingEffects;
 
-  constructor(cursor: Position, limits: ListenerLimits, effects: Pick<ListenerEffects, "countAttempt" | "commit">) {
+  /** @param done beyond the cursor */
+  constructor(cursor: Position, done: readonly Position[], limits: ListenerLimits, effects: HandlingEffects) {
     this.#limits = limits;
     this.#effects = effects;
     this.cursor = cursor;
     this.handled = cursor;
-    this.#window = limits.transactional || limits.careful ? 1 : Infinity;
+    this.#done = new Set(done.map(nameOf));
+    this.#window = limits.careful ? 1 : Infinity;
     if (limits.careful) this.#count = { state: "needed", starts: 0 };
   }
 
@@ -116,41 +125,66 @@ export class Handling {
 
   /** Messages that wait to be tried again. */
   get pausing(): number {
-    return this.#pausing.size;
+    return this.#pausing.length + this.#due.size;
   }
 
-  /** How often the message that is to be tried again first was begun; undefined when none is. */
+  /** The first message that is not finished. */
+  get first(): IncomingMessage | undefined {
+    return this.#order.at(0)?.message;
+  }
+
+  /** How often the first message was begun, if it is to be tried again; undefined otherwise. */
   get startsBefore(): number | undefined {
-    const [lane] = this.#pausing;
-    return lane?.attempts;
+    const lane = this.#order.at(0)?.lane;
+    return lane?.retryAt === undefined ? undefined : lane.attempts;
   }
 
-  /** A message may begin now, or has to be asked for because its time may have come. */
+  /** What is finished beyond what is {@link handled}, in order. */
+  get finishedBeyond(): Position[] {
+    const positions: Position[] = [];
+    for (let index = 0; index < this.#order.length; index++) {
+      const { message, position } = this.#order.at(index)!;
+      if (message === undefined && position !== undefined) positions.push(position);
+    }
+    return positions;
+  }
+
+  /** A message may begin, or has to be asked for. */
   get hasTurn(): boolean {
-    if (this.#pausing.size > 0) return true;
+    if (this.#due.size > 0) return true;
     if (this.#isSerial) return this.running === 0 && this.queued > 0;
     if (this.#isFarAhead) return this.#firstLane !== undefined;
     return this.#ready.size > 0 || this.#isReady(this.#plain);
   }
 
-  push(message: IncomingMessage): void {
+  /** Takes an accepted message. @returns whether it was done before: then it is finished already */
+  push(message: IncomingMessage): boolean {
+    const { position } = message;
+    if (position !== undefined && this.#done.size > 0 && this.#done.delete(nameOf(position))) {
+      this.#order.push({ position, lane: undefined, message: undefined });
+      this.#moveOn();
+      return true;
+    }
     const lane = this.#laneOf(message);
-    const place = { position: message.position, message, dead: undefined };
+    const place = { position, lane, message };
     lane.queue.push(place);
     this.#order.push(place);
     this.queued += 1;
     this.queuedBytes += message.payload.length;
-    if (lane.key !== undefined && this.#isReady(lane)) this.#ready.add(lane);
+    if (lane !== this.#plain && this.#isReady(lane)) this.#ready.add(lane);
+    return false;
   }
 
   /** The next message, whose handler begins now; undefined when there is none, or it must wait. */
   take(now: number): Turn | undefined {
-    const again = this.#dueRetry(now);
+    this.signalRetry(now);
+    const again = this.#dueRetry();
     if (again !== undefined) {
       if (!this.#mayBegin(again.running)) return undefined;
-      this.#pausing.delete(again);
+      again.isSuspect = false;
       again.retryAt = undefined;
-      again.retrySignalled = false;
+      this.#due.delete(again);
+      this.queuedBytes -= again.running.payload.length;
       again.attempts = Math.max(again.attempts + 1, this.#count?.starts ?? 0);
       this.#begun(now);
       return again;
@@ -172,20 +206,19 @@ export class Handling {
 
   /** Whether a message is to be tried again; if so, when is settled. */
   triesAgain(turn: Turn, result: HandlerResult, now: number): boolean {
-    const { maxAttempts } = this.#limits;
+    const policy = this.#limits.retryOf(turn.running);
     if (result.kind === "postponed") turn.attempts -= 1;
     else if (turn.running.position === undefined) return false;
     else if (result.kind === "failed") {
-      if (turn.attempts >= maxAttempts) return false;
+      if (turn.attempts >= policy.attempts) return false;
     } else if (result.kind === "sessionEnded") {
       // Unless its last start was counted as that, and so was alone, it may have been another message's doing.
-      if (this.isCounted && this.#count!.starts >= maxAttempts) return false;
-      turn.attempts = Math.min(turn.attempts, maxAttempts - 1);
-      this.#count = { state: "needed", starts: 0 };
+      if (this.isCounted && this.#count!.starts >= policy.attempts) return false;
+      turn.attempts = Math.min(turn.attempts, policy.attempts - 1);
+      turn.isSuspect = true;
+      if (this.#order.at(0) === turn.place) this.#count = { state: "needed", starts: 0 };
     } else return false;
-    turn.retryAt = now + this.#limits.retryDelayMs * 2 ** Math.max(0, turn.attempts - 1);
-    turn.retrySignalled = false;
-    this.#pausing.add(turn);
+    this.#pause(turn, now + policy.delayMs(Math.max(1, turn.attempts)));
     this.running -= 1;
     return true;
   }
@@ -193,27 +226,22 @@ export class Handling {
   /** A message is finished. A numbered one that was not handled is a dead letter. */
   end(turn: Turn, result: HandlerResult, now: number): void {
     const { running: message, place } = turn;
-    const attempts = Math.min(turn.attempts, this.#limits.maxAttempts);
+    const attempts = Math.min(turn.attempts, this.#limits.retryOf(message).attempts);
     (turn as Lane).running = undefined;
     (turn as Lane).place = undefined;
     turn.attempts = 0;
     this.running -= 1;
     this.progressAt = now;
-    if (turn.key !== undefined) {
+    if (turn !== this.#plain) {
       if (turn.queue.length > 0) this.#ready.add(turn);
-      else this.#keyed.delete(turn.key);
-    }
-    if (message.position !== undefined) this.#count = undefined;
-    if (result.kind === "committed" && message.position !== undefined) {
-      this.cursor = message.position;
-      this.handled = message.position;
-      this.#uncommitted = 0;
-      this.#order.shift();
-      return;
+      else if (turn.key !== undefined) this.#keyed.delete(turn.key);
     }
     place.message = undefined;
-    place.dead = deadMessage(message, result, attempts);
-    if (this.#order.at(0) === place) this.#moveOn();
+    const dead = deadMessage(message, result, attempts);
+    if (dead !== undefined) this.#effects.deadLetter(dead);
+    if (this.#order.at(0) !== place) return;
+    if (message.position !== undefined) this.#count = undefined;
+    this.#moveOn();
   }
 
   /** The cursor is surely committed. @returns whether that was unknown */
@@ -222,7 +250,7 @@ export class Handling {
     this.cursor = cursor;
     if (comparePositions(cursor, this.handled) < 0) return true;
     this.#uncommitted = 0;
-    if (!this.#limits.transactional) this.#window = this.#window >= careFreeWindow ? Infinity : this.#window * 2;
+    this.#window = this.#window >= careFreeWindow ? Infinity : this.#window * 2;
     return true;
   }
 
@@ -246,20 +274,26 @@ export class Handling {
 
   /** When the next retry is due; Infinity without one, or once it was signalled. */
   get retryDue(): number {
-    let due = Infinity;
-    for (const { retryAt, retrySignalled } of this.#pausing) if (!retrySignalled) due = Math.min(due, retryAt!);
-    return due;
+    return this.#pausing.at(-1)?.retryAt ?? Infinity;
   }
 
-  /** Whether a retry is due and was not signalled before. */
+  /** Whether a retry is due that was not before. */
   signalRetry(now: number): boolean {
-    let isDue = false;
-    for (const lane of this.#pausing) {
-      if (lane.retrySignalled || now < lane.retryAt!) continue;
-      lane.retrySignalled = true;
-      isDue = true;
+    const before = this.#due.size;
+    while (this.retryDue <= now) this.#due.add(this.#pausing.pop()!);
+    return this.#due.size > before;
+  }
+
+  #pause(turn: Turn, retryAt: number): void {
+    turn.retryAt = retryAt;
+    this.queuedBytes += turn.running.payload.length;
+    let [from, to] = [0, this.#pausing.length];
+    while (from < to) {
+      const middle = (from + to) >> 1;
+      if (this.#pausing[middle]!.retryAt! > retryAt) from = middle + 1;
+      else to = middle;
     }
-    return isDue;
+    this.#pausing.splice(from, 0, turn);
   }
 
   /** All are handled one after another. */
@@ -271,8 +305,8 @@ export class Handling {
     return running === undefined && queue.length > 0;
   }
 
-  #laneOf({ key }: IncomingMessage): Lane {
-    if (key === undefined) return this.#plain;
+  #laneOf({ key, position }: IncomingMessage): Lane {
+    if (key === undefined) return this.#limits.unordered && position !== undefined ? new Lane(undefined) : this.#plain;
     let lane = this.#keyed.get(key);
     if (lane === undefined) {
       lane = new Lane(key);
@@ -281,15 +315,16 @@ export class Handling {
     return lane;
   }
 
-  #dueRetry(now: number): Turn | undefined {
-    for (const lane of this.#pausing) if (now >= lane.retryAt!) return lane as Turn;
+  #dueRetry(): Turn | undefined {
+    const first = this.#order.at(0)?.lane;
+    for (const lane of this.#due) if (lane === first || !(lane.isSuspect || this.#isSerial)) return lane as Turn;
     return undefined;
   }
 
   #nextLane(): Lane | undefined {
     if (this.#isSerial) {
-      const first = this.#order.at(0)?.message;
-      return first === undefined || this.running + this.#pausing.size > 0 ? undefined : this.#laneOf(first);
+      const lane = this.#order.at(0)?.lane;
+      return lane === undefined || this.running > 0 || lane.running !== undefined ? undefined : lane;
     }
     if (this.#isFarAhead) return this.#firstLane;
     const plain = this.#isReady(this.#plain) ? this.#plain : undefined;
@@ -300,43 +335,36 @@ export class Handling {
     return keyed;
   }
 
-  /** As much as may be is finished while an earlier message is not: a restart would repeat all of it. */
+  /** As much as may be is finished, or waits to be tried again, while an earlier message is not done: it is kept in memory. */
   get #isFarAhead(): boolean {
-    return this.#order.length - this.queued - this.running - this.#pausing.size >= this.#limits.maxAhead;
+    return this.#order.length - this.queued - this.running >= this.#limits.maxAhead;
   }
 
   /** The lane of the first message that is not finished, if that may begin. */
   get #firstLane(): Lane | undefined {
-    const first = this.#order.at(0)?.message;
-    const lane = first === undefined ? undefined : this.#laneOf(first);
-    return lane !== undefined && this.#isReady(lane) && lane.queue.at(0)?.message === first ? lane : undefined;
+    const first = this.#order.at(0);
+    const lane = first?.lane;
+    return lane !== undefined && this.#isReady(lane) && lane.queue.at(0) === first ? lane : undefined;
   }
 
   #begun(now: number): void {
-    if (this.running + this.#pausing.size === 0) this.progressAt = now;
+    if (this.running + this.pausing === 0) this.progressAt = now;
     this.running += 1;
   }
 
   /** Moves over what is finished, in order, and has it committed. */
   #moveOn(): void {
     const before = this.handled;
-    for (let first = this.#order.at(0); first !== undefined && first.message === undefined; first = this.#order.at(0)) {
+    const length = this.#order.length;
+    let first = this.#order.at(0);
+    for (; first !== undefined && first.message === undefined; first = this.#order.at(0)) {
       this.#order.shift();
-      this.#moveOver(first);
+      if (first.position === undefined) continue;
+      this.handled = first.position;
+      this.#uncommitted += 1;
     }
-    if (this.handled !== before && this.#toCommit) this.#effects.commit(this.handled, undefined);
-    this.#toCommit = false;
-  }
-
-  /** Something was moved over that is not committed with a dead letter. */
-  #toCommit = false;
-
-  #moveOver({ position, dead }: Place): void {
-    if (position === undefined) return;
-    this.handled = position;
-    this.#uncommitted += 1;
-    this.#toCommit = dead === undefined;
-    if (dead !== undefined) this.#effects.commit(position, dead);
+    if (this.#order.length < length && first?.lane?.isSuspect) this.#count = { state: "needed", starts: 0 };
+    if (this.handled !== before) this.#effects.commit(this.handled);
   }
 
   #mayBegin(message: IncomingMessage): boolean {
@@ -346,12 +374,21 @@ export class Handling {
       return false;
     }
     if (this.#count === undefined || this.#count.state === "known") return true;
+    // Counted is what comes behind the committed cursor, and alone: another one may be what ends the process.
+    if (this.#uncommitted > 0 || this.running > 0) {
+      this.#blocked = true;
+      return false;
+    }
     if (this.#count.state === "needed") {
       this.#count.state = "asked";
       this.#effects.countAttempt();
     }
     return false;
   }
+}
+
+function nameOf({ epoch, number }: Position): string {
+  return `${epoch}/${number}`;
 }
 
 /** The dead letter that a message becomes by this result; undefined if it was handled. */

@@ -35,6 +35,7 @@ export type {
   LinkState,
   ListenerEffects,
   ListenerLimits,
+  RetryPolicy,
   SenderEffects,
   SenderLimits,
   SendOutcome,

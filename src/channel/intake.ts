@@ -196,7 +196,7 @@ export class Intake {
 
   #accept(message: IncomingMessage, position: Position): void {
     this.watermark = position;
-    this.#handling.push(message);
+    if (this.#handling.push(message) && message.fromWire) this.forget(message);
   }
 
   #isNext({ epoch, number }: Position): boolean {

@@ -40,22 +40,24 @@ export class ListenerChannel {
   readonly #handling: Handling;
   #link: Link | undefined;
   #halted = false;
-  /** The channel is to be given back: `quiet` is due, or was told. */
-  #leaving: "due" | "told" | undefined;
+  /** The channel is to be given back: `quiet` is due, waits for marks, or was told. */
+  #leaving: "due" | "marking" | "told" | undefined;
 
   /**
    * @param cursor the committed one, read after the lease was taken
+   * @param done what is done beyond it, read at the same time
    * @param intakeFor makes the intake; for the simulator, which tries out other rules
    */
   constructor(
     cursor: Position,
+    done: readonly Position[],
     limits: ListenerLimits,
     effects: ListenerEffects,
     intakeFor = (handling: Handling): Intake => new Intake(cursor, limits, effects, handling),
   ) {
     this.#limits = limits;
     this.#effects = effects;
-    this.#handling = new Handling(cursor, limits, effects);
+    this.#handling = new Handling(cursor, done, limits, effects);
     this.#intake = intakeFor(this.#handling);
   }
 
@@ -220,9 +222,15 @@ export class ListenerChannel {
     return this.#handling.startsBefore;
   }
 
+  /** How often the message may be begun whose starts are counted. */
+  get maxStarts(): number {
+    const { first } = this.#handling;
+    return first === undefined ? 1 : this.#limits.retryOf(first).attempts;
+  }
+
   /** A message has been begun more often than it may be: its handler is not to be called again. */
-  isExhausted({ attempts }: Turn): boolean {
-    return attempts > this.#limits.maxAttempts;
+  isExhausted({ attempts, running }: Turn): boolean {
+    return attempts > this.#limits.retryOf(running).attempts;
   }
 
   /** The handler of a message has ended. */
@@ -236,9 +244,9 @@ export class ListenerChannel {
     }
     handling.end(turn, result, now);
     this.#done(message);
-    if (message.position === undefined) {
-      if ("errorCode" in result) this.#effects.dropped(message, result.errorCode, result.errorMessage);
-    } else if (result.kind === "committed") this.#ack();
+    if (message.position === undefined && "errorCode" in result) {
+      this.#effects.dropped(message, result.errorCode, result.errorMessage);
+    }
     this.#tellQuiet();
   }
 
@@ -248,6 +256,25 @@ export class ListenerChannel {
     this.#ack();
     if (this.#handling.unblock()) this.#signalReady();
     this.#tellQuiet();
+  }
+
+  /** What was given to `mark` has its marks. */
+  onMarked(): void {
+    if (this.#leaving !== "marking") return;
+    this.#leaving = "told";
+    this.#effects.quiet();
+  }
+
+  /**
+   * No handler runs, and none will be begun: what is finished beyond an unfinished message gets marks, so that whoever opens
+   * the channel next does not repeat it.
+   *
+   * @returns whether there was anything to mark
+   */
+  mark(): boolean {
+    const done = this.#handling.finishedBeyond;
+    if (done.length > 0) this.#effects.mark(done);
+    return done.length > 0;
   }
 
   /** A start of the first message is counted in the store, which makes `starts`. */
@@ -279,8 +306,8 @@ export class ListenerChannel {
   }
 
   /**
-   * The channel is to be given back to another listener, which will go on behind the committed cursor. So no message begins
-   * any more; when no handler runs and all that is handled is committed, `quiet` says that the owner may change.
+   * The channel is to be given back to another listener, which will go on behind the committed cursor and its marks. So no
+   * message begins any more; when no handler runs and all that is handled is committed, `quiet` says that the owner may change.
    */
   giveBack(): void {
     this.#leaving ??= "due";
@@ -305,8 +332,8 @@ export class ListenerChannel {
 
   #tellQuiet(): void {
     if (this.#leaving !== "due" || this.isHandling || this.isCommitting || this.#handling.isAsking) return;
-    this.#leaving = "told";
-    this.#effects.quiet();
+    this.#leaving = this.mark() ? "marking" : "told";
+    if (this.#leaving === "told") this.#effects.quiet();
   }
 
   /** Sends an Ack with what is known. Its number is always the committed one. */

@@ -204,6 +204,7 @@ export const isOrdinary: { readonly [K in PeerStatusKind]: boolean } = {
   fenced: true,
   name_lost: false,
   dead_letter: false,
+  attempt_failed: false,
 };
 
 /** Problems of a peer as lines on standard error. */

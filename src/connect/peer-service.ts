@@ -5,7 +5,7 @@ import { Code, ConnectError, type ContextKey, type ContextValues, createContextK
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { HawserError, namesOf, Reject } from "../errors/index.js";
-import type { AnswerToSend, Handler, Message } from "../peer/index.js";
+import type { AnswerToSend, Handler, TransactionalMessage } from "../peer/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import { answerCall, errorAnswer, type IncomingCall, type OutgoingAnswer } from "./answer-call.js";
 import { checkOptionNames } from "./option-checks.js";
@@ -38,7 +38,9 @@ export interface PeerServer extends AsyncDisposable {
  * In a handler between peers, `context.values.get(peerMessage)` is the message that its call came by: it says who calls,
  * and has the client of the transaction if the peer is transactional.
  */
-export const peerMessage: ContextKey<Message | undefined> = createContextKey<Message | undefined>(undefined, {
+export const peerMessage: ContextKey<TransactionalMessage | undefined> = createContextKey<
+  TransactionalMessage | undefined
+>(undefined, {
   description: "hawser: the message of a peer",
 });
 
@@ -85,7 +87,10 @@ export async function servePeer(
   return { topics, stop: stopOnce, [Symbol.asyncDispose]: stopOnce };
 }
 
-function handlerOf(methods: ReadonlyMap<string, Route>, logger: Logger): (message: Message) => Promise<AnswerToSend> {
+function handlerOf(
+  methods: ReadonlyMap<string, Route>,
+  logger: Logger,
+): (message: TransactionalMessage) => Promise<AnswerToSend> {
   return async (message) => {
     const { headers, to } = message;
     if (!message.isRequest) throw new Reject(`"${to}" is a topic of RPC: call it with a client, a message is no call`);
@@ -107,13 +112,13 @@ function handlerOf(methods: ReadonlyMap<string, Route>, logger: Logger): (messag
 
 class PeerCall implements IncomingCall {
   readonly scheme = "peer";
-  readonly #message: Message;
+  readonly #message: TransactionalMessage;
 
-  constructor(message: Message) {
+  constructor(message: TransactionalMessage) {
     this.#message = message;
   }
 
-  get pairs(): Message["headers"] {
+  get pairs(): TransactionalMessage["headers"] {
     return this.#message.headers;
   }
 

@@ -2,7 +2,7 @@
  * One call of the user's handler: what it needs before it begins (the topic's name, the payload uncompressed, perhaps a
  * transaction), and what its end means to the channel, as a {@link HandlerResult}.
  */
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { type BatchSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
   type HandlerResult,
   type Headers,
@@ -10,14 +10,18 @@ import {
   type IncomingMessage,
   type ListenerChannel,
   type MessageTurn,
+  type RetryPolicy,
 } from "../channel/index.js";
 import { errorTable, HawserError, PeerError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
 import { inTime } from "../runtime/index.js";
 import { type Channel, isRefusedForGood, type Transaction } from "../store/index.js";
 import { decompress } from "../wire/index.js";
+import { BatchQueue } from "./batch-queue.js";
+import { Cancellation } from "./cancellation.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { pairsOfFrame } from "./frame-headers.js";
+import type { HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
 
 /** Where a message comes from. */
@@ -36,10 +40,30 @@ export interface DueMessage {
   readonly client: Transaction | undefined;
   /** Set if the sender waits for what the handler returns. */
   readonly request: IncomingRequest | undefined;
+  /** Aborted when the handler's time is up, and when the peer stops without waiting for it any longer. */
+  readonly cancellation: Cancellation;
 }
 
 /** The user's handler. What it returns may be a promise. */
 export type Handle = (due: DueMessage) => unknown;
+
+/** What the user handles, and how. */
+export interface Handlers {
+  /** Whether the peer serves a topic now. */
+  serves(topic: string): boolean;
+  /** How messages of a topic are handled; of all others without one. */
+  handlingOf(topic: string | undefined): HandlingSettings;
+  readonly handle: Handle;
+  /** Hands messages of one topic to its handler of batches. */
+  handleBatch(dues: readonly DueMessage[]): unknown;
+}
+
+/** A message whose turn it is, with the link by which it came. */
+interface Called {
+  readonly link: HandledLink;
+  readonly turn: MessageTurn;
+  readonly due: DueMessage;
+}
 
 /** Thrown for a message whose handling does not count: it comes again. */
 export const postponed = Symbol("postponed");
@@ -73,6 +97,8 @@ export interface HandledLink {
   readonly isClosed: boolean;
   /** The channel belongs to another listener now. */
   onNotOwned(): void;
+  /** A message of the channel has a mark in the store. */
+  onMarked(): void;
 }
 
 /** The names of topics by their keys, looked up once each. */
@@ -113,31 +139,43 @@ const comesAgain: HandlerResult = { kind: "postponed" };
 export class HandlerCalls {
   readonly topics: TopicNames;
   readonly #context: PeerContext;
-  readonly #serves: (topic: string) => boolean;
-  readonly #handle: Handle;
+  readonly #handlers: Handlers;
   readonly #passOn: PassOn;
+  /** Of topics whose messages are handled together. */
+  readonly #batches = new Map<string, BatchQueue<Called>>();
+  /** Of the handlers that have returned a promise, and have not ended. */
+  readonly #waitedFor = new Set<Cancellation>();
 
-  /** @param serves whether the peer serves a topic now */
-  constructor(context: PeerContext, serves: (topic: string) => boolean, handle: Handle, passOn: PassOn) {
+  constructor(context: PeerContext, handlers: Handlers, passOn: PassOn) {
     this.#context = context;
-    this.#serves = serves;
-    this.#handle = handle;
+    this.#handlers = handlers;
     this.#passOn = passOn;
     this.topics = new TopicNames(context.store);
+  }
+
+  /** Nobody waits any longer for the handlers that run. */
+  abort(reason: PeerError): void {
+    for (const cancellation of this.#waitedFor) cancellation.abort(reason);
+  }
+
+  /** How a message is tried again. */
+  retryOf({ topicKey }: IncomingMessage): RetryPolicy {
+    return this.#handlers.handlingOf(this.topics.known(topicKey)).retry;
   }
 
   /** Starts the handler. A promise (which does not reject) when it did not finish at once. */
   begin(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
     const { running: message } = turn;
     const topic = this.topics.of(message.topicKey);
-    if (typeof topic !== "string" || message.encoding !== undefined || this.#context.settings.transactional) {
-      return this.#beginLater(link, turn, topic);
-    }
+    if (typeof topic !== "string" || message.encoding !== undefined) return this.#beginLater(link, turn, topic);
+    const { batch, transactional } = this.#handlers.handlingOf(topic);
+    if (transactional || batch !== undefined) return this.#beginLater(link, turn, topic);
     try {
-      const returned = this.#call(link, turn, topic, message.payload, undefined);
-      return isThenable(returned) ? this.#await(returned) : done;
+      const due = this.#due(link, turn, topic, message.payload);
+      const returned = this.#handlers.handle(due);
+      return isThenable(returned) ? this.#await(link, turn, returned, due) : done;
     } catch (error) {
-      return isNotServed(error) ? this.#notServed(link, turn, error) : failure(error);
+      return isNotServed(error) ? this.#notServed(link, turn, error) : this.#failed(link, turn, topic, error);
     }
   }
 
@@ -155,7 +193,8 @@ export class HandlerCalls {
   ): T | Promise<T> {
     const topic = this.topics.of(request.frame.topicKey);
     if (typeof topic !== "string") return this.#answerLater(source, request, answerOf, topic);
-    if (this.#context.settings.transactional) return this.#answerInTransaction(source, request, answerOf, topic);
+    const { transactional } = this.#handlers.handlingOf(topic);
+    if (transactional) return this.#answerInTransaction(source, request, answerOf, topic);
     const returned = this.#callFor(source, request, topic, undefined);
     return isThenable(returned) ? Promise.resolve(returned).then(answerOf) : answerOf(returned);
   }
@@ -209,9 +248,11 @@ export class HandlerCalls {
       fromWire: true,
     };
     request.begun = true;
-    const returned = this.#handle({ message, to: topic, source, payload, attempt: 1, client, request });
+    const cancellation = new Cancellation();
+    const due = { message, to: topic, source, payload, attempt: 1, client, request, cancellation };
+    const returned = this.#handlers.handle(due);
     if (!isThenable(returned)) return returned;
-    return this.#bounded(returned, () => client && void endClient(client));
+    return this.#bounded(returned, due, () => client && void endClient(client));
   }
 
   async #beginLater(
@@ -241,13 +282,23 @@ export class HandlerCalls {
           return refused(code, why);
         }
       }
-      const handled = this.#context.settings.transactional
-        ? this.#inTransaction(link, turn, topic, plain)
-        : this.#await(this.#call(link, turn, topic, plain, undefined));
-      return withPlain(await handled, plain);
+      const due = this.#due(link, turn, topic, plain);
+      const { batch, transactional } = this.#handlers.handlingOf(topic);
+      if (batch !== undefined) {
+        const result = await this.#batchesOf(topic, batch).add({ link, turn, due }, plain.length);
+        return withPlain(result, plain);
+      }
+      if (transactional) {
+        const call = ([due]: readonly DueMessage[]): unknown => this.#handlers.handle(due!);
+        return withPlain((await this.#inTransaction([{ link, turn, due }], call)) ?? comesAgain, plain);
+      }
+      await this.#bounded(this.#handlers.handle(due), due);
+      return done;
     } catch (error) {
-      const result = isNotServed(error) ? await this.#notServed(link, turn, error) : failure(error);
-      return withPlain(result, plain);
+      const failed = isNotServed(error)
+        ? await this.#notServed(link, turn, error)
+        : this.#failed(link, turn, topic ?? "", error);
+      return withPlain(failed, plain);
     }
   }
 
@@ -282,16 +333,44 @@ export class HandlerCalls {
     return decompress(payload, compression, uncompressedBytes, maxBytes);
   }
 
-  /** Handles a message in a transaction that also moves the cursor. */
+  /** Handles messages together; those of a batch that fails in halves, until the one that fails is alone. Never rejects. */
+  async #handleBatch(called: readonly Called[]): Promise<readonly HandlerResult[]> {
+    const open = called.filter(({ link }) => !link.isClosed);
+    if (open.length < called.length) {
+      const results = open.length === 0 ? [] : [...(await this.#handleBatch(open))];
+      return called.map((one) => (open.includes(one) ? results.shift()! : comesAgain));
+    }
+    const cancellation = new Cancellation();
+    const items = called.map((one) => ({ ...one, due: { ...one.due, cancellation } }));
+    const [{ link, turn, due }] = items as unknown as [Called];
+    const call = (dues: readonly DueMessage[]): unknown => this.#handlers.handleBatch(dues);
+    try {
+      if (this.#handlers.handlingOf(due.to).transactional) {
+        const result = await this.#inTransaction(items, call);
+        if (result !== undefined) return items.map(() => result);
+      } else {
+        await this.#bounded(call(items.map((item) => item.due)), due);
+        return items.map(() => done);
+      }
+    } catch (error) {
+      if (items.length === 1) return [this.#failed(link, turn, due.to, error)];
+    }
+    const half = Math.ceil(items.length / 2);
+    return [...(await this.#handleBatch(items.slice(0, half))), ...(await this.#handleBatch(items.slice(half)))];
+  }
+
+  /**
+   * Handles messages of one topic in a transaction that also marks them as done.
+   *
+   * @returns the result of each of them; undefined if it may be another one for some than for others
+   * @throws what the handler has thrown
+   */
   async #inTransaction(
-    link: HandledLink,
-    turn: MessageTurn,
-    topic: string,
-    payload: Uint8Array,
-  ): Promise<HandlerResult> {
-    const { running: message } = turn;
-    const { store, lease, status, settings, nameLost } = this.#context;
-    this.#mayBegin(link, turn, topic);
+    items: readonly Called[],
+    call: (dues: readonly DueMessage[]) => unknown,
+  ): Promise<HandlerResult | undefined> {
+    const { store, lease, status, nameLost } = this.#context;
+    const [{ link, due: first }] = items as [Called];
     const thrown: { error?: unknown } = {};
     let begun = false;
     let ended = false;
@@ -299,91 +378,120 @@ export class HandlerCalls {
       begun = true;
       try {
         // A handler that is late must not go on writing outside of its transaction: its connection is closed.
-        await this.#bounded(this.#call(link, turn, topic, payload, client), () => void endClient(client));
+        await this.#bounded(call(items.map(({ due }) => ({ ...due, client }))), first, () => void endClient(client));
         ended = true;
       } catch (error) {
         thrown.error = error;
         throw error;
       }
     };
+    const numbered = items.flatMap(({ link, turn }) => {
+      const { position } = turn.running;
+      return position === undefined ? [] : { connectionKey: link.source.connectionKey, ...position };
+    });
     try {
-      if (message.position === undefined) {
-        await store.runInTransaction(handler);
-        return done;
-      }
-      const place = { connectionKey: link.source.connectionKey, ...message.position };
       // The lease may be renewed on another server while the handler runs; what it does belongs to the epoch of now.
       const { name, epoch } = lease;
-      const outcome = await store.handleInTransaction({ name, epoch }, place, handler);
-      if (link.isClosed) return comesAgain;
+      const outcome = await store.handleInTransaction({ name, epoch }, numbered, handler);
+      if (outcome === "committed") {
+        for (const item of items) item.link.onMarked();
+        return done;
+      }
+      if (items.every((item) => item.link.isClosed)) return comesAgain;
       if (outcome === "fenced") nameLost("a transaction was refused");
-      else if (outcome === "notOwned") link.onNotOwned();
-      else return { kind: "committed" };
+      else if (items.length > 1) return undefined;
+      else if (outcome === "duplicate") {
+        link.onMarked();
+        return done;
+      } else link.onNotOwned();
     } catch (error) {
       if ("error" in thrown && Object.is(error, thrown.error)) throw error;
       // At most once: whatever it did may be committed.
-      if (begun && message.position === undefined) throw error;
+      if (begun && numbered.length === 0) throw error;
       // Postgres refuses what the handler left behind: a swallowed error, a deferred constraint, a lost right.
       if (ended && isHandlersFault(error)) throw error;
       const failed = asHawserError(error);
       status.tell({ kind: "listener_store_error", message: failed.message, error: failed });
-      if (begun && outcomeOf(failed.cause) === "unknown") return sessionEnded(settings.maxAttempts, failed.message);
+      const { attempts } = this.#handlers.handlingOf(first.to).retry;
+      if (begun && outcomeOf(failed.cause) === "unknown") return sessionEnded(attempts, failed.message);
     }
     return comesAgain;
   }
 
-  #call(
-    link: HandledLink,
-    turn: MessageTurn,
-    topic: string,
-    payload: Uint8Array,
-    client: Transaction | undefined,
-  ): unknown {
+  /** The message for the handler, unless that is not to be called. @throws PeerError that says why */
+  #due(link: HandledLink, turn: MessageTurn, topic: string, payload: Uint8Array): DueMessage {
     this.#mayBegin(link, turn, topic);
     const { source } = link;
     const { running: message, attempts: attempt } = turn;
-    return this.#handle({ message, to: topic, source, payload, attempt, client, request: undefined });
+    const cancellation = new Cancellation();
+    return { message, to: topic, source, payload, attempt, client: undefined, request: undefined, cancellation };
+  }
+
+  #batchesOf(topic: string, settings: BatchSettings): BatchQueue<Called> {
+    let queue = this.#batches.get(topic);
+    if (queue === undefined || queue.settings !== settings) {
+      queue = new BatchQueue(settings, (items) => this.#handleBatch(items));
+      this.#batches.set(topic, queue);
+    }
+    return queue;
+  }
+
+  /** What the handler has thrown, or what was thrown in its place. */
+  #failed({ source }: HandledLink, { running, attempts }: MessageTurn, topic: string, error: unknown): HandlerResult {
+    const result = failure(error);
+    if (running.position !== undefined && "errorCode" in result && !notBegun.has(result.errorCode)) {
+      const { errorCode: code, errorMessage: message } = result;
+      const peer = source.senderName;
+      this.#context.status.tell({ kind: "attempt_failed", topic, peer, attempt: attempts, code, message, error });
+    }
+    return result;
   }
 
   #checkServed(topic: string): void {
     const { sender } = this.#context;
-    if (this.#serves(topic)) return;
+    if (this.#handlers.serves(topic)) return;
     const error = new PeerError("unsubscribed", `"${sender.name}" does not subscribe to "${topic}"`);
     notServed.add(error);
     throw error;
   }
 
   #mayBegin({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
-    const { settings } = this.#context;
     this.#checkServed(topic);
     const { headers } = turn.running;
     if (headers !== undefined) checkExpiry(headers);
     if (channel.isExhausted(turn)) {
       throw new PeerError(
         "handler_crashed",
-        `the process, or its session with Postgres, ended in the middle of its handler ${settings.maxAttempts} times`,
+        `the process, or its session with Postgres, ended in the middle of its handler ${this.#handlers.handlingOf(topic).retry.attempts} times`,
       );
     }
   }
 
-  async #await(returned: unknown): Promise<HandlerResult> {
+  async #await(link: HandledLink, turn: MessageTurn, returned: unknown, due: DueMessage): Promise<HandlerResult> {
     try {
-      await this.#bounded(returned);
+      await this.#bounded(returned, due);
       return done;
     } catch (error) {
-      return failure(error);
+      return this.#failed(link, turn, due.to, error);
     }
   }
 
-  /** Waits for the handler, at most `handlerTimeoutMs`; `onLate` is called then. @throws PeerError `handler_failed` */
-  async #bounded(returned: unknown, onLate?: () => void): Promise<unknown> {
-    const { handlerTimeoutMs } = this.#context.settings;
-    if (handlerTimeoutMs === undefined) return await returned;
-    const late = (): PeerError => {
-      onLate?.();
-      return new PeerError("handler_failed", `the handler took longer than ${handlerTimeoutMs} ms`);
-    };
-    return await inTime(handlerTimeoutMs, late, async () => await returned);
+  /** Waits for the handler, as long as it may take; `onLate` is called then. @throws PeerError `handler_failed` */
+  async #bounded(returned: unknown, { to, cancellation }: DueMessage, onLate?: () => void): Promise<unknown> {
+    const { timeoutMs } = this.#handlers.handlingOf(to);
+    this.#waitedFor.add(cancellation);
+    try {
+      if (timeoutMs === undefined) return await returned;
+      const late = (): PeerError => {
+        onLate?.();
+        const error = new PeerError("handler_failed", `the handler took longer than ${timeoutMs} ms`);
+        cancellation.abort(error);
+        return error;
+      };
+      return await inTime(timeoutMs, late, async () => await returned);
+    } finally {
+      this.#waitedFor.delete(cancellation);
+    }
   }
 }
 
@@ -437,6 +545,9 @@ const isFinal: ReadonlySet<string> = new Set([
   "rejected",
   "expired",
 ]);
+
+/** The handler was not called for a message with one of these. */
+const notBegun: ReadonlySet<string> = new Set(["unsubscribed", "handler_crashed", "expired"]);
 
 /** What a handler has thrown, or what was thrown in its place. */
 export function failureOf(error: unknown): { readonly code: HawserError["code"]; readonly message: string } {

@@ -3,20 +3,19 @@
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Isolation } from "../channel/index.js";
-import type { HawserError } from "../errors/index.js";
+import type { HawserError, PeerError } from "../errors/index.js";
 import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
 import type { HelloFields } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
-import { type Handle, HandlerCalls, type PassOn } from "./handler-call.js";
+import { HandlerCalls, type Handlers, type PassOn } from "./handler-call.js";
 import { ListenerLink, type SharedByLinks } from "./listener-link.js";
 
 export interface InboxOptions {
   readonly context: PeerContext;
   readonly listenAddress: string;
-  readonly serves: (topic: string) => boolean;
-  readonly handle: Handle;
+  readonly handlers: Handlers;
   /** Whether there is a handler. A peer that only sends has none: its messages and requests wait. */
   readonly handles: () => boolean;
   readonly passOn: PassOn;
@@ -44,7 +43,7 @@ export class Inbox {
 
   constructor(options: InboxOptions) {
     this.#options = options;
-    const { context, serves, handle, handles, passOn } = options;
+    const { context, handlers, handles, passOn } = options;
     this.#isolation = new Isolation(storeConstants.isolationLimitMs, {
       after: (delayMs, callback) => {
         const timer = setTimeout(callback, delayMs);
@@ -56,7 +55,7 @@ export class Inbox {
           (link) => (link === holder || !link.channel.isHandling) && !link.requests.isHandling,
         ),
     });
-    const calls = new HandlerCalls(context, serves, handle, passOn);
+    const calls = new HandlerCalls(context, handlers, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
     this.#shared = {
       context,
@@ -190,9 +189,17 @@ export class Inbox {
     clearTimeout(this.#poll);
     this.halt(true);
     await Promise.all([...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()]));
-    for (const link of this.#links.values()) link.run();
+    for (const link of this.#links.values()) {
+      link.run();
+      link.channel.mark();
+    }
     await this.#shared.committer.drain();
     await Promise.all([...this.#links.values()].map((link) => link.takeBackCount()));
+  }
+
+  /** Nobody waits any longer for the handlers that run. */
+  abortHandlers(reason: PeerError): void {
+    this.#shared.calls.abort(reason);
   }
 
   /** Says Goodbye to every sender and closes the socket. */
@@ -223,10 +230,8 @@ export class Inbox {
     const { context } = this.#options;
     const { status } = context;
     return context.store.cursorCommitter(context.lease, {
-      onCommitted: (cursors) => {
-        for (const { connectionKey, epoch, number } of cursors) {
-          this.#links.get(connectionKey)?.onCommitted({ epoch, number });
-        }
+      onCommitted: (commits) => {
+        for (const commit of commits) this.#links.get(commit.connectionKey)?.onCommitted(commit);
       },
       onFenced: () => context.nameLost("a cursor commit was refused"),
       onNotOwned: (connectionKey) => this.#drop(connectionKey),

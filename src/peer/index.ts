@@ -26,7 +26,13 @@
  * reasons; the state machines are in `src/channel`.
  */
 
-export type { PeerSettings, PeerSettingsInput } from "../../generated/ts/settings/peer.js";
+export type {
+  BatchSettingsInput,
+  HandlerSettingsInput,
+  PeerSettings,
+  PeerSettingsInput,
+  RetrySettingsInput,
+} from "../../generated/ts/settings/peer.js";
 export type { Headers } from "../channel/index.js";
 export {
   type ErrorCode,
@@ -51,6 +57,7 @@ export { enqueue } from "./enqueue.js";
 export type { Answer } from "./link-requests.js";
 export type {
   AnswerToSend,
+  Batch,
   DeliveryName,
   DurableOutcome,
   EnqueueClient,
@@ -63,9 +70,11 @@ export type {
   ReplyReceipt,
   RequestOptions,
   SendOptions,
+  TransactionalBatch,
+  TransactionalMessage,
   TransientOutcome,
 } from "./message.js";
-export type { PeerOptions, StopOptions } from "./options.js";
-export { type ListenerEntry, Peer, type SendAllReceipt, type TransactionOptions } from "./peer.js";
+export type { BatchOptions, HandleOptions, PeerOptions, StopOptions } from "./options.js";
+export { type ListenerEntry, Peer, type SendAllReceipt, type Subscription, type TransactionOptions } from "./peer.js";
 export type { PeerStatus, PeerStatusKind } from "./status.js";
 export type { PublishOptions, TypedHandler } from "./typed.js";

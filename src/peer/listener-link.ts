@@ -5,6 +5,7 @@
  * When its turn has come it hands one message after another to the handler ({@link HandlerCalls}), as far as handlers are
  * free and the event loop's turn goes, and commits once for all that were handled in that turn.
  */
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import {
   type DeadMessage,
@@ -21,7 +22,7 @@ import {
 } from "../channel/index.js";
 import { type HawserError, TransportError } from "../errors/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
-import type { Channel, CursorCommitter } from "../store/index.js";
+import type { Channel, CursorCommit, CursorCommitter } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression, Delivery } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
@@ -57,6 +58,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   });
   /** How often processes that ended uncleanly had begun the first message. */
   readonly #startsBefore: number;
+  /** There may be marks of this channel in the store. */
+  #hasMarks: boolean;
   #isIsolated = false;
   #hasCounted = false;
   #closed = false;
@@ -74,6 +77,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#shared = shared;
     this.#context = shared.context;
     this.source = channel;
+    this.#hasMarks = channel.done.length > 0;
     this.requests = new RequestIntake(shared.requests, channel);
     this.#startsBefore = channel.attempts;
     const { settings, lease, sender } = shared.context;
@@ -81,17 +85,17 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const handedOver = !channel.composite.endsWith(`:${sender.name}`);
     this.channel = new ListenerChannel(
       channel.cursor,
+      channel.done,
       {
         creditBytes: settings.creditBytes,
         maxCreditGrowth: protocolConstants.maxCreditGrowth,
         busyAfterMs: settings.busyAfterMs,
-        maxAttempts: settings.maxAttempts,
-        retryDelayMs: settings.retryDelayMs,
+        retryOf: (message) => shared.calls.retryOf(message),
         shortBacklogRows: storeConstants.shortBacklogRows,
         maxAhead: protocolConstants.maxAhead,
         refillBelow: storeConstants.drainRows / 2,
         refillBelowBytes: storeConstants.drainBytes / 2,
-        transactional: settings.transactional,
+        unordered: channel.senderName === outboxConstants.peerSender,
         careful: !lease.wasClean || channel.attempts > 0 || handedOver,
       },
       this,
@@ -141,8 +145,11 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     }
     this.channel.onMessages(connection, messages, now());
     // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
-    if (!this.channel.hasTurn || this.#shared.dispatcher.hasWoken) this.#arm();
-    else this.run();
+    if (this.channel.hasTurn && !this.#shared.dispatcher.hasWoken) this.run();
+    else {
+      this.#commitHandled();
+      this.#arm();
+    }
   }
 
   onClosed(connection: ListenerConnection): void {
@@ -175,8 +182,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.onClosed(connection);
   }
 
-  onCommitted(cursor: Position): void {
+  onCommitted({ done = [], ...cursor }: CursorCommit): void {
     this.channel.onCommitted(cursor);
+    if (done.length > 0) this.channel.onMarked();
     this.#arm();
   }
 
@@ -291,7 +299,13 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const handled = this.#handled;
     if (handled === undefined) return;
     this.#handled = undefined;
-    if (!this.#closed) this.#shared.committer.commit(this.connectionKey, handled.epoch, handled.number);
+    if (this.#closed) return;
+    this.#shared.committer.commit(this.connectionKey, { cursor: handled, hasMarks: this.#hasMarks });
+  }
+
+  /** A message of this channel has a mark in the store. */
+  onMarked(): void {
+    this.#hasMarks = true;
   }
 
   /** A message of this channel was to be committed, and the channel belongs to another listener now. */
@@ -339,6 +353,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
           }),
           remaining,
         );
+        this.#commitHandled();
         this.#arm();
       },
       (error: HawserError) => {
@@ -355,30 +370,36 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     store.deleteRowsUpTo(lease, this.connectionKey, cursor).catch((error: HawserError) => this.#tellStoreError(error));
   }
 
-  commit(cursor: Position, dead: DeadMessage | undefined): void {
-    if (dead === undefined) {
-      this.#handled = cursor;
-      return;
-    }
-    this.#handled = undefined;
+  commit(cursor: Position): void {
+    this.#handled = cursor;
+  }
+
+  deadLetter({ message, payload, errorCode, errorMessage, attempts }: DeadMessage): void {
     if (this.#closed) return;
-    const { message, payload, errorCode, errorMessage, attempts } = dead;
-    this.#shared.committer.commit(this.connectionKey, cursor.epoch, cursor.number, {
-      ...cursor,
-      topic: this.#shared.calls.topics.known(message.topicKey) ?? `topic key ${message.topicKey}`,
-      payload,
-      headers: message.headers ?? [],
-      errorCode,
-      errorMessage,
-      attempts,
+    this.#hasMarks = true;
+    this.#shared.committer.commit(this.connectionKey, {
+      deadLetter: {
+        ...message.position!,
+        topic: this.#shared.calls.topics.known(message.topicKey) ?? `topic key ${message.topicKey}`,
+        payload,
+        headers: message.headers ?? [],
+        errorCode,
+        errorMessage,
+        attempts,
+      },
     });
     void this.#tellDead(message, errorCode, errorMessage, true);
   }
 
+  mark(messages: readonly Position[]): void {
+    if (this.#closed) return;
+    this.#hasMarks = true;
+    this.#shared.committer.commit(this.connectionKey, { messages });
+  }
+
   /** The last start that a message may have is alone: what ends the process, or its session, then is this message. */
   countAttempt(): void {
-    const { maxAttempts } = this.#context.settings;
-    if ((this.channel.startsBefore ?? this.#startsBefore) !== maxAttempts - 1) this.#count();
+    if ((this.channel.startsBefore ?? this.#startsBefore) !== this.channel.maxStarts - 1) this.#count();
     else {
       this.#isIsolated = true;
       this.#shared.isolation.enter(this, () => this.#count());

@@ -3,6 +3,7 @@ import { type Headers, headerValue, type IncomingMessage } from "../channel/inde
 import { PeerError } from "../errors/index.js";
 import type { Transaction } from "../store/index.js";
 import { Delivery } from "../wire/index.js";
+import type { Cancellation } from "./cancellation.js";
 import type { DueMessage, Source } from "./handler-call.js";
 import type { IncomingRequest } from "./incoming-request.js";
 
@@ -68,8 +69,8 @@ export interface SendOptions {
   readonly signal?: AbortSignal | undefined;
   /**
    * Messages with the same topic and key go to the same listener, which handles them in the order of the sends. It handles
-   * different keys of this sender at the same time, up to `concurrency`, and messages without a key one after another. A
-   * transactional peer handles all messages of one sender one after another. 1 to 1,024 bytes without control characters.
+   * different keys of this sender at the same time, up to `concurrency`, and messages without a key one after another; but those
+   * without a key that are enqueued have no order. 1 to 1,024 bytes without control characters.
    */
   readonly key?: string | undefined;
   /** The handler finds it as `message.id`, and in the header `message-id`. 1 to 255 bytes without white space. */
@@ -112,20 +113,11 @@ export interface Message {
   /** The sender waits for an answer: what the handler returns, or the error that it throws. */
   readonly isRequest: boolean;
   /**
-   * Of a request: aborted when the sender waits no more, because its time has passed, it has gone or it has cancelled. Of
-   * any other message it is never aborted.
+   * Aborted when the handler's time is up (`handlerTimeoutMs`, or `timeoutMs` of the topic), and when the peer stops and waits
+   * no longer for the handler; of a request also when the sender waits no more, because its time has passed, it has gone or it
+   * has cancelled.
    */
   readonly signal: AbortSignal;
-  /**
-   * With `transactional: true`: the client of a transaction that is committed together with the message's being done, so
-   * that what the handler writes through it happens exactly once. Neither commit nor roll back: a handler that does has
-   * failed (`handler_failed`), and what it had committed stays. Keep nothing of it after the handler's end. Replies are
-   * part of the transaction, and so is what is sent with it as the `transaction`; what else is sent meanwhile is sent again
-   * by each attempt.
-   *
-   * @throws PeerError `not_supported` for other peers
-   */
-  readonly client: Transaction;
   /**
    * Sends to the very peer that sent this message, under its source topic. With `transactional: true` it is written in the
    * handler's transaction (`enqueued`), unless it is `at-most-once`.
@@ -133,6 +125,20 @@ export interface Message {
    * @throws PeerError (as a rejection) `no_address` if the message was enqueued: then nobody waits for a reply
    */
   reply(payload: Uint8Array | string, options?: SendOptions): Promise<ReplyReceipt>;
+}
+
+/** A message for a handler that may be transactional. */
+export interface TransactionalMessage extends Message {
+  /**
+   * With `transactional: true`: the client of a transaction that is committed together with the message's being done, so
+   * that what the handler writes through it happens exactly once. Neither commit nor roll back: a handler that does has
+   * failed (`handler_failed`), and what it had committed stays. Keep nothing of it after the handler's end. Replies are
+   * part of the transaction, and so is what is sent with it as the `transaction`; what else is sent meanwhile is sent again
+   * by each attempt.
+   *
+   * @throws PeerError `not_supported` for other handlers
+   */
+  readonly client: Transaction;
 }
 
 /**
@@ -144,7 +150,19 @@ export interface Message {
  * for an empty one), and what it throws is the error. With `transactional: true` the transaction is rolled back if the
  * handler throws, if its answer cannot be sent, or if its answer says `rollBack`.
  */
-export type Handler = (message: Message) => unknown;
+export type Handler = (message: TransactionalMessage) => unknown;
+
+/** What belongs to all messages of a batch. */
+export interface Batch {
+  /** Aborted when the handler's time is up, and when the peer stops and waits no longer for the handler. */
+  readonly signal: AbortSignal;
+}
+
+/** The same where the messages are handled in one transaction. */
+export interface TransactionalBatch extends Batch {
+  /** The client of the transaction, which is that of each message. */
+  readonly client: Transaction;
+}
 
 /** The answer of a handler to a request, with a payload, headers, or both. */
 export interface AnswerToSend {
@@ -201,7 +219,7 @@ export type Reply = (
 const noHeaders: Headers = [];
 
 /** What the handler sees of a message. A class, so that a million of them share their methods. */
-export class MessageView implements Message {
+export class MessageView implements TransactionalMessage {
   readonly to: string;
   readonly payload: Uint8Array;
   readonly attempt: number;
@@ -209,10 +227,13 @@ export class MessageView implements Message {
   readonly #source: Source;
   readonly #transaction: Transaction | undefined;
   readonly #request: IncomingRequest | undefined;
+  readonly #cancellation: Cancellation;
+  #signal: AbortSignal | undefined;
 
   readonly #replyTo: Reply;
 
-  constructor({ message, to, source, payload, attempt, client, request }: DueMessage, replyTo: Reply) {
+  constructor({ message, to, source, payload, attempt, client, request, cancellation }: DueMessage, replyTo: Reply) {
+    this.#cancellation = cancellation;
     this.#replyTo = replyTo;
     this.to = to;
     this.payload = payload;
@@ -255,14 +276,16 @@ export class MessageView implements Message {
   }
 
   get signal(): AbortSignal {
-    return this.#request?.signal ?? new AbortController().signal;
+    const { signal } = this.#cancellation;
+    this.#signal ??= this.#request === undefined ? signal : AbortSignal.any([this.#request.signal, signal]);
+    return this.#signal;
   }
 
   get client(): Transaction {
     if (this.#transaction !== undefined) return this.#transaction;
     throw new PeerError(
       "not_supported",
-      "message.client needs transactional handlers: new Peer({ transactional: true })",
+      "message.client needs a transactional handler: handle(topic, { transactional: true }, …), or new Peer({ transactional: true })",
     );
   }
 

@@ -8,11 +8,18 @@ import {
 } from "../../generated/ts/rules/peer/frames.js";
 import { checkText, type Violation } from "../../generated/ts/rules/violation.js";
 import {
+  type BatchSettingsInput,
+  checkBatchSettings,
+  checkHandlerSettings,
   checkPeerSettings,
+  checkRetrySettings,
+  type HandlerSettingsInput,
   type PeerSettings,
   type PeerSettingsInput,
   peerSettingsDefaults,
   protocolConstants,
+  type RetrySettingsInput,
+  retrySettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError, namesOf, PeerError, unknownOption } from "../errors/index.js";
@@ -21,6 +28,7 @@ import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { asHawserError } from "./context.js";
+import { type HandlingSettings, policyOf } from "./handling-settings.js";
 import type { EnqueueClient, EnqueueOptions, MessageToEnqueue, RequestOptions, SendOptions } from "./message.js";
 import type { StatusEmitter } from "./status.js";
 
@@ -50,6 +58,15 @@ export interface PeerOptions extends PeerSettingsInput {
   /** Hears of what happens. Default: says nothing; a pino logger fits. */
   readonly logger?: Logger | undefined;
 }
+
+/** How the messages of one topic are handled. What is left out is as the peer has it. */
+export interface HandleOptions extends HandlerSettingsInput {
+  /** How a message is tried again whose handler has failed. */
+  readonly retry?: RetrySettingsInput | undefined;
+}
+
+/** How the messages of one topic are handled together. What is left out has its default, or is as the peer has it. */
+export interface BatchOptions extends HandleOptions, BatchSettingsInput {}
 
 /** How a peer is stopped. */
 export interface StopOptions {
@@ -99,12 +116,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   const urls = checkUrls({ databaseUrl, sessionUrl });
   const checked = checkPeerSettings(settings);
   if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
-  if (checked.settings.transactional && checked.settings.poolSize < 2) {
-    throw new PeerError(
-      "invalid_argument",
-      `poolSize ${checked.settings.poolSize}: transactional handlers leave one connection to everybody else; set it to at least 2`,
-    );
-  }
+  if (checked.settings.transactional) checkPoolSize(checked.settings);
   return {
     name,
     topic,
@@ -113,6 +125,43 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     settings: checked.settings,
     tls: checkTls(tls, checked.settings.allowPlaintext),
   };
+}
+
+/** Checks how a topic is to be handled. @throws PeerError `invalid_argument` */
+export function checkHandleOptions(options: HandleOptions, settings: PeerSettings): HandlingSettings {
+  checkKnownOptions(options, "a handler");
+  const { retry = {}, ...given } = options;
+  checkKnownOptions(retry, "retry");
+  const checked = checkHandlerSettings(given);
+  if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
+  const checkedRetry = checkRetrySettings(retry);
+  if (!checkedRetry.ok) throw invalid(`retry.${checkedRetry.violation.path}`, checkedRetry.violation);
+  const { transactional = settings.transactional, timeoutMs = settings.handlerTimeoutMs } = checked.settings;
+  if (transactional) checkPoolSize(settings);
+  const { attempts = settings.maxAttempts, delayMs = settings.retryDelayMs } = checkedRetry.settings;
+  return {
+    transactional,
+    timeoutMs,
+    retry: policyOf({ ...checkedRetry.settings, attempts, delayMs }),
+    batch: undefined,
+  };
+}
+
+/** Checks how the messages of a topic are to be handled together. @throws PeerError `invalid_argument` */
+export function checkBatchOptions(options: BatchOptions, settings: PeerSettings): HandlingSettings {
+  checkKnownOptions(options, "a handler of batches");
+  const { maxMessages, maxBytes, waitMs, ...handling } = options;
+  const checked = checkBatchSettings({ maxMessages, maxBytes, waitMs });
+  if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
+  return { ...checkHandleOptions(handling, settings), batch: checked.settings };
+}
+
+function checkPoolSize({ poolSize }: PeerSettings): void {
+  if (poolSize >= 2) return;
+  throw new PeerError(
+    "invalid_argument",
+    `poolSize ${poolSize}: transactional handlers leave one connection to everybody else; set it to at least 2`,
+  );
 }
 
 /** @throws PeerError `invalid_argument` unless the value is host:port */
@@ -275,6 +324,16 @@ const known = {
     messageId: true,
     deliverAt: true,
   }),
+  "a handler": namesOf<HandleOptions>({ transactional: true, timeoutMs: true, retry: true }),
+  "a handler of batches": namesOf<BatchOptions>({
+    transactional: true,
+    timeoutMs: true,
+    retry: true,
+    maxMessages: true,
+    maxBytes: true,
+    waitMs: true,
+  }),
+  retry: Object.keys(retrySettingsDefaults),
   "a request": namesOf<RequestOptions>({ timeoutMs: true, signal: true, headers: true, idempotent: true }),
   stop: namesOf<StopOptions>({ deadlineMs: true }),
 } as const;

@@ -12,9 +12,11 @@ import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { answerInTime } from "./answer-in-time.js";
 import { asHawserError } from "./context.js";
 import { checkBytes, checkPayload, enqueue, enqueueFor } from "./enqueue.js";
-import type { Handle, Source } from "./handler-call.js";
+import type { DueMessage, Handle, Source } from "./handler-call.js";
+import { type HandlingSettings, handlingOf } from "./handling-settings.js";
 import type { Answer } from "./link-requests.js";
 import {
+  type Batch,
   deliveryOf,
   type EnqueueClient,
   type EnqueuedReceipt,
@@ -26,11 +28,16 @@ import {
   type ReplyReceipt,
   type RequestOptions,
   type SendOptions,
+  type TransactionalBatch,
+  type TransactionalMessage,
 } from "./message.js";
 import { MessageStream } from "./message-stream.js";
 import {
+  type BatchOptions,
   type CheckedOptions,
   checkAddress,
+  checkBatchOptions,
+  checkHandleOptions,
   checkHeaders,
   checkKnownOptions,
   checkMarks,
@@ -39,6 +46,7 @@ import {
   checkTimeout,
   checkTopic,
   expiresHeader,
+  type HandleOptions,
   type PeerOptions,
   type StopOptions,
 } from "./options.js";
@@ -64,6 +72,18 @@ export interface TransactionOptions extends EnqueueOptions {
   readonly transaction: EnqueueClient;
 }
 
+/** The handling of a topic. */
+export interface Subscription extends AsyncDisposable {
+  readonly topic: string;
+  /**
+   * Ends it, as {@link Peer.unsubscribe} does; the peer's own topic goes on to the handler of `run`. Does nothing if the topic
+   * has another handler by now.
+   */
+  stop(): Promise<void>;
+}
+
+type BatchHandler = (messages: readonly TransactionalMessage[], batch: TransactionalBatch) => unknown;
+
 type State = "stopped" | "starting" | "running" | "stopping";
 
 /**
@@ -72,11 +92,16 @@ type State = "stopped" | "starting" | "running" | "stopping";
  */
 export class Peer implements AsyncDisposable {
   readonly #options: CheckedOptions;
+  /** How what nothing else is said of is handled. */
+  readonly #usual: HandlingSettings;
   readonly #logger: NonNullable<PeerOptions["logger"]>;
   readonly #status = new StatusEmitter();
   readonly #subscriptions = new Set<string>();
   /** Of topics that have a handler of their own. */
   readonly #handlers = new Map<string, Handler>();
+  readonly #batchHandlers = new Map<string, BatchHandler>();
+  /** Of topics that are handled otherwise than the rest. */
+  readonly #handling = new Map<string, HandlingSettings>();
   readonly #unsubscribed = new Set<string>();
   /** The typed handlers of topics, which are in `#handlers` as one for each topic. */
   readonly #types = new Map<string, TypedHandlers>();
@@ -93,6 +118,7 @@ export class Peer implements AsyncDisposable {
   /** @throws PeerError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
   constructor(options: PeerOptions) {
     this.#options = checkOptions(options);
+    this.#usual = handlingOf(this.#options.settings);
     this.#advertised = options.advertise;
     this.#logger = options.logger ?? silentLogger;
   }
@@ -313,12 +339,16 @@ export class Peer implements AsyncDisposable {
    * peer's source topic then. Another call replaces it; without a handler it stays as it is
    */
   async subscribe(topic: string, handler?: Handler): Promise<void> {
+    await this.#serve(topic, handler, undefined);
+  }
+
+  async #serve(topic: string, handler: Handler | undefined, handling: HandlingSettings | undefined): Promise<void> {
     checkTopic(topic);
     checkNotReserved(topic);
     const isForeign = topic !== this.#options.topic;
     if (handler === undefined) this.#checkForeign(topic);
     await this.#started();
-    if (handler !== undefined) this.#setHandler(topic, handler);
+    if (handler !== undefined) this.#setHandler(topic, handler, handling);
     const before = this.#subscriptions.has(topic);
     if (!isForeign) return;
     this.#subscriptions.add(topic);
@@ -331,6 +361,78 @@ export class Peer implements AsyncDisposable {
       this.#setHandler(topic, undefined);
       throw error;
     }
+  }
+
+  /**
+   * Handles the messages and requests of a topic, from now on or from the next start; lasts over stop and run. Another call for
+   * the same topic replaces the handler and its options.
+   *
+   *     await peer.handle("orders", { transactional: true, retry: { attempts: 20 } }, async ({ client }) => { … });
+   *
+   * @param options what is left out is as the peer has it
+   * @returns what ends it
+   * @throws PeerError (as a rejection) `invalid_argument`, `internal_topic`; `store_failed` if the peer runs
+   */
+  handle(topic: string, handler: (message: Message) => unknown): Promise<Subscription>;
+  handle(
+    topic: string,
+    options: HandleOptions & { readonly transactional: true },
+    handler: (message: TransactionalMessage) => unknown,
+  ): Promise<Subscription>;
+  handle(topic: string, options: HandleOptions, handler: (message: Message) => unknown): Promise<Subscription>;
+  async handle(topic: string, given: HandleOptions | Handler, more?: Handler): Promise<Subscription> {
+    const [options, handler] = typeof given === "function" ? [{}, given] : [given, more];
+    if (typeof handler !== "function") {
+      throw new PeerError("invalid_argument", `the handler of "${topic}" is ${typeof handler}; give a function`);
+    }
+    return await this.#subscription(topic, handler, checkHandleOptions(options, this.#options.settings));
+  }
+
+  /**
+   * Handles the messages of a topic together, so that one statement can write what they bring: up to `maxMessages`, at most
+   * one of each key, and at most one that was sent without a key. One batch of a topic is handled at a time. If the handler
+   * throws, the batch is handled in halves, until the message that fails is alone; that one is tried again as `retry` says.
+   * With `transactional: true` each batch is one transaction. Requests are refused.
+   *
+   *     await peer.handleBatch("readings", { transactional: true, maxMessages: 500 }, async (messages, { client }) => { … });
+   *
+   * @returns what ends it
+   * @throws PeerError (as a rejection) as {@link handle}
+   */
+  handleBatch(
+    topic: string,
+    options: BatchOptions & { readonly transactional: true },
+    handler: (messages: readonly TransactionalMessage[], batch: TransactionalBatch) => unknown,
+  ): Promise<Subscription>;
+  handleBatch(
+    topic: string,
+    options: BatchOptions,
+    handler: (messages: readonly Message[], batch: Batch) => unknown,
+  ): Promise<Subscription>;
+  async handleBatch(topic: string, options: BatchOptions, handler: BatchHandler): Promise<Subscription> {
+    if (typeof handler !== "function") {
+      throw new PeerError("invalid_argument", `the handler of "${topic}" is ${typeof handler}; give a function`);
+    }
+    const handling = checkBatchOptions(options, this.#options.settings);
+    checkTopic(topic);
+    this.#batchHandlers.set(topic, handler);
+    const refuse = (): never => {
+      throw new PeerError(
+        "not_supported",
+        `"${this.name}" handles "${topic}" in batches, and answers no requests of it`,
+      );
+    };
+    return await this.#subscription(topic, refuse, handling);
+  }
+
+  async #subscription(topic: string, handler: Handler, handling: HandlingSettings): Promise<Subscription> {
+    await this.#serve(topic, handler, handling);
+    const stop = async (): Promise<void> => {
+      if (this.#handlers.get(topic) !== handler) return;
+      if (topic === this.#options.topic) this.#setHandler(topic, undefined);
+      else await this.unsubscribe(topic);
+    };
+    return { topic, stop, [Symbol.asyncDispose]: stop };
   }
 
   /** Serves a topic no more: sends to it fail with `no_address`, and what still comes goes to the dead letters. */
@@ -440,8 +542,10 @@ export class Peer implements AsyncDisposable {
     await this.subscribe(topic, types.handle);
   }
 
-  #setHandler(topic: string, handler: Handler | undefined): void {
+  #setHandler(topic: string, handler: Handler | undefined, handling?: HandlingSettings): void {
     if (this.#types.get(topic)?.handle !== handler) this.#types.delete(topic);
+    if (handling === undefined) this.#handling.delete(topic);
+    else this.#handling.set(topic, handling);
     if (handler === undefined) this.#handlers.delete(topic);
     else this.#handlers.set(topic, handler);
     this.#running?.handlersChanged();
@@ -464,6 +568,8 @@ export class Peer implements AsyncDisposable {
           subscriptions: this.#subscriptions,
           unsubscribed: this.#unsubscribed,
           handle: this.#handle,
+          handlingOf: this.#handlingOf,
+          handleBatch: this.#handleBatch,
           handles: () => this.#handler !== undefined || this.#handlers.size > 0,
           onLost: (ending) => this.#nameLost(ending),
         },
@@ -504,6 +610,25 @@ export class Peer implements AsyncDisposable {
     this.#state = "stopped";
     this.#transition = Promise.resolve();
   }
+
+  readonly #handlingOf = (topic: string | undefined): HandlingSettings => {
+    if (topic === undefined || this.#handling.size === 0) return this.#usual;
+    return this.#handling.get(topic) ?? this.#usual;
+  };
+
+  readonly #handleBatch = (dues: readonly DueMessage[]): unknown => {
+    const [{ to, cancellation, client }] = dues as [DueMessage];
+    const messages = dues.map((due) => new MessageView(due, this.#reply));
+    const batch = {
+      get signal() {
+        return cancellation.signal;
+      },
+      get client() {
+        return client ?? messages[0]!.client;
+      },
+    };
+    return this.#batchHandlers.get(to)!(messages, batch);
+  };
 
   readonly #handle: Handle = (due) => {
     const handler = this.#handlers.size === 0 ? this.#handler : (this.#handlers.get(due.to) ?? this.#handler);

@@ -13,7 +13,7 @@ import { parseAddress } from "../wire/index.js";
 import { type PeerContext, SecretCache } from "./context.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
 import { GiveBack } from "./give-back.js";
-import type { Handle } from "./handler-call.js";
+import type { Handle, Handlers } from "./handler-call.js";
 import { Inbox } from "./inbox.js";
 import { type CheckedOptions, tellOfReloads } from "./options.js";
 import { OrphanWatch, type Watched } from "./orphan-watch.js";
@@ -30,6 +30,8 @@ export interface RunOptions {
   /** Topics to forget at the start: unsubscribed while not running. */
   readonly unsubscribed: ReadonlySet<string>;
   readonly handle: Handle;
+  readonly handlingOf: Handlers["handlingOf"];
+  readonly handleBatch: Handlers["handleBatch"];
   /** Whether there is a handler. A peer that only sends has none: what comes for it waits. */
   readonly handles: () => boolean;
   /** The name is lost, and the running peer ends by itself. */
@@ -67,7 +69,7 @@ export class RunningPeer {
     this.#run = run;
     this.store = store;
     this.lease = lease;
-    const { options, status, logger, subscriptions, handle, handles } = run;
+    const { options, status, logger, subscriptions, handle, handlingOf, handleBatch, handles } = run;
     const context: PeerContext = {
       sender: { name: options.name, sourceTopic: options.topic },
       settings: options.settings,
@@ -83,8 +85,12 @@ export class RunningPeer {
     this.#inbox = new Inbox({
       context,
       listenAddress: options.listen,
-      serves: (topic) => topic === options.topic || subscriptions.has(topic),
-      handle,
+      handlers: {
+        serves: (topic) => topic === options.topic || subscriptions.has(topic),
+        handlingOf,
+        handle,
+        handleBatch,
+      },
       handles,
       passOn: (connectionKey, topicKey) => giveBack.passOn(connectionKey, topicKey),
     });
@@ -207,6 +213,8 @@ export class RunningPeer {
         "stopping did not end in time; what is unconfirmed is rejected, and comes again if it was stored or sent",
       );
     }
+    if (!inTime)
+      this.#inbox.abortHandlers(new PeerError("aborted", `the peer "${this.#run.options.name}" has stopped`));
     await this.#inbox.close();
     const written = this.outbox.close();
     // Postgres may hang: then the name is free when the connection ends.

@@ -58,6 +58,16 @@ export type PeerStatus =
   | { readonly kind: "fenced"; readonly message: string }
   /** The name is lost: the peer has ended. */
   | { readonly kind: "name_lost"; readonly message: string; readonly error: HawserError }
+  /** A handler has failed, with `error`; the message is tried again, or given up. `attempt` is from 1. */
+  | {
+      readonly kind: "attempt_failed";
+      readonly topic: string;
+      readonly peer: string;
+      readonly attempt: number;
+      readonly code: string;
+      readonly message: string;
+      readonly error: unknown;
+    }
   /** A message was given up; an at-most-once one (`stored` false) is gone. */
   | {
       readonly kind: "dead_letter";

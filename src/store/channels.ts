@@ -34,8 +34,10 @@ export interface Channel {
   readonly sourceTopic: string;
   /** The listener that takes its messages: the one it was made for, or the one it was handed over to. */
   readonly owner: string;
-  /** The last message whose handling is committed. */
+  /** Up to here the handling of all messages is committed. */
   readonly cursor: Position;
+  /** The messages beyond the cursor that are done, in order. */
+  readonly done: readonly Position[];
   /** How often the next message's handler was started after an unclean exit. */
   readonly attempts: number;
 }
@@ -67,11 +69,22 @@ const map = columnsOf<ConnKeyMapRow>()("connection_key", "composite", "sender_na
 const cursor = columnsOf<ConnMessNumberRow>()("epoch", "v", "attempts");
 type ChannelRow = typeof map.row & { [Name in keyof typeof cursor.row]: (typeof cursor.row)[Name] | null } & {
   listener: string;
+  done_epochs: readonly bigint[];
+  done_numbers: readonly bigint[];
 };
 
 const owner = "coalesce(m.owner, m.listener_name)";
-const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("c")}
-                    FROM ${tables.connKeyMap} AS m LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)`;
+// Cursor and marks of one moment: marks go when the cursor passes them.
+const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("c")}, d.done_epochs, d.done_numbers
+                    FROM ${tables.connKeyMap} AS m
+                    LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+                   CROSS JOIN LATERAL (
+                     SELECT coalesce(array_agg(n.epoch ORDER BY n.epoch, n.number), '{}') AS done_epochs,
+                            coalesce(array_agg(n.number ORDER BY n.epoch, n.number), '{}') AS done_numbers
+                       FROM ${tables.doneMessage} AS n
+                      WHERE n.connection_key = m.connection_key
+                        AND (n.epoch, n.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+                   ) AS d`;
 
 const sql = {
   connectionKeys: `SELECT k.connection_key, k.owner
@@ -156,6 +169,7 @@ function channelOf(row: ChannelRow): Channel {
     sourceTopic: row.source_topic,
     owner: row.listener,
     cursor: positionOf(row),
+    done: row.done_epochs.map((epoch, index) => ({ epoch: Number(epoch), number: Number(row.done_numbers[index]) })),
     attempts: row.attempts ?? 0,
   };
 }

@@ -17,7 +17,7 @@ import type { Database } from "./database.js";
 import type { HeaderPair } from "./stored-messages.js";
 import type { WriterName } from "./transaction.js";
 
-/** A message that could not be handled. Its number is the one that the cursor moves past. */
+/** A message that could not be handled. */
 export interface DeadLetter extends Position {
   readonly topic: string;
   /** Uncompressed. */
@@ -28,10 +28,14 @@ export interface DeadLetter extends Position {
   readonly attempts: number;
 }
 
-/** A channel's new cursor, with the dead letters that it moves past. */
+/** A channel's new cursor, and what else is done of the channel. The cursor may be one that is there already. */
 export interface CursorCommit extends Position {
   readonly connectionKey: number;
   readonly deadLetters?: readonly DeadLetter[];
+  /** What else is done, and needs marks if the cursor is before it. */
+  readonly done?: readonly Position[];
+  /** There may be marks, which go where the cursor passes them. */
+  readonly hasMarks?: boolean;
 }
 
 /** What became of a batch of commits. */
@@ -45,9 +49,9 @@ export interface CommittedCursors {
 /** Writes cursors. */
 export interface CursorCommits {
   /**
-   * Moves cursors forward, no channel twice, and deletes the stored rows at or below them, all in one transaction. A
-   * dead letter is written only if its channel's cursor moves past it now, so that a call whose fate is unknown is
-   * simply repeated.
+   * Moves cursors forward, no channel twice, and deletes the stored rows and the marks at or below them, all in one
+   * transaction. A dead letter is written with a mark, and only if its message is not done, so that a call whose fate is
+   * unknown is simply repeated.
    *
    * @returns `fenced` if another process has the name now; then nothing was written
    * @throws StoreError `store_failed`
@@ -100,7 +104,7 @@ export function cursorCommits(database: Database): CursorCommits {
     commitCursors,
     async deleteRowsUpTo(lease, connectionKey, { epoch, number }) {
       // A commit that does not move the cursor: the same rules decide what may be deleted.
-      const result = await commitCursors(lease, [{ connectionKey, epoch, number }]);
+      const result = await commitCursors(lease, [{ connectionKey, epoch, number, hasMarks: true }]);
       return result === "fenced" ? "fenced" : "deleted";
     },
     async countAttempt(lease, connectionKey) {
@@ -119,14 +123,16 @@ export function cursorCommits(database: Database): CursorCommits {
   };
 }
 
-/** {@link CursorCommits.commitCursors} on a client of the caller's, which may be inside a transaction. */
-export async function commitCursorsWith(
+async function commitCursorsWith(
   client: QueryClient,
   lease: WriterName,
   commits: readonly CursorCommit[],
 ): Promise<CommittedCursors | "fenced"> {
   const letters = commits.flatMap(({ connectionKey, deadLetters = [] }) =>
     deadLetters.map((letter) => ({ connectionKey, letter })),
+  );
+  const done = commits.flatMap(({ connectionKey, done = [] }) =>
+    done.map(({ epoch, number }) => [connectionKey, epoch, number]),
   );
   const rows = await storeFunctions(client).commitCursors({
     name: lease.name,
@@ -136,6 +142,8 @@ export async function commitCursorsWith(
     cursors: commits.map(({ number }) => BigInt(number)),
     deadLetters: letters.length === 0 ? null : JSON.stringify(letters.map(deadLetterJson)),
     deadPayloads: letters.length === 0 ? null : Buffer.concat(letters.map(({ letter }) => letter.payload)),
+    done: done.length === 0 ? null : JSON.stringify(done),
+    hasMarks: commits.some(({ hasMarks, deadLetters = [] }) => hasMarks === true || deadLetters.length > 0),
   });
   if (rows[0]?.held === false) return "fenced";
   const keys = (wanted: (moved: boolean | null) => boolean): number[] =>

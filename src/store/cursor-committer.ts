@@ -17,8 +17,8 @@ import type { Lease } from "./leases.js";
 
 /** What the committer tells. */
 export interface CursorCommitterEvents {
-  /** These cursors are committed: now they may be acknowledged. */
-  onCommitted(cursors: readonly (Position & { readonly connectionKey: number })[]): void;
+  /** These cursors are committed, now they may be acknowledged; and what else was handed over for their channels. */
+  onCommitted(commits: readonly CursorCommit[]): void;
   /** Another process has the name; nothing is committed from here on. Called once. */
   onFenced(): void;
   /** The channel belongs to another listener: it is not committed, and must not be acknowledged. */
@@ -27,12 +27,26 @@ export interface CursorCommitterEvents {
   onError(error: unknown): void;
 }
 
-/** What waits for a channel: its newest cursor, and the dead letters that this cursor passes. */
+/** What waits for a channel: its newest cursor, and what else is done. Without a cursor both numbers are 0. */
 interface Waiting {
   epoch: number;
   number: number;
   readonly deadLetters: DeadLetter[];
   deadLetterBytes: number;
+  readonly done: Position[];
+  hasMarks: boolean;
+}
+
+/** What is done of a channel. */
+export interface Done {
+  /** Up to here everything is. */
+  readonly cursor?: Position | undefined;
+  /** A message that was given up. */
+  readonly deadLetter?: DeadLetter;
+  /** Messages beyond the cursor, which are to be marked. */
+  readonly messages?: readonly Position[];
+  /** There may be marks at or below the cursor. */
+  readonly hasMarks?: boolean;
 }
 
 /** Commits the cursors of one listener. */
@@ -67,24 +81,21 @@ export class CursorCommitter {
     });
   }
 
-  /**
-   * Hands over a channel's new cursor. A newer one of the same channel takes its place if it is not under way yet.
-   *
-   * @param deadLetter the message that the cursor moves past without its having been handled
-   */
-  commit(connectionKey: number, epoch: number, number: number, deadLetter?: DeadLetter): void {
+  /** Hands over what is done of a channel. A newer cursor takes the place of one that is not under way yet. */
+  commit(connectionKey: number, { cursor, deadLetter, messages = [], hasMarks = false }: Done): void {
     if (this.#ended) return;
     const entries = this.#waiting.get(connectionKey) ?? [];
     if (entries.length === 0) this.#waiting.set(connectionKey, entries);
     const letterBytes = deadLetter?.payload.length ?? 0;
     let entry = entries.at(-1);
     if (entry === undefined || entry.deadLetterBytes + letterBytes > storeConstants.insertBytes) {
-      entry = { epoch, number, deadLetters: [], deadLetterBytes: 0 };
+      entry = { epoch: 0, number: 0, deadLetters: [], deadLetterBytes: 0, done: [], hasMarks: false };
       entries.push(entry);
     }
-    entry.epoch = epoch;
-    entry.number = number;
+    if (cursor !== undefined) Object.assign(entry, { epoch: cursor.epoch, number: cursor.number });
     entry.deadLetterBytes += letterBytes;
+    entry.hasMarks ||= hasMarks;
+    entry.done.push(...messages);
     if (deadLetter !== undefined) entry.deadLetters.push(deadLetter);
     if (this.#state === "idle") {
       this.#state = "waiting";
@@ -149,8 +160,7 @@ export class CursorCommitter {
       return;
     }
     const committed = new Set(result.committed);
-    const cursors = batch.map(({ connectionKey, epoch, number }) => ({ connectionKey, epoch, number }));
-    this.#events.onCommitted(cursors.filter(({ connectionKey }) => committed.has(connectionKey)));
+    this.#events.onCommitted(batch.filter(({ connectionKey }) => committed.has(connectionKey)));
     for (const connectionKey of result.notOwned) {
       this.#waiting.delete(connectionKey);
       this.#events.onNotOwned(connectionKey);
@@ -163,10 +173,10 @@ export class CursorCommitter {
     const batch: CursorCommit[] = [];
     let bytes = 0;
     for (const [connectionKey, entries] of this.#waiting) {
-      const { epoch, number, deadLetters, deadLetterBytes } = entries[0]!;
+      const { deadLetterBytes, ...entry } = entries[0]!;
       if (bytes > 0 && bytes + deadLetterBytes > storeConstants.insertBytes) continue;
       bytes += deadLetterBytes;
-      batch.push({ connectionKey, epoch, number, deadLetters });
+      batch.push({ connectionKey, ...entry });
       if (entries.length > 1) entries.shift();
       else this.#waiting.delete(connectionKey);
     }
@@ -175,14 +185,13 @@ export class CursorCommitter {
 
   /** What could not be written goes in front of what has come since, and into it where it fits. */
   #putBack(batch: readonly CursorCommit[]): void {
-    for (const { connectionKey, epoch, number, deadLetters = [] } of batch) {
+    for (const { connectionKey, ...entry } of batch) {
       const newer = this.#waiting.get(connectionKey) ?? [];
       this.#waiting.delete(connectionKey);
-      for (const letter of deadLetters) this.commit(connectionKey, letter.epoch, letter.number, letter);
-      this.commit(connectionKey, epoch, number);
-      for (const entry of newer) {
-        for (const letter of entry.deadLetters) this.commit(connectionKey, letter.epoch, letter.number, letter);
-        this.commit(connectionKey, entry.epoch, entry.number);
+      for (const { epoch, number, deadLetters = [], done = [], hasMarks = false } of [entry, ...newer]) {
+        for (const deadLetter of deadLetters) this.commit(connectionKey, { deadLetter });
+        const cursor = epoch > 0 ? { epoch, number } : undefined;
+        this.commit(connectionKey, { cursor, messages: done, hasMarks });
       }
     }
   }

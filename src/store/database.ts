@@ -21,7 +21,7 @@ import type { Clock, Logger } from "../runtime/index.js";
 import { withIntegerArrays } from "./columns.js";
 import { storeFailure } from "./store-failure.js";
 import type { WriterName } from "./transaction.js";
-import { beginSql, inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
+import { beginSql, inShortTransaction, inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
 
 const { lockTimeoutMs, statementTimeoutMs } = storeConstants;
 
@@ -137,18 +137,25 @@ export class Database {
    * Runs `work`, with statements of the user in it, in a transaction: what is called through `unlimited` may take any
    * time, and what it leaves behind in the session does not reach others.
    *
+   * @param begin statements with which the transaction begins; `work` gets the first row of the last one
+   * @param work resolves with statements with which the transaction ends
    * @throws StoreError as {@link query}, with what `work` threw as its cause
    */
-  async foreignTransaction<T>(
+  async foreignTransaction<Begun>(
     action: string,
-    work: (transaction: Transaction, unlimited: <R>(part: () => Promise<R>) => Promise<R>) => Promise<T>,
-  ): Promise<T> {
+    begin: string,
+    work: (
+      transaction: Transaction,
+      begun: Begun,
+      unlimited: <R>(part: () => Promise<R>) => Promise<R>,
+    ) => Promise<string>,
+  ): Promise<void> {
     const cleanUp = this.#pooled ? cleanSql : `${cleanSql}; ${sessionSettingsSql(statementLimits)}`;
-    return this.#withClient(
+    await this.#withClient(
       action,
       (client, limit) =>
-        inTransaction(client, this.#beginSql, (transaction) =>
-          work(transaction, async (part) => {
+        inShortTransaction<Begun>(client, `${this.#beginSql}; ${begin}`, (transaction, begun) =>
+          work(transaction, begun, async (part) => {
             limit.pause();
             try {
               return await part();
@@ -174,7 +181,7 @@ export class Database {
    * The connection is given up when `work` takes longer than `answerLimitMs`, not counting pauses: the server cannot be
    * heard any more, or its own timeout would have come before.
    *
-   * @param cleanUp what makes the session as new again
+   * @param cleanUp what makes the session as new again; nobody waits for that but the next user of the connection
    */
   async #withClient<T>(
     action: string,
@@ -201,18 +208,23 @@ export class Database {
         cancelTimer = this.#clock.setTimeout(giveUp, answerLimitMs);
       },
     };
+    let cleaning: Promise<unknown> | undefined;
     try {
       const result = await work(client, limit);
-      if (cleanUp !== undefined) await client.query(cleanUp).catch(onError);
+      if (cleanUp !== undefined) cleaning = client.query(cleanUp).catch(onError);
       return result;
     } catch (error) {
       const notCommitted = error instanceof NotCommitted;
       spoilt ||= cleanUp !== undefined || (notCommitted ? !error.rolledBack : spoilsConnection(error));
       throw notCommitted ? storeFailure(action, error.cause, "failed") : storeFailure(action, error, outcomeOf(error));
     } finally {
-      cancelTimer();
-      client.removeListener("error", onError);
-      client.release(spoilt);
+      const release = (): void => {
+        cancelTimer();
+        client.removeListener("error", onError);
+        client.release(spoilt);
+      };
+      if (cleaning === undefined) release();
+      else void cleaning.then(release);
     }
   }
 }

@@ -49,8 +49,6 @@ function reasonOf(refusal: string, name: string, count: number, names: readonly 
       return `${count} dead letters are of its channels; retry or discard them with \`hawser dead\``;
     case "handed_over":
       return `it has ${count} channels that it took over from ${others}; hand them over with \`hawser reassign\``;
-    case "handled":
-      return `a message of its channels is being handled by ${others}; try again when that has ended`;
     default:
       return "its epoch is ahead of the clock of Postgres; try again later";
   }

@@ -3,16 +3,12 @@
  * with. (The functions `hawser.store_messages` and `hawser.commit_cursors` hold the same rule within themselves.)
  */
 import type pg from "pg";
-import { tables } from "../../generated/ts/rows/peer.js";
 
 /** A writer: a name, and the epoch in which it was taken. A Lease is one. */
 export interface WriterName {
   readonly name: string;
   readonly epoch: number;
 }
-
-/** One row while the epoch is the catalog's: a look without a lock. $1: the name, $2: the epoch. */
-export const epochSql = `SELECT FROM ${tables.peerName} WHERE name = $1 AND epoch = $2`;
 
 /** The statement with which a fenced transaction begins. */
 const fenceSql = "SELECT held FROM hawser.fenced($1, $2)";
@@ -64,6 +60,37 @@ export async function inTransaction<T>(
   // COMMIT of a transaction in which a statement failed unnoticed rolls back, and is no error.
   if (command !== "COMMIT") throw new NotCommitted(new Error("a statement in it had failed"), true);
   return result;
+}
+
+/**
+ * Runs `work` in a transaction, with as few round trips as can be: `begin` and `end` are sent together with BEGIN and COMMIT.
+ *
+ * @param begin one or several statements, of which the first is {@link beginSql}; `work` gets the first row of the last one
+ * @param work resolves with statements that are run at the end; an error of theirs takes back everything
+ * @throws as {@link inTransaction}; the driver's error also if a statement of the end failed
+ */
+export async function inShortTransaction<Begun>(
+  client: pg.ClientBase,
+  begin: string,
+  work: (transaction: Transaction, begun: Begun) => Promise<string>,
+): Promise<void> {
+  let end: string;
+  try {
+    end = await work(client, lastOf(await client.query(begin)).rows[0]);
+  } catch (error) {
+    const rolledBack = await client.query("ROLLBACK").then(
+      () => true,
+      () => false,
+    );
+    throw new NotCommitted(error, rolledBack);
+  }
+  const { command } = lastOf(await client.query(`${end}; COMMIT`));
+  if (command !== "COMMIT") throw new NotCommitted(new Error("a statement in it had failed"), true);
+}
+
+/** The result of the last of several statements that were sent as one text. */
+function lastOf(results: pg.QueryResult | pg.QueryResult[]): pg.QueryResult {
+  return Array.isArray(results) ? results.at(-1)! : results;
 }
 
 /**

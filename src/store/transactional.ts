@@ -1,28 +1,25 @@
 /**
- * Handlers inside a transaction: the handler's effects and the cursor's move are committed together, so that the effects
- * happen exactly once.
+ * Handlers inside a transaction: the handler's effects and a mark of the message are committed together, so that the effects
+ * happen exactly once. Two transactions of the same message collide at the mark; no other ones wait for each other.
  */
-import type pg from "pg";
-import { type ConnMessNumberRow, tables } from "../../generated/ts/rows/peer.js";
+import pg from "pg";
+import { storeFunctions } from "../../generated/ts/rows/peer.js";
 import { HawserError, StoreError } from "../errors/index.js";
-import { localSettingsSql, userPathSql } from "../postgres/index.js";
+import { isServerError, localSettingsSql, userPathSql } from "../postgres/index.js";
 import type { Position } from "./channels.js";
-import { columnsOf } from "./columns.js";
-import { commitCursorsWith } from "./cursor-commits.js";
 import { type Database, statementLimits } from "./database.js";
-import type { Transaction } from "./transaction.js";
-import { epochSql, type WriterName } from "./transaction.js";
+import type { Transaction, WriterName } from "./transaction.js";
 
-/** What became of a message: `duplicate` if its handling was committed before; then the handler is not called. */
+/** What became of a message: `duplicate` if it is done by another transaction. */
 type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
 
 /** Runs handlers in transactions. */
 export interface Transactional {
   /**
-   * Runs the handler of one message in a transaction (READ COMMITTED, with the timeouts of the database's role) that
-   * first locks the channel's cursor, and last moves it to the message, behind the fence. The transaction belongs to this
-   * function: the handler neither commits nor rolls back. If the name or the channel is lost while it runs, what it did
-   * is rolled back.
+   * Runs the handler of some messages in a transaction (READ COMMITTED, with the timeouts of the database's role) that
+   * ends with marking them as done; without a message it marks none. The transaction belongs to this function: the handler
+   * neither commits nor rolls back. It is not called if one of the messages is done. If another one does one of them meanwhile,
+   * or if the name or a channel is lost, what it did is rolled back.
    *
    * Handlers leave at least one connection of the pool to everybody else; those that find none free wait.
    *
@@ -32,39 +29,62 @@ export interface Transactional {
    */
   handleInTransaction(
     lease: WriterName,
-    message: Position & { readonly connectionKey: number },
+    messages: readonly ChannelMessage[],
     handler: (transaction: Transaction) => Promise<void>,
   ): Promise<TransactionalOutcome>;
-  /** The same for a message that has no number: a transaction without a cursor. @throws as {@link handleInTransaction} */
+  /** The same for what has no number: nothing is marked. @throws as {@link handleInTransaction} */
   runInTransaction(handler: (transaction: Transaction) => Promise<void>): Promise<void>;
 }
-
-const cursor = columnsOf<ConnMessNumberRow>()("epoch", "v");
 
 /** Gives the transaction an id where it has none: no other one ever has the same. */
 const transactionId = "pg_catalog.pg_current_xact_id()::text";
 
-const sql = {
-  // No fence yet: a handler may run long, and the next process of the name should not wait for it.
-  hasRight: `SELECT EXISTS (${epochSql}) AS held,
-                    EXISTS (SELECT FROM ${tables.connKeyMap}
-                             WHERE connection_key = $3 AND coalesce(owner, listener_name) = $1) AS owned`,
-  // Makes the row where it is absent, so that there is always something to lock.
-  lockCursor: `INSERT INTO ${tables.connMessNumber} AS c (connection_key) VALUES ($1)
-               ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
-               RETURNING ${cursor.sql()}, ${transactionId} AS transaction_id`,
-  beginUnnumbered: `${userPathSql}; SELECT ${transactionId} AS transaction_id`,
-  // A short time limit of the handler's own would go on to be that of what follows, for ever. Durably, as the answer to a
-  // request says that it is done.
-  endHandler: `${localSettingsSql(statementLimits)}; SELECT hawser.commit_durably(), pg_catalog.pg_current_xact_id_if_assigned()::text AS transaction_id`,
-} as const;
+const beginSql = (refusal: string): string =>
+  `${userPathSql}; SELECT ${transactionId} AS transaction_id, ${refusal} AS refusal`;
+// A short time limit of the handler's own would go on to be that of what follows, for ever.
+const ownSettingsSql = localSettingsSql(statementLimits);
+// Durably, as the answer to a request says that it is done.
+const endSql = `${ownSettingsSql}; SELECT hawser.commit_durably(), pg_catalog.pg_current_xact_id_if_assigned()::text AS transaction_id`;
+
+/**
+ * The first arguments of the functions below for each channel, as text, since several statements are sent at once; the numbers
+ * are whole ones. In an order that is the same for all, so that two transactions never wait for each other's marks in a circle.
+ */
+function whoAndWhat({ name, epoch }: WriterName, messages: readonly ChannelMessage[]): string[] {
+  const channels = new Map<number, Position[]>();
+  for (const { connectionKey, ...position } of messages) {
+    const positions = channels.get(connectionKey);
+    if (positions === undefined) channels.set(connectionKey, [position]);
+    else positions.push(position);
+  }
+  return [...channels]
+    .sort(([one], [other]) => one - other)
+    .map(([connectionKey, positions]) => {
+      const numbers = `'{${positions.map((one) => one.epoch)}}', '{${positions.map((one) => one.number)}}'`;
+      return `${pg.escapeLiteral(name)}, ${epoch}, ${connectionKey}, ${numbers}`;
+    });
+}
+
+/** What `hawser.handling_refusal` says, and `hawser.mark_done` by the name of the constraint that its error has. */
+const refusals = { duplicate: "duplicate", not_owned: "notOwned", fenced: "fenced", ended: "ended" } as const;
+type Refusal = keyof typeof refusals;
 
 /** Ends a transaction without an error: what it did does not count. */
 class Withdrawn extends Error {
-  constructor(readonly outcome: TransactionalOutcome) {
-    super(`the transaction was withdrawn: ${outcome}`);
+  constructor(readonly refusal: Refusal) {
+    super(`the transaction was withdrawn: ${refusal}`);
   }
 }
+
+/** Why a transaction is not to be committed; undefined for an error that says something else. */
+function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
+  if (error instanceof Withdrawn) return refusals[error.refusal];
+  if (!isServerError(error) || error.schema !== "hawser" || error.table !== "done_messages") return undefined;
+  const { constraint = "" } = error;
+  return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
+}
+
+type ChannelMessage = Position & { readonly connectionKey: number };
 
 const placesOf = new WeakMap<Database, Places>();
 
@@ -74,39 +94,20 @@ export function transactional(database: Database): Transactional {
   const places = placesOf.get(database) ?? new Places(() => database.poolSize - 1);
   placesOf.set(database, places);
 
-  const handle = async (
-    transaction: Transaction,
-    lease: WriterName,
-    message: Position & { readonly connectionKey: number },
-    handler: (transaction: Transaction) => Promise<void>,
-  ): Promise<TransactionalOutcome> => {
-    const { connectionKey } = message;
-    const right = await transaction.query(sql.hasRight, [lease.name, lease.epoch, connectionKey]);
-    if (!right.rows[0].held) return "fenced";
-    if (!right.rows[0].owned) return "notOwned";
-    const locked = await transaction.query<typeof cursor.row & TransactionId>(sql.lockCursor, [connectionKey]);
-    const row = locked.rows[0]!;
-    if (isAtOrAfter(row, message)) return "duplicate";
-    await transaction.query(userPathSql);
-    await handler(transaction);
-    await endHandler(transaction, row.transaction_id);
-    const result = await commitCursorsWith(database.callerIn(transaction), lease, [message]);
-    if (result === "fenced") throw new Withdrawn("fenced");
-    if (result.committed.length === 0) throw new Withdrawn("notOwned");
-    return "committed";
-  };
-
-  const withPlace = async <T>(
+  const withPlace = async (
     action: string,
+    refusal: string,
     handler: (transaction: Transaction) => Promise<void>,
-    work: (transaction: Transaction, caught: (transaction: Transaction) => Promise<void>) => Promise<T>,
-  ): Promise<T> => {
+    end: (transaction: Transaction, id: string) => string | Promise<string>,
+  ): Promise<void> => {
     if (database.poolSize < 2) {
       throw new StoreError("invalid_argument", "transactional handlers need a poolSize of at least 2");
     }
     const thrown: { error?: unknown } = {};
-    let unlimited: (part: () => Promise<void>) => Promise<void> = (part) => part();
-    const caught = async (transaction: Transaction): Promise<void> => {
+    const handle = async (
+      transaction: Transaction,
+      unlimited: (part: () => Promise<void>) => Promise<void>,
+    ): Promise<void> => {
       // Of no use after the handler's end: what still runs of it would write outside of the transaction.
       let isLent = true;
       const lent = new Proxy(transaction, {
@@ -127,9 +128,10 @@ export function transactional(database: Database): Transactional {
     };
     await places.take();
     try {
-      return await database.foreignTransaction(action, (transaction, withoutLimit) => {
-        unlimited = withoutLimit;
-        return work(transaction, caught);
+      await database.foreignTransaction<Begun>(action, beginSql(refusal), async (transaction, begun, unlimited) => {
+        if (begun.refusal !== null) throw new Withdrawn(begun.refusal);
+        await handle(transaction, unlimited);
+        return await end(transaction, begun.transaction_id);
       });
     } catch (error) {
       if ("error" in thrown) throw thrown.error;
@@ -139,28 +141,79 @@ export function transactional(database: Database): Transactional {
     }
   };
 
+  /** Whether a message is done; not if that cannot be told. */
+  const isDone = async (
+    { name, epoch }: WriterName,
+    { connectionKey, ...message }: ChannelMessage,
+  ): Promise<boolean> => {
+    const caller = storeFunctions(database.caller("look whether a message is done"));
+    const given = {
+      name,
+      epoch: BigInt(epoch),
+      connectionKey,
+      epochs: [BigInt(message.epoch)],
+      numbers: [BigInt(message.number)],
+    };
+    try {
+      return (await caller.handlingRefusal({ ...given, unmarked: true })).refusal === "duplicate";
+    } catch {
+      return false;
+    }
+  };
+
   return {
-    async handleInTransaction(lease, message, handler) {
-      const action = `handle message ${message.number} of channel ${message.connectionKey} in a transaction`;
+    async handleInTransaction(lease, messages, handler) {
+      const [message, ...others] = messages;
+      if (message === undefined) {
+        await this.runInTransaction(handler);
+        return "committed";
+      }
+      const beside = others.length === 0 ? "" : ` and ${others.length} more`;
+      const action = `handle message ${message.number} of channel ${message.connectionKey}${beside} in a transaction`;
+      let hasThrown = false;
       try {
-        return await withPlace(action, handler, (transaction, caught) => handle(transaction, lease, message, caught));
+        const given = whoAndWhat(lease, messages);
+        const watched = async (transaction: Transaction): Promise<void> => {
+          try {
+            await handler(transaction);
+          } catch (error) {
+            hasThrown = true;
+            throw error;
+          }
+        };
+        await withPlace(
+          action,
+          `coalesce(${given.map((one) => `hawser.handling_refusal(${one}, true)`)})`,
+          watched,
+          (_, id) => {
+            const marks = given.map((one) => `SELECT hawser.mark_done(${one}, ${pg.escapeLiteral(id)})`);
+            return [ownSettingsSql, ...marks].join("; ");
+          },
+        );
+        return "committed";
       } catch (error) {
-        if (error instanceof StoreError && error.cause instanceof Withdrawn) return error.cause.outcome;
-        throw error;
+        const refusal = StoreError.is(error) ? refusalOf(error.cause) : undefined;
+        if (refusal === undefined) {
+          // What another transaction of the same message has written may be all that is wrong.
+          if (hasThrown && others.length === 0 && (await isDone(lease, message))) return "duplicate";
+          throw error;
+        }
+        if (refusal === "ended") throw endedByHandler();
+        return refusal;
       }
     },
     async runInTransaction(handler) {
-      await withPlace("handle an at-most-once message in a transaction", handler, async (transaction, caught) => {
-        const { transaction_id: id } = await lastRow<TransactionId>(transaction, sql.beginUnnumbered);
-        await caught(transaction);
+      await withPlace("handle an at-most-once message in a transaction", "NULL", handler, async (transaction, id) => {
         await endHandler(transaction, id);
+        return "";
       });
     },
   };
 }
 
-interface TransactionId {
+interface Begun {
   readonly transaction_id: string;
+  readonly refusal: Refusal | null;
 }
 
 /** What the last of several statements returns. */
@@ -175,9 +228,12 @@ async function lastRow<Row extends object>(transaction: Transaction, text: strin
  * @throws StoreError `handler_failed` unless the transaction is still the one that was begun for it
  */
 async function endHandler(transaction: Transaction, id: string): Promise<void> {
-  const { transaction_id: now } = await lastRow<Partial<TransactionId>>(transaction, sql.endHandler);
-  if (now === id) return;
-  throw new StoreError(
+  const { transaction_id: now } = await lastRow<Partial<Begun>>(transaction, endSql);
+  if (now !== id) throw endedByHandler();
+}
+
+function endedByHandler(): StoreError {
+  return new StoreError(
     "handler_failed",
     "the handler ended its transaction with COMMIT or ROLLBACK: what it did up to there was committed, or lost, without " +
       "the message; leave both out, and use SAVEPOINT to take back a part",
@@ -192,11 +248,6 @@ async function answers(transaction: Transaction): Promise<boolean> {
   } catch {
     return false;
   }
-}
-
-function isAtOrAfter(row: typeof cursor.row, { epoch, number }: Position): boolean {
-  const cursorEpoch = Number(row.epoch);
-  return cursorEpoch > epoch || (cursorEpoch === epoch && Number(row.v) >= number);
 }
 
 /** How many handlers may have a connection at once; first come, first served. */

@@ -214,8 +214,9 @@ describe("a listener's channel whose handler fails", () => {
     expect(bench.begin(299)).toBeUndefined();
     bench.begin(300);
     fail(300);
-    expect(bench.take().filter((line) => line.startsWith("commit"))).toEqual([
-      "commit 7/1 dead handler_failed after 3",
+    expect(bench.take().filter((line) => !line.startsWith("ack"))).toEqual([
+      "dead 7/1 handler_failed after 3",
+      "commit 7/1",
     ]);
     expect(bench.handleAll(301)).toEqual(["7/2"]);
   });
@@ -285,7 +286,7 @@ describe("a listener's channel after an unclean exit", () => {
     bench.begin(1);
     expect(bench.channel.isExhausted(bench.turns.at(-1)!)).toBe(true);
     bench.finish({ kind: "refused", errorCode: "handler_crashed", errorMessage: "" }, 1);
-    expect(bench.take()).toEqual(["commit 7/1 dead handler_crashed after 3"]);
+    expect(bench.take()).toEqual(["dead 7/1 handler_crashed after 3", "commit 7/1"]);
   });
 
   it("handles one, two, four, … messages between commits", () => {
@@ -311,23 +312,11 @@ describe("a listener's channel after an unclean exit", () => {
   });
 });
 
-describe("a listener's channel with transactional handlers", () => {
-  const transactional = { transactional: true };
-
-  it("acknowledges what was committed with the handler, and commits nothing itself", () => {
-    const bench = ListenerBench.connected(transactional);
-    bench.messages("c1", 0, [1, 2]);
-    for (const _ of [1, 2]) {
-      bench.begin(1);
-      bench.finish({ kind: "committed" }, 1);
-    }
-    expect(bench.take()).toEqual(["ack c1 7/1", "ack c1 7/2"]);
-  });
-
+describe("a message whose handler's session has ended", () => {
   const sessionEnded = { kind: "sessionEnded", errorCode: "handler_crashed", errorMessage: "" } as const;
 
   it("begins a message whose session has ended again when all its starts are counted, those here included", () => {
-    const bench = ListenerBench.connected({ ...transactional, maxAttempts: 4, retryDelayMs: 0 });
+    const bench = ListenerBench.connected({ maxAttempts: 4, retryDelayMs: 0 });
     bench.messages("c1", 0, [1]);
     bench.begin(1);
     bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "" }, 1);
@@ -342,13 +331,14 @@ describe("a listener's channel with transactional handlers", () => {
     expect(bench.begin(3)).toBeDefined();
     expect(bench.turns.at(-1)?.attempts).toBe(3);
     expect(bench.channel.isUnderSuspicion).toBe(true);
-    bench.finish({ kind: "committed" }, 4);
+    bench.finish({ kind: "done" }, 4);
+    expect(bench.take()).toEqual(["commit 7/1"]);
+    bench.channel.onCommitted({ epoch: 7, number: 1 });
     expect(bench.channel.isUnderSuspicion).toBe(false);
-    expect(bench.take()).toEqual(["ack c1 7/1"]);
   });
 
   it("gives up a message whose session ends in its last start, if that was counted before as the last one", () => {
-    const bench = ListenerBench.connected({ ...transactional, maxAttempts: 2, retryDelayMs: 0 });
+    const bench = ListenerBench.connected({ maxAttempts: 2, retryDelayMs: 0 });
     bench.messages("c1", 0, [1]);
     for (const attempt of [1, 2]) {
       bench.begin(attempt);
@@ -363,11 +353,11 @@ describe("a listener's channel with transactional handlers", () => {
     expect(bench.begin(3)).toBeDefined();
     expect(bench.turns.at(-1)?.attempts).toBe(2);
     bench.finish(sessionEnded, 3);
-    expect(bench.take()).toEqual(["commit 7/1 dead handler_crashed after 2"]);
+    expect(bench.take()).toEqual(["dead 7/1 handler_crashed after 2", "commit 7/1"]);
   });
 
   it("takes no start for an open one that has ended its session", () => {
-    const bench = ListenerBench.connected({ ...transactional, maxAttempts: 3, retryDelayMs: 0 });
+    const bench = ListenerBench.connected({ maxAttempts: 3, retryDelayMs: 0 });
     bench.messages("c1", 0, [1]);
     bench.begin(1);
     bench.finish(sessionEnded, 1);
@@ -382,14 +372,32 @@ describe("a listener's channel with transactional handlers", () => {
     expect(bench.channel.hasOpenStart).toBe(false);
   });
 
-  it("waits for the commit of a dead letter before the next transaction", () => {
-    const bench = ListenerBench.connected({ ...transactional, maxAttempts: 1 });
-    bench.messages("c1", 0, [1, 2]);
-    bench.begin(1);
-    bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "" }, 1);
-    expect(bench.begin(1)).toBeUndefined();
+  it("begins it again when it is the first, alone and behind the committed cursor, while other keys go on", () => {
+    const bench = ListenerBench.connected({ maxAttempts: 2, retryDelayMs: 0, creditBytes: 10_000, maxAhead: 10 });
+    bench.keyed("c1", 0, 1, ["a", "b", "c", "b", "d"]);
+    bench.beginAll(1);
+    const turnOf = (number: number) => bench.turns.find(({ running }) => running.position?.number === number)!;
+    bench.finish(sessionEnded, 1, turnOf(2));
+    bench.keyed("c1", 1, 6, ["c"]);
+    bench.finish({ kind: "done" }, 2, turnOf(3));
+    expect(bench.beginAll(2)).toEqual([6]);
+    bench.finish({ kind: "done" }, 3, turnOf(1));
+    bench.keyed("c1", 3, 7, ["e"]);
+    // Others end first, and nothing begins any more.
+    expect(bench.beginAll(3)).toEqual([]);
+    bench.finish({ kind: "done" }, 4, turnOf(6));
+    bench.finish({ kind: "done" }, 4, turnOf(5));
+    expect(bench.beginAll(4)).toEqual([]);
+    expect(bench.take()).toEqual(["commit 7/1"]);
     bench.channel.onCommitted({ epoch: 7, number: 1 });
-    expect(bench.begin(1)?.position).toEqual({ epoch: 7, number: 2 });
+    expect(bench.beginAll(5)).toEqual([]);
+    expect(bench.take().at(-1)).toBe("count");
+    for (const counted of [1, 2]) {
+      bench.channel.onAttemptCounted(counted);
+      bench.begin(6);
+    }
+    bench.finish({ kind: "done" }, 7, turnOf(2));
+    expect(bench.beginAll(7).sort()).toEqual([4, 7]);
   });
 });
 
@@ -427,7 +435,7 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toEqual(["commit 7/4"]);
   });
 
-  it("tries a failed one again without holding up other keys, and writes its dead letter when its turn has come", () => {
+  it("tries a failed one again without holding up other keys, and writes its dead letter at once", () => {
     const bench = ListenerBench.connected({ creditBytes: 10_000, maxAttempts: 2 });
     bench.keyed("c1", 0, 1, ["a", "b", "b", "a"]);
     bench.beginAll(0);
@@ -436,11 +444,53 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.beginAll(100)).toEqual([2]);
     expect(turnOf(bench, 2).attempts).toBe(2);
     bench.finish(failed, 100, turnOf(bench, 2));
+    expect(bench.take()).toEqual(["dead 7/2 handler_failed after 2"]);
     expect(bench.beginAll(101)).toEqual([3]);
     bench.finish(done, 101, turnOf(bench, 3));
     expect(bench.take()).toEqual([]);
     bench.finish(done, 102, turnOf(bench, 1));
-    expect(bench.take()).toEqual(["commit 7/2 dead handler_failed after 2", "commit 7/3"]);
+    expect(bench.take()).toEqual(["commit 7/3"]);
+  });
+
+  it("handles messages without a key side by side where they have no order", () => {
+    const bench = ListenerBench.connected({ unordered: true, creditBytes: 10_000, maxAhead: 10 });
+    bench.keyed("c1", 0, 1, [undefined, "a", undefined, "a"]);
+    expect(bench.beginAll(1).sort()).toEqual([1, 2, 3]);
+    bench.finish(failed, 1, turnOf(bench, 1));
+    bench.finish(done, 1, turnOf(bench, 3));
+    bench.finish(done, 1, turnOf(bench, 2));
+    expect(bench.beginAll(1)).toEqual([4]);
+    expect(bench.beginAll(101)).toEqual([1]);
+  });
+
+  it("lets no more than maxAhead messages wait to be tried again, and asks for no more bytes than may wait", () => {
+    const bench = ListenerBench.connected({ unordered: true, creditBytes: 10_000, maxAhead: 3, refillBelowBytes: 20 });
+    bench.keyed("c1", 0, 1, [undefined, undefined, undefined, undefined]);
+    bench.beginAll(0);
+    for (const turn of [...bench.turns].slice(0, 3)) bench.finish(failed, 0, turn);
+    bench.finish(done, 0);
+    bench.take();
+    bench.channel.onAnnounced();
+    expect(bench.take()).toEqual([]);
+    bench.keyed("c1", 0, 5, [undefined]);
+    expect(bench.beginAll(50)).toEqual([]);
+    expect(bench.beginAll(100)).toEqual([1, 2, 3, 5]);
+    for (const turn of [...bench.turns]) bench.finish(done, 101, turn);
+    expect(bench.take()).toContain("query above 7/5");
+  });
+
+  it("takes what has marks for finished, over the connection and out of the store", () => {
+    const marked = [2, 3, 5].map((number) => ({ epoch: 7, number }));
+    const bench = ListenerBench.connected({ creditBytes: 10_000 }, marked);
+    bench.keyed("c1", 0, 1, ["a", "b", "c"]);
+    expect(bench.beginAll(0)).toEqual([1]);
+    expect(bench.channel.waitingWireBytes).toBe(10);
+    bench.finish(done, 1);
+    expect(bench.take()).toContain("commit 7/3");
+    bench.channel.onAnnounced();
+    bench.rows([4, 5]);
+    bench.handle(2);
+    expect(bench.take().at(-1)).toBe("commit 7/5");
   });
 
   it("keeps nothing of what is handled while one before it is not", async () => {
@@ -486,17 +536,17 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
   });
 
-  it.each([{ transactional: true }, { careful: true }])("handles all one after another with %o", (limits) => {
-    const bench = ListenerBench.connected({ ...limits, creditBytes: 10_000 });
+  it("handles all one after another where care is needed", () => {
+    const bench = ListenerBench.connected({ careful: true, creditBytes: 10_000 });
     bench.keyed("c1", 0, 1, ["a", "b", undefined, "a"]);
     const order: number[] = [];
     bench.begin(1);
-    if ("careful" in limits) bench.channel.onAttemptCounted(1);
+    bench.channel.onAttemptCounted(1);
     for (let round = 1; round <= 4; round++) {
       if (bench.turns.length === 0) order.push(...bench.beginAll(round));
       else order.push(bench.turns[0]!.running.position!.number);
       expect(bench.turns.length).toBe(1);
-      bench.finish(limits.transactional ? { kind: "committed" } : done, round);
+      bench.finish(done, round);
       bench.channel.onCommitted({ epoch: 7, number: round });
     }
     expect(order).toEqual([1, 2, 3, 4]);
@@ -527,6 +577,20 @@ describe("a channel that is to be given back", () => {
     bench.channel.onCommitted({ epoch: 7, number: 1 });
     expect(bench.take().at(-1)).toBe("quiet");
     expect(bench.begin(2)).toBeUndefined();
+  });
+
+  it("is quiet when what is finished beyond an unfinished message has its marks", () => {
+    const bench = ListenerBench.connected({ creditBytes: 10_000 });
+    bench.keyed("c1", 0, 1, ["a", "b", "c"]);
+    bench.beginAll(0);
+    const [first, ...others] = [...bench.turns];
+    bench.channel.giveBack();
+    bench.take();
+    for (const turn of others) bench.finish({ kind: "done" }, 1, turn);
+    bench.finish({ kind: "failed", errorCode: "x", errorMessage: "y" }, 1, first);
+    expect(bench.take()).toEqual(["mark 7/2 7/3"]);
+    bench.channel.onMarked();
+    expect(bench.take()).toEqual(["quiet"]);
   });
 
   it("is quiet when its message is to be tried again: that is for the next owner", () => {

@@ -111,19 +111,20 @@ export class SenderBench implements SenderEffects<Named> {
   linkChanged(): void {}
 }
 
-const listenerLimits: ListenerLimits = {
+const listenerLimits: Omit<ListenerLimits, "retryOf"> = {
   creditBytes: 100,
   maxCreditGrowth: 4,
   busyAfterMs: 10,
-  maxAttempts: 3,
-  retryDelayMs: 100,
   shortBacklogRows: 3,
   refillBelow: 4,
   refillBelowBytes: 1_000,
-  transactional: false,
+  unordered: false,
   careful: false,
   maxAhead: 3,
 };
+
+/** What a test sets: in place of the policy its numbers. */
+type BenchLimits = Partial<Omit<ListenerLimits, "retryOf">> & { maxAttempts?: number; retryDelayMs?: number };
 
 /** A listener's channel whose effects are written down, one line each. */
 export class ListenerBench implements ListenerEffects {
@@ -134,13 +135,19 @@ export class ListenerBench implements ListenerEffects {
   /** Messages whose handlers run, in the order in which they began. */
   readonly turns: MessageTurn[] = [];
 
-  constructor(cursor: Position = { epoch: 7, number: 0 }, limits: Partial<ListenerLimits> = {}) {
-    this.channel = new ListenerChannel(cursor, { ...listenerLimits, ...limits }, this);
+  constructor(
+    cursor: Position = { epoch: 7, number: 0 },
+    { maxAttempts = 3, retryDelayMs = 100, ...limits }: BenchLimits = {},
+    done: readonly Position[] = [],
+  ) {
+    const retry = { attempts: maxAttempts, delayMs: (attempts: number) => retryDelayMs * 2 ** (attempts - 1) };
+    const all = { ...listenerLimits, ...limits, retryOf: () => retry };
+    this.channel = new ListenerChannel(cursor, done, all, this);
   }
 
   /** One that has had a Hello of the epoch it knows. */
-  static connected(limits?: Partial<ListenerLimits>): ListenerBench {
-    const bench = new ListenerBench(undefined, limits);
+  static connected(limits?: BenchLimits, done?: readonly Position[]): ListenerBench {
+    const bench = new ListenerBench(undefined, limits, done);
     bench.channel.onHello("c1", 7, 0);
     return bench;
   }
@@ -228,10 +235,14 @@ export class ListenerBench implements ListenerEffects {
   deleteStale(cursor: Position): void {
     this.log.push(`delete up to ${place(cursor)}`);
   }
-  commit(cursor: Position, dead: DeadMessage | undefined): void {
-    this.log.push(
-      dead ? `commit ${place(cursor)} dead ${dead.errorCode} after ${dead.attempts}` : `commit ${place(cursor)}`,
-    );
+  commit(cursor: Position): void {
+    this.log.push(`commit ${place(cursor)}`);
+  }
+  deadLetter({ message, errorCode, attempts }: DeadMessage): void {
+    this.log.push(`dead ${place(message.position!)} ${errorCode} after ${attempts}`);
+  }
+  mark(done: readonly Position[]): void {
+    this.log.push(`mark ${done.map(place).join(" ")}`);
   }
   countAttempt(): void {
     this.log.push("count");

@@ -119,7 +119,7 @@ it("keeps a cursor that was committed, and the dead letter", { timeout: patience
 it("keeps what a transactional handler has written, with the cursor", { timeout: patienceMs }, async () => {
   const position = { epoch: sender.epoch, number: 2 };
   const outcome = await crashBehind("handler", () =>
-    store.handleInTransaction(listener, { connectionKey: channel, ...position }, async (client) => {
+    store.handleInTransaction(listener, [{ connectionKey: channel, ...position }], async (client) => {
       // Of no use to the handler either: its effects and the cursor are one commit.
       await client.query("SET LOCAL synchronous_commit = off");
       await client.query("INSERT INTO effects VALUES ('two')");

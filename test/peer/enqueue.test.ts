@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { afterEach, describe, expect, it } from "vitest";
-import { enqueue, type Message } from "../../src/peer/index.js";
+import { enqueue, type TransactionalMessage } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -176,7 +176,7 @@ describe("a transactional handler", () => {
     const [a, c] = await world.running("a-1", "c-1");
     const receipts: unknown[] = [];
     const b = world.peer("b-1", transactional);
-    await b.record(async (message: Message) => {
+    await b.record(async (message: TransactionalMessage) => {
       await message.client.query("INSERT INTO booked VALUES ($1)", [Buffer.from(message.payload).toString()]);
       receipts.push(await message.reply(`done ${message.attempt}`));
       await b.sendTo("c", `told ${message.attempt}`, { transaction: message.client });

@@ -1,4 +1,6 @@
 import { expect, it } from "vitest";
+import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
+import { handlingOf } from "../../src/peer/handling-settings.js";
 import { checkOptions } from "../../src/peer/options.js";
 import { RunningPeer } from "../../src/peer/running-peer.js";
 import { StatusEmitter } from "../../src/peer/status.js";
@@ -23,6 +25,8 @@ it("that stops while it begins again on another database server does not go on w
       subscriptions: new Set(),
       unsubscribed: new Set(),
       handle: () => undefined,
+      handlingOf: () => handlingOf(peerSettingsDefaults),
+      handleBatch: () => undefined,
       handles: () => false,
       onLost: () => undefined,
     },

@@ -1,8 +1,9 @@
 /**
  * Transactional handlers: what they write at `message.client` and the message's being done are one commit.
  */
+import pg from "pg";
 import { beforeEach, describe, expect, it } from "vitest";
-import type { Handler } from "../../src/peer/index.js";
+import { enqueue, type Handler } from "../../src/peer/index.js";
 import type { Transaction } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
@@ -50,17 +51,16 @@ describe("a transactional handler", () => {
     expect(await ledger()).toEqual(["attempt 3"]);
   });
 
-  it("that never succeeds makes a dead letter, and the next message begins after that is committed", async () => {
+  it("that never succeeds makes a dead letter, and the next message is handled", async () => {
     const a = await world.started("a-1");
-    let deadAtNext: unknown;
-    const b = await world.started("b-1", transactional, async ({ client, payload }) => {
-      if (payload[0] === 0x78) throw new Error("never");
-      deadAtNext = (await client.query("SELECT error_message FROM hawser.dead_letters")).rows;
+    await world.started("b-1", transactional, async (message) => {
+      if (message.payload[0] === 0x78) throw new Error("never");
+      await write(message);
     });
     await Promise.all([a.sendTo("b", "x"), a.sendTo("b", "y")]);
-    await b.received.find(({ text }) => text === "y");
-    await eventually("the second has looked", () => deadAtNext !== undefined);
-    expect(deadAtNext).toEqual([{ error_message: "Error: never" }]);
+    expect(await world.deadLetters(1)).toMatchObject([{ error_message: "Error: never", attempts: 3 }]);
+    await eventually("the next is done", async () => (await ledger()).length === 1);
+    expect(await ledger()).toEqual(["y"]);
   });
 
   it("has a transaction for an at-most-once message, too", async () => {
@@ -187,9 +187,97 @@ describe("a transactional handler", () => {
     await b.run(write);
     await eventually("all are there", async () => (await ledger()).length >= texts.length);
     expect(await ledger()).toEqual(texts);
-    expect(await world.storedMessages()).toBe(0);
+    await eventually("the cursor has passed them", async () => (await world.storedMessages()) === 0);
   });
 });
+
+describe("transactional handlers of one channel", () => {
+  const sixteen = { ...transactional, concurrency: 16, poolSize: 17 };
+
+  /** Enqueues these, each with a key or none, in one transaction. */
+  async function enqueueAll(messages: readonly { readonly payload: string; readonly key?: string }[]): Promise<void> {
+    const client = new pg.Client({ connectionString: world.url });
+    await client.connect();
+    await client.query("BEGIN");
+    for (const message of messages) await enqueue(client, { topic: "b", ...message });
+    await client.query("COMMIT");
+    await client.end();
+  }
+
+  const numbered = (count: number) => Array.from({ length: count }, (_, number) => String(number));
+
+  it("run side by side for what is enqueued without a key", async () => {
+    let inside = 0;
+    const full = gate();
+    await world.started("b-1", sixteen, async (message) => {
+      inside += 1;
+      if (inside === 16) full.open();
+      // Fewer at a time would wait for ever.
+      await full.opened;
+      await write(message);
+    });
+    await enqueueAll(numbered(40).map((payload) => ({ payload })));
+    await eventually("all are done", async () => (await ledger()).length === 40);
+    expect(new Set(await ledger()).size).toBe(40);
+    await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
+    await eventually("no mark is left", async () => (await marks()) === 0);
+  });
+
+  it("keep the order of each key, and one that fails holds up its own key only", async () => {
+    const held = gate();
+    let failed = 0;
+    await world.started("b-1", { ...sixteen, maxAttempts: 5 }, async (message) => {
+      const text = Buffer.from(message.payload).toString();
+      if (text === "a0" && failed < 4) {
+        failed += 1;
+        // What is not of its key is done before it is tried again.
+        await held.opened;
+        throw new Error("not yet");
+      }
+      await write(message);
+    });
+    const keys = Array.from({ length: 26 }, (_, index) => String.fromCharCode(97 + index));
+    await enqueueAll([0, 1, 2].flatMap((nth) => keys.map((key) => ({ payload: `${key}${nth}`, key }))));
+    await eventually("the others are done", async () => (await ledger()).length === 75);
+    held.open();
+    await eventually("all are done", async () => (await ledger()).length === 78);
+    const done = await ledger();
+    for (const key of keys) {
+      expect(done.filter((text) => text.startsWith(key))).toEqual([0, 1, 2].map((nth) => `${key}${nth}`));
+    }
+  });
+
+  it.each(["enqueued, with transactional handlers", "sent with keys"])(
+    "are not repeated after a stop while one message waits to be tried again: %s",
+    async (how) => {
+      const isEnqueued = how.startsWith("enqueued");
+      const handled: string[] = [];
+      const handler: Handler = (message) => {
+        const text = Buffer.from(message.payload).toString();
+        handled.push(text);
+        if (text === "0" && handled.length < 200) throw new Error("not yet");
+      };
+      const options = { ...(isEnqueued ? sixteen : { maxAttempts: 3 }), retryDelayMs: 3_600_000 };
+      const b = await world.started("b-1", options, handler);
+      const a = await world.started("a-1");
+      if (isEnqueued) await enqueueAll(numbered(101).map((payload) => ({ payload })));
+      else for (const payload of numbered(101)) void a.sendTo("b", payload, { key: payload }).catch(() => undefined);
+      await eventually("all were begun", () => new Set(handled).size === 101);
+      await b.stop();
+      expect(await marks()).toBe(100);
+      handled.splice(0, handled.length, ...Array.from({ length: 200 }, () => "before"));
+      await b.run(handler);
+      await eventually("the first is done", async () => handled.length > 200 && (await world.storedMessages()) === 0);
+      expect(handled.slice(200)).toEqual(["0"]);
+      await eventually("no mark is left", async () => (await marks()) === 0);
+    },
+  );
+});
+
+async function marks(): Promise<number> {
+  return (await world.query<{ count: number }>("SELECT count(*)::integer AS count FROM hawser.done_messages"))[0]!
+    .count;
+}
 
 it("message.client without transactional: true says what is missing", async () => {
   const a = await world.started("a-1");
@@ -270,7 +358,8 @@ describe("a transactional handler that goes wrong", () => {
     await Promise.all([a.sendTo("b", "x"), a.sendTo("b", "y")]);
     await b.received.find(({ text }) => text === "y");
     expect(attempted).toBe(attempts);
-    expect(await world.deadLetters(0)).toHaveLength(attempts === 1 ? 0 : 1);
+    const letters = attempts === 1 ? 0 : 1;
+    expect(await world.deadLetters(letters)).toHaveLength(letters);
   });
 
   it("may take back a part with SAVEPOINT", async () => {

@@ -12,11 +12,17 @@ import type { World } from "./world.js";
 
 /** How long a transaction waits for a cursor's row that another one has locked. */
 const { lockTimeoutMs } = storeConstants;
-/** After how long Postgres looks whether those that wait wait for each other. */
-const deadlockTimeoutMs = 1_000;
 
 /** Before anything that was ever sent. */
 const origin: Position = { epoch: 0, number: 0 };
+
+/** What a channel's owner commits at once. */
+export interface ChannelCommit {
+  readonly cursor: Position;
+  readonly dead: readonly { readonly position: Position; readonly record: MessageRecord }[];
+  /** What is done beyond the cursor. */
+  readonly done: readonly Position[];
+}
 
 /** What a stored row carries: the payload object is the message's identity in the simulation. */
 export interface ModelRow {
@@ -51,6 +57,8 @@ export interface Raised {
 /** A channel as its owner reads it. */
 export interface OwnedChannel {
   readonly cursor: Position;
+  /** Done beyond the cursor. */
+  readonly done: readonly Position[];
   readonly attempts: number;
   /** It was another listener's. */
   readonly handedOver: boolean;
@@ -85,8 +93,12 @@ export interface StoreFaults {
   readonly epochWithoutClock?: boolean;
   readonly noLease?: boolean;
   readonly noOnConflict?: boolean;
-  readonly noCursorLock?: boolean;
-  readonly commitsWithoutCursorLock?: boolean;
+  readonly marksWithoutFence?: boolean;
+  readonly marksByOwnersEpoch?: boolean;
+  readonly readsBeforeMark?: boolean;
+  readonly removesMarksFirst?: boolean;
+  readonly deadLettersWithoutMark?: boolean;
+  readonly readsNoMarks?: boolean;
   readonly reassignsWithoutEpoch?: boolean;
   readonly commitsForAnybody?: boolean;
   readonly countsNoAttempts?: boolean;
@@ -112,6 +124,10 @@ export class ModelPostgres {
   /** The listener of each channel, where it is another one than the first. */
   readonly owners = new Map<number, string>();
   readonly #attempts = new Map<number, number>();
+  /** Of each channel what is done beyond its cursor. */
+  readonly #marks = new Map<number, Map<string, Position>>();
+  /** Marks that a transaction has inserted and not committed. */
+  readonly #markLocks = new Map<string, Fence>();
   /** Names that were given back in good order, with the epoch of that. */
   readonly #clean = new Map<string, number>();
   /** Locks on cursor rows, held to the end of a transaction. */
@@ -185,6 +201,7 @@ export class ModelPostgres {
         key,
         {
           cursor: this.cursors.get(key) ?? origin,
+          done: this.#faults.readsNoMarks ? [] : [...this.#marksOf(key).values()],
           attempts: this.#attempts.get(key) ?? 0,
           handedOver: to !== name,
         },
@@ -305,31 +322,37 @@ export class ModelPostgres {
     );
   }
 
-  /** Moves a cursor forward with the dead letters it passes, and deletes what it passes, fenced by the listener's epoch. */
+  /**
+   * Writes dead letters and marks, moves a cursor forward, and deletes what it passes with the marks of that, fenced by the
+   * listener's epoch.
+   */
   commitCursor(
     { name, epoch, server, key }: ChannelCall,
-    cursor: Position,
-    dead: readonly { position: Position; record: MessageRecord }[],
+    { cursor, dead, done }: ChannelCommit,
     answer: (result: CallResult<"done" | "fenced" | "notOwned">) => void,
   ): void {
+    const faults = this.#faults;
+    const marked = [...(faults.deadLettersWithoutMark ? [] : dead.map(({ position }) => position)), ...done];
     this.#transaction<"done" | "fenced" | "notOwned">(
-      { name, exclusive: false, server, cursorOf: key },
+      { name, exclusive: false, server, cursorOf: key, marks: marked.sort(comparePositions) },
       () => {
         if (!this.#isHeld(name, epoch)) return { value: "fenced" };
         if (!this.#mayCommit(name, key)) return { value: "notOwned" };
+        if (faults.removesMarksFirst) this.#removeMarks(key, cursor);
         return {
           value: "done",
           commit: () => {
             const old = this.cursors.get(key) ?? origin;
-            const letters = dead.filter(
-              ({ position }) => this.#faults.deadLetterAlways || comparePositions(position, old) > 0,
-            );
+            const isNew = (position: Position) =>
+              comparePositions(position, old) > 0 && !this.#marksOf(key).has(rowKey(position));
+            const letters = dead.filter(({ position }) => faults.deadLetterAlways || isNew(position));
+            const undoMarks = marked.filter(isNew).map((position) => this.#mark(key, rowKey(position), position));
             const undo = this.#moveCursor(key, cursor);
-            if (undo === undefined && letters.length === 0) return undefined;
+            if (undo === undefined && letters.length + undoMarks.length === 0) return undefined;
             const undoLetters = letters.map(({ record }) => this.#world.deadLetter(record));
             return () => {
               undo?.();
-              for (const take of undoLetters) take();
+              for (const take of [...undoLetters, ...undoMarks]) take();
             };
           },
         };
@@ -418,8 +441,8 @@ export class ModelPostgres {
   }
 
   /**
-   * A handler's transaction: locks the cursor, looks whether the message is done, runs the handler, and moves the cursor
-   * behind the fence.
+   * A handler's transaction: runs the handler, inserts the mark, for which it waits if another transaction has inserted it,
+   * and then reads the cursor and the epoch, without a lock.
    */
   handle(
     { name, epoch, server, key }: ChannelCall,
@@ -431,81 +454,105 @@ export class ModelPostgres {
     const { starts } = this;
     const tx = {};
     let over = false;
-    let ending = false;
     const end = (result: Parameters<typeof answer>[0], delayMs: number): void => {
       if (over) return;
       over = true;
       schedule.after(delayMs, () => answer(result));
     };
-    const unlock = () => starts === this.starts && this.#releaseIn(this.#cursorLocks, key, tx);
-    const gone = () => !this.available || starts !== this.starts;
-    if (gone() || server !== this.generation || random.chance(this.#world.callFaultRate)) {
+    const gone = () => starts !== this.starts;
+    if (!this.available || server !== this.generation || random.chance(this.#world.callFaultRate)) {
       end({ kind: "failed" }, random.delay(2));
       return;
     }
-    const locked = () => {
-      if (starts !== this.starts) return end({ kind: "unknown" }, random.delay(3));
-      const cursor = this.cursors.get(key);
-      if (cursor !== undefined && comparePositions(cursor, position) >= 0) {
-        unlock();
-        return end({ kind: "ok", value: "duplicate" }, random.delay(1));
-      }
-      // The transaction ends with its connection when the process dies.
-      const watch = () => {
-        if (over || ending || starts !== this.starts) return;
-        if (handler.isAlive()) schedule.after(50, watch);
-        else unlock();
-      };
-      watch();
+    const mark = this.#faults.marksByOwnersEpoch ? `${epoch} ${rowKey(position)}` : rowKey(position);
+    /** What a statement of now sees. */
+    const verdict = () => {
+      if (this.#faults.marksWithoutFence) return "committed";
+      if (comparePositions(this.cursors.get(key) ?? origin, position) >= 0) return "duplicate";
+      if (this.epochs.get(name) !== epoch) return "fenced";
+      return this.#mayCommit(name, key) ? "committed" : "notOwned";
+    };
+    schedule.after(random.delay(1), () => {
+      if (gone() || !this.available) return end({ kind: "failed" }, random.delay(3));
       // A call whose answer is lost lives on in the server until that finds out.
       const cut = random.chance(this.#world.callFaultRate);
       const landsLate = cut && random.chance(0.6);
       handler.run((how) => {
         if (!handler.isAlive()) return;
-        if (starts !== this.starts) return end({ kind: "unknown" }, random.delay(3));
-        if (how === "rollback" || (cut && !landsLate)) {
-          schedule.after(random.delay(1), unlock);
-          return end(how === "rollback" ? { kind: "ok", value: "rolledBack" } : { kind: "failed" }, random.delay(2));
-        }
-        ending = true;
+        if (gone()) return end({ kind: "unknown" }, random.delay(3));
+        if (how === "rollback") return end({ kind: "ok", value: "rolledBack" }, random.delay(2));
+        if (cut && !landsLate) return end({ kind: "failed" }, random.delay(2));
         if (landsLate) {
           counts.add("fault: unknown transaction that lands late");
           end({ kind: "unknown" }, random.delay(3));
         }
+        const lost = () => end({ kind: "unknown" }, random.delay(3));
+        const early = this.#faults.readsBeforeMark ? verdict() : undefined;
         schedule.after(random.delay(landsLate ? 40 : 0.5), () => {
-          if (starts !== this.starts) return end({ kind: "unknown" }, random.delay(3));
-          const finish = () => {
-            this.#release(name, tx);
-            unlock();
-          };
-          this.#lock(name, tx, false, () => {
-            schedule.after(random.delay(0.5), () => {
-              if (starts !== this.starts) return end({ kind: "unknown" }, random.delay(3));
-              const held = this.#isHeld(name, epoch);
-              const value = !held ? "fenced" : this.#mayCommit(name, key) ? "committed" : "notOwned";
-              if (value === "committed") {
-                const undo = this.#moveCursor(key, position);
-                const undoEffect = handler.effect();
-                this.#remember(() => {
-                  undo?.();
-                  undoEffect();
-                });
-              }
-              finish();
+          if (gone()) return lost();
+          this.#lockMark(key, mark, tx, () => {
+            const isThere = this.#marksOf(key).has(mark);
+            const finish = (value: "committed" | "duplicate" | "fenced" | "notOwned") => {
+              this.#releaseIn(this.#markLocks, `${key} ${mark}`, tx);
               end({ kind: "ok", value }, random.delay(1));
+            };
+            if (gone()) return lost();
+            if (isThere) return finish("duplicate");
+            schedule.after(random.delay(0.5), () => {
+              if (gone()) return lost();
+              const value = early ?? verdict();
+              const slow = random.chance(this.#world.slowRate);
+              schedule.after(random.delay(slow ? 40 : 0.5), () => {
+                if (gone()) return lost();
+                if (value === "committed") {
+                  const undoMark = this.#mark(key, mark, position);
+                  const undoEffect = handler.effect();
+                  this.#remember(() => {
+                    undoMark();
+                    undoEffect();
+                  });
+                }
+                finish(value);
+              });
             });
           });
-          schedule.after(deadlockTimeoutMs, () => this.#breakDeadlock(name, key, tx));
         });
       });
-    };
-    schedule.after(random.delay(1), () => {
-      if (gone()) return end({ kind: "failed" }, random.delay(3));
-      if (this.epochs.get(name) !== epoch) return end({ kind: "ok", value: "fenced" }, random.delay(1));
-      if (!this.#mayCommit(name, key)) return end({ kind: "ok", value: "notOwned" }, random.delay(1));
-      if (this.#faults.noCursorLock) return locked();
-      this.#lockCursor(key, tx, locked, () => end({ kind: "failed" }, random.delay(1)));
     });
+  }
+
+  #marksOf(key: number): Map<string, Position> {
+    let marks = this.#marks.get(key);
+    if (marks === undefined) {
+      marks = new Map();
+      this.#marks.set(key, marks);
+    }
+    return marks;
+  }
+
+  /** Returns how to take it back. */
+  #mark(key: number, mark: string, position: Position): () => void {
+    const marks = this.#marksOf(key);
+    marks.set(mark, position);
+    return () => marks.delete(mark);
+  }
+
+  /** Removes the marks of what a cursor has passed. Returns how to take it back. */
+  #removeMarks(key: number, cursor: Position): () => void {
+    const marks = this.#marksOf(key);
+    const removed = [...marks].filter(([, position]) => comparePositions(position, cursor) <= 0);
+    for (const [mark] of removed) marks.delete(mark);
+    return () => {
+      for (const [mark, position] of removed) marks.set(mark, position);
+    };
+  }
+
+  /** Inserts a mark: waits for the end of a transaction that has inserted the same. */
+  #lockMark(key: number, mark: string, tx: object, granted: () => void): void {
+    const id = `${key} ${mark}`;
+    const { exclusive } = this.#markLocks.get(id) ?? {};
+    if (exclusive !== undefined && exclusive !== tx) this.#world.counts.add("transition: waited for a mark");
+    this.#lockIn(this.#markLocks, id, tx, true, granted);
   }
 
   /** Reads something in one snapshot. */
@@ -569,11 +616,12 @@ export class ModelPostgres {
 
   #startAgain(): void {
     this.starts += 1;
-    const locks = [this.#ownerLocks, this.#fences, this.#cursorLocks];
+    const locks = [this.#ownerLocks, this.#fences, this.#cursorLocks, this.#markLocks];
     const waiting = locks.flatMap((some) => [...some.values()].flatMap((fence) => fence.waiting));
     this.#ownerLocks.clear();
     this.#fences.clear();
     this.#cursorLocks.clear();
+    this.#markLocks.clear();
     for (const { granted } of waiting) granted();
     for (const session of [...this.#sessions]) this.endSession(session, true);
   }
@@ -596,7 +644,9 @@ export class ModelPostgres {
       ({ position }) => comparePositions(position, old ?? origin) > 0 && comparePositions(position, cursor) <= 0,
     );
     for (const row of gone) table.delete(rowKey(row.position));
+    const undoMarks = this.#removeMarks(key, cursor);
     return () => {
+      undoMarks();
       if (old === undefined) this.cursors.delete(key);
       else this.cursors.set(key, old);
       if (attempts !== undefined) this.#attempts.set(key, attempts);
@@ -619,8 +669,8 @@ export class ModelPostgres {
   }
 
   /**
-   * A transaction behind the fence of a name. With `cursorOf` it also waits for that channel's cursor, once it may write,
-   * and then `write` is asked again, since a handler's transaction may have moved the cursor meanwhile.
+   * A transaction behind the fence of a name. With `cursorOf` it also waits for that channel's cursor, and for the marks that
+   * it inserts, once it may write.
    */
   #transaction<T>(
     options: {
@@ -633,6 +683,8 @@ export class ModelPostgres {
       session?: Session;
       server?: number;
       cursorOf?: number;
+      /** In order. */
+      marks?: readonly Position[];
     },
     write: () => { value: T; commit?: () => (() => void) | undefined },
     answer: (result: CallResult<T>) => void,
@@ -657,11 +709,13 @@ export class ModelPostgres {
     // The client may lose its connection at any stage; the server then either never commits, or commits late.
     const cut = random.chance(this.#world.callFaultRate);
     const landsLate = cut && random.chance(0.6);
-    const { cursorOf } = options;
+    const { cursorOf, marks = [] } = options;
     const finish = () => {
       this.#release(options.name, tx);
       this.#releaseIn(this.#ownerLocks, options.name, tx);
-      if (cursorOf !== undefined) this.#releaseIn(this.#cursorLocks, cursorOf, tx);
+      if (cursorOf === undefined) return;
+      this.#releaseIn(this.#cursorLocks, cursorOf, tx);
+      for (const mark of marks) this.#releaseIn(this.#markLocks, `${cursorOf} ${rowKey(mark)}`, tx);
     };
     schedule.after(random.delay(1), () => {
       if (gone()) return reply({ kind: "unknown" }, random.delay(3));
@@ -692,12 +746,17 @@ export class ModelPostgres {
             reply({ kind: "unknown" }, random.delay(3));
           }
           const prepared = write();
-          const locksCursor = cursorOf !== undefined && !this.#faults.commitsWithoutCursorLock;
-          if (!locksCursor || prepared.commit === undefined) return commit(prepared);
+          if (cursorOf === undefined || prepared.commit === undefined) return commit(prepared);
+          const lockMarks = (from: number): void => {
+            const mark = marks[from];
+            if (gone()) reply({ kind: "unknown" }, random.delay(3));
+            else if (mark === undefined) commit(prepared);
+            else this.#lockMark(cursorOf, rowKey(mark), tx, () => lockMarks(from + 1));
+          };
           this.#lockCursor(
             cursorOf,
             tx,
-            () => (gone() ? reply({ kind: "unknown" }, random.delay(3)) : commit(write())),
+            () => lockMarks(0),
             () => {
               finish();
               reply({ kind: "failed" }, random.delay(1));
@@ -749,19 +808,6 @@ export class ModelPostgres {
       waiting.splice(index, 1);
       timedOut();
     });
-  }
-
-  /**
-   * A transaction `tx` that has locked a cursor waits for the fence behind one that wants it alone, and that one for
-   * another that has the fence and waits for the cursor. Postgres lets `tx` go first.
-   */
-  #breakDeadlock(name: string, key: number, tx: object): void {
-    const fence = this.#fences.get(name);
-    const index = fence?.waiting.findIndex((waiting) => waiting.tx === tx) ?? -1;
-    const wantCursor = this.#cursorLocks.get(key)?.waiting ?? [];
-    if (fence === undefined || index < 0 || !wantCursor.some((waiting) => fence.shared.has(waiting.tx))) return;
-    fence.waiting.unshift(...fence.waiting.splice(index, 1));
-    this.#grant(fence);
   }
 
   #releaseIn<Key>(locks: Map<Key, Fence>, key: Key, tx: object): void {

@@ -31,6 +31,8 @@ export class PeerProcess {
   lease: Lease = "starting";
   stalled = false;
   stopping = false;
+  /** What is finished beyond an unfinished message was given its marks, at the end. */
+  #hasMarked = false;
   /** The holder of the name before ended in good order. */
   wasClean = true;
   #session: Session | undefined;
@@ -401,7 +403,13 @@ export class PeerProcess {
     if (!this.stopping || this.dead) return;
     for (const { channel } of this.#outgoing.values()) if (channel.pendingMessages > 0) return;
     if (!this.receiving.idle) return;
+    if (!this.#hasMarked) {
+      this.#hasMarked = true;
+      this.receiving.mark();
+      if (!this.receiving.idle) return;
+    }
     this.world.counts.add("transition: stopped cleanly");
+    this.world.endedInOrder(this);
     if (this.#session) this.world.postgres.releaseLease(this.#session, this.name, this.epoch);
     this.kill();
   }

@@ -23,8 +23,9 @@ interface Incoming {
   timerAt: number;
   committing: boolean;
   toCommit: Position | undefined;
-  /** Dead letters that the next commits move past. */
+  /** What the next commit writes besides the cursor. */
   dead: { position: Position; record: MessageRecord }[];
+  done: Position[];
   /** How often a process that ended uncleanly had begun the first message. */
   readonly startsBefore: number;
   isolated: boolean;
@@ -75,7 +76,8 @@ export class Receiving {
   /** No handler runs, and every cursor is committed. */
   get idle(): boolean {
     return [...this.#channels.values()].every(
-      ({ channel, committing }) => !channel.isHandling && !channel.isCommitting && !committing,
+      ({ channel, committing, dead, done }) =>
+        !channel.isHandling && !channel.isCommitting && !committing && dead.length + done.length === 0,
     );
   }
 
@@ -86,7 +88,7 @@ export class Receiving {
   /** The channels as they are after the lease was taken: nothing in memory but the committed cursors. */
   open(owned: ReadonlyMap<number, OwnedChannel>): void {
     const { world, wasClean } = this.#process;
-    for (const [key, { cursor, attempts, handedOver }] of owned) {
+    for (const [key, { cursor, done, attempts, handedOver }] of owned) {
       if (this.#channels.has(key) || (this.#leaving.has(key) && !world.mutant.opensWhileLeaving)) continue;
       const incoming: Omit<Incoming, "channel"> = {
         key,
@@ -94,6 +96,7 @@ export class Receiving {
         committing: false,
         toCommit: undefined,
         dead: [],
+        done: [],
         startsBefore: attempts,
         isolated: false,
         lastStart: undefined,
@@ -102,7 +105,9 @@ export class Receiving {
       const careful = !world.mutant.neverCareful && (!wasClean || attempts > 0 || handedOver);
       const limits = { ...world.limits.listener, careful };
       const effects = this.#effects(opened);
-      opened.channel = world.mutant.listener?.(cursor, limits, effects) ?? new ListenerChannel(cursor, limits, effects);
+      opened.channel =
+        world.mutant.listener?.(cursor, done, limits, effects) ?? new ListenerChannel(cursor, done, limits, effects);
+      if (done.length > 0) world.counts.add("transition: marks read");
       this.#channels.set(key, opened);
       if (this.#process.haltsHandlers || this.#isolation.holdsUp(opened)) opened.channel.halt(true);
       opened.channel.onAnnounced();
@@ -122,6 +127,11 @@ export class Receiving {
       incoming.channel.halt(halted || this.#isolation.holdsUp(incoming));
       this.#arm(incoming);
     }
+  }
+
+  /** The process stops in good order, and nothing is under way. */
+  mark(): void {
+    for (const { channel } of this.#channels.values()) channel.mark();
   }
 
   commitAll(): void {
@@ -191,6 +201,7 @@ export class Receiving {
     if (this.#channels.get(key) !== incoming) return;
     if (channel.isHandling) throw new Violation(`channel ${key} is given back while a handler runs`);
     if (channel.isCommitting) throw new Violation(`channel ${key} is given back before what is handled is committed`);
+    world.endedInOrder(this.#process, key);
     this.#channels.delete(key);
     this.#isolation.leave(incoming);
     world.cutWiresTo(this.#process, key);
@@ -396,21 +407,29 @@ export class Receiving {
         world.counts.add("transition: stale rows deleted");
         world.postgres.deleteStale(key, cursor);
       },
-      commit: (cursor, dead) => {
+      commit: (cursor) => {
         if (replaced()) return;
-        if (dead !== undefined) {
-          const record = world.recordOf(dead.message);
-          if (dead.errorCode === unsubscribed.errorCode) {
-            throw new Violation(`message ${record.id} is to be a dead letter, though a listener serves its topic`);
-          }
-          incoming.dead.push({ position: cursor, record });
-        }
         incoming.toCommit = cursor;
+        this.#commitNext(incoming);
+      },
+      deadLetter: ({ message, errorCode }) => {
+        if (replaced()) return;
+        const record = world.recordOf(message);
+        if (errorCode === unsubscribed.errorCode) {
+          throw new Violation(`message ${record.id} is to be a dead letter, though a listener serves its topic`);
+        }
+        incoming.dead.push({ position: message.position!, record });
+        this.#commitNext(incoming);
+      },
+      mark: (done) => {
+        if (replaced()) return;
+        world.counts.add("transition: marked beyond an unfinished message");
+        incoming.done.push(...done);
         this.#commitNext(incoming);
       },
       countAttempt: () => {
         const startsBefore = incoming.channel.startsBefore ?? incoming.startsBefore;
-        const last = startsBefore === world.limits.listener.maxAttempts - 1;
+        const last = startsBefore === incoming.channel.maxStarts - 1;
         if (!last || world.mutant.countsBesideOthers) return this.#count(incoming);
         incoming.isolated = true;
         world.counts.add("transition: message isolated");
@@ -445,14 +464,16 @@ export class Receiving {
   #commitNext(incoming: Incoming): void {
     const process = this.#process;
     const { world } = process;
-    const cursor = incoming.toCommit;
+    const { toCommit: cursor } = incoming;
     if (this.#channels.get(incoming.key) !== incoming) return;
-    if (incoming.committing || cursor === undefined || process.lease !== "held") return;
+    if (incoming.committing || process.lease !== "held") return;
+    if (cursor === undefined && incoming.dead.length + incoming.done.length === 0) return;
     incoming.committing = true;
     incoming.toCommit = undefined;
     const dead = incoming.dead.splice(0);
+    const done = incoming.done.splice(0);
     const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.postgres.commitCursor(call, cursor, dead, (result) =>
+    world.postgres.commitCursor(call, { cursor: cursor ?? { epoch: 0, number: 0 }, dead, done }, (result) =>
       process.deliver(() => {
         incoming.committing = false;
         // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
@@ -463,11 +484,13 @@ export class Receiving {
         }
         if (result.kind === "ok" && result.value === "notOwned") this.#drop(incoming);
         else if (result.kind === "ok") {
-          incoming.channel.onCommitted(cursor);
+          if (cursor !== undefined) incoming.channel.onCommitted(cursor);
+          if (done.length > 0) incoming.channel.onMarked();
           this.#commitNext(incoming);
         } else {
           incoming.toCommit ??= cursor;
           incoming.dead.unshift(...dead);
+          incoming.done.unshift(...done);
           world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#commitNext(incoming)));
         }
         process.endIfStopped();
@@ -500,7 +523,7 @@ export class Receiving {
       this.#handleInTransaction(incoming, turn, message.position);
     } else {
       this.#runHandler(incoming, turn, (result) => {
-        if (result.kind === "done") world.handled(world.recordOf(message));
+        if (result.kind === "done") world.handled(world.recordOf(message), process, incoming.key);
         this.#finish(incoming, turn, result);
       });
     }
@@ -511,9 +534,8 @@ export class Receiving {
     const process = this.#process;
     const { world } = process;
     const { running: message, attempts } = turn;
-    const record = world.handlerStarts(process, incoming.key, message, attempts);
-    const { maxAttempts } = world.limits.listener;
-    if (incoming.channel.isUnderSuspicion && attempts === maxAttempts) incoming.lastStart = record;
+    const record = world.handlerStarts(process, incoming, message, attempts);
+    if (incoming.channel.isUnderSuspicion && attempts === incoming.channel.maxStarts) incoming.lastStart = record;
     const end = () =>
       process.deliver(() => {
         incoming.lastStart = undefined;
@@ -578,7 +600,7 @@ export class Receiving {
           else if (result.value === "rolledBack") this.#finish(incoming, turn, failure ?? { kind: "postponed" });
           else {
             world.counts.add(`transition: transaction ${result.value}`);
-            this.#finish(incoming, turn, { kind: "committed" });
+            this.#finish(incoming, turn, { kind: "done" });
           }
         }),
     );
@@ -586,7 +608,10 @@ export class Receiving {
 
   #finish(incoming: Incoming, turn: MessageTurn, result: HandlerResult): void {
     if (this.#channels.get(incoming.key) !== incoming) return;
+    const { running: message } = turn;
     incoming.channel.finish(turn, this.#process.world.mutant.handlerResult?.(result) ?? result, this.#process.now);
+    // Unless it is to be tried again.
+    if (turn.running !== message) this.#process.world.ended(incoming, message);
     const { committed, accepted } = incoming.channel;
     if (comparePositions(committed, accepted) > 0) throw new Violation("the cursor passed the watermark");
     this.#arm(incoming);

@@ -19,6 +19,10 @@ export interface MessageRecord {
   excused: boolean;
   started: number;
   finished: number;
+  /** Its handler has ended in this process, and channel. */
+  finishedBy: { readonly process: unknown; readonly key: number } | undefined;
+  /** That has since given the channel up in good order. */
+  endedInOrder: boolean;
   /** Committed writes of its transactional handler, and its dead letters. */
   effects: number;
   readonly onSettled: ((outcome: SendOutcome) => void) | undefined;

@@ -96,6 +96,9 @@ const channelMustHappen = [
   "transition: transaction duplicate",
   "transition: transaction tried again",
   "transition: waited for a cursor",
+  "transition: waited for a mark",
+  "transition: marks read",
+  "transition: marked beyond an unfinished message",
   ...["delivered", "stored", "sent", "dropped", "timed-out", "fenced"].map((outcome) => `outcome: ${outcome}`),
 ];
 

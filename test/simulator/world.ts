@@ -38,6 +38,8 @@ type FaultKind = (typeof faultKinds)[number];
 const faultsUntilMs = 12_000;
 const mustSettleWithinMs = 240_000;
 const maxSteps = 100_000;
+/** How often a handler is tried. */
+const maxAttempts = 5;
 /** The topic that "z", to which channels are handed over, does not serve. */
 const secondTopicKey = 2;
 /** Starts of a message that kills its process or session: to be found among those before it, then `maxAttempts`, then some for failovers. */
@@ -67,13 +69,12 @@ export class World {
       creditBytes: 150,
       maxCreditGrowth: 2,
       busyAfterMs: 10,
-      maxAttempts: 5,
-      retryDelayMs: 100,
+      retryOf: () => ({ attempts: maxAttempts, delayMs: (attempts: number) => 100 * 2 ** (attempts - 1) }),
       shortBacklogRows: 3,
       maxAhead: 4,
       refillBelow: 2,
       refillBelowBytes: 120,
-      transactional: false,
+      unordered: false,
     },
     drainRows: 4,
   };
@@ -95,6 +96,8 @@ export class World {
   readonly #records = new Map<Uint8Array, MessageRecord>();
   /** Of each channel and key. */
   readonly #firstHandled = new Map<string, Position>();
+  /** Of each opened channel, by key, the message that was begun and is not done. */
+  readonly #begun = new WeakMap<object, Map<string, MessageRecord>>();
   readonly #hasKeys: boolean;
   /** Listeners get their channels back. */
   readonly #givesBack: boolean;
@@ -126,7 +129,7 @@ export class World {
         ]
       : this.#names.slice(1).map((from, index) => ({ key: index + 1, from, to: "a" }));
     this.transactional = mutant.transactional ?? random.chance(0.3);
-    this.limits.listener.transactional = this.transactional;
+    this.limits.listener.unordered = mutant.unordered ?? random.chance(0.2);
     this.#poisonRate = (mutant.poison ?? random.chance(0.15)) ? 0.05 : 0;
     this.poisonEndsSessions = this.transactional && (mutant.poisonEndsSessions ?? random.chance(0.5));
     // A listener that sends on has somebody to send to only while it has its own channels.
@@ -289,7 +292,14 @@ export class World {
     this.#gapsAllowed = true;
   }
 
-  handlerStarts(process: PeerProcess, key: number, message: IncomingMessage, attempt: number): MessageRecord {
+  /** @param opened the channel as the process has opened it */
+  handlerStarts(
+    process: PeerProcess,
+    opened: { readonly key: number },
+    message: IncomingMessage,
+    attempt: number,
+  ): MessageRecord {
+    const { key } = opened;
     const record = this.#records.get(message.payload)!;
     const position = message.position;
     if (position === undefined) {
@@ -303,15 +313,27 @@ export class World {
       throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
     }
     // One that has lost its name and does not know yet may still start what it had accepted; nothing it does is committed.
+    if (record.messageKey !== undefined) {
+      const begun = this.#begun.get(opened) ?? new Map<string, MessageRecord>();
+      this.#begun.set(opened, begun);
+      const before = begun.get(record.messageKey) ?? record;
+      if (before !== record) {
+        throw new Violation(`message ${record.id} is begun before message ${before.id} of its key is done`);
+      }
+      begun.set(record.messageKey, record);
+    }
+    if (holds && record.endedInOrder && this.postgres.generation === 1) {
+      throw new Violation(`message ${record.id} is handled again after a stop in good order`);
+    }
     if (!holds) this.counts.add("transition: handled by a deposed listener");
-    else if (record.started === 0) {
+    else if (record.started === 0 && !(this.limits.listener.unordered && record.messageKey === undefined)) {
       const lane = `${key} ${record.messageKey}`;
       const before = this.#firstHandled.get(lane);
       if (before !== undefined && comparePositions(position, before) <= 0) {
         throw new Violation(`${at(position)} of channel ${key} first handled after ${at(before)}`);
       }
       this.#firstHandled.set(lane, position);
-    } else this.counts.add("transition: handled again");
+    } else if (record.started > 0) this.counts.add("transition: handled again");
     if (holds) record.started += 1;
     if (record.poison && record.started > maxPoisonStarts) {
       throw new Violation(`message ${record.id} has killed ${record.started} processes or sessions`);
@@ -347,9 +369,26 @@ export class World {
     return this.#records.get(message.payload)!;
   }
 
+  /** A message is done or given up: it is not to be tried again. */
+  ended(opened: object, message: IncomingMessage): void {
+    const { messageKey } = this.recordOf(message);
+    if (messageKey !== undefined) this.#begun.get(opened)?.delete(messageKey);
+  }
+
   /** The handler is done. */
-  handled(record: MessageRecord): void {
+  handled(record: MessageRecord, process: PeerProcess, key: number): void {
     record.finished += 1;
+    record.finishedBy = { process, key };
+  }
+
+  /** A process has given up its channels, or one, and nothing of it was under way: nobody handles again what it has done. */
+  endedInOrder(process: PeerProcess, onlyKey?: number): void {
+    if (!this.#holdsName(process)) return;
+    for (const record of this.#records.values()) {
+      const { finishedBy } = record;
+      if (finishedBy?.process !== process || (onlyKey !== undefined && finishedBy.key !== onlyKey)) continue;
+      if (record.delivery === Delivery.AT_LEAST_ONCE) record.endedInOrder = true;
+    }
   }
 
   /** What a transactional handler wrote is committed. Returns how to take it back. */
@@ -508,6 +547,8 @@ export class World {
       messageKey: this.#hasKeys ? this.random.pick([undefined, "x", "y", "z"]) : undefined,
       started: 0,
       finished: 0,
+      finishedBy: undefined,
+      endedInOrder: false,
       effects: 0,
       onSettled,
     };

@@ -44,6 +44,7 @@ describe("channels", () => {
         sourceTopic: "source",
         owner: "three",
         cursor: { epoch: 0, number: 0 },
+        done: [],
         attempts: 0,
       },
     ]);

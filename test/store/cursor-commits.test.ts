@@ -149,11 +149,15 @@ describe.each([
     expect(await w.store.channel(channel)).toMatchObject({ attempts: 1 });
   });
 
-  it("writes a dead letter with the cursor that moves past it", async () => {
+  it("writes a dead letter unless its message is done, with a mark if the cursor does not pass it", async () => {
     await commit({ connectionKey: channel, epoch: 1, number: 4 });
     const deadLetters = [letter(4), letter(5), letter(7), letter(8)];
     await commit({ connectionKey: channel, epoch: 1, number: 7, deadLetters });
-    expect(await lettersOf(channel)).toEqual(["5: payload 5", "7: payload 7"]);
+    expect(await lettersOf(channel)).toEqual(["5: payload 5", "7: payload 7", "8: payload 8"]);
+    expect((await w.store.channel(channel))!.done).toEqual([{ epoch: 1, number: 8 }]);
+    await commit({ connectionKey: channel, epoch: 1, number: 8, deadLetters: [letter(8)] });
+    expect(await lettersOf(channel)).toHaveLength(3);
+    expect((await w.store.channel(channel))!.done).toEqual([]);
     const { rows } = await w.operator.query("SELECT * FROM hawser.dead_letters WHERE connection_key = $1", [channel]);
     expect(rows[0]).toMatchObject({
       origin: "peer",

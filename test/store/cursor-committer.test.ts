@@ -73,6 +73,11 @@ describe("the group commit of cursors", () => {
     });
   });
 
+  function commit(connectionKey: number, epoch: number, number: number, deadLetter?: DeadLetter): void {
+    const cursor = { epoch, number };
+    committer.commit(connectionKey, deadLetter === undefined ? { cursor } : { cursor, deadLetter });
+  }
+
   function numbersOf(flush: Flush | undefined): string[] {
     return flush!.commits.map(({ connectionKey, epoch, number }) => `${connectionKey}:${epoch}:${number}`);
   }
@@ -83,9 +88,9 @@ describe("the group commit of cursors", () => {
   }
 
   it("begins at once, with what the tick brought, the newest of each channel", async () => {
-    committer.commit(1, 1, 1);
-    committer.commit(2, 1, 7);
-    committer.commit(1, 1, 2);
+    commit(1, 1, 1);
+    commit(2, 1, 7);
+    commit(1, 1, 2);
     await settled();
     expect(flushes.map(numbersOf)).toEqual([["1:1:2", "2:1:7"]]);
     await flushes[0]!.succeed();
@@ -93,10 +98,10 @@ describe("the group commit of cursors", () => {
   });
 
   it("has one flush under way, and begins the next when it is done", async () => {
-    committer.commit(1, 1, 1);
+    commit(1, 1, 1);
     await settled();
-    for (let number = 2; number <= 5; number++) committer.commit(1, 1, number);
-    committer.commit(2, 1, 1);
+    for (let number = 2; number <= 5; number++) commit(1, 1, number);
+    commit(2, 1, 1);
     await settled();
     expect(flushes).toHaveLength(1);
     await flushes[0]!.succeed();
@@ -106,17 +111,17 @@ describe("the group commit of cursors", () => {
       ["committed", "1:1"],
       ["committed", "1:5", "2:1"],
     ]);
-    committer.commit(2, 1, 2);
+    commit(2, 1, 2);
     await settled();
     expect(flushes).toHaveLength(3);
   });
 
   it("tries again after a failure, later each time, with the newest values", async () => {
-    committer.commit(1, 1, 1, letter(1));
+    commit(1, 1, 1, letter(1));
     await settled();
     const waits: number[] = [];
     for (let attempt = 1; attempt <= 8; attempt++) {
-      committer.commit(1, 1, attempt + 1);
+      commit(1, 1, attempt + 1);
       await flushes.at(-1)!.fail();
       const before = clock.now();
       while (flushes.length === attempt) clock.advance(10);
@@ -128,7 +133,7 @@ describe("the group commit of cursors", () => {
     await flushes.at(-1)!.succeed();
     expect(told.at(-1)).toEqual(["committed", "1:9"]);
     expect(told.filter((one) => Array.isArray(one) && one[0] === "error")).toHaveLength(8);
-    committer.commit(1, 1, 10);
+    commit(1, 1, 10);
     await settled();
     await flushes.at(-1)!.fail();
     clock.advance(storeConstants.storeRetryMinMs);
@@ -137,12 +142,12 @@ describe("the group commit of cursors", () => {
 
   it("writes large dead letters in statements of their own, in order", async () => {
     const half = storeConstants.insertBytes / 2;
-    committer.commit(1, 1, 1, letter(1, half));
-    committer.commit(1, 1, 2, letter(2, half));
-    committer.commit(1, 1, 3, letter(3, 2 * half));
-    committer.commit(1, 1, 4);
-    committer.commit(2, 1, 1, letter(1, half));
-    committer.commit(3, 1, 1);
+    commit(1, 1, 1, letter(1, half));
+    commit(1, 1, 2, letter(2, half));
+    commit(1, 1, 3, letter(3, 2 * half));
+    commit(1, 1, 4);
+    commit(2, 1, 1, letter(1, half));
+    commit(3, 1, 1);
     for (let flush = 0; flush < 3; flush++) {
       await settled();
       await flushes[flush]!.succeed();
@@ -153,7 +158,7 @@ describe("the group commit of cursors", () => {
 
   it("begins nothing while the lease is not writable, and goes on when it is again", async () => {
     writable = false;
-    committer.commit(1, 1, 1);
+    commit(1, 1, 1);
     await settled();
     clock.advance(60_000);
     expect(flushes).toHaveLength(0);
@@ -162,7 +167,7 @@ describe("the group commit of cursors", () => {
     expect(flushes).toHaveLength(1);
     await flushes[0]!.succeed();
     writable = false;
-    committer.commit(1, 1, 2);
+    commit(1, 1, 2);
     await settled();
     writable = true;
     clock.advance(storeConstants.storeRetryMaxMs);
@@ -170,12 +175,12 @@ describe("the group commit of cursors", () => {
   });
 
   it("says once that it is fenced, and takes nothing any more", async () => {
-    committer.commit(1, 1, 1);
+    commit(1, 1, 1);
     await settled();
     const drained = committer.drain();
     await flushes[0]!.succeed("fenced");
     expect(await drained).toBe(false);
-    committer.commit(1, 1, 2);
+    commit(1, 1, 2);
     changeLease("lost");
     await settled();
     expect(flushes).toHaveLength(1);
@@ -184,7 +189,7 @@ describe("the group commit of cursors", () => {
   });
 
   it("ends with its lease, also while a flush is under way", async () => {
-    committer.commit(1, 1, 1);
+    commit(1, 1, 1);
     await settled();
     const drained = committer.drain();
     changeLease("lost");
@@ -196,10 +201,10 @@ describe("the group commit of cursors", () => {
   });
 
   it("reports channels of another listener instead of committing them", async () => {
-    committer.commit(1, 1, 1);
-    committer.commit(2, 1, 1);
+    commit(1, 1, 1);
+    commit(2, 1, 1);
     await settled();
-    committer.commit(1, 1, 2);
+    commit(1, 1, 2);
     await flushes[0]!.succeed({ committed: [2], notOwned: [1] });
     expect(told).toEqual([
       ["committed", "2:1"],
@@ -210,13 +215,13 @@ describe("the group commit of cursors", () => {
 
   it("drains: at once when idle, else when all is committed", async () => {
     expect(await committer.drain()).toBe(true);
-    committer.commit(1, 1, 1);
+    commit(1, 1, 1);
     let drained = false;
     void committer.drain().then(() => {
       drained = true;
     });
     await settled();
-    committer.commit(1, 1, 2);
+    commit(1, 1, 2);
     await flushes[0]!.succeed();
     expect(drained).toBe(false);
     await flushes[1]!.succeed();
@@ -224,7 +229,7 @@ describe("the group commit of cursors", () => {
   });
 
   it("drops what waits when it is closed", async () => {
-    committer.commit(1, 1, 1);
+    commit(1, 1, 1);
     committer.close();
     await settled();
     clock.advance(60_000);
@@ -258,7 +263,7 @@ describe("the group commit on Postgres", () => {
       onError: () => {},
     });
     for (let number = 1; number <= 100; number++) {
-      for (const key of keys) committer.commit(key, sender.epoch, number);
+      for (const key of keys) committer.commit(key, { cursor: { epoch: sender.epoch, number } });
       if (number === 50) await terminateHolder(w.operator, "listener");
       if (number % 10 === 0) await settled();
     }
@@ -276,7 +281,7 @@ describe("the group commit on Postgres", () => {
         onNotOwned: () => {},
         onError: () => {},
       });
-      late.commit(keys[0]!, sender.epoch, 101);
+      late.commit(keys[0]!, { cursor: { epoch: sender.epoch, number: 101 } });
     });
     await fenced;
     expect((await w.store.channel(keys[0]!))!.cursor).toEqual({ epoch: sender.epoch, number: 100 });

@@ -200,7 +200,7 @@ describe("a dead letter", () => {
 });
 
 describe("the function that listeners write them with", () => {
-  const addSql = "SELECT held FROM hawser.add_peer_dead_letters($1, $2, $3, $4, $5, $6, $7)";
+  const addSql = "SELECT held FROM hawser.add_peer_dead_letters($1, $2, $3, $4, $5, NULL)";
 
   it("writes what belongs to the listener, and nothing else", async () => {
     await using store = await openStore({ databaseUrl: one.url });
@@ -217,7 +217,7 @@ describe("the function that listeners write them with", () => {
       { name, epoch }: { name: string; epoch: number } = lease,
     ) => {
       const letters = [{ ...letter, connection_key: connectionKey, error_message: "m", attempts: 1, ...changes }];
-      const values = [name, epoch, [connectionKey], [1], [9], JSON.stringify(letters), Buffer.from("x")];
+      const values = [name, epoch, [connectionKey], JSON.stringify(letters), Buffer.from("x")];
       const result = await client.query(addSql, values).catch((error: pg.DatabaseError) => error);
       return result instanceof Error ? result.code : result.rows[0].held;
     };

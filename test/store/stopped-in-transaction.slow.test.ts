@@ -64,7 +64,7 @@ describe.concurrent("a process that is stopped in the middle of a transaction", 
     await w.operator.query("CREATE TABLE public.effects (id integer)");
     const outcome = await w.store.handleInTransaction(
       lease,
-      { connectionKey, epoch: 1, number: 1 },
+      [{ connectionKey, epoch: 1, number: 1 }],
       async (transaction) => {
         await transaction.query("INSERT INTO public.effects VALUES (1)");
         const idle = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'

@@ -43,15 +43,26 @@ describe("a handler inside a transaction", () => {
     return (await w.operator.query("SELECT effect FROM effects")).rows.map(({ effect }) => effect);
   }
 
-  it("has its effects together with the cursor", async () => {
+  async function letters(): Promise<number> {
+    return (
+      (await w.operator.query("SELECT FROM hawser.dead_letters WHERE connection_key = $1", [channel])).rowCount ?? 0
+    );
+  }
+
+  async function marks(): Promise<string[]> {
+    const text = "SELECT number FROM hawser.done_messages WHERE connection_key = $1 ORDER BY number";
+    return (await w.operator.query(text, [channel])).rows.map(({ number }) => String(number));
+  }
+
+  it("has its effects together with the mark", async () => {
     await w.store.storeMessages(sender, channel, 1, textMessages("a", "b"));
-    const outcome = await w.store.handleInTransaction(listener, message(1), async (client) => {
+    const outcome = await w.store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("INSERT INTO effects VALUES ('one')");
       expect(await effects()).toEqual([]);
     });
     expect(outcome).toBe("committed");
     expect(await effects()).toEqual(["one"]);
-    expect((await w.store.channel(channel))!.cursor).toEqual({ epoch: sender.epoch, number: 1 });
+    expect(await marks()).toEqual(["1"]);
     expect(await w.store.backlogOf(channel, { epoch: sender.epoch, number: 1 })).toBe(1);
   });
 
@@ -80,7 +91,7 @@ describe("a handler inside a transaction", () => {
         for (const number of [1, 2]) {
           const handled = store.handleInTransaction(
             listener,
-            { ...message(pooled ? number + 2 : number) },
+            [message(pooled ? number + 2 : number)],
             async (client) => {
               expect(await read(client)).toEqual(plain);
               await client.query("SET search_path = public; SET lock_timeout = 1; SET statement_timeout = 1234");
@@ -97,14 +108,14 @@ describe("a handler inside a transaction", () => {
   it("is not called for a message at or below the cursor", async () => {
     await w.store.commitCursors(listener, [message(5)]);
     const called = async () => expect.unreachable("it was handled already");
-    expect(await w.store.handleInTransaction(listener, message(5), called)).toBe("duplicate");
-    expect(await w.store.handleInTransaction(listener, message(4), called)).toBe("duplicate");
-    expect(await w.store.handleInTransaction(listener, { ...message(1), epoch: 1 }, called)).toBe("duplicate");
+    expect(await w.store.handleInTransaction(listener, [message(5)], called)).toBe("duplicate");
+    expect(await w.store.handleInTransaction(listener, [message(4)], called)).toBe("duplicate");
+    expect(await w.store.handleInTransaction(listener, [{ ...message(1), epoch: 1 }], called)).toBe("duplicate");
   });
 
   it("is called once when the same message is handled twice at the same time", async () => {
     const insert = () =>
-      w.store.handleInTransaction(listener, message(1), async (client) => {
+      w.store.handleInTransaction(listener, [message(1)], async (client) => {
         await client.query("INSERT INTO effects VALUES ('once')");
       });
     expect((await Promise.all([insert(), insert(), insert()])).sort()).toEqual(["committed", "duplicate", "duplicate"]);
@@ -112,41 +123,77 @@ describe("a handler inside a transaction", () => {
   });
 
   // An attempt that the process gave up for lost may still be under way in the server.
-  it.each([
-    { whom: "a dead letter of the same message", taken: false },
-    { whom: "a dead letter of the same message, for which another process waits to take the name", taken: true },
-  ])("is waited for by $whom, which is then not written", async ({ taken }) => {
-    const mine = await w.take(`mine ${channels}`);
-    const key = await w.channelOf({ name: "sender", sourceTopic: `late ${channels}` }, mine.name);
-    const position = { ...message(1), connectionKey: key };
-    const taker = await w.connect();
-    const { rows } = await taker.query("SELECT pg_backend_pid() AS pid");
-    const others: Promise<unknown>[] = [];
-    const handled = await w.store.handleInTransaction(mine, position, async (client) => {
+  it("has no effects if its message has become a dead letter meanwhile", async () => {
+    const handled = await w.store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("INSERT INTO effects VALUES ('once')");
-      others.push(w.store.commitCursors(mine, [{ ...position, deadLetters: [letter(position)] }]));
-      await eventually("the dead letter waits", async () => {
-        const { rowCount } = await w.operator.query(
-          `SELECT FROM pg_stat_activity WHERE query LIKE '%commit_cursors%' AND wait_event_type = 'Lock'
-              AND datname = current_database()`,
-        );
-        return rowCount === 1;
-      });
-      if (!taken) return;
-      // It waits for the dead letter, and the transaction would come after it: only what has begun before still counts.
-      others.push(takeOver(taker, mine.name));
-      await w.waitsForLock(rows[0].pid);
+      const commit = { ...message(1), deadLetters: [letter(message(1))] };
+      expect(await w.store.commitCursors(listener, [commit])).toEqual({ committed: [channel], notOwned: [] });
     });
-    expect(handled).toBe(taken ? "fenced" : "committed");
-    expect((await Promise.all(others))[0]).toEqual({ committed: [key], notOwned: [] });
-    expect(await effects()).toEqual(taken ? [] : ["once"]);
-    const letters = await w.operator.query("SELECT FROM hawser.dead_letters WHERE connection_key = $1", [key]);
-    expect(letters.rowCount).toBe(taken ? 1 : 0);
+    expect(handled).toBe("duplicate");
+    expect(await effects()).toEqual([]);
+    expect(await letters()).toBe(1);
+    expect(await marks()).toEqual([]);
+  });
+
+  it("is waited for by a dead letter from the mark on, which is then not written", async () => {
+    const late = await w.connect();
+    await late.query("BEGIN");
+    const { rows } = await late.query("SELECT pg_current_xact_id()::text AS id");
+    await late.query("INSERT INTO effects VALUES ('once')");
+    await late.query("SELECT hawser.mark_done('listener', $1, $2, ARRAY[$3::bigint], ARRAY[1], $4)", [
+      listener.epoch,
+      channel,
+      message(1).epoch,
+      rows[0].id,
+    ]);
+    const burying = w.store.commitCursors(listener, [{ ...message(1), deadLetters: [letter(message(1))] }]);
+    await eventually("the dead letter waits", async () => {
+      const { rowCount } = await w.operator.query(
+        `SELECT FROM pg_stat_activity WHERE query LIKE '%commit_cursors%' AND wait_event_type = 'Lock'
+            AND datname = current_database()`,
+      );
+      return rowCount === 1;
+    });
+    await late.query("COMMIT");
+    expect(await burying).toEqual({ committed: [channel], notOwned: [] });
+    expect(await effects()).toEqual(["once"]);
+    expect(await letters()).toBe(0);
+  });
+
+  it("leaves a mark, with which the channel is opened, and which goes when the cursor passes it", async () => {
+    for (const number of [3, 2]) {
+      await w.store.handleInTransaction(listener, [message(number)], async (client) => {
+        await client.query("INSERT INTO effects VALUES ($1)", [String(number)]);
+      });
+    }
+    expect(await marks()).toEqual(["2", "3"]);
+    const { epoch } = message(1);
+    const opened = await w.store.channel(channel);
+    expect(opened!.done).toEqual([
+      { epoch, number: 2 },
+      { epoch, number: 3 },
+    ]);
+    await w.store.commitCursors(listener, [{ ...message(2), hasMarks: true }]);
+    expect(await marks()).toEqual(["3"]);
+    expect((await w.store.channel(channel))!.done).toEqual([{ epoch, number: 3 }]);
+    const called = async () => expect.unreachable("it was handled already");
+    expect(await w.store.handleInTransaction(listener, [message(3)], called)).toBe("duplicate");
+    await w.store.commitCursors(listener, [{ ...message(5), hasMarks: true }]);
+    expect(await marks()).toEqual([]);
+  });
+
+  it("keeps nobody waiting who handles another message of the channel", async () => {
+    const inside = await w.store.handleInTransaction(listener, [message(1)], async () => {
+      expect(await w.store.handleInTransaction(listener, [message(2)], async () => {})).toBe("committed");
+      await w.store.commitCursors(listener, [{ ...message(0), done: [message(3)] }]);
+    });
+    expect(inside).toBe("committed");
+    expect(await marks()).toEqual(["1", "2", "3"]);
   });
 
   it("leaves nothing behind when it throws, and its own error comes through", async () => {
     const error = new Error("no");
-    const failing = w.store.handleInTransaction(listener, message(1), async (client) => {
+    const failing = w.store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("INSERT INTO effects VALUES ('half')");
       throw error;
     });
@@ -156,7 +203,7 @@ describe("a handler inside a transaction", () => {
   });
 
   it("leaves nothing behind when it swallows the error of a statement", async () => {
-    const swallowing = w.store.handleInTransaction(listener, message(1), async (client) => {
+    const swallowing = w.store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("INSERT INTO effects VALUES ('half')");
       await client.query("SELECT 1/0").catch(() => undefined);
     });
@@ -167,21 +214,32 @@ describe("a handler inside a transaction", () => {
   it("is not called by one who lost the name or the channel", async () => {
     const called = async () => expect.unreachable("it has no right to");
     const old = { name: "listener", epoch: listener.epoch - 1 };
-    expect(await w.store.handleInTransaction(old, message(1), called)).toBe("fenced");
+    expect(await w.store.handleInTransaction(old, [message(1)], called)).toBe("fenced");
     await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'other' WHERE connection_key = $1", [channel]);
-    expect(await w.store.handleInTransaction(listener, message(1), called)).toBe("notOwned");
+    expect(await w.store.handleInTransaction(listener, [message(1)], called)).toBe("notOwned");
+  });
+
+  it("is not taken for failed if another transaction has done its message", async () => {
+    await w.operator.query("CREATE TABLE once (number integer PRIMARY KEY)");
+    const insert = (transaction: pg.ClientBase) => transaction.query("INSERT INTO once VALUES (1)");
+    const outcome = await w.store.handleInTransaction(listener, [message(1)], async (client) => {
+      const twin = async (other: pg.ClientBase) => void (await insert(other));
+      expect(await w.store.handleInTransaction(listener, [message(1)], twin)).toBe("committed");
+      await insert(client);
+    });
+    expect(outcome).toBe("duplicate");
   });
 
   it("has no effects when the name or the channel was lost while it ran, and keeps nobody waiting for it", async () => {
     const mine = await w.take("transient");
     const key = await w.channelOf({ name: "sender", sourceTopic: `lost ${channels}` }, "transient");
-    const handing = w.store.handleInTransaction(mine, { ...message(1), connectionKey: key }, async (client) => {
+    const handing = w.store.handleInTransaction(mine, [{ ...message(1), connectionKey: key }], async (client) => {
       await client.query("INSERT INTO effects VALUES ('handed over')");
       await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'other' WHERE connection_key = $1", [key]);
     });
     expect(await handing).toBe("notOwned");
     await w.operator.query("UPDATE hawser.conn_key_map SET owner = NULL WHERE connection_key = $1", [key]);
-    const losing = w.store.handleInTransaction(mine, { ...message(1), connectionKey: key }, async (client) => {
+    const losing = w.store.handleInTransaction(mine, [{ ...message(1), connectionKey: key }], async (client) => {
       await client.query("INSERT INTO effects VALUES ('lost')");
       await takeOver(w.operator, "transient");
     });
@@ -202,7 +260,7 @@ describe("a handler inside a transaction", () => {
     );
     let started = 0;
     const handling = keys.map((connectionKey) =>
-      w.store.handleInTransaction(listener, { ...message(1), connectionKey }, async () => {
+      w.store.handleInTransaction(listener, [{ ...message(1), connectionKey }], async () => {
         started += 1;
         await gate;
       }),
@@ -213,20 +271,20 @@ describe("a handler inside a transaction", () => {
     finish();
     expect(new Set(await Promise.all(handling))).toEqual(new Set(["committed"]));
     const small = await openStore({ databaseUrl: `${w.url}?application_name=small`, poolSize: 1 });
-    const refused = small.handleInTransaction(listener, message(2), async () => {});
+    const refused = small.handleInTransaction(listener, [message(2)], async () => {});
     await expect(refused).rejects.toMatchObject({ code: "invalid_argument" });
     await small.close();
   });
 
   it("leaves no settings, roles or locks to those who have the connection after it", async () => {
     await using store = await openStore({ databaseUrl: `${w.url}?application_name=settings`, poolSize: 2 });
-    await store.handleInTransaction(listener, message(1), async (client) => {
+    await store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("SET search_path = nowhere; SET ROLE hawser_peer; CREATE TEMP TABLE peers (a integer)");
       await client.query("SELECT pg_advisory_lock(1)");
       const { rows } = await client.query("SHOW statement_timeout");
       expect(rows).toEqual([{ statement_timeout: "0" }]);
     });
-    await store.handleInTransaction(listener, message(2), async (client) => {
+    await store.handleInTransaction(listener, [message(2)], async (client) => {
       const { rows } = await client.query("SELECT current_user, current_setting('search_path') AS path");
       expect(rows).toEqual([{ current_user: new URL(w.url).username, path: '"$user", public' }]);
       const held = await client.query(
@@ -241,8 +299,8 @@ describe("a handler inside a transaction", () => {
     await using proxy = await startProxy(w.url);
     await using store = await openStore({ databaseUrl: proxy.url, sessionUrl: w.url });
     await store.backlogOf(channel, { epoch: 0, number: 0 });
-    // The cursor's move is answered before the commit is: keep back what comes after it.
-    const handling = store.handleInTransaction(listener, message(1), async (client) => {
+    // The mark is answered before the commit is: keep back what comes after it.
+    const handling = store.handleInTransaction(listener, [message(1)], async (client) => {
       await client.query("INSERT INTO effects VALUES ('once')");
       const blocker = await w.connect();
       await blocker.query("BEGIN");
@@ -254,7 +312,7 @@ describe("a handler inside a transaction", () => {
       await client.query("INSERT INTO deferred VALUES (1)");
       void eventually("the commit waits", async () => {
         const { rowCount } = await w.operator.query(
-          "SELECT FROM pg_stat_activity WHERE query = 'COMMIT' AND wait_event_type = 'Lock' AND datname = current_database()",
+          "SELECT FROM pg_stat_activity WHERE query LIKE '%; COMMIT' AND wait_event_type = 'Lock' AND datname = current_database()",
         );
         return rowCount === 1;
       }).then(async () => {
@@ -266,7 +324,7 @@ describe("a handler inside a transaction", () => {
     });
     await expect(handling).rejects.toMatchObject({ code: "store_failed", outcome: "unknown" });
     const again = async () => expect.unreachable("it was committed");
-    expect(await store.handleInTransaction(listener, message(1), again)).toBe("duplicate");
+    expect(await store.handleInTransaction(listener, [message(1)], again)).toBe("duplicate");
     expect(await effects()).toEqual(["once"]);
   });
 });

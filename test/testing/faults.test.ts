@@ -1,13 +1,13 @@
 import { jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect } from "@nats-io/transport-node";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { type Message, Peer } from "../../src/peer/index.js";
+import { type Message, Peer, type TransactionalMessage } from "../../src/peer/index.js";
 import { twice } from "../../src/testing/index.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 
 /** A sender, and a listener of the topic `b` with the handler. */
-async function peersWith(handler: (message: Message) => unknown, transactional = false) {
+async function peersWith(handler: (message: TransactionalMessage) => unknown, transactional = false) {
   const database = await testDatabase();
   const options = { listen: "127.0.0.1:0", databaseUrl: database.url, retryDelayMs: 1 };
   const listener = new Peer({ ...options, name: "b-1", topic: "b", transactional });
@@ -34,7 +34,7 @@ describe("twice, for a peer", () => {
 
   it("leaves one effect of a transactional handler", async () => {
     let calls = 0;
-    const handler = async ({ client }: Message): Promise<void> => {
+    const handler = async ({ client }: TransactionalMessage): Promise<void> => {
       calls++;
       await client.query("INSERT INTO effects VALUES ($1)", [calls]);
     };

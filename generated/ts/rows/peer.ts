@@ -95,6 +95,19 @@ export interface ConnMessNumberRow {
 }
 
 /**
+ * A row of hawser.done_messages. What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+ * finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.
+ */
+export interface DoneMessageRow {
+  /** The channel. */
+  connection_key: number;
+  /** The sender's epoch, whoever handled the message: so that two who handle the same one collide. */
+  epoch: bigint;
+  /** The message's number within the epoch. */
+  number: bigint;
+}
+
+/**
  * A row of hawser.conn_messages. Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
  * batch of messages with successive numbers, one topic and one codec.
  */
@@ -261,6 +274,7 @@ export const tables = {
   topicKey: "hawser.topic_key",
   connSender: "hawser.conn_sender",
   connMessNumber: "hawser.conn_mess_number",
+  doneMessage: "hawser.done_messages",
   connMessage: "hawser.conn_messages",
   peerName: "hawser.peers",
   owner: "hawser.owners",
@@ -279,6 +293,7 @@ export const columns = {
   topicKey: ["topic", "k"],
   connSender: ["connection_key", "sender_topic"],
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
+  doneMessage: ["connection_key", "epoch", "number"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
   peerName: ["name", "epoch", "clean", "started_at", "token", "in_group", "replaced"],
   owner: ["what", "epoch", "pid", "life"],
@@ -538,11 +553,15 @@ export interface CommitCursorsArguments {
   cursors: readonly bigint[];
   /**
    * Dead letters, each {connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts};
-   * written only where the cursor moved past them. NULL: none.
+   * written with a mark, and only if the message is not done. NULL: none.
    */
   deadLetters: string | null;
   /** The payloads of the dead letters, one after another. Not inside the JSON, whose strings end at 256 MiB. */
   deadPayloads: Uint8Array | null;
+  /** Messages that are done beyond the cursors, each [connection_key, epoch, number], to be marked. NULL: none. */
+  done: string | null;
+  /** Whether a channel may have marks, which go where its cursor passes them. NULL: none has. */
+  hasMarks: boolean | null;
 }
 
 /** One row of hawser.commit_cursors. */
@@ -553,6 +572,53 @@ export interface CommitCursorsResult {
   connectionKey: number | null;
   /** True: the cursor moved with this call. False: it was there already. NULL: the channel has another owner. */
   moved: boolean | null;
+}
+
+/** Arguments of hawser.handling_refusal. */
+export interface HandlingRefusalArguments {
+  /** The listener's name. */
+  name: string;
+  /** The listener's epoch. */
+  epoch: bigint;
+  /** The channel. */
+  connectionKey: number;
+  /** The sender's epoch of each message. */
+  epochs: readonly bigint[];
+  /** The number of each message. */
+  numbers: readonly bigint[];
+  /** A mark says that a message is done. */
+  unmarked: boolean;
+}
+
+/** The result of hawser.handling_refusal. */
+export interface HandlingRefusalResult {
+  /**
+   * 'duplicate': a message is done. 'fenced': the name has another epoch. 'not_owned': the channel has another owner. NULL: the
+   * listener may handle them.
+   */
+  refusal: string | null;
+}
+
+/** Arguments of hawser.mark_done. */
+export interface MarkDoneArguments {
+  /** The listener's name. */
+  name: string;
+  /** The listener's epoch. */
+  epoch: bigint;
+  /** The channel. */
+  connectionKey: number;
+  /** The sender's epoch of each message. */
+  epochs: readonly bigint[];
+  /** The number of each message. */
+  numbers: readonly bigint[];
+  /** The transaction that was begun for them. */
+  transaction: string;
+}
+
+/** The result of hawser.mark_done. */
+export interface MarkDoneResult {
+  /** Done, if the transaction is committed. */
+  marked: boolean;
 }
 
 /** Arguments of hawser.drain_messages. */
@@ -831,14 +897,12 @@ export interface AddPeerDeadLettersArguments {
   epoch: bigint;
   /** The channels. */
   connectionKeys: readonly number[];
-  /** The epoch of each new cursor. */
-  cursorEpochs: readonly bigint[];
-  /** The number of each new cursor. */
-  cursors: readonly bigint[];
-  /** The dead letters, as commit_cursors has them. */
-  deadLetters: string;
+  /** The dead letters, as commit_cursors has them. NULL: none. */
+  deadLetters: string | null;
   /** The payloads of the dead letters, one after another. */
-  deadPayloads: Uint8Array;
+  deadPayloads: Uint8Array | null;
+  /** What else is done, as commit_cursors has it. NULL: nothing. */
+  done: string | null;
 }
 
 /** The result of hawser.add_peer_dead_letters. */
@@ -1163,7 +1227,7 @@ export function storeFunctions(client: QueryClient) {
     async commitCursors(args: CommitCursorsArguments): Promise<CommitCursorsResult[]> {
       const { rows } = await client.query({
         name: "hawser.commit_cursors",
-        text: "SELECT held, connection_key, moved FROM hawser.commit_cursors($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::jsonb, $7::bytea)",
+        text: "SELECT held, connection_key, moved FROM hawser.commit_cursors($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::jsonb, $7::bytea, $8::jsonb, $9::boolean)",
         values: [
           args.name,
           String(args.epoch),
@@ -1172,9 +1236,51 @@ export function storeFunctions(client: QueryClient) {
           args.cursors.map((one) => String(one)),
           args.deadLetters,
           args.deadPayloads === null ? null : toBuffer(args.deadPayloads),
+          args.done,
+          args.hasMarks,
         ],
       });
       return rows.map((row) => ({ held: row.held, connectionKey: row.connection_key, moved: row.moved }));
+    },
+
+    /** Why a listener is not to handle messages of a channel. */
+    async handlingRefusal(args: HandlingRefusalArguments): Promise<HandlingRefusalResult> {
+      const { rows } = await client.query({
+        name: "hawser.handling_refusal",
+        text: "SELECT refusal FROM hawser.handling_refusal($1::text, $2::bigint, $3::integer, $4::bigint[], $5::bigint[], $6::boolean)",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.connectionKey,
+          args.epochs.map((one) => String(one)),
+          args.numbers.map((one) => String(one)),
+          args.unmarked,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.handling_refusal");
+      return { refusal: row.refusal };
+    },
+
+    /**
+     * Marks messages of one channel as done, in the transaction that has handled them; fenced by the listener's epoch without a
+     * lock. Fails if one of them is done, if the name or the channel is another's, or if the transaction is not the one that was
+     * begun for them: then nothing of it is to be committed.
+     */
+    async markDone(args: MarkDoneArguments): Promise<MarkDoneResult> {
+      const { rows } = await client.query({
+        name: "hawser.mark_done",
+        text: "SELECT marked FROM hawser.mark_done($1::text, $2::bigint, $3::integer, $4::bigint[], $5::bigint[], $6::text)",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.connectionKey,
+          args.epochs.map((one) => String(one)),
+          args.numbers.map((one) => String(one)),
+          args.transaction,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.mark_done");
+      return { marked: row.marked };
     },
 
     /** Reads a channel's next stored messages after a position, in order, and counts those behind them; of one moment. */
@@ -1387,19 +1493,18 @@ export function storeFunctions(client: QueryClient) {
       return { owned: row.owned, heir: row.heir };
     },
 
-    /** Writes the dead letters of commit_cursors, for channels of the listener and where its cursors move past them. */
+    /** Writes the dead letters of commit_cursors, for channels of the listener, with their marks, and the other marks. */
     async addPeerDeadLetters(args: AddPeerDeadLettersArguments): Promise<AddPeerDeadLettersResult> {
       const { rows } = await client.query({
         name: "hawser.add_peer_dead_letters",
-        text: "SELECT held FROM hawser.add_peer_dead_letters($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::jsonb, $7::bytea)",
+        text: "SELECT held FROM hawser.add_peer_dead_letters($1::text, $2::bigint, $3::integer[], $4::jsonb, $5::bytea, $6::jsonb)",
         values: [
           args.name,
           String(args.epoch),
           args.connectionKeys,
-          args.cursorEpochs.map((one) => String(one)),
-          args.cursors.map((one) => String(one)),
           args.deadLetters,
-          toBuffer(args.deadPayloads),
+          args.deadPayloads === null ? null : toBuffer(args.deadPayloads),
+          args.done,
         ],
       });
       const row = onlyRow(rows, "hawser.add_peer_dead_letters");

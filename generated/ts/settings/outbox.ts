@@ -62,9 +62,9 @@ export const outboxConstants = {
   /**
    * After so long without a message it asks to be notified, and looks less and less often.
    *
-   * Value: 1000 ms.
+   * Value: 30 ms.
    */
-  awakeMs: 1000,
+  awakeMs: 30,
   /**
    * How often it looks at least.
    *

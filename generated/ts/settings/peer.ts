@@ -55,7 +55,7 @@ export interface PeerSettings {
    */
   readonly maxAttempts: number;
   /**
-   * The wait before a failed handler is tried again; it doubles each time.
+   * The wait before a failed handler is tried again; it doubles each time, up to an hour.
    *
    * Default: 100 ms. Range: 1 to 3600000.
    */
@@ -116,8 +116,8 @@ export interface PeerSettings {
    */
   readonly durable: boolean;
   /**
-   * Each handler runs in a transaction of Postgres, at `message.client`, that also moves the cursor: its effects there
-   * happen exactly once. Needs a pool of at least 2 connections.
+   * Each handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects
+   * there happen exactly once. Handlers run side by side, each on a connection of the pool, which needs at least 2.
    *
    * Default: false.
    */
@@ -238,6 +238,148 @@ export const peerSettingsRanges = {
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
 export function checkPeerSettings(input: PeerSettingsInput): CheckedSettings<PeerSettings> {
   return checkSettings<PeerSettings>(peerSettingsDefaults, peerSettingsRanges, input);
+}
+
+/** Handler settings. What may be set of the handler of one topic; what is left out is as the peer has it. */
+export interface HandlerSettings {
+  /**
+   * The handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there
+   * happen exactly once.
+   *
+   * No default.
+   */
+  readonly transactional: boolean | undefined;
+  /**
+   * How long the handler may take.
+   *
+   * No default. Range: 1 to 2147483647.
+   */
+  readonly timeoutMs: number | undefined;
+}
+
+/** Handler settings as a user gives them: what is left out, or undefined, has its default. */
+export type HandlerSettingsInput = { readonly [Name in keyof HandlerSettings]?: HandlerSettings[Name] | undefined };
+
+/** The defaults. */
+export const handlerSettingsDefaults: HandlerSettings = {
+  transactional: undefined,
+  timeoutMs: undefined,
+};
+
+/** What each setting may be, and in which unit. */
+export const handlerSettingsRanges = {
+  transactional: { kind: "boolean" },
+  timeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms" },
+} as const satisfies Readonly<Record<keyof HandlerSettings, SettingRules>>;
+
+/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+export function checkHandlerSettings(input: HandlerSettingsInput): CheckedSettings<HandlerSettings> {
+  return checkSettings<HandlerSettings>(handlerSettingsDefaults, handlerSettingsRanges, input);
+}
+
+/** Batch settings. How messages are put together for a handler of batches. */
+export interface BatchSettings {
+  /**
+   * How many messages a batch has at most. It has no more than the peer's `concurrency` allows.
+   *
+   * Default: 100 messages. Range: 1 to 10000.
+   */
+  readonly maxMessages: number;
+  /**
+   * How many payload bytes a batch has at most; one message always fits.
+   *
+   * Default: 16777216 bytes. Range: 1 to 1073741824.
+   */
+  readonly maxBytes: number;
+  /**
+   * How long a message waits for others at most, while no batch is handled.
+   *
+   * Default: 0 ms. Range: 0 to 60000.
+   */
+  readonly waitMs: number;
+}
+
+/** Batch settings as a user gives them: what is left out, or undefined, has its default. */
+export type BatchSettingsInput = { readonly [Name in keyof BatchSettings]?: BatchSettings[Name] | undefined };
+
+/** The defaults. */
+export const batchSettingsDefaults: BatchSettings = {
+  maxMessages: 100,
+  maxBytes: 16777216,
+  waitMs: 0,
+};
+
+/** What each setting may be, and in which unit. */
+export const batchSettingsRanges = {
+  maxMessages: { kind: "number", min: 1, max: 10000, unit: "messages" },
+  maxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes" },
+  waitMs: { kind: "number", min: 0, max: 60000, unit: "ms" },
+} as const satisfies Readonly<Record<keyof BatchSettings, SettingRules>>;
+
+/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+export function checkBatchSettings(input: BatchSettingsInput): CheckedSettings<BatchSettings> {
+  return checkSettings<BatchSettings>(batchSettingsDefaults, batchSettingsRanges, input);
+}
+
+/** Retry settings. How a handler that has failed is tried again. */
+export interface RetrySettings {
+  /**
+   * How often a message's handler is tried before the message is a dead letter. Without it as the peer has it.
+   *
+   * No default. Range: 1 to 1000000.
+   */
+  readonly attempts: number | undefined;
+  /**
+   * The wait before the second attempt. Without it as the peer has it.
+   *
+   * No default. Range: 1 to 3600000.
+   */
+  readonly delayMs: number | undefined;
+  /**
+   * Each further wait is so many times the one before.
+   *
+   * Default: 2. Range: 1 to 100.
+   */
+  readonly factor: number;
+  /**
+   * The longest wait.
+   *
+   * Default: 3600000 ms. Range: 1 to 2147483647.
+   */
+  readonly maxDelayMs: number;
+  /**
+   * A wait is shortened at random by at most so many percent of it, so that what has failed together is not tried again
+   * together.
+   *
+   * Default: 0 percent. Range: 0 to 100.
+   */
+  readonly jitterPercent: number;
+}
+
+/** Retry settings as a user gives them: what is left out, or undefined, has its default. */
+export type RetrySettingsInput = { readonly [Name in keyof RetrySettings]?: RetrySettings[Name] | undefined };
+
+/** The defaults. */
+export const retrySettingsDefaults: RetrySettings = {
+  attempts: undefined,
+  delayMs: undefined,
+  factor: 2,
+  maxDelayMs: 3600000,
+  jitterPercent: 0,
+};
+
+/** What each setting may be, and in which unit. */
+export const retrySettingsRanges = {
+  attempts: { kind: "number", min: 1, max: 1000000, unit: "attempts" },
+  delayMs: { kind: "number", min: 1, max: 3600000, unit: "ms" },
+  factor: { kind: "number", min: 1, max: 100 },
+  maxDelayMs: { kind: "number", min: 1, max: 2147483647, unit: "ms" },
+  jitterPercent: { kind: "number", min: 0, max: 100, unit: "percent" },
+} as const satisfies Readonly<Record<keyof RetrySettings, SettingRules>>;
+
+/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+export function checkRetrySettings(input: RetrySettingsInput): CheckedSettings<RetrySettings> {
+  return checkSettings<RetrySettings>(retrySettingsDefaults, retrySettingsRanges, input);
 }
 
 /** Protocol constants. What the protocol fixes. */
@@ -406,7 +548,7 @@ export const protocolConstants = {
   groupLeastUnderWay: 2,
   /**
    * How many messages of a channel may be finished while an earlier one, of another key, is not. After a crash they are handled
-   * again.
+   * again, unless their handlers are transactional.
    *
    * Value: 10000 messages.
    */

@@ -9301,6 +9301,8 @@ DROP FUNCTION hawser.give_back_channels(text, bigint, integer[]);
 UPDATE hawser.peers AS p
    SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), token = NULL;
 
+DROP FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea);
+
 -- What is above the limits is not read any more: such a subscription waits until it is made anew.
 UPDATE hawser.stream_subscriptions AS s
    SET turn = s.turn + 1, generation = s.generation + 1, filters = '{_hawser.filters_too_large}', paused = true, written_at = clock_timestamp(),
@@ -9560,6 +9562,22 @@ COMMENT ON COLUMN hawser.conn_mess_number.connection_key IS 'The channel.';
 COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number within the epoch.';
 COMMENT ON COLUMN hawser.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
 COMMENT ON COLUMN hawser.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
+
+CREATE TABLE hawser.done_messages (
+  connection_key integer NOT NULL,
+  epoch bigint NOT NULL,
+  number bigint NOT NULL,
+  CONSTRAINT done_messages_pkey PRIMARY KEY (connection_key, epoch, number),
+  CONSTRAINT done_messages_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT done_messages_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT done_messages_number_range CHECK (number >= 0)
+);
+
+COMMENT ON TABLE hawser.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
+COMMENT ON COLUMN hawser.done_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser.done_messages.number IS 'The message''s number within the epoch.';
 
 COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';

@@ -190,6 +190,22 @@ COMMENT ON COLUMN hawser.conn_mess_number.v IS 'The last acknowledged number wit
 COMMENT ON COLUMN hawser.conn_mess_number.epoch IS 'The sender''s epoch that the number belongs to.';
 COMMENT ON COLUMN hawser.conn_mess_number.attempts IS 'How often the next message''s handler was started after an unclean exit.';
 
+CREATE TABLE hawser.done_messages (
+  connection_key integer NOT NULL,
+  epoch bigint NOT NULL,
+  number bigint NOT NULL,
+  CONSTRAINT done_messages_pkey PRIMARY KEY (connection_key, epoch, number),
+  CONSTRAINT done_messages_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT done_messages_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT done_messages_number_range CHECK (number >= 0)
+);
+
+COMMENT ON TABLE hawser.done_messages IS 'What is done of each channel beyond its cursor: a message that a transactional handler has handled, or that was given up, or
+finished when its listener stopped, while an earlier one is not done. A row goes when the cursor passes it.';
+COMMENT ON COLUMN hawser.done_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
+COMMENT ON COLUMN hawser.done_messages.number IS 'The message''s number within the epoch.';
+
 CREATE TABLE hawser.conn_messages (
   id bigserial NOT NULL,
   connection_key integer NOT NULL,
@@ -1195,8 +1211,10 @@ CREATE OR REPLACE FUNCTION hawser.commit_cursors(
   p_connection_keys integer[],
   p_cursor_epochs bigint[],
   p_cursors bigint[],
-  p_dead_letters jsonb,
-  p_dead_payloads bytea
+  p_dead_letters jsonb DEFAULT NULL,
+  p_dead_payloads bytea DEFAULT NULL,
+  p_done jsonb DEFAULT NULL,
+  p_has_marks boolean DEFAULT NULL
 )
 RETURNS TABLE (
   held boolean,
@@ -1217,6 +1235,7 @@ BEGIN
     OR cardinality(p_cursors) > 1000000
     OR ((pg_column_size(p_dead_letters) > 10922 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 134217728)
     OR octet_length(p_dead_payloads) > 284164096
+    OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
@@ -1235,6 +1254,9 @@ BEGIN
     END IF;
     IF octet_length(p_dead_payloads) > 284164096 THEN
       PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
+    END IF;
+    IF ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216) THEN
+      PERFORM hawser.refuse_argument('hawser.commit_cursors', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
     END IF;
   END IF;
 -- The function's settings: the tables grow from nothing to millions of rows while a plan made for the empty ones is
@@ -1263,7 +1285,7 @@ BEGIN
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
   -- statements as can be. The old cursor is of the snapshot of the first: perhaps an older one, never one that is yet to come.
-  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL THEN
+  IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL THEN
     UPDATE hawser.conn_mess_number AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
       FROM hawser.conn_mess_number AS o, hawser.conn_key_map AS m
@@ -1278,6 +1300,12 @@ BEGIN
        WHERE d.connection_key = p_connection_keys[1]
          AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
          AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
+      IF p_has_marks THEN
+        DELETE FROM hawser.done_messages AS d
+         WHERE d.connection_key = p_connection_keys[1]
+           AND (d.epoch, d.number) > (v_after_epoch, v_after_number)
+           AND (d.epoch, d.number) <= (p_cursor_epochs[1], p_cursors[1]);
+      END IF;
       connection_key := p_connection_keys[1];
       moved := true;
       RETURN NEXT;
@@ -1286,10 +1314,8 @@ BEGIN
   END IF;
 
   -- Cursors are locked in key order, here as below, absent ones made, so that two calls never wait in a circle.
-  IF p_dead_letters IS NOT NULL THEN
-    v_done := hawser.add_peer_dead_letters(
-      p_name, p_epoch, p_connection_keys, p_cursor_epochs, p_cursors, p_dead_letters, p_dead_payloads
-    );
+  IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL THEN
+    v_done := hawser.add_peer_dead_letters(p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done);
   END IF;
 
   RETURN QUERY
@@ -1324,14 +1350,158 @@ BEGIN
         ) AS s
         WHERE a.owned
      ))
+  ), unmarked AS (
+    DELETE FROM hawser.done_messages AS d
+     WHERE p_has_marks AND d.ctid = ANY (ARRAY(
+       SELECT s.ctid
+         FROM asked AS a
+        CROSS JOIN LATERAL (
+          SELECT r.ctid
+            FROM hawser.done_messages AS r
+           WHERE r.connection_key = a.key
+             AND (r.epoch, r.number) > (a.after_epoch, a.after_number) AND (r.epoch, r.number) <= (a.epoch, a.number)
+          OFFSET 0
+        ) AS s
+        WHERE a.owned
+     ))
   )
   SELECT true, a.key, CASE WHEN a.owned THEN EXISTS (SELECT FROM moved AS m WHERE m.key = a.key) END
     FROM asked AS a;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
+COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
 listener''s epoch.';
+
+CREATE OR REPLACE FUNCTION hawser.handling_refusal(
+  p_name text,
+  p_epoch bigint,
+  p_connection_key integer,
+  p_epochs bigint[],
+  p_numbers bigint[],
+  p_unmarked boolean,
+  OUT refusal text
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR cardinality(p_epochs) > 65536
+    OR cardinality(p_numbers) > 65536
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_epochs) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_epochs', 'a list of ' || cardinality(p_epochs) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF cardinality(p_numbers) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.handling_refusal', 'p_numbers', 'a list of ' || cardinality(p_numbers) || ' elements', 'must have at most 65536 elements');
+    END IF;
+  END IF;
+BEGIN
+  refusal := CASE
+    WHEN EXISTS (
+      SELECT FROM hawser.conn_mess_number AS c, unnest(p_epochs, p_numbers) AS m (epoch, number)
+       WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (m.epoch, m.number)
+    ) THEN 'duplicate'
+    WHEN NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
+    WHEN NOT EXISTS (
+      SELECT FROM hawser.conn_key_map AS m
+       WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+    ) THEN 'not_owned'
+    -- A transaction that has not ended may have inserted one, too: only inserting it tells.
+    WHEN p_unmarked AND EXISTS (
+      SELECT FROM hawser.done_messages AS d, unnest(p_epochs, p_numbers) AS m (epoch, number)
+       WHERE d.connection_key = p_connection_key AND d.epoch = m.epoch AND d.number = m.number
+    ) THEN 'duplicate'
+  END;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) IS 'Why a listener is not to handle messages of a channel.';
+
+CREATE OR REPLACE FUNCTION hawser.mark_done(
+  p_name text,
+  p_epoch bigint,
+  p_connection_key integer,
+  p_epochs bigint[],
+  p_numbers bigint[],
+  p_transaction text,
+  OUT marked boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET plan_cache_mode = force_generic_plan
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR cardinality(p_epochs) > 65536
+    OR cardinality(p_numbers) > 65536
+    OR octet_length(p_transaction) > 20
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_epochs) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_epochs', 'a list of ' || cardinality(p_epochs) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF cardinality(p_numbers) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_numbers', 'a list of ' || cardinality(p_numbers) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF octet_length(p_transaction) > 20 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_transaction', octet_length(p_transaction) || ' bytes long', 'must be at most 20 bytes long in UTF-8');
+    END IF;
+  END IF;
+DECLARE
+  v_count integer;
+  v_refusal text;
+  v_done boolean;
+BEGIN
+  IF pg_current_xact_id_if_assigned()::text IS DISTINCT FROM p_transaction THEN
+    v_refusal := 'ended';
+  ELSE
+    -- The reads below have to see what was committed while an insert waited.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+      RAISE EXCEPTION 'hawser.mark_done needs READ COMMITTED, not %', current_setting('transaction_isolation')
+        USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    -- A handler's transaction could take any time until here. From here on others wait for its end who handle the same message.
+    v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+    v_done := hawser.commit_durably();
+
+    -- Waits for another transaction that has inserted the same mark, and has not ended.
+    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    SELECT p_connection_key, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
+    ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+
+    -- Only now, in a later statement: whoever has removed such a mark has moved the cursor in the same transaction.
+    v_refusal := CASE
+      WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
+      ELSE hawser.handling_refusal(p_name, p_epoch, p_connection_key, p_epochs, p_numbers, false)
+    END;
+  END IF;
+  marked := v_refusal IS NULL;
+  IF NOT marked THEN
+    -- An error, so that a COMMIT that is sent along is not carried out.
+    RAISE EXCEPTION 'what a handler of "%" did with messages of channel % is not committed', p_name, p_connection_key
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[], text) IS 'Marks messages of one channel as done, in the transaction that has handled them; fenced by the listener''s epoch without a
+lock. Fails if one of them is done, if the name or the channel is another''s, or if the transaction is not the one that was
+begun for them: then nothing of it is to be committed.';
 
 CREATE OR REPLACE FUNCTION hawser.drain_messages(
   p_connection_key integer,
@@ -1886,22 +2056,8 @@ BEGIN
     SELECT m.connection_key FROM hawser.conn_key_map AS m
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
-  -- A handler's transaction locks its cursor before the fence: waiting for it would be a circle.
-  count := (
-    SELECT count(*)
-      FROM hawser.conn_mess_number AS c
-     WHERE c.connection_key = ANY (v_keys)
-       AND c.connection_key NOT IN (
-         SELECT l.connection_key FROM hawser.conn_mess_number AS l WHERE l.connection_key = ANY (v_keys) FOR UPDATE SKIP LOCKED
-       )
-  );
-  IF count > 0 THEN
-    refusal := 'handled';
-    names := ARRAY(SELECT DISTINCT coalesce(m.owner, m.listener_name) FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_keys));
-    RETURN;
-  END IF;
-
   DELETE FROM hawser.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser.done_messages AS d WHERE d.connection_key = ANY (v_keys);
   DELETE FROM hawser.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
   DELETE FROM hawser.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
   -- The directory before the routes, as in leave_directory. Running senders read both again within seconds, and choose others.
@@ -2275,10 +2431,9 @@ CREATE OR REPLACE FUNCTION hawser.add_peer_dead_letters(
   p_name text,
   p_epoch bigint,
   p_connection_keys integer[],
-  p_cursor_epochs bigint[],
-  p_cursors bigint[],
   p_dead_letters jsonb,
   p_dead_payloads bytea,
+  p_done jsonb,
   OUT held boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -2289,10 +2444,9 @@ BEGIN
   IF
     octet_length(p_name) > 255
     OR cardinality(p_connection_keys) > 1000000
-    OR cardinality(p_cursor_epochs) > 1000000
-    OR cardinality(p_cursors) > 1000000
     OR ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592)
     OR octet_length(p_dead_payloads) > 284164096
+    OR ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216)
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
@@ -2300,17 +2454,14 @@ BEGIN
     IF cardinality(p_connection_keys) > 1000000 THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
     END IF;
-    IF cardinality(p_cursor_epochs) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_cursor_epochs', 'a list of ' || cardinality(p_cursor_epochs) || ' elements', 'must have at most 1000000 elements');
-    END IF;
-    IF cardinality(p_cursors) > 1000000 THEN
-      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_cursors', 'a list of ' || cardinality(p_cursors) || ' elements', 'must have at most 1000000 elements');
-    END IF;
     IF ((pg_column_size(p_dead_letters) > 16384 OR pg_column_compression(p_dead_letters) IS NOT NULL) AND octet_length(p_dead_letters::text) > 201326592) THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_letters', octet_length(p_dead_letters::text) || ' bytes long', 'must be at most 201326592 bytes long in UTF-8');
     END IF;
     IF octet_length(p_dead_payloads) > 284164096 THEN
       PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_dead_payloads', octet_length(p_dead_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
+    END IF;
+    IF ((pg_column_size(p_done) > 1365 OR pg_column_compression(p_done) IS NOT NULL) AND octet_length(p_done::text) > 16777216) THEN
+      PERFORM hawser.refuse_argument('hawser.add_peer_dead_letters', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
     END IF;
   END IF;
 DECLARE
@@ -2326,18 +2477,20 @@ BEGIN
     RETURN;
   END IF;
 
-  SELECT hawser.dead_letter_fault('peer', '', coalesce(j.topic, ''), nullif(j.headers, 'null'::jsonb), NULL) INTO v_fault
-    FROM jsonb_to_recordset(p_dead_letters) AS j (topic text, headers jsonb)
-   ORDER BY 1 NULLS LAST LIMIT 1;
-  IF v_fault IS NULL AND octet_length(p_dead_payloads) IS DISTINCT FROM (
-    SELECT CASE WHEN min(j.payload_bytes) >= 0 THEN sum(j.payload_bytes) END
-      FROM jsonb_to_recordset(p_dead_letters) AS j (payload_bytes integer)
-  ) THEN
-    v_fault := format('the lengths of the payloads do not add up to the %s bytes given', octet_length(p_dead_payloads));
-  END IF;
-  IF v_fault IS NOT NULL THEN
-    RAISE EXCEPTION 'a dead letter of "%" is refused: %', p_name, v_fault
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
+  IF p_dead_letters IS NOT NULL THEN
+    SELECT hawser.dead_letter_fault('peer', '', coalesce(j.topic, ''), nullif(j.headers, 'null'::jsonb), NULL) INTO v_fault
+      FROM jsonb_to_recordset(p_dead_letters) AS j (topic text, headers jsonb)
+     ORDER BY 1 NULLS LAST LIMIT 1;
+    IF v_fault IS NULL AND octet_length(p_dead_payloads) IS DISTINCT FROM (
+      SELECT CASE WHEN min(j.payload_bytes) >= 0 THEN sum(j.payload_bytes) END
+        FROM jsonb_to_recordset(p_dead_letters) AS j (payload_bytes integer)
+    ) THEN
+      v_fault := format('the lengths of the payloads do not add up to the %s bytes given', octet_length(p_dead_payloads));
+    END IF;
+    IF v_fault IS NOT NULL THEN
+      RAISE EXCEPTION 'a dead letter of "%" is refused: %', p_name, v_fault
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
+    END IF;
   END IF;
 
   -- Cursors are locked in key order, as in commit_cursors, absent ones made, so that two calls never wait in a circle.
@@ -2354,30 +2507,44 @@ BEGIN
     INTO v_old_keys, v_old_epochs, v_old_numbers
     FROM locked AS l;
 
+  -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter.
+  WITH letters AS (
+    SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
+      FROM ROWS FROM (jsonb_to_recordset(coalesce(p_dead_letters, '[]')) AS (
+        connection_key integer, epoch bigint, number bigint, topic text, payload_bytes integer,
+        headers jsonb, error_code text, error_message text, attempts integer
+      )) WITH ORDINALITY AS j (
+        connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, nth
+      )
+  ), marked AS (
+    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    SELECT a.key, a.epoch, a.number
+      FROM (
+        SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
+        UNION
+        SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
+          FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
+      ) AS a
+      JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
+     WHERE (a.epoch, a.number) > (o.epoch, o.number)
+     ORDER BY a.key, a.epoch, a.number
+    ON CONFLICT (connection_key, epoch, number) DO NOTHING
+    RETURNING connection_key, epoch, number
+  )
   INSERT INTO hawser.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
   SELECT 'peer', m.composite, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
          nullif(l.headers, 'null'::jsonb), left(l.error_code, 255), l.error_message, l.attempts,
          l.connection_key, l.epoch, l.number
-    FROM (
-      SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
-        FROM ROWS FROM (jsonb_to_recordset(p_dead_letters) AS (
-          connection_key integer, epoch bigint, number bigint, topic text, payload_bytes integer,
-          headers jsonb, error_code text, error_message text, attempts integer
-        )) WITH ORDINALITY AS j (
-          connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, nth
-        )
-    ) AS l
-    JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) ON o.key = l.connection_key
-    JOIN unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS n (key, epoch, number) ON n.key = l.connection_key
-    JOIN hawser.conn_key_map AS m ON m.connection_key = l.connection_key
-   WHERE (l.epoch, l.number) > (o.epoch, o.number) AND (l.epoch, l.number) <= (n.epoch, n.number)
+    FROM letters AS l
+    JOIN marked AS n USING (connection_key, epoch, number)
+    JOIN hawser.conn_key_map AS m USING (connection_key)
    ORDER BY l.nth;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) IS 'Writes the dead letters of commit_cursors, for channels of the listener and where its cursors move past them.';
+COMMENT ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) IS 'Writes the dead letters of commit_cursors, for channels of the listener, with their marks, and the other marks.';
 
 CREATE OR REPLACE FUNCTION hawser.callers_roles(
   OUT roles text[]
@@ -2757,6 +2924,7 @@ REVOKE ALL ON TABLE hawser.conn_key_map FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.topic_key FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_sender FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_mess_number FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.done_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.peers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.owners FROM PUBLIC;
@@ -2780,7 +2948,9 @@ REVOKE ALL ON FUNCTION hawser.take_name(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[], text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
@@ -2793,7 +2963,7 @@ REVOKE ALL ON FUNCTION hawser.clear_addresses(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.heir_of_channel(text, integer, integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.callers_roles() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.retry_dead_letters(bigint[]) FROM PUBLIC;
@@ -2853,6 +3023,7 @@ BEGIN
     GRANT SELECT, INSERT ON TABLE hawser.topic_key TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_sender TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_mess_number TO hawser_peer;
+    GRANT SELECT, INSERT, DELETE ON TABLE hawser.done_messages TO hawser_peer;
     GRANT SELECT, INSERT, DELETE ON TABLE hawser.conn_messages TO hawser_peer;
     GRANT USAGE ON SEQUENCE hawser.conn_messages_id_seq TO hawser_peer;
     GRANT SELECT ON TABLE hawser.peers TO hawser_peer;
@@ -2872,7 +3043,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.connection_key(text, text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.key_of_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[], text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
@@ -2885,7 +3058,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.heir_of_channel(text, integer, integer) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.retry_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.discard_dead_letters(bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.expire_dead_letters(integer, integer) TO hawser_peer;
@@ -2925,6 +3098,7 @@ BEGIN
        'topic_key',
        'conn_sender',
        'conn_mess_number',
+       'done_messages',
        'conn_messages',
        'peers',
        'owners',
@@ -2953,7 +3127,9 @@ BEGIN
   ALTER FUNCTION hawser.connection_key(text, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[], text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
@@ -2966,7 +3142,7 @@ BEGIN
   ALTER FUNCTION hawser.reassign_channels(text, text, boolean, boolean, integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.give_back_channels(text, bigint, integer[], integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.heir_of_channel(text, integer, integer) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], bigint[], bigint[], jsonb, bytea) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.add_peer_dead_letters(text, bigint, integer[], jsonb, bytea, jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.callers_roles() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.dead_letter_fault(text, text, text, jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.retry_dead_letters(bigint[]) OWNER TO hawser_owner;

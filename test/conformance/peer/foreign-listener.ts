@@ -20,6 +20,8 @@ interface ChannelState {
   epoch: number;
   backlog: number;
   live: boolean;
+  /** Done beyond the cursor when the channel was opened. */
+  readonly done: Set<string>;
   /** Numbered messages from the connection that wait for lower ones. */
   held: Message[];
   tail: Promise<void>;
@@ -128,7 +130,10 @@ export class ForeignListener {
     }
   }
 
-  #channelOf(connectionKey: number, row: { sender_name: string; cursor_epoch: number; cursor: number }): ChannelState {
+  #channelOf(
+    connectionKey: number,
+    row: { sender_name: string; cursor_epoch: number; cursor: number; done: readonly Position[] },
+  ): ChannelState {
     let channel = this.#channels.get(connectionKey);
     if (channel === undefined) {
       const cursor = { epoch: Number(row.cursor_epoch), number: Number(row.cursor) };
@@ -141,6 +146,7 @@ export class ForeignListener {
         epoch: 0,
         backlog: 0,
         live: false,
+        done: new Set(row.done.map(nameOf)),
         held: [],
         tail: Promise.resolve(),
       };
@@ -209,7 +215,7 @@ export class ForeignListener {
       if (isAfter(message.position, channel.watermark)) {
         if (epoch !== channel.watermark.epoch || number !== channel.watermark.number + 1) return;
         channel.watermark = message.position;
-        this.#handle({ ...message, sender: channel.sender });
+        if (!channel.done.delete(nameOf(message.position))) this.#handle({ ...message, sender: channel.sender });
       }
       channel.held.shift();
     }
@@ -221,7 +227,7 @@ export class ForeignListener {
       const { rows, left } = await this.#store.drainAfter(channel.connectionKey, channel.watermark);
       for (const row of rows) {
         channel.watermark = { epoch: row.epoch, number: row.number };
-        this.#handle({ ...messageOfRow(row), sender: channel.sender });
+        if (!channel.done.delete(nameOf(row))) this.#handle({ ...messageOfRow(row), sender: channel.sender });
       }
       channel.backlog = left;
       if (rows.length > 0) await this.#commit(channel);
@@ -254,6 +260,10 @@ export class ForeignListener {
 
 function refuse(code: string, message: string): Decision {
   return { refuse: { code: `ERROR_CODE_${code}`, message } };
+}
+
+function nameOf({ epoch, number }: Position): string {
+  return `${epoch}/${number}`;
 }
 
 function isAfter(a: Position, b: Position): boolean {

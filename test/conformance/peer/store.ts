@@ -150,12 +150,24 @@ export class ForeignStore implements AsyncDisposable {
   }
 
   /** What a Hello is checked against. */
-  async channel(
-    connectionKey: number,
-  ): Promise<
-    { sender_name: string; source_topic: string; owner: string; cursor_epoch: number; cursor: number } | undefined
+  async channel(connectionKey: number): Promise<
+    | {
+        sender_name: string;
+        source_topic: string;
+        owner: string;
+        cursor_epoch: number;
+        cursor: number;
+        done: readonly Position[];
+      }
+    | undefined
   > {
-    return (await this.#rows<never>("channel", [connectionKey]))[0];
+    const [row] = await this.#rows<never>("channel", [connectionKey]);
+    if (row === undefined) return undefined;
+    const marks = await this.#rows<{ epoch: unknown; number: unknown }>("marks", [connectionKey]);
+    return {
+      ...(row as object),
+      done: marks.map(({ epoch, number }) => ({ epoch: Number(epoch), number: Number(number) })),
+    } as never;
   }
 
   async senderEpoch(name: string): Promise<number | undefined> {
@@ -180,7 +192,7 @@ export class ForeignStore implements AsyncDisposable {
 
   /** Moves the cursor. "lost": the name; "foreign": the channel has another owner. */
   async commit(connectionKey: number, { epoch, number }: Position): Promise<"committed" | "lost" | "foreign"> {
-    const parameters = [this.name, this.epoch, [connectionKey], [epoch], [number], null, null];
+    const parameters = [this.name, this.epoch, [connectionKey], [epoch], [number], null, null, null, true];
     const [row] = await this.#rows<{ held: boolean; moved: boolean | null }>("commit-cursors", parameters);
     if (row?.held !== true) return "lost";
     return row.moved === null ? "foreign" : "committed";

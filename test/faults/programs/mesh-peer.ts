@@ -5,7 +5,7 @@
 import { openSync, writeSync } from "node:fs";
 import { setTimeout as delay, setImmediate as turn } from "node:timers/promises";
 import { protocolConstants } from "../../../generated/ts/settings/peer.js";
-import { type Message, Peer } from "../../../src/peer/index.js";
+import { Peer, type TransactionalMessage } from "../../../src/peer/index.js";
 import { failureOf, memory, optionsOf, serveCalls, type WorkOf } from "../../scenarios/support/remote-protocol.js";
 import {
   type JournalLine,
@@ -26,7 +26,7 @@ function note(line: JournalLine): void {
 
 let handlerMs = options.handlerMs ?? 0;
 
-async function handle(message: Message): Promise<void> {
+async function handle(message: TransactionalMessage): Promise<void> {
   const { payload, attempt } = message;
   const header = Buffer.from(payload.buffer, payload.byteOffset, Math.min(payload.length, 200)).toString();
   const [sender, run, number, sentAt, mark] = header.split(" ") as [string, string, string, string, string];

@@ -44,6 +44,11 @@ export const limits = {
     epoch: { min: 0n },
     attempts: { min: 0 },
   },
+  DoneMessage: {
+    connectionKey: { min: 1 },
+    epoch: { min: 0n },
+    number: { min: 0n },
+  },
   ConnMessage: {
     connectionKey: { min: 1 },
     epoch: { min: 0n },
@@ -121,6 +126,11 @@ export const columnChecks = {
     v: (value: bigint) => checkInteger("v", { min: 0n, max: 9223372036854775807n }, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     attempts: (value: number) => checkInteger("attempts", { min: 0, max: 2147483647 }, value),
+  },
+  done_messages: {
+    connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
+    epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
+    number: (value: bigint) => checkInteger("number", { min: 0n, max: 9223372036854775807n }, value),
   },
   conn_messages: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),

@@ -22,6 +22,7 @@ const byDesign: readonly {
       "hawser.conn_key_map",
       "hawser.conn_mess_number",
       "hawser.conn_messages",
+      "hawser.done_messages",
       "hawser.conn_sender",
       "hawser.owners",
       "hawser.peers",

@@ -170,6 +170,7 @@ const callersOf = table(`
   p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
   p hawser.take_name hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
+  p hawser.mark_done hawser.handling_refusal
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
@@ -223,6 +224,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.bridge_lead": { grants: "b:SELECT b:UPDATE", changes: beats },
   "hawser.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
+  "hawser.done_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
   "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
   "hawser.conn_sender": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
   "hawser.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },

@@ -1,0 +1,134 @@
+/**
+ * `handle`: a handler for one topic, with options of its own.
+ */
+import { beforeEach, describe, expect, it } from "vitest";
+import { eventually } from "../support/eventually.js";
+import { failure } from "./support/errors.js";
+import { gate } from "./support/gate.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+
+const world = sharedPeerWorld();
+
+const textOf = ({ payload }: { readonly payload: Uint8Array }) => Buffer.from(payload).toString();
+
+beforeEach(() => world.query("CREATE TABLE ledger (what text)"));
+
+async function ledger(): Promise<string[]> {
+  return (await world.query<{ what: string }>("SELECT what FROM ledger ORDER BY what")).map(({ what }) => what);
+}
+
+describe("handle", () => {
+  it("gives each topic its own handler, transactional or not, also before the peer runs", async () => {
+    const b = world.peer("b-1");
+    const plain: string[] = [];
+    await b.handle("orders", { transactional: true }, async (message) => {
+      await message.client.query("INSERT INTO ledger VALUES ($1)", [textOf(message)]);
+    });
+    await b.handle("letters", (message) => void plain.push(textOf(message)));
+    await b.run();
+    const a = await world.started("a-1");
+    await Promise.all([a.sendTo("orders", "an order"), a.sendTo("letters", "a letter")]);
+    await eventually("the letter is handled", () => plain.length === 1);
+    expect(plain).toEqual(["a letter"]);
+    expect(await ledger()).toEqual(["an order"]);
+  });
+
+  it("tries each topic's messages again as its policy says, and tells of each attempt that failed", async () => {
+    const b = world.peer("b-1", { maxAttempts: 2, retryDelayMs: 1 });
+    const error = new Error("not yet");
+    const fail = () => {
+      throw error;
+    };
+    await b.handle("orders", { retry: { attempts: 4, delayMs: 1, factor: 1, jitterPercent: 50 } }, fail);
+    await b.handle("letters", fail);
+    await b.record();
+    const a = await world.started("a-1");
+    await Promise.all([a.sendTo("orders", "x"), a.sendTo("letters", "y")]);
+    const letters = await world.deadLetters(2);
+    expect(Object.fromEntries(letters.map(({ topic, attempts }) => [topic, attempts]))).toEqual({
+      orders: 4,
+      letters: 2,
+    });
+    const failed = b.statuses.all.filter(({ kind }) => kind === "attempt_failed");
+    expect(failed.filter((status) => "topic" in status && status.topic === "orders")).toEqual(
+      [1, 2, 3, 4].map((attempt) => ({
+        kind: "attempt_failed",
+        topic: "orders",
+        peer: "a-1",
+        attempt,
+        code: "handler_failed",
+        message: "Error: not yet",
+        error,
+      })),
+    );
+    expect(failed).toHaveLength(6);
+  });
+
+  it("aborts the signal of a handler whose time is up", async () => {
+    const b = world.peer("b-1");
+    const reasons: string[] = [];
+    await b.handle("orders", { timeoutMs: 20, retry: { attempts: 1 } }, async ({ signal }) => {
+      await new Promise((resolve) => signal.addEventListener("abort", resolve));
+      reasons.push(String(signal.reason));
+    });
+    await b.run();
+    const a = await world.started("a-1");
+    await a.sendTo("orders", "x");
+    await eventually("the signal is aborted", () => reasons.length === 1);
+    expect(reasons[0]).toContain("took longer than 20 ms");
+    expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_failed" }]);
+  });
+
+  it("aborts the signal of a handler for which a stop does not wait any longer", async () => {
+    const b = world.peer("b-1");
+    const begun = gate();
+    const aborted = gate();
+    await b.handle("orders", async ({ signal }) => {
+      signal.addEventListener("abort", aborted.open);
+      begun.open();
+      await aborted.opened;
+    });
+    await b.run();
+    const a = await world.started("a-1");
+    void a.sendTo("orders", "x").catch(() => undefined);
+    await begun.opened;
+    await b.stop({ deadlineMs: 50 });
+    await aborted.opened;
+  });
+
+  it("ends with its subscription, unless the topic has another handler by then", async () => {
+    const b = world.peer("b-1");
+    const seen: string[] = [];
+    const first = await b.handle("orders", () => void seen.push("first"));
+    const second = await b.handle("orders", () => void seen.push("second"));
+    await b.run();
+    await first.stop();
+    const a = await world.started("a-1");
+    await a.sendTo("orders", "x");
+    await eventually("it is handled", () => seen.length > 0);
+    expect(seen).toEqual(["second"]);
+    await second.stop();
+    await eventually("nobody serves the topic", async () => (await a.refreshAddressTopic("orders")) === false);
+    expect((await failure("no_address", () => a.sendTo("orders", "y"))).message).toContain("orders");
+  });
+
+  it.each([
+    [{ retry: { attempts: 0 } }, "retry.attempts 0: "],
+    [{ retry: { factor: 1.5 } }, "retry.factor 1.5: "],
+    [{ timeoutMs: -1 }, "timeoutMs -1: "],
+    [{ transaction: true } as object, "transactional"],
+    [{ retry: { delay: 5 } as object }, "delayMs"],
+  ])("refuses %j, with the value and the rule", async (options, words) => {
+    const b = world.peer("b-1");
+    const error = await failure("invalid_argument", () => b.handle("orders", options, () => undefined));
+    expect(error.message).toContain(words);
+  });
+
+  it("refuses transactional handlers without a connection to spare, and what is no function", async () => {
+    const b = world.peer("b-1", { poolSize: 1 });
+    const poor = await failure("invalid_argument", () => b.handle("orders", { transactional: true }, () => undefined));
+    expect(poor.message).toContain("poolSize 1");
+    const none = await failure("invalid_argument", () => b.handle("orders", {}, undefined as never));
+    expect(none.message).toContain("give a function");
+  });
+});
