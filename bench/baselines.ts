@@ -15,7 +15,7 @@ import { BenchFailure } from "./suite.js";
 /** The variables, each with what it names, in the words of `--help`. */
 export const variables = {
   HAWSER_BENCH_LINER: "liner, built from bench/liner/native: see bench/liner/native/Cargo.toml",
-  HAWSER_BENCH_RIVER: "a program that does the suite offline with river: see bench/offline/offline.ts",
+  HAWSER_BENCH_RIVER: "a program that does the suites offline and handlers with river: see their files in bench",
   HAWSER_BENCH_PGMQ_SQL: "the file pgmq.sql of pgmq, its SQL without the extension",
 } as const;
 
@@ -33,7 +33,7 @@ export function missingNote(name: string, variable: BaselineVariable): string {
 }
 
 /** Packages of the npm registry that are measured, in these versions. */
-export const packages = { "pg-boss": "12.35.0", "graphile-worker": "0.17.3" } as const;
+export const packages = { "pg-boss": "12.38.0", "graphile-worker": "0.17.3" } as const;
 
 /** Finds the package in the cache directory, or installs it there. @returns the module to import */
 export function baselinePackage(name: keyof typeof packages): string {

@@ -117,7 +117,8 @@ and, in brackets, the least and the greatest. A **ratio** is how much better Haw
 above 1 is better, for a time as well as for a throughput. Thin lines in the charts reach from the least to the
 greatest run.${before === undefined ? "" : ` The baseline \`${beforeName}\` is Hawser at commit \`${before}\`, measured in turn with this one.`}
 
-**What it does not say.** Handlers here do nothing, all connections are loopback, and nothing else runs on the machine.
+**What it does not say.** Handlers here do nothing, or write one row, all connections are loopback, and nothing else runs on
+the machine.
 In an application the handler, the network or the disk is often what takes the time. The baselines are there to compare
 mechanisms, and many of them do something else, too, or less; each section says what.`;
 }

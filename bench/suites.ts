@@ -3,6 +3,7 @@
  */
 import { channels } from "./channels/channels.js";
 import { growth } from "./growth/growth.js";
+import { handlers } from "./handlers/handlers.js";
 import { liner } from "./liner/liner.js";
 import { peerDurable, peerLive } from "./live/live.js";
 import { backlog, offline } from "./offline/offline.js";
@@ -25,6 +26,7 @@ export const suites: readonly Suite[] = [
   typed,
   offline,
   backlog,
+  handlers,
   channels,
   growth,
   liner,

@@ -7,7 +7,8 @@ import { connected } from "../postgres.js";
 import { BenchFailure } from "../suite.js";
 import type { System } from "./system.js";
 
-const queue = "bench";
+/** The queue of pg-boss, and the task of graphile-worker. */
+export const queue = "bench";
 
 /** Jobs of one insert, and of one fetch of pg-boss: of the sizes tried, 1,000 to 10,000, the fastest one. */
 export const batchSize = 5_000;
@@ -20,27 +21,62 @@ const sideBySide = async (loop: () => Promise<void>): Promise<void> => {
 };
 
 /** What is used of pg-boss. */
-interface PgBoss {
+export interface PgBoss {
   on(event: "error", listener: (error: Error) => void): void;
   start(): Promise<unknown>;
   stop(options: { readonly graceful: boolean }): Promise<void>;
-  createQueue(name: string): Promise<void>;
-  insert(name: string, jobs: readonly { readonly data: object }[]): Promise<unknown>;
-  fetch(name: string, options: { readonly batchSize: number }): Promise<{ readonly id: string }[]>;
-  complete(name: string, ids: readonly string[]): Promise<{ readonly affected?: number }>;
+  createQueue(name: string, options?: { readonly notify: boolean }): Promise<void>;
+  send(name: string, data: object, options: BossSession): Promise<unknown>;
+  insert(name: string, jobs: readonly { readonly data: object }[], options?: BossSession): Promise<unknown>;
+  fetch(name: string, options: { readonly batchSize: number }): Promise<BossJob[]>;
+  work(
+    name: string,
+    options: object,
+    handler: (jobs: BossJob[], session: BossDatabase) => Promise<void>,
+  ): Promise<unknown>;
+  complete(
+    name: string,
+    jobs: readonly string[] | BossJob,
+    output?: object,
+    options?: BossSession,
+  ): Promise<{ readonly affected?: number }>;
+  supervise(name: string): Promise<void>;
+  getQueue(name: string): Promise<{ readonly readyCount: number } | null>;
   deleteAllJobs(name: string): Promise<void>;
 }
 
-async function startedBoss(databaseUrl: string): Promise<PgBoss> {
+/** A job as pg-boss hands it out. */
+export interface BossJob<Data = unknown> {
+  readonly id: string;
+  readonly data: Data;
+}
+
+/** Where pg-boss runs a statement. */
+interface BossDatabase {
+  executeSql(text: string, values: unknown[]): Promise<unknown>;
+}
+
+/** The option with which a call runs in the user's transaction. */
+interface BossSession {
+  readonly db: BossDatabase;
+}
+
+/** Starts an instance. @param options more of its own, such as `max`, the connections of its pool */
+export async function startedBoss(databaseUrl: string, options: object = {}): Promise<PgBoss> {
   const module = (await import(baselinePackage("pg-boss"))) as { PgBoss: new (options: object) => PgBoss };
   // Its maintenance and cron, which are not measured, would only disturb.
-  const boss = new module.PgBoss({ connectionString: databaseUrl, schedule: false, supervise: false });
+  const boss = new module.PgBoss({ connectionString: databaseUrl, schedule: false, supervise: false, ...options });
   boss.on("error", (error) => console.error(error));
   await boss.start();
   return boss;
 }
 
-const stopBoss = (boss: PgBoss): Promise<void> => boss.stop({ graceful: false });
+/** Makes pg-boss run its statements in the transaction of that client. */
+export function bossSessionOf(client: pg.ClientBase): BossSession {
+  return { db: { executeSql: (text, values) => client.query(text, values) } };
+}
+
+export const stopBoss = (boss: PgBoss): Promise<void> => boss.stop({ graceful: false });
 
 /**
  * pg-boss: `insert` of many jobs at once; then `fetch` of many and `complete` of all of them, over and over, by an
@@ -110,68 +146,95 @@ interface GraphileWorker {
   run(options: object): Promise<GraphileRunner>;
 }
 
-interface GraphileRunner {
+/** A running worker of graphile-worker. */
+export interface GraphileRunner {
   readonly events: { on(event: "job:complete", listener: () => void): void };
   stop(): Promise<void>;
 }
 
+/** What a task of graphile-worker is given beside the payload. */
+export interface GraphileHelpers {
+  readonly job: { readonly id: string };
+  query(text: string, values: unknown[]): Promise<unknown>;
+  withPgClient<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T>;
+}
+
 const graphile = (): Promise<GraphileWorker> => import(baselinePackage("graphile-worker"));
+
+/** Makes its tables. */
+export async function migrateGraphile(databaseUrl: string): Promise<void> {
+  const { Logger, makeWorkerUtils } = await graphile();
+  const utils = await makeWorkerUtils({ connectionString: databaseUrl, logger: new Logger(() => () => undefined) });
+  await utils.migrate();
+  await utils.release();
+}
+
+/** Adds many jobs with one statement. */
+export async function addGraphileJobs(client: pg.ClientBase | pg.Pool, payloads: readonly string[]): Promise<void> {
+  await client.query({
+    name: "bench.add_jobs",
+    text: `SELECT count(*) FROM graphile_worker.add_jobs(ARRAY(
+      SELECT json_populate_record(NULL::graphile_worker.job_spec, json_build_object('identifier', $2::text, 'payload', payload))
+      FROM unnest($1::json[]) AS payload))`,
+    values: [payloads, queue],
+  });
+}
+
+/** Starts a worker that fetches many jobs at a time and completes them in batches. */
+export async function startedGraphile<Payload>(
+  databaseUrl: string,
+  task: (payload: Payload, helpers: GraphileHelpers) => unknown,
+  { concurrency, maxPoolSize }: { readonly concurrency: number; readonly maxPoolSize: number },
+): Promise<GraphileRunner> {
+  const { Logger, run } = await graphile();
+  return await run({
+    noHandleSignals: true,
+    taskList: { [queue]: task },
+    logger: new Logger(() => () => undefined),
+    preset: {
+      worker: {
+        connectionString: databaseUrl,
+        maxPoolSize,
+        concurrentJobs: concurrency,
+        localQueue: { size: graphileSettings.localQueueSize },
+        completeJobBatchDelay: 0,
+      },
+    },
+  });
+}
 
 /** graphile-worker: `add_jobs` with many jobs at once, and a runner with a task that does nothing for each drain. */
 export const graphileWorker: System = {
   async openStoring(databaseUrl) {
-    const { Logger, makeWorkerUtils } = await graphile();
+    await migrateGraphile(databaseUrl);
     const pool = new pg.Pool({ connectionString: databaseUrl });
     pool.on("error", (error) => console.error(error));
-    const utils = await makeWorkerUtils({ pgPool: pool, logger: new Logger(() => () => undefined) });
-    await utils.migrate();
     return {
       async store(text, count) {
         const payload = JSON.stringify({ text });
         for (let left = count; left > 0; left -= batchSize) {
-          const payloads = Array.from({ length: Math.min(left, batchSize) }, () => payload);
-          await pool.query({
-            name: "bench.add_jobs",
-            text: `SELECT count(*) FROM graphile_worker.add_jobs(ARRAY(
-              SELECT json_populate_record(NULL::graphile_worker.job_spec, json_build_object('identifier', $2::text, 'payload', payload))
-              FROM unnest($1::json[]) AS payload))`,
-            values: [payloads, queue],
-          });
+          await addGraphileJobs(
+            pool,
+            Array.from({ length: Math.min(left, batchSize) }, () => payload),
+          );
         }
       },
-      async close() {
-        await utils.release();
-        await pool.end();
-      },
+      close: () => pool.end(),
     };
   },
   async openDraining(databaseUrl) {
-    const { Logger, run } = await graphile();
     const client = await connected(databaseUrl);
     let runner: GraphileRunner | undefined;
     const stop = async (): Promise<void> => {
       await runner?.stop();
       runner = undefined;
     };
-    const { concurrency, localQueueSize } = graphileSettings;
     return {
       async drain(count) {
         let completed = 0;
+        const { concurrency } = graphileSettings;
         const all = new Promise<void>((resolve, reject) => {
-          run({
-            noHandleSignals: true,
-            taskList: { [queue]: () => undefined },
-            logger: new Logger(() => () => undefined),
-            preset: {
-              worker: {
-                connectionString: databaseUrl,
-                maxPoolSize: 10,
-                concurrentJobs: concurrency,
-                localQueue: { size: localQueueSize },
-                completeJobBatchDelay: 0,
-              },
-            },
-          }).then((started) => {
+          startedGraphile(databaseUrl, () => undefined, { concurrency, maxPoolSize: 10 }).then((started) => {
             runner = started;
             started.events.on("job:complete", () => {
               completed += 1;

@@ -3,6 +3,7 @@
  */
 import { nodeFrom, packages } from "../baselines.js";
 import { measureSideBySide, orderOf, warmUpCost } from "../measure.js";
+import type { Latencies } from "../paced.js";
 import { execute } from "../postgres.js";
 import { formatValue } from "../report.js";
 import type { ServeRequests } from "../serve-process.js";
@@ -11,7 +12,7 @@ import type { Measured, Suite, SuiteContext, SuiteOutcome, SuitePage } from "../
 import { Worker } from "../worker.js";
 import type { ByHandRequests } from "./by-hand.js";
 import { relayingByWork } from "./growth.js";
-import type { Latencies, WritingRequests } from "./process.js";
+import type { WritingRequests } from "./process.js";
 import { rowsOfStatement, rowsOfTransaction, type WayName, wayNames } from "./ways.js";
 
 const payloadBytes = 100;

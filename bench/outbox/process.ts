@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { type JetStreamManager, jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import type pg from "pg";
-import { percentileUs } from "../measure.js";
+import { type Latencies, latenciesOf, paced, type Pace as SteadyPace } from "../paced.js";
 import { connected } from "../postgres.js";
 import type { BenchServers } from "../servers.js";
 import { BenchFailure } from "../suite.js";
@@ -32,13 +32,7 @@ export interface Relayed extends Load {
 }
 
 /** What is written at a steady pace. */
-export type Pace = Omit<Load, "way"> & { readonly perSecond: number };
-
-/** In µs. */
-export interface Latencies {
-  readonly p50: number;
-  readonly p99: number;
-}
+export type Pace = SteadyPace & Pick<Load, "payloadBytes">;
 
 const stream = "bench-outbox";
 const topic = "bench-outbox";
@@ -175,7 +169,7 @@ const requests = {
     const { one } = opened.get(way)!;
     const acknowledgements = new Acknowledgements(nats!, messages);
     await nats!.flush();
-    const committedAt = await paced({ messages, perSecond, payloadBytes }, one);
+    const committedAt = await pacedOverSessions({ messages, perSecond, payloadBytes }, one);
     return latenciesOf(committedAt, await acknowledgements.all());
   },
 
@@ -194,7 +188,9 @@ const requests = {
       left -= 1;
       if (left === 0) done();
     });
-    const committedAt = await paced(pace, (client, payload) => measured.enqueue(client, { topic, payload }));
+    const committedAt = await pacedOverSessions(pace, (client, payload) =>
+      measured.enqueue(client, { topic, payload }),
+    );
     await Promise.race([all, delay(arrivalTimeoutMs, undefined, { ref: false })]);
     if (left > 0) throw new BenchFailure(`${left} of ${messages} messages were not handled`);
     return latenciesOf(committedAt, handledAt);
@@ -221,32 +217,15 @@ async function writeWithKeys(
   });
 }
 
-/** Commits at a steady pace, over all sessions. @returns of each message when it was committed, in ms of `performance.now` */
-async function paced(
-  { messages, perSecond, payloadBytes }: Pace,
+/** Commits payloads that begin with their number. @returns of each when it was committed, in ms of `performance.now` */
+function pacedOverSessions(
+  pace: Pace,
   write: (client: pg.Client, payload: string) => Promise<unknown>,
 ): Promise<Float64Array> {
-  const committedAt = new Float64Array(messages);
-  const padding = "x".repeat(Math.max(0, payloadBytes - numberDigits));
-  const before: Promise<unknown>[] = clients.slice(0, usualSessions).map(() => Promise.resolve());
-  const began = performance.now();
-  for (let number = 0; number < messages; number++) {
-    const waitMs = began + (number * 1000) / perSecond - performance.now();
-    if (waitMs > 0) await delay(waitMs);
-    const session = number % before.length;
-    before[session] = before[session]!.then(async () => {
-      await write(clients[session]!, String(number).padStart(numberDigits, "0") + padding);
-      committedAt[number] = performance.now();
-    });
-  }
-  await Promise.all(before);
-  return committedAt;
-}
-
-/** One that had arrived before the client had read that it is committed has taken no time. */
-function latenciesOf(committedAt: Float64Array, arrivedAt: Float64Array): Latencies {
-  const took = arrivedAt.map((at, number) => Math.max(0, at - committedAt[number]!)).sort();
-  return { p50: percentileUs(took, 0.5), p99: percentileUs(took, 0.99) };
+  const padding = "x".repeat(Math.max(0, pace.payloadBytes - numberDigits));
+  return paced(pace, usualSessions, (number, session) =>
+    write(clients[session]!, String(number).padStart(numberDigits, "0") + padding),
+  );
 }
 
 /** Resolves when the stream has so many, and not one more. @returns when, in ms of `performance.now` */

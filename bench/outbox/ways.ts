@@ -2,7 +2,14 @@
  * Writing a message in the user's transaction, by node-postgres: ours, and the baselines.
  */
 import type pg from "pg";
-import { baselinePackage } from "../baselines.js";
+import {
+  addGraphileJobs,
+  bossSessionOf,
+  migrateGraphile,
+  queue,
+  startedBoss,
+  stopBoss,
+} from "../offline/job-queues.js";
 import { execute } from "../postgres.js";
 
 /** Where everything goes to; the stream has it alone. */
@@ -23,8 +30,6 @@ export interface Way {
   many(client: pg.Client, texts: readonly string[]): Promise<unknown>;
   close(): Promise<void>;
 }
-
-const queue = "bench";
 
 /** Prepares tables and queues. */
 export const ways: Readonly<Record<WayName, (databaseUrl: string) => Promise<Way>>> = {
@@ -78,32 +83,22 @@ export const ways: Readonly<Record<WayName, (databaseUrl: string) => Promise<Way
   },
 
   async "pg-boss"(databaseUrl) {
-    const { PgBoss } = (await import(baselinePackage("pg-boss"))) as { PgBoss: new (options: object) => Boss };
-    const boss = new PgBoss({ connectionString: databaseUrl, schedule: false, supervise: false, max: 1 });
-    boss.on("error", (error) => console.error(error));
-    await boss.start();
+    const boss = await startedBoss(databaseUrl, { max: 1 });
     await boss.createQueue(queue);
-    const of = (client: pg.Client) => ({
-      db: { executeSql: (text: string, values: unknown[]) => client.query(text, values) },
-    });
     return {
-      one: (client, text) => boss.send(queue, { text }, of(client)),
+      one: (client, text) => boss.send(queue, { text }, bossSessionOf(client)),
       many: (client, texts) =>
         boss.insert(
           queue,
           texts.map((text) => ({ data: { text } })),
-          of(client),
+          bossSessionOf(client),
         ),
-      close: () => boss.stop({ graceful: false }),
+      close: () => stopBoss(boss),
     };
   },
 
   async "graphile-worker"(databaseUrl) {
-    const { Logger, makeWorkerUtils } = (await import(baselinePackage("graphile-worker"))) as GraphileWorker;
-    const logger = new Logger(() => () => undefined);
-    const utils = await makeWorkerUtils({ connectionString: databaseUrl, logger });
-    await utils.migrate();
-    await utils.release();
+    await migrateGraphile(databaseUrl);
     return {
       one: (client, text) =>
         client.query({
@@ -112,30 +107,11 @@ export const ways: Readonly<Record<WayName, (databaseUrl: string) => Promise<Way
           values: [queue, JSON.stringify({ text })],
         }),
       many: (client, texts) =>
-        client.query({
-          name: "bench.add_jobs",
-          text: `SELECT count(*) FROM graphile_worker.add_jobs(ARRAY(
-            SELECT json_populate_record(NULL::graphile_worker.job_spec, json_build_object('identifier', $2::text, 'payload', payload))
-            FROM unnest($1::json[]) AS payload))`,
-          values: [texts.map((text) => JSON.stringify({ text })), queue],
-        }),
+        addGraphileJobs(
+          client,
+          texts.map((text) => JSON.stringify({ text })),
+        ),
       close: async () => undefined,
     };
   },
 };
-
-/** What is used of pg-boss. */
-interface Boss {
-  on(event: "error", listener: (error: Error) => void): void;
-  start(): Promise<unknown>;
-  stop(options: { readonly graceful: boolean }): Promise<void>;
-  createQueue(name: string): Promise<void>;
-  send(name: string, data: object, options: object): Promise<unknown>;
-  insert(name: string, jobs: readonly { readonly data: object }[], options: object): Promise<unknown>;
-}
-
-/** What is used of graphile-worker. */
-interface GraphileWorker {
-  readonly Logger: new (factory: () => () => void) => object;
-  makeWorkerUtils(options: object): Promise<{ migrate(): Promise<void>; release(): Promise<void> }>;
-}

@@ -52,6 +52,16 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
   },
   offline: { results: ["store", "drain", "total"], baselines: ["pg-boss", "graphile-worker"] },
   backlog: { results: ["drain, 200 messages", "drain, 2,000 messages"], baselines: ["sql"] },
+  handlers: {
+    results: [
+      ...["20 jobs, 1 process", "20 jobs, 2 processes", "40 jobs, 1 process", "40 jobs, 2 processes"].map(
+        (size) => `handled, ${size}`,
+      ),
+      "commit to effect, p50",
+      "commit to effect, p99",
+    ],
+    baselines: ["pg-boss", "pg-boss by hand", "graphile-worker", "graphile-worker by hand"],
+  },
   channels: {
     results: ["throughput", "listener statements", "sender statements", "listener RSS", "listener heap"].flatMap(
       (name) => [`${name}, 1 channel`, `${name}, 5 channels`],
@@ -166,7 +176,7 @@ function expectMeasured(suite: string, results: readonly BenchResult[]): void {
   for (const { name, payloadBytes, unit, median, min, max, baselines, ...more } of results) {
     expect(more).toEqual({});
     expect(payloadBytes).toBeGreaterThan(0);
-    expect(unit).toMatch(/^(messages\/s|calls\/s|µs|ms|ms\/s|s|MiB|per 1,000 messages)$/);
+    expect(unit).toMatch(/^(messages\/s|jobs\/s|calls\/s|µs|ms|ms\/s|s|MiB|per 1,000 messages)$/);
     expect([min, median, max]).toEqual([min, median, max].sort((a, b) => a - b));
     // A short run may need no statement of the senders.
     if (!name.startsWith("sender statements")) expect(min).toBeGreaterThan(0);

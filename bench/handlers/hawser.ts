@@ -1,0 +1,57 @@
+/**
+ * Hawser: jobs are messages without a key that are enqueued for a topic, and workers are transactional listeners of it; of
+ * several processes, members of a group.
+ */
+import { newPeer } from "../peers.js";
+import { measuredModule } from "../worker.js";
+import { concurrency, effectOf, insertEffect, type Library } from "./system.js";
+
+const measured = await measuredModule<typeof import("../../src/peer/index.js")>("src/peer/index.ts");
+
+const topicFor = (processes: number): string => `bench-jobs-${processes}`;
+
+export const hawser: Library = {
+  async openEnqueuing(databaseUrl) {
+    // A peer that runs makes the tables.
+    await using peer = newPeer("bench-enqueuing", databaseUrl);
+    await peer.run();
+    return {
+      to(processes) {
+        const topic = topicFor(processes);
+        return {
+          one: (client, payload) => measured.enqueue(client, { topic, payload }),
+          many: (client, payloads) =>
+            client.query({
+              name: "bench.enqueue_jobs",
+              text: "SELECT hawser.peer_enqueue_text_batch($1, $2)",
+              values: [topic, payloads],
+            }),
+        };
+      },
+      close: async () => undefined,
+    };
+  },
+
+  async openWorking(databaseUrl, number) {
+    let peer: ReturnType<typeof newPeer> | undefined;
+    return {
+      async start({ processes }) {
+        peer = newPeer(`bench-worker-${processes}-${number}`, databaseUrl, {
+          topic: topicFor(processes),
+          transactional: true,
+          concurrency,
+          // One more than the handlers have, which Hawser keeps for itself.
+          poolSize: concurrency + 1,
+          group: processes > 1,
+        });
+        await peer.run(async ({ payload, client }) => {
+          await client.query(insertEffect, effectOf(Buffer.from(payload).toString()));
+        });
+      },
+      async rest() {
+        await peer?.stop();
+        peer = undefined;
+      },
+    };
+  },
+};
