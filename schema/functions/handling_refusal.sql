@@ -11,9 +11,14 @@ BEGIN
        WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN 'not_owned'
     -- A transaction that has not ended may have inserted one, too: only inserting it tells.
+    -- A look-up for each: a join may read all marks of the channel.
     WHEN p_unmarked AND EXISTS (
-      SELECT FROM hawser.done_messages AS d, unnest(p_epochs, p_numbers) AS m (epoch, number)
-       WHERE d.connection_key = p_connection_key AND d.epoch = m.epoch AND d.number = m.number
+      SELECT FROM unnest(p_epochs, p_numbers) AS m (epoch, number)
+       CROSS JOIN LATERAL (
+         SELECT FROM hawser.done_messages AS d
+          WHERE d.connection_key = p_connection_key AND d.epoch = m.epoch AND d.number = m.number
+         OFFSET 0
+       ) AS s
     ) THEN 'duplicate'
   END;
 END

@@ -1,10 +1,11 @@
 #variable_conflict use_column
 DECLARE
+  v_is_one boolean := cardinality(p_epochs) = 1 AND cardinality(p_numbers) = 1;
   v_count integer;
   v_refusal text;
   v_done boolean;
 BEGIN
-  IF pg_current_xact_id_if_assigned()::text IS DISTINCT FROM p_transaction THEN
+  IF current_setting(@StoreConstants.handling_setting@, true) IS DISTINCT FROM 'on' THEN
     v_refusal := 'ended';
   ELSE
     -- The reads below have to see what was committed while an insert waited.
@@ -17,14 +18,28 @@ BEGIN
     v_done := hawser.commit_durably();
 
     -- Waits for another transaction that has inserted the same mark, and has not ended.
-    INSERT INTO hawser.done_messages (connection_key, epoch, number)
-    SELECT p_connection_key, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
-    ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+    -- One, as of most handlers, without the machinery for many.
+    IF v_is_one THEN
+      INSERT INTO hawser.done_messages (connection_key, epoch, number) VALUES (p_connection_key, p_epochs[1], p_numbers[1])
+      ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+    ELSE
+      INSERT INTO hawser.done_messages (connection_key, epoch, number)
+      SELECT p_connection_key, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
+      ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+    END IF;
     GET DIAGNOSTICS v_count = ROW_COUNT;
 
     -- Only now, in a later statement: whoever has removed such a mark has moved the cursor in the same transaction.
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
+      WHEN v_is_one AND NOT EXISTS (
+        SELECT FROM hawser.conn_mess_number AS c
+         WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (p_epochs[1], p_numbers[1])
+      ) AND EXISTS (
+        SELECT FROM hawser.peers AS p, hawser.conn_key_map AS m
+         WHERE p.name = p_name AND p.epoch = p_epoch
+           AND m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+      ) THEN NULL
       ELSE hawser.handling_refusal(p_name, p_epoch, p_connection_key, p_epochs, p_numbers, false)
     END;
   END IF;

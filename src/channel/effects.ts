@@ -103,7 +103,8 @@ interface HandlerFailure {
 
 /** How a handler ended. */
 export type HandlerResult =
-  | { readonly kind: "done" }
+  /** With its mark, if that was written with the handler's effects. */
+  | { readonly kind: "done"; readonly isMarked?: boolean }
   | ({ readonly kind: "failed" } & HandlerFailure)
   /**
    * The session with Postgres in which the handler ran has ended before the message was done. Perhaps the message ends

@@ -97,8 +97,6 @@ export interface HandledLink {
   readonly isClosed: boolean;
   /** The channel belongs to another listener now. */
   onNotOwned(): void;
-  /** A message of the channel has a mark in the store. */
-  onMarked(): void;
 }
 
 /** The names of topics by their keys, looked up once each. */
@@ -134,6 +132,7 @@ class TopicNames {
 }
 
 const done: HandlerResult = { kind: "done" };
+const marked: HandlerResult = { kind: "done", isMarked: true };
 const comesAgain: HandlerResult = { kind: "postponed" };
 
 export class HandlerCalls {
@@ -387,23 +386,19 @@ export class HandlerCalls {
     };
     const numbered = items.flatMap(({ link, turn }) => {
       const { position } = turn.running;
-      return position === undefined ? [] : { connectionKey: link.source.connectionKey, ...position };
+      const { connectionKey } = link.source;
+      return position === undefined ? [] : { connectionKey, ...position, mayBeDone: turn.attempts > 1 };
     });
     try {
       // The lease may be renewed on another server while the handler runs; what it does belongs to the epoch of now.
       const { name, epoch } = lease;
       const outcome = await store.handleInTransaction({ name, epoch }, numbered, handler);
-      if (outcome === "committed") {
-        for (const item of items) item.link.onMarked();
-        return done;
-      }
+      if (outcome === "committed") return marked;
       if (items.every((item) => item.link.isClosed)) return comesAgain;
       if (outcome === "fenced") nameLost("a transaction was refused");
       else if (items.length > 1) return undefined;
-      else if (outcome === "duplicate") {
-        link.onMarked();
-        return done;
-      } else link.onNotOwned();
+      else if (outcome === "duplicate") return marked;
+      else link.onNotOwned();
     } catch (error) {
       if ("error" in thrown && Object.is(error, thrown.error)) throw error;
       // At most once: whatever it did may be committed.

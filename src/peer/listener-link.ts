@@ -60,6 +60,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly #startsBefore: number;
   /** There may be marks of this channel in the store. */
   #hasMarks: boolean;
+  /** Messages are done without a mark since the cursor was handed to the committer. */
+  #isUnmarked = false;
   #isIsolated = false;
   #hasCounted = false;
   #closed = false;
@@ -266,7 +268,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         void result.then((later) => this.#finishLater(turn, later));
         continue;
       }
-      channel.finish(turn, result, at);
+      this.#finish(turn, result, at);
       dispatcher.freeSlot();
       this.#tellIdle();
     }
@@ -278,7 +280,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   #finishLater(turn: MessageTurn, result: HandlerResult): void {
     const { dispatcher } = this.#shared;
     dispatcher.freeSlot();
-    this.channel.finish(turn, result, now());
+    this.#finish(turn, result, now());
     this.#tellIdle();
     if (this.#closed) return;
     if (dispatcher.hasWoken) {
@@ -286,6 +288,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       this.#arm();
       dispatcher.wake(this);
     } else this.run();
+  }
+
+  #finish(turn: MessageTurn, result: HandlerResult, at: number): void {
+    if (result.kind === "done") {
+      if (result.isMarked === true) this.#hasMarks = true;
+      else this.#isUnmarked = true;
+    }
+    this.channel.finish(turn, result, at);
   }
 
   #tellIdle(): void {
@@ -300,12 +310,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (handled === undefined) return;
     this.#handled = undefined;
     if (this.#closed) return;
-    this.#shared.committer.commit(this.connectionKey, { cursor: handled, hasMarks: this.#hasMarks });
-  }
-
-  /** A message of this channel has a mark in the store. */
-  onMarked(): void {
-    this.#hasMarks = true;
+    const mayWait = !this.#isUnmarked && this.#connection === undefined && !this.channel.isUnderSuspicion;
+    this.#isUnmarked = false;
+    this.#shared.committer.commit(this.connectionKey, { cursor: handled, hasMarks: this.#hasMarks, mayWait });
   }
 
   /** A message of this channel was to be committed, and the channel belongs to another listener now. */

@@ -97,27 +97,46 @@ export function sessionSettingsSql(limits: SessionLimits, readOnly = false): str
     ...sessionSettings(limits),
     ...(readOnly ? ([["default_transaction_read_only", "on"]] as const) : []),
   ];
-  // Some platforms lack it: a backend notices during a long statement that its client is gone.
-  const check = `SET client_connection_check_interval = ${sessionKeepaliveMs}`;
+  // Some platforms lack it.
   return [
     "SET search_path = pg_catalog, pg_temp",
     ...settings.map(([name, value]) => `SET ${name} = '${value}'`),
-    `DO $$ BEGIN ${check}; EXCEPTION WHEN OTHERS THEN NULL; END $$`,
+    `DO $$ BEGIN SET ${clientCheck[0]} = ${clientCheck[1]}; EXCEPTION WHEN OTHERS THEN NULL; END $$`,
   ].join("; ");
+}
+
+/** A backend notices during a long statement that its client is gone. */
+const clientCheck: Setting = ["client_connection_check_interval", sessionKeepaliveMs];
+
+/**
+ * Takes away what statements of the user may have left in a session; prepared statements are the driver's. A session that is
+ * kept then has the login's own path and limits ({@link userPathSql}), and the settings by which its end is noticed.
+ */
+function cleaningSql(keepsSettings: boolean, checksClients: boolean): string {
+  const kept: readonly Setting[] = keepsSettings
+    ? [
+        ...formats.filter(([name]) => name !== "standard_conforming_strings"),
+        ...connectionSettings,
+        ...(checksClients ? [clientCheck] : []),
+      ]
+    : [];
+  // In one statement: a SET for each takes several times as long.
+  const set = kept.map(([name, value]) => `, pg_catalog.set_config('${name}', '${value}', false)`);
+  return `RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; SELECT pg_catalog.pg_advisory_unlock_all()${set.join("")}`;
 }
 
 type Setting = readonly [name: string, value: string | number];
 
+const connectionSettings: readonly Setting[] = [
+  ["idle_session_timeout", 0],
+  ["tcp_keepalives_idle", sessionKeepaliveMs / 1000],
+  ["tcp_keepalives_interval", sessionKeepaliveMs / 1000],
+  ["tcp_keepalives_count", sessionKeepaliveProbes],
+  ["tcp_user_timeout", sessionKeepaliveMs * (sessionKeepaliveProbes + 1)],
+];
+
 function sessionSettings(limits: SessionLimits): readonly Setting[] {
-  return [
-    ["default_transaction_isolation", "read committed"],
-    ["idle_session_timeout", 0],
-    ["tcp_keepalives_idle", sessionKeepaliveMs / 1000],
-    ["tcp_keepalives_interval", sessionKeepaliveMs / 1000],
-    ["tcp_keepalives_count", sessionKeepaliveProbes],
-    ["tcp_user_timeout", sessionKeepaliveMs * (sessionKeepaliveProbes + 1)],
-    ...limitSettings(limits),
-  ];
+  return [["default_transaction_isolation", "read committed"], ...connectionSettings, ...limitSettings(limits)];
 }
 
 function limitSettings({ lockTimeoutMs, statementTimeoutMs }: SessionLimits): readonly Setting[] {
@@ -179,10 +198,12 @@ interface ServerFacts {
   readonly pid: number;
   readonly standby: boolean;
   readonly reads_only: boolean;
+  readonly checks_clients: boolean;
 }
 
 const factsSql = `SELECT pg_catalog.pg_backend_pid() AS pid, pg_catalog.pg_is_in_recovery() AS standby,
-  pg_catalog.current_setting('transaction_read_only')::bool AS reads_only`;
+  pg_catalog.current_setting('transaction_read_only')::bool AS reads_only,
+  pg_catalog.current_setting('client_connection_check_interval') <> '0' AS checks_clients`;
 
 /** Makes the settings, and reads which server answers. @throws if that takes longer than connecting may */
 async function prepareSession(
@@ -279,6 +300,8 @@ export function mayBeReachedLater(error: unknown): boolean {
 export class SessionPool {
   readonly #pool: pg.Pool;
   readonly #address: DatabaseAddress;
+  readonly #keepsSettings: boolean;
+  #checksClients = false;
 
   /**
    * @param options.keepsSettings false behind a transaction pooler: a session's settings do not stay, and each transaction
@@ -296,6 +319,7 @@ export class SessionPool {
     },
   ) {
     this.#address = address;
+    this.#keepsSettings = options.keepsSettings;
     class HostClient extends pg.Client {
       constructor() {
         super(address.hosts[address.next]);
@@ -309,6 +333,7 @@ export class SessionPool {
       // The pool waits for it, and reports its failure as one to connect.
       onConnect: async (client) => {
         const facts = await prepareSession(client, settingsSql);
+        this.#checksClients = facts.checks_clients;
         refuseUnwanted(facts, address.sessionAttributes, client as pg.Client);
         await options.check(client);
       },
@@ -323,6 +348,11 @@ export class SessionPool {
 
   set max(sessions: number) {
     this.#pool.options.max = sessions;
+  }
+
+  /** Statements that make a session as it was before statements of a user. They leave the login's own path and limits. */
+  get cleaningSql(): string {
+    return cleaningSql(this.#keepsSettings, this.#checksClients);
   }
 
   /** A session that is free, or a new one. @throws as {@link openSession} */

@@ -6,7 +6,8 @@
  *       └──done, no more───┘
  *
  * A flush begins at once when nothing is under way, and as soon as the last one ended otherwise: how many channels share
- * a statement follows from how long statements take.
+ * a statement follows from how long statements take. One that only removes marks waits for more of them (`sweeping`), until
+ * there is something that may not wait.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { postgresBackoff } from "../postgres/index.js";
@@ -47,6 +48,8 @@ export interface Done {
   readonly messages?: readonly Position[];
   /** There may be marks at or below the cursor. */
   readonly hasMarks?: boolean;
+  /** Nobody waits for it, and what it says is in the store already, as marks. */
+  readonly mayWait?: boolean;
 }
 
 /** Commits the cursors of one listener. */
@@ -58,7 +61,9 @@ export class CursorCommitter {
   /** For each channel what to write, in this order; more than one entry only where dead letters are large. */
   readonly #waiting = new Map<number, Waiting[]>();
   readonly #endLeaseWatch: () => void;
-  #state: "idle" | "flushing" | "waiting" = "idle";
+  #state: "idle" | "sweeping" | "flushing" | "waiting" = "idle";
+  /** Some of what waits may not. */
+  #isUrgent = false;
   #failures = 0;
   #fenced = false;
   /** Nothing is taken any more: closed, or fenced. */
@@ -82,8 +87,9 @@ export class CursorCommitter {
   }
 
   /** Hands over what is done of a channel. A newer cursor takes the place of one that is not under way yet. */
-  commit(connectionKey: number, { cursor, deadLetter, messages = [], hasMarks = false }: Done): void {
+  commit(connectionKey: number, { cursor, deadLetter, messages = [], hasMarks = false, mayWait = false }: Done): void {
     if (this.#ended) return;
+    this.#isUrgent ||= !mayWait;
     const entries = this.#waiting.get(connectionKey) ?? [];
     if (entries.length === 0) this.#waiting.set(connectionKey, entries);
     const letterBytes = deadLetter?.payload.length ?? 0;
@@ -97,15 +103,15 @@ export class CursorCommitter {
     entry.hasMarks ||= hasMarks;
     entry.done.push(...messages);
     if (deadLetter !== undefined) entry.deadLetters.push(deadLetter);
-    if (this.#state === "idle") {
-      this.#state = "waiting";
-      // After what is being done at the moment, so that cursors of one turn share a statement.
-      queueMicrotask(() => this.#begin());
-    }
+    if (this.#state === "idle" || this.#state === "sweeping") this.#schedule();
   }
 
   /** Resolves when nothing waits any more: all is committed, or `false` because another process has the name. */
   async drain(): Promise<boolean> {
+    if (this.#state === "sweeping") {
+      this.#isUrgent = true;
+      this.#schedule();
+    }
     if (this.#state !== "idle" && !this.#fenced) await new Promise<void>((resolve) => this.#onDrained.push(resolve));
     return !this.#fenced;
   }
@@ -116,7 +122,19 @@ export class CursorCommitter {
     this.#waiting.clear();
     this.#cancelRetry();
     this.#endLeaseWatch();
-    if (this.#state === "waiting") this.#rest();
+    if (this.#state === "waiting" || this.#state === "sweeping") this.#rest();
+  }
+
+  #schedule(): void {
+    if (this.#isUrgent) {
+      this.#cancelRetry();
+      this.#state = "waiting";
+      // After what is being done at the moment, so that cursors of one turn share a statement.
+      queueMicrotask(() => this.#begin());
+    } else if (this.#state !== "sweeping") {
+      this.#state = "sweeping";
+      this.#cancelRetry = this.#clock.setTimeout(() => this.#begin(), storeConstants.markSweepMs);
+    }
   }
 
   #begin(): void {
@@ -165,7 +183,8 @@ export class CursorCommitter {
       this.#waiting.delete(connectionKey);
       this.#events.onNotOwned(connectionKey);
     }
-    this.#begin();
+    if (this.#waiting.size === 0 || this.#isUrgent) this.#begin();
+    else this.#schedule();
   }
 
   /** The first entry of every channel, as far as their dead letters fit one statement; one always does. */
@@ -180,6 +199,7 @@ export class CursorCommitter {
       if (entries.length > 1) entries.shift();
       else this.#waiting.delete(connectionKey);
     }
+    this.#isUrgent = this.#waiting.size > 0;
     return batch;
   }
 

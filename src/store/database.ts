@@ -16,6 +16,7 @@ import {
   serverIdentity,
   sessionSettingsSql,
   spoilsConnection,
+  userPathSql,
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
 import { withIntegerArrays } from "./columns.js";
@@ -27,10 +28,6 @@ const { lockTimeoutMs, statementTimeoutMs } = storeConstants;
 
 /** Of each statement of Hawser's own. */
 export const statementLimits: SessionLimits = { lockTimeoutMs, statementTimeoutMs };
-
-/** Takes away what statements of the user may have left in a session; prepared statements are the driver's. */
-const cleanSql =
-  "RESET SESSION AUTHORIZATION; RESET ALL; CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP";
 
 /** How long an answer is waited for: the server's own timeout, and time for it to tell. */
 const answerLimitMs = statementTimeoutMs + lockTimeoutMs;
@@ -50,6 +47,8 @@ export class Database {
   readonly #pooled: boolean;
   /** Begins a transaction. */
   readonly #beginSql: string;
+  /** Sessions that had a transaction of the user last, and have the path and the limits of the login since. */
+  readonly #users = new WeakSet<pg.ClientBase>();
 
   /**
    * @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements
@@ -137,7 +136,7 @@ export class Database {
    * Runs `work`, with statements of the user in it, in a transaction: what is called through `unlimited` may take any
    * time, and what it leaves behind in the session does not reach others.
    *
-   * @param begin statements with which the transaction begins; `work` gets the first row of the last one
+   * @param begin statements with which the transaction begins; `work` gets the first row of the last one, if it has rows
    * @param work resolves with statements with which the transaction ends
    * @throws StoreError as {@link query}, with what `work` threw as its cause
    */
@@ -146,15 +145,15 @@ export class Database {
     begin: string,
     work: (
       transaction: Transaction,
-      begun: Begun,
+      begun: Begun | undefined,
       unlimited: <R>(part: () => Promise<R>) => Promise<R>,
     ) => Promise<string>,
   ): Promise<void> {
-    const cleanUp = this.#pooled ? cleanSql : `${cleanSql}; ${sessionSettingsSql(statementLimits)}`;
     await this.#withClient(
       action,
-      (client, limit) =>
-        inShortTransaction<Begun>(client, `${this.#beginSql}; ${begin}`, (transaction, begun) =>
+      async (client, limit) => {
+        const beginAll = this.#users.has(client) ? beginSql : `${this.#beginSql}; ${userPathSql}`;
+        await inShortTransaction<Begun>(client, `${beginAll}; ${begin}`, this.#pool.cleaningSql, (transaction, begun) =>
           work(transaction, begun, async (part) => {
             limit.pause();
             try {
@@ -163,8 +162,10 @@ export class Database {
               limit.resume();
             }
           }),
-        ),
-      cleanUp,
+        );
+        if (!this.#pooled) this.#users.add(client);
+      },
+      true,
     );
   }
 
@@ -181,12 +182,12 @@ export class Database {
    * The connection is given up when `work` takes longer than `answerLimitMs`, not counting pauses: the server cannot be
    * heard any more, or its own timeout would have come before.
    *
-   * @param cleanUp what makes the session as new again; nobody waits for that but the next user of the connection
+   * @param isUsers `work` is a transaction with statements of the user: if it fails, what it left behind is not known
    */
   async #withClient<T>(
     action: string,
     work: (client: pg.PoolClient, limit: { pause(): void; resume(): void }) => Promise<T>,
-    cleanUp?: string,
+    isUsers = false,
   ): Promise<T> {
     let client: pg.PoolClient;
     try {
@@ -208,23 +209,17 @@ export class Database {
         cancelTimer = this.#clock.setTimeout(giveUp, answerLimitMs);
       },
     };
-    let cleaning: Promise<unknown> | undefined;
     try {
-      const result = await work(client, limit);
-      if (cleanUp !== undefined) cleaning = client.query(cleanUp).catch(onError);
-      return result;
+      if (!isUsers && this.#users.delete(client)) await client.query(sessionSettingsSql(statementLimits));
+      return await work(client, limit);
     } catch (error) {
       const notCommitted = error instanceof NotCommitted;
-      spoilt ||= cleanUp !== undefined || (notCommitted ? !error.rolledBack : spoilsConnection(error));
+      spoilt ||= isUsers || (notCommitted ? !error.rolledBack : spoilsConnection(error));
       throw notCommitted ? storeFailure(action, error.cause, "failed") : storeFailure(action, error, outcomeOf(error));
     } finally {
-      const release = (): void => {
-        cancelTimer();
-        client.removeListener("error", onError);
-        client.release(spoilt);
-      };
-      if (cleaning === undefined) release();
-      else void cleaning.then(release);
+      cancelTimer();
+      client.removeListener("error", onError);
+      client.release(spoilt);
     }
   }
 }

@@ -63,20 +63,26 @@ export async function inTransaction<T>(
 }
 
 /**
- * Runs `work` in a transaction, with as few round trips as can be: `begin` and `end` are sent together with BEGIN and COMMIT.
+ * Runs `work` in a transaction, with as few round trips as can be: what comes before and after it is sent together with BEGIN
+ * and COMMIT.
  *
- * @param begin one or several statements, of which the first is {@link beginSql}; `work` gets the first row of the last one
+ * @param begin one or several statements, of which the first is {@link beginSql}; `work` gets the first row of the last one,
+ * if it has rows
+ * @param after statements that are run after COMMIT
  * @param work resolves with statements that are run at the end; an error of theirs takes back everything
  * @throws as {@link inTransaction}; the driver's error also if a statement of the end failed
  */
 export async function inShortTransaction<Begun>(
   client: pg.ClientBase,
   begin: string,
-  work: (transaction: Transaction, begun: Begun) => Promise<string>,
+  after: string,
+  work: (transaction: Transaction, begun: Begun | undefined) => Promise<string>,
 ): Promise<void> {
   let end: string;
   try {
-    end = await work(client, lastOf(await client.query(begin)).rows[0]);
+    // Several statements have several results.
+    const begun = (await client.query(begin)) as unknown as pg.QueryResult[];
+    end = await work(client, begun.at(-1)!.rows[0]);
   } catch (error) {
     const rolledBack = await client.query("ROLLBACK").then(
       () => true,
@@ -84,13 +90,10 @@ export async function inShortTransaction<Begun>(
     );
     throw new NotCommitted(error, rolledBack);
   }
-  const { command } = lastOf(await client.query(`${end}; COMMIT`));
-  if (command !== "COMMIT") throw new NotCommitted(new Error("a statement in it had failed"), true);
-}
-
-/** The result of the last of several statements that were sent as one text. */
-function lastOf(results: pg.QueryResult | pg.QueryResult[]): pg.QueryResult {
-  return Array.isArray(results) ? results.at(-1)! : results;
+  const ended = (await client.query(`${end}; COMMIT; ${after}`)) as unknown as pg.QueryResult[];
+  if (!ended.some(({ command }) => command === "COMMIT")) {
+    throw new NotCommitted(new Error("a statement in it had failed"), true);
+  }
 }
 
 /**

@@ -4,8 +4,9 @@
  */
 import pg from "pg";
 import { storeFunctions } from "../../generated/ts/rows/peer.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, StoreError } from "../errors/index.js";
-import { isServerError, localSettingsSql, userPathSql } from "../postgres/index.js";
+import { isServerError } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
 import type { Transaction, WriterName } from "./transaction.js";
@@ -18,8 +19,8 @@ export interface Transactional {
   /**
    * Runs the handler of some messages in a transaction (READ COMMITTED, with the timeouts of the database's role) that
    * ends with marking them as done; without a message it marks none. The transaction belongs to this function: the handler
-   * neither commits nor rolls back. It is not called if one of the messages is done. If another one does one of them meanwhile,
-   * or if the name or a channel is lost, what it did is rolled back.
+   * neither commits nor rolls back. If another one does one of the messages meanwhile, or if the name or a channel is lost, what
+   * it did is rolled back. Whether a message is done that may be is looked before it is called.
    *
    * Handlers leave at least one connection of the pool to everybody else; those that find none free wait.
    *
@@ -29,28 +30,32 @@ export interface Transactional {
    */
   handleInTransaction(
     lease: WriterName,
-    messages: readonly ChannelMessage[],
+    messages: readonly HandledMessage[],
     handler: (transaction: Transaction) => Promise<void>,
   ): Promise<TransactionalOutcome>;
   /** The same for what has no number: nothing is marked. @throws as {@link handleInTransaction} */
   runInTransaction(handler: (transaction: Transaction) => Promise<void>): Promise<void>;
 }
 
-/** Gives the transaction an id where it has none: no other one ever has the same. */
-const transactionId = "pg_catalog.pg_current_xact_id()::text";
+/** A message that is to be handled. */
+export interface HandledMessage extends Position {
+  readonly connectionKey: number;
+  /** An attempt before may have been committed. */
+  readonly mayBeDone?: boolean;
+}
 
-const beginSql = (refusal: string): string =>
-  `${userPathSql}; SELECT ${transactionId} AS transaction_id, ${refusal} AS refusal`;
+/** A handler that ends the transaction takes it back. */
+const handlingSql = `SET LOCAL ${storeConstants.handlingSetting} = 'on'`;
 // A short time limit of the handler's own would go on to be that of what follows, for ever.
-const ownSettingsSql = localSettingsSql(statementLimits);
+const ownLimitsSql = `SET LOCAL lock_timeout = ${statementLimits.lockTimeoutMs}; SET LOCAL statement_timeout = ${statementLimits.statementTimeoutMs}`;
 // Durably, as the answer to a request says that it is done.
-const endSql = `${ownSettingsSql}; SELECT hawser.commit_durably(), pg_catalog.pg_current_xact_id_if_assigned()::text AS transaction_id`;
+const endSql = `${ownLimitsSql}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
 
 /**
  * The first arguments of the functions below for each channel, as text, since several statements are sent at once; the numbers
  * are whole ones. In an order that is the same for all, so that two transactions never wait for each other's marks in a circle.
  */
-function whoAndWhat({ name, epoch }: WriterName, messages: readonly ChannelMessage[]): string[] {
+function whoAndWhat({ name, epoch }: WriterName, messages: readonly HandledMessage[]): string[] {
   const channels = new Map<number, Position[]>();
   for (const { connectionKey, ...position } of messages) {
     const positions = channels.get(connectionKey);
@@ -84,8 +89,6 @@ function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
 }
 
-type ChannelMessage = Position & { readonly connectionKey: number };
-
 const placesOf = new WeakMap<Database, Places>();
 
 /** Transactions of a database. */
@@ -96,9 +99,9 @@ export function transactional(database: Database): Transactional {
 
   const withPlace = async (
     action: string,
-    refusal: string,
+    look: string | undefined,
     handler: (transaction: Transaction) => Promise<void>,
-    end: (transaction: Transaction, id: string) => string | Promise<string>,
+    end: (transaction: Transaction) => string | Promise<string>,
   ): Promise<void> => {
     if (database.poolSize < 2) {
       throw new StoreError("invalid_argument", "transactional handlers need a poolSize of at least 2");
@@ -128,10 +131,11 @@ export function transactional(database: Database): Transactional {
     };
     await places.take();
     try {
-      await database.foreignTransaction<Begun>(action, beginSql(refusal), async (transaction, begun, unlimited) => {
-        if (begun.refusal !== null) throw new Withdrawn(begun.refusal);
+      const begin = look === undefined ? handlingSql : `${handlingSql}; SELECT ${look} AS refusal`;
+      await database.foreignTransaction<Begun>(action, begin, async (transaction, begun, unlimited) => {
+        if (typeof begun?.refusal === "string") throw new Withdrawn(begun.refusal);
         await handle(transaction, unlimited);
-        return await end(transaction, begun.transaction_id);
+        return await end(transaction);
       });
     } catch (error) {
       if ("error" in thrown) throw thrown.error;
@@ -144,7 +148,7 @@ export function transactional(database: Database): Transactional {
   /** Whether a message is done; not if that cannot be told. */
   const isDone = async (
     { name, epoch }: WriterName,
-    { connectionKey, ...message }: ChannelMessage,
+    { connectionKey, ...message }: HandledMessage,
   ): Promise<boolean> => {
     const caller = storeFunctions(database.caller("look whether a message is done"));
     const given = {
@@ -183,12 +187,11 @@ export function transactional(database: Database): Transactional {
         };
         await withPlace(
           action,
-          `coalesce(${given.map((one) => `hawser.handling_refusal(${one}, true)`)})`,
+          messages.some(({ mayBeDone }) => mayBeDone === true)
+            ? `coalesce(${given.map((one) => `hawser.handling_refusal(${one}, true)`)})`
+            : undefined,
           watched,
-          (_, id) => {
-            const marks = given.map((one) => `SELECT hawser.mark_done(${one}, ${pg.escapeLiteral(id)})`);
-            return [ownSettingsSql, ...marks].join("; ");
-          },
+          () => [ownLimitsSql, ...given.map((one) => `SELECT hawser.mark_done(${one})`)].join("; "),
         );
         return "committed";
       } catch (error) {
@@ -203,8 +206,8 @@ export function transactional(database: Database): Transactional {
       }
     },
     async runInTransaction(handler) {
-      await withPlace("handle an at-most-once message in a transaction", "NULL", handler, async (transaction, id) => {
-        await endHandler(transaction, id);
+      await withPlace("handle an at-most-once message in a transaction", undefined, handler, async (transaction) => {
+        await endHandler(transaction);
         return "";
       });
     },
@@ -212,24 +215,17 @@ export function transactional(database: Database): Transactional {
 }
 
 interface Begun {
-  readonly transaction_id: string;
   readonly refusal: Refusal | null;
 }
 
-/** What the last of several statements returns. */
-async function lastRow<Row extends object>(transaction: Transaction, text: string): Promise<Row> {
-  const results = (await transaction.query(text)) as unknown as pg.QueryResult<Row>[];
-  return results.at(-1)!.rows[0]!;
-}
-
 /**
- * Back to Hawser's own settings after the handler.
+ * Back to Hawser's own limits after the handler.
  *
  * @throws StoreError `handler_failed` unless the transaction is still the one that was begun for it
  */
-async function endHandler(transaction: Transaction, id: string): Promise<void> {
-  const { transaction_id: now } = await lastRow<Partial<Begun>>(transaction, endSql);
-  if (now !== id) throw endedByHandler();
+async function endHandler(transaction: Transaction): Promise<void> {
+  const results = (await transaction.query(endSql)) as unknown as pg.QueryResult<{ handling: string | null }>[];
+  if (results.at(-1)!.rows[0]!.handling !== "on") throw endedByHandler();
 }
 
 function endedByHandler(): StoreError {

@@ -116,6 +116,31 @@ describe("the group commit of cursors", () => {
     expect(flushes).toHaveLength(3);
   });
 
+  it("lets wait what only removes marks, until there is something that may not", async () => {
+    const sweep = (number: number) =>
+      committer.commit(1, { cursor: { epoch: 1, number }, hasMarks: true, mayWait: true });
+    sweep(1);
+    clock.advance(storeConstants.markSweepMs - 1);
+    sweep(2);
+    await settled();
+    expect(flushes).toHaveLength(0);
+    clock.advance(1);
+    expect(numbersOf(flushes[0])).toEqual(["1:1:2"]);
+    sweep(3);
+    await flushes[0]!.succeed();
+    expect(flushes).toHaveLength(1);
+    commit(2, 1, 1);
+    await settled();
+    expect(numbersOf(flushes[1])).toEqual(["1:1:3", "2:1:1"]);
+    await flushes[1]!.succeed();
+    sweep(4);
+    const drained = committer.drain();
+    await settled();
+    await flushes[2]!.succeed();
+    expect(await drained).toBe(true);
+    expect(clock.timers).toBe(0);
+  });
+
   it("tries again after a failure, later each time, with the newest values", async () => {
     commit(1, 1, 1, letter(1));
     await settled();

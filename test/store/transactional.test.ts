@@ -26,6 +26,7 @@ describe("a handler inside a transaction", () => {
   });
 
   const message = (number: number) => ({ connectionKey: channel, epoch: sender.epoch, number });
+  const repeated = (number: number) => ({ ...message(number), mayBeDone: true });
 
   function letter(position: Position): DeadLetter {
     return {
@@ -108,9 +109,9 @@ describe("a handler inside a transaction", () => {
   it("is not called for a message at or below the cursor", async () => {
     await w.store.commitCursors(listener, [message(5)]);
     const called = async () => expect.unreachable("it was handled already");
-    expect(await w.store.handleInTransaction(listener, [message(5)], called)).toBe("duplicate");
-    expect(await w.store.handleInTransaction(listener, [message(4)], called)).toBe("duplicate");
-    expect(await w.store.handleInTransaction(listener, [{ ...message(1), epoch: 1 }], called)).toBe("duplicate");
+    expect(await w.store.handleInTransaction(listener, [repeated(5)], called)).toBe("duplicate");
+    expect(await w.store.handleInTransaction(listener, [repeated(4)], called)).toBe("duplicate");
+    expect(await w.store.handleInTransaction(listener, [{ ...repeated(1), epoch: 1 }], called)).toBe("duplicate");
   });
 
   it("is called once when the same message is handled twice at the same time", async () => {
@@ -138,13 +139,12 @@ describe("a handler inside a transaction", () => {
   it("is waited for by a dead letter from the mark on, which is then not written", async () => {
     const late = await w.connect();
     await late.query("BEGIN");
-    const { rows } = await late.query("SELECT pg_current_xact_id()::text AS id");
+    await late.query("SET LOCAL hawser.handling = 'on'");
     await late.query("INSERT INTO effects VALUES ('once')");
-    await late.query("SELECT hawser.mark_done('listener', $1, $2, ARRAY[$3::bigint], ARRAY[1], $4)", [
+    await late.query("SELECT hawser.mark_done('listener', $1, $2, ARRAY[$3::bigint], ARRAY[1])", [
       listener.epoch,
       channel,
       message(1).epoch,
-      rows[0].id,
     ]);
     const burying = w.store.commitCursors(listener, [{ ...message(1), deadLetters: [letter(message(1))] }]);
     await eventually("the dead letter waits", async () => {
@@ -177,7 +177,7 @@ describe("a handler inside a transaction", () => {
     expect(await marks()).toEqual(["3"]);
     expect((await w.store.channel(channel))!.done).toEqual([{ epoch, number: 3 }]);
     const called = async () => expect.unreachable("it was handled already");
-    expect(await w.store.handleInTransaction(listener, [message(3)], called)).toBe("duplicate");
+    expect(await w.store.handleInTransaction(listener, [repeated(3)], called)).toBe("duplicate");
     await w.store.commitCursors(listener, [{ ...message(5), hasMarks: true }]);
     expect(await marks()).toEqual([]);
   });
@@ -214,9 +214,9 @@ describe("a handler inside a transaction", () => {
   it("is not called by one who lost the name or the channel", async () => {
     const called = async () => expect.unreachable("it has no right to");
     const old = { name: "listener", epoch: listener.epoch - 1 };
-    expect(await w.store.handleInTransaction(old, [message(1)], called)).toBe("fenced");
+    expect(await w.store.handleInTransaction(old, [repeated(1)], called)).toBe("fenced");
     await w.operator.query("UPDATE hawser.conn_key_map SET owner = 'other' WHERE connection_key = $1", [channel]);
-    expect(await w.store.handleInTransaction(listener, [message(1)], called)).toBe("notOwned");
+    expect(await w.store.handleInTransaction(listener, [repeated(1)], called)).toBe("notOwned");
   });
 
   it("is not taken for failed if another transaction has done its message", async () => {

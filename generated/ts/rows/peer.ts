@@ -611,8 +611,6 @@ export interface MarkDoneArguments {
   epochs: readonly bigint[];
   /** The number of each message. */
   numbers: readonly bigint[];
-  /** The transaction that was begun for them. */
-  transaction: string;
 }
 
 /** The result of hawser.mark_done. */
@@ -1263,20 +1261,19 @@ export function storeFunctions(client: QueryClient) {
 
     /**
      * Marks messages of one channel as done, in the transaction that has handled them; fenced by the listener's epoch without a
-     * lock. Fails if one of them is done, if the name or the channel is another's, or if the transaction is not the one that was
-     * begun for them: then nothing of it is to be committed.
+     * lock. Fails if one of them is done, if the name or the channel is another's, or if the transaction has not set
+     * hawser.handling to 'on' with SET LOCAL, as one has not that was begun by the handler: then nothing of it is to be committed.
      */
     async markDone(args: MarkDoneArguments): Promise<MarkDoneResult> {
       const { rows } = await client.query({
         name: "hawser.mark_done",
-        text: "SELECT marked FROM hawser.mark_done($1::text, $2::bigint, $3::integer, $4::bigint[], $5::bigint[], $6::text)",
+        text: "SELECT marked FROM hawser.mark_done($1::text, $2::bigint, $3::integer, $4::bigint[], $5::bigint[])",
         values: [
           args.name,
           String(args.epoch),
           args.connectionKey,
           args.epochs.map((one) => String(one)),
           args.numbers.map((one) => String(one)),
-          args.transaction,
         ],
       });
       const row = onlyRow(rows, "hawser.mark_done");

@@ -770,4 +770,16 @@ export const storeConstants = {
    * Value: 500 ms.
    */
   leaveLeastMs: 500,
+  /**
+   * How long a cursor that only passes marks waits for more of them.
+   *
+   * Value: 50 ms.
+   */
+  markSweepMs: 50,
+  /**
+   * Set to 'on' with SET LOCAL in a transaction that handles messages: a handler that ends the transaction takes it back.
+   *
+   * Value: "hawser.handling".
+   */
+  handlingSetting: "hawser.handling",
 } as const;

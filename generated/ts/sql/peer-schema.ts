@@ -1416,9 +1416,14 @@ BEGIN
        WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN 'not_owned'
     -- A transaction that has not ended may have inserted one, too: only inserting it tells.
+    -- A look-up for each: a join may read all marks of the channel.
     WHEN p_unmarked AND EXISTS (
-      SELECT FROM hawser.done_messages AS d, unnest(p_epochs, p_numbers) AS m (epoch, number)
-       WHERE d.connection_key = p_connection_key AND d.epoch = m.epoch AND d.number = m.number
+      SELECT FROM unnest(p_epochs, p_numbers) AS m (epoch, number)
+       CROSS JOIN LATERAL (
+         SELECT FROM hawser.done_messages AS d
+          WHERE d.connection_key = p_connection_key AND d.epoch = m.epoch AND d.number = m.number
+         OFFSET 0
+       ) AS s
     ) THEN 'duplicate'
   END;
 END;
@@ -1432,7 +1437,6 @@ CREATE OR REPLACE FUNCTION hawser.mark_done(
   p_connection_key integer,
   p_epochs bigint[],
   p_numbers bigint[],
-  p_transaction text,
   OUT marked boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
@@ -1446,7 +1450,6 @@ BEGIN
     octet_length(p_name) > 255
     OR cardinality(p_epochs) > 65536
     OR cardinality(p_numbers) > 65536
-    OR octet_length(p_transaction) > 20
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.mark_done', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
@@ -1457,16 +1460,14 @@ BEGIN
     IF cardinality(p_numbers) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.mark_done', 'p_numbers', 'a list of ' || cardinality(p_numbers) || ' elements', 'must have at most 65536 elements');
     END IF;
-    IF octet_length(p_transaction) > 20 THEN
-      PERFORM hawser.refuse_argument('hawser.mark_done', 'p_transaction', octet_length(p_transaction) || ' bytes long', 'must be at most 20 bytes long in UTF-8');
-    END IF;
   END IF;
 DECLARE
+  v_is_one boolean := cardinality(p_epochs) = 1 AND cardinality(p_numbers) = 1;
   v_count integer;
   v_refusal text;
   v_done boolean;
 BEGIN
-  IF pg_current_xact_id_if_assigned()::text IS DISTINCT FROM p_transaction THEN
+  IF current_setting('hawser.handling', true) IS DISTINCT FROM 'on' THEN
     v_refusal := 'ended';
   ELSE
     -- The reads below have to see what was committed while an insert waited.
@@ -1479,14 +1480,28 @@ BEGIN
     v_done := hawser.commit_durably();
 
     -- Waits for another transaction that has inserted the same mark, and has not ended.
-    INSERT INTO hawser.done_messages (connection_key, epoch, number)
-    SELECT p_connection_key, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
-    ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+    -- One, as of most handlers, without the machinery for many.
+    IF v_is_one THEN
+      INSERT INTO hawser.done_messages (connection_key, epoch, number) VALUES (p_connection_key, p_epochs[1], p_numbers[1])
+      ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+    ELSE
+      INSERT INTO hawser.done_messages (connection_key, epoch, number)
+      SELECT p_connection_key, m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number
+      ON CONFLICT (connection_key, epoch, number) DO NOTHING;
+    END IF;
     GET DIAGNOSTICS v_count = ROW_COUNT;
 
     -- Only now, in a later statement: whoever has removed such a mark has moved the cursor in the same transaction.
     v_refusal := CASE
       WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
+      WHEN v_is_one AND NOT EXISTS (
+        SELECT FROM hawser.conn_mess_number AS c
+         WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (p_epochs[1], p_numbers[1])
+      ) AND EXISTS (
+        SELECT FROM hawser.peers AS p, hawser.conn_key_map AS m
+         WHERE p.name = p_name AND p.epoch = p_epoch
+           AND m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+      ) THEN NULL
       ELSE hawser.handling_refusal(p_name, p_epoch, p_connection_key, p_epochs, p_numbers, false)
     END;
   END IF;
@@ -1499,9 +1514,9 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[], text) IS 'Marks messages of one channel as done, in the transaction that has handled them; fenced by the listener''s epoch without a
-lock. Fails if one of them is done, if the name or the channel is another''s, or if the transaction is not the one that was
-begun for them: then nothing of it is to be committed.';
+COMMENT ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) IS 'Marks messages of one channel as done, in the transaction that has handled them; fenced by the listener''s epoch without a
+lock. Fails if one of them is done, if the name or the channel is another''s, or if the transaction has not set
+hawser.handling to ''on'' with SET LOCAL, as one has not that was begun by the handler: then nothing of it is to be committed.';
 
 CREATE OR REPLACE FUNCTION hawser.drain_messages(
   p_connection_key integer,
@@ -2950,7 +2965,7 @@ REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[], text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
@@ -3045,7 +3060,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[], text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
@@ -3129,7 +3144,7 @@ BEGIN
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[], text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
