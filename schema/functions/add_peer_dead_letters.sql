@@ -22,6 +22,12 @@ BEGIN
     ) THEN
       v_fault := format('the lengths of the payloads do not add up to the %s bytes given', octet_length(p_dead_payloads));
     END IF;
+    IF v_fault IS NULL AND EXISTS (
+      SELECT FROM jsonb_to_recordset(p_dead_letters) AS j (failures jsonb)
+       WHERE octet_length(j.failures::text) > @dead_letter_failures.max_bytes@
+    ) THEN
+      v_fault := 'its failed attempts are too large';
+    END IF;
     IF v_fault IS NOT NULL THEN
       RAISE EXCEPTION 'a dead letter of "%" is refused: %', p_name, v_fault
         USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
@@ -47,9 +53,9 @@ BEGIN
     SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
       FROM ROWS FROM (jsonb_to_recordset(coalesce(p_dead_letters, '[]')) AS (
         connection_key integer, epoch bigint, number bigint, topic text, payload_bytes integer,
-        headers jsonb, error_code text, error_message text, attempts integer
+        headers jsonb, error_code text, error_message text, attempts integer, stack text, failures jsonb
       )) WITH ORDINALITY AS j (
-        connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, nth
+        connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
     INSERT INTO hawser.done_messages (connection_key, epoch, number)
@@ -67,11 +73,12 @@ BEGIN
     RETURNING connection_key, epoch, number
   )
   INSERT INTO hawser.dead_letters
-    (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
+    (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, connection_key,
+     epoch, number)
   SELECT 'peer', m.composite, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
          nullif(l.headers, 'null'::jsonb), left(l.error_code, @dead_letter_error_code.max_bytes@), l.error_message, l.attempts,
-         l.connection_key, l.epoch, l.number
+         l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
     FROM letters AS l
     JOIN marked AS n USING (connection_key, epoch, number)
     JOIN hawser.conn_key_map AS m USING (connection_key)

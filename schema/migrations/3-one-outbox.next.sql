@@ -100,7 +100,8 @@ BEGIN
   END LOOP;
 END
 $$;
-ALTER TABLE hawser.dead_letters ADD COLUMN role text;
+ALTER TABLE hawser.dead_letters ADD COLUMN role text, ADD COLUMN stack text, ADD COLUMN failures jsonb;
+ALTER TABLE hawser.dead_letters ADD CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192);
 ALTER TABLE hawser.dead_letters
   ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
 -- Every peer could write them, and can send any message.

@@ -97,6 +97,9 @@ export interface ListenerLimits {
 interface HandlerFailure {
   readonly errorCode: string;
   readonly errorMessage: string;
+  readonly stack?: string | undefined;
+  /** When the attempt has failed, in ms since 1970. Without it the dead letter does not mention the attempt. */
+  readonly failedAt?: number | undefined;
   /** The payload uncompressed, if it came compressed. */
   readonly plain?: Uint8Array | undefined;
 }

@@ -14,9 +14,17 @@
  * A message whose handler's session with Postgres has ended may have been what ended it. It begins again only when it is the
  * first, no other one runs, and all its starts are counted, the earlier ones in this process included.
  */
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { shortened } from "../errors/index.js";
 import { Fifo } from "../runtime/index.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
-import { comparePositions, type DeadMessage, type IncomingMessage, type Position } from "./messages.js";
+import {
+  comparePositions,
+  type DeadMessage,
+  type FailedAttempt,
+  type IncomingMessage,
+  type Position,
+} from "./messages.js";
 
 /** From here on a channel that began carefully runs freely. */
 const careFreeWindow = 65_536;
@@ -43,6 +51,8 @@ export class Lane {
   place: Place | undefined;
   /** How often that was begun. */
   attempts = 0;
+  /** Its last attempts that have failed. */
+  failures: readonly FailedAttempt[] = [];
   /** When it is tried again; undefined: it is in the handler. */
   retryAt: number | undefined;
   /** The session in which its handler ran has ended. */
@@ -218,6 +228,7 @@ export class Handling {
       turn.isSuspect = true;
       if (this.#order.at(0) === turn.place) this.#count = { state: "needed", starts: 0 };
     } else return false;
+    turn.failures = failuresOf(turn, result, turn.attempts);
     this.#pause(turn, now + policy.delayMs(Math.max(1, turn.attempts)));
     this.running -= 1;
     return true;
@@ -227,9 +238,11 @@ export class Handling {
   end(turn: Turn, result: HandlerResult, now: number): void {
     const { running: message, place } = turn;
     const attempts = Math.min(turn.attempts, this.#limits.retryOf(message).attempts);
+    const failures = failuresOf(turn, result, attempts);
     (turn as Lane).running = undefined;
     (turn as Lane).place = undefined;
     turn.attempts = 0;
+    turn.failures = [];
     this.running -= 1;
     this.progressAt = now;
     if (turn !== this.#plain) {
@@ -237,7 +250,7 @@ export class Handling {
       else if (turn.key !== undefined) this.#keyed.delete(turn.key);
     }
     place.message = undefined;
-    const dead = deadMessage(message, result, attempts);
+    const dead = deadMessage(message, result, attempts, failures);
     if (dead !== undefined) this.#effects.deadLetter(dead);
     if (this.#order.at(0) !== place) return;
     if (message.position !== undefined) this.#count = undefined;
@@ -391,9 +404,22 @@ function nameOf({ epoch, number }: Position): string {
   return `${epoch}/${number}`;
 }
 
+/** The failed attempts of a message with the one that has ended now. */
+function failuresOf({ failures }: Lane, result: HandlerResult, attempt: number): readonly FailedAttempt[] {
+  if (!("errorCode" in result) || result.failedAt === undefined) return failures;
+  const message = shortened(result.errorMessage, storeConstants.deadLetterFailureBytes);
+  const failure = { attempt, at: result.failedAt, code: result.errorCode, message };
+  return [...failures, failure].slice(-storeConstants.deadLetterFailures);
+}
+
 /** The dead letter that a message becomes by this result; undefined if it was handled. */
-function deadMessage(message: IncomingMessage, result: HandlerResult, attempts: number): DeadMessage | undefined {
+function deadMessage(
+  message: IncomingMessage,
+  result: HandlerResult,
+  attempts: number,
+  failures: readonly FailedAttempt[],
+): DeadMessage | undefined {
   if (message.position === undefined || !("errorCode" in result)) return undefined;
-  const { errorCode, errorMessage, plain = message.payload } = result;
-  return { message, payload: plain, errorCode, errorMessage, attempts };
+  const { errorCode, errorMessage, stack, plain = message.payload } = result;
+  return { message, payload: plain, errorCode, errorMessage, attempts, stack, failures };
 }

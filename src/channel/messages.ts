@@ -59,6 +59,17 @@ export interface StoredRow extends IncomingMessage {
   readonly position: Position;
 }
 
+/** An attempt that has failed. */
+export interface FailedAttempt {
+  /** From 1. */
+  readonly attempt: number;
+  /** In ms since 1970. */
+  readonly at: number;
+  readonly code: string;
+  /** In at most `dead_letter_failure_bytes`. */
+  readonly message: string;
+}
+
 /** A message whose handler was given up, with the reason. */
 export interface DeadMessage {
   readonly message: IncomingMessage;
@@ -67,4 +78,8 @@ export interface DeadMessage {
   readonly errorCode: string;
   readonly errorMessage: string;
   readonly attempts: number;
+  /** Of the last error. */
+  readonly stack?: string | undefined;
+  /** The last attempts that are known, in order. */
+  readonly failures: readonly FailedAttempt[];
 }

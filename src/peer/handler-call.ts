@@ -512,21 +512,22 @@ function withPlain(result: HandlerResult, plain: Uint8Array): HandlerResult {
 
 /** The message is not to be tried again. */
 function refused(errorCode: HawserError["code"], errorMessage: string): HandlerResult {
-  return { kind: "refused", errorCode, errorMessage };
+  return { kind: "refused", errorCode, errorMessage, failedAt: Date.now() };
 }
 
 /** The handler's session with Postgres has ended: perhaps the message ends it. */
 function sessionEnded(maxAttempts: number, how: string): HandlerResult {
   const errorCode: HawserError["code"] = "handler_crashed";
   const errorMessage = `the session with Postgres ended in the middle of its handler ${maxAttempts} times: ${how}`;
-  return { kind: "sessionEnded", errorCode, errorMessage };
+  return { kind: "sessionEnded", errorCode, errorMessage, failedAt: Date.now() };
 }
 
 /** What was thrown in place of handling, or by the handler. */
 function failure(error: unknown): HandlerResult {
   if (error === postponed) return comesAgain;
-  const { code, message } = failureOf(error);
-  return isFinal.has(code) ? refused(code, message) : { kind: "failed", errorCode: code, errorMessage: message };
+  const { code: errorCode, message: errorMessage } = failureOf(error);
+  const kind = isFinal.has(errorCode) ? "refused" : "failed";
+  return { kind, errorCode, errorMessage, stack: stackOf(error), failedAt: Date.now() };
 }
 
 /**
@@ -562,6 +563,14 @@ function messageOf(error: unknown): string {
     return error instanceof Error ? `${error.name}: ${error.message}` : String(error);
   } catch {
     return "a value that cannot be shown";
+  }
+}
+
+function stackOf(error: unknown): string | undefined {
+  try {
+    return error instanceof Error && error.stack ? String(error.stack) : undefined;
+  } catch {
+    return undefined;
   }
 }
 

@@ -381,7 +381,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#handled = cursor;
   }
 
-  deadLetter({ message, payload, errorCode, errorMessage, attempts }: DeadMessage): void {
+  deadLetter({ message, payload, errorCode, errorMessage, attempts, stack, failures }: DeadMessage): void {
     if (this.#closed) return;
     this.#hasMarks = true;
     this.#shared.committer.commit(this.connectionKey, {
@@ -393,6 +393,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         errorCode,
         errorMessage,
         attempts,
+        stack,
+        failures,
       },
     });
     void this.#tellDead(message, errorCode, errorMessage, true);

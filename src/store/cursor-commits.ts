@@ -9,7 +9,8 @@ import {
   tables,
 } from "../../generated/ts/rows/peer.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
-import { StoreError, shortened } from "../errors/index.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { StoreError, shortened, withoutPasswords } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import { columnsOf } from "./columns.js";
@@ -26,6 +27,19 @@ export interface DeadLetter extends Position {
   readonly errorCode: string;
   readonly errorMessage: string;
   readonly attempts: number;
+  /** Of the last error. */
+  readonly stack?: string | undefined;
+  readonly failures?: readonly FailedAttempt[] | undefined;
+}
+
+/** An attempt of a dead letter. */
+interface FailedAttempt {
+  /** From 1. */
+  readonly attempt: number;
+  /** In ms since 1970. */
+  readonly at: number;
+  readonly code: string;
+  readonly message: string;
 }
 
 /** A channel's new cursor, and what else is done of the channel. The cursor may be one that is there already. */
@@ -82,7 +96,7 @@ const sql = {
 /** A dead letter as `hawser.commit_cursors` reads it. */
 type DeadLetterJson = Pick<
   DeadLetterRow,
-  "connection_key" | "topic" | "headers" | "error_code" | "error_message" | "attempts"
+  "connection_key" | "topic" | "headers" | "error_code" | "error_message" | "attempts" | "stack" | "failures"
 > & { readonly epoch: number; readonly number: number; readonly payload_bytes: number };
 
 /** The cursors of a database. */
@@ -160,9 +174,25 @@ function deadLetterJson({ connectionKey, letter }: { connectionKey: number; lett
     payload_bytes: letter.payload.length,
     headers: letter.headers.map(([name, value]) => [storable(name), storable(value)]),
     error_code: storable(letter.errorCode),
-    error_message: shortened(storable(letter.errorMessage), limits.DeadLetter.errorMessage.maxBytes),
+    error_message: textOf(letter.errorMessage, limits.DeadLetter.errorMessage.maxBytes),
     attempts: letter.attempts,
+    stack: letter.stack === undefined ? null : textOf(letter.stack, limits.DeadLetter.stack.maxBytes),
+    failures:
+      letter.failures === undefined || letter.failures.length === 0
+        ? null
+        : letter.failures.map(({ attempt, at, code, message }) => ({
+            attempt,
+            at: new Date(at).toISOString(),
+            code: storable(code),
+            message: textOf(message, storeConstants.deadLetterFailureBytes),
+          })),
   };
+}
+
+/** What a handler has thrown, without the passwords of URLs in it, in so many bytes. */
+function textOf(text: string, maxBytes: number): string {
+  // Only so much more than is kept: replacing takes longer for each character of a long text.
+  return shortened(withoutPasswords(storable(text.slice(0, 2 * maxBytes))), maxBytes);
 }
 
 /** SQLSTATE of text that the encoding of the database has no characters for. */
@@ -174,9 +204,15 @@ function isUntranslatable(error: unknown): boolean {
 
 /** In ASCII what a handler has thrown. Source and topic the database has held before. */
 function withPlainErrors(commit: CursorCommit): CursorCommit {
-  return withLetters(commit, ({ errorCode, errorMessage }) => ({
+  return withLetters(commit, ({ errorCode, errorMessage, stack, failures }) => ({
     errorCode: escaped(errorCode),
     errorMessage: escaped(errorMessage),
+    stack: stack && escaped(stack),
+    failures: failures?.map((failure) => ({
+      ...failure,
+      code: escaped(failure.code),
+      message: escaped(failure.message),
+    })),
   }));
 }
 

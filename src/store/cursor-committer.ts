@@ -92,7 +92,7 @@ export class CursorCommitter {
     this.#isUrgent ||= !mayWait;
     const entries = this.#waiting.get(connectionKey) ?? [];
     if (entries.length === 0) this.#waiting.set(connectionKey, entries);
-    const letterBytes = deadLetter?.payload.length ?? 0;
+    const letterBytes = deadLetter === undefined ? 0 : bytesOf(deadLetter);
     let entry = entries.at(-1);
     if (entry === undefined || entry.deadLetterBytes + letterBytes > storeConstants.insertBytes) {
       entry = { epoch: 0, number: 0, deadLetters: [], deadLetterBytes: 0, done: [], hasMarks: false };
@@ -232,4 +232,10 @@ export class CursorCommitter {
     this.#state = "idle";
     for (const resolve of this.#onDrained.splice(0)) resolve();
   }
+}
+
+/** About as much as a statement has for it. */
+function bytesOf({ payload, headers, errorMessage, stack = "", failures = [] }: DeadLetter): number {
+  const texts = [...headers.flat(), errorMessage, stack, ...failures.map(({ message }) => message)];
+  return payload.length + texts.reduce((sum, text) => sum + text.length, 0);
 }

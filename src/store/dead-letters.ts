@@ -107,6 +107,20 @@ export interface WholeDeadLetter extends DeadLetterEntry {
   readonly payload: Uint8Array;
   /** Empty: none. */
   readonly headers: readonly HeaderPair[];
+  /** The stack of the last error; null: what was thrown had none, or it is of no peer. */
+  readonly stack: string | null;
+  /** The last attempts that are known, in order; empty for other origins. */
+  readonly failures: readonly DeadLetterFailure[];
+}
+
+/** A failed attempt of a dead letter. */
+interface DeadLetterFailure {
+  /** From 1. */
+  readonly attempt: number;
+  /** In ISO 8601. */
+  readonly at: string;
+  readonly code: string;
+  readonly message: string;
 }
 
 /** Which dead letters to retry or discard: a filter that names something, or all of them. */
@@ -200,7 +214,7 @@ const listed = columnsOf<DeadLetterRow>()(
   "created_at",
   "retry_requested",
 );
-const whole = columnsOf<DeadLetterRow>()("payload", "headers");
+const whole = columnsOf<DeadLetterRow>()("payload", "headers", "stack", "failures");
 type ListedRow = typeof listed.row & {
   source: string;
   listener: string | null;
@@ -308,7 +322,9 @@ export function deadLetters(
       });
       const [row] = rows;
       if (row === undefined) return undefined;
-      return { ...entryOf(row), payload: row.payload, headers: (row.headers as HeaderPair[] | null) ?? [] };
+      const headers = (row.headers as HeaderPair[] | null) ?? [];
+      const failures = (row.failures as DeadLetterFailure[] | null) ?? [];
+      return { ...entryOf(row), payload: row.payload, headers, stack: row.stack, failures };
     },
     async retry(selection) {
       checkSelection(selection);

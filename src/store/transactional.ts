@@ -113,11 +113,12 @@ export function transactional(database: Database): Transactional {
     ): Promise<void> => {
       // Of no use after the handler's end: what still runs of it would write outside of the transaction.
       let isLent = true;
+      const query = (...given: [never]): unknown =>
+        isLent
+          ? transaction.query(...given)
+          : Promise.reject(new Error("the handler has ended, and its transaction with it"));
       const lent = new Proxy(transaction, {
-        get: (client, name) =>
-          isLent || name !== "query"
-            ? Reflect.get(client, name)
-            : () => Promise.reject(new Error("the handler has ended, and its transaction with it")),
+        get: (client, name) => (name === "query" ? query : Reflect.get(client, name)),
       });
       try {
         await unlimited(() => handler(lent));

@@ -64,6 +64,34 @@ describe("a dead letter that is retried", () => {
     expect(await store.deadLetters.list()).toEqual([]);
   });
 
+  it("has the stack of its last error and its last attempts with their times, and no password", async () => {
+    await using w = await peerWorld();
+    await using own = await openStore({ databaseUrl: w.url });
+    const attempts = storeConstants.deadLetterFailures + 2;
+    const a = await w.started("a-1");
+    const b = w.peer("b-1");
+    await b.handle("orders", { retry: { attempts, delayMs: 1, factor: 1 } }, function failing({ attempt }) {
+      throw new RangeError(`${attempt}: postgres://me:secret@db/x ${"m".repeat(5_000)}`);
+    });
+    await b.record();
+    const before = Date.now();
+    await a.sendTo("orders", "one");
+    await eventually("it is dead", async () => (await own.deadLetters.list()).length === 1);
+    const [letter] = await own.deadLetters.list();
+    const { stack, failures } = (await own.deadLetters.get(letter!.id))!;
+    expect(stack).toMatch(
+      new RegExp(`^RangeError: ${attempts}: postgres://\\*\\*\\*@db/x m+\n.* failing .*dead-letters.test`),
+    );
+    expect(failures.map(({ attempt }) => attempt)).toEqual(Array.from({ length: attempts - 2 }, (_, n) => n + 3));
+    const times = failures.map(({ at }) => Date.parse(at));
+    expect([before, ...times, Date.now()]).toEqual([before, ...times, Date.now()].sort((one, other) => one - other));
+    for (const { attempt, code, message } of failures) {
+      expect(code).toBe("handler_failed");
+      expect(message).toMatch(new RegExp(`^RangeError: ${attempt}: postgres://\\*\\*\\*@db/x m+\\.\\.\\.$`));
+      expect(message.length).toBeLessThanOrEqual(storeConstants.deadLetterFailureBytes);
+    }
+  });
+
   it("is a dead letter again if it fails again, and may be retried as often as one likes", async () => {
     const from = b.received.all.length;
     fails = (text) => text === "two";

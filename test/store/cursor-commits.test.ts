@@ -170,6 +170,16 @@ describe.each([
     });
   });
 
+  it("refuses a dead letter whose failed attempts are larger than a peer's may be", async () => {
+    const json = JSON.stringify([
+      { connection_key: channel, epoch: 1, number: 1, topic: "t", payload_bytes: 0, failures: ["x".repeat(65_536)] },
+    ]);
+    const sql = "SELECT * FROM hawser.commit_cursors('listener', $1, $2, '{0}', '{0}', $3, '', NULL, false)";
+    await expect(w.operator.query(sql, [listener.epoch, [channel], json])).rejects.toThrow(
+      'a dead letter of "listener" is refused: its failed attempts are too large',
+    );
+  });
+
   it("writes a dead letter once, also when a commit whose answer was lost is repeated with more", async () => {
     await commit({ connectionKey: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });
     await commit({ connectionKey: channel, epoch: 1, number: 1, deadLetters: [letter(1)] });

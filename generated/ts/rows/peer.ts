@@ -241,6 +241,10 @@ export interface DeadLetterRow {
    * be retried.
    */
   role: string | null;
+  /** The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none. */
+  stack: string | null;
+  /** Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known. */
+  failures: unknown;
 }
 
 /** A row of hawser.mesh_secret. The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling. */
@@ -298,7 +302,7 @@ export const columns = {
   peerName: ["name", "epoch", "clean", "started_at", "token", "in_group", "replaced"],
   owner: ["what", "epoch", "pid", "life"],
   fence: ["what", "epoch"],
-  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role"],
+  deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures"],
   meshSecret: ["id", "secret", "created_at"],
   migration: ["id", "name", "applied_at", "checksum"],
 } as const;

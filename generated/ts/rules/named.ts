@@ -138,6 +138,10 @@ export const namedRules = {
   deadLetterHeaders: {
     maxBytes: 16777216,
   },
+  /** The failed attempts of a peer's dead letter, as JSON. */
+  deadLetterFailures: {
+    maxBytes: 65536,
+  },
   /** A published address, host:port. */
   address: {
     minBytes: 1,

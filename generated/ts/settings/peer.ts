@@ -747,6 +747,18 @@ export const storeConstants = {
    */
   deadLetterRows: 1000,
   /**
+   * A dead letter keeps so many of its failed attempts, the last ones.
+   *
+   * Value: 16 attempts.
+   */
+  deadLetterFailures: 16,
+  /**
+   * It keeps so much of the message of each of them.
+   *
+   * Value: 512 bytes.
+   */
+  deadLetterFailureBytes: 512,
+  /**
    * How long a message that may have killed its process runs alone.
    *
    * Value: 30000 ms.

@@ -9265,7 +9265,8 @@ BEGIN
   END LOOP;
 END
 $$;
-ALTER TABLE hawser.dead_letters ADD COLUMN role text;
+ALTER TABLE hawser.dead_letters ADD COLUMN role text, ADD COLUMN stack text, ADD COLUMN failures jsonb;
+ALTER TABLE hawser.dead_letters ADD CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192);
 ALTER TABLE hawser.dead_letters
   ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
 -- Every peer could write them, and can send any message.
@@ -9678,6 +9679,8 @@ COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave 
 COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued. NULL: it was written before this was recorded, and nothing proves who wrote it. Then it cannot
 be retried.';
+COMMENT ON COLUMN hawser.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
+COMMENT ON COLUMN hawser.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
 
 COMMENT ON TABLE hawser.mesh_secret IS 'The mesh secret, made at the first migration; two rows while it is rotated, the newest is used for dialling.';
 COMMENT ON COLUMN hawser.mesh_secret.id IS 'Grows with each rotation.';

@@ -345,10 +345,13 @@ CREATE TABLE hawser.dead_letters (
   retry_requested boolean DEFAULT false NOT NULL,
   message_id text,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END,
+  stack text,
+  failures jsonb,
   CONSTRAINT dead_letters_pkey PRIMARY KEY (id),
   CONSTRAINT dead_letters_origin_values CHECK (origin IN ('peer', 'subscription', 'outbox')),
   CONSTRAINT dead_letters_error_message_bytes CHECK (octet_length(error_message) <= 8192),
-  CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0)
+  CONSTRAINT dead_letters_attempts_range CHECK (attempts >= 0),
+  CONSTRAINT dead_letters_stack_bytes CHECK (octet_length(stack) <= 8192)
 );
 
 CREATE INDEX dead_letters_created_at ON hawser.dead_letters (created_at);
@@ -378,6 +381,8 @@ COMMENT ON COLUMN hawser.dead_letters.message_id IS 'What the process that gave 
 COMMENT ON COLUMN hawser.dead_letters.role IS 'The role that it belongs to, whose members may retry and discard it: the login of the listener, the role that subscribed,
 or the role that enqueued. NULL: it was written before this was recorded, and nothing proves who wrote it. Then it cannot
 be retried.';
+COMMENT ON COLUMN hawser.dead_letters.stack IS 'The stack of the last error, cut as its message is (peers only). NULL: what was thrown had none.';
+COMMENT ON COLUMN hawser.dead_letters.failures IS 'Its last failed attempts, in order: [{"attempt", "at", "code", "message"}, ...] (peers only). NULL: none is known.';
 
 CREATE TABLE hawser.mesh_secret (
   id integer NOT NULL,
@@ -2502,6 +2507,12 @@ BEGIN
     ) THEN
       v_fault := format('the lengths of the payloads do not add up to the %s bytes given', octet_length(p_dead_payloads));
     END IF;
+    IF v_fault IS NULL AND EXISTS (
+      SELECT FROM jsonb_to_recordset(p_dead_letters) AS j (failures jsonb)
+       WHERE octet_length(j.failures::text) > 65536
+    ) THEN
+      v_fault := 'its failed attempts are too large';
+    END IF;
     IF v_fault IS NOT NULL THEN
       RAISE EXCEPTION 'a dead letter of "%" is refused: %', p_name, v_fault
         USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the message as it was received.';
@@ -2527,9 +2538,9 @@ BEGIN
     SELECT j.*, sum(j.payload_bytes) OVER (ORDER BY j.nth) AS past
       FROM ROWS FROM (jsonb_to_recordset(coalesce(p_dead_letters, '[]')) AS (
         connection_key integer, epoch bigint, number bigint, topic text, payload_bytes integer,
-        headers jsonb, error_code text, error_message text, attempts integer
+        headers jsonb, error_code text, error_message text, attempts integer, stack text, failures jsonb
       )) WITH ORDINALITY AS j (
-        connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, nth
+        connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
   ), marked AS (
     INSERT INTO hawser.done_messages (connection_key, epoch, number)
@@ -2547,11 +2558,12 @@ BEGIN
     RETURNING connection_key, epoch, number
   )
   INSERT INTO hawser.dead_letters
-    (origin, source, topic, payload, headers, error_code, error_message, attempts, connection_key, epoch, number)
+    (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, connection_key,
+     epoch, number)
   SELECT 'peer', m.composite, l.topic,
          substring(p_dead_payloads FROM (l.past - l.payload_bytes + 1)::integer FOR l.payload_bytes),
          nullif(l.headers, 'null'::jsonb), left(l.error_code, 255), l.error_message, l.attempts,
-         l.connection_key, l.epoch, l.number
+         l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
     FROM letters AS l
     JOIN marked AS n USING (connection_key, epoch, number)
     JOIN hawser.conn_key_map AS m USING (connection_key)

@@ -73,6 +73,7 @@ export const limits = {
   DeadLetter: {
     errorMessage: { maxBytes: 8192 },
     attempts: { min: 0 },
+    stack: { maxBytes: 8192 },
   },
   MeshSecret: {
     id: { min: 1 },
@@ -171,6 +172,7 @@ export const columnChecks = {
     handler_id: (value: bigint) => checkInteger("handler_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     message_id: (value: string) => checkText("message_id", {}, value),
     role: (value: string) => checkText("role", {}, value),
+    stack: (value: string) => checkText("stack", { maxBytes: 8192 }, value),
   },
   mesh_secret: {
     id: (value: number) => checkInteger("id", { min: 1, max: 2147483647 }, value),
