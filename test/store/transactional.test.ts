@@ -312,7 +312,7 @@ describe("a handler inside a transaction", () => {
       await client.query("INSERT INTO deferred VALUES (1)");
       void eventually("the commit waits", async () => {
         const { rowCount } = await w.operator.query(
-          "SELECT FROM pg_stat_activity WHERE query LIKE '%; COMMIT' AND wait_event_type = 'Lock' AND datname = current_database()",
+          "SELECT FROM pg_stat_activity WHERE query LIKE '%; COMMIT; RESET%' AND wait_event_type = 'Lock' AND datname = current_database()",
         );
         return rowCount === 1;
       }).then(async () => {
@@ -324,7 +324,7 @@ describe("a handler inside a transaction", () => {
     });
     await expect(handling).rejects.toMatchObject({ code: "store_failed", outcome: "unknown" });
     const again = async () => expect.unreachable("it was committed");
-    expect(await store.handleInTransaction(listener, [message(1)], again)).toBe("duplicate");
+    expect(await store.handleInTransaction(listener, [repeated(1)], again)).toBe("duplicate");
     expect(await effects()).toEqual(["once"]);
   });
 });
