@@ -2,7 +2,7 @@
  * One call of the user's handler: what it needs before it begins (the topic's name, the payload uncompressed, perhaps a
  * transaction), and what its end means to the channel, as a {@link HandlerResult}.
  */
-import { type BatchSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import {
   type HandlerResult,
   type Headers,
@@ -15,34 +15,15 @@ import {
 import { errorTable, HawserError, PeerError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
 import { inTime } from "../runtime/index.js";
-import { type Channel, isRefusedForGood, type Transaction } from "../store/index.js";
+import { isRefusedForGood, type Transaction } from "../store/index.js";
 import { decompress } from "../wire/index.js";
 import { BatchQueue } from "./batch-queue.js";
 import { Cancellation } from "./cancellation.js";
 import { asHawserError, type PeerContext } from "./context.js";
+import type { DueMessage, Source } from "./due-message.js";
 import { pairsOfFrame } from "./frame-headers.js";
-import type { HandlingSettings } from "./handling-settings.js";
+import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
-
-/** Where a message comes from. */
-export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
-
-/** A message whose turn has come, with its payload uncompressed. */
-export interface DueMessage {
-  readonly message: IncomingMessage;
-  /** The topic that it was sent to. */
-  readonly to: string;
-  readonly source: Source;
-  readonly payload: Uint8Array;
-  /** From 1. */
-  readonly attempt: number;
-  /** The handler's client of Postgres; undefined unless handlers are transactional. */
-  readonly client: Transaction | undefined;
-  /** Set if the sender waits for what the handler returns. */
-  readonly request: IncomingRequest | undefined;
-  /** Aborted when the handler's time is up, and when the peer stops without waiting for it any longer. */
-  readonly cancellation: Cancellation;
-}
 
 /** The user's handler. What it returns may be a promise. */
 export type Handle = (due: DueMessage) => unknown;
@@ -51,11 +32,9 @@ export type Handle = (due: DueMessage) => unknown;
 export interface Handlers {
   /** Whether the peer serves a topic now. */
   serves(topic: string): boolean;
-  /** How messages of a topic are handled; of all others without one. */
-  handlingOf(topic: string | undefined): HandlingSettings;
+  /** How a message of a topic with these headers is handled; of all others without a topic. */
+  handlingOf(topic: string | undefined, headers: Headers | undefined): HandlingSettings;
   readonly handle: Handle;
-  /** Hands messages of one topic to its handler of batches. */
-  handleBatch(dues: readonly DueMessage[]): unknown;
 }
 
 /** A message whose turn it is, with the link by which it came. */
@@ -63,6 +42,11 @@ interface Called {
   readonly link: HandledLink;
   readonly turn: MessageTurn;
   readonly due: DueMessage;
+}
+
+/** One that waits for others, with what its handler gets of it. */
+interface CalledTogether extends Called {
+  readonly value: unknown;
 }
 
 /** Thrown for a message whose handling does not count: it comes again. */
@@ -97,6 +81,8 @@ export interface HandledLink {
   readonly isClosed: boolean;
   /** The channel belongs to another listener now. */
   onNotOwned(): void;
+  /** A message is part of a batch: it takes none of the handlers that run side by side. */
+  onJoined(turn: MessageTurn): void;
 }
 
 /** The names of topics by their keys, looked up once each. */
@@ -140,10 +126,12 @@ export class HandlerCalls {
   readonly #context: PeerContext;
   readonly #handlers: Handlers;
   readonly #passOn: PassOn;
-  /** Of topics whose messages are handled together. */
-  readonly #batches = new Map<string, BatchQueue<Called>>();
+  /** Of messages that are handled together. */
+  readonly #batches = new Map<BatchHandling, BatchQueue<CalledTogether>>();
   /** Of the handlers that have returned a promise, and have not ended. */
   readonly #waitedFor = new Set<Cancellation>();
+  /** Messages that are handled together wait for each other. */
+  #waits = true;
 
   constructor(context: PeerContext, handlers: Handlers, passOn: PassOn) {
     this.#context = context;
@@ -157,9 +145,15 @@ export class HandlerCalls {
     for (const cancellation of this.#waitedFor) cancellation.abort(reason);
   }
 
+  /** No message waits for others any longer. */
+  stopWaiting(): void {
+    this.#waits = false;
+    for (const queue of this.#batches.values()) queue.stopWaiting();
+  }
+
   /** How a message is tried again. */
-  retryOf({ topicKey }: IncomingMessage): RetryPolicy {
-    return this.#handlers.handlingOf(this.topics.known(topicKey)).retry;
+  retryOf({ topicKey, headers }: IncomingMessage): RetryPolicy {
+    return this.#handlers.handlingOf(this.topics.known(topicKey), headers).retry;
   }
 
   /** Starts the handler. A promise (which does not reject) when it did not finish at once. */
@@ -167,7 +161,7 @@ export class HandlerCalls {
     const { running: message } = turn;
     const topic = this.topics.of(message.topicKey);
     if (typeof topic !== "string" || message.encoding !== undefined) return this.#beginLater(link, turn, topic);
-    const { batch, transactional } = this.#handlers.handlingOf(topic);
+    const { batch, transactional } = this.#handlers.handlingOf(topic, message.headers);
     if (transactional || batch !== undefined) return this.#beginLater(link, turn, topic);
     try {
       const due = this.#due(link, turn, topic, message.payload);
@@ -192,9 +186,23 @@ export class HandlerCalls {
   ): T | Promise<T> {
     const topic = this.topics.of(request.frame.topicKey);
     if (typeof topic !== "string") return this.#answerLater(source, request, answerOf, topic);
-    const { transactional } = this.#handlers.handlingOf(topic);
-    if (transactional) return this.#answerInTransaction(source, request, answerOf, topic);
-    const returned = this.#callFor(source, request, topic, undefined);
+    const { payload, headers, topicKey } = request.frame;
+    const message: IncomingMessage = {
+      position: undefined,
+      topicKey,
+      payload,
+      encoding: undefined,
+      headers: headers.length === 0 ? undefined : pairsOfFrame(headers),
+      key: undefined,
+      fromWire: true,
+    };
+    const { batch, transactional } = this.#handlers.handlingOf(topic, message.headers);
+    if (batch !== undefined) {
+      const { name } = this.#context.sender;
+      throw new PeerError("not_supported", `"${name}" handles "${topic}" in batches, and answers no requests of it`);
+    }
+    if (transactional) return this.#answerInTransaction(source, request, message, answerOf, topic);
+    const returned = this.#callFor(source, request, message, topic, undefined);
     return isThenable(returned) ? Promise.resolve(returned).then(answerOf) : answerOf(returned);
   }
 
@@ -212,13 +220,14 @@ export class HandlerCalls {
   async #answerInTransaction<T extends RequestAnswer>(
     source: Source,
     request: IncomingRequest,
+    message: IncomingMessage,
     answerOf: (returned: unknown) => T,
     topic: string,
   ): Promise<T> {
     let answer: T | undefined;
     try {
       await this.#context.store.runInTransaction(async (client) => {
-        answer = answerOf(await this.#callFor(source, request, topic, client));
+        answer = answerOf(await this.#callFor(source, request, message, topic, client));
         if (answer.rollBack) throw rolledBack;
       });
     } catch (error) {
@@ -227,8 +236,14 @@ export class HandlerCalls {
     return answer!;
   }
 
-  #callFor(source: Source, request: IncomingRequest, topic: string, client: Transaction | undefined): unknown {
-    const { payload, headers, topicKey } = request.frame;
+  #callFor(
+    source: Source,
+    request: IncomingRequest,
+    message: IncomingMessage,
+    topic: string,
+    client: Transaction | undefined,
+  ): unknown {
+    const { payload, topicKey } = message;
     try {
       this.#checkServed(topic);
     } catch (error) {
@@ -237,15 +252,6 @@ export class HandlerCalls {
       });
       throw error;
     }
-    const message: IncomingMessage = {
-      position: undefined,
-      topicKey,
-      payload,
-      encoding: undefined,
-      headers: headers.length === 0 ? undefined : pairsOfFrame(headers),
-      key: undefined,
-      fromWire: true,
-    };
     request.begun = true;
     const cancellation = new Cancellation();
     const due = { message, to: topic, source, payload, attempt: 1, client, request, cancellation };
@@ -282,9 +288,12 @@ export class HandlerCalls {
         }
       }
       const due = this.#due(link, turn, topic, plain);
-      const { batch, transactional } = this.#handlers.handlingOf(topic);
+      const handling = this.#handlers.handlingOf(topic, message.headers);
+      const { batch, transactional } = handling;
       if (batch !== undefined) {
-        const result = await this.#batchesOf(topic, batch).add({ link, turn, due }, plain.length);
+        const value = batch.decode(due);
+        const joined = () => link.onJoined(turn);
+        const result = await this.#queueOf(handling, batch).add({ link, turn, due, value }, plain.length, joined);
         return withPlain(result, plain);
       }
       if (transactional) {
@@ -332,30 +341,44 @@ export class HandlerCalls {
     return decompress(payload, compression, uncompressedBytes, maxBytes);
   }
 
-  /** Handles messages together; those of a batch that fails in halves, until the one that fails is alone. Never rejects. */
-  async #handleBatch(called: readonly Called[]): Promise<readonly HandlerResult[]> {
-    const open = called.filter(({ link }) => !link.isClosed);
-    if (open.length < called.length) {
-      const results = open.length === 0 ? [] : [...(await this.#handleBatch(open))];
-      return called.map((one) => (open.includes(one) ? results.shift()! : comesAgain));
-    }
+  /**
+   * Hands messages to their handler together, in one transaction where it is transactional. Never rejects.
+   *
+   * @returns the results that are certain; all others are to be handled again. Empty for several of which one has failed
+   */
+  async #handleTogether(
+    { transactional }: HandlingSettings,
+    { handle }: BatchHandling,
+    called: readonly CalledTogether[],
+  ): Promise<ReadonlyMap<CalledTogether, HandlerResult>> {
+    const results = new Map<CalledTogether, HandlerResult>();
+    for (const one of called) if (one.link.isClosed) results.set(one, comesAgain);
+    if (results.size > 0) return results;
     const cancellation = new Cancellation();
-    const items = called.map((one) => ({ ...one, due: { ...one.due, cancellation } }));
-    const [{ link, turn, due }] = items as unknown as [Called];
-    const call = (dues: readonly DueMessage[]): unknown => this.#handlers.handleBatch(dues);
+    const items = called.map(({ due, ...one }) => ({ ...one, due: { ...due, cancellation } }));
+    const failed = new Map<number, unknown>();
+    const call = async (dues: readonly DueMessage[]): Promise<void> => {
+      const values = items.map(({ value }) => value);
+      await handle(dues, values, (index, error) => void failed.set(index, error));
+      if (transactional && failed.size > 0) throw rolledBack;
+    };
     try {
-      if (this.#handlers.handlingOf(due.to).transactional) {
+      if (transactional) {
         const result = await this.#inTransaction(items, call);
-        if (result !== undefined) return items.map(() => result);
+        if (result !== undefined) for (const one of called) results.set(one, result);
       } else {
-        await this.#bounded(call(items.map((item) => item.due)), due);
-        return items.map(() => done);
+        const dues = items.map(({ due }) => due);
+        await this.#bounded(call(dues), dues[0]!);
+        for (const one of called) results.set(one, done);
       }
     } catch (error) {
-      if (items.length === 1) return [this.#failed(link, turn, due.to, error)];
+      if (called.length === 1 && failed.size === 0) failed.set(0, error);
     }
-    const half = Math.ceil(items.length / 2);
-    return [...(await this.#handleBatch(items.slice(0, half))), ...(await this.#handleBatch(items.slice(half)))];
+    for (const [index, error] of failed) {
+      const one = called[index]!;
+      results.set(one, this.#failed(one.link, one.turn, one.due.to, error));
+    }
+    return results;
   }
 
   /**
@@ -376,6 +399,8 @@ export class HandlerCalls {
     const handler = async (client: Transaction): Promise<void> => {
       begun = true;
       try {
+        // What waited for a connection is not begun any more when the peer has stopped.
+        if (items.some((item) => item.link.isClosed)) throw postponed;
         // A handler that is late must not go on writing outside of its transaction: its connection is closed.
         await this.#bounded(call(items.map(({ due }) => ({ ...due, client }))), first, () => void endClient(client));
         ended = true;
@@ -407,7 +432,7 @@ export class HandlerCalls {
       if (ended && isHandlersFault(error)) throw error;
       const failed = asHawserError(error);
       status.tell({ kind: "listener_store_error", message: failed.message, error: failed });
-      const { attempts } = this.#handlers.handlingOf(first.to).retry;
+      const { attempts } = this.#handlers.handlingOf(first.to, first.message.headers).retry;
       if (begun && outcomeOf(failed.cause) === "unknown") return sessionEnded(attempts, failed.message);
     }
     return comesAgain;
@@ -422,19 +447,20 @@ export class HandlerCalls {
     return { message, to: topic, source, payload, attempt, client: undefined, request: undefined, cancellation };
   }
 
-  #batchesOf(topic: string, settings: BatchSettings): BatchQueue<Called> {
-    let queue = this.#batches.get(topic);
-    if (queue === undefined || queue.settings !== settings) {
-      queue = new BatchQueue(settings, (items) => this.#handleBatch(items));
-      this.#batches.set(topic, queue);
+  #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<CalledTogether> {
+    let queue = this.#batches.get(batch);
+    if (queue === undefined) {
+      queue = new BatchQueue(batch.settings, (called) => this.#handleTogether(handling, batch, called));
+      if (!this.#waits) queue.stopWaiting();
+      this.#batches.set(batch, queue);
     }
     return queue;
   }
 
   /** What the handler has thrown, or what was thrown in its place. */
-  #failed({ source }: HandledLink, { running, attempts }: MessageTurn, topic: string, error: unknown): HandlerResult {
+  #failed({ source }: HandledLink, { attempts }: MessageTurn, topic: string, error: unknown): HandlerResult {
     const result = failure(error);
-    if (running.position !== undefined && "errorCode" in result && !notBegun.has(result.errorCode)) {
+    if ("errorCode" in result && !notBegun.has(result.errorCode)) {
       const { errorCode: code, errorMessage: message } = result;
       const peer = source.senderName;
       this.#context.status.tell({ kind: "attempt_failed", topic, peer, attempt: attempts, code, message, error });
@@ -457,7 +483,7 @@ export class HandlerCalls {
     if (channel.isExhausted(turn)) {
       throw new PeerError(
         "handler_crashed",
-        `the process, or its session with Postgres, ended in the middle of its handler ${this.#handlers.handlingOf(topic).retry.attempts} times`,
+        `the process, or its session with Postgres, ended in the middle of its handler ${this.#handlers.handlingOf(topic, headers).retry.attempts} times`,
       );
     }
   }
@@ -472,8 +498,8 @@ export class HandlerCalls {
   }
 
   /** Waits for the handler, as long as it may take; `onLate` is called then. @throws PeerError `handler_failed` */
-  async #bounded(returned: unknown, { to, cancellation }: DueMessage, onLate?: () => void): Promise<unknown> {
-    const { timeoutMs } = this.#handlers.handlingOf(to);
+  async #bounded(returned: unknown, { to, message, cancellation }: DueMessage, onLate?: () => void): Promise<unknown> {
+    const { timeoutMs } = this.#handlers.handlingOf(to, message.headers);
     this.#waitedFor.add(cancellation);
     try {
       if (timeoutMs === undefined) return await returned;

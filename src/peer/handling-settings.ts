@@ -6,6 +6,20 @@ import {
   retrySettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
 import type { RetryPolicy } from "../channel/index.js";
+import type { DueMessage } from "./due-message.js";
+
+/** How messages are handled together, and by what. Those of one object may be in one batch. */
+export interface BatchHandling {
+  readonly settings: BatchSettings;
+  /** What the handler gets of a message. @throws what is wrong with it: then it fails alone, before the batch is handled */
+  decode(due: DueMessage): unknown;
+  /** @param fail says that the message at an index fails, whatever becomes of the others */
+  handle(
+    dues: readonly DueMessage[],
+    values: readonly unknown[],
+    fail: (index: number, error: unknown) => void,
+  ): unknown;
+}
 
 export interface HandlingSettings {
   readonly transactional: boolean;
@@ -13,7 +27,7 @@ export interface HandlingSettings {
   readonly timeoutMs: number | undefined;
   readonly retry: RetryPolicy;
   /** Messages are handled together; undefined: each alone. */
-  readonly batch: BatchSettings | undefined;
+  readonly batch: BatchHandling | undefined;
 }
 
 /** How a peer handles what nothing else was said of. */

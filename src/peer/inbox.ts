@@ -188,6 +188,7 @@ export class Inbox {
   async stop(): Promise<void> {
     clearTimeout(this.#poll);
     this.halt(true);
+    this.#shared.calls.stopWaiting();
     await Promise.all([...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()]));
     for (const link of this.#links.values()) {
       link.run();

@@ -75,6 +75,7 @@ export type {
   TransientOutcome,
 } from "./message.js";
 export type { BatchOptions, HandleOptions, PeerOptions, StopOptions } from "./options.js";
-export { type ListenerEntry, Peer, type SendAllReceipt, type Subscription, type TransactionOptions } from "./peer.js";
+export { type ListenerEntry, Peer, type SendAllReceipt, type TransactionOptions } from "./peer.js";
 export type { PeerStatus, PeerStatusKind } from "./status.js";
+export type { Subscription } from "./topic-handlers.js";
 export type { PublishOptions, TypedHandler } from "./typed.js";

@@ -27,8 +27,9 @@ import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression, Delivery } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import type { Source } from "./due-message.js";
 import { pairsOfFrame } from "./frame-headers.js";
-import type { HandledLink, HandlerCalls, Source } from "./handler-call.js";
+import type { HandledLink, HandlerCalls } from "./handler-call.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
 /** The clock is read once for so many messages. */
@@ -71,6 +72,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   #handled: Position | undefined;
   #whenIdle: (() => void)[] = [];
   #whenQuiet: (() => void)[] = [];
+  /** Turns that take none of the handlers, as they are part of a batch. */
+  readonly #joined = new Set<MessageTurn>();
 
   readonly #shared: SharedByLinks;
   readonly #context: PeerContext;
@@ -279,7 +282,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   #finishLater(turn: MessageTurn, result: HandlerResult): void {
     const { dispatcher } = this.#shared;
-    dispatcher.freeSlot();
+    if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     this.#finish(turn, result, now());
     this.#tellIdle();
     if (this.#closed) return;
@@ -313,6 +316,12 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const mayWait = !this.#isUnmarked && this.#connection === undefined && !this.channel.isUnderSuspicion;
     this.#isUnmarked = false;
     this.#shared.committer.commit(this.connectionKey, { cursor: handled, hasMarks: this.#hasMarks, mayWait });
+  }
+
+  /** A message is part of a batch, and takes none of the handlers. */
+  onJoined(turn: MessageTurn): void {
+    this.#joined.add(turn);
+    this.#shared.dispatcher.freeSlot();
   }
 
   /** A message of this channel was to be committed, and the channel belongs to another listener now. */

@@ -4,7 +4,7 @@ import { PeerError } from "../errors/index.js";
 import type { Transaction } from "../store/index.js";
 import { Delivery } from "../wire/index.js";
 import type { Cancellation } from "./cancellation.js";
-import type { DueMessage, Source } from "./handler-call.js";
+import type { DueMessage, Source } from "./due-message.js";
 import type { IncomingRequest } from "./incoming-request.js";
 
 /** How an at-least-once send ended well: handled by the listener, or surely committed in Postgres. */
@@ -152,14 +152,25 @@ export interface TransactionalMessage extends Message {
  */
 export type Handler = (message: TransactionalMessage) => unknown;
 
-/** What belongs to all messages of a batch. */
+/** Messages that are handled together. */
 export interface Batch {
+  readonly messages: readonly Message[];
   /** Aborted when the handler's time is up, and when the peer stops and waits no longer for the handler. */
   readonly signal: AbortSignal;
+  /**
+   * One message has failed: it is tried again as `retry` says, and becomes a dead letter at once if the error is a `Reject`.
+   * The others are done when the handler ends well. If it throws beside, they are handled again. With `transactional: true`
+   * they are handled again in any case, since the transaction is rolled back: return as soon as all that fail are named.
+   *
+   * @param message one of {@link messages}
+   * @throws PeerError `invalid_argument` for any other, and when the handler has ended
+   */
+  readonly fail: (message: Message, error: unknown) => void;
 }
 
 /** The same where the messages are handled in one transaction. */
 export interface TransactionalBatch extends Batch {
+  readonly messages: readonly TransactionalMessage[];
   /** The client of the transaction, which is that of each message. */
   readonly client: Transaction;
 }
@@ -293,3 +304,35 @@ export class MessageView implements TransactionalMessage {
     return this.#replyTo(this.#source, payload, options, this.#transaction);
   }
 }
+
+/** What a handler of batches sees. `fail` is for a message at an index. */
+export class BatchView implements TransactionalBatch {
+  readonly messages: readonly TransactionalMessage[];
+  readonly fail: Batch["fail"];
+  #hasEnded = false;
+
+  constructor(messages: readonly TransactionalMessage[], fail: (index: number, error: unknown) => void) {
+    this.messages = messages;
+    this.fail = (message, error) => {
+      const index = this.messages.indexOf(message as TransactionalMessage);
+      if (index >= 0 && !this.#hasEnded) return fail(index, error);
+      const why = index < 0 ? "the message is not of this batch; give one of batch.messages" : endedBatch;
+      throw new PeerError("invalid_argument", `batch.fail with message ${message?.id}: ${why}`);
+    };
+  }
+
+  get signal(): AbortSignal {
+    return this.messages[0]!.signal;
+  }
+
+  get client(): Transaction {
+    return this.messages[0]!.client;
+  }
+
+  /** The handler has ended. */
+  end(): void {
+    this.#hasEnded = true;
+  }
+}
+
+const endedBatch = "the handler of the batch has ended; call it before the handler returns or its promise resolves";

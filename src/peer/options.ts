@@ -8,6 +8,7 @@ import {
 } from "../../generated/ts/rules/peer/frames.js";
 import { checkText, type Violation } from "../../generated/ts/rules/violation.js";
 import {
+  type BatchSettings,
   type BatchSettingsInput,
   checkBatchSettings,
   checkHandlerSettings,
@@ -148,12 +149,15 @@ export function checkHandleOptions(options: HandleOptions, settings: PeerSetting
 }
 
 /** Checks how the messages of a topic are to be handled together. @throws PeerError `invalid_argument` */
-export function checkBatchOptions(options: BatchOptions, settings: PeerSettings): HandlingSettings {
+export function checkBatchOptions(
+  options: BatchOptions,
+  settings: PeerSettings,
+): { readonly handling: HandlingSettings; readonly batch: BatchSettings } {
   checkKnownOptions(options, "a handler of batches");
   const { maxMessages, maxBytes, waitMs, ...handling } = options;
   const checked = checkBatchSettings({ maxMessages, maxBytes, waitMs });
   if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
-  return { ...checkHandleOptions(handling, settings), batch: checked.settings };
+  return { handling: checkHandleOptions(handling, settings), batch: checked.settings };
 }
 
 function checkPoolSize({ poolSize }: PeerSettings): void {

@@ -2,7 +2,7 @@
  * A peer: a process that exchanges messages with others directly over TCP, with Postgres as directory, offline queue and
  * ack ledger.
  */
-import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
+import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
@@ -11,8 +11,8 @@ import { silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { answerInTime } from "./answer-in-time.js";
 import { asHawserError } from "./context.js";
+import type { Source } from "./due-message.js";
 import { checkBytes, checkPayload, enqueue, enqueueFor } from "./enqueue.js";
-import type { DueMessage, Handle, Source } from "./handler-call.js";
 import { type HandlingSettings, handlingOf } from "./handling-settings.js";
 import type { Answer } from "./link-requests.js";
 import {
@@ -23,7 +23,6 @@ import {
   type EnqueueOptions,
   type Handler,
   type Message,
-  MessageView,
   type Receipt,
   type ReplyReceipt,
   type RequestOptions,
@@ -54,7 +53,21 @@ import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, type Outgoing } from "./outgoing.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
 import { type PeerStatus, StatusEmitter } from "./status.js";
-import { type PublishOptions, type TypedHandler, TypedHandlers, topicOfPeers, typedSend } from "./typed.js";
+import {
+  batchHandling,
+  HandlerSubscription,
+  plainHandler,
+  type Subscription,
+  TopicHandlers,
+} from "./topic-handlers.js";
+import {
+  type HandledType,
+  type PublishOptions,
+  type TypedHandler,
+  TypedHandlers,
+  topicOfPeers,
+  typedSend,
+} from "./typed.js";
 
 /** A listener of a topic, as the directory has it. */
 export interface ListenerEntry {
@@ -72,17 +85,8 @@ export interface TransactionOptions extends EnqueueOptions {
   readonly transaction: EnqueueClient;
 }
 
-/** The handling of a topic. */
-export interface Subscription extends AsyncDisposable {
-  readonly topic: string;
-  /**
-   * Ends it, as {@link Peer.unsubscribe} does; the peer's own topic goes on to the handler of `run`. Does nothing if the topic
-   * has another handler by now.
-   */
-  stop(): Promise<void>;
-}
-
-type BatchHandler = (messages: readonly TransactionalMessage[], batch: TransactionalBatch) => unknown;
+/** What a user gave, whose arguments the overloads say. */
+type UserHandler = (first: never, second: never) => unknown;
 
 type State = "stopped" | "starting" | "running" | "stopping";
 
@@ -92,33 +96,24 @@ type State = "stopped" | "starting" | "running" | "stopping";
  */
 export class Peer implements AsyncDisposable {
   readonly #options: CheckedOptions;
-  /** How what nothing else is said of is handled. */
-  readonly #usual: HandlingSettings;
   readonly #logger: NonNullable<PeerOptions["logger"]>;
   readonly #status = new StatusEmitter();
   readonly #subscriptions = new Set<string>();
-  /** Of topics that have a handler of their own. */
-  readonly #handlers = new Map<string, Handler>();
-  readonly #batchHandlers = new Map<string, BatchHandler>();
-  /** Of topics that are handled otherwise than the rest. */
-  readonly #handling = new Map<string, HandlingSettings>();
+  readonly #handlers: TopicHandlers;
   readonly #unsubscribed = new Set<string>();
-  /** The typed handlers of topics, which are in `#handlers` as one for each topic. */
-  readonly #types = new Map<string, TypedHandlers>();
   #advertised: string | undefined;
   #state: State = "stopped";
   #transition: Promise<void> = Promise.resolve();
   #running: RunningPeer | undefined;
   /** Ends a start that is under way. */
   #starting: AbortController | undefined;
-  #handler: Handler | undefined;
   #stream: MessageStream | undefined;
   #bound = "";
 
   /** @throws PeerError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
   constructor(options: PeerOptions) {
     this.#options = checkOptions(options);
-    this.#usual = handlingOf(this.#options.settings);
+    this.#handlers = new TopicHandlers(this.name, handlingOf(this.#options.settings), this.#reply);
     this.#advertised = options.advertise;
     this.#logger = options.logger ?? silentLogger;
   }
@@ -167,7 +162,9 @@ export class Peer implements AsyncDisposable {
     event: "status" | Desc,
     listener: ((status: PeerStatus) => void) | TypedHandler<Desc>,
   ): this | Promise<void> {
-    if (typeof event === "object") return this.#onType(event, listener as TypedHandler<Desc>);
+    if (typeof event === "object") {
+      return this.handle(event, listener as TypedHandler<Desc>).then(() => undefined);
+    }
     this.#status.on(event, listener as (status: PeerStatus) => void);
     return this;
   }
@@ -191,7 +188,7 @@ export class Peer implements AsyncDisposable {
     if (this.#stream !== undefined && handler !== undefined) {
       throw new PeerError("already_running", "messages() takes the place of a handler: call run() without one");
     }
-    if (this.#stream === undefined) this.#handler = handler;
+    if (this.#stream === undefined) this.#handlers.others = handler;
     this.#state = "starting";
     this.#transition = this.#start();
     try {
@@ -214,7 +211,7 @@ export class Peer implements AsyncDisposable {
       },
     );
     this.#stream = stream;
-    this.#handler = stream.handle;
+    this.#handlers.others = stream.handle;
     return stream;
   }
 
@@ -339,18 +336,19 @@ export class Peer implements AsyncDisposable {
    * peer's source topic then. Another call replaces it; without a handler it stays as it is
    */
   async subscribe(topic: string, handler?: Handler): Promise<void> {
-    await this.#serve(topic, handler, undefined);
+    if (handler === undefined) this.#checkForeign(topic);
+    await this.#serve(topic, () => handler && this.#handlers.set(topic, plainHandler(handler, undefined)));
   }
 
-  async #serve(topic: string, handler: Handler | undefined, handling: HandlingSettings | undefined): Promise<void> {
+  /** @param set sets the handler of the topic */
+  async #serve(topic: string, set: () => void): Promise<void> {
     checkTopic(topic);
     checkNotReserved(topic);
-    const isForeign = topic !== this.#options.topic;
-    if (handler === undefined) this.#checkForeign(topic);
     await this.#started();
-    if (handler !== undefined) this.#setHandler(topic, handler, handling);
+    set();
+    this.#running?.handlersChanged();
+    if (topic === this.#options.topic) return;
     const before = this.#subscriptions.has(topic);
-    if (!isForeign) return;
     this.#subscriptions.add(topic);
     this.#unsubscribed.delete(topic);
     if (this.#state !== "running" || before) return;
@@ -358,7 +356,7 @@ export class Peer implements AsyncDisposable {
       await this.#running?.subscribe(topic);
     } catch (error) {
       this.#subscriptions.delete(topic);
-      this.#setHandler(topic, undefined);
+      this.#removeHandler(topic);
       throw error;
     }
   }
@@ -380,19 +378,42 @@ export class Peer implements AsyncDisposable {
     handler: (message: TransactionalMessage) => unknown,
   ): Promise<Subscription>;
   handle(topic: string, options: HandleOptions, handler: (message: Message) => unknown): Promise<Subscription>;
-  async handle(topic: string, given: HandleOptions | Handler, more?: Handler): Promise<Subscription> {
+  /**
+   * Handles the messages of a type, decoded and checked, of the topic that the schema's option names. A topic can have several
+   * types, each with a handler and options of its own; the header `content-type` tells them apart. What cannot be decoded, breaks
+   * a rule, or is of another type is a dead letter at once (`invalid_message`).
+   *
+   * @param schema made by protoc-gen-es, with the option `hawser.v1.topic`
+   * @throws HawserError (as a rejection) `invalid_schema`; `already_running` if the topic has a handler for all its messages
+   */
+  handle<Desc extends DescMessage>(schema: Desc, handler: TypedHandler<Desc>): Promise<Subscription>;
+  handle<Desc extends DescMessage>(
+    schema: Desc,
+    options: HandleOptions & { readonly transactional: true },
+    handler: (value: MessageShape<Desc>, message: TransactionalMessage) => unknown,
+  ): Promise<Subscription>;
+  handle<Desc extends DescMessage>(
+    schema: Desc,
+    options: HandleOptions,
+    handler: TypedHandler<Desc>,
+  ): Promise<Subscription>;
+  async handle(
+    to: string | DescMessage,
+    given: HandleOptions | UserHandler,
+    more?: UserHandler,
+  ): Promise<Subscription> {
     const [options, handler] = typeof given === "function" ? [{}, given] : [given, more];
-    if (typeof handler !== "function") {
-      throw new PeerError("invalid_argument", `the handler of "${topic}" is ${typeof handler}; give a function`);
-    }
-    return await this.#subscription(topic, handler, checkHandleOptions(options, this.#options.settings));
+    checkHandler(to, handler);
+    const settings = checkHandleOptions(options, this.#options.settings);
+    return await this.#handleWith(to, handler, () => settings);
   }
 
   /**
    * Handles the messages of a topic together, so that one statement can write what they bring: up to `maxMessages`, at most
-   * one of each key, and at most one that was sent without a key. One batch of a topic is handled at a time. If the handler
-   * throws, the batch is handled in halves, until the message that fails is alone; that one is tried again as `retry` says.
-   * With `transactional: true` each batch is one transaction. Requests are refused.
+   * one of each key, and at most one of each sender that was sent without a key. One batch of a topic is handled at a time, beside
+   * the other handlers of the peer. If the handler throws, the batch is handled in halves, until the message that fails is alone; that
+   * one is tried again as `retry` says. `batch.fail` names it at once. With `transactional: true` each batch is one transaction.
+   * Requests are refused (`not_supported`).
    *
    *     await peer.handleBatch("readings", { transactional: true, maxMessages: 500 }, async (messages, { client }) => { … });
    *
@@ -409,30 +430,63 @@ export class Peer implements AsyncDisposable {
     options: BatchOptions,
     handler: (messages: readonly Message[], batch: Batch) => unknown,
   ): Promise<Subscription>;
-  async handleBatch(topic: string, options: BatchOptions, handler: BatchHandler): Promise<Subscription> {
-    if (typeof handler !== "function") {
-      throw new PeerError("invalid_argument", `the handler of "${topic}" is ${typeof handler}; give a function`);
-    }
-    const handling = checkBatchOptions(options, this.#options.settings);
-    checkTopic(topic);
-    this.#batchHandlers.set(topic, handler);
-    const refuse = (): never => {
-      throw new PeerError(
-        "not_supported",
-        `"${this.name}" handles "${topic}" in batches, and answers no requests of it`,
-      );
-    };
-    return await this.#subscription(topic, refuse, handling);
+  /**
+   * The same for the messages of a type. The handler gets them decoded; `batch.messages` has them as they came, in the same order.
+   * One that cannot be decoded is a dead letter at once, and not part of a batch.
+   */
+  handleBatch<Desc extends DescMessage>(
+    schema: Desc,
+    options: BatchOptions & { readonly transactional: true },
+    handler: (values: readonly MessageShape<Desc>[], batch: TransactionalBatch) => unknown,
+  ): Promise<Subscription>;
+  handleBatch<Desc extends DescMessage>(
+    schema: Desc,
+    options: BatchOptions,
+    handler: (values: readonly MessageShape<Desc>[], batch: Batch) => unknown,
+  ): Promise<Subscription>;
+  async handleBatch(to: string | DescMessage, options: BatchOptions, handler: UserHandler): Promise<Subscription> {
+    checkHandler(to, handler);
+    const { handling, batch } = checkBatchOptions(options, this.#options.settings);
+    return await this.#handleWith(to, handler, (types) => ({
+      ...handling,
+      batch: batchHandling(batch, handler, this.#reply, types && ((due) => types.decode(due))),
+    }));
   }
 
-  async #subscription(topic: string, handler: Handler, handling: HandlingSettings): Promise<Subscription> {
-    await this.#serve(topic, handler, handling);
-    const stop = async (): Promise<void> => {
-      if (this.#handlers.get(topic) !== handler) return;
-      if (topic === this.#options.topic) this.#setHandler(topic, undefined);
-      else await this.unsubscribe(topic);
-    };
-    return { topic, stop, [Symbol.asyncDispose]: stop };
+  /** @param settingsOf of a handler for one type, or for a topic */
+  async #handleWith(
+    to: string | DescMessage,
+    handler: UserHandler,
+    settingsOf: (types: TypedHandlers | undefined) => HandlingSettings,
+  ): Promise<Subscription> {
+    if (typeof to === "string") {
+      const subscription = new HandlerSubscription(to, async () => {
+        if (this.#handlers.get(to) === own) await this.#stopHandling(to);
+      });
+      const own = plainHandler(handler as Handler, settingsOf(undefined), subscription.ended);
+      await this.#serve(to, () => this.#handlers.set(to, own));
+      return subscription;
+    }
+    const topic = topicOfPeers(to);
+    let stop = async (): Promise<void> => undefined;
+    const subscription = new HandlerSubscription(topic, () => stop());
+    await this.#serve(topic, () => {
+      const types = this.#typesOf(topic);
+      const type: HandledType = { schema: to, settings: settingsOf(types), handler, ended: subscription.ended };
+      this.#handlers.set(topic, types);
+      types.add(type);
+      stop = async () => {
+        if (this.#handlers.get(topic) !== types || !types.has(type)) return;
+        if (types.size > 1) types.remove(type);
+        else await this.#stopHandling(topic);
+      };
+    });
+    return subscription;
+  }
+
+  async #stopHandling(topic: string): Promise<void> {
+    if (topic === this.#options.topic) this.#removeHandler(topic);
+    else await this.unsubscribe(topic);
   }
 
   /** Serves a topic no more: sends to it fail with `no_address`, and what still comes goes to the dead letters. */
@@ -443,7 +497,7 @@ export class Peer implements AsyncDisposable {
     this.#subscriptions.delete(topic);
     if (this.#state === "running") await this.#running?.unsubscribe(topic);
     else this.#unsubscribed.add(topic);
-    this.#setHandler(topic, undefined);
+    this.#removeHandler(topic);
   }
 
   /** Reads the topic's listeners again. @returns whether it has one */
@@ -527,27 +581,19 @@ export class Peer implements AsyncDisposable {
     if (this.#state === "starting") await this.#transition.catch(() => undefined);
   }
 
-  async #onType<Desc extends DescMessage>(schema: Desc, handler: TypedHandler<Desc>): Promise<void> {
-    const topic = topicOfPeers(schema);
+  /** @throws PeerError `already_running` */
+  #typesOf(topic: string): TypedHandlers {
     const known = this.#handlers.get(topic);
-    const types = this.#types.get(topic) ?? new TypedHandlers(topic);
-    if (known !== undefined && known !== types.handle) {
-      throw new PeerError(
-        "already_running",
-        `the topic "${topic}" has a handler that subscribe() was given; unsubscribe from it first, or use only one of the two`,
-      );
-    }
-    this.#types.set(topic, types);
-    types.add(schema, handler);
-    await this.subscribe(topic, types.handle);
+    if (known === undefined) return new TypedHandlers(topic);
+    if (known instanceof TypedHandlers) return known;
+    throw new PeerError(
+      "already_running",
+      `the topic "${topic}" has a handler for messages of all types; stop that first, or handle each type by its schema`,
+    );
   }
 
-  #setHandler(topic: string, handler: Handler | undefined, handling?: HandlingSettings): void {
-    if (this.#types.get(topic)?.handle !== handler) this.#types.delete(topic);
-    if (handling === undefined) this.#handling.delete(topic);
-    else this.#handling.set(topic, handling);
-    if (handler === undefined) this.#handlers.delete(topic);
-    else this.#handlers.set(topic, handler);
+  #removeHandler(topic: string): void {
+    this.#handlers.set(topic, undefined);
     this.#running?.handlersChanged();
   }
 
@@ -567,10 +613,9 @@ export class Peer implements AsyncDisposable {
           status: this.#status,
           subscriptions: this.#subscriptions,
           unsubscribed: this.#unsubscribed,
-          handle: this.#handle,
-          handlingOf: this.#handlingOf,
-          handleBatch: this.#handleBatch,
-          handles: () => this.#handler !== undefined || this.#handlers.size > 0,
+          handle: this.#handlers.handle,
+          handlingOf: this.#handlers.settingsOf,
+          handles: () => !this.#handlers.isEmpty,
           onLost: (ending) => this.#nameLost(ending),
         },
         starting.signal,
@@ -610,32 +655,6 @@ export class Peer implements AsyncDisposable {
     this.#state = "stopped";
     this.#transition = Promise.resolve();
   }
-
-  readonly #handlingOf = (topic: string | undefined): HandlingSettings => {
-    if (topic === undefined || this.#handling.size === 0) return this.#usual;
-    return this.#handling.get(topic) ?? this.#usual;
-  };
-
-  readonly #handleBatch = (dues: readonly DueMessage[]): unknown => {
-    const [{ to, cancellation, client }] = dues as [DueMessage];
-    const messages = dues.map((due) => new MessageView(due, this.#reply));
-    const batch = {
-      get signal() {
-        return cancellation.signal;
-      },
-      get client() {
-        return client ?? messages[0]!.client;
-      },
-    };
-    return this.#batchHandlers.get(to)!(messages, batch);
-  };
-
-  readonly #handle: Handle = (due) => {
-    const handler = this.#handlers.size === 0 ? this.#handler : (this.#handlers.get(due.to) ?? this.#handler);
-    if (handler !== undefined) return handler(new MessageView(due, this.#reply));
-    const remedy = "give one to run(), or to subscribe() with the topic, and retry the dead letter";
-    throw new PeerError("unsubscribed", `"${this.name}" has no handler for messages of "${due.to}"; ${remedy}`);
-  };
 
   async #enqueue(topic: string, payload: Uint8Array | string, options: TransactionOptions): Promise<EnqueuedReceipt> {
     checkKnownOptions(options, "a send");
@@ -769,6 +788,12 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   if (key !== undefined) marks.push([protocolConstants.messageKeyHeader, key]);
   if (ttlMs !== undefined) marks.push(expiresHeader(ttlMs, Date.now()));
   return checkHeaders([...(headers ?? []), ...marks]);
+}
+
+function checkHandler(to: string | DescMessage, handler: UserHandler | undefined): asserts handler is UserHandler {
+  if (typeof handler === "function") return;
+  const what = typeof to === "string" ? to : to?.typeName;
+  throw new PeerError("invalid_argument", `the handler of "${what}" is ${typeof handler}; give a function`);
 }
 
 function notRunning(name: string): PeerError {

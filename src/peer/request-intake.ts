@@ -8,8 +8,9 @@ import type { ListenerConnection } from "../transport/index.js";
 import { ErrorNumber, type Request } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import type { Source } from "./due-message.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
-import { failureOf, type HandlerCalls, type RequestAnswer, type Source } from "./handler-call.js";
+import { failureOf, type HandlerCalls, type RequestAnswer } from "./handler-call.js";
 import { IncomingRequest } from "./incoming-request.js";
 import { type AnswerToSend, bytesOf } from "./message.js";
 import { checkHeaders } from "./options.js";
@@ -183,6 +184,12 @@ export class RequestIntake implements Turn {
 
   #failed(connection: ListenerConnection, request: IncomingRequest, error: unknown): void {
     const { code, message } = failureOf(error);
+    if (request.begun) {
+      const { context, calls } = this.#shared;
+      const topic = calls.topics.known(request.frame.topicKey) ?? "";
+      const peer = this.#source.senderName;
+      context.status.tell({ kind: "attempt_failed", topic, peer, attempt: 1, code, message, error });
+    }
     if (this.#isWaitedFor(connection, request)) this.#refuse(connection, request.frame, code, message, request.begun);
     this.#ended(request);
   }

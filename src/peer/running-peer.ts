@@ -31,7 +31,6 @@ export interface RunOptions {
   readonly unsubscribed: ReadonlySet<string>;
   readonly handle: Handle;
   readonly handlingOf: Handlers["handlingOf"];
-  readonly handleBatch: Handlers["handleBatch"];
   /** Whether there is a handler. A peer that only sends has none: what comes for it waits. */
   readonly handles: () => boolean;
   /** The name is lost, and the running peer ends by itself. */
@@ -69,7 +68,7 @@ export class RunningPeer {
     this.#run = run;
     this.store = store;
     this.lease = lease;
-    const { options, status, logger, subscriptions, handle, handlingOf, handleBatch, handles } = run;
+    const { options, status, logger, subscriptions, handle, handlingOf, handles } = run;
     const context: PeerContext = {
       sender: { name: options.name, sourceTopic: options.topic },
       settings: options.settings,
@@ -89,7 +88,6 @@ export class RunningPeer {
         serves: (topic) => topic === options.topic || subscriptions.has(topic),
         handlingOf,
         handle,
-        handleBatch,
       },
       handles,
       passOn: (connectionKey, topicKey) => giveBack.passOn(connectionKey, topicKey),

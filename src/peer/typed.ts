@@ -18,8 +18,11 @@ import {
   topicOf,
   typeOf,
 } from "../typed/index.js";
-import type { Handler, Message, SendOptions } from "./message.js";
+import type { DueMessage } from "./due-message.js";
+import type { HandlingSettings } from "./handling-settings.js";
+import type { Message, SendOptions, TransactionalMessage } from "./message.js";
 import { checkedOnce } from "./options.js";
+import type { TopicHandler } from "./topic-handlers.js";
 
 /** How a typed message is sent. */
 export interface PublishOptions extends SendOptions {
@@ -120,35 +123,78 @@ function pairsOf(headers: Record<string, string> | Headers): Headers {
   return Array.isArray(headers) ? (headers as Headers) : Object.entries(headers as Record<string, string>);
 }
 
-interface HandledType {
+/** A handler for one type. */
+export interface HandledType {
   readonly schema: DescMessage;
-  readonly handler: TypedHandler<DescMessage>;
+  /** Undefined: as the peer has it. */
+  readonly settings: HandlingSettings | undefined;
+  readonly handler: (value: never, message: never) => unknown;
+  /** It has been replaced, or taken away. */
+  readonly ended: () => void;
 }
 
 /** The handlers of a topic, one for each type of its messages. */
-export class TypedHandlers {
+export class TypedHandlers implements TopicHandler {
   readonly #types = new Map<string, HandledType>();
   readonly #topic: string;
   /** What the headers of the last message say. Most messages share theirs with the one before. */
-  #last: ({ readonly headers: Headers } & TypeOfMessage<HandledType>) | undefined;
+  #last: ({ readonly headers: Headers | undefined } & TypeOfMessage<HandledType>) | undefined;
 
   constructor(topic: string) {
     this.#topic = topic;
   }
 
-  /** A handler for a type; it takes the place of the one before. */
-  add<Desc extends DescMessage>(schema: Desc, handler: TypedHandler<Desc>): void {
-    this.#last = undefined;
-    this.#types.set(schema.typeName, { schema, handler: handler as unknown as TypedHandler<DescMessage> });
+  get size(): number {
+    return this.#types.size;
   }
 
-  readonly handle: Handler = (message) => {
-    const { headers, payload } = message;
-    if (headers !== this.#last?.headers) {
-      const said = headerValue(headers, contentTypeHeader);
+  /** A handler for a type; it takes the place of the one before. */
+  add(type: HandledType): void {
+    const { typeName } = type.schema;
+    const before = this.#types.get(typeName);
+    this.#last = undefined;
+    this.#types.set(typeName, type);
+    before?.ended();
+  }
+
+  has(type: HandledType): boolean {
+    return this.#types.get(type.schema.typeName) === type;
+  }
+
+  remove({ schema }: HandledType): void {
+    this.#last = undefined;
+    this.#types.delete(schema.typeName);
+  }
+
+  ended(): void {
+    for (const { ended } of this.#types.values()) ended();
+  }
+
+  settingsOf(headers: Headers | undefined): HandlingSettings | undefined {
+    try {
+      return this.#typeOf(headers).type.settings;
+    } catch {
+      // It fails when it is handled.
+      return undefined;
+    }
+  }
+
+  handle(message: TransactionalMessage): unknown {
+    const { type, format } = this.#typeOf(message.headers);
+    return type.handler(decode(type.schema, message.payload, format) as never, message as never);
+  }
+
+  /** @throws TypedError `invalid_message` */
+  decode({ message, payload }: DueMessage): unknown {
+    const { type, format } = this.#typeOf(message.headers);
+    return decode(type.schema, payload, format);
+  }
+
+  #typeOf(headers: Headers | undefined): TypeOfMessage<HandledType> {
+    if (this.#last === undefined || headers !== this.#last.headers) {
+      const said = headers && headerValue(headers, contentTypeHeader);
       this.#last = { headers, ...typeOf(this.#types, said, `the topic "${this.#topic}"`) };
     }
-    const { type, format } = this.#last;
-    return type.handler(decode(type.schema, payload, format), message);
-  };
+    return this.#last;
+  }
 }

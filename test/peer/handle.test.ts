@@ -1,6 +1,7 @@
 /**
  * `handle`: a handler for one topic, with options of its own.
  */
+import { StringValueSchema } from "@bufbuild/protobuf/wkt";
 import { beforeEach, describe, expect, it } from "vitest";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
@@ -96,18 +97,86 @@ describe("handle", () => {
     await aborted.opened;
   });
 
+  it("tells of requests and at-most-once messages whose handler has failed, too", async () => {
+    const b = world.peer("b-1");
+    const error = new Error("no");
+    await b.handle("orders", () => {
+      throw error;
+    });
+    await b.handle("ledger", { transactional: true }, async () => {
+      throw error;
+    });
+    await b.run();
+    const a = await world.started("a-1");
+    for (const topic of ["orders", "ledger"]) {
+      await failure("handler_failed", () => a.request(topic, "x"));
+      expect(await a.sendTo(topic, "y", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
+    }
+    const failed = () => b.statuses.all.filter(({ kind }) => kind === "attempt_failed");
+    await eventually("all are told", () => failed().length === 4);
+    expect(failed()).toEqual(
+      ["orders", "orders", "ledger", "ledger"].map((topic) => ({
+        kind: "attempt_failed",
+        topic,
+        peer: "a-1",
+        attempt: 1,
+        code: "handler_failed",
+        message: "Error: no",
+        error,
+      })),
+    );
+  });
+
+  it("lets the compiler know which messages have a client", () => {
+    const b = world.peer("b-1");
+    const options = { transactional: true } as const;
+    const compiled = (): unknown[] => [
+      b.handle("orders", options, ({ client }) => client.query("SELECT 1")),
+      b.handleBatch("orders", options, (messages, { client }) => [client.query(""), messages[0]!.client.query("")]),
+      b.handle(StringValueSchema, options, (value, { client }) => [value.value, client.query("SELECT 1")]),
+      b.handleBatch(StringValueSchema, options, ([value], batch) => [
+        value!.value,
+        batch.client,
+        batch.messages[0]!.client,
+      ]),
+      b.handleBatch(StringValueSchema, {}, ([value], { fail, messages }) => fail(messages[0]!, value!.value)),
+      // @ts-expect-error not transactional
+      b.handle("orders", ({ client }) => client),
+      // @ts-expect-error not transactional
+      b.handle("orders", { timeoutMs: 5 }, ({ client }) => client),
+      // @ts-expect-error not transactional
+      b.handle("orders", { transactional: false }, ({ client }) => client),
+      // @ts-expect-error not transactional
+      b.handleBatch("orders", {}, (_, { client }) => client),
+      // @ts-expect-error not transactional
+      b.handleBatch("orders", {}, ([message]) => message!.client),
+      // @ts-expect-error not transactional
+      b.handle(StringValueSchema, (_, { client }) => client),
+      // @ts-expect-error not transactional
+      b.handleBatch(StringValueSchema, {}, (_, { client }) => client),
+      // @ts-expect-error no field of the type
+      b.handle(StringValueSchema, (value) => value.nothing),
+      // @ts-expect-error no option
+      b.handle("orders", { maxMessages: 5 }, () => undefined),
+    ];
+    expect(compiled).toBeTypeOf("function");
+  });
+
   it("ends with its subscription, unless the topic has another handler by then", async () => {
     const b = world.peer("b-1");
     const seen: string[] = [];
     const first = await b.handle("orders", () => void seen.push("first"));
     const second = await b.handle("orders", () => void seen.push("second"));
     await b.run();
+    expect(second.topics).toEqual(["orders"]);
+    await first.closed; // replaced
     await first.stop();
     const a = await world.started("a-1");
     await a.sendTo("orders", "x");
     await eventually("it is handled", () => seen.length > 0);
     expect(seen).toEqual(["second"]);
     await second.stop();
+    await second.closed;
     await eventually("nobody serves the topic", async () => (await a.refreshAddressTopic("orders")) === false);
     expect((await failure("no_address", () => a.sendTo("orders", "y"))).message).toContain("orders");
   });

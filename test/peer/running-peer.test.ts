@@ -26,7 +26,6 @@ it("that stops while it begins again on another database server does not go on w
       unsubscribed: new Set(),
       handle: () => undefined,
       handlingOf: () => handlingOf(peerSettingsDefaults),
-      handleBatch: () => undefined,
       handles: () => false,
       onLost: () => undefined,
     },

@@ -3,8 +3,8 @@
  */
 import { type DescMessage, type FileRegistry, toBinary } from "@bufbuild/protobuf";
 import pg from "pg";
-import { beforeAll, describe, expect, it } from "vitest";
-import { HawserError } from "../../src/peer/index.js";
+import { beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { HawserError, type TransactionalMessage } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { compileSchemas, messageIn } from "../typed/support/compile.js";
 import { Log } from "./support/log.js";
@@ -34,6 +34,10 @@ beforeAll(async () => {
   placed = messageIn(registry, "acme.v1.OrderPlaced");
   cancelled = messageIn(registry, "acme.v1.OrderCancelled");
 });
+
+const orderIdOf = (order: object) => (order as { orderId: string }).orderId;
+/** Batches of so many messages, no fewer. */
+const batchOf = (maxMessages: number) => ({ maxMessages, waitMs: 60_000 });
 
 const deadLetters = () =>
   world.query<{ error_code: string; error_message: string; attempts: number }>(
@@ -178,5 +182,92 @@ describe("publish and on", () => {
     await expect(b.on(placed, () => undefined)).rejects.toMatchObject({ code: "already_running" });
     await b.unsubscribe("orders");
     await b.on(placed, () => undefined);
+  });
+});
+
+describe("handle and handleBatch of a schema", () => {
+  beforeEach(() => world.query("CREATE TABLE ledger (what text)"));
+
+  const ledger = async () => (await world.query<{ what: string }>("SELECT what FROM ledger")).map(({ what }) => what);
+
+  it("have options for each type of a topic", async () => {
+    const a = await world.started("a-1");
+    const b = world.peer("b-1");
+    const retry = { attempts: 3, delayMs: 1 };
+    await Promise.all([
+      b.handle(placed, { transactional: true, retry }, async (order, message) => {
+        await message.client.query("INSERT INTO ledger VALUES ($1)", [orderIdOf(order)]);
+        if (message.attempt < 3) throw new Error("not yet");
+      }),
+      b.handle(cancelled, { retry: { attempts: 1 } }, (_, message) => {
+        expect(() => (message as TransactionalMessage).client).toThrow("needs a transactional handler");
+        throw new Error("no room");
+      }),
+    ]);
+    await b.run();
+    await a.publish(placed, { orderId: "o-1" });
+    await a.publish(cancelled, { orderId: "o-2" });
+    expect(await ledger()).toEqual(["o-1"]);
+    expect(await deadLetters()).toEqual([
+      { error_code: "handler_failed", error_message: expect.stringContaining("no room"), attempts: 1 },
+    ]);
+  });
+
+  it("hand over the values of a batch with their messages, and leave out what cannot be read", async () => {
+    const a = await world.started("a-1");
+    const b = world.peer("b-1");
+    const batches = new Log<unknown>();
+    await b.handleBatch(placed, { ...batchOf(2), transactional: true }, async (orders, { messages, client }) => {
+      await client.query("INSERT INTO ledger SELECT unnest($1::text[])", [orders.map(orderIdOf)]);
+      batches.push(orders.map((order, index) => [orderIdOf(order), messages[index]!.key]));
+    });
+    await b.run();
+    const headers = { "content-type": "application/x-protobuf; type=acme.v1.OrderPlaced" };
+    await a.sendTo("orders", Buffer.from("0a0161", "hex"), { headers });
+    expect(await deadLetters()).toMatchObject([{ error_code: "invalid_message", attempts: 1 }]);
+    await Promise.all(["o-1", "o-2"].map((orderId) => a.publish(placed, { orderId })));
+    expect(batches.all).toEqual([
+      [
+        ["o-1", "o-1"],
+        ["o-2", "o-2"],
+      ],
+    ]);
+    expect(await ledger()).toEqual(["o-1", "o-2"]);
+  });
+
+  it("end one type at a time, and the topic with the last", async () => {
+    const a = await world.started("a-1");
+    const b = world.peer("b-1");
+    const seen: string[] = [];
+    const [first, second, third] = [
+      await b.handle(placed, () => void seen.push("first")),
+      await b.handle(cancelled, () => void seen.push("second")),
+      await b.handle(placed, () => void seen.push("third")),
+    ];
+    expect(first.topics).toEqual(["orders"]);
+    await first.closed; // replaced
+    await first.stop();
+    await b.run();
+    await a.publish(placed, { orderId: "o-1" });
+    await second.stop();
+    await second.closed;
+    await a.publish(placed, { orderId: "o-2" });
+    await a.publish(cancelled, { orderId: "o-3" });
+    expect(seen).toEqual(["third", "third"]);
+    expect(await deadLetters()).toMatchObject([{ error_code: "invalid_message" }]);
+    await third.stop();
+    await third.stop();
+    await eventually("nobody serves the topic", async () => (await a.refreshAddressTopic("orders")) === false);
+  });
+
+  it("refuse a topic that has a handler for all its messages", async () => {
+    const b = world.peer("b-1");
+    const plain = await b.handle("orders", () => undefined);
+    const refused = await b.handle(placed, () => undefined).catch((error: unknown) => error);
+    expect(refused).toMatchObject({ code: "already_running" });
+    await plain.stop();
+    await plain.closed;
+    await using typed = await b.handle(placed, () => undefined);
+    expect(typed.topics).toEqual(["orders"]);
   });
 });

@@ -189,8 +189,8 @@ const modules: Readonly<Record<string, string>> = {
   "hawser/nats": "src/serve/index.js",
 };
 
-/** What an example imports from others, and is installed here. */
-const others = /^(?:drizzle-orm|knex|kysely|pg)(?:\/|$)/;
+/** What an example imports from others, and is installed here, or part of Node. */
+const others = /^(?:drizzle-orm|knex|kysely|pg|node:\w+)(?:\/|$)/;
 
 /** The example as a program, which imports this project from `root`: its sources, or what they are compiled to. */
 export function programOf(example: Pick<Snippet, "code" | "preamble">, root = projectDirectory): string {

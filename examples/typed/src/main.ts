@@ -83,7 +83,7 @@ async function betweenPeers(): Promise<void> {
   const packed = counter(2);
   await using shipping = new Peer({ name: "shipping-1", topic: "shipping", listen: "127.0.0.1:0", databaseUrl });
   await shipping.run();
-  await shipping.on(OrderPackedSchema, ({ orderId, weightKg }) => {
+  await shipping.handle(OrderPackedSchema, ({ orderId, weightKg }) => {
     console.log(`Peer: order ${orderId} weighs ${weightKg} kg`);
     packed.count();
   });

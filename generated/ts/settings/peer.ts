@@ -37,7 +37,8 @@ export interface PeerSettings {
    */
   readonly maxSendQueueBytes: number;
   /**
-   * How many handlers run side by side, over all channels of the peer.
+   * How many handlers run side by side, over all channels of the peer; beside them one batch of each topic that is
+   * handled in batches.
    *
    * Default: 64 handlers. Range: 1 to 100000.
    */
@@ -280,7 +281,7 @@ export function checkHandlerSettings(input: HandlerSettingsInput): CheckedSettin
 /** Batch settings. How messages are put together for a handler of batches. */
 export interface BatchSettings {
   /**
-   * How many messages a batch has at most. It has no more than the peer's `concurrency` allows.
+   * How many messages a batch has at most.
    *
    * Default: 100 messages. Range: 1 to 10000.
    */

@@ -1,0 +1,132 @@
+/** The user's handlers of a peer, by topic, and the settings of each. */
+import type { BatchSettings } from "../../generated/ts/settings/peer.js";
+import type { Headers } from "../channel/index.js";
+import { PeerError } from "../errors/index.js";
+import type { DueMessage } from "./due-message.js";
+import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
+import { BatchView, type Handler, MessageView, type Reply, type TransactionalMessage } from "./message.js";
+
+/** The handling of a topic, or of one type of its messages. */
+export interface Subscription extends AsyncDisposable {
+  readonly topics: readonly string[];
+  /** Resolves when it has ended: by {@link stop} or `unsubscribe`, or since another call has taken its place. */
+  readonly closed: Promise<void>;
+  /**
+   * Ends it. With the last type of a topic the peer serves that no more, as after {@link Peer.unsubscribe}; its own topic goes on
+   * to the handler of `run`. Handlers that run go on. Does nothing if another call has taken its place.
+   *
+   * @throws HawserError (as a rejection) `store_failed`: it may be called again
+   */
+  stop(): Promise<void>;
+}
+
+/** What handles the messages of a topic. */
+export interface TopicHandler {
+  /** How a message with these headers is handled; undefined: as the peer has it. */
+  settingsOf(headers: Headers | undefined): HandlingSettings | undefined;
+  handle(message: TransactionalMessage): unknown;
+  /** It has been replaced, or taken away. */
+  ended(): void;
+}
+
+/** A {@link Subscription} that ends once. */
+export class HandlerSubscription implements Subscription {
+  readonly topics: readonly string[];
+  readonly closed: Promise<void>;
+  ended!: () => void;
+  readonly #stop: () => Promise<void>;
+
+  constructor(topic: string, stop: () => Promise<void>) {
+    this.topics = [topic];
+    this.closed = new Promise((resolve) => {
+      this.ended = resolve;
+    });
+    this.#stop = stop;
+  }
+
+  async stop(): Promise<void> {
+    await this.#stop();
+    this.ended();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
+
+/** A handler for all messages of a topic. @param settings undefined: as the peer has it */
+export function plainHandler(
+  handle: Handler,
+  settings: HandlingSettings | undefined,
+  ended: () => void = () => undefined,
+): TopicHandler {
+  return { settingsOf: () => settings, handle, ended };
+}
+
+/** @param decode what the handler gets of a message in place of the message itself */
+export function batchHandling(
+  settings: BatchSettings,
+  handler: (values: never, batch: never) => unknown,
+  reply: Reply,
+  decode?: (due: DueMessage) => unknown,
+): BatchHandling {
+  return {
+    settings,
+    decode: (due) => decode?.(due),
+    async handle(dues, values, fail) {
+      const messages = dues.map((due) => new MessageView(due, reply));
+      const batch = new BatchView(messages, fail);
+      try {
+        await handler((decode ? values : messages) as never, batch as never);
+      } finally {
+        batch.end();
+      }
+    },
+  };
+}
+
+export class TopicHandlers {
+  /** That of `run`: for topics that have none of their own. */
+  others: Handler | undefined;
+  readonly #topics = new Map<string, TopicHandler>();
+
+  readonly #name: string;
+  readonly #usual: HandlingSettings;
+  readonly #reply: Reply;
+
+  /** @param usual how messages are handled of which nothing else was said */
+  constructor(name: string, usual: HandlingSettings, reply: Reply) {
+    this.#name = name;
+    this.#usual = usual;
+    this.#reply = reply;
+  }
+
+  get isEmpty(): boolean {
+    return this.others === undefined && this.#topics.size === 0;
+  }
+
+  get(topic: string): TopicHandler | undefined {
+    return this.#topics.get(topic);
+  }
+
+  /** Takes the place of the handler of before; undefined: the topic has none any more. */
+  set(topic: string, handler: TopicHandler | undefined): void {
+    const before = this.#topics.get(topic);
+    if (handler === undefined) this.#topics.delete(topic);
+    else this.#topics.set(topic, handler);
+    if (before !== handler) before?.ended();
+  }
+
+  readonly settingsOf = (topic: string | undefined, headers: Headers | undefined): HandlingSettings => {
+    if (topic === undefined || this.#topics.size === 0) return this.#usual;
+    return this.#topics.get(topic)?.settingsOf(headers) ?? this.#usual;
+  };
+
+  readonly handle = (due: DueMessage): unknown => {
+    const handler = this.#topics.size === 0 ? undefined : this.#topics.get(due.to);
+    if (handler !== undefined) return handler.handle(new MessageView(due, this.#reply));
+    if (this.others !== undefined) return this.others(new MessageView(due, this.#reply));
+    const remedy = "give one to handle() with the topic, or to run(), and retry the dead letter";
+    throw new PeerError("unsubscribed", `"${this.#name}" has no handler for messages of "${due.to}"; ${remedy}`);
+  };
+}
