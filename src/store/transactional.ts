@@ -38,7 +38,7 @@ export interface Transactional {
 }
 
 /** A message that is to be handled. */
-export interface HandledMessage extends Position {
+interface HandledMessage extends Position {
   readonly connectionKey: number;
   /** An attempt before may have been committed. */
   readonly mayBeDone?: boolean;
