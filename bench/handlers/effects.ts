@@ -21,6 +21,12 @@ export interface JobNumbers {
   readonly count: number;
 }
 
+/** A pace for a worker that has just started. */
+export interface WarmPace extends Pace {
+  /** So many more jobs come before, and are not counted: the worker opens its sessions. */
+  readonly warmUp: number;
+}
+
 /** A session that sees the effects. */
 export class Effects {
   readonly #client: pg.Client;
@@ -78,16 +84,18 @@ export class Effects {
    * @param enqueue enqueues the job of that number, in a transaction of its own
    */
   async latencies(
-    pace: Pace,
+    { messages, perSecond, warmUp }: WarmPace,
     first: number,
     sessions: number,
     enqueue: (job: number, session: number) => Promise<unknown>,
   ): Promise<Latencies> {
-    const seen = this.#each({ first, count: pace.messages });
+    const count = warmUp + messages;
+    const seen = this.#each({ first, count });
     // It is awaited later.
     seen.catch(() => undefined);
+    const pace = { messages: count, perSecond };
     const committedAt = await paced(pace, sessions, (number, session) => enqueue(first + number, session));
-    return latenciesOf(committedAt, await seen);
+    return latenciesOf(committedAt.subarray(warmUp), (await seen).subarray(warmUp));
   }
 
   close(): Promise<void> {

@@ -18,19 +18,24 @@
 import { baselineOf, LineProgram, missingNote, nodeFrom, packages } from "../baselines.js";
 import { orderOf } from "../measure.js";
 import { graphileSettings } from "../offline/job-queues.js";
-import type { Latencies, Pace } from "../paced.js";
+import type { Latencies } from "../paced.js";
 import { execute } from "../postgres.js";
 import { formatValue } from "../report.js";
 import { type BenchServers, withServers } from "../servers.js";
 import type { Baseline, Measured, Suite, SuiteContext, SuiteOutcome, SuitePage, Target } from "../suite.js";
 import { Worker } from "../worker.js";
-import { Effects, type JobNumbers } from "./effects.js";
+import { Effects, type JobNumbers, type WarmPace } from "./effects.js";
 import { bossBatch } from "./job-queues.js";
 import type { HandlingRequests } from "./process.js";
 import { concurrency, type LibraryName, libraryNames, libraryOf, payloadBytes, type WayName } from "./system.js";
 
-const full = { rounds: 5, counts: [2_000, 20_000], warmUp: 2_000, pace: { messages: 1_000, perSecond: 200 } };
-const quick = { rounds: 1, counts: [20, 40], warmUp: 20, pace: { messages: 20, perSecond: 200 } };
+const full = {
+  rounds: 5,
+  counts: [2_000, 20_000],
+  warmUp: 2_000,
+  pace: { messages: 1_000, perSecond: 200, warmUp: 200 },
+};
+const quick = { rounds: 1, counts: [20, 40], warmUp: 20, pace: { messages: 20, perSecond: 200, warmUp: 4 } };
 
 /** Numbers of processes that share the jobs. */
 const processCounts = [1, 2];
@@ -67,7 +72,7 @@ in each process. A job's argument has ${payloadBytes} bytes.
 the start there is a \`VACUUM ANALYZE\`.
 
 **${commitToEffect}**: ${full.pace.perSecond} jobs a second are enqueued, each in a transaction of its own, over eight sessions, while a worker runs in one process.
-The time is from when the client has heard of the commit until it sees the row, for which it looks each millisecond.
+The first ${full.pace.warmUp} are not counted, as the worker has just started. The time is from when the client has heard of the commit until it sees the row, for which it looks each millisecond.
 
 - **Hawser**: messages without a key, \`enqueue\`d for a topic; a peer with \`transactional: true\`, \`concurrency: ${concurrency}\` and
   \`poolSize: ${concurrency + 1}\`, of two processes with \`group: true\`. It also hands the jobs over from the outbox, as nothing else runs that
@@ -120,7 +125,7 @@ interface Runtime {
   /** Stops them, and removes what is left of jobs that are done. */
   rest(): Promise<unknown>;
   /** Enqueues at a steady pace, while a worker runs. */
-  latencies(pace: Pace, first: number): Promise<Latencies>;
+  latencies(pace: WarmPace, first: number): Promise<Latencies>;
   stop(): Promise<unknown>;
 }
 
@@ -234,9 +239,9 @@ function runsOf({ signal }: SuiteContext, databaseUrl: string, effects: Effects)
       await end(contender, jobs);
       return seconds;
     },
-    async latencies(contender: Contender, pace: Pace): Promise<Latencies> {
+    async latencies(contender: Contender, pace: WarmPace): Promise<Latencies> {
       const { name, runtime } = contender;
-      const jobs = numbers(pace.messages + 1);
+      const jobs = numbers(1 + pace.warmUp + pace.messages);
       // The worker has begun to work when the first job is done.
       await runtime.enqueue({ ...jobs, count: 1 }, 1);
       await runtime.start(name, 1);

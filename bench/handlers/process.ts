@@ -2,10 +2,10 @@
  * The program of a process that enqueues jobs, or of one whose worker handles them: of one library.
  */
 import type pg from "pg";
-import type { Latencies, Pace } from "../paced.js";
+import type { Latencies } from "../paced.js";
 import { connected } from "../postgres.js";
 import { serveRequests } from "../worker.js";
-import { Effects, type JobNumbers } from "./effects.js";
+import { Effects, type JobNumbers, type WarmPace } from "./effects.js";
 import { type Enqueuing, type Library, type LibraryName, type Running, textOf, type Working } from "./system.js";
 
 // One is loaded at a time: pg-boss runs on a Node of its own.
@@ -55,7 +55,7 @@ const requests = {
     await enqueuing!.announce?.(count);
   },
   /** Enqueues jobs for a worker that runs, at a steady pace, each in a transaction of its own. */
-  measureLatencies({ first, ...pace }: Pace & Pick<JobNumbers, "first">): Promise<Latencies> {
+  measureLatencies({ first, ...pace }: WarmPace & Pick<JobNumbers, "first">): Promise<Latencies> {
     const jobs = enqueuing!.to(1);
     return effects!.latencies(pace, first, sessions, (job, session) => jobs.one(clients[session]!, textOf(job)));
   },
