@@ -34,19 +34,12 @@ BEGIN
     END IF;
   END IF;
 
-  -- Cursors are locked in key order, as in commit_cursors, absent ones made, so that two calls never wait in a circle.
-  WITH locked AS (
-    INSERT INTO hawser.conn_mess_number AS c (connection_key)
-    SELECT a.key
-      FROM unnest(p_connection_keys) AS a (key)
-      JOIN hawser.conn_key_map AS m ON m.connection_key = a.key AND coalesce(m.owner, m.listener_name) = p_name
-     ORDER BY a.key
-    ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
-    RETURNING c.connection_key, c.epoch, c.v
-  )
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
     INTO v_old_keys, v_old_epochs, v_old_numbers
-    FROM locked AS l;
+    FROM hawser.lock_cursors(ARRAY(
+      SELECT m.connection_key FROM hawser.conn_key_map AS m
+       WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
+    )) AS l;
 
   -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter.
   WITH letters AS (

@@ -5,7 +5,11 @@ BEGIN
   RETURN QUERY
   SELECT m.connection_key
     FROM hawser.conn_key_map AS m
-    LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+    LEFT JOIN LATERAL (
+      -- As in lock_cursors.
+      SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+       ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+    ) AS c ON true
    WHERE coalesce(m.owner, m.listener_name) = p_listener_name
      AND coalesce(
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
@@ -16,10 +20,11 @@ BEGIN
           ORDER BY s.connection_key, s.epoch, s.number
           LIMIT 1
        ),
+       -- What has come late. What is enqueued never does: its relay stores it in the order of epochs.
        (
          SELECT s.connection_key
            FROM hawser.conn_messages AS s
-          WHERE s.connection_key = m.connection_key
+          WHERE s.connection_key = m.connection_key AND m.sender_name <> @OutboxConstants.peer_sender@
           ORDER BY s.connection_key, s.epoch, s.number
           LIMIT 1
        )

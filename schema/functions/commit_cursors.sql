@@ -5,6 +5,10 @@ DECLARE
   -- What is deleted lies behind this position.
   v_after_epoch bigint;
   v_after_number bigint;
+  -- The cursors before.
+  v_keys integer[];
+  v_epochs bigint[];
+  v_numbers bigint[];
   -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
   v_done boolean;
 BEGIN
@@ -28,9 +32,14 @@ BEGIN
   IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL THEN
     UPDATE hawser.conn_mess_number AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-      FROM hawser.conn_mess_number AS o, hawser.conn_key_map AS m
+      FROM (
+             SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = p_connection_keys[1]
+              ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+           ) AS o,
+           hawser.conn_key_map AS m
      WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1])
-       AND o.connection_key = p_connection_keys[1]
+       -- Not from the first place in the index on, as in lock_cursors. It may have moved forward meanwhile.
+       AND (c.epoch, c.v) >= (o.epoch, o.v)
        AND m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
     RETURNING o.epoch, o.v INTO v_after_epoch, v_after_number;
     IF FOUND THEN
@@ -53,26 +62,30 @@ BEGIN
     END IF;
   END IF;
 
-  -- Cursors are locked in key order, here as below, absent ones made, so that two calls never wait in a circle.
   IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL THEN
     v_done := hawser.add_peer_dead_letters(p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done);
   END IF;
 
+  SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
+    INTO v_keys, v_epochs, v_numbers
+    FROM hawser.lock_cursors(ARRAY(
+      SELECT m.connection_key FROM hawser.conn_key_map AS m
+       WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
+    )) AS l;
+
   RETURN QUERY
   WITH asked AS MATERIALIZED (
-    SELECT a.key, a.epoch, a.number, coalesce(m.owner, m.listener_name) IS NOT DISTINCT FROM p_name AS owned,
-           CASE WHEN (o.epoch, o.v) < (a.epoch, a.number) THEN o.epoch ELSE -1 END AS after_epoch,
-           CASE WHEN (o.epoch, o.v) < (a.epoch, a.number) THEN o.v ELSE 0 END AS after_number
+    SELECT a.key, a.epoch, a.number, o.key IS NOT NULL AS owned, o.epoch AS old_epoch, o.number AS old_number,
+           CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.epoch ELSE -1 END AS after_epoch,
+           CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.number ELSE 0 END AS after_number
       FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
-      LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = a.key
-      LEFT JOIN hawser.conn_mess_number AS o ON o.connection_key = a.key
-     ORDER BY a.key
+      LEFT JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
   ), moved AS (
-    INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
-    SELECT a.key, a.epoch, a.number FROM asked AS a WHERE a.owned
-    ON CONFLICT (connection_key) DO UPDATE
-      SET epoch = excluded.epoch, v = excluded.v, attempts = 0
-      WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v)
+    UPDATE hawser.conn_mess_number AS c
+       SET epoch = a.epoch, v = a.number, attempts = 0
+      FROM asked AS a
+     WHERE c.connection_key = a.key AND c.epoch = a.old_epoch AND c.v = a.old_number
+       AND (a.old_epoch, a.old_number) < (a.epoch, a.number)
     RETURNING c.connection_key AS key
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no

@@ -1,9 +1,16 @@
 #variable_conflict use_column
 BEGIN
+  -- A look-up for each message: what was marked, and where the cursor was, stays in the indexes until a vacuum, which an open
+  -- transaction may keep away for hours. A join may read all of it.
   refusal := CASE
     WHEN EXISTS (
-      SELECT FROM hawser.conn_mess_number AS c, unnest(p_epochs, p_numbers) AS m (epoch, number)
-       WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (m.epoch, m.number)
+      SELECT FROM (
+               SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number LIMIT 1
+             ) AS f,
+             LATERAL (
+               SELECT FROM hawser.conn_mess_number AS c
+                WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (f.epoch, f.number) LIMIT 1
+             ) AS c
     ) THEN 'duplicate'
     WHEN NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
     WHEN NOT EXISTS (
@@ -11,7 +18,6 @@ BEGIN
        WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN 'not_owned'
     -- A transaction that has not ended may have inserted one, too: only inserting it tells.
-    -- A look-up for each: a join may read all marks of the channel.
     WHEN p_unmarked AND EXISTS (
       SELECT FROM unnest(p_epochs, p_numbers) AS m (epoch, number)
        CROSS JOIN LATERAL (

@@ -73,11 +73,20 @@ type ChannelRow = typeof map.row & { [Name in keyof typeof cursor.row]: (typeof 
   done_numbers: readonly bigint[];
 };
 
+/**
+ * Joins the cursor of a channel `m` as `c`: the last one in the index, which until a vacuum has, before it, each place that the
+ * cursor has left.
+ */
+export const cursorJoin = `LEFT JOIN LATERAL (
+    SELECT n.epoch, n.v, n.attempts FROM ${tables.connMessNumber} AS n WHERE n.connection_key = m.connection_key
+     ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+  ) AS c ON true`;
+
 const owner = "coalesce(m.owner, m.listener_name)";
 // Cursor and marks of one moment: marks go when the cursor passes them.
 const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("c")}, d.done_epochs, d.done_numbers
                     FROM ${tables.connKeyMap} AS m
-                    LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+                    ${cursorJoin}
                    CROSS JOIN LATERAL (
                      SELECT coalesce(array_agg(n.epoch ORDER BY n.epoch, n.number), '{}') AS done_epochs,
                             coalesce(array_agg(n.number ORDER BY n.epoch, n.number), '{}') AS done_numbers

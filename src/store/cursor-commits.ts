@@ -84,11 +84,13 @@ export interface CursorCommits {
   takeBackAttempt(lease: WriterName, connectionKey: number): Promise<void>;
 }
 
-const attempt = columnsOf<ConnMessNumberRow>()("connection_key", "attempts");
+const attempt = columnsOf<ConnMessNumberRow>()("attempts");
 
 const sql = {
-  countAttempt: `INSERT INTO ${tables.connMessNumber} AS c (${attempt.sql()}) VALUES ($1, 1)
-                 ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts + 1 RETURNING attempts`,
+  // The cursor is absent until a message is done.
+  lockCursor: "SELECT FROM hawser.lock_cursors(ARRAY[$1::integer])",
+  countAttempt: `UPDATE ${tables.connMessNumber} SET attempts = attempts + 1 WHERE connection_key = $1
+                 RETURNING ${attempt.sql()}`,
   takeBackAttempt: `UPDATE ${tables.connMessNumber} SET attempts = attempts - 1
                      WHERE connection_key = $1 AND attempts > 0`,
 } as const;
@@ -124,6 +126,7 @@ export function cursorCommits(database: Database): CursorCommits {
     async countAttempt(lease, connectionKey) {
       const action = `count an attempt of channel ${connectionKey}`;
       return database.fenced(action, lease, async (transaction) => {
+        await transaction.query(sql.lockCursor, [connectionKey]);
         const { rows } = await transaction.query<typeof attempt.row>(sql.countAttempt, [connectionKey]);
         if (rows[0] === undefined) throw new StoreError("internal", `could not ${action}: no row came back`);
         return rows[0].attempts;

@@ -3,6 +3,7 @@
  */
 import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { cursorJoin } from "./channels.js";
 import type { Database } from "./database.js";
 import { type Sender, senderKey } from "./directory.js";
 import { nameHeldSql, unlessRunning } from "./leases.js";
@@ -103,7 +104,7 @@ const backlogSql = {
   count: `SELECT ${owner} AS name,
                  sum(hawser.count_messages(m.connection_key, coalesce(c.epoch, 0), coalesce(c.v, 0), $2)) AS count
             FROM ${tables.connKeyMap} AS m
-            LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+            ${cursorJoin}
            WHERE ${owner} = ANY ($1::text[])
            GROUP BY 1`,
 } as const;
@@ -148,7 +149,7 @@ const absentSql = {
       FROM (
         SELECT DISTINCT ${owner} AS name
           FROM ${tables.connKeyMap} AS m
-          LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+          ${cursorJoin}
          WHERE (
            -- As in channels_with_messages. Not prepared, so planned for what is there.
            SELECT s.connection_key FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
@@ -161,7 +162,7 @@ const absentSql = {
   served: `
     SELECT coalesce(m.retry_of, m.connection_key) AS connection_key
       FROM ${tables.connKeyMap} AS m
-      LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
+      ${cursorJoin}
       JOIN LATERAL (
         SELECT bool_and(coalesce(t.topic = ANY ($2::text[]), false)) AS all_served
           FROM ${tables.connMessage} AS s

@@ -21,7 +21,7 @@ const peerSources = ["store.ts", "statements.ts"].map((file) =>
 );
 
 /** Statements that the foreign peer has no use for; they are run below. */
-const runHere = ["keep-name", "server", "fence", "count-attempt"];
+const runHere = ["keep-name", "server", "fence", "lock-cursor", "count-attempt"];
 
 async function withRole<T>(world: PeerWorld, work: (databaseUrl: string) => Promise<T>): Promise<T> {
   const role = `hawser_test_foreign_${process.pid}`;
@@ -98,6 +98,7 @@ describe("docs/store-protocol.md", () => {
         expect(fence).toEqual([{ held: true }]);
         const { connection_key } = await guest.store.connectionKey("guest", "guest-1");
         for (const attempts of [1, 2]) {
+          await session.query(statement("lock-cursor"), [connection_key]);
           expect((await session.query(statement("count-attempt"), [connection_key])).rows).toEqual([{ attempts }]);
         }
         await session.query("COMMIT");

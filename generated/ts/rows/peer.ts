@@ -578,6 +578,22 @@ export interface CommitCursorsResult {
   moved: boolean | null;
 }
 
+/** Arguments of hawser.lock_cursors. */
+export interface LockCursorsArguments {
+  /** The channels. */
+  connectionKeys: readonly number[];
+}
+
+/** One row of hawser.lock_cursors. */
+export interface LockCursorsResult {
+  /** The channel. */
+  connectionKey: number;
+  /** The epoch of its cursor. */
+  epoch: bigint;
+  /** The number of its cursor. */
+  v: bigint;
+}
+
 /** Arguments of hawser.handling_refusal. */
 export interface HandlingRefusalArguments {
   /** The listener's name. */
@@ -1243,6 +1259,18 @@ export function storeFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ held: row.held, connectionKey: row.connection_key, moved: row.moved }));
+    },
+
+    /** Locks the cursors of channels, and makes those that are absent. */
+    async lockCursors(args: LockCursorsArguments): Promise<LockCursorsResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.lock_cursors",
+        text: "SELECT connection_key, epoch, v FROM hawser.lock_cursors($1::integer[])",
+        values: [
+          args.connectionKeys,
+        ],
+      });
+      return rows.map((row) => ({ connectionKey: row.connection_key, epoch: BigInt(row.epoch), v: BigInt(row.v) }));
     },
 
     /** Why a listener is not to handle messages of a channel. */

@@ -9303,6 +9303,10 @@ UPDATE hawser.peers AS p
    SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), token = NULL;
 
 DROP FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea);
+-- With the cursor itself: found at the end of what it has left in the index.
+ALTER TABLE hawser.conn_mess_number
+  DROP CONSTRAINT conn_mess_number_pkey,
+  ADD CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v);
 
 -- What is above the limits is not read any more: such a subscription waits until it is made anew.
 UPDATE hawser.stream_subscriptions AS s

@@ -177,7 +177,7 @@ CREATE TABLE hawser.conn_mess_number (
   v bigint DEFAULT 0 NOT NULL,
   epoch bigint DEFAULT 0 NOT NULL,
   attempts integer DEFAULT 0 NOT NULL,
-  CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key),
+  CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v),
   CONSTRAINT conn_mess_number_connection_key_range CHECK (connection_key >= 1),
   CONSTRAINT conn_mess_number_v_range CHECK (v >= 0),
   CONSTRAINT conn_mess_number_epoch_range CHECK (epoch >= 0),
@@ -1270,6 +1270,10 @@ DECLARE
   -- What is deleted lies behind this position.
   v_after_epoch bigint;
   v_after_number bigint;
+  -- The cursors before.
+  v_keys integer[];
+  v_epochs bigint[];
+  v_numbers bigint[];
   -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
   v_done boolean;
 BEGIN
@@ -1293,9 +1297,14 @@ BEGIN
   IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL THEN
     UPDATE hawser.conn_mess_number AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-      FROM hawser.conn_mess_number AS o, hawser.conn_key_map AS m
+      FROM (
+             SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = p_connection_keys[1]
+              ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+           ) AS o,
+           hawser.conn_key_map AS m
      WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1])
-       AND o.connection_key = p_connection_keys[1]
+       -- Not from the first place in the index on, as in lock_cursors. It may have moved forward meanwhile.
+       AND (c.epoch, c.v) >= (o.epoch, o.v)
        AND m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
     RETURNING o.epoch, o.v INTO v_after_epoch, v_after_number;
     IF FOUND THEN
@@ -1318,26 +1327,30 @@ BEGIN
     END IF;
   END IF;
 
-  -- Cursors are locked in key order, here as below, absent ones made, so that two calls never wait in a circle.
   IF p_dead_letters IS NOT NULL OR p_done IS NOT NULL THEN
     v_done := hawser.add_peer_dead_letters(p_name, p_epoch, p_connection_keys, p_dead_letters, p_dead_payloads, p_done);
   END IF;
 
+  SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
+    INTO v_keys, v_epochs, v_numbers
+    FROM hawser.lock_cursors(ARRAY(
+      SELECT m.connection_key FROM hawser.conn_key_map AS m
+       WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
+    )) AS l;
+
   RETURN QUERY
   WITH asked AS MATERIALIZED (
-    SELECT a.key, a.epoch, a.number, coalesce(m.owner, m.listener_name) IS NOT DISTINCT FROM p_name AS owned,
-           CASE WHEN (o.epoch, o.v) < (a.epoch, a.number) THEN o.epoch ELSE -1 END AS after_epoch,
-           CASE WHEN (o.epoch, o.v) < (a.epoch, a.number) THEN o.v ELSE 0 END AS after_number
+    SELECT a.key, a.epoch, a.number, o.key IS NOT NULL AS owned, o.epoch AS old_epoch, o.number AS old_number,
+           CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.epoch ELSE -1 END AS after_epoch,
+           CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.number ELSE 0 END AS after_number
       FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
-      LEFT JOIN hawser.conn_key_map AS m ON m.connection_key = a.key
-      LEFT JOIN hawser.conn_mess_number AS o ON o.connection_key = a.key
-     ORDER BY a.key
+      LEFT JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
   ), moved AS (
-    INSERT INTO hawser.conn_mess_number AS c (connection_key, epoch, v)
-    SELECT a.key, a.epoch, a.number FROM asked AS a WHERE a.owned
-    ON CONFLICT (connection_key) DO UPDATE
-      SET epoch = excluded.epoch, v = excluded.v, attempts = 0
-      WHERE (c.epoch, c.v) < (excluded.epoch, excluded.v)
+    UPDATE hawser.conn_mess_number AS c
+       SET epoch = a.epoch, v = a.number, attempts = 0
+      FROM asked AS a
+     WHERE c.connection_key = a.key AND c.epoch = a.old_epoch AND c.v = a.old_number
+       AND (a.old_epoch, a.old_number) < (a.epoch, a.number)
     RETURNING c.connection_key AS key
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
@@ -1378,6 +1391,65 @@ $function$;
 COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
 listener''s epoch.';
 
+CREATE OR REPLACE FUNCTION hawser.lock_cursors(
+  p_connection_keys integer[]
+)
+RETURNS TABLE (
+  connection_key integer,
+  epoch bigint,
+  v bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    cardinality(p_connection_keys) > 1000000
+  THEN
+    IF cardinality(p_connection_keys) > 1000000 THEN
+      PERFORM hawser.refuse_argument('hawser.lock_cursors', 'p_connection_keys', 'a list of ' || cardinality(p_connection_keys) || ' elements', 'must have at most 1000000 elements');
+    END IF;
+  END IF;
+DECLARE
+  v_absent integer[] := p_connection_keys;
+BEGIN
+  FOR i IN 1..2 LOOP
+    -- Here as wherever a cursor is read or moved, it is the last one in the index: before it is, until a vacuum, each place that
+    -- it has left.
+    v_absent := ARRAY(
+      SELECT k.key FROM unnest(v_absent) AS k (key)
+       WHERE (
+         SELECT c.connection_key FROM hawser.conn_mess_number AS c WHERE c.connection_key = k.key
+          ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1
+       ) IS NULL
+       ORDER BY k.key
+    );
+    EXIT WHEN v_absent = '{}';
+    IF i = 1 THEN
+      -- No constraint keeps a channel from having two. Whoever makes one has the channel's row, and looks again.
+      PERFORM FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_absent) ORDER BY m.connection_key FOR NO KEY UPDATE;
+    ELSE
+      INSERT INTO hawser.conn_mess_number (connection_key)
+      SELECT m.connection_key FROM hawser.conn_key_map AS m WHERE m.connection_key = ANY (v_absent);
+    END IF;
+  END LOOP;
+  -- In key order, so that two calls never wait in a circle. After a wait it is what the other has left.
+  RETURN QUERY
+  SELECT c.connection_key, c.epoch, c.v
+    FROM (SELECT DISTINCT k.key FROM unnest(p_connection_keys) AS k (key) ORDER BY k.key) AS a
+   CROSS JOIN LATERAL (
+     SELECT n.connection_key, n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = a.key
+      ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1 FOR UPDATE
+   ) AS c;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.lock_cursors(integer[]) IS 'Locks the cursors of channels, and makes those that are absent.';
+
 CREATE OR REPLACE FUNCTION hawser.handling_refusal(
   p_name text,
   p_epoch bigint,
@@ -1410,10 +1482,17 @@ BEGIN
     END IF;
   END IF;
 BEGIN
+  -- A look-up for each message: what was marked, and where the cursor was, stays in the indexes until a vacuum, which an open
+  -- transaction may keep away for hours. A join may read all of it.
   refusal := CASE
     WHEN EXISTS (
-      SELECT FROM hawser.conn_mess_number AS c, unnest(p_epochs, p_numbers) AS m (epoch, number)
-       WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (m.epoch, m.number)
+      SELECT FROM (
+               SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number) ORDER BY m.epoch, m.number LIMIT 1
+             ) AS f,
+             LATERAL (
+               SELECT FROM hawser.conn_mess_number AS c
+                WHERE c.connection_key = p_connection_key AND (c.epoch, c.v) >= (f.epoch, f.number) LIMIT 1
+             ) AS c
     ) THEN 'duplicate'
     WHEN NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
     WHEN NOT EXISTS (
@@ -1421,7 +1500,6 @@ BEGIN
        WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
     ) THEN 'not_owned'
     -- A transaction that has not ended may have inserted one, too: only inserting it tells.
-    -- A look-up for each: a join may read all marks of the channel.
     WHEN p_unmarked AND EXISTS (
       SELECT FROM unnest(p_epochs, p_numbers) AS m (epoch, number)
        CROSS JOIN LATERAL (
@@ -1705,7 +1783,11 @@ BEGIN
   RETURN QUERY
   SELECT m.connection_key
     FROM hawser.conn_key_map AS m
-    LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+    LEFT JOIN LATERAL (
+      -- As in lock_cursors.
+      SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+       ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+    ) AS c ON true
    WHERE coalesce(m.owner, m.listener_name) = p_listener_name
      AND coalesce(
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
@@ -1716,10 +1798,11 @@ BEGIN
           ORDER BY s.connection_key, s.epoch, s.number
           LIMIT 1
        ),
+       -- What has come late. What is enqueued never does: its relay stores it in the order of epochs.
        (
          SELECT s.connection_key
            FROM hawser.conn_messages AS s
-          WHERE s.connection_key = m.connection_key
+          WHERE s.connection_key = m.connection_key AND m.sender_name <> '__#outbox'
           ORDER BY s.connection_key, s.epoch, s.number
           LIMIT 1
        )
@@ -2519,19 +2602,12 @@ BEGIN
     END IF;
   END IF;
 
-  -- Cursors are locked in key order, as in commit_cursors, absent ones made, so that two calls never wait in a circle.
-  WITH locked AS (
-    INSERT INTO hawser.conn_mess_number AS c (connection_key)
-    SELECT a.key
-      FROM unnest(p_connection_keys) AS a (key)
-      JOIN hawser.conn_key_map AS m ON m.connection_key = a.key AND coalesce(m.owner, m.listener_name) = p_name
-     ORDER BY a.key
-    ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
-    RETURNING c.connection_key, c.epoch, c.v
-  )
   SELECT array_agg(l.connection_key), array_agg(l.epoch), array_agg(l.v)
     INTO v_old_keys, v_old_epochs, v_old_numbers
-    FROM locked AS l;
+    FROM hawser.lock_cursors(ARRAY(
+      SELECT m.connection_key FROM hawser.conn_key_map AS m
+       WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
+    )) AS l;
 
   -- Waits for a handler's transaction that has marked the same message: what is done is no dead letter.
   WITH letters AS (
@@ -2976,6 +3052,7 @@ REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.lock_cursors(integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
@@ -3071,6 +3148,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.key_of_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.lock_cursors(integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
@@ -3155,6 +3233,7 @@ BEGIN
   ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.lock_cursors(integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;

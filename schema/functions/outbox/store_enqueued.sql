@@ -12,6 +12,8 @@ DECLARE
   -- The listeners that may get the messages of a topic, and of a NULL topic those that have messages for themselves.
   v_topics text[];
   v_names text[];
+  -- The least epoch in which anything is stored.
+  v_stored_from bigint;
 BEGIN
   SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL),
          array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL)
@@ -64,12 +66,16 @@ BEGIN
         FROM (
           SELECT u.topic, u.name, u.name = ANY (v_running) AS runs, u.count, CASE
                    WHEN u.count > 1 AND NOT u.any_runs THEN (
-                     SELECT greatest(c.epoch, (
-                              SELECT s.epoch FROM hawser.conn_messages AS s WHERE s.connection_key = m.connection_key
+                     SELECT coalesce((
+                              SELECT s.epoch FROM hawser.conn_messages AS s
+                               WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
                                ORDER BY s.epoch DESC LIMIT 1
-                            ), 0)
+                            ), c.epoch, 0)
                        FROM hawser.conn_key_map AS m
-                       LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+                       LEFT JOIN LATERAL (
+                         SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+                          ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+                       ) AS c ON true
                       WHERE m.composite = v_sender || ':' || u.name
                    )
                  END AS used
@@ -140,6 +146,27 @@ BEGIN
     JOIN hawser.topic_key AS k ON k.topic = w.topic
     JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || @OutboxConstants.waiting_prefix@ || k.k || '#' || p_turn;
 
+  IF EXISTS (
+    SELECT FROM hawser.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@ AND o.key IS NOT NULL
+  ) THEN
+    -- What is before it stays in the index of keys until a vacuum: all that each key has ever had. Of each channel the first row
+    -- behind its cursor, as in channels_with_messages.
+    SELECT min(f.epoch) INTO v_stored_from
+      FROM hawser.conn_key_map AS m
+      LEFT JOIN LATERAL (
+        SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = m.connection_key
+         ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
+      ) AS c ON true
+     CROSS JOIN LATERAL (
+       SELECT s.epoch
+         FROM hawser.conn_messages AS s
+        WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+        ORDER BY s.connection_key, s.epoch, s.number
+        LIMIT 1
+     ) AS f
+     WHERE m.sender_name = v_me AND m.source_topic = v_me;
+  END IF;
+
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
   WITH page AS MATERIALIZED (
     SELECT o.id, o.destination AS topic, o.payload, o.headers, o.listener, t.k AS topic_key,
@@ -164,7 +191,7 @@ BEGIN
              WHEN p.key_hash IS NOT NULL AND p.is_first THEN coalesce(
                (
                  SELECT s.connection_key FROM hawser.conn_messages AS s
-                  WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key
+                  WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key AND s.epoch >= v_stored_from
                   ORDER BY s.epoch DESC LIMIT 1
                ),
                (

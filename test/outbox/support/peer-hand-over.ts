@@ -233,11 +233,9 @@ export class PeerHandOver implements AsyncDisposable {
     }
     const last = rows.at(-1);
     if (last === undefined) throw new Error(`channel ${key} has messages at or below its cursor`);
+    await this.#control.query("SELECT FROM hawser.lock_cursors(ARRAY[$1::integer])", [key]);
     await this.#control.query(
-      `WITH moved AS (
-         INSERT INTO hawser.conn_mess_number (connection_key, epoch, v) VALUES ($1, $2, $3)
-         ON CONFLICT (connection_key) DO UPDATE SET epoch = excluded.epoch, v = excluded.v
-       )
+      `WITH moved AS (UPDATE hawser.conn_mess_number SET epoch = $2, v = $3 WHERE connection_key = $1)
        DELETE FROM hawser.conn_messages WHERE connection_key = $1 AND (epoch, number) <= ($2, $3)`,
       [key, last.epoch, last.number],
     );

@@ -1,0 +1,146 @@
+/**
+ * A transaction that stays open keeps all rows that are deleted or updated after its snapshot, for hours. What is read and written
+ * for each message must not walk through them: it touches so few pages as if they were not there.
+ */
+import type pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openStore } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { rowsOf } from "../support/on-server.js";
+import { type World, world } from "./support/world.js";
+
+/** Of each kind. They are on more than 100 pages of their table and of their index. */
+const deadRows = 20_000;
+/** A descent of an index has three; a statement makes some of them. */
+const fewPages = 60;
+
+describe("with rows that an open transaction keeps", () => {
+  let w: World;
+  let client: pg.Client;
+  let open: pg.Client;
+  let channel: number;
+  let second: number;
+  let epoch: number;
+
+  beforeAll(async () => {
+    w = await world();
+    epoch = (await w.take("listener")).epoch;
+    // As the relay makes them.
+    [channel, second] = (await Promise.all(
+      ["listener", "listener-2"].map((name) => w.channelOf({ name: "__#outbox", sourceTopic: "__#outbox" }, name)),
+    )) as [number, number];
+    client = await w.connect();
+    await client.query("UPDATE hawser.conn_key_map SET owner = 'listener' WHERE connection_key = $1", [second]);
+    await client.query("INSERT INTO hawser.topic_key (topic, k) VALUES ('jobs', 7)");
+    await client.query(
+      "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ('jobs', '127.0.0.1:1', 'listener')",
+    );
+    await client.query("VACUUM ANALYZE");
+    open = await w.connect();
+    await open.query("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1");
+    for (const key of [channel, second]) {
+      await client.query(
+        `INSERT INTO hawser.done_messages (connection_key, epoch, number) SELECT $1, 1, n FROM generate_series(1, $2::integer) AS n`,
+        [key, deadRows],
+      );
+      await client.query(
+        `INSERT INTO hawser.conn_messages (connection_key, epoch, number, payload, topic_key, key_hash)
+         SELECT $1, 1, n, 'x', 7, hashtextextended('jobs k', 0) FROM generate_series(1, $2::integer) AS n`,
+        [key, deadRows],
+      );
+      await client.query(
+        `DO $$
+         BEGIN
+           INSERT INTO hawser.conn_mess_number (connection_key, epoch) VALUES (${key}, 1);
+           FOR v_to IN 1..${deadRows} LOOP
+             UPDATE hawser.conn_mess_number SET v = v_to WHERE connection_key = ${key} AND epoch = 1 AND v = v_to - 1;
+           END LOOP;
+         END
+         $$`,
+      );
+    }
+    await client.query("DELETE FROM hawser.done_messages");
+    await client.query("DELETE FROM hawser.conn_messages");
+  });
+  afterAll(() => w[Symbol.asyncDispose]());
+
+  /** How many pages a statement touches, those of the functions that it calls included, when its plans are made. */
+  async function pagesOf(statement: string): Promise<number> {
+    let pages = 0;
+    for (let run = 0; run < 2; run++) {
+      await client.query("BEGIN");
+      const { rows } = await client.query(`EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) ${statement}`);
+      await client.query("ROLLBACK");
+      const { Plan: plan } = rows[0]["QUERY PLAN"][0];
+      pages = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"];
+    }
+    return pages;
+  }
+
+  const numbers = (count: number): string => `'{${Array.from({ length: count }, (_, nth) => deadRows + 1 + nth)}}'`;
+  const epochs = (count: number): string => `'{${Array.from({ length: count }, () => 1)}}'`;
+
+  it("it is looked whether a message is done", async () => {
+    for (const count of [1, 5])
+      expect(
+        await pagesOf(
+          `SELECT hawser.handling_refusal('listener', ${epoch}, ${channel}, ${epochs(count)}, ${numbers(count)}, true)`,
+        ),
+      ).toBeLessThan(fewPages);
+  });
+
+  it("a message is marked", async () => {
+    const pages = await pagesOf(
+      `SELECT hawser.mark_done('listener', ${epoch}, ${channel}, ${epochs(1)}, ${numbers(1)}, pg_current_xact_id()::text)`,
+    );
+    expect(pages).toBeLessThan(fewPages);
+  });
+
+  it("cursors are moved", async () => {
+    const to = deadRows + 5;
+    const calls = [
+      `'{${channel}}', '{1}', '{${to}}', NULL, NULL`,
+      `'{${channel},${second}}', '{1,1}', '{${to},${to}}', NULL, NULL`,
+      `'{${channel}}', '{1}', '{${to}}', NULL, NULL, '[[${channel}, 1, ${to + 2}]]'`,
+    ];
+    for (const call of calls)
+      expect(await pagesOf(`SELECT FROM hawser.commit_cursors('listener', ${epoch}, ${call})`)).toBeLessThan(
+        3 * fewPages,
+      );
+  });
+
+  it("a message is handed over that has a key", async () => {
+    await client.query(
+      `INSERT INTO hawser.outbox (slot, id, destination, payload, key, message_id, to_stream)
+       VALUES (3, 1, 'jobs', 'x', 'k', '', false)`,
+    );
+    expect(await pagesOf("SELECT FROM hawser.store_enqueued('{1}', 2, 2)")).toBeLessThan(3 * fewPages);
+  });
+
+  it("a listener reads its channels and what is stored", async () => {
+    const pages = async (): Promise<number> => {
+      const [row] = await rowsOf(
+        w.url,
+        `SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)::float8 AS pages FROM pg_statio_user_tables
+          WHERE relname IN ('conn_mess_number', 'conn_messages', 'done_messages')`,
+      );
+      return row!["pages"] as number;
+    };
+    const before = await pages();
+    const store = await openStore({ databaseUrl: `${w.url}?application_name=reader` });
+    expect(await store.channel(channel)).toMatchObject({ cursor: { epoch: 1, number: deadRows }, done: [] });
+    expect((await store.channelsOwnedBy("listener")).length).toBe(2);
+    expect(await store.channelsWithMessages("listener")).toEqual([]);
+    expect(await store.absentListeners()).toEqual([]);
+    expect((await store.drain(channel, { epoch: 1, number: deadRows })).rows).toEqual([]);
+    await store.close();
+    // A session that ends tells what it has counted.
+    await eventually("its sessions have ended", async () => {
+      const sessions = `SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'reader'`;
+      return (await rowsOf(w.url, sessions)).length === 0;
+    });
+    const touched = (await pages()) - before;
+    expect(touched).toBeGreaterThan(10);
+    expect(touched).toBeLessThan(3 * fewPages);
+  });
+});
