@@ -4,7 +4,7 @@
  * The standby begins as a copy of the primary's data, made while that one is stopped.
  */
 import { execFileSync } from "node:child_process";
-import { appendFileSync, chownSync, writeFileSync } from "node:fs";
+import { appendFileSync, chownSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { serverAccount } from "../../src/dev/server-process.js";
@@ -34,6 +34,16 @@ export interface PrimaryAndStandby extends AsyncDisposable {
   cutOff(): Promise<void>;
   /** Resolves when the standby shows what had been committed on the primary at the time of the call. */
   caughtUp(): Promise<void>;
+  /**
+   * After {@link cutOff}: the primary is killed, and the standby, which lacks what was committed since, is promoted. Resolves when
+   * that one takes writes; it is the primary from then on.
+   */
+  failOver(): Promise<void>;
+  /**
+   * After {@link failOver}: the primary stops in order, the other server gets a copy of its data, and both start. Resolves when that
+   * one streams.
+   */
+  renew(): Promise<void>;
   /** Makes the standby a primary of its own; resolves when it takes writes. The old primary runs on unless it is killed. */
   promote(): Promise<void>;
 }
@@ -117,6 +127,19 @@ function assemble(first: OwnPostgres, second: OwnPostgres): PrimaryAndStandby {
       await delay(downMs);
       await promote();
       [primary, standby] = [standby, primary];
+    },
+    async failOver() {
+      await primary.kill("SIGKILL");
+      await promote();
+      [primary, standby] = [standby, primary];
+    },
+    async renew() {
+      await primary.kill("SIGINT");
+      rmSync(standby.dataDirectory, { recursive: true });
+      makeStandby(primary, standby.dataDirectory);
+      await standby.start();
+      await primary.start();
+      await streams(primary);
     },
     async rejoin() {
       follow(primary, standby.dataDirectory);

@@ -1,18 +1,19 @@
 /**
  * A peer in a process of its own that books what comes: its transactional handler writes a row and, if it has a further
- * topic, tells that. Arguments: name, topic, further topic. The database is that of HAWSER_DATABASE_URL.
+ * topic, tells that. Arguments: name, topic, further topic or nothing, concurrency. The database is that of HAWSER_DATABASE_URL.
  */
 import { Peer } from "../../../src/peer/index.js";
 import { eventually } from "../../support/eventually.js";
 
 const databaseUrl = process.env["HAWSER_DATABASE_URL"];
-const [name, topic, further] = process.argv.slice(2) as [string, string, string | undefined];
+const [name, topic, further = "", concurrency] = process.argv.slice(2) as [string, string, ...string[]];
 const peer = new Peer({
   name,
   topic,
   listen: "127.0.0.1:0",
   databaseUrl,
   transactional: true,
+  ...(concurrency === undefined ? {} : { concurrency: Number(concurrency), poolSize: Number(concurrency) + 1 }),
   maxAttempts: 1_000,
   nameWaitMs: 60_000,
 });
@@ -28,7 +29,7 @@ async function start(): Promise<boolean> {
         key ?? null,
         name,
       ]);
-      if (further === undefined) return;
+      if (further === "") return;
       await peer.sendTo(further, id, { transaction: client, key, headers: key === undefined ? {} : { key } });
     });
     return true;
