@@ -1,9 +1,10 @@
 /**
  * The pace at which a relay looks for new messages, and sleeps and wakes. It has no clock of its own.
  *
- * Awake, a relay looks every few milliseconds. When nothing was found for a while it asks those who enqueue to notify it, and
- * each pause is twice the one before, up to a limit: who enqueued before that was told to notify nobody, and is found after
- * a time that grows no faster than the one that the transaction takes.
+ * Asleep, a relay looks when those who enqueue notify it: once for each transaction, where few come. When some looks in a row
+ * have found something it wakes: it looks every few milliseconds, and nobody notifies it, because commits that notify wait for each
+ * other. When nothing was found for a while it sleeps, and a pause is as long as it has slept, up to a limit: who enqueued
+ * before that was told to notify nobody, and is found after a time that grows no faster than the one that the transaction takes.
  */
 
 /** Pauses of {@link LookPace}, in milliseconds. */
@@ -14,6 +15,8 @@ export interface PaceSettings {
   readonly slowLookMs: number;
   /** It is quiet so long after the last message. */
   readonly awakeMs: number;
+  /** It is quiet until so many looks have found something, each less than `awakeMs` after the one before. */
+  readonly busyLooks: number;
   /** Due messages are asked for so often, at least, if there are any: the clock of Postgres may be set. */
   readonly dueCheckMs: number;
   /** Those who enqueue can notify: they are asked to while it is quiet. */
@@ -34,10 +37,14 @@ export interface DueFound {
 export class LookPace {
   readonly #settings: PaceSettings;
   #foundAt = Number.NEGATIVE_INFINITY;
+  /** Looks that have found something, each less than `awakeMs` after the one before. */
+  #finds = 0;
   #lookedAt = Number.NEGATIVE_INFINITY;
   #pauseMs = 0;
   #wasNotified = true;
   #isQuiet = false;
+  /** When it became quiet. */
+  #quietAt = 0;
   /** What those who enqueue were last told; undefined: not known. */
   #isAsleep: boolean | undefined;
   /** No known message is due before `from`, of the clock of Postgres, and here not before `at`; undefined: none is known. */
@@ -76,10 +83,12 @@ export class LookPace {
    * @returns whether those who enqueue have to notify from now on; undefined: as before
    */
   beginLook(now: number): boolean | undefined {
-    const { awakeMs, canBeNotified } = this.#settings;
+    const { awakeMs, busyLooks, canBeNotified } = this.#settings;
     this.#wasNotified = false;
     this.#lookedAt = now;
-    this.#isQuiet = now - this.#foundAt >= awakeMs;
+    const isQuiet = this.#finds < busyLooks || now - this.#foundAt >= awakeMs;
+    if (isQuiet && !this.#isQuiet) this.#quietAt = now;
+    this.#isQuiet = isQuiet;
     const isAsleep = this.#isQuiet && canBeNotified;
     const asleep = isAsleep === this.#isAsleep ? undefined : isAsleep;
     this.#isAsleep = isAsleep;
@@ -88,10 +97,12 @@ export class LookPace {
 
   /** Ends the look. */
   endLook(now: number, hasFound: boolean): void {
-    const { lookMs, slowLookMs } = this.#settings;
-    if (hasFound) this.#foundAt = now;
-    const isSlow = this.#isQuiet && !hasFound;
-    this.#pauseMs = isSlow ? Math.max(lookMs, Math.min(slowLookMs, this.#pauseMs * 2)) : lookMs;
+    const { lookMs, slowLookMs, awakeMs } = this.#settings;
+    if (hasFound) {
+      this.#finds = now - this.#foundAt < awakeMs ? this.#finds + 1 : 1;
+      this.#foundAt = now;
+    }
+    this.#pauseMs = this.#isQuiet ? Math.max(lookMs, Math.min(slowLookMs, now - this.#quietAt)) : lookMs;
   }
 
   /** The time, of the clock of Postgres, from which on messages may be due that a turn is to bring in now; undefined: none. */

@@ -22,11 +22,14 @@ interface Message {
 function late(seed: number, pace: LookPace, slowestMs: number): string | undefined {
   const random = new Random(seed);
   const endMs = 20_000;
-  const messages: Message[] = Array.from({ length: random.between(1, 12) }, () => {
-    const enqueuedAt = random.next() * endMs;
-    const openMs = random.pick([0, 2, 20, 300, 2_000]) * random.next();
-    return { enqueuedAt, committedAt: enqueuedAt + openMs, hasNotified: false, foundAt: undefined };
-  });
+  // Some come alone, others close together.
+  const messages: Message[] = Array.from({ length: random.between(1, 12) }, () => random.next() * endMs).flatMap((at) =>
+    Array.from({ length: random.chance(0.3) ? random.between(5, 20) : 1 }, (_, nth) => {
+      const enqueuedAt = at + nth * random.next() * settings.awakeMs;
+      const openMs = random.pick([0, 2, 20, 300, 2_000]) * random.next();
+      return { enqueuedAt, committedAt: enqueuedAt + openMs, hasNotified: false, foundAt: undefined };
+    }),
+  );
   const moments = messages.flatMap((message) => [
     { at: message.enqueuedAt, message, isCommit: false },
     { at: message.committedAt, message, isCommit: true },
@@ -140,6 +143,45 @@ describe("the pace of a relay", () => {
       now = pace.at;
     }
     expect(looks).toBeLessThan(80);
+  });
+
+  it("looks once for each message that notifies it, as long as few come", () => {
+    const pace = new LookPace(settings, false);
+    let looks = 0;
+    let notifies = false;
+    const look = (now: number, hasFound: boolean): void => {
+      notifies = pace.beginLook(now) ?? notifies;
+      pace.endLook(now, hasFound);
+      looks += 1;
+    };
+    let now = 0;
+    for (; now < 10_000; now = pace.at) look(now, false);
+    looks = 0;
+    for (let message = 0; message < 10; message++) {
+      const committedAt = now + settings.awakeMs;
+      while (pace.at < committedAt) look(pace.at, false);
+      expect(notifies).toBe(true);
+      pace.notified();
+      now = committedAt;
+      for (let hasFound = true; pace.at <= now; hasFound = false) look(now, hasFound);
+    }
+    // One of them because a second has passed.
+    expect(looks).toBeLessThanOrEqual(11);
+  });
+
+  it("asks not to be notified where messages come one after another, until none comes for a while", () => {
+    const pace = new LookPace(settings, true);
+    let now = 0;
+    for (let found = 0; found < settings.busyLooks; found++, now += 5) {
+      expect(pace.beginLook(now)).toBeUndefined();
+      pace.endLook(now, true);
+      pace.notified();
+    }
+    expect(pace.beginLook(now)).toBe(false);
+    pace.endLook(now, true);
+    expect(pace.at).toBe(now + settings.lookMs);
+    now += settings.awakeMs;
+    expect(pace.beginLook(now)).toBe(true);
   });
 
   it("looks when a later message is due, and at once behind those that were brought in", () => {

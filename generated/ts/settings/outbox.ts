@@ -66,6 +66,12 @@ export const outboxConstants = {
    */
   awakeMs: 30,
   /**
+   * It looks that often, and is not notified, when so many looks have found something, each within `awake_ms` of the one before.
+   *
+   * Value: 4 looks.
+   */
+  busyLooks: 4,
+  /**
    * How often it looks at least.
    *
    * Value: 1000 ms.

@@ -22,6 +22,7 @@ export const relaySettings: RelaySettings = {
   lookMs: 2,
   slowLookMs: 5_000,
   awakeMs: 30,
+  busyLooks: 2,
   canBeNotified: true,
   saveMs: 10,
   publishWithinMs: 500,
