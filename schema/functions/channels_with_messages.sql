@@ -6,7 +6,7 @@ BEGIN
   SELECT m.connection_key
     FROM hawser.conn_key_map AS m
     LEFT JOIN LATERAL (
-      -- As in lock_cursors.
+      -- As in cursor_of.
       SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = m.connection_key
        ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
     ) AS c ON true

@@ -5,10 +5,12 @@ DECLARE
   -- What is deleted lies behind this position.
   v_after_epoch bigint;
   v_after_number bigint;
-  -- The cursors before.
+  -- The cursors before, and which of them move.
   v_keys integer[];
   v_epochs bigint[];
   v_numbers bigint[];
+  v_moves record;
+  v_moved integer[] := '{}';
   -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
   v_done boolean;
 BEGIN
@@ -28,20 +30,21 @@ BEGIN
   END IF;
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
-  -- statements as can be. The old cursor is of the snapshot of the first: perhaps an older one, never one that is yet to come.
+  -- statements as can be.
   IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL THEN
+    -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
+    -- as the statistics say that the table has one row.
+    SELECT c.epoch, c.v INTO v_after_epoch, v_after_number
+      FROM hawser.conn_mess_number AS c WHERE c.connection_key = p_connection_keys[1]
+     ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1 FOR UPDATE;
     UPDATE hawser.conn_mess_number AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-      FROM (
-             SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = p_connection_keys[1]
-              ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
-           ) AS o,
-           hawser.conn_key_map AS m
-     WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1])
-       -- Not from the first place in the index on, as in lock_cursors. It may have moved forward meanwhile.
-       AND (c.epoch, c.v) >= (o.epoch, o.v)
-       AND m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
-    RETURNING o.epoch, o.v INTO v_after_epoch, v_after_number;
+     WHERE c.connection_key = p_connection_keys[1] AND c.epoch = v_after_epoch AND c.v = v_after_number
+       AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
+       AND EXISTS (
+         SELECT FROM hawser.conn_key_map AS m
+          WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
+       );
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
@@ -73,20 +76,25 @@ BEGIN
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
+  FOR v_moves IN
+    SELECT a.key, a.epoch, a.number, o.epoch AS old_epoch, o.number AS old_number
+      FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
+      JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
+     WHERE (o.epoch, o.number) < (a.epoch, a.number)
+  LOOP
+    UPDATE hawser.conn_mess_number AS c
+       SET epoch = v_moves.epoch, v = v_moves.number, attempts = 0
+     WHERE c.connection_key = v_moves.key AND c.epoch = v_moves.old_epoch AND c.v = v_moves.old_number;
+    v_moved := v_moved || v_moves.key;
+  END LOOP;
+
   RETURN QUERY
   WITH asked AS MATERIALIZED (
-    SELECT a.key, a.epoch, a.number, o.key IS NOT NULL AS owned, o.epoch AS old_epoch, o.number AS old_number,
+    SELECT a.key, a.epoch, a.number, o.key IS NOT NULL AS owned,
            CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.epoch ELSE -1 END AS after_epoch,
            CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.number ELSE 0 END AS after_number
       FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
       LEFT JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
-  ), moved AS (
-    UPDATE hawser.conn_mess_number AS c
-       SET epoch = a.epoch, v = a.number, attempts = 0
-      FROM asked AS a
-     WHERE c.connection_key = a.key AND c.epoch = a.old_epoch AND c.v = a.old_number
-       AND (a.old_epoch, a.old_number) < (a.epoch, a.number)
-    RETURNING c.connection_key AS key
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
     -- other plan stays cheap for few and for many stored rows.
@@ -118,6 +126,6 @@ BEGIN
         WHERE a.owned
      ))
   )
-  SELECT true, a.key, CASE WHEN a.owned THEN EXISTS (SELECT FROM moved AS m WHERE m.key = a.key) END
+  SELECT true, a.key, CASE WHEN a.owned THEN a.key = ANY (v_moved) END
     FROM asked AS a;
 END

@@ -3,8 +3,7 @@ DECLARE
   v_absent integer[] := p_connection_keys;
 BEGIN
   FOR i IN 1..2 LOOP
-    -- Here as wherever a cursor is read or moved, it is the last one in the index: before it is, until a vacuum, each place that
-    -- it has left.
+    -- As in cursor_of.
     v_absent := ARRAY(
       SELECT k.key FROM unnest(v_absent) AS k (key)
        WHERE (

@@ -73,14 +73,8 @@ type ChannelRow = typeof map.row & { [Name in keyof typeof cursor.row]: (typeof 
   done_numbers: readonly bigint[];
 };
 
-/**
- * Joins the cursor of a channel `m` as `c`: the last one in the index, which until a vacuum has, before it, each place that the
- * cursor has left.
- */
-export const cursorJoin = `LEFT JOIN LATERAL (
-    SELECT n.epoch, n.v, n.attempts FROM ${tables.connMessNumber} AS n WHERE n.connection_key = m.connection_key
-     ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
-  ) AS c ON true`;
+/** Joins the cursor of a channel `m` as `c`, whose columns are NULL if it has none. */
+export const cursorJoin = "CROSS JOIN LATERAL hawser.cursor_of(m.connection_key) AS c";
 
 const owner = "coalesce(m.owner, m.listener_name)";
 // Cursor and marks of one moment: marks go when the cursor passes them.

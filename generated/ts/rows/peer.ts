@@ -578,6 +578,22 @@ export interface CommitCursorsResult {
   moved: boolean | null;
 }
 
+/** Arguments of hawser.cursor_of. */
+export interface CursorOfArguments {
+  /** The channel. */
+  connectionKey: number;
+}
+
+/** The result of hawser.cursor_of. */
+export interface CursorOfResult {
+  /** The epoch of the cursor. */
+  epoch: bigint | null;
+  /** Its number. */
+  v: bigint | null;
+  /** How often the next message's handler was started after an unclean exit. */
+  attempts: number | null;
+}
+
 /** Arguments of hawser.lock_cursors. */
 export interface LockCursorsArguments {
   /** The channels. */
@@ -1259,6 +1275,22 @@ export function storeFunctions(client: QueryClient) {
         ],
       });
       return rows.map((row) => ({ held: row.held, connectionKey: row.connection_key, moved: row.moved }));
+    },
+
+    /**
+     * The cursor of a channel; NULLs if it has none. It is the last one of its key in the index, which has before it, until a
+     * vacuum, each place that it has left: the function's settings keep every other plan out of the question.
+     */
+    async cursorOf(args: CursorOfArguments): Promise<CursorOfResult> {
+      const { rows } = await client.query({
+        name: "hawser.cursor_of",
+        text: "SELECT epoch, v, attempts FROM hawser.cursor_of($1::integer)",
+        values: [
+          args.connectionKey,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.cursor_of");
+      return { epoch: row.epoch === null ? null : BigInt(row.epoch), v: row.v === null ? null : BigInt(row.v), attempts: row.attempts };
     },
 
     /** Locks the cursors of channels, and makes those that are absent. */

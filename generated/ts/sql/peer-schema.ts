@@ -1229,6 +1229,7 @@ RETURNS TABLE (
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
@@ -1270,10 +1271,12 @@ DECLARE
   -- What is deleted lies behind this position.
   v_after_epoch bigint;
   v_after_number bigint;
-  -- The cursors before.
+  -- The cursors before, and which of them move.
   v_keys integer[];
   v_epochs bigint[];
   v_numbers bigint[];
+  v_moves record;
+  v_moved integer[] := '{}';
   -- What only has an effect is assigned: an assignment of a plain expression takes a fraction of a PERFORM.
   v_done boolean;
 BEGIN
@@ -1293,20 +1296,21 @@ BEGIN
   END IF;
 
   -- One channel alone, as while there is little to do, whose cursor moves: without the machinery for many, and in as few
-  -- statements as can be. The old cursor is of the snapshot of the first: perhaps an older one, never one that is yet to come.
+  -- statements as can be.
   IF cardinality(p_connection_keys) = 1 AND p_dead_letters IS NULL AND p_done IS NULL THEN
+    -- As in cursor_of. Then by its whole key: of anything less the planner would make a walk through all that the cursor has left,
+    -- as the statistics say that the table has one row.
+    SELECT c.epoch, c.v INTO v_after_epoch, v_after_number
+      FROM hawser.conn_mess_number AS c WHERE c.connection_key = p_connection_keys[1]
+     ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1 FOR UPDATE;
     UPDATE hawser.conn_mess_number AS c
        SET epoch = p_cursor_epochs[1], v = p_cursors[1], attempts = 0
-      FROM (
-             SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = p_connection_keys[1]
-              ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
-           ) AS o,
-           hawser.conn_key_map AS m
-     WHERE c.connection_key = p_connection_keys[1] AND (c.epoch, c.v) < (p_cursor_epochs[1], p_cursors[1])
-       -- Not from the first place in the index on, as in lock_cursors. It may have moved forward meanwhile.
-       AND (c.epoch, c.v) >= (o.epoch, o.v)
-       AND m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
-    RETURNING o.epoch, o.v INTO v_after_epoch, v_after_number;
+     WHERE c.connection_key = p_connection_keys[1] AND c.epoch = v_after_epoch AND c.v = v_after_number
+       AND (v_after_epoch, v_after_number) < (p_cursor_epochs[1], p_cursors[1])
+       AND EXISTS (
+         SELECT FROM hawser.conn_key_map AS m
+          WHERE m.connection_key = p_connection_keys[1] AND coalesce(m.owner, m.listener_name) = p_name
+       );
     IF FOUND THEN
       -- Not from the channel's first row on: until a vacuum the index still has all that was deleted before, which each
       -- commit of a great backlog would walk through.
@@ -1338,20 +1342,25 @@ BEGIN
        WHERE m.connection_key = ANY (p_connection_keys) AND coalesce(m.owner, m.listener_name) = p_name
     )) AS l;
 
+  FOR v_moves IN
+    SELECT a.key, a.epoch, a.number, o.epoch AS old_epoch, o.number AS old_number
+      FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
+      JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
+     WHERE (o.epoch, o.number) < (a.epoch, a.number)
+  LOOP
+    UPDATE hawser.conn_mess_number AS c
+       SET epoch = v_moves.epoch, v = v_moves.number, attempts = 0
+     WHERE c.connection_key = v_moves.key AND c.epoch = v_moves.old_epoch AND c.v = v_moves.old_number;
+    v_moved := v_moved || v_moves.key;
+  END LOOP;
+
   RETURN QUERY
   WITH asked AS MATERIALIZED (
-    SELECT a.key, a.epoch, a.number, o.key IS NOT NULL AS owned, o.epoch AS old_epoch, o.number AS old_number,
+    SELECT a.key, a.epoch, a.number, o.key IS NOT NULL AS owned,
            CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.epoch ELSE -1 END AS after_epoch,
            CASE WHEN (o.epoch, o.number) < (a.epoch, a.number) THEN o.number ELSE 0 END AS after_number
       FROM unnest(p_connection_keys, p_cursor_epochs, p_cursors) AS a (key, epoch, number)
       LEFT JOIN unnest(v_keys, v_epochs, v_numbers) AS o (key, epoch, number) ON o.key = a.key
-  ), moved AS (
-    UPDATE hawser.conn_mess_number AS c
-       SET epoch = a.epoch, v = a.number, attempts = 0
-      FROM asked AS a
-     WHERE c.connection_key = a.key AND c.epoch = a.old_epoch AND c.v = a.old_number
-       AND (a.old_epoch, a.old_number) < (a.epoch, a.number)
-    RETURNING c.connection_key AS key
   ), deleted AS (
     -- What the cursor passes now; if it was there before, everything up to it. By ctid over a look-up for each channel: no
     -- other plan stays cheap for few and for many stored rows.
@@ -1383,13 +1392,35 @@ BEGIN
         WHERE a.owned
      ))
   )
-  SELECT true, a.key, CASE WHEN a.owned THEN EXISTS (SELECT FROM moved AS m WHERE m.key = a.key) END
+  SELECT true, a.key, CASE WHEN a.owned THEN a.key = ANY (v_moved) END
     FROM asked AS a;
 END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) IS 'Moves cursors forward and deletes what they pass, or where a cursor is there already everything up to it; fenced by the
 listener''s epoch.';
+
+CREATE OR REPLACE FUNCTION hawser.cursor_of(
+  p_connection_key integer,
+  OUT epoch bigint,
+  OUT v bigint,
+  OUT attempts integer
+)
+LANGUAGE plpgsql STABLE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan
+AS $function$
+#variable_conflict use_column
+BEGIN
+  SELECT c.epoch, c.v, c.attempts INTO cursor_of.epoch, cursor_of.v, cursor_of.attempts
+    FROM hawser.conn_mess_number AS c WHERE c.connection_key = p_connection_key
+   ORDER BY c.connection_key DESC, c.epoch DESC, c.v DESC LIMIT 1;
+END
+$function$;
+COMMENT ON FUNCTION hawser.cursor_of(integer) IS 'The cursor of a channel; NULLs if it has none. It is the last one of its key in the index, which has before it, until a
+vacuum, each place that it has left: the function''s settings keep every other plan out of the question.';
 
 CREATE OR REPLACE FUNCTION hawser.lock_cursors(
   p_connection_keys integer[]
@@ -1418,8 +1449,7 @@ DECLARE
   v_absent integer[] := p_connection_keys;
 BEGIN
   FOR i IN 1..2 LOOP
-    -- Here as wherever a cursor is read or moved, it is the last one in the index: before it is, until a vacuum, each place that
-    -- it has left.
+    -- As in cursor_of.
     v_absent := ARRAY(
       SELECT k.key FROM unnest(v_absent) AS k (key)
        WHERE (
@@ -1462,6 +1492,7 @@ CREATE OR REPLACE FUNCTION hawser.handling_refusal(
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
@@ -1525,6 +1556,7 @@ CREATE OR REPLACE FUNCTION hawser.mark_done(
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 SET enable_seqscan = off
+SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan
 AS $function$
 #variable_conflict use_column
@@ -1784,7 +1816,7 @@ BEGIN
   SELECT m.connection_key
     FROM hawser.conn_key_map AS m
     LEFT JOIN LATERAL (
-      -- As in lock_cursors.
+      -- As in cursor_of.
       SELECT n.epoch, n.v FROM hawser.conn_mess_number AS n WHERE n.connection_key = m.connection_key
        ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
     ) AS c ON true
@@ -3052,6 +3084,7 @@ REVOKE ALL ON FUNCTION hawser.connection_key(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.key_of_topic(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.cursor_of(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_cursors(integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) FROM PUBLIC;
@@ -3148,6 +3181,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.key_of_topic(text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.cursor_of(integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.lock_cursors(integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) TO hawser_peer;
@@ -3233,6 +3267,7 @@ BEGIN
   ALTER FUNCTION hawser.key_of_topic(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_messages(text, bigint, integer, bigint, integer[], integer[], integer[], jsonb, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[], jsonb, bytea, jsonb, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.cursor_of(integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.lock_cursors(integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) OWNER TO hawser_owner;

@@ -170,7 +170,7 @@ const callersOf = table(`
   p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
   p hawser.take_name hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
-  p hawser.mark_done hawser.handling_refusal hawser.lock_cursors
+  p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
