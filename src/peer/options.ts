@@ -344,9 +344,14 @@ const known = {
 
 /** @throws PeerError `invalid_argument` for the first name that is no option, with the one that was probably meant */
 export function checkKnownOptions(options: object | undefined, of: keyof typeof known): void {
-  if (options === undefined || options === null) return;
+  if (options === undefined || (options === null && of === "a send")) return;
   const problem = unknownOption(options, of, known[of]);
-  if (problem !== undefined) throw new PeerError("invalid_argument", problem);
+  if (problem === undefined) return;
+  const names = of.startsWith("a handler") ? Object.keys(options ?? {}) : [];
+  const ofPeer = names.find(
+    (name) => known["a Peer"].includes(name) && !(known[of] as readonly string[]).includes(name),
+  );
+  throw new PeerError("invalid_argument", ofPeer ? `${problem}; ${ofPeer} is an option of the Peer` : problem);
 }
 
 /** Reads and checks certificate, key and authorities. @throws PeerError `invalid_argument` saying which, and why */

@@ -402,9 +402,9 @@ export class Peer implements AsyncDisposable {
     given: HandleOptions | UserHandler,
     more?: UserHandler,
   ): Promise<Subscription> {
-    const [options, handler] = typeof given === "function" ? [{}, given] : [given, more];
-    checkHandler(to, handler);
-    const settings = checkHandleOptions(options, this.#options.settings);
+    const [options = {}, handler] = typeof given === "function" && more === undefined ? [{}, given] : [given, more];
+    checkHandler(to, options, handler);
+    const settings = checkHandleOptions(options as HandleOptions, this.#options.settings);
     return await this.#handleWith(to, handler, () => settings);
   }
 
@@ -445,7 +445,7 @@ export class Peer implements AsyncDisposable {
     handler: (values: readonly MessageShape<Desc>[], batch: Batch) => unknown,
   ): Promise<Subscription>;
   async handleBatch(to: string | DescMessage, options: BatchOptions, handler: UserHandler): Promise<Subscription> {
-    checkHandler(to, handler);
+    checkHandler(to, options, handler);
     const { handling, batch } = checkBatchOptions(options, this.#options.settings);
     return await this.#handleWith(to, handler, (types) => ({
       ...handling,
@@ -459,7 +459,7 @@ export class Peer implements AsyncDisposable {
     handler: UserHandler,
     settingsOf: (types: TypedHandlers | undefined) => HandlingSettings,
   ): Promise<Subscription> {
-    if (typeof to === "string") {
+    if (typeof to !== "object") {
       const subscription = new HandlerSubscription(to, async () => {
         if (this.#handlers.get(to) === own) await this.#stopHandling(to);
       });
@@ -790,10 +790,24 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   return checkHeaders([...(headers ?? []), ...marks]);
 }
 
-function checkHandler(to: string | DescMessage, handler: UserHandler | undefined): asserts handler is UserHandler {
-  if (typeof handler === "function") return;
-  const what = typeof to === "string" ? to : to?.typeName;
-  throw new PeerError("invalid_argument", `the handler of "${what}" is ${typeof handler}; give a function`);
+/** @throws PeerError `invalid_argument` for what the overloads exclude */
+function checkHandler(
+  to: string | DescMessage,
+  options: object,
+  handler: UserHandler | undefined,
+): asserts handler is UserHandler {
+  if (typeof to === "object" && to?.kind !== "message") {
+    const remedy = "give a topic, or a schema that protoc-gen-es has made of a message";
+    throw new PeerError(
+      "invalid_argument",
+      `a handler of ${to === null ? "null" : "an object that is no schema"}: ${remedy}`,
+    );
+  }
+  if (typeof options !== "function" && typeof handler === "function") return;
+  const what = typeof to === "object" ? to.typeName : to;
+  const order = typeof options === "function" ? "; options come before it" : "";
+  const given = typeof options === "function" ? "not the last argument" : typeof handler;
+  throw new PeerError("invalid_argument", `the handler of "${what}" is ${given}; give a function${order}`);
 }
 
 function notRunning(name: string): PeerError {

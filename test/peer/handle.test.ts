@@ -10,6 +10,7 @@ import { sharedPeerWorld } from "./support/shared-world.js";
 
 const world = sharedPeerWorld();
 
+const nothing = (): undefined => undefined;
 const textOf = ({ payload }: { readonly payload: Uint8Array }) => Buffer.from(payload).toString();
 
 beforeEach(() => world.query("CREATE TABLE ledger (what text)"));
@@ -187,10 +188,29 @@ describe("handle", () => {
     [{ timeoutMs: -1 }, "timeoutMs -1: "],
     [{ transaction: true } as object, "transactional"],
     [{ retry: { delay: 5 } as object }, "delayMs"],
+    [{ transactional: true, group: true } as object, "; group is an option of the Peer"],
+    [{ retry: null } as object, "the options of retry must be an object"],
+    [null as unknown as object, "the options of a handler must be an object"],
   ])("refuses %j, with the value and the rule", async (options, words) => {
     const b = world.peer("b-1");
     const error = await failure("invalid_argument", () => b.handle("orders", options, () => undefined));
     expect(error.message).toContain(words);
+  });
+
+  it.each([
+    [[undefined, nothing], "topic"],
+    [[5, nothing], "topic 5"],
+    [[null, nothing], "give a topic, or a schema"],
+    [[{}, nothing], "give a topic, or a schema"],
+    [["orders", {}], "give a function"],
+    [["orders", nothing, {}], "options come before it"],
+  ])("refuses %j, saying what to give", async (args, words) => {
+    const b = world.peer("b-1") as unknown as Record<string, (...args: unknown[]) => Promise<void>>;
+    for (const name of ["handle", "handleBatch"]) {
+      const [to, ...rest] = args;
+      const given = name === "handle" || rest.length > 1 ? rest : [{}, rest[0]];
+      expect((await failure("invalid_argument", () => b[name]!(to, ...given))).message).toContain(words);
+    }
   });
 
   it("refuses transactional handlers without a connection to spare, and what is no function", async () => {
