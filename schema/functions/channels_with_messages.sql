@@ -3,7 +3,7 @@
 -- join that reads the whole table where a few channels have most of it.
 BEGIN
   RETURN QUERY
-  SELECT m.connection_key
+  SELECT m.connection_key, NULL::text
     FROM hawser.conn_key_map AS m
     LEFT JOIN LATERAL (
       -- As in cursor_of.
@@ -30,4 +30,15 @@ BEGIN
        )
      ) IS NOT NULL
    ORDER BY m.connection_key;
+  RETURN QUERY
+  SELECT w.connection_key, w.topic
+    FROM hawser.topic_addr AS a
+    JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic
+   WHERE a.client_name = p_listener_name
+     AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_listener_name AND p.in_group)
+     AND (
+       SELECT s.connection_key FROM hawser.conn_messages AS s WHERE s.connection_key = w.connection_key
+        ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
+     ) IS NOT NULL
+   ORDER BY w.connection_key;
 END

@@ -34,7 +34,8 @@ CREATE TABLE hawser.outbox_5 PARTITION OF hawser.outbox FOR VALUES IN (5);
 ALTER TABLE hawser.outbox_state
   ADD COLUMN peer_asleep bigserial NOT NULL,
   ADD COLUMN peer_slot bigserial NOT NULL,
-  ADD COLUMN peer_beat bigserial NOT NULL;
+  ADD COLUMN peer_beat bigserial NOT NULL,
+  ADD COLUMN peer_claim bigserial NOT NULL;
 SELECT setval('hawser.outbox_state_peer_slot_seq', s.last_value) FROM hawser.peer_outbox_state_slot_seq AS s;
 
 INSERT INTO hawser.outbox (slot, id, xid, destination, payload, headers, key, message_id, to_stream, enqueued_at, cluster, role, listener)
@@ -142,6 +143,7 @@ DROP FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[],
 ALTER TABLE hawser.conn_mess_number
   DROP CONSTRAINT conn_mess_number_pkey,
   ADD CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v);
+DROP FUNCTION hawser.channels_with_messages(text);
 
 -- What is above the limits is not read any more: such a subscription waits until it is made anew.
 UPDATE hawser.stream_subscriptions AS s

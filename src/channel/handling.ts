@@ -133,6 +133,11 @@ export class Handling {
     return this.#count?.state === "known";
   }
 
+  /** Messages that could begin now if handlers are free. */
+  get ready(): number {
+    return this.#ready.size + (this.#isReady(this.#plain) ? 1 : 0);
+  }
+
   /** Messages that wait to be tried again. */
   get pausing(): number {
     return this.#pausing.length + this.#due.size;

@@ -81,6 +81,11 @@ export class ListenerChannel {
     return this.#waiting + this.#handling.pausing;
   }
 
+  /** Those of them that could begin now if handlers are free. */
+  get readyMessages(): number {
+    return this.#handling.ready;
+  }
+
   /** Payload bytes that came over the connection and are not handled. */
   get waitingWireBytes(): number {
     return this.#intake.wireBytes;

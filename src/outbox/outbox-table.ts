@@ -59,6 +59,8 @@ export interface HandedOver {
   readonly connectionKeys: readonly number[];
   /** The listener of each, to be notified; an empty name: there is none yet. */
   readonly owners: readonly string[];
+  /** The topics that have new messages for whichever member of a group claims them. */
+  readonly waiting: readonly string[];
 }
 
 /** SQLSTATE of a turn that another relay has had. */
@@ -199,6 +201,7 @@ export class OutboxTable {
       lookedTo: last.doneTo!,
       connectionKeys: last.connectionKeys ?? [],
       owners: last.owners ?? [],
+      waiting: last.waiting ?? [],
     };
   }
 

@@ -16,7 +16,7 @@ import { catalogChannel, messageChannel } from "../store/index.js";
 import type { HandedOver, HandOver, TakenOutbox } from "./outbox-table.js";
 import { OutboxRunner, type Relaying, type RelayMachine } from "./runner.js";
 
-const { peerRelayWatchMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, unnotifiedLookMs } =
+const { peerRelayWatchMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, unnotifiedLookMs, waitingChannel } =
   outboxConstants;
 
 const announceSql =
@@ -107,11 +107,11 @@ export class PeerRelay {
   }
 
   /** Best effort, as for what senders store: a listener also looks by itself. */
-  #announce(session: PostgresSession, { owners, connectionKeys }: HandedOver): void {
+  #announce(session: PostgresSession, { owners, connectionKeys, waiting }: HandedOver): void {
     const known = owners.flatMap((name, nth) => (name === "" ? [] : { name, key: connectionKeys[nth] }));
-    if (known.length === 0) return;
-    const channels = known.map(({ name }) => messageChannel(name));
-    const payloads = known.map(({ key }) => String(key));
+    if (known.length + waiting.length === 0) return;
+    const channels = [...known.map(({ name }) => messageChannel(name)), ...waiting.map(() => waitingChannel)];
+    const payloads = [...known.map(({ key }) => String(key)), ...waiting];
     session.query(announceSql, [channels, payloads]).catch((err) => {
       this.#logger.debug({ err }, "could not announce what was handed over; its listeners will look by themselves");
     });

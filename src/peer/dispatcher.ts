@@ -30,6 +30,11 @@ export class Dispatcher {
     return this.#woken.size > 0;
   }
 
+  /** How many more handlers may run beside the others. */
+  get free(): number {
+    return Math.max(0, this.#concurrency - this.#running);
+  }
+
   /** Whether one more handler may run beside the others. */
   takeSlot(): boolean {
     if (this.#running >= this.#concurrency) return false;

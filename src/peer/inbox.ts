@@ -1,12 +1,14 @@
 /**
  * The receiving side of a running peer: the listening socket, who may come in, a link for each channel, and the handler.
  */
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Isolation } from "../channel/index.js";
 import type { HawserError, PeerError } from "../errors/index.js";
 import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
 import type { HelloFields } from "../wire/index.js";
+import { Claims } from "./claims.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
 import { HandlerCalls, type Handlers, type PassOn } from "./handler-call.js";
@@ -36,6 +38,8 @@ export class Inbox {
   /** Grows when everything begins again: what was read before is not used. */
   #era = 0;
   #closed = false;
+  /** Undefined for a peer that is no member of a group. */
+  readonly #claims: Claims | undefined;
   /** A Hello did not prove itself since the mesh secrets were read. */
   #secretsInDoubt = false;
 
@@ -57,6 +61,14 @@ export class Inbox {
     });
     const calls = new HandlerCalls(context, handlers, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
+    if (context.settings.group) {
+      this.#claims = new Claims(context, {
+        halted: () => this.#handlesNothing || this.#closed,
+        freeHandlers: () => dispatcher.free,
+        channel: (connectionKey) => this.#links.get(connectionKey)?.channel,
+        claimed: (connectionKey) => void this.#announced(connectionKey),
+      });
+    }
     this.#shared = {
       context,
       calls,
@@ -71,6 +83,7 @@ export class Inbox {
       },
       isolation: this.#isolation,
       committer: this.#newCommitter(),
+      onFinished: ({ connectionKey }) => this.#claims?.finished(connectionKey),
       onNotOwned: (connectionKey) => this.#drop(connectionKey),
     };
   }
@@ -87,6 +100,7 @@ export class Inbox {
       store.on("session", (state) => state === "up" && void this.#findMessages()),
     ];
     await store.listenForMessages(sender.name);
+    await this.#claims?.start();
     this.#listener = await listen({
       address: listenAddress,
       listenerName: sender.name,
@@ -151,6 +165,7 @@ export class Inbox {
       link.close();
     }
     this.#links.clear();
+    this.#claims?.forget();
     this.#shared.calls.topics.clear();
     this.#opening.clear();
     this.#leaving.clear();
@@ -187,6 +202,7 @@ export class Inbox {
   /** Starts no handler any more, and waits for those that run and for their cursors. */
   async stop(): Promise<void> {
     clearTimeout(this.#poll);
+    this.#claims?.stop();
     this.halt(true);
     this.#shared.calls.stopWaiting();
     await Promise.all([...this.#links.values()].flatMap((link) => [link.idle(), link.requests.stop()]));
@@ -207,6 +223,7 @@ export class Inbox {
   async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#poll);
+    this.#claims?.stop();
     for (const stop of this.#unlisten) stop();
     for (const link of this.#links.values()) {
       link.sayGoodbye();
@@ -221,6 +238,7 @@ export class Inbox {
       link.halt(this.#handlesNothing || this.#isolation.holdsUp(link));
       link.requests.wake();
     }
+    this.#claims?.pump();
   }
 
   get #handlesNothing(): boolean {
@@ -232,7 +250,11 @@ export class Inbox {
     const { status } = context;
     return context.store.cursorCommitter(context.lease, {
       onCommitted: (commits) => {
-        for (const commit of commits) this.#links.get(commit.connectionKey)?.onCommitted(commit);
+        for (const commit of commits) {
+          const link = this.#links.get(commit.connectionKey);
+          link?.onCommitted(commit);
+          if (link?.source.sourceTopic === outboxConstants.claimsTopic) this.#claims?.committed(commit.connectionKey);
+        }
       },
       onFenced: () => context.nameLost("a cursor commit was refused"),
       onNotOwned: (connectionKey) => this.#drop(connectionKey),
@@ -325,9 +347,9 @@ export class Inbox {
   async #findMessages(): Promise<void> {
     const { store, sender, status } = this.#options.context;
     try {
-      for (const connectionKey of await store.channelsWithMessages(sender.name)) {
-        (await this.#linkOf(connectionKey))?.channel.onPolled();
-      }
+      const { connectionKeys, topics } = await store.channelsWithMessages(sender.name);
+      for (const topic of topics) this.#claims?.want(topic);
+      for (const connectionKey of connectionKeys) (await this.#linkOf(connectionKey))?.channel.onPolled();
     } catch (error) {
       const failure = asHawserError(error);
       status.tell({ kind: "listener_store_error", message: failure.message, error: failure });

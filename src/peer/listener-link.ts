@@ -43,6 +43,8 @@ export interface SharedByLinks {
   readonly isolation: Isolation<ListenerLink>;
   readonly committer: CursorCommitter;
   readonly requests: SharedByRequests;
+  /** A handler has ended. */
+  readonly onFinished: (link: ListenerLink) => void;
   /** The channel belongs to another listener now: its link is closed and forgotten. */
   readonly onNotOwned: (connectionKey: number) => void;
 }
@@ -303,6 +305,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   #tellIdle(): void {
     this.#shared.isolation.handlerEnded();
+    this.#shared.onFinished(this);
     if (this.#whenIdle.length === 0 || this.channel.isHandling) return;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
@@ -457,9 +460,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   gap(epoch: number, first: number, last: number): void {
-    const message = `messages ${first} to ${last} of channel ${this.source.composite} are nowhere: they were deleted`;
+    const { composite, sourceTopic } = this.source;
+    // Claims leave numbers out, both where messages have waited and where they are.
+    const isOfClaims =
+      sourceTopic === outboxConstants.claimsTopic || composite.includes(`:${outboxConstants.waitingPrefix}`);
+    if (isOfClaims) return;
+    const message = `messages ${first} to ${last} of channel ${composite} are nowhere: they were deleted`;
     this.#context.status.tell({ kind: "gap", peer: this.source.senderName, epoch, first, last, message });
-    this.#context.logger.warn({ channel: this.source.composite, epoch, first, last }, message);
+    this.#context.logger.warn({ channel: composite, epoch, first, last }, message);
   }
 
   /** A message was given up: the status says so. */

@@ -1,3 +1,4 @@
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
@@ -256,7 +257,9 @@ export class MessageView implements TransactionalMessage {
   }
 
   get from(): string {
-    return this.#source.sourceTopic;
+    const { senderName, sourceTopic } = this.#source;
+    // Whether a member of a group has claimed it is of no interest to its handler.
+    return sourceTopic === outboxConstants.claimsTopic ? senderName : sourceTopic;
   }
 
   get sender(): string {

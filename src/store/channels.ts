@@ -55,8 +55,11 @@ export interface Channels {
   topicOfKey(key: number): Promise<string | undefined>;
   /** The channels that a listener owns, in key order. */
   channelsOwnedBy(listenerName: string): Promise<Channel[]>;
-  /** The keys of those of its channels in which messages are stored, in key order. */
-  channelsWithMessages(listenerName: string): Promise<number[]>;
+  /**
+   * The keys of those of its channels in which messages are stored, in key order; and of a member of a group the topics with
+   * messages that it may claim.
+   */
+  channelsWithMessages(listenerName: string): Promise<{ connectionKeys: number[]; topics: string[] }>;
   /** One channel; undefined if there is none. */
   channel(connectionKey: number): Promise<Channel | undefined>;
   /** The epoch of a name; undefined if it was never taken. */
@@ -145,7 +148,10 @@ export function channels(database: Database): Channels {
     async channelsWithMessages(listenerName) {
       const caller = database.caller(`look for stored messages of "${listenerName}"`);
       const rows = await storeFunctions(caller).channelsWithMessages({ listenerName });
-      return rows.map(({ connectionKey }) => connectionKey);
+      return {
+        connectionKeys: rows.flatMap(({ connectionKey, topic }) => (topic === null ? connectionKey : [])),
+        topics: rows.flatMap(({ topic }) => topic ?? []),
+      };
     },
     async channel(connectionKey) {
       const statement = { name: "hawser.channel", text: sql.channel, values: [connectionKey] };

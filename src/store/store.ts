@@ -1,10 +1,12 @@
 /**
  * The store of one Peer: everything a peer does in Postgres.
  */
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { DatabaseAddress, type SessionQuery } from "../postgres/index.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { type ChannelOwners, type Channels, channelOwners, channels } from "./channels.js";
+import { type Claims, claims } from "./claims.js";
 import { type CursorCommits, cursorCommits } from "./cursor-commits.js";
 import { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
 import type { Database } from "./database.js";
@@ -26,6 +28,8 @@ import { acquireDatabase, type DatabaseLocation } from "./shared-database.js";
 import { type StoredMessages, storedMessages } from "./stored-messages.js";
 import { type Transactional, transactional } from "./transactional.js";
 
+const { waitingChannel } = outboxConstants;
+
 /** What a store tells. Listeners run one after another, in the order in which they were added. */
 interface StoreEvents {
   /** A row of the directory changed. */
@@ -34,6 +38,8 @@ interface StoreEvents {
   secrets: [];
   /** Messages were stored in a channel of a listener named to {@link Store.listenForMessages}. */
   announced: [connectionKey: number, listenerName: string];
+  /** A topic has messages to claim. Heard after {@link Store.listenForWaiting}. */
+  waiting: [topic: string];
   /** The database session is there (again), or lost. After "up", look again for what was not announced meanwhile. */
   session: [state: "up" | "down"];
 }
@@ -55,6 +61,7 @@ export interface Store
     Channels,
     ChannelOwners,
     StoredMessages,
+    Claims,
     CursorCommits,
     Transactional,
     Pending,
@@ -79,6 +86,8 @@ export interface Store
   cursorCommitter(lease: Lease, events: CursorCommitterEvents): CursorCommitter;
   /** From here on, and over lost sessions, `announced` tells of this listener's channels. */
   listenForMessages(listenerName: string): Promise<void>;
+  /** From here on, and over lost sessions, `waiting` tells of topics with messages to claim. */
+  listenForWaiting(): Promise<void>;
   /** Adds a listener. Returns what takes it away. */
   on<Name extends keyof StoreEvents>(event: Name, listener: (...details: StoreEvents[Name]) => void): () => void;
   /** Ends the use of the database; the last user of a process closes its connections. May be called twice. */
@@ -114,10 +123,12 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
   const { announce } = announcements(pool, logger);
   const taken = new Set<Lease>();
   const announcedTo = new Map<string, string>();
+  let listensForWaiting = false;
   const listeners: { [Name in keyof StoreEvents]: Set<(...details: StoreEvents[Name]) => void> } = {
     catalog: new Set(),
     secrets: new Set(),
     announced: new Set(),
+    waiting: new Set(),
     session: new Set(),
   };
   const emit = <Name extends keyof StoreEvents>(event: Name, ...details: StoreEvents[Name]): void => {
@@ -128,6 +139,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
     onCatalogChange: (change: CatalogChange) => emit("catalog", change),
     onNotification(channel: string, payload: string): void {
       if (channel === secretsChannel) emit("secrets");
+      if (channel === waitingChannel) emit("waiting", payload);
       const listenerName = announcedTo.get(channel);
       const connectionKey = parseAnnouncement(payload);
       if (listenerName !== undefined && connectionKey !== undefined) emit("announced", connectionKey, listenerName);
@@ -140,6 +152,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
     ...directory(pool),
     ...lookUpsOf(pool, clock),
     ...storedMessages(pool),
+    ...claims(pool),
     ...commits,
     ...transactional(pool),
     ...pending(pool),
@@ -168,6 +181,11 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
       announcedTo.set(channel, listenerName);
       await session.listen(channel);
     },
+    async listenForWaiting() {
+      if (listensForWaiting) return;
+      listensForWaiting = true;
+      await session.listen(waitingChannel);
+    },
     on(event, listener) {
       listeners[event].add(listener);
       return () => listeners[event].delete(listener);
@@ -177,7 +195,8 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
         database.listeners.delete(databaseListener);
         for (const set of Object.values(listeners)) set.clear();
         await Promise.all([...taken].map((lease) => lease.release({ clean: false })));
-        await Promise.all([...announcedTo.keys()].map((channel) => session.unlisten(channel)));
+        const heard = [...announcedTo.keys(), ...(listensForWaiting ? [waitingChannel] : [])];
+        await Promise.all(heard.map((channel) => session.unlisten(channel)));
         await release();
       })();
       return closed;

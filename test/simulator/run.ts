@@ -1,3 +1,5 @@
+import { type GroupMutant, groupMustHappen, groupMutants, unchanged as unchangedGroups } from "./groups/mutants.js";
+import { GroupWorld } from "./groups/world.js";
 import { mutants, unchanged } from "./mutants.js";
 import { type OutboxMutant, outboxMustHappen, outboxMutants, unchanged as unchangedOutbox } from "./outbox/mutants.js";
 import { OutboxWorld } from "./outbox/world.js";
@@ -20,7 +22,7 @@ interface SimulatedWorld {
 
 /** What is simulated. */
 export interface Simulation {
-  readonly name: "channels" | "outbox" | "streams";
+  readonly name: "channels" | "outbox" | "groups" | "streams";
   world(seed: number): SimulatedWorld;
   /** How many seeds the test runs. Default: 2,000. */
   readonly seeds?: number;
@@ -122,6 +124,19 @@ const outbox: Simulation = {
   })),
 };
 
+const groups: Simulation = {
+  name: "groups",
+  seeds: 1_000,
+  world: (seed) => new GroupWorld(seed, unchangedGroups),
+  mustHappen: groupMustHappen,
+  mutants: Object.entries<GroupMutant>(groupMutants).map(([name, mutant]) => ({
+    name,
+    seeds: mutant.seeds ?? 1_000,
+    firstSeed: mutant.firstSeed ?? 1,
+    world: (seed) => new GroupWorld(seed, mutant),
+  })),
+};
+
 const streams: Simulation = {
   name: "streams",
   seeds: 300,
@@ -135,7 +150,7 @@ const streams: Simulation = {
   })),
 };
 
-export const simulations: readonly Simulation[] = [channels, outbox, streams];
+export const simulations: readonly Simulation[] = [channels, outbox, groups, streams];
 
 export interface RunOptions {
   readonly first: number;

@@ -143,11 +143,13 @@ export interface OutboxStateRow {
   peer_slot: bigint;
   /** Its sequence: when the relay for peers was last at work, in milliseconds since 1970. */
   peer_beat: bigint;
+  /** Its sequence: how many times messages were claimed. */
+  peer_claim: bigint;
 }
 
 /**
- * A row of hawser.peer_waiting_topics. The topics that have messages and have never had a listener. Their messages are stored in a channel without an owner, which
- * becomes that of the first listener.
+ * A row of hawser.peer_waiting_topics. The topics that have a channel without an owner: those that nobody has served yet, and those of groups. Members of a group claim
+ * messages from there. Else the channel becomes that of the first listener.
  */
 export interface PeerWaitingTopicRow {
   /** The topic. */
@@ -226,7 +228,7 @@ export const columns = {
   laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role"],
   outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
-  outboxState: ["id", "asleep", "slot", "peer_asleep", "peer_slot", "peer_beat"],
+  outboxState: ["id", "asleep", "slot", "peer_asleep", "peer_slot", "peer_beat", "peer_claim"],
   peerWaitingTopic: ["topic", "connection_key"],
 } as const;
 
@@ -518,6 +520,8 @@ export interface OutboxTurnResult {
   connectionKeys: number[];
   /** Of each its listener, to be notified; an empty name: there is none yet. */
   owners: string[];
+  /** The topics that have new messages for whoever claims them. */
+  waiting: string[];
   /** The message's number. */
   id: bigint | null;
   /** The role that enqueued it. */
@@ -789,7 +793,7 @@ export function outboxFunctions(client: QueryClient) {
     async outboxTurn(args: OutboxTurnArguments): Promise<OutboxTurnResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_turn",
-        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, handed, connection_keys, owners, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, as_of FROM hawser.outbox_turn($1::text, $2::text, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::integer, $7::bigint, $8::boolean, $9::bigint, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::jsonb, $14::bigint[], $15::boolean, $16::jsonb, $17::text, $18::pg_snapshot, $19::pg_snapshot, $20::bigint, $21::jsonb, $22::text, $23::text, $24::jsonb, $25::bigint)",
+        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, handed, connection_keys, owners, waiting, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, as_of FROM hawser.outbox_turn($1::text, $2::text, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::integer, $7::bigint, $8::boolean, $9::bigint, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::jsonb, $14::bigint[], $15::boolean, $16::jsonb, $17::text, $18::pg_snapshot, $19::pg_snapshot, $20::bigint, $21::jsonb, $22::text, $23::text, $24::jsonb, $25::bigint)",
         values: [
           args.kind,
           args.owner,
@@ -818,7 +822,7 @@ export function outboxFunctions(client: QueryClient) {
           args.maxPayload === null ? null : String(args.maxPayload),
         ],
       });
-      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, connectionKeys: row.connection_keys, owners: row.owners, id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), asOf: row.as_of }));
+      return rows.map((row) => ({ state: row.state, doneTo: row.done_to, hasMore: row.has_more, rest: row.rest, brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms), handed: row.handed, connectionKeys: row.connection_keys, owners: row.owners, waiting: row.waiting, id: row.id === null ? null : BigInt(row.id), role: row.role, destination: row.destination, payload: row.payload, headers: row.headers, bytes: row.bytes === null ? null : BigInt(row.bytes), key: row.key, messageId: row.message_id, toStream: row.to_stream, domain: row.domain, enqueuedAt: row.enqueued_at, firstEnqueuedAt: row.first_enqueued_at, copyOf: row.copy_of === null ? null : BigInt(row.copy_of), asOf: row.as_of }));
     },
 
     /** The messages of a sink that its position has not passed, in no order. */
@@ -931,6 +935,48 @@ export interface StoreEnqueuedArguments {
 export interface StoreEnqueuedResult {
   /** The channels that have new messages. */
   connectionKeys: number[];
+  /** The topics that have new messages for whoever claims them. */
+  waiting: string[];
+}
+
+/** Arguments of hawser.claim_messages. */
+export interface ClaimMessagesArguments {
+  /** The member's name. */
+  name: string;
+  /** Its epoch. */
+  epoch: bigint;
+  /** The topics. Those that it does not serve are left out. */
+  topics: readonly string[];
+  /** Of each, where to look from on: `from_epoch` of an earlier answer, or 0. */
+  fromEpochs: readonly bigint[];
+  /** `from_number` of the same answer, or 0. */
+  fromNumbers: readonly bigint[];
+  /** How many messages at most; not more than a page. */
+  maxMessages: number;
+  /** How long their payloads are at most. One message always fits. */
+  maxBytes: bigint;
+}
+
+/** One row of hawser.claim_messages. */
+export interface ClaimMessagesResult {
+  /** The member's epoch was still the catalog's. If not, nothing was claimed. */
+  held: boolean;
+  /** The topic. */
+  topic: string | null;
+  /** The member's channel of claimed messages. */
+  connectionKey: number | null;
+  /** The channel belongs to another listener, which has taken it over: nothing was claimed. */
+  isAway: boolean | null;
+  /** How many messages were claimed. */
+  claimed: number | null;
+  /** More can be claimed, or may be. */
+  hasMore: boolean | null;
+  /** The epoch of the first message that is left, or of the last one. Before it there are none, and never will be. */
+  fromEpoch: bigint | null;
+  /** Its number. */
+  fromNumber: bigint | null;
+  /** The number that the last claimed message has in the member's epoch. */
+  lastNumber: bigint | null;
 }
 
 /** The result of hawser.adopt_waiting. */
@@ -1000,7 +1046,7 @@ export function peerOutboxFunctions(client: QueryClient) {
     async storeEnqueued(args: StoreEnqueuedArguments): Promise<StoreEnqueuedResult> {
       const { rows } = await client.query({
         name: "hawser.store_enqueued",
-        text: "SELECT connection_keys FROM hawser.store_enqueued($1::bigint[], $2::bigint, $3::bigint)",
+        text: "SELECT connection_keys, waiting FROM hawser.store_enqueued($1::bigint[], $2::bigint, $3::bigint)",
         values: [
           args.ids.map((one) => String(one)),
           String(args.turn),
@@ -1008,10 +1054,34 @@ export function peerOutboxFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.store_enqueued");
-      return { connectionKeys: row.connection_keys };
+      return { connectionKeys: row.connection_keys, waiting: row.waiting };
     },
 
-    /** Gives what waits for the first listener of a topic to the listeners that have come. For the turns of relays. */
+    /**
+     * Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
+     * epoch. A message waits while another member has an earlier one with its key.
+     */
+    async claimMessages(args: ClaimMessagesArguments): Promise<ClaimMessagesResult[]> {
+      const { rows } = await client.query({
+        name: "hawser.claim_messages",
+        text: "SELECT held, topic, connection_key, is_away, claimed, has_more, from_epoch, from_number, last_number FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint)",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.topics,
+          args.fromEpochs.map((one) => String(one)),
+          args.fromNumbers.map((one) => String(one)),
+          args.maxMessages,
+          String(args.maxBytes),
+        ],
+      });
+      return rows.map((row) => ({ held: row.held, topic: row.topic, connectionKey: row.connection_key, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number) }));
+    },
+
+    /**
+     * Gives what waits for the first listener of a topic to the listeners that have come, unless they are a group. For the turns of
+     * relays.
+     */
     async adoptWaiting(): Promise<AdoptWaitingResult> {
       const { rows } = await client.query({
         name: "hawser.adopt_waiting",

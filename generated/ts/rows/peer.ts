@@ -755,6 +755,8 @@ export interface ChannelsWithMessagesArguments {
 export interface ChannelsWithMessagesResult {
   /** The channel. */
   connectionKey: number;
+  /** The topic of a channel without an owner, whose messages the listener may claim; NULL: the listener has the channel. */
+  topic: string | null;
 }
 
 /** Arguments of hawser.enter_directory. */
@@ -1397,16 +1399,19 @@ export function storeFunctions(client: QueryClient) {
       return { counted: BigInt(row.counted) };
     },
 
-    /** Which of a listener's channels have stored messages, those at or below the cursor included. */
+    /**
+     * Which of a listener's channels have stored messages, those at or below the cursor included; and of which topics a member of a
+     * group may claim messages.
+     */
     async channelsWithMessages(args: ChannelsWithMessagesArguments): Promise<ChannelsWithMessagesResult[]> {
       const { rows } = await client.query({
         name: "hawser.channels_with_messages",
-        text: "SELECT connection_key FROM hawser.channels_with_messages($1::text)",
+        text: "SELECT connection_key, topic FROM hawser.channels_with_messages($1::text)",
         values: [
           args.listenerName,
         ],
       });
-      return rows.map((row) => ({ connectionKey: row.connection_key }));
+      return rows.map((row) => ({ connectionKey: row.connection_key, topic: row.topic }));
     },
 
     /**

@@ -224,6 +224,18 @@ export const outboxConstants = {
    */
   waitingPrefix: "__#topic#",
   /**
+   * The source topic of channels with messages that a member of a group has claimed.
+   *
+   * Value: "__#claimed".
+   */
+  claimsTopic: "__#claimed",
+  /**
+   * The NOTIFY channel that tells members of groups of topics that have messages to claim.
+   *
+   * Value: "hawser_waiting".
+   */
+  waitingChannel: "hawser_waiting",
+  /**
    * A relay for peers that was not at work for so long is replaced, also if its session lives.
    *
    * Value: 5000 ms.

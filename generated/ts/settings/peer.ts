@@ -548,6 +548,13 @@ export const protocolConstants = {
    */
   groupLeastUnderWay: 2,
   /**
+   * A member of a group claims nothing while so many messages that it has claimed wait to be tried again, or for those before them of
+   * their keys.
+   *
+   * Value: 256 messages.
+   */
+  groupMostHeldUp: 256,
+  /**
    * How many messages of a channel may be finished while an earlier one, of another key, is not. After a crash they are handled
    * again, unless their handlers are transactional.
    *

@@ -9199,7 +9199,8 @@ CREATE TABLE hawser.outbox_5 PARTITION OF hawser.outbox FOR VALUES IN (5);
 ALTER TABLE hawser.outbox_state
   ADD COLUMN peer_asleep bigserial NOT NULL,
   ADD COLUMN peer_slot bigserial NOT NULL,
-  ADD COLUMN peer_beat bigserial NOT NULL;
+  ADD COLUMN peer_beat bigserial NOT NULL,
+  ADD COLUMN peer_claim bigserial NOT NULL;
 SELECT setval('hawser.outbox_state_peer_slot_seq', s.last_value) FROM hawser.peer_outbox_state_slot_seq AS s;
 
 INSERT INTO hawser.outbox (slot, id, xid, destination, payload, headers, key, message_id, to_stream, enqueued_at, cluster, role, listener)
@@ -9307,6 +9308,7 @@ DROP FUNCTION hawser.commit_cursors(text, bigint, integer[], bigint[], bigint[],
 ALTER TABLE hawser.conn_mess_number
   DROP CONSTRAINT conn_mess_number_pkey,
   ADD CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v);
+DROP FUNCTION hawser.channels_with_messages(text);
 
 -- What is above the limits is not read any more: such a subscription waits until it is made anew.
 UPDATE hawser.stream_subscriptions AS s
@@ -9516,9 +9518,10 @@ COMMENT ON COLUMN hawser.outbox_state.slot IS 'Its sequence: the slot for NATS t
 COMMENT ON COLUMN hawser.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
 COMMENT ON COLUMN hawser.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
 COMMENT ON COLUMN hawser.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
+COMMENT ON COLUMN hawser.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
 
-COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have messages and have never had a listener. Their messages are stored in a channel without an owner, which
-becomes that of the first listener.';
+COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have a channel without an owner: those that nobody has served yet, and those of groups. Members of a group claim
+messages from there. Else the channel becomes that of the first listener.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
 

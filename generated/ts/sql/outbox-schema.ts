@@ -182,6 +182,7 @@ CREATE TABLE hawser.outbox_state (
   peer_asleep bigserial NOT NULL,
   peer_slot bigserial NOT NULL,
   peer_beat bigserial NOT NULL,
+  peer_claim bigserial NOT NULL,
   CONSTRAINT outbox_state_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_state_id_range CHECK (id = 1)
 );
@@ -193,9 +194,10 @@ COMMENT ON COLUMN hawser.outbox_state.slot IS 'Its sequence: the slot for NATS t
 COMMENT ON COLUMN hawser.outbox_state.peer_asleep IS 'As \`asleep\`, of the relay for peers.';
 COMMENT ON COLUMN hawser.outbox_state.peer_slot IS 'As \`slot\`, for peers, from 1.';
 COMMENT ON COLUMN hawser.outbox_state.peer_beat IS 'Its sequence: when the relay for peers was last at work, in milliseconds since 1970.';
+COMMENT ON COLUMN hawser.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
 
-INSERT INTO hawser.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat)
-VALUES (1, 1, 1, 1, 1, 1);
+INSERT INTO hawser.outbox_state (id, asleep, slot, peer_asleep, peer_slot, peer_beat, peer_claim)
+VALUES (1, 1, 1, 1, 1, 1, 1);
 
 CREATE TABLE hawser.peer_waiting_topics (
   topic text NOT NULL,
@@ -203,8 +205,8 @@ CREATE TABLE hawser.peer_waiting_topics (
   CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic)
 );
 
-COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have messages and have never had a listener. Their messages are stored in a channel without an owner, which
-becomes that of the first listener.';
+COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have a channel without an owner: those that nobody has served yet, and those of groups. Members of a group claim
+messages from there. Else the channel becomes that of the first listener.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
 
@@ -808,6 +810,7 @@ RETURNS TABLE (
   handed integer,
   connection_keys integer[],
   owners text[],
+  waiting text[],
   id bigint,
   role text,
   destination text,
@@ -1053,7 +1056,7 @@ BEGIN
         -- All of them at once, in half the time of one after another. Mostly it is so.
         RETURN QUERY
           SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
-                 NULL::integer[], NULL::text[], n.id, n.role, n.destination, CASE WHEN b.fits THEN n.payload END,
+                 NULL::integer[], NULL::text[], NULL::text[], n.id, n.role, n.destination, CASE WHEN b.fits THEN n.payload END,
                  CASE WHEN b.fits THEN n.headers END, b.bytes, n.key, n.message_id, n.to_stream, n.domain, n.enqueued_at,
                  n.first_enqueued_at, n.copy_of, NULL::timestamptz
             FROM (
@@ -1185,7 +1188,7 @@ BEGIN
       IF v_is_nats THEN
         RETURN QUERY
           SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
-                 NULL::integer[], NULL::text[], p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
+                 NULL::integer[], NULL::text[], NULL::text[], p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
                  CASE WHEN p.fits THEN p.headers END, p.bytes, p.key, p.message_id, p.to_stream, p.domain, p.enqueued_at,
                  p.first_enqueued_at, p.copy_of, NULL::timestamptz
             FROM (
@@ -1342,8 +1345,8 @@ BEGIN
     END IF;
     IF handed > 0 THEN
       v_adopted := connection_keys;
-      SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}')))
-        INTO connection_keys
+      SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
+        INTO connection_keys, waiting
         FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
     END IF;
     owners := ARRAY(
@@ -1801,7 +1804,8 @@ CREATE OR REPLACE FUNCTION hawser.store_enqueued(
   p_ids bigint[],
   p_turn bigint,
   p_epoch bigint,
-  OUT connection_keys integer[]
+  OUT connection_keys integer[],
+  OUT waiting text[]
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -1817,6 +1821,7 @@ DECLARE
   v_missing text[];
   v_waiting text[];
   v_running text[];
+  v_groups text[];
   -- The listeners that may get the messages of a topic, and of a NULL topic those that have messages for themselves.
   v_topics text[];
   v_names text[];
@@ -1860,6 +1865,22 @@ BEGIN
     INTO v_topics, v_names
     FROM unnest(v_wanted) AS w (topic)
     LEFT JOIN known AS k ON k.topic = w.topic;
+
+  -- The messages of a group belong to nobody until a member claims them.
+  v_groups := ARRAY(
+    SELECT u.topic
+      FROM unnest(v_topics, v_names) AS u (topic, name)
+      LEFT JOIN hawser.peers AS p ON p.name = u.name
+     GROUP BY u.topic
+    HAVING bool_and(p.in_group IS TRUE)
+  );
+  IF cardinality(v_groups) > 0 THEN
+    SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
+      FROM (
+        SELECT DISTINCT u.topic, CASE WHEN u.topic <> ALL (v_groups) THEN u.name END AS name
+          FROM unnest(v_topics, v_names) AS u (topic, name)
+      ) AS n;
+  END IF;
 
   -- Of several, those that run. If none does, the one that was used last.
   v_running := hawser.running_peers(ARRAY(
@@ -1913,7 +1934,7 @@ BEGIN
     INSERT INTO hawser.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
 
-  -- Topics that no listener has ever served: each has a channel without an owner.
+  -- Groups, and topics that no listener has ever served: each has a channel without an owner.
   v_waiting := ARRAY(
     SELECT u.topic FROM unnest(v_topics, v_names) AS u (topic, name)
      WHERE u.name IS NULL AND NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = u.topic)
@@ -1972,7 +1993,7 @@ BEGIN
         ORDER BY s.connection_key, s.epoch, s.number
         LIMIT 1
      ) AS f
-     WHERE m.sender_name = v_me AND m.source_topic = v_me;
+     WHERE m.sender_name = v_me AND m.source_topic = ANY (ARRAY[v_me, '__#claimed']);
   END IF;
 
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
@@ -1998,8 +2019,15 @@ BEGIN
              -- Behind what waits for a listener with the same key, if anything does.
              WHEN p.key_hash IS NOT NULL AND p.is_first THEN coalesce(
                (
-                 SELECT s.connection_key FROM hawser.conn_messages AS s
-                  WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key AND s.epoch >= v_stored_from
+                 SELECT CASE
+                           -- What a member has claimed is followed by what it claims next.
+                           WHEN m.source_topic = '__#claimed' THEN
+                             (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic)
+                           ELSE s.connection_key
+                         END
+                    FROM hawser.conn_messages AS s
+                    JOIN hawser.conn_key_map AS m ON m.connection_key = s.connection_key
+                   WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key AND s.epoch >= v_stored_from
                   ORDER BY s.epoch DESC LIMIT 1
                ),
                (
@@ -2028,9 +2056,211 @@ BEGIN
     RETURNING connection_key
   )
   SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
+  waiting := ARRAY(
+    SELECT w.topic FROM hawser.peer_waiting_topics AS w
+     WHERE w.topic = ANY (v_all_topics) AND w.connection_key = ANY (connection_keys)
+       AND EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
+  );
 END
 $function$;
 COMMENT ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) IS 'Stores enqueued messages for their listeners. For the turns of relays.';
+
+CREATE OR REPLACE FUNCTION hawser.claim_messages(
+  p_name text,
+  p_epoch bigint,
+  p_topics text[],
+  p_from_epochs bigint[],
+  p_from_numbers bigint[],
+  p_max_messages integer,
+  p_max_bytes bigint
+)
+RETURNS TABLE (
+  held boolean,
+  topic text,
+  connection_key integer,
+  is_away boolean,
+  claimed integer,
+  has_more boolean,
+  from_epoch bigint,
+  from_number bigint,
+  last_number bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_mergejoin = off
+SET plan_cache_mode = force_generic_plan
+SET jit = off
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR octet_length(p_name) < 1
+    OR NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
+    OR cardinality(p_topics) > 100000
+    OR ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL)
+    OR cardinality(p_from_epochs) > 100000
+    OR cardinality(p_from_numbers) > 100000
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', to_json(left(p_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
+    IF cardinality(p_topics) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', 'a list of ' || cardinality(p_topics) || ' elements', 'must have at most 100000 elements');
+    END IF;
+    IF ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_topics', hawser.list_excess(p_topics, 25600000, 1073741824), 'must have at most 25600000 bytes in all');
+    END IF;
+    IF cardinality(p_from_epochs) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_epochs', 'a list of ' || cardinality(p_from_epochs) || ' elements', 'must have at most 100000 elements');
+    END IF;
+    IF cardinality(p_from_numbers) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list of ' || cardinality(p_from_numbers) || ' elements', 'must have at most 100000 elements');
+    END IF;
+  END IF;
+-- One lock for each step, always in this order: the fence, the member's channel, the topics in their order. What follows a wait is a
+-- statement of its own, which sees what was committed meanwhile.
+DECLARE
+  v_me CONSTANT text := '__#outbox';
+  v_source CONSTANT text := '__#claimed';
+  v_done boolean;
+  v_topics text[];
+  v_from_epochs bigint[];
+  v_from_numbers bigint[];
+  v_channel integer;
+  v_number bigint;
+  v_max integer;
+  v_bytes bigint;
+  v_waiting integer;
+  v_topic_key integer;
+  v_left_from record;
+BEGIN
+  -- A snapshot from before the wait for a lock would not see what others have claimed.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.claim_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  IF (cardinality(p_topics), cardinality(p_topics)) IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers)) THEN
+    RAISE EXCEPTION 'there are % topics, % epochs and % numbers, which must be as many',
+      cardinality(p_topics), cardinality(p_from_epochs), cardinality(p_from_numbers) USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+
+  -- First without a lock: mostly another member has had what this one was told of.
+  SELECT array_agg(t.topic ORDER BY t.topic), array_agg(t.epoch ORDER BY t.topic), array_agg(t.number ORDER BY t.topic)
+    INTO v_topics, v_from_epochs, v_from_numbers
+    FROM (
+      SELECT a.topic, f.epoch, f.number
+        FROM unnest(p_topics, p_from_epochs, p_from_numbers) AS a (topic, epoch, number)
+        JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic
+       CROSS JOIN LATERAL (
+         SELECT s.epoch, s.number FROM hawser.conn_messages AS s
+          WHERE s.connection_key = w.connection_key AND (s.epoch, s.number) >= (a.epoch, a.number)
+          ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
+       ) AS f
+       WHERE EXISTS (SELECT FROM hawser.topic_addr AS d WHERE d.topic = a.topic AND d.client_name = p_name)
+         AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.in_group)
+       LIMIT 2500
+    ) AS t;
+  IF v_topics IS NULL THEN
+    RETURN;
+  END IF;
+
+  -- As in commit_cursors: from here on a session that stands still holds up others.
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  held := hawser.fenced(p_name, p_epoch);
+  IF NOT held THEN
+    RETURN NEXT;
+    RETURN;
+  END IF;
+  SELECT k.connection_key, k.owner IS DISTINCT FROM p_name INTO connection_key, is_away FROM hawser.connection_key(v_me, v_source, p_name) AS k;
+  v_channel := connection_key;
+  claimed := 0;
+  has_more := false;
+  IF is_away THEN
+    RETURN NEXT;
+    RETURN;
+  END IF;
+
+  -- Alone: the answer to an earlier call may have been lost while that still runs. What has greater numbers is committed later. Never
+  -- by what is there: the member remembers what was deleted by hand, and would take a message with such a number for that.
+  PERFORM FROM hawser.conn_key_map AS m WHERE m.connection_key = v_channel FOR NO KEY UPDATE;
+  v_number := nextval('hawser.outbox_state_peer_claim_seq') * 2500;
+
+  -- Each topic gets its part: one with many messages does not keep back the others.
+  v_max := greatest(1, least(p_max_messages, 2500) / cardinality(v_topics));
+  v_bytes := p_max_bytes / cardinality(v_topics);
+  FOR nth IN 1 .. cardinality(v_topics) LOOP
+    topic := v_topics[nth];
+    v_waiting := NULL;
+    SELECT w.connection_key INTO v_waiting FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] FOR UPDATE;
+    CONTINUE WHEN v_waiting IS NULL;
+    v_topic_key := (SELECT k.k FROM hawser.topic_key AS k WHERE k.topic = v_topics[nth]);
+    WITH first AS MATERIALIZED (
+      SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
+        FROM hawser.conn_messages AS s
+       WHERE s.connection_key = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
+       ORDER BY s.connection_key, s.epoch, s.number LIMIT v_max + 2500
+    ), others AS MATERIALIZED (
+      -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
+      SELECT DISTINCT o.key_hash
+        FROM hawser.conn_key_map AS m
+        LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+       CROSS JOIN LATERAL (
+         SELECT s.key_hash FROM hawser.conn_messages AS s
+          WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+            AND s.key_hash IS NOT NULL AND s.topic_key = v_topic_key
+         OFFSET 0
+       ) AS o
+       WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.connection_key <> v_channel
+         AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
+    ), free AS MATERIALIZED (
+      SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
+        FROM first AS f
+       WHERE f.key_hash IS NULL OR f.key_hash NOT IN (SELECT o.key_hash FROM others AS o)
+      WINDOW w AS (ORDER BY f.epoch, f.number ROWS UNBOUNDED PRECEDING)
+    ), taken AS MATERIALIZED (
+      SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
+    ), moved AS (
+      UPDATE hawser.conn_messages AS s
+         SET connection_key = v_channel, epoch = p_epoch, number = v_number + t.nth
+        FROM taken AS t
+       WHERE s.connection_key = v_waiting AND s.epoch = t.epoch AND s.number = t.number
+    ), rest AS (
+      SELECT f.epoch, f.number FROM first AS f
+       WHERE (f.epoch, f.number) NOT IN (SELECT t.epoch, t.number FROM taken AS t)
+       ORDER BY f.epoch, f.number LIMIT 1
+    ), last AS (
+      SELECT t.epoch, t.number FROM taken AS t ORDER BY t.epoch DESC, t.number DESC LIMIT 1
+    )
+    SELECT n.claimed, n.claimed > 0 AND (n.free > n.claimed OR n.looked = v_max + 2500) AS has_more,
+           coalesce(r.epoch, l.epoch) AS epoch, coalesce(r.number, l.number) AS number
+      INTO v_left_from
+      FROM (
+        SELECT (SELECT count(*) FROM taken) AS claimed, (SELECT count(*) FROM free) AS free, (SELECT count(*) FROM first) AS looked
+      ) AS n
+      LEFT JOIN rest AS r ON true
+      LEFT JOIN last AS l ON true;
+    claimed := v_left_from.claimed;
+    has_more := v_left_from.has_more;
+    from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
+    from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
+    v_number := v_number + claimed;
+    last_number := v_number;
+    RETURN NEXT;
+  END LOOP;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) IS 'Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
+epoch. A message waits while another member has an earlier one with its key.';
 
 CREATE OR REPLACE FUNCTION hawser.adopt_waiting(
   OUT connection_keys integer[]
@@ -2043,11 +2273,31 @@ DECLARE
   v_topics text[];
   v_running text[];
 BEGIN
+  -- A member of a group may be claiming messages of the topic: the next turn looks again.
   v_topics := ARRAY(
     SELECT w.topic FROM hawser.peer_waiting_topics AS w
      WHERE EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
-     ORDER BY w.topic LIMIT 2500
+       AND NOT EXISTS (
+         SELECT FROM hawser.topic_addr AS a JOIN hawser.peers AS p ON p.name = a.client_name WHERE a.topic = w.topic AND p.in_group
+       )
+     ORDER BY w.topic LIMIT 2500 FOR UPDATE SKIP LOCKED
   );
+  -- What members have claimed comes before what waits with the same keys. A statement of its own, which sees what was claimed
+  -- before the lock.
+  IF cardinality(v_topics) > 0 THEN
+    v_topics := ARRAY(
+      SELECT t.topic
+        FROM unnest(v_topics) AS t (topic)
+        JOIN hawser.topic_key AS k ON k.topic = t.topic
+       WHERE NOT EXISTS (
+         SELECT FROM hawser.conn_key_map AS m
+           LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+           JOIN hawser.conn_messages AS s
+             ON s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+          WHERE m.sender_name = '__#outbox' AND m.source_topic = '__#claimed' AND s.topic_key = k.k
+       )
+    );
+  END IF;
   connection_keys := '{}';
   IF cardinality(v_topics) = 0 THEN
     RETURN;
@@ -2070,7 +2320,8 @@ BEGIN
   SELECT array_agg(g.connection_key) INTO connection_keys FROM gone AS g;
 END
 $function$;
-COMMENT ON FUNCTION hawser.adopt_waiting() IS 'Gives what waits for the first listener of a topic to the listeners that have come. For the turns of relays.';
+COMMENT ON FUNCTION hawser.adopt_waiting() IS 'Gives what waits for the first listener of a topic to the listeners that have come, unless they are a group. For the turns of
+relays.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_enqueue_text(
   topic text,
@@ -2918,6 +3169,7 @@ REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, tex
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.adopt_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
@@ -2988,6 +3240,7 @@ DO $do$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_peer') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_peer;
+    GRANT SELECT ON TABLE hawser.peer_waiting_topics TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_peer;
@@ -3000,6 +3253,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) TO hawser_peer;
@@ -3095,6 +3349,7 @@ BEGIN
   ALTER FUNCTION hawser.peer_headers(jsonb, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.adopt_waiting() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;

@@ -1784,7 +1784,8 @@ CREATE OR REPLACE FUNCTION hawser.channels_with_messages(
   p_listener_name text
 )
 RETURNS TABLE (
-  connection_key integer
+  connection_key integer,
+  topic text
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
@@ -1813,7 +1814,7 @@ BEGIN
 -- join that reads the whole table where a few channels have most of it.
 BEGIN
   RETURN QUERY
-  SELECT m.connection_key
+  SELECT m.connection_key, NULL::text
     FROM hawser.conn_key_map AS m
     LEFT JOIN LATERAL (
       -- As in cursor_of.
@@ -1840,10 +1841,22 @@ BEGIN
        )
      ) IS NOT NULL
    ORDER BY m.connection_key;
+  RETURN QUERY
+  SELECT w.connection_key, w.topic
+    FROM hawser.topic_addr AS a
+    JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic
+   WHERE a.client_name = p_listener_name
+     AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_listener_name AND p.in_group)
+     AND (
+       SELECT s.connection_key FROM hawser.conn_messages AS s WHERE s.connection_key = w.connection_key
+        ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
+     ) IS NOT NULL
+   ORDER BY w.connection_key;
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.channels_with_messages(text) IS 'Which of a listener''s channels have stored messages, those at or below the cursor included.';
+COMMENT ON FUNCTION hawser.channels_with_messages(text) IS 'Which of a listener''s channels have stored messages, those at or below the cursor included; and of which topics a member of a
+group may claim messages.';
 
 CREATE OR REPLACE FUNCTION hawser.enter_directory(
   p_name text,

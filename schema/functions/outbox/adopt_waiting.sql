@@ -3,11 +3,31 @@ DECLARE
   v_topics text[];
   v_running text[];
 BEGIN
+  -- A member of a group may be claiming messages of the topic: the next turn looks again.
   v_topics := ARRAY(
     SELECT w.topic FROM hawser.peer_waiting_topics AS w
      WHERE EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
-     ORDER BY w.topic LIMIT @OutboxConstants.page_messages@
+       AND NOT EXISTS (
+         SELECT FROM hawser.topic_addr AS a JOIN hawser.peers AS p ON p.name = a.client_name WHERE a.topic = w.topic AND p.in_group
+       )
+     ORDER BY w.topic LIMIT @OutboxConstants.page_messages@ FOR UPDATE SKIP LOCKED
   );
+  -- What members have claimed comes before what waits with the same keys. A statement of its own, which sees what was claimed
+  -- before the lock.
+  IF cardinality(v_topics) > 0 THEN
+    v_topics := ARRAY(
+      SELECT t.topic
+        FROM unnest(v_topics) AS t (topic)
+        JOIN hawser.topic_key AS k ON k.topic = t.topic
+       WHERE NOT EXISTS (
+         SELECT FROM hawser.conn_key_map AS m
+           LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+           JOIN hawser.conn_messages AS s
+             ON s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+          WHERE m.sender_name = @OutboxConstants.peer_sender@ AND m.source_topic = @OutboxConstants.claims_topic@ AND s.topic_key = k.k
+       )
+    );
+  END IF;
   connection_keys := '{}';
   IF cardinality(v_topics) = 0 THEN
     RETURN;

@@ -157,7 +157,7 @@ BEGIN
         -- All of them at once, in half the time of one after another. Mostly it is so.
         RETURN QUERY
           SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
-                 NULL::integer[], NULL::text[], n.id, n.role, n.destination, CASE WHEN b.fits THEN n.payload END,
+                 NULL::integer[], NULL::text[], NULL::text[], n.id, n.role, n.destination, CASE WHEN b.fits THEN n.payload END,
                  CASE WHEN b.fits THEN n.headers END, b.bytes, n.key, n.message_id, n.to_stream, n.domain, n.enqueued_at,
                  n.first_enqueued_at, n.copy_of, NULL::timestamptz
             FROM (
@@ -289,7 +289,7 @@ BEGIN
       IF v_is_nats THEN
         RETURN QUERY
           SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
-                 NULL::integer[], NULL::text[], p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
+                 NULL::integer[], NULL::text[], NULL::text[], p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
                  CASE WHEN p.fits THEN p.headers END, p.bytes, p.key, p.message_id, p.to_stream, p.domain, p.enqueued_at,
                  p.first_enqueued_at, p.copy_of, NULL::timestamptz
             FROM (
@@ -446,8 +446,8 @@ BEGIN
     END IF;
     IF handed > 0 THEN
       v_adopted := connection_keys;
-      SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}')))
-        INTO connection_keys
+      SELECT v_adopted || ARRAY(SELECT k FROM unnest(s.connection_keys) AS k WHERE k <> ALL (coalesce(v_adopted, '{}'))), s.waiting
+        INTO connection_keys, waiting
         FROM hawser.store_enqueued(v_ids, v_last.turn + 1, v_last.epoch + 1) AS s;
     END IF;
     owners := ARRAY(

@@ -9,6 +9,7 @@ DECLARE
   v_missing text[];
   v_waiting text[];
   v_running text[];
+  v_groups text[];
   -- The listeners that may get the messages of a topic, and of a NULL topic those that have messages for themselves.
   v_topics text[];
   v_names text[];
@@ -52,6 +53,22 @@ BEGIN
     INTO v_topics, v_names
     FROM unnest(v_wanted) AS w (topic)
     LEFT JOIN known AS k ON k.topic = w.topic;
+
+  -- The messages of a group belong to nobody until a member claims them.
+  v_groups := ARRAY(
+    SELECT u.topic
+      FROM unnest(v_topics, v_names) AS u (topic, name)
+      LEFT JOIN hawser.peers AS p ON p.name = u.name
+     GROUP BY u.topic
+    HAVING bool_and(p.in_group IS TRUE)
+  );
+  IF cardinality(v_groups) > 0 THEN
+    SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
+      FROM (
+        SELECT DISTINCT u.topic, CASE WHEN u.topic <> ALL (v_groups) THEN u.name END AS name
+          FROM unnest(v_topics, v_names) AS u (topic, name)
+      ) AS n;
+  END IF;
 
   -- Of several, those that run. If none does, the one that was used last.
   v_running := hawser.running_peers(ARRAY(
@@ -105,7 +122,7 @@ BEGIN
     INSERT INTO hawser.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
 
-  -- Topics that no listener has ever served: each has a channel without an owner.
+  -- Groups, and topics that no listener has ever served: each has a channel without an owner.
   v_waiting := ARRAY(
     SELECT u.topic FROM unnest(v_topics, v_names) AS u (topic, name)
      WHERE u.name IS NULL AND NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = u.topic)
@@ -164,7 +181,7 @@ BEGIN
         ORDER BY s.connection_key, s.epoch, s.number
         LIMIT 1
      ) AS f
-     WHERE m.sender_name = v_me AND m.source_topic = v_me;
+     WHERE m.sender_name = v_me AND m.source_topic = ANY (ARRAY[v_me, @OutboxConstants.claims_topic@]);
   END IF;
 
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
@@ -190,8 +207,15 @@ BEGIN
              -- Behind what waits for a listener with the same key, if anything does.
              WHEN p.key_hash IS NOT NULL AND p.is_first THEN coalesce(
                (
-                 SELECT s.connection_key FROM hawser.conn_messages AS s
-                  WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key AND s.epoch >= v_stored_from
+                 SELECT CASE
+                           -- What a member has claimed is followed by what it claims next.
+                           WHEN m.source_topic = @OutboxConstants.claims_topic@ THEN
+                             (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic)
+                           ELSE s.connection_key
+                         END
+                    FROM hawser.conn_messages AS s
+                    JOIN hawser.conn_key_map AS m ON m.connection_key = s.connection_key
+                   WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key AND s.epoch >= v_stored_from
                   ORDER BY s.epoch DESC LIMIT 1
                ),
                (
@@ -220,4 +244,9 @@ BEGIN
     RETURNING connection_key
   )
   SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
+  waiting := ARRAY(
+    SELECT w.topic FROM hawser.peer_waiting_topics AS w
+     WHERE w.topic = ANY (v_all_topics) AND w.connection_key = ANY (connection_keys)
+       AND EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
+  );
 END

@@ -69,5 +69,6 @@ export const columnChecks = {
     peer_asleep: (value: bigint) => checkInteger("peer_asleep", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     peer_slot: (value: bigint) => checkInteger("peer_slot", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     peer_beat: (value: bigint) => checkInteger("peer_beat", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    peer_claim: (value: bigint) => checkInteger("peer_claim", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
 };

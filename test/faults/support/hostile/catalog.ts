@@ -164,7 +164,7 @@ const callersOf = table(`
   n public.litmus_pgnats_version public.pgnats_version public.litmus_pgnats_reload_conf public.pgnats_reload_conf
   n public.litmus_pgnats_reload_conf_force public.pgnats_reload_conf_force
   p hawser.peer_enqueue_{T} hawser.peer_enqueue_{T}_batch hawser.enqueue_peer
-  p hawser.channels_with_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
+  p hawser.channels_with_messages hawser.claim_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
   p hawser.connection_key hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.key_of_topic
   p hawser.forget_peer hawser.leave_directory hawser.reassign_channels hawser.retry_dead_letters hawser.store_messages hawser.add_peer_dead_letters
@@ -243,7 +243,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.outbox_state": { grants: "", changes: relays },
   "hawser.outbox_status": { grants: "b:SELECT n:SELECT p:SELECT", changes: relays },
   "hawser.outbox_turns": { grants: "", changes: relays },
-  "hawser.peer_waiting_topics": { grants: "", others: "topic LIKE 'victim%'" },
+  "hawser.peer_waiting_topics": { grants: "p:SELECT", others: "topic LIKE 'victim%'" },
   "hawser.fences": { grants: "", changes: "its rows are locks, and peers raise the epochs in them" },
   "hawser.owners": { grants: "", others: "what LIKE '%victim%'" },
   "hawser.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
@@ -275,6 +275,7 @@ const sequencesOf: Readonly<Record<string, string>> = {
   "hawser.outbox_state_asleep_seq": "",
   "hawser.outbox_state_peer_asleep_seq": "",
   "hawser.outbox_state_peer_beat_seq": "",
+  "hawser.outbox_state_peer_claim_seq": "",
   "hawser.outbox_state_peer_slot_seq": "",
   "hawser.outbox_state_slot_seq": "",
   "hawser.saved_messages_id_seq": "b:USAGE",

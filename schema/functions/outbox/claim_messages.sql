@@ -1,0 +1,132 @@
+#variable_conflict use_column
+-- One lock for each step, always in this order: the fence, the member's channel, the topics in their order. What follows a wait is a
+-- statement of its own, which sees what was committed meanwhile.
+DECLARE
+  v_me CONSTANT text := @OutboxConstants.peer_sender@;
+  v_source CONSTANT text := @OutboxConstants.claims_topic@;
+  v_done boolean;
+  v_topics text[];
+  v_from_epochs bigint[];
+  v_from_numbers bigint[];
+  v_channel integer;
+  v_number bigint;
+  v_max integer;
+  v_bytes bigint;
+  v_waiting integer;
+  v_topic_key integer;
+  v_left_from record;
+BEGIN
+  -- A snapshot from before the wait for a lock would not see what others have claimed.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.claim_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  IF (cardinality(p_topics), cardinality(p_topics)) IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers)) THEN
+    RAISE EXCEPTION 'there are % topics, % epochs and % numbers, which must be as many',
+      cardinality(p_topics), cardinality(p_from_epochs), cardinality(p_from_numbers) USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+
+  -- First without a lock: mostly another member has had what this one was told of.
+  SELECT array_agg(t.topic ORDER BY t.topic), array_agg(t.epoch ORDER BY t.topic), array_agg(t.number ORDER BY t.topic)
+    INTO v_topics, v_from_epochs, v_from_numbers
+    FROM (
+      SELECT a.topic, f.epoch, f.number
+        FROM unnest(p_topics, p_from_epochs, p_from_numbers) AS a (topic, epoch, number)
+        JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic
+       CROSS JOIN LATERAL (
+         SELECT s.epoch, s.number FROM hawser.conn_messages AS s
+          WHERE s.connection_key = w.connection_key AND (s.epoch, s.number) >= (a.epoch, a.number)
+          ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
+       ) AS f
+       WHERE EXISTS (SELECT FROM hawser.topic_addr AS d WHERE d.topic = a.topic AND d.client_name = p_name)
+         AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.in_group)
+       LIMIT @OutboxConstants.page_messages@
+    ) AS t;
+  IF v_topics IS NULL THEN
+    RETURN;
+  END IF;
+
+  -- As in commit_cursors: from here on a session that stands still holds up others.
+  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
+  held := hawser.fenced(p_name, p_epoch);
+  IF NOT held THEN
+    RETURN NEXT;
+    RETURN;
+  END IF;
+  SELECT k.connection_key, k.owner IS DISTINCT FROM p_name INTO connection_key, is_away FROM hawser.connection_key(v_me, v_source, p_name) AS k;
+  v_channel := connection_key;
+  claimed := 0;
+  has_more := false;
+  IF is_away THEN
+    RETURN NEXT;
+    RETURN;
+  END IF;
+
+  -- Alone: the answer to an earlier call may have been lost while that still runs. What has greater numbers is committed later. Never
+  -- by what is there: the member remembers what was deleted by hand, and would take a message with such a number for that.
+  PERFORM FROM hawser.conn_key_map AS m WHERE m.connection_key = v_channel FOR NO KEY UPDATE;
+  v_number := nextval('hawser.outbox_state_peer_claim_seq') * @OutboxConstants.page_messages@;
+
+  -- Each topic gets its part: one with many messages does not keep back the others.
+  v_max := greatest(1, least(p_max_messages, @OutboxConstants.page_messages@) / cardinality(v_topics));
+  v_bytes := p_max_bytes / cardinality(v_topics);
+  FOR nth IN 1 .. cardinality(v_topics) LOOP
+    topic := v_topics[nth];
+    v_waiting := NULL;
+    SELECT w.connection_key INTO v_waiting FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] FOR UPDATE;
+    CONTINUE WHEN v_waiting IS NULL;
+    v_topic_key := (SELECT k.k FROM hawser.topic_key AS k WHERE k.topic = v_topics[nth]);
+    WITH first AS MATERIALIZED (
+      SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
+        FROM hawser.conn_messages AS s
+       WHERE s.connection_key = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
+       ORDER BY s.connection_key, s.epoch, s.number LIMIT v_max + @OutboxConstants.page_messages@
+    ), others AS MATERIALIZED (
+      -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
+      SELECT DISTINCT o.key_hash
+        FROM hawser.conn_key_map AS m
+        LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+       CROSS JOIN LATERAL (
+         SELECT s.key_hash FROM hawser.conn_messages AS s
+          WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+            AND s.key_hash IS NOT NULL AND s.topic_key = v_topic_key
+         OFFSET 0
+       ) AS o
+       WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.connection_key <> v_channel
+         AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
+    ), free AS MATERIALIZED (
+      SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
+        FROM first AS f
+       WHERE f.key_hash IS NULL OR f.key_hash NOT IN (SELECT o.key_hash FROM others AS o)
+      WINDOW w AS (ORDER BY f.epoch, f.number ROWS UNBOUNDED PRECEDING)
+    ), taken AS MATERIALIZED (
+      SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
+    ), moved AS (
+      UPDATE hawser.conn_messages AS s
+         SET connection_key = v_channel, epoch = p_epoch, number = v_number + t.nth
+        FROM taken AS t
+       WHERE s.connection_key = v_waiting AND s.epoch = t.epoch AND s.number = t.number
+    ), rest AS (
+      SELECT f.epoch, f.number FROM first AS f
+       WHERE (f.epoch, f.number) NOT IN (SELECT t.epoch, t.number FROM taken AS t)
+       ORDER BY f.epoch, f.number LIMIT 1
+    ), last AS (
+      SELECT t.epoch, t.number FROM taken AS t ORDER BY t.epoch DESC, t.number DESC LIMIT 1
+    )
+    SELECT n.claimed, n.claimed > 0 AND (n.free > n.claimed OR n.looked = v_max + @OutboxConstants.page_messages@) AS has_more,
+           coalesce(r.epoch, l.epoch) AS epoch, coalesce(r.number, l.number) AS number
+      INTO v_left_from
+      FROM (
+        SELECT (SELECT count(*) FROM taken) AS claimed, (SELECT count(*) FROM free) AS free, (SELECT count(*) FROM first) AS looked
+      ) AS n
+      LEFT JOIN rest AS r ON true
+      LEFT JOIN last AS l ON true;
+    claimed := v_left_from.claimed;
+    has_more := v_left_from.has_more;
+    from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
+    from_number := coalesce(v_left_from.number, v_from_numbers[nth]);
+    v_number := v_number + claimed;
+    last_number := v_number;
+    RETURN NEXT;
+  END LOOP;
+END

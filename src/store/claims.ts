@@ -1,0 +1,72 @@
+/**
+ * Messages that wait for a member of a group: members claim them.
+ */
+import { peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
+import type { Position } from "./channels.js";
+import type { Database } from "./database.js";
+import type { WriterName } from "./transaction.js";
+
+/** What a member asks for. */
+interface ClaimRequest {
+  /** The topics, each with the position before which nothing waits any more; undefined: not known. */
+  readonly topics: ReadonlyMap<string, Position | undefined>;
+  readonly maxMessages: number;
+  /** Of the payloads. One message always fits. */
+  readonly maxBytes: number;
+}
+
+/** What became of a topic of which messages waited. */
+interface Claimed {
+  /** The member's channel of claimed messages. */
+  readonly connectionKey: number;
+  /** Another listener has taken the channel over: nothing was claimed. */
+  readonly isAway: boolean;
+  /** Undefined if nothing was looked for. */
+  readonly topic: string | undefined;
+  readonly messages: number;
+  /** More can be claimed, or may be. If not, others have the keys of all that is left, or nothing is left. */
+  readonly hasMore: boolean;
+  /** Before it nothing waits any more. */
+  readonly from: Position;
+  /** The number of the last claimed message, in the member's epoch. */
+  readonly lastNumber: number;
+}
+
+/** Claims messages. */
+export interface Claims {
+  /**
+   * Moves messages that wait into the member's channel of claimed ones.
+   *
+   * @returns for each topic of which messages wait what was claimed; `fenced` if another process has the name now
+   * @throws StoreError `store_failed`: perhaps messages were claimed all the same
+   */
+  claimMessages(lease: WriterName, request: ClaimRequest): Promise<readonly Claimed[] | "fenced">;
+}
+
+/** Claims messages of a database. */
+export function claims(database: Database): Claims {
+  return {
+    async claimMessages(lease, { topics, maxMessages, maxBytes }) {
+      const from = [...topics.values()];
+      const rows = await peerOutboxFunctions(database.caller(`claim messages for "${lease.name}"`)).claimMessages({
+        name: lease.name,
+        epoch: BigInt(lease.epoch),
+        topics: [...topics.keys()],
+        fromEpochs: from.map((position) => BigInt(position?.epoch ?? 0)),
+        fromNumbers: from.map((position) => BigInt(position?.number ?? 0)),
+        maxMessages,
+        maxBytes: BigInt(maxBytes),
+      });
+      if (rows[0]?.held === false) return "fenced";
+      return rows.map((row) => ({
+        connectionKey: row.connectionKey!,
+        isAway: row.isAway === true,
+        topic: row.topic ?? undefined,
+        messages: row.claimed ?? 0,
+        hasMore: row.hasMore === true,
+        from: { epoch: Number(row.fromEpoch), number: Number(row.fromNumber) },
+        lastNumber: Number(row.lastNumber),
+      }));
+    },
+  };
+}

@@ -1,0 +1,34 @@
+/**
+ * Groups: members claim what is enqueued as they have room.
+ */
+import { expect, it } from "vitest";
+import type { Handler, PeerOptions } from "../../src/peer/index.js";
+import { eventually } from "../support/eventually.js";
+import { gate } from "./support/gate.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
+
+const member = (name: string, options: Partial<PeerOptions> = {}, handler?: Handler): Promise<TestPeer> =>
+  world.started(name, { group: true, concurrency: 1, ...options }, handler);
+
+const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
+
+async function enqueue(texts: readonly string[], key: string | null = null): Promise<void> {
+  await world.query("SELECT hawser.peer_enqueue_text_batch('b', $1, key => $2)", [texts, key]);
+}
+
+it("a slow member holds the message in its handler and the next one, and the others have the rest", async () => {
+  const held = gate();
+  const slow = await member("b-1", {}, () => held.opened);
+  await enqueue(["0"]);
+  await slow.received.length(1);
+  const fast = await member("b-2");
+  await enqueue(numbers(1, 399));
+  await eventually("the fast one has nearly all", () => fast.texts.length >= 398);
+  held.open();
+  await eventually("all are handled", () => fast.texts.length + slow.texts.length === 400);
+  expect(slow.texts.length).toBeLessThanOrEqual(2);
+  expect(new Set([...fast.texts, ...slow.texts]).size).toBe(400);
+});

@@ -1,0 +1,47 @@
+/** Departures from the rules of groups, each of which the simulator must catch: they show that it can fail. */
+
+/** Those inside Postgres. */
+export interface GroupFaults {
+  readonly sharesKeys?: boolean;
+  readonly claimsSideBySide?: boolean;
+  readonly noFence?: boolean;
+  readonly numbersByRows?: boolean;
+  readonly writesToMembers?: boolean;
+  readonly forgetsKeys?: boolean;
+  readonly adoptsBehindClaims?: boolean;
+}
+
+/** What a run is made of. */
+export interface GroupMutant {
+  readonly store?: GroupFaults;
+  readonly seeds?: number;
+  readonly firstSeed?: number;
+}
+
+/** See {@link Simulation.mustHappen}. */
+export const groupMustHappen: readonly string[] = [
+  ...["kill", "stall", "stop", "force", "delete", "twin"].map((kind) => `fault: ${kind}`),
+  "fault: answer to a claim lost",
+  "fault: lost notification",
+  ...["message waits", "message given to a listener", "waiting channel adopted"].map((name) => `transition: ${name}`),
+  ...["messages claimed", "another member has the key", "waited for another claim", "claimed channel is away"].map(
+    (name) => `transition: ${name}`,
+  ),
+  ...["taken over", "channel goes back", "name lost", "stopped"].map((name) => `transition: ${name}`),
+];
+
+/** The rules as they are. */
+export const unchanged: GroupMutant = {};
+
+export const groupMutants: Readonly<Record<string, GroupMutant>> = {
+  "lets two members have one key": { store: { sharesKeys: true } },
+  "numbers two claims of a member at a time": { store: { claimsSideBySide: true } },
+  "claims without the fence": { store: { noFence: true } },
+  "numbers a claim by what is there": { store: { numbersByRows: true } },
+  "lets the relay write behind what a member has claimed": { store: { writesToMembers: true } },
+  "gives a key to a listener while others wait": { store: { forgetsKeys: true } },
+  "gives what waits to a listener before what members have claimed is handled": {
+    firstSeed: 1_700,
+    store: { adoptsBehindClaims: true },
+  },
+};

@@ -1,0 +1,337 @@
+/**
+ * Postgres as groups see it: channels with their owners and cursors, epochs with fences, marks, the directory, and two writers of
+ * messages: the relay, which gives them to listeners or lets them wait, and the members that claim them.
+ */
+import { comparePositions, type Position } from "../../../src/channel/index.js";
+import type { GroupFaults } from "./mutants.js";
+import type { GroupWorld } from "./world.js";
+
+/** All listeners serve them. */
+export const topics = ["t", "u"] as const;
+
+/** An enqueued message. */
+export interface Enqueued {
+  readonly id: number;
+  readonly topic: string;
+  readonly key: string | undefined;
+}
+
+export interface Row {
+  channel: string;
+  position: Position;
+  readonly message: Enqueued;
+}
+
+/** A listener of the directory. It serves all topics. */
+interface Listed {
+  readonly inGroup: boolean;
+  readonly epoch: number;
+}
+
+export interface Claim {
+  readonly channel: string;
+  readonly isAway: boolean;
+  readonly claimed: number;
+  readonly hasMore: boolean;
+}
+
+const page = 6;
+const start: Position = { epoch: 0, number: 0 };
+
+export class GroupStore {
+  rows: Row[] = [];
+  readonly directory = new Map<string, Listed>();
+  /** Epochs of names, and the members that were seen last. */
+  readonly epochs = new Map<string, number>();
+  readonly #inGroup = new Map<string, boolean>();
+  readonly cursors = new Map<string, Position>();
+  readonly #marks = new Map<string, Position[]>();
+  readonly #owners = new Map<string, string>();
+  readonly #waiting = new Map<string, string>();
+  readonly #locks = new Map<string, (() => void)[]>();
+  /** Transactions under way behind the fence of a name, and who waits for their end. */
+  readonly #writing = new Map<string, number>();
+  #whenWritten: { readonly name: string; readonly go: () => void }[] = [];
+  readonly #outbox: Enqueued[] = [];
+  #turn = 1_000;
+  #claims = 0;
+
+  readonly #world: GroupWorld;
+  readonly #faults: GroupFaults;
+
+  constructor(world: GroupWorld, faults: GroupFaults) {
+    this.#world = world;
+    this.#faults = faults;
+  }
+
+  enqueue(message: Enqueued): void {
+    this.#outbox.push(message);
+  }
+
+  ownerOf(channel: string): string | undefined {
+    return this.#owners.get(channel);
+  }
+
+  owned(name: string): string[] {
+    return [...this.#owners].flatMap(([channel, owner]) => (owner === name ? channel : [])).sort();
+  }
+
+  cursorOf(channel: string): Position {
+    return this.cursors.get(channel) ?? start;
+  }
+
+  marksOf(channel: string): readonly Position[] {
+    return this.#marks.get(channel) ?? [];
+  }
+
+  rowsOf(channel: string, after: Position = start): Row[] {
+    return this.rows
+      .filter((row) => row.channel === channel && comparePositions(row.position, after) > 0)
+      .sort((one, other) => comparePositions(one.position, other.position));
+  }
+
+  // ---- names ----
+
+  /** A new epoch, once what is written under the old one has ended. */
+  take(name: string, go: (epoch: number) => void): void {
+    const epoch = (this.epochs.get(name) ?? 0) + 1;
+    this.epochs.set(name, epoch);
+    this.#whenQuiet(name, () => go(epoch));
+  }
+
+  enter(name: string, inGroup: boolean, epoch: number): void {
+    if (this.epochs.get(name) !== epoch) return;
+    this.directory.set(name, { inGroup, epoch });
+    this.#inGroup.set(name, inGroup);
+  }
+
+  leave(name: string, epoch: number): void {
+    if (this.epochs.get(name) === epoch) this.directory.delete(name);
+  }
+
+  /** All channels of a listener go to another one. */
+  reassign(from: string, to: string, done: () => void): void {
+    this.take(from, () => {
+      this.directory.delete(from);
+      for (const channel of this.owned(from)) this.#owners.set(channel, to);
+      done();
+    });
+  }
+
+  giveBack(channel: string, from: string, epoch: number, to: string): boolean {
+    if (this.epochs.get(from) !== epoch || this.#owners.get(channel) !== from) return false;
+    if (this.directory.get(to)?.epoch !== this.epochs.get(to)) return false;
+    this.#owners.set(channel, to);
+    return true;
+  }
+
+  #whenQuiet(name: string, go: () => void): void {
+    if ((this.#writing.get(name) ?? 0) === 0 || this.#faults.noFence === true) go();
+    else this.#whenWritten.push({ name, go });
+  }
+
+  #written(name: string): void {
+    this.#writing.set(name, this.#writing.get(name)! - 1);
+    const waiting = this.#whenWritten;
+    this.#whenWritten = [];
+    for (const { name: of, go } of waiting) this.#whenQuiet(of, go);
+  }
+
+  // ---- handlers ----
+
+  /** A transactional handler ends: what it did counts if it is the first, and its listener has name and channel. */
+  effect(
+    channel: string,
+    position: Position,
+    name: string,
+    epoch: number,
+  ): "done" | "duplicate" | "notOwned" | "fenced" {
+    if (this.epochs.get(name) !== epoch) return "fenced";
+    if (this.#owners.get(channel) !== name) return "notOwned";
+    const marks = this.#marks.get(channel) ?? [];
+    const isDone = comparePositions(position, this.cursorOf(channel)) <= 0;
+    if (isDone || marks.some((mark) => comparePositions(mark, position) === 0)) return "duplicate";
+    this.#marks.set(channel, [...marks, position]);
+    return "done";
+  }
+
+  commit(channel: string, cursor: Position, name: string, epoch: number): "done" | "notOwned" | "fenced" {
+    if (this.epochs.get(name) !== epoch) return "fenced";
+    if (this.#owners.get(channel) !== name) return "notOwned";
+    if (comparePositions(cursor, this.cursorOf(channel)) > 0) this.cursors.set(channel, cursor);
+    const isBehind = (position: Position): boolean => comparePositions(position, this.cursorOf(channel)) > 0;
+    this.rows = this.rows.filter((row) => row.channel !== channel || isBehind(row.position));
+    this.#marks.set(channel, this.marksOf(channel).filter(isBehind));
+    return "done";
+  }
+
+  // ---- the relay ----
+
+  /** A turn: what it has read is stored with its commit, a while later. */
+  turn(done: () => void): void {
+    const { random, schedule, counts } = this.#world;
+    const adopted = this.#adopt();
+    const epoch = ++this.#turn;
+    const messages = this.#outbox.slice(0, random.between(1, page));
+    const listeners = this.#listeners();
+    const isGroup = listeners.length > 0 && listeners.every((name) => this.#inGroup.get(name) === true);
+    const routed = new Map<string, string>();
+    const rows = messages.map((message) => {
+      const place = `${message.topic} ${message.key}`;
+      const followed = message.key === undefined ? undefined : (routed.get(place) ?? this.#channelOfKey(message));
+      const channel = followed ?? this.#channelFor(message, isGroup ? [] : listeners, epoch);
+      if (message.key !== undefined) routed.set(place, channel);
+      return { channel, message };
+    });
+    schedule.after(random.delay(2), () => {
+      this.#outbox.splice(0, messages.length);
+      const numbers = new Map<string, number>();
+      for (const { channel, message } of rows) {
+        const number = (numbers.get(channel) ?? 0) + 1;
+        numbers.set(channel, number);
+        this.rows.push({ channel, position: { epoch, number }, message });
+        if (isWaiting(channel)) counts.add("transition: message waits");
+        else counts.add("transition: message given to a listener");
+      }
+      for (const topic of adopted) {
+        const channel = this.#waiting.get(topic)!;
+        this.#owners.set(channel, random.pick(listeners));
+        this.#waiting.delete(topic);
+        counts.add("transition: waiting channel adopted");
+        this.#unlock(topic);
+      }
+      this.#world.notify();
+      done();
+    });
+  }
+
+  /** Those of the directory; if it has none, those that were there. */
+  #listeners(): string[] {
+    return [...(this.directory.size > 0 ? this.directory.keys() : this.#inGroup.keys())].sort();
+  }
+
+  /** Where the messages of a key are that are not handled. */
+  #channelOfKey({ topic, key }: Enqueued): string | undefined {
+    if (this.#faults.forgetsKeys === true) return undefined;
+    const row = this.rows.find(({ message }) => message.topic === topic && message.key === key);
+    if (row === undefined) return undefined;
+    return isClaimed(row.channel) && this.#faults.writesToMembers !== true ? this.#waiting.get(topic) : row.channel;
+  }
+
+  #channelFor({ topic, key, id }: Enqueued, listeners: readonly string[], turn: number): string {
+    const [name] = listeners.slice((key === undefined ? id : key.length + key.charCodeAt(1)) % (listeners.length || 1));
+    if (name !== undefined) {
+      const channel = `C ${name}`;
+      if (!this.#owners.has(channel)) this.#owners.set(channel, name);
+      return channel;
+    }
+    const waiting = this.#waiting.get(topic) ?? `W ${topic} ${turn}`;
+    this.#waiting.set(topic, waiting);
+    return waiting;
+  }
+
+  /** The topics whose waiting messages one listener gets: none is a member. They stay locked. */
+  #adopt(): string[] {
+    const listed = [...this.directory.values()];
+    if (listed.length === 0 || listed.some(({ inGroup }) => inGroup)) return [];
+    const free = [...this.#waiting.keys()].filter((topic) => !this.#locks.has(topic));
+    const adopted = free.filter(
+      (topic) =>
+        this.#faults.adoptsBehindClaims === true ||
+        !this.rows.some(({ channel, message }) => isClaimed(channel) && message.topic === topic),
+    );
+    for (const topic of adopted) this.#locks.set(topic, []);
+    return adopted;
+  }
+
+  // ---- claims ----
+
+  /** Moves waiting messages into the member's channel. Never answered if the member's epoch is old. */
+  claim(name: string, epoch: number, topic: string, most: number, done: (claim: Claim | "fenced") => void): void {
+    const { random, schedule, counts } = this.#world;
+    if (this.epochs.get(name) !== epoch && this.#faults.noFence !== true) {
+      done("fenced");
+      return;
+    }
+    this.#writing.set(name, (this.#writing.get(name) ?? 0) + 1);
+    const channel = `K ${name}`;
+    if (!this.#owners.has(channel)) this.#owners.set(channel, name);
+    const owner = this.#owners.get(channel);
+    if (owner !== name && this.#faults.noFence !== true) {
+      counts.add("transition: claimed channel is away");
+      this.#written(name);
+      done({ channel, isAway: true, claimed: 0, hasMore: false });
+      return;
+    }
+    const own = this.#faults.claimsSideBySide === true ? `${channel} ${topic}` : channel;
+    this.#lock(own, () => {
+      schedule.after(random.delay(1), () =>
+        this.#lock(topic, () => {
+          const moved = this.#choose(channel, epoch, topic, most);
+          schedule.after(random.delay(random.chance(0.1) ? 30 : 1), () => {
+            // A number that is there already: the transaction fails.
+            const isTaken = moved.rows.some(({ position }) =>
+              this.rows.some((row) => row.channel === channel && comparePositions(row.position, position) === 0),
+            );
+            if (!isTaken) for (const { row, position } of moved.rows) Object.assign(row, { channel, position });
+            if (moved.rows.length > 0) counts.add("transition: messages claimed");
+            this.#unlock(topic);
+            this.#unlock(own);
+            this.#written(name);
+            const claimed = isTaken ? 0 : moved.rows.length;
+            done({ channel, isAway: false, claimed, hasMore: moved.hasMore || isTaken });
+          });
+        }),
+      );
+    });
+  }
+
+  #choose(channel: string, epoch: number, topic: string, most: number) {
+    const { counts } = this.#world;
+    const waiting = this.#waiting.get(topic);
+    const first = waiting === undefined ? [] : this.rowsOf(waiting);
+    const others = new Set(
+      this.rows.flatMap((row) =>
+        isClaimed(row.channel) && row.channel !== channel && row.message.topic === topic ? row.message.key : [],
+      ),
+    );
+    const isFree = ({ message: { key } }: Row): boolean =>
+      key === undefined || this.#faults.sharesKeys === true || !others.has(key);
+    const free = first.filter(isFree);
+    if (free.length < first.length) counts.add("transition: another member has the key");
+    this.#claims += page;
+    const before = this.#faults.numbersByRows === true ? this.#lastOf(channel, epoch) : this.#claims;
+    const rows = free.slice(0, most).map((row, nth) => ({ row, position: { epoch, number: before + 1 + nth } }));
+    return { rows, hasMore: rows.length > 0 && free.length > rows.length };
+  }
+
+  #lastOf(channel: string, epoch: number): number {
+    const positions = [this.cursorOf(channel), ...this.rowsOf(channel).map(({ position }) => position)];
+    return Math.max(0, ...positions.filter((position) => position.epoch === epoch).map(({ number }) => number));
+  }
+
+  #lock(name: string, go: () => void): void {
+    const waiting = this.#locks.get(name);
+    if (waiting === undefined) {
+      this.#locks.set(name, []);
+      go();
+    } else {
+      this.#world.counts.add("transition: waited for another claim");
+      waiting.push(go);
+    }
+  }
+
+  #unlock(name: string): void {
+    const next = this.#locks.get(name)?.shift();
+    if (next === undefined) this.#locks.delete(name);
+    else next();
+  }
+}
+
+function isWaiting(channel: string): boolean {
+  return channel.startsWith("W ");
+}
+
+function isClaimed(channel: string): boolean {
+  return channel.startsWith("K ");
+}

@@ -1,0 +1,191 @@
+/**
+ * One run of groups: applications that enqueue, the relay, members and other listeners that come, claim, handle, take over and go,
+ * faults, and the rules that must hold. Everything follows from the seed.
+ */
+import type { ListenerLimits } from "../../../src/channel/index.js";
+import { Random } from "../random.js";
+import { Counts, Violation } from "../records.js";
+import { Schedule } from "../schedule.js";
+import { Member } from "./member.js";
+import type { GroupMutant } from "./mutants.js";
+import { type Enqueued, GroupStore, topics } from "./store.js";
+
+const names = ["m1", "m2", "m3"] as const;
+const faultKinds = ["kill", "stall", "stop", "force", "delete", "twin"] as const;
+type Fault = (typeof faultKinds)[number];
+
+const faultsUntilMs = 3_000;
+const settleWithinMs = 60_000;
+const maxSteps = 200_000;
+/** A listener is away for so long before another one takes over. */
+const absenceMs = 200;
+
+export class GroupWorld {
+  readonly random: Random;
+  readonly schedule = new Schedule();
+  readonly counts = new Counts();
+  readonly mutant: GroupMutant;
+  readonly store: GroupStore;
+  readonly limits: ListenerLimits = {
+    creditBytes: 1_000,
+    maxCreditGrowth: 4,
+    busyAfterMs: 1_000,
+    retryOf: () => ({ attempts: Number.POSITIVE_INFINITY, delayMs: () => 20 * this.random.next() }),
+    shortBacklogRows: 10,
+    refillBelow: 4,
+    refillBelowBytes: 1_000,
+    maxAhead: 6,
+    unordered: true,
+    careful: false,
+  };
+  faultRate: number;
+  /** The newest process of each name. */
+  readonly #members = new Map<string, Member>();
+  readonly #goneSince = new Map<string, number>();
+  readonly #enqueued: Enqueued[] = [];
+  readonly #effects = new Set<number>();
+  readonly #deleted = new Set<number>();
+  /** Of each key the last message that had an effect. */
+  readonly #lastOf = new Map<string, number>();
+  readonly #kinds: readonly Fault[];
+
+  constructor(seed: number, mutant: GroupMutant) {
+    this.mutant = mutant;
+    this.random = new Random(seed);
+    this.store = new GroupStore(this, mutant.store ?? {});
+    const isCalm = this.random.chance(0.1);
+    this.#kinds = faultKinds.filter(() => !isCalm && this.random.chance(0.4));
+    this.faultRate = isCalm ? 0 : this.random.pick([0, 0.02, 0.2]);
+  }
+
+  run(): void {
+    const { random, schedule } = this;
+    for (const name of names) if (random.chance(0.7)) this.#start(name);
+    this.#turns();
+    this.#watch();
+    const bursts = Array.from({ length: random.between(2, 6) }, () => random.next() * (faultsUntilMs - 500));
+    for (const moment of bursts) {
+      const count = random.between(1, 15);
+      for (let nth = 0; nth < count; nth++) schedule.after(moment + random.delay(3), () => this.#enqueue());
+    }
+    for (const kind of this.#kinds) {
+      for (let times = random.between(1, 3); times > 0; times--) {
+        schedule.after(random.pick(bursts) + random.delay(40), () => this.#inject(kind));
+      }
+    }
+    this.#steps(faultsUntilMs, () => false);
+    schedule.now = faultsUntilMs;
+    this.faultRate = 0;
+    for (const member of this.#members.values()) member.wake();
+    for (const name of names) if (this.#members.get(name)?.isGone !== false) this.#start(name, true);
+    this.#steps(faultsUntilMs + settleWithinMs, () => this.#open.length === 0);
+    const [open] = this.#open;
+    if (open !== undefined) throw new Violation(`message ${open.id} was never handled`);
+  }
+
+  #steps(until: number, isOver: () => boolean): void {
+    for (let steps = 0; this.schedule.step(until); steps++) {
+      if (steps > maxSteps) throw new Violation(`went in circles: ${maxSteps} steps`);
+      if (steps % 32 === 0 && isOver()) return;
+    }
+  }
+
+  get #open(): Enqueued[] {
+    return this.#enqueued.filter(({ id }) => !this.#effects.has(id) && !this.#deleted.has(id));
+  }
+
+  // ---- what the models ask ----
+
+  notify(): void {
+    for (const member of this.#members.values()) {
+      if (this.random.chance(0.1)) this.counts.add("fault: lost notification");
+      else this.schedule.after(this.random.delay(1), () => member.notified());
+    }
+  }
+
+  /** A handler's effects are committed. */
+  effect({ id, topic, key }: Enqueued, channel: string): void {
+    if (this.#effects.has(id)) throw new Violation(`message ${id} had its effects twice, the last time in ${channel}`);
+    this.#effects.add(id);
+    // What was deleted may still be in the memory of a member.
+    if (key === undefined || this.#deleted.has(id)) return;
+    const place = `${topic} ${key}`;
+    const last = this.#lastOf.get(place) ?? 0;
+    if (last > id) throw new Violation(`message ${id} of "${place}" had its effects behind ${last}, in ${channel}`);
+    this.#lastOf.set(place, id);
+  }
+
+  /** A listener has found that numbers are missing, in a channel from which nothing is deleted. */
+  gap(channel: string): void {
+    throw new Violation(`numbers of ${channel} are missing`);
+  }
+
+  // ---- what happens ----
+
+  #enqueue(): void {
+    const { random } = this;
+    const key = random.chance(0.6) ? `k${random.between(1, 3)}` : undefined;
+    const message = { id: this.#enqueued.length + 1, topic: random.pick(topics), key };
+    this.#enqueued.push(message);
+    this.store.enqueue(message);
+  }
+
+  #turns(): void {
+    this.schedule.after(1 + this.random.delay(10), () => this.store.turn(() => this.#turns()));
+  }
+
+  #start(name: string, inGroup = this.random.chance(0.7)): void {
+    this.#goneSince.delete(name);
+    this.#members.set(name, new Member(this, name, inGroup));
+  }
+
+  /** Listeners that are away are taken over by members that run. */
+  #watch(): void {
+    const { schedule, random } = this;
+    const running = [...this.#members.values()].filter(({ isGone }) => !isGone);
+    for (const { name, isGone } of this.#members.values()) {
+      if (!isGone) this.#goneSince.delete(name);
+      else if (!this.#goneSince.has(name)) this.#goneSince.set(name, schedule.now);
+      const since = this.#goneSince.get(name) ?? schedule.now;
+      if (schedule.now - since < absenceMs || running.length === 0 || this.store.owned(name).length === 0) continue;
+      random.pick(running).takeOver(name);
+    }
+    schedule.after(50, () => this.#watch());
+  }
+
+  #inject(kind: Fault): void {
+    const { random, schedule, counts } = this;
+    const name = random.pick(names);
+    const member = this.#members.get(name);
+    if (kind !== "twin" && (member === undefined || member.isGone)) return;
+    counts.add(`fault: ${kind}`);
+    const again = (): void => {
+      if (random.chance(0.7)) schedule.after(random.pick([1, 50, 500]) * random.next(), () => this.#restart(name));
+    };
+    if (kind === "kill") {
+      member!.kill();
+      again();
+    } else if (kind === "stop") {
+      member!.stop();
+      again();
+    } else if (kind === "stall") {
+      member!.stall();
+      schedule.after(random.pick([10, 100, 800]), () => member!.wake());
+    } else if (kind === "force") {
+      const other = [...this.#members.values()].find((each) => each !== member && !each.isGone);
+      other?.takeOver(name);
+    } else if (kind === "twin") this.#start(name);
+    else this.#delete(name);
+  }
+
+  #restart(name: string): void {
+    if (this.#members.get(name)?.isGone === true) this.#start(name);
+  }
+
+  /** An operator deletes what a member has claimed. */
+  #delete(name: string): void {
+    const rows = this.store.rowsOf(`K ${name}`, this.store.cursorOf(`K ${name}`)).slice(this.random.between(0, 2));
+    for (const { message } of rows) this.#deleted.add(message.id);
+    this.store.rows = this.store.rows.filter((row) => !rows.includes(row));
+  }
+}
