@@ -50,20 +50,25 @@ BEGIN
       )) WITH ORDINALITY AS j (
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
+  ), ended AS (
+    SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
+    UNION
+    SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
+      FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
   ), marked AS (
     INSERT INTO hawser.done_messages (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
-      FROM (
-        SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
-        UNION
-        SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
-          FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
-      ) AS a
+      FROM ended AS a
       JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
      WHERE (a.epoch, a.number) > (o.epoch, o.number)
      ORDER BY a.key, a.epoch, a.number
     ON CONFLICT (connection_key, epoch, number) DO NOTHING
     RETURNING connection_key, epoch, number
+  ), gone AS (
+    DELETE FROM hawser.parked_messages AS p
+     USING ended AS a
+     WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
+    RETURNING p.connection_key, p.epoch, p.number
   )
   INSERT INTO hawser.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, connection_key,
@@ -73,7 +78,7 @@ BEGIN
          nullif(l.headers, 'null'::jsonb), left(l.error_code, @dead_letter_error_code.max_bytes@), l.error_message, l.attempts,
          l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
     FROM letters AS l
-    JOIN marked AS n USING (connection_key, epoch, number)
+    JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (connection_key, epoch, number)
     JOIN hawser.conn_key_map AS m USING (connection_key)
    ORDER BY l.nth;
 END

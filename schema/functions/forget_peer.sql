@@ -58,6 +58,13 @@ BEGIN
     JOIN hawser.conn_key_map AS m USING (connection_key)
     LEFT JOIN hawser.conn_mess_number AS c USING (connection_key)
    WHERE s.connection_key = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0));
+  IF count = 0 THEN
+    SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
+      INTO count, names
+      FROM hawser.parked_messages AS p
+      JOIN hawser.conn_key_map AS m USING (connection_key)
+     WHERE p.connection_key = ANY (v_keys);
+  END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
@@ -96,6 +103,7 @@ BEGIN
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
   DELETE FROM hawser.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser.parked_messages AS p WHERE p.connection_key = ANY (v_keys);
   DELETE FROM hawser.done_messages AS d WHERE d.connection_key = ANY (v_keys);
   DELETE FROM hawser.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
   DELETE FROM hawser.conn_sender AS s WHERE s.connection_key = ANY (v_keys);

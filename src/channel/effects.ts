@@ -1,6 +1,6 @@
 /** What the two halves of a channel ask of the world around them, and what they are told when they are made. */
 import type { Ack, Delivery, Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import type { DeadMessage, IncomingMessage, OutgoingMessage, Position } from "./messages.js";
+import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
 
 /**
  * How a send ended:
@@ -87,6 +87,12 @@ export interface ListenerLimits {
   readonly refillBelowBytes: number;
   /** So many messages may be finished while an earlier one, of another key, is not. */
   readonly maxAhead: number;
+  /** A message that fails, and has as long to wait before it is tried again, is parked, unless it has to keep an order without a key. */
+  readonly parkDelayMs: number;
+  /** So many messages of the channel may be parked. */
+  readonly maxParked: number;
+  /** … and so many payload bytes. */
+  readonly maxParkedBytes: number;
   /** Messages without a key have no order: they are handled side by side. */
   readonly unordered: boolean;
   /** The process before may have been killed by a message: see handling.ts. */
@@ -138,6 +144,20 @@ export interface ListenerEffects {
   commit(cursor: Position): void;
   /** Writes a dead letter, unless the message is done, and that it is done. */
   deadLetter(dead: DeadMessage): void;
+  /**
+   * Writes a message to what is parked, and that the cursor may pass it; one that is there already with its new attempts and
+   * time. Answered by `onParked`. What was given first is written first.
+   */
+  park(parked: ParkedMessage): void;
+  /** Removes a message that was parked, after `deadLetter` if it has become one. Answered by `onUnparked`. */
+  unpark(position: Position): void;
+  /**
+   * Counts, in the store, a start of a parked message that may have ended a process before. Answered by `onParkedCounted` or
+   * `onParkedCountFailed`; there is never more than one under way.
+   *
+   * @param isLast its last start, which is to be alone
+   */
+  countParked(position: Position, isLast: boolean): void;
   /** Writes that messages beyond the cursor are done. Answered by `onMarked`. */
   mark(done: readonly Position[]): void;
   /**

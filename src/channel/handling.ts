@@ -13,6 +13,10 @@
  *
  * A message whose handler's session with Postgres has ended may have been what ended it. It begins again only when it is the
  * first, no other one runs, and all its starts are counted, the earlier ones in this process included.
+ *
+ * A message that fails and waits long to be tried again is parked: the store keeps it, the cursor passes it, and it still holds
+ * up its key. What comes behind it is parked, too. So the parked messages of a key are its first ones, also when the channel is
+ * opened again. After an unclean exit, each of them begins alone in the channel when its start is counted.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { shortened } from "../errors/index.js";
@@ -23,6 +27,7 @@ import {
   type DeadMessage,
   type FailedAttempt,
   type IncomingMessage,
+  type ParkedMessage,
   type Position,
 } from "./messages.js";
 
@@ -39,6 +44,17 @@ interface Place {
   readonly lane: Lane | undefined;
   /** Undefined once it is finished. */
   message: IncomingMessage | undefined;
+  parked?: Parked;
+}
+
+/** What is known of a message that is parked, or is to be. */
+interface Parked {
+  /** The store has it: the cursor may pass it, and it may begin. */
+  isKept: boolean;
+  /** How often it was begun. */
+  attempts: number;
+  /** The count of its next start, if it may have ended a process, or its session. */
+  count: "needed" | "asked" | "known" | undefined;
 }
 
 /** Messages that are handled one after another, and the one whose turn it is. */
@@ -63,7 +79,10 @@ export class Lane {
   }
 }
 
-type HandlingEffects = Pick<ListenerEffects, "countAttempt" | "commit" | "deadLetter">;
+type HandlingEffects = Pick<
+  ListenerEffects,
+  "countAttempt" | "commit" | "deadLetter" | "park" | "unpark" | "countParked"
+>;
 
 /** A message whose handler is to begin now. It must be answered by `finish`. */
 export type Turn = Lane & { readonly running: IncomingMessage; readonly place: Place };
@@ -101,6 +120,16 @@ export class Handling {
   #count: { state: "needed" | "asked" | "known"; starts: number } | undefined;
   /** A message waits for the commit of those before, or for the handlers that run. */
   #blocked = false;
+  /** Messages that are parked, or are to be. */
+  readonly #parked = new Map<string, Place>();
+  #parkedBytes = 0;
+  /** Parked ones that wait to be tried again, or whose handlers run. */
+  #parkedWaiting = 0;
+  #parkedRunning = 0;
+  /** A parked message whose start is counted, until it has ended: no other one of the channel begins. */
+  #alone: Place | undefined;
+  /** Parked messages that are done, and that the store may still have. */
+  unparking = 0;
   /** What was done beyond the cursor when the channel was opened, and has not come yet. */
   readonly #done: Set<string>;
 
@@ -118,14 +147,19 @@ export class Handling {
     if (limits.careful) this.#count = { state: "needed", starts: 0 };
   }
 
-  /** The first message, whose starts are counted, is not finished. */
+  /** A message whose starts are counted is not finished: the first, or a parked one. */
   get isCounting(): boolean {
-    return this.#count !== undefined;
+    return this.#count !== undefined || this.#alone !== undefined;
   }
 
   /** A start is being counted in the store. */
   get isAsking(): boolean {
-    return this.#count?.state === "asked";
+    return this.#count?.state === "asked" || this.#alone?.parked?.count === "asked";
+  }
+
+  /** Messages that are parked, or are to be. */
+  get parked(): number {
+    return this.#parked.size;
   }
 
   /** The start of the first message is counted, and has not ended the process or its session. */
@@ -138,9 +172,9 @@ export class Handling {
     return this.#ready.size + (this.#isReady(this.#plain) ? 1 : 0);
   }
 
-  /** Messages that wait to be tried again. */
+  /** Messages that wait to be tried again, but for parked ones. */
   get pausing(): number {
-    return this.#pausing.length + this.#due.size;
+    return this.#pausing.length + this.#due.size - this.#parkedWaiting;
   }
 
   /** The first message that is not finished. */
@@ -150,16 +184,17 @@ export class Handling {
 
   /** How often the first message was begun, if it is to be tried again; undefined otherwise. */
   get startsBefore(): number | undefined {
-    const lane = this.#order.at(0)?.lane;
-    return lane?.retryAt === undefined ? undefined : lane.attempts;
+    const first = this.#order.at(0);
+    const lane = first?.lane;
+    return lane?.retryAt === undefined || lane.place !== first ? undefined : lane.attempts;
   }
 
   /** What is finished beyond what is {@link handled}, in order. */
   get finishedBeyond(): Position[] {
     const positions: Position[] = [];
     for (let index = 0; index < this.#order.length; index++) {
-      const { message, position } = this.#order.at(index)!;
-      if (message === undefined && position !== undefined) positions.push(position);
+      const { message, position, parked } = this.#order.at(index)!;
+      if (message === undefined && position !== undefined && parked === undefined) positions.push(position);
     }
     return positions;
   }
@@ -167,9 +202,28 @@ export class Handling {
   /** A message may begin, or has to be asked for. */
   get hasTurn(): boolean {
     if (this.#due.size > 0) return true;
-    if (this.#isSerial) return this.running === 0 && this.queued > 0;
+    if (this.#isSerial) return this.running === 0 && (this.queued > 0 || this.#ready.size > 0);
     if (this.#isFarAhead) return this.#firstLane !== undefined;
     return this.#ready.size > 0 || this.#isReady(this.#plain);
+  }
+
+  /** Takes what was parked before the channel was opened, in order, before all else. */
+  restore(parked: readonly ParkedMessage[]): void {
+    for (const { message, attempts, dueAt } of parked) {
+      const { position } = message;
+      const lane = message.key === undefined ? new Lane(undefined) : this.#laneOf(message);
+      const count = this.#limits.careful ? "needed" : undefined;
+      const place: Place = { position, lane, message, parked: { isKept: true, attempts, count } };
+      this.#parked.set(nameOf(position), place);
+      this.#parkedBytes += message.payload.length;
+      if (lane.running !== undefined) lane.queue.push(place);
+      else {
+        lane.running = message;
+        lane.place = place;
+        lane.attempts = attempts;
+        this.#pause(lane as Turn, dueAt);
+      }
+    }
   }
 
   /** Takes an accepted message. @returns whether it was done before: then it is finished already */
@@ -186,6 +240,7 @@ export class Handling {
     this.#order.push(place);
     this.queued += 1;
     this.queuedBytes += message.payload.length;
+    if (lane.retryAt !== undefined) this.#parkBehind(lane);
     if (lane !== this.#plain && this.#isReady(lane)) this.#ready.add(lane);
     return false;
   }
@@ -195,26 +250,40 @@ export class Handling {
     this.signalRetry(now);
     const again = this.#dueRetry();
     if (again !== undefined) {
-      if (!this.#mayBegin(again.running)) return undefined;
+      const { parked } = again.place;
+      if (parked === undefined ? !this.#mayBegin(again.running) : !this.#mayBeginParked(again.place)) return undefined;
       again.isSuspect = false;
       again.retryAt = undefined;
       this.#due.delete(again);
-      this.queuedBytes -= again.running.payload.length;
-      again.attempts = Math.max(again.attempts + 1, this.#count?.starts ?? 0);
+      if (parked !== undefined) {
+        this.#parkedWaiting -= 1;
+        this.#parkedRunning += 1;
+        again.attempts = parked.attempts + 1;
+      } else {
+        this.queuedBytes -= again.running.payload.length;
+        again.attempts = Math.max(again.attempts + 1, this.#count?.starts ?? 0);
+      }
       this.#begun(now);
       return again;
     }
     const lane = this.#nextLane();
     const place = lane?.queue.at(0);
     const next = place?.message;
-    if (lane === undefined || next === undefined || !this.#mayBegin(next)) return undefined;
+    if (lane === undefined || place === undefined || next === undefined) return undefined;
+    const { parked } = place;
+    if (parked === undefined ? !this.#mayBegin(next) : !this.#mayBeginParked(place)) return undefined;
     lane.queue.shift();
     lane.place = place;
     this.#ready.delete(lane);
-    this.queued -= 1;
-    this.queuedBytes -= next.payload.length;
     lane.running = next;
-    lane.attempts = this.#count === undefined || next.position === undefined ? 1 : this.#count.starts;
+    if (parked === undefined) {
+      this.queued -= 1;
+      this.queuedBytes -= next.payload.length;
+      lane.attempts = this.#count === undefined || next.position === undefined ? 1 : this.#count.starts;
+    } else {
+      this.#parkedRunning += 1;
+      lane.attempts = parked.attempts + 1;
+    }
     this.#begun(now);
     return lane as Turn;
   }
@@ -222,26 +291,84 @@ export class Handling {
   /** Whether a message is to be tried again; if so, when is settled. */
   triesAgain(turn: Turn, result: HandlerResult, now: number): boolean {
     const policy = this.#limits.retryOf(turn.running);
+    const { parked } = turn.place;
     if (result.kind === "postponed") turn.attempts -= 1;
     else if (turn.running.position === undefined) return false;
     else if (result.kind === "failed") {
       if (turn.attempts >= policy.attempts) return false;
     } else if (result.kind === "sessionEnded") {
       // Unless its last start was counted as that, and so was alone, it may have been another message's doing.
-      if (this.isCounted && this.#count!.starts >= policy.attempts) return false;
+      const lastStart = parked === undefined ? this.isCounted && this.#count!.starts : parked.count && turn.attempts;
+      if (lastStart && lastStart >= policy.attempts) return false;
       turn.attempts = Math.min(turn.attempts, policy.attempts - 1);
-      turn.isSuspect = true;
-      if (this.#order.at(0) === turn.place) this.#count = { state: "needed", starts: 0 };
+      if (parked === undefined) {
+        turn.isSuspect = true;
+        if (this.#order.at(0) === turn.place) this.#count = { state: "needed", starts: 0 };
+      }
     } else return false;
     turn.failures = failuresOf(turn, result, turn.attempts);
-    this.#pause(turn, now + policy.delayMs(Math.max(1, turn.attempts)));
+    const { parkDelayMs } = this.#limits;
+    const delayMs = policy.delayMs(Math.max(1, turn.attempts));
+    // Only one that has failed may be parked; the others hold up more than their key.
+    const waitMs = result.kind === "failed" ? delayMs : Math.min(delayMs, parkDelayMs);
+    if (parked !== undefined) {
+      this.#parkedRunning -= 1;
+      parked.attempts = turn.attempts;
+      if (result.kind !== "postponed") parked.count = result.kind === "sessionEnded" ? "needed" : undefined;
+      if (parked.count !== "known") this.#notAlone(turn.place);
+    }
+    this.#pause(turn, now + waitMs);
     this.running -= 1;
+    if (parked !== undefined) {
+      if (result.kind !== "postponed") this.#writeParked(turn.place, turn.attempts, now + waitMs);
+    } else if (result.kind === "failed" && waitMs >= parkDelayMs && this.#mayPark(turn, turn.place)) {
+      this.#park(turn.place, turn.attempts, now + waitMs);
+    }
+    this.#parkBehind(turn);
     return true;
+  }
+
+  /** The store has parked messages. @returns those that it had not before: they take no room here any more */
+  onParked(positions: readonly Position[]): IncomingMessage[] {
+    const parked: IncomingMessage[] = [];
+    for (const position of positions) {
+      const place = this.#parked.get(nameOf(position));
+      if (place?.parked === undefined || place.message === undefined || place.parked.isKept) continue;
+      const { message } = place;
+      const lane = place.lane!;
+      place.parked.isKept = true;
+      parked.push(message);
+      this.queuedBytes -= message.payload.length;
+      if (lane.place === place) this.#parkedWaiting += 1;
+      else {
+        this.queued -= 1;
+        if (this.#isReady(lane)) this.#ready.add(lane);
+      }
+      if (this.#order.at(0) === place) this.#count = undefined;
+    }
+    this.#moveOn();
+    return parked;
+  }
+
+  /** One more start of the parked message that is to be alone is counted, which makes `starts`; 0: it is not there any more. */
+  parkedCounted(starts: number): void {
+    const parked = this.#alone?.parked;
+    if (parked?.count !== "asked") return;
+    // One that is gone is found to be done when it begins.
+    parked.count = starts === 0 || starts > parked.attempts ? "known" : "needed";
+    if (starts > parked.attempts) parked.attempts = starts - 1;
+  }
+
+  /** The start could not be counted; the next {@link take} asks again. */
+  parkedCountFailed(): void {
+    const parked = this.#alone?.parked;
+    if (parked?.count === "asked") parked.count = "needed";
   }
 
   /** A message is finished. A numbered one that was not handled is a dead letter. */
   end(turn: Turn, result: HandlerResult, now: number): void {
     const { running: message, place } = turn;
+    const { parked } = place;
     const attempts = Math.min(turn.attempts, this.#limits.retryOf(message).attempts);
     const failures = failuresOf(turn, result, attempts);
     (turn as Lane).running = undefined;
@@ -251,12 +378,20 @@ export class Handling {
     this.running -= 1;
     this.progressAt = now;
     if (turn !== this.#plain) {
-      if (turn.queue.length > 0) this.#ready.add(turn);
-      else if (turn.key !== undefined) this.#keyed.delete(turn.key);
+      if (this.#isReady(turn)) this.#ready.add(turn);
+      else if (turn.queue.length === 0 && turn.key !== undefined) this.#keyed.delete(turn.key);
     }
     place.message = undefined;
     const dead = deadMessage(message, result, attempts, failures);
     if (dead !== undefined) this.#effects.deadLetter(dead);
+    if (parked !== undefined) {
+      this.#parkedRunning -= 1;
+      this.#parkedBytes -= message.payload.length;
+      this.#parked.delete(nameOf(place.position!));
+      this.#notAlone(place);
+      this.unparking += 1;
+      this.#effects.unpark(place.position!);
+    }
     if (this.#order.at(0) !== place) return;
     if (message.position !== undefined) this.#count = undefined;
     this.#moveOn();
@@ -304,7 +439,8 @@ export class Handling {
 
   #pause(turn: Turn, retryAt: number): void {
     turn.retryAt = retryAt;
-    this.queuedBytes += turn.running.payload.length;
+    if (turn.place.parked === undefined) this.queuedBytes += turn.running.payload.length;
+    else this.#parkedWaiting += 1;
     let [from, to] = [0, this.#pausing.length];
     while (from < to) {
       const middle = (from + to) >> 1;
@@ -314,13 +450,47 @@ export class Handling {
     this.#pausing.splice(from, 0, turn);
   }
 
+  /** Parks what has come behind a parked message, as far as there is room: never one before which another is not parked. */
+  #parkBehind({ place, queue }: Lane): void {
+    if (place?.parked === undefined) return;
+    let from = queue.length;
+    while (from > 0 && queue.at(from - 1)!.parked === undefined) from--;
+    for (let index = from; index < queue.length; index++) {
+      const behind = queue.at(index)!;
+      if (!this.#mayPark(behind.lane!, behind)) return;
+      this.#park(behind, 0, 0);
+    }
+  }
+
+  #mayPark(lane: Lane, { position, message }: Place): boolean {
+    const { maxParked, maxParkedBytes } = this.#limits;
+    if (lane === this.#plain || position === undefined) return false;
+    return this.#parked.size < maxParked && this.#parkedBytes + message!.payload.length <= maxParkedBytes;
+  }
+
+  #park(place: Place, attempts: number, dueAt: number): void {
+    place.parked = { isKept: false, attempts, count: undefined };
+    this.#parked.set(nameOf(place.position!), place);
+    this.#parkedBytes += place.message!.payload.length;
+    this.#writeParked(place, attempts, dueAt);
+  }
+
+  #writeParked({ message }: Place, attempts: number, dueAt: number): void {
+    this.#effects.park({ message: message as ParkedMessage["message"], attempts, dueAt });
+  }
+
+  #notAlone(place: Place): void {
+    if (this.#alone === place) this.#alone = undefined;
+  }
+
   /** All are handled one after another. */
   get #isSerial(): boolean {
     return this.#window !== Infinity || this.#count !== undefined;
   }
 
   #isReady({ running, queue }: Lane): boolean {
-    return running === undefined && queue.length > 0;
+    const first = queue.at(0);
+    return running === undefined && first !== undefined && first.parked?.isKept !== false;
   }
 
   #laneOf({ key, position }: IncomingMessage): Lane {
@@ -334,15 +504,27 @@ export class Handling {
   }
 
   #dueRetry(): Turn | undefined {
+    const alone = this.#alone?.lane;
+    if (alone !== undefined) return this.#due.has(alone) ? (alone as Turn) : undefined;
     const first = this.#order.at(0)?.lane;
-    for (const lane of this.#due) if (lane === first || !(lane.isSuspect || this.#isSerial)) return lane as Turn;
+    for (const lane of this.#due) {
+      const parked = lane.place?.parked;
+      if (parked?.isKept === false || (parked !== undefined && this.#isSerial && this.running > 0)) continue;
+      if (lane === first || !(lane.isSuspect || this.#isSerial)) return lane as Turn;
+      // Nothing else is there that it would have to wait for.
+      if (parked !== undefined && this.#order.length + this.running === 0) return lane as Turn;
+    }
     return undefined;
   }
 
   #nextLane(): Lane | undefined {
+    const alone = this.#alone;
+    if (alone !== undefined)
+      return alone.lane!.queue.at(0) === alone && this.#isReady(alone.lane!) ? alone.lane : undefined;
     if (this.#isSerial) {
-      const lane = this.#order.at(0)?.lane;
-      return lane === undefined || this.running > 0 || lane.running !== undefined ? undefined : lane;
+      const [parked] = this.#ready;
+      const lane = this.#order.length === 0 ? parked : this.#order.at(0)!.lane;
+      return lane === undefined || this.running > 0 || !this.#isReady(lane) ? undefined : lane;
     }
     if (this.#isFarAhead) return this.#firstLane;
     const plain = this.#isReady(this.#plain) ? this.#plain : undefined;
@@ -355,14 +537,14 @@ export class Handling {
 
   /** As much as may be is finished, or waits to be tried again, while an earlier message is not done: it is kept in memory. */
   get #isFarAhead(): boolean {
-    return this.#order.length - this.queued - this.running >= this.#limits.maxAhead;
+    const handled = this.running - this.#parkedRunning;
+    return this.#order.length - this.queued - handled >= this.#limits.maxAhead;
   }
 
-  /** The lane of the first message that is not finished, if that may begin. */
+  /** The lane of the first message that is not finished, if that may begin, or a parked one of its key. */
   get #firstLane(): Lane | undefined {
-    const first = this.#order.at(0);
-    const lane = first?.lane;
-    return lane !== undefined && this.#isReady(lane) && lane.queue.at(0) === first ? lane : undefined;
+    const lane = this.#order.at(0)?.lane;
+    return lane !== undefined && this.#isReady(lane) ? lane : undefined;
   }
 
   #begun(now: number): void {
@@ -375,7 +557,7 @@ export class Handling {
     const before = this.handled;
     const length = this.#order.length;
     let first = this.#order.at(0);
-    for (; first !== undefined && first.message === undefined; first = this.#order.at(0)) {
+    for (; first !== undefined && isPassed(first); first = this.#order.at(0)) {
       this.#order.shift();
       if (first.position === undefined) continue;
       this.handled = first.position;
@@ -403,6 +585,24 @@ export class Handling {
     }
     return false;
   }
+
+  #mayBeginParked(place: Place): boolean {
+    const { message, parked } = place;
+    if (parked!.count === undefined) return true;
+    // Another one may be what ends the process: none begins from here on.
+    this.#alone = place;
+    if (this.running > 0) return false;
+    if (parked!.count === "needed") {
+      parked!.count = "asked";
+      this.#effects.countParked(place.position!, parked!.attempts === this.#limits.retryOf(message!).attempts - 1);
+    }
+    return parked!.count === "known";
+  }
+}
+
+/** The cursor may pass it. */
+function isPassed({ message, parked }: Place): boolean {
+  return message === undefined || parked?.isKept === true;
 }
 
 function nameOf({ epoch, number }: Position): string {

@@ -50,6 +50,7 @@ export {
   headerValue,
   type IncomingMessage,
   type OutgoingMessage,
+  type ParkedMessage,
   type PayloadEncoding,
   type Position,
   type StoredRow,

@@ -13,7 +13,13 @@ import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.j
 import { Flights } from "./flight-window.js";
 import { Handling, type Turn } from "./handling.js";
 import { Intake } from "./intake.js";
-import { comparePositions, type IncomingMessage, type Position, type StoredRow } from "./messages.js";
+import {
+  comparePositions,
+  type IncomingMessage,
+  type ParkedMessage,
+  type Position,
+  type StoredRow,
+} from "./messages.js";
 
 /** The channel's connection and what was said on it. */
 interface Link {
@@ -76,7 +82,17 @@ export class ListenerChannel {
     return this.#link?.live ?? false;
   }
 
-  /** Messages accepted or held that wait for the handler, or to be tried again. */
+  /** Takes what was parked before the channel was opened, in order. To be called first, if at all. */
+  restore(parked: readonly ParkedMessage[]): void {
+    this.#handling.restore(parked);
+  }
+
+  /** Messages that are parked, or are to be. */
+  get parkedMessages(): number {
+    return this.#handling.parked;
+  }
+
+  /** Messages accepted or held that wait for the handler, or to be tried again, but for parked ones. */
   get waitingMessages(): number {
     return this.#waiting + this.#handling.pausing;
   }
@@ -241,14 +257,14 @@ export class ListenerChannel {
   /** The handler of a message has ended. */
   finish(turn: Turn, result: HandlerResult, now: number): void {
     const handling = this.#handling;
-    const { running: message } = turn;
+    const { running: message, place } = turn;
     if (handling.triesAgain(turn, result, now)) {
       if (result.kind !== "postponed") this.#tellBusy(now);
       this.#tellQuiet();
       return;
     }
     handling.end(turn, result, now);
-    this.#done(message);
+    this.#done(message, place.parked !== undefined);
     if (message.position === undefined && "errorCode" in result) {
       this.#effects.dropped(message, result.errorCode, result.errorMessage);
     }
@@ -260,6 +276,32 @@ export class ListenerChannel {
     if (!this.#handling.committed(cursor)) return;
     this.#ack();
     if (this.#handling.unblock()) this.#signalReady();
+    this.#tellQuiet();
+  }
+
+  /** The store has messages that were given to `park`. */
+  onParked(positions: readonly Position[]): void {
+    for (const message of this.#handling.onParked(positions)) this.#done(message, false);
+    this.#signalReady();
+  }
+
+  /** So many messages that were given to `unpark` are removed. */
+  onUnparked(count: number): void {
+    this.#handling.unparking -= count;
+    this.#tellQuiet();
+  }
+
+  /** A start of a parked message is counted in the store, which makes `starts`; 0: the message is not there any more. */
+  onParkedCounted(starts: number): void {
+    this.#handling.parkedCounted(starts);
+    this.#signalReady();
+    this.#tellQuiet();
+  }
+
+  /** The start could not be counted; it is asked for again. */
+  onParkedCountFailed(): void {
+    this.#handling.parkedCountFailed();
+    this.#signalReady();
     this.#tellQuiet();
   }
 
@@ -323,8 +365,9 @@ export class ListenerChannel {
   /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
   deadline(): number {
     const handling = this.#handling;
-    if (!this.#isOccupied || this.#halted) return Number.POSITIVE_INFINITY;
+    if (this.#halted) return Number.POSITIVE_INFINITY;
     const retry = handling.retryDue;
+    if (!this.#isOccupied) return retry;
     const speak = this.#link !== undefined && !this.#link.toldBusy && this.#waiting > 0;
     return speak ? Math.min(retry, handling.progressAt + this.#limits.busyAfterMs) : retry;
   }
@@ -336,7 +379,8 @@ export class ListenerChannel {
   }
 
   #tellQuiet(): void {
-    if (this.#leaving !== "due" || this.isHandling || this.isCommitting || this.#handling.isAsking) return;
+    if (this.#leaving !== "due" || this.isHandling || this.isCommitting) return;
+    if (this.#handling.isAsking || this.#handling.unparking > 0) return;
     this.#leaving = this.mark() ? "marking" : "told";
     if (this.#leaving === "told") this.#effects.quiet();
   }
@@ -374,8 +418,9 @@ export class ListenerChannel {
     return this.#handling.queued + this.#intake.heldMessages;
   }
 
-  #done(message: IncomingMessage): void {
-    if (message.fromWire) this.#intake.forget(message);
+  /** @param forgotten it took no room here any more */
+  #done(message: IncomingMessage, forgotten: boolean): void {
+    if (message.fromWire && !forgotten) this.#intake.forget(message);
     const link = this.#link;
     if (link !== undefined) {
       if (link.paused) this.#limitReading(link);

@@ -59,6 +59,15 @@ export interface StoredRow extends IncomingMessage {
   readonly position: Position;
 }
 
+/** A message that waits long to be tried again, or behind such a message of its key. The store keeps it; the cursor passes it. */
+export interface ParkedMessage {
+  readonly message: IncomingMessage & { readonly position: Position };
+  /** How often its handler was started. */
+  readonly attempts: number;
+  /** When it is to be tried again. */
+  readonly dueAt: number;
+}
+
 /** An attempt that has failed. */
 export interface FailedAttempt {
   /** From 1. */

@@ -412,7 +412,9 @@ export class HandlerCalls {
     const numbered = items.flatMap(({ link, turn }) => {
       const { position } = turn.running;
       const { connectionKey } = link.source;
-      return position === undefined ? [] : { connectionKey, ...position, mayBeDone: turn.attempts > 1 };
+      return position === undefined
+        ? []
+        : { connectionKey, ...position, mayBeDone: turn.attempts > 1, isParked: turn.place.parked !== undefined };
     });
     try {
       // The lease may be renewed on another server while the handler runs; what it does belongs to the epoch of now.

@@ -17,6 +17,7 @@ import {
   ListenerChannel,
   type ListenerEffects,
   type MessageTurn,
+  type ParkedMessage,
   type Position,
   type StoredRow,
 } from "../channel/index.js";
@@ -65,6 +66,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   #hasMarks: boolean;
   /** Messages are done without a mark since the cursor was handed to the committer. */
   #isUnmarked = false;
+  /** What is to be parked, by its position, in order; the newest of each. */
+  #toPark = new Map<string, ParkedMessage>();
+  #isParking = false;
   #isIsolated = false;
   #hasCounted = false;
   #closed = false;
@@ -102,11 +106,32 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         maxAhead: protocolConstants.maxAhead,
         refillBelow: storeConstants.drainRows / 2,
         refillBelowBytes: storeConstants.drainBytes / 2,
+        parkDelayMs: storeConstants.parkDelayMs,
+        maxParked: storeConstants.parkedMessages,
+        maxParkedBytes: storeConstants.parkedBytes,
         unordered: channel.senderName === outboxConstants.peerSender,
         careful: !lease.wasClean || channel.attempts > 0 || handedOver,
       },
       this,
     );
+    const at = now();
+    this.channel.restore(
+      channel.parked.map(
+        ({ epoch, number, compression, uncompressedBytes, headers, attempts, delayMs, ...message }) => ({
+          message: {
+            ...message,
+            position: { epoch, number },
+            encoding: compression === 0 ? undefined : { compression, uncompressedBytes },
+            headers: headers.length === 0 ? undefined : headers,
+            key: headerValue(headers, protocolConstants.messageKeyHeader),
+            fromWire: false,
+          },
+          attempts,
+          dueAt: at + delayMs,
+        }),
+      ),
+    );
+    this.#arm();
   }
 
   /** The sender's connection was welcomed. */
@@ -189,9 +214,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.onClosed(connection);
   }
 
-  onCommitted({ done = [], ...cursor }: CursorCommit): void {
+  onCommitted({ done = [], unparked = [], ...cursor }: CursorCommit): void {
     this.channel.onCommitted(cursor);
     if (done.length > 0) this.channel.onMarked();
+    if (unparked.length > 0) this.channel.onUnparked(unparked.length);
     this.#arm();
   }
 
@@ -416,6 +442,89 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (this.#closed) return;
     this.#hasMarks = true;
     this.#shared.committer.commit(this.connectionKey, { messages });
+  }
+
+  park(parked: ParkedMessage): void {
+    if (this.#closed) return;
+    const { epoch, number } = parked.message.position;
+    this.#toPark.set(`${epoch}/${number}`, parked);
+    if (!this.#isParking) {
+      this.#isParking = true;
+      queueMicrotask(() => this.#parkNext());
+    }
+  }
+
+  /** One statement at a time, with all that waits. */
+  #parkNext(): void {
+    this.#isParking = false;
+    if (this.#closed || this.#toPark.size === 0) return;
+    this.#isParking = true;
+    const { store, lease } = this.#context;
+    if (!lease.isWritable) {
+      this.#later(() => this.#parkNext(), storeConstants.leasePollMs);
+      return;
+    }
+    const parked = this.#toPark;
+    this.#toPark = new Map();
+    const at = now();
+    const rows = [...parked.values()].map(({ message, attempts, dueAt }) => ({
+      ...message.position,
+      topicKey: message.topicKey,
+      payload: message.payload,
+      compression: message.encoding?.compression ?? 0,
+      uncompressedBytes: message.encoding?.uncompressedBytes ?? message.payload.length,
+      headers: message.headers ?? [],
+      attempts,
+      delayMs: Math.max(0, dueAt - at),
+    }));
+    store.parkMessages(lease, this.connectionKey, rows).then(
+      (outcome) => {
+        if (this.#closed) return;
+        if (outcome === "fenced") return this.#context.nameLost("parking a message was refused");
+        if (outcome === "notOwned") return this.onNotOwned();
+        this.#hasMarks = true;
+        this.channel.onParked(rows);
+        this.#commitHandled();
+        this.#arm();
+        this.#parkNext();
+      },
+      (error: HawserError) => {
+        if (this.#closed) return;
+        this.#tellStoreError(error);
+        this.#toPark = new Map([...parked, ...this.#toPark]);
+        this.#later(() => this.#parkNext(), storeConstants.storeRetryMaxMs);
+      },
+    );
+  }
+
+  unpark(position: Position): void {
+    if (this.#closed) return;
+    this.#shared.committer.commit(this.connectionKey, { unparked: [position] });
+  }
+
+  countParked(position: Position, isLast: boolean): void {
+    if (!isLast) this.#countParked(position);
+    else {
+      this.#isIsolated = true;
+      this.#shared.isolation.enter(this, () => this.#countParked(position));
+    }
+  }
+
+  #countParked(position: Position): void {
+    if (this.#closed) return;
+    const { store, lease } = this.#context;
+    store.countParked(lease, this.connectionKey, position).then(
+      (starts) => {
+        if (this.#closed) return;
+        if (starts === "fenced") this.#context.nameLost("the count of an attempt was refused");
+        else this.channel.onParkedCounted(starts);
+      },
+      (error: HawserError) => {
+        if (this.#closed) return;
+        this.#tellStoreError(error);
+        this.#later(() => this.channel.onParkedCountFailed(), storeConstants.storeRetryMaxMs);
+      },
+    );
   }
 
   /** The last start that a message may have is alone: what ends the process, or its session, then is this message. */

@@ -6,6 +6,7 @@ import {
   type ConnKeyMapRow,
   type ConnMessNumberRow,
   type MeshSecretRow,
+  type ParkedMessageRow,
   type PeerNameRow,
   storeFunctions,
   type TopicAddrRow,
@@ -25,6 +26,21 @@ export interface Position {
   readonly number: number;
 }
 
+/** A message that is parked. */
+export interface ParkedMessage extends Position {
+  readonly topicKey: number;
+  readonly payload: Uint8Array;
+  /** As the frame Batch has it; 0: the payload is plain. */
+  readonly compression: number;
+  readonly uncompressedBytes: number;
+  /** Empty: none. */
+  readonly headers: readonly (readonly [name: string, value: string])[];
+  /** How often its handler was started. */
+  readonly attempts: number;
+  /** In so many ms it is tried again. */
+  readonly delayMs: number;
+}
+
 /** A channel as its listener sees it. */
 export interface Channel {
   readonly connectionKey: number;
@@ -38,6 +54,8 @@ export interface Channel {
   readonly cursor: Position;
   /** The messages beyond the cursor that are done, in order. */
   readonly done: readonly Position[];
+  /** The messages that are parked, in order. */
+  readonly parked: readonly ParkedMessage[];
   /** How often the next message's handler was started after an unclean exit. */
   readonly attempts: number;
 }
@@ -68,20 +86,42 @@ export interface Channels {
   secrets(): Promise<Uint8Array[]>;
 }
 
+/** What is parked of the channel `m`, as columns of the table `k`: an array of each. */
+const parkedSql = `
+  CROSS JOIN LATERAL (
+    SELECT coalesce(json_agg(json_build_object(
+             'epoch', k.epoch, 'number', k.number, 'topicKey', k.topic_key, 'compression', k.compression,
+             'uncompressedBytes', k.uncompressed_bytes, 'attempts', k.attempts,
+             'delayMs', greatest(0, extract(epoch FROM k.due_at - clock_timestamp()) * 1000)
+           ) ORDER BY k.epoch, k.number), '[]') AS parked,
+           coalesce(array_agg(k.headers ORDER BY k.epoch, k.number), '{}') AS parked_headers,
+           coalesce(array_agg(k.payload ORDER BY k.epoch, k.number), '{}') AS parked_payloads
+      FROM ${tables.parkedMessage} AS k
+     WHERE k.connection_key = m.connection_key
+  ) AS k`;
+
+/** The columns that {@link parkedSql} makes. */
+interface ParkedColumns {
+  readonly parked: readonly Omit<ParkedMessage, "headers" | "payload">[];
+  readonly parked_headers: readonly ParkedMessageRow["headers"][];
+  readonly parked_payloads: readonly ParkedMessageRow["payload"][];
+}
+
 const map = columnsOf<ConnKeyMapRow>()("connection_key", "composite", "sender_name", "source_topic");
 const cursor = columnsOf<ConnMessNumberRow>()("epoch", "v", "attempts");
 type ChannelRow = typeof map.row & { [Name in keyof typeof cursor.row]: (typeof cursor.row)[Name] | null } & {
   listener: string;
   done_epochs: readonly bigint[];
   done_numbers: readonly bigint[];
-};
+} & ParkedColumns;
 
 /** Joins the cursor of a channel `m` as `c`, whose columns are NULL if it has none. */
 export const cursorJoin = "CROSS JOIN LATERAL hawser.cursor_of(m.connection_key) AS c";
 
 const owner = "coalesce(m.owner, m.listener_name)";
-// Cursor and marks of one moment: marks go when the cursor passes them.
-const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("c")}, d.done_epochs, d.done_numbers
+// Cursor, marks and what is parked of one moment: marks go when the cursor passes them.
+const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("c")}, d.done_epochs, d.done_numbers,
+                         k.parked, k.parked_headers, k.parked_payloads
                     FROM ${tables.connKeyMap} AS m
                     ${cursorJoin}
                    CROSS JOIN LATERAL (
@@ -90,7 +130,8 @@ const channelSql = `SELECT ${map.sql("m")}, ${owner} AS listener, ${cursor.sql("
                        FROM ${tables.doneMessage} AS n
                       WHERE n.connection_key = m.connection_key
                         AND (n.epoch, n.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-                   ) AS d`;
+                   ) AS d
+                   ${parkedSql}`;
 
 const sql = {
   connectionKeys: `SELECT k.connection_key, k.owner
@@ -179,8 +220,20 @@ function channelOf(row: ChannelRow): Channel {
     owner: row.listener,
     cursor: positionOf(row),
     done: row.done_epochs.map((epoch, index) => ({ epoch: Number(epoch), number: Number(row.done_numbers[index]) })),
+    parked: parkedOf(row),
     attempts: row.attempts ?? 0,
   };
+}
+
+function parkedOf({ parked, parked_headers, parked_payloads }: ParkedColumns): ParkedMessage[] {
+  return parked.map((message, index) => {
+    const headers = parked_headers[index] ?? null;
+    return {
+      ...message,
+      headers: headers === null ? [] : (JSON.parse(Buffer.from(headers).toString()) as ParkedMessage["headers"]),
+      payload: parked_payloads[index]!,
+    };
+  });
 }
 
 function positionOf(row: { readonly epoch: bigint | null; readonly v: bigint | null }): Position {

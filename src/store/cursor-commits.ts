@@ -48,6 +48,8 @@ export interface CursorCommit extends Position {
   readonly deadLetters?: readonly DeadLetter[];
   /** What else is done, and needs marks if the cursor is before it. */
   readonly done?: readonly Position[];
+  /** Parked messages that are done, after `deadLetters`. */
+  readonly unparked?: readonly Position[];
   /** There may be marks, which go where the cursor passes them. */
   readonly hasMarks?: boolean;
 }
@@ -148,8 +150,8 @@ async function commitCursorsWith(
   const letters = commits.flatMap(({ connectionKey, deadLetters = [] }) =>
     deadLetters.map((letter) => ({ connectionKey, letter })),
   );
-  const done = commits.flatMap(({ connectionKey, done = [] }) =>
-    done.map(({ epoch, number }) => [connectionKey, epoch, number]),
+  const done = commits.flatMap(({ connectionKey, done = [], unparked = [] }) =>
+    [...done, ...unparked].map(({ epoch, number }) => [connectionKey, epoch, number]),
   );
   const rows = await storeFunctions(client).commitCursors({
     name: lease.name,

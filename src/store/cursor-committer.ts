@@ -35,6 +35,7 @@ interface Waiting {
   readonly deadLetters: DeadLetter[];
   deadLetterBytes: number;
   readonly done: Position[];
+  readonly unparked: Position[];
   hasMarks: boolean;
 }
 
@@ -46,6 +47,8 @@ export interface Done {
   readonly deadLetter?: DeadLetter;
   /** Messages beyond the cursor, which are to be marked. */
   readonly messages?: readonly Position[];
+  /** Parked messages. */
+  readonly unparked?: readonly Position[];
   /** There may be marks at or below the cursor. */
   readonly hasMarks?: boolean;
   /** Nobody waits for it, and what it says is in the store already, as marks. */
@@ -87,7 +90,10 @@ export class CursorCommitter {
   }
 
   /** Hands over what is done of a channel. A newer cursor takes the place of one that is not under way yet. */
-  commit(connectionKey: number, { cursor, deadLetter, messages = [], hasMarks = false, mayWait = false }: Done): void {
+  commit(
+    connectionKey: number,
+    { cursor, deadLetter, messages = [], unparked = [], hasMarks = false, mayWait = false }: Done,
+  ): void {
     if (this.#ended) return;
     this.#isUrgent ||= !mayWait;
     const entries = this.#waiting.get(connectionKey) ?? [];
@@ -95,13 +101,14 @@ export class CursorCommitter {
     const letterBytes = deadLetter === undefined ? 0 : bytesOf(deadLetter);
     let entry = entries.at(-1);
     if (entry === undefined || entry.deadLetterBytes + letterBytes > storeConstants.insertBytes) {
-      entry = { epoch: 0, number: 0, deadLetters: [], deadLetterBytes: 0, done: [], hasMarks: false };
+      entry = { epoch: 0, number: 0, deadLetters: [], deadLetterBytes: 0, done: [], unparked: [], hasMarks: false };
       entries.push(entry);
     }
     if (cursor !== undefined) Object.assign(entry, { epoch: cursor.epoch, number: cursor.number });
     entry.deadLetterBytes += letterBytes;
     entry.hasMarks ||= hasMarks;
     entry.done.push(...messages);
+    entry.unparked.push(...unparked);
     if (deadLetter !== undefined) entry.deadLetters.push(deadLetter);
     if (this.#state === "idle" || this.#state === "sweeping") this.#schedule();
   }
@@ -208,10 +215,10 @@ export class CursorCommitter {
     for (const { connectionKey, ...entry } of batch) {
       const newer = this.#waiting.get(connectionKey) ?? [];
       this.#waiting.delete(connectionKey);
-      for (const { epoch, number, deadLetters = [], done = [], hasMarks = false } of [entry, ...newer]) {
+      for (const { epoch, number, deadLetters = [], done = [], unparked = [], hasMarks = false } of [entry, ...newer]) {
         for (const deadLetter of deadLetters) this.commit(connectionKey, { deadLetter });
         const cursor = epoch > 0 ? { epoch, number } : undefined;
-        this.commit(connectionKey, { cursor, messages: done, hasMarks });
+        this.commit(connectionKey, { cursor, messages: done, unparked, hasMarks });
       }
     }
   }

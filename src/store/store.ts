@@ -22,6 +22,7 @@ import {
   parseAnnouncement,
   secretsChannel,
 } from "./notifications.js";
+import { type ParkedMessages, parkedMessages } from "./parked-messages.js";
 import { type Backlogs, backlogs, type Orphans, orphans, type Pending, pending } from "./pending.js";
 import { type Reassign, reassign } from "./reassign.js";
 import { acquireDatabase, type DatabaseLocation } from "./shared-database.js";
@@ -63,6 +64,7 @@ export interface Store
     StoredMessages,
     Claims,
     CursorCommits,
+    ParkedMessages,
     Transactional,
     Pending,
     Backlogs,
@@ -154,6 +156,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
     ...storedMessages(pool),
     ...claims(pool),
     ...commits,
+    ...parkedMessages(pool),
     ...transactional(pool),
     ...pending(pool),
     ...backlogs(pool),

@@ -3,7 +3,7 @@
  * happen exactly once. Two transactions of the same message collide at the mark; no other ones wait for each other.
  */
 import pg from "pg";
-import { storeFunctions } from "../../generated/ts/rows/peer.js";
+import { tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, StoreError } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
@@ -42,6 +42,8 @@ interface HandledMessage extends Position {
   readonly connectionKey: number;
   /** An attempt before may have been committed. */
   readonly mayBeDone?: boolean;
+  /** It is parked: its row there goes, in place of a mark. */
+  readonly isParked?: boolean;
 }
 
 /** A handler that ends the transaction takes it back. */
@@ -51,23 +53,38 @@ const ownLimitsSql = `SET LOCAL lock_timeout = ${statementLimits.lockTimeoutMs};
 // Durably, as the answer to a request says that it is done.
 const endSql = `${ownLimitsSql}; SELECT hawser.commit_durably(), pg_catalog.current_setting('${storeConstants.handlingSetting}', true) AS handling`;
 
-/**
- * The first arguments of the functions below for each channel, as text, since several statements are sent at once; the numbers
- * are whole ones. In an order that is the same for all, so that two transactions never wait for each other's marks in a circle.
- */
-function whoAndWhat({ name, epoch }: WriterName, messages: readonly HandledMessage[]): string[] {
-  const channels = new Map<number, Position[]>();
-  for (const { connectionKey, ...position } of messages) {
-    const positions = channels.get(connectionKey);
-    if (positions === undefined) channels.set(connectionKey, [position]);
-    else positions.push(position);
+/** Messages of one channel, all of them parked or none. */
+interface Part {
+  readonly connectionKey: number;
+  readonly isParked: boolean;
+  readonly positions: Position[];
+  /** The first arguments of the functions below, as text, since several statements are sent at once; the numbers are whole ones. */
+  readonly given: string;
+}
+
+/** In an order that is the same for all, so that two transactions never wait for each other's marks in a circle. */
+function partsOf({ name, epoch }: WriterName, messages: readonly HandledMessage[]): Part[] {
+  const parts = new Map<string, HandledMessage[]>();
+  for (const message of messages) {
+    const id = `${message.connectionKey} ${message.isParked === true}`;
+    parts.set(id, [...(parts.get(id) ?? []), message]);
   }
-  return [...channels]
-    .sort(([one], [other]) => one - other)
-    .map(([connectionKey, positions]) => {
+  return [...parts.values()]
+    .map((positions): Part => {
+      const [{ connectionKey, isParked = false }] = positions as [HandledMessage];
       const numbers = `'{${positions.map((one) => one.epoch)}}', '{${positions.map((one) => one.number)}}'`;
-      return `${pg.escapeLiteral(name)}, ${epoch}, ${connectionKey}, ${numbers}`;
-    });
+      const given = `${pg.escapeLiteral(name)}, ${epoch}, ${connectionKey}, ${numbers}`;
+      return { connectionKey, isParked, positions, given };
+    })
+    .sort((one, other) => one.connectionKey - other.connectionKey || Number(one.isParked) - Number(other.isParked));
+}
+
+/** Why messages are not to be handled, as an SQL expression. */
+function refusalSql({ connectionKey, isParked, positions, given }: Part): string {
+  if (!isParked) return `hawser.handling_refusal(${given}, true)`;
+  const numbers = positions.map(({ epoch, number }) => `(${epoch}, ${number})`);
+  return `(SELECT CASE WHEN pg_catalog.count(*) < ${positions.length} THEN 'duplicate' END FROM ${tables.parkedMessage} AS p
+            WHERE p.connection_key = ${connectionKey} AND (p.epoch, p.number) IN (${numbers}))`;
 }
 
 /** What `hawser.handling_refusal` says, and `hawser.mark_done` by the name of the constraint that its error has. */
@@ -146,21 +163,12 @@ export function transactional(database: Database): Transactional {
     }
   };
 
-  /** Whether a message is done; not if that cannot be told. */
-  const isDone = async (
-    { name, epoch }: WriterName,
-    { connectionKey, ...message }: HandledMessage,
-  ): Promise<boolean> => {
-    const caller = storeFunctions(database.caller("look whether a message is done"));
-    const given = {
-      name,
-      epoch: BigInt(epoch),
-      connectionKey,
-      epochs: [BigInt(message.epoch)],
-      numbers: [BigInt(message.number)],
-    };
+  /** Whether messages are done; not if that cannot be told. */
+  const isDone = async (part: Part): Promise<boolean> => {
     try {
-      return (await caller.handlingRefusal({ ...given, unmarked: true })).refusal === "duplicate";
+      const text = `SELECT ${refusalSql(part)} AS refusal`;
+      const [row] = await database.query<Begun>("look whether a message is done", { text });
+      return row?.refusal === "duplicate";
     } catch {
       return false;
     }
@@ -175,9 +183,9 @@ export function transactional(database: Database): Transactional {
       }
       const beside = others.length === 0 ? "" : ` and ${others.length} more`;
       const action = `handle message ${message.number} of channel ${message.connectionKey}${beside} in a transaction`;
+      const parts = partsOf(lease, messages);
       let hasThrown = false;
       try {
-        const given = whoAndWhat(lease, messages);
         const watched = async (transaction: Transaction): Promise<void> => {
           try {
             await handler(transaction);
@@ -188,18 +196,22 @@ export function transactional(database: Database): Transactional {
         };
         await withPlace(
           action,
-          messages.some(({ mayBeDone }) => mayBeDone === true)
-            ? `coalesce(${given.map((one) => `hawser.handling_refusal(${one}, true)`)})`
-            : undefined,
+          messages.some(({ mayBeDone }) => mayBeDone === true) ? `coalesce(${parts.map(refusalSql)})` : undefined,
           watched,
-          () => [ownLimitsSql, ...given.map((one) => `SELECT hawser.mark_done(${one})`)].join("; "),
+          () =>
+            [
+              ownLimitsSql,
+              ...parts.map(
+                ({ isParked, given }) => `SELECT hawser.${isParked ? "finish_parked" : "mark_done"}(${given})`,
+              ),
+            ].join("; "),
         );
         return "committed";
       } catch (error) {
         const refusal = StoreError.is(error) ? refusalOf(error.cause) : undefined;
         if (refusal === undefined) {
           // What another transaction of the same message has written may be all that is wrong.
-          if (hasThrown && others.length === 0 && (await isDone(lease, message))) return "duplicate";
+          if (hasThrown && others.length === 0 && (await isDone(parts[0]!))) return "duplicate";
           throw error;
         }
         if (refusal === "ended") throw endedByHandler();

@@ -479,6 +479,91 @@ describe("a listener's channel whose messages have keys", () => {
     expect(bench.take()).toContain("query above 7/5");
   });
 
+  describe("a message that waits long to be tried again", () => {
+    const long = { retryDelayMs: 10_000, maxAhead: 2, creditBytes: 10_000, maxAttempts: 3 };
+    const at = (number: number) => ({ epoch: 7, number });
+
+    it("is parked with what comes behind it, and the channel goes on as soon as the store has them", () => {
+      const bench = ListenerBench.connected(long);
+      bench.keyed("c1", 0, 1, ["x", "y", "x", "y", "y"]);
+      expect(bench.beginAll(0)).toEqual([1, 2]);
+      bench.finish(failed, 0, turnOf(bench, 1));
+      bench.handle(0);
+      expect(bench.take()).toEqual(["park 7/1 after 1 until 10000", "park 7/3 after 0 until 0"]);
+      expect(bench.beginAll(0)).toEqual([]);
+      bench.channel.onParked([at(1), at(3)]);
+      expect(bench.take()).toEqual(["commit 7/3"]);
+      expect([bench.channel.waitingWireBytes, bench.channel.parkedMessages]).toEqual([20, 2]);
+      expect(bench.handleAll(0)).toEqual(["7/4", "7/5"]);
+      bench.keyed("c1", 0, 6, ["x", "y", "y", "y"]);
+      expect(bench.take().at(-1)).toBe("park 7/6 after 0 until 0");
+      bench.channel.onParked([at(6)]);
+      expect(bench.handleAll(0)).toEqual(["7/7", "7/8", "7/9"]);
+      expect(bench.take().at(-1)).toBe("commit 7/9");
+      expect(bench.channel.deadline()).toBe(10_000);
+      expect(bench.handleAll(10_000)).toEqual(["7/1", "7/3", "7/6"]);
+      expect(bench.take()).toEqual(["unpark 7/1", "unpark 7/3", "unpark 7/6"]);
+      expect(bench.channel.parkedMessages).toBe(0);
+    });
+
+    it("waits in its place where nothing may be parked: without a key, and beyond the limits", () => {
+      const bench = ListenerBench.connected({ ...long, maxParked: 1, maxAhead: 10 });
+      bench.keyed("c1", 0, 1, [undefined, "x", "y", "x"]);
+      bench.beginAll(0);
+      for (const number of [1, 2, 3]) bench.finish(failed, 0, turnOf(bench, number));
+      expect(bench.take()).toEqual(["park 7/2 after 1 until 10000"]);
+      bench.channel.onParked([at(2)]);
+      expect(bench.take()).toEqual([]);
+      expect(bench.beginAll(10_000)).toEqual([1, 2, 3]);
+    });
+
+    it("comes before all others of its key when the channel is opened, and stays with a newer time if it fails", () => {
+      const bench = new ListenerBench(at(3), long, [at(5)]);
+      const payload = new Uint8Array(10);
+      const message = { topicKey: 1, payload, encoding: undefined, headers: undefined, key: "x", fromWire: false };
+      const parked = [1, 5].map((number) => ({
+        message: { ...message, position: at(number) },
+        attempts: number === 1 ? 1 : 0,
+        dueAt: number === 1 ? 50 : 0,
+      }));
+      bench.channel.restore(parked);
+      bench.channel.onHello("c1", 7, 0);
+      bench.keyed("c1", 0, 4, ["y", "x", "x"]);
+      expect(bench.handleAll(0)).toEqual(["7/4"]);
+      expect(bench.take()).toEqual(["park 7/6 after 0 until 0", "commit 7/5"]);
+      bench.channel.onParked([at(6)]);
+      expect(bench.beginAll(50)).toEqual([1]);
+      expect(turnOf(bench, 1).attempts).toBe(2);
+      bench.finish(failed, 50);
+      expect(bench.take()).toEqual(["commit 7/6", "park 7/1 after 2 until 20050"]);
+      expect(bench.beginAll(20_050)).toEqual([1]);
+      bench.finish(failed, 20_050);
+      expect(bench.take()).toEqual(["dead 7/1 handler_failed after 3", "unpark 7/1"]);
+      expect(bench.beginAll(20_050)).toEqual([5]);
+    });
+
+    it("begins alone and counted where it may have ended a process, and the channel is not quiet before it is removed", () => {
+      const bench = new ListenerBench(at(0), { ...long, careful: true });
+      const message = { topicKey: 1, payload: new Uint8Array(10), encoding: undefined, headers: undefined, key: "x" };
+      const parked = { message: { ...message, position: at(1), fromWire: false }, attempts: 1, dueAt: 0 };
+      bench.channel.restore([parked]);
+      expect(bench.beginAll(0)).toEqual([]);
+      expect(bench.take()).toEqual(["count parked 7/1"]);
+      expect(bench.channel.isUnderSuspicion).toBe(true);
+      bench.channel.onParkedCountFailed();
+      expect(bench.beginAll(0)).toEqual([]);
+      bench.channel.onParkedCounted(3);
+      expect(bench.take()).toEqual(["count parked 7/1"]);
+      expect(bench.beginAll(0)).toEqual([1]);
+      expect(turnOf(bench, 1).attempts).toBe(3);
+      bench.channel.giveBack();
+      bench.finish(done, 0);
+      expect(bench.take()).toEqual(["unpark 7/1"]);
+      bench.channel.onUnparked(1);
+      expect(bench.take()).toEqual(["quiet"]);
+    });
+  });
+
   it("takes what has marks for finished, over the connection and out of the store", () => {
     const marked = [2, 3, 5].map((number) => ({ epoch: 7, number }));
     const bench = ListenerBench.connected({ creditBytes: 10_000 }, marked);

@@ -7,6 +7,7 @@ import {
   type ListenerLimits,
   type MessageTurn,
   type OutgoingMessage,
+  type ParkedMessage,
   type Position,
   SenderChannel,
   type SenderEffects,
@@ -121,6 +122,9 @@ const listenerLimits: Omit<ListenerLimits, "retryOf"> = {
   unordered: false,
   careful: false,
   maxAhead: 3,
+  parkDelayMs: 10_000,
+  maxParked: 3,
+  maxParkedBytes: 1_000,
 };
 
 /** What a test sets: in place of the policy its numbers. */
@@ -246,6 +250,15 @@ export class ListenerBench implements ListenerEffects {
   }
   countAttempt(): void {
     this.log.push("count");
+  }
+  park({ message, attempts, dueAt }: ParkedMessage): void {
+    this.log.push(`park ${place(message.position)} after ${attempts} until ${dueAt}`);
+  }
+  unpark(position: Position): void {
+    this.log.push(`unpark ${place(position)}`);
+  }
+  countParked(position: Position, isLast: boolean): void {
+    this.log.push(`count parked ${place(position)}${isLast ? " alone" : ""}`);
   }
   ready(): void {}
   quiet(): void {

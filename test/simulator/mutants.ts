@@ -14,6 +14,7 @@ import {
   type ListenerEffects,
   type ListenerLimits,
   type MessageTurn,
+  type ParkedMessage,
   type Position,
   type SenderEffects,
   type SenderLimits,
@@ -72,7 +73,9 @@ export interface Mutant {
   /** … and end their session instead, where handlers are transactional. */
   readonly poisonEndsSessions?: boolean;
   /** A warm start for a rare one: these rates, only these faults, so often. */
-  readonly warmStart?: Partial<Record<"callFaultRate" | "dialFaultRate" | "notifyLossRate" | "slowRate", number>>;
+  readonly warmStart?: Partial<
+    Record<"callFaultRate" | "dialFaultRate" | "notifyLossRate" | "slowRate" | "handlerFaultRate", number>
+  >;
   readonly faults?: readonly (
     | "kill"
     | "stall"
@@ -258,6 +261,25 @@ const letsKeyPass: MakeListener = (cursor, done, limits, effects) => {
   })(cursor, done, limits, effects, intakeFor);
 };
 
+/** Lets what comes pass the messages of its key that were parked before the channel was opened. */
+const releasesParkedKeys: MakeListener = (cursor, done, limits, effects) => {
+  return new (class extends ListenerChannel {
+    override restore(parked: readonly ParkedMessage[]): void {
+      super.restore(parked.map((one) => ({ ...one, message: { ...one.message, key: `${one.message.key} parked` } })));
+    }
+  })(cursor, done, limits, effects);
+};
+
+/** Takes a message for parked before the store has it. */
+const parksInMemory: MakeListener = (cursor, done, limits, effects) => {
+  const park = (parked: ParkedMessage) => {
+    effects.park(parked);
+    channel.onParked([parked.message.position]);
+  };
+  const channel = new ListenerChannel(cursor, done, limits, { ...effects, park });
+  return channel;
+};
+
 /** Handles messages of one key side by side. */
 const forgetsKeys: MakeListener = (cursor, done, limits, effects) => {
   let nth = 0;
@@ -410,6 +432,50 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; re
     transactional: false,
     keys: true,
     faults: ["stop"],
+    faultTimes: 4,
+    seeds: 4_000,
+  },
+  "parked message whose key is released": {
+    listener: releasesParkedKeys,
+    keys: true,
+    warmStart: { handlerFaultRate: 0.4 },
+    faults: ["kill", "stop"],
+    faultTimes: 4,
+    seeds: 4_000,
+  },
+  "cursor over a message that is not parked yet": {
+    listener: parksInMemory,
+    keys: true,
+    warmStart: { handlerFaultRate: 0.4, slowRate: 0.3 },
+    faults: ["kill"],
+    faultTimes: 6,
+    seeds: 4_000,
+  },
+  "parked message without a mark": {
+    store: { parksWithoutMark: true },
+    transactional: true,
+    keys: true,
+    warmStart: { handlerFaultRate: 0.4, slowRate: 0.3 },
+    faults: ["kill", "stop"],
+    faultTimes: 6,
+    seeds: 4_000,
+  },
+  "transaction that leaves its parked message": {
+    store: { leavesParked: true },
+    transactional: true,
+    keys: true,
+    warmStart: { handlerFaultRate: 0.4 },
+    faults: ["kill"],
+    faultTimes: 6,
+    seeds: 4_000,
+  },
+  "starts of parked messages not counted": {
+    store: { countsNoParked: true },
+    poison: true,
+    poisonEndsSessions: false,
+    keys: true,
+    warmStart: { handlerFaultRate: 0.4 },
+    faults: ["kill", "stop"],
     faultTimes: 4,
     seeds: 4_000,
   },

@@ -5,7 +5,7 @@
  * failover that loses the last commits.
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { comparePositions, type Position } from "../../src/channel/index.js";
+import { comparePositions, type ParkedMessage, type Position } from "../../src/channel/index.js";
 import type { PeerProcess } from "./process.js";
 import { type MessageRecord, Violation } from "./records.js";
 import type { World } from "./world.js";
@@ -22,6 +22,8 @@ export interface ChannelCommit {
   readonly dead: readonly { readonly position: Position; readonly record: MessageRecord }[];
   /** What is done beyond the cursor. */
   readonly done: readonly Position[];
+  /** Parked messages that are done. */
+  readonly unparked: readonly Position[];
 }
 
 /** What a stored row carries: the payload object is the message's identity in the simulation. */
@@ -59,6 +61,7 @@ export interface OwnedChannel {
   readonly cursor: Position;
   /** Done beyond the cursor. */
   readonly done: readonly Position[];
+  readonly parked: readonly ParkedMessage[];
   readonly attempts: number;
   /** It was another listener's. */
   readonly handedOver: boolean;
@@ -99,6 +102,9 @@ export interface StoreFaults {
   readonly removesMarksFirst?: boolean;
   readonly deadLettersWithoutMark?: boolean;
   readonly readsNoMarks?: boolean;
+  readonly parksWithoutMark?: boolean;
+  readonly leavesParked?: boolean;
+  readonly countsNoParked?: boolean;
   readonly reassignsWithoutEpoch?: boolean;
   readonly commitsForAnybody?: boolean;
   readonly countsNoAttempts?: boolean;
@@ -110,6 +116,11 @@ export interface StoreFaults {
 }
 
 const rowKey = (position: Position) => `${position.epoch}/${position.number}`;
+
+/** Each once, in order. */
+function distinct(positions: readonly Position[]): Position[] {
+  return [...new Map(positions.map((one) => [rowKey(one), one])).values()].sort(comparePositions);
+}
 
 export class ModelPostgres {
   readonly epochs = new Map<string, number>();
@@ -126,6 +137,8 @@ export class ModelPostgres {
   readonly #attempts = new Map<number, number>();
   /** Of each channel what is done beyond its cursor. */
   readonly #marks = new Map<number, Map<string, Position>>();
+  /** Of each channel what is parked. */
+  readonly #parked = new Map<number, Map<string, ParkedMessage>>();
   /** Marks that a transaction has inserted and not committed. */
   readonly #markLocks = new Map<string, Fence>();
   /** Names that were given back in good order, with the epoch of that. */
@@ -202,6 +215,7 @@ export class ModelPostgres {
         {
           cursor: this.cursors.get(key) ?? origin,
           done: this.#faults.readsNoMarks ? [] : [...this.#marksOf(key).values()],
+          parked: this.parkedOf(key),
           attempts: this.#attempts.get(key) ?? 0,
           handedOver: to !== name,
         },
@@ -328,13 +342,14 @@ export class ModelPostgres {
    */
   commitCursor(
     { name, epoch, server, key }: ChannelCall,
-    { cursor, dead, done }: ChannelCommit,
+    { cursor, dead, done, unparked }: ChannelCommit,
     answer: (result: CallResult<"done" | "fenced" | "notOwned">) => void,
   ): void {
     const faults = this.#faults;
     const marked = [...(faults.deadLettersWithoutMark ? [] : dead.map(({ position }) => position)), ...done];
+    const ended = [...dead.map(({ position }) => position), ...unparked];
     this.#transaction<"done" | "fenced" | "notOwned">(
-      { name, exclusive: false, server, cursorOf: key, marks: marked.sort(comparePositions) },
+      { name, exclusive: false, server, cursorOf: key, marks: distinct([...marked, ...unparked]) },
       () => {
         if (!this.#isHeld(name, epoch)) return { value: "fenced" };
         if (!this.#mayCommit(name, key)) return { value: "notOwned" };
@@ -345,20 +360,117 @@ export class ModelPostgres {
             const old = this.cursors.get(key) ?? origin;
             const isNew = (position: Position) =>
               comparePositions(position, old) > 0 && !this.#marksOf(key).has(rowKey(position));
-            const letters = dead.filter(({ position }) => faults.deadLetterAlways || isNew(position));
+            const wasParked = (position: Position) => this.#parkedIn(key).has(rowKey(position));
+            const letters = dead.filter(
+              ({ position }) => faults.deadLetterAlways || isNew(position) || wasParked(position),
+            );
+            const undoParked = ended.filter(wasParked).map((position) => this.#unpark(key, position));
             const undoMarks = marked.filter(isNew).map((position) => this.#mark(key, rowKey(position), position));
             const undo = this.#moveCursor(key, cursor);
-            if (undo === undefined && letters.length + undoMarks.length === 0) return undefined;
+            if (undo === undefined && letters.length + undoMarks.length + undoParked.length === 0) return undefined;
             const undoLetters = letters.map(({ record }) => this.#world.deadLetter(record));
             return () => {
               undo?.();
-              for (const take of [...undoLetters, ...undoMarks]) take();
+              for (const take of [...undoLetters, ...undoMarks, ...undoParked]) take();
             };
           },
         };
       },
       answer,
     );
+  }
+
+  /** Parks messages of one channel: with their marks, unless they are done. */
+  park(
+    { name, epoch, server, key }: ChannelCall,
+    messages: readonly ParkedMessage[],
+    answer: (result: CallResult<"done" | "fenced" | "notOwned">) => void,
+  ): void {
+    const marks = messages.map(({ message }) => message.position).sort(comparePositions);
+    this.#transaction<"done" | "fenced" | "notOwned">(
+      { name, exclusive: false, server, cursorOf: key, marks },
+      () => {
+        if (!this.#isHeld(name, epoch)) return { value: "fenced" };
+        if (!this.#mayCommit(name, key)) return { value: "notOwned" };
+        return {
+          value: "done",
+          commit: () => {
+            const parked = this.#parkedIn(key);
+            const undo = messages.map((one) => {
+              const { position, payload } = one.message;
+              const id = rowKey(position);
+              const before = parked.get(id);
+              const isPassed = comparePositions(position, this.cursors.get(key) ?? origin) <= 0;
+              if (before === undefined && (isPassed || this.#marksOf(key).has(id))) return () => undefined;
+              parked.set(id, one);
+              if (before !== undefined) return () => parked.set(id, before);
+              const undoMark = this.#faults.parksWithoutMark ? undefined : this.#mark(key, id, position);
+              return () => {
+                undoMark?.();
+                parked.delete(id);
+                this.#world.lost(payload);
+              };
+            });
+            return () => {
+              for (const take of undo) take();
+            };
+          },
+        };
+      },
+      answer,
+    );
+  }
+
+  /** Counts a start of a parked message; 0 if it is not there. */
+  countParked(
+    { name, epoch, server, key }: ChannelCall,
+    position: Position,
+    answer: (result: CallResult<number | "fenced">) => void,
+  ): void {
+    this.#transaction<number | "fenced">(
+      { name, exclusive: false, server },
+      () => {
+        if (!this.#isHeld(name, epoch)) return { value: "fenced" };
+        const parked = this.#parkedIn(key);
+        const id = rowKey(position);
+        const before = parked.get(id);
+        if (before === undefined) return { value: 0 };
+        const attempts = before.attempts + 1;
+        return {
+          value: attempts,
+          commit: () => {
+            if (this.#faults.countsNoParked || !parked.has(id)) return undefined;
+            parked.set(id, { ...before, attempts });
+            return () => parked.set(id, before);
+          },
+        };
+      },
+      answer,
+    );
+  }
+
+  /** What of a channel is parked, in order. */
+  parkedOf(key: number): ParkedMessage[] {
+    const rows = [...this.#parkedIn(key).values()];
+    return rows.sort((one, other) => comparePositions(one.message.position, other.message.position));
+  }
+
+  #parkedIn(key: number): Map<string, ParkedMessage> {
+    let parked = this.#parked.get(key);
+    if (parked === undefined) {
+      parked = new Map();
+      this.#parked.set(key, parked);
+    }
+    return parked;
+  }
+
+  /** Returns how to take it back. */
+  #unpark(key: number, position: Position): () => void {
+    const parked = this.#parkedIn(key);
+    const id = rowKey(position);
+    const before = parked.get(id)!;
+    parked.delete(id);
+    return () => parked.set(id, before);
   }
 
   /** Counts a start of the message behind the cursor. */
@@ -442,11 +554,12 @@ export class ModelPostgres {
 
   /**
    * A handler's transaction: runs the handler, inserts the mark, for which it waits if another transaction has inserted it,
-   * and then reads the cursor and the epoch, without a lock.
+   * and then reads the cursor and the epoch, without a lock. Of a parked message it deletes the row, in place of all that.
    */
   handle(
     { name, epoch, server, key }: ChannelCall,
     position: Position,
+    isParked: boolean,
     handler: TransactionHandler,
     answer: (result: CallResult<"committed" | "duplicate" | "rolledBack" | "fenced" | "notOwned">) => void,
   ): void {
@@ -468,7 +581,8 @@ export class ModelPostgres {
     /** What a statement of now sees. */
     const verdict = () => {
       if (this.#faults.marksWithoutFence) return "committed";
-      if (comparePositions(this.cursors.get(key) ?? origin, position) >= 0) return "duplicate";
+      const isPassed = comparePositions(this.cursors.get(key) ?? origin, position) >= 0;
+      if (isPassed && !isParked) return "duplicate";
       if (this.epochs.get(name) !== epoch) return "fenced";
       return this.#mayCommit(name, key) ? "committed" : "notOwned";
     };
@@ -491,7 +605,7 @@ export class ModelPostgres {
         schedule.after(random.delay(landsLate ? 40 : 0.5), () => {
           if (gone()) return lost();
           this.#lockMark(key, mark, tx, () => {
-            const isThere = this.#marksOf(key).has(mark);
+            const isThere = isParked ? !this.#parkedIn(key).has(rowKey(position)) : this.#marksOf(key).has(mark);
             const finish = (value: "committed" | "duplicate" | "fenced" | "notOwned") => {
               this.#releaseIn(this.#markLocks, `${key} ${mark}`, tx);
               end({ kind: "ok", value }, random.delay(1));
@@ -505,10 +619,11 @@ export class ModelPostgres {
               schedule.after(random.delay(slow ? 40 : 0.5), () => {
                 if (gone()) return lost();
                 if (value === "committed") {
-                  const undoMark = this.#mark(key, mark, position);
+                  const unparks = isParked && !this.#faults.leavesParked;
+                  const undoMark = isParked ? unparks && this.#unpark(key, position) : this.#mark(key, mark, position);
                   const undoEffect = handler.effect();
                   this.#remember(() => {
-                    undoMark();
+                    if (undoMark) undoMark();
                     undoEffect();
                   });
                 }

@@ -9,6 +9,7 @@ import {
   ListenerChannel,
   type ListenerEffects,
   type MessageTurn,
+  type ParkedMessage,
   type Position,
   type SendOutcome,
 } from "../../src/channel/index.js";
@@ -26,6 +27,9 @@ interface Incoming {
   /** What the next commit writes besides the cursor. */
   dead: { position: Position; record: MessageRecord }[];
   done: Position[];
+  unparked: Position[];
+  toPark: ParkedMessage[];
+  parking: boolean;
   /** How often a process that ended uncleanly had begun the first message. */
   readonly startsBefore: number;
   isolated: boolean;
@@ -66,7 +70,8 @@ export class Receiving {
 
   /** Nothing waits, runs or is being committed, and every channel is live. */
   get settled(): boolean {
-    for (const { channel, committing } of this.#channels.values()) {
+    for (const { channel, committing, unparked } of this.#channels.values()) {
+      if (channel.parkedMessages + unparked.length > 0) return false;
       if (channel.waitingMessages > 0 || channel.isHandling || channel.isCommitting || committing) return false;
       if (!channel.isLive) return false;
     }
@@ -76,8 +81,11 @@ export class Receiving {
   /** No handler runs, and every cursor is committed. */
   get idle(): boolean {
     return [...this.#channels.values()].every(
-      ({ channel, committing, dead, done }) =>
-        !channel.isHandling && !channel.isCommitting && !committing && dead.length + done.length === 0,
+      ({ channel, committing, dead, done, unparked }) =>
+        !channel.isHandling &&
+        !channel.isCommitting &&
+        !committing &&
+        dead.length + done.length + unparked.length === 0,
     );
   }
 
@@ -88,7 +96,7 @@ export class Receiving {
   /** The channels as they are after the lease was taken: nothing in memory but the committed cursors. */
   open(owned: ReadonlyMap<number, OwnedChannel>): void {
     const { world, wasClean } = this.#process;
-    for (const [key, { cursor, done, attempts, handedOver }] of owned) {
+    for (const [key, { cursor, done, parked, attempts, handedOver }] of owned) {
       if (this.#channels.has(key) || (this.#leaving.has(key) && !world.mutant.opensWhileLeaving)) continue;
       const incoming: Omit<Incoming, "channel"> = {
         key,
@@ -97,6 +105,9 @@ export class Receiving {
         toCommit: undefined,
         dead: [],
         done: [],
+        unparked: [],
+        toPark: [],
+        parking: false,
         startsBefore: attempts,
         isolated: false,
         lastStart: undefined,
@@ -108,6 +119,10 @@ export class Receiving {
       opened.channel =
         world.mutant.listener?.(cursor, done, limits, effects) ?? new ListenerChannel(cursor, done, limits, effects);
       if (done.length > 0) world.counts.add("transition: marks read");
+      opened.channel.restore(parked);
+      if (parked.length > 0) world.counts.add("transition: parked messages read");
+      if (parked.some(({ attempts }) => attempts === 0)) world.counts.add("transition: parked behind its key read");
+      this.#arm(opened);
       this.#channels.set(key, opened);
       if (this.#process.haltsHandlers || this.#isolation.holdsUp(opened)) opened.channel.halt(true);
       opened.channel.onAnnounced();
@@ -135,7 +150,10 @@ export class Receiving {
   }
 
   commitAll(): void {
-    for (const incoming of this.#channels.values()) this.#commitNext(incoming);
+    for (const incoming of this.#channels.values()) {
+      this.#commitNext(incoming);
+      this.#parkNext(incoming);
+    }
   }
 
   askStore(): void {
@@ -421,6 +439,28 @@ export class Receiving {
         incoming.dead.push({ position: message.position!, record });
         this.#commitNext(incoming);
       },
+      park: (parked) => {
+        if (replaced()) return;
+        world.counts.add(`transition: ${parked.attempts === 0 ? "parked behind its key" : "message parked"}`);
+        const written = { ...parked, message: { ...parked.message, fromWire: false } };
+        const same = incoming.toPark.findIndex(({ message }) => message.payload === parked.message.payload);
+        if (same < 0) incoming.toPark.push(written);
+        else incoming.toPark[same] = written;
+        this.#parkNext(incoming);
+      },
+      unpark: (position) => {
+        if (replaced()) return;
+        world.counts.add("transition: parked message done");
+        incoming.unparked.push(position);
+        this.#commitNext(incoming);
+      },
+      countParked: (position, isLast) => {
+        const count = () => this.#countParked(incoming, position);
+        if (!isLast || world.mutant.countsBesideOthers) return count();
+        incoming.isolated = true;
+        world.counts.add("transition: parked message isolated");
+        this.#isolation.enter(incoming, count);
+      },
       mark: (done) => {
         if (replaced()) return;
         world.counts.add("transition: marked beyond an unfinished message");
@@ -461,19 +501,66 @@ export class Receiving {
     );
   }
 
+  #countParked(incoming: Incoming, position: Position): void {
+    const process = this.#process;
+    const { world } = process;
+    const replaced = () => this.#channels.get(incoming.key) !== incoming;
+    if (replaced()) return;
+    world.counts.add("transition: start of a parked message counted");
+    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
+    world.postgres.countParked(call, position, (result) =>
+      process.deliver(() => {
+        if (replaced()) return;
+        if (result.kind !== "ok") {
+          const failed = () => process.deliver(() => incoming.channel.onParkedCountFailed());
+          world.schedule.after(world.random.delay(30), failed);
+        } else if (result.value === "fenced") process.lose();
+        else incoming.channel.onParkedCounted(result.value);
+      }),
+    );
+  }
+
+  #parkNext(incoming: Incoming): void {
+    const process = this.#process;
+    const { world } = process;
+    if (this.#channels.get(incoming.key) !== incoming || incoming.parking) return;
+    if (process.lease !== "held" || incoming.toPark.length === 0) return;
+    incoming.parking = true;
+    const parked = incoming.toPark.splice(0);
+    const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
+    world.postgres.park(call, parked, (result) =>
+      process.deliver(() => {
+        incoming.parking = false;
+        if (this.#channels.get(incoming.key) !== incoming) return;
+        if (result.kind === "ok" && result.value === "fenced") return process.lose();
+        if (result.kind === "ok" && result.value === "notOwned") return this.#drop(incoming);
+        if (result.kind === "ok") {
+          incoming.channel.onParked(parked.map(({ message }) => message.position));
+          this.#arm(incoming);
+          this.#parkNext(incoming);
+        } else {
+          const newer = new Set(incoming.toPark.map(({ message }) => message.payload));
+          incoming.toPark.unshift(...parked.filter(({ message }) => !newer.has(message.payload)));
+          world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#parkNext(incoming)));
+        }
+      }),
+    );
+  }
+
   #commitNext(incoming: Incoming): void {
     const process = this.#process;
     const { world } = process;
     const { toCommit: cursor } = incoming;
     if (this.#channels.get(incoming.key) !== incoming) return;
     if (incoming.committing || process.lease !== "held") return;
-    if (cursor === undefined && incoming.dead.length + incoming.done.length === 0) return;
+    if (cursor === undefined && incoming.dead.length + incoming.done.length + incoming.unparked.length === 0) return;
     incoming.committing = true;
     incoming.toCommit = undefined;
     const dead = incoming.dead.splice(0);
     const done = incoming.done.splice(0);
+    const unparked = incoming.unparked.splice(0);
     const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
-    world.postgres.commitCursor(call, { cursor: cursor ?? { epoch: 0, number: 0 }, dead, done }, (result) =>
+    world.postgres.commitCursor(call, { cursor: cursor ?? { epoch: 0, number: 0 }, dead, done, unparked }, (result) =>
       process.deliver(() => {
         incoming.committing = false;
         // Begun before the name was taken anew: the server of before says nothing about the epoch of now.
@@ -486,11 +573,13 @@ export class Receiving {
         else if (result.kind === "ok") {
           if (cursor !== undefined) incoming.channel.onCommitted(cursor);
           if (done.length > 0) incoming.channel.onMarked();
+          if (unparked.length > 0) incoming.channel.onUnparked(unparked.length);
           this.#commitNext(incoming);
         } else {
           incoming.toCommit ??= cursor;
           incoming.dead.unshift(...dead);
           incoming.done.unshift(...done);
+          incoming.unparked.unshift(...unparked);
           world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#commitNext(incoming)));
         }
         process.endIfStopped();
@@ -534,8 +623,11 @@ export class Receiving {
     const process = this.#process;
     const { world } = process;
     const { running: message, attempts } = turn;
-    const record = world.handlerStarts(process, incoming, message, attempts);
-    if (incoming.channel.isUnderSuspicion && attempts === incoming.channel.maxStarts) incoming.lastStart = record;
+    const { parked } = turn.place;
+    const record = world.handlerStarts(process, incoming, turn);
+    const { isUnderSuspicion, maxStarts } = incoming.channel;
+    const isSuspect = parked === undefined ? isUnderSuspicion : parked.count !== undefined;
+    if (isSuspect && attempts === maxStarts) incoming.lastStart = record;
     const end = () =>
       process.deliver(() => {
         incoming.lastStart = undefined;
@@ -576,6 +668,7 @@ export class Receiving {
     world.postgres.handle(
       call,
       position,
+      turn.place.parked !== undefined,
       {
         isAlive: () => !process.dead,
         run: (ended) =>

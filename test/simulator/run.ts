@@ -101,6 +101,13 @@ const channelMustHappen = [
   "transition: waited for a mark",
   "transition: marks read",
   "transition: marked beyond an unfinished message",
+  "transition: message parked",
+  "transition: parked behind its key",
+  "transition: parked messages read",
+  "transition: parked behind its key read",
+  "transition: parked message done",
+  "transition: start of a parked message counted",
+  "transition: parked message isolated",
   ...["delivered", "stored", "sent", "dropped", "timed-out", "fenced"].map((outcome) => `outcome: ${outcome}`),
 ];
 

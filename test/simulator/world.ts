@@ -6,6 +6,7 @@ import {
   comparePositions,
   type IncomingMessage,
   type ListenerChannel,
+  type MessageTurn,
   type Position,
   type SenderChannel,
   type SendOutcome,
@@ -74,6 +75,9 @@ export class World {
       maxAhead: 4,
       refillBelow: 2,
       refillBelowBytes: 120,
+      parkDelayMs: 150,
+      maxParked: 5,
+      maxParkedBytes: 150,
       unordered: false,
     },
     drainRows: 4,
@@ -98,6 +102,8 @@ export class World {
   readonly #firstHandled = new Map<string, Position>();
   /** Of each opened channel, by key, the message that was begun and is not done. */
   readonly #begun = new WeakMap<object, Map<string, MessageRecord>>();
+  /** Of each opened channel what it has done or given up. */
+  readonly #ended = new WeakMap<object, Set<MessageRecord>>();
   readonly #hasKeys: boolean;
   /** Listeners get their channels back. */
   readonly #givesBack: boolean;
@@ -296,8 +302,7 @@ export class World {
   handlerStarts(
     process: PeerProcess,
     opened: { readonly key: number },
-    message: IncomingMessage,
-    attempt: number,
+    { running: message, attempts: attempt, place }: MessageTurn,
   ): MessageRecord {
     const { key } = opened;
     const record = this.#records.get(message.payload)!;
@@ -309,7 +314,13 @@ export class World {
     }
     const cursor = this.postgres.cursors.get(key);
     const holds = this.#holds(process, key);
-    if (holds && attempt === 1 && cursor !== undefined && comparePositions(position, cursor) <= 0) {
+    if (
+      holds &&
+      attempt === 1 &&
+      place.parked === undefined &&
+      cursor !== undefined &&
+      comparePositions(position, cursor) <= 0
+    ) {
       throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
     }
     // One that has lost its name and does not know yet may still start what it had accepted; nothing it does is committed.
@@ -321,6 +332,12 @@ export class World {
         throw new Violation(`message ${record.id} is begun before message ${before.id} of its key is done`);
       }
       begun.set(record.messageKey, record);
+      for (const { message: parked } of holds ? this.postgres.parkedOf(key) : []) {
+        const earlier = this.recordOf(parked);
+        if (earlier.messageKey !== record.messageKey || comparePositions(parked.position, position) >= 0) continue;
+        if (earlier.finished > 0 || this.#ended.get(opened)?.has(earlier)) continue;
+        throw new Violation(`message ${record.id} is begun while message ${earlier.id} of its key is parked`);
+      }
     }
     if (holds && record.endedInOrder && this.postgres.generation === 1) {
       throw new Violation(`message ${record.id} is handled again after a stop in good order`);
@@ -371,7 +388,10 @@ export class World {
 
   /** A message is done or given up: it is not to be tried again. */
   ended(opened: object, message: IncomingMessage): void {
-    const { messageKey } = this.recordOf(message);
+    const record = this.recordOf(message);
+    const { messageKey } = record;
+    const ended = this.#ended.get(opened) ?? new Set<MessageRecord>();
+    this.#ended.set(opened, ended.add(record));
     if (messageKey !== undefined) this.#begun.get(opened)?.delete(messageKey);
   }
 

@@ -108,6 +108,35 @@ export interface DoneMessageRow {
 }
 
 /**
+ * A row of hawser.parked_messages. Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
+ * sent them know them as delivered. Functions alone write them.
+ */
+export interface ParkedMessageRow {
+  /** The channel. */
+  connection_key: number;
+  /** The sender's epoch. */
+  epoch: bigint;
+  /** The message's number within the epoch. */
+  number: bigint;
+  /** The topic that the message is for. */
+  topic_key: number;
+  /** How the payload is compressed, as the frame Batch says it; 0: not. */
+  compression: number;
+  /** The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none. */
+  headers: Uint8Array | null;
+  /** The payload, plain or compressed. */
+  payload: Uint8Array;
+  /** How often its handler was started; 0: it waits behind another one. */
+  attempts: number;
+  /** When it is to be tried again. */
+  due_at: Date;
+  /** When it was parked. */
+  parked_at: Date;
+  /** The length of the payload before it was compressed, in bytes. */
+  uncompressed_bytes: bigint;
+}
+
+/**
  * A row of hawser.conn_messages. Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
  * batch of messages with successive numbers, one topic and one codec.
  */
@@ -279,6 +308,7 @@ export const tables = {
   connSender: "hawser.conn_sender",
   connMessNumber: "hawser.conn_mess_number",
   doneMessage: "hawser.done_messages",
+  parkedMessage: "hawser.parked_messages",
   connMessage: "hawser.conn_messages",
   peerName: "hawser.peers",
   owner: "hawser.owners",
@@ -298,6 +328,7 @@ export const columns = {
   connSender: ["connection_key", "sender_topic"],
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
   doneMessage: ["connection_key", "epoch", "number"],
+  parkedMessage: ["connection_key", "epoch", "number", "topic_key", "compression", "headers", "payload", "attempts", "due_at", "parked_at", "uncompressed_bytes"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
   peerName: ["name", "epoch", "clean", "started_at", "token", "in_group", "replaced"],
   owner: ["what", "epoch", "pid", "life"],
@@ -562,7 +593,10 @@ export interface CommitCursorsArguments {
   deadLetters: string | null;
   /** The payloads of the dead letters, one after another. Not inside the JSON, whose strings end at 256 MiB. */
   deadPayloads: Uint8Array | null;
-  /** Messages that are done beyond the cursors, each [connection_key, epoch, number], to be marked. NULL: none. */
+  /**
+   * Messages that are done beyond the cursors, each [connection_key, epoch, number], to be marked; and parked ones that are done,
+   * to be removed. NULL: none.
+   */
   done: string | null;
   /** Whether a channel may have marks, which go where its cursor passes them. NULL: none has. */
   hasMarks: boolean | null;
@@ -653,6 +687,73 @@ export interface MarkDoneArguments {
 export interface MarkDoneResult {
   /** Done, if the transaction is committed. */
   marked: boolean;
+}
+
+/** Arguments of hawser.park_messages. */
+export interface ParkMessagesArguments {
+  /** The listener's name. */
+  name: string;
+  /** The listener's epoch. */
+  epoch: bigint;
+  /** The channel. */
+  connectionKey: number;
+  /**
+   * The messages, no one twice, each {epoch, number, topic_key, compression, uncompressed_bytes, attempts, delay_ms, header_bytes,
+   * payload_bytes}.
+   */
+  messages: string;
+  /** Of each message its headers as JSON in UTF-8, and its payload, one after another. */
+  payloads: Uint8Array;
+}
+
+/** The result of hawser.park_messages. */
+export interface ParkMessagesResult {
+  /** The listener's epoch was still the catalog's. If not, nothing was written. */
+  held: boolean;
+  /** The channel is the listener's. If not, nothing was written. */
+  owned: boolean;
+}
+
+/** Arguments of hawser.count_parked. */
+export interface CountParkedArguments {
+  /** The listener's name. */
+  name: string;
+  /** The listener's epoch. */
+  epoch: bigint;
+  /** The channel. */
+  connectionKey: number;
+  /** The sender's epoch. */
+  messageEpoch: bigint;
+  /** The message's number. */
+  number: bigint;
+}
+
+/** The result of hawser.count_parked. */
+export interface CountParkedResult {
+  /** The listener's epoch was still the catalog's. If not, nothing was written. */
+  held: boolean;
+  /** How many starts that makes. NULL: the message is not there. */
+  attempts: number | null;
+}
+
+/** Arguments of hawser.finish_parked. */
+export interface FinishParkedArguments {
+  /** The listener's name. */
+  name: string;
+  /** The listener's epoch. */
+  epoch: bigint;
+  /** The channel. */
+  connectionKey: number;
+  /** The sender's epoch of each message. */
+  epochs: readonly bigint[];
+  /** The number of each message. */
+  numbers: readonly bigint[];
+}
+
+/** The result of hawser.finish_parked. */
+export interface FinishParkedResult {
+  /** Done, if the transaction is committed. */
+  finished: boolean;
 }
 
 /** Arguments of hawser.drain_messages. */
@@ -1344,6 +1445,60 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.mark_done");
       return { marked: row.marked };
+    },
+
+    /**
+     * Parks messages of one channel, with marks, unless they are done; what is parked gets its new attempts and time. Fenced by the
+     * listener's epoch.
+     */
+    async parkMessages(args: ParkMessagesArguments): Promise<ParkMessagesResult> {
+      const { rows } = await client.query({
+        name: "hawser.park_messages",
+        text: "SELECT held, owned FROM hawser.park_messages($1::text, $2::bigint, $3::integer, $4::jsonb, $5::bytea)",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.connectionKey,
+          args.messages,
+          toBuffer(args.payloads),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.park_messages");
+      return { held: row.held, owned: row.owned };
+    },
+
+    /** Counts a start of a parked message, before its handler begins. Fenced by the listener's epoch. */
+    async countParked(args: CountParkedArguments): Promise<CountParkedResult> {
+      const { rows } = await client.query({
+        name: "hawser.count_parked",
+        text: "SELECT held, attempts FROM hawser.count_parked($1::text, $2::bigint, $3::integer, $4::bigint, $5::bigint)",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.connectionKey,
+          String(args.messageEpoch),
+          String(args.number),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.count_parked");
+      return { held: row.held, attempts: row.attempts };
+    },
+
+    /** Deletes parked messages of one channel in the transaction that has handled them, as mark_done marks other ones. */
+    async finishParked(args: FinishParkedArguments): Promise<FinishParkedResult> {
+      const { rows } = await client.query({
+        name: "hawser.finish_parked",
+        text: "SELECT finished FROM hawser.finish_parked($1::text, $2::bigint, $3::integer, $4::bigint[], $5::bigint[])",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.connectionKey,
+          args.epochs.map((one) => String(one)),
+          args.numbers.map((one) => String(one)),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.finish_parked");
+      return { finished: row.finished };
     },
 
     /** Reads a channel's next stored messages after a position, in order, and counts those behind them; of one moment. */

@@ -755,6 +755,24 @@ export const storeConstants = {
    */
   deadLetterRows: 1000,
   /**
+   * A message that fails, and is to be tried again after as long or later, is parked.
+   *
+   * Value: 10000 ms.
+   */
+  parkDelayMs: 10000,
+  /**
+   * So many messages of a channel may be parked. Beyond that, the cursor waits for those that wait to be tried again.
+   *
+   * Value: 10000 messages.
+   */
+  parkedMessages: 10000,
+  /**
+   * So many bytes of payload they may have.
+   *
+   * Value: 16777216 bytes.
+   */
+  parkedBytes: 16777216,
+  /**
    * A dead letter keeps so many of its failed attempts, the last ones.
    *
    * Value: 16 attempts.

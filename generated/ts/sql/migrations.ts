@@ -9587,6 +9587,45 @@ COMMENT ON COLUMN hawser.done_messages.connection_key IS 'The channel.';
 COMMENT ON COLUMN hawser.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
 COMMENT ON COLUMN hawser.done_messages.number IS 'The message''s number within the epoch.';
 
+CREATE TABLE hawser.parked_messages (
+  connection_key integer NOT NULL,
+  epoch bigint NOT NULL,
+  number bigint NOT NULL,
+  topic_key integer NOT NULL,
+  compression smallint NOT NULL,
+  headers bytea,
+  payload bytea NOT NULL,
+  attempts integer NOT NULL,
+  due_at timestamptz NOT NULL,
+  parked_at timestamptz DEFAULT now() NOT NULL,
+  uncompressed_bytes bigint NOT NULL,
+  CONSTRAINT parked_messages_pkey PRIMARY KEY (connection_key, epoch, number),
+  CONSTRAINT parked_messages_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT parked_messages_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT parked_messages_number_range CHECK (number >= 0),
+  CONSTRAINT parked_messages_topic_key_range CHECK (topic_key >= 0),
+  CONSTRAINT parked_messages_compression_range CHECK (compression >= 0),
+  CONSTRAINT parked_messages_headers_bytes CHECK (octet_length(headers) <= 16777216),
+  CONSTRAINT parked_messages_attempts_range CHECK (attempts >= 0),
+  CONSTRAINT parked_messages_uncompressed_bytes_range CHECK (uncompressed_bytes >= 0)
+);
+
+ALTER TABLE hawser.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+
+COMMENT ON TABLE hawser.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
+sent them know them as delivered. Functions alone write them.';
+COMMENT ON COLUMN hawser.parked_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser.parked_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser.parked_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser.parked_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
+COMMENT ON COLUMN hawser.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
+COMMENT ON COLUMN hawser.parked_messages.payload IS 'The payload, plain or compressed.';
+COMMENT ON COLUMN hawser.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
+COMMENT ON COLUMN hawser.parked_messages.due_at IS 'When it is to be tried again.';
+COMMENT ON COLUMN hawser.parked_messages.parked_at IS 'When it was parked.';
+COMMENT ON COLUMN hawser.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+
 COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';
 COMMENT ON COLUMN hawser.conn_messages.id IS 'The order in which rows were written, over all channels.';

@@ -206,6 +206,45 @@ COMMENT ON COLUMN hawser.done_messages.connection_key IS 'The channel.';
 COMMENT ON COLUMN hawser.done_messages.epoch IS 'The sender''s epoch, whoever handled the message: so that two who handle the same one collide.';
 COMMENT ON COLUMN hawser.done_messages.number IS 'The message''s number within the epoch.';
 
+CREATE TABLE hawser.parked_messages (
+  connection_key integer NOT NULL,
+  epoch bigint NOT NULL,
+  number bigint NOT NULL,
+  topic_key integer NOT NULL,
+  compression smallint NOT NULL,
+  headers bytea,
+  payload bytea NOT NULL,
+  attempts integer NOT NULL,
+  due_at timestamptz NOT NULL,
+  parked_at timestamptz DEFAULT now() NOT NULL,
+  uncompressed_bytes bigint NOT NULL,
+  CONSTRAINT parked_messages_pkey PRIMARY KEY (connection_key, epoch, number),
+  CONSTRAINT parked_messages_connection_key_range CHECK (connection_key >= 1),
+  CONSTRAINT parked_messages_epoch_range CHECK (epoch >= 0),
+  CONSTRAINT parked_messages_number_range CHECK (number >= 0),
+  CONSTRAINT parked_messages_topic_key_range CHECK (topic_key >= 0),
+  CONSTRAINT parked_messages_compression_range CHECK (compression >= 0),
+  CONSTRAINT parked_messages_headers_bytes CHECK (octet_length(headers) <= 16777216),
+  CONSTRAINT parked_messages_attempts_range CHECK (attempts >= 0),
+  CONSTRAINT parked_messages_uncompressed_bytes_range CHECK (uncompressed_bytes >= 0)
+);
+
+ALTER TABLE hawser.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+
+COMMENT ON TABLE hawser.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
+sent them know them as delivered. Functions alone write them.';
+COMMENT ON COLUMN hawser.parked_messages.connection_key IS 'The channel.';
+COMMENT ON COLUMN hawser.parked_messages.epoch IS 'The sender''s epoch.';
+COMMENT ON COLUMN hawser.parked_messages.number IS 'The message''s number within the epoch.';
+COMMENT ON COLUMN hawser.parked_messages.topic_key IS 'The topic that the message is for.';
+COMMENT ON COLUMN hawser.parked_messages.compression IS 'How the payload is compressed, as the frame Batch says it; 0: not.';
+COMMENT ON COLUMN hawser.parked_messages.headers IS 'The headers as JSON in UTF-8, [[name, value], ...], whatever the encoding of the database is. NULL: none.';
+COMMENT ON COLUMN hawser.parked_messages.payload IS 'The payload, plain or compressed.';
+COMMENT ON COLUMN hawser.parked_messages.attempts IS 'How often its handler was started; 0: it waits behind another one.';
+COMMENT ON COLUMN hawser.parked_messages.due_at IS 'When it is to be tried again.';
+COMMENT ON COLUMN hawser.parked_messages.parked_at IS 'When it was parked.';
+COMMENT ON COLUMN hawser.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+
 CREATE TABLE hawser.conn_messages (
   id bigserial NOT NULL,
   connection_key integer NOT NULL,
@@ -1633,6 +1672,229 @@ COMMENT ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) 
 lock. Fails if one of them is done, if the name or the channel is another''s, or if the transaction has not set
 hawser.handling to ''on'' with SET LOCAL, as one has not that was begun by the handler: then nothing of it is to be committed.';
 
+CREATE OR REPLACE FUNCTION hawser.park_messages(
+  p_name text,
+  p_epoch bigint,
+  p_connection_key integer,
+  p_messages jsonb,
+  p_payloads bytea,
+  OUT held boolean,
+  OUT owned boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR ((pg_column_size(p_messages) > 1365 OR pg_column_compression(p_messages) IS NOT NULL) AND octet_length(p_messages::text) > 16777216)
+    OR octet_length(p_payloads) > 284164096
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF ((pg_column_size(p_messages) > 1365 OR pg_column_compression(p_messages) IS NOT NULL) AND octet_length(p_messages::text) > 16777216) THEN
+      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_messages', octet_length(p_messages::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_payloads) > 284164096 THEN
+      PERFORM hawser.refuse_argument('hawser.park_messages', 'p_payloads', octet_length(p_payloads) || ' bytes long', 'must be at most 284164096 bytes long');
+    END IF;
+  END IF;
+DECLARE
+  -- The cursor.
+  v_epoch bigint;
+  v_number bigint;
+  v_done boolean;
+BEGIN
+  -- A snapshot from before the wait for the lock would let a late write through.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.park_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+  held := hawser.fenced(p_name, p_epoch);
+  owned := held AND EXISTS (
+    SELECT FROM hawser.conn_key_map AS m
+     WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+  );
+  IF NOT owned THEN
+    RETURN;
+  END IF;
+  IF octet_length(p_payloads) IS DISTINCT FROM (
+    SELECT CASE WHEN min(least(j.header_bytes, j.payload_bytes)) >= 0 THEN sum(j.header_bytes + j.payload_bytes) END
+      FROM jsonb_to_recordset(p_messages) AS j (header_bytes integer, payload_bytes integer)
+  ) THEN
+    RAISE EXCEPTION 'messages of "%" are not parked: the lengths do not add up to the % bytes given', p_name, octet_length(p_payloads)
+      USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+
+  -- The cursor's row is locked before marks are inserted, as by commit_cursors.
+  INSERT INTO hawser.conn_mess_number AS c (connection_key) VALUES (p_connection_key)
+  ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
+  RETURNING c.epoch, c.v INTO v_epoch, v_number;
+
+  UPDATE hawser.parked_messages AS p
+     SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
+    FROM jsonb_to_recordset(p_messages) AS j (epoch bigint, number bigint, attempts integer, delay_ms bigint)
+   WHERE p.connection_key = p_connection_key AND p.epoch = j.epoch AND p.number = j.number;
+
+  -- Waits for a handler's transaction that has marked the same message: what is done is not parked.
+  WITH messages AS (
+    SELECT j.*, sum(j.header_bytes + j.payload_bytes) OVER (ORDER BY j.nth) - j.payload_bytes AS past
+      FROM ROWS FROM (jsonb_to_recordset(p_messages) AS (
+        epoch bigint, number bigint, topic_key integer, compression integer, uncompressed_bytes bigint, attempts integer,
+        delay_ms bigint, header_bytes integer, payload_bytes integer
+      )) WITH ORDINALITY AS j (
+        epoch, number, topic_key, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
+      )
+  ), marked AS (
+    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    SELECT p_connection_key, j.epoch, j.number
+      FROM messages AS j
+     WHERE (j.epoch, j.number) > (v_epoch, v_number)
+     ORDER BY j.epoch, j.number
+    ON CONFLICT (connection_key, epoch, number) DO NOTHING
+    RETURNING epoch, number
+  )
+  INSERT INTO hawser.parked_messages
+    (connection_key, epoch, number, topic_key, compression, uncompressed_bytes, headers, payload, attempts, due_at)
+  SELECT p_connection_key, j.epoch, j.number, j.topic_key, j.compression, j.uncompressed_bytes,
+         CASE WHEN j.header_bytes > 0 THEN
+           substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes)
+         END,
+         substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
+         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
+    FROM messages AS j
+    JOIN marked AS m USING (epoch, number);
+
+  IF EXISTS (
+    SELECT FROM hawser.parked_messages AS p
+     WHERE p.connection_key = p_connection_key
+    HAVING count(*) > 10000 OR sum(octet_length(p.payload)) > 16777216
+  ) THEN
+    RAISE EXCEPTION 'channel % would have more than 10000 parked messages, or 16777216 bytes of them', p_connection_key
+      USING ERRCODE = 'program_limit_exceeded', HINT = 'Park no more until some are done.';
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) IS 'Parks messages of one channel, with marks, unless they are done; what is parked gets its new attempts and time. Fenced by the
+listener''s epoch.';
+
+CREATE OR REPLACE FUNCTION hawser.count_parked(
+  p_name text,
+  p_epoch bigint,
+  p_connection_key integer,
+  p_message_epoch bigint,
+  p_number bigint,
+  OUT held boolean,
+  OUT attempts integer
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(p_name) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.count_parked', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+BEGIN
+  held := hawser.fenced(p_name, p_epoch);
+  IF NOT held THEN
+    RETURN;
+  END IF;
+  UPDATE hawser.parked_messages AS p
+     SET attempts = p.attempts + 1
+    FROM hawser.conn_key_map AS m
+   WHERE p.connection_key = p_connection_key AND p.epoch = p_message_epoch AND p.number = p_number
+     AND m.connection_key = p.connection_key AND coalesce(m.owner, m.listener_name) = p_name
+  RETURNING p.attempts INTO attempts;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) IS 'Counts a start of a parked message, before its handler begins. Fenced by the listener''s epoch.';
+
+CREATE OR REPLACE FUNCTION hawser.finish_parked(
+  p_name text,
+  p_epoch bigint,
+  p_connection_key integer,
+  p_epochs bigint[],
+  p_numbers bigint[],
+  OUT finished boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(p_name) > 255
+    OR cardinality(p_epochs) > 65536
+    OR cardinality(p_numbers) > 65536
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF cardinality(p_epochs) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_epochs', 'a list of ' || cardinality(p_epochs) || ' elements', 'must have at most 65536 elements');
+    END IF;
+    IF cardinality(p_numbers) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_parked', 'p_numbers', 'a list of ' || cardinality(p_numbers) || ' elements', 'must have at most 65536 elements');
+    END IF;
+  END IF;
+DECLARE
+  v_count integer;
+  v_refusal text;
+  v_done boolean;
+BEGIN
+  IF current_setting('hawser.handling', true) IS DISTINCT FROM 'on' THEN
+    v_refusal := 'ended';
+  ELSE
+    -- The reads below have to see what was committed while a row was waited for.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+      RAISE EXCEPTION 'hawser.finish_parked needs READ COMMITTED, not %', current_setting('transaction_isolation')
+        USING ERRCODE = 'invalid_transaction_state';
+    END IF;
+    -- From here on others wait for the end of this transaction who handle the same message.
+    v_done := set_config('idle_in_transaction_session_timeout', '8000', true) IS NULL;
+    v_done := hawser.commit_durably();
+
+    -- Waits for another transaction that has deleted the same row, and has not ended. In an order that is the same for all.
+    PERFORM FROM hawser.parked_messages AS p
+      WHERE p.connection_key = p_connection_key
+        AND (p.epoch, p.number) IN (SELECT m.epoch, m.number FROM unnest(p_epochs, p_numbers) AS m (epoch, number))
+      ORDER BY p.epoch, p.number FOR UPDATE;
+    DELETE FROM hawser.parked_messages AS p
+     USING unnest(p_epochs, p_numbers) AS m (epoch, number)
+     WHERE p.connection_key = p_connection_key AND p.epoch = m.epoch AND p.number = m.number;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+
+    -- Only now, in a later statement.
+    v_refusal := CASE
+      WHEN v_count < cardinality(p_epochs) THEN 'duplicate'
+      WHEN NOT EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.epoch = p_epoch) THEN 'fenced'
+      WHEN NOT EXISTS (
+        SELECT FROM hawser.conn_key_map AS m
+         WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+      ) THEN 'not_owned'
+    END;
+  END IF;
+  finished := v_refusal IS NULL;
+  IF NOT finished THEN
+    -- An error, so that a COMMIT that is sent along is not carried out.
+    RAISE EXCEPTION 'what a handler of "%" did with parked messages of channel % is not committed', p_name, p_connection_key
+      USING ERRCODE = 'integrity_constraint_violation', SCHEMA = 'hawser', TABLE = 'done_messages', CONSTRAINT = v_refusal;
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) IS 'Deletes parked messages of one channel in the transaction that has handled them, as mark_done marks other ones.';
+
 CREATE OR REPLACE FUNCTION hawser.drain_messages(
   p_connection_key integer,
   p_epoch bigint,
@@ -2167,6 +2429,13 @@ BEGIN
     JOIN hawser.conn_key_map AS m USING (connection_key)
     LEFT JOIN hawser.conn_mess_number AS c USING (connection_key)
    WHERE s.connection_key = ANY (v_keys) AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0));
+  IF count = 0 THEN
+    SELECT count(*), coalesce(array_agg(DISTINCT coalesce(m.owner, m.listener_name)), '{}')
+      INTO count, names
+      FROM hawser.parked_messages AS p
+      JOIN hawser.conn_key_map AS m USING (connection_key)
+     WHERE p.connection_key = ANY (v_keys);
+  END IF;
   IF count > 0 THEN
     refusal := 'messages';
     RETURN;
@@ -2205,6 +2474,7 @@ BEGIN
      WHERE m.connection_key = ANY (v_keys) AND m.sender_name <> ALL (kept)
   );
   DELETE FROM hawser.conn_messages AS s WHERE s.connection_key = ANY (v_keys);
+  DELETE FROM hawser.parked_messages AS p WHERE p.connection_key = ANY (v_keys);
   DELETE FROM hawser.done_messages AS d WHERE d.connection_key = ANY (v_keys);
   DELETE FROM hawser.conn_mess_number AS c WHERE c.connection_key = ANY (v_keys);
   DELETE FROM hawser.conn_sender AS s WHERE s.connection_key = ANY (v_keys);
@@ -2663,20 +2933,25 @@ BEGIN
       )) WITH ORDINALITY AS j (
         connection_key, epoch, number, topic, payload_bytes, headers, error_code, error_message, attempts, stack, failures, nth
       )
+  ), ended AS (
+    SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
+    UNION
+    SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
+      FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
   ), marked AS (
     INSERT INTO hawser.done_messages (connection_key, epoch, number)
     SELECT a.key, a.epoch, a.number
-      FROM (
-        SELECT l.connection_key AS key, l.epoch, l.number FROM letters AS l
-        UNION
-        SELECT (d.mark ->> 0)::integer, (d.mark ->> 1)::bigint, (d.mark ->> 2)::bigint
-          FROM jsonb_array_elements(coalesce(p_done, '[]')) AS d (mark)
-      ) AS a
+      FROM ended AS a
       JOIN unnest(v_old_keys, v_old_epochs, v_old_numbers) AS o (key, epoch, number) USING (key)
      WHERE (a.epoch, a.number) > (o.epoch, o.number)
      ORDER BY a.key, a.epoch, a.number
     ON CONFLICT (connection_key, epoch, number) DO NOTHING
     RETURNING connection_key, epoch, number
+  ), gone AS (
+    DELETE FROM hawser.parked_messages AS p
+     USING ended AS a
+     WHERE a.key = ANY (v_old_keys) AND p.connection_key = a.key AND p.epoch = a.epoch AND p.number = a.number
+    RETURNING p.connection_key, p.epoch, p.number
   )
   INSERT INTO hawser.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, stack, failures, connection_key,
@@ -2686,7 +2961,7 @@ BEGIN
          nullif(l.headers, 'null'::jsonb), left(l.error_code, 255), l.error_message, l.attempts,
          l.stack, nullif(l.failures, 'null'::jsonb), l.connection_key, l.epoch, l.number
     FROM letters AS l
-    JOIN marked AS n USING (connection_key, epoch, number)
+    JOIN (SELECT * FROM marked UNION SELECT * FROM gone) AS n USING (connection_key, epoch, number)
     JOIN hawser.conn_key_map AS m USING (connection_key)
    ORDER BY l.nth;
 END;
@@ -3073,6 +3348,7 @@ REVOKE ALL ON TABLE hawser.topic_key FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_sender FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_mess_number FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.done_messages FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.parked_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.conn_messages FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.peers FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.owners FROM PUBLIC;
@@ -3101,6 +3377,9 @@ REVOKE ALL ON FUNCTION hawser.cursor_of(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.lock_cursors(integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
@@ -3174,6 +3453,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_sender TO hawser_peer;
     GRANT SELECT, INSERT, UPDATE ON TABLE hawser.conn_mess_number TO hawser_peer;
     GRANT SELECT, INSERT, DELETE ON TABLE hawser.done_messages TO hawser_peer;
+    GRANT SELECT ON TABLE hawser.parked_messages TO hawser_peer;
     GRANT SELECT, INSERT, DELETE ON TABLE hawser.conn_messages TO hawser_peer;
     GRANT USAGE ON SEQUENCE hawser.conn_messages_id_seq TO hawser_peer;
     GRANT SELECT ON TABLE hawser.peers TO hawser_peer;
@@ -3198,6 +3478,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.lock_cursors(integer[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
@@ -3251,6 +3534,7 @@ BEGIN
        'conn_sender',
        'conn_mess_number',
        'done_messages',
+       'parked_messages',
        'conn_messages',
        'peers',
        'owners',
@@ -3284,6 +3568,9 @@ BEGIN
   ALTER FUNCTION hawser.lock_cursors(integer[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;

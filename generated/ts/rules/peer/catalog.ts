@@ -49,6 +49,16 @@ export const limits = {
     epoch: { min: 0n },
     number: { min: 0n },
   },
+  ParkedMessage: {
+    connectionKey: { min: 1 },
+    epoch: { min: 0n },
+    number: { min: 0n },
+    topicKey: { min: 0 },
+    compression: { min: 0 },
+    headers: { maxBytes: 16777216 },
+    attempts: { min: 0 },
+    uncompressedBytes: { min: 0n },
+  },
   ConnMessage: {
     connectionKey: { min: 1 },
     epoch: { min: 0n },
@@ -132,6 +142,16 @@ export const columnChecks = {
     connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     number: (value: bigint) => checkInteger("number", { min: 0n, max: 9223372036854775807n }, value),
+  },
+  parked_messages: {
+    connection_key: (value: number) => checkInteger("connection_key", { min: 1, max: 2147483647 }, value),
+    epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
+    number: (value: bigint) => checkInteger("number", { min: 0n, max: 9223372036854775807n }, value),
+    topic_key: (value: number) => checkInteger("topic_key", { min: 0, max: 2147483647 }, value),
+    compression: (value: number) => checkInteger("compression", { min: 0, max: 32767 }, value),
+    headers: (value: Uint8Array) => checkBytes("headers", { maxBytes: 16777216 }, value),
+    attempts: (value: number) => checkInteger("attempts", { min: 0, max: 2147483647 }, value),
+    uncompressed_bytes: (value: bigint) => checkInteger("uncompressed_bytes", { min: 0n, max: 9223372036854775807n }, value),
   },
   conn_messages: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),

@@ -23,6 +23,7 @@ const byDesign: readonly {
       "hawser.conn_mess_number",
       "hawser.conn_messages",
       "hawser.done_messages",
+      "hawser.parked_messages",
       "hawser.conn_sender",
       "hawser.owners",
       "hawser.peers",

@@ -225,6 +225,7 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
   "hawser.done_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
+  "hawser.parked_messages": { grants: "p:SELECT", others: victimsChannels },
   "hawser.conn_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
   "hawser.conn_sender": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
   "hawser.dead_letters": { grants: "b:SELECT p:SELECT", others: victimsRows },

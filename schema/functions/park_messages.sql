@@ -1,0 +1,77 @@
+#variable_conflict use_column
+DECLARE
+  -- The cursor.
+  v_epoch bigint;
+  v_number bigint;
+  v_done boolean;
+BEGIN
+  -- A snapshot from before the wait for the lock would let a late write through.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.park_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  v_done := set_config('idle_in_transaction_session_timeout', '@StoreConstants.session_idle_in_transaction_ms@', true) IS NULL;
+  held := hawser.fenced(p_name, p_epoch);
+  owned := held AND EXISTS (
+    SELECT FROM hawser.conn_key_map AS m
+     WHERE m.connection_key = p_connection_key AND coalesce(m.owner, m.listener_name) = p_name
+  );
+  IF NOT owned THEN
+    RETURN;
+  END IF;
+  IF octet_length(p_payloads) IS DISTINCT FROM (
+    SELECT CASE WHEN min(least(j.header_bytes, j.payload_bytes)) >= 0 THEN sum(j.header_bytes + j.payload_bytes) END
+      FROM jsonb_to_recordset(p_messages) AS j (header_bytes integer, payload_bytes integer)
+  ) THEN
+    RAISE EXCEPTION 'messages of "%" are not parked: the lengths do not add up to the % bytes given', p_name, octet_length(p_payloads)
+      USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+
+  -- The cursor's row is locked before marks are inserted, as by commit_cursors.
+  INSERT INTO hawser.conn_mess_number AS c (connection_key) VALUES (p_connection_key)
+  ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
+  RETURNING c.epoch, c.v INTO v_epoch, v_number;
+
+  UPDATE hawser.parked_messages AS p
+     SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
+    FROM jsonb_to_recordset(p_messages) AS j (epoch bigint, number bigint, attempts integer, delay_ms bigint)
+   WHERE p.connection_key = p_connection_key AND p.epoch = j.epoch AND p.number = j.number;
+
+  -- Waits for a handler's transaction that has marked the same message: what is done is not parked.
+  WITH messages AS (
+    SELECT j.*, sum(j.header_bytes + j.payload_bytes) OVER (ORDER BY j.nth) - j.payload_bytes AS past
+      FROM ROWS FROM (jsonb_to_recordset(p_messages) AS (
+        epoch bigint, number bigint, topic_key integer, compression integer, uncompressed_bytes bigint, attempts integer,
+        delay_ms bigint, header_bytes integer, payload_bytes integer
+      )) WITH ORDINALITY AS j (
+        epoch, number, topic_key, compression, uncompressed_bytes, attempts, delay_ms, header_bytes, payload_bytes, nth
+      )
+  ), marked AS (
+    INSERT INTO hawser.done_messages (connection_key, epoch, number)
+    SELECT p_connection_key, j.epoch, j.number
+      FROM messages AS j
+     WHERE (j.epoch, j.number) > (v_epoch, v_number)
+     ORDER BY j.epoch, j.number
+    ON CONFLICT (connection_key, epoch, number) DO NOTHING
+    RETURNING epoch, number
+  )
+  INSERT INTO hawser.parked_messages
+    (connection_key, epoch, number, topic_key, compression, uncompressed_bytes, headers, payload, attempts, due_at)
+  SELECT p_connection_key, j.epoch, j.number, j.topic_key, j.compression, j.uncompressed_bytes,
+         CASE WHEN j.header_bytes > 0 THEN
+           substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes)
+         END,
+         substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
+         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
+    FROM messages AS j
+    JOIN marked AS m USING (epoch, number);
+
+  IF EXISTS (
+    SELECT FROM hawser.parked_messages AS p
+     WHERE p.connection_key = p_connection_key
+    HAVING count(*) > @StoreConstants.parked_messages@ OR sum(octet_length(p.payload)) > @StoreConstants.parked_bytes@
+  ) THEN
+    RAISE EXCEPTION 'channel % would have more than @StoreConstants.parked_messages@ parked messages, or @StoreConstants.parked_bytes@ bytes of them', p_connection_key
+      USING ERRCODE = 'program_limit_exceeded', HINT = 'Park no more until some are done.';
+  END IF;
+END

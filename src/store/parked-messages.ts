@@ -1,0 +1,68 @@
+/**
+ * Messages that wait long to be tried again, with those of their keys behind them. The cursor passes them; whoever opens their
+ * channel reads them with its cursor.
+ */
+import { storeFunctions } from "../../generated/ts/rows/peer.js";
+import type { ParkedMessage, Position } from "./channels.js";
+import type { Database } from "./database.js";
+import type { WriterName } from "./transaction.js";
+
+/** Parks messages. Both throw StoreError `store_failed`. */
+export interface ParkedMessages {
+  /**
+   * Parks messages of one channel, no one twice, with their marks, unless they are done; of what is parked already, the attempts
+   * and the time are changed. May be repeated.
+   *
+   * @returns `fenced` or `notOwned` if nothing was written because another process has the name, or another listener the channel
+   */
+  parkMessages(
+    lease: WriterName,
+    connectionKey: number,
+    messages: readonly ParkedMessage[],
+  ): Promise<"parked" | "fenced" | "notOwned">;
+  /** Counts one more start of a parked message. @returns how many that makes; 0 if it is not there */
+  countParked(lease: WriterName, connectionKey: number, message: Position): Promise<number | "fenced">;
+}
+
+export function parkedMessages(database: Database): ParkedMessages {
+  return {
+    async parkMessages({ name, epoch }, connectionKey, messages) {
+      const headers = messages.map((one) => Buffer.from(one.headers.length === 0 ? "" : JSON.stringify(one.headers)));
+      const action = `park ${messages.length} messages of channel ${connectionKey}`;
+      const { held, owned } = await storeFunctions(database.caller(action)).parkMessages({
+        name,
+        epoch: BigInt(epoch),
+        connectionKey,
+        messages: JSON.stringify(
+          messages.map((one, index) => ({
+            epoch: one.epoch,
+            number: one.number,
+            topic_key: one.topicKey,
+            compression: one.compression,
+            uncompressed_bytes: one.uncompressedBytes,
+            attempts: one.attempts,
+            delay_ms: Math.round(one.delayMs),
+            header_bytes: headers[index]!.length,
+            payload_bytes: one.payload.length,
+          })),
+        ),
+        payloads: Buffer.concat(messages.flatMap(({ payload }, index) => [headers[index]!, payload])),
+      });
+      if (!held) return "fenced";
+      return owned ? "parked" : "notOwned";
+    },
+    async countParked({ name, epoch }, connectionKey, { epoch: messageEpoch, number }) {
+      const caller = storeFunctions(
+        database.caller(`count a start of parked message ${number} of channel ${connectionKey}`),
+      );
+      const { held, attempts } = await caller.countParked({
+        name,
+        epoch: BigInt(epoch),
+        connectionKey,
+        messageEpoch: BigInt(messageEpoch),
+        number: BigInt(number),
+      });
+      return held ? (attempts ?? 0) : "fenced";
+    },
+  };
+}

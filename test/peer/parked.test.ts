@@ -1,0 +1,150 @@
+/**
+ * Parked messages: one that waits long to be tried again holds up its key, and nothing else.
+ */
+import { describe, expect, it } from "vitest";
+import { enqueue, type PeerOptions, type TransactionalMessage } from "../../src/peer/index.js";
+import { forgetPeer, withCommandDatabase } from "../../src/store/index.js";
+import { eventually } from "../support/eventually.js";
+import { failure } from "./support/errors.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
+
+/** A message that fails is tried again after an hour. */
+const long = { maxAttempts: 2, retryDelayMs: 3_600_000, busyAfterMs: 60_000 } satisfies Partial<PeerOptions>;
+
+const parked = async (): Promise<(readonly [text: string, attempts: number])[]> => {
+  const rows = await world.query<{ payload: Buffer; attempts: number }>(
+    "SELECT payload, attempts FROM hawser.parked_messages ORDER BY connection_key, epoch, number",
+  );
+  return rows.map(({ payload, attempts }) => [payload.toString(), attempts]);
+};
+const areParked = (...wanted: (readonly [text: string, attempts: number])[]): Promise<void> =>
+  eventually(
+    `${JSON.stringify(wanted)} are parked`,
+    async () => JSON.stringify(await parked()) === JSON.stringify(wanted),
+  );
+const cursor = async (): Promise<number | undefined> =>
+  (await world.query<{ v: number }>("SELECT v FROM hawser.conn_mess_number"))[0]?.v;
+const makeDue = () => world.query("UPDATE hawser.parked_messages SET due_at = now()");
+const started = (peer: TestPeer): string[] => peer.received.all.map(({ text, attempt }) => `${text} ${attempt}`);
+
+describe.each([{ transactional: false }, { transactional: true }])(
+  "a message that waits long to be tried again (transactional: $transactional)",
+  ({ transactional }) => {
+    const options = { ...long, transactional };
+    let failing = new Set<string>();
+    const handler = async (message: TransactionalMessage): Promise<void> => {
+      const text = Buffer.from(message.payload).toString();
+      if (transactional) await message.client.query("INSERT INTO public.ledger VALUES ($1)", [text]);
+      if (failing.has(text)) throw new Error(`cannot take ${text}`);
+    };
+    const ledger = async (): Promise<string[]> =>
+      (await world.query<{ text: string }>("SELECT text FROM public.ledger ORDER BY text")).map(({ text }) => text);
+    const begin = async (): Promise<[a: TestPeer, b: TestPeer]> => {
+      await world.query("DROP TABLE IF EXISTS public.ledger");
+      await world.query("CREATE TABLE public.ledger (text text)");
+      await world.query("GRANT ALL ON public.ledger TO PUBLIC");
+      return [await world.started("a-1"), await world.started("b-1", options, handler)];
+    };
+
+    it("lets the cursor pass, holds up its key, also over a restart, and comes first when it is due", async () => {
+      failing = new Set(["x 1"]);
+      const [a, b] = await begin();
+      const receipts = await Promise.all([
+        a.sendTo("b", "x 1", { key: "x", headers: { trace: "é" } }),
+        a.sendTo("b", "y 1", { key: "y" }),
+        a.sendTo("b", "x 2", { key: "x" }),
+        a.sendTo("b", "y 2", { key: "y" }),
+      ]);
+      expect(receipts.map(({ outcome }) => outcome)).toEqual(Array(4).fill("delivered"));
+      await areParked(["x 1", 1], ["x 2", 0]);
+      expect(await cursor()).toBe(4);
+      const before = b.received.all[0]!;
+      await b.stop();
+      const second = await world.started("b-1", options, handler);
+      await Promise.all([a.sendTo("b", "x 3", { key: "x" }), a.sendTo("b", "y 3", { key: "y" })]);
+      await areParked(["x 1", 1], ["x 2", 0], ["x 3", 0]);
+      await second.received.length(1);
+      expect(started(second)).toEqual(["y 3 1"]);
+      await second.stop();
+      failing.clear();
+      await makeDue();
+      const third = await world.started("b-1", options, handler);
+      await third.received.length(3);
+      await areParked();
+      expect(started(third)).toEqual(["x 1 2", "x 2 1", "x 3 1"]);
+      expect(third.received.all[0]).toEqual({ ...before, attempt: 2 });
+      await a.sendTo("b", "x 4", { key: "x" });
+      if (transactional) expect(await ledger()).toEqual(["x 1", "x 2", "x 3", "x 4", "y 1", "y 2", "y 3"]);
+      await third.stop();
+      const last = await world.started("b-1", options, handler);
+      await a.sendTo("b", "x 5", { key: "x" });
+      await last.received.length(1);
+      expect(started(last)).toEqual(["x 5 1"]);
+    });
+
+    it("is a dead letter after its last attempt, and its key goes on", async () => {
+      failing = new Set(["x 1"]);
+      const [a, b] = await begin();
+      await Promise.all([a.sendTo("b", "x 1", { key: "x" }), a.sendTo("b", "x 2", { key: "x" })]);
+      await areParked(["x 1", 1], ["x 2", 0]);
+      await b.stop();
+      await makeDue();
+      const again = await world.started("b-1", options, handler);
+      await again.received.length(2);
+      expect(started(again)).toEqual(["x 1 2", "x 2 1"]);
+      expect(await world.deadLetters(1)).toMatchObject([{ payload: Buffer.from("x 1"), attempts: 2 }]);
+      await areParked();
+      if (transactional) expect(await ledger()).toEqual(["x 2"]);
+    });
+
+    it("has its starts counted after an unclean exit, and is given up when they were too many", async () => {
+      failing = new Set(["x 1"]);
+      const [a, b] = await begin();
+      await a.sendTo("b", "x 1", { key: "x" });
+      await areParked(["x 1", 1]);
+      await b.stop();
+      await world.query("UPDATE hawser.peers SET clean = false WHERE name = 'b-1'");
+      await world.query("UPDATE hawser.parked_messages SET due_at = now(), attempts = 2");
+      const again = await world.started("b-1", options, handler);
+      expect(await world.deadLetters(1)).toMatchObject([{ error_code: "handler_crashed" }]);
+      await areParked();
+      expect(started(again)).toEqual([]);
+    });
+  },
+);
+
+it("is parked alone if it was enqueued without a key, and not at all if it was sent without one", async () => {
+  const b = await world.started("b-1", long, ({ payload }) => {
+    if (Buffer.from(payload).toString() === "bad") throw new Error("no");
+  });
+  const a = await world.started("a-1");
+  const send = (payload: string) =>
+    enqueue({ query: (text, values) => world.query(text, values) }, { topic: "b", payload });
+  await send("bad");
+  await send("good");
+  await b.received.find(({ text }) => text === "good");
+  await areParked(["bad", 1]);
+  await b.saw("attempt_failed");
+  void a.sendTo("b", "bad").catch(() => undefined);
+  await b.saw("attempt_failed", ({ peer }) => peer === "a-1");
+  void a.sendTo("b", "keyed", { key: "k" }).catch(() => undefined);
+  await b.received.find(({ text }) => text === "keyed");
+  expect(await parked()).toEqual([["bad", 1]]);
+});
+
+it("keeps its channel from being forgotten", async () => {
+  const b = await world.started("b-1", long, () => {
+    throw new Error("no");
+  });
+  const a = await world.started("a-1");
+  await a.sendTo("b", "x", { key: "x" });
+  await areParked(["x", 1]);
+  await Promise.all([a.stop(), b.stop()]);
+  const error = await failure("name_in_use", () =>
+    withCommandDatabase(world.url, (database) => forgetPeer(database, "b-1")),
+  );
+  expect(error.message).toContain("1 stored messages in its channels wait, of which some wait for it");
+});
