@@ -28,9 +28,7 @@ BEGIN
   END IF;
 
   -- The cursor's row is locked before marks are inserted, as by commit_cursors.
-  INSERT INTO hawser.conn_mess_number AS c (connection_key) VALUES (p_connection_key)
-  ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
-  RETURNING c.epoch, c.v INTO v_epoch, v_number;
+  SELECT l.epoch, l.v INTO v_epoch, v_number FROM hawser.lock_cursors(ARRAY[p_connection_key]) AS l;
 
   UPDATE hawser.parked_messages AS p
      SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
@@ -56,13 +54,17 @@ BEGIN
     RETURNING epoch, number
   )
   INSERT INTO hawser.parked_messages
-    (connection_key, epoch, number, topic_key, compression, uncompressed_bytes, headers, payload, attempts, due_at)
+    (connection_key, epoch, number, topic_key, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
   SELECT p_connection_key, j.epoch, j.number, j.topic_key, j.compression, j.uncompressed_bytes,
          CASE WHEN j.header_bytes > 0 THEN
            substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes)
          END,
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
-         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
+         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
+         (
+           SELECT s.key_hash FROM hawser.conn_messages AS s
+            WHERE s.connection_key = p_connection_key AND s.epoch = j.epoch AND s.number = j.number
+         )
     FROM messages AS j
     JOIN marked AS m USING (epoch, number);
 

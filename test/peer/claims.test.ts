@@ -32,3 +32,19 @@ it("a slow member holds the message in its handler and the next one, and the oth
   expect(slow.texts.length).toBeLessThanOrEqual(2);
   expect(new Set([...fast.texts, ...slow.texts]).size).toBe(400);
 });
+
+it("a key of which a message is parked stays with its member, also for what is enqueued later", async () => {
+  const options = { retryDelayMs: 3_600_000, maxAttempts: 2 };
+  const one = await member("b-1", options, () => {
+    throw new Error("later");
+  });
+  await enqueue(["first"], "k");
+  const parked = () => world.query<{ attempts: number }>("SELECT attempts FROM hawser.parked_messages ORDER BY number");
+  await eventually("the first is parked", async () => (await parked()).length === 1);
+  const other = await member("b-2", options);
+  await enqueue(["second"], "k");
+  await enqueue(["free"], "f");
+  await eventually("the other key is handled by either", () => [...one.texts, ...other.texts].includes("free"));
+  await eventually("the second is parked behind the first", async () => (await parked()).length >= 2);
+  expect(other.texts).not.toContain("second");
+});

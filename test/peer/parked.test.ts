@@ -61,7 +61,7 @@ describe.each([{ transactional: false }, { transactional: true }])(
       expect(receipts.map(({ outcome }) => outcome)).toEqual(Array(4).fill("delivered"));
       await areParked(["x 1", 1], ["x 2", 0]);
       expect(await cursor()).toBe(4);
-      const before = b.received.all[0]!;
+      const before = b.received.all.find(({ text }) => text === "x 1")!;
       await b.stop();
       const second = await world.started("b-1", options, handler);
       await Promise.all([a.sendTo("b", "x 3", { key: "x" }), a.sendTo("b", "y 3", { key: "y" })]);
@@ -77,6 +77,7 @@ describe.each([{ transactional: false }, { transactional: true }])(
       expect(started(third)).toEqual(["x 1 2", "x 2 1", "x 3 1"]);
       expect(third.received.all[0]).toEqual({ ...before, attempt: 2 });
       await a.sendTo("b", "x 4", { key: "x" });
+      await third.received.length(4);
       if (transactional) expect(await ledger()).toEqual(["x 1", "x 2", "x 3", "x 4", "y 1", "y 2", "y 3"]);
       await third.stop();
       const last = await world.started("b-1", options, handler);

@@ -134,6 +134,8 @@ export interface ParkedMessageRow {
   parked_at: Date;
   /** The length of the payload before it was compressed, in bytes. */
   uncompressed_bytes: bigint;
+  /** Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it. */
+  key_hash: bigint | null;
 }
 
 /**
@@ -328,7 +330,7 @@ export const columns = {
   connSender: ["connection_key", "sender_topic"],
   connMessNumber: ["connection_key", "v", "epoch", "attempts"],
   doneMessage: ["connection_key", "epoch", "number"],
-  parkedMessage: ["connection_key", "epoch", "number", "topic_key", "compression", "headers", "payload", "attempts", "due_at", "parked_at", "uncompressed_bytes"],
+  parkedMessage: ["connection_key", "epoch", "number", "topic_key", "compression", "headers", "payload", "attempts", "due_at", "parked_at", "uncompressed_bytes", "key_hash"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
   peerName: ["name", "epoch", "clean", "started_at", "token", "in_group", "replaced"],
   owner: ["what", "epoch", "pid", "life"],

@@ -9599,6 +9599,7 @@ CREATE TABLE hawser.parked_messages (
   due_at timestamptz NOT NULL,
   parked_at timestamptz DEFAULT now() NOT NULL,
   uncompressed_bytes bigint NOT NULL,
+  key_hash bigint,
   CONSTRAINT parked_messages_pkey PRIMARY KEY (connection_key, epoch, number),
   CONSTRAINT parked_messages_connection_key_range CHECK (connection_key >= 1),
   CONSTRAINT parked_messages_epoch_range CHECK (epoch >= 0),
@@ -9611,6 +9612,8 @@ CREATE TABLE hawser.parked_messages (
 );
 
 ALTER TABLE hawser.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+
+CREATE INDEX parked_messages_key_hash ON hawser.parked_messages (key_hash) WHERE key_hash IS NOT NULL;
 
 COMMENT ON TABLE hawser.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
@@ -9625,6 +9628,7 @@ COMMENT ON COLUMN hawser.parked_messages.attempts IS 'How often its handler was 
 COMMENT ON COLUMN hawser.parked_messages.due_at IS 'When it is to be tried again.';
 COMMENT ON COLUMN hawser.parked_messages.parked_at IS 'When it was parked.';
 COMMENT ON COLUMN hawser.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+COMMENT ON COLUMN hawser.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
 COMMENT ON TABLE hawser.conn_messages IS 'Messages that wait for their listener. First in, first out by (epoch, number) within a channel. A row is one message, or a
 batch of messages with successive numbers, one topic and one codec.';

@@ -2025,10 +2025,20 @@ BEGIN
                              (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic)
                            ELSE s.connection_key
                          END
-                    FROM hawser.conn_messages AS s
+                    FROM (
+                      (
+                        SELECT r.connection_key, r.epoch FROM hawser.conn_messages AS r
+                         WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key AND r.epoch >= v_stored_from
+                         ORDER BY r.epoch DESC LIMIT 1
+                      )
+                      UNION ALL
+                      (
+                        SELECT r.connection_key, r.epoch FROM hawser.parked_messages AS r
+                         WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key LIMIT 1
+                      )
+                    ) AS s
                     JOIN hawser.conn_key_map AS m ON m.connection_key = s.connection_key
-                   WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key AND s.epoch >= v_stored_from
-                  ORDER BY s.epoch DESC LIMIT 1
+                   ORDER BY s.epoch DESC LIMIT 1
                ),
                (
                  SELECT k.key FROM listeners AS k WHERE k.topic = p.topic
@@ -2221,6 +2231,12 @@ BEGIN
        ) AS o
        WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.connection_key <> v_channel
          AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
+       UNION
+      -- What waits to be tried again has left the stored messages.
+      SELECT p.key_hash
+        FROM hawser.parked_messages AS p
+       WHERE p.connection_key <> v_channel AND p.topic_key = v_topic_key
+         AND p.key_hash IN (SELECT f.key_hash FROM first AS f)
     ), free AS MATERIALIZED (
       SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
         FROM first AS f

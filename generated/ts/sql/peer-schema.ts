@@ -218,6 +218,7 @@ CREATE TABLE hawser.parked_messages (
   due_at timestamptz NOT NULL,
   parked_at timestamptz DEFAULT now() NOT NULL,
   uncompressed_bytes bigint NOT NULL,
+  key_hash bigint,
   CONSTRAINT parked_messages_pkey PRIMARY KEY (connection_key, epoch, number),
   CONSTRAINT parked_messages_connection_key_range CHECK (connection_key >= 1),
   CONSTRAINT parked_messages_epoch_range CHECK (epoch >= 0),
@@ -230,6 +231,8 @@ CREATE TABLE hawser.parked_messages (
 );
 
 ALTER TABLE hawser.parked_messages ALTER COLUMN payload SET STORAGE EXTERNAL;
+
+CREATE INDEX parked_messages_key_hash ON hawser.parked_messages (key_hash) WHERE key_hash IS NOT NULL;
 
 COMMENT ON TABLE hawser.parked_messages IS 'Messages that wait long to be tried again, and messages behind them with the same key. The cursor passes them, and those who
 sent them know them as delivered. Functions alone write them.';
@@ -244,6 +247,7 @@ COMMENT ON COLUMN hawser.parked_messages.attempts IS 'How often its handler was 
 COMMENT ON COLUMN hawser.parked_messages.due_at IS 'When it is to be tried again.';
 COMMENT ON COLUMN hawser.parked_messages.parked_at IS 'When it was parked.';
 COMMENT ON COLUMN hawser.parked_messages.uncompressed_bytes IS 'The length of the payload before it was compressed, in bytes.';
+COMMENT ON COLUMN hawser.parked_messages.key_hash IS 'Of an enqueued message with a key, as its row had it: what is enqueued with the same key goes behind it.';
 
 CREATE TABLE hawser.conn_messages (
   id bigserial NOT NULL,
@@ -1730,9 +1734,7 @@ BEGIN
   END IF;
 
   -- The cursor's row is locked before marks are inserted, as by commit_cursors.
-  INSERT INTO hawser.conn_mess_number AS c (connection_key) VALUES (p_connection_key)
-  ON CONFLICT (connection_key) DO UPDATE SET attempts = c.attempts
-  RETURNING c.epoch, c.v INTO v_epoch, v_number;
+  SELECT l.epoch, l.v INTO v_epoch, v_number FROM hawser.lock_cursors(ARRAY[p_connection_key]) AS l;
 
   UPDATE hawser.parked_messages AS p
      SET attempts = j.attempts, due_at = clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
@@ -1758,13 +1760,17 @@ BEGIN
     RETURNING epoch, number
   )
   INSERT INTO hawser.parked_messages
-    (connection_key, epoch, number, topic_key, compression, uncompressed_bytes, headers, payload, attempts, due_at)
+    (connection_key, epoch, number, topic_key, compression, uncompressed_bytes, headers, payload, attempts, due_at, key_hash)
   SELECT p_connection_key, j.epoch, j.number, j.topic_key, j.compression, j.uncompressed_bytes,
          CASE WHEN j.header_bytes > 0 THEN
            substring(p_payloads FROM (j.past - j.header_bytes + 1)::integer FOR j.header_bytes)
          END,
          substring(p_payloads FROM (j.past + 1)::integer FOR j.payload_bytes),
-         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0)
+         j.attempts, clock_timestamp() + make_interval(secs => j.delay_ms / 1000.0),
+         (
+           SELECT s.key_hash FROM hawser.conn_messages AS s
+            WHERE s.connection_key = p_connection_key AND s.epoch = j.epoch AND s.number = j.number
+         )
     FROM messages AS j
     JOIN marked AS m USING (epoch, number);
 

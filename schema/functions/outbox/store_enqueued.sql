@@ -213,10 +213,20 @@ BEGIN
                              (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic)
                            ELSE s.connection_key
                          END
-                    FROM hawser.conn_messages AS s
+                    FROM (
+                      (
+                        SELECT r.connection_key, r.epoch FROM hawser.conn_messages AS r
+                         WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key AND r.epoch >= v_stored_from
+                         ORDER BY r.epoch DESC LIMIT 1
+                      )
+                      UNION ALL
+                      (
+                        SELECT r.connection_key, r.epoch FROM hawser.parked_messages AS r
+                         WHERE r.key_hash = p.key_hash AND r.topic_key = p.topic_key LIMIT 1
+                      )
+                    ) AS s
                     JOIN hawser.conn_key_map AS m ON m.connection_key = s.connection_key
-                   WHERE s.key_hash = p.key_hash AND s.topic_key = p.topic_key AND s.epoch >= v_stored_from
-                  ORDER BY s.epoch DESC LIMIT 1
+                   ORDER BY s.epoch DESC LIMIT 1
                ),
                (
                  SELECT k.key FROM listeners AS k WHERE k.topic = p.topic

@@ -266,6 +266,9 @@ export class Member {
         if (isOwner && name.startsWith("C ")) this.#world.gap(name);
       },
       countAttempt: () => undefined,
+      park: () => undefined,
+      unpark: () => undefined,
+      countParked: () => undefined,
       deleteStale: () => undefined,
       deadLetter: () => undefined,
       dropped: () => undefined,

@@ -35,6 +35,9 @@ export class GroupWorld {
     refillBelow: 4,
     refillBelowBytes: 1_000,
     maxAhead: 6,
+    parkDelayMs: Number.POSITIVE_INFINITY,
+    maxParked: 0,
+    maxParkedBytes: 0,
     unordered: true,
     careful: false,
   };

@@ -152,6 +152,7 @@ export const columnChecks = {
     headers: (value: Uint8Array) => checkBytes("headers", { maxBytes: 16777216 }, value),
     attempts: (value: number) => checkInteger("attempts", { min: 0, max: 2147483647 }, value),
     uncompressed_bytes: (value: bigint) => checkInteger("uncompressed_bytes", { min: 0n, max: 9223372036854775807n }, value),
+    key_hash: (value: bigint) => checkInteger("key_hash", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   conn_messages: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
