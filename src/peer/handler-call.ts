@@ -434,8 +434,12 @@ export class HandlerCalls {
       if (ended && isHandlersFault(error)) throw error;
       const failed = asHawserError(error);
       status.tell({ kind: "listener_store_error", message: failed.message, error: failed });
+      if (!begun || outcomeOf(failed.cause) !== "unknown") return comesAgain;
       const { attempts } = this.#handlers.handlingOf(first.to, first.message.headers).retry;
-      if (begun && outcomeOf(failed.cause) === "unknown") return sessionEnded(attempts, failed.message);
+      const result = sessionEnded(attempts, failed.message);
+      const told = { code: result.errorCode, message: failed.message, error: failed };
+      for (const { link, turn, due } of items) this.#tellFailed(link, turn, due.to, told);
+      return result;
     }
     return comesAgain;
   }
@@ -460,14 +464,21 @@ export class HandlerCalls {
   }
 
   /** What the handler has thrown, or what was thrown in its place. */
-  #failed({ source }: HandledLink, { attempts }: MessageTurn, topic: string, error: unknown): HandlerResult {
+  #failed(link: HandledLink, turn: MessageTurn, topic: string, error: unknown): HandlerResult {
     const result = failure(error);
     if ("errorCode" in result && !notBegun.has(result.errorCode)) {
-      const { errorCode: code, errorMessage: message } = result;
-      const peer = source.senderName;
-      this.#context.status.tell({ kind: "attempt_failed", topic, peer, attempt: attempts, code, message, error });
+      this.#tellFailed(link, turn, topic, { code: result.errorCode, message: result.errorMessage, error });
     }
     return result;
+  }
+
+  #tellFailed(
+    { source }: HandledLink,
+    { attempts: attempt }: MessageTurn,
+    topic: string,
+    failed: { readonly code: string; readonly message: string; readonly error: unknown },
+  ): void {
+    this.#context.status.tell({ kind: "attempt_failed", topic, peer: source.senderName, attempt, ...failed });
   }
 
   #checkServed(topic: string): void {
@@ -544,7 +555,7 @@ function refused(errorCode: HawserError["code"], errorMessage: string): HandlerR
 }
 
 /** The handler's session with Postgres has ended: perhaps the message ends it. */
-function sessionEnded(maxAttempts: number, how: string): HandlerResult {
+function sessionEnded(maxAttempts: number, how: string): Extract<HandlerResult, { kind: "sessionEnded" }> {
   const errorCode: HawserError["code"] = "handler_crashed";
   const errorMessage = `the session with Postgres ended in the middle of its handler ${maxAttempts} times: ${how}`;
   return { kind: "sessionEnded", errorCode, errorMessage, failedAt: Date.now() };

@@ -141,7 +141,7 @@ describe("a transactional handler", () => {
     async (_, end) => {
       const a = await world.started("a-1");
       const attempts: number[] = [];
-      await world.started("b-1", transactional, async (message) => {
+      const b = await world.started("b-1", transactional, async (message) => {
         if (message.payload[0] === 0x79) return write(message);
         attempts.push(message.attempt);
         await write(message);
@@ -156,6 +156,10 @@ describe("a transactional handler", () => {
       expect(attempts).toEqual([1, 2, 3]);
       await eventually("the next one is done", async () => (await ledger()).length > 0);
       expect(await ledger()).toEqual(["y"]);
+      const failed = b.statuses.all.flatMap((status) => (status.kind === "attempt_failed" ? [status] : []));
+      expect(failed.map(({ code, attempt }) => [code, attempt])).toEqual(
+        [1, 2, 3].map((attempt) => ["handler_crashed", attempt]),
+      );
     },
   );
 
