@@ -35,16 +35,22 @@ it("a slow member holds the message in its handler and the next one, and the oth
 
 it("a key of which a message is parked stays with its member, also for what is enqueued later", async () => {
   const options = { retryDelayMs: 3_600_000, maxAttempts: 2 };
-  const one = await member("b-1", options, () => {
-    throw new Error("later");
+  const held = gate();
+  const one = await member("b-1", options, async ({ key }) => {
+    if (key === undefined) await held.opened;
+    else throw new Error("later");
   });
   await enqueue(["first"], "k");
-  const parked = () => world.query<{ attempts: number }>("SELECT attempts FROM hawser.parked_messages ORDER BY number");
-  await eventually("the first is parked", async () => (await parked()).length === 1);
+  const parked = async (): Promise<number> => (await world.query("SELECT FROM hawser.parked_messages")).length;
+  await eventually("the first is parked", async () => (await parked()) === 1);
+  // One is in the handler, and one waits for it: there is no room for more.
+  await enqueue(["held", "waits"]);
+  await one.received.length(2);
   const other = await member("b-2", options);
   await enqueue(["second"], "k");
-  await enqueue(["free"], "f");
-  await eventually("the other key is handled by either", () => [...one.texts, ...other.texts].includes("free"));
-  await eventually("the second is parked behind the first", async () => (await parked()).length >= 2);
+  await enqueue(["free"]);
+  await eventually("what is behind the second is handled", () => other.texts.includes("free"));
   expect(other.texts).not.toContain("second");
+  held.open();
+  await eventually("the second is parked behind the first", async () => (await parked()) === 2);
 });
