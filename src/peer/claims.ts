@@ -38,6 +38,8 @@ export class Claims {
     | { readonly connectionKey: number; readonly last: Position; readonly messages: number; readonly at: number }
     | undefined;
   #isAsking = false;
+  /** The topics of the claim that is under way. */
+  #asked: readonly string[] = [];
   #retry: NodeJS.Timeout | undefined;
   #unlisten: () => void = () => undefined;
   #stopped = false;
@@ -82,8 +84,9 @@ export class Claims {
 
   /** What this member handles of what another one had claimed may have held up what waits. */
   committed(connectionKey: number): void {
-    if (this.#heldUp.size === 0 || connectionKey === this.#channel?.connectionKey) return;
-    for (const topic of this.#heldUp) this.#wanted.add(topic);
+    if (connectionKey === this.#channel?.connectionKey) return;
+    // A claim that is under way may not have seen it.
+    for (const topic of [...this.#heldUp, ...this.#asked]) this.#wanted.add(topic);
     this.#heldUp.clear();
     this.pump();
   }
@@ -96,6 +99,7 @@ export class Claims {
     this.#isAsking = true;
     void this.#ask(room).finally(() => {
       this.#isAsking = false;
+      this.#asked = [];
       this.pump();
     });
   }
@@ -126,6 +130,7 @@ export class Claims {
     const { epoch } = lease;
     const topics = new Map([...this.#wanted].map((topic) => [topic, this.#from.get(topic)] as const));
     this.#wanted.clear();
+    this.#asked = [...topics.keys()];
     try {
       const claimed = await store.claimMessages(
         { name: lease.name, epoch },

@@ -84,6 +84,7 @@ export class Inbox {
       isolation: this.#isolation,
       committer: this.#newCommitter(),
       onFinished: ({ connectionKey }) => this.#claims?.finished(connectionKey),
+      onRead: () => this.#claims?.pump(),
       onNotOwned: (connectionKey) => this.#drop(connectionKey),
     };
   }
@@ -140,6 +141,13 @@ export class Inbox {
   begin(): void {
     this.#begun = true;
     this.#haltSome();
+    // Only what is in the directory may claim.
+    if (this.#claims !== undefined) void this.#findMessages();
+  }
+
+  /** The peer serves one more topic. */
+  serves(topic: string): void {
+    this.#claims?.want(topic);
   }
 
   /** There may be a handler now. */

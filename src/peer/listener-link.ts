@@ -46,6 +46,8 @@ export interface SharedByLinks {
   readonly requests: SharedByRequests;
   /** A handler has ended. */
   readonly onFinished: (link: ListenerLink) => void;
+  /** Stored messages were read. */
+  readonly onRead: () => void;
   /** The channel belongs to another listener now: its link is closed and forgotten. */
   readonly onNotOwned: (connectionKey: number) => void;
 }
@@ -398,6 +400,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
           }),
           remaining,
         );
+        this.#shared.onRead();
         this.#commitHandled();
         this.#arm();
       },

@@ -184,6 +184,7 @@ export class RunningPeer {
   /** Serves one more topic. */
   async subscribe(topic: string): Promise<void> {
     await this.store.addSubscription(this.lease, topic, this.#registration());
+    this.#inbox.serves(topic);
     this.outbox.topics.watch(topic);
   }
 

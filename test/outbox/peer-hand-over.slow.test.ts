@@ -84,6 +84,21 @@ const mutants: readonly Mutant[] = [
     changes: [["SET owner = f.client_name\n", "SET owner = m.owner\n"]],
   },
   {
+    name: "lets two members of a group have one key",
+    fn: "claim_messages",
+    changes: [["f.key_hash NOT IN (SELECT o.key_hash FROM others AS o)", "true"]],
+  },
+  {
+    name: "writes behind what a member has claimed",
+    fn: "store_enqueued",
+    changes: [["WHEN m.source_topic = '__#claimed' THEN", "WHEN false THEN"]],
+  },
+  {
+    name: "gives what waits to a listener before what members have claimed is handled",
+    fn: "adopt_waiting",
+    changes: [["AND s.topic_key = k.k", "AND false"]],
+  },
+  {
     name: "truncates a slot that is not handed over",
     fn: "outbox_rotate",
     changes: [["OR array_position(v_moved, NULL) IS NOT NULL", ""]],

@@ -53,4 +53,104 @@ it("a key of which a message is parked stays with its member, also for what is e
   expect(other.texts).not.toContain("second");
   held.open();
   await eventually("the second is parked behind the first", async () => (await parked()) === 2);
+it("each key is in order, with one member at a time, and messages without a key are for whoever is free", async () => {
+  const running = new Map<string, string>();
+  const seen: string[] = [];
+  const handler: Handler = async ({ key, payload }) => {
+    const text = Buffer.from(payload).toString();
+    if (key !== undefined) {
+      expect(running.get(key)).toBeUndefined();
+      running.set(key, text);
+    }
+    await new Promise((resolve) => setImmediate(resolve));
+    if (key !== undefined) running.delete(key);
+    seen.push(`${key} ${text}`);
+  };
+  const members = await Promise.all(["b-1", "b-2", "b-3"].map((name) => member(name, { concurrency: 4 }, handler)));
+  for (let n = 0; n < 20; n++) {
+    await enqueue([`${3 * n}`, `${3 * n + 1}`, `${3 * n + 2}`], `key ${n % 5}`);
+    await enqueue(["any"]);
+  }
+  await eventually("all are handled", () => seen.length === 80);
+  for (let key = 0; key < 5; key++) {
+    const ofKey = seen.filter((text) => text.startsWith(`key ${key} `)).map((text) => Number(text.split(" ")[2]));
+    expect(ofKey).toEqual(ofKey.toSorted((one, other) => one - other));
+  }
+  expect(members.flatMap(({ statuses }) => statuses.all.filter(({ kind }) => kind === "gap"))).toEqual([]);
+});
+
+it("what a member has claimed when it is gone is taken over, with the order of its keys and each effect once", async () => {
+  await world.query("CREATE TABLE ledger (id bigserial, what text)");
+  const held = gate();
+  const write: Handler = async ({ client, payload }) => {
+    await client.query("INSERT INTO ledger (what) VALUES ($1)", [Buffer.from(payload).toString()]);
+  };
+  const options = { transactional: true, groupTakeoverMs: 1_000, concurrency: 2 };
+  const gone = await member("b-1", options, async (message) => {
+    await write(message);
+    await held.opened;
+  });
+  await enqueue(numbers(1, 6), "x");
+  await enqueue(["y"]);
+  await gone.received.length(2);
+  await gone.stop({ deadlineMs: 0 });
+  const heir = await member("b-2", options, write);
+  await enqueue(numbers(7, 9), "x");
+  await eventually("all have their effects", async () => (await world.query("SELECT FROM ledger")).length === 10);
+  held.open();
+  const written = (await world.query<{ what: string }>("SELECT what FROM ledger ORDER BY id")).map(({ what }) => what);
+  expect(written.filter((text) => text !== "y")).toEqual(numbers(1, 9));
+  expect(heir.texts.length).toBe(10);
+});
+
+it("a member that stops while a message waits to be tried again handles nothing again that it has finished", async () => {
+  const unlucky: Handler = ({ payload }) => {
+    if (Buffer.from(payload).toString() === "0") throw new Error("not yet");
+  };
+  const b = await member("b-1", { concurrency: 4, retryDelayMs: 3_600_000, maxAttempts: 5 }, unlucky);
+  await enqueue(numbers(0, 100));
+  await b.received.length(101);
+  await b.stop();
+  const before = b.received.all.length;
+  await b.record();
+  await b.received.length(before + 1);
+  await enqueue(["last"]);
+  await eventually("what comes later is handled", () => b.texts.at(-1) === "last");
+  expect(b.texts.slice(before).sort()).toEqual(["0", "last"]);
+});
+
+it("transactional handlers of batches have each effect once", async () => {
+  await world.query("CREATE TABLE ledger (id bigserial, what text)");
+  const members = ["b-1", "b-2"].map((name) => world.peer(name, { group: true, concurrency: 2 }));
+  for (const each of members) {
+    await each.handleBatch("b", { transactional: true, maxMessages: 10 }, async (messages, { client }) => {
+      const texts = messages.map(({ payload }) => Buffer.from(payload).toString());
+      if (texts.includes("13") && texts.length > 1) throw new Error("not with others");
+      await client.query("INSERT INTO ledger (what) SELECT unnest($1::text[])", [texts]);
+    });
+  }
+  await enqueue(numbers(1, 100));
+  for (const each of members) await each.run();
+  await eventually("all have their effects", async () => (await world.query("SELECT FROM ledger")).length >= 100);
+  await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
+  const written = (await world.query<{ what: string }>("SELECT what FROM ledger")).map(({ what }) => Number(what));
+  expect(written.sort((one, other) => one - other)).toEqual(numbers(1, 100).map(Number));
+});
+
+it("messages that were enqueued while no member ran are shared by those that come", async () => {
+  const b = await member("b-1");
+  await enqueue(["first"]);
+  await b.received.length(1);
+  await b.stop();
+  // Another peer runs the relay.
+  await world.started("a-1");
+  await enqueue(numbers(1, 20));
+  await eventually("they are handed over", async () => (await world.storedMessages()) === 20);
+  const held = gate();
+  const slow = await member("b-2", {}, () => held.opened);
+  await slow.received.length(1);
+  const fast = await member("b-3");
+  await eventually("the other one has nearly all", () => fast.texts.length >= 18);
+  held.open();
+  await eventually("all are handled", async () => (await world.storedMessages()) === 0);
 });

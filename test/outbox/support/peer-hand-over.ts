@@ -1,10 +1,11 @@
 /**
  * Random histories of the hand-over to peers, step by step from a seed, on the SQL functions themselves: writers of several
  * roles, with bursts that are larger than a page; relays that crash in the middle of a turn, are replaced and go on; slots that
- * are emptied; listeners that come late, leave, run and do not, and handle what is theirs.
+ * are emptied; listeners that come late, leave, run and do not, are members of a group and are none, claim as members, and handle
+ * what is theirs.
  *
  * Checked: each committed message is handled once, none that was rolled back, and each role, topic and key in the order of the
- * commits; within an epoch a channel has no gap.
+ * commits; within an epoch a channel has no gap, except where members claim.
  */
 import pg from "pg";
 import { Random } from "../../simulator/random.js";
@@ -13,7 +14,16 @@ import { checkHistory, type Sent, Writers } from "./writers.js";
 
 const topics = ["t", "u"];
 const listenersOf: Readonly<Record<string, readonly string[]>> = { t: ["t-1", "t-2", "t-3"], u: ["u-1", "u-2"] };
+const names = Object.values(listenersOf).flat();
 const steps = 120;
+
+/** A session in which members claim. */
+interface Claimer {
+  readonly client: pg.Client;
+  /** Whose claim is not committed yet, or waits for another one. */
+  member: string | undefined;
+  waiting: Promise<void> | undefined;
+}
 
 /** How a turn is done. */
 export interface HandOverDriver {
@@ -38,6 +48,7 @@ export class PeerHandOver implements AsyncDisposable {
   #control!: pg.Client;
   #leases!: pg.Client;
   #relays: Relay[] = [];
+  readonly #claimers: Claimer[] = [];
   readonly #writers: Writers;
   #handled: Sent[] = [];
   #running = new Set<string>();
@@ -59,6 +70,8 @@ export class PeerHandOver implements AsyncDisposable {
     await this.#writers.open();
     for (const owner of ["one", "two"])
       this.#relays.push({ client: await this.#connected(), owner, isInTurn: false, waiting: undefined });
+    for (let nth = 0; nth < 2; nth++)
+      this.#claimers.push({ client: await this.#connected(), member: undefined, waiting: undefined });
     await this.#control.query("CREATE TABLE IF NOT EXISTS public.apart (LIKE hawser.outbox_turns INCLUDING DEFAULTS)");
     await this.#control.query("GRANT ALL ON public.apart TO PUBLIC");
   }
@@ -96,17 +109,26 @@ export class PeerHandOver implements AsyncDisposable {
       await relay.client.query("ROLLBACK");
       Object.assign(relay, { isInTurn: false, waiting: undefined });
     }
+    for (const claimer of this.#claimers) {
+      await claimer.waiting?.catch(() => undefined);
+      await claimer.client.query("ROLLBACK");
+      Object.assign(claimer, { member: undefined, waiting: undefined });
+    }
     await this.#control.query(
       `TRUNCATE hawser.outbox, hawser.conn_messages, hawser.topic_addr, hawser.sender_listener, hawser.peer_waiting_topics,
-                hawser.conn_key_map, hawser.conn_mess_number, public.apart`,
+                hawser.conn_key_map, hawser.conn_mess_number, hawser.peers, public.apart`,
     );
+    // A claim that is open would keep the relay from making keys.
+    for (const name of names)
+      await this.#control.query("SELECT FROM hawser.connection_key('__#outbox', '__#claimed', $1)", [name]);
     await this.#take(this.#relays[0]!);
   }
 
   async #step(): Promise<void> {
     const kind = this.#random.next();
-    if (kind < 0.4) await this.#writers.step();
-    else if (kind < 0.67) await this.#relay();
+    if (kind < 0.35) await this.#writers.step();
+    else if (kind < 0.57) await this.#relay();
+    else if (kind < 0.7) await this.#claim();
     else if (kind < 0.83) await this.#handle(this.#random.between(1, 4));
     else if (kind < 0.94) await this.#list();
     else await this.#rotate();
@@ -190,9 +212,11 @@ export class PeerHandOver implements AsyncDisposable {
   async #list(): Promise<void> {
     const random = this.#random;
     // A turn that has remembered a listener keeps its row until it ends.
-    if (this.#relays.some(({ isInTurn }) => isInTurn)) return;
+    if (this.#relays.some(({ isInTurn }) => isInTurn) || this.#claimers.some(({ member }) => member !== undefined))
+      return;
     const topic = random.pick(topics);
     const name = random.pick(listenersOf[topic]!);
+    if (random.chance(0.6)) await this.#join(name, random.chance(0.7));
     if (random.chance(0.4)) await this.#control.query("DELETE FROM hawser.topic_addr WHERE client_name = $1", [name]);
     else
       await this.#control.query(
@@ -205,6 +229,65 @@ export class PeerHandOver implements AsyncDisposable {
     else this.#running.add(name);
     const call = isRunning ? "release_name($1, true)" : "own_name($1, 'twin', 1)";
     await this.#leases.query(`SELECT FROM hawser.${call}`, [name]);
+    const raised = "SELECT FROM hawser.owners AS o, hawser.raise_fence($1, o.epoch) WHERE o.what = 'peer:' || $1::text";
+    await this.#leases.query(raised, [name]);
+  }
+
+  /** The listener is a member of a group from now on, or none. */
+  async #join(name: string, inGroup: boolean): Promise<void> {
+    await this.#control.query(
+      `WITH owner AS (
+         INSERT INTO hawser.owners (what, epoch) VALUES ('peer:' || $1::text, 1)
+         ON CONFLICT (what) DO UPDATE SET epoch = hawser.owners.epoch + 1 RETURNING epoch
+       ), fence AS (
+         INSERT INTO hawser.fences AS f (what, epoch) SELECT 'peer:' || $1::text, o.epoch FROM owner AS o
+         ON CONFLICT (what) DO UPDATE SET epoch = excluded.epoch
+       )
+       INSERT INTO hawser.peers (name, epoch, in_group) SELECT $1, o.epoch, $2 FROM owner AS o
+       ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, in_group = excluded.in_group`,
+      [name, inGroup],
+    );
+  }
+
+  /** A member claims, or ends its claim. */
+  async #claim(): Promise<void> {
+    const random = this.#random;
+    const claimer = random.pick(this.#claimers);
+    if (claimer.waiting !== undefined) return;
+    const { client } = claimer;
+    if (claimer.member !== undefined) {
+      claimer.member = undefined;
+      await client.query(random.chance(0.8) ? "COMMIT" : "ROLLBACK");
+      for (const { waiting } of this.#claimers) await waiting;
+      return;
+    }
+    claimer.member = random.pick(names);
+    await client.query("BEGIN");
+    const claim = this.#claimAs(client, claimer.member, random.between(1, 4));
+    if (this.#claimers.some((other) => other !== claimer && other.member !== undefined)) {
+      // It may wait for the other one.
+      claimer.waiting = claim.then(async () => {
+        await client.query("COMMIT");
+        Object.assign(claimer, { member: undefined, waiting: undefined });
+      });
+      return;
+    }
+    await claim;
+    if (random.chance(0.3)) return;
+    claimer.member = undefined;
+    await client.query(random.chance(0.9) ? "COMMIT" : "ROLLBACK");
+  }
+
+  /** @returns how many messages it has claimed */
+  async #claimAs(client: pg.Client, name: string, most: number): Promise<number> {
+    const { rows } = await client.query<{ claimed: string }>(
+      `SELECT coalesce(sum(c.claimed), 0) AS claimed
+         FROM hawser.peers AS p
+        CROSS JOIN LATERAL hawser.claim_messages(p.name, p.epoch, $2, array_fill(0::bigint, ARRAY[2]), array_fill(0::bigint, ARRAY[2]), $3, 1000000) AS c
+        WHERE p.name = $1`,
+      [name, topics, most],
+    );
+    return Number(rows[0]!.claimed);
   }
 
   /** Some channel's listener handles its next messages, and commits its cursor with that. */
@@ -215,18 +298,27 @@ export class PeerHandOver implements AsyncDisposable {
     );
     if (channels.length === 0) return false;
     const { key } = this.#random.pick(channels);
-    const { rows } = await this.#control.query<{ epoch: string; number: string; text: string; before: string }>(
+    const { rows } = await this.#control.query<{
+      epoch: string;
+      number: string;
+      text: string;
+      before: string;
+      has_gaps: boolean;
+    }>(
       `SELECT s.epoch, s.number, convert_from(s.payload, 'UTF8') AS text,
-              coalesce(CASE WHEN c.epoch = s.epoch THEN c.v END, 0) AS before
-         FROM hawser.conn_messages AS s LEFT JOIN hawser.conn_mess_number AS c USING (connection_key)
+              coalesce(CASE WHEN c.epoch = s.epoch THEN c.v END, 0) AS before,
+              m.source_topic = '__#claimed' OR starts_with(m.listener_name, '__#') AS has_gaps
+         FROM hawser.conn_messages AS s
+         JOIN hawser.conn_key_map AS m USING (connection_key)
+         LEFT JOIN hawser.conn_mess_number AS c USING (connection_key)
         WHERE s.connection_key = $1 AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
         ORDER BY s.epoch, s.number LIMIT $2`,
       [key, count],
     );
     let before = rows[0] === undefined ? undefined : { epoch: rows[0].epoch, number: rows[0].before };
-    for (const { epoch, number, text } of rows) {
+    for (const { epoch, number, text, has_gaps } of rows) {
       const expected = before?.epoch === epoch ? BigInt(before.number) + 1n : 1n;
-      if (BigInt(number) !== expected)
+      if (has_gaps ? BigInt(number) < expected : BigInt(number) !== expected)
         throw new Error(`channel ${key} has number ${number} of epoch ${epoch}, not ${expected}`);
       before = { epoch, number };
       this.#handled.push({ text, lane: this.#writers.laneOf(text) });
@@ -251,6 +343,13 @@ export class PeerHandOver implements AsyncDisposable {
       await relay.client.query("COMMIT");
     }
     for (const relay of this.#relays) await relay.waiting;
+    for (const claimer of this.#claimers) {
+      if (claimer.waiting === undefined && claimer.member !== undefined) await claimer.client.query("COMMIT");
+    }
+    for (const claimer of this.#claimers) {
+      await claimer.waiting;
+      claimer.member = undefined;
+    }
     await this.#saveApart();
     await this.#writers.finish();
     const [relay] = this.#relays;
@@ -264,6 +363,14 @@ export class PeerHandOver implements AsyncDisposable {
       await this.#control.query("INSERT INTO hawser.outbox_turns SELECT * FROM public.apart ON CONFLICT DO NOTHING");
       if (turns > 1_000) throw new Error("the relay finds messages again and again");
     }
-    while (await this.#handle(100));
+    for (let rounds = 0; ; rounds++) {
+      while (await this.#handle(100));
+      let claimed = 0;
+      for (const name of names) claimed += await this.#claimAs(this.#control, name, 3);
+      // What one member cannot claim because another one had the key, or none may claim any more, comes in the next round.
+      const isOver = claimed === 0 && !(await this.#turn(relay!, 3)) && !(await this.#handle(100));
+      if (isOver) return;
+      if (rounds > 1_000) throw new Error("members claim again and again");
+    }
   }
 }
