@@ -37,6 +37,7 @@ export const peers = withExamples(
           { head: "STARTED", cell: ({ startedAt }) => startedAt?.toISOString() ?? "never" },
           { head: "EPOCH", cell: ({ epoch }) => epoch ?? "" },
           { head: "WAITING", cell: ({ waiting }) => waiting },
+          { head: "PARKED", cell: ({ parked }) => parked },
           { head: "SENDS ON", cell: ({ sendsOn }) => sendsOn },
           { head: "LISTENS ON", cell: ({ listensOn }) => listensOn },
           { head: "TOPICS", cell: ({ topics }) => topics.join(", ") },

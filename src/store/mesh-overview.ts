@@ -40,6 +40,8 @@ export interface PeerOverview {
   readonly topics: readonly string[];
   /** Messages stored for it that it has not handled. */
   readonly waiting: number;
+  /** Messages in its channels that are parked: they wait long to be tried again, or behind such a message of their key. */
+  readonly parked: number;
   /** Channels whose sender it is. */
   readonly sendsOn: number;
   /** Channels that it owns as their listener. */
@@ -93,6 +95,9 @@ const sql = {
         JOIN ${tables.connKeyMap} AS m USING (connection_key)
         LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
        WHERE ${waits} AND ${peerOwner} IS NOT NULL GROUP BY 1
+    ), parked AS (
+      SELECT ${owner} AS name, count(*)::integer AS count
+        FROM ${tables.parkedMessage} AS k JOIN ${tables.connKeyMap} AS m USING (connection_key) GROUP BY 1
     ), senders AS (
       SELECT sender_name AS name, count(*)::integer AS channels FROM ${tables.connKeyMap} GROUP BY 1
     ), listeners AS (
@@ -103,10 +108,12 @@ const sql = {
     )
     SELECT name, ${nameHeldSql("name")} AS running, p.epoch::float8 AS epoch, p.started_at AS "startedAt", p.clean,
            coalesce(book.topics, '{}') AS topics, coalesce(waiting.count, 0) AS waiting,
+           coalesce(parked.count, 0) AS parked,
            coalesce(senders.channels, 0) AS "sendsOn", coalesce(listeners.channels, 0) AS "listensOn"
       FROM ${tables.peerName} AS p
       FULL JOIN book USING (name)
       FULL JOIN waiting USING (name)
+      LEFT JOIN parked USING (name)
       LEFT JOIN senders USING (name)
       LEFT JOIN listeners USING (name)
      ORDER BY name COLLATE "C"`,

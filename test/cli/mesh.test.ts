@@ -93,6 +93,7 @@ describe("the commands that look at the mesh", () => {
       clean: null,
       topics: ["far"],
       waiting: 0,
+      parked: 0,
       sendsOn: 0,
       listensOn: 0,
     });

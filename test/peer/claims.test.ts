@@ -53,6 +53,8 @@ it("a key of which a message is parked stays with its member, also for what is e
   expect(other.texts).not.toContain("second");
   held.open();
   await eventually("the second is parked behind the first", async () => (await parked()) === 2);
+});
+
 it("each key is in order, with one member at a time, and messages without a key are for whoever is free", async () => {
   const running = new Map<string, string>();
   const seen: string[] = [];

@@ -80,7 +80,7 @@ describe("a dead letter that is retried", () => {
     const [letter] = await own.deadLetters.list();
     const { stack, failures } = (await own.deadLetters.get(letter!.id))!;
     expect(stack).toMatch(
-      new RegExp(`^RangeError: ${attempts}: postgres://\\*\\*\\*@db/x m+\n.* failing .*dead-letters.test`),
+      new RegExp(`^RangeError: ${attempts}: postgres://\\*\\*\\*@db/x m+\n.* (Object\\.)?failing .*dead-letters.test`),
     );
     expect(failures.map(({ attempt }) => attempt)).toEqual(Array.from({ length: attempts - 2 }, (_, n) => n + 3));
     const times = failures.map(({ at }) => Date.parse(at));

@@ -3,7 +3,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { enqueue, type PeerOptions, type TransactionalMessage } from "../../src/peer/index.js";
-import { forgetPeer, withCommandDatabase } from "../../src/store/index.js";
+import { forgetPeer, listPeers, withCommandDatabase } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -136,7 +136,7 @@ it("is parked alone if it was enqueued without a key, and not at all if it was s
   expect(await parked()).toEqual([["bad", 1]]);
 });
 
-it("keeps its channel from being forgotten", async () => {
+it("is counted for its listener, and keeps its channel from being forgotten", async () => {
   const b = await world.started("b-1", long, () => {
     throw new Error("no");
   });
@@ -147,5 +147,10 @@ it("keeps its channel from being forgotten", async () => {
   const error = await failure("name_in_use", () =>
     withCommandDatabase(world.url, (database) => forgetPeer(database, "b-1")),
   );
+  const peers = await withCommandDatabase(world.url, listPeers);
+  expect(peers.map(({ name, parked }) => [name, parked])).toEqual([
+    ["a-1", 0],
+    ["b-1", 1],
+  ]);
   expect(error.message).toContain("1 stored messages in its channels wait, of which some wait for it");
 });

@@ -3,7 +3,8 @@
  */
 import pg from "pg";
 import { beforeEach, describe, expect, it } from "vitest";
-import { enqueue, type Handler } from "../../src/peer/index.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { enqueue, type Handler, type Message } from "../../src/peer/index.js";
 import type { Transaction } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
@@ -254,13 +255,16 @@ describe("transactional handlers of one channel", () => {
     async (how) => {
       const isEnqueued = how.startsWith("enqueued");
       const handled: string[] = [];
-      const handler: Handler = (message) => {
+      const handler = (message: Message): void => {
         const text = Buffer.from(message.payload).toString();
         handled.push(text);
         if (text === "0" && handled.length < 200) throw new Error("not yet");
       };
-      const options = { ...(isEnqueued ? sixteen : { maxAttempts: 3 }), retryDelayMs: 3_600_000 };
-      const b = await world.started("b-1", options, handler);
+      const b = world.peer("b-1", isEnqueued ? sixteen : {});
+      // As long as may be without being parked.
+      const retry = { attempts: 1_000, delayMs: storeConstants.parkDelayMs - 1, factor: 1 };
+      await b.handle("b", { retry }, handler);
+      await b.run();
       const a = await world.started("a-1");
       if (isEnqueued) await enqueueAll(numbered(101).map((payload) => ({ payload })));
       else for (const payload of numbered(101)) void a.sendTo("b", payload, { key: payload }).catch(() => undefined);
@@ -268,7 +272,7 @@ describe("transactional handlers of one channel", () => {
       await b.stop();
       expect(await marks()).toBe(100);
       handled.splice(0, handled.length, ...Array.from({ length: 200 }, () => "before"));
-      await b.run(handler);
+      await b.run();
       await eventually("the first is done", async () => handled.length > 200 && (await world.storedMessages()) === 0);
       expect(handled.slice(200)).toEqual(["0"]);
       await eventually("no mark is left", async () => (await marks()) === 0);

@@ -45,6 +45,7 @@ describe("channels", () => {
         owner: "three",
         cursor: { epoch: 0, number: 0 },
         done: [],
+        parked: [],
         attempts: 0,
       },
     ]);
