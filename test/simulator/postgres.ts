@@ -468,9 +468,9 @@ export class ModelPostgres {
   #unpark(key: number, position: Position): () => void {
     const parked = this.#parkedIn(key);
     const id = rowKey(position);
-    const before = parked.get(id)!;
+    const before = parked.get(id);
     parked.delete(id);
-    return () => parked.set(id, before);
+    return () => before !== undefined && parked.set(id, before);
   }
 
   /** Counts a start of the message behind the cursor. */
