@@ -16,7 +16,13 @@ it("serve and a peer make few transactions while nothing happens", { timeout: 12
   await using database = await sqlDatabase(testNatsUrl());
   await using group = await ServeGroup.start(database.url, 1);
   await group.leader();
-  await using peer = new Peer({ databaseUrl: database.url, name: "idle", topic: "idle", listen: "127.0.0.1:0" });
+  await using peer = new Peer({
+    databaseUrl: database.url,
+    name: "idle",
+    topic: "idle",
+    listen: "127.0.0.1:0",
+    group: true,
+  });
   await peer.run(() => undefined);
   /** Transactions until now, and the time in seconds, both by Postgres. */
   const counted = async () => {

@@ -14,6 +14,7 @@ DECLARE
   v_bytes bigint;
   v_waiting integer;
   v_topic_key integer;
+  v_looked integer;
   v_left_from record;
 BEGIN
   -- A snapshot from before the wait for a lock would not see what others have claimed.
@@ -76,57 +77,55 @@ BEGIN
     SELECT w.connection_key INTO v_waiting FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] FOR UPDATE;
     CONTINUE WHEN v_waiting IS NULL;
     v_topic_key := (SELECT k.k FROM hawser.topic_key AS k WHERE k.topic = v_topics[nth]);
-    WITH first AS MATERIALIZED (
-      SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
-        FROM hawser.conn_messages AS s
-       WHERE s.connection_key = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
-       ORDER BY s.connection_key, s.epoch, s.number LIMIT v_max + @OutboxConstants.page_messages@
-    ), others AS MATERIALIZED (
-      -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
-      SELECT DISTINCT o.key_hash
-        FROM hawser.conn_key_map AS m
-        LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
-       CROSS JOIN LATERAL (
-         SELECT s.key_hash FROM hawser.conn_messages AS s
-          WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-            AND s.key_hash IS NOT NULL AND s.topic_key = v_topic_key
-         OFFSET 0
-       ) AS o
-       WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.connection_key <> v_channel
-         AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
-       UNION
-      -- What waits to be tried again has left the stored messages.
-      SELECT p.key_hash
-        FROM hawser.parked_messages AS p
-       WHERE p.connection_key <> v_channel AND p.topic_key = v_topic_key
-         AND p.key_hash IN (SELECT f.key_hash FROM first AS f)
-    ), free AS MATERIALIZED (
-      SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
-        FROM first AS f
-       WHERE f.key_hash IS NULL OR f.key_hash NOT IN (SELECT o.key_hash FROM others AS o)
-      WINDOW w AS (ORDER BY f.epoch, f.number ROWS UNBOUNDED PRECEDING)
-    ), taken AS MATERIALIZED (
-      SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
-    ), moved AS (
-      UPDATE hawser.conn_messages AS s
-         SET connection_key = v_channel, epoch = p_epoch, number = v_number + t.nth
-        FROM taken AS t
-       WHERE s.connection_key = v_waiting AND s.epoch = t.epoch AND s.number = t.number
-    ), rest AS (
-      SELECT f.epoch, f.number FROM first AS f
-       WHERE (f.epoch, f.number) NOT IN (SELECT t.epoch, t.number FROM taken AS t)
-       ORDER BY f.epoch, f.number LIMIT 1
-    ), last AS (
-      SELECT t.epoch, t.number FROM taken AS t ORDER BY t.epoch DESC, t.number DESC LIMIT 1
-    )
-    SELECT n.claimed, n.claimed > 0 AND (n.free > n.claimed OR n.looked = v_max + @OutboxConstants.page_messages@) AS has_more,
-           coalesce(r.epoch, l.epoch) AS epoch, coalesce(r.number, l.number) AS number
-      INTO v_left_from
-      FROM (
-        SELECT (SELECT count(*) FROM taken) AS claimed, (SELECT count(*) FROM free) AS free, (SELECT count(*) FROM first) AS looked
-      ) AS n
-      LEFT JOIN rest AS r ON true
-      LEFT JOIN last AS l ON true;
+    -- Far only where others have the keys of what comes first.
+    FOREACH v_looked IN ARRAY ARRAY[2 * v_max, v_max + @OutboxConstants.page_messages@] LOOP
+      WITH first AS MATERIALIZED (
+        SELECT s.epoch, s.number, s.key_hash, octet_length(s.payload)::bigint AS bytes
+          FROM hawser.conn_messages AS s
+         WHERE s.connection_key = v_waiting AND (s.epoch, s.number) >= (v_from_epochs[nth], v_from_numbers[nth])
+         ORDER BY s.connection_key, s.epoch, s.number LIMIT v_looked
+      ), others AS MATERIALIZED (
+        -- Keys of which other members have messages. What the cursor has passed would be found in the index until a vacuum.
+        SELECT DISTINCT o.key_hash
+          FROM hawser.conn_key_map AS m
+          LEFT JOIN hawser.conn_mess_number AS c ON c.connection_key = m.connection_key
+         CROSS JOIN LATERAL (
+           SELECT s.key_hash FROM hawser.conn_messages AS s
+            WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+              AND s.key_hash IS NOT NULL AND s.topic_key = v_topic_key
+           OFFSET 0
+         ) AS o
+         WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.connection_key <> v_channel
+           AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
+      ), free AS MATERIALIZED (
+        SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
+          FROM first AS f
+         WHERE f.key_hash IS NULL OR f.key_hash NOT IN (SELECT o.key_hash FROM others AS o)
+        WINDOW w AS (ORDER BY f.epoch, f.number ROWS UNBOUNDED PRECEDING)
+      ), taken AS MATERIALIZED (
+        SELECT f.epoch, f.number, f.nth FROM free AS f WHERE f.nth = 1 OR (f.nth <= v_max AND f.upto <= v_bytes)
+      ), moved AS (
+        UPDATE hawser.conn_messages AS s
+           SET connection_key = v_channel, epoch = p_epoch, number = v_number + t.nth
+          FROM taken AS t
+         WHERE s.connection_key = v_waiting AND s.epoch = t.epoch AND s.number = t.number
+      ), rest AS (
+        SELECT f.epoch, f.number FROM first AS f
+         WHERE (f.epoch, f.number) NOT IN (SELECT t.epoch, t.number FROM taken AS t)
+         ORDER BY f.epoch, f.number LIMIT 1
+      ), last AS (
+        SELECT t.epoch, t.number FROM taken AS t ORDER BY t.epoch DESC, t.number DESC LIMIT 1
+      )
+      SELECT n.claimed, n.claimed > 0 AND (n.free > n.claimed OR n.looked = v_looked) AS has_more, n.looked = v_looked AND n.claimed = 0 AS is_held_up,
+             coalesce(r.epoch, l.epoch) AS epoch, coalesce(r.number, l.number) AS number
+        INTO v_left_from
+        FROM (
+          SELECT (SELECT count(*) FROM taken) AS claimed, (SELECT count(*) FROM free) AS free, (SELECT count(*) FROM first) AS looked
+        ) AS n
+        LEFT JOIN rest AS r ON true
+        LEFT JOIN last AS l ON true;
+      EXIT WHEN NOT v_left_from.is_held_up;
+    END LOOP;
     claimed := v_left_from.claimed;
     has_more := v_left_from.has_more;
     from_epoch := coalesce(v_left_from.epoch, v_from_epochs[nth]);
