@@ -11,7 +11,7 @@ BEGIN
        ORDER BY n.connection_key DESC, n.epoch DESC, n.v DESC LIMIT 1
     ) AS c ON true
    WHERE coalesce(m.owner, m.listener_name) = p_listener_name
-     AND coalesce(
+     AND (coalesce(
        -- Behind the cursor first: up to it the index has what was deleted, until a vacuum.
        (
          SELECT s.connection_key
@@ -29,6 +29,13 @@ BEGIN
           LIMIT 1
        )
      ) IS NOT NULL
+     -- A parked message is due: nobody has the channel open.
+     OR (
+       SELECT p.connection_key
+         FROM hawser.parked_messages AS p
+        WHERE p.connection_key = m.connection_key AND p.attempts > 0 AND p.due_at < clock_timestamp()
+        LIMIT 1
+     ) IS NOT NULL)
    ORDER BY m.connection_key;
   RETURN QUERY
   SELECT w.connection_key, w.topic

@@ -155,6 +155,7 @@ const absentSql = {
            SELECT s.connection_key FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
             ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
          ) IS NOT NULL
+            OR EXISTS (SELECT FROM ${tables.parkedMessage} AS p WHERE p.connection_key = m.connection_key)
       ) AS o
       LEFT JOIN ${tables.peerName} AS p ON p.name = o.name
      WHERE NOT ${nameHeldSql("o.name")}
@@ -165,9 +166,12 @@ const absentSql = {
       ${cursorJoin}
       JOIN LATERAL (
         SELECT bool_and(coalesce(t.topic = ANY ($2::text[]), false)) AS all_served
-          FROM ${tables.connMessage} AS s
+          FROM (
+            SELECT s.topic_key FROM ${tables.connMessage} AS s WHERE s.connection_key = m.connection_key AND ${waiting}
+             UNION ALL
+            SELECT p.topic_key FROM ${tables.parkedMessage} AS p WHERE p.connection_key = m.connection_key
+          ) AS s
           LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
-         WHERE s.connection_key = m.connection_key AND ${waiting}
       ) AS w ON w.all_served IS NOT NULL
      WHERE ${owner} = $1
      GROUP BY 1

@@ -103,12 +103,16 @@ const sql = {
       LEFT JOIN LATERAL (
         SELECT sum(k.count) AS stored, array_agg(coalesce(t.topic, 'topic key ' || k.topic_key) ORDER BY 1) AS topics
           FROM (
-            SELECT s.topic_key, sum(${waitingMessagesSql}) AS count
+            SELECT a.topic_key, sum(a.count) AS count FROM (
+            SELECT s.topic_key, ${waitingMessagesSql} AS count
               FROM ${tables.connMessage} AS s
               LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
              WHERE s.connection_key = m.connection_key
                AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
-             GROUP BY s.topic_key
+             UNION ALL
+            SELECT p.topic_key, 1 FROM ${tables.parkedMessage} AS p WHERE p.connection_key = m.connection_key
+            ) AS a
+             GROUP BY a.topic_key
           ) AS k
           LEFT JOIN ${tables.topicKey} AS t ON t.k = k.topic_key
       ) AS w ON true
@@ -127,6 +131,12 @@ const sql = {
            LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
            LEFT JOIN ${tables.topicKey} AS k ON k.k = s.topic_key
           WHERE s.connection_key = m.connection_key AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
+            AND NOT EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.topic = k.topic)
+       )
+       AND NOT EXISTS (
+         SELECT FROM ${tables.parkedMessage} AS s
+           LEFT JOIN ${tables.topicKey} AS k ON k.k = s.topic_key
+          WHERE s.connection_key = m.connection_key
             AND NOT EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.topic = k.topic)
        )
      ORDER BY m.connection_key`,

@@ -3,7 +3,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { enqueue, type PeerOptions, type TransactionalMessage } from "../../src/peer/index.js";
-import { forgetPeer, listPeers, withCommandDatabase } from "../../src/store/index.js";
+import { forgetPeer, listPeers, openStore, withCommandDatabase } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { failure } from "./support/errors.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
@@ -116,6 +116,29 @@ describe.each([{ transactional: false }, { transactional: true }])(
     });
   },
 );
+
+it("goes with its channel to who takes that over, and is found by a listener that has not heard of it", async () => {
+  const fail = (): never => {
+    throw new Error("no");
+  };
+  const b = await world.started("b-1", long, fail);
+  const a = await world.started("a-1");
+  await Promise.all([a.sendTo("b", "x 1", { key: "x" }), a.sendTo("b", "x 2", { key: "x" })]);
+  await areParked(["x 1", 1], ["x 2", 0]);
+  await Promise.all([a.stop(), b.stop()]);
+  await using store = await openStore({ databaseUrl: world.url });
+  expect(await store.ownedChannels("b-1")).toMatchObject([{ stored: 2, topics: ["b"] }]);
+  expect(await store.absentListeners()).toMatchObject([{ name: "b-1" }]);
+  expect(await store.channelsServedBy("b-1", ["b"])).toHaveLength(1);
+  expect((await store.channelsWithMessages("b-1")).connectionKeys).toEqual([]);
+  await makeDue();
+  expect((await store.channelsWithMessages("b-1")).connectionKeys).toHaveLength(1);
+  await store.reassign({ from: "b-1", to: "b-2" });
+  const heir = await world.started("b-2", long);
+  await heir.received.length(2);
+  expect(started(heir)).toEqual(["x 1 2", "x 2 1"]);
+  await areParked();
+});
 
 it("is parked alone if it was enqueued without a key, and not at all if it was sent without one", async () => {
   const b = await world.started("b-1", long, ({ payload }) => {
