@@ -97,6 +97,12 @@ BEGIN
          ) AS o
          WHERE m.sender_name = v_me AND m.source_topic = v_source AND m.connection_key <> v_channel
            AND EXISTS (SELECT FROM first AS f WHERE f.key_hash IS NOT NULL)
+         UNION
+         -- What waits to be tried again has left the stored messages.
+         SELECT p.key_hash
+           FROM hawser.parked_messages AS p
+          WHERE p.connection_key <> v_channel AND p.topic_key = v_topic_key
+            AND p.key_hash IN (SELECT f.key_hash FROM first AS f)
       ), free AS MATERIALIZED (
         SELECT f.epoch, f.number, row_number() OVER w AS nth, sum(f.bytes) OVER w AS upto
           FROM first AS f
