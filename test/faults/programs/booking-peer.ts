@@ -5,6 +5,8 @@
 import { Peer } from "../../../src/peer/index.js";
 import { eventually } from "../../support/eventually.js";
 
+/** The exit status when the name is lost. */
+const nameLostStatus = 3;
 const databaseUrl = process.env["HAWSER_DATABASE_URL"];
 const [name, topic, further = "", concurrency] = process.argv.slice(2) as [string, string, ...string[]];
 const peer = new Peer({
@@ -16,6 +18,12 @@ const peer = new Peer({
   ...(concurrency === undefined ? {} : { concurrency: Number(concurrency), poolSize: Number(concurrency) + 1 }),
   maxAttempts: 1_000,
   nameWaitMs: 60_000,
+});
+
+peer.on("status", (status) => {
+  if (status.kind !== "name_lost") return;
+  console.error(status.message);
+  process.exit(nameLostStatus);
 });
 
 async function start(): Promise<boolean> {
