@@ -26,10 +26,12 @@ const keys = 12;
 /** How long a part of the outbox stays at least, and how long NATS is away once. */
 const retentionMs = 1_000;
 const absenceMs = 4 * retentionMs;
+/** The warehouses are a group. */
 const peers = [
   ["warehouse-1", "warehouse", "ledger"],
   ["warehouse-2", "warehouse", "ledger"],
   ["ledger-1", "ledger"],
+  ["ledger-2", "ledger"],
 ] as const;
 
 interface Message {
@@ -58,7 +60,7 @@ it(`a stream and peers have what was committed, once and in order, when peers, s
   const start = ([name, topic, further]: (typeof peers)[number]): void => {
     const args = [name, topic, ...(further === undefined ? [] : [further])];
     const program = startProgram("test/faults/programs/booking-peer.ts", args, {
-      env: { HAWSER_DATABASE_URL: postgres.url },
+      env: { HAWSER_DATABASE_URL: postgres.url, BOOKING_GROUP: topic === "warehouse" ? "1" : "" },
     });
     program.firstLine.catch(() => undefined);
     running.set(name, program);
