@@ -94,11 +94,6 @@ const mutants: readonly Mutant[] = [
     changes: [["WHEN m.source_topic = '__#claimed' THEN", "WHEN false THEN"]],
   },
   {
-    name: "gives what waits to a listener before what members have claimed is handled",
-    fn: "adopt_waiting",
-    changes: [["AND s.topic_key = k.k", "AND false"]],
-  },
-  {
     name: "truncates a slot that is not handed over",
     fn: "outbox_rotate",
     changes: [["OR array_position(v_moved, NULL) IS NOT NULL", ""]],
