@@ -44,6 +44,7 @@ export type {
   RequestOptions,
   SendOptions,
   Transaction,
+  TransactionalMessage,
   TransientOutcome,
 } from "../peer/index.js";
 export type { LogDetails, Logger } from "../runtime/index.js";

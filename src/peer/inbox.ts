@@ -195,7 +195,9 @@ export class Inbox {
   async letGo(connectionKey: number): Promise<boolean> {
     const era = this.#era;
     this.#leaving.add(connectionKey);
-    const link = this.#links.get(connectionKey) ?? (await this.#opening.get(connectionKey));
+    // What was read before the channel goes must not open it afterwards.
+    await this.#opening.get(connectionKey);
+    const link = this.#links.get(connectionKey);
     await link?.giveBack();
     if (era !== this.#era || this.#closed) return false;
     if (link !== undefined && this.#links.get(connectionKey) === link) this.#drop(connectionKey);

@@ -27,10 +27,13 @@
  */
 
 export type {
+  BatchSettings,
   BatchSettingsInput,
+  HandlerSettings,
   HandlerSettingsInput,
   PeerSettings,
   PeerSettingsInput,
+  RetrySettings,
   RetrySettingsInput,
 } from "../../generated/ts/settings/peer.js";
 export type { Headers } from "../channel/index.js";

@@ -116,17 +116,17 @@ it("keeps a cursor that was committed, and the dead letter", { timeout: patience
   expect(await rows("SELECT error_message FROM hawser.dead_letters")).toEqual([{ error_message: "no room" }]);
 });
 
-it("keeps what a transactional handler has written, with the cursor", { timeout: patienceMs }, async () => {
+it("keeps what a transactional handler has written, with its mark", { timeout: patienceMs }, async () => {
   const position = { epoch: sender.epoch, number: 2 };
   const outcome = await crashBehind("handler", () =>
     store.handleInTransaction(listener, [{ connectionKey: channel, ...position }], async (client) => {
-      // Of no use to the handler either: its effects and the cursor are one commit.
+      // Of no use to the handler either: its effects and the mark are one commit.
       await client.query("SET LOCAL synchronous_commit = off");
       await client.query("INSERT INTO effects VALUES ('two')");
     }),
   );
   expect(outcome).toBe("committed");
-  expect((await store.channel(channel))!.cursor).toEqual(position);
+  expect((await store.channel(channel))!.done).toEqual([position]);
   expect(await rows("SELECT effect FROM effects")).toEqual([{ effect: "two" }]);
 });
 

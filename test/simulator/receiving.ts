@@ -47,6 +47,8 @@ export class Receiving {
   readonly #channels = new Map<number, Incoming>();
   /** Channels that are being given back, perhaps because of a topic: they are not opened. */
   readonly #leaving = new Map<number, number | undefined>();
+  /** Who waits for what the catalog says of a channel. */
+  readonly #lookingUp = new Map<number, ((found: boolean) => void)[]>();
   readonly #isolation: Isolation<Incoming>;
 
   readonly #process: PeerProcess;
@@ -134,6 +136,7 @@ export class Receiving {
     const old = [...this.#channels.values()];
     this.#channels.clear();
     this.#leaving.clear();
+    this.#lookingUp.clear();
     for (const incoming of old) this.#isolation.leave(incoming);
   }
 
@@ -217,6 +220,12 @@ export class Receiving {
     const { key, channel } = incoming;
     const { world } = this.#process;
     if (this.#channels.get(key) !== incoming) return;
+    // What was read before the channel goes must not open it afterwards.
+    const lookingUp = this.#lookingUp.get(key);
+    if (lookingUp !== undefined) {
+      lookingUp.push(() => this.#quiet(incoming));
+      return;
+    }
     if (channel.isHandling) throw new Violation(`channel ${key} is given back while a handler runs`);
     if (channel.isCommitting) throw new Violation(`channel ${key} is given back before what is handled is committed`);
     world.endedInOrder(this.#process, key);
@@ -339,13 +348,21 @@ export class Receiving {
     const process = this.#process;
     const { world } = process;
     const { epoch } = process;
+    const others = this.#lookingUp.get(key);
+    if (others !== undefined) {
+      others.push(then);
+      return;
+    }
+    const waiting = [then];
+    this.#lookingUp.set(key, waiting);
     world.postgres.read(
       () => world.postgres.owned(process.name).get(key),
       (found) =>
         process.deliver(() => {
-          if (process.epoch !== epoch || !process.listening) return then(false);
-          if (found.kind === "ok" && found.value !== undefined) this.open(new Map([[key, found.value]]));
-          then(this.#channels.has(key));
+          const isOld = process.epoch !== epoch || !process.listening;
+          if (this.#lookingUp.get(key) === waiting) this.#lookingUp.delete(key);
+          if (!isOld && found.kind === "ok" && found.value !== undefined) this.open(new Map([[key, found.value]]));
+          for (const one of waiting) one(!isOld && this.#channels.has(key));
         }),
     );
   }
@@ -625,9 +642,8 @@ export class Receiving {
     const { running: message, attempts } = turn;
     const { parked } = turn.place;
     const record = world.handlerStarts(process, incoming, turn);
-    const { isUnderSuspicion, maxStarts } = incoming.channel;
-    const isSuspect = parked === undefined ? isUnderSuspicion : parked.count !== undefined;
-    if (isSuspect && attempts === maxStarts) incoming.lastStart = record;
+    const isSuspect = parked === undefined ? incoming.channel.isUnderSuspicion : parked.count !== undefined;
+    if (isSuspect && attempts === world.limits.listener.retryOf().attempts) incoming.lastStart = record;
     const end = () =>
       process.deliver(() => {
         incoming.lastStart = undefined;
