@@ -202,7 +202,7 @@ export class Handling {
   /** A message may begin, or has to be asked for. */
   get hasTurn(): boolean {
     if (this.#due.size > 0) return true;
-    if (this.#isSerial) return this.running === 0 && (this.queued > 0 || this.#ready.size > 0);
+    if (this.isSerial) return this.running === 0 && (this.queued > 0 || this.#ready.size > 0);
     if (this.#isFarAhead) return this.#firstLane !== undefined;
     return this.#ready.size > 0 || this.#isReady(this.#plain);
   }
@@ -484,7 +484,7 @@ export class Handling {
   }
 
   /** All are handled one after another. */
-  get #isSerial(): boolean {
+  get isSerial(): boolean {
     return this.#window !== Infinity || this.#count !== undefined;
   }
 
@@ -509,8 +509,8 @@ export class Handling {
     const first = this.#order.at(0)?.lane;
     for (const lane of this.#due) {
       const parked = lane.place?.parked;
-      if (parked?.isKept === false || (parked !== undefined && this.#isSerial && this.running > 0)) continue;
-      if (lane === first || !(lane.isSuspect || this.#isSerial)) return lane as Turn;
+      if (parked?.isKept === false || (parked !== undefined && this.isSerial && this.running > 0)) continue;
+      if (lane === first || !(lane.isSuspect || this.isSerial)) return lane as Turn;
       // Nothing else is there that it would have to wait for.
       if (parked !== undefined && this.#order.length + this.running === 0) return lane as Turn;
     }
@@ -521,7 +521,7 @@ export class Handling {
     const alone = this.#alone;
     if (alone !== undefined)
       return alone.lane!.queue.at(0) === alone && this.#isReady(alone.lane!) ? alone.lane : undefined;
-    if (this.#isSerial) {
+    if (this.isSerial) {
       const [parked] = this.#ready;
       const lane = this.#order.length === 0 ? parked : this.#order.at(0)!.lane;
       return lane === undefined || this.running > 0 || !this.#isReady(lane) ? undefined : lane;

@@ -122,6 +122,11 @@ export class ListenerChannel {
     return this.#handling.isCounting || this.isCommitting;
   }
 
+  /** Messages begin one after another, behind the commit of the one before. */
+  get waitsForCommits(): boolean {
+    return this.#handling.isSerial;
+  }
+
   /** The start that was counted last has ended nothing so far, and its message is not done. */
   get hasOpenStart(): boolean {
     return this.#handling.isCounted || this.isCommitting;

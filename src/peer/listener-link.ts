@@ -344,7 +344,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (handled === undefined) return;
     this.#handled = undefined;
     if (this.#closed) return;
-    const mayWait = !this.#isUnmarked && this.#connection === undefined && !this.channel.isUnderSuspicion;
+    const mayWait = !this.#isUnmarked && this.#connection === undefined && !this.channel.waitsForCommits;
     this.#isUnmarked = false;
     this.#shared.committer.commit(this.connectionKey, { cursor: handled, hasMarks: this.#hasMarks, mayWait });
   }

@@ -355,9 +355,17 @@ export class SessionPool {
     return cleaningSql(this.#keepsSettings, this.#checksClients);
   }
 
-  /** A session that is free, or a new one. @throws as {@link openSession} */
-  connect(): Promise<pg.PoolClient> {
-    return firstOfUse(this.#address, () => this.#pool.connect());
+  /**
+   * A session that is free, or a new one.
+   *
+   * @param fits of those that are free, one that fits is taken if there is any among the last two that were used
+   * @throws as {@link openSession}
+   */
+  async connect(fits: (client: pg.ClientBase) => boolean = () => true): Promise<pg.PoolClient> {
+    const connect = () => firstOfUse(this.#address, () => this.#pool.connect());
+    const client = await connect();
+    if (fits(client) || this.#pool.idleCount === 0) return client;
+    return await connect().finally(() => client.release());
   }
 
   /** Ends all sessions; what they do is finished first. */

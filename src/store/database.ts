@@ -191,7 +191,7 @@ export class Database {
   ): Promise<T> {
     let client: pg.PoolClient;
     try {
-      client = await this.#pool.connect();
+      client = await this.#pool.connect((one) => this.#users.has(one) === isUsers);
     } catch (cause) {
       throw storeFailure(action, cause);
     }

@@ -331,6 +331,7 @@ describe("a message whose handler's session has ended", () => {
     expect(bench.begin(3)).toBeDefined();
     expect(bench.turns.at(-1)?.attempts).toBe(3);
     expect(bench.channel.isUnderSuspicion).toBe(true);
+    expect(bench.channel.waitsForCommits).toBe(true);
     bench.finish({ kind: "done" }, 4);
     expect(bench.take()).toEqual(["commit 7/1"]);
     bench.channel.onCommitted({ epoch: 7, number: 1 });

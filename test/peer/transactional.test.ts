@@ -2,7 +2,7 @@
  * Transactional handlers: what they write at `message.client` and the message's being done are one commit.
  */
 import pg from "pg";
-import { beforeEach, describe, expect, it } from "vitest";
+import { beforeEach, describe, expect, it, onTestFinished } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { enqueue, type Handler, type Message } from "../../src/peer/index.js";
 import type { Transaction } from "../../src/store/index.js";
@@ -31,14 +31,29 @@ const write: Handler = async ({ client, payload }) => {
 };
 
 describe("a transactional handler", () => {
-  it("commits what it wrote together with the cursor, and the sender hears delivered", async () => {
+  it("commits what it wrote with its mark, which the cursor passes, and the sender hears delivered", async () => {
     const a = await world.started("a-1");
     await world.started("b-1", transactional, write);
     const receipts = await Promise.all(["x", "y", "z"].map((text) => a.sendTo("b", text)));
     expect(receipts.map(({ peer }) => peer)).toEqual(["b-1", "b-1", "b-1"]);
     await eventually("all are in the ledger", async () => (await ledger()).length === 3);
     expect(await ledger()).toEqual(["x", "y", "z"]);
-    expect(await cursor()).toBe(3);
+    await eventually("the cursor has passed the marks", async () => (await cursor()) === 3);
+  });
+
+  it("leaves its marks where nobody waits for the cursor, until many are passed at once", async () => {
+    const { markSweepMs } = storeConstants;
+    const sweepsEvery = (ms: number) => Object.assign(storeConstants, { markSweepMs: ms });
+    sweepsEvery(600_000);
+    onTestFinished(() => void sweepsEvery(markSweepMs));
+    const marks = async () => (await world.query("SELECT FROM hawser.done_messages")).length;
+    const b = await world.started("b-1", transactional, write);
+    for (const payload of ["x", "y", "z"]) await enqueue(world, { topic: "b", payload });
+    await eventually("all are marked", async () => (await marks()) === 3);
+    expect(await cursor()).toBeUndefined();
+    await b.stop();
+    expect(await marks()).toBe(0);
+    expect(await ledger()).toHaveLength(3);
   });
 
   it("leaves nothing behind when it throws, and what it wrote once when it is tried again", async () => {
