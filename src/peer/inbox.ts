@@ -26,6 +26,7 @@ export interface InboxOptions {
 export class Inbox {
   readonly #links = new Map<number, ListenerLink>();
   readonly #opening = new Map<number, Promise<ListenerLink | undefined>>();
+  #openingOwned: Promise<void> | undefined;
   readonly #isolation: Isolation<ListenerLink>;
   #shared: SharedByLinks;
   #listener: Listener | undefined;
@@ -196,7 +197,7 @@ export class Inbox {
     const era = this.#era;
     this.#leaving.add(connectionKey);
     // What was read before the channel goes must not open it afterwards.
-    await this.#opening.get(connectionKey);
+    await Promise.all([this.#openingOwned, this.#opening.get(connectionKey)]);
     const link = this.#links.get(connectionKey);
     await link?.giveBack();
     if (era !== this.#era || this.#closed) return false;
@@ -339,10 +340,13 @@ export class Inbox {
   }
 
   /** Cursors are read here, after the lease was taken, never before. */
-  async #openOwned(): Promise<void> {
+  #openOwned(): Promise<void> {
     const { store, sender } = this.#options.context;
     const era = this.#era;
-    for (const channel of await store.channelsOwnedBy(sender.name)) this.#open(channel, era);
+    this.#openingOwned = store.channelsOwnedBy(sender.name).then((channels) => {
+      for (const channel of channels) this.#open(channel, era);
+    });
+    return this.#openingOwned;
   }
 
   async #announced(connectionKey: number): Promise<void> {

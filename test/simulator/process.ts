@@ -332,13 +332,15 @@ export class PeerProcess {
 
   #reopenIncoming(): void {
     const { epoch } = this;
+    const opens = this.receiving.readAll();
     this.world.postgres.read(
       () => this.world.postgres.owned(this.name),
       (owned) =>
         this.deliver(() => {
-          if (this.epoch !== epoch) return;
+          const isOld = this.epoch !== epoch;
+          opens(isOld || owned.kind !== "ok" ? undefined : owned.value);
+          if (isOld) return;
           if (owned.kind !== "ok") return this.#reopenIncoming();
-          this.receiving.open(owned.value);
           this.receiving.halt(this.haltsHandlers);
         }),
     );

@@ -38,6 +38,9 @@ interface Incoming {
 }
 
 const isolationLimitMs = 30_000;
+
+/** No channel has it: whoever waits for it waits until all channels are read. */
+const everyKey = -1;
 const statementTimeoutMs = 10_000;
 const simulatedFailure: HandlerResult = { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" };
 const unsubscribed = { kind: "refused", errorCode: "unsubscribed", errorMessage: "simulated" } as const;
@@ -131,6 +134,17 @@ export class Receiving {
     }
   }
 
+  /** All channels of this peer are being read. @returns what opens them; undefined: they could not be read */
+  readAll(): (owned: ReadonlyMap<number, OwnedChannel> | undefined) => void {
+    const waiting: (() => void)[] = [];
+    this.#lookingUp.set(everyKey, waiting);
+    return (owned) => {
+      if (this.#lookingUp.get(everyKey) === waiting) this.#lookingUp.delete(everyKey);
+      if (owned !== undefined) this.open(owned);
+      for (const one of waiting) one();
+    };
+  }
+
   /** Everything begins again from the cursors. */
   forget(): void {
     const old = [...this.#channels.values()];
@@ -221,7 +235,7 @@ export class Receiving {
     const { world } = this.#process;
     if (this.#channels.get(key) !== incoming) return;
     // What was read before the channel goes must not open it afterwards.
-    const lookingUp = this.#lookingUp.get(key);
+    const lookingUp = this.#lookingUp.get(key) ?? this.#lookingUp.get(everyKey);
     if (lookingUp !== undefined) {
       lookingUp.push(() => this.#quiet(incoming));
       return;
@@ -348,6 +362,7 @@ export class Receiving {
     const process = this.#process;
     const { world } = process;
     const { epoch } = process;
+    if (this.#leaving.has(key) && !world.mutant.opensWhileLeaving) return then(false);
     const others = this.#lookingUp.get(key);
     if (others !== undefined) {
       others.push(then);
