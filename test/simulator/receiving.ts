@@ -259,8 +259,10 @@ export class Receiving {
     world.postgres.giveBack({ name, epoch, server: process.trusted, key }, topicKey, (result) =>
       process.deliver(() => {
         if (process.epoch !== epoch || !this.#leaving.has(key)) return;
-        const again = (until: number) =>
-          world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#changeOwner(key, until)));
+        const again = (until: number) => {
+          const change = () => process.epoch === epoch && this.#changeOwner(key, until);
+          world.schedule.after(world.random.delay(30), () => process.deliver(change));
+        };
         if (result.kind !== "ok") {
           again(result.kind === "unknown" ? process.now + statementTimeoutMs : doubtUntil);
           return;
@@ -362,7 +364,10 @@ export class Receiving {
     const process = this.#process;
     const { world } = process;
     const { epoch } = process;
-    if (this.#leaving.has(key) && !world.mutant.opensWhileLeaving) return then(false);
+    if (this.#leaving.has(key) && !world.mutant.opensWhileLeaving) {
+      then(false);
+      return;
+    }
     const others = this.#lookingUp.get(key);
     if (others !== undefined) {
       others.push(then);
