@@ -232,12 +232,14 @@ export class NatsConnector implements AsyncDisposable {
    * `secret_file`; the reason of the signal
    */
   async connected(signal?: AbortSignal): Promise<NatsConnection> {
-    if (this.#connection !== undefined) return this.#connection;
-    this.#checkConfigured();
-    const remainingMs = this.#downSince + this.#natsWaitMs - performance.now();
-    if (remainingMs >= 1) await this.#arrivals.next(signal, remainingMs);
-    if (this.#connection !== undefined) return this.#connection;
-    this.#checkConfigured();
+    for (;;) {
+      if (this.#connection !== undefined) return this.#connection;
+      this.#checkConfigured();
+      // Looked at anew after each wait: a timer may end a little early, and the next call is not to wait for the rest.
+      const remainingMs = this.#downSince + this.#natsWaitMs - performance.now();
+      if (remainingMs < 1) break;
+      await this.#arrivals.next(signal, remainingMs);
+    }
     if (this.#why !== undefined) throw again(this.#why);
     const detail = `Connecting has not ended within ${this.#natsWaitMs} ms.`;
     throw new NatsError("nats_unavailable", "there is no connection to the NATS server yet", { detail });
