@@ -20,9 +20,11 @@ DROP FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestam
 DROP FUNCTION hawser.rotate_peer_outbox(text, bigint);
 
 -- Who enqueued what is there is not known: its role is empty.
-ALTER TABLE hawser.outbox ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN listener text;
+ALTER TABLE hawser.outbox
+  ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN listener text, ADD COLUMN to_all boolean NOT NULL DEFAULT false, ADD COLUMN origin text;
 ALTER TABLE hawser.outbox ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
-ALTER TABLE hawser.outbox_later ADD COLUMN role text NOT NULL DEFAULT '';
+ALTER TABLE hawser.outbox_later
+  ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN to_all boolean NOT NULL DEFAULT false, ADD COLUMN origin text;
 ALTER TABLE hawser.outbox_later ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
 -- With the slot, by which each query asks: without it, the planner takes the primary key, which has it, for better.
 DROP INDEX hawser.outbox_xid;

@@ -47,6 +47,10 @@ export interface OutboxMessageRow {
   role: string;
   /** The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS. */
   listener: string | null;
+  /** Each listener of the topic, and each group of listeners, gets a copy. False for NATS. */
+  to_all: boolean;
+  /** The peer that enqueued it, as `name:topic`: replies go there. NULL: no peer did, or it is for NATS. */
+  origin: string | null;
 }
 
 /** A row of hawser.outbox_later. Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction. */
@@ -79,6 +83,10 @@ export interface LaterMessageRow {
   listener: string | null;
   /** The role that enqueued it. */
   role: string;
+  /** As in `outbox`. */
+  to_all: boolean;
+  /** As in `outbox`. */
+  origin: string | null;
 }
 
 /**
@@ -224,8 +232,8 @@ export const tables = {
 
 /** The columns of each table, in the order of its row type. */
 export const columns = {
-  outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener"],
-  laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role"],
+  outboxMessage: ["slot", "id", "xid", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "cluster", "first_enqueued_at", "copy_of", "role", "listener", "to_all", "origin"],
+  laterMessage: ["id", "kind", "xid", "deliver_at", "destination", "payload", "headers", "key", "message_id", "to_stream", "domain", "enqueued_at", "listener", "role", "to_all", "origin"],
   outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
   outboxState: ["id", "asleep", "slot", "peer_asleep", "peer_slot", "peer_beat", "peer_claim"],

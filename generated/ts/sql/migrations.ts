@@ -9185,9 +9185,11 @@ DROP FUNCTION hawser.hand_over_enqueued(text, boolean, integer, bigint, timestam
 DROP FUNCTION hawser.rotate_peer_outbox(text, bigint);
 
 -- Who enqueued what is there is not known: its role is empty.
-ALTER TABLE hawser.outbox ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN listener text;
+ALTER TABLE hawser.outbox
+  ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN listener text, ADD COLUMN to_all boolean NOT NULL DEFAULT false, ADD COLUMN origin text;
 ALTER TABLE hawser.outbox ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
-ALTER TABLE hawser.outbox_later ADD COLUMN role text NOT NULL DEFAULT '';
+ALTER TABLE hawser.outbox_later
+  ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN to_all boolean NOT NULL DEFAULT false, ADD COLUMN origin text;
 ALTER TABLE hawser.outbox_later ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
 -- With the slot, by which each query asks: without it, the planner takes the primary key, which has it, for better.
 DROP INDEX hawser.outbox_xid;
@@ -9472,6 +9474,8 @@ since then. NULL: it is new.';
 COMMENT ON COLUMN hawser.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
 COMMENT ON COLUMN hawser.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
 COMMENT ON COLUMN hawser.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
+COMMENT ON COLUMN hawser.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
+COMMENT ON COLUMN hawser.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 
 COMMENT ON TABLE hawser.outbox_later IS 'Messages that are not due yet. When they are, a relay brings them into the outbox, in one transaction.';
 COMMENT ON COLUMN hawser.outbox_later.id IS 'The number by which it can be cancelled, from the sequence of the outbox. In the outbox it has another one.';
@@ -9488,6 +9492,8 @@ COMMENT ON COLUMN hawser.outbox_later.domain IS 'The JetStream domain; NULL: tha
 COMMENT ON COLUMN hawser.outbox_later.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
 COMMENT ON COLUMN hawser.outbox_later.role IS 'The role that enqueued it.';
+COMMENT ON COLUMN hawser.outbox_later.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser.outbox_later.origin IS 'As in \`outbox\`.';
 
 COMMENT ON TABLE hawser.outbox_turns IS 'One row for each turn of a relay that has changed something: up to where all messages of its sink are done. The newest one of
 each sink counts. Rows are added only, so that an old snapshot elsewhere makes nothing slow.';

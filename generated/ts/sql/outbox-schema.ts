@@ -44,6 +44,8 @@ CREATE TABLE hawser.outbox (
   copy_of bigint,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
   listener text,
+  to_all boolean DEFAULT false NOT NULL,
+  origin text,
   CONSTRAINT outbox_pkey PRIMARY KEY (id, slot)
 ) PARTITION BY LIST (slot);
 CREATE TABLE hawser.outbox_0 PARTITION OF hawser.outbox FOR VALUES IN (0);
@@ -77,6 +79,8 @@ since then. NULL: it is new.';
 COMMENT ON COLUMN hawser.outbox.copy_of IS 'Of a message that is published again: the id of the first one. NULL: it is the first one.';
 COMMENT ON COLUMN hawser.outbox.role IS 'The role that enqueued it, as the database knows it: the one that was set, or else the session''s.';
 COMMENT ON COLUMN hawser.outbox.listener IS 'The listener that it is for, as of a reply; NULL: one of those that serve the topic, or it is for NATS.';
+COMMENT ON COLUMN hawser.outbox.to_all IS 'Each listener of the topic, and each group of listeners, gets a copy. False for NATS.';
+COMMENT ON COLUMN hawser.outbox.origin IS 'The peer that enqueued it, as \`name:topic\`: replies go there. NULL: no peer did, or it is for NATS.';
 
 CREATE TABLE hawser.outbox_later (
   id bigint NOT NULL,
@@ -93,6 +97,8 @@ CREATE TABLE hawser.outbox_later (
   enqueued_at timestamptz DEFAULT clock_timestamp() NOT NULL,
   listener text,
   role text DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END NOT NULL,
+  to_all boolean DEFAULT false NOT NULL,
+  origin text,
   CONSTRAINT outbox_later_pkey PRIMARY KEY (id),
   CONSTRAINT outbox_later_kind_values CHECK (kind IN ('nats', 'peer')),
   CONSTRAINT outbox_later_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
@@ -120,6 +126,8 @@ COMMENT ON COLUMN hawser.outbox_later.domain IS 'The JetStream domain; NULL: tha
 COMMENT ON COLUMN hawser.outbox_later.enqueued_at IS 'When it was enqueued.';
 COMMENT ON COLUMN hawser.outbox_later.listener IS 'The listener that it is for, as in \`outbox\`.';
 COMMENT ON COLUMN hawser.outbox_later.role IS 'The role that enqueued it.';
+COMMENT ON COLUMN hawser.outbox_later.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser.outbox_later.origin IS 'As in \`outbox\`.';
 
 CREATE TABLE hawser.outbox_turns (
   sink smallint NOT NULL,
@@ -379,12 +387,12 @@ BEGIN
     DELETE FROM hawser.outbox_later AS l USING due AS d WHERE l.id = d.id RETURNING l.*
   )
   INSERT INTO hawser.outbox
-    (slot, destination, payload, headers, key, message_id, to_stream, domain, listener, role, cluster, first_enqueued_at)
+    (slot, destination, payload, headers, key, message_id, to_stream, domain, listener, to_all, origin, role, cluster, first_enqueued_at)
   SELECT CASE p_kind
            WHEN 'nats' THEN (s.last_value - 1) % 3
            ELSE 3 + (p.last_value - 1) % 3
          END,
-         g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.role, c.cluster,
+         g.destination, g.payload, g.headers, g.key, g.message_id, g.to_stream, g.domain, g.listener, g.to_all, g.origin, g.role, c.cluster,
          CASE WHEN p_kind = 'nats' THEN g.deliver_at END
     FROM gone AS g, hawser.outbox_state_slot_seq AS s, hawser.outbox_state_peer_slot_seq AS p,
          hawser.present_cluster() AS c (cluster)
@@ -1567,9 +1575,10 @@ BEGIN
   -- What lags behind keeps its number and its transaction, and does not keep the others.
   INSERT INTO hawser.outbox
     (slot, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
-     copy_of, role, listener)
+     copy_of, role, listener, to_all, origin)
   SELECT v_sink * 3 + (v_number - 1) % 3, o.id, o.xid, o.destination, o.payload, o.headers,
-         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener
+         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener,
+         o.to_all, o.origin
     FROM hawser.outbox AS o
    WHERE o.slot = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;

@@ -54,9 +54,10 @@ BEGIN
   -- What lags behind keeps its number and its transaction, and does not keep the others.
   INSERT INTO hawser.outbox
     (slot, id, xid, destination, payload, headers, key, message_id, to_stream, domain, enqueued_at, cluster, first_enqueued_at,
-     copy_of, role, listener)
+     copy_of, role, listener, to_all, origin)
   SELECT v_sink * @OutboxConstants.slots@ + (v_number - 1) % @OutboxConstants.slots@, o.id, o.xid, o.destination, o.payload, o.headers,
-         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener
+         o.key, o.message_id, o.to_stream, o.domain, o.enqueued_at, o.cluster, o.first_enqueued_at, o.copy_of, o.role, o.listener,
+         o.to_all, o.origin
     FROM hawser.outbox AS o
    WHERE o.slot = v_next AND o.id = ANY (v_moved);
   EXECUTE 'TRUNCATE TABLE ONLY ' || v_table;

@@ -35,6 +35,7 @@ export const columnChecks = {
     copy_of: (value: bigint) => checkInteger("copy_of", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     role: (value: string) => checkText("role", {}, value),
     listener: (value: string) => checkText("listener", {}, value),
+    origin: (value: string) => checkText("origin", {}, value),
   },
   outbox_later: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
@@ -46,6 +47,7 @@ export const columnChecks = {
     domain: (value: string) => checkText("domain", {}, value),
     listener: (value: string) => checkText("listener", {}, value),
     role: (value: string) => checkText("role", {}, value),
+    origin: (value: string) => checkText("origin", {}, value),
   },
   outbox_turns: {
     sink: (value: number) => checkInteger("sink", { min: -32768, max: 32767 }, value),
