@@ -79,7 +79,9 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   const batches = parameters.filter(({ repeated }) => repeated);
   const typed = [...parameters, ...results].some(({ payload, payloadType }) => payload || payloadType);
   const names = [option.name, ...option.alias];
-  if (names.some((name) => (name.split("{T}").length === 2) !== typed)) {
+  // Those that are made with the tables may be overloads, by the type of the payload.
+  const isOverloaded = option.local && option.execute.length > 0 && names.every((name) => !name.includes("{T}"));
+  if (!isOverloaded && names.some((name) => (name.split("{T}").length === 2) !== typed)) {
     throw new SpecError(method, "a function has {T} in each of its names if, and only if, it has a payload");
   }
   if (batches.length > 1 || (batches.length === 1 && results.length > 0)) {

@@ -44,7 +44,7 @@ const jsonTypes: Readonly<Record<string, GatewayKind>> = {
 };
 
 /** Those that can be sent to the gateway. */
-const parameterKinds: readonly GatewayKind[] = ["string", "bytes", "number", "bigint", "object", "timestamp"];
+const parameterKinds: readonly GatewayKind[] = ["string", "bytes", "boolean", "number", "bigint", "object", "timestamp"];
 
 const noOption: GatewayValueOption = {
   payload: false,
@@ -70,7 +70,7 @@ export function readGatewayValues(
     if (!parameterKinds.includes(value.kind)) {
       throw new SpecError(
         value.field,
-        "a parameter is a string, bytes, an int32, an int64, a google.protobuf.Struct or a google.protobuf.Timestamp",
+        "a parameter is a string, bytes, a bool, an int32, an int64, a google.protobuf.Struct or a google.protobuf.Timestamp",
       );
     }
     const hasDefault = value.optional && !value.noDefault;

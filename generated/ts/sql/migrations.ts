@@ -9531,6 +9531,65 @@ messages from there. Else the channel becomes that of the first listener.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
 
+CREATE TABLE hawser.schedules (
+  role text NOT NULL,
+  name text NOT NULL,
+  cron text NOT NULL,
+  timezone text NOT NULL,
+  missed text NOT NULL,
+  kind text NOT NULL,
+  destination text NOT NULL,
+  payload bytea NOT NULL,
+  headers jsonb,
+  key text,
+  to_stream boolean NOT NULL,
+  domain text,
+  to_all boolean NOT NULL,
+  since timestamptz NOT NULL,
+  next_at timestamptz,
+  last_at timestamptz,
+  problem text,
+  revision bigserial NOT NULL,
+  secret text DEFAULT gen_random_uuid()::text NOT NULL,
+  CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
+  CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
+  CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
+  CONSTRAINT schedules_cron_bytes CHECK (octet_length(cron) BETWEEN 9 AND 255),
+  CONSTRAINT schedules_cron_pattern CHECK (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$'),
+  CONSTRAINT schedules_timezone_bytes CHECK (octet_length(timezone) BETWEEN 1 AND 64),
+  CONSTRAINT schedules_timezone_pattern CHECK (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$'),
+  CONSTRAINT schedules_missed_values CHECK (missed IN ('one', 'all', 'none')),
+  CONSTRAINT schedules_kind_values CHECK (kind IN ('nats', 'peer')),
+  CONSTRAINT schedules_payload_bytes CHECK (octet_length(payload) <= 1048576),
+  CONSTRAINT schedules_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
+  CONSTRAINT schedules_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT schedules_problem_bytes CHECK (octet_length(problem) <= 1024)
+);
+
+CREATE INDEX schedules_due ON hawser.schedules (role, next_at);
+
+COMMENT ON TABLE hawser.schedules IS 'Schedules. Only functions write them.';
+COMMENT ON COLUMN hawser.schedules.role IS 'The role that has made it, and in whose name its messages are enqueued. Each role has names of its own.';
+COMMENT ON COLUMN hawser.schedules.name IS 'Its name.';
+COMMENT ON COLUMN hawser.schedules.cron IS 'When its messages are enqueued: five fields, or six with the second.';
+COMMENT ON COLUMN hawser.schedules.timezone IS 'The time zone of that.';
+COMMENT ON COLUMN hawser.schedules.missed IS 'Which occurrences are enqueued of those that nobody brought in when it was time: only the last \`one\`, \`all\`, or \`none\`.';
+COMMENT ON COLUMN hawser.schedules.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser.schedules.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser.schedules.payload IS 'The payload.';
+COMMENT ON COLUMN hawser.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
+COMMENT ON COLUMN hawser.schedules.key IS 'What keeps its messages in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser.schedules.to_stream IS 'Its messages go into a stream.';
+COMMENT ON COLUMN hawser.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser.schedules.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
+or because the schedule was made or changed then. Whole seconds.';
+COMMENT ON COLUMN hawser.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. NULL: there is none, and \`problem\` says why.';
+COMMENT ON COLUMN hawser.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
+COMMENT ON COLUMN hawser.schedules.problem IS 'Why there is no next occurrence; NULL: there is one.';
+COMMENT ON COLUMN hawser.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
+COMMENT ON COLUMN hawser.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
+
 COMMENT ON TABLE hawser.seq IS 'The counter for connection keys and topic keys; one row.';
 COMMENT ON COLUMN hawser.seq.id IS 'Always 1.';
 COMMENT ON COLUMN hawser.seq.v IS 'The last key given.';

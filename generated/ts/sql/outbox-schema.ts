@@ -2,6 +2,7 @@
 // source: hawser/outbox/v1/functions.proto
 // source: hawser/outbox/v1/outbox.proto
 // source: hawser/outbox/v1/peers.proto
+// source: hawser/outbox/v1/schedules.proto
 
 /** Makes the tables, once, on a database that has none of them. */
 export const outboxTablesSql = `DO $do$
@@ -217,6 +218,65 @@ COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have a channel w
 messages from there. Else the channel becomes that of the first listener.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+
+CREATE TABLE hawser.schedules (
+  role text NOT NULL,
+  name text NOT NULL,
+  cron text NOT NULL,
+  timezone text NOT NULL,
+  missed text NOT NULL,
+  kind text NOT NULL,
+  destination text NOT NULL,
+  payload bytea NOT NULL,
+  headers jsonb,
+  key text,
+  to_stream boolean NOT NULL,
+  domain text,
+  to_all boolean NOT NULL,
+  since timestamptz NOT NULL,
+  next_at timestamptz,
+  last_at timestamptz,
+  problem text,
+  revision bigserial NOT NULL,
+  secret text DEFAULT gen_random_uuid()::text NOT NULL,
+  CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
+  CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
+  CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
+  CONSTRAINT schedules_cron_bytes CHECK (octet_length(cron) BETWEEN 9 AND 255),
+  CONSTRAINT schedules_cron_pattern CHECK (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$'),
+  CONSTRAINT schedules_timezone_bytes CHECK (octet_length(timezone) BETWEEN 1 AND 64),
+  CONSTRAINT schedules_timezone_pattern CHECK (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$'),
+  CONSTRAINT schedules_missed_values CHECK (missed IN ('one', 'all', 'none')),
+  CONSTRAINT schedules_kind_values CHECK (kind IN ('nats', 'peer')),
+  CONSTRAINT schedules_payload_bytes CHECK (octet_length(payload) <= 1048576),
+  CONSTRAINT schedules_key_bytes CHECK (octet_length(key) BETWEEN 1 AND 1024),
+  CONSTRAINT schedules_key_pattern CHECK (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$'),
+  CONSTRAINT schedules_problem_bytes CHECK (octet_length(problem) <= 1024)
+);
+
+CREATE INDEX schedules_due ON hawser.schedules (role, next_at);
+
+COMMENT ON TABLE hawser.schedules IS 'Schedules. Only functions write them.';
+COMMENT ON COLUMN hawser.schedules.role IS 'The role that has made it, and in whose name its messages are enqueued. Each role has names of its own.';
+COMMENT ON COLUMN hawser.schedules.name IS 'Its name.';
+COMMENT ON COLUMN hawser.schedules.cron IS 'When its messages are enqueued: five fields, or six with the second.';
+COMMENT ON COLUMN hawser.schedules.timezone IS 'The time zone of that.';
+COMMENT ON COLUMN hawser.schedules.missed IS 'Which occurrences are enqueued of those that nobody brought in when it was time: only the last \`one\`, \`all\`, or \`none\`.';
+COMMENT ON COLUMN hawser.schedules.kind IS 'For NATS, or for peers.';
+COMMENT ON COLUMN hawser.schedules.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser.schedules.payload IS 'The payload.';
+COMMENT ON COLUMN hawser.schedules.headers IS 'The headers, as in \`outbox\`; NULL: none.';
+COMMENT ON COLUMN hawser.schedules.key IS 'What keeps its messages in order with others; NULL: nothing.';
+COMMENT ON COLUMN hawser.schedules.to_stream IS 'Its messages go into a stream.';
+COMMENT ON COLUMN hawser.schedules.domain IS 'The JetStream domain; NULL: that of the server.';
+COMMENT ON COLUMN hawser.schedules.to_all IS 'As in \`outbox\`.';
+COMMENT ON COLUMN hawser.schedules.since IS 'The occurrences after this time are still to come: those up to it were enqueued, or are passed over because they were missed,
+or because the schedule was made or changed then. Whole seconds.';
+COMMENT ON COLUMN hawser.schedules.next_at IS 'The next occurrence. ''-infinity'': it is to be computed. NULL: there is none, and \`problem\` says why.';
+COMMENT ON COLUMN hawser.schedules.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
+COMMENT ON COLUMN hawser.schedules.problem IS 'Why there is no next occurrence; NULL: there is one.';
+COMMENT ON COLUMN hawser.schedules.revision IS 'Drawn anew with each change of what it is, so that nobody goes by what it was.';
+COMMENT ON COLUMN hawser.schedules.secret IS 'A part of the ids of its messages. No other role can read it, or it could take the ids.';
 
 DO $do$
 DECLARE
@@ -2353,6 +2413,318 @@ $function$;
 COMMENT ON FUNCTION hawser.adopt_waiting() IS 'Gives what waits for the first listener of a topic to the listeners that have come, unless they are a group. For the turns of
 relays.';
 
+CREATE OR REPLACE FUNCTION hawser.unschedule(
+  name text,
+  OUT ended boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(name) > 128
+  THEN
+    IF octet_length(name) > 128 THEN
+      PERFORM hawser.refuse_argument('hawser.unschedule', 'name', octet_length(name) || ' bytes long', 'must be at most 128 bytes long in UTF-8');
+    END IF;
+  END IF;
+DECLARE
+  v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
+  v_roles CONSTANT text[] := hawser.callers_roles();
+BEGIN
+  IF unschedule.name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'hawser.unschedule: the argument name is NULL, and needs a value',
+      HINT = 'Give the name of a schedule; hawser.schedule_status lists them.';
+  END IF;
+  DELETE FROM hawser.schedules AS s WHERE s.role = v_role AND s.name = unschedule.name;
+  IF NOT FOUND THEN
+    DELETE FROM hawser.schedules AS s WHERE s.name = unschedule.name AND (v_roles IS NULL OR s.role = ANY (v_roles));
+  END IF;
+  ended := FOUND;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.unschedule(text) IS 'Ends a schedule of the present role, or, if it has none of this name, those of the roles that it is a member of. Messages that
+are enqueued already stay. Returns false if there is none.';
+
+CREATE OR REPLACE FUNCTION hawser.write_schedule(
+  p_kind text,
+  p_name text,
+  p_cron text,
+  p_timezone text,
+  p_missed text,
+  p_destination text,
+  p_payload bytea,
+  p_headers jsonb,
+  p_key text,
+  p_to_stream boolean,
+  p_domain text,
+  p_to_all boolean,
+  OUT changed boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
+  v_timezone CONSTANT text := coalesce(p_timezone, 'UTC');
+  v_missed CONSTANT text := coalesce(p_missed, 'one');
+  v_to_all CONSTANT boolean := coalesce(p_to_all, false);
+  v_headers jsonb := nullif(p_headers, '{}');
+  v_own text;
+  v_fault text;
+BEGIN
+  IF p_kind = 'peer' THEN
+    v_headers := hawser.peer_headers(v_headers, NULL, p_key);
+    v_own := (SELECT h ->> 0 FROM jsonb_array_elements(v_headers) AS h
+               WHERE lower(h ->> 0) IN ('schedule-name', 'schedule-time') LIMIT 1);
+  ELSE
+    PERFORM hawser.check_headers(v_headers);
+    v_own := (SELECT h.key FROM jsonb_each(v_headers) AS h
+               WHERE lower(h.key) IN ('schedule-name', 'schedule-time') LIMIT 1);
+  END IF;
+  v_fault := CASE
+    WHEN v_own IS NOT NULL THEN format('headers: %s is set by Hawser. Leave it out', to_json(v_own))
+    WHEN p_kind = 'peer' AND octet_length(p_payload) = 0 THEN
+      'the payload has 0 bytes, and a message for a peer has 1 at least. Give a payload'
+    WHEN p_domain IS NOT NULL AND NOT p_to_stream THEN
+      format('the argument domain is %s, and only a message for a stream has one. Leave it out, or give stream => true', to_json(p_domain))
+  END;
+  IF v_fault IS NULL THEN
+    BEGIN
+      PERFORM clock_timestamp() AT TIME ZONE v_timezone;
+    EXCEPTION WHEN invalid_parameter_value THEN
+      v_fault := format('the argument timezone is %s, and must be one of those in pg_timezone_names. Give a name such as Europe/Berlin', to_json(v_timezone));
+    END;
+  END IF;
+  IF v_fault IS NOT NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = 'hawser.schedule: ' || split_part(v_fault, '. ', 1),
+      HINT = split_part(v_fault, '. ', 2) || '.';
+  END IF;
+  IF starts_with(p_destination, '__#') AND p_kind = 'peer' THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('internal_topic'),
+      MESSAGE = format('the topic %s begins with %s, which is reserved', to_json(p_destination), '__#'),
+      HINT = 'Choose another topic.';
+  END IF;
+
+  -- Programs say it each time they start. What is the same is not locked: the schedule would wait for their transaction.
+  -- With a problem it is tried again.
+  PERFORM FROM hawser.schedules AS s
+    WHERE s.role = v_role AND s.name = p_name AND s.problem IS NULL
+      AND (s.cron, s.timezone, s.missed, s.kind, s.destination, s.payload, s.headers, s.key, s.to_stream, s.domain, s.to_all)
+          IS NOT DISTINCT FROM
+          (p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all);
+  changed := NOT FOUND;
+  IF NOT changed THEN
+    RETURN;
+  END IF;
+  INSERT INTO hawser.schedules AS s
+    (role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, since, next_at)
+  VALUES (
+    v_role, p_name, p_cron, v_timezone, v_missed, p_kind, p_destination, p_payload, v_headers, p_key, p_to_stream, p_domain, v_to_all,
+    date_trunc('second', clock_timestamp()), '-infinity'
+  )
+  ON CONFLICT (role, name) DO UPDATE SET
+    cron = excluded.cron,
+    timezone = excluded.timezone,
+    missed = excluded.missed,
+    kind = excluded.kind,
+    destination = excluded.destination,
+    payload = excluded.payload,
+    headers = excluded.headers,
+    key = excluded.key,
+    to_stream = excluded.to_stream,
+    domain = excluded.domain,
+    to_all = excluded.to_all,
+    since = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) THEN s.since ELSE excluded.since END,
+    next_at = CASE WHEN (s.cron, s.timezone) = (excluded.cron, excluded.timezone) AND s.problem IS NULL THEN s.next_at ELSE excluded.next_at END,
+    problem = NULL,
+    revision = excluded.revision;
+  IF (SELECT count(*) FROM hawser.schedules AS s WHERE s.role = v_role) > 10000 THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.schedule: the role %s has 10000 schedules already, and may not have more', to_json(v_role)),
+      HINT = 'End some with hawser.unschedule.';
+  END IF;
+  -- On a server with prepared transactions a transaction that notifies could not be prepared; there it is found by a look.
+  IF current_setting('max_prepared_transactions') = '0' THEN
+    PERFORM pg_notify('hawser_schedules', '');
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) IS 'Writes a schedule. For the functions that have checked the arguments.';
+
+CREATE OR REPLACE FUNCTION hawser.due_schedules(
+  p_limit integer
+)
+RETURNS TABLE (
+  role text,
+  name text,
+  cron text,
+  timezone text,
+  missed text,
+  since timestamptz,
+  revision bigint,
+  payload_bytes integer,
+  as_of timestamptz,
+  due_in_ms bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_count integer;
+  v_next timestamptz;
+BEGIN
+  -- Role by role, each with what is due first, so that one with many schedules holds up nobody else.
+  RETURN QUERY
+    WITH RECURSIVE roles AS (
+      SELECT min(s.role) AS role FROM hawser.schedules AS s
+      UNION ALL
+      SELECT (SELECT min(s.role) FROM hawser.schedules AS s WHERE s.role > r.role) FROM roles AS r WHERE r.role IS NOT NULL
+    )
+    SELECT d.role, d.name, d.cron, d.timezone, d.missed, d.since, d.revision, octet_length(d.payload), NULL::timestamptz, NULL::bigint
+      FROM roles AS r
+     CROSS JOIN LATERAL (
+       SELECT s.*, row_number() OVER (ORDER BY s.next_at) AS nth
+         FROM hawser.schedules AS s WHERE s.role = r.role AND s.next_at <= v_now ORDER BY s.next_at LIMIT p_limit
+     ) AS d
+     ORDER BY d.nth, d.next_at
+     LIMIT p_limit;
+  GET DIAGNOSTICS v_count = ROW_COUNT;
+  as_of := v_now;
+  IF v_count = p_limit THEN
+    due_in_ms := 0;
+  ELSE
+    WITH RECURSIVE roles AS (
+      SELECT min(s.role) AS role FROM hawser.schedules AS s
+      UNION ALL
+      SELECT (SELECT min(s.role) FROM hawser.schedules AS s WHERE s.role > r.role) FROM roles AS r WHERE r.role IS NOT NULL
+    )
+    SELECT min((SELECT min(s.next_at) FROM hawser.schedules AS s WHERE s.role = r.role AND s.next_at > v_now)) INTO v_next FROM roles AS r;
+    due_in_ms := ceil(extract(epoch FROM v_next - v_now) * 1000);
+  END IF;
+  RETURN NEXT;
+END
+$function$;
+COMMENT ON FUNCTION hawser.due_schedules(integer) IS 'The schedules that are due, or whose next occurrence is to be computed, some of each role, and behind them a row without one.';
+
+CREATE OR REPLACE FUNCTION hawser.run_schedules(
+  p_runs jsonb,
+  OUT ran integer,
+  OUT enqueued integer
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    ((pg_column_size(p_runs) > 1365 OR pg_column_compression(p_runs) IS NOT NULL) AND octet_length(p_runs::text) > 16777216)
+  THEN
+    IF ((pg_column_size(p_runs) > 1365 OR pg_column_compression(p_runs) IS NOT NULL) AND octet_length(p_runs::text) > 16777216) THEN
+      PERFORM hawser.refuse_argument('hawser.run_schedules', 'p_runs', octet_length(p_runs::text) || ' bytes long', 'must be at most 16777216 bytes long in UTF-8');
+    END IF;
+  END IF;
+-- The caller says the times and nothing else: whose messages these are, and what they have, is in the rows.
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_cluster CONSTANT bigint := hawser.present_cluster();
+  v_nats boolean;
+  v_peer boolean;
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.run_schedules needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  IF EXISTS (
+    SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
+     WHERE (r.upto >= r.since AND r.upto <= greatest(r.since, v_now) AND r.upto = date_trunc('second', r.upto)
+            AND CASE WHEN r.next_at IS NULL THEN r.problem IS NOT NULL ELSE r.next_at > r.upto AND r.problem IS NULL END
+            AND cardinality(r.times) <= 100) IS NOT TRUE
+        OR EXISTS (
+             SELECT FROM (SELECT t.at, lag(t.at, 1, r.since) OVER (ORDER BY t.nth) AS before
+                            FROM unnest(r.times) WITH ORDINALITY AS t (at, nth)) AS t
+              WHERE (t.at > t.before AND t.at <= r.upto AND t.at = date_trunc('second', t.at)) IS NOT TRUE
+           )
+  ) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = 'hawser.run_schedules: the times of an element of p_runs are not in the order since, times, upto, next_at, or upto is in the future',
+      HINT = 'Give at most 100 times, in whole seconds, and next_at or problem.';
+  END IF;
+  PERFORM hawser.commit_durably();
+
+  -- Who else has brought them in meanwhile has moved \`since\`. A row that another transaction is about to change is left for later:
+  -- its owner can hold up nobody else. Keys take no lock, as with messages that were due later.
+  WITH runs AS MATERIALIZED (
+    SELECT r.* FROM jsonb_to_recordset(p_runs) AS r (
+      role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
+    )
+  ), locked AS MATERIALIZED (
+    SELECT s.role, s.name FROM hawser.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
+     WHERE s.revision = r.revision AND s.since = r.since
+       FOR UPDATE OF s SKIP LOCKED
+  ), changed AS (
+    UPDATE hawser.schedules AS s
+       SET since = r.upto, next_at = r.next_at, last_at = coalesce(r.times[cardinality(r.times)], s.last_at), problem = r.problem
+      FROM locked AS l JOIN runs AS r ON r.role = l.role AND r.name = l.name
+     WHERE s.role = l.role AND s.name = l.name
+    RETURNING s.*, r.times
+  ), occurring AS (
+    SELECT c.*, t.at, to_char(t.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS time
+      FROM changed AS c CROSS JOIN LATERAL unnest(c.times) AS t (at)
+  ), identified AS (
+    -- The same each time, so that a repetition of a transaction that a failover has lost is known for one.
+    SELECT o.*, o.name || '@' || o.time || '.' || left(encode(sha256(convert_to(o.secret || ' ' || o.time, 'UTF8')), 'hex'), 32) AS message_id
+      FROM occurring AS o
+  ), enqueued AS (
+    INSERT INTO hawser.outbox
+      (slot, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
+    SELECT CASE i.kind
+             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % 3
+             ELSE 3 + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % 3
+           END,
+           i.destination, i.payload,
+           CASE i.kind
+             WHEN 'nats' THEN coalesce(i.headers, '{}')
+               || jsonb_build_object('schedule-name', i.name, 'schedule-time', i.time)
+             ELSE coalesce(i.headers, '[]') || jsonb_build_array(
+               jsonb_build_array('message-id', i.message_id),
+               jsonb_build_array('schedule-name', i.name),
+               jsonb_build_array('schedule-time', i.time)
+             )
+           END,
+           i.key, CASE i.kind WHEN 'nats' THEN i.message_id ELSE '' END, i.to_stream, i.domain, i.to_all, i.role, v_cluster,
+           CASE i.kind WHEN 'nats' THEN i.at END
+      FROM identified AS i
+     ORDER BY i.at, i.role, i.name
+    RETURNING slot
+  )
+  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.slot < 3), bool_or(e.slot >= 3)
+    INTO ran, enqueued, v_nats, v_peer
+    FROM enqueued AS e;
+  -- As in enqueue_message.
+  IF v_nats AND pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 THEN
+    PERFORM pg_notify('hawser_outbox', '');
+  END IF;
+  IF v_peer AND pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 THEN
+    PERFORM pg_notify('hawser_peer_outbox', '');
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.run_schedules(jsonb) IS 'Enqueues occurrences and stores the next ones, in one transaction, of those schedules that are as they were said to be.';
+
 CREATE OR REPLACE FUNCTION hawser.peer_enqueue_text(
   topic text,
   payload text,
@@ -3034,6 +3406,1098 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) IS 'Writes each element of the array into the outbox as a message, in order.';
 
+CREATE OR REPLACE FUNCTION hawser.schedule(
+  name text,
+  cron text,
+  topic text,
+  payload text,
+  timezone text DEFAULT NULL,
+  missed text DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  to_all boolean DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    octet_length(headers::text) > 65536
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(headers::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', hawser.header_excess(headers, 252, 255, 8192), 'must have at most 252 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument name is NULL, and needs a value',
+      HINT = 'Give name a value.';
+  END IF;
+  IF NOT (octet_length(name) BETWEEN 1 AND 128) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must be 1 to 128 bytes long in UTF-8', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 128 bytes long in UTF-8.';
+  END IF;
+  IF NOT (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must not contain white space or control characters', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF cron IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
+      HINT = 'Give cron a value.';
+  END IF;
+  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them.';
+  END IF;
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be 1 to 64 bytes long in UTF-8', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 64 bytes long in UTF-8.';
+  END IF;
+  IF NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be the name of a time zone, such as UTC or Europe/Berlin', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be the name of a time zone, such as UTC or Europe/Berlin.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF
+    octet_length(payload) > 1048576
+  THEN
+    IF octet_length(payload) > 1048576 THEN
+      PERFORM hawser.refuse_argument('schedule', 'payload', octet_length(payload) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+  END IF;
+  payload_bytes := convert_to(payload, 'UTF8');
+BEGIN
+  PERFORM hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload_bytes, headers, key, false, NULL, to_all);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
+there and the same goes on. With another cron expression or time zone it begins anew, with the first occurrence after now.';
+
+CREATE OR REPLACE FUNCTION hawser.schedule(
+  name text,
+  cron text,
+  topic text,
+  payload json,
+  timezone text DEFAULT NULL,
+  missed text DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  to_all boolean DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    octet_length(headers::text) > 65536
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(headers::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', hawser.header_excess(headers, 252, 255, 8192), 'must have at most 252 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument name is NULL, and needs a value',
+      HINT = 'Give name a value.';
+  END IF;
+  IF NOT (octet_length(name) BETWEEN 1 AND 128) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must be 1 to 128 bytes long in UTF-8', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 128 bytes long in UTF-8.';
+  END IF;
+  IF NOT (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must not contain white space or control characters', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF cron IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
+      HINT = 'Give cron a value.';
+  END IF;
+  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them.';
+  END IF;
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be 1 to 64 bytes long in UTF-8', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 64 bytes long in UTF-8.';
+  END IF;
+  IF NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be the name of a time zone, such as UTC or Europe/Berlin', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be the name of a time zone, such as UTC or Europe/Berlin.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 1048576
+  THEN
+    IF octet_length(payload_bytes) > 1048576 THEN
+      PERFORM hawser.refuse_argument('schedule', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be at most 1048576 bytes long');
+    END IF;
+  END IF;
+BEGIN
+  PERFORM hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload_bytes, headers, key, false, NULL, to_all);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
+there and the same goes on. With another cron expression or time zone it begins anew, with the first occurrence after now.';
+
+CREATE OR REPLACE FUNCTION hawser.schedule(
+  name text,
+  cron text,
+  topic text,
+  payload jsonb,
+  timezone text DEFAULT NULL,
+  missed text DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  to_all boolean DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    octet_length(headers::text) > 65536
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(headers::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', hawser.header_excess(headers, 252, 255, 8192), 'must have at most 252 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument name is NULL, and needs a value',
+      HINT = 'Give name a value.';
+  END IF;
+  IF NOT (octet_length(name) BETWEEN 1 AND 128) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must be 1 to 128 bytes long in UTF-8', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 128 bytes long in UTF-8.';
+  END IF;
+  IF NOT (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must not contain white space or control characters', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF cron IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
+      HINT = 'Give cron a value.';
+  END IF;
+  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them.';
+  END IF;
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be 1 to 64 bytes long in UTF-8', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 64 bytes long in UTF-8.';
+  END IF;
+  IF NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be the name of a time zone, such as UTC or Europe/Berlin', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be the name of a time zone, such as UTC or Europe/Berlin.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 1048576
+  THEN
+    IF octet_length(payload_bytes) > 1048576 THEN
+      PERFORM hawser.refuse_argument('schedule', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be at most 1048576 bytes long');
+    END IF;
+  END IF;
+BEGIN
+  PERFORM hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload_bytes, headers, key, false, NULL, to_all);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
+there and the same goes on. With another cron expression or time zone it begins anew, with the first occurrence after now.';
+
+CREATE OR REPLACE FUNCTION hawser.schedule(
+  name text,
+  cron text,
+  topic text,
+  payload bytea,
+  timezone text DEFAULT NULL,
+  missed text DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  to_all boolean DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF
+    octet_length(payload) > 1048576
+    OR octet_length(headers::text) > 65536
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(payload) > 1048576 THEN
+      PERFORM hawser.refuse_argument('schedule', 'payload', octet_length(payload) || ' bytes long', 'must be at most 1048576 bytes long');
+    END IF;
+    IF octet_length(headers::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', hawser.header_excess(headers, 252, 255, 8192), 'must have at most 252 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument name is NULL, and needs a value',
+      HINT = 'Give name a value.';
+  END IF;
+  IF NOT (octet_length(name) BETWEEN 1 AND 128) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must be 1 to 128 bytes long in UTF-8', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 128 bytes long in UTF-8.';
+  END IF;
+  IF NOT (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must not contain white space or control characters', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF cron IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
+      HINT = 'Give cron a value.';
+  END IF;
+  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them.';
+  END IF;
+  IF topic IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument topic is NULL, and needs a value',
+      HINT = 'Give topic a value.';
+  END IF;
+  IF NOT (octet_length(topic) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument topic is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be 1 to 64 bytes long in UTF-8', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 64 bytes long in UTF-8.';
+  END IF;
+  IF NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be the name of a time zone, such as UTC or Europe/Berlin', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be the name of a time zone, such as UTC or Europe/Berlin.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+BEGIN
+  PERFORM hawser.write_schedule('peer', name, cron, timezone, missed, topic, payload, headers, key, false, NULL, to_all);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean) IS 'Makes or changes a schedule of the present role, by its name: at each of its times a message for peers is enqueued. One that is
+there and the same goes on. With another cron expression or time zone it begins anew, with the first occurrence after now.';
+
+CREATE OR REPLACE FUNCTION hawser.schedule(
+  name text,
+  cron text,
+  subject text,
+  payload text,
+  stream boolean,
+  timezone text DEFAULT NULL,
+  missed text DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    octet_length(headers::text) > 65536
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(headers::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', hawser.header_excess(headers, 252, 255, 8192), 'must have at most 252 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument name is NULL, and needs a value',
+      HINT = 'Give name a value.';
+  END IF;
+  IF NOT (octet_length(name) BETWEEN 1 AND 128) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must be 1 to 128 bytes long in UTF-8', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 128 bytes long in UTF-8.';
+  END IF;
+  IF NOT (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must not contain white space or control characters', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF cron IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
+      HINT = 'Give cron a value.';
+  END IF;
+  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them.';
+  END IF;
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF stream IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument stream is NULL, and needs a value',
+      HINT = 'Give stream a value.';
+  END IF;
+  IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be 1 to 64 bytes long in UTF-8', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 64 bytes long in UTF-8.';
+  END IF;
+  IF NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be the name of a time zone, such as UTC or Europe/Berlin', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be the name of a time zone, such as UTC or Europe/Berlin.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+  IF
+    octet_length(payload) > 1048576
+  THEN
+    IF octet_length(payload) > 1048576 THEN
+      PERFORM hawser.refuse_argument('schedule', 'payload', octet_length(payload) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
+    END IF;
+  END IF;
+  payload_bytes := convert_to(payload, 'UTF8');
+BEGIN
+  PERFORM hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload_bytes, headers, key, stream, domain, false);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.schedule(text, text, text, text, boolean, text, text, jsonb, text, text) IS 'The same, for NATS.';
+
+CREATE OR REPLACE FUNCTION hawser.schedule(
+  name text,
+  cron text,
+  subject text,
+  payload json,
+  stream boolean,
+  timezone text DEFAULT NULL,
+  missed text DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    octet_length(headers::text) > 65536
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(headers::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', hawser.header_excess(headers, 252, 255, 8192), 'must have at most 252 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument name is NULL, and needs a value',
+      HINT = 'Give name a value.';
+  END IF;
+  IF NOT (octet_length(name) BETWEEN 1 AND 128) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must be 1 to 128 bytes long in UTF-8', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 128 bytes long in UTF-8.';
+  END IF;
+  IF NOT (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must not contain white space or control characters', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF cron IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
+      HINT = 'Give cron a value.';
+  END IF;
+  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them.';
+  END IF;
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF stream IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument stream is NULL, and needs a value',
+      HINT = 'Give stream a value.';
+  END IF;
+  IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be 1 to 64 bytes long in UTF-8', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 64 bytes long in UTF-8.';
+  END IF;
+  IF NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be the name of a time zone, such as UTC or Europe/Berlin', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be the name of a time zone, such as UTC or Europe/Berlin.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 1048576
+  THEN
+    IF octet_length(payload_bytes) > 1048576 THEN
+      PERFORM hawser.refuse_argument('schedule', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be at most 1048576 bytes long');
+    END IF;
+  END IF;
+BEGIN
+  PERFORM hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload_bytes, headers, key, stream, domain, false);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.schedule(text, text, text, json, boolean, text, text, jsonb, text, text) IS 'The same, for NATS.';
+
+CREATE OR REPLACE FUNCTION hawser.schedule(
+  name text,
+  cron text,
+  subject text,
+  payload jsonb,
+  stream boolean,
+  timezone text DEFAULT NULL,
+  missed text DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  payload_bytes bytea;
+BEGIN
+  IF
+    octet_length(headers::text) > 65536
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(headers::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', hawser.header_excess(headers, 252, 255, 8192), 'must have at most 252 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument name is NULL, and needs a value',
+      HINT = 'Give name a value.';
+  END IF;
+  IF NOT (octet_length(name) BETWEEN 1 AND 128) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must be 1 to 128 bytes long in UTF-8', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 128 bytes long in UTF-8.';
+  END IF;
+  IF NOT (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must not contain white space or control characters', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF cron IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
+      HINT = 'Give cron a value.';
+  END IF;
+  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them.';
+  END IF;
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF stream IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument stream is NULL, and needs a value',
+      HINT = 'Give stream a value.';
+  END IF;
+  IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be 1 to 64 bytes long in UTF-8', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 64 bytes long in UTF-8.';
+  END IF;
+  IF NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be the name of a time zone, such as UTC or Europe/Berlin', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be the name of a time zone, such as UTC or Europe/Berlin.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+  payload_bytes := convert_to(payload::text, 'UTF8');
+  IF
+    octet_length(payload_bytes) > 1048576
+  THEN
+    IF octet_length(payload_bytes) > 1048576 THEN
+      PERFORM hawser.refuse_argument('schedule', 'payload', octet_length(payload_bytes) || ' bytes long', 'must be at most 1048576 bytes long');
+    END IF;
+  END IF;
+BEGIN
+  PERFORM hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload_bytes, headers, key, stream, domain, false);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.schedule(text, text, text, jsonb, boolean, text, text, jsonb, text, text) IS 'The same, for NATS.';
+
+CREATE OR REPLACE FUNCTION hawser.schedule(
+  name text,
+  cron text,
+  subject text,
+  payload bytea,
+  stream boolean,
+  timezone text DEFAULT NULL,
+  missed text DEFAULT NULL,
+  headers jsonb DEFAULT NULL,
+  key text DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF
+    octet_length(payload) > 1048576
+    OR octet_length(headers::text) > 65536
+    OR (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL)
+  THEN
+    IF octet_length(payload) > 1048576 THEN
+      PERFORM hawser.refuse_argument('schedule', 'payload', octet_length(payload) || ' bytes long', 'must be at most 1048576 bytes long');
+    END IF;
+    IF octet_length(headers::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', octet_length(headers::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+    IF (octet_length(headers::text) > 255 AND hawser.header_excess(headers, 252, 255, 8192) IS NOT NULL) THEN
+      PERFORM hawser.refuse_argument('schedule', 'headers', hawser.header_excess(headers, 252, 255, 8192), 'must have at most 252 values, names of at most 255 bytes, values of at most 8192 bytes');
+    END IF;
+  END IF;
+  IF name IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument name is NULL, and needs a value',
+      HINT = 'Give name a value.';
+  END IF;
+  IF NOT (octet_length(name) BETWEEN 1 AND 128) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must be 1 to 128 bytes long in UTF-8', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 128 bytes long in UTF-8.';
+  END IF;
+  IF NOT (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument name is %s, and must not contain white space or control characters', CASE WHEN octet_length(name) > 240 THEN format('%s (%s bytes)', to_json(left(name, 60) || chr(8230)), octet_length(name)) ELSE to_json(name)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain white space or control characters.';
+  END IF;
+  IF cron IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
+      HINT = 'Give cron a value.';
+  END IF;
+  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument cron is %s, and must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them.';
+  END IF;
+  IF subject IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument subject is NULL, and needs a value',
+      HINT = 'Give subject a value.';
+  END IF;
+  IF NOT (octet_length(subject) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument subject is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
+  END IF;
+  IF payload IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument payload is NULL, and needs a value',
+      HINT = 'Give payload a value; an empty message is '''', and in JSON ''null''.';
+  END IF;
+  IF stream IS NULL THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('null_argument'),
+      MESSAGE = 'schedule: the argument stream is NULL, and needs a value',
+      HINT = 'Give stream a value.';
+  END IF;
+  IF NOT (octet_length(timezone) BETWEEN 1 AND 64) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be 1 to 64 bytes long in UTF-8', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 64 bytes long in UTF-8.';
+  END IF;
+  IF NOT (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument timezone is %s, and must be the name of a time zone, such as UTC or Europe/Berlin', CASE WHEN octet_length(timezone) > 240 THEN format('%s (%s bytes)', to_json(left(timezone, 60) || chr(8230)), octet_length(timezone)) ELSE to_json(timezone)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be the name of a time zone, such as UTC or Europe/Berlin.';
+  END IF;
+  IF NOT (octet_length(key) BETWEEN 1 AND 1024) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must be 1 to 1024 bytes long in UTF-8', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 1024 bytes long in UTF-8.';
+  END IF;
+  IF NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument key is %s, and must not contain control characters', CASE WHEN octet_length(key) > 240 THEN format('%s (%s bytes)', to_json(left(key, 60) || chr(8230)), octet_length(key)) ELSE to_json(key)::text END),
+      HINT = 'Give an argument that obeys the rule: it must not contain control characters.';
+  END IF;
+  IF NOT (octet_length(domain) BETWEEN 1 AND 255) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument domain is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
+  END IF;
+  IF NOT (domain ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+$') THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('schedule: the argument domain is %s, and must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space', CASE WHEN octet_length(domain) > 240 THEN format('%s (%s bytes)', to_json(left(domain, 60) || chr(8230)), octet_length(domain)) ELSE to_json(domain)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be a JetStream domain: no ''.'', ''*'' or ''>'', no white space.';
+  END IF;
+BEGIN
+  PERFORM hawser.write_schedule('nats', name, cron, timezone, missed, subject, payload, headers, key, stream, domain, false);
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.schedule(text, text, text, bytea, boolean, text, text, jsonb, text, text) IS 'The same, for NATS.';
+
 CREATE OR REPLACE VIEW hawser.outbox_status WITH (security_barrier) AS
 SELECT
   v.kind::text AS kind,
@@ -3126,6 +4590,34 @@ COMMENT ON COLUMN hawser.outbox_scheduled.message_id IS 'What the destination kn
 COMMENT ON COLUMN hawser.outbox_scheduled.payload_bytes IS 'How long the payload is.';
 COMMENT ON COLUMN hawser.outbox_scheduled.enqueued_at IS 'When it was enqueued.';
 
+CREATE OR REPLACE VIEW hawser.schedule_status WITH (security_barrier) AS
+SELECT
+  v.name::text AS name,
+  v.role::text AS role,
+  v.kind::text AS kind,
+  v.destination::text AS destination,
+  v.cron::text AS cron,
+  v.timezone::text AS timezone,
+  v.missed::text AS missed,
+  v.next_at::timestamptz AS next_at,
+  v.last_at::timestamptz AS last_at,
+  v.problem::text AS problem
+FROM (
+SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, nullif(s.next_at, '-infinity') AS next_at, s.last_at, s.problem
+  FROM hawser.schedules AS s
+) AS v;
+COMMENT ON VIEW hawser.schedule_status IS 'The schedules: when they ran last, and when they will run next.';
+COMMENT ON COLUMN hawser.schedule_status.name IS 'Its name, one for each role.';
+COMMENT ON COLUMN hawser.schedule_status.role IS 'The role that has made it.';
+COMMENT ON COLUMN hawser.schedule_status.kind IS '\`nats\` or \`peer\`.';
+COMMENT ON COLUMN hawser.schedule_status.destination IS 'The subject, or the topic.';
+COMMENT ON COLUMN hawser.schedule_status.cron IS 'The cron expression.';
+COMMENT ON COLUMN hawser.schedule_status.timezone IS 'Its time zone.';
+COMMENT ON COLUMN hawser.schedule_status.missed IS '\`one\`, \`all\` or \`none\`.';
+COMMENT ON COLUMN hawser.schedule_status.next_at IS 'The next occurrence; NULL: it is still to be computed, or \`problem\` says why there is none.';
+COMMENT ON COLUMN hawser.schedule_status.last_at IS 'The last occurrence that was enqueued; NULL: there was none.';
+COMMENT ON COLUMN hawser.schedule_status.problem IS 'Why there is no next occurrence; NULL: there is one.';
+
 DO $do$
 DECLARE
   present CONSTANT oid[] := pg_catalog.string_to_array(pg_catalog.current_setting('hawser.present', true), ',')::oid[];
@@ -3178,8 +4670,10 @@ REVOKE ALL ON TABLE hawser.outbox_turns_1 FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_keys FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_state FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.peer_waiting_topics FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.schedules FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_status FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.outbox_scheduled FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.schedule_status FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, text, boolean, text, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.bring_due(text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.least_due(text, pg_snapshot) FROM PUBLIC;
@@ -3201,6 +4695,10 @@ REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.adopt_waiting() FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.unschedule(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.due_schedules(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.run_schedules(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
@@ -3209,6 +4707,14 @@ REVOKE ALL ON FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text,
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, text, boolean, text, text, jsonb, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, json, boolean, text, text, jsonb, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, jsonb, boolean, text, text, jsonb, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.schedule(text, text, text, bytea, boolean, text, text, jsonb, text, text) FROM PUBLIC;
 
 DO $do$
 BEGIN
@@ -3273,6 +4779,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.peer_waiting_topics TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_peer;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_peer;
+    GRANT SELECT ON TABLE hawser.schedule_status TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_peer;
@@ -3284,6 +4791,9 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) TO hawser_peer;
@@ -3292,6 +4802,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean) TO hawser_peer;
   END IF;
 END
 $do$;
@@ -3301,10 +4815,16 @@ BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_nats') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_nats;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_nats;
+    GRANT SELECT ON TABLE hawser.schedule_status TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_cancel(bigint) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.unschedule(text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, text, boolean, text, text, jsonb, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, json, boolean, text, text, jsonb, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, jsonb, boolean, text, text, jsonb, text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION hawser.schedule(text, text, text, bytea, boolean, text, text, jsonb, text, text) TO hawser_nats;
   END IF;
 END
 $do$;
@@ -3315,11 +4835,14 @@ BEGIN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.outbox_status TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.outbox_scheduled TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser.schedule_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.peer_relay_is_free() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_take(text, text, text) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_turn(text, text, boolean, timestamptz, pg_snapshot, integer, bigint, boolean, bigint, pg_snapshot, pg_snapshot, bigint, jsonb, bigint[], boolean, jsonb, text, pg_snapshot, pg_snapshot, bigint, jsonb, text, text, jsonb, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_undone(text, smallint, integer, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.due_schedules(integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.run_schedules(jsonb) TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -3353,8 +4876,10 @@ BEGIN
        'outbox_keys',
        'outbox_state',
        'peer_waiting_topics',
+       'schedules',
        'outbox_status',
-       'outbox_scheduled'
+       'outbox_scheduled',
+       'schedule_status'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
   LOOP
@@ -3381,6 +4906,10 @@ BEGIN
   ALTER FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.adopt_waiting() OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.unschedule(text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.write_schedule(text, text, text, text, text, text, bytea, jsonb, text, boolean, text, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.due_schedules(integer) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.run_schedules(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
@@ -3389,6 +4918,14 @@ BEGIN
   ALTER FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text, timestamp with time zone) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, text, text, text, jsonb, text, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, json, text, text, jsonb, text, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, jsonb, text, text, jsonb, text, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, bytea, text, text, jsonb, text, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, text, boolean, text, text, jsonb, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, json, boolean, text, text, jsonb, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, jsonb, boolean, text, text, jsonb, text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.schedule(text, text, text, bytea, boolean, text, text, jsonb, text, text) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE '% may not give the schema hawser to hawser_owner and goes on owning it', current_user;

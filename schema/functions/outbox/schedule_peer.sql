@@ -1,0 +1,3 @@
+BEGIN
+  PERFORM hawser.write_schedule('peer', name, cron, timezone, missed, topic, @payload@, headers, key, false, NULL, to_all);
+END
