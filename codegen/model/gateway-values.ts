@@ -44,7 +44,15 @@ const jsonTypes: Readonly<Record<string, GatewayKind>> = {
 };
 
 /** Those that can be sent to the gateway. */
-const parameterKinds: readonly GatewayKind[] = ["string", "bytes", "boolean", "number", "bigint", "object", "timestamp"];
+const parameterKinds: readonly GatewayKind[] = [
+  "string",
+  "bytes",
+  "boolean",
+  "number",
+  "bigint",
+  "object",
+  "timestamp",
+];
 
 const noOption: GatewayValueOption = {
   payload: false,

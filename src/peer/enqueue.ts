@@ -98,7 +98,7 @@ export function checkBytes(payload: Uint8Array | string, which = ""): Uint8Array
   throw new PeerError("invalid_argument", `payload ${given}: must be a Uint8Array or a string${which}`);
 }
 
-function valuesByName(pairs: Headers): Record<string, string[]> {
+export function valuesByName(pairs: Headers): Record<string, string[]> {
   const values = new Map<string, string[]>();
   for (const [name, value] of pairs) values.set(name, [...(values.get(name) ?? []), value]);
   return Object.fromEntries(values);

@@ -79,6 +79,7 @@ export type {
 } from "./message.js";
 export type { BatchOptions, HandleOptions, PeerOptions, StopOptions } from "./options.js";
 export { type ListenerEntry, Peer, type SendAllReceipt, type TransactionOptions } from "./peer.js";
+export { type NatsSubject, type ScheduleOptions, schedule, unschedule } from "./schedule.js";
 export type { PeerStatus, PeerStatusKind } from "./status.js";
 export type { Subscription } from "./topic-handlers.js";
 export type { PublishOptions, TypedHandler } from "./typed.js";

@@ -1269,15 +1269,15 @@ export interface RunSchedulesResult {
   enqueued: number;
 }
 
-/** Messages that are enqueued at the times of a cron expression. */
-export type Schedule = ReturnType<typeof schedule>;
+/** The other functions of schedules. */
+export type ScheduleFunctions = ReturnType<typeof scheduleFunctions>;
 
 /**
- * Messages that are enqueued at the times of a cron expression.
+ * The other functions of schedules.
  *
  * Each call is a named prepared statement. bigint travels as text, bytes in binary.
  */
-export function schedule(client: QueryClient) {
+export function scheduleFunctions(client: QueryClient) {
   return {
     /**
      * Ends a schedule of the present role, or, if it has none of this name, those of the roles that it is a member of. Messages that

@@ -345,13 +345,19 @@ export const scheduleConstants = {
    */
   pageSchedules: 1000,
   /**
-   * How many occurrences of one schedule are enqueued in one transaction, and about how many of all.
+   * How many occurrences of one schedule are enqueued in one transaction.
    *
    * Value: 100 messages.
    */
   pageOccurrences: 100,
   /**
-   * About how many bytes of payload that is.
+   * About how many of all schedules.
+   *
+   * Value: 1000 messages.
+   */
+  pageMessages: 1000,
+  /**
+   * About how many bytes of payload that may be. One message always fits.
    *
    * Value: 8388608 bytes.
    */

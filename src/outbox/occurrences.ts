@@ -1,0 +1,159 @@
+/**
+ * The occurrences of a schedule, and which of them are enqueued. It has no clock of its own.
+ *
+ * Croner says when a cron expression occurs. Of changes of clocks it has these rules. An expression with fixed times, which has no
+ * `*` and no step in second, minute and hour, occurs once where the clock shows its time twice, and right behind the gap where the
+ * clock leaves its time out. Any other expression goes by the time that passes: it occurs in both of two equal hours, and not in
+ * one that is left out.
+ */
+import { Cron } from "croner";
+import { namedRules } from "../../generated/ts/rules/named.js";
+import { checkText, type Violation } from "../../generated/ts/rules/violation.js";
+import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
+
+const { lateMs } = scheduleConstants;
+const secondMs = 1_000;
+
+/** The occurrences that are enqueued of those that were missed. */
+export type MissedPolicy = "one" | "all" | "none";
+
+/** What a schedule's occurrences follow from. */
+export interface ScheduleTimes {
+  readonly cron: string;
+  readonly timezone: string;
+  readonly missed: MissedPolicy;
+  /** The occurrences after this time are still to come. Whole seconds. */
+  readonly since: Date;
+}
+
+/** What is to be done for a schedule now. */
+export interface SchedulePlan {
+  /** The times to enqueue, in their order. */
+  readonly occurrences: readonly Date[];
+  /** All occurrences up to this time are enqueued, or passed over as missed. */
+  readonly upto: Date;
+  /** The first occurrence after `upto`, which may be due already; undefined: there is none, as `problem` says. */
+  readonly next: Date | undefined;
+  readonly problem: string | undefined;
+}
+
+/** A cron expression or time zone that is refused. The message says why, without the value. */
+class RefusedTimes extends Error {
+  readonly path: "cron" | "timezone";
+
+  constructor(path: "cron" | "timezone", message: string, cause: unknown) {
+    super(message, { cause });
+    this.path = path;
+  }
+}
+
+/** The times of a cron expression. */
+class CronTimes {
+  readonly #cron: Cron;
+
+  /** @throws RefusedTimes */
+  constructor(cron: string, timezone: string) {
+    try {
+      new Intl.DateTimeFormat("en", { timeZone: timezone });
+    } catch (cause) {
+      throw new RefusedTimes("timezone", "is no time zone that Node.js knows", cause);
+    }
+    try {
+      this.#cron = new Cron(cron, { timezone, paused: true, mode: "5-or-6-parts", fixedTimeRule: "no-wildcard" });
+    } catch (cause) {
+      const why = cause instanceof Error ? cause.message.replace(/^CronPattern: /, "") : String(cause);
+      throw new RefusedTimes("cron", why, cause);
+    }
+  }
+
+  /** The first occurrence after a time, in milliseconds since 1970; undefined: there is none. */
+  after(time: number): number | undefined {
+    const next = this.#cron.nextRun(new Date(time))?.getTime();
+    return next !== undefined && next > time ? next : undefined;
+  }
+
+  /** The last occurrence before `end`, where there is one after `start` and before `end`. Both in whole seconds. */
+  lastBefore(start: number, end: number): number {
+    // Bisection: walking over all that were missed in a long time could take hours.
+    let [low, high] = [start, end];
+    while (high - low > secondMs) {
+      const middle = low + Math.floor((high - low) / 2 / secondMs) * secondMs;
+      if ((this.after(middle) ?? end) < end) low = middle;
+      else high = middle;
+    }
+    return this.after(low)!;
+  }
+}
+
+/**
+ * Why a schedule cannot have this expression, or this time zone; undefined: it can.
+ *
+ * @param now for whether it will ever occur
+ */
+export function checkTimes(cron: string, timezone: string, now: Date): Violation | undefined {
+  const broken =
+    checkText("cron", namedRules.scheduleCron, cron) ?? checkText("timezone", namedRules.scheduleTimezone, timezone);
+  if (broken !== undefined) return broken;
+  try {
+    if (new CronTimes(cron, timezone).after(now.getTime()) !== undefined) return undefined;
+    return { path: "cron", value: JSON.stringify(cron), rule: "must occur", remedy: "Give a date that there is." };
+  } catch (error) {
+    if (!(error instanceof RefusedTimes)) throw error;
+    return error.path === "cron"
+      ? {
+          path: "cron",
+          value: JSON.stringify(cron),
+          rule: `must be a cron expression, and it is not: ${error.message}`,
+          remedy: 'Give one such as "0 3 * * *".',
+        }
+      : {
+          path: "timezone",
+          value: JSON.stringify(timezone),
+          rule: "must be a time zone that Node.js knows",
+          remedy: 'Give a name such as "Europe/Berlin".',
+        };
+  }
+}
+
+/**
+ * The occurrences to enqueue now. One that is more than `lateMs` late was missed, and the policy says whether it is enqueued. All
+ * others are.
+ *
+ * @param limit how many at most; the rest is planned behind `upto`
+ */
+export function planOccurrences(schedule: ScheduleTimes, now: Date, limit: number): SchedulePlan {
+  const { cron, timezone, missed } = schedule;
+  let times: CronTimes;
+  try {
+    times = new CronTimes(cron, timezone);
+  } catch (error) {
+    if (!(error instanceof RefusedTimes)) throw error;
+    const value = error.path === "cron" ? cron : timezone;
+    const problem = `${error.path} ${JSON.stringify(value)}: ${error.message}. Make the schedule again with another one.`;
+    return { occurrences: [], upto: schedule.since, next: undefined, problem };
+  }
+  const occurrences: Date[] = [];
+  let upto = schedule.since.getTime();
+  let next = times.after(upto);
+  // In whole seconds: the first time that was not missed.
+  const onTime = Math.ceil((now.getTime() - lateMs) / secondMs) * secondMs;
+  if (missed !== "all" && next !== undefined && next < onTime) {
+    upto = onTime - secondMs;
+    if (missed === "one") {
+      upto = times.lastBefore(schedule.since.getTime(), onTime);
+      occurrences.push(new Date(upto));
+    }
+    next = times.after(upto);
+  }
+  while (next !== undefined && next <= now.getTime() && occurrences.length < limit) {
+    occurrences.push(new Date(next));
+    upto = next;
+    next = times.after(upto);
+  }
+  return {
+    occurrences,
+    upto: new Date(upto),
+    next: next === undefined ? undefined : new Date(next),
+    problem: next === undefined ? `cron ${JSON.stringify(cron)}: never occurs again.` : undefined,
+  };
+}
