@@ -47,19 +47,38 @@ class RefusedTimes extends Error {
   }
 }
 
+/** Canonical names of time zones, by the name that was given: asking takes as long as all else of a plan. */
+const canonicalZones = new Map<string, string>();
+const mostZones = 1_000;
+
+/**
+ * The name by which Node.js knows a time zone. Croner keeps much for each name that it is given, for ever, and there are thousands of
+ * ways to write one in capitals and small letters.
+ *
+ * @throws RefusedTimes
+ */
+function canonicalZone(timezone: string): string {
+  const known = canonicalZones.get(timezone);
+  if (known !== undefined) return known;
+  try {
+    const { timeZone } = new Intl.DateTimeFormat("en", { timeZone: timezone }).resolvedOptions();
+    if (canonicalZones.size >= mostZones) canonicalZones.clear();
+    canonicalZones.set(timezone, timeZone);
+    return timeZone;
+  } catch (cause) {
+    throw new RefusedTimes("timezone", "is no time zone that Node.js knows", cause);
+  }
+}
+
 /** The times of a cron expression. */
 class CronTimes {
   readonly #cron: Cron;
 
   /** @throws RefusedTimes */
   constructor(cron: string, timezone: string) {
+    const zone = canonicalZone(timezone);
     try {
-      new Intl.DateTimeFormat("en", { timeZone: timezone });
-    } catch (cause) {
-      throw new RefusedTimes("timezone", "is no time zone that Node.js knows", cause);
-    }
-    try {
-      this.#cron = new Cron(cron, { timezone, paused: true, mode: "5-or-6-parts", fixedTimeRule: "no-wildcard" });
+      this.#cron = new Cron(cron, { timezone: zone, paused: true, mode: "5-or-6-parts", fixedTimeRule: "no-wildcard" });
     } catch (cause) {
       const why = cause instanceof Error ? cause.message.replace(/^CronPattern: /, "") : String(cause);
       throw new RefusedTimes("cron", why, cause);
@@ -154,6 +173,9 @@ export function planOccurrences(schedule: ScheduleTimes, now: Date, limit: numbe
     occurrences,
     upto: new Date(upto),
     next: next === undefined ? undefined : new Date(next),
-    problem: next === undefined ? `cron ${JSON.stringify(cron)}: never occurs again.` : undefined,
+    problem:
+      next === undefined
+        ? `cron ${JSON.stringify(cron)}: never occurs again. Make the schedule again with another one.`
+        : undefined,
   };
 }
