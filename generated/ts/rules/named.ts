@@ -133,7 +133,7 @@ export const namedRules = {
   },
   /** A cron expression. */
   scheduleCron: {
-    minBytes: 9,
+    minBytes: 1,
     maxBytes: 255,
     pattern: /^[^\u0001-\u0020\u007f]+(?: +[^\u0001-\u0020\u007f]+){4,5}$/u,
     means: "must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them",

@@ -9554,7 +9554,7 @@ CREATE TABLE hawser.schedules (
   CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
   CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
   CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
-  CONSTRAINT schedules_cron_bytes CHECK (octet_length(cron) BETWEEN 9 AND 255),
+  CONSTRAINT schedules_cron_bytes CHECK (octet_length(cron) BETWEEN 1 AND 255),
   CONSTRAINT schedules_cron_pattern CHECK (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$'),
   CONSTRAINT schedules_timezone_bytes CHECK (octet_length(timezone) BETWEEN 1 AND 64),
   CONSTRAINT schedules_timezone_pattern CHECK (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$'),

@@ -242,7 +242,7 @@ CREATE TABLE hawser.schedules (
   CONSTRAINT schedules_pkey PRIMARY KEY (role, name),
   CONSTRAINT schedules_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 128),
   CONSTRAINT schedules_name_pattern CHECK (name ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+$'),
-  CONSTRAINT schedules_cron_bytes CHECK (octet_length(cron) BETWEEN 9 AND 255),
+  CONSTRAINT schedules_cron_bytes CHECK (octet_length(cron) BETWEEN 1 AND 255),
   CONSTRAINT schedules_cron_pattern CHECK (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$'),
   CONSTRAINT schedules_timezone_bytes CHECK (octet_length(timezone) BETWEEN 1 AND 64),
   CONSTRAINT schedules_timezone_pattern CHECK (timezone ~ '^[A-Za-z][-+_/0-9A-Za-z]*$'),
@@ -2488,6 +2488,8 @@ BEGIN
                WHERE lower(h.key) IN ('schedule-name', 'schedule-time') LIMIT 1);
   END IF;
   v_fault := CASE
+    WHEN v_missed NOT IN ('one', 'all', 'none') THEN
+      format('the argument missed is %s, and must be "one", "all" or "none". Give one of these', to_json(left(v_missed, 60)))
     WHEN v_own IS NOT NULL THEN format('headers: %s is set by Hawser. Leave it out', to_json(v_own))
     WHEN p_kind = 'peer' AND octet_length(p_payload) = 0 THEN
       'the payload has 0 bytes, and a message for a peer has 1 at least. Give a payload'
@@ -3459,11 +3461,11 @@ BEGIN
       MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
       HINT = 'Give cron a value.';
   END IF;
-  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+  IF NOT (octet_length(cron) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
-      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+      MESSAGE = format('schedule: the argument cron is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
     RAISE EXCEPTION USING
@@ -3588,11 +3590,11 @@ BEGIN
       MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
       HINT = 'Give cron a value.';
   END IF;
-  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+  IF NOT (octet_length(cron) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
-      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+      MESSAGE = format('schedule: the argument cron is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
     RAISE EXCEPTION USING
@@ -3717,11 +3719,11 @@ BEGIN
       MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
       HINT = 'Give cron a value.';
   END IF;
-  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+  IF NOT (octet_length(cron) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
-      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+      MESSAGE = format('schedule: the argument cron is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
     RAISE EXCEPTION USING
@@ -3848,11 +3850,11 @@ BEGIN
       MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
       HINT = 'Give cron a value.';
   END IF;
-  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+  IF NOT (octet_length(cron) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
-      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+      MESSAGE = format('schedule: the argument cron is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
     RAISE EXCEPTION USING
@@ -3970,11 +3972,11 @@ BEGIN
       MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
       HINT = 'Give cron a value.';
   END IF;
-  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+  IF NOT (octet_length(cron) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
-      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+      MESSAGE = format('schedule: the argument cron is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
     RAISE EXCEPTION USING
@@ -4117,11 +4119,11 @@ BEGIN
       MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
       HINT = 'Give cron a value.';
   END IF;
-  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+  IF NOT (octet_length(cron) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
-      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+      MESSAGE = format('schedule: the argument cron is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
     RAISE EXCEPTION USING
@@ -4264,11 +4266,11 @@ BEGIN
       MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
       HINT = 'Give cron a value.';
   END IF;
-  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+  IF NOT (octet_length(cron) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
-      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+      MESSAGE = format('schedule: the argument cron is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
     RAISE EXCEPTION USING
@@ -4413,11 +4415,11 @@ BEGIN
       MESSAGE = 'schedule: the argument cron is NULL, and needs a value',
       HINT = 'Give cron a value.';
   END IF;
-  IF NOT (octet_length(cron) BETWEEN 9 AND 255) THEN
+  IF NOT (octet_length(cron) BETWEEN 1 AND 255) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('invalid_argument'),
-      MESSAGE = format('schedule: the argument cron is %s, and must be 9 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
-      HINT = 'Give an argument that obeys the rule: it must be 9 to 255 bytes long in UTF-8.';
+      MESSAGE = format('schedule: the argument cron is %s, and must be 1 to 255 bytes long in UTF-8', CASE WHEN octet_length(cron) > 240 THEN format('%s (%s bytes)', to_json(left(cron, 60) || chr(8230)), octet_length(cron)) ELSE to_json(cron)::text END),
+      HINT = 'Give an argument that obeys the rule: it must be 1 to 255 bytes long in UTF-8.';
   END IF;
   IF NOT (cron ~ E'^[^\\\\u0001-\\\\u0020\\\\u007f]+(?: +[^\\\\u0001-\\\\u0020\\\\u007f]+){4,5}$') THEN
     RAISE EXCEPTION USING

@@ -18,6 +18,8 @@ BEGIN
                WHERE lower(h.key) IN (@ScheduleConstants.name_header@, @ScheduleConstants.time_header@) LIMIT 1);
   END IF;
   v_fault := CASE
+    WHEN v_missed NOT IN ('one', 'all', 'none') THEN
+      format('the argument missed is %s, and must be "one", "all" or "none". Give one of these', to_json(left(v_missed, 60)))
     WHEN v_own IS NOT NULL THEN format('headers: %s is set by Hawser. Leave it out', to_json(v_own))
     WHEN p_kind = 'peer' AND octet_length(p_payload) = 0 THEN
       'the payload has 0 bytes, and a message for a peer has 1 at least. Give a payload'

@@ -8,7 +8,7 @@ import { checkBytes, checkInteger, checkText } from "../violation.js";
 export const limits = {
   Schedule: {
     name: { minBytes: 1, maxBytes: 128 },
-    cron: { minBytes: 9, maxBytes: 255 },
+    cron: { minBytes: 1, maxBytes: 255 },
     timezone: { minBytes: 1, maxBytes: 64 },
     payload: { maxBytes: 1048576 },
     key: { minBytes: 1, maxBytes: 1024 },
