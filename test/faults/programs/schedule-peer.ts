@@ -1,7 +1,11 @@
 /**
- * A peer in a process of its own, one of a group, that runs schedules if it relays, and notes their messages in a transaction.
- * Arguments: its name. The database is that of HAWSER_DATABASE_URL.
+ * A peer in a process of its own, one of a group, that notes the messages of schedules in a transaction. It runs schedules all the
+ * time, and not only while it relays. Arguments: its name. The database is that of HAWSER_DATABASE_URL.
  */
+import { setTimeout as delay } from "node:timers/promises";
+import pg from "pg";
+import { scheduleFunctions } from "../../../generated/ts/rows/outbox.js";
+import { runDueSchedules } from "../../../src/outbox/schedules.js";
 import { Peer } from "../../../src/peer/index.js";
 
 const peer = new Peer({
@@ -21,4 +25,10 @@ await peer.run(async ({ client, headers }) => {
     header("schedule-time"),
   ]);
 });
+const client = new pg.Client({ connectionString: process.env["HAWSER_DATABASE_URL"] });
+await client.connect();
+const functions = scheduleFunctions({
+  query: async ({ text, values }) => await client.query(text, values as unknown[]),
+});
 process.stdout.write("running\n");
+for (;;) await delay(Math.min(await runDueSchedules(functions, () => false), 100));
