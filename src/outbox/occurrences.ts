@@ -10,9 +10,11 @@ import { Cron } from "croner";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText, type Violation } from "../../generated/ts/rules/violation.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
+import { shortened } from "../errors/index.js";
 
 const { lateMs } = scheduleConstants;
 const secondMs = 1_000;
+const mostProblemBytes = 900;
 
 /** The occurrences that are enqueued of those that were missed. */
 export type MissedPolicy = "one" | "all" | "none";
@@ -45,6 +47,11 @@ class RefusedTimes extends Error {
     super(message, { cause });
     this.path = path;
   }
+}
+
+function refused(cause: unknown): RefusedTimes {
+  const why = cause instanceof Error ? cause.message.replace(/^Cron[A-Za-z]+: /, "") : String(cause);
+  return new RefusedTimes("cron", why, cause);
 }
 
 /** Canonical names of time zones, by the name that was given: asking takes as long as all else of a plan. */
@@ -80,14 +87,18 @@ class CronTimes {
     try {
       this.#cron = new Cron(cron, { timezone: zone, paused: true, mode: "5-or-6-parts", fixedTimeRule: "no-wildcard" });
     } catch (cause) {
-      const why = cause instanceof Error ? cause.message.replace(/^CronPattern: /, "") : String(cause);
-      throw new RefusedTimes("cron", why, cause);
+      throw refused(cause);
     }
   }
 
-  /** The first occurrence after a time, in milliseconds since 1970; undefined: there is none. */
+  /** The first occurrence after a time, in milliseconds since 1970; undefined: there is none. @throws RefusedTimes */
   after(time: number): number | undefined {
-    const next = this.#cron.nextRun(new Date(time))?.getTime();
+    let next: number | undefined;
+    try {
+      next = this.#cron.nextRun(new Date(time))?.getTime();
+    } catch (cause) {
+      throw refused(cause);
+    }
     return next !== undefined && next > time ? next : undefined;
   }
 
@@ -141,27 +152,26 @@ export function checkTimes(cron: string, timezone: string, now: Date): Violation
  * @param limit how many at most; the rest is planned behind `upto`
  */
 export function planOccurrences(schedule: ScheduleTimes, now: Date, limit: number): SchedulePlan {
-  const { cron, timezone, missed } = schedule;
-  let times: CronTimes;
+  const { cron, timezone, since } = schedule;
   try {
-    times = new CronTimes(cron, timezone);
+    return planOf(new CronTimes(cron, timezone), schedule, now, limit);
   } catch (error) {
-    if (!(error instanceof RefusedTimes)) throw error;
-    const value = error.path === "cron" ? cron : timezone;
-    const problem = `${error.path} ${JSON.stringify(value)}: ${error.message}. Make the schedule again with another one.`;
-    return { occurrences: [], upto: schedule.since, next: undefined, problem };
+    // One schedule holds up no others.
+    const { path, message } = error instanceof RefusedTimes ? error : refused(error);
+    const why = `${path} ${JSON.stringify(path === "cron" ? cron : timezone)}: ${message}`;
+    return { occurrences: [], upto: since, next: undefined, problem: problemOf(why) };
   }
+}
+
+function planOf(times: CronTimes, { cron, missed, since }: ScheduleTimes, now: Date, limit: number): SchedulePlan {
   const occurrences: Date[] = [];
-  let upto = schedule.since.getTime();
+  let upto = since.getTime();
   let next = times.after(upto);
-  // In whole seconds: the first time that was not missed.
+  // The first time that was not missed.
   const onTime = Math.ceil((now.getTime() - lateMs) / secondMs) * secondMs;
   if (missed !== "all" && next !== undefined && next < onTime) {
-    upto = onTime - secondMs;
-    if (missed === "one") {
-      upto = times.lastBefore(schedule.since.getTime(), onTime);
-      occurrences.push(new Date(upto));
-    }
+    upto = missed === "one" ? times.lastBefore(upto, onTime) : onTime - secondMs;
+    if (missed === "one") occurrences.push(new Date(upto));
     next = times.after(upto);
   }
   while (next !== undefined && next <= now.getTime() && occurrences.length < limit) {
@@ -169,13 +179,12 @@ export function planOccurrences(schedule: ScheduleTimes, now: Date, limit: numbe
     upto = next;
     next = times.after(upto);
   }
-  return {
-    occurrences,
-    upto: new Date(upto),
-    next: next === undefined ? undefined : new Date(next),
-    problem:
-      next === undefined
-        ? `cron ${JSON.stringify(cron)}: never occurs again. Make the schedule again with another one.`
-        : undefined,
-  };
+  const done = { occurrences, upto: new Date(upto) };
+  if (next !== undefined) return { ...done, next: new Date(next), problem: undefined };
+  return { ...done, next: undefined, problem: problemOf(`cron ${JSON.stringify(cron)}: never occurs again`) };
+}
+
+/** As the column takes it. */
+function problemOf(why: string): string {
+  return `${shortened(why, mostProblemBytes)}. Make the schedule again with another one.`;
 }

@@ -133,12 +133,12 @@ function destinationOf(to: string | NatsSubject, payload: Uint8Array, all: boole
 /** @returns the bytes, and their content type where the payload does not say it by itself */
 function payloadOf(payload: string | Uint8Array | object): [Buffer, string | undefined] {
   const isBytes = typeof payload === "string" || payload instanceof Uint8Array;
-  const bytes = isBytes ? bytesOf(payload) : Buffer.from(JSON.stringify(payload) ?? "");
-  if (!(bytes instanceof Uint8Array) || typeof payload === "function")
+  if (!isBytes && typeof payload !== "object")
     throw new PeerError(
       "invalid_argument",
       `payload a value of type ${typeof payload}: must be a string, a Uint8Array, or an object that goes as JSON`,
     );
+  const bytes = bytesOf(isBytes ? payload : JSON.stringify(payload));
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   return [buffer, isBytes ? undefined : "application/json"];
 }

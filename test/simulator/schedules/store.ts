@@ -62,9 +62,13 @@ export class ScheduleStore {
   readonly locked = new Set<string>();
   onChange: () => void = () => undefined;
 
-  constructor(now: () => number, faults: StoreFaults) {
+  readonly #canFailOver: boolean;
+
+  /** @param canFailOver earlier states are kept */
+  constructor(now: () => number, faults: StoreFaults, canFailOver = true) {
     this.#now = now;
     this.#faults = faults;
+    this.#canFailOver = canFailOver;
   }
 
   get rows(): ReadonlyMap<string, Row> {
@@ -151,6 +155,7 @@ export class ScheduleStore {
 
   /** A transaction that commits at once. */
   #begin(): State {
+    if (!this.#canFailOver) return this.#state;
     this.#history.push({ at: this.#now(), state: copyOf(this.#state) });
     if (this.#history.length > 20) this.#history.shift();
     return this.#state;
