@@ -6,20 +6,15 @@ import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes as checkBytesRule } from "../../generated/ts/rules/violation.js";
 import type { Headers } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
-import {
-  bytesOf,
-  type EnqueueClient,
-  type EnqueuedReceipt,
-  type EnqueueOptions,
-  type MessageToEnqueue,
-} from "./message.js";
+import { rowsOf, type SqlClient } from "../postgres/index.js";
+import { bytesOf, type EnqueuedReceipt, type EnqueueOptions, type MessageToEnqueue } from "./message.js";
 import { checkHeaders, checkKnownOptions, checkMarks, checkNotReserved, checkTopic, expiresHeader } from "./options.js";
 
 const sql = {
   forTopic:
-    "SELECT hawser.peer_enqueue_binary($1::text, $2::bytea, $3::jsonb, $4::text, $5::text, $6::timestamptz) AS id",
+    "SELECT hawser.peer_enqueue_binary($1::text, $2::bytea, $3::text::jsonb, $4::text, $5::text, $6::timestamptz) AS id",
   forListener:
-    "SELECT id FROM hawser.enqueue_peer($1::text, ARRAY[$2::bytea], $3::jsonb, $4::text, $5::text, $7::text, $6::timestamptz)",
+    "SELECT id FROM hawser.enqueue_peer($1::text, ARRAY[$2::bytea], $3::text::jsonb, $4::text, $5::text, $7::text, $6::timestamptz)",
 } as const;
 
 /**
@@ -28,7 +23,7 @@ const sql = {
  *
  * @throws PeerError `invalid_argument`, `internal_topic`, before anything is sent to Postgres; the error of Postgres
  */
-export async function enqueue(client: EnqueueClient, message: MessageToEnqueue): Promise<EnqueuedReceipt> {
+export async function enqueue(client: SqlClient, message: MessageToEnqueue): Promise<EnqueuedReceipt> {
   checkKnownOptions(message, "a message to enqueue");
   const { topic, payload, ...options } = message;
   return await write(client, sql.forTopic, topic, payload, options, []);
@@ -36,7 +31,7 @@ export async function enqueue(client: EnqueueClient, message: MessageToEnqueue):
 
 /** Enqueues a message for one listener of a topic: a reply. @throws as {@link enqueue} */
 export async function enqueueFor(
-  client: EnqueueClient,
+  client: SqlClient,
   listener: string,
   { topic, payload, ...options }: MessageToEnqueue,
 ): Promise<EnqueuedReceipt> {
@@ -44,7 +39,7 @@ export async function enqueueFor(
 }
 
 async function write(
-  client: EnqueueClient,
+  client: SqlClient,
   text: string,
   topic: string,
   payload: Uint8Array | string,
@@ -64,23 +59,18 @@ async function write(
   const dueAt = Math.max(Date.now(), deliverAt?.getTime() ?? 0);
   const pairs = ttlMs === undefined ? given : [...(given ?? []), expiresHeader(ttlMs, dueAt)];
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const result = await client.query(text, [
-    topic,
-    buffer,
-    pairs === undefined ? null : JSON.stringify(valuesByName(pairs)),
-    key ?? null,
-    messageId ?? null,
-    deliverAt?.toISOString() ?? null,
-    ...more,
-  ]);
-  const rows = Array.isArray(result) ? result : (result as { rows?: unknown[] } | undefined)?.rows;
-  const id = (rows?.[0] as { id?: unknown } | undefined)?.id;
-  if (id === undefined || id === null)
-    throw new PeerError(
-      "invalid_argument",
-      "query() of the client resolved without the rows; let it resolve with them, or with an object that has rows",
-    );
-  return { outcome: "enqueued", id: BigInt(id as string) };
+  const [row] = rowsOf(
+    await client.query(text, [
+      topic,
+      buffer,
+      pairs === undefined ? null : JSON.stringify(valuesByName(pairs)),
+      key ?? null,
+      messageId ?? null,
+      deliverAt?.toISOString() ?? null,
+      ...more,
+    ]),
+  );
+  return { outcome: "enqueued", id: BigInt(row!["id"] as string) };
 }
 
 /** The bytes of a payload. @throws PeerError `invalid_argument` */

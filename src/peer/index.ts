@@ -52,6 +52,7 @@ export {
   WireError,
 } from "../errors/index.js";
 export { version } from "../files/index.js";
+export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../postgres/index.js";
 export type { LogDetails, Logger } from "../runtime/index.js";
 export type { PendingMessages, Transaction } from "../store/index.js";
 export type { PemSource, TlsOptions } from "../transport/index.js";
@@ -63,7 +64,6 @@ export type {
   Batch,
   DeliveryName,
   DurableOutcome,
-  EnqueueClient,
   EnqueuedReceipt,
   EnqueueOptions,
   Handler,

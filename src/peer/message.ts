@@ -20,15 +20,6 @@ export interface Receipt {
   readonly peer: string;
 }
 
-/**
- * Where a message is enqueued: a client that is in a transaction; outside of one, the message is committed at once, as with
- * every statement. That is a client of node-postgres, or anything that runs a statement with parameters `$1`, `$2`, … and
- * resolves with the rows, or with an object that has them as `rows`.
- */
-export interface EnqueueClient {
-  query(text: string, values: unknown[]): PromiseLike<unknown>;
-}
-
 /** A message was written in a transaction. It is handed to a listener if, and only if, that commits. */
 export interface EnqueuedReceipt {
   readonly outcome: "enqueued";

@@ -24,13 +24,13 @@ import {
 } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError, namesOf, PeerError, unknownOption } from "../errors/index.js";
-import { urlsOrEnvironment } from "../postgres/index.js";
+import { type SqlClient, urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { asHawserError } from "./context.js";
 import { type HandlingSettings, policyOf } from "./handling-settings.js";
-import type { EnqueueClient, EnqueueOptions, MessageToEnqueue, RequestOptions, SendOptions } from "./message.js";
+import type { EnqueueOptions, MessageToEnqueue, RequestOptions, SendOptions } from "./message.js";
 import type { StatusEmitter } from "./status.js";
 
 /** What a Peer is made of. Everything beyond the first three has a default; see {@link PeerSettings} for limits. */
@@ -309,7 +309,7 @@ const known = {
     verify: true,
     serverName: true,
   }),
-  "a send": namesOf<SendOptions & EnqueueOptions & { transaction: EnqueueClient }>({
+  "a send": namesOf<SendOptions & EnqueueOptions & { transaction: SqlClient }>({
     delivery: true,
     headers: true,
     signal: true,

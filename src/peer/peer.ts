@@ -7,6 +7,7 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
+import type { SqlClient } from "../postgres/index.js";
 import { silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { answerInTime } from "./answer-in-time.js";
@@ -18,7 +19,6 @@ import type { Answer } from "./link-requests.js";
 import {
   type Batch,
   deliveryOf,
-  type EnqueueClient,
   type EnqueuedReceipt,
   type EnqueueOptions,
   type Handler,
@@ -82,7 +82,7 @@ export type SendAllReceipt = Receipt | { readonly peer: string; readonly error: 
 /** How a message is sent in a transaction. */
 export interface TransactionOptions extends EnqueueOptions {
   /** In the transaction that the message is to be part of. Outside of one, the message is committed at once. */
-  readonly transaction: EnqueueClient;
+  readonly transaction: SqlClient;
 }
 
 /** What a user gave, whose arguments the overloads say. */
@@ -667,7 +667,7 @@ export class Peer implements AsyncDisposable {
     { senderName, sourceTopic }: Source,
     payload: Uint8Array | string,
     options: SendOptions | undefined,
-    transaction: EnqueueClient | undefined,
+    transaction: SqlClient | undefined,
   ): Promise<ReplyReceipt> => {
     if (senderName === outboxConstants.peerSender) {
       throw new PeerError(

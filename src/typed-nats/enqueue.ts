@@ -4,6 +4,7 @@
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { natsFunctions } from "../../generated/ts/nats-functions/client.js";
 import { namesOf, TypedError } from "../errors/index.js";
+import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
 import {
   contentTypeHeader,
   contentTypeOf,
@@ -33,14 +34,6 @@ export interface EnqueueOptions {
   readonly schema?: string | undefined;
 }
 
-/**
- * A client that is in a transaction, since one that is not commits each statement at once: one of node-postgres, or anything
- * that resolves with the rows.
- */
-export interface Client {
-  query(text: string, values: unknown[]): PromiseLike<unknown>;
-}
-
 const names = namesOf<EnqueueOptions>({
   format: true,
   headers: true,
@@ -61,7 +54,7 @@ const names = namesOf<EnqueueOptions>({
  * `schema_missing` if the database has no `nats_enqueue_…` in the schema; the error of Postgres
  */
 export async function enqueue<Desc extends DescMessage>(
-  client: Client,
+  client: SqlClient,
   schema: Desc,
   message: MessageInitShape<Desc>,
   options: EnqueueOptions = {},
@@ -71,7 +64,7 @@ export async function enqueue<Desc extends DescMessage>(
   const topic = knownTopicOf(schema);
   const payload = encode(schema, message, format);
   const functions = natsFunctions(
-    { query: async (text, values) => rowsOf(await queried(client, text, values, options.schema ?? "public")) },
+    { query: async (text, values) => ({ rows: await queried(client, text, values, options.schema ?? "public") }) },
     { schema: options.schema },
   );
   const common = {
@@ -96,27 +89,22 @@ export async function enqueue<Desc extends DescMessage>(
 }
 
 /** SQLSTATE of a function, and of a schema, that is not there. */
-const notThere = new Set(["42883", "3F000"]);
+const notThere = new Set<unknown>(["42883", "3F000"]);
 
-async function queried(client: Client, text: string, values: unknown[], schema: string): Promise<unknown> {
+async function queried(
+  client: SqlClient,
+  text: string,
+  values: unknown[],
+  schema: string,
+): Promise<Record<string, unknown>[]> {
   try {
-    return await client.query(text, values);
+    return rowsOf(await client.query(text, values));
   } catch (error) {
-    // Some clients wrap the error of Postgres.
-    const { code, message = "", cause } = error as { code?: string; message?: string; cause?: { code?: string } };
-    if (!notThere.has(code ?? "") && !notThere.has(cause?.code ?? "")) throw error;
+    const { code, message = "" } = postgresErrorOf(error);
+    if (!notThere.has(code)) throw error;
     const why = `the schema "${schema}" has no function nats_enqueue_… that takes these arguments: ${message}`;
     const remedy =
       "run hawser init on this database, or name the schema that the functions are in as the option schema";
     throw new TypedError("schema_missing", `${why}; ${remedy}`, { cause: error });
   }
-}
-
-function rowsOf(result: unknown): { rows: Record<string, unknown>[] } {
-  const rows = Array.isArray(result) ? result : (result as { rows?: unknown } | undefined)?.rows;
-  if (Array.isArray(rows)) return { rows: rows as Record<string, unknown>[] };
-  throw new TypedError(
-    "invalid_argument",
-    "query() of the client resolved without the rows; let it resolve with them, or with an object that has rows",
-  );
 }

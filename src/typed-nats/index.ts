@@ -11,6 +11,7 @@ export {
   Reject,
   TypedError,
 } from "../errors/index.js";
+export type { SqlClient } from "../postgres/index.js";
 export {
   type BrokenRule,
   brokenRule,
@@ -23,7 +24,7 @@ export {
   parseContentType,
 } from "../typed/index.js";
 export { type ConsumeOptions, type Consumption, consume } from "./consume.js";
-export { type Client, type EnqueueOptions, enqueue } from "./enqueue.js";
+export { type EnqueueOptions, enqueue } from "./enqueue.js";
 export { type FailureListener, type Handling, type Handlings, handle, type NatsHandler } from "./handling.js";
 export { type Published, type PublishOptions, publish } from "./publish.js";
 export { type SubscribeOptions, subscribe, type TypedSubscription } from "./subscribe.js";
