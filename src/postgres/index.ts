@@ -26,4 +26,5 @@ export {
 export type { Ownership, OwnershipState } from "./ownership.js";
 export { serverIdentity } from "./server-identity.js";
 export { PostgresSession } from "./session.js";
+export { postgresErrorOf, rowsOf, type SqlClient } from "./sql-client.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";
