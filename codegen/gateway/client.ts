@@ -1,3 +1,4 @@
+import { parameterCast } from "../model/columns.js";
 import type { GatewayFamily, GatewayGroup, GatewayVariant } from "../model/gateway-functions.js";
 import { camelCase } from "../model/names.js";
 import type { SpecFile } from "../model/spec.js";
@@ -77,7 +78,9 @@ function clientMethod(family: GatewayFamily, variant: GatewayVariant): string {
   const parameters = sqlParameters(family);
   const args = parameters.length === 0 ? "" : `args: ${argumentsType(family, variant)}`;
   const byDefault = parameters.every(({ optional }) => optional) && parameters.length > 0 ? " = {}" : "";
-  const placeholders = parameters.map((value, position) => `$${position + 1}::${castOf(sqlTypeOf(value, variant))}`);
+  const placeholders = parameters.map(
+    (value, position) => `$${position + 1}::${parameterCast(sqlTypeOf(value, variant))}`,
+  );
   const values = parameters.map((value) => argumentExpression(value, variant));
   const { columns, type, result } = resultOf(family, variant);
   const strings = [columns, `${sqlName}(${placeholders.join(", ")})`].map(stringLiteral);
@@ -88,11 +91,6 @@ function clientMethod(family: GatewayFamily, variant: GatewayVariant): string {
     "    },",
     "",
   ].join("\n");
-}
-
-/** The type that a parameter is cast to: JSON from text, because Postgres.js encodes once more what it takes for JSON. */
-function castOf(sqlType: string): string {
-  return sqlType.replace(/^jsonb?(\[\])?$/, "text$1::$&");
 }
 
 function methodName(sqlName: string): string {

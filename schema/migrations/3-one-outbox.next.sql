@@ -11,6 +11,16 @@ LOCK TABLE hawser.outbox_turns, hawser.peer_outbox_turns, hawser.peers IN ACCESS
 LOCK TABLE hawser.outbox, hawser.peer_outbox, hawser.outbox_later, hawser.outbox_keys IN ACCESS EXCLUSIVE MODE;
 DROP VIEW hawser.outbox_status;
 DROP FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz);
+DROP FUNCTION hawser.outbox_cancel(bigint);
+DROP FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text, timestamptz);
 DROP FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text);
 DROP FUNCTION hawser.take_outbox(text, text);
 DROP FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot);
@@ -22,6 +32,7 @@ DROP FUNCTION hawser.rotate_peer_outbox(text, bigint);
 -- Who enqueued what is there is not known: its role is empty.
 ALTER TABLE hawser.outbox
   ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN listener text, ADD COLUMN to_all boolean NOT NULL DEFAULT false, ADD COLUMN origin text;
+ALTER TABLE hawser.outbox ALTER COLUMN message_id DROP NOT NULL;
 ALTER TABLE hawser.outbox ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
 ALTER TABLE hawser.outbox_later
   ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN to_all boolean NOT NULL DEFAULT false, ADD COLUMN origin text;
@@ -37,7 +48,8 @@ ALTER TABLE hawser.outbox_state
   ADD COLUMN peer_asleep bigserial NOT NULL,
   ADD COLUMN peer_slot bigserial NOT NULL,
   ADD COLUMN peer_beat bigserial NOT NULL,
-  ADD COLUMN peer_claim bigserial NOT NULL;
+  ADD COLUMN peer_claim bigserial NOT NULL,
+  ADD COLUMN secret text NOT NULL DEFAULT gen_random_uuid();
 SELECT setval('hawser.outbox_state_peer_slot_seq', s.last_value) FROM hawser.peer_outbox_state_slot_seq AS s;
 
 INSERT INTO hawser.outbox (slot, id, xid, destination, payload, headers, key, message_id, to_stream, enqueued_at, cluster, role, listener)

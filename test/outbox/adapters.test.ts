@@ -22,7 +22,16 @@ import { PostgresJSDialect } from "kysely-postgres-js";
 import pg from "pg";
 import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { enqueue, fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../../src/peer/index.js";
+import {
+  cancel,
+  enqueue,
+  enqueueBatch,
+  fromDrizzle,
+  fromKnex,
+  fromKysely,
+  fromPrisma,
+  type SqlClient,
+} from "../../src/peer/index.js";
 import { postgresErrorOf, rowsOf } from "../../src/postgres/index.js";
 import { natsFunctions } from "../../src/serve/index.js";
 import { readPage } from "../readme/pages.js";
@@ -190,33 +199,32 @@ describe.each(Object.keys(libraries))("%s", (name) => {
   it("commits and rolls back row and message together", async () => {
     await library.transact(async ({ client, insert }) => {
       await insert(1);
-      const nats = natsFunctions(client);
-      expect(
-        await nats.enqueueJsonStream({ subject, payload: { id: "it's $1, :a?" }, headers: { A: ["1", "2"] } }),
-      ).toBeTypeOf("bigint");
-      await nats.enqueueTextBatch({ subject, payloads: ['a "b", {c}', "\\d"], key: "k" });
-      await nats.enqueueJsonbBatch({ subject, payloads: [{ a: 1 }] });
-      await nats.enqueueBinary({ subject, payload: Buffer.from([0, 255]) });
-      await nats.enqueueBinaryBatch({ subject, payloads: [Buffer.from([0, 255])] });
+      const payload = { id: "it's $1, :a?" };
+      expect(await enqueue(client, { subject, stream: true }, payload, { headers: { A: ["1", "2"] } })).toBeTypeOf(
+        "bigint",
+      );
+      const payloads = ['a "b", {c}', "\\d", Buffer.from([0, 255])];
+      const ids = await enqueueBatch(client, { subject }, payloads, { key: "k" });
+      expect(ids.map((id) => typeof id)).toEqual(["bigint", "bigint", "bigint"]);
     });
     const rolledBack = library.transact(async ({ client, insert }) => {
       await insert(2);
-      await natsFunctions(client).enqueueText({ subject, payload: "never" });
+      await enqueue(client, { subject }, "never");
       throw new Error("changed my mind");
     });
     await expect(rolledBack).rejects.toThrow("changed my mind");
     expect(await orders()).toEqual([1]);
-    const bytes = "\\000\\377";
-    expect(await enqueued()).toEqual([`{"id":"it's $1, :a?"}`, 'a "b", {c}', "\\\\d", '{"a": 1}', bytes, bytes]);
+    expect(await enqueued()).toEqual([`{"id":"it's $1, :a?"}`, 'a "b", {c}', "\\\\d", "\\000\\377"]);
   });
 
-  it("takes messages for peers, and such that are due later", async () => {
+  it("takes messages for peers, and such that are due later, which can be taken back", async () => {
     const deliverAt = new Date(Date.now() + 3_600_000);
     await library.transact(async ({ client }) => {
-      const sent = { topic: "warehouse", payload: Buffer.from([0, 255]), headers: { A: "1" }, key: "k" };
-      expect(await enqueue(client, sent)).toEqual({ outcome: "enqueued", id: expect.any(BigInt) });
-      await enqueue(client, { topic: "warehouse", payload: "later", deliverAt });
-      await natsFunctions(client).enqueueText({ subject, payload: "later", deliverAt });
+      await enqueue(client, "warehouse", Buffer.from([0, 255]), { headers: { A: "1" }, key: "k", all: true });
+      await enqueue(client, "warehouse", "later", { deliverAt });
+      await enqueue(client, { subject }, "later", { deliverAt });
+      const id = await enqueue(client, "warehouse", "never", { deliverAt });
+      expect([await cancel(client, id), await cancel(client, id)]).toEqual([true, false]);
     });
     const rows = await rowsIn(
       database.url,
@@ -265,11 +273,11 @@ describe.each(Object.keys(libraries))("%s", (name) => {
 
   it("passes on the function's own error", async () => {
     const refused = library.transact(async ({ client }) => {
-      await natsFunctions(client).enqueueText({ subject: "a b", payload: "x" });
+      await natsFunctions(client).unsubscribeStream({ name: "a".repeat(1025) });
     });
     await expect(refused).rejects.toMatchObject({
       code: "invalid_argument",
-      message: expect.stringMatching(/^(SELECT .* - )?nats_enqueue_\*: the argument subject is "a b"/),
+      message: expect.stringMatching(/^(SELECT .* - )?nats_unsubscribe_stream: the argument name is 1025 bytes/),
       hint: expect.stringContaining("Give an argument that obeys the rule"),
     });
   });
@@ -285,12 +293,20 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     expect(postgresErrorOf(error)).toMatchObject({ code, message: expect.stringMatching(message) });
   });
 
+  it("lets enqueue tell that the outbox is missing", async () => {
+    const failed = library.transact(async ({ client }) => {
+      await client.query("ALTER SCHEMA hawser RENAME TO away", []);
+      await enqueue(client, "warehouse", "x");
+    });
+    await expect(failed).rejects.toMatchObject({ code: "schema_missing", cause: expect.anything() });
+  });
+
   it("rolls back to a savepoint", async () => {
     const before = await enqueued();
     await library.transact(async ({ client, nested }) => {
-      await natsFunctions(client).enqueueText({ subject, payload: "outer" });
+      await enqueue(client, { subject }, "outer");
       const inner = nested(async (savepoint) => {
-        await natsFunctions(savepoint.client).enqueueText({ subject, payload: "inner" });
+        await enqueue(savepoint.client, { subject }, "inner");
         throw new Error("not this");
       });
       await expect(inner).rejects.toThrow("not this");
@@ -300,7 +316,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
 
   it("commits at once without a transaction", async () => {
     const before = await enqueued();
-    await natsFunctions(library.client).enqueueText({ subject, payload: "at once" });
+    await enqueue(library.client, { subject }, "at once");
     expect((await enqueued()).slice(before.length)).toEqual(["at once"]);
   });
 });

@@ -91,6 +91,7 @@ export const namedRules = {
   },
   /** A payload for a peer: what a connection takes by default. */
   peerPayload: {
+    minBytes: 1,
     maxBytes: 67108864,
   },
   /** The headers of a message for a peer, as JSON: what a frame can have. */

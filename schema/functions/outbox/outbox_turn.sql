@@ -6,6 +6,7 @@ DECLARE
   v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   v_slot CONSTANT smallint := v_sink * @OutboxConstants.slots@;
   v_last hawser.outbox_turns;
+  v_secret text;
   v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
   v_reads text[] := array_remove(ARRAY[p_read], NULL);
   v_read text;
@@ -65,6 +66,7 @@ BEGIN
     RETURN;
   END IF;
   IF v_is_nats THEN
+    v_secret := (SELECT s.secret FROM hawser.outbox_state AS s);
     -- The next relay begins with them.
     IF p_series <> '[]' AND EXISTS (
       SELECT FROM jsonb_to_recordset(p_series) AS s (role text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
@@ -158,7 +160,9 @@ BEGIN
         RETURN QUERY
           SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
                  NULL::integer[], NULL::text[], NULL::text[], n.id, n.role, n.destination, CASE WHEN b.fits THEN n.payload END,
-                 CASE WHEN b.fits THEN n.headers END, b.bytes, n.key, n.message_id, n.to_stream, n.domain, n.enqueued_at,
+                 CASE WHEN b.fits THEN n.headers END, b.bytes, n.key,
+                 coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')),
+                 n.to_stream, n.domain, n.enqueued_at,
                  n.first_enqueued_at, n.copy_of, NULL::timestamptz
             FROM (
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
@@ -290,7 +294,9 @@ BEGIN
         RETURN QUERY
           SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
                  NULL::integer[], NULL::text[], NULL::text[], p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
-                 CASE WHEN p.fits THEN p.headers END, p.bytes, p.key, p.message_id, p.to_stream, p.domain, p.enqueued_at,
+                 CASE WHEN p.fits THEN p.headers END, p.bytes, p.key,
+                 coalesce(p.message_id, encode(substr(sha256(convert_to(v_secret || p.id || ' ' || extract(epoch FROM p.enqueued_at), 'UTF8')), 1, 16), 'hex')),
+                 p.to_stream, p.domain, p.enqueued_at,
                  p.first_enqueued_at, p.copy_of, NULL::timestamptz
             FROM (
               SELECT f.*, m.bytes, (m.bytes > p_max_payload) IS NOT TRUE AS fits, row_number() OVER w AS nth,
@@ -365,7 +371,7 @@ BEGIN
             headers := v_message.headers;
           END IF;
           key := v_message.key;
-          message_id := v_message.message_id;
+          message_id := coalesce(v_message.message_id, encode(substr(sha256(convert_to(v_secret || v_message.id || ' ' || extract(epoch FROM v_message.enqueued_at), 'UTF8')), 1, 16), 'hex'));
           to_stream := v_message.to_stream;
           domain := v_message.domain;
           enqueued_at := v_message.enqueued_at;
@@ -408,22 +414,25 @@ BEGIN
   headers := NULL;
   IF p_dead IS NOT NULL THEN
     INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role)
-    SELECT DISTINCT ON (o.role, o.destination, o.message_id, o.payload)
+    SELECT DISTINCT ON (o.role, o.destination, m.message_id, o.payload)
            'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
                FROM jsonb_each(o.headers) AS h,
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
-           ), d.code, d.message, d.attempts, o.message_id, o.role
+           ), d.code, d.message, d.attempts, m.message_id, o.role
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
       JOIN hawser.outbox AS o ON o.id = d.id AND o.slot < @OutboxConstants.slots@
+     CROSS JOIN LATERAL (
+       SELECT coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS message_id
+     ) AS m
      -- What was written into the outbox again is one dead letter with the first one.
      -- Looked up singly: a join would read all dead letters that there are.
      WHERE (
        SELECT k.id FROM hawser.dead_letters AS k
-        WHERE k.role = o.role AND k.message_id = o.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
+        WHERE k.role = o.role AND k.message_id = m.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
         LIMIT 1
      ) IS NULL
-     ORDER BY o.role, o.destination, o.message_id, o.payload, o.id;
+     ORDER BY o.role, o.destination, m.message_id, o.payload, o.id;
   END IF;
   handed := cardinality(v_ids);
   IF v_is_nats THEN
