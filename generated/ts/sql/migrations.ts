@@ -9178,6 +9178,7 @@ DROP VIEW hawser.outbox_status;
 DROP FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz);
 DROP FUNCTION hawser.outbox_cancel(bigint);
 DROP FUNCTION hawser.peer_headers(jsonb, text, text);
+DROP FUNCTION hawser.least_due(text, pg_snapshot);
 DROP FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz);
 DROP FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamptz);
 DROP FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text, timestamptz);
