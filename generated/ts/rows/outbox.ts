@@ -557,8 +557,6 @@ export interface BringDueResult {
 export interface LeastDueArguments {
   /** `nats` or `peer`. */
   kind: string;
-  /** Messages that this does not see; NULL: all. */
-  from: string | null;
 }
 
 /** The result of hawser.least_due. */
@@ -952,14 +950,13 @@ export function outboxFunctions(client: QueryClient) {
       return { brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) };
     },
 
-    /** When the first message of a kind is due, of those that an earlier snapshot does not see. For the turns of relays. */
+    /** When the first message of a kind is due. For the first turns of relays. */
     async leastDue(args: LeastDueArguments): Promise<LeastDueResult> {
       const { rows } = await client.query({
         name: "hawser.least_due",
-        text: "SELECT due_from FROM hawser.least_due($1::text, $2::pg_snapshot)",
+        text: "SELECT due_from FROM hawser.least_due($1::text)",
         values: [
           args.kind,
-          args.from,
         ],
       });
       const row = onlyRow(rows, "hawser.least_due");
