@@ -7,8 +7,7 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { transform } from "esbuild";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { enqueue } from "../../src/peer/index.js";
-import { natsFunctions, type QueryClient } from "../../src/serve/index.js";
+import { enqueue, enqueueBatch, type SqlClient } from "../../src/peer/index.js";
 import { readPage } from "../readme/pages.js";
 import { filesOf } from "../readme/snippets.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
@@ -18,7 +17,7 @@ import { projectDirectory } from "../support/program.js";
 
 /** A transaction in a library: what it does there, and the client that it is. */
 interface Transaction {
-  readonly client: QueryClient;
+  readonly client: SqlClient;
   /** Inserts a row in the library's own way. */
   insert(id: number): PromiseLike<unknown>;
   /** Does some of it behind a savepoint, to which it is rolled back if the work throws. */
@@ -38,7 +37,7 @@ interface Library {
 type Untyped = any;
 const load = async (name: string): Promise<Untyped> => await import(name);
 
-const libraries: Readonly<Record<string, (url: string, clientOf: (tx: Untyped) => QueryClient) => Promise<Library>>> = {
+const libraries: Readonly<Record<string, (url: string, clientOf: (tx: Untyped) => SqlClient) => Promise<Library>>> = {
   async drizzle(url, clientOf) {
     const [{ sql }, { drizzle }] = [await load("drizzle-orm"), await load("drizzle-orm/node-postgres")];
     const db = drizzle(url);
@@ -145,16 +144,16 @@ describe.each(Object.keys(libraries))("%s", (name) => {
   it("commits and rolls back row and message together", async () => {
     await library.transact(async ({ client, insert }) => {
       await insert(1);
-      const nats = natsFunctions(client);
-      expect(
-        await nats.enqueueJsonStream({ subject, payload: { id: "it's $1, :a?" }, headers: { A: ["1", "2"] } }),
-      ).toBeTypeOf("bigint");
-      await nats.enqueueTextBatch({ subject, payloads: ['a "b", {c}', "\\d"], key: "k" });
-      await nats.enqueueBinary({ subject, payload: Buffer.from([0, 255]) });
+      const headers = { A: ["1", "2"] };
+      expect(await enqueue(client, { subject, stream: true }, { id: "it's $1, :a?" }, { headers })).toBeTypeOf(
+        "bigint",
+      );
+      await enqueueBatch(client, { subject }, ['a "b", {c}', "\\d"], { key: "k" });
+      await enqueue(client, { subject }, Buffer.from([0, 255]));
     });
     const rolledBack = library.transact(async ({ client, insert }) => {
       await insert(2);
-      await natsFunctions(client).enqueueText({ subject, payload: "never" });
+      await enqueue(client, { subject }, "never");
       throw new Error("changed my mind");
     });
     await expect(rolledBack).rejects.toThrow("changed my mind");
@@ -165,9 +164,9 @@ describe.each(Object.keys(libraries))("%s", (name) => {
   it("takes messages for peers, and such that are due later", async () => {
     const deliverAt = new Date(Date.now() + 3_600_000);
     await library.transact(async ({ client }) => {
-      const sent = { topic: "warehouse", payload: Buffer.from([0, 255]), headers: { A: "1" }, key: "k" };
-      expect(await enqueue(client, sent)).toEqual({ outcome: "enqueued", id: expect.any(BigInt) });
-      await natsFunctions(client).enqueueText({ subject, payload: "later", deliverAt });
+      const options = { headers: { A: "1" }, key: "k" };
+      expect(await enqueue(client, "warehouse", Buffer.from([0, 255]), options)).toBeTypeOf("bigint");
+      await enqueue(client, { subject }, "later", { deliverAt });
     });
     const rows = await rowsOf(
       database.url,
@@ -181,21 +180,17 @@ describe.each(Object.keys(libraries))("%s", (name) => {
 
   it("passes on the function's own error", async () => {
     const refused = library.transact(async ({ client }) => {
-      await natsFunctions(client).enqueueText({ subject: "a b", payload: "x" });
+      await enqueue(client, { subject }, "x", { deliverAt: new Date("2999-01-01") });
     });
-    await expect(refused).rejects.toMatchObject({
-      code: "invalid_argument",
-      message: expect.stringMatching(/^(SELECT .* - )?nats_enqueue_\*: the argument subject is "a b"/),
-      hint: expect.stringContaining("Give an argument that obeys the rule"),
-    });
+    await expect(refused).rejects.toThrow(/the argument deliver_at is 2999-01-01 .*, and must be within|Failed query/);
   });
 
   it("rolls back to a savepoint", async () => {
     const before = await enqueued();
     await library.transact(async ({ client, nested }) => {
-      await natsFunctions(client).enqueueText({ subject, payload: "outer" });
+      await enqueue(client, { subject }, "outer");
       const inner = nested(async (savepoint) => {
-        await natsFunctions(savepoint.client).enqueueText({ subject, payload: "inner" });
+        await enqueue(savepoint.client, { subject }, "inner");
         throw new Error("not this");
       });
       await expect(inner).rejects.toThrow("not this");
