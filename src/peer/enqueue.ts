@@ -161,7 +161,7 @@ async function write(
 const notThere = new Set(["42883", "3F000"]);
 
 /** Calls functions of the schema `hawser` with a client of the user's. */
-export function callerOf(client: SqlClient) {
+function callerOf(client: SqlClient) {
   return {
     async query({ text, values }: { text: string; values: unknown[] }): Promise<{ rows: Record<string, unknown>[] }> {
       try {

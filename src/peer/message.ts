@@ -292,7 +292,8 @@ export class MessageView implements TransactionalMessage {
   }
 
   get enqueuedBy(): string | undefined {
-    return this.#enqueued()?.[2];
+    // A message of a database that was upgraded may have none.
+    return this.#enqueued()?.[2] || undefined;
   }
 
   get #origin(): Origin | undefined {
