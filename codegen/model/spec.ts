@@ -2,7 +2,7 @@ import type { DescEnum, DescFile, DescMessage, FileRegistry } from "@bufbuild/pr
 import { TakenNames } from "./duplicates.js";
 import { type ErrorTable, readErrorTable } from "./errors.js";
 import { type FunctionGroup, readFunctionGroup } from "./functions.js";
-import { type GatewayGroup, isMadeWithTables, readGatewayGroup } from "./gateway-functions.js";
+import { distinctNames, type GatewayGroup, readGatewayGroup } from "./gateway-functions.js";
 import { type Message, readMessage } from "./messages.js";
 import { SpecOptions, specPackage } from "./options.js";
 import { checkNames } from "./proto-names.js";
@@ -127,13 +127,7 @@ function refuseSharedNames(spec: Spec): void {
       functions.take(name, method);
     }
     for (const family of file.gatewayGroups.flatMap((group) => group.families)) {
-      for (const variant of family.variants) {
-        for (const name of variant.names) {
-          // Those that are made with the tables may be overloads.
-          const types = family.parameters.map(({ payload, sqlType }) => (payload ? variant.payloadType : sqlType));
-          functions.take(isMadeWithTables(family) ? `${name}(${types.join(", ")})` : name, family.method);
-        }
-      }
+      for (const name of distinctNames(family)) functions.take(name, family.method);
     }
     for (const { code, value } of file.errorTables.flatMap((table) => table.errors)) {
       errors.take(code, value);

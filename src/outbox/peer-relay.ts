@@ -10,7 +10,7 @@
  * The process also enqueues what is due of the schedules, as `schedules.ts` says.
  */
 
-import { outboxFunctions, scheduleFunctions } from "../../generated/ts/rows/outbox.js";
+import { outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { outboxConstants, scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import type { DatabaseAddress, PostgresSession, SessionQuery } from "../postgres/index.js";
 import { delay, type Logger, LookPace, RareLog } from "../runtime/index.js";
@@ -117,7 +117,7 @@ export class PeerRelay {
   }
 
   async #runSchedules(turns: PeerTurns, { session }: Relaying): Promise<void> {
-    const functions = scheduleFunctions({
+    const functions = schedulerFunctions({
       query: async ({ text, values }) => ({ rows: await session.query(text, values) }),
     });
     let inMs: number = scheduleConstants.retryMs;

@@ -6,7 +6,7 @@
  * Times are those of the clock of Postgres.
  */
 import { setImmediate } from "node:timers/promises";
-import type { ScheduleFunctions } from "../../generated/ts/rows/outbox.js";
+import type { SchedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { type MissedPolicy, planOccurrences, type SchedulePlan } from "./occurrences.js";
 
@@ -18,7 +18,7 @@ const plannedAtOnce = 10;
 /** How many are planned for one transaction at most. */
 const runAtOnce = 100;
 
-type DueRow = Awaited<ReturnType<ScheduleFunctions["dueSchedules"]>>[number];
+type DueRow = Awaited<ReturnType<SchedulerFunctions["dueSchedules"]>>[number];
 
 /** A schedule that is due, as it was read. */
 interface DueSchedule {
@@ -35,7 +35,7 @@ interface DueSchedule {
  * @returns in how many milliseconds there may be something to do again; Infinity: not before a schedule is made or changed
  * @throws the error of Postgres
  */
-export async function runDueSchedules(functions: ScheduleFunctions, isOver: () => boolean): Promise<number> {
+export async function runDueSchedules(functions: SchedulerFunctions, isOver: () => boolean): Promise<number> {
   const rows = await functions.dueSchedules({ limit: pageSchedules });
   const { asOf, dueInMs } = rows.pop()!;
   let inMs = dueInMs === null ? Number.POSITIVE_INFINITY : Number(dueInMs);

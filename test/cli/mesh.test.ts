@@ -186,7 +186,7 @@ describe("the commands that look at the mesh", () => {
 
   it("pending and peers show no names of Hawser's own", async () => {
     await started("shop-1");
-    await world.query("SELECT hawser.peer_enqueue_text('nobody-yet', 'x')");
+    await world.query("SELECT hawser.enqueue('nobody-yet', 'x')");
     await eventually("it is stored for the first listener", async () => (await json("pending")).length === 1);
     expect(await json("pending")).toMatchObject([{ listener: null, topic: "nobody-yet", count: 1 }]);
     expect((await text("pending")).stdout).toMatch(

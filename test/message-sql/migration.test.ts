@@ -301,8 +301,10 @@ describe("rights", () => {
     const [row] = await rowsOf(as("shop"), "SELECT messages.publish_ticked(late => true) AS id");
     expect(row).toMatchObject({ id: expect.any(String) });
     expect(await rowsOf(as("shop"), "SELECT (messages.read_ticked('\\x0801')).*")).toEqual([{ late: true }]);
-    expect(await refusal(onServer(as("shop"), "SELECT public.nats_enqueue_binary('a', '')"))).toMatch(/^42501/);
-    expect(await refusal(onServer(as("shop"), "SELECT hawser.peer_enqueue_binary('a', 'b')"))).toMatch(/^42501/);
+    expect(await refusal(onServer(as("shop"), "SELECT hawser.enqueue('a', ''::bytea, stream => false)"))).toMatch(
+      /^42501/,
+    );
+    expect(await refusal(onServer(as("shop"), "SELECT hawser.enqueue('a', 'b'::bytea)"))).toMatch(/^42501/);
   });
 
   it("are not those of other roles", async () => {

@@ -40,7 +40,7 @@ async function turn(owner = "relay", maxMessages = 1_000): Promise<PeerTurn> {
 }
 
 async function enqueue(topic: string, payload: string, key: string | null = null, on = client): Promise<void> {
-  await on.query("SELECT hawser.peer_enqueue_text($1, $2, key => $3)", [topic, payload, key]);
+  await on.query("SELECT hawser.enqueue($1, $2, key => $3)", [topic, payload, key]);
 }
 
 async function serve(topic: string, ...names: string[]): Promise<void> {
@@ -100,7 +100,7 @@ describe("peer_enqueue_*", () => {
 
   it("returns the number, which no message for NATS has", async () => {
     const { rows } = await client.query(
-      `SELECT hawser.peer_enqueue_text('t', 'x') AS peer, hawser.enqueue_message('nats', 's', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL) AS nats`,
+      `SELECT hawser.enqueue('t', 'x') AS peer, hawser.enqueue_message('nats', 's', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL) AS nats`,
     );
     expect(BigInt(rows[0].nats)).toBe(BigInt(rows[0].peer) + 1n);
   });
@@ -189,7 +189,7 @@ describe("a turn", () => {
   it("ends where the page is full, and the next one goes on", async () => {
     await serve("warehouse", "w-1");
     await client.query(
-      "SELECT hawser.peer_enqueue_text_batch('warehouse', ARRAY(SELECT n::text FROM generate_series(1, 25) AS n))",
+      "SELECT hawser.enqueue_batch('warehouse', ARRAY(SELECT n::text FROM generate_series(1, 25) AS n))",
     );
     await enqueue("warehouse", "26");
     expect(await turn("relay", 10)).toMatchObject({ handed: 10, has_more: true });

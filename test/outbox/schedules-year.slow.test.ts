@@ -7,7 +7,7 @@ import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { planOccurrences } from "../../src/outbox/occurrences.js";
 import { Random } from "../simulator/random.js";
 import { WallClock } from "../simulator/schedules/oracle.js";
-import { type Planned, ScheduleStore, timesOf } from "../simulator/schedules/store.js";
+import { type Move, type Planned, ScheduleStore, timesOf } from "../simulator/schedules/store.js";
 
 const schedules = 1_000;
 const limit = scheduleConstants.pageOccurrences;
@@ -33,15 +33,15 @@ function cronOf(random: Random): string {
   const night = random.between(0, 3);
   return random.pick([
     `${minute} ${night} * * *`,
-    `${minute} ${night} * * *`,
-    `${minute} ${hour} * * *`,
-    `${random.between(0, 59)} ${minute} ${night} * * *`,
+    `${random.between(0, 59)} ${minute} ${night} * * 6,0`,
     `${minute},${(minute + 20) % 60} ${night},${(night + 1) % 24} * * 0`,
     `*/20 ${night} * * 6,0`,
+    `${minute} ${hour} * * 1`,
+    `${minute} ${night} * 3,4,10,11 *`,
     `${minute} ${night} ${random.between(1, 31)} * *`,
     `${minute} ${night} 1 */3 ${random.between(0, 7)}`,
     `${minute} ${hour} * 3,4,10,11 1-5`,
-    ...(random.chance(0.1) ? [`${minute} * * * *`, "*/30 * * * *"] : []),
+    ...(random.chance(0.01) ? [`${minute} * * * *`, "*/30 * * * *"] : []),
   ]);
 }
 
@@ -81,9 +81,10 @@ it("runs a thousand schedules over a year, each occurrence once, and those that 
   now = to;
 
   const clocks = new Map(timezones.map((timezone) => [timezone as string, new WallClock(timezone, from, to)]));
-  const enqueued = new Map<string, number[]>();
-  for (const { name, time } of store.outbox) enqueued.set(name, [...(enqueued.get(name) ?? []), time]);
-  const movesOf = Map.groupBy(store.moves, ({ from: row }) => row.name);
+  const enqueued = new Map<string, number[]>([...store.rows.keys()].map((name) => [name, []]));
+  for (const { name, time } of store.outbox) enqueued.get(name)!.push(time);
+  const movesOf = new Map<string, Move[]>([...store.rows.keys()].map((name) => [name, []]));
+  for (const move of store.moves) movesOf.get(move.from.name)!.push(move);
   let [occurrences, missed, kept] = [0, 0, 0];
   for (const row of store.rows.values()) {
     const what = `${row.name}: ${row.cron} in ${row.timezone}, ${row.missed}`;
@@ -91,10 +92,10 @@ it("runs a thousand schedules over a year, each occurrence once, and those that 
       .get(row.timezone)!
       .occurrencesOf(row.cron)
       .filter((time) => time > from && time <= row.since);
-    const got = enqueued.get(row.name) ?? [];
+    const got = enqueued.get(row.name)!;
     expect(new Set(got).size, what).toBe(got.length);
     // Each look has dealt with what was due by then.
-    const expected = (movesOf.get(row.name) ?? []).flatMap((move) => {
+    const expected = movesOf.get(row.name)!.flatMap((move) => {
       const due = all.filter((time) => time > move.from.since && time <= move.upto);
       const late = due.filter((time) => move.asOf - time > scheduleConstants.lateMs);
       missed += late.length;
@@ -115,7 +116,7 @@ it("runs a thousand schedules over a year, each occurrence once, and those that 
   console.log(
     `${schedules} schedules, ${occurrences} occurrences, ${missed} missed, of which ${kept} were enqueued; ${calls} calls, ${ran} moves`,
   );
-  expect(occurrences).toBeGreaterThan(100_000);
+  expect(occurrences).toBeGreaterThan(50_000);
   expect(missed).toBeGreaterThan(kept);
 });
 

@@ -4,7 +4,7 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { scheduleFunctions } from "../../generated/ts/rows/outbox.js";
+import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { runDueSchedules } from "../../src/outbox/schedules.js";
 import { type Login, login } from "../store/nats/support/logins.js";
@@ -42,7 +42,7 @@ async function connected(url = database.url): Promise<pg.Client> {
 /** Does what the process does that relays for peers. */
 const run = (on = client): Promise<number> =>
   runDueSchedules(
-    scheduleFunctions({ query: async ({ text, values }) => await on.query(text, values as unknown[]) }),
+    schedulerFunctions({ query: async ({ text, values }) => await on.query(text, values as unknown[]) }),
     () => false,
   );
 
@@ -120,7 +120,6 @@ describe("hawser.schedule", () => {
     expect(peer.headers).toEqual([
       ["A", "1"],
       ["A", "2"],
-      ["message-key", "k"],
       ["message-id", peer.id],
       ["schedule-name", "p"],
       ["schedule-time", peer.time],

@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { afterEach, describe, expect, it } from "vitest";
-import { type EnqueueClient, type ScheduleOptions, schedule, unschedule } from "../../src/peer/index.js";
+import { type ScheduleOptions, type SqlClient, schedule, unschedule } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { noTimersAbove } from "../support/timers.js";
 import { failure } from "./support/errors.js";
@@ -26,7 +26,7 @@ afterEach(async () => {
 });
 
 /** Nothing is sent to it. */
-const unasked: EnqueueClient = {
+const unasked: SqlClient = {
   query: (text) => {
     throw new Error(`It was asked: ${text}`);
   },
@@ -112,9 +112,9 @@ describe("schedule", () => {
     ["a payload of another type", { payload: 5 }, "payload"],
     ["a function as the payload", { payload: () => undefined }, "payload"],
     ["a payload that is too long", { payload: "x".repeat(1_048_577) }, "payload 1048577 bytes"],
-    ["a header of its own", { headers: { "Schedule-Time": "x" } }, "schedule-time"],
+    ["a header of its own", { headers: { "Schedule-Time": "x" } }, "Schedule-Time"],
     ["an empty key", { key: "" }, "key"],
-    ["no destination", { to: undefined }, "to undefined"],
+    ["no destination", { to: undefined }, "destination"],
     ["a topic with a colon", { to: "a:b" }, "a:b"],
     ["a subject with a wildcard", { to: { subject: "a.*" } }, "a.*"],
     ["a domain without a stream", { to: { subject: "a", domain: "hub" } }, '"hub"'],
@@ -134,7 +134,7 @@ describe("schedule", () => {
       await failure("invalid_argument", schedule(unasked, name, options), JSON.stringify(name));
       await failure("invalid_argument", unschedule(unasked, name), JSON.stringify(name));
     }
-    await failure("invalid_argument", unschedule({ query: async () => undefined }, "s"));
+    await failure("invalid_argument", unschedule({ query: async () => undefined }, "s"), "without rows");
   });
 
   it("goes on after the session of the relay is lost", async () => {

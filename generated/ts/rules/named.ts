@@ -92,6 +92,7 @@ export const namedRules = {
   },
   /** A payload for a peer: what a connection takes by default. */
   peerPayload: {
+    minBytes: 1,
     maxBytes: 67108864,
   },
   /** The headers of a message for a peer, as JSON: what a frame can have. */
@@ -153,7 +154,7 @@ export const namedRules = {
   schedulePayload: {
     maxBytes: 1048576,
   },
-  /** The headers of the messages of a schedule, as JSON. Hawser adds up to four. */
+  /** The headers of the messages of a schedule, as JSON. Hawser adds up to five. */
   scheduleHeaders: {
     maxBytes: 65536,
   },

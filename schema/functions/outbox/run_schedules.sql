@@ -68,7 +68,7 @@ BEGIN
                jsonb_build_array(@ScheduleConstants.time_header@, i.time)
              )
            END,
-           i.key, CASE i.kind WHEN 'nats' THEN i.message_id ELSE '' END, i.to_stream, i.domain, i.to_all, i.role, v_cluster,
+           i.key, CASE WHEN i.to_stream THEN i.message_id END, i.to_stream, i.domain, i.to_all, i.role, v_cluster,
            CASE i.kind WHEN 'nats' THEN i.at END
       FROM identified AS i
      ORDER BY i.at, i.role, i.name

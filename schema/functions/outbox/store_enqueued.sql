@@ -186,7 +186,14 @@ BEGIN
 
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
   WITH page AS MATERIALIZED (
-    SELECT o.id, o.destination AS topic, o.payload, o.headers, o.listener, t.k AS topic_key,
+    SELECT o.id, o.destination AS topic, o.payload,
+           jsonb_build_array(jsonb_build_array(
+             @ProtocolConstants.message_origin_header@,
+             coalesce(o.origin, ':') || ':' || regexp_replace(o.role, E'[\\x01-\\x1f\\x7f]', '?', 'g')
+           ))
+             || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, o.key)) END
+             || coalesce(o.headers, '[]') AS headers,
+           o.listener, t.k AS topic_key,
            CASE WHEN o.listener IS NULL THEN hashtextextended(o.destination || ' ' || o.key, 0) END AS key_hash
       FROM hawser.outbox AS o
       JOIN hawser.topic_key AS t ON t.topic = o.destination

@@ -1,6 +1,6 @@
 #variable_conflict use_column
 DECLARE
-  v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
+  v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
   v_roles CONSTANT text[] := hawser.callers_roles();
 BEGIN
   IF unschedule.name IS NULL THEN

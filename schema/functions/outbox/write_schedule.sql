@@ -1,6 +1,6 @@
 #variable_conflict use_column
 DECLARE
-  v_role CONSTANT text := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
+  v_role CONSTANT text := coalesce(nullif(current_setting('role'), 'none'), session_user);
   v_timezone CONSTANT text := coalesce(p_timezone, 'UTC');
   v_missed CONSTANT text := coalesce(p_missed, 'one');
   v_to_all CONSTANT boolean := coalesce(p_to_all, false);
@@ -9,10 +9,10 @@ DECLARE
   v_fault text;
 BEGIN
   IF p_kind = 'peer' THEN
-    v_headers := hawser.peer_headers(v_headers, NULL, p_key);
+    v_headers := hawser.peer_headers(v_headers, NULL);
     v_own := (SELECT h ->> 0 FROM jsonb_array_elements(v_headers) AS h
                WHERE lower(h ->> 0) IN (@ScheduleConstants.name_header@, @ScheduleConstants.time_header@) LIMIT 1);
-  ELSE
+  ELSIF v_headers IS NOT NULL THEN
     PERFORM hawser.check_headers(v_headers);
     v_own := (SELECT h.key FROM jsonb_each(v_headers) AS h
                WHERE lower(h.key) IN (@ScheduleConstants.name_header@, @ScheduleConstants.time_header@) LIMIT 1);

@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { scheduleFunctions } from "../../../generated/ts/rows/outbox.js";
+import { schedulerFunctions } from "../../../generated/ts/rows/outbox.js";
 import { runDueSchedules } from "../../../src/outbox/schedules.js";
 import { Peer } from "../../../src/peer/index.js";
 
@@ -27,7 +27,7 @@ await peer.run(async ({ client, headers }) => {
 });
 const client = new pg.Client({ connectionString: process.env["HAWSER_DATABASE_URL"] });
 await client.connect();
-const functions = scheduleFunctions({
+const functions = schedulerFunctions({
   query: async ({ text, values }) => await client.query(text, values as unknown[]),
 });
 process.stdout.write("running\n");

@@ -57,7 +57,7 @@ export class PeerHandOver implements AsyncDisposable {
     this.#url = url;
     this.#driver = driver;
     const calls = topics.map((topic) => ({
-      sql: "SELECT hawser.peer_enqueue_text_batch($1, $2, key => $3)",
+      sql: "SELECT hawser.enqueue_batch($1, $2::text[], key => $3)",
       values: (payloads: readonly string[], key: string | null) => [topic, payloads, key],
       destination: topic,
     }));

@@ -175,7 +175,7 @@ const callersOf = table(`
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
-  np hawser.outbox_cancel hawser.outbox_replay hawser.replay_page
+  np hawser.cancel hawser.outbox_replay hawser.replay_page
   pb hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
   pnb hawser.outbox_undone
   bx hawser.token_of hawser.advance_stream hawser.fence_batch hawser.stream_position

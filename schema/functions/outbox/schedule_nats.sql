@@ -1,3 +1,0 @@
-BEGIN
-  PERFORM hawser.write_schedule('nats', name, cron, timezone, missed, subject, @payload@, headers, key, stream, domain, false);
-END

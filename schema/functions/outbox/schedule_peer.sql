@@ -1,3 +1,0 @@
-BEGIN
-  PERFORM hawser.write_schedule('peer', name, cron, timezone, missed, topic, @payload@, headers, key, false, NULL, to_all);
-END
