@@ -265,6 +265,9 @@ export class HostileWorld implements AsyncDisposable {
     await victim.query(
       `SELECT hawser.enqueue('victim-topic', '${victimMarker}-for-peers-later', deliver_at => ${later})`,
     );
+    await victim.query(
+      `SELECT hawser.schedule('victim', '0 0 1 1 *', 'victim-topic', '${victimMarker}-of-a-schedule')`,
+    );
     await this.#storeForVictim();
     for (const [origin, source, topic] of [
       ["outbox", "core", "victim.out"],
