@@ -210,13 +210,16 @@ VALUES (1, 1, 1, 1, 1, 1, 1);
 CREATE TABLE hawser.peer_waiting_topics (
   topic text NOT NULL,
   connection_key integer NOT NULL,
-  CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic)
+  for_group text DEFAULT '' NOT NULL,
+  CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
 );
 
-COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have a channel without an owner: those that nobody has served yet, and those of groups. Members of a group claim
-messages from there. Else the channel becomes that of the first listener.';
+COMMENT ON TABLE hawser.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
+with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
+that of its first listener.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+COMMENT ON COLUMN hawser.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
 DO $do$
 DECLARE
@@ -940,6 +943,10 @@ DECLARE
   v_message record;
   v_count integer;
   v_bytes bigint;
+  -- Messages for all are counted as often as their topic has listeners: a turn writes a page, or the copies of one message.
+  v_copies bigint;
+  v_rows bigint;
+  v_is_to_all boolean;
   v_after bigint;
   v_has_more boolean;
   v_ids bigint[] := '{}';
@@ -1050,15 +1057,16 @@ BEGIN
           ) AS n;
       END IF;
       IF v_new <= p_max_messages THEN
-        SELECT count(*), coalesce(sum(least(octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0), p_max_payload)), 0)
-          INTO v_count, v_bytes
+        SELECT count(*), coalesce(sum(least(octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0), p_max_payload)), 0),
+               bool_or(NOT v_is_nats AND n.to_all)
+          INTO v_count, v_bytes, v_is_to_all
           FROM (
             SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
             UNION ALL
             SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
           ) AS n
          WHERE pg_visible_in_snapshot(n.xid, v_to);
-        v_is_taken := v_count <= 1 OR v_bytes <= p_max_bytes;
+        v_is_taken := v_count <= 1 OR (v_bytes <= p_max_bytes AND NOT v_is_to_all);
       END IF;
       IF v_is_taken AND v_is_nats THEN
         -- All of them at once, in half the time of one after another. Mostly it is so.
@@ -1251,12 +1259,18 @@ BEGIN
     IF NOT v_is_taken THEN
       v_count := 0;
       v_bytes := 0;
+      v_rows := 0;
       LOOP
         FETCH v_messages INTO v_message;
         EXIT WHEN NOT FOUND;
         bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
-        v_bytes := v_bytes + least(bytes, p_max_payload);
-        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
+        v_copies := 1;
+        IF NOT v_is_nats AND v_message.to_all THEN
+          v_copies := greatest(1, (SELECT count(*) FROM hawser.topic_addr AS a WHERE a.topic = v_message.destination));
+        END IF;
+        v_rows := v_rows + v_copies;
+        v_bytes := v_bytes + v_copies * least(bytes, p_max_payload);
+        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_rows > p_max_messages OR v_bytes > p_max_bytes);
         EXIT WHEN v_has_more;
         v_count := v_count + 1;
         v_after := v_message.id;
@@ -1827,8 +1841,14 @@ DECLARE
   v_all_topics text[];
   v_wanted text[];
   v_listeners text[];
+  -- Topics with messages for all, and who gets a copy of them: listeners, and groups.
+  v_to_all text[];
+  v_copied_topics text[];
+  v_copied_names text[];
+  v_copied_groups text[];
   v_missing text[];
   v_waiting text[];
+  v_waiting_groups text[];
   v_running text[];
   v_groups text[];
   -- The listeners that may get the messages of a topic, and of a NULL topic those that have messages for themselves.
@@ -1837,11 +1857,37 @@ DECLARE
   -- The least epoch in which anything is stored.
   v_stored_from bigint;
 BEGIN
-  SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL),
-         array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL)
-    INTO v_all_topics, v_wanted, v_listeners
+  SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND NOT o.to_all),
+         array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL),
+         array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND o.to_all)
+    INTO v_all_topics, v_wanted, v_listeners, v_to_all
     FROM hawser.outbox AS o
    WHERE o.id = ANY (p_ids) AND o.slot >= 3;
+
+  IF v_to_all IS NOT NULL THEN
+    v_running := hawser.running_peers(ARRAY(
+      SELECT DISTINCT a.client_name FROM hawser.topic_addr AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
+    ));
+    SELECT array_agg(c.topic), array_agg(c.name), array_agg(c.for_group)
+      INTO v_copied_topics, v_copied_names, v_copied_groups
+      FROM (
+        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group
+          FROM hawser.topic_addr AS a
+          LEFT JOIN hawser.peers AS p ON p.name = a.client_name
+         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.client_name = ANY (v_running))
+      ) AS c;
+    -- A message that finds nobody waits for the first listener, as any other.
+    v_wanted := ARRAY(
+      SELECT w.topic FROM unnest(v_wanted) AS w (topic)
+      UNION
+      SELECT t.topic FROM unnest(v_to_all) AS t (topic) WHERE NOT t.topic = ANY (coalesce(v_copied_topics, '{}'))
+    );
+    v_listeners := ARRAY(
+      SELECT l.name FROM unnest(v_listeners) AS l (name)
+      UNION
+      SELECT c.name FROM unnest(v_copied_names) AS c (name) WHERE c.name IS NOT NULL
+    );
+  END IF;
 
   -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
   INSERT INTO hawser.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
@@ -1881,7 +1927,7 @@ BEGIN
       FROM unnest(v_topics, v_names) AS u (topic, name)
       LEFT JOIN hawser.peers AS p ON p.name = u.name
      GROUP BY u.topic
-    HAVING bool_and(p.in_group IS TRUE)
+    HAVING bool_and(p.group_name IS NOT NULL)
   );
   IF cardinality(v_groups) > 0 THEN
     SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
@@ -1943,12 +1989,15 @@ BEGIN
     INSERT INTO hawser.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
 
-  -- Groups, and topics that no listener has ever served: each has a channel without an owner.
-  v_waiting := ARRAY(
-    SELECT u.topic FROM unnest(v_topics, v_names) AS u (topic, name)
-     WHERE u.name IS NULL AND NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = u.topic)
-  );
-  IF v_listeners IS NOT NULL THEN
+  -- Groups, and topics that no listener has ever served: each has a channel without an owner, and each group one for its copies.
+  SELECT array_agg(n.topic), array_agg(n.for_group) INTO v_waiting, v_waiting_groups
+    FROM (
+      SELECT u.topic, '' AS for_group FROM unnest(v_topics, v_names) AS u (topic, name) WHERE u.name IS NULL
+      UNION ALL
+      SELECT c.topic, c.for_group FROM unnest(v_copied_topics, v_copied_groups) AS c (topic, for_group) WHERE c.for_group IS NOT NULL
+    ) AS n
+   WHERE NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = n.topic AND w.for_group = n.for_group);
+  IF cardinality(v_listeners) > 0 THEN
     v_topics := v_topics || array_fill(NULL::text, ARRAY[cardinality(v_listeners)]);
     v_names := v_names || v_listeners;
   END IF;
@@ -1957,8 +2006,8 @@ BEGIN
       FROM (
         SELECT v_sender || ':' || u.name AS composite FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
         UNION
-        SELECT v_sender || ':' || '__#topic#' || k.k || '#' || p_turn
-          FROM unnest(v_waiting) AS w (topic) JOIN hawser.topic_key AS k ON k.topic = w.topic
+        SELECT v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''))
+          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser.topic_key AS k ON k.topic = w.topic
       ) AS c
      WHERE NOT EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE m.composite = c.composite)
   );
@@ -1978,11 +2027,12 @@ BEGIN
     INSERT INTO hawser.conn_sender AS c (connection_key, sender_topic) SELECT m.connection_key, v_me FROM made AS m
     ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
   END IF;
-  INSERT INTO hawser.peer_waiting_topics (topic, connection_key)
-  SELECT k.topic, m.connection_key
-    FROM unnest(v_waiting) AS w (topic)
+  INSERT INTO hawser.peer_waiting_topics (topic, connection_key, for_group)
+  SELECT k.topic, m.connection_key, w.for_group
+    FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group)
     JOIN hawser.topic_key AS k ON k.topic = w.topic
-    JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || '__#topic#' || k.k || '#' || p_turn;
+    JOIN hawser.conn_key_map AS m
+      ON m.composite = v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''));
 
   IF EXISTS (
     SELECT FROM hawser.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= 3 AND o.key IS NOT NULL
@@ -2012,12 +2062,23 @@ BEGIN
       FROM hawser.outbox AS o
       JOIN hawser.topic_key AS t ON t.topic = o.destination
      WHERE o.id = ANY (p_ids) AND o.slot >= 3
+       AND NOT (o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')))
+  ), copies AS MATERIALIZED (
+    -- Their keys are no others' keys: what is enqueued for one listener does not follow a copy, and groups do not wait for each other.
+    SELECT o.id, o.payload, o.headers, t.k AS topic_key, coalesce(m.connection_key, w.connection_key) AS connection_key,
+           hashtextextended(o.destination || ' ' || o.key, hashtextextended(c.for_group, 1)) AS key_hash
+      FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
+      JOIN hawser.topic_key AS t ON t.topic = c.topic
+      LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || c.name
+      LEFT JOIN hawser.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
+      JOIN hawser.outbox AS o ON o.destination = c.topic AND o.to_all AND o.listener IS NULL
+     WHERE o.id = ANY (p_ids) AND o.slot >= 3
   ), listeners AS MATERIALIZED (
     SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
            row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
       FROM unnest(v_topics, v_names) AS u (topic, name)
       LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || u.name
-      LEFT JOIN hawser.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic
+      LEFT JOIN hawser.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
   ), turns AS MATERIALIZED (
     SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
            row_number() OVER (PARTITION BY p.topic, p.key_hash ORDER BY p.id) = 1 AS is_first
@@ -2031,7 +2092,7 @@ BEGIN
                  SELECT CASE
                            -- What a member has claimed is followed by what it claims next.
                            WHEN m.source_topic = '__#claimed' THEN
-                             (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic)
+                             (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
                            ELSE s.connection_key
                          END
                     FROM (
@@ -2066,6 +2127,8 @@ BEGIN
              ELSE max(c.connection_key) OVER (PARTITION BY c.topic, c.key_hash)
            END AS connection_key
       FROM chosen AS c
+     UNION ALL
+    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash, c.connection_key FROM copies AS c
   ), stored AS (
     INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
     SELECT r.connection_key, r.payload, p_epoch, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
@@ -2076,7 +2139,7 @@ BEGIN
   )
   SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
   waiting := ARRAY(
-    SELECT w.topic FROM hawser.peer_waiting_topics AS w
+    SELECT DISTINCT w.topic FROM hawser.peer_waiting_topics AS w
      WHERE w.topic = ANY (v_all_topics) AND w.connection_key = ANY (connection_keys)
        AND EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
   );
@@ -2091,7 +2154,8 @@ CREATE OR REPLACE FUNCTION hawser.claim_messages(
   p_from_epochs bigint[],
   p_from_numbers bigint[],
   p_max_messages integer,
-  p_max_bytes bigint
+  p_max_bytes bigint,
+  p_of_group boolean[]
 )
 RETURNS TABLE (
   held boolean,
@@ -2102,7 +2166,8 @@ RETURNS TABLE (
   has_more boolean,
   from_epoch bigint,
   from_number bigint,
-  last_number bigint
+  last_number bigint,
+  of_group boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -2122,6 +2187,7 @@ BEGIN
     OR ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL)
     OR cardinality(p_from_epochs) > 100000
     OR cardinality(p_from_numbers) > 100000
+    OR cardinality(p_of_group) > 100000
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -2144,6 +2210,9 @@ BEGIN
     IF cardinality(p_from_numbers) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list of ' || cardinality(p_from_numbers) || ' elements', 'must have at most 100000 elements');
     END IF;
+    IF cardinality(p_of_group) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'a list of ' || cardinality(p_of_group) || ' elements', 'must have at most 100000 elements');
+    END IF;
   END IF;
 -- One lock for each step, always in this order: the fence, the member's channel, the topics in their order. What follows a wait is a
 -- statement of its own, which sees what was committed meanwhile.
@@ -2152,6 +2221,7 @@ DECLARE
   v_source CONSTANT text := '__#claimed';
   v_done boolean;
   v_topics text[];
+  v_for_groups text[];
   v_from_epochs bigint[];
   v_from_numbers bigint[];
   v_channel integer;
@@ -2168,25 +2238,28 @@ BEGIN
     RAISE EXCEPTION 'hawser.claim_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
-  IF (cardinality(p_topics), cardinality(p_topics)) IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers)) THEN
-    RAISE EXCEPTION 'there are % topics, % epochs and % numbers, which must be as many',
-      cardinality(p_topics), cardinality(p_from_epochs), cardinality(p_from_numbers) USING ERRCODE = 'invalid_parameter_value';
+  IF (cardinality(p_topics), cardinality(p_topics), cardinality(p_topics))
+     IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)) THEN
+    RAISE EXCEPTION 'there are % topics, % epochs, % numbers and % of p_of_group, which must be as many',
+      cardinality(p_topics), cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)
+      USING ERRCODE = 'invalid_parameter_value';
   END IF;
 
   -- First without a lock: mostly another member has had what this one was told of.
-  SELECT array_agg(t.topic ORDER BY t.topic), array_agg(t.epoch ORDER BY t.topic), array_agg(t.number ORDER BY t.topic)
-    INTO v_topics, v_from_epochs, v_from_numbers
+  SELECT array_agg(t.topic ORDER BY t.topic, t.for_group), array_agg(t.for_group ORDER BY t.topic, t.for_group),
+         array_agg(t.epoch ORDER BY t.topic, t.for_group), array_agg(t.number ORDER BY t.topic, t.for_group)
+    INTO v_topics, v_for_groups, v_from_epochs, v_from_numbers
     FROM (
-      SELECT a.topic, f.epoch, f.number
-        FROM unnest(p_topics, p_from_epochs, p_from_numbers) AS a (topic, epoch, number)
-        JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic
+      SELECT w.topic, w.for_group, f.epoch, f.number
+        FROM unnest(p_topics, p_from_epochs, p_from_numbers, p_of_group) AS a (topic, epoch, number, of_group)
+        JOIN hawser.peers AS p ON p.name = p_name AND p.group_name IS NOT NULL
+        JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
        CROSS JOIN LATERAL (
          SELECT s.epoch, s.number FROM hawser.conn_messages AS s
           WHERE s.connection_key = w.connection_key AND (s.epoch, s.number) >= (a.epoch, a.number)
           ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
        ) AS f
        WHERE EXISTS (SELECT FROM hawser.topic_addr AS d WHERE d.topic = a.topic AND d.client_name = p_name)
-         AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.in_group)
        LIMIT 2500
     ) AS t;
   IF v_topics IS NULL THEN
@@ -2219,8 +2292,10 @@ BEGIN
   v_bytes := p_max_bytes / cardinality(v_topics);
   FOR nth IN 1 .. cardinality(v_topics) LOOP
     topic := v_topics[nth];
+    of_group := v_for_groups[nth] <> '';
     v_waiting := NULL;
-    SELECT w.connection_key INTO v_waiting FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] FOR UPDATE;
+    SELECT w.connection_key INTO v_waiting
+      FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
     CONTINUE WHEN v_waiting IS NULL;
     v_topic_key := (SELECT k.k FROM hawser.topic_key AS k WHERE k.topic = v_topics[nth]);
     -- Far only where others have the keys of what comes first.
@@ -2289,8 +2364,9 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) IS 'Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
-epoch. A message waits while another member has an earlier one with its key.';
+COMMENT ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) IS 'Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
+epoch. A message waits while another member has an earlier one with its key. Copies go to members of their group alone, and
+have keys of their own.';
 
 CREATE OR REPLACE FUNCTION hawser.adopt_waiting(
   OUT connection_keys integer[]
@@ -2306,9 +2382,11 @@ BEGIN
   -- A member of a group may be claiming messages of the topic: the next turn looks again.
   v_topics := ARRAY(
     SELECT w.topic FROM hawser.peer_waiting_topics AS w
-     WHERE EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
+     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
        AND NOT EXISTS (
-         SELECT FROM hawser.topic_addr AS a JOIN hawser.peers AS p ON p.name = a.client_name WHERE a.topic = w.topic AND p.in_group
+         SELECT FROM hawser.topic_addr AS a
+           JOIN hawser.peers AS p ON p.name = a.client_name
+          WHERE a.topic = w.topic AND p.group_name IS NOT NULL
        )
      ORDER BY w.topic LIMIT 2500 FOR UPDATE SKIP LOCKED
   );
@@ -2340,12 +2418,12 @@ BEGIN
       SELECT DISTINCT ON (w.topic) w.connection_key, a.client_name
         FROM hawser.peer_waiting_topics AS w
         JOIN hawser.topic_addr AS a ON a.topic = w.topic
-       WHERE w.topic = ANY (v_topics)
+       WHERE w.topic = ANY (v_topics) AND w.for_group = ''
        ORDER BY w.topic, a.client_name <> ALL (v_running), a.client_name
     ) AS f
    WHERE m.connection_key = f.connection_key AND m.owner IS NULL;
   WITH gone AS (
-    DELETE FROM hawser.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) RETURNING w.connection_key
+    DELETE FROM hawser.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.connection_key
   )
   SELECT array_agg(g.connection_key) INTO connection_keys FROM gone AS g;
 END
@@ -3199,7 +3277,7 @@ REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, tex
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.adopt_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) FROM PUBLIC;
@@ -3283,7 +3361,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamp with time zone) TO hawser_peer;
@@ -3379,7 +3457,7 @@ BEGIN
   ALTER FUNCTION hawser.peer_headers(jsonb, text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.adopt_waiting() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamp with time zone) OWNER TO hawser_owner;

@@ -33,6 +33,10 @@ DECLARE
   v_message record;
   v_count integer;
   v_bytes bigint;
+  -- Messages for all are counted as often as their topic has listeners: a turn writes a page, or the copies of one message.
+  v_copies bigint;
+  v_rows bigint;
+  v_is_to_all boolean;
   v_after bigint;
   v_has_more boolean;
   v_ids bigint[] := '{}';
@@ -143,15 +147,16 @@ BEGIN
           ) AS n;
       END IF;
       IF v_new <= p_max_messages THEN
-        SELECT count(*), coalesce(sum(least(octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0), p_max_payload)), 0)
-          INTO v_count, v_bytes
+        SELECT count(*), coalesce(sum(least(octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0), p_max_payload)), 0),
+               bool_or(NOT v_is_nats AND n.to_all)
+          INTO v_count, v_bytes, v_is_to_all
           FROM (
             SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
             UNION ALL
             SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
           ) AS n
          WHERE pg_visible_in_snapshot(n.xid, v_to);
-        v_is_taken := v_count <= 1 OR v_bytes <= p_max_bytes;
+        v_is_taken := v_count <= 1 OR (v_bytes <= p_max_bytes AND NOT v_is_to_all);
       END IF;
       IF v_is_taken AND v_is_nats THEN
         -- All of them at once, in half the time of one after another. Mostly it is so.
@@ -344,12 +349,18 @@ BEGIN
     IF NOT v_is_taken THEN
       v_count := 0;
       v_bytes := 0;
+      v_rows := 0;
       LOOP
         FETCH v_messages INTO v_message;
         EXIT WHEN NOT FOUND;
         bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
-        v_bytes := v_bytes + least(bytes, p_max_payload);
-        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
+        v_copies := 1;
+        IF NOT v_is_nats AND v_message.to_all THEN
+          v_copies := greatest(1, (SELECT count(*) FROM hawser.topic_addr AS a WHERE a.topic = v_message.destination));
+        END IF;
+        v_rows := v_rows + v_copies;
+        v_bytes := v_bytes + v_copies * least(bytes, p_max_payload);
+        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_rows > p_max_messages OR v_bytes > p_max_bytes);
         EXIT WHEN v_has_more;
         v_count := v_count + 1;
         v_after := v_message.id;
