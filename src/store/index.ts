@@ -10,6 +10,7 @@ export { danglesSql, functionNameSql, runSchema, tokenTypeSql, wrapperJoinSql } 
 export type { Channel, ChannelOwner, ChannelOwners, Position } from "./channels.js";
 export { withCommandDatabase } from "./command-database.js";
 export type { CommittedCursors, CursorCommit, DeadLetter } from "./cursor-commits.js";
+export type { ClaimFrom } from "./claims.js";
 export { CursorCommitter } from "./cursor-committer.js";
 export {
   type DeadLetterEntry,

@@ -243,9 +243,9 @@ export class PeerHandOver implements AsyncDisposable {
          INSERT INTO hawser.fences AS f (what, epoch) SELECT 'peer:' || $1::text, o.epoch FROM owner AS o
          ON CONFLICT (what) DO UPDATE SET epoch = excluded.epoch
        )
-       INSERT INTO hawser.peers (name, epoch, in_group) SELECT $1, o.epoch, $2 FROM owner AS o
-       ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, in_group = excluded.in_group`,
-      [name, inGroup],
+       INSERT INTO hawser.peers (name, epoch, group_name) SELECT $1, o.epoch, $2 FROM owner AS o
+       ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, group_name = excluded.group_name`,
+      [name, inGroup ? "default" : null],
     );
   }
 
@@ -283,7 +283,7 @@ export class PeerHandOver implements AsyncDisposable {
     const { rows } = await client.query<{ claimed: string }>(
       `SELECT coalesce(sum(c.claimed), 0) AS claimed
          FROM hawser.peers AS p
-        CROSS JOIN LATERAL hawser.claim_messages(p.name, p.epoch, $2, array_fill(0::bigint, ARRAY[2]), array_fill(0::bigint, ARRAY[2]), $3, 1000000) AS c
+        CROSS JOIN LATERAL hawser.claim_messages(p.name, p.epoch, $2, array_fill(0::bigint, ARRAY[2]), array_fill(0::bigint, ARRAY[2]), $3, 1000000, array_fill(false, ARRAY[2])) AS c
         WHERE p.name = $1`,
       [name, topics, most],
     );
