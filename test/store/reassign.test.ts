@@ -59,12 +59,12 @@ describe("channels that are handed over", () => {
     });
 
     /** The listener has lost its channel and is started again, as a member of a group that serves these topics. */
-    const returned = async (topics: readonly string[], { group = "workers" as string | undefined } = {}) => {
+    const returned = async (topics: readonly string[], { isMember = true } = {}) => {
       await free();
       await w.store.reassign({ from, to });
       const heir = await w.take(to);
       const back = await w.take(from);
-      await w.store.registerListener(back, { ...registration(topics), group });
+      await w.store.registerListener(back, { ...registration(topics), ...(!isMember && { group: undefined }) });
       return { heir, back };
     };
 
@@ -109,7 +109,7 @@ describe("channels that are handed over", () => {
     });
 
     it("stay if their listener is in no group, is not started again, or is not running", async () => {
-      const { heir, back } = await returned(["topic"], { group: undefined });
+      const { heir, back } = await returned(["topic"], { isMember: false });
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
       expect(await giveBack(heir, [channel])).toEqual([]);
       await w.store.registerListener(back, registration(["topic"]));
