@@ -118,9 +118,13 @@ export class RunningPeer {
   #takeovers(context: PeerContext): OrphanWatch[] {
     const { group, groupTakeoverMs, orphanAfterMs } = context.settings;
     const watched: Watched[] = [];
-    if (group !== undefined) watched.push({ afterMs: groupTakeoverMs, isWatched: (listener) => listener.group === group });
+    if (group !== undefined)
+      watched.push({ afterMs: groupTakeoverMs, isWatched: (listener) => listener.group === group });
     if (orphanAfterMs !== undefined) {
-      watched.push({ afterMs: orphanAfterMs, isWatched: (listener) => group === undefined || listener.group !== group });
+      watched.push({
+        afterMs: orphanAfterMs,
+        isWatched: (listener) => group === undefined || listener.group !== group,
+      });
     }
     return watched.map((each) => new OrphanWatch(context, each, () => this.#servedTopics().map(({ topic }) => topic)));
   }

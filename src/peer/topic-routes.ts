@@ -78,7 +78,13 @@ export class TopicRoutes {
     const names = new Set(listeners.map(({ name }) => name));
     this.away = routes
       .filter(({ name }) => !names.has(name))
-      .map(({ name, maxMessageBytes }) => ({ name, addr: undefined, maxMessageBytes, durable: false, group: undefined }));
+      .map(({ name, maxMessageBytes }) => ({
+        name,
+        addr: undefined,
+        maxMessageBytes,
+        durable: false,
+        group: undefined,
+      }));
     this.#byName = new Map([...this.all].reverse().map((candidate) => [candidate.name, candidate]));
   }
 

@@ -2,7 +2,13 @@
  * The directory: which listener serves which topic, and where. And routes: the listeners that a sender has met, so that it
  * can store for them after they have left the directory.
  */
-import { type PeerNameRow, type SenderListenerRow, storeFunctions, type TopicAddrRow, tables } from "../../generated/ts/rows/peer.js";
+import {
+  type PeerNameRow,
+  type SenderListenerRow,
+  storeFunctions,
+  type TopicAddrRow,
+  tables,
+} from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
 import { columnsOf, overwrite } from "./columns.js";
 import type { Database } from "./database.js";
