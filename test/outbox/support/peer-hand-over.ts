@@ -175,9 +175,13 @@ export class PeerHandOver implements AsyncDisposable {
       `TRUNCATE hawser.outbox, hawser.conn_messages, hawser.topic_addr, hawser.sender_listener, hawser.peer_waiting_topics,
                 hawser.conn_key_map, hawser.conn_mess_number, hawser.peers, public.apart, public.known, public.claimed`,
     );
-    // A claim that is open would keep the relay from making keys.
+    // A claim that is open would keep the relay from making keys, and the listener from making its cursor.
     for (const name of names)
-      await this.#control.query("SELECT FROM hawser.connection_key('__#outbox', '__#claimed', $1)", [name]);
+      await this.#control.query(
+        `SELECT FROM hawser.connection_key('__#outbox', '__#claimed', $1) AS k
+          CROSS JOIN LATERAL hawser.lock_cursors(ARRAY[k.connection_key])`,
+        [name],
+      );
     await this.#take(this.#relays[0]!);
   }
 
