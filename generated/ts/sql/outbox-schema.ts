@@ -3126,7 +3126,7 @@ BEGIN
   IF topic IS NULL
     OR NOT (octet_length(topic) BETWEEN 1 AND 255)
     OR NOT (topic ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
-    OR payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL
+    OR payloads IS NULL OR EXISTS (SELECT FROM unnest(payloads) AS p (one) WHERE p.one IS NULL)
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
   IF topic IS NULL THEN
@@ -3147,7 +3147,7 @@ BEGIN
       MESSAGE = format('hawser.enqueue_batch: the argument topic is %s, and must not contain '':'' or control characters', CASE WHEN octet_length(topic) > 240 THEN format('%s (%s bytes)', to_json(left(topic, 60) || chr(8230)), octet_length(topic)) ELSE to_json(topic)::text END),
       HINT = 'Give an argument that obeys the rule: it must not contain '':'' or control characters.';
   END IF;
-  IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
+  IF payloads IS NULL OR EXISTS (SELECT FROM unnest(payloads) AS p (one) WHERE p.one IS NULL) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_batch: the argument payloads is NULL, and needs a value',
@@ -4083,7 +4083,7 @@ BEGIN
   IF subject IS NULL
     OR NOT (octet_length(subject) BETWEEN 1 AND 1024)
     OR NOT (subject ~ E'^[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+(?:\\\\.[^.*>\\\\u0001-\\\\u0020\\\\u007f-\\\\u00a0\\\\u1680\\\\u2000-\\\\u200a\\\\u2028\\\\u2029\\\\u202f\\\\u205f\\\\u3000\\\\ufeff]+)*$')
-    OR payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL
+    OR payloads IS NULL OR EXISTS (SELECT FROM unnest(payloads) AS p (one) WHERE p.one IS NULL)
     OR stream IS NULL
     OR NOT (octet_length(key) BETWEEN 1 AND 1024)
     OR NOT (key ~ E'^[^\\\\u0001-\\\\u001f\\\\u007f]+$')
@@ -4107,7 +4107,7 @@ BEGIN
       MESSAGE = format('hawser.enqueue_batch: the argument subject is %s, and must be words joined by ''.'', without ''*'', ''>'', white space and control characters', CASE WHEN octet_length(subject) > 240 THEN format('%s (%s bytes)', to_json(left(subject, 60) || chr(8230)), octet_length(subject)) ELSE to_json(subject)::text END),
       HINT = 'Give an argument that obeys the rule: it must be words joined by ''.'', without ''*'', ''>'', white space and control characters.';
   END IF;
-  IF payloads IS NULL OR array_position(payloads, NULL) IS NOT NULL THEN
+  IF payloads IS NULL OR EXISTS (SELECT FROM unnest(payloads) AS p (one) WHERE p.one IS NULL) THEN
     RAISE EXCEPTION USING
       ERRCODE = hawser.error_sqlstate('null_argument'),
       MESSAGE = 'hawser.enqueue_batch: the argument payloads is NULL, and needs a value',
