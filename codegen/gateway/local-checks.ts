@@ -41,7 +41,7 @@ export function withChecks(family: GatewayFamily, variant: GatewayVariant, body:
   const long = given.filter(({ name, repeated, sqlType }) => name !== made?.name && (repeated || sqlType !== "text"));
   const checks = [
     ...limitStatements(called, long),
-    ...together(sqlParameters(family).flatMap((value) => refusalsOf(family, value))),
+    ...together(sqlParameters(family).flatMap((value) => refusalsOf(family, variant, value))),
     ...(made === undefined ? [] : madePayload(called, made, variant)),
   ];
   if (checks.length === 0) return body;
@@ -125,9 +125,14 @@ function bytesOf(one: string, { payloadType }: GatewayVariant): string {
   return `convert_to(${payloadType === "text" ? one : `${one}::text`}, 'UTF8')`;
 }
 
-function refusalsOf(family: GatewayFamily, value: GatewayValue): Refusal[] {
+function refusalsOf(family: GatewayFamily, { payloadType }: GatewayVariant, value: GatewayValue): Refusal[] {
   const { name } = value;
-  const whole = value.repeated ? `${name} IS NULL OR array_position(${name}, NULL) IS NOT NULL` : `${name} IS NULL`;
+  // Postgres does not compare values of json.
+  const hasNull =
+    payloadType === "json"
+      ? `EXISTS (SELECT FROM unnest(${name}) AS p (one) WHERE p.one IS NULL)`
+      : `array_position(${name}, NULL) IS NOT NULL`;
+  const whole = value.repeated ? `${name} IS NULL OR ${hasNull}` : `${name} IS NULL`;
   const empty = value.repeated
     ? "; an array without messages is '{}', an empty message ''"
     : value.payload

@@ -322,7 +322,7 @@ describe("rights", () => {
   it("are missing, which is said before anything is made", async () => {
     await onServer(database.url, `REVOKE hawser_nats FROM ${role("deploy")}`);
     expect(await refusal(onServer(as("deploy"), sqlFor()))).toMatch(
-      /^42501: the role \S+_deploy may not call "public"\.nats_enqueue_binary.* \| GRANT hawser_nats TO \S+_deploy/,
+      /^42501: the role \S+_deploy may not call hawser\.enqueue\(text, bytea, boolean, .* \| GRANT hawser_nats TO \S+_deploy/,
     );
     expect(await rowsOf(database.url, "SELECT to_regnamespace('messages') AS found")).toEqual([{ found: null }]);
   });

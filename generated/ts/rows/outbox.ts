@@ -164,14 +164,17 @@ export interface OutboxStateRow {
 }
 
 /**
- * A row of hawser.peer_waiting_topics. The topics that have a channel without an owner: those that nobody has served yet, and those of groups. Members of a group claim
- * messages from there. Else the channel becomes that of the first listener.
+ * A row of hawser.peer_waiting_topics. The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
+ * with a group's copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
+ * that of its first listener.
  */
 export interface PeerWaitingTopicRow {
   /** The topic. */
   topic: string;
   /** The channel that has its messages. */
   connection_key: number;
+  /** The group whose copies they are; empty: they are for any listener. */
+  for_group: string;
 }
 
 /** A row of hawser.schedules. Schedules. Only functions write them. */
@@ -315,7 +318,7 @@ export const columns = {
   outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
   outboxState: ["id", "asleep", "slot", "peer_asleep", "peer_slot", "peer_beat", "peer_claim", "secret"],
-  peerWaitingTopic: ["topic", "connection_key"],
+  peerWaitingTopic: ["topic", "connection_key", "for_group"],
   schedule: ["role", "name", "cron", "timezone", "missed", "kind", "destination", "payload", "headers", "key", "to_stream", "domain", "to_all", "since", "next_at", "last_at", "problem", "revision", "secret"],
 } as const;
 
@@ -1324,6 +1327,8 @@ export interface ClaimMessagesArguments {
   maxMessages: number;
   /** How long their payloads are at most. One message always fits. */
   maxBytes: bigint;
+  /** Of each topic, whether the copies of the member's group are meant, and not the messages for any member. */
+  ofGroup: readonly boolean[];
 }
 
 /** One row of hawser.claim_messages. */
@@ -1346,6 +1351,8 @@ export interface ClaimMessagesResult {
   fromNumber: bigint | null;
   /** The number that the last claimed message has in the member's epoch. */
   lastNumber: bigint | null;
+  /** They are copies of the member's group. */
+  ofGroup: boolean | null;
 }
 
 /** The result of hawser.adopt_waiting. */
@@ -1429,12 +1436,13 @@ export function peerOutboxFunctions(client: QueryClient) {
 
     /**
      * Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
-     * epoch. A message waits while another member has an earlier one with its key.
+     * epoch. A message waits while another member has an earlier one with its key. Copies go to members of their group alone, and
+     * have keys of their own.
      */
     async claimMessages(args: ClaimMessagesArguments): Promise<ClaimMessagesResult[]> {
       const { rows } = await client.query({
         name: "hawser.claim_messages",
-        text: "SELECT held, topic, connection_key, is_away, claimed, has_more, from_epoch, from_number, last_number FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint)",
+        text: "SELECT held, topic, connection_key, is_away, claimed, has_more, from_epoch, from_number, last_number, of_group FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint, $8::boolean[])",
         values: [
           args.name,
           String(args.epoch),
@@ -1443,9 +1451,10 @@ export function peerOutboxFunctions(client: QueryClient) {
           args.fromNumbers.map((one) => String(one)),
           args.maxMessages,
           String(args.maxBytes),
+          args.ofGroup,
         ],
       });
-      return rows.map((row) => ({ held: row.held, topic: row.topic, connectionKey: row.connection_key, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number) }));
+      return rows.map((row) => ({ held: row.held, topic: row.topic, connectionKey: row.connection_key, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number), ofGroup: row.of_group }));
     },
 
     /**

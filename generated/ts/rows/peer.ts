@@ -193,8 +193,8 @@ export interface PeerNameRow {
    * that the epoch is its own. NULL: the epoch was raised without taking the name.
    */
   token: string | null;
-  /** When it registered last, the peer was a member of a group. */
-  in_group: boolean;
+  /** The group that the peer was a member of when it registered last; NULL: of none. */
+  group_name: string | null;
   /** All of its channels were handed over at once, and it has not registered since: messages do not wait for it. */
   replaced: boolean;
 }
@@ -332,7 +332,7 @@ export const columns = {
   doneMessage: ["connection_key", "epoch", "number"],
   parkedMessage: ["connection_key", "epoch", "number", "topic_key", "compression", "headers", "payload", "attempts", "due_at", "parked_at", "uncompressed_bytes", "key_hash"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
-  peerName: ["name", "epoch", "clean", "started_at", "token", "in_group", "replaced"],
+  peerName: ["name", "epoch", "clean", "started_at", "token", "group_name", "replaced"],
   owner: ["what", "epoch", "pid", "life"],
   fence: ["what", "epoch"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures"],
@@ -880,8 +880,8 @@ export interface EnterDirectoryArguments {
   subscribed: readonly boolean[];
   /** It serves no other topics: all other rows of its name go. Otherwise these come in addition. */
   only: boolean;
-  /** Whether it is a member of a group. NULL, as peers of version 0.1 say it: it is not. */
-  inGroup: boolean | null;
+  /** The group that it is a member of. NULL: of none. */
+  groupName: string | null;
 }
 
 /** The result of hawser.enter_directory. */
@@ -1578,7 +1578,7 @@ export function storeFunctions(client: QueryClient) {
     async enterDirectory(args: EnterDirectoryArguments): Promise<EnterDirectoryResult> {
       const { rows } = await client.query({
         name: "hawser.enter_directory",
-        text: "SELECT held FROM hawser.enter_directory($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean, $9::boolean)",
+        text: "SELECT held FROM hawser.enter_directory($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean, $9::text)",
         values: [
           args.name,
           String(args.epoch),
@@ -1588,7 +1588,7 @@ export function storeFunctions(client: QueryClient) {
           args.topics,
           args.subscribed,
           args.only,
-          args.inGroup,
+          args.groupName,
         ],
       });
       const row = onlyRow(rows, "hawser.enter_directory");

@@ -34,6 +34,9 @@ DECLARE
   v_message record;
   v_count integer;
   v_bytes bigint;
+  -- Messages for all are counted as often as their topic has listeners: a turn writes a page, or the copies of one message.
+  v_copies bigint;
+  v_rows bigint;
   v_after bigint;
   v_has_more boolean;
   v_ids bigint[] := '{}';
@@ -167,18 +170,18 @@ BEGIN
           GET DIAGNOSTICS v_count = ROW_COUNT;
         ELSE
           WITH new AS MATERIALIZED (
-            SELECT o.id, o.xid, o.payload, o.headers FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+            SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
             UNION ALL
-            SELECT o.id, o.xid, o.payload, o.headers FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
             LIMIT p_max_messages + 1
           ), visible AS MATERIALIZED (
-            SELECT n.id, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
+            SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
               FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
           )
           SELECT v_ids || coalesce(array_agg(n.id ORDER BY n.id), '{}'), count(*) INTO v_ids, v_count
             FROM visible AS n
            WHERE (SELECT count(*) FROM new) <= p_max_messages
-             AND (SELECT count(*) = 1 OR sum(v.size) <= p_max_bytes FROM visible AS v);
+             AND (SELECT count(*) = 1 OR (sum(v.size) <= p_max_bytes AND NOT bool_or(v.to_all)) FROM visible AS v);
         END IF;
         v_is_taken := v_count > 0;
         IF NOT v_is_taken THEN
@@ -360,12 +363,18 @@ BEGIN
     IF NOT v_is_taken THEN
       v_count := 0;
       v_bytes := 0;
+      v_rows := 0;
       LOOP
         FETCH v_messages INTO v_message;
         EXIT WHEN NOT FOUND;
         bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
-        v_bytes := v_bytes + least(bytes, p_max_payload);
-        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
+        v_copies := 1;
+        IF NOT v_is_nats AND v_message.to_all THEN
+          v_copies := greatest(1, (SELECT count(*) FROM hawser.topic_addr AS a WHERE a.topic = v_message.destination));
+        END IF;
+        v_rows := v_rows + v_copies;
+        v_bytes := v_bytes + v_copies * least(bytes, p_max_payload);
+        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_rows > p_max_messages OR v_bytes > p_max_bytes);
         EXIT WHEN v_has_more;
         v_count := v_count + 1;
         v_after := v_message.id;
