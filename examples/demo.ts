@@ -103,7 +103,7 @@ async function demo(signal: AbortSignal): Promise<void> {
   await using stream = await createStream(stack.natsUrl!);
   for (const statement of auditTables) await run(database, statement);
   await run(database, `SELECT nats_subscribe_stream('${stream.name}', 'audit_order', 'audit')`);
-  const enqueue = (id: string) => `nats_enqueue_text_stream('${stream.subject}', ${id})`;
+  const enqueue = (id: string) => `hawser.enqueue('${stream.subject}', ${id}, stream => true)`;
   await run(database, `BEGIN; INSERT INTO orders VALUES (1); SELECT ${enqueue("'1'")}; COMMIT`);
   await run(database, `BEGIN; INSERT INTO orders VALUES (2); SELECT ${enqueue("'2'")}; ROLLBACK`);
   await run(database, `BEGIN; INSERT INTO orders VALUES (3); SELECT ${enqueue("'3'")}; COMMIT`);

@@ -15,7 +15,7 @@ async function client({ name, databaseUrl, everybody, say }: Participant): Promi
   await everybody("has cleared");
 
   const received: Record<string, number> = { "server-1": 0, "server-2": 0 };
-  await peer.run(({ sender }) => {
+  await peer.run(({ sender = "" }) => {
     received[sender] = (received[sender] ?? 0) + 1;
   });
   await everybody("runs");

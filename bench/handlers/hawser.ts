@@ -19,11 +19,11 @@ export const hawser: Library = {
       to(processes) {
         const topic = topicFor(processes);
         return {
-          one: (client, payload) => measured.enqueue(client, { topic, payload }),
+          one: (client, payload) => measured.enqueue(client, topic, payload),
           many: (client, payloads) =>
             client.query({
               name: "bench.enqueue_jobs",
-              text: "SELECT hawser.peer_enqueue_text_batch($1, $2)",
+              text: "SELECT hawser.enqueue_batch($1, $2::text[])",
               values: [topic, payloads],
             }),
         };

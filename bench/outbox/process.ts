@@ -188,9 +188,7 @@ const requests = {
       left -= 1;
       if (left === 0) done();
     });
-    const committedAt = await pacedOverSessions(pace, (client, payload) =>
-      measured.enqueue(client, { topic, payload }),
-    );
+    const committedAt = await pacedOverSessions(pace, (client, payload) => measured.enqueue(client, topic, payload));
     await Promise.race([all, delay(arrivalTimeoutMs, undefined, { ref: false })]);
     if (left > 0) throw new BenchFailure(`${left} of ${messages} messages were not handled`);
     return latenciesOf(committedAt, handledAt);
@@ -211,7 +209,7 @@ async function writeWithKeys(
 ): Promise<void> {
   await client.query({
     name: "bench.enqueue_keys",
-    text: `SELECT nats_enqueue_text_stream($1, t.one, key => 'key ' || (t.nth + $4) % $3)
+    text: `SELECT hawser.enqueue($1, t.one, stream => true, key => 'key ' || (t.nth + $4) % $3)
            FROM unnest($2::text[]) WITH ORDINALITY AS t (one, nth)`,
     values: [subject, texts, ofKeys, first],
   });

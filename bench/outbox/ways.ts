@@ -39,18 +39,18 @@ export const ways: Readonly<Record<WayName, (databaseUrl: string) => Promise<Way
         key === undefined
           ? client.query({
               name: "bench.enqueue",
-              text: "SELECT nats_enqueue_text_stream($1, $2)",
+              text: "SELECT hawser.enqueue($1, $2::text, stream => true)",
               values: [subject, text],
             })
           : client.query({
               name: "bench.enqueue_key",
-              text: "SELECT nats_enqueue_text_stream($1, $2, key => $3)",
+              text: "SELECT hawser.enqueue($1, $2::text, stream => true, key => $3)",
               values: [subject, text, key],
             }),
       many: (client, texts) =>
         client.query({
           name: "bench.enqueue_batch",
-          text: "SELECT nats_enqueue_text_stream_batch($1, $2)",
+          text: "SELECT hawser.enqueue_batch($1, $2::text[], stream => true)",
           values: [subject, texts],
         }),
       close: async () => undefined,

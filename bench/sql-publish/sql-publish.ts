@@ -58,7 +58,7 @@ process of its own, as \`hawser serve\` is.
 - \`batch\` is \`nats_publish_text_batch\` with ${batchMessages.toLocaleString("en-US")} messages a call.
 - **an inserted row** is one of ${statementRows.toLocaleString("en-US")} that an \`INSERT\` writes, each with a message: published by
   \`nats_publish_text\` in a trigger for each row, by \`nats_publish_text_batch\` in a trigger for each statement, or
-  enqueued by \`nats_enqueue_text\` and its batch in the same places. What the relay does with enqueued messages goes on
+  enqueued by \`hawser.enqueue\` and its batch in the same places. What the relay does with enqueued messages goes on
   meanwhile, in the same gateway process.
 
 **What is in the way.** The function takes 30 µs more of its backend's processor than the bare call. With parts of it left out
@@ -279,9 +279,12 @@ const triggers: Record<RowWay, (table: string) => string> = {
   "row trigger": (table) => rowTrigger(table, `nats_publish_text('${subject}', NEW.payload)`),
   "statement trigger": (table) =>
     statementTrigger(table, `nats_publish_text_batch('${subject}', ARRAY(SELECT payload FROM inserted ORDER BY id))`),
-  "row trigger, outbox": (table) => rowTrigger(table, `nats_enqueue_text('${subject}', NEW.payload)`),
+  "row trigger, outbox": (table) => rowTrigger(table, `hawser.enqueue('${subject}', NEW.payload, stream => false)`),
   "statement trigger, outbox": (table) =>
-    statementTrigger(table, `nats_enqueue_text_batch('${subject}', ARRAY(SELECT payload FROM inserted ORDER BY id))`),
+    statementTrigger(
+      table,
+      `hawser.enqueue_batch('${subject}', ARRAY(SELECT payload FROM inserted ORDER BY id), stream => false)`,
+    ),
 };
 
 function rowTrigger(table: string, call: string): string {

@@ -2,23 +2,33 @@ import type { GatewayFamily, GatewayVariant } from "../model/gateway-functions.j
 import type { GatewayValue } from "../model/gateway-values.js";
 import { columnLimits } from "../sql/checks.js";
 import { behind } from "../sql/function.js";
-import { limitStatements } from "../sql/limits.js";
+import { type LimitedArgument, limitStatements, mayBeLong } from "../sql/limits.js";
 import { sqlString } from "../sql/literal.js";
 import { bytesText, rangeText } from "../validators/runtime/violation.js";
 import { limitedArguments, sqlParameters } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
 
 /** Holds the bytes of a payload, or of all of them, that are made of another type: their length is known only then. */
-export const madeOnce = "payload_bytes";
+const madeOnce = "payload_bytes";
 
 /** Whether payloads of the type are. */
-export function isMadeOnce({ payloadType }: GatewayVariant): boolean {
+function isMadeOnce({ payloadType }: GatewayVariant): boolean {
   return payloadType !== undefined && payloadType !== "binary";
+}
+
+/** A condition under which an argument is refused, and the statements that refuse it. */
+interface Refusal {
+  readonly condition: string;
+  readonly statements: readonly string[];
 }
 
 /**
  * The body of a function that is answered in Postgres, behind the checks of its arguments, which fail with the words that the
  * gateway has for those of the other functions. Those that run as their caller check only the limits.
+ *
+ * Postgres prepares each expression of a function anew in each transaction, so the checks take most of the time of a short
+ * body. One that has `@checks@` begins with a way for plain calls, under one condition: `@plain@`, or `@plain key@` where the
+ * optional `key` may be given, which is checked there. `@checks@` stands behind it; `@plain_payload@` is the payload there.
  */
 export function withChecks(family: GatewayFamily, variant: GatewayVariant, body: string): string {
   if (family.internal) return body;
@@ -31,37 +41,98 @@ export function withChecks(family: GatewayFamily, variant: GatewayVariant, body:
   const long = given.filter(({ name, repeated, sqlType }) => name !== made?.name && (repeated || sqlType !== "text"));
   const checks = [
     ...limitStatements(called, long),
-    ...sqlParameters(family).flatMap((value) => checksOf(family, value)),
+    ...together(sqlParameters(family).flatMap((value) => refusalsOf(family, variant, value))),
     ...(made === undefined ? [] : madePayload(called, made, variant)),
   ];
   if (checks.length === 0) return body;
-  const declared = made === undefined ? [] : ["DECLARE", `  ${madeOnce} bytea${made.repeated ? "[]" : ""};`];
-  return [...declared, "BEGIN", ...checks, `${body.trimEnd()};`, "END", ""].join("\n");
+  const text =
+    payload === undefined ? body : body.replace(/@payloads?@/g, () => (made === undefined ? payload.name : madeOnce));
+  const declared = made === undefined ? [] : [`  ${madeOnce} bytea${made.repeated ? "[]" : ""};`];
+  if (text.includes("@checks@")) {
+    return text
+      .replace(/^DECLARE$/m, () => ["DECLARE", ...declared].join("\n"))
+      .replace(/@plain([a-z_ ]*)@/, (_, names: string) => plainCondition(family, variant, names.trim().split(" ")))
+      .replaceAll("@plain_payload@", () => bytesOf(payload!.name, variant))
+      .replace(/^ *@checks@$/m, () => checks.join("\n"));
+  }
+  return [
+    ...(made === undefined ? [] : ["DECLARE", ...declared]),
+    "BEGIN",
+    ...checks,
+    `${text.trimEnd()};`,
+    "END",
+    "",
+  ].join("\n");
+}
+
+/** The condition of a call that needs no other check: nothing optional is given, except what is named, and what is needed is right. */
+function plainCondition(family: GatewayFamily, variant: GatewayVariant, allowed: readonly string[]): string {
+  const conditions = limitedArguments(family, variant, ({ name }) => name).flatMap((argument, index) => {
+    const { optional, payload } = sqlParameters(family)[index]!;
+    const { name, sqlType, rules } = argument;
+    if (payload) {
+      const isText = sqlType === "text" || sqlType === "bytea";
+      return [
+        isText && rules.minBytes === 1 ? `${name} <> ''` : `${name} IS NOT NULL`,
+        ...mayBeLong([argument]).map((isLong) => `NOT (${isLong})`),
+      ];
+    }
+    if (!optional) return shortConditions(argument);
+    return allowed.includes(name) ? [] : [`${name} IS NULL`];
+  });
+  return `(${conditions.join("\n    AND ")})`;
+}
+
+/** The rules of a text, by as few functions as they can be checked with. */
+function shortConditions({ name, rules: { minBytes = 0, maxBytes, pattern } }: LimitedArgument): string[] {
+  const isNeverEmpty = pattern !== undefined && !new RegExp(pattern.source, "u").test("");
+  return [
+    ...(maxBytes === undefined ? [] : [`octet_length(${name}) <= ${maxBytes}`]),
+    ...(minBytes === 0 || (minBytes === 1 && isNeverEmpty) ? [] : [`octet_length(${name}) >= ${minBytes}`]),
+    ...(pattern === undefined ? [] : [`${name} ~ ${sqlString(pattern.source)}`]),
+    ...(maxBytes === undefined && pattern === undefined ? [`${name} IS NOT NULL`] : []),
+  ];
+}
+
+/** One condition for all, and behind it what is refused. */
+function together(refusals: readonly Refusal[]): string[] {
+  if (refusals.length === 0) return [];
+  return [
+    `  IF ${refusals.map(({ condition }) => condition).join("\n    OR ")} THEN`,
+    ...refusals.flatMap(({ condition, statements }) => [`  IF ${condition} THEN`, ...statements, "  END IF;"]),
+    "  END IF;",
+  ];
 }
 
 /** Makes the bytes, and checks how long they are. A text is as long as its bytes, and a list has as many elements. */
-function madePayload(
-  called: string,
-  { name, repeated, rules }: GatewayValue,
-  { payloadType }: GatewayVariant,
-): string[] {
-  const bytesOf = (one: string) => `convert_to(${payloadType === "text" ? one : `${one}::text`}, 'UTF8')`;
+function madePayload(called: string, { name, repeated, rules }: GatewayValue, variant: GatewayVariant): string[] {
   const { maxItems, ...others } = rules;
   const count = { name, expression: name, sqlType: "bytea", repeated, rules: repeated && maxItems ? { maxItems } : {} };
-  const before = payloadType === "text" && !repeated ? { ...count, sqlType: "text", rules } : count;
+  const before = variant.payloadType === "text" && !repeated ? { ...count, sqlType: "text", rules } : count;
   const after = { name, expression: madeOnce, sqlType: "bytea", repeated, rules: others };
   return [
     ...limitStatements(called, [before]),
     repeated
-      ? `  ${madeOnce} := ARRAY(SELECT ${bytesOf("p.one")} FROM unnest(${name}) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);`
-      : `  ${madeOnce} := ${bytesOf(name)};`,
+      ? `  ${madeOnce} := ARRAY(SELECT ${bytesOf("p.one", variant)} FROM unnest(${name}) WITH ORDINALITY AS p (one, nth) ORDER BY p.nth);`
+      : `  ${madeOnce} := ${bytesOf(name, variant)};`,
     ...(before.sqlType === "text" ? [] : limitStatements(called, [after])),
   ];
 }
 
-function checksOf(family: GatewayFamily, value: GatewayValue): string[] {
+/** The expression of the bytes of a payload. */
+function bytesOf(one: string, { payloadType }: GatewayVariant): string {
+  if (payloadType === undefined || payloadType === "binary") return one;
+  return `convert_to(${payloadType === "text" ? one : `${one}::text`}, 'UTF8')`;
+}
+
+function refusalsOf(family: GatewayFamily, { payloadType }: GatewayVariant, value: GatewayValue): Refusal[] {
   const { name } = value;
-  const whole = value.repeated ? `${name} IS NULL OR array_position(${name}, NULL) IS NOT NULL` : `${name} IS NULL`;
+  // Postgres does not compare values of json.
+  const hasNull =
+    payloadType === "json"
+      ? `EXISTS (SELECT FROM unnest(${name}) AS p (one) WHERE p.one IS NULL)`
+      : `array_position(${name}, NULL) IS NOT NULL`;
+  const whole = value.repeated ? `${name} IS NULL OR ${hasNull}` : `${name} IS NULL`;
   const empty = value.repeated
     ? "; an array without messages is '{}', an empty message ''"
     : value.payload
@@ -111,13 +182,16 @@ function shown({ name, kind }: GatewayValue): string {
     : name;
 }
 
-function refusal(condition: string, code: string, message: string, hint: string): string[] {
+function refusal(condition: string, code: string, message: string, hint: string): Refusal[] {
   return [
-    `  IF ${condition} THEN`,
-    "    RAISE EXCEPTION USING",
-    `      ERRCODE = hawser.error_sqlstate('${code}'),`,
-    `      MESSAGE = ${message},`,
-    `      HINT = ${sqlString(hint)};`,
-    "  END IF;",
+    {
+      condition,
+      statements: [
+        "    RAISE EXCEPTION USING",
+        `      ERRCODE = hawser.error_sqlstate('${code}'),`,
+        `      MESSAGE = ${message},`,
+        `      HINT = ${sqlString(hint)};`,
+      ],
+    },
   ];
 }

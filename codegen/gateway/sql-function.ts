@@ -2,7 +2,7 @@ import { type GatewayFamily, type GatewayVariant, isMadeWithTables } from "../mo
 import { readBody, type SqlConstants } from "../sql/body.js";
 import { limited, limitStatements } from "../sql/limits.js";
 import { dollarQuoted, sqlString } from "../sql/literal.js";
-import { isMadeOnce, madeOnce, withChecks } from "./local-checks.js";
+import { withChecks } from "./local-checks.js";
 import { limitedArguments, positionOf, queryExpression, sqlParameters, sqlTypeOf } from "./sql-argument.js";
 import { nameWithStar } from "./typescript-types.js";
 
@@ -76,14 +76,7 @@ function bodyOf(family: GatewayFamily, variant: GatewayVariant, name: string, va
     const text = readBody(family.method, family.bodyFile, values.constants);
     return {
       language: "plpgsql",
-      body: withChecks(
-        family,
-        variant,
-        text
-          .replaceAll("@version@", values.version)
-          .replaceAll("@payload@", isMadeOnce(variant) ? madeOnce : "payload")
-          .replaceAll("@payloads@", isMadeOnce(variant) ? madeOnce : "payloads"),
-      ),
+      body: withChecks(family, variant, text.replaceAll("@version@", values.version)),
     };
   }
   if (family.batch !== undefined) {

@@ -1,4 +1,4 @@
-import type { GatewayFamily } from "../model/gateway-functions.js";
+import { type GatewayFamily, isMadeWithTables } from "../model/gateway-functions.js";
 import type { GatewayKind, GatewayValue } from "../model/gateway-values.js";
 import { docstring } from "../print.js";
 
@@ -23,7 +23,7 @@ function handlerType(value: GatewayValue): string {
 
 /** What SQL knows a function by, with `*` for the type of the payload. */
 export function nameWithStar(family: GatewayFamily): string {
-  return family.names[0]!.replace("{T}", "*");
+  return `${isMadeWithTables(family) ? "hawser." : ""}${family.names[0]!.replace("{T}", "*")}`;
 }
 
 /** The type of a method's request. */

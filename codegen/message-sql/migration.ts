@@ -10,9 +10,8 @@ import { helperFunctions, type MadeFunction } from "./helpers.js";
 import { type FieldModel, fieldType, type MessageModel, qualified, type SqlModel, typeOf } from "./model.js";
 import { quoted } from "./names.js";
 import {
-  natsFunctions,
+  enqueueFunctions,
   type PublishFunction,
-  peerFunction,
   publishFunction,
   publishHelpers,
   readFunction,
@@ -109,15 +108,9 @@ function guard(
 ): string {
   const schema = sqlString(options.schema);
   const names = [...new Set(functions.map(({ name }) => name))].map(sqlString);
-  const nats = `${quoted(options.natsSchema)}.`;
   const needed = [
-    ...(messages.some(({ topic }) => topic.subject !== undefined && topic.stream)
-      ? [[nats + natsFunctions.stream, "hawser_nats"]]
-      : []),
-    ...(messages.some(({ topic }) => topic.subject !== undefined && !topic.stream)
-      ? [[nats + natsFunctions.core, "hawser_nats"]]
-      : []),
-    ...(messages.some(({ topic }) => topic.topic !== undefined) ? [[`hawser.${peerFunction}`, "hawser_peer"]] : []),
+    ...(messages.some(({ topic }) => topic.subject !== undefined) ? [[enqueueFunctions.nats, "hawser_nats"]] : []),
+    ...(messages.some(({ topic }) => topic.topic !== undefined) ? [[enqueueFunctions.peers, "hawser_peer"]] : []),
   ];
   const rows = needed.map(([name, role]) => `(${sqlString(name!)}, ${sqlString(role!)})`);
   const check =
@@ -128,7 +121,7 @@ function guard(
       RAISE EXCEPTION USING
         ERRCODE = 'undefined_function',
         MESSAGE = format('the function %s is missing', v_name),
-        HINT = 'Run "hawser init" first. If it has made its functions in another schema, give the plugin the option nats_schema.';
+        HINT = 'Run "hawser init" first.';
     END IF;
     IF NOT has_function_privilege(v_name, 'EXECUTE') THEN
       RAISE EXCEPTION USING

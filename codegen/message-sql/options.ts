@@ -6,8 +6,6 @@ export interface SqlOptions {
   readonly schema: string;
   /** Stands before the name of each type. */
   readonly prefix: string;
-  /** The schema of `nats_enqueue_binary`: what `hawser init --schema` said. */
-  readonly natsSchema: string;
   /** The roles that may call the functions. */
   readonly roles: readonly string[];
   /** The one file that is made. Undefined: one for each directory of protos. */
@@ -48,7 +46,6 @@ export function readOptions(parameter: string): SqlOptions {
   return {
     schema: one("schema", "messages"),
     prefix: one("prefix", ""),
-    natsSchema: one("nats_schema", "public"),
     roles: [...new Set(roles)],
     file: given.has("file") ? one("file", "") : undefined,
   };
@@ -59,7 +56,6 @@ const identifierSays = `give a name of letters, digits, _ and -, of at most ${ma
 const known = new Map([
   ["schema", { pattern: identifier, says: identifierSays }],
   ["prefix", { pattern: /^([a-z_][a-z0-9_]{0,30})?$/, says: "give at most 31 small letters, digits and _" }],
-  ["nats_schema", { pattern: identifier, says: identifierSays }],
   ["role", { pattern: identifier, says: identifierSays }],
   ["file", { pattern: /^\w[\w.-]*(\/\w[\w.-]*)*\.sql$/, says: "give a relative path that ends with .sql" }],
 ]);

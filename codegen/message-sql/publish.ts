@@ -20,12 +20,11 @@ export interface PublishFunction extends MadeFunction {
   readonly parameters: readonly { readonly name: string; readonly type: string }[];
 }
 
-/** The functions that a message is handed to, with their schema and the types of their parameters. */
-export const natsFunctions = {
-  core: "nats_enqueue_binary(text, bytea, jsonb, text, timestamptz)",
-  stream: "nats_enqueue_binary_stream(text, bytea, jsonb, text, text, text, timestamptz)",
+/** The functions that a message is handed to, with the types of their parameters. */
+export const enqueueFunctions = {
+  nats: "hawser.enqueue(text, bytea, boolean, jsonb, text, text, text, timestamptz)",
+  peers: "hawser.enqueue(text, bytea, jsonb, text, text, timestamptz, boolean)",
 };
-export const peerFunction = "peer_enqueue_binary(text, bytea, jsonb, text, text, timestamptz)";
 
 /**
  * `publish_order_placed(tenant text, …, _key text, …)`: checks the rules and enqueues, in the present transaction. It runs
@@ -69,13 +68,11 @@ export function publishFunction(options: SqlOptions, message: TopicMessage): Pub
   const toNats =
     topic.subject === undefined
       ? ""
-      : topic.stream
-        ? `RETURN ${quoted(options.natsSchema)}.nats_enqueue_binary_stream(${subjectOf(topic, modelOf)}, v_payload, v_headers, ${key}, ${id}, NULL, ${rest});`
-        : `RETURN ${quoted(options.natsSchema)}.nats_enqueue_binary(${subjectOf(topic, modelOf)}, v_payload, v_headers, ${key}, ${rest});`;
+      : `RETURN hawser.enqueue(${subjectOf(topic, modelOf)}, v_payload, ${topic.stream}, v_headers, ${key}, ${topic.stream ? id : "NULL"}, NULL, ${rest});`;
   const toPeers =
     topic.topic === undefined
       ? ""
-      : `RETURN hawser.peer_enqueue_binary(${sqlString(topic.topic)}, v_payload, v_headers, ${key}, ${id}, ${rest});`;
+      : `RETURN hawser.enqueue(${sqlString(topic.topic)}, v_payload, v_headers, ${key}, ${id}, ${rest});`;
   const words = (topic.subject?.words ?? []).filter((word) => typeof word !== "string");
   const first = topic.subject?.words[0];
   const wordChecks = words.map((word) => {

@@ -30,6 +30,8 @@ export interface SqlFunction {
   readonly optionalDefaults: boolean;
   /** All its statements see the database as the one does that calls it. */
   readonly readsOnly: boolean;
+  /** Its result stays the same as long as a session lives. */
+  readonly constant: boolean;
   readonly parameters: readonly Parameter[];
   readonly results: readonly Column[];
 }
@@ -76,6 +78,7 @@ function readFunction(method: DescMethod, option: SqlFunctionOption, options: Sp
     settings: option.settings.map((setting) => readSetting(method, setting)),
     optionalDefaults: option.optionalDefaults,
     readsOnly: option.readsOnly,
+    constant: option.constant,
     parameters,
     results,
   };

@@ -23,7 +23,7 @@ export type PayloadType = keyof typeof payloadTypes;
 export interface GatewayFamily {
   readonly method: DescMethod;
   readonly comment: string;
-  /** Its name and its aliases as the spec has them, with `{T}` for the type of the payload. */
+  /** Its name and its aliases as the spec has them, with `{T}` for the type of the payload unless they are overloaded. */
   readonly names: readonly string[];
   readonly variants: readonly GatewayVariant[];
   /** The file of a PL/pgSQL body; undefined where the function only calls the gateway. */
@@ -58,6 +58,17 @@ export function isMadeWithTables({ execute }: GatewayFamily): boolean {
   return execute.length > 0;
 }
 
+/** The functions of a family as their schema tells them apart: overloads have their types, too. */
+export function distinctNames({ names, variants, parameters }: GatewayFamily): string[] {
+  const isOverloaded = variants.length > 1 && names.every((name) => !name.includes("{T}"));
+  return variants.flatMap((variant) =>
+    variant.names.map((name) => {
+      const types = parameters.map(({ payload, sqlType }) => (payload ? variant.payloadType : sqlType));
+      return isOverloaded ? `${name}(${types.join(", ")})` : name;
+    }),
+  );
+}
+
 /** The group of a service; undefined if the gateway answers none of its methods. */
 export function readGatewayGroup(service: DescService, options: SpecOptions): GatewayGroup | undefined {
   const families = service.methods.flatMap((method) => {
@@ -79,11 +90,18 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   const batches = parameters.filter(({ repeated }) => repeated);
   const typed = [...parameters, ...results].some(({ payload, payloadType }) => payload || payloadType);
   const names = [option.name, ...option.alias];
-  if (names.some((name) => (name.split("{T}").length === 2) !== typed)) {
+  const isOverloaded = typed && option.execute.length > 0 && names.every((name) => !name.includes("{T}"));
+  if (!isOverloaded && names.some((name) => (name.split("{T}").length === 2) !== typed)) {
     throw new SpecError(method, "a function has {T} in each of its names if, and only if, it has a payload");
   }
-  if (batches.length > 1 || (batches.length === 1 && results.length > 0)) {
+  if (batches.some(({ payload }) => !payload)) {
+    throw new SpecError(batches[0]!.field, "only payloads may be repeated in a request");
+  }
+  if (batches.length > 1 || (!option.local && batches.length === 1 && results.length > 0)) {
     throw new SpecError(method, "a function has one list of payloads at most, and returns nothing if it has one");
+  }
+  if (!option.local && results.some(({ repeated }) => repeated)) {
+    throw new SpecError(method, "only a local function returns a list");
   }
   refuseTwoOf(method, parameters);
   refuseResults(method, parameters, results);
@@ -100,6 +118,9 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   }
   if (!option.local && [...parameters, ...results].some(({ kind }) => kind === "timestamp")) {
     throw new SpecError(method, "only a local function takes or returns a google.protobuf.Timestamp");
+  }
+  if (!option.local && parameters.some(({ kind }) => kind === "boolean")) {
+    throw new SpecError(method, "only a local function takes a bool");
   }
   if (option.local === (option.changes !== undefined)) {
     throw new SpecError(

@@ -43,8 +43,16 @@ const jsonTypes: Readonly<Record<string, GatewayKind>> = {
   "google.protobuf.ListValue": "list",
 };
 
-/** Those that can be sent to the gateway. */
-const parameterKinds: readonly GatewayKind[] = ["string", "bytes", "number", "bigint", "object", "timestamp"];
+/** Kinds of parameters: a timestamp and a boolean only of functions that the gateway does not answer. */
+const parameterKinds: readonly GatewayKind[] = [
+  "string",
+  "bytes",
+  "number",
+  "bigint",
+  "object",
+  "timestamp",
+  "boolean",
+];
 
 const noOption: GatewayValueOption = {
   payload: false,
@@ -70,7 +78,7 @@ export function readGatewayValues(
     if (!parameterKinds.includes(value.kind)) {
       throw new SpecError(
         value.field,
-        "a parameter is a string, bytes, an int32, an int64, a google.protobuf.Struct or a google.protobuf.Timestamp",
+        "a parameter is a string, bytes, a bool, an int32, an int64, a google.protobuf.Struct or a google.protobuf.Timestamp",
       );
     }
     const hasDefault = value.optional && !value.noDefault;
@@ -83,8 +91,11 @@ export function readGatewayValues(
 }
 
 function refuseResult(value: GatewayValue): void {
-  if (value.payloadType || value.timeout || value.noDefault || value.repeated) {
-    throw new SpecError(value.field, "only a parameter has a payload type, a timeout, no default, or is a list");
+  if (value.payloadType || value.timeout || value.noDefault || (value.repeated && value.kind !== "bigint")) {
+    throw new SpecError(
+      value.field,
+      "only a parameter has a payload type, a timeout, no default, or is a list of payloads",
+    );
   }
   if (Object.keys(value.rules).length > 0) {
     throw new SpecError(value.field, "rules on a result would not be checked");
@@ -103,8 +114,11 @@ function readValue(field: DescField, options: SpecOptions): GatewayValue {
   if (column !== undefined && (column.default !== "" || column.generated !== "" || column.type === "bigserial")) {
     throw new SpecError(field, "a parameter or result of a function has no default, generated value or sequence");
   }
-  if ((option.payload && kind !== "bytes") || (repeated && !option.payload)) {
-    throw new SpecError(field, "a payload is of type bytes, and only payloads may be repeated");
+  if ((option.payload && kind !== "bytes") || (repeated && !option.payload && kind !== "bigint")) {
+    throw new SpecError(
+      field,
+      "a payload is of type bytes, and only payloads, and an int64 of a result, may be repeated",
+    );
   }
   if ((option.payloadType && kind !== "string") || (option.timeout && kind !== "number")) {
     throw new SpecError(field, "a payload type is a string, and a timeout an int32");

@@ -74,6 +74,7 @@ export interface SqlFunctionOption {
   settings: string[];
   optionalDefaults: boolean;
   readsOnly: boolean;
+  constant: boolean;
 }
 
 export interface GatewayFunctionOption {

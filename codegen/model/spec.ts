@@ -2,7 +2,7 @@ import type { DescEnum, DescFile, DescMessage, FileRegistry } from "@bufbuild/pr
 import { TakenNames } from "./duplicates.js";
 import { type ErrorTable, readErrorTable } from "./errors.js";
 import { type FunctionGroup, readFunctionGroup } from "./functions.js";
-import { type GatewayGroup, readGatewayGroup } from "./gateway-functions.js";
+import { distinctNames, type GatewayGroup, readGatewayGroup } from "./gateway-functions.js";
 import { type Message, readMessage } from "./messages.js";
 import { SpecOptions, specPackage } from "./options.js";
 import { checkNames } from "./proto-names.js";
@@ -126,10 +126,8 @@ function refuseSharedNames(spec: Spec): void {
     for (const { name, method } of file.functionGroups.flatMap((group) => group.functions)) {
       functions.take(name, method);
     }
-    for (const { method, variants } of file.gatewayGroups.flatMap((group) => group.families)) {
-      for (const name of variants.flatMap((variant) => variant.names)) {
-        functions.take(name, method);
-      }
+    for (const family of file.gatewayGroups.flatMap((group) => group.families)) {
+      for (const name of distinctNames(family)) functions.take(name, family.method);
     }
     for (const { code, value } of file.errorTables.flatMap((table) => table.errors)) {
       errors.take(code, value);

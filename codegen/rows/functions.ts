@@ -1,9 +1,61 @@
+import type { DescService } from "@bufbuild/protobuf";
 import type { Column } from "../model/columns.js";
-import { typeName } from "../model/columns.js";
-import type { FunctionGroup, Parameter, SqlFunction } from "../model/functions.js";
-import { camelCase, lowerFirst, pascalCase } from "../model/names.js";
+import { parameterCast, typeName } from "../model/columns.js";
+import type { Parameter, SqlFunction } from "../model/functions.js";
+import type { GatewayFamily } from "../model/gateway-functions.js";
+import type { GatewayValue } from "../model/gateway-values.js";
+import { camelCase, lowerFirst } from "../model/names.js";
 import { docstring, stringLiteral } from "../print.js";
 import { argumentType, rowType } from "./types.js";
+
+/** The part of a function that its client needs. */
+interface CalledFunction
+  extends Pick<SqlFunction, "method" | "name" | "comment" | "parameters" | "results" | "returnsSet"> {
+  /** The result of a function without OUT parameters has the name of the function: its columns are named by this. */
+  readonly namesResults?: boolean;
+}
+
+/** The functions of one service. */
+export interface FunctionGroup {
+  readonly service: DescService;
+  readonly comment: string;
+  readonly functions: readonly CalledFunction[];
+}
+
+/** A function of the schema `hawser` for people, as programs call it: of its overloads the one with bytes. */
+export function withBytes({ method, names, comment, parameters, results }: GatewayFamily): CalledFunction {
+  const columnOf = ({
+    field,
+    name,
+    kind,
+    sqlType,
+    optional,
+    repeated,
+    payload,
+    rules,
+    comment: about,
+  }: GatewayValue): Column => ({
+    field,
+    name,
+    type: payload ? "bytea" : (sqlType as Column["type"]),
+    repeated,
+    nullable: optional,
+    uncompressed: false,
+    kind: kind === "object" || kind === "list" ? "json" : kind,
+    range: undefined,
+    rules,
+    comment: about,
+  });
+  return {
+    method,
+    name: names[0]!.replace("{T}", "binary"),
+    comment,
+    parameters: parameters.map((value) => ({ column: columnOf(value), argument: value.property })),
+    results: results.map(columnOf),
+    returnsSet: false,
+    namesResults: true,
+  };
+}
 
 /** What the client functions need, and no more: a pg Client, Pool or PoolClient has it. */
 export const queryClient = `${docstring(
@@ -46,32 +98,36 @@ export function functionClient(group: FunctionGroup): string {
   ].join("\n");
 }
 
-function argumentsInterface(fn: SqlFunction): string {
+function argumentsInterface(fn: CalledFunction): string {
   const properties = fn.parameters.map(
     ({ column, argument }) => `${docstring(column.comment, "  ")}  ${argument}: ${argumentType(column)};\n`,
   );
-  return `${docstring(`Arguments of hawser.${fn.name}.`)}export interface ${pascalCase(fn.name)}Arguments {\n${properties.join("")}}\n`;
+  return `${docstring(`Arguments of hawser.${fn.name}.`)}export interface ${fn.method.name}Arguments {\n${properties.join("")}}\n`;
 }
 
-function resultInterface(fn: SqlFunction): string {
+function resultInterface(fn: CalledFunction): string {
   const properties = fn.results.map(
     (column) => `${docstring(column.comment, "  ")}  ${camelCase(column.name)}: ${rowType(column)};\n`,
   );
   const text = `${fn.returnsSet ? "One row" : "The result"} of hawser.${fn.name}.`;
-  return `${docstring(text)}export interface ${pascalCase(fn.name)}Result {\n${properties.join("")}}\n`;
+  return `${docstring(text)}export interface ${fn.method.name}Result {\n${properties.join("")}}\n`;
 }
 
-function clientMethod(fn: SqlFunction): string {
-  const placeholders = fn.parameters.map(({ column }, position) => `$${position + 1}::${typeName(column)}`);
-  const text = `SELECT ${fn.results.map((column) => column.name).join(", ")} FROM hawser.${fn.name}(${placeholders.join(", ")})`;
-  const result = `${pascalCase(fn.name)}Result`;
+function clientMethod(fn: CalledFunction): string {
+  const placeholders = fn.parameters.map(
+    ({ column }, position) => `$${position + 1}::${parameterCast(typeName(column))}`,
+  );
+  const names = fn.results.map((column) => column.name).join(", ");
+  const called = `hawser.${fn.name}(${placeholders.join(", ")})${fn.namesResults ? ` AS r (${names})` : ""}`;
+  const text = `SELECT ${names} FROM ${called}`;
+  const result = `${fn.method.name}Result`;
   const values = fn.parameters.map((parameter) => `          ${argumentExpression(parameter)},\n`);
   const properties = fn.results.map((column) => `${camelCase(column.name)}: ${resultExpression(column)}`);
   const row = `({ ${properties.join(", ")} })`;
   return [
-    `    async ${camelCase(fn.name)}(${fn.parameters.length === 0 ? "" : `args: ${pascalCase(fn.name)}Arguments`}): Promise<${result}${fn.returnsSet ? "[]" : ""}> {`,
+    `    async ${lowerFirst(fn.method.name)}(${fn.parameters.length === 0 ? "" : `args: ${fn.method.name}Arguments`}): Promise<${result}${fn.returnsSet ? "[]" : ""}> {`,
     "      const { rows } = await client.query({",
-    `        name: ${stringLiteral(`hawser.${fn.name}`)},`,
+    `        name: ${stringLiteral(`hawser.${fn.namesResults ? lowerFirst(fn.method.name) : fn.name}`)},`,
     `        text: ${stringLiteral(text)},`,
     `        values: [${values.length === 0 ? "" : `\n${values.join("")}        `}],`,
     "      });",

@@ -1,21 +1,38 @@
+import { isMadeWithTables } from "../model/gateway-functions.js";
 import type { Spec, SpecFile } from "../model/spec.js";
 import type { GeneratedFile } from "../plugin.js";
 import { filesByArea, typescriptHead } from "../print.js";
-import { bufferHelper, functionClient, onlyRowHelper, queryClient } from "./functions.js";
+import {
+  bufferHelper,
+  type FunctionGroup,
+  functionClient,
+  onlyRowHelper,
+  queryClient,
+  withBytes,
+} from "./functions.js";
 import { rowInterface, tableNames, viewNames } from "./tables.js";
 
 /** `<area>.ts` for each package with tables or functions: row types, names, and a typed client of the functions. */
 export function generateRows(spec: Spec): GeneratedFile[] {
   return filesByArea(spec).flatMap(([area, files]) => {
-    const sources = files.filter((file) => file.tables.length + file.views.length + file.functionGroups.length > 0);
+    const sources = files.filter((file) => file.tables.length + file.views.length + functionGroupsOf(file).length > 0);
     return sources.length === 0 ? [] : [{ path: `${area}.ts`, content: rowsModule(sources) }];
   });
+}
+
+/** The functions that are made with the tables, those among them that have a type of payload with bytes. */
+function functionGroupsOf({ functionGroups, gatewayGroups }: SpecFile): FunctionGroup[] {
+  const callable = gatewayGroups.flatMap(({ service, comment, families }) => {
+    const functions = families.filter(isMadeWithTables).map(withBytes);
+    return functions.length === 0 ? [] : [{ service, comment, functions }];
+  });
+  return [...functionGroups, ...callable];
 }
 
 function rowsModule(sources: readonly SpecFile[]): string {
   const tables = sources.flatMap((file) => file.tables);
   const views = sources.flatMap((file) => file.views);
-  const groups = sources.flatMap((file) => file.functionGroups);
+  const groups = sources.flatMap(functionGroupsOf);
   const clients = groups.map(functionClient);
   const usesBuffers = clients.some((client) => client.includes("toBuffer("));
   const usesOnlyRow = clients.some((client) => client.includes("onlyRow("));

@@ -25,7 +25,7 @@ export function functionStatements(fn: SqlFunction, constants: SqlConstants): st
     fn.comment === "" ? "" : `COMMENT ON FUNCTION ${functionSignature(fn)} IS ${sqlString(fn.comment)};\n`;
   return [
     ...signature,
-    `LANGUAGE plpgsql ${fn.readsOnly ? "STABLE" : "VOLATILE"} ${security}`,
+    `LANGUAGE plpgsql ${fn.constant ? "IMMUTABLE" : fn.readsOnly ? "STABLE" : "VOLATILE"} ${security}`,
     "SET search_path = pg_catalog, pg_temp",
     ...fn.settings.map((setting) => `SET ${setting}`),
     `AS ${dollarQuoted("function", withLimits(fn, readBody(fn.method, fn.bodyFile, constants)))};`,

@@ -151,6 +151,16 @@ export function limitStatements(called: string, values: readonly LimitedArgument
   ];
 }
 
+/** Conditions without a long look at a value: where none holds, none is above its limit. */
+export function mayBeLong(values: readonly LimitedArgument[]): string[] {
+  return values.flatMap(({ expression, sqlType, qualified, rules: { maxBytes } }) => {
+    if (maxBytes === undefined) return [];
+    const { call, over } = words(qualified);
+    if (sqlType === "jsonb") return [mayExceed(expression, leastSize(sqlType, maxBytes), qualified)];
+    return [over(call("octet_length", sqlType === "json" ? `${expression}::text` : expression), maxBytes)];
+  });
+}
+
 /** An expression of a text, or the refusal of an argument that is above its limits. */
 export function limited(called: string, values: readonly LimitedArgument[], expression: string): string {
   const limits = values.flatMap((value) =>

@@ -4,7 +4,6 @@
  */
 import pg from "pg";
 import { enqueue } from "../../src/peer/index.js";
-import { natsFunctions } from "../../src/serve/public.js";
 
 const customers = 8;
 const pauseMs = 20;
@@ -21,8 +20,8 @@ async function order(client: pg.PoolClient, what: string): Promise<void> {
   try {
     const { rows } = await client.query<{ id: string }>("INSERT INTO orders (what) VALUES ($1) RETURNING id", [what]);
     const id = rows[0]!.id;
-    await enqueue(client, { topic: "warehouse", payload: JSON.stringify({ id, what }), key: id });
-    await natsFunctions(client).enqueueJsonStream({ subject, payload: { id }, key: id });
+    await enqueue(client, "warehouse", { id, what }, { key: id });
+    await enqueue(client, { subject, stream: true }, { id }, { key: id });
     if (Math.random() < 0.1) throw new Error("the customer has changed their mind");
     await client.query("COMMIT");
   } catch {

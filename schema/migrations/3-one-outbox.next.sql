@@ -11,6 +11,18 @@ LOCK TABLE hawser.outbox_turns, hawser.peer_outbox_turns, hawser.peers IN ACCESS
 LOCK TABLE hawser.outbox, hawser.peer_outbox, hawser.outbox_later, hawser.outbox_keys IN ACCESS EXCLUSIVE MODE;
 DROP VIEW hawser.outbox_status;
 DROP FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz);
+DROP FUNCTION hawser.outbox_cancel(bigint);
+DROP FUNCTION hawser.peer_headers(jsonb, text, text);
+DROP FUNCTION hawser.least_due(text, pg_snapshot);
+DROP FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_json(text, json, jsonb, text, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_json_batch(text, json[], jsonb, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_jsonb(text, jsonb, jsonb, text, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_jsonb_batch(text, jsonb[], jsonb, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_binary(text, bytea, jsonb, text, text, timestamptz);
+DROP FUNCTION hawser.peer_enqueue_binary_batch(text, bytea[], jsonb, text, timestamptz);
 DROP FUNCTION hawser.enqueue_later(text, text, bytea[], jsonb, text, text, boolean, text, timestamptz, text);
 DROP FUNCTION hawser.take_outbox(text, text);
 DROP FUNCTION hawser.run_outbox_turn(text, bigint, pg_snapshot, pg_snapshot, bigint, bigint[], boolean, jsonb, boolean, pg_snapshot, pg_snapshot, bigint, integer, bigint, timestamptz, pg_snapshot);
@@ -22,6 +34,7 @@ DROP FUNCTION hawser.rotate_peer_outbox(text, bigint);
 -- Who enqueued what is there is not known: its role is empty.
 ALTER TABLE hawser.outbox
   ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN listener text, ADD COLUMN to_all boolean NOT NULL DEFAULT false, ADD COLUMN origin text;
+ALTER TABLE hawser.outbox ALTER COLUMN message_id DROP NOT NULL;
 ALTER TABLE hawser.outbox ALTER COLUMN role SET DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
 ALTER TABLE hawser.outbox_later
   ADD COLUMN role text NOT NULL DEFAULT '', ADD COLUMN to_all boolean NOT NULL DEFAULT false, ADD COLUMN origin text;
@@ -29,6 +42,9 @@ ALTER TABLE hawser.outbox_later ALTER COLUMN role SET DEFAULT CASE current_setti
 -- With the slot, by which each query asks: without it, the planner takes the primary key, which has it, for better.
 DROP INDEX hawser.outbox_xid;
 CREATE INDEX outbox_xid ON hawser.outbox (xid, slot);
+UPDATE hawser.outbox_later AS l
+   SET headers = (SELECT jsonb_agg(h.pair ORDER BY h.nth) FROM jsonb_array_elements(l.headers) WITH ORDINALITY AS h (pair, nth) WHERE h.pair ->> 0 <> 'message-key')
+ WHERE l.kind = 'peer' AND l.key IS NOT NULL;
 CREATE TABLE hawser.outbox_3 PARTITION OF hawser.outbox FOR VALUES IN (3);
 CREATE TABLE hawser.outbox_4 PARTITION OF hawser.outbox FOR VALUES IN (4);
 CREATE TABLE hawser.outbox_5 PARTITION OF hawser.outbox FOR VALUES IN (5);
@@ -37,11 +53,15 @@ ALTER TABLE hawser.outbox_state
   ADD COLUMN peer_asleep bigserial NOT NULL,
   ADD COLUMN peer_slot bigserial NOT NULL,
   ADD COLUMN peer_beat bigserial NOT NULL,
-  ADD COLUMN peer_claim bigserial NOT NULL;
+  ADD COLUMN peer_claim bigserial NOT NULL,
+  ADD COLUMN secret text NOT NULL DEFAULT gen_random_uuid();
 SELECT setval('hawser.outbox_state_peer_slot_seq', s.last_value) FROM hawser.peer_outbox_state_slot_seq AS s;
 
 INSERT INTO hawser.outbox (slot, id, xid, destination, payload, headers, key, message_id, to_stream, enqueued_at, cluster, role, listener)
-SELECT 3 + o.slot, o.id, o.xid, o.topic, o.payload, o.headers, o.key, '', false, o.enqueued_at, o.cluster, '', o.listener
+SELECT 3 + o.slot, o.id, o.xid, o.topic, o.payload,
+       -- The hand-over adds the header of the key from now on.
+       (SELECT jsonb_agg(h.pair ORDER BY h.nth) FROM jsonb_array_elements(o.headers) WITH ORDINALITY AS h (pair, nth) WHERE h.pair ->> 0 <> 'message-key'),
+       o.key, '', false, o.enqueued_at, o.cluster, '', o.listener
   FROM hawser.peer_outbox AS o, (SELECT t.* FROM hawser.peer_outbox_turns AS t ORDER BY t.turn DESC LIMIT 1) AS l
  -- What is handed over does not stay: the position begins behind what the last snapshot has seen.
  WHERE o.cluster IS DISTINCT FROM l.cluster OR NOT pg_visible_in_snapshot(o.xid, l.done_from)

@@ -230,7 +230,10 @@ async function list(
       { head: "ID", cell: ({ id }) => id },
       { head: "GIVEN UP", cell: ({ createdAt }) => createdAt.toISOString() },
       { head: "TOPIC", cell: ({ topic }) => topic },
-      { head: "SOURCE", cell: ({ source }) => source },
+      {
+        head: "SOURCE",
+        cell: ({ source, enqueuedBy }) => (enqueuedBy === null ? source : `${source} (enqueued by ${enqueuedBy})`),
+      },
       { head: "LISTENER", cell: ({ listener }) => listener ?? "" },
       { head: "ATTEMPTS", cell: ({ attempts }) => attempts },
       { head: "BYTES", cell: ({ payloadBytes }) => payloadBytes },

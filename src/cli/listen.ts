@@ -238,13 +238,13 @@ interface LineOptions {
 
 /** A message as a line of JSON, its end included. */
 function jsonLine(message: Message, { form, descriptors }: LineOptions): string {
-  const { to, from, sender, headers, attempt, delivery } = message;
+  const { to, from, sender, enqueuedBy, headers, attempt, delivery } = message;
   const shown = shownPayload(message.payload, headers, descriptors, form);
-  return `${jsonText({ to, from, sender, headers, ...shown, attempt, delivery })}\n`;
+  return `${jsonText({ to, from, sender, enqueuedBy, headers, ...shown, attempt, delivery })}\n`;
 }
 
 /** A message as a line for people, its end included: topic, sender, payload; nothing in it that a terminal obeys. */
-function plainLine({ to, sender, payload, headers }: Message, { form, descriptors }: LineOptions): string {
+function plainLine({ to, sender, enqueuedBy, payload, headers }: Message, { form, descriptors }: LineOptions): string {
   const text = payloadLine(shownPayload(payload, headers, descriptors, form), form);
-  return `${colors.dim(printable(to))} ${colors.cyan(printable(sender))} ${printable(text)}\n`;
+  return `${colors.dim(printable(to))} ${colors.cyan(printable(sender ?? enqueuedBy ?? ""))} ${printable(text)}\n`;
 }

@@ -82,6 +82,7 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   secret: async () => (await import("./secret.js")).secret,
   reassign: async () => (await import("./reassign.js")).reassign,
   outbox: async () => (await import("./outbox.js")).outbox,
+  schedules: async () => (await import("./schedules.js")).schedules,
   dead: async () => (await import("./dead.js")).dead,
   doctor: async () => (await import("./doctor.js")).doctor,
 };

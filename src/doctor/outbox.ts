@@ -26,6 +26,22 @@ const writersSql = `
      )
    ORDER BY a.xact_start`;
 
+const schedulesSql = `
+  SELECT s.name, s.role, s.problem, extract(epoch FROM clock_timestamp() - s.next_at)::float8 AS "lateSeconds"
+    FROM ${views.scheduleStatus} AS s
+   WHERE s.problem IS NOT NULL OR s.next_at < clock_timestamp() - $1 * interval '1 ms'
+   ORDER BY s.name, s.role LIMIT $2`;
+
+/** More schedules are not named. */
+const mostSchedules = 10;
+
+interface ScheduleFault {
+  readonly name: string;
+  readonly role: string;
+  readonly problem: string | null;
+  readonly lateSeconds: number | null;
+}
+
 interface Status {
   readonly kind: "nats" | "peer";
   readonly waiting: number;
@@ -51,6 +67,7 @@ export function outboxChecks(facts: Facts): Check[] {
       timeoutMs: doctorConstants.catalogCheckMs * 2,
     }),
     catalogCheck("outbox-slots", () => slots(facts), { needs: ["version"] }),
+    catalogCheck("schedules", () => schedules(facts), { needs: ["version"], explainedBy: ["outbox"] }),
   ];
 }
 
@@ -115,4 +132,26 @@ async function slots(facts: Facts): Promise<Verdict> {
     })),
     ...(writers.length === 0 && { seen: "no old transaction keeps its messages" }),
   };
+}
+
+async function schedules(facts: Facts): Promise<Verdict> {
+  if (!(await facts.mayRead(views.scheduleStatus))) {
+    return { notChecked: `this login may not read ${views.scheduleStatus}: GRANT hawser_peer to it` };
+  }
+  const rows = await facts.rows<ScheduleFault>(schedulesSql, [doctorConstants.maxOutboxWaitMs, mostSchedules]);
+  const findings = rows.map(({ name, role, problem, lateSeconds }): Finding => {
+    const which = `the schedule ${JSON.stringify(name)} of the role ${JSON.stringify(role)}`;
+    return problem === null
+      ? {
+          severity: "error",
+          what: `${which} is late by ${ago(lateSeconds ?? 0)}: nobody runs schedules`,
+          remedy: "Start `hawser serve` or a peer; if one runs, its log says what hinders it",
+        }
+      : {
+          severity: "warning",
+          what: `${which} does not run: ${problem}`,
+          remedy: "Correct it by another call of hawser.schedule, or end it: `hawser schedules remove`",
+        };
+  });
+  return { findings, ...(rows.length === 0 && { seen: "each has its next occurrence" }) };
 }

@@ -6,21 +6,27 @@
  * there is none. A relay that was replaced and does not know it is stopped by its next turn, whose number another one has had.
  *
  * **When.** As {@link LookPace} says.
+ *
+ * The process also enqueues what is due of the schedules, as `schedules.ts` says.
  */
 
-import { outboxFunctions } from "../../generated/ts/rows/outbox.js";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
+import { outboxConstants, scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import type { DatabaseAddress, PostgresSession, SessionQuery } from "../postgres/index.js";
 import { delay, type Logger, LookPace, RareLog } from "../runtime/index.js";
 import { catalogChannel, messageChannel } from "../store/index.js";
 import type { HandedOver, HandOver, TakenOutbox } from "./outbox-table.js";
 import { OutboxRunner, type Relaying, type RelayMachine } from "./runner.js";
+import { runDueSchedules, SchedulePace } from "./schedules.js";
 
 const { peerRelayWatchMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, unnotifiedLookMs, waitingChannel } =
   outboxConstants;
 
 const announceSql =
   "SELECT pg_notify(n.channel, n.payload) FROM unnest($1::text[], $2::text[]) AS n (channel, payload)";
+
+/** A step of the relay: a turn, or a look for schedules that are due. */
+type PeerStep = HandOver | "schedules";
 
 /** Collaborators of {@link PeerRelay}. */
 export interface PeerRelayOptions {
@@ -33,7 +39,7 @@ export interface PeerRelayOptions {
 
 /** Hands over what is enqueued for peers, while no other process does. */
 export class PeerRelay {
-  readonly #runner: OutboxRunner<HandOver, PeerTurns>;
+  readonly #runner: OutboxRunner<PeerStep, PeerTurns>;
   readonly #ask: () => Promise<boolean>;
   readonly #logger: Logger;
   readonly #rareLog: RareLog;
@@ -46,18 +52,22 @@ export class PeerRelay {
     this.#rareLog = rareLog;
     const functions = outboxFunctions({ query: async ({ text, values }) => ({ rows: await ask(text, values) }) });
     this.#ask = async () => (await functions.peerRelayIsFree()).isFree;
-    this.#runner = new OutboxRunner<HandOver, PeerTurns>(
+    this.#runner = new OutboxRunner<PeerStep, PeerTurns>(
       {
         kind: "peer",
         applicationName: "hawser: outbox for peers",
-        channels: ["hawser_peer_outbox", catalogChannel],
+        channels: ["hawser_peer_outbox", catalogChannel, scheduleConstants.channel],
         retentionMs: peerRetentionMs / 2,
         begin: (taken) => new PeerTurns(taken),
         notified: (turns, channel) => {
-          if (channel === catalogChannel) turns.adopt();
-          turns.wake();
+          if (channel === scheduleConstants.channel) turns.schedules.changed();
+          else {
+            if (channel === catalogChannel) turns.adopt();
+            turns.wake();
+          }
         },
-        run: (turns, step, relaying) => this.#turn(turns, step, relaying),
+        run: (turns, step, relaying) =>
+          step === "schedules" ? this.#runSchedules(turns, relaying) : this.#turn(turns, step, relaying),
         canFinish: () => true,
       },
       { address, logger, rareLog, retakes: false },
@@ -106,6 +116,20 @@ export class PeerRelay {
     await this.#runner.turned(turns);
   }
 
+  async #runSchedules(turns: PeerTurns, { session }: Relaying): Promise<void> {
+    const functions = schedulerFunctions({
+      query: async ({ text, values }) => ({ rows: await session.query(text, values) }),
+    });
+    let inMs: number = scheduleConstants.retryMs;
+    try {
+      inMs = await runDueSchedules(functions, () => turns.isEnding);
+    } catch (error) {
+      this.#tell("schedules cannot be run", error);
+    }
+    turns.schedules.endLook(performance.now(), inMs);
+    this.#runner.pump();
+  }
+
   /** Best effort, as for what senders store: a listener also looks by itself. */
   #announce(session: PostgresSession, { owners, connectionKeys, waiting }: HandedOver): void {
     const known = owners.flatMap((name, nth) => (name === "" ? [] : { name, key: connectionKeys[nth] }));
@@ -122,12 +146,13 @@ export class PeerRelay {
   }
 }
 
-/** When a relay for peers has its turns. */
-class PeerTurns implements RelayMachine<HandOver> {
+/** When a relay for peers has its turns, and looks for schedules. */
+class PeerTurns implements RelayMachine<PeerStep> {
+  readonly schedules: SchedulePace;
   readonly #pace: LookPace;
   #laterFrom: string | undefined;
   #isOut = false;
-  #isEnding = false;
+  isEnding = false;
   #adoptsAt = Number.NEGATIVE_INFINITY;
   isDeposed = false;
 
@@ -138,15 +163,20 @@ class PeerTurns implements RelayMachine<HandOver> {
       slowLookMs: canNotify ? slowLookMs : unnotifiedLookMs,
     };
     this.#pace = new LookPace(settings, false);
+    this.schedules = new SchedulePace(canNotify ? undefined : slowLookMs);
   }
 
   get isIdle(): boolean {
-    return !this.#isOut;
+    return !this.#isOut && !this.schedules.isOut;
   }
 
   get readyAt(): number {
-    if (this.#isOut || this.#isEnding || this.isDeposed) return Number.POSITIVE_INFINITY;
-    return this.#pace.at;
+    if (this.isEnding || this.isDeposed) return Number.POSITIVE_INFINITY;
+    return Math.min(this.#turnAt, this.schedules.at);
+  }
+
+  get #turnAt(): number {
+    return this.#isOut ? Number.POSITIVE_INFINITY : this.#pace.at;
   }
 
   wake(): void {
@@ -159,11 +189,15 @@ class PeerTurns implements RelayMachine<HandOver> {
   }
 
   end(): void {
-    this.#isEnding = true;
+    this.isEnding = true;
   }
 
-  next(now: number): HandOver | undefined {
+  next(now: number): PeerStep | undefined {
     if (this.readyAt > now) return undefined;
+    if (this.#turnAt > now) {
+      this.schedules.beginLook();
+      return "schedules";
+    }
     this.#isOut = true;
     const adopts = now >= this.#adoptsAt;
     if (adopts) this.#adoptsAt = now + slowLookMs;

@@ -1,105 +1,178 @@
 /**
- * Messages for peers that are written in a transaction of the user: they exist if, and only if, that commits. Whichever
- * process relays the outbox stores them for their listeners then.
+ * Messages that are written in a transaction of the user: they exist if, and only if, that commits. Whichever process relays
+ * the outbox hands them over to peers, or publishes them to NATS, then.
  */
-import { namedRules } from "../../generated/ts/rules/named.js";
-import { checkBytes as checkBytesRule } from "../../generated/ts/rules/violation.js";
-import type { Headers } from "../channel/index.js";
+import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
+import { enqueueFunctions, outboxFunctions, peerOutboxFunctions } from "../../generated/ts/rows/outbox.js";
 import { PeerError } from "../errors/index.js";
-import {
-  bytesOf,
-  type EnqueueClient,
-  type EnqueuedReceipt,
-  type EnqueueOptions,
-  type MessageToEnqueue,
-} from "./message.js";
-import { checkHeaders, checkKnownOptions, checkMarks, checkNotReserved, checkTopic, expiresHeader } from "./options.js";
-
-const sql = {
-  forTopic:
-    "SELECT hawser.peer_enqueue_binary($1::text, $2::bytea, $3::jsonb, $4::text, $5::text, $6::timestamptz) AS id",
-  forListener:
-    "SELECT id FROM hawser.enqueue_peer($1::text, ARRAY[$2::bytea], $3::jsonb, $4::text, $5::text, $7::text, $6::timestamptz)",
-} as const;
+import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
+import { type Addressed, address, checkDeliverAt } from "./destination.js";
+import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, Payload } from "./message.js";
+import { checkKnownOptions } from "./options.js";
 
 /**
- * Enqueues a message for one of the listeners of a topic, in the transaction that the client is in. Outside of one, it is
- * committed at once: begin a transaction first.
+ * Enqueues a message, in the transaction that the client is in: for one of the listeners of a topic, for a subject of NATS, or
+ * for where the option of a schema says. A client that is in no transaction commits at once.
  *
- * @throws PeerError `invalid_argument`, `internal_topic`, before anything is sent to Postgres; the error of Postgres
+ * @param payload text becomes UTF-8; an object that is no `Uint8Array` travels as JSON, with the header `content-type`. For a
+ * topic at least one byte, for all at most 64 MiB
+ * @returns the number of the message in the outbox
+ * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `invalid_schema`, before anything is sent to
+ * Postgres; `schema_missing` if the database has no outbox; the error of Postgres
  */
-export async function enqueue(client: EnqueueClient, message: MessageToEnqueue): Promise<EnqueuedReceipt> {
-  checkKnownOptions(message, "a message to enqueue");
-  const { topic, payload, ...options } = message;
-  return await write(client, sql.forTopic, topic, payload, options, []);
+export function enqueue(
+  client: SqlClient,
+  to: string | NatsSubject,
+  payload: Payload,
+  options?: EnqueueOptions,
+): Promise<bigint>;
+/** Enqueues a typed message; the fields that the schema's option names give its key and id, unless the options do. */
+export function enqueue<Desc extends DescMessage>(
+  client: SqlClient,
+  to: Desc,
+  message: MessageInitShape<Desc>,
+  options?: EnqueueOptions,
+): Promise<bigint>;
+export function enqueue(
+  client: SqlClient,
+  to: string | NatsSubject | DescMessage,
+  payload: unknown,
+  options: EnqueueOptions = {},
+): Promise<bigint> {
+  return enqueueFrom(null, client, to, payload, options);
 }
 
-/** Enqueues a message for one listener of a topic: a reply. @throws as {@link enqueue} */
-export async function enqueueFor(
-  client: EnqueueClient,
-  listener: string,
-  { topic, payload, ...options }: MessageToEnqueue,
-): Promise<EnqueuedReceipt> {
-  return await write(client, sql.forListener, topic, payload, options, [listener]);
+/** Enqueues as {@link enqueue} does. @param origin the peer that does so, as `name:topic`, which gets replies; null: none */
+export async function enqueueFrom(
+  origin: string | null,
+  client: SqlClient,
+  to: string | NatsSubject | DescMessage,
+  payload: unknown,
+  options: EnqueueOptions = {},
+): Promise<bigint> {
+  checkKnownOptions(options, "an enqueue");
+  return await write(client, address(to, payload, options), options, origin);
+}
+
+/**
+ * Enqueues several messages for one destination, in order, with one statement.
+ *
+ * @param payloads as of {@link enqueue}; at most 1,000,000, and 128 MiB in all
+ * @returns the numbers of the messages in the outbox, in the order of the payloads
+ * @throws HawserError as {@link enqueue}
+ */
+export function enqueueBatch(
+  client: SqlClient,
+  to: string | NatsSubject,
+  payloads: readonly Payload[],
+  options?: EnqueueBatchOptions,
+): Promise<bigint[]>;
+/** Enqueues typed messages of one type. Where their subjects, keys or ids differ, each has a statement of its own. */
+export function enqueueBatch<Desc extends DescMessage>(
+  client: SqlClient,
+  to: Desc,
+  messages: readonly MessageInitShape<Desc>[],
+  options?: EnqueueBatchOptions,
+): Promise<bigint[]>;
+export async function enqueueBatch(
+  client: SqlClient,
+  to: string | NatsSubject | DescMessage,
+  payloads: readonly unknown[],
+  options: EnqueueBatchOptions = {},
+): Promise<bigint[]> {
+  checkKnownOptions(options, "a batch to enqueue");
+  if (!Array.isArray(payloads)) {
+    throw new PeerError(
+      "invalid_argument",
+      `payloads of type ${typeof payloads}: must be an array, with one for each message`,
+    );
+  }
+  const messages = payloads.map((payload) => address(to, payload, options));
+  const [first] = messages;
+  if (first === undefined) return [];
+  const bytes = messages.map((message) => message.payload);
+  if (messages.every((message) => areAlike(message, first))) {
+    const { destination, headers, key } = first;
+    const common = { headers, key, payloads: bytes, deliverAt: checkDeliverAt(options) };
+    const functions = enqueueFunctions(callerOf(client));
+    const written =
+      destination.sink === "peers"
+        ? functions.enqueueBatch({ ...common, topic: destination.topic, toAll: options.all || null })
+        : functions.enqueueSubjectBatch({ ...common, ...destination });
+    return (await written).ids;
+  }
+  const ids: bigint[] = [];
+  for (const message of messages) ids.push(await write(client, message, options, null));
+  return ids;
+}
+
+/** Whether a function for batches can write both. */
+function areAlike(one: Addressed, other: Addressed): boolean {
+  const placeOf = ({ destination: { sink, ...place }, headers, key }: Addressed) =>
+    JSON.stringify([sink, place, headers, key]);
+  return one.messageId === null && (one === other || placeOf(one) === placeOf(other));
+}
+
+/**
+ * Takes back a message that is due later, in the transaction that the client is in.
+ *
+ * @param id the number that {@link enqueue} has returned
+ * @returns whether the message was still there: false if it was due or cancelled, is not known, or belongs to a database role
+ * that the client's is no member of
+ * @throws HawserError (as a rejection) `schema_missing` if the database has no outbox; the error of Postgres
+ */
+export async function cancel(client: SqlClient, id: bigint): Promise<boolean> {
+  return (await outboxFunctions(callerOf(client)).cancel({ id })).cancelled;
+}
+
+/** Enqueues a reply for one listener of a topic. @throws HawserError as {@link enqueue} */
+export async function enqueueReply(
+  client: SqlClient,
+  { listener, topic, origin }: { readonly listener: string; readonly topic: string; readonly origin: string },
+  payload: Payload,
+  options: EnqueueOptions = {},
+): Promise<bigint> {
+  const { destination: _, payload: bytes, ...message } = address(topic, payload, options);
+  const asPeer = { topic, payloads: [bytes], listener, deliverAt: checkDeliverAt(options), toAll: null, origin };
+  return (await peerOutboxFunctions(callerOf(client)).enqueuePeer({ ...message, ...asPeer })).ids[0]!;
 }
 
 async function write(
-  client: EnqueueClient,
-  text: string,
-  topic: string,
-  payload: Uint8Array | string,
-  { headers, key, messageId, deliverAt, ttlMs }: EnqueueOptions,
-  more: readonly unknown[],
-): Promise<EnqueuedReceipt> {
-  checkTopic(topic);
-  checkNotReserved(topic);
-  const bytes = checkPayload(payload);
-  const long = checkBytesRule("payload", namedRules.peerPayload, bytes);
-  if (long !== undefined)
-    throw new PeerError("invalid_argument", `${long.path} ${long.value}: ${long.rule}. ${long.remedy}`);
-  const given = headers && checkHeaders(headers);
-  checkMarks({ key, messageId, ttlMs });
-  if (deliverAt !== undefined && !(deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())))
-    throw new PeerError("invalid_argument", `deliverAt ${String(deliverAt)}: must be a valid Date`);
-  const dueAt = Math.max(Date.now(), deliverAt?.getTime() ?? 0);
-  const pairs = ttlMs === undefined ? given : [...(given ?? []), expiresHeader(ttlMs, dueAt)];
-  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const result = await client.query(text, [
-    topic,
-    buffer,
-    pairs === undefined ? null : JSON.stringify(valuesByName(pairs)),
-    key ?? null,
-    messageId ?? null,
-    deliverAt?.toISOString() ?? null,
-    ...more,
-  ]);
-  const rows = Array.isArray(result) ? result : (result as { rows?: unknown[] } | undefined)?.rows;
-  const id = (rows?.[0] as { id?: unknown } | undefined)?.id;
-  if (id === undefined || id === null)
-    throw new PeerError(
-      "invalid_argument",
-      "query() of the client resolved without the rows; let it resolve with them, or with an object that has rows",
-    );
-  return { outcome: "enqueued", id: BigInt(id as string) };
+  client: SqlClient,
+  { destination, ...message }: Addressed,
+  options: EnqueueOptions,
+  origin: string | null,
+): Promise<bigint> {
+  const deliverAt = checkDeliverAt(options);
+  if (destination.sink === "nats") {
+    return (await enqueueFunctions(callerOf(client)).enqueueSubject({ ...message, ...destination, deliverAt })).id;
+  }
+  const { topic } = destination;
+  const toAll = options.all || null;
+  if (origin === null) {
+    return (await enqueueFunctions(callerOf(client)).enqueue({ ...message, topic, deliverAt, toAll })).id;
+  }
+  const { payload, ...marks } = message;
+  const asPeer = { topic, payloads: [payload], listener: null, deliverAt, toAll, origin };
+  return (await peerOutboxFunctions(callerOf(client)).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
 }
 
-/** The bytes of a payload. @throws PeerError `invalid_argument` */
-export function checkPayload(payload: Uint8Array | string): Uint8Array {
-  const bytes = checkBytes(payload, " of at least one byte");
-  if (bytes.length > 0) return bytes;
-  throw new PeerError("invalid_argument", "payload 0 bytes: must be a Uint8Array or a string of at least one byte");
-}
+/** SQLSTATE of a function, and of a schema, that is not there. */
+const notThere = new Set(["42883", "3F000"]);
 
-/** The bytes of a payload that may be empty. @throws PeerError `invalid_argument` */
-export function checkBytes(payload: Uint8Array | string, which = ""): Uint8Array {
-  const bytes = bytesOf(payload);
-  if (bytes instanceof Uint8Array) return bytes;
-  const given = `a value of type ${typeof bytes}`;
-  throw new PeerError("invalid_argument", `payload ${given}: must be a Uint8Array or a string${which}`);
-}
-
-function valuesByName(pairs: Headers): Record<string, string[]> {
-  const values = new Map<string, string[]>();
-  for (const [name, value] of pairs) values.set(name, [...(values.get(name) ?? []), value]);
-  return Object.fromEntries(values);
+/** Calls functions of the schema `hawser` with a client of the user's. */
+export function callerOf(client: SqlClient) {
+  return {
+    async query({ text, values }: { text: string; values: unknown[] }): Promise<{ rows: Record<string, unknown>[] }> {
+      try {
+        return { rows: rowsOf(await client.query(text, values)) };
+      } catch (error) {
+        const { code, message } = postgresErrorOf(error);
+        if (!notThere.has(String(code))) throw error;
+        const why = `the database has no outbox that takes this: ${message}`;
+        const remedy = "run hawser init on it, or start a peer there once";
+        throw new PeerError("schema_missing", `${why}; ${remedy}`, { cause: error });
+      }
+    },
+  };
 }

@@ -52,33 +52,38 @@ export {
   WireError,
 } from "../errors/index.js";
 export { version } from "../files/index.js";
+export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../postgres/index.js";
 export type { LogDetails, Logger } from "../runtime/index.js";
 export type { PendingMessages, Transaction } from "../store/index.js";
 export type { PemSource, TlsOptions } from "../transport/index.js";
 export type { Format } from "../typed/index.js";
-export { enqueue } from "./enqueue.js";
+export { cancel, enqueue, enqueueBatch } from "./enqueue.js";
 export type { Answer } from "./link-requests.js";
 export type {
   AnswerToSend,
   Batch,
   DeliveryName,
   DurableOutcome,
-  EnqueueClient,
-  EnqueuedReceipt,
+  EnqueueBatchOptions,
+  EnqueuedReply,
   EnqueueOptions,
   Handler,
   Message,
-  MessageToEnqueue,
+  MoreHeaders,
+  NatsSubject,
+  Payload,
   Receipt,
   ReplyReceipt,
   RequestOptions,
+  ScheduleOptions,
   SendOptions,
   TransactionalBatch,
   TransactionalMessage,
   TransientOutcome,
 } from "./message.js";
 export type { BatchOptions, HandleOptions, PeerOptions, StopOptions } from "./options.js";
-export { type ListenerEntry, Peer, type SendAllReceipt, type TransactionOptions } from "./peer.js";
+export { type ListenerEntry, Peer, type SendAllReceipt } from "./peer.js";
+export { schedule, unschedule } from "./schedule.js";
 export type { PeerStatus, PeerStatusKind } from "./status.js";
 export type { Subscription } from "./topic-handlers.js";
 export type { PublishOptions, TypedHandler } from "./typed.js";

@@ -1,8 +1,11 @@
+import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
+import type { MissedPolicy } from "../outbox/index.js";
 import type { Transaction } from "../store/index.js";
+import type { Format } from "../typed/index.js";
 import { Delivery } from "../wire/index.js";
 import type { Cancellation } from "./cancellation.js";
 import type { DueMessage, Source } from "./due-message.js";
@@ -20,44 +23,80 @@ export interface Receipt {
   readonly peer: string;
 }
 
-/**
- * Where a message is enqueued: a client that is in a transaction; outside of one, the message is committed at once, as with
- * every statement. That is a client of node-postgres, or anything that runs a statement with parameters `$1`, `$2`, … and
- * resolves with the rows, or with an object that has them as `rows`.
- */
-export interface EnqueueClient {
-  query(text: string, values: unknown[]): PromiseLike<unknown>;
-}
-
-/** A message was written in a transaction. It is handed to a listener if, and only if, that commits. */
-export interface EnqueuedReceipt {
+/** A reply was written in the transaction of a handler. It is handed to the peer if, and only if, that commits. */
+export interface EnqueuedReply {
   readonly outcome: "enqueued";
+  /** The name of the peer that it is for. */
+  readonly peer: string;
   /** The number of the message in the outbox. */
   readonly id: bigint;
 }
 
 /** What became of a reply. */
-export type ReplyReceipt = Receipt | (EnqueuedReceipt & Pick<Receipt, "peer">);
+export type ReplyReceipt = Receipt | EnqueuedReply;
 
-/** How a message is enqueued. */
-export interface EnqueueOptions {
-  /** Names and values; a list of pairs where names repeat. */
-  readonly headers?: Record<string, string> | Headers | undefined;
-  /** Messages with the same topic and key are handled in the order of their commits. */
-  readonly key?: string | undefined;
-  /** The handler finds it in the header `message-id`. */
-  readonly messageId?: string | undefined;
-  /** As of a send; of a message that is due later it counts from then. */
-  readonly ttlMs?: number | undefined;
-  /** The message is handed over then, or later. Until then `hawser.outbox_cancel` takes it back. */
-  readonly deliverAt?: Date | undefined;
+/** A payload: text becomes UTF-8; an object that is no `Uint8Array` travels as JSON. */
+export type Payload = string | Uint8Array | object;
+
+/** Names and values; lists of values, or a list of pairs, where names repeat. */
+export type MoreHeaders = Readonly<Record<string, string | readonly string[]>> | Headers;
+
+/** A subject of NATS as the destination of a message. */
+export interface NatsSubject {
+  /** Words joined by `.`, without wildcards. 1 to 1,024 bytes. */
+  readonly subject: string;
+  /** A JetStream stream gets the message, and keeps it once. Default false: core NATS gets it, at least once. */
+  readonly stream?: boolean | undefined;
+  /** With `stream`: the JetStream domain. Default: the option `domain` of the NATS server. */
+  readonly domain?: string | undefined;
 }
 
-/** A message to enqueue. */
-export interface MessageToEnqueue extends EnqueueOptions {
-  readonly topic: string;
-  /** At least one byte; text becomes UTF-8. */
-  readonly payload: Uint8Array | string;
+/** How messages are enqueued together. */
+export interface EnqueueBatchOptions {
+  /** Names and values; a list of values, or of pairs, where names repeat. */
+  readonly headers?: MoreHeaders | undefined;
+  /**
+   * Messages of one database role with the same destination and key keep the order of their commits. 1 to 1,024 bytes without
+   * control characters. A transaction that enqueues with a key locks it to its end.
+   */
+  readonly key?: string | undefined;
+  /** The message is handed over, or published, then or a little later. Until then {@link cancel} takes it back. */
+  readonly deliverAt?: Date | undefined;
+  /** For a topic: each listener, and each group of listeners, gets a copy. Default false: one listener gets the message. */
+  readonly all?: boolean | undefined;
+  /** For a topic: as of a send; of a message that is due later it counts from then. */
+  readonly ttlMs?: number | undefined;
+  /** For a schema whose option has a topic and a subject: which of them. */
+  readonly via?: "peers" | "nats" | undefined;
+  /** For a schema: default `binary`, that of Protobuf. */
+  readonly format?: Format | undefined;
+}
+
+/** How a message is enqueued. */
+export interface EnqueueOptions extends EnqueueBatchOptions {
+  /**
+   * For a topic: the handler finds it as `message.id`, and in the header `message-id`. For a stream: of two messages with one
+   * id it keeps one. 1 to 255 bytes without white space.
+   */
+  readonly messageId?: string | undefined;
+}
+
+/** When a schedule enqueues messages, which, and for whom. */
+export interface ScheduleOptions<Desc extends DescMessage = DescMessage>
+  extends Pick<EnqueueOptions, "headers" | "key" | "all" | "via" | "format"> {
+  /** Five fields (minute, hour, day of the month, month, day of the week), or six with the second before them. */
+  readonly cron: string;
+  /** A topic, a subject of NATS, or a schema, whose option says where its messages go. */
+  readonly to: string | NatsSubject | Desc;
+  /** As of `enqueue`, and at most 1 MiB. Default: an empty object. */
+  readonly payload?: Payload | MessageInitShape<Desc> | undefined;
+  /** By whose clock the expression goes, such as `Europe/Berlin`. Default: UTC. */
+  readonly timezone?: string | undefined;
+  /**
+   * Of the occurrences that nobody enqueued within ten seconds, as nothing ran, the last `one` is enqueued afterwards, `all` are,
+   * or `none` is. Default: `one`.
+   */
+  readonly missed?: MissedPolicy | undefined;
 }
 
 /** How a message is sent. */
@@ -87,10 +126,12 @@ export interface SendOptions {
 export interface Message {
   /** The topic that it was sent to. */
   readonly to: string;
-  /** The sender's source topic. */
-  readonly from: string;
-  /** The sender's name. */
-  readonly sender: string;
+  /** The source topic of the {@link sender}. */
+  readonly from: string | undefined;
+  /** The name of the peer that sent it, or enqueued it by `peer.enqueue`. Undefined if no peer did. */
+  readonly sender: string | undefined;
+  /** The database role that enqueued it. Undefined if it was sent. */
+  readonly enqueuedBy: string | undefined;
   /**
    * The payload, uncompressed. A view into its frame: it keeps the other messages of the frame (some 256 KiB at most) alive,
    * so copy what is kept for long.
@@ -123,7 +164,7 @@ export interface Message {
    * Sends to the very peer that sent this message, under its source topic. With `transactional: true` it is written in the
    * handler's transaction (`enqueued`), unless it is `at-most-once`.
    *
-   * @throws PeerError (as a rejection) `no_address` if the message was enqueued: then nobody waits for a reply
+   * @throws PeerError (as a rejection) `no_address` if no peer sent or enqueued the message
    */
   reply(payload: Uint8Array | string, options?: SendOptions): Promise<ReplyReceipt>;
 }
@@ -220,9 +261,15 @@ export function bytesOf(payload: Uint8Array | string): Uint8Array {
   return typeof payload === "string" ? encoder.encode(payload) : payload;
 }
 
-/** Replies to where a message came from. @param transaction that of the handler */
+/** A peer with the topic under which it sends. */
+export interface Origin {
+  readonly name: string;
+  readonly topic: string;
+}
+
+/** Replies to where a message came from. @param to undefined: no peer @param transaction that of the handler */
 export type Reply = (
-  source: Source,
+  to: Origin | undefined,
   payload: Uint8Array | string,
   options: SendOptions | undefined,
   transaction: Transaction | undefined,
@@ -256,14 +303,33 @@ export class MessageView implements TransactionalMessage {
     this.#request = request;
   }
 
-  get from(): string {
-    const { senderName, sourceTopic } = this.#source;
-    // Whether a member of a group has claimed it is of no interest to its handler.
-    return sourceTopic === outboxConstants.claimsTopic ? senderName : sourceTopic;
+  get from(): string | undefined {
+    return this.#origin?.topic;
   }
 
-  get sender(): string {
-    return this.#source.senderName;
+  get sender(): string | undefined {
+    return this.#origin?.name;
+  }
+
+  get enqueuedBy(): string | undefined {
+    // A message of a database that was upgraded may have none.
+    return this.#enqueued()?.[2] || undefined;
+  }
+
+  get #origin(): Origin | undefined {
+    const { senderName, sourceTopic } = this.#source;
+    if (senderName !== outboxConstants.peerSender) return { name: senderName, topic: sourceTopic };
+    const [name, topic] = this.#enqueued() ?? ["", ""];
+    return name === "" ? undefined : { name, topic };
+  }
+
+  /** The peer, its topic and the role that enqueued it: a sender may give any header, the outbox writes this one. */
+  #enqueued(): readonly [name: string, topic: string, role: string] | undefined {
+    if (this.#source.senderName !== outboxConstants.peerSender) return undefined;
+    const { headers } = this.#message;
+    const [name = "", topic = "", ...role] =
+      (headers && headerValue(headers, protocolConstants.messageOriginHeader))?.split(":") ?? [];
+    return [name, topic, role.join(":")];
   }
 
   get headers(): Headers {
@@ -304,7 +370,7 @@ export class MessageView implements TransactionalMessage {
   }
 
   reply(payload: Uint8Array | string, options?: SendOptions): Promise<ReplyReceipt> {
-    return this.#replyTo(this.#source, payload, options, this.#transaction);
+    return this.#replyTo(this.#origin, payload, options, this.#transaction);
   }
 }
 

@@ -30,7 +30,14 @@ import { TlsCredentials, type TlsOptions } from "../transport/index.js";
 import { parseAddress } from "../wire/index.js";
 import { asHawserError } from "./context.js";
 import { type HandlingSettings, policyOf } from "./handling-settings.js";
-import type { EnqueueClient, EnqueueOptions, MessageToEnqueue, RequestOptions, SendOptions } from "./message.js";
+import type {
+  EnqueueBatchOptions,
+  EnqueueOptions,
+  NatsSubject,
+  RequestOptions,
+  ScheduleOptions,
+  SendOptions,
+} from "./message.js";
 import type { StatusEmitter } from "./status.js";
 
 /** What a Peer is made of. Everything beyond the first three has a default; see {@link PeerSettings} for limits. */
@@ -310,6 +317,8 @@ const besideSettings = namesOf<Omit<PeerOptions, keyof PeerSettings>>({
   logger: true,
 });
 
+const ofBatch = { headers: true, key: true, deliverAt: true, all: true, ttlMs: true, via: true, format: true } as const;
+
 const known = {
   "a Peer": [...besideSettings, ...Object.keys(peerSettingsDefaults)],
   tls: namesOf<TlsOptions>({
@@ -321,25 +330,29 @@ const known = {
     verify: true,
     serverName: true,
   }),
-  "a send": namesOf<SendOptions & EnqueueOptions & { transaction: EnqueueClient }>({
+  "a send": namesOf<SendOptions>({
     delivery: true,
     headers: true,
     signal: true,
-    transaction: true,
     key: true,
     messageId: true,
-    deliverAt: true,
     ttlMs: true,
   }),
-  "a message to enqueue": namesOf<MessageToEnqueue>({
-    topic: true,
+  "an enqueue": namesOf<EnqueueOptions>({ ...ofBatch, messageId: true }),
+  "a batch to enqueue": namesOf<EnqueueBatchOptions>(ofBatch),
+  "a schedule": namesOf<ScheduleOptions>({
+    cron: true,
+    to: true,
     payload: true,
+    timezone: true,
+    missed: true,
     headers: true,
-    ttlMs: true,
     key: true,
-    messageId: true,
-    deliverAt: true,
+    all: true,
+    via: true,
+    format: true,
   }),
+  "a subject": namesOf<NatsSubject>({ subject: true, stream: true, domain: true }),
   "a handler": namesOf<HandleOptions>({ transactional: true, timeoutMs: true, retry: true }),
   "a handler of batches": namesOf<BatchOptions>({
     transactional: true,
@@ -359,6 +372,12 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
   if (options === undefined || (options === null && of === "a send")) return;
   const problem = unknownOption(options, of, known[of]);
   if (problem === undefined) return;
+  if (of === "a send" && ("transaction" in options || "deliverAt" in options)) {
+    throw new PeerError(
+      "invalid_argument",
+      `${problem}; enqueue(client, topic, payload, options) has the transaction of a client`,
+    );
+  }
   const names = of.startsWith("a handler") ? Object.keys(options ?? {}) : [];
   const ofPeer = names.find(
     (name) => known["a Peer"].includes(name) && !(known[of] as readonly string[]).includes(name),

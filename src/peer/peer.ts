@@ -3,26 +3,27 @@
  * ack ledger.
  */
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
-import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
+import type { SqlClient } from "../postgres/index.js";
 import { silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
 import { answerInTime } from "./answer-in-time.js";
 import { asHawserError } from "./context.js";
-import type { Source } from "./due-message.js";
-import { checkBytes, checkPayload, enqueue, enqueueFor } from "./enqueue.js";
+import { checkBytes, checkPayload } from "./destination.js";
+import { enqueueFrom, enqueueReply } from "./enqueue.js";
 import { type HandlingSettings, handlingOf } from "./handling-settings.js";
 import type { Answer } from "./link-requests.js";
 import {
   type Batch,
   deliveryOf,
-  type EnqueueClient,
-  type EnqueuedReceipt,
   type EnqueueOptions,
   type Handler,
   type Message,
+  type NatsSubject,
+  type Origin,
+  type Payload,
   type Receipt,
   type ReplyReceipt,
   type RequestOptions,
@@ -78,12 +79,6 @@ export interface ListenerEntry {
 
 /** What became of one of the sends of {@link Peer.sendAll}. */
 export type SendAllReceipt = Receipt | { readonly peer: string; readonly error: HawserError };
-
-/** How a message is sent in a transaction. */
-export interface TransactionOptions extends EnqueueOptions {
-  /** In the transaction that the message is to be part of. Outside of one, the message is committed at once. */
-  readonly transaction: EnqueueClient;
-}
 
 /** What a user gave, whose arguments the overloads say. */
 type UserHandler = (first: never, second: never) => unknown;
@@ -225,21 +220,8 @@ export class Peer implements AsyncDisposable {
    * @throws PeerError (as a rejection) `not_running`, `self_topic`, `no_address`, `invalid_argument`, `busy`,
    * `store_failed` with `outcome: "unknown"` after `sendTimeoutMs`, `aborted`, `name_lost`
    */
-  sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt>;
-  /**
-   * Writes the message in a transaction, with whose commit it is handed to one listener of the topic, and without which it
-   * never was. The peer need not run. A topic that nobody serves yet keeps it until somebody does.
-   *
-   * @throws PeerError (as a rejection) `internal_topic`, `invalid_argument`; the error of Postgres
-   */
-  sendTo(topic: string, payload: Uint8Array | string, options: TransactionOptions): Promise<EnqueuedReceipt>;
-  sendTo(
-    topic: string,
-    payload: Uint8Array | string,
-    options?: SendOptions | TransactionOptions,
-  ): Promise<Receipt | EnqueuedReceipt> {
+  sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
     try {
-      if (isInTransaction(options)) return this.#enqueue(topic, payload, options);
       if (options?.signal?.aborted) throw abortedBefore(options.signal);
       const running = this.#whileRunning();
       if (topic === this.#options.topic || !running.outbox.knows(topic)) this.#checkForeign(topic);
@@ -291,24 +273,35 @@ export class Peer implements AsyncDisposable {
     schema: Desc,
     message: MessageInitShape<Desc>,
     options?: PublishOptions,
-  ): Promise<Receipt>;
-  /** The same in a transaction, as {@link sendTo} does it. */
-  publish<Desc extends DescMessage>(
-    schema: Desc,
-    message: MessageInitShape<Desc>,
-    options: PublishOptions & TransactionOptions,
-  ): Promise<EnqueuedReceipt>;
-  publish<Desc extends DescMessage>(
-    schema: Desc,
-    message: MessageInitShape<Desc>,
-    options?: PublishOptions | (PublishOptions & TransactionOptions),
-  ): Promise<Receipt | EnqueuedReceipt> {
+  ): Promise<Receipt> {
     try {
       const { topic, payload, send } = typedSend(schema, message, options);
       return this.sendTo(topic, payload, send);
     } catch (error) {
       return Promise.reject(error);
     }
+  }
+
+  /**
+   * Enqueues a message, as the function {@link enqueue} does, in the transaction that the client is in. The peer need not run. To
+   * a peer that handles it, this one is the sender, and replies come here.
+   *
+   * @throws HawserError as {@link enqueue}
+   */
+  enqueue(client: SqlClient, to: string | NatsSubject, payload: Payload, options?: EnqueueOptions): Promise<bigint>;
+  enqueue<Desc extends DescMessage>(
+    client: SqlClient,
+    to: Desc,
+    message: MessageInitShape<Desc>,
+    options?: EnqueueOptions,
+  ): Promise<bigint>;
+  enqueue(
+    client: SqlClient,
+    to: string | NatsSubject | DescMessage,
+    payload: unknown,
+    options?: EnqueueOptions,
+  ): Promise<bigint> {
+    return enqueueFrom(this.#origin, client, to, payload, options);
   }
 
   /** Sends to every listener of the topic: one receipt each, a failed one with its error. */
@@ -656,37 +649,38 @@ export class Peer implements AsyncDisposable {
     this.#transition = Promise.resolve();
   }
 
-  async #enqueue(topic: string, payload: Uint8Array | string, options: TransactionOptions): Promise<EnqueuedReceipt> {
-    checkKnownOptions(options, "a send");
-    const { transaction, ...more } = options;
-    refuseBesideTransaction(more);
-    return await enqueue(transaction, { ...more, topic, payload });
-  }
-
   readonly #reply = async (
-    { senderName, sourceTopic }: Source,
+    to: Origin | undefined,
     payload: Uint8Array | string,
     options: SendOptions | undefined,
-    transaction: EnqueueClient | undefined,
+    transaction: SqlClient | undefined,
   ): Promise<ReplyReceipt> => {
-    if (senderName === outboxConstants.peerSender) {
+    if (to === undefined) {
       throw new PeerError(
         "no_address",
-        "the message was enqueued, and has no sender that could take a reply; send to a topic instead",
+        "no peer sent or enqueued the message, so that nobody takes a reply; send to a topic instead",
       );
     }
+    const { name, topic } = to;
     if (transaction !== undefined && options?.delivery !== "at-most-once") {
       checkKnownOptions(options, "a send");
-      const { delivery, ...more } = options ?? {};
-      refuseBesideTransaction(more);
-      const enqueued = await enqueueFor(transaction, senderName, { ...more, topic: sourceTopic, payload });
-      return { ...enqueued, peer: senderName };
+      const { delivery: _, signal, ...marks } = options ?? {};
+      if (signal !== undefined) {
+        throw new PeerError("invalid_argument", "signal: a reply in a transaction waits for nothing; leave it out");
+      }
+      const id = await enqueueReply(transaction, { listener: name, topic, origin: this.#origin }, payload, marks);
+      return { outcome: "enqueued", id, peer: name };
     }
     const running = this.#running;
     if (running === undefined) throw notRunning(this.name);
     const message = this.#checkMessage(payload, options);
-    return await this.#receipt(running.outbox.sendToPeer(senderName, sourceTopic, message), message, options?.signal);
+    return await this.#receipt(running.outbox.sendToPeer(name, topic, message), message, options?.signal);
   };
+
+  /** The peer as the origin of what it enqueues. */
+  get #origin(): string {
+    return `${this.name}:${this.#options.topic}`;
+  }
 
   #whileRunning(): RunningPeer {
     if (this.#state !== "running" || this.#running === undefined) throw notRunning(this.name);
@@ -695,7 +689,6 @@ export class Peer implements AsyncDisposable {
 
   #checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
     checkKnownOptions(options, "a send");
-    refuseWithoutTransaction(options);
     const bytes = checkPayload(payload);
     const name = options?.delivery ?? "at-least-once";
     const delivery = deliveryOf(name);
@@ -749,33 +742,6 @@ export class Peer implements AsyncDisposable {
       await store.close();
     }
   }
-}
-
-function isInTransaction(options: SendOptions | TransactionOptions | undefined): options is TransactionOptions {
-  return (options as Partial<TransactionOptions> | undefined)?.transaction !== undefined;
-}
-
-/** What says how to wait for an answer, which a message in a transaction does not have. */
-function refuseBesideTransaction(options: SendOptions): void {
-  for (const name of ["delivery", "signal"] as const) {
-    if (options[name] === undefined) continue;
-    throw new PeerError(
-      "invalid_argument",
-      `${name} beside transaction: has no meaning there; leave one of the two out`,
-    );
-  }
-}
-
-/** What only the outbox knows. */
-function refuseWithoutTransaction(options: (SendOptions & Partial<TransactionOptions>) | undefined): void {
-  if (options?.transaction !== undefined) {
-    throw new PeerError("invalid_argument", "transaction: only sendTo writes a message in one; leave it out");
-  }
-  if (options?.deliverAt === undefined) return;
-  throw new PeerError(
-    "invalid_argument",
-    `deliverAt ${JSON.stringify(options.deliverAt)} without transaction: needs one; send with { transaction: client }, or leave it out`,
-  );
 }
 
 /** The headers of a message with those for its key, id and time to live. @throws PeerError `invalid_argument` */

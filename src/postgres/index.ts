@@ -11,6 +11,7 @@ export {
   type WriteOutcome,
 } from "./failure.js";
 export { checkedUrl, urlFromEnvironment, urlsOrEnvironment } from "./given-url.js";
+export { fromDrizzle, fromKnex, fromKysely, fromPrisma } from "./library-clients.js";
 export {
   localSettingsSql,
   mayBeReachedLater,
@@ -26,4 +27,5 @@ export {
 export type { Ownership, OwnershipState } from "./ownership.js";
 export { serverIdentity } from "./server-identity.js";
 export { PostgresSession } from "./session.js";
+export { postgresErrorOf, rowsOf, type SqlClient } from "./sql-client.js";
 export { isTransactionPooled, poolerWords, refuseTransactionPooler } from "./transaction-pooler.js";

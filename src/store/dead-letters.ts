@@ -6,7 +6,8 @@
  */
 import { type DeadLetterRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
-import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
@@ -84,6 +85,8 @@ export interface DeadLetterEntry {
   readonly role: string | null;
   /** The composite of the channel that it was sent on, or the subscribed function. Of the outbox `core`, or the JetStream domain. */
   readonly source: string;
+  /** The peer that enqueued it for a peer, or else the database role; null: it was sent, or that is not known. */
+  readonly enqueuedBy: string | null;
   /** The listener that owns the channel now, and would have it again; null for other origins. */
   readonly listener: string | null;
   /** The topic, or the subject. */
@@ -217,6 +220,7 @@ const listed = columnsOf<DeadLetterRow>()(
 const whole = columnsOf<DeadLetterRow>()("payload", "headers", "stack", "failures");
 type ListedRow = typeof listed.row & {
   source: string;
+  enqueued_by: string | null;
   listener: string | null;
   payload_bytes: number;
   retried: boolean;
@@ -227,7 +231,12 @@ const from = `FROM ${tables.deadLetter} AS d
   LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
 /** What failed again names its retry channel; people know the one it was sent on. */
 const source = "coalesce(b.composite, d.source)";
-const entry = `${listed.sql("d")}, ${source} AS source, coalesce(m.owner, m.listener_name) AS listener,
+/** A sender may give any header; the outbox writes this one. */
+const enqueuedBy = `CASE WHEN starts_with(${source}, '${outboxConstants.peerSender}:') THEN (
+    SELECT nullif(coalesce(nullif(split_part(h.pair ->> 1, ':', 1), ''), regexp_replace(h.pair ->> 1, '^[^:]*:[^:]*:', '')), '')
+      FROM jsonb_array_elements(d.headers) AS h (pair) WHERE h.pair ->> 0 = '${protocolConstants.messageOriginHeader}' LIMIT 1
+  ) END`;
+const entry = `${listed.sql("d")}, ${source} AS source, ${enqueuedBy} AS enqueued_by, coalesce(m.owner, m.listener_name) AS listener,
   octet_length(d.payload) AS payload_bytes, m.retry_of IS NOT NULL AS retried`;
 
 const sql = {
@@ -383,6 +392,7 @@ function entryOf(row: ListedRow): DeadLetterEntry {
     origin: row.origin as DeadLetterEntry["origin"],
     role: row.role,
     source: row.source,
+    enqueuedBy: row.enqueued_by,
     listener: row.listener,
     topic: row.topic,
     payloadBytes: row.payload_bytes,

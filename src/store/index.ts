@@ -34,6 +34,7 @@ export { cancelScheduled, listScheduled, outboxOverview, replayOutbox } from "./
 export { type AbsentListener, type PendingMessages, waitingMessagesSql } from "./pending.js";
 export { Preparation } from "./preparation.js";
 export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign } from "./reassign.js";
+export { listSchedules, removeSchedule } from "./schedule-overview.js";
 export { inspectSchema, newSchemaSql, schemaInspectionSql, trustedRoles } from "./schema.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";
 export { isRefusedForGood, scriptFailure, storeFailure } from "./store-failure.js";

@@ -81,7 +81,7 @@ export function listScheduled(database: Database, filter: ScheduledFilter): Prom
 
 /** Takes back a message that is not due yet. @returns false if there is none of that number (any more) */
 export async function cancelScheduled(database: Database, id: bigint): Promise<boolean> {
-  return (await outboxFunctions(database.caller(`cancel message ${id}`)).outboxCancel({ id })).cancelled;
+  return (await outboxFunctions(database.caller(`cancel message ${id}`)).cancel({ id })).cancelled;
 }
 
 /** How many messages are looked at in one transaction. */

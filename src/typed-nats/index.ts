@@ -1,6 +1,5 @@
 /**
- * What the package exports as `hawser/typed`: typed messages over a NATS connection of the user, within a transaction, and
- * by hand.
+ * What the package exports as `hawser/typed`: typed messages over a NATS connection of the user, and by hand.
  */
 export {
   type ErrorCode,
@@ -23,7 +22,6 @@ export {
   parseContentType,
 } from "../typed/index.js";
 export { type ConsumeOptions, type Consumption, consume } from "./consume.js";
-export { type Client, type EnqueueOptions, enqueue } from "./enqueue.js";
 export { type FailureListener, type Handling, type Handlings, handle, type NatsHandler } from "./handling.js";
 export { type Published, type PublishOptions, publish } from "./publish.js";
 export { type SubscribeOptions, subscribe, type TypedSubscription } from "./subscribe.js";

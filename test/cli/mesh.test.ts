@@ -1,5 +1,4 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { enqueueToAll } from "../outbox/support/to-all.js";
 import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { hawser, jsonLines } from "./support/hawser.js";
@@ -187,7 +186,7 @@ describe("the commands that look at the mesh", () => {
 
   it("pending and peers show no names of Hawser's own", async () => {
     await started("shop-1");
-    await world.query("SELECT hawser.peer_enqueue_text('nobody-yet', 'x')");
+    await world.query("SELECT hawser.enqueue('nobody-yet', 'x')");
     await eventually("it is stored for the first listener", async () => (await json("pending")).length === 1);
     expect(await json("pending")).toMatchObject([{ listener: null, topic: "nobody-yet", count: 1 }]);
     expect((await text("pending")).stdout).toMatch(
@@ -200,7 +199,7 @@ describe("the commands that look at the mesh", () => {
     const member = world.peer("billing-1", { group: "red", durable: true });
     await member.record();
     await member.stop();
-    await enqueueToAll((text, values) => world.query(text, values), "billing", ["x"]);
+    await world.query("SELECT hawser.enqueue('billing', 'x'::text, to_all => true)");
     await started("shop-1");
     await eventually("it is stored for the group", async () => (await json("pending")).length === 1);
     expect(await json("pending")).toMatchObject([{ listener: null, group: "red", topic: "billing", count: 1 }]);

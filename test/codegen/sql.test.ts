@@ -148,7 +148,7 @@ describe("the shop", () => {
     await client.query(made.sql["shopFunctionsSql"]);
     const { rows } = await client.query(
       `SELECT proname AS name, pg_get_function_arguments(oid) AS takes, pg_get_function_result(oid) AS gives,
-        prosecdef AS definer, proconfig AS settings
+        prosecdef AS definer, proconfig AS settings, provolatile AS volatility
        FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace ORDER BY 1`,
     );
     expect(rows.map(({ name }) => name)).toEqual([
@@ -160,11 +160,15 @@ describe("the shop", () => {
       "orders_notify",
       "place_order",
       "refuse_argument",
+      "shop_database",
+      ...new Array(8).fill("write_note"),
+      ...new Array(4).fill("write_notes"),
     ]);
-    for (const { name, settings, definer } of rows) {
+    for (const { name, settings, definer, volatility } of rows) {
       const own = name === "open_orders" ? ["enable_seqscan=off"] : [];
       expect(settings, name).toEqual(["search_path=pg_catalog, pg_temp", ...own]);
-      expect(definer, name).toBe(name === "open_orders");
+      expect(definer, name).toBe(/^open_orders|^write_note/.test(name));
+      expect(volatility === "i", name).toBe(/^(shop_database|.*_excess|error_.*)$/.test(name));
     }
     expect(rows[4]).toMatchObject({ gives: "TABLE(shop text, reference bigint, all_references bigint[])" });
     expect(rows[6].takes).toBe(
@@ -173,6 +177,90 @@ describe("the shop", () => {
     // Its body has the tag with which the generator quotes bodies.
     const { rows: placed } = await client.query("SELECT * FROM hawser.place_order('s', 7, NULL, NULL, NULL, NULL)");
     expect(placed).toEqual([{ number: 1, reference: "7" }]);
+  });
+
+  describe("has functions that are overloaded by the type of the payload", () => {
+    const payloads = { text: "'ä'", json: `'"a"'::json`, jsonb: `'"a"'::jsonb`, bytea: "'abc'::bytea" };
+    const lengths = { text: 2, json: 3, jsonb: 3, bytea: 3 };
+    // The shop's own errors are none of arguments.
+    const sqlstates = `CREATE OR REPLACE FUNCTION hawser.error_sqlstate(p_code text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+      AS $$ SELECT CASE p_code WHEN 'null_argument' THEN '22004' ELSE '22023' END $$`;
+    beforeAll(() => client.query(sqlstates));
+    afterAll(() => client.query(made.sql["shopFunctionsSql"]));
+    const value = async (call: string) => Object.values((await client.query(`SELECT ${call}`)).rows[0])[0];
+
+    it("with those of their parameters, and rights of their own", async () => {
+      const { rows } = await client.query(
+        `SELECT oid::regprocedure::text || ' ' || pg_get_function_result(oid) AS name, has_function_privilege('hawser_peer', oid, 'EXECUTE') AS peer,
+                has_function_privilege('hawser_bridge', oid, 'EXECUTE') AS bridge, obj_description(oid) AS comment
+           FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace AND proname ~ '^write_note'`,
+      );
+      const note = { peer: true, bridge: false, comment: expect.stringMatching(/^Writes (a|some) note/) };
+      const urgent = { peer: false, bridge: true, comment: "Writes a note that may be urgent." };
+      const expected = Object.keys(payloads).flatMap((type) => [
+        { name: `hawser.write_note(text,${type},text,text) bigint`, ...note },
+        { name: `hawser.write_note(text,${type},boolean,boolean) bigint`, ...urgent },
+        { name: `hawser.write_notes(text,${type}[]) bigint[]`, ...note },
+      ]);
+      const byName = (one: { name: string }, other: { name: string }) => (one.name < other.name ? -1 : 1);
+      expect(rows.sort(byName)).toEqual(expected.sort(byName));
+    });
+
+    it.each(Object.keys(payloads) as (keyof typeof payloads)[])("%s: by a short way for plain calls", async (type) => {
+      const [payload, length] = [payloads[type], lengths[type]];
+      expect(await value(`hawser.write_note('s', ${payload})`)).toBe(`${1_000_000_000 + length}`);
+      // What is allowed beside is checked by the body, the rest by the long way.
+      expect(await value(`hawser.write_note('s', ${payload}, writer => 'too long')`)).toBe(`${1_000_000_000 + length}`);
+      expect(await value(`hawser.write_note('s', ${payload}, 'p')`)).toBe(`${2_000_000_000 + length}`);
+      expect(await value(`hawser.write_note('s', ${payload}, true)`)).toBe(`${-length}`);
+      expect(await value(`hawser.write_note('s', ${payload}, urgent => false, is_public => true)`)).toBe(`${length}`);
+      expect(await value(`hawser.write_notes('s', ARRAY[${payload}, ${payload}])`)).toEqual([`${length}`, `${length}`]);
+      for (const [call, says] of [
+        [`hawser.write_note(NULL, ${payload})`, "hawser.write_note: the argument shop is NULL, and needs a value"],
+        [`hawser.write_note('', ${payload})`, 'shop is "", and must be 1 to 10 bytes long'],
+        [`hawser.write_note('abcdefghijk', ${payload})`, 'shop is 11 bytes long|shop is "abcdefghijk"'],
+        [`hawser.write_note('A', ${payload})`, 'shop is "A", and must be small letters and \''],
+        [`hawser.write_note('s', NULL::${type})`, "the argument note is NULL, and needs a value"],
+        [
+          `hawser.write_note('s', ${payload}, 'p', 'too long')`,
+          'the argument writer is 8 bytes long|writer is "too long"',
+        ],
+        [`hawser.write_note('s', ${payload}, 'pages')`, "the argument page is "],
+        [
+          `hawser.write_note('s', ${payload}, NULL::boolean)`,
+          "hawser.write_note: the argument urgent is NULL, and needs a value",
+        ],
+        [`hawser.write_notes('s', ARRAY[${payload}, NULL])`, "hawser.write_notes: the argument notes"],
+        [
+          `hawser.write_notes('s', array_fill(${payload}::${type}, ARRAY[4]))`,
+          "hawser.write_notes: the argument notes is a list of 4 elements",
+        ],
+      ] as const) {
+        await expect(value(call), call).rejects.toThrow(new RegExp(says));
+      }
+    });
+
+    it.each([
+      ["text", "repeat('a', 1000001)", "''"],
+      ["json", "to_json(repeat('a', 999999))", undefined],
+      ["jsonb", "to_jsonb(repeat('a', 999999))", undefined],
+      ["bytea", "convert_to(repeat('a', 1000001), 'UTF8')", "''::bytea"],
+    ])("%s: by the long way where the payload is too long, or empty where it may not be", async (name, long, empty) => {
+      await expect(value(`hawser.write_note('s', ${long})`)).rejects.toThrow("the argument note is 1000001 bytes long");
+      const fits = long.replace(/\d+/, (count) => `${Number(count) - 1}`);
+      expect(await value(`hawser.write_note('s', ${fits})`)).toBe(name === "jsonb" ? "2001000000" : "1001000000");
+      // That a payload has a byte is left to the body.
+      if (empty !== undefined) expect(await value(`hawser.write_note('s', ${empty})`)).toBe("2000000000");
+    });
+
+    it("which TypeScript calls with bytes", async () => {
+      const functions = made.rows["noteFunctions"](client);
+      const note = Buffer.from("abc");
+      const common = { shop: "s", note };
+      expect(await functions.writeNote({ ...common, page: null, writer: null })).toEqual({ length: 1_000_000_003n });
+      expect(await functions.writeUrgentNote({ ...common, urgent: true, isPublic: null })).toEqual({ length: -3n });
+      expect(await functions.writeNotes({ shop: "s", notes: [note, Buffer.from("")] })).toEqual({ lengths: [3n, 0n] });
+    });
   });
 
   it("has its errors in SQL and in TypeScript, with quotes as they are", async () => {

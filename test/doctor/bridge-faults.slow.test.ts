@@ -208,7 +208,7 @@ describe("the outbox", () => {
     await using held = await subscribed();
     await held.led();
     await held.run(
-      "SELECT nats_enqueue_text_stream('doctor.held', 'x', domain => 'nowhere')",
+      "SELECT hawser.enqueue('doctor.held', 'x', stream => true, domain => 'nowhere')",
       "UPDATE hawser.outbox SET enqueued_at = now() - interval '1 h'",
     );
     expect(onlyFinding(await held.examine())).toMatchObject({

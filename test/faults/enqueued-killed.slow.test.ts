@@ -213,7 +213,7 @@ async function writeBatch(client: pg.Client, random: Random): Promise<void> {
     await client.query({
       name: "write",
       text: `WITH drawn AS (SELECT gen_random_uuid() AS id), sent AS (
-               SELECT id, hawser.peer_enqueue_text('jobs', id::text, jsonb_build_object('key', $1::text), $1) FROM drawn
+               SELECT id, hawser.enqueue('jobs', id::text, headers => jsonb_build_object('key', $1::text), key => $1) FROM drawn
              )
              INSERT INTO written (id, key) SELECT id, $1 FROM sent`,
       values: [key],

@@ -54,7 +54,7 @@ async function loseAcknowledgements(aheadS: number): Promise<void> {
 
   let written = 0;
   const write = async (): Promise<void> => {
-    const sql = names.map((_, nth) => `nats_enqueue_text_stream($${nth + 2}, 'm' || n)`).join(", ");
+    const sql = names.map((_, nth) => `hawser.enqueue($${nth + 2}, 'm' || n, stream => true)`).join(", ");
     const numbers = `generate_series(${written + 1}, ${written + 20})`;
     await client.query(`SELECT ${sql} FROM ${numbers} AS n WHERE $1`, [true, ...names.map((name) => `${name}.new`)]);
     written += 20;

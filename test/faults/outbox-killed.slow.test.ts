@@ -206,8 +206,8 @@ async function transaction(client: pg.Client, random: Random): Promise<void> {
     await client.query(
       `WITH drawn AS (SELECT gen_random_uuid()::text AS id),
             sent AS (
-              SELECT id, nats_enqueue_text_stream('out.' || $2::text, id, key => $1) AS number,
-                     hawser.peer_enqueue_text('warehouse', id, CASE WHEN $1::text IS NOT NULL THEN jsonb_build_object('key', $1::text) END, $1)
+              SELECT id, hawser.enqueue('out.' || $2::text, id, stream => true, key => $1) AS number,
+                     hawser.enqueue('warehouse', id, headers => CASE WHEN $1::text IS NOT NULL THEN jsonb_build_object('key', $1::text) END, key => $1)
                 FROM drawn
             )
        INSERT INTO written (id, key) SELECT id, $1 FROM sent`,

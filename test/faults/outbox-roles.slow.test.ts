@@ -127,7 +127,7 @@ async function writer(url: string, role: string, signal: AbortSignal, sent: Set<
     await delay(Math.max(0, startedAt + (nth * 1_000) / perSecond - performance.now()));
     const text = `${Date.now()} ${role} ${nth}`;
     if (role !== hostile) sent.add(text);
-    await client.query("SELECT nats_enqueue_text_stream($1, $2, key => $3)", [`${role}.x`, text, `k${nth % 10}`]);
+    await client.query("SELECT hawser.enqueue($1, $2, stream => true, key => $3)", [`${role}.x`, text, `k${nth % 10}`]);
   }
   await client.end();
 }
@@ -144,11 +144,11 @@ const burning: Fourth = (url, signal) =>
 
 const attacking: Fourth = (url, signal) =>
   inTurns(url, signal, [
-    "SELECT nats_enqueue_text_stream('mal.k' || n, 'x', key => 'k' || n) FROM generate_series(1, $1::integer) AS n",
-    "SELECT hawser.peer_enqueue_text('topic-' || $2::text || '-' || n, 'x') FROM generate_series(1, $1::integer) AS n",
-    "SELECT nats_enqueue_text_stream('mal.d', 'x', domain => 'gone' || n % 50) FROM generate_series(1, $1::integer / 6) AS n",
-    "SELECT nats_enqueue_text_stream('missing.' || $2::text || '.' || n, 'x') FROM generate_series(1, $1::integer / 6) AS n",
-    "SELECT nats_enqueue_text_stream('mal.long', repeat('x', 2 << 20)) FROM generate_series(1, $1::integer / 6000) AS n",
+    "SELECT hawser.enqueue('mal.k' || n, 'x', stream => true, key => 'k' || n) FROM generate_series(1, $1::integer) AS n",
+    "SELECT hawser.enqueue('topic-' || $2::text || '-' || n, 'x') FROM generate_series(1, $1::integer) AS n",
+    "SELECT hawser.enqueue('mal.d', 'x', stream => true, domain => 'gone' || n % 50) FROM generate_series(1, $1::integer / 6) AS n",
+    "SELECT hawser.enqueue('missing.' || $2::text || '.' || n, 'x', stream => true) FROM generate_series(1, $1::integer / 6) AS n",
+    "SELECT hawser.enqueue('mal.long', repeat('x', 2 << 20), stream => true) FROM generate_series(1, $1::integer / 6000) AS n",
   ]);
 
 async function inTurns(url: string, signal: AbortSignal, statements: readonly string[]): Promise<void> {

@@ -29,7 +29,7 @@ it("a replay brings back what a store that was set back has lost, once, in order
     const stored = async (): Promise<number> => (await manager.streams.info("OUT")).state.messages;
     const enqueue = async (part: number): Promise<void> => {
       await client.query(
-        `SELECT nats_enqueue_text_stream('out.' || n % 3, format('%s %s', $1::text, n), key => 'k' || n % ${keys})
+        `SELECT hawser.enqueue('out.' || n % 3, format('%s %s', $1::text, n), stream => true, key => 'k' || n % ${keys})
            FROM generate_series(1, ${perPart}) AS n`,
         [part],
       );

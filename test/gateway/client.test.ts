@@ -6,13 +6,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";
 import { type ErrorCode, errorTable, HawserError } from "../../src/errors/index.js";
 import { install } from "../../src/installation/index.js";
-import {
-  type NatsFunctions,
-  natsFunctions,
-  type PublishAckRow,
-  type QueryClient,
-  Serve,
-} from "../../src/serve/index.js";
+import { type NatsFunctions, natsFunctions, type PublishAckRow, Serve, type SqlClient } from "../../src/serve/index.js";
 import { codesOfCalls, codesOfLocalCalls } from "../../src/serve/nats-functions.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { defineServer, patience, type TestGateway, testGateway } from "../support/gateway.js";
@@ -270,44 +264,6 @@ describe("files", () => {
   });
 });
 
-describe("the outbox", () => {
-  it("takes messages of each type, alone and in batches, which arrive after the commit", async () => {
-    const subject = "client.enqueued";
-    const ids = [
-      await nats.enqueueText({ subject, payload: "text", key: "k" }),
-      await nats.enqueueJson({ subject, payload: { json: 1 }, key: "k" }),
-      await nats.enqueueJsonb({ subject, payload: { jsonb: 1 }, key: "k" }),
-      await nats.enqueueBinary({ subject, payload: view, key: "k", headers: { Trace: "1" } }),
-    ];
-    expect(ids.every((id, nth) => nth === 0 || id > ids[nth - 1]!)).toBe(true);
-    await nats.enqueueTextBatch({ subject, payloads: ["a", "b"], key: "k" });
-    await nats.enqueueJsonBatch({ subject, payloads: [1], key: "k" });
-    await nats.enqueueJsonbBatch({ subject, payloads: [[2]], key: "k" });
-    await nats.enqueueBinaryBatch({ subject, payloads: [view], key: "k" });
-    const received = await witness.messages(9);
-    expect(received.map((message) => Buffer.from(message.data))).toEqual(
-      ["text", '{"json":1}', '{"jsonb": 1}', view, "a", "b", "1", "[2]", view].map((each) => Buffer.from(each)),
-    );
-  });
-
-  it("takes messages for streams", async () => {
-    const subject = "client.stream.enqueued";
-    await nats.enqueueTextStream({ subject, payload: "text", key: "k", messageId: "client-1" });
-    await nats.enqueueJsonStream({ subject, payload: 1, key: "k" });
-    await nats.enqueueJsonbStream({ subject, payload: 2, key: "k" });
-    await nats.enqueueBinaryStream({ subject, payload: view, key: "k" });
-    await nats.enqueueTextStreamBatch({ subject, payloads: ["a", "b"], key: "k" });
-    await nats.enqueueJsonStreamBatch({ subject, payloads: [3], key: "k" });
-    await nats.enqueueJsonbStreamBatch({ subject, payloads: [4], key: "k" });
-    await nats.enqueueBinaryStreamBatch({ subject, payloads: [view], key: "k" });
-    const received = await witness.messages(9);
-    expect(received.map((message) => Buffer.from(message.data))).toEqual(
-      ["text", "1", "2", view, "a", "b", "3", "4", view].map((each) => Buffer.from(each)),
-    );
-    expect(received[0]!.headers?.get("Nats-Msg-Id")).toBe("client-1");
-  });
-});
-
 describe("the rest", () => {
   it("tells about the server and itself, and connects anew", async () => {
     const info = await nats.getServerInfo();
@@ -486,9 +442,9 @@ describe("the schema", () => {
 
 describe("types", () => {
   it("let whatever queries like node-postgres be the client", () => {
-    expectTypeOf<pg.Client>().toExtend<QueryClient>();
-    expectTypeOf<pg.Pool>().toExtend<QueryClient>();
-    expectTypeOf<pg.PoolClient>().toExtend<QueryClient>();
+    expectTypeOf<pg.Client>().toExtend<SqlClient>();
+    expectTypeOf<pg.Pool>().toExtend<SqlClient>();
+    expectTypeOf<pg.PoolClient>().toExtend<SqlClient>();
   });
 
   it("say what goes in and what comes out", () => {

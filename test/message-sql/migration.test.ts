@@ -301,8 +301,10 @@ describe("rights", () => {
     const [row] = await rowsOf(as("shop"), "SELECT messages.publish_ticked(late => true) AS id");
     expect(row).toMatchObject({ id: expect.any(String) });
     expect(await rowsOf(as("shop"), "SELECT (messages.read_ticked('\\x0801')).*")).toEqual([{ late: true }]);
-    expect(await refusal(onServer(as("shop"), "SELECT public.nats_enqueue_binary('a', '')"))).toMatch(/^42501/);
-    expect(await refusal(onServer(as("shop"), "SELECT hawser.peer_enqueue_binary('a', 'b')"))).toMatch(/^42501/);
+    expect(await refusal(onServer(as("shop"), "SELECT hawser.enqueue('a', ''::bytea, stream => false)"))).toMatch(
+      /^42501/,
+    );
+    expect(await refusal(onServer(as("shop"), "SELECT hawser.enqueue('a', 'b'::bytea)"))).toMatch(/^42501/);
   });
 
   it("are not those of other roles", async () => {
@@ -320,7 +322,7 @@ describe("rights", () => {
   it("are missing, which is said before anything is made", async () => {
     await onServer(database.url, `REVOKE hawser_nats FROM ${role("deploy")}`);
     expect(await refusal(onServer(as("deploy"), sqlFor()))).toMatch(
-      /^42501: the role \S+_deploy may not call "public"\.nats_enqueue_binary.* \| GRANT hawser_nats TO \S+_deploy/,
+      /^42501: the role \S+_deploy may not call hawser\.enqueue\(text, bytea, boolean, .* \| GRANT hawser_nats TO \S+_deploy/,
     );
     expect(await rowsOf(database.url, "SELECT to_regnamespace('messages') AS found")).toEqual([{ found: null }]);
   });

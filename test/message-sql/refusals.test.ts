@@ -56,7 +56,7 @@ it.each<[what: string, proto: string, says: string, parameter?: string]>([
     "B b = 1; message B { repeated double value = 1 [(buf.validate.field).repeated.unique = true]; }",
     "acme.v1.A.B.value: rule repeated.unique: not supported for floats",
   ],
-  ["an option", "", 'there is no option "shema"; the options are schema, prefix, nats_schema, role, file', "shema=a"],
+  ["an option", "", 'there is no option "shema"; the options are schema, prefix, role, file', "shema=a"],
   ["a role", "", 'the option role is "a;b"; give a name of letters, digits, _ and -, of at most 63 bytes', "role=a;b"],
   ["an option twice", "", "the option schema is there twice; give it once", "schema=a,schema=b"],
   ["a file elsewhere", "", 'the option file is "../a.sql"; give a relative path that ends with .sql', "file=../a.sql"],

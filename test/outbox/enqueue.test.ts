@@ -105,7 +105,9 @@ it.each([
   ['{"a b": "x"}', /name "a b" must be printable ASCII/],
   ['{"nats-msg-id": "x"}', /"nats-msg-id" is set by Hawser; give message_id instead/],
 ])("headers %s are refused", async (headers, rule) => {
-  expect(await gateway.errorOf("SELECT nats_enqueue_text('a', 'x', $1)", [headers])).toMatchObject({
+  expect(
+    await gateway.errorOf("SELECT hawser.enqueue('a', 'x', stream => false, headers => $1)", [headers]),
+  ).toMatchObject({
     code: "22023",
     message: expect.stringMatching(rule),
   });
@@ -116,8 +118,8 @@ it("the rules are the same for a caller with standard_conforming_strings = off",
   await client.query("SET standard_conforming_strings = off");
   await client.query("SET escape_string_warning = off");
   const refused = (sql: string, ...values: unknown[]) => expect(client.query(sql, values)).rejects.toThrow(/must/);
-  await refused("SELECT nats_enqueue_text('a', 'x', $1)", { A: "a\r\nB: c" });
-  await refused("SELECT hawser.peer_enqueue_text('a', 'x', $1)", { A: "a\nb" });
+  await refused("SELECT hawser.enqueue('a', 'x', stream => false, headers => $1)", { A: "a\r\nB: c" });
+  await refused("SELECT hawser.enqueue('a', 'x', headers => $1)", { A: "a\nb" });
   await refused("SELECT hawser.outbox_replay(now(), $1)", "orders placed");
   const replay = "SELECT hawser.outbox_replay(now(), $1)::integer AS replayed";
   for (const subject of ["orders.placed", "orders.*", "$s.>"]) {
@@ -128,15 +130,15 @@ it("the rules are the same for a caller with standard_conforming_strings = off",
 
 it("too many headers for a peer are refused", async () => {
   const many = "(SELECT jsonb_build_object('A', jsonb_agg('v'::text)) FROM generate_series(1, 40000))";
-  const refused = await gateway.errorOf(`SELECT hawser.peer_enqueue_text('a', 'x', ${many})`);
+  const refused = await gateway.errorOf(`SELECT hawser.enqueue('a', 'x', headers => ${many})`);
   expect(refused).toMatchObject({ code: "22023", message: expect.stringContaining("an object with 40000 values") });
 });
 
 it("a NULL among the payloads is refused, and no payload is no message", async () => {
-  expect(await gateway.errorOf("SELECT nats_enqueue_text_batch('a', ARRAY['x', NULL])")).toMatchObject({
+  expect(await gateway.errorOf("SELECT hawser.enqueue_batch('a', ARRAY['x', NULL], stream => false)")).toMatchObject({
     code: "22004",
   });
-  await client.query("SELECT nats_enqueue_text_batch('nothing', '{}')");
+  await client.query("SELECT hawser.enqueue_batch('nothing', '{}'::text[], stream => false)");
   expect(await enqueued("nothing")).toEqual([]);
 });
 
@@ -146,12 +148,12 @@ describe("a message is enqueued", () => {
       CREATE TABLE orders (id integer);
       CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN
-        PERFORM nats_enqueue_text('wherever', 'trigger ' || NEW.id, key => 'k');
+        PERFORM hawser.enqueue('wherever', 'trigger ' || NEW.id, stream => false, key => 'k');
         RETURN NEW;
       END $$;
       CREATE TRIGGER tell AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION tell();
       INSERT INTO orders VALUES (1);
-      DO $$ BEGIN PERFORM nats_enqueue_text('wherever', 'block', key => 'k'); END $$;
+      DO $$ BEGIN PERFORM hawser.enqueue('wherever', 'block', stream => false, key => 'k'); END $$;
     `);
     expect((await enqueued("wherever")).map(({ text }) => text)).toEqual(["trigger 1", "block"]);
   });
@@ -160,10 +162,10 @@ describe("a message is enqueued", () => {
     const other = await gateway.connect();
     const subject = `isolated.${isolation.replace(" ", "_")}`;
     await other.query("BEGIN");
-    await other.query("SELECT nats_enqueue_text($1, 'first', key => 'k')", [subject]);
+    await other.query("SELECT hawser.enqueue($1, 'first', stream => false, key => 'k')", [subject]);
     await client.query(`BEGIN ISOLATION LEVEL ${isolation}`);
     await client.query("SELECT count(*) FROM pg_class");
-    const waiting = client.query("SELECT nats_enqueue_text($1, 'second', key => 'k')", [subject]);
+    const waiting = client.query("SELECT hawser.enqueue($1, 'second', stream => false, key => 'k')", [subject]);
     await other.query("COMMIT");
     await waiting;
     await client.query("COMMIT");
@@ -174,7 +176,7 @@ describe("a message is enqueued", () => {
   it("by a role that has nothing but hawser_nats, which reads and writes nothing else", async () => {
     await client.query("CREATE ROLE enqueuer; GRANT hawser_nats TO enqueuer; SET ROLE enqueuer");
     try {
-      await client.query("SELECT nats_enqueue_text('by.role', 'x')");
+      await client.query("SELECT hawser.enqueue('by.role', 'x', stream => false)");
       for (const denied of [
         "SELECT * FROM hawser.outbox",
         "SELECT * FROM hawser.outbox_0",
@@ -195,7 +197,7 @@ describe("a message is enqueued", () => {
 
   it("but not in a transaction that may not write", async () => {
     await client.query("BEGIN READ ONLY");
-    expect(await gateway.errorOf("SELECT nats_enqueue_text('a', 'x')")).toMatchObject({ code: "25006" });
+    expect(await gateway.errorOf("SELECT hawser.enqueue('a', 'x', stream => false)")).toMatchObject({ code: "25006" });
     await client.query("ROLLBACK");
   });
 });
@@ -219,7 +221,7 @@ describe("the relay's functions", () => {
   it("find what was committed, once, for the one that has taken over last", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "first");
-    await other.client.query("SELECT nats_enqueue_text('a', 'one')");
+    await other.client.query("SELECT hawser.enqueue('a', 'one', stream => false)");
     const first = { turn: turn + 1n, position, read: look(position) };
     const found = await natsTurn(session, "first", first);
     expect([found.state, texts(found), found.rest]).toEqual(["saved", ["one"], []]);
@@ -233,7 +235,7 @@ describe("the relay's functions", () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "one");
     await other.client.query(
-      "SELECT nats_enqueue_text_batch('a', ARRAY['1', '2'], headers => (SELECT jsonb_object_agg(n, repeat('x', 60000)) FROM generate_series(1, 10) AS n))",
+      "SELECT hawser.enqueue_batch('a', ARRAY['1', '2'], stream => false, headers => (SELECT jsonb_object_agg(n, repeat('x', 60000)) FROM generate_series(1, 10) AS n))",
     );
     const found = await natsTurn(session, "one", { turn: turn + 1n, position, read: look(position) });
     expect(texts(found)).toEqual(["1"]);
@@ -247,7 +249,9 @@ describe("the relay's functions", () => {
   it("leave out the payload of a message that NATS would refuse, and say how long it is", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "one");
-    await other.client.query("SELECT nats_enqueue_text('a', repeat('x', 2000000)), nats_enqueue_text('a', 'y')");
+    await other.client.query(
+      "SELECT hawser.enqueue('a', repeat('x', 2000000), stream => false), hawser.enqueue('a', 'y', stream => false)",
+    );
     const step = { turn: turn + 1n, position, read: look(position), maxPayload: 1_000 };
     const { messages } = await natsTurn(session, "one", step);
     expect(messages).toMatchObject([
@@ -295,7 +299,7 @@ describe("the relay's functions", () => {
       turn += 1n;
       await natsTurn(session, "one", { turn, position, mustSave: true });
     };
-    await other.client.query("SELECT nats_enqueue_text('a', 'one')");
+    await other.client.query("SELECT hawser.enqueue('a', 'one', stream => false)");
     // The other two are empty.
     expect([await rotate(), await rotate(), await rotate()]).toEqual([true, true, false]);
     expect(await count()).toBe(1);

@@ -16,7 +16,7 @@ afterAll(() => servers?.[Symbol.asyncDispose]());
 
 /** Enqueues so many messages. @returns the last id */
 async function enqueue(url: string, count: number): Promise<bigint> {
-  await rowsOf(url, `SELECT nats_enqueue_text_stream('ids', 'x') FROM generate_series(1, ${count})`);
+  await rowsOf(url, `SELECT hawser.enqueue('ids', 'x', stream => true) FROM generate_series(1, ${count})`);
   const [row] = await rowsOf(url, "SELECT max(id) AS last FROM hawser.outbox");
   return BigInt(String(row!["last"]));
 }

@@ -5,7 +5,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { natsFunctions } from "../../generated/ts/nats-functions/client.js";
+import { enqueue, enqueueBatch } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { withEnoughTime } from "../support/timers.js";
@@ -51,7 +51,7 @@ describe("a message with deliver_at", () => {
     const { subject, messages } = await stream();
     const start = await gateway.value<Date>("SELECT date_trunc('milliseconds', clock_timestamp())");
     const at = (ms: number): Date => new Date(start.getTime() + ms);
-    const enqueue = "SELECT nats_enqueue_text_stream($1, $2, key => 'k', deliver_at => $3)";
+    const enqueue = "SELECT hawser.enqueue($1, $2, stream => true, key => 'k', deliver_at => $3)";
     await session.query("BEGIN");
     await session.query(enqueue, [subject, "third", at(1500)]);
     await session.query(enqueue, [subject, "second", at(900)]);
@@ -72,10 +72,10 @@ describe("a message with deliver_at", () => {
     const { subject, messages } = await stream();
     const writer = await gateway.connect();
     await writer.query("BEGIN");
-    await writer.query("SELECT nats_enqueue_text_stream($1, 'slow', deliver_at => now() + interval '300 ms')", [
+    await writer.query("SELECT hawser.enqueue($1, 'slow', stream => true, deliver_at => now() + interval '300 ms')", [
       subject,
     ]);
-    await session.query("SELECT nats_enqueue_text_stream($1, 'quick', deliver_at => now() + interval '600 ms')", [
+    await session.query("SELECT hawser.enqueue($1, 'quick', stream => true, deliver_at => now() + interval '600 ms')", [
       subject,
     ]);
     await eventually("the other one is there", async () => (await messages()).length === 1);
@@ -87,18 +87,17 @@ describe("a message with deliver_at", () => {
 
   it("is taken back by its number until it is due", async () => {
     const { subject, messages } = await stream();
-    const nats = natsFunctions(session);
     const deliverAt = new Date(Date.now() + 3_600_000);
-    const id = await nats.enqueueTextStream({ subject, payload: "never", deliverAt });
-    await nats.enqueueTextStreamBatch({ subject, payloads: ["a", "b"], deliverAt });
+    const id = await enqueue(session, { subject, stream: true }, "never", { deliverAt });
+    await enqueueBatch(session, { subject, stream: true }, ["a", "b"], { deliverAt });
     const cancel = async (one: bigint): Promise<boolean> =>
-      (await session.query("SELECT hawser.outbox_cancel($1)", [one])).rows[0].outbox_cancel;
+      (await session.query("SELECT hawser.cancel($1)", [one])).rows[0].cancel;
     await session.query("BEGIN");
     expect(await cancel(id)).toBe(true);
     await session.query("ROLLBACK");
     expect([await cancel(id), await cancel(id)]).toEqual([true, false]);
     expect(await later()).toBe(2);
-    const next = await nats.enqueueTextStream({ subject, payload: "soon", deliverAt: new Date(Date.now() + 100) });
+    const next = await enqueue(session, { subject, stream: true }, "soon", { deliverAt: new Date(Date.now() + 100) });
     await eventually("it is there", async () => (await messages()).length === 1);
     expect(await cancel(next)).toBe(false);
     await session.query("DELETE FROM hawser.outbox_later");
@@ -109,16 +108,16 @@ describe("a message with deliver_at", () => {
     const { subject, messages } = await withEnoughTime(300, async (limitMs) => {
       const { subject, messages } = await stream();
       const { rows } = await session.query(
-        "SELECT nats_enqueue_text_stream($1, 'kept', deliver_at => now() + $2 * interval '1 ms') AS id",
+        "SELECT hawser.enqueue($1, 'kept', stream => true, deliver_at => now() + $2 * interval '1 ms') AS id",
         [subject, limitMs],
       );
       await other.query("BEGIN");
-      const { rows: cancelled } = await other.query("SELECT hawser.outbox_cancel($1) AS is", [rows[0].id]);
+      const { rows: cancelled } = await other.query("SELECT hawser.cancel($1) AS is", [rows[0].id]);
       if (cancelled[0].is) return { subject, messages };
       await other.query("ROLLBACK");
       return undefined;
     });
-    await session.query("SELECT nats_enqueue_text_stream($1, 'next', deliver_at => now() + interval '400 ms')", [
+    await session.query("SELECT hawser.enqueue($1, 'next', stream => true, deliver_at => now() + interval '400 ms')", [
       subject,
     ]);
     await eventually("the next one is there", async () => (await messages()).length === 1);
@@ -131,9 +130,11 @@ describe("a message with deliver_at", () => {
   it("is due within ten years", async () => {
     for (const moment of ["infinity", "3000-01-01"]) {
       expect(
-        await gateway.errorOf("SELECT nats_enqueue_text('a', 'x', deliver_at => $1::timestamptz)", [moment]),
+        await gateway.errorOf("SELECT hawser.enqueue('a', 'x', stream => false, deliver_at => $1::timestamptz)", [
+          moment,
+        ]),
       ).toMatchObject({ code: "22023", message: expect.stringContaining("must be within 3660 days") });
     }
-    expect(await gateway.errorOf("SELECT hawser.outbox_cancel(NULL)")).toMatchObject({ code: "22004" });
+    expect(await gateway.errorOf("SELECT hawser.cancel(NULL)")).toMatchObject({ code: "22004" });
   });
 });

@@ -43,19 +43,20 @@ async function stream(): Promise<{ subject: string; messages(): Promise<{ text: 
 it("a stream gets what was committed, in order, and nothing that was rolled back", async () => {
   const { subject, messages } = await stream();
   await session.query("BEGIN");
-  await session.query("SELECT nats_enqueue_text_stream($1, 'one', key => 'k')", [subject]);
+  await session.query("SELECT hawser.enqueue($1, 'one', stream => true, key => 'k')", [subject]);
   await session.query("SAVEPOINT s");
-  await session.query("SELECT nats_enqueue_text_stream($1, 'taken back', key => 'k')", [subject]);
+  await session.query("SELECT hawser.enqueue($1, 'taken back', stream => true, key => 'k')", [subject]);
   await session.query("ROLLBACK TO s");
-  await session.query("SELECT nats_enqueue_jsonb_stream($1, '{\"n\": 2}', key => 'k', message_id => 'mine')", [
-    subject,
-  ]);
+  await session.query(
+    "SELECT hawser.enqueue($1, '{\"n\": 2}'::jsonb, stream => true, key => 'k', message_id => 'mine')",
+    [subject],
+  );
   expect(await messages()).toEqual([]);
   await session.query("COMMIT");
   await session.query("BEGIN");
-  await session.query("SELECT nats_enqueue_text_stream($1, 'never', key => 'k')", [subject]);
+  await session.query("SELECT hawser.enqueue($1, 'never', stream => true, key => 'k')", [subject]);
   await session.query("ROLLBACK");
-  await session.query("SELECT nats_enqueue_text_stream_batch($1, ARRAY['three', 'four'], key => 'k')", [subject]);
+  await session.query("SELECT hawser.enqueue_batch($1, ARRAY['three', 'four'], stream => true, key => 'k')", [subject]);
   await eventually("all have arrived", async () => (await messages()).length >= 4);
   const arrived = await messages();
   expect(arrived.map(({ text }) => text)).toEqual(["one", '{"n": 2}', "three", "four"]);
@@ -72,7 +73,9 @@ it("core NATS gets it after the commit", async () => {
   });
   await gateway.nats.flush();
   await session.query("BEGIN");
-  await session.query("SELECT nats_enqueue_text($1, 'hello', headers => '{\"Trace\": \"17\"}')", [subject]);
+  await session.query("SELECT hawser.enqueue($1, 'hello', stream => false, headers => '{\"Trace\": \"17\"}')", [
+    subject,
+  ]);
   expect(received).toEqual([]);
   await session.query("COMMIT");
   await eventually("it has arrived", () => received.length > 0);
@@ -84,10 +87,10 @@ it("what no stream takes becomes a dead letter, and holds up nothing else", asyn
   const { subject, messages } = await stream();
   const nowhere = nuid.next();
   await session.query(
-    "SELECT nats_enqueue_text_stream($1, 'lost?', key => 'k', headers => '{\"A\": [\"1\", \"2\"]}')",
+    "SELECT hawser.enqueue($1, 'lost?', stream => true, key => 'k', headers => '{\"A\": [\"1\", \"2\"]}')",
     [nowhere],
   );
-  await session.query("SELECT nats_enqueue_text_stream($1, 'next', key => 'k')", [subject]);
+  await session.query("SELECT hawser.enqueue($1, 'next', stream => true, key => 'k')", [subject]);
   await eventually("the other one has arrived", async () => (await messages()).length === 1);
   const dead = async () =>
     (
@@ -135,7 +138,7 @@ it("what no stream takes waits for one that is made a little later", async () =>
     },
   });
   await other.nats.flush();
-  await other.client.query("SELECT nats_enqueue_text_stream($1, 'first')", [name]);
+  await other.client.query("SELECT hawser.enqueue($1, 'first', stream => true)", [name]);
   const manager = await jetstreamManager(other.nats);
   await eventually("it was tried, and asked for its stream", () => wasTried);
   await manager.streams.add({ name, subjects: [name] });
@@ -153,8 +156,8 @@ it("what the user of NATS may not publish becomes a dead letter, to core NATS to
   const manager = await jetstreamManager(closed.nats);
   await manager.streams.add({ name: "closed", subjects: ["closed.stream"] });
   const { client } = closed;
-  await client.query("SELECT nats_enqueue_text_batch('closed.core', ARRAY['1', '2'])");
-  await client.query("SELECT nats_enqueue_text_stream('closed.stream', '3')");
+  await client.query("SELECT hawser.enqueue_batch('closed.core', ARRAY['1', '2'], stream => false)");
+  await client.query("SELECT hawser.enqueue('closed.stream', '3', stream => true)");
   const dead = async () =>
     (
       await client.query(
@@ -174,7 +177,7 @@ it("a relay that has lost its session takes over again: what it has seen in memo
   await session.query(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hawser serve: outbox' AND datname = current_database()",
   );
-  await session.query("SELECT nats_enqueue_text_stream($1, 'behind it')", [subject]);
+  await session.query("SELECT hawser.enqueue($1, 'behind it', stream => true)", [subject]);
   await eventually("it has arrived", async () => (await messages()).length === 1);
   await eventually("it has taken over", async () => (await owner()) !== before);
 });
@@ -183,8 +186,8 @@ it("what was enqueued while nobody relayed is published, or a dead letter, by th
   const { subject, messages } = await stream();
   const nowhere = nuid.next();
   await gateway.serve.stop();
-  await session.query("SELECT nats_enqueue_text_stream($1, 'late')", [subject]);
-  await session.query("SELECT nats_enqueue_text_stream($1, 'lost')", [nowhere]);
+  await session.query("SELECT hawser.enqueue($1, 'late', stream => true)", [subject]);
+  await session.query("SELECT hawser.enqueue($1, 'lost', stream => true)", [nowhere]);
   await using next = await Serve.start({
     gatewayListen: "127.0.0.1:0",
     databaseUrl: gateway.database.url,

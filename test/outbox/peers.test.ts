@@ -5,7 +5,6 @@ import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { enqueueToAll } from "./support/to-all.js";
 import { type PeerTurn, peerTurn, takePeers } from "./support/turns.js";
 
 let database: TestDatabase;
@@ -41,7 +40,7 @@ async function turn(owner = "relay", maxMessages = 1_000): Promise<PeerTurn> {
 }
 
 async function enqueue(topic: string, payload: string, key: string | null = null, on = client): Promise<void> {
-  await on.query("SELECT hawser.peer_enqueue_text($1, $2, key => $3)", [topic, payload, key]);
+  await on.query("SELECT hawser.enqueue($1, $2, key => $3)", [topic, payload, key]);
 }
 
 async function serve(topic: string, ...names: string[]): Promise<void> {
@@ -103,7 +102,7 @@ describe("peer_enqueue_*", () => {
 
   it("returns the number, which no message for NATS has", async () => {
     const { rows } = await client.query(
-      `SELECT hawser.peer_enqueue_text('t', 'x') AS peer, hawser.enqueue_message('nats', 's', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL) AS nats`,
+      `SELECT hawser.enqueue('t', 'x') AS peer, hawser.enqueue_message('nats', 's', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL) AS nats`,
     );
     expect(BigInt(rows[0].nats)).toBe(BigInt(rows[0].peer) + 1n);
   });
@@ -192,7 +191,7 @@ describe("a turn", () => {
   it("ends where the page is full, and the next one goes on", async () => {
     await serve("warehouse", "w-1");
     await client.query(
-      "SELECT hawser.peer_enqueue_text_batch('warehouse', ARRAY(SELECT n::text FROM generate_series(1, 25) AS n))",
+      "SELECT hawser.enqueue_batch('warehouse', ARRAY(SELECT n::text FROM generate_series(1, 25) AS n))",
     );
     await enqueue("warehouse", "26");
     expect(await turn("relay", 10)).toMatchObject({ handed: 10, has_more: true });
@@ -340,7 +339,8 @@ describe("a turn", () => {
   describe("of messages for all", () => {
     const listeners = ["o-1", "o-2", "o-3", "o-4"];
     const query = (text: string, values?: unknown[]): Promise<unknown> => client.query(text, values);
-    const toAll = (texts: readonly string[], key: string | null = null) => enqueueToAll(query, "orders", texts, key);
+    const toAll = (texts: readonly string[], key: string | null = null) =>
+      query("SELECT hawser.enqueue_batch('orders', $1::text[], key => $2, to_all => true)", [texts, key]);
 
     /** How many messages each turn hands over, until nothing is left. */
     async function turns(maxMessages?: number): Promise<number[]> {

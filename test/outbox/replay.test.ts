@@ -56,8 +56,11 @@ describe("a replay", () => {
     const { subject, lose, texts } = await stream();
     const other = await stream();
     const texts100 = Array.from({ length: 100 }, (_, nth) => `m${nth}`);
-    await client.query("SELECT nats_enqueue_text_stream_batch($1, $2, key => 'k')", [subject, texts100]);
-    await client.query("SELECT nats_enqueue_text_stream_batch($1, $2, key => 'k')", [other.subject, ["a", "b"]]);
+    await client.query("SELECT hawser.enqueue_batch($1, $2::text[], stream => true, key => 'k')", [subject, texts100]);
+    await client.query("SELECT hawser.enqueue_batch($1, $2::text[], stream => true, key => 'k')", [
+      other.subject,
+      ["a", "b"],
+    ]);
     await eventually("all are there", async () => (await texts()).length === 100 && (await other.texts()).length === 2);
     await eventually("nothing waits", isDone);
     await lose();
@@ -78,11 +81,13 @@ describe("a replay", () => {
 
   it("looks for many subjects, a few at a time, and leaves no consumer in their stream", async () => {
     const { subject, lose, texts, consumers } = await stream();
-    await client.query("SELECT nats_enqueue_text_stream($1 || i, 'm') FROM generate_series(1, 100) AS i", [subject]);
+    await client.query("SELECT hawser.enqueue($1 || i, 'm', stream => true) FROM generate_series(1, 100) AS i", [
+      subject,
+    ]);
     await eventually("all are there", async () => (await texts()).length === 100);
     await eventually("nothing waits", isDone);
     await lose();
-    await client.query("SELECT nats_enqueue_text_stream($1, 'm')", [`${subject}1`]);
+    await client.query("SELECT hawser.enqueue($1, 'm', stream => true)", [`${subject}1`]);
     await eventually("one is there", async () => (await texts()).length === 1);
     const pattern = subject.replace(/placed$/, "*");
     await gateway.value("SELECT hawser.outbox_replay(now() - interval '1 h', $1)", [pattern]);
@@ -114,7 +119,7 @@ describe("a replay", () => {
       },
     });
     await other.nats.flush();
-    await other.client.query("SELECT nats_enqueue_text_stream($1, 'once')", [name]);
+    await other.client.query("SELECT hawser.enqueue($1, 'once', stream => true)", [name]);
     await eventually("it is there", async () => (await stored()) === 1);
     await setTimeout(200);
     expect(await other.value("SELECT hawser.outbox_replay(now() - interval '1 h')")).toBe("1");
@@ -131,7 +136,7 @@ describe("a replay", () => {
     await using other = await testGateway({ outboxRetentionMs });
     const { subject } = await stream();
     const enqueue = async (): Promise<void> => {
-      await other.client.query("SELECT nats_enqueue_text_stream($1, 'x')", [subject]);
+      await other.client.query("SELECT hawser.enqueue($1, 'x', stream => true)", [subject]);
       await eventually("nothing waits", async () => {
         const waiting = await other.value("SELECT waiting::integer FROM hawser.outbox_status WHERE kind = 'nats'");
         return waiting === 0;
@@ -162,7 +167,7 @@ describe("a replay", () => {
     const received: string[] = [];
     gateway.nats.subscribe(subject, { callback: (_, message) => void received.push(message.string()) });
     await gateway.nats.flush();
-    await client.query("SELECT nats_enqueue_text($1, 'once')", [subject]);
+    await client.query("SELECT hawser.enqueue($1, 'once', stream => false)", [subject]);
     await eventually("it is there", () => received.length === 1);
     await eventually("nothing waits", isDone);
     expect(await gateway.value("SELECT hawser.outbox_replay(now() - interval '1 h', $1)", [subject])).toBe("0");
@@ -188,7 +193,7 @@ describe("a replay", () => {
 describe("hawser outbox", () => {
   it("shows the state, what is due later, and takes it back", async () => {
     const { rows } = await client.query(
-      "SELECT nats_enqueue_text('later.subject', 'abc', key => 'k', deliver_at => '2030-01-31T12:00:00Z') AS id",
+      "SELECT hawser.enqueue('later.subject', 'abc', stream => false, key => 'k', deliver_at => '2030-01-31T12:00:00Z') AS id",
     );
     const { id } = rows[0];
     const [nats, peer] = jsonLines((await outbox("status", "--json")).stdout);
@@ -209,7 +214,7 @@ describe("hawser outbox", () => {
   it("shows what waits, and since when", async () => {
     const waiting = await stream();
     await gateway.serve.stop();
-    await client.query("SELECT nats_enqueue_text_stream($1, 'x')", [waiting.subject]);
+    await client.query("SELECT hawser.enqueue($1, 'x', stream => true)", [waiting.subject]);
     const { rows } = await client.query("SELECT * FROM hawser.outbox_status WHERE kind = 'nats'");
     expect(rows[0]).toMatchObject({ waiting: "1", oldest_waiting_for: waiting.subject, relay: null });
     expect(rows[0].oldest_waiting_at).toBeInstanceOf(Date);

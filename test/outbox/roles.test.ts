@@ -35,10 +35,10 @@ async function connected(url: string): Promise<pg.Client> {
 describe("messages of another role", () => {
   it("are not taken back by one that guesses their numbers, only by members of their role", async () => {
     const { rows } = await ann.query(
-      "SELECT nats_enqueue_text('a', 'x', deliver_at => now() + interval '1 hour') AS id UNION ALL SELECT hawser.peer_enqueue_text('a', 'x', deliver_at => now() + interval '1 hour')",
+      "SELECT hawser.enqueue('a', 'x', stream => false, deliver_at => now() + interval '1 hour') AS id UNION ALL SELECT hawser.enqueue('a', 'x', deliver_at => now() + interval '1 hour')",
     );
     const ids = rows.map(({ id }) => id);
-    const cancel = "SELECT hawser.outbox_cancel(id) AS cancelled FROM unnest($1::bigint[]) AS id";
+    const cancel = "SELECT hawser.cancel(id) AS cancelled FROM unnest($1::bigint[]) AS id";
     expect((await mal.query(cancel, [ids])).rows).toEqual([{ cancelled: false }, { cancelled: false }]);
     expect((await ann.query(cancel, [[ids[0]]])).rows).toEqual([{ cancelled: true }]);
     // The owner of the schema acts for all.
@@ -46,8 +46,8 @@ describe("messages of another role", () => {
   });
 
   it("are not published again by one that asks for all of them", async () => {
-    await ann.query("SELECT nats_enqueue_text('replayed', 'of ann')");
-    await mal.query("SELECT nats_enqueue_text('replayed', 'of mal')");
+    await ann.query("SELECT hawser.enqueue('replayed', 'of ann', stream => false)");
+    await mal.query("SELECT hawser.enqueue('replayed', 'of mal', stream => false)");
     const replay = "SELECT hawser.outbox_replay('-infinity', 'replayed', core => true) AS count";
     expect((await mal.query(replay)).rows).toEqual([{ count: "1" }]);
     const { rows } = await admin.query(
@@ -60,7 +60,7 @@ describe("messages of another role", () => {
   it("carry the role that was set, whatever function enqueues them", async () => {
     await admin.query(`GRANT ${logins[0]!.role} TO ${logins[1]!.role}`);
     await mal.query(`BEGIN; SET LOCAL ROLE ${logins[0]!.role}`);
-    await mal.query("SELECT nats_enqueue_text('set', 'x')");
+    await mal.query("SELECT hawser.enqueue('set', 'x', stream => false)");
     await mal.query("COMMIT");
     await admin.query(`REVOKE ${logins[0]!.role} FROM ${logins[1]!.role}`);
     const { rows } = await admin.query("SELECT role FROM hawser.outbox WHERE destination = 'set'");
@@ -73,20 +73,22 @@ describe("a role", () => {
     await mal.query("BEGIN");
     // More than there are locks: it has all of its own.
     await mal.query(
-      "SELECT nats_enqueue_text('k', 'x', key => n::text), hawser.peer_enqueue_text('k', 'x', key => n::text) FROM generate_series(1, 20000) AS n",
+      "SELECT hawser.enqueue('k', 'x', stream => false, key => n::text), hawser.enqueue('k', 'x', key => n::text) FROM generate_series(1, 20000) AS n",
     );
     await ann.query("SET lock_timeout = 1000");
-    await ann.query("SELECT nats_enqueue_text('k', 'x', key => n::text) FROM generate_series(1, 100) AS n");
-    await ann.query("SELECT hawser.peer_enqueue_text('k', 'x', key => n::text) FROM generate_series(1, 100) AS n");
+    await ann.query(
+      "SELECT hawser.enqueue('k', 'x', stream => false, key => n::text) FROM generate_series(1, 100) AS n",
+    );
+    await ann.query("SELECT hawser.enqueue('k', 'x', key => n::text) FROM generate_series(1, 100) AS n");
     await mal.query("ROLLBACK");
   });
 
   it("has its messages for peers handed over beside another one's thousands of topics, in few turns", async () => {
     await takePeers(admin, "relay");
     while ((await peerTurn(admin, "relay", 2_500)).has_more);
-    await mal.query("SELECT hawser.peer_enqueue_text('topic-' || n, 'x') FROM generate_series(1, 5000) AS n");
+    await mal.query("SELECT hawser.enqueue('topic-' || n, 'x') FROM generate_series(1, 5000) AS n");
     expect(await peerTurn(admin, "relay", 250)).toMatchObject({ handed: 250, has_more: true });
-    await ann.query("SELECT hawser.peer_enqueue_text('of-ann', 'x')");
+    await ann.query("SELECT hawser.enqueue('of-ann', 'x')");
     await peerTurn(admin, "relay", 250);
     const { rows } = await admin.query(
       "SELECT count(*)::integer AS all, count(*) FILTER (WHERE t.topic = 'of-ann')::integer AS ann FROM hawser.conn_messages AS m JOIN hawser.topic_key AS t ON t.k = m.topic_key WHERE t.topic ~ '^(topic-|of-ann)'",
@@ -120,7 +122,7 @@ it("a turn that has handed something over is on disk when it is committed, whate
   await admin.query("SET synchronous_commit = off");
   await takePeers(admin, "relay");
   while ((await peerTurn(admin, "relay", 2_500)).has_more);
-  await ann.query("SELECT hawser.peer_enqueue_text('durable', 'x')");
+  await ann.query("SELECT hawser.enqueue('durable', 'x')");
   await admin.query("BEGIN");
   expect(await peerTurn(admin, "relay")).toMatchObject({ handed: 1 });
   expect((await admin.query("SHOW synchronous_commit")).rows).toEqual([{ synchronous_commit: "on" }]);

@@ -60,7 +60,8 @@ async function deadRows(): Promise<{ dead: number; changed: number }> {
   return rows[0];
 }
 
-const enqueue = (text: string, more = ""): string => `SELECT nats_enqueue_text_stream('${name}.a', '${text}'${more})`;
+const enqueue = (text: string, more = ""): string =>
+  `SELECT hawser.enqueue('${name}.a', '${text}', stream => true${more})`;
 
 it("a prepared transaction's messages are published when it is committed, also those that are due later", async () => {
   const writer = await session();

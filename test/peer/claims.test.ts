@@ -17,7 +17,7 @@ const member = (name: string, options: Partial<PeerOptions> = {}, handler?: Hand
 const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
 
 async function enqueue(texts: readonly string[], key: string | null = null): Promise<void> {
-  await world.query("SELECT hawser.peer_enqueue_text_batch('b', $1, key => $2)", [texts, key]);
+  await world.query("SELECT hawser.enqueue_batch('b', $1::text[], key => $2)", [texts, key]);
 }
 
 it("a slow member holds the message in its handler and the next one, and the others have the rest", async () => {

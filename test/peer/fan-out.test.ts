@@ -2,8 +2,7 @@
  * Fan-out: what is enqueued for all listeners of a topic comes once to each of them, and once to each group.
  */
 import { expect, it } from "vitest";
-import type { PeerOptions } from "../../src/peer/index.js";
-import { enqueueToAll } from "../outbox/support/to-all.js";
+import { enqueueBatch, type PeerOptions } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { sharedPeerWorld } from "./support/shared-world.js";
 import type { TestPeer } from "./support/world.js";
@@ -12,8 +11,9 @@ const world = sharedPeerWorld();
 
 const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
 
-const toAll = (texts: readonly string[], key: string | null = null): Promise<void> =>
-  enqueueToAll((text, values) => world.query(text, values), "b", texts, key);
+const toAll = async (texts: readonly string[], key?: string): Promise<void> => {
+  await enqueueBatch(world, "b", texts, { all: true, key });
+};
 
 const started = (names: readonly string[], options: Partial<PeerOptions>): Promise<TestPeer[]> =>
   Promise.all(names.map((name) => world.started(name, { poolSize: 1, ...options })));
@@ -48,7 +48,7 @@ it("of 20 durable listeners and two groups, of which five are away and two come 
     }
   };
   const coming = [one, two].map(comeAndGo);
-  for (const text of texts) await toAll([text], Number(text) % 2 === 0 ? "even" : null);
+  for (const text of texts) await toAll([text], Number(text) % 2 === 0 ? "even" : undefined);
   isOver = true;
   await Promise.all(coming);
   expect(away.flatMap((peer) => peer.texts)).toEqual([]);

@@ -28,7 +28,7 @@ async function enqueueAll(messages: readonly { readonly payload: string; readonl
   const client = new pg.Client({ connectionString: world.url });
   await client.connect();
   await client.query("BEGIN");
-  for (const message of messages) await enqueue(client, { topic: "readings", ...message });
+  for (const { payload, ...options } of messages) await enqueue(client, "readings", payload, options);
   await client.query("COMMIT");
   await client.end();
 }

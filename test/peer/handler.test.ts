@@ -143,7 +143,7 @@ describe("a handler that takes long", () => {
       most = Math.max(most, running);
       if (message.payload[0] === 0x30) await held.opened;
       running -= 1;
-      ended.push(message.sender);
+      ended.push(String(message.sender));
     });
     const sent = senders.flatMap((sender) => [0, 1, 2].map((n) => sender.sendTo("b", `${n}`)));
     await b.received.length(2);

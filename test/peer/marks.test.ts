@@ -71,10 +71,7 @@ describe("a key", () => {
     const keys: unknown[] = [];
     await b.run(({ key, id, payload }) => void keys.push([Buffer.from(payload).toString(), key, id]));
     await eventually("it comes", () => keys.length === 1);
-    await enqueue(
-      { query: (text, values) => world.query(text, values) },
-      { topic: "b", payload: "enqueued", key: "y", messageId: "18" },
-    );
+    await enqueue(world, "b", "enqueued", { key: "y", messageId: "18" });
     await eventually("the other one too", () => keys.length === 2);
     expect(keys).toEqual([
       ["stored", "x", "17"],
@@ -130,11 +127,11 @@ describe("a time to live", () => {
 
   it("counts from when a message is due", async () => {
     const b = await world.started("b-1");
-    const message = { topic: "b", payload: "x", deliverAt: new Date(Date.now() + 300), ttlMs: 3_600_000 };
-    await enqueue({ query: (text, values) => world.query(text, values) }, message);
+    const deliverAt = new Date(Date.now() + 300);
+    await enqueue(world, "b", "x", { deliverAt, ttlMs: 3_600_000 });
     await eventually("it comes", () => b.texts.length === 1);
     const [, until] = b.received.all[0]!.headers.find(([name]) => name === "message-expires")!;
-    expect(Number(until)).toBe(message.deliverAt.getTime() + 3_600_000);
+    expect(Number(until)).toBe(deliverAt.getTime() + 3_600_000);
   });
 });
 
@@ -162,7 +159,7 @@ it.each([
   const a = await world.started("a-1");
   for (const send of [
     () => a.sendTo("b", "x", options),
-    () => enqueue({ query: () => expect.fail("asked") }, { topic: "b", payload: "x", ...options }),
+    () => enqueue({ query: () => expect.fail("asked") }, "b", "x", options),
   ]) {
     const error = await failure("invalid_argument", send());
     expect(error.message).toContain(named);

@@ -145,8 +145,7 @@ it("is parked alone if it was enqueued without a key, and not at all if it was s
     if (Buffer.from(payload).toString() === "bad") throw new Error("no");
   });
   const a = await world.started("a-1");
-  const send = (payload: string) =>
-    enqueue({ query: (text, values) => world.query(text, values) }, { topic: "b", payload });
+  const send = (payload: string) => enqueue(world, "b", payload);
   await send("bad");
   await send("good");
   await b.received.find(({ text }) => text === "good");

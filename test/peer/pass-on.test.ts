@@ -119,8 +119,7 @@ it("what a sender sends goes to another listener of the topic rather than over a
 it("what is enqueued goes to the listener that serves its topic and runs again", async () => {
   const { l1, l2 } = await takenOver();
   await l1.record();
-  const enqueue = (topic: string, text: string) =>
-    world.query("SELECT hawser.peer_enqueue_text($1, $2)", [topic, text]);
+  const enqueue = (topic: string, text: string) => world.query("SELECT hawser.enqueue($1, $2)", [topic, text]);
   await enqueue("only1", "1");
   await l1.received.length(3);
   await l1.stop();

@@ -48,7 +48,7 @@ describe("a transactional handler", () => {
     onTestFinished(() => void sweepsEvery(markSweepMs));
     const marks = async () => (await world.query("SELECT FROM hawser.done_messages")).length;
     const b = await world.started("b-1", transactional, write);
-    for (const payload of ["x", "y", "z"]) await enqueue(world, { topic: "b", payload });
+    for (const payload of ["x", "y", "z"]) await enqueue(world, "b", payload);
     await eventually("all are marked", async () => (await marks()) === 3);
     expect(await cursor()).toBeUndefined();
     await b.stop();
@@ -219,7 +219,7 @@ describe("transactional handlers of one channel", () => {
     const client = new pg.Client({ connectionString: world.url });
     await client.connect();
     await client.query("BEGIN");
-    for (const message of messages) await enqueue(client, { topic: "b", ...message });
+    for (const { payload, ...options } of messages) await enqueue(client, "b", payload, options);
     await client.query("COMMIT");
     await client.end();
   }

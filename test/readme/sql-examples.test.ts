@@ -120,6 +120,7 @@ it("are on the pages that show SQL", () => {
     "docs/nats-from-sql.md",
     "docs/nats-to-sql.md",
     "docs/peers.md",
+    "docs/schedules.md",
     "docs/streams.md",
     "docs/transactional.md",
     "docs/typed-sql.md",

@@ -94,7 +94,7 @@ it("counts the outbox and dead letters in the database, also while no process re
   await using gateway = await testGateway({ serverOptions: false });
   await gateway.serve.stop();
   await gateway.client.query(`
-    SELECT nats_enqueue_text('monitored', 'x');
+    SELECT hawser.enqueue('monitored', 'x', stream => false);
     UPDATE hawser.outbox SET enqueued_at = now() - interval '1 h';
     INSERT INTO hawser.dead_letters (origin, source, topic, payload, error_code, error_message, attempts, created_at, role)
     SELECT 'subscription', 's', 't', ''::bytea, 'c', 'm', 1, now() - age, 'r' FROM unnest('{1 min,9 min,11 min}'::interval[]) AS age

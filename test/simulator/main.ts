@@ -1,5 +1,5 @@
 /**
- * `npm run simulate`: runs the delivery rules, of the channels between peers, of the outbox and of streams, through random
+ * `npm run simulate`: runs the delivery rules, of the channels between peers, of the outbox, of streams and schedules, through random
  * faults, and prints how often each fault and transition happened. `--help` has the options.
  */
 import { fork } from "node:child_process";

@@ -5,6 +5,13 @@ import { type OutboxMutant, outboxMustHappen, outboxMutants, unchanged as unchan
 import { OutboxWorld } from "./outbox/world.js";
 import { Counts, Violation } from "./records.js";
 import {
+  type ScheduleMutant,
+  scheduleMustHappen,
+  scheduleMutants,
+  unchanged as unchangedSchedules,
+} from "./schedules/mutants.js";
+import { ScheduleWorld } from "./schedules/world.js";
+import {
   type StreamMutant,
   streamMustHappen,
   streamMutants,
@@ -22,7 +29,7 @@ interface SimulatedWorld {
 
 /** What is simulated. */
 export interface Simulation {
-  readonly name: "channels" | "outbox" | "groups" | "streams";
+  readonly name: "channels" | "outbox" | "groups" | "streams" | "schedules";
   world(seed: number): SimulatedWorld;
   /** How many seeds the test runs. Default: 2,000. */
   readonly seeds?: number;
@@ -157,7 +164,20 @@ const streams: Simulation = {
   })),
 };
 
-export const simulations: readonly Simulation[] = [channels, outbox, groups, streams];
+const schedules: Simulation = {
+  name: "schedules",
+  seeds: 300,
+  world: (seed) => new ScheduleWorld(seed, unchangedSchedules),
+  mustHappen: scheduleMustHappen,
+  mutants: Object.entries<ScheduleMutant>(scheduleMutants).map(([name, mutant]) => ({
+    name,
+    seeds: mutant.seeds ?? 300,
+    firstSeed: mutant.firstSeed ?? 1,
+    world: (seed) => new ScheduleWorld(seed, mutant),
+  })),
+};
+
+export const simulations: readonly Simulation[] = [channels, outbox, groups, streams, schedules];
 
 export interface RunOptions {
   readonly first: number;

@@ -129,7 +129,7 @@ async function expectToWork(url: string, subject: string): Promise<void> {
   try {
     await eventually("what was saved and retried has run", async () => (await taken()).length >= 2);
     expect(await taken()).toEqual(["dead", "saved"]);
-    await onServer(url, `SELECT nats_enqueue_text('${subject}', 'enqueued')`);
+    await onServer(url, `SELECT hawser.enqueue('${subject}', 'enqueued', stream => false)`);
     await eventually("the subscription gets what was enqueued", async () => (await taken()).includes("enqueued"));
   } finally {
     await serve.stop();

@@ -1342,7 +1342,7 @@ export function storeFunctions(client: QueryClient) {
     async storeMessages(args: StoreMessagesArguments): Promise<StoreMessagesResult> {
       const { rows } = await client.query({
         name: "hawser.store_messages",
-        text: "SELECT held, inserted FROM hawser.store_messages($1::text, $2::bigint, $3::integer, $4::bigint, $5::integer[], $6::integer[], $7::integer[], $8::jsonb, $9::bytea)",
+        text: "SELECT held, inserted FROM hawser.store_messages($1::text, $2::bigint, $3::integer, $4::bigint, $5::integer[], $6::integer[], $7::integer[], $8::text::jsonb, $9::bytea)",
         values: [
           args.name,
           String(args.epoch),
@@ -1366,7 +1366,7 @@ export function storeFunctions(client: QueryClient) {
     async commitCursors(args: CommitCursorsArguments): Promise<CommitCursorsResult[]> {
       const { rows } = await client.query({
         name: "hawser.commit_cursors",
-        text: "SELECT held, connection_key, moved FROM hawser.commit_cursors($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::jsonb, $7::bytea, $8::jsonb, $9::boolean)",
+        text: "SELECT held, connection_key, moved FROM hawser.commit_cursors($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::text::jsonb, $7::bytea, $8::text::jsonb, $9::boolean)",
         values: [
           args.name,
           String(args.epoch),
@@ -1456,7 +1456,7 @@ export function storeFunctions(client: QueryClient) {
     async parkMessages(args: ParkMessagesArguments): Promise<ParkMessagesResult> {
       const { rows } = await client.query({
         name: "hawser.park_messages",
-        text: "SELECT held, owned FROM hawser.park_messages($1::text, $2::bigint, $3::integer, $4::jsonb, $5::bytea)",
+        text: "SELECT held, owned FROM hawser.park_messages($1::text, $2::bigint, $3::integer, $4::text::jsonb, $5::bytea)",
         values: [
           args.name,
           String(args.epoch),
@@ -1720,7 +1720,7 @@ export function storeFunctions(client: QueryClient) {
     async addPeerDeadLetters(args: AddPeerDeadLettersArguments): Promise<AddPeerDeadLettersResult> {
       const { rows } = await client.query({
         name: "hawser.add_peer_dead_letters",
-        text: "SELECT held FROM hawser.add_peer_dead_letters($1::text, $2::bigint, $3::integer[], $4::jsonb, $5::bytea, $6::jsonb)",
+        text: "SELECT held FROM hawser.add_peer_dead_letters($1::text, $2::bigint, $3::integer[], $4::text::jsonb, $5::bytea, $6::text::jsonb)",
         values: [
           args.name,
           String(args.epoch),
@@ -1749,7 +1749,7 @@ export function storeFunctions(client: QueryClient) {
     async deadLetterFault(args: DeadLetterFaultArguments): Promise<DeadLetterFaultResult> {
       const { rows } = await client.query({
         name: "hawser.dead_letter_fault",
-        text: "SELECT fault FROM hawser.dead_letter_fault($1::text, $2::text, $3::text, $4::jsonb, $5::text)",
+        text: "SELECT fault FROM hawser.dead_letter_fault($1::text, $2::text, $3::text, $4::text::jsonb, $5::text)",
         values: [
           args.origin,
           args.source,

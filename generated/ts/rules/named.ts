@@ -4,6 +4,7 @@
 // source: hawser/nats/v1/streams.proto
 // source: hawser/outbox/v1/functions.proto
 // source: hawser/outbox/v1/outbox.proto
+// source: hawser/outbox/v1/schedules.proto
 // source: hawser/peer/v1/catalog.proto
 // source: hawser/peer/v1/frames.proto
 
@@ -91,6 +92,7 @@ export const namedRules = {
   },
   /** A payload for a peer: what a connection takes by default. */
   peerPayload: {
+    minBytes: 1,
     maxBytes: 67108864,
   },
   /** The headers of a message for a peer, as JSON: what a frame can have. */
@@ -122,6 +124,39 @@ export const namedRules = {
     maxBytes: 255,
     pattern: /^[^\u0001-\u0020\u007f]+$/u,
     means: "must not contain white space or control characters",
+  },
+  /** The name of a schedule, a part of the ids of its messages. */
+  scheduleName: {
+    minBytes: 1,
+    maxBytes: 128,
+    pattern: /^[^\u0001-\u0020\u007f]+$/u,
+    means: "must not contain white space or control characters",
+  },
+  /** A cron expression. */
+  scheduleCron: {
+    minBytes: 1,
+    maxBytes: 255,
+    pattern: /^[^\u0001-\u0020\u007f]+(?: +[^\u0001-\u0020\u007f]+){4,5}$/u,
+    means: "must be five fields (minute, hour, day of the month, month, day of the week), or six with the second before them, with spaces between them",
+  },
+  /** A time zone, by its name in the IANA database. */
+  scheduleTimezone: {
+    minBytes: 1,
+    maxBytes: 64,
+    pattern: /^[A-Za-z][-+_\/0-9A-Za-z]*$/u,
+    means: "must be the name of a time zone, such as UTC or Europe/Berlin",
+  },
+  /** What happens with occurrences that nobody brought in when it was time. */
+  scheduleMissed: {
+    values: ["one", "all", "none"],
+  },
+  /** The payload of the messages of a schedule. */
+  schedulePayload: {
+    maxBytes: 1048576,
+  },
+  /** The headers of the messages of a schedule, as JSON. Hawser adds up to five. */
+  scheduleHeaders: {
+    maxBytes: 65536,
   },
   /** The name of a peer or of a topic: a part of a channel's composite, 'sender:source_topic:listener'. */
   peerOrTopic: {

@@ -525,6 +525,12 @@ export const protocolConstants = {
    */
   messageKeyHeader: "message-key",
   /**
+   * The header that says who enqueued a message: `name:topic:role`, of a peer and of a database role.
+   *
+   * Value: "message-origin".
+   */
+  messageOriginHeader: "message-origin",
+  /**
    * The header that says until when a handler may begin with a message, in ms since 1970.
    *
    * Value: "message-expires".

@@ -6,13 +6,15 @@ DECLARE
   v_value text;
 BEGIN
   IF p_headers IS NOT NULL OR p_message_id IS NOT NULL THEN
-    v_headers := hawser.peer_headers(p_headers, p_message_id, p_key);
-  ELSIF p_key IS NOT NULL THEN
-    v_headers := jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, p_key));
+    v_headers := hawser.peer_headers(p_headers, p_message_id);
   END IF;
   -- The public functions have checked the topic; those who call this one have not.
   SELECT n.name, n.value INTO v_name, v_value
-    FROM (VALUES ('topic', p_topic), ('listener', coalesce(p_listener, p_topic))) AS n (name, value)
+    FROM (
+      VALUES ('topic', p_topic), ('listener', coalesce(p_listener, p_topic)),
+             ('origin', CASE WHEN p_origin IS NULL THEN p_topic ELSE split_part(p_origin, ':', 1) END),
+             ('topic of the origin', CASE WHEN p_origin IS NULL THEN p_topic ELSE substr(p_origin, strpos(p_origin, ':') + 1) END)
+    ) AS n (name, value)
    WHERE (octet_length(n.value) BETWEEN @peer_or_topic.min_bytes@ AND @peer_or_topic.max_bytes@ AND n.value ~ @peer_or_topic.pattern@)
          IS NOT TRUE
    LIMIT 1;
@@ -38,5 +40,7 @@ BEGIN
       MESSAGE = format('a payload for a peer has %s bytes, and must have 1 to %s', v_length, @peer_payload.max_bytes@),
       HINT = 'Give a payload of that size.';
   END IF;
-  id := hawser.enqueue_message('peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at);
+  ids := hawser.enqueue_message(
+    'peer', p_topic, p_payloads, v_headers, p_key, NULL, false, NULL, p_listener, p_deliver_at, coalesce(p_to_all, false), p_origin
+  );
 END

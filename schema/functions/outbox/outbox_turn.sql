@@ -6,6 +6,7 @@ DECLARE
   v_sink CONSTANT smallint := CASE p_kind WHEN 'nats' THEN 0 ELSE 1 END;
   v_slot CONSTANT smallint := v_sink * @OutboxConstants.slots@;
   v_last hawser.outbox_turns;
+  v_secret text;
   v_saves boolean := p_must_save OR p_due_from IS NOT NULL;
   v_reads text[] := array_remove(ARRAY[p_read], NULL);
   v_read text;
@@ -36,7 +37,6 @@ DECLARE
   -- Messages for all are counted as often as their topic has listeners: a turn writes a page, or the copies of one message.
   v_copies bigint;
   v_rows bigint;
-  v_is_to_all boolean;
   v_after bigint;
   v_has_more boolean;
   v_ids bigint[] := '{}';
@@ -69,6 +69,7 @@ BEGIN
     RETURN;
   END IF;
   IF v_is_nats THEN
+    v_secret := (SELECT s.secret FROM hawser.outbox_state AS s);
     -- The next relay begins with them.
     IF p_series <> '[]' AND EXISTS (
       SELECT FROM jsonb_to_recordset(p_series) AS s (role text, "from" pg_snapshot, "to" pg_snapshot, after bigint)
@@ -119,7 +120,13 @@ BEGIN
     IF v_read = 'look' THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO v_to;
-      SELECT l.due_from INTO v_found FROM hawser.least_due(p_kind, p_later_from) AS l;
+      IF p_later_from IS NULL THEN
+        SELECT l.due_from INTO v_found FROM hawser.least_due(p_kind) AS l;
+      ELSE
+        SELECT min(l.deliver_at) INTO v_found FROM hawser.outbox_later AS l
+         WHERE l.kind = p_kind
+           AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
+      END IF;
       v_xmax := pg_snapshot_xmax(v_read_from);
       v_xip := ARRAY(SELECT pg_snapshot_xip(v_read_from));
       IF v_read_series <> '[]' THEN
@@ -138,54 +145,59 @@ BEGIN
       v_later := '{}';
       v_new := NULL;
       IF v_read_series = '[]' THEN
-        SELECT count(*) INTO v_new
-          FROM (
-            SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-            UNION ALL
-            SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            LIMIT p_max_messages + 1
-          ) AS n;
-      END IF;
-      IF v_new <= p_max_messages THEN
-        SELECT count(*), coalesce(sum(least(octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0), p_max_payload)), 0),
-               bool_or(NOT v_is_nats AND n.to_all)
-          INTO v_count, v_bytes, v_is_to_all
-          FROM (
-            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-            UNION ALL
-            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-          ) AS n
-         WHERE pg_visible_in_snapshot(n.xid, v_to);
-        v_is_taken := v_count <= 1 OR (v_bytes <= p_max_bytes AND NOT v_is_to_all);
-      END IF;
-      IF v_is_taken AND v_is_nats THEN
-        -- All of them at once, in half the time of one after another. Mostly it is so.
-        RETURN QUERY
-          SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
-                 NULL::integer[], NULL::text[], NULL::text[], n.id, n.role, n.destination, CASE WHEN b.fits THEN n.payload END,
-                 CASE WHEN b.fits THEN n.headers END, b.bytes, n.key, n.message_id, n.to_stream, n.domain, n.enqueued_at,
-                 n.first_enqueued_at, n.copy_of, NULL::timestamptz
-            FROM (
+        -- Mostly there are few, which one statement reads, if they fit.
+        IF v_is_nats THEN
+          RETURN QUERY
+            WITH new AS MATERIALIZED (
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            ) AS n
-           CROSS JOIN LATERAL (SELECT (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS bytes) AS m
-           CROSS JOIN LATERAL (SELECT m.bytes, (m.bytes > p_max_payload) IS NOT TRUE AS fits) AS b
-           WHERE pg_visible_in_snapshot(n.xid, v_to)
-           ORDER BY n.id;
-      ELSIF v_is_taken THEN
-        v_ids := v_ids || ARRAY(
-          SELECT n.id
+              LIMIT p_max_messages + 1
+            ), visible AS MATERIALIZED (
+              SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
+                FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
+            )
+            SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
+                   NULL::integer[], NULL::text[], NULL::text[], n.id, n.role, n.destination, CASE WHEN f.fits THEN n.payload END,
+                   CASE WHEN f.fits THEN n.headers END, n.size, n.key,
+                   coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')),
+                   n.to_stream, n.domain, n.enqueued_at, n.first_enqueued_at, n.copy_of, NULL::timestamptz
+              FROM visible AS n
+             CROSS JOIN LATERAL (SELECT (n.size > p_max_payload) IS NOT TRUE AS fits) AS f
+             WHERE (SELECT count(*) FROM new) <= p_max_messages
+               AND (SELECT count(*) = 1 OR sum(least(v.size, p_max_payload)) <= p_max_bytes FROM visible AS v)
+             ORDER BY n.id;
+          GET DIAGNOSTICS v_count = ROW_COUNT;
+        ELSE
+          WITH new AS MATERIALIZED (
+            SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+            UNION ALL
+            SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            LIMIT p_max_messages + 1
+          ), visible AS MATERIALIZED (
+            SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
+              FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
+          )
+          SELECT v_ids || coalesce(array_agg(n.id ORDER BY n.id), '{}'), count(*) INTO v_ids, v_count
+            FROM visible AS n
+           WHERE (SELECT count(*) FROM new) <= p_max_messages
+             AND (SELECT count(*) = 1 OR (sum(v.size) <= p_max_bytes AND NOT bool_or(v.to_all)) FROM visible AS v);
+        END IF;
+        v_is_taken := v_count > 0;
+        IF NOT v_is_taken THEN
+          -- There is nothing, or it does not fit.
+          SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, v_to)), count(*) INTO v_new, v_count
             FROM (
-              SELECT o.id, o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
-              SELECT o.id, o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            ) AS n
-           WHERE pg_visible_in_snapshot(n.xid, v_to)
-           ORDER BY n.id
-        );
-      ELSE
+              SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+              LIMIT p_max_messages + 1
+            ) AS n;
+          v_is_taken := v_new = 0 AND v_count <= p_max_messages;
+          v_count := 0;
+        END IF;
+      END IF;
+      IF NOT v_is_taken THEN
         -- Who has how many: first by transactions, all messages of which are visible or none. Without sorting, which takes far longer
         -- where there are many.
         v_routed := ARRAY(SELECT DISTINCT s.role FROM jsonb_to_recordset(v_read_series) AS s (role text, route text) WHERE s.route IS NOT NULL);
@@ -295,7 +307,9 @@ BEGIN
         RETURN QUERY
           SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
                  NULL::integer[], NULL::text[], NULL::text[], p.id, p.role, p.destination, CASE WHEN p.fits THEN p.payload END,
-                 CASE WHEN p.fits THEN p.headers END, p.bytes, p.key, p.message_id, p.to_stream, p.domain, p.enqueued_at,
+                 CASE WHEN p.fits THEN p.headers END, p.bytes, p.key,
+                 coalesce(p.message_id, encode(substr(sha256(convert_to(v_secret || p.id || ' ' || extract(epoch FROM p.enqueued_at), 'UTF8')), 1, 16), 'hex')),
+                 p.to_stream, p.domain, p.enqueued_at,
                  p.first_enqueued_at, p.copy_of, NULL::timestamptz
             FROM (
               SELECT f.*, m.bytes, (m.bytes > p_max_payload) IS NOT TRUE AS fits, row_number() OVER w AS nth,
@@ -376,7 +390,7 @@ BEGIN
             headers := v_message.headers;
           END IF;
           key := v_message.key;
-          message_id := v_message.message_id;
+          message_id := coalesce(v_message.message_id, encode(substr(sha256(convert_to(v_secret || v_message.id || ' ' || extract(epoch FROM v_message.enqueued_at), 'UTF8')), 1, 16), 'hex'));
           to_stream := v_message.to_stream;
           domain := v_message.domain;
           enqueued_at := v_message.enqueued_at;
@@ -419,22 +433,25 @@ BEGIN
   headers := NULL;
   IF p_dead IS NOT NULL THEN
     INSERT INTO hawser.dead_letters (origin, source, topic, payload, headers, error_code, error_message, attempts, message_id, role)
-    SELECT DISTINCT ON (o.role, o.destination, o.message_id, o.payload)
+    SELECT DISTINCT ON (o.role, o.destination, m.message_id, o.payload)
            'outbox', CASE WHEN o.to_stream THEN coalesce(o.domain, '') ELSE 'core' END, o.destination, o.payload, (
              SELECT jsonb_agg(jsonb_build_array(h.key, v.value))
                FROM jsonb_each(o.headers) AS h,
                     jsonb_array_elements(CASE jsonb_typeof(h.value) WHEN 'array' THEN h.value ELSE jsonb_build_array(h.value) END) AS v
-           ), d.code, d.message, d.attempts, o.message_id, o.role
+           ), d.code, d.message, d.attempts, m.message_id, o.role
       FROM jsonb_to_recordset(p_dead) AS d (id bigint, code text, message text, attempts integer)
       JOIN hawser.outbox AS o ON o.id = d.id AND o.slot < @OutboxConstants.slots@
+     CROSS JOIN LATERAL (
+       SELECT coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS message_id
+     ) AS m
      -- What was written into the outbox again is one dead letter with the first one.
      -- Looked up singly: a join would read all dead letters that there are.
      WHERE (
        SELECT k.id FROM hawser.dead_letters AS k
-        WHERE k.role = o.role AND k.message_id = o.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
+        WHERE k.role = o.role AND k.message_id = m.message_id AND k.origin = 'outbox' AND k.topic = o.destination AND k.payload = o.payload
         LIMIT 1
      ) IS NULL
-     ORDER BY o.role, o.destination, o.message_id, o.payload, o.id;
+     ORDER BY o.role, o.destination, m.message_id, o.payload, o.id;
   END IF;
   handed := cardinality(v_ids);
   IF v_is_nats THEN

@@ -2,7 +2,8 @@ DECLARE
   v_name text;
   v_value jsonb;
   v_fault text;
-  v_count integer := (p_message_id IS NOT NULL)::integer;
+  -- With those of the key and of the origin, which the hand-over adds.
+  v_count integer := 2 + (p_message_id IS NOT NULL)::integer;
 BEGIN
   IF jsonb_typeof(coalesce(p_headers, '{}')) <> 'object' THEN
     v_fault := 'headers must be a JSON object, and this is ' || jsonb_typeof(p_headers);
@@ -20,6 +21,8 @@ BEGIN
           format('headers: %s is set by Hawser; give message_id instead', to_json(v_name))
         WHEN lower(v_name) = @ProtocolConstants.message_key_header@ THEN
           format('headers: %s is set by Hawser; give key instead', to_json(v_name))
+        WHEN lower(v_name) = @ProtocolConstants.message_origin_header@ THEN
+          format('headers: %s is set by Hawser; leave it out', to_json(v_name))
         WHEN jsonb_typeof(v_value) <> 'string' THEN
           format('headers: %s must be a string or an array of strings, and has %s', to_json(v_name), jsonb_typeof(v_value))
         WHEN octet_length(v_value #>> '{}') > @header_value.max_bytes@ THEN
@@ -37,9 +40,6 @@ BEGIN
   END IF;
   IF p_message_id IS NOT NULL THEN
     headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_id_header@, p_message_id));
-  END IF;
-  IF p_key IS NOT NULL THEN
-    headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, p_key));
   END IF;
   IF v_fault IS NULL AND v_count > @peer_headers.max_items@ THEN
     v_fault := format('headers: there are %s, and a message has @peer_headers.max_items@ at most', v_count);

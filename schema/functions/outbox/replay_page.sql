@@ -1,6 +1,7 @@
 #variable_conflict use_column
 DECLARE
   v_cluster CONSTANT bigint := hawser.present_cluster();
+  v_secret CONSTANT text := (SELECT s.secret FROM hawser.outbox_state AS s);
   v_refusal record;
   v_pattern text;
   v_roles CONSTANT text[] := hawser.callers_roles();
@@ -29,12 +30,14 @@ BEGIN
   upto := coalesce(p_upto, (SELECT s.last_value FROM hawser.outbox_id_seq AS s));
 
   WITH page AS (
-    SELECT o.* FROM hawser.outbox AS o
+    SELECT o.*,
+           coalesce(o.message_id, encode(substr(sha256(convert_to(v_secret || o.id || ' ' || extract(epoch FROM o.enqueued_at), 'UTF8')), 1, 16), 'hex')) AS known_by
+      FROM hawser.outbox AS o
      WHERE o.slot < @OutboxConstants.slots@ AND o.id > p_after AND o.id <= upto ORDER BY o.id LIMIT p_max_messages
   ), put AS (
     INSERT INTO hawser.outbox
       (slot, destination, payload, headers, key, message_id, to_stream, domain, cluster, first_enqueued_at, copy_of, role)
-    SELECT (s.last_value - 1) % @OutboxConstants.slots@, p.destination, p.payload, p.headers, p.key, p.message_id, p.to_stream,
+    SELECT (s.last_value - 1) % @OutboxConstants.slots@, p.destination, p.payload, p.headers, p.key, p.known_by, p.to_stream,
            p.domain, v_cluster, coalesce(p.first_enqueued_at, p.enqueued_at), coalesce(p.copy_of, p.id), p.role
       FROM page AS p, hawser.outbox_state_slot_seq AS s
      WHERE (v_roles IS NULL OR p.role = ANY (v_roles))
@@ -50,7 +53,7 @@ BEGIN
        -- Those that NATS has refused, and nobody has decided about.
        AND NOT EXISTS (
          SELECT FROM hawser.dead_letters AS d
-          WHERE d.role = p.role AND d.message_id = p.message_id AND d.origin = 'outbox' AND d.topic = p.destination
+          WHERE d.role = p.role AND d.message_id = p.known_by AND d.origin = 'outbox' AND d.topic = p.destination
        )
      ORDER BY p.id
     RETURNING 1

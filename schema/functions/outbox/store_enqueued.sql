@@ -221,23 +221,30 @@ BEGIN
   END IF;
 
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
-  WITH page AS MATERIALIZED (
-    SELECT o.id, o.destination AS topic, o.payload, o.headers, o.listener, t.k AS topic_key,
-           CASE WHEN o.listener IS NULL THEN hashtextextended(o.destination || ' ' || o.key, 0) END AS key_hash
+  WITH given AS MATERIALIZED (
+    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.k AS topic_key,
+           o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied,
+           jsonb_build_array(jsonb_build_array(
+             @ProtocolConstants.message_origin_header@,
+             coalesce(o.origin, ':') || ':' || regexp_replace(o.role, E'[\\x01-\\x1f\\x7f]', '?', 'g')
+           ))
+             || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, o.key)) END
+             || coalesce(o.headers, '[]') AS headers
       FROM hawser.outbox AS o
       JOIN hawser.topic_key AS t ON t.topic = o.destination
      WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@
-       AND NOT (o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')))
+  ), page AS MATERIALIZED (
+    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_key,
+           CASE WHEN g.listener IS NULL THEN hashtextextended(g.topic || ' ' || g.key, 0) END AS key_hash
+      FROM given AS g WHERE NOT g.is_copied
   ), copies AS MATERIALIZED (
     -- Their keys are no others' keys: what is enqueued for one listener does not follow a copy, and groups do not wait for each other.
-    SELECT o.id, o.payload, o.headers, t.k AS topic_key, coalesce(m.connection_key, w.connection_key) AS connection_key,
-           hashtextextended(o.destination || ' ' || o.key, hashtextextended(c.for_group, 1)) AS key_hash
+    SELECT g.id, g.payload, g.headers, g.topic_key, coalesce(m.connection_key, w.connection_key) AS connection_key,
+           hashtextextended(g.topic || ' ' || g.key, hashtextextended(c.for_group, 1)) AS key_hash
       FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
-      JOIN hawser.topic_key AS t ON t.topic = c.topic
       LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || c.name
       LEFT JOIN hawser.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
-      JOIN hawser.outbox AS o ON o.destination = c.topic AND o.to_all AND o.listener IS NULL
-     WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@
+      JOIN given AS g ON g.topic = c.topic AND g.is_copied
   ), listeners AS MATERIALIZED (
     SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
            row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth

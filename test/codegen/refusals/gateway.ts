@@ -4,6 +4,8 @@ const payload = gatewayValue("payload: true");
 const payloadType = gatewayValue("payload_type: true");
 const timeout = gatewayValue("timeout: true");
 const typed = 'name: "foo_{T}"';
+/** A function that is made with the tables. */
+const local = 'name: "foo" local: true body_file: "a.sql" execute: "hawser_peer"';
 
 /** Functions that the gateway answers. */
 const functions: readonly RefusalCase[] = [
@@ -25,6 +27,14 @@ const functions: readonly RefusalCase[] = [
     { name: "T in the name without a payload", proto: gatewayFn("bytes data = 1;", "", typed) },
     { name: "an alias without T", proto: gatewayFn(`bytes data = 1 ${payload};`, "", `${typed} alias: "bar"`) },
     { name: "a name with T twice", proto: gatewayFn(`bytes data = 1 ${payload};`, "", 'name: "foo_{T}_{T}"') },
+    {
+      name: "overloads, and an alias with T",
+      proto: gatewayFn(`bytes data = 1 ${payload};`, "", `${local} alias: "foo_{T}"`),
+    },
+    {
+      name: "T in the name of overloads without a payload",
+      proto: gatewayFn("bytes data = 1;", "", local.replace("foo", "foo_{T}")),
+    },
   ].map((one) => ({
     ...one,
     says: "rpc FooService.Foo: a function has {T} in each of its names if, and only if, it has a payload",
@@ -88,6 +98,16 @@ const functions: readonly RefusalCase[] = [
     says: 'rpc FooService.Foo: function name "trim" is a word of SQL\'s grammar; choose another name',
   },
   {
+    name: "overloads with the same types",
+    proto: gatewayFn(
+      `string a = 1 [(hawser.spec.v1.rules) = {max_bytes: 1}]; bytes b = 2 [(hawser.spec.v1.gateway_value) = {payload: true}, (hawser.spec.v1.rules) = {max_bytes: 1}];`,
+      "",
+      `${local} alias: "foo"`,
+      "",
+    ),
+    says: 'rpc FooService.Foo: function "foo(text, text)" is taken by rpc FooService.Foo in FILE; choose another',
+  },
+  {
     name: "an alias that is another function's name",
     proto: gatewayFn("", "", 'name: "foo" alias: "foo"'),
     says: 'rpc FooService.Foo: function "foo" is taken by rpc FooService.Foo in FILE; choose another',
@@ -102,11 +122,21 @@ const parameters: readonly RefusalCase[] = [
     ...one,
     says: `message FooRequest.${["tags", "a"][number]}: a parameter or result of a function is no map and no part of a oneof`,
   })),
-  ...["bool flag = 1;", "google.protobuf.ListValue flag = 1;"].map((field) => ({
-    name: `the parameter ${field}`,
-    proto: gatewayFn(field, ""),
-    says: "message FooRequest.flag: a parameter is a string, bytes, an int32, an int64, a google.protobuf.Struct or a google.protobuf.Timestamp",
-  })),
+  {
+    name: "a list as a parameter",
+    proto: gatewayFn("google.protobuf.ListValue flag = 1;", ""),
+    says: "message FooRequest.flag: a parameter is a string, bytes, a bool, an int32, an int64, a google.protobuf.Struct or a google.protobuf.Timestamp",
+  },
+  {
+    name: "a bool for the gateway",
+    proto: gatewayFn("bool flag = 1;", ""),
+    says: "rpc FooService.Foo: only a local function takes a bool",
+  },
+  {
+    name: "a list of numbers as a parameter",
+    proto: gatewayFn("repeated int64 a = 1;", "", local, ""),
+    says: "message FooRequest.a: only payloads may be repeated in a request",
+  },
   ...["double flag = 1;", "FooResponse flag = 1;"].map((field, number) => ({
     name: `a parameter of the type ${field.split(" ")[0]}`,
     proto: gatewayFn(field, ""),
@@ -125,7 +155,7 @@ const parameters: readonly RefusalCase[] = [
   ...[`string a = 1 ${payload};`, "repeated bytes a = 1;"].map((field) => ({
     name: `the payload ${field.split(" [")[0]}`,
     proto: gatewayFn(field, "", typed),
-    says: "message FooRequest.a: a payload is of type bytes, and only payloads may be repeated",
+    says: "message FooRequest.a: a payload is of type bytes, and only payloads, and an int64 of a result, may be repeated",
   })),
   ...[`bytes a = 1 ${payloadType};`, `string a = 1 ${timeout};`].map((field) => ({
     name: `${field.includes("payload") ? "a payload type" : "a timeout"} of another type`,
@@ -198,8 +228,13 @@ const results: readonly RefusalCase[] = [
     { name: "a list as a result", proto: gatewayFn("", `repeated bytes a = 1 ${payload};`, typed) },
   ].map((one) => ({
     ...one,
-    says: "message FooResponse.a: only a parameter has a payload type, a timeout, no default, or is a list",
+    says: "message FooResponse.a: only a parameter has a payload type, a timeout, no default, or is a list of payloads",
   })),
+  {
+    name: "a list of numbers as a result of the gateway",
+    proto: gatewayFn("", "repeated int64 a = 1;"),
+    says: "rpc FooService.Foo: only a local function returns a list",
+  },
   {
     name: "a result whose name no function takes",
     proto: gatewayFn("", "int64 position = 1;"),

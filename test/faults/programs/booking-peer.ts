@@ -41,7 +41,7 @@ async function start(): Promise<boolean> {
         name,
       ]);
       if (further === "") return;
-      await peer.sendTo(further, id, { transaction: client, key, headers: key === undefined ? {} : { key } });
+      await peer.enqueue(client, further, id, { key, headers: key === undefined ? {} : { key } });
     });
     return true;
   } catch {

@@ -80,10 +80,10 @@ it("a value that Postgres keeps compressed is as long as it was", { timeout }, a
   expect(rows[0].t).toBeLessThan(2 ** 20);
   expect(rows[0].j).toBeLessThan(2 ** 20);
   for (const [call, bytes] of [
-    ["nats_enqueue_text('a', t)", 67108865],
-    ["nats_enqueue_jsonb('a', j)", 67108866],
+    ["hawser.enqueue('a', t, stream => false)", 67108865],
+    ["hawser.enqueue('a', j::jsonb, stream => false)", 67108866],
     ["nats_publish_jsonb('a', j)", 67108866],
-    ["nats_enqueue_text_batch('a', ARRAY[t])", 67108865],
+    ["hawser.enqueue_batch('a', ARRAY[t], stream => false)", 67108865],
   ] as const) {
     expect(await gateway.errorOf(`SELECT ${call} FROM kept`), call).toMatchObject({
       code: "22023",

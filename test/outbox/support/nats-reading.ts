@@ -14,11 +14,11 @@ import { checkHistory, type Sent, Writers } from "./writers.js";
 
 const steps = 120;
 const calls = [
-  { destination: "s.a", sql: "SELECT nats_enqueue_text_batch($1, $2, key => $3)" },
-  { destination: "s.b", sql: "SELECT nats_enqueue_text_stream_batch($1, $2, key => $3)" },
+  { destination: "s.a", sql: "SELECT hawser.enqueue_batch($1, $2::text[], stream => false, key => $3)" },
+  { destination: "s.b", sql: "SELECT hawser.enqueue_batch($1, $2::text[], stream => true, key => $3)" },
   {
     destination: "s.b",
-    sql: "SELECT nats_enqueue_text_stream_batch($1, $2, key => $3, domain => 'hub')",
+    sql: "SELECT hawser.enqueue_batch($1, $2::text[], stream => true, key => $3, domain => 'hub')",
     domain: "hub",
   },
 ];

@@ -11,7 +11,6 @@
  */
 import pg from "pg";
 import { Random } from "../../simulator/random.js";
-import { enqueueToAllSql } from "./to-all.js";
 import { peerTurn, takePeers } from "./turns.js";
 import { checkHistory, type Sent, Writers } from "./writers.js";
 
@@ -113,10 +112,8 @@ export class PeerHandOver implements AsyncDisposable {
     this.#driver = driver;
     const calls = topics.flatMap((topic) =>
       [false, false, true].map((isToAll) => ({
-        sql: isToAll
-          ? "SELECT public.enqueue_to_all($1, $2, $3)"
-          : "SELECT hawser.peer_enqueue_text_batch($1, $2, key => $3)",
-        values: (payloads: readonly string[], key: string | null) => [topic, payloads, key],
+        sql: "SELECT hawser.enqueue_batch($1, $2::text[], key => $3, to_all => $4::boolean)",
+        values: (payloads: readonly string[], key: string | null) => [topic, payloads, key, isToAll],
         destination: topic,
         isToAll,
       })),
@@ -134,7 +131,6 @@ export class PeerHandOver implements AsyncDisposable {
       this.#claimers.push({ client: await this.#connected(), member: undefined, waiting: undefined });
     await this.#control.query("CREATE TABLE IF NOT EXISTS public.apart (LIKE hawser.outbox_turns INCLUDING DEFAULTS)");
     await this.#control.query("GRANT ALL ON public.apart TO PUBLIC");
-    await this.#control.query(enqueueToAllSql);
     await this.#control.query(witnessSql);
   }
 

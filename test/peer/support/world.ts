@@ -16,8 +16,9 @@ const patient: Partial<PeerOptions> = { ackTimeoutMs: 20_000, connectWaitMs: 20_
 /** A message as a handler saw it. */
 export interface Received {
   readonly to: string;
-  readonly from: string;
-  readonly sender: string;
+  readonly from: string | undefined;
+  readonly sender: string | undefined;
+  readonly enqueuedBy: string | undefined;
   readonly text: string;
   readonly headers: Message["headers"];
   readonly attempt: number;
@@ -63,8 +64,8 @@ export class TestPeer extends Peer {
 
 /** What a handler sees of a message, to be kept. */
 export function received(message: Message): Received {
-  const { to, from, sender, headers, attempt, delivery } = message;
-  return { to, from, sender, text: Buffer.from(message.payload).toString(), headers, attempt, delivery };
+  const { to, from, sender, enqueuedBy, headers, attempt, delivery } = message;
+  return { to, from, sender, enqueuedBy, text: Buffer.from(message.payload).toString(), headers, attempt, delivery };
 }
 
 /** A database and the peers on it. Disposing stops them and drops it. */

@@ -72,5 +72,6 @@ export const columnChecks = {
     peer_slot: (value: bigint) => checkInteger("peer_slot", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     peer_beat: (value: bigint) => checkInteger("peer_beat", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     peer_claim: (value: bigint) => checkInteger("peer_claim", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    secret: (value: string) => checkText("secret", {}, value),
   },
 };

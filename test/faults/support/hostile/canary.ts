@@ -11,8 +11,8 @@ export type Way = (typeof ways)[number];
 
 const statements: Readonly<Record<Way, string>> = {
   published: "SELECT nats_publish_text('canary.published', $1)",
-  "enqueued for NATS": "SELECT nats_enqueue_text('canary.enqueued', $1, key => 'canary')",
-  "enqueued for a peer": "SELECT hawser.peer_enqueue_text('canary-topic', $1, key => 'canary')",
+  "enqueued for NATS": "SELECT hawser.enqueue('canary.enqueued', $1, stream => false, key => 'canary')",
+  "enqueued for a peer": "SELECT hawser.enqueue('canary-topic', $1, key => 'canary')",
 };
 
 /** Sends until it is told to end. */

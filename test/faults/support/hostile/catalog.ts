@@ -175,7 +175,8 @@ const callersOf = table(`
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
-  np hawser.outbox_cancel hawser.outbox_replay hawser.replay_page
+  np hawser.cancel hawser.outbox_replay hawser.replay_page hawser.schedule hawser.unschedule
+  pb hawser.due_schedules hawser.run_schedules
   pb hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
   pnb hawser.outbox_undone
   bx hawser.token_of hawser.advance_stream hawser.fence_batch hawser.stream_position
@@ -187,7 +188,7 @@ const callersOf = table(`
   - hawser.enqueue_message hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.topic_addr_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
-  - hawser.is_alive hawser.set_nats_server hawser.store_enqueued
+  - hawser.is_alive hawser.set_nats_server hawser.store_enqueued hawser.write_schedule
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_text hawser.nats_options_jsonb
   - hawser.nats_server_options hawser.nats_server_options_check hawser.nats_server_options_typed
@@ -251,6 +252,13 @@ export const relationsOf: Readonly<Record<string, Classified>> = {
   "hawser.peers": { grants: "p:SELECT", others: "name LIKE 'victim%'" },
   "hawser.saved_messages": { grants: "b:DELETE b:INSERT b:SELECT", others: "t::text LIKE '%victim%'" },
   "hawser.sender_listener": { grants: "p:DELETE p:INSERT p:SELECT p:UPDATE", others: victims },
+  "hawser.schedule_status": { grants: "b:SELECT n:SELECT p:SELECT", changes: "of schedules" },
+  "hawser.schedules": {
+    grants: "",
+    others: victimsRows,
+    columns:
+      "role, name, cron, timezone, missed, kind, destination, payload, headers, key, to_stream, domain, to_all, revision, secret",
+  },
   "hawser.seq": { grants: "p:SELECT p:UPDATE", changes: "each new channel and topic takes a key" },
   "hawser.stream_status": { grants: "b:SELECT n:SELECT", changes: "of stream_subscriptions" },
   "hawser.stream_subscriptions": {
@@ -281,6 +289,7 @@ const sequencesOf: Readonly<Record<string, string>> = {
   "hawser.outbox_state_peer_slot_seq": "",
   "hawser.outbox_state_slot_seq": "",
   "hawser.saved_messages_id_seq": "b:USAGE",
+  "hawser.schedules_revision_seq": "",
 };
 
 /** The schemas. Anybody may use the validator of `CREATE SERVER`; subscribing makes wrappers in `hawser_run`. */

@@ -257,13 +257,16 @@ export class HostileWorld implements AsyncDisposable {
     await victim.query("SELECT nats_subscribe_stream('VICTIM', 'victim.note', 'victim-stream')");
     await victim.query(`SELECT nats_put_text('victim', 'victim', '${victimMarker}-in-a-bucket')`);
     const later = `clock_timestamp() + interval '30 days'`;
-    await victim.query(`SELECT nats_enqueue_text('victim.out', '${victimMarker}-for-nats')`);
+    await victim.query(`SELECT hawser.enqueue('victim.out', '${victimMarker}-for-nats', stream => false)`);
     await victim.query(
-      `SELECT nats_enqueue_text('victim.out', '${victimMarker}-for-nats-later', deliver_at => ${later})`,
+      `SELECT hawser.enqueue('victim.out', '${victimMarker}-for-nats-later', stream => false, deliver_at => ${later})`,
     );
-    await victim.query(`SELECT hawser.peer_enqueue_text('victim-nobody', '${victimMarker}-for-peers')`);
+    await victim.query(`SELECT hawser.enqueue('victim-nobody', '${victimMarker}-for-peers')`);
     await victim.query(
-      `SELECT hawser.peer_enqueue_text('victim-topic', '${victimMarker}-for-peers-later', deliver_at => ${later})`,
+      `SELECT hawser.enqueue('victim-topic', '${victimMarker}-for-peers-later', deliver_at => ${later})`,
+    );
+    await victim.query(
+      `SELECT hawser.schedule('victim', '0 0 1 1 *', 'victim-topic', '${victimMarker}-of-a-schedule')`,
     );
     await this.#storeForVictim();
     for (const [origin, source, topic] of [

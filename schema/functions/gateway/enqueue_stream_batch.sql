@@ -1,6 +1,0 @@
-BEGIN
-  IF headers IS NOT NULL THEN
-    PERFORM hawser.check_headers(headers);
-  END IF;
-  PERFORM hawser.enqueue_message('nats', subject, @payloads@, headers, key, NULL, true, domain, NULL, deliver_at);
-END

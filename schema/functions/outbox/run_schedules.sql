@@ -1,0 +1,87 @@
+#variable_conflict use_column
+-- The caller says the times and nothing else: whose messages these are, and what they have, is in the rows.
+DECLARE
+  v_now CONSTANT timestamptz := clock_timestamp();
+  v_cluster CONSTANT bigint := hawser.present_cluster();
+  v_nats boolean;
+  v_peer boolean;
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'hawser.run_schedules needs READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  IF EXISTS (
+    SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
+     WHERE (r.upto >= r.since AND r.upto <= greatest(r.since, v_now) AND r.upto = date_trunc('second', r.upto)
+            AND CASE WHEN r.next_at IS NULL THEN r.problem IS NOT NULL ELSE r.next_at > r.upto AND r.problem IS NULL END
+            AND cardinality(r.times) <= @ScheduleConstants.page_occurrences@) IS NOT TRUE
+        OR EXISTS (
+             SELECT FROM (SELECT t.at, lag(t.at, 1, r.since) OVER (ORDER BY t.nth) AS before
+                            FROM unnest(r.times) WITH ORDINALITY AS t (at, nth)) AS t
+              WHERE (t.at > t.before AND t.at <= r.upto AND t.at = date_trunc('second', t.at)) IS NOT TRUE
+           )
+  ) THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = 'hawser.run_schedules: the times of an element of p_runs are not in the order since, times, upto, next_at, or upto is in the future',
+      HINT = 'Give at most @ScheduleConstants.page_occurrences@ times, in whole seconds, and next_at or problem.';
+  END IF;
+  PERFORM hawser.commit_durably();
+
+  -- Who else has brought them in meanwhile has moved `since`. A row that another transaction is about to change is left for later:
+  -- its owner can hold up nobody else. Keys take no lock, as with messages that were due later.
+  WITH runs AS MATERIALIZED (
+    SELECT r.* FROM jsonb_to_recordset(p_runs) AS r (
+      role text, name text, revision bigint, since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text
+    )
+  ), locked AS MATERIALIZED (
+    SELECT s.role, s.name FROM hawser.schedules AS s JOIN runs AS r ON r.role = s.role AND r.name = s.name
+     WHERE s.revision = r.revision AND s.since = r.since
+       FOR UPDATE OF s SKIP LOCKED
+  ), changed AS (
+    UPDATE hawser.schedules AS s
+       SET since = r.upto, next_at = r.next_at, last_at = coalesce(r.times[cardinality(r.times)], s.last_at), problem = r.problem
+      FROM locked AS l JOIN runs AS r ON r.role = l.role AND r.name = l.name
+     WHERE s.role = l.role AND s.name = l.name
+    RETURNING s.*, r.times
+  ), occurring AS (
+    SELECT c.*, t.at, to_char(t.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS time
+      FROM changed AS c CROSS JOIN LATERAL unnest(c.times) AS t (at)
+  ), identified AS (
+    -- The same each time, so that a repetition of a transaction that a failover has lost is known for one.
+    SELECT o.*, o.name || '@' || o.time || '.' || left(encode(sha256(convert_to(o.secret || ' ' || o.time, 'UTF8')), 'hex'), 32) AS message_id
+      FROM occurring AS o
+  ), enqueued AS (
+    INSERT INTO hawser.outbox
+      (slot, destination, payload, headers, key, message_id, to_stream, domain, to_all, role, cluster, first_enqueued_at)
+    SELECT CASE i.kind
+             WHEN 'nats' THEN (coalesce(pg_sequence_last_value('hawser.outbox_state_slot_seq'), 1) - 1) % @OutboxConstants.slots@
+             ELSE @OutboxConstants.slots@ + (coalesce(pg_sequence_last_value('hawser.outbox_state_peer_slot_seq'), 1) - 1) % @OutboxConstants.slots@
+           END,
+           i.destination, i.payload,
+           CASE i.kind
+             WHEN 'nats' THEN coalesce(i.headers, '{}')
+               || jsonb_build_object(@ScheduleConstants.name_header@, i.name, @ScheduleConstants.time_header@, i.time)
+             ELSE coalesce(i.headers, '[]') || jsonb_build_array(
+               jsonb_build_array(@ProtocolConstants.message_id_header@, i.message_id),
+               jsonb_build_array(@ScheduleConstants.name_header@, i.name),
+               jsonb_build_array(@ScheduleConstants.time_header@, i.time)
+             )
+           END,
+           i.key, CASE WHEN i.to_stream THEN i.message_id END, i.to_stream, i.domain, i.to_all, i.role, v_cluster,
+           CASE i.kind WHEN 'nats' THEN i.at END
+      FROM identified AS i
+     ORDER BY i.at, i.role, i.name
+    RETURNING slot
+  )
+  SELECT (SELECT count(*) FROM changed), count(*), bool_or(e.slot < @OutboxConstants.slots@), bool_or(e.slot >= @OutboxConstants.slots@)
+    INTO ran, enqueued, v_nats, v_peer
+    FROM enqueued AS e;
+  -- As in enqueue_message.
+  IF v_nats AND pg_sequence_last_value('hawser.outbox_state_asleep_seq') = 2 THEN
+    PERFORM pg_notify('hawser_outbox', '');
+  END IF;
+  IF v_peer AND pg_sequence_last_value('hawser.outbox_state_peer_asleep_seq') = 2 THEN
+    PERFORM pg_notify('hawser_peer_outbox', '');
+  END IF;
+END

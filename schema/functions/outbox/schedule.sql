@@ -1,0 +1,3 @@
+BEGIN
+  RETURN hawser.write_schedule('peer', name, cron, timezone, missed, topic, @payload@, headers, key, false, NULL, to_all);
+END

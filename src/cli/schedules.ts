@@ -1,0 +1,80 @@
+/**
+ * `hawser schedules`: what is enqueued again and again, when it ran last and runs next; and ending one.
+ */
+import { defineCommand } from "citty";
+import { CliError } from "../errors/index.js";
+import { listSchedules, removeSchedule, withCommandDatabase } from "../store/index.js";
+import { didYouMean, seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
+import { databaseOption, databaseUrlOf } from "./options.js";
+import { jsonText, Output, print, printable, printRows } from "./output.js";
+
+const actions = ["list", "remove"] as const;
+
+export const schedules = withExamples(
+  defineCommand({
+    meta: {
+      name: "schedules",
+      description:
+        "List the schedules: what each enqueues, when it ran last and runs next, and why one does not run. " +
+        "`remove NAME` ends one; what it has enqueued stays",
+    },
+    args: {
+      action: { type: "positional", required: false, valueHint: actions.join("|"), description: "Default: list" },
+      name: { type: "positional", required: false, valueHint: "NAME", description: "The schedule to remove" },
+      ...databaseOption,
+      json: { type: "boolean", description: "Print each schedule as one line of JSON" },
+    },
+    run: async ({ args }) => {
+      const { action = "list", name, json = false } = args;
+      const url = databaseUrlOf(args);
+      if (action === "remove") await remove(url, name, json);
+      else if (action === "list" && name === undefined) await list(url, json);
+      else throw refusal(action, name);
+    },
+  }),
+  [
+    ["hawser schedules", "When each runs next"],
+    ["hawser schedules remove nightly", "End one"],
+    ["hawser schedules --json | jq 'select(.problem)'", "Those that do not run, and why"],
+  ],
+);
+
+function refusal(action: string, name: string | undefined): CliError {
+  const why =
+    action === "list"
+      ? `\`hawser schedules list\` lists all, and takes no name: "${name}"`
+      : `\`hawser schedules\` cannot "${action}".${didYouMean(action, actions)} It lists the schedules, or can remove one.${whereUrlsBelong(action)}`;
+  return new CliError("invalid_argument", `${why} ${seeHelp("schedules")}`);
+}
+
+async function list(url: string | undefined, json: boolean): Promise<void> {
+  const rows = await withCommandDatabase(url, listSchedules);
+  await printRows(rows, {
+    json,
+    none: "There is no schedule.",
+    columns: [
+      { head: "NAME", cell: ({ name }) => name },
+      { head: "ROLE", cell: ({ role }) => role },
+      { head: "CRON", cell: ({ cron }) => cron },
+      { head: "TIME ZONE", cell: ({ timezone }) => timezone },
+      { head: "MISSED", cell: ({ missed }) => missed },
+      { head: "KIND", cell: ({ kind }) => kind },
+      { head: "FOR", cell: ({ destination }) => destination },
+      { head: "LAST", cell: ({ lastAt }) => lastAt?.toISOString() ?? "never" },
+      { head: "NEXT", cell: ({ nextAt, problem }) => nextAt?.toISOString() ?? (problem === null ? "soon" : "never") },
+      { head: "PROBLEM", cell: ({ problem }) => problem ?? "" },
+    ],
+  });
+}
+
+async function remove(url: string | undefined, name: string | undefined, json: boolean): Promise<void> {
+  if (name === undefined) throw new CliError("invalid_argument", "name the schedule: `hawser schedules remove NAME`");
+  const removed = await withCommandDatabase(url, (database) => removeSchedule(database, name));
+  if (!removed)
+    throw new CliError(
+      "invalid_argument",
+      `no schedule "${printable(name)}" is one of this login, or of a role that it is a member of. See \`hawser schedules\`.`,
+    );
+  if (json) await new Output().write(`${jsonText({ name, outcome: "removed" })}\n`);
+  else print(process.stdout, `Removed the schedule "${printable(name)}".`);
+}

@@ -1,0 +1,69 @@
+/**
+ * Schedules: messages that are enqueued at the times of a cron expression, by whichever process relays messages for peers.
+ */
+import type { DescMessage } from "@bufbuild/protobuf";
+import { scheduleFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
+import { namedRules } from "../../generated/ts/rules/named.js";
+import { checkBytes, checkText, type Violation } from "../../generated/ts/rules/violation.js";
+import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
+import { PeerError } from "../errors/index.js";
+import { checkTimes } from "../outbox/index.js";
+import type { SqlClient } from "../postgres/index.js";
+import { address } from "./destination.js";
+import { callerOf } from "./enqueue.js";
+import type { ScheduleOptions } from "./message.js";
+import { checkKnownOptions } from "./options.js";
+
+const ownHeaders: readonly string[] = [scheduleConstants.nameHeader, scheduleConstants.timeHeader];
+
+/**
+ * Makes or changes the schedule of this name, of the client's role, in the transaction that the client is in. One that is there and
+ * the same goes on; with another `cron` or `timezone` it begins anew, with the first occurrence after now. Handlers find the
+ * time of the occurrence in the header `schedule-time`, and the name in `schedule-name`.
+ *
+ * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`, `invalid_schema`, before anything is sent to
+ * Postgres; `schema_missing` if the database has no schedules; the error of Postgres
+ */
+export async function schedule<Desc extends DescMessage>(
+  client: SqlClient,
+  name: string,
+  options: ScheduleOptions<Desc>,
+): Promise<void> {
+  checkKnownOptions(options, "a schedule");
+  const { cron, to, timezone = "UTC", missed = "one", payload = {}, ...given } = options;
+  refuse(checkText("name", namedRules.scheduleName, name));
+  refuse(checkTimes(cron, timezone, new Date()));
+  refuse(checkText("missed", namedRules.scheduleMissed, missed));
+  const { destination, payload: bytes, headers, key } = address(to, payload, given);
+  refuse(checkBytes("payload", namedRules.schedulePayload, bytes));
+  refuseOwnHeaders(headers);
+  const functions = scheduleFunctions(callerOf(client));
+  const common = { name, cron, payload: bytes, timezone, missed, headers, key };
+  if (destination.sink === "nats") await functions.scheduleSubject({ ...common, ...destination });
+  else await functions.schedule({ ...common, topic: destination.topic, toAll: given.all ?? false });
+}
+
+/**
+ * Ends a schedule of the client's role, or, if it has none of this name, those of the roles that it is a member of. Messages that
+ * are enqueued already stay.
+ *
+ * @returns false if there is none of this name
+ * @throws HawserError (as a rejection) `invalid_argument`; `schema_missing` if the database has no schedules; the error of Postgres
+ */
+export async function unschedule(client: SqlClient, name: string): Promise<boolean> {
+  refuse(checkText("name", namedRules.scheduleName, name));
+  return (await schedulerFunctions(callerOf(client)).unschedule({ name })).ended;
+}
+
+function refuseOwnHeaders(headers: string | null): void {
+  if (headers === null) return;
+  const own = Object.keys(JSON.parse(headers)).find((name) => ownHeaders.includes(name.toLowerCase()));
+  if (own === undefined) return;
+  throw new PeerError("invalid_argument", `header ${own}: is set by Hawser; leave it out`);
+}
+
+function refuse(violation: Violation | undefined): void {
+  if (violation === undefined) return;
+  const { path, value, rule, remedy } = violation;
+  throw new PeerError("invalid_argument", `${path} ${value}: ${rule}. ${remedy}`);
+}

@@ -1,0 +1,33 @@
+/**
+ * Schedules as operators see and end them.
+ */
+import { schedulerFunctions, views } from "../../generated/ts/rows/outbox.js";
+import type { Database } from "./database.js";
+
+/** What `hawser.schedule_status` says of one schedule. */
+export interface ScheduleOverview {
+  readonly name: string;
+  readonly role: string;
+  readonly kind: "nats" | "peer";
+  readonly destination: string;
+  readonly cron: string;
+  readonly timezone: string;
+  readonly missed: "one" | "all" | "none";
+  readonly nextAt: Date | null;
+  readonly lastAt: Date | null;
+  readonly problem: string | null;
+}
+
+/** @throws StoreError as {@link Database.query} */
+export function listSchedules(database: Database): Promise<ScheduleOverview[]> {
+  return database.query<ScheduleOverview>("list the schedules", {
+    text: `SELECT s.name, s.role, s.kind, s.destination, s.cron, s.timezone, s.missed, s.next_at AS "nextAt",
+                  s.last_at AS "lastAt", s.problem
+             FROM ${views.scheduleStatus} AS s ORDER BY s.name, s.role`,
+  });
+}
+
+/** Ends a schedule. @returns false if there is none of this name that the login may end @throws StoreError as {@link Database.query} */
+export async function removeSchedule(database: Database, name: string): Promise<boolean> {
+  return (await schedulerFunctions(database.caller(`end the schedule "${name}"`)).unschedule({ name })).ended;
+}

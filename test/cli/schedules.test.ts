@@ -1,0 +1,83 @@
+import pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
+import { doctor } from "../../src/doctor/index.js";
+import { runDueSchedules } from "../../src/outbox/schedules.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+import { hawser } from "./support/hawser.js";
+
+let database: TestDatabase;
+let client: pg.Client;
+beforeAll(async () => {
+  database = await testDatabase({ nats: false });
+  client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+});
+afterAll(async () => {
+  await client?.end();
+  await database?.drop();
+});
+
+const schedules = (...args: string[]) => hawser(["schedules", ...args], { databaseUrl: database.url });
+
+describe("hawser schedules", () => {
+  it("says that there are none", async () => {
+    expect(await schedules()).toMatchObject({ status: 0, stdout: "", stderr: "There is no schedule.\n" });
+    expect(await schedules("--json")).toMatchObject({ status: 0, stdout: "" });
+  });
+
+  it("lists what each does, when it ran and will run, and what is wrong, which doctor reports, too", async () => {
+    await client.query("SELECT hawser.schedule('nightly', '0 3 1 1 *', 'reports', 'x', 'Europe/Berlin')");
+    await client.query("SELECT hawser.schedule('wrong', '0 61 * * *', 'reports', 'x')");
+    const before = await schedules("list");
+    expect(before.stdout).toMatch(/nightly .* never {2}soon/);
+    const query = async ({ text, values }: { text: string; values: unknown[] }) => await client.query(text, values);
+    await runDueSchedules(schedulerFunctions({ query }), () => false);
+    const { status, stdout } = await schedules();
+    expect(status).toBe(0);
+    expect(stdout.split("\n")[0]).toMatch(/^NAME +ROLE +CRON +TIME ZONE +MISSED +KIND +FOR +LAST +NEXT +PROBLEM$/);
+    expect(stdout).toMatch(
+      /nightly +postgres +0 3 1 1 \* +Europe\/Berlin +one +peer +reports +never +\d{4}-01-01T02:00:00.000Z/,
+    );
+    expect(stdout).toMatch(/wrong .* never +never +cron "0 61/);
+    const lines = (await schedules("--json")).stdout.trim().split("\n");
+    expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+      { name: "nightly", nextAt: expect.stringContaining("-01-01T02:00:00.000Z"), lastAt: null, problem: null },
+      { name: "wrong", nextAt: null, problem: expect.stringContaining("61") },
+    ]);
+    const found = async () =>
+      (await doctor({ databaseUrl: database.url, secretsDirectories: [] })).findings.filter(
+        ({ check }) => check === "schedules",
+      );
+    expect(await found()).toMatchObject([
+      {
+        severity: "warning",
+        what: expect.stringContaining('"wrong" of the role "postgres" does not run'),
+        remedy: expect.stringContaining("hawser.schedule"),
+      },
+    ]);
+    await client.query("UPDATE hawser.schedules SET next_at = now() - interval '10 min' WHERE name = 'nightly'");
+    expect((await found())[0]).toMatchObject({ severity: "error", what: expect.stringContaining('"nightly"') });
+  });
+
+  it("removes one, and says where there is none", async () => {
+    expect(await schedules("remove", "wrong")).toMatchObject({ status: 0, stdout: 'Removed the schedule "wrong".\n' });
+    expect(await schedules("remove", "nightly", "--json")).toMatchObject({
+      status: 0,
+      stdout: '{"name":"nightly","outcome":"removed"}\n',
+    });
+    const missing = await schedules("remove", "wrong");
+    expect(missing.status).toBe(64);
+    expect(missing.stderr).toContain('no schedule "wrong"');
+  });
+
+  it.each([
+    [["remove"], "hawser schedules remove NAME"],
+    [["remov", "a"], "remove"],
+    [["list", "a"], "takes no name"],
+  ])("refuses %j", async (args, part) => {
+    const { status, stderr } = await schedules(...args);
+    expect(status).toBe(64);
+    expect(stderr).toContain(part);
+  });
+});

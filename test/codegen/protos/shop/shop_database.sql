@@ -1,0 +1,3 @@
+BEGIN
+  name := current_database();
+END

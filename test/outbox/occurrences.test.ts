@@ -1,0 +1,191 @@
+/**
+ * The occurrences of schedules: the rules of changed clocks, and which are enqueued.
+ */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
+import { checkTimes, planOccurrences } from "../../src/outbox/occurrences.js";
+import { WallClock } from "../simulator/schedules/oracle.js";
+import { expectedOf } from "../simulator/schedules/store.js";
+import { atDepth } from "../support/depth.js";
+
+const { lateMs } = scheduleConstants;
+
+/** All occurrences after a time and up to another. */
+function between(cron: string, timezone: string, from: string, to: string): string[] {
+  const plan = planOccurrences({ cron, timezone, missed: "all", since: new Date(from) }, new Date(to), 1_000);
+  return plan.occurrences.map((time) => time.toISOString().replace(":00.000Z", "Z"));
+}
+
+describe("a changed clock", () => {
+  it.each([
+    ["runs a fixed time that is left out right behind the gap", "30 2 * * *", "2026-03-29", ["2026-03-29T01:00Z"]],
+    ["runs several of them once", "0,15,30 2 * * *", "2026-03-29", ["2026-03-29T01:00Z"]],
+    ["runs a fixed time behind the gap once", "0 2,3 * * *", "2026-03-29", ["2026-03-29T01:00Z"]],
+    ["runs a fixed time that comes twice the first time", "30 2 * * *", "2026-10-25", ["2026-10-25T00:30Z"]],
+    [
+      "keeps to the time that passes with a step or * in spring",
+      "*/30 1-3 * * *",
+      "2026-03-29",
+      ["2026-03-29T00:00Z", "2026-03-29T00:30Z", "2026-03-29T01:00Z", "2026-03-29T01:30Z"],
+    ],
+    [
+      "keeps to the time that passes with a step or * in autumn",
+      "*/30 2 * * *",
+      "2026-10-25",
+      ["2026-10-25T00:00Z", "2026-10-25T00:30Z", "2026-10-25T01:00Z", "2026-10-25T01:30Z"],
+    ],
+    ["keeps days of the week where the time is left out", "30 2 * * 0", "2026-03-29", ["2026-03-29T01:00Z"]],
+  ])("%s", (_, cron, day, expected) => {
+    const from = new Date(Date.parse(`${day}T00:00Z`) - 3_600_000).toISOString();
+    expect(between(cron, "Europe/Berlin", from, `${day}T12:00Z`)).toEqual(expected);
+  });
+
+  it("by half an hour is one, too", () => {
+    const spring = ["2026-10-03T12:00Z", "2026-10-03T18:00Z"] as const;
+    expect(between("15 2 * * *", "Australia/Lord_Howe", ...spring)).toEqual(["2026-10-03T15:30Z"]);
+    const autumn = ["2026-04-04T12:00Z", "2026-04-04T18:00Z"] as const;
+    expect(between("45 1 * * *", "Australia/Lord_Howe", ...autumn)).toEqual(["2026-04-04T14:45Z"]);
+  });
+
+  it("is what a calendar says, minute by minute", () => {
+    const changes = [
+      ["Europe/Berlin", "2026-03-29T01:00Z"],
+      ["Europe/Berlin", "2026-10-25T01:00Z"],
+      ["America/New_York", "2026-03-08T07:00Z"],
+      ["America/New_York", "2026-11-01T06:00Z"],
+      ["Australia/Lord_Howe", "2026-10-03T15:30Z"],
+      ["Australia/Lord_Howe", "2026-04-04T15:00Z"],
+      ["America/Sao_Paulo", "2018-11-04T03:00Z"],
+      ["UTC", "2026-02-28T23:00Z"],
+    ] as const;
+    const clocks = changes.map(([timezone, at]) => {
+      const [from, to] = [Date.parse(at) - 4 * 3_600_000, Date.parse(at) + 4 * 3_600_000];
+      return { timezone, from, to, clock: new WallClock(timezone, from, to) };
+    });
+    const values = (low: number, high: number) =>
+      fc.uniqueArray(fc.integer({ min: low, max: high }), { minLength: 1, maxLength: 3 }).map((all) => all.join());
+    const range = (low: number, high: number) =>
+      fc.tuple(fc.integer({ min: low, max: high }), fc.integer({ min: low, max: high })).map(([one, other]) => {
+        return `${Math.min(one, other)}-${Math.max(one, other)}`;
+      });
+    const field = (low: number, high: number) =>
+      fc.oneof(
+        fc.constant("*"),
+        values(low, high),
+        range(low, high),
+        fc.integer({ min: 1, max: high }).map((step) => `*/${step}`),
+        fc.tuple(range(low, high), fc.integer({ min: 1, max: high - low })).map(([all, step]) => `${all}/${step}`),
+      );
+    const day = fc.oneof({ weight: 5, arbitrary: fc.constant("*") }, { weight: 1, arbitrary: field(1, 31) });
+    const weekday = fc.oneof({ weight: 5, arbitrary: fc.constant("*") }, { weight: 1, arbitrary: field(0, 7) });
+    const cron = fc
+      .tuple(fc.option(values(0, 59)), field(0, 59), fc.oneof(field(0, 23), values(0, 3), range(0, 4)), day, weekday)
+      .map(([second, minute, hour, date, dayOfWeek]) => {
+        return `${second === null ? "" : `${second} `}${minute} ${hour} ${date} * ${dayOfWeek}`;
+      });
+    fc.assert(
+      fc.property(cron, fc.constantFrom(...clocks), (expression, { timezone, from, to, clock }) => {
+        const plan = planOccurrences(
+          { cron: expression, timezone, missed: "all", since: new Date(from - 1_000) },
+          new Date(to - 1_000),
+          100_000,
+        );
+        expect(plan.occurrences.map((time) => time.getTime())).toEqual(clock.occurrencesOf(expression));
+      }),
+      { numRuns: atDepth(2_000) },
+    );
+  }, 120_000);
+});
+
+describe("a plan", () => {
+  const since = new Date("2026-06-01T00:00:00Z");
+  const later = (ms: number): Date => new Date(since.getTime() + ms);
+
+  it.each(["one", "all", "none"] as const)("has what the policy %s says, however late it is", (missed) => {
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 100_000 }), fc.integer({ min: 1, max: 40 }), (agoMs, limit) => {
+        const now = later(agoMs);
+        const due = Array.from({ length: Math.floor(agoMs / 3_000) }, (_, nth) => later((nth + 1) * 3_000).getTime());
+        const plan = planOccurrences({ cron: "*/3 * * * * *", timezone: "UTC", missed, since }, now, limit);
+        const times = plan.occurrences.map((time) => time.getTime());
+        expect(times).toEqual(expectedOf(due, missed, now.getTime(), limit));
+        expect(plan.next!.getTime()).toBeGreaterThan(plan.upto.getTime());
+        // What is passed over was missed.
+        const left = due.filter((time) => time > (times.at(-1) ?? 0) && time < plan.next!.getTime());
+        expect(left.every((time) => missed === "none" && now.getTime() - time > lateMs)).toBe(true);
+      }),
+      { numRuns: atDepth(500) },
+    );
+  });
+
+  it("finds the last of very many that were missed at once", () => {
+    const now = new Date("2126-06-01T00:00:00.500Z");
+    const plan = planOccurrences({ cron: "* * * * * *", timezone: "UTC", missed: "one", since }, now, 100);
+    expect(plan.occurrences.map((time) => now.getTime() - time.getTime())).toEqual(
+      Array.from({ length: 11 }, (_, nth) => 10_500 - nth * 1_000),
+    );
+    const sparse = planOccurrences({ cron: "0 0 29 2 *", timezone: "UTC", missed: "one", since }, now, 100);
+    expect(sparse.occurrences).toEqual([new Date("2124-02-29T00:00:00Z")]);
+    expect(sparse.next).toEqual(new Date("2128-02-29T00:00:00Z"));
+  });
+
+  it("goes on behind a gap of many years", () => {
+    const plan = planOccurrences({ cron: "0 0 29 2 *", timezone: "UTC", missed: "one", since: later(0) }, later(1), 1);
+    expect(plan).toEqual({ occurrences: [], upto: since, next: new Date("2028-02-29T00:00:00Z"), problem: undefined });
+    const century = new Date("2096-03-01T00:00:00Z");
+    expect(
+      planOccurrences({ cron: "0 0 29 2 *", timezone: "UTC", missed: "one", since: century }, century, 1).next,
+    ).toEqual(new Date("2104-02-29T00:00:00Z"));
+  });
+
+  it.each([
+    ["60 * * * *", "UTC", "60"],
+    ["* * * * *", "CEST", "CEST"],
+    ["0 0 30 2 *", "UTC", "never occurs again"],
+    ["0 0 31 2,4,6,9,11 *", "UTC", "never occurs again"],
+    ["* * * 31 2 +1", "Europe/Berlin", "never occurs again"],
+  ])("of %s in %s has a problem and no time", (cron, timezone, part) => {
+    const plan = planOccurrences({ cron, timezone, missed: "one", since }, later(1_000), 100);
+    expect(plan).toEqual({ occurrences: [], upto: since, next: undefined, problem: expect.stringContaining(part) });
+    expect(plan.problem!.length).toBeLessThan(1_024);
+  });
+
+  it("of any text that the rule of expressions allows has either a time or a problem that fits", () => {
+    const part = fc.string({ unit: fc.constantFrom(..."0123456789*,-/?LW#+ajnJMOFR"), minLength: 1, maxLength: 50 });
+    fc.assert(
+      fc.property(fc.array(part, { minLength: 5, maxLength: 6 }), (parts) => {
+        const plan = planOccurrences(
+          { cron: parts.join(" ").slice(0, 255), timezone: "UTC", missed: "one", since },
+          later(60_000),
+          100,
+        );
+        expect((plan.next === undefined) !== (plan.problem === undefined)).toBe(true);
+        expect(Buffer.byteLength(plan.problem ?? "")).toBeLessThanOrEqual(1_024);
+      }),
+      { numRuns: atDepth(5_000) },
+    );
+  });
+});
+
+describe("the check of a call", () => {
+  it("names the value, the rule and a remedy", () => {
+    const now = new Date("2026-06-01T00:00:00Z");
+    expect(checkTimes("0 3 * * *", "Europe/Berlin", now)).toBeUndefined();
+    expect(checkTimes("*/10 0 3 * * 1-5", "UTC", now)).toBeUndefined();
+    for (const [cron, timezone, path] of [
+      ["60 * * * *", "UTC", "cron"],
+      ["0 0 30 2 *", "UTC", "cron"],
+      ["* * * *", "UTC", "cron"],
+      ["* * * * *", "Nowhere", "timezone"],
+      ["* * * * *", "+02:00", "timezone"],
+    ] as const) {
+      expect(checkTimes(cron, timezone, now)).toEqual({
+        path,
+        value: JSON.stringify(path === "cron" ? cron : timezone),
+        rule: expect.stringMatching(/^must/),
+        remedy: expect.stringMatching(/\.$/),
+      });
+    }
+  });
+});

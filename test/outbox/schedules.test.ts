@@ -1,0 +1,499 @@
+/**
+ * Schedules: what the functions refuse, what becomes of occurrences, that each is enqueued once, and what roles can do to each
+ * other's.
+ */
+import pg from "pg";
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { schedulerFunctions } from "../../generated/ts/rows/outbox.js";
+import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
+import { runDueSchedules } from "../../src/outbox/schedules.js";
+import { type Login, login } from "../store/nats/support/logins.js";
+import { type TestDatabase, testDatabase } from "../support/database.js";
+
+let database: TestDatabase;
+let client: pg.Client;
+let ann: pg.Client;
+let mal: pg.Client;
+const logins: (Login & AsyncDisposable)[] = [];
+const clients: pg.Client[] = [];
+
+beforeAll(async () => {
+  database = await testDatabase();
+  client = await connected();
+  for (const _ of ["ann", "mal"]) logins.push(await login(database.url, "IN ROLE hawser_nats, hawser_peer"));
+  [ann, mal] = (await Promise.all(logins.map(({ url }) => connected(url)))) as [pg.Client, pg.Client];
+});
+beforeEach(async () => {
+  await client.query("TRUNCATE hawser.outbox, hawser.schedules");
+});
+afterAll(async () => {
+  for (const one of clients) await one.end();
+  for (const each of logins) await each[Symbol.asyncDispose]();
+  await database?.drop();
+});
+
+async function connected(url = database.url): Promise<pg.Client> {
+  const one = new pg.Client({ connectionString: url, statement_timeout: 30_000 });
+  await one.connect();
+  clients.push(one);
+  return one;
+}
+
+/** Does what the process does that relays for peers. */
+const run = (on = client): Promise<number> =>
+  runDueSchedules(
+    schedulerFunctions({ query: async ({ text, values }) => await on.query(text, values as unknown[]) }),
+    () => false,
+  );
+
+/** As if all schedules had last been run so long ago. */
+const away = (seconds: number): Promise<unknown> =>
+  client.query(
+    "UPDATE hawser.schedules SET since = date_trunc('second', clock_timestamp()) - $1 * interval '1 s', next_at = '-infinity'",
+    [seconds],
+  );
+
+interface Row {
+  readonly name: string;
+  readonly since: Date;
+  readonly next_at: Date | number | null;
+  readonly last_at: Date | null;
+  readonly revision: string;
+  readonly problem: string | null;
+}
+
+const row = async (name: string): Promise<Row> =>
+  (await client.query("SELECT * FROM hawser.schedules WHERE name = $1", [name])).rows[0];
+
+interface Enqueued {
+  readonly destination: string;
+  readonly text: string;
+  readonly headers: unknown;
+  readonly id: string;
+  readonly time: string;
+  readonly role: string;
+}
+
+/** What is enqueued, in the order of the ids. */
+async function enqueued(): Promise<Enqueued[]> {
+  const { rows } = await client.query(
+    `SELECT o.destination, convert_from(o.payload, 'UTF8') AS text, o.headers, o.role, h.id, h.time
+       FROM hawser.outbox AS o CROSS JOIN LATERAL (
+         SELECT o.message_id AS id, o.headers ->> 'schedule-time' AS time WHERE jsonb_typeof(o.headers) = 'object'
+         UNION ALL
+         SELECT max(p ->> 1) FILTER (WHERE p ->> 0 = 'message-id'), max(p ->> 1) FILTER (WHERE p ->> 0 = 'schedule-time')
+           FROM jsonb_array_elements(CASE jsonb_typeof(o.headers) WHEN 'array' THEN o.headers END) AS p
+         HAVING jsonb_typeof(o.headers) = 'array'
+       ) AS h
+      ORDER BY o.id`,
+  );
+  return rows;
+}
+
+const refusalOf = (text: string, values: unknown[] = [], on = client): Promise<unknown> =>
+  on.query(text, values).then(
+    () => "nothing is refused",
+    (error: unknown) => error,
+  );
+
+describe("hawser.schedule", () => {
+  it.each([
+    ["text", "'1'", "1"],
+    ["json", `'{"a":1}'::json`, '{"a":1}'],
+    ["jsonb", `'{"a":1}'::jsonb`, '{"a": 1}'],
+    ["bytea", "'1'::bytea", "1"],
+  ])("takes a payload of type %s, for peers and for NATS", async (_, payload, text) => {
+    await client.query(`SELECT hawser.schedule('p', '* * * * * *', 'topic', ${payload}, missed => 'all',
+      headers => '{"A": ["1", "2"]}', key => 'k', to_all => true)`);
+    await client.query(`SELECT hawser.schedule('n', '* * * * * *', 'a.b', ${payload}, true, missed => 'all',
+      headers => '{"A": ["1", "2"]}', key => 'k', domain => 'hub')`);
+    await away(1);
+    await run();
+    const messages = await enqueued();
+    const peer = messages.find(({ destination }) => destination === "topic")!;
+    const nats = messages.find(({ destination }) => destination === "a.b")!;
+    expect(peer).toMatchObject({
+      text,
+      role: "postgres",
+      time: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/),
+    });
+    expect(peer.headers).toEqual([
+      ["A", "1"],
+      ["A", "2"],
+      ["message-id", peer.id],
+      ["schedule-name", "p"],
+      ["schedule-time", peer.time],
+    ]);
+    expect(nats).toMatchObject({ text, role: "postgres" });
+    expect(nats.headers).toEqual({ A: ["1", "2"], "schedule-name": "n", "schedule-time": nats.time });
+    expect(nats.id).toMatch(/^n@\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\.[0-9a-f]{32}$/);
+    const { rows } = await client.query(
+      "SELECT DISTINCT slot / 3 AS sink, destination, key, to_stream, domain, to_all FROM hawser.outbox ORDER BY 1",
+    );
+    expect(rows).toEqual([
+      { sink: 0, destination: "a.b", key: "k", to_stream: true, domain: "hub", to_all: false },
+      { sink: 1, destination: "topic", key: "k", to_stream: false, domain: null, to_all: true },
+    ]);
+  });
+
+  it.each([
+    ["('a b', '* * * * *', 't', 'x')", "22023", "the argument name", "white space"],
+    ["('a', '* * * *', 't', 'x')", "22023", '"* * * *"', "five fields"],
+    ["('a', '@daily', 't', 'x')", "22023", '"@daily"', "five fields"],
+    ["('a', '0 0 * * * 2030 1', 't', 'x')", "22023", "2030", "five fields"],
+    ["('a', '* * * * *', 't', 'x', 'Europe/Berln')", "22023", '"Europe/Berln"', "pg_timezone_names"],
+    ["('a', '* * * * *', 't', 'x', '+02:00')", "22023", '"+02:00"', "name of a time zone"],
+    ["('a', '* * * * *', 't', 'x', missed => 'some')", "22023", '"some"', "one"],
+    ["('a', '* * * * *', 't', '')", "22023", "0 bytes", ""],
+    ["('a', '* * * * *', '__#x', 'x')", "", "reserved", ""],
+    ["('a', '* * * * *', 'a:b', 'x')", "22023", "a:b", ""],
+    ["('a', '* * * * *', 't', repeat('x', 1048577))", "22023", "1048577", ""],
+    [`('a', '* * * * *', 't', 'x', headers => '{"Schedule-Time": "1"}')`, "22023", "Schedule-Time", "set by Hawser"],
+    [`('a', '* * * * *', 't', 'x', headers => '{"message-id": "1"}')`, "22023", "message-id", "set by Hawser"],
+    [`('a', '* * * * *', 't', 'x', false, headers => '{"schedule-name": "1"}')`, "22023", "schedule-name", ""],
+    [`('a', '* * * * *', 't', 'x', true, headers => '{"Nats-Msg-Id": "1"}')`, "22023", "Nats-Msg-Id", ""],
+    ["('a', '* * * * *', 'a.*', 'x', true)", "22023", "a.*", ""],
+    ["('a', '* * * * *', 'a', 'x', false, domain => 'hub')", "22023", '"hub"', "stream"],
+    ["(NULL, '* * * * *', 't', 'x')", "22004", "name is NULL", ""],
+    ["('a', '* * * * *', 't', NULL::text)", "22004", "payload is NULL", ""],
+  ])("refuses %s", async (given, code, value, rule) => {
+    const error = await refusalOf(`SELECT hawser.schedule${given}`);
+    expect(error).toMatchObject({
+      ...(code !== "" && { code }),
+      message: expect.stringContaining(value),
+      hint: expect.stringMatching(/\w/),
+    });
+    expect((error as Error).message).toContain(rule);
+  });
+
+  it("refuses more schedules of a role than there may be, and no other role's", async () => {
+    await client.query(
+      `INSERT INTO hawser.schedules (role, name, cron, timezone, missed, kind, destination, payload, to_stream, to_all, since, next_at)
+       SELECT $1, 's' || n, '0 0 1 1 *', 'UTC', 'one', 'peer', 't', 'x', false, false, now(), '2100-01-01'
+         FROM generate_series(1, $2) AS n`,
+      [logins[0]!.role, scheduleConstants.maxSchedules],
+    );
+    const text = "SELECT hawser.schedule('more', '* * * * *', 't', 'x')";
+    expect(await refusalOf(text, [], ann)).toMatchObject({
+      code: "22023",
+      message: expect.stringContaining("10000 schedules"),
+      hint: expect.stringContaining("hawser.unschedule"),
+    });
+    expect(await refusalOf(text, [], mal)).toBe("nothing is refused");
+    expect(await refusalOf("SELECT hawser.schedule('s1', '* * * * *', 't', 'x')", [], ann)).toBe("nothing is refused");
+  });
+
+  it("leaves what is the same alone, and goes on with another payload", async () => {
+    const say = "SELECT hawser.schedule('s', '0 0 1 1 *', 't', $1::text, 'Europe/Berlin', headers => '{\"a\": \"b\"}')";
+    await client.query(say, ["x"]);
+    await run();
+    const before = await row("s");
+    expect(before.next_at).toBeInstanceOf(Date);
+    await client.query(say, ["x"]);
+    expect(await row("s")).toEqual(before);
+    await client.query(say, ["y"]);
+    const { revision, ...changed } = await row("s");
+    expect(revision).not.toBe(before.revision);
+    expect(changed).toMatchObject({ since: before.since, next_at: before.next_at });
+  });
+
+  it("begins anew with another expression or time zone", async () => {
+    for (const [cron, timezone] of [
+      ["0 0 2 1 *", "UTC"],
+      ["0 0 1 1 *", "Asia/Tokyo"],
+    ]) {
+      await client.query("SELECT hawser.schedule('s', '0 0 1 1 *', 't', 'x', missed => 'all')");
+      await away(86_400 * 800);
+      await client.query("SELECT hawser.schedule('s', $1, 't', 'x', $2, missed => 'all')", [cron, timezone]);
+      const { since, next_at } = await row("s");
+      expect(Date.now() - since.getTime()).toBeLessThan(60_000);
+      expect(next_at).toBe(Number.NEGATIVE_INFINITY);
+      await run();
+      expect(await enqueued()).toEqual([]);
+    }
+  });
+
+  it("is part of the transaction that it is called in", async () => {
+    await client.query("BEGIN; SELECT hawser.schedule('s', '* * * * *', 't', 'x'); ROLLBACK");
+    expect(await row("s")).toBeUndefined();
+  });
+
+  it("notifies only of what has changed", async () => {
+    const listener = await connected();
+    const seen: string[] = [];
+    listener.on("notification", ({ channel, payload }) => seen.push(`${channel} ${payload}`));
+    await listener.query("LISTEN hawser_schedules; LISTEN done");
+    const say = "SELECT hawser.schedule('s', '0 0 1 1 *', 't', 'x')";
+    await client.query(say);
+    await client.query(say);
+    await client.query("NOTIFY done");
+    // The answer comes behind the notifications that were sent before.
+    await listener.query("SELECT 1");
+    expect(seen).toEqual(["hawser_schedules ", "done "]);
+  });
+});
+
+describe("hawser.unschedule", () => {
+  it("ends the caller's own, or those of the roles that it is a member of, and nobody else's", async () => {
+    const ended = async (on: pg.Client): Promise<boolean> =>
+      (await on.query("SELECT hawser.unschedule('s') AS ended")).rows[0].ended;
+    const left = async (): Promise<string[]> =>
+      (await client.query("SELECT role FROM hawser.schedules ORDER BY role")).rows.map(({ role }) => role);
+    const [annRole, malRole] = logins.map(({ role }) => role) as [string, string];
+    for (const on of [client, ann, mal]) await on.query("SELECT hawser.schedule('s', '* * * * *', 't', 'x')");
+    expect([await ended(mal), await ended(mal)]).toEqual([true, false]);
+    expect(await left()).toEqual(["postgres", annRole].sort());
+    await client.query(`GRANT ${annRole} TO ${malRole}`);
+    expect([await ended(mal), await ended(mal)]).toEqual([true, false]);
+    await client.query(`REVOKE ${annRole} FROM ${malRole}`);
+    // The owner of the schema acts for all, and first for itself.
+    await ann.query("SELECT hawser.schedule('s', '* * * * *', 't', 'x')");
+    expect(await ended(client)).toBe(true);
+    expect(await left()).toEqual([annRole]);
+    expect([await ended(client), await ended(client)]).toEqual([true, false]);
+    expect(await refusalOf("SELECT hawser.unschedule(NULL)")).toMatchObject({ code: "22004" });
+  });
+});
+
+describe("hawser.schedule_status", () => {
+  it("says when a schedule ran last and runs next, and why one does not run", async () => {
+    await ann.query("SELECT hawser.schedule('good', '* * * * * *', 't', 'secret')");
+    await ann.query("SELECT hawser.schedule('wrong', '61 * * * *', 't', 'secret')");
+    await ann.query("SELECT hawser.schedule('never', '0 0 30 2 *', 'a.b', 'secret', true)");
+    await ann.query("SELECT hawser.schedule('nowhere', '* * * * *', 't', 'secret', 'CEST')");
+    const status = async (): Promise<Record<string, Record<string, unknown>>> => {
+      const { rows } = await mal.query("SELECT * FROM hawser.schedule_status");
+      return Object.fromEntries(rows.map(({ name, ...rest }) => [name, rest]));
+    };
+    expect((await status())["good"]).toMatchObject({ next_at: null, last_at: null, problem: null });
+    await away(1);
+    await run();
+    const { good, wrong, never, nowhere } = await status();
+    const same = { role: logins[0]!.role, timezone: "UTC", missed: "one", kind: "peer", destination: "t" };
+    expect(good).toEqual({
+      ...same,
+      cron: "* * * * * *",
+      next_at: expect.any(Date),
+      last_at: expect.any(Date),
+      problem: null,
+    });
+    expect(wrong).toMatchObject({ next_at: null, problem: expect.stringContaining("61") });
+    expect(never).toMatchObject({ kind: "nats", destination: "a.b", problem: expect.stringContaining("never occurs") });
+    expect(nowhere).toMatchObject({ next_at: null, problem: expect.stringContaining("CEST") });
+  });
+
+  it("tries one with a problem again when it is made again", async () => {
+    await client.query("SELECT hawser.schedule('s', '61 * * * *', 't', 'x')");
+    await run();
+    await client.query("SELECT hawser.schedule('s', '61 * * * *', 't', 'x')");
+    expect(await row("s")).toMatchObject({ problem: null, next_at: Number.NEGATIVE_INFINITY });
+    await client.query("SELECT hawser.schedule('s', '1 * * * *', 't', 'x')");
+    await run();
+    expect(await row("s")).toMatchObject({ problem: null, next_at: expect.any(Date) });
+  });
+});
+
+describe("occurrences", () => {
+  it("are enqueued by the policy when they were missed, and always when they are on time", async () => {
+    for (const missed of ["one", "all", "none"])
+      await client.query("SELECT hawser.schedule($1::text, '* * * * * *', $1::text, 'x', missed => $1::text)", [
+        missed,
+      ]);
+    await away(60);
+    while ((await run()) === 0);
+    const times = new Map<string, number[]>();
+    for (const { destination, time } of await enqueued())
+      times.set(destination, [...(times.get(destination) ?? []), Date.parse(time)]);
+    const all = times.get("all")!;
+    expect(all.length).toBeGreaterThanOrEqual(60);
+    expect(all.map((time) => time - all[0]!)).toEqual(all.map((_, nth) => nth * 1_000));
+    const none = times.get("none")!;
+    expect(none.length).toBeGreaterThanOrEqual(10);
+    expect(none.length).toBeLessThan(20);
+    expect(times.get("one")).toEqual([none[0]! - 1_000, ...none]);
+    expect((await row("all")).last_at?.getTime()).toBe(all.at(-1));
+  });
+
+  it("come in pages, where many were missed, and roles in turn", async () => {
+    await ann.query("SELECT hawser.schedule('many', '* * * * * *', 'many', 'x', missed => 'all')");
+    await away(3_600);
+    await mal.query("SELECT hawser.schedule('few', '* * * * * *', 'few', 'x', missed => 'all')");
+    await client.query("UPDATE hawser.schedules SET since = since - interval '1 s' WHERE name = 'few'");
+    expect(await run()).toBe(0);
+    const counts = async (): Promise<unknown> =>
+      (
+        await client.query(
+          "SELECT count(*) FILTER (WHERE destination = 'many')::integer AS many, count(*) FILTER (WHERE destination = 'few') > 0 AS few FROM hawser.outbox",
+        )
+      ).rows[0];
+    expect(await counts()).toEqual({ many: scheduleConstants.pageOccurrences, few: true });
+    expect(await run()).toBe(0);
+    expect(await counts()).toEqual({ many: 2 * scheduleConstants.pageOccurrences, few: true });
+  });
+
+  it("have the same ids when they are enqueued again, as after a failover, and ids that others cannot guess", async () => {
+    await client.query("SELECT hawser.schedule('s', '* * * * * *', 'a', 'x', true, missed => 'all')");
+    await away(5);
+    await run();
+    const first = await enqueued();
+    await client.query("TRUNCATE hawser.outbox");
+    await away(5);
+    await run();
+    const ids = new Set((await enqueued()).map(({ id }) => id));
+    expect(first.slice(-3).every(({ id }) => ids.has(id))).toBe(true);
+    await mal.query("SELECT hawser.schedule('s', '* * * * * *', 'a', 'x', true, missed => 'all')");
+    await away(5);
+    await client.query("TRUNCATE hawser.outbox");
+    await run();
+    const all = await enqueued();
+    expect(new Set(all.map(({ id }) => id)).size).toBe(all.length);
+    expect(new Set(all.map(({ time }) => time)).size).toBeLessThan(all.length);
+  });
+
+  it("of a schedule that somebody is about to change are left for later, and hold up no others", async () => {
+    await client.query("SELECT hawser.schedule('open', '* * * * * *', 'open', 'x', missed => 'all')");
+    await client.query("SELECT hawser.schedule('other', '* * * * * *', 'other', 'x', missed => 'all')");
+    await away(3);
+    await ann.query("BEGIN");
+    const other = await connected();
+    await other.query("BEGIN; SELECT hawser.schedule('open', '* * * * * *', 'open', 'y', missed => 'all')");
+    expect(await run()).toBeLessThanOrEqual(scheduleConstants.retryMs);
+    expect(new Set((await enqueued()).map(({ destination }) => destination))).toEqual(new Set(["other"]));
+    await other.query("COMMIT");
+    await ann.query("COMMIT");
+    await run();
+    const opened = (await enqueued()).filter(({ destination }) => destination === "open");
+    expect(opened.length).toBeGreaterThanOrEqual(3);
+    expect(new Set(opened.map(({ text }) => text))).toEqual(new Set(["y"]));
+  });
+
+  it("are on disk when they are committed, whatever the database's default is", async () => {
+    await client.query("SELECT hawser.schedule('s', '* * * * * *', 't', 'x')");
+    await away(1);
+    const other = await connected();
+    await other.query("BEGIN; SET LOCAL synchronous_commit = off");
+    await run(other);
+    const { rows } = await other.query("SHOW synchronous_commit");
+    expect(rows).toEqual([{ synchronous_commit: "on" }]);
+    await other.query("COMMIT");
+  });
+
+  it("wake the relays that sleep", async () => {
+    const listener = await connected();
+    const seen: string[] = [];
+    listener.on("notification", ({ channel }) => seen.push(channel));
+    await listener.query("LISTEN hawser_outbox; LISTEN hawser_peer_outbox");
+    await client.query(
+      "SELECT setval('hawser.outbox_state_asleep_seq', 2), setval('hawser.outbox_state_peer_asleep_seq', 2)",
+    );
+    for (const [stream, channel] of [
+      [", true", "hawser_outbox"],
+      ["", "hawser_peer_outbox"],
+    ] as const) {
+      await client.query(`SELECT hawser.schedule('s${channel}', '* * * * * *', 'a', 'x'${stream})`);
+      await away(1);
+      await run();
+      await listener.query("SELECT 1");
+      expect(seen.at(-1)).toBe(channel);
+      await client.query("TRUNCATE hawser.schedules");
+    }
+  });
+
+  it("are each enqueued once by ten runners at once", async () => {
+    await client.query(
+      `SELECT hawser.schedule('s' || n, '* * * * * *', 's' || n, 'x', missed => 'all'), hawser.schedule('n' || n, '* * * * * *', 'n' || n, 'x', true, missed => 'all')
+         FROM generate_series(1, 10) AS n`,
+    );
+    await away(200);
+    const runners = await Promise.all(Array.from({ length: 10 }, () => connected()));
+    // All go on until nothing that was missed is left.
+    await Promise.all(
+      runners.map(async (runner) => {
+        for (let isBehind = true; isBehind; ) {
+          await run(runner);
+          const { rows } = await runner.query(
+            "SELECT count(*)::integer AS behind FROM hawser.schedules WHERE since < clock_timestamp() - interval '5 s'",
+          );
+          isBehind = rows[0].behind > 0;
+        }
+      }),
+    );
+    const { rows } = await client.query(
+      `WITH o AS (
+         SELECT o.destination, coalesce(o.headers ->> 'schedule-time', (
+           SELECT p ->> 1 FROM jsonb_array_elements(CASE jsonb_typeof(o.headers) WHEN 'array' THEN o.headers END) AS p WHERE p ->> 0 = 'schedule-time'
+         ))::timestamptz AS time FROM hawser.outbox AS o
+       ), s AS (
+         SELECT destination, count(*) AS count, count(DISTINCT time) AS times, max(time) - min(time) AS span FROM o GROUP BY destination
+       )
+       SELECT count(*)::integer AS schedules, bool_and(count = times) AS once, bool_and(count = extract(epoch FROM span) + 1) AS gapless,
+              min(count) >= 195 AS all FROM s`,
+    );
+    expect(rows).toEqual([{ schedules: 20, once: true, gapless: true, all: true }]);
+  }, 60_000);
+});
+
+describe("a member of hawser_peer that runs schedules", () => {
+  const runSql = "SELECT ran, enqueued FROM hawser.run_schedules(jsonb_build_array($1::jsonb))";
+
+  it("sees no payloads, and can write no row", async () => {
+    await ann.query("SELECT hawser.schedule('s', '* * * * *', 't', 'secret')");
+    expect(JSON.stringify((await mal.query("SELECT * FROM hawser.due_schedules(10)")).rows)).not.toContain("secret");
+    for (const text of [
+      "SELECT FROM hawser.schedules",
+      "UPDATE hawser.schedules SET payload = 'x'",
+      "DELETE FROM hawser.schedules",
+      "SELECT hawser.write_schedule('peer', 'a', '* * * * *', NULL, NULL, 't', 'x', NULL, NULL, false, NULL, NULL)",
+    ])
+      expect(await refusalOf(text, [], mal), text).toMatchObject({ code: "42501" });
+  });
+
+  it("gives times of the past that are behind the last occurrence, in order, and nothing else", async () => {
+    await ann.query("SELECT hawser.schedule('s', '* * * * *', 't', 'x')");
+    await away(60);
+    const { since, revision } = await row("s");
+    const at = (seconds: number): string => new Date(since.getTime() + seconds * 1_000).toISOString();
+    const good = {
+      role: logins[0]!.role,
+      name: "s",
+      revision,
+      since,
+      upto: at(20),
+      next_at: at(30),
+      times: [at(10), at(20)],
+    };
+    for (const bad of [
+      { times: [at(0)] },
+      { times: [at(-10)] },
+      { times: [at(20), at(10)] },
+      { times: [at(10), at(10)] },
+      { times: [at(10.5)] },
+      { times: [null] },
+      { times: [at(3_600)], upto: at(3_600), next_at: at(3_700) },
+      { upto: at(3_600), next_at: at(3_700) },
+      { upto: at(15) },
+      { upto: at(-1), times: [] },
+      { upto: null },
+      { next_at: at(20) },
+      { next_at: null },
+      { next_at: at(30), problem: "x" },
+      { times: Array.from({ length: scheduleConstants.pageOccurrences + 1 }, () => at(10)) },
+      { since: null },
+    ])
+      expect(await refusalOf(runSql, [JSON.stringify({ ...good, ...bad })], mal), JSON.stringify(bad)).toMatchObject({
+        code: "22023",
+      });
+    // Of what is not there, or has changed, nothing happens.
+    for (const other of [{ name: "other" }, { role: logins[1]!.role }, { revision: "0" }, { since: at(1) }])
+      expect((await mal.query(runSql, [JSON.stringify({ ...good, ...other })])).rows).toEqual([
+        { ran: 0, enqueued: 0 },
+      ]);
+    expect((await mal.query(runSql, [JSON.stringify(good)])).rows).toEqual([{ ran: 1, enqueued: 2 }]);
+    expect((await mal.query(runSql, [JSON.stringify(good)])).rows).toEqual([{ ran: 0, enqueued: 0 }]);
+    const messages = await enqueued();
+    expect(messages.map(({ role, time }) => [role, Date.parse(time)])).toEqual([
+      [logins[0]!.role, Date.parse(at(10))],
+      [logins[0]!.role, Date.parse(at(20))],
+    ]);
+  });
+});
