@@ -150,7 +150,7 @@ describe("the commands that look at the mesh", () => {
     await shop.sendTo("news", "news");
     await till.sendTo("orders", "x");
     const rows = await json("pending");
-    const known = { listener: "orders-1" };
+    const known = { listener: "orders-1", group: null };
     expect(rows.map(({ oldest: _, ...row }) => row)).toEqual([
       { ...known, topic: "news", sender: "shop-1", from: "shop", count: 1, bytes: 4 },
       { ...known, topic: "orders", sender: "shop-1", from: "shop", count: 2, bytes: 7 },
@@ -193,6 +193,25 @@ describe("the commands that look at the mesh", () => {
       /^one of the listeners of nobody-yet +nobody-yet +enqueued +1 +1 +\d{4}-/m,
     );
     expect((await json("peers")).map(({ name }) => name)).toEqual(["shop-1"]);
+  });
+
+  it("topics and pending show groups by their names", async () => {
+    const member = world.peer("billing-1", { group: "red", durable: true });
+    await member.record();
+    await member.stop();
+    await world.query("SELECT hawser.enqueue('billing', 'x'::text, to_all => true)");
+    await started("shop-1");
+    await eventually("it is stored for the group", async () => (await json("pending")).length === 1);
+    expect(await json("pending")).toMatchObject([{ listener: null, group: "red", topic: "billing", count: 1 }]);
+    expect((await text("pending")).stdout).toMatch(/^a member of the group red +billing +enqueued +1 +1 +\d{4}-/m);
+    expect(await json("topics")).toMatchObject([
+      { name: "billing-1", group: "red" },
+      { name: "shop-1", group: null },
+    ]);
+    expect((await text("topics")).stdout).toMatch(/^billing +billing-1 +\S+ +away +durable, in the group red$/m);
+    // Who serves the topic as a member has them.
+    const { stdout } = await text("listen", "billing", "--group", "red", "--count", "1", "--quiet");
+    expect(stdout).toContain("x");
   });
 
   it("secret rotates without ever showing a secret", async () => {

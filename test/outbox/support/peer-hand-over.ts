@@ -36,15 +36,20 @@ const witnessSql = `
   CREATE OR REPLACE FUNCTION public.handed() RETURNS trigger LANGUAGE plpgsql AS $$
   BEGIN
     INSERT INTO public.known (text, recipients)
-    SELECT DISTINCT convert_from(n.payload, 'UTF8'), ARRAY(
-             SELECT DISTINCT coalesce('group ' || p.group_name, 'listener ' || a.client_name)
-               FROM hawser.topic_addr AS a
-               LEFT JOIN hawser.peers AS p ON p.name = a.client_name
-              WHERE a.topic = k.topic
-                AND (p.group_name IS NOT NULL OR a.durable OR hawser.running_peers(ARRAY[a.client_name]) <> '{}')
-           )
-      FROM new_rows AS n
-      JOIN hawser.topic_key AS k ON k.k = n.topic_key
+    SELECT n.text, r.recipients
+      FROM (
+        SELECT t.topic_key, array_remove(array_agg(DISTINCT CASE
+                 WHEN p.group_name IS NOT NULL THEN 'group ' || p.group_name
+                 WHEN a.durable OR a.client_name = ANY (r.running) THEN 'listener ' || a.client_name
+               END), NULL) AS recipients
+          FROM (SELECT DISTINCT n.topic_key FROM new_rows AS n) AS t
+          JOIN hawser.topic_key AS k ON k.k = t.topic_key
+          JOIN hawser.topic_addr AS a ON a.topic = k.topic
+          LEFT JOIN hawser.peers AS p ON p.name = a.client_name
+         CROSS JOIN hawser.running_peers(ARRAY(SELECT d.client_name FROM hawser.topic_addr AS d)) AS r (running)
+         GROUP BY t.topic_key
+      ) AS r
+      JOIN (SELECT DISTINCT s.topic_key, convert_from(s.payload, 'UTF8') AS text FROM new_rows AS s) AS n USING (topic_key)
     ON CONFLICT DO NOTHING;
     RETURN NULL;
   END
@@ -106,7 +111,7 @@ export class PeerHandOver implements AsyncDisposable {
     this.#url = url;
     this.#driver = driver;
     const calls = topics.flatMap((topic) =>
-      [false, true].map((isToAll) => ({
+      [false, false, true].map((isToAll) => ({
         sql: "SELECT hawser.enqueue_batch($1, $2::text[], key => $3, to_all => $4::boolean)",
         values: (payloads: readonly string[], key: string | null) => [topic, payloads, key, isToAll],
         destination: topic,
