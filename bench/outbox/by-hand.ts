@@ -14,7 +14,7 @@ import { serveRequests } from "../worker.js";
 export const pageRows = 1_000;
 
 /** How long it waits where there is nothing: as long as ours does. */
-export const idleMs = 3;
+export const idleMs = 1;
 
 const ackTimeoutMs = 30_000;
 

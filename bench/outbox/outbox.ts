@@ -66,7 +66,7 @@ commit as fast as they can, but wait while 20,000 messages are not in the stream
 ${formatValue(full.backlog)} messages, and the time is from its commit. \`hawser serve\` is a process of its own.
 
 - \`${byHand}\` is a process that does over and over: \`SELECT … ORDER BY id LIMIT 1000 FOR UPDATE SKIP LOCKED\`, publish all by
-  nats.js, \`DELETE\`, commit; where there is nothing it waits 3 ms. It keeps no order: two transactions with one key may
+  nats.js, \`DELETE\`, commit; where there is nothing it waits 1 ms. It keeps no order: two transactions with one key may
   be published in the wrong one, and what it has published is published again where it fails before its commit.
 - \`${without}\`: with *old transaction*, another session has a transaction open that has written and read. Then dead rows cannot be
   removed; this is ours without that.

@@ -1,3 +1,4 @@
+import { parameterCast } from "../model/columns.js";
 import type { GatewayFamily, GatewayGroup, GatewayVariant } from "../model/gateway-functions.js";
 import { camelCase } from "../model/names.js";
 import type { SpecFile } from "../model/spec.js";
@@ -32,7 +33,7 @@ export function clientModule(sources: readonly SpecFile[], groups: readonly Gate
     ...withRows.map(rowReader),
     methodTable(families),
     `${docstring("The functions as methods.")}export type NatsFunctions = ReturnType<typeof natsFunctions>;\n`,
-    `${docstring(classDoc)}export function natsFunctions(client: QueryClient, options: { readonly schema?: string | undefined } = {}) {
+    `${docstring(classDoc)}export function natsFunctions(client: RowsClient, options: { readonly schema?: string | undefined } = {}) {
   const schema = \`"\${(options.schema ?? "public").replaceAll('"', '""')}"\`;
   const select = async (columns: string, call: string, values: unknown[]) =>
     (await client.query(\`SELECT \${columns} FROM \${schema}.\${call}\`, values)).rows;
@@ -56,13 +57,10 @@ function methodTable(families: readonly GatewayFamily[]): string {
   return `${docstring(doc)}export const natsFunctionMethods: ${type} = {\n${lines.join("")}};\n`;
 }
 
-const prelude = `/**
- * Where the functions are called: a Client, PoolClient or Pool of node-postgres, or anything with such a method. The text
- * has the values as $1, $2, …, in this order and each once, with their types.
- */
-export interface QueryClient {
+const prelude = `/** A client that runs one statement with the parameters $1, $2, …, and resolves with its rows. */
+interface RowsClient {
   // Rows are typed by what is made of them.
-  query(text: string, values: unknown[]): Promise<{ rows: any[] }>;
+  query(text: string, values: unknown[]): PromiseLike<{ rows: any[] }>;
 }
 
 function toBuffer(bytes: Uint8Array): Buffer {
@@ -80,7 +78,9 @@ function clientMethod(family: GatewayFamily, variant: GatewayVariant): string {
   const parameters = sqlParameters(family);
   const args = parameters.length === 0 ? "" : `args: ${argumentsType(family, variant)}`;
   const byDefault = parameters.every(({ optional }) => optional) && parameters.length > 0 ? " = {}" : "";
-  const placeholders = parameters.map((value, position) => `$${position + 1}::${sqlTypeOf(value, variant)}`);
+  const placeholders = parameters.map(
+    (value, position) => `$${position + 1}::${parameterCast(sqlTypeOf(value, variant))}`,
+  );
   const values = parameters.map((value) => argumentExpression(value, variant));
   const { columns, type, result } = resultOf(family, variant);
   const strings = [columns, `${sqlName}(${placeholders.join(", ")})`].map(stringLiteral);

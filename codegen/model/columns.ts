@@ -80,6 +80,11 @@ export function typeName(column: Column): string {
   return column.repeated ? `${column.type}[]` : column.type;
 }
 
+/** The cast of a parameter `$n` of this SQL type: JSON from text, because Postgres.js encodes as JSON what it takes for JSON. */
+export function parameterCast(sqlType: string): string {
+  return sqlType.replace(/^jsonb?(\[\])?$/, "text$1::$&");
+}
+
 function readColumn(field: DescField, options: SpecOptions, isParameter = false): Column {
   if (field.oneof !== undefined) {
     throw new SpecError(field, `a column cannot be part of oneof ${field.oneof.name}; use optional fields and a check`);

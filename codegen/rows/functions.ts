@@ -1,6 +1,6 @@
 import type { DescService } from "@bufbuild/protobuf";
 import type { Column } from "../model/columns.js";
-import { typeName } from "../model/columns.js";
+import { parameterCast, typeName } from "../model/columns.js";
 import type { Parameter, SqlFunction } from "../model/functions.js";
 import type { GatewayFamily } from "../model/gateway-functions.js";
 import type { GatewayValue } from "../model/gateway-values.js";
@@ -114,7 +114,9 @@ function resultInterface(fn: CalledFunction): string {
 }
 
 function clientMethod(fn: CalledFunction): string {
-  const placeholders = fn.parameters.map(({ column }, position) => `$${position + 1}::${typeName(column)}`);
+  const placeholders = fn.parameters.map(
+    ({ column }, position) => `$${position + 1}::${parameterCast(typeName(column))}`,
+  );
   const names = fn.results.map((column) => column.name).join(", ");
   const called = `hawser.${fn.name}(${placeholders.join(", ")})${fn.namesResults ? ` AS r (${names})` : ""}`;
   const text = `SELECT ${names} FROM ${called}`;

@@ -40,9 +40,9 @@ BEGIN
   RETURN QUERY
   SELECT w.connection_key, w.topic
     FROM hawser.topic_addr AS a
-    JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic
+    JOIN hawser.peers AS p ON p.name = a.client_name AND p.group_name IS NOT NULL
+    JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group IN ('', p.group_name)
    WHERE a.client_name = p_listener_name
-     AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_listener_name AND p.in_group)
      AND (
        SELECT s.connection_key FROM hawser.conn_messages AS s WHERE s.connection_key = w.connection_key
         ORDER BY s.connection_key, s.epoch, s.number LIMIT 1

@@ -13,8 +13,8 @@ BEGIN
 
   -- Before the directory, whose readers look here.
   UPDATE hawser.peers AS p
-     SET in_group = coalesce(p_in_group, false), replaced = false
-   WHERE p.name = p_name AND (p.in_group IS DISTINCT FROM coalesce(p_in_group, false) OR p.replaced);
+     SET group_name = p_group_name, replaced = false
+   WHERE p.name = p_name AND (p.group_name IS DISTINCT FROM p_group_name OR p.replaced);
 
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
   PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;

@@ -22,7 +22,7 @@ BEGIN
                SELECT p.name
                  FROM hawser.conn_key_map AS o
                  LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = o.retry_of
-                 JOIN hawser.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.in_group
+                 JOIN hawser.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
                 WHERE o.connection_key = g.key AND p.name <> p_name
                   -- It has registered under its present epoch: it was started again since its channels were taken over.
                   AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)

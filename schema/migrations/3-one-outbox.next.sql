@@ -13,6 +13,7 @@ DROP VIEW hawser.outbox_status;
 DROP FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz);
 DROP FUNCTION hawser.outbox_cancel(bigint);
 DROP FUNCTION hawser.peer_headers(jsonb, text, text);
+DROP FUNCTION hawser.least_due(text, pg_snapshot);
 DROP FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz);
 DROP FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamptz);
 DROP FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text, timestamptz);
@@ -154,8 +155,15 @@ DROP FUNCTION hawser.request_retries(bigint[]);
 DROP FUNCTION hawser.retry_enqueued(bigint[]);
 -- Peers of the step before hold their names by advisory locks, and this step gives the names to others. Each of their writes
 -- reads this table in its own transaction: the lock has waited for those under way, and later ones find another epoch.
-ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false;
+ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false,
+  ALTER COLUMN in_group DROP DEFAULT, ALTER COLUMN in_group DROP NOT NULL,
+  ALTER COLUMN in_group TYPE text USING CASE WHEN in_group THEN 'default' END;
+ALTER TABLE hawser.peers RENAME COLUMN in_group TO group_name;
+ALTER TABLE hawser.peers
+  ADD CONSTRAINT peers_group_name_bytes CHECK (octet_length(group_name) BETWEEN 1 AND 255),
+  ADD CONSTRAINT peers_group_name_pattern CHECK (group_name ~ E'^[^:\\u0001-\\u001f\\u007f]+$');
 DROP FUNCTION hawser.give_back_channels(text, bigint, integer[]);
+DROP FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean);
 UPDATE hawser.peers AS p
    SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), token = NULL;
 
@@ -165,6 +173,11 @@ ALTER TABLE hawser.conn_mess_number
   DROP CONSTRAINT conn_mess_number_pkey,
   ADD CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v);
 DROP FUNCTION hawser.channels_with_messages(text);
+-- What waits there is for any member.
+ALTER TABLE hawser.peer_waiting_topics
+  DROP CONSTRAINT peer_waiting_topics_pkey,
+  ADD COLUMN for_group text NOT NULL DEFAULT '',
+  ADD CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group);
 
 -- What is above the limits is not read any more: such a subscription waits until it is made anew.
 UPDATE hawser.stream_subscriptions AS s

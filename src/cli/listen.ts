@@ -30,8 +30,9 @@ const args = {
     description: "Stay in the directory when stopped, so that also senders that never met it store for it",
   },
   group: {
-    type: "boolean",
-    description: "Be a member of the topic's group, which is none while a listener of the topic is no member",
+    type: "string",
+    valueHint: "NAME",
+    description: "Be a member of the group NAME, such as default",
   },
   count: { type: "string", valueHint: "N", description: "End after N messages" },
   timeout: {
@@ -92,7 +93,7 @@ async function run(
     name: given.name ?? defaultName(given.topic),
     topic: given.topic,
     durable: given.durable ?? false,
-    group: given.group ?? false,
+    group: given.group,
     nameWaitMs,
   });
   const watched = watch(peer);

@@ -26,7 +26,11 @@ export const pending = withExamples(
         json: args.json ?? false,
         none: "Nothing waits.",
         columns: [
-          { head: "LISTENER", cell: ({ listener, topic }) => listener ?? `one of the listeners of ${topic}` },
+          {
+            head: "LISTENER",
+            cell: ({ listener, group, topic }) =>
+              listener ?? (group === null ? `one of the listeners of ${topic}` : `a member of the group ${group}`),
+          },
           { head: "TOPIC", cell: ({ topic }) => topic },
           { head: "SENDER", cell: ({ sender }) => (sender === outboxSender ? "enqueued" : sender) },
           { head: "FROM", cell: ({ sender, from }) => (sender === outboxSender ? "" : from) },

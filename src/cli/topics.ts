@@ -32,7 +32,7 @@ export const topics = withExamples(
           {
             head: "",
             cell: ({ durable, subscribed, group }) => {
-              const properties = { durable, subscribed, "in a group": group };
+              const properties = { durable, subscribed, [`in the group ${group}`]: group !== null };
               return Object.entries(properties)
                 .flatMap(([name, has]) => (has ? [name] : []))
                 .join(", ");

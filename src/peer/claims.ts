@@ -9,7 +9,7 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { comparePositions, type ListenerChannel } from "../channel/index.js";
 import { Backoff } from "../runtime/index.js";
-import type { Position } from "../store/index.js";
+import type { ClaimFrom, Position } from "../store/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { Pace } from "./pace.js";
 
@@ -29,8 +29,8 @@ export class Claims {
   readonly #wanted = new Set<string>();
   /** Topics of which other members have the keys of all that waits. */
   readonly #heldUp = new Set<string>();
-  /** Of topics, the position before which nothing waits any more. */
-  readonly #from = new Map<string, Position>();
+  /** Of topics, the positions before which nothing waits any more. */
+  readonly #from = new Map<string, ClaimFrom>();
   readonly #pace = new Pace();
   readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });
   /** The channel of what is claimed, and the last of it that is known. */
@@ -128,7 +128,7 @@ export class Claims {
   async #ask(maxMessages: number): Promise<void> {
     const { store, lease, logger, nameLost } = this.#context;
     const { epoch } = lease;
-    const topics = new Map([...this.#wanted].map((topic) => [topic, this.#from.get(topic)] as const));
+    const topics = new Map([...this.#wanted].map((topic) => [topic, this.#from.get(topic) ?? {}] as const));
     this.#wanted.clear();
     this.#asked = [...topics.keys()];
     try {
@@ -140,9 +140,9 @@ export class Claims {
       if (claimed === "fenced") return nameLost("a claim of messages was refused");
       if (claimed.some(({ isAway }) => isAway)) return this.#askLater(topics);
       this.#backoff.reset();
-      for (const { topic, hasMore, from } of claimed) {
+      for (const { topic, ofGroup, hasMore, from } of claimed) {
         if (topic === undefined) continue;
-        this.#from.set(topic, from);
+        this.#from.set(topic, { ...this.#from.get(topic), [ofGroup ? "ofGroup" : "any"]: from });
         if (hasMore) this.#wanted.add(topic);
         else this.#heldUp.add(topic);
       }

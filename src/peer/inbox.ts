@@ -62,7 +62,7 @@ export class Inbox {
     });
     const calls = new HandlerCalls(context, handlers, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
-    if (context.settings.group) {
+    if (context.settings.group !== undefined) {
       this.#claims = new Claims(context, {
         halted: () => this.#handlesNothing || this.#closed,
         freeHandlers: () => dispatcher.free,

@@ -52,7 +52,7 @@ export {
   WireError,
 } from "../errors/index.js";
 export { version } from "../files/index.js";
-export type { SqlClient } from "../postgres/index.js";
+export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../postgres/index.js";
 export type { LogDetails, Logger } from "../runtime/index.js";
 export type { PendingMessages, Transaction } from "../store/index.js";
 export type { PemSource, TlsOptions } from "../transport/index.js";

@@ -34,7 +34,7 @@ import type { EnqueueBatchOptions, EnqueueOptions, NatsSubject, RequestOptions, 
 import type { StatusEmitter } from "./status.js";
 
 /** What a Peer is made of. Everything beyond the first three has a default; see {@link PeerSettings} for limits. */
-export interface PeerOptions extends PeerSettingsInput {
+export interface PeerOptions extends Omit<PeerSettingsInput, "group"> {
   /** The peer's own name: one running process has it at a time. 1 to 255 bytes, no ':' and no control characters. */
   readonly name: string;
   /** The source topic, which the peer serves and under which it sends. The same rule as the name. */
@@ -56,6 +56,13 @@ export interface PeerOptions extends PeerSettingsInput {
   readonly advertise?: string | undefined;
   /** Speak TLS with other peers, and nothing else. Default: plaintext, on loopback only unless `allowPlaintext`. */
   readonly tls?: TlsOptions | undefined;
+  /**
+   * The group that the peer is a member of: 1 to 255 bytes, no ':' and no control characters; `true` means `"default"`. The
+   * listeners of its topics, if all of them are members of a group, take messages as each has room, not in turn. Members of
+   * one group take over what is stored for a member that is gone, and get one copy of a message that is enqueued for all
+   * listeners. Default: the peer is no member.
+   */
+  readonly group?: boolean | string | undefined;
   /** Hears of what happens. Default: says nothing; a pino logger fits. */
   readonly logger?: Logger | undefined;
 }
@@ -101,7 +108,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
       `the options of a Peer are ${shown}; give an object with name, topic and listen`,
     );
   }
-  const { name, topic, listen, databaseUrl, sessionUrl, advertise, tls, logger: _, ...settings } = options;
+  const { name, topic, listen, databaseUrl, sessionUrl, advertise, tls, logger: _, group, ...settings } = options;
   checkKnownOptions(options, "a Peer");
   const badName = checkHelloSenderName(name);
   if (badName) throw invalid("name", badName);
@@ -115,7 +122,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   if (typeof listen !== "string" || listen === "") checkAddress("listen", listen);
   if (advertise !== undefined) checkAddress("advertise", advertise);
   const urls = checkUrls({ databaseUrl, sessionUrl });
-  const checked = checkPeerSettings(settings);
+  const checked = checkPeerSettings({ ...settings, group: groupName(group) });
   if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
   if (checked.settings.transactional) checkPoolSize(checked.settings);
   return {
@@ -126,6 +133,11 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
     settings: checked.settings,
     tls: checkTls(tls, checked.settings.allowPlaintext),
   };
+}
+
+function groupName(group: PeerOptions["group"]): string | undefined {
+  if (group === true) return protocolConstants.defaultGroup;
+  return group === false ? undefined : group;
 }
 
 /** Checks how a topic is to be handled. @throws PeerError `invalid_argument` */

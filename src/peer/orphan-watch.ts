@@ -1,5 +1,5 @@
 /**
- * Takes over the channels of listeners that have been away for `orphanAfterMs`, or of members of its group that have been
+ * Takes over the channels of listeners that have been away for `orphanAfterMs`, or of members of its own group that have been
  * away for `groupTakeoverMs`: where messages wait that this peer could handle as well. Several peers may watch; the first
  * one has the channel, and the others find that it has an owner.
  */

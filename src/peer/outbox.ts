@@ -149,7 +149,7 @@ export class Outbox {
         addr: undefined,
         maxMessageBytes: protocolConstants.maxStoredMessageBytes,
         durable: false,
-        inGroup: false,
+        group: undefined,
       };
       const link = await this.links.to(candidate, known);
       // A topic that nobody serves any more has no key yet, although its peer may have a link.

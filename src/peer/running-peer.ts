@@ -92,7 +92,7 @@ export class RunningPeer {
       handles,
       passOn: (connectionKey, topicKey) => giveBack.passOn(connectionKey, topicKey),
     });
-    const giveBack = new GiveBack(context, this.#inbox, options.settings.group);
+    const giveBack = new GiveBack(context, this.#inbox, options.settings.group !== undefined);
     this.#relay = new PeerRelay({ ...store.relayAccess, logger });
     this.#duties = [new DeadLetterRetention(context), giveBack];
     // One that only sends could not handle what it took over.
@@ -114,13 +114,17 @@ export class RunningPeer {
     ];
   }
 
-  /** Takes over what is stored for listeners that are gone: of its group, and others. */
+  /** Takes over what is stored for listeners that are gone: those of its group, and others. */
   #takeovers(context: PeerContext): OrphanWatch[] {
     const { group, groupTakeoverMs, orphanAfterMs } = context.settings;
     const watched: Watched[] = [];
-    if (group) watched.push({ afterMs: groupTakeoverMs, isWatched: ({ inGroup }) => inGroup });
+    if (group !== undefined)
+      watched.push({ afterMs: groupTakeoverMs, isWatched: (listener) => listener.group === group });
     if (orphanAfterMs !== undefined) {
-      watched.push({ afterMs: orphanAfterMs, isWatched: ({ inGroup }) => !group || !inGroup });
+      watched.push({
+        afterMs: orphanAfterMs,
+        isWatched: (listener) => group === undefined || listener.group !== group,
+      });
     }
     return watched.map((each) => new OrphanWatch(context, each, () => this.#servedTopics().map(({ topic }) => topic)));
   }

@@ -18,7 +18,8 @@ export interface Candidate {
   readonly addr: string | undefined;
   readonly maxMessageBytes: number;
   readonly durable: boolean;
-  readonly inGroup: boolean;
+  /** The group that it is a member of; undefined: of none. */
+  readonly group: string | undefined;
   /** Its link, as it was looked up last. */
   link?: SenderLink | undefined;
 }
@@ -66,18 +67,24 @@ export class TopicRoutes {
 
   /** Takes over what the catalog says. */
   update(listeners: readonly Listener[], routes: readonly Route[]): void {
-    this.listed = listeners.map(({ name, addr, maxMessageBytes, durable, inGroup }) => ({
+    this.listed = listeners.map(({ name, addr, maxMessageBytes, durable, group }) => ({
       name,
       addr,
       maxMessageBytes,
       durable,
-      inGroup,
+      group,
     }));
-    this.isGroup = listeners.length > 0 && listeners.every(({ inGroup }) => inGroup);
+    this.isGroup = listeners.length > 0 && listeners.every(({ group }) => group !== undefined);
     const names = new Set(listeners.map(({ name }) => name));
     this.away = routes
       .filter(({ name }) => !names.has(name))
-      .map(({ name, maxMessageBytes }) => ({ name, addr: undefined, maxMessageBytes, durable: false, inGroup: false }));
+      .map(({ name, maxMessageBytes }) => ({
+        name,
+        addr: undefined,
+        maxMessageBytes,
+        durable: false,
+        group: undefined,
+      }));
     this.#byName = new Map([...this.all].reverse().map((candidate) => [candidate.name, candidate]));
   }
 

@@ -11,6 +11,7 @@ export {
   type WriteOutcome,
 } from "./failure.js";
 export { checkedUrl, urlFromEnvironment, urlsOrEnvironment } from "./given-url.js";
+export { fromDrizzle, fromKnex, fromKysely, fromPrisma } from "./library-clients.js";
 export {
   localSettingsSql,
   mayBeReachedLater,

@@ -5,9 +5,9 @@ import {
   natsFunctions as generated,
   type NatsFunctions,
   natsFunctionMethods,
-  type QueryClient,
 } from "../../generated/ts/nats-functions/client.js";
 import { type ErrorCode, errorTable, GatewayError, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
 
 /** Where the functions are. */
 export interface NatsFunctionsOptions {
@@ -43,8 +43,8 @@ const localBySqlstate = new Map<string, ErrorCode>(codesOfLocalCalls.map((code) 
  * @param client where the functions are called
  * @throws HawserError `invalid_argument` for a client without `query`, and for an unknown option or argument of a method
  */
-export function natsFunctions(client: QueryClient, options: NatsFunctionsOptions = {}): NatsFunctions {
-  if (typeof (client as Partial<QueryClient> | null | undefined)?.query !== "function") {
+export function natsFunctions(client: SqlClient, options: NatsFunctionsOptions = {}): NatsFunctions {
+  if (typeof (client as Partial<SqlClient> | null | undefined)?.query !== "function") {
     const shown = client === null ? "null" : typeof client;
     throw new GatewayError(
       "invalid_argument",
@@ -54,9 +54,9 @@ export function natsFunctions(client: QueryClient, options: NatsFunctionsOptions
   refuseUnknown(options, "natsFunctions", namesOf<NatsFunctionsOptions>({ schema: true }));
   const checked = (name: keyof NatsFunctions) => {
     const { local, arguments: known } = natsFunctionMethods[name];
-    const query: QueryClient["query"] = async (text, values) => {
+    const query = async (text: string, values: unknown[]) => {
       try {
-        return await client.query(text, values);
+        return { rows: rowsOf(await client.query(text, values)) };
       } catch (cause) {
         throw callFailure(cause, local);
       }
@@ -76,35 +76,15 @@ function refuseUnknown(options: object, of: string, known: readonly string[]): v
   if (problem !== undefined) throw new GatewayError("invalid_argument", problem);
 }
 
-/** An error of Postgres, as drivers give it. */
-interface DatabaseErrorFields {
-  readonly message?: string;
-  readonly code?: unknown;
-  readonly detail?: unknown;
-  readonly hint?: unknown;
-  readonly routine?: unknown;
-}
-
 /** Where in Postgres a function raises what itself or the gateway says; from elsewhere Postgres speaks for itself. */
 const raises = /^(exec_stmt_raise|dblink_res_error)$/;
 
 /** Classes of SQLSTATE after which nobody knows what NATS was told: connection, operator intervention, internal. */
 const leavesOpen = /^(08|57|58|XX)/;
 
-/** What Postgres has said, within what others make of it: Drizzle has it as the cause of its error, Prisma within `meta`. */
-function errorOfPostgres(error: unknown): unknown {
-  const { cause, meta } = (error ?? {}) as {
-    readonly cause?: unknown;
-    readonly meta?: { readonly driverAdapterError?: { readonly cause?: unknown } };
-  };
-  const all = [meta?.driverAdapterError?.cause, cause] as readonly (DatabaseErrorFields | null | undefined)[];
-  return all.find((each) => typeof each?.code === "string") ?? error;
-}
-
 function callFailure(cause: unknown, local: boolean): HawserError {
   if (HawserError.is(cause)) return cause;
-  const error = errorOfPostgres(cause);
-  const { message = String(error), code, detail, hint, routine } = (error ?? {}) as DatabaseErrorFields;
+  const { message = String(cause), code, detail, hint, routine } = postgresErrorOf(cause);
   const details = { cause, detail: textOf(detail), hint: textOf(hint) };
   const sqlstate = typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
   if (sqlstate !== undefined && (typeof routine !== "string" || raises.test(routine))) {

@@ -12,6 +12,7 @@ export {
   type HawserErrorOptions,
   PostgresError,
 } from "../errors/index.js";
+export type { SqlClient } from "../postgres/index.js";
 export type { LogDetails, Logger } from "../runtime/index.js";
 export type { PemSource } from "../transport/index.js";
 export { type NatsFunctionsOptions, natsFunctions } from "./nats-functions.js";

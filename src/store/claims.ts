@@ -6,16 +6,23 @@ import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./transaction.js";
 
+/** The positions of a topic before which nothing waits any more. Undefined: not known. */
+export interface ClaimFrom {
+  /** Among the messages for any member. */
+  readonly any?: Position;
+  /** Among the copies of the member's group. */
+  readonly ofGroup?: Position;
+}
+
 /** What a member asks for. */
 interface ClaimRequest {
-  /** The topics, each with the position before which nothing waits any more; undefined: not known. */
-  readonly topics: ReadonlyMap<string, Position | undefined>;
+  readonly topics: ReadonlyMap<string, ClaimFrom>;
   readonly maxMessages: number;
   /** Of the payloads. One message always fits. */
   readonly maxBytes: number;
 }
 
-/** What became of a topic of which messages waited. */
+/** What became of a topic of which messages, or copies of the member's group, waited. */
 interface Claimed {
   /** The member's channel of claimed messages. */
   readonly connectionKey: number;
@@ -23,6 +30,8 @@ interface Claimed {
   readonly isAway: boolean;
   /** Undefined if nothing was looked for. */
   readonly topic: string | undefined;
+  /** They are copies of the member's group. */
+  readonly ofGroup: boolean;
   readonly messages: number;
   /** More can be claimed, or may be. If not, others have the keys of all that is left, or nothing is left. */
   readonly hasMore: boolean;
@@ -37,7 +46,7 @@ export interface Claims {
   /**
    * Moves messages that wait into the member's channel of claimed ones.
    *
-   * @returns for each topic of which messages wait what was claimed; `fenced` if another process has the name now
+   * @returns for each topic of which messages wait, and for each of which copies do, what was claimed; `fenced` if another process has the name now
    * @throws StoreError `store_failed`: perhaps messages were claimed all the same
    */
   claimMessages(lease: WriterName, request: ClaimRequest): Promise<readonly Claimed[] | "fenced">;
@@ -47,13 +56,17 @@ export interface Claims {
 export function claims(database: Database): Claims {
   return {
     async claimMessages(lease, { topics, maxMessages, maxBytes }) {
-      const from = [...topics.values()];
+      const places = [...topics].flatMap(([topic, { any, ofGroup }]) => [
+        { topic, from: any, ofGroup: false },
+        { topic, from: ofGroup, ofGroup: true },
+      ]);
       const rows = await peerOutboxFunctions(database.caller(`claim messages for "${lease.name}"`)).claimMessages({
         name: lease.name,
         epoch: BigInt(lease.epoch),
-        topics: [...topics.keys()],
-        fromEpochs: from.map((position) => BigInt(position?.epoch ?? 0)),
-        fromNumbers: from.map((position) => BigInt(position?.number ?? 0)),
+        topics: places.map(({ topic }) => topic),
+        fromEpochs: places.map(({ from }) => BigInt(from?.epoch ?? 0)),
+        fromNumbers: places.map(({ from }) => BigInt(from?.number ?? 0)),
+        ofGroup: places.map(({ ofGroup }) => ofGroup),
         maxMessages,
         maxBytes: BigInt(maxBytes),
       });
@@ -62,6 +75,7 @@ export function claims(database: Database): Claims {
         connectionKey: row.connectionKey!,
         isAway: row.isAway === true,
         topic: row.topic ?? undefined,
+        ofGroup: row.ofGroup === true,
         messages: row.claimed ?? 0,
         hasMore: row.hasMore === true,
         from: { epoch: Number(row.fromEpoch), number: Number(row.fromNumber) },

@@ -2,7 +2,13 @@
  * The directory: which listener serves which topic, and where. And routes: the listeners that a sender has met, so that it
  * can store for them after they have left the directory.
  */
-import { type SenderListenerRow, storeFunctions, type TopicAddrRow, tables } from "../../generated/ts/rows/peer.js";
+import {
+  type PeerNameRow,
+  type SenderListenerRow,
+  storeFunctions,
+  type TopicAddrRow,
+  tables,
+} from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
 import { columnsOf, overwrite } from "./columns.js";
 import type { Database } from "./database.js";
@@ -21,8 +27,8 @@ export interface Listener {
   readonly durable: boolean;
   /** Its epoch when it registered; 0 for a row that an operator wrote. */
   readonly epoch: number;
-  /** It is a member of a group. */
-  readonly inGroup: boolean;
+  /** The group that it is a member of; undefined: of none. */
+  readonly group: string | undefined;
 }
 
 /** What a listener tells of itself, the same for all its topics. */
@@ -30,8 +36,8 @@ export interface Registration {
   readonly addr: string;
   readonly maxMessageBytes: number;
   readonly durable: boolean;
-  /** It is a member of a group. Default false. */
-  readonly group?: boolean | undefined;
+  /** The group that it is a member of. Default: of none. */
+  readonly group?: string | undefined;
 }
 
 /** A topic that a listener serves. */
@@ -69,15 +75,15 @@ export interface Directory {
 
 const listed = columnsOf<TopicAddrRow>()("addr", "client_name", "max_message_bytes", "durable", "epoch");
 
-type ListedRow = typeof listed.row & { readonly in_group: boolean };
+type ListedRow = typeof listed.row & Pick<PeerNameRow, "group_name">;
 
-/** Whether the listener of a row of the directory is a member of a group. */
-export function inGroupSql(alias: string): string {
-  return `EXISTS (SELECT FROM ${tables.peerName} AS g WHERE g.name = ${alias}.client_name AND g.in_group)`;
+/** The group of the listener of a row of the directory; NULL: it is a member of none. */
+export function groupSql(alias: string): string {
+  return `(SELECT g.group_name FROM ${tables.peerName} AS g WHERE g.name = ${alias}.client_name)`;
 }
 
 const sql = {
-  listeners: `SELECT ${listed.sql("t")}, ${inGroupSql("t")} AS in_group
+  listeners: `SELECT ${listed.sql("t")}, ${groupSql("t")} AS group_name
                 FROM ${tables.topicAddr} AS t WHERE topic = $1 ORDER BY addr COLLATE "C"`,
 } as const;
 
@@ -94,14 +100,14 @@ export function directory(database: Database): Directory {
     if ((await call(storeFunctions(database.caller(action)), writer)).held) return;
     throw new StoreError("fenced", `could not ${action}: another process has taken the name "${lease.name}"`);
   };
-  const enter = (topics: readonly ServedTopic[], { group = false, ...listener }: Registration, only: boolean) => ({
+  const enter = (topics: readonly ServedTopic[], { group, ...listener }: Registration, only: boolean) => ({
     addr: listener.addr,
     maxMessageBytes: BigInt(listener.maxMessageBytes),
     durable: listener.durable,
     topics: topics.map(({ topic }) => topic),
     subscribed: topics.map(({ subscribed }) => subscribed),
     only,
-    inGroup: group,
+    groupName: group ?? null,
   });
   return {
     async registerListener(lease, { topics, ...listener }) {
@@ -149,7 +155,7 @@ function listenerOf(row: ListedRow): Listener {
     maxMessageBytes: Number(row.max_message_bytes),
     durable: row.durable,
     epoch: Number(row.epoch),
-    inGroup: row.in_group,
+    group: row.group_name ?? undefined,
   };
 }
 
@@ -203,10 +209,10 @@ const written = columnsOf<SenderListenerRow>()(...key.names, ...rest.names);
 
 const routeSql = {
   read: `SELECT * FROM (
-           SELECT NULL AS sender_key, ${book.sql("t")}, ${inGroupSql("t")} AS in_group
+           SELECT NULL AS sender_key, ${book.sql("t")}, ${groupSql("t")} AS group_name
              FROM ${tables.topicAddr} AS t WHERE topic = ANY ($2::text[])
            UNION ALL
-           SELECT ${known.sql()}, false, 0, false FROM ${tables.senderListener}
+           SELECT ${known.sql()}, false, 0, NULL FROM ${tables.senderListener}
             WHERE sender_key = ANY ($1::text[]) AND listener_topic = ANY ($2::text[])
          ) AS found
          ORDER BY addr COLLATE "C", client_name COLLATE "C"`,

@@ -1,10 +1,11 @@
 /**
  * What an operator wants to see of the mesh: who listens where, who runs, what waits.
  */
+import { tables as outboxTables } from "../../generated/ts/rows/outbox.js";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Database } from "./database.js";
-import { inGroupSql } from "./directory.js";
+import { groupSql } from "./directory.js";
 import { nameHeldSql } from "./leases.js";
 import { waitingMessagesSql } from "./pending.js";
 
@@ -19,8 +20,8 @@ export interface TopicOverview {
   readonly durable: boolean;
   /** It subscribed to the topic, as opposed to serving it as its source topic. */
   readonly subscribed: boolean;
-  /** It is a member of a group: see the setting `group`. */
-  readonly group: boolean;
+  /** The group that it is a member of; null: of none. See the setting `group`. */
+  readonly group: string | null;
   /** A process holds its name now. */
   readonly running: boolean;
 }
@@ -54,8 +55,10 @@ export interface PendingOverview {
   readonly sender: string;
   /** The sender's source topic. */
   readonly from: string;
-  /** The listener that owns the channel. Null: the first listener of the topic that comes. */
+  /** The listener that owns the channel. Null: the first listener of the topic that comes, or a member of `group`. */
   readonly listener: string | null;
+  /** The group whose copies they are, until a member claims them. Null: they are no copies, or a listener has them. */
+  readonly group: string | null;
   readonly topic: string;
   readonly count: number;
   /** Payload bytes as stored, which may be compressed. Of a batch that is handled in part, all. */
@@ -85,7 +88,7 @@ const waits = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";
 
 const sql = {
   topics: `
-    SELECT topic, client_name AS name, addr AS address, durable, subscribed, ${inGroupSql("t")} AS "group",
+    SELECT topic, client_name AS name, addr AS address, durable, subscribed, ${groupSql("t")} AS "group",
            ${nameHeldSql("client_name")} AS running
       FROM ${tables.topicAddr} AS t ORDER BY topic COLLATE "C", client_name COLLATE "C", addr COLLATE "C"`,
   peers: `
@@ -118,18 +121,20 @@ const sql = {
       LEFT JOIN listeners USING (name)
      ORDER BY name COLLATE "C"`,
   pending: `
-    SELECT sender, "from", listener, topic, sum(messages)::float8 AS count, sum(bytes)::float8 AS bytes, min(stored_at) AS oldest
+    SELECT sender, "from", listener, "group", topic, sum(messages)::float8 AS count, sum(bytes)::float8 AS bytes, min(stored_at) AS oldest
       FROM (
-        SELECT m.sender_name AS sender, m.source_topic AS "from", ${peerOwner} AS listener, coalesce(t.topic, '') AS topic,
+        SELECT m.sender_name AS sender, m.source_topic AS "from", ${peerOwner} AS listener, nullif(w.for_group, '') AS "group",
+               coalesce(t.topic, '') AS topic,
                ${waitingMessagesSql} AS messages, octet_length(s.payload) AS bytes, s.stored_at
           FROM ${tables.connMessage} AS s
           JOIN ${tables.connKeyMap} AS m USING (connection_key)
           LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
           LEFT JOIN ${tables.topicKey} AS t ON t.k = s.topic_key
+          LEFT JOIN ${outboxTables.peerWaitingTopic} AS w ON w.connection_key = m.connection_key
          WHERE ${waits} AND ($1::text IS NULL OR ${owner} = $1) AND ($2::text IS NULL OR t.topic = $2)
       ) AS waiting
-     GROUP BY sender, "from", listener, topic
-     ORDER BY listener COLLATE "C", topic COLLATE "C", sender COLLATE "C", "from" COLLATE "C"`,
+     GROUP BY sender, "from", listener, "group", topic
+     ORDER BY listener COLLATE "C", "group" COLLATE "C", topic COLLATE "C", sender COLLATE "C", "from" COLLATE "C"`,
 } as const;
 
 /** The directory, by topic and name. */

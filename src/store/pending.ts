@@ -126,8 +126,8 @@ export interface AbsentListener {
   readonly name: string;
   /** The epoch of its name; null if it was never taken. Another one says that it was there in between. */
   readonly epoch: number | null;
-  /** When it ran last it was a member of a group. */
-  readonly inGroup: boolean;
+  /** The group that it was a member of when it ran last; null: of none. */
+  readonly group: string | null;
 }
 
 /** Looks for absent listeners. */
@@ -145,7 +145,7 @@ const waiting = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))"
 
 const absentSql = {
   absent: `
-    SELECT o.name, p.epoch::float8 AS epoch, coalesce(p.in_group, false) AS "inGroup"
+    SELECT o.name, p.epoch::float8 AS epoch, p.group_name AS "group"
       FROM (
         SELECT DISTINCT ${owner} AS name
           FROM ${tables.connKeyMap} AS m

@@ -123,7 +123,7 @@ const sql = {
       FROM ${tables.connKeyMap} AS m
       LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of
       JOIN ${tables.peerName} AS p ON p.name = coalesce(b.listener_name, m.listener_name)
-     WHERE coalesce(m.owner, m.listener_name) = $1 AND p.name <> $1 AND p.in_group
+     WHERE coalesce(m.owner, m.listener_name) = $1 AND p.name <> $1 AND p.group_name IS NOT NULL
        AND EXISTS (SELECT FROM ${tables.topicAddr} AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
        AND ${nameHeldSql("p.name")}
        AND NOT EXISTS (

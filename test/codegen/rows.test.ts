@@ -87,7 +87,7 @@ describe("calls", () => {
     const call = calls.at(-1)!;
     expect(call.name).toBe("hawser.place_order");
     expect(call.text).toBe(
-      "SELECT number, reference FROM hawser.place_order($1::text, $2::bigint, $3::bigint[], $4::bytea, $5::bytea[], $6::jsonb)",
+      "SELECT number, reference FROM hawser.place_order($1::text, $2::bigint, $3::bigint[], $4::bytea, $5::bytea[], $6::text::jsonb)",
     );
     expect(call.values).toEqual(["s", "1152921504606846976", ["1", "2"], null, [Buffer.of(2, 3)], '{"a":1}']);
     const [picture] = call.values[4] as [Buffer];

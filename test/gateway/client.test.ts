@@ -6,13 +6,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";
 import { type ErrorCode, errorTable, HawserError } from "../../src/errors/index.js";
 import { install } from "../../src/installation/index.js";
-import {
-  type NatsFunctions,
-  natsFunctions,
-  type PublishAckRow,
-  type QueryClient,
-  Serve,
-} from "../../src/serve/index.js";
+import { type NatsFunctions, natsFunctions, type PublishAckRow, Serve, type SqlClient } from "../../src/serve/index.js";
 import { codesOfCalls, codesOfLocalCalls } from "../../src/serve/nats-functions.js";
 import { testDatabase, testNatsUrl } from "../support/database.js";
 import { defineServer, patience, type TestGateway, testGateway } from "../support/gateway.js";
@@ -448,9 +442,9 @@ describe("the schema", () => {
 
 describe("types", () => {
   it("let whatever queries like node-postgres be the client", () => {
-    expectTypeOf<pg.Client>().toExtend<QueryClient>();
-    expectTypeOf<pg.Pool>().toExtend<QueryClient>();
-    expectTypeOf<pg.PoolClient>().toExtend<QueryClient>();
+    expectTypeOf<pg.Client>().toExtend<SqlClient>();
+    expectTypeOf<pg.Pool>().toExtend<SqlClient>();
+    expectTypeOf<pg.PoolClient>().toExtend<SqlClient>();
   });
 
   it("say what goes in and what comes out", () => {

@@ -1,19 +1,47 @@
 /**
- * The clients that docs/transactional.md makes of the transactions of other libraries, with these libraries.
+ * Clients of the transactions of other libraries, with these libraries, and the programs of docs/transactional.md.
  */
-import { mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { pathToFileURL } from "node:url";
+import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { PrismaPg } from "@prisma/adapter-pg";
+import { sql } from "drizzle-orm";
+import { drizzle } from "drizzle-orm/node-postgres";
+import type { PgDatabase, PgQueryResultHKT } from "drizzle-orm/pg-core";
+import { drizzle as drizzleOnPostgresJs } from "drizzle-orm/postgres-js";
 import { transform } from "esbuild";
+import knex, { type Knex } from "knex";
+import {
+  CamelCasePlugin,
+  type ControlledTransaction,
+  type Dialect,
+  Kysely,
+  ParseJSONResultsPlugin,
+  PostgresDialect,
+} from "kysely";
+import { PostgresJSDialect } from "kysely-postgres-js";
+import pg from "pg";
+import postgres from "postgres";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { enqueue, enqueueBatch, type SqlClient } from "../../src/peer/index.js";
+import {
+  cancel,
+  enqueue,
+  enqueueBatch,
+  fromDrizzle,
+  fromKnex,
+  fromKysely,
+  fromPrisma,
+  type SqlClient,
+} from "../../src/peer/index.js";
+import { postgresErrorOf, rowsOf } from "../../src/postgres/index.js";
+import { natsFunctions } from "../../src/serve/index.js";
 import { readPage } from "../readme/pages.js";
 import { filesOf } from "../readme/snippets.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
-import { rowsOf } from "../support/on-server.js";
-import { projectDirectory } from "../support/program.js";
+import { onServer, rowsOf as rowsIn } from "../support/on-server.js";
+import { projectDirectory, startCommand } from "../support/program.js";
+import { temporaryDirectory } from "../support/temporary.js";
+import { PrismaClient } from "./prisma-client.mjs";
 
 /** A transaction in a library: what it does there, and the client that it is. */
 interface Transaction {
@@ -29,127 +57,155 @@ type Transact = (work: (transaction: Transaction) => Promise<void>) => Promise<v
 
 interface Library {
   readonly transact: Transact;
+  /** The client of what is in no transaction. */
+  readonly client: SqlClient;
   end(): Promise<unknown>;
 }
 
-/** Types are checked where the page is. */
-// biome-ignore lint/suspicious/noExplicitAny: see above
-type Untyped = any;
-const load = async (name: string): Promise<Untyped> => await import(name);
+function onDrizzle(db: PgDatabase<PgQueryResultHKT>, end: () => Promise<unknown>): Library {
+  const of = (tx: PgDatabase<PgQueryResultHKT>): Transaction => ({
+    client: fromDrizzle(tx, sql),
+    insert: (id) => tx.execute(sql`INSERT INTO orders VALUES (${id})`),
+    nested: (work) => tx.transaction((inner) => work(of(inner))),
+  });
+  return { transact: (work) => db.transaction((tx) => work(of(tx))), client: fromDrizzle(db, sql), end };
+}
 
-const libraries: Readonly<Record<string, (url: string, clientOf: (tx: Untyped) => SqlClient) => Promise<Library>>> = {
-  async drizzle(url, clientOf) {
-    const [{ sql }, { drizzle }] = [await load("drizzle-orm"), await load("drizzle-orm/node-postgres")];
-    const db = drizzle(url);
-    const of = (tx: Untyped): Transaction => ({
-      client: clientOf(tx),
-      insert: (id) => tx.execute(sql`INSERT INTO orders VALUES (${id})`),
-      nested: (work) => tx.transaction((inner: Untyped) => work(of(inner))),
-    });
-    return { transact: (work) => db.transaction((tx: Untyped) => work(of(tx))), end: () => db.$client.end() };
-  },
-  async kysely(url, clientOf) {
-    const [{ Kysely, PostgresDialect }, { default: pg }] = [await load("kysely"), await load("pg")];
-    const db = new Kysely({ dialect: new PostgresDialect({ pool: new pg.Pool({ connectionString: url }) }) });
-    const of = (trx: Untyped): Transaction => ({
-      client: clientOf(trx),
-      insert: (id) => trx.insertInto("orders").values({ id }).execute(),
-      async nested(work) {
-        const inner = await trx.savepoint("inner").execute();
-        try {
-          await work(of(inner));
-        } catch (error) {
-          await inner.rollbackToSavepoint("inner").execute();
-          throw error;
-        }
-      },
-    });
-    const transact: Transact = async (work) => {
-      const trx = await db.startTransaction().execute();
+function onKysely(dialect: Dialect): Library {
+  interface Tables {
+    orders: { id: number };
+  }
+  const plugins = [new CamelCasePlugin(), new ParseJSONResultsPlugin()];
+  const db = new Kysely<Tables>({ dialect, plugins });
+  const of = (trx: ControlledTransaction<Tables, string[]>): Transaction => ({
+    client: fromKysely(trx),
+    insert: (id) => trx.insertInto("orders").values({ id }).execute(),
+    async nested(work) {
+      const inner = await trx.savepoint("inner").execute();
       try {
-        await work(of(trx));
-        await trx.commit().execute();
+        await work(of(inner as ControlledTransaction<Tables, string[]>));
       } catch (error) {
-        await trx.rollback().execute();
+        await inner.rollbackToSavepoint("inner").execute();
         throw error;
       }
-    };
-    return { transact, end: () => db.destroy() };
+    },
+  });
+  const transact: Transact = async (work) => {
+    const trx = await db.startTransaction().execute();
+    try {
+      await work(of(trx as ControlledTransaction<Tables, string[]>));
+      await trx.commit().execute();
+    } catch (error) {
+      await trx.rollback().execute();
+      throw error;
+    }
+  };
+  return { transact, client: fromKysely(db), end: () => db.destroy() };
+}
+
+const libraries: Readonly<Record<string, (url: string) => Library>> = {
+  "Drizzle on node-postgres": (url) => {
+    const db = drizzle(url);
+    return onDrizzle(db, () => db.$client.end());
   },
-  async knex(url, clientOf) {
-    const { default: knex } = await load("knex");
+  "Drizzle on Postgres.js": (url) => {
+    const db = drizzleOnPostgresJs(url);
+    return onDrizzle(db, () => db.$client.end());
+  },
+  "Kysely on node-postgres": (url) => onKysely(new PostgresDialect({ pool: new pg.Pool({ connectionString: url }) })),
+  "Kysely on Postgres.js": (url) => onKysely(new PostgresJSDialect({ postgres: postgres(url) })),
+  Knex: (url) => {
     const db = knex({ client: "pg", connection: url });
-    const of = (trx: Untyped): Transaction => ({
-      client: clientOf(trx),
+    const of = (trx: Knex.Transaction): Transaction => ({
+      client: fromKnex(trx),
       insert: (id) => trx("orders").insert({ id }),
-      nested: (work) => trx.transaction((inner: Untyped) => work(of(inner))),
-    });
-    return { transact: (work) => db.transaction((trx: Untyped) => work(of(trx))), end: () => db.destroy() };
-  },
-  async prisma(url, clientOf) {
-    const [{ PrismaPg }, { PrismaClient }] = [await load("@prisma/adapter-pg"), await load("./prisma-client.mjs")];
-    const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString: url }) });
-    const of = (tx: Untyped): Transaction => ({
-      client: clientOf(tx),
-      insert: (id) => tx.$executeRaw`INSERT INTO orders VALUES (${id})`,
-      nested: (work) => tx.$transaction((inner: Untyped) => work(of(inner))),
+      nested: (work) => trx.transaction((inner) => work(of(inner))),
     });
     return {
-      transact: (work) => prisma.$transaction((tx: Untyped) => work(of(tx))),
+      transact: (work) => db.transaction((trx) => work(of(trx))),
+      client: fromKnex(db),
+      end: () => db.destroy(),
+    };
+  },
+  Prisma: (url) => {
+    const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString: url }) });
+    type Tx = Parameters<Parameters<typeof prisma.$transaction>[0]>[0];
+    const of = (tx: Tx): Transaction => ({
+      client: fromPrisma(tx),
+      insert: (id) => tx.$executeRaw`INSERT INTO orders VALUES (${id})`,
+      nested: (work) => tx.$transaction((inner) => work(of(inner))),
+    });
+    return {
+      transact: (work) => prisma.$transaction((tx) => work(of(tx))),
+      client: fromPrisma(prisma),
       end: () => prisma.$disconnect(),
     };
   },
 };
 
-const files = filesOf(readPage("docs/transactional.md"));
+const instant = new Date("2026-07-01T10:20:30.456Z");
+const text = `it's "$1" ? ?? :a \\ {,}`;
 
-it("are of all these libraries", () => {
-  expect(files.map(({ name }) => name)).toEqual(Object.keys(libraries).map((name) => `${name}.ts`));
-});
+/** A value of each type, in each form that is passed. */
+const values: readonly (readonly [type: string, value: unknown])[] = [
+  ["text", text],
+  ["text", null],
+  ["text[]", [text, "NULL", "", null]],
+  ["boolean", true],
+  ["integer", 17],
+  ["bigint", "9007199254740993"],
+  ["bytea", Buffer.from([0, 255, 92])],
+  ["bytea", new Uint8Array([1, 0, 255, 2]).subarray(1, 3)],
+  ["bytea", null],
+  ["bytea[]", [Buffer.from([0, 255, 92]), new Uint8Array(), null]],
+  ["timestamptz", instant],
+  ["timestamptz", instant.toISOString()],
+  ["timestamptz", null],
+  ["text::jsonb", JSON.stringify({ a: [text] })],
+  ["text::json", JSON.stringify("text")],
+  ["text[]::jsonb[]", [JSON.stringify({ a: 1 }), "null"]],
+];
 
 describe.each(Object.keys(libraries))("%s", (name) => {
   let database: TestDatabase;
   let library: Library;
-  /** Where the file of the page is, which finds the libraries. */
-  let directory: string;
   beforeAll(async () => {
     database = await testDatabase();
-    await rowsOf(database.url, "CREATE TABLE orders (id integer)");
-    const { content } = files.find((file) => file.name === `${name}.ts`)!;
-    directory = mkdtempSync(join(tmpdir(), "hawser-adapters-"));
-    symlinkSync(join(projectDirectory, "node_modules"), join(directory, "node_modules"));
-    const file = join(directory, "client.mjs");
-    writeFileSync(file, (await transform(content, { loader: "ts", target: "node20" })).code);
-    const { clientOf } = await load(pathToFileURL(file).href);
-    library = await libraries[name]!(database.url, clientOf);
+    await onServer(
+      database.url,
+      "CREATE TABLE orders (id integer)",
+      // A time without its zone would be another one.
+      `ALTER DATABASE ${database.name} SET TimeZone = 'America/New_York'`,
+    );
+    library = libraries[name]!(database.url);
   });
   afterAll(async () => {
     await library?.end();
     // A pool says that it has ended before its connections have.
     await eventually("all connections have ended", async () => {
       const others = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-      return (await rowsOf(database.url, others)).length === 0;
+      return (await rowsIn(database.url, others)).length === 0;
     });
     await database?.drop();
-    rmSync(directory, { recursive: true, force: true });
   });
 
-  const orders = async () => (await rowsOf(database.url, "SELECT id FROM orders ORDER BY id")).map(({ id }) => id);
+  const orders = async () => (await rowsIn(database.url, "SELECT id FROM orders ORDER BY id")).map(({ id }) => id);
   const enqueued = async () =>
     (
-      await rowsOf(database.url, "SELECT encode(payload, 'escape') AS p FROM hawser.outbox WHERE slot < 3 ORDER BY id")
+      await rowsIn(database.url, "SELECT encode(payload, 'escape') AS p FROM hawser.outbox WHERE slot < 3 ORDER BY id")
     ).map(({ p }) => p);
   const subject = "orders.placed";
 
   it("commits and rolls back row and message together", async () => {
     await library.transact(async ({ client, insert }) => {
       await insert(1);
-      const headers = { A: ["1", "2"] };
-      expect(await enqueue(client, { subject, stream: true }, { id: "it's $1, :a?" }, { headers })).toBeTypeOf(
+      const payload = { id: "it's $1, :a?" };
+      expect(await enqueue(client, { subject, stream: true }, payload, { headers: { A: ["1", "2"] } })).toBeTypeOf(
         "bigint",
       );
-      await enqueueBatch(client, { subject }, ['a "b", {c}', "\\d"], { key: "k" });
-      await enqueue(client, { subject }, Buffer.from([0, 255]));
+      const payloads = ['a "b", {c}', "\\d", Buffer.from([0, 255])];
+      const ids = await enqueueBatch(client, { subject }, payloads, { key: "k" });
+      expect(ids.map((id) => typeof id)).toEqual(["bigint", "bigint", "bigint"]);
     });
     const rolledBack = library.transact(async ({ client, insert }) => {
       await insert(2);
@@ -161,28 +217,88 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     expect(await enqueued()).toEqual([`{"id":"it's $1, :a?"}`, 'a "b", {c}', "\\\\d", "\\000\\377"]);
   });
 
-  it("takes messages for peers, and such that are due later", async () => {
+  it("takes messages for peers, and such that are due later, which can be taken back", async () => {
     const deliverAt = new Date(Date.now() + 3_600_000);
     await library.transact(async ({ client }) => {
-      const options = { headers: { A: "1" }, key: "k" };
-      expect(await enqueue(client, "warehouse", Buffer.from([0, 255]), options)).toBeTypeOf("bigint");
+      await enqueue(client, "warehouse", Buffer.from([0, 255]), { headers: { A: "1" }, key: "k", all: true });
+      await enqueue(client, "warehouse", "later", { deliverAt });
       await enqueue(client, { subject }, "later", { deliverAt });
+      const id = await enqueue(client, "warehouse", "never", { deliverAt });
+      expect([await cancel(client, id), await cancel(client, id)]).toEqual([true, false]);
     });
-    const rows = await rowsOf(
+    const rows = await rowsIn(
       database.url,
       "SELECT destination, deliver_at, NULL AS payload FROM hawser.outbox_later UNION ALL SELECT destination, NULL, payload FROM hawser.outbox WHERE slot > 2",
     );
     expect(rows).toEqual([
+      { destination: "warehouse", deliver_at: deliverAt, payload: null },
       { destination: subject, deliver_at: deliverAt, payload: null },
       { destination: "warehouse", deliver_at: null, payload: Buffer.from([0, 255]) },
     ]);
   });
 
+  it("hands over values of all types as node-postgres does", async () => {
+    const each = "SELECT ($1::TYPE)::text AS value";
+    await using connection = await connected(database.url);
+    await library.transact(async ({ client }) => {
+      for (const [type, value] of values) {
+        const statement = each.replace("TYPE", type);
+        const { rows: wanted } = await connection.query(statement, [value]);
+        expect([type, rowsOf(await client.query(statement, [value]))]).toEqual([type, wanted]);
+      }
+    });
+  });
+
+  it("keeps the numbers of parameters, what is quoted, and the names of columns", async () => {
+    const statement =
+      `SELECT $2::text || $10::text || $1::text || $2::text || $3::text || $4::text || $5::text || $6::text || $7::text` +
+      ` || $8::text || $9::text AS some_parameters, '$1 ? ''$2''' AS "a?b$1", '{"a":1}'::jsonb ? 'a' AS "hasKey",` +
+      ` '{"a":1}' AS some_json, '5'::bigint AS big, '{1,2}'::bigint[] AS "bigs"`;
+    await library.transact(async ({ client }) => {
+      const letters = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+      const rows = rowsOf(await client.query(statement, letters));
+      expect(rows.map((row) => ({ ...row, big: BigInt(row["big"] as string) }))).toEqual([
+        {
+          some_parameters: "bjabcdefghi",
+          "a?b$1": "$1 ? '$2'",
+          hasKey: true,
+          some_json: '{"a":1}',
+          big: 5n,
+          bigs: expect.anything(),
+        },
+      ]);
+      expect((rows[0]!["bigs"] as string[]).map(BigInt)).toEqual([1n, 2n]);
+    });
+  });
+
   it("passes on the function's own error", async () => {
     const refused = library.transact(async ({ client }) => {
-      await enqueue(client, { subject }, "x", { deliverAt: new Date("2999-01-01") });
+      await natsFunctions(client).unsubscribeStream({ name: "a".repeat(1025) });
     });
-    await expect(refused).rejects.toThrow(/the argument deliver_at is 2999-01-01 .*, and must be within|Failed query/);
+    await expect(refused).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringMatching(/^(SELECT .* - )?nats_unsubscribe_stream: the argument name is 1025 bytes/),
+      hint: expect.stringContaining("Give an argument that obeys the rule"),
+    });
+  });
+
+  it.each([
+    ["22012", "SELECT 1 / 0", /division by zero/],
+    ["42883", "SELECT hawser.no_such_function()", /does not exist/],
+    // Prisma tells this one by words of its own.
+    ["40001", "DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$", /again/],
+  ])("passes on the SQLSTATE %s", async (code, statement, message) => {
+    const failed = library.transact(async ({ client }) => void (await client.query(statement, [])));
+    const error = await failed.catch((reason: unknown) => reason);
+    expect(postgresErrorOf(error)).toMatchObject({ code, message: expect.stringMatching(message) });
+  });
+
+  it("lets enqueue tell that the outbox is missing", async () => {
+    const failed = library.transact(async ({ client }) => {
+      await client.query("ALTER SCHEMA hawser RENAME TO away", []);
+      await enqueue(client, "warehouse", "x");
+    });
+    await expect(failed).rejects.toMatchObject({ code: "schema_missing", cause: expect.anything() });
   });
 
   it("rolls back to a savepoint", async () => {
@@ -197,4 +313,48 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     });
     expect((await enqueued()).slice(before.length)).toEqual(["outer"]);
   });
+
+  it("commits at once without a transaction", async () => {
+    const before = await enqueued();
+    await enqueue(library.client, { subject }, "at once");
+    expect((await enqueued()).slice(before.length)).toEqual(["at once"]);
+  });
 });
+
+describe("the programs of docs/transactional.md", () => {
+  const programs = filesOf(readPage("docs/transactional.md"));
+
+  it("are one for each library", () => {
+    expect(programs.map(({ name }) => name)).toEqual(["drizzle.ts", "kysely.ts", "knex.ts", "prisma.ts"]);
+  });
+
+  it.concurrent.each(programs)("$name writes a row and a message", async ({ content, name }) => {
+    await using database = await testDatabase();
+    await onServer(database.url, "CREATE TABLE orders (id bigserial PRIMARY KEY, what text)");
+    const directory = temporaryDirectory();
+    symlinkSync(join(projectDirectory, "node_modules"), join(directory, "node_modules"));
+    writeFileSync(join(directory, "package.json"), JSON.stringify({ type: "module" }));
+    const prisma = join(directory, "generated/prisma/client.js");
+    mkdirSync(dirname(prisma), { recursive: true });
+    copyFileSync(join(projectDirectory, "test/outbox/prisma-client.mjs"), prisma);
+    const hawser = JSON.stringify(join(process.env["HAWSER_TEST_PROGRAMS"]!, "src/peer/index.js"));
+    const { code } = await transform(content, { loader: "ts", target: "node20" });
+    const file = join(directory, name.replace(".ts", ".js"));
+    writeFileSync(file, code.replace('"hawser"', hawser));
+    const program = startCommand(process.execPath, [file], { env: { HAWSER_DATABASE_URL: database.url } });
+    expect(await program.ended).toMatchObject({ stderr: "", status: 0 });
+    expect(await rowsIn(database.url, "SELECT * FROM orders")).toEqual([{ id: "17", what: "20 m of rope" }]);
+    expect(
+      await rowsIn(
+        database.url,
+        "SELECT destination, key, convert_from(payload, 'UTF8') AS payload FROM hawser.outbox",
+      ),
+    ).toEqual([{ destination: "warehouse", key: "order-17", payload: '{"id":17}' }]);
+  });
+});
+
+async function connected(connectionString: string): Promise<pg.Client & AsyncDisposable> {
+  const client = new pg.Client({ connectionString });
+  await client.connect();
+  return Object.assign(client, { [Symbol.asyncDispose]: () => client.end() });
+}

@@ -94,6 +94,54 @@ const mutants: readonly Mutant[] = [
     changes: [["WHEN m.source_topic = '__#claimed' THEN", "WHEN false THEN"]],
   },
   {
+    name: "gives copies to listeners that run, and not to those that are away",
+    fn: "store_enqueued",
+    changes: [["OR a.durable OR", "OR"]],
+  },
+  {
+    name: "gives copies to durable listeners, and not to others that run",
+    fn: "store_enqueued",
+    changes: [["OR a.client_name = ANY (v_running)", ""]],
+  },
+  {
+    name: "gives no group a copy",
+    fn: "store_enqueued",
+    changes: [["(p.group_name IS NOT NULL OR a.durable", "p.group_name IS NULL AND (a.durable"]],
+  },
+  {
+    name: "gives a group a copy for each member",
+    fn: "store_enqueued",
+    changes: [
+      [
+        "CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group",
+        "a.client_name AS name, NULL::text AS for_group",
+      ],
+    ],
+  },
+  {
+    name: "forgets a message for all that finds nobody",
+    fn: "store_enqueued",
+    changes: [["AND o.destination = ANY (coalesce(v_copied_topics, '{}')))", ")"]],
+  },
+  {
+    name: "lets what is enqueued for one listener follow the copies of a group",
+    fn: "store_enqueued",
+    changes: [["hashtextextended(c.for_group, 1))", "CASE WHEN c.for_group IS NOT NULL THEN 0 END)"]],
+  },
+  {
+    name: "lets a member of another group claim",
+    fn: "claim_messages",
+    changes: [["w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END", "a.of_group = (w.for_group <> '')"]],
+  },
+  {
+    name: "gives what waits for a group to a listener that comes",
+    fn: "adopt_waiting",
+    changes: [
+      ["w.for_group = '' AND EXISTS", "EXISTS"],
+      ["AND w.for_group = ''", ""],
+    ],
+  },
+  {
     name: "truncates a slot that is not handed over",
     fn: "outbox_rotate",
     changes: [["OR array_position(v_moved, NULL) IS NOT NULL", ""]],
@@ -140,5 +188,5 @@ it.each(mutants)("catches one that $name", { timeout: 240_000 }, async ({ fn = "
     );
   }
   console.log(`${driver.name}: ${caught}`);
-  expect(caught).toMatch(/committed|rolled back|twice|has number|its cursor|again and again|unique/);
+  expect(caught).toMatch(/committed|rolled back|twice|has number|its cursor|again and again|unique|another group/);
 });

@@ -48,6 +48,8 @@ async function serve(topic: string, ...names: string[]): Promise<void> {
     await client.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ($1, $2, $2)", [topic, name]);
 }
 
+const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
+
 /** What is stored, by listener, in the order in which it has it; an empty name: nobody yet. */
 async function stored(): Promise<Record<string, string[]>> {
   const { rows } = await client.query(
@@ -333,6 +335,65 @@ describe("a turn", () => {
     await turn();
     expect(await stored()).toEqual({ "w-1": ["6"] });
     expect((await client.query("SELECT * FROM hawser.peer_waiting_topics")).rows).toEqual([]);
+  });
+
+  describe("of messages for all", () => {
+    const listeners = ["o-1", "o-2", "o-3", "o-4"];
+    const query = (text: string, values?: unknown[]): Promise<unknown> => client.query(text, values);
+    const toAll = (texts: readonly string[], key: string | null = null) =>
+      query("SELECT hawser.enqueue_batch('orders', $1::text[], key => $2, to_all => true)", [texts, key]);
+
+    /** How many messages each turn hands over, until nothing is left. */
+    async function turns(maxMessages?: number): Promise<number[]> {
+      const { handed, has_more } = await turn("relay", maxMessages);
+      const rest = has_more ? await turns(maxMessages) : [];
+      return handed === 0 ? rest : [handed, ...rest];
+    }
+
+    it("counts each copy, so that a turn does not write more than a page, or the copies of one message", async () => {
+      await serve("orders", ...listeners);
+      await client.query("UPDATE hawser.topic_addr SET durable = true");
+      await enqueue("orders", "first");
+      await toAll(numbers(1, 6));
+      await enqueue("orders", "last");
+      expect(await turns(10)).toEqual([3, 2, 3]);
+      const found = await stored();
+      for (const name of listeners) expect(found[name]?.filter((text) => text.length === 1)).toEqual(numbers(1, 6));
+      expect(Object.values(found).flat()).toHaveLength(26);
+      await toAll(["one"]);
+      await toAll(["two"]);
+      expect(await turns(3)).toEqual([1, 1]);
+    });
+
+    it("counts the bytes of each copy", async () => {
+      await serve("orders", ...listeners);
+      await client.query("UPDATE hawser.topic_addr SET durable = true");
+      const long = "x".repeat(200_000);
+      // A page has a million bytes, so that the copies of one message fit.
+      await toAll([long, long, long]);
+      expect(await turns()).toEqual([1, 1, 1]);
+    });
+
+    it("lets what is for one listener go its own way, also with the key of a copy", async () => {
+      await client.query(
+        "INSERT INTO hawser.peers (name, epoch, group_name) VALUES ('o-1', 1, 'red'), ('o-2', 1, 'blue')",
+      );
+      await serve("orders", "o-1", "o-2");
+      await toAll(["copy"], "k");
+      await turn();
+      await enqueue("orders", "1", "k");
+      await turn();
+      const { rows } = await client.query(
+        `SELECT w.for_group, string_agg(convert_from(s.payload, 'UTF8'), ' ' ORDER BY s.epoch) AS texts
+           FROM hawser.peer_waiting_topics AS w JOIN hawser.conn_messages AS s USING (connection_key) GROUP BY 1 ORDER BY 1`,
+      );
+      expect(rows).toEqual([
+        { for_group: "", texts: "1" },
+        { for_group: "blue", texts: "copy" },
+        { for_group: "red", texts: "copy" },
+      ]);
+      await client.query("DELETE FROM hawser.peers");
+    });
   });
 
   it("names each channel once, with those that it gives to their first listener", async () => {

@@ -1,5 +1,5 @@
 /**
- * What `prisma generate` (7.10, generator `prisma-client`) makes of a schema without models, without its types. The command
+ * What `prisma generate` (7.10, generator `prisma-client`) makes of a schema without models; its types are beside it. The command
  * itself comes with 300 MB of other packages, and downloads a program even where it runs none.
  */
 import { getPrismaClient } from "@prisma/client/runtime/client";

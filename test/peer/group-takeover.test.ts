@@ -50,7 +50,7 @@ it("a member takes over what is stored for one that is gone, in order, and gives
     await Promise.all([a.sendTo("b", "more"), a.sendTo("b", "more")]);
     return gone.texts.length > before;
   });
-  expect(await world.query("SELECT FROM hawser.peers WHERE in_group")).toHaveLength(2);
+  expect(await world.query("SELECT FROM hawser.peers WHERE group_name = 'default'")).toHaveLength(2);
 });
 
 it("a channel goes back when the handler that runs has ended and is committed, and nothing is handled twice", async () => {

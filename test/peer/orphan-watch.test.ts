@@ -10,7 +10,7 @@ import { ManualClock } from "../support/manual-clock.js";
 const away = (name: string, epoch: number | null = 1): AbsentListener => ({
   name,
   epoch,
-  inGroup: false,
+  group: null,
 });
 
 describe("absences", () => {
@@ -151,11 +151,11 @@ describe("the watch for orphans", () => {
   });
 
   it("leaves listeners alone that it does not watch", async () => {
-    const isWatched = ({ inGroup }: AbsentListener): boolean => inGroup;
+    const isWatched = ({ group }: AbsentListener): boolean => group !== null;
     const { lost, heir, watch, look, owners } = await scene(["served"], { isWatched });
     await look(6);
     expect(await owners()).toEqual([lost]);
-    await w.operator.query("UPDATE hawser.peers SET in_group = true WHERE name = $1", [lost]);
+    await w.operator.query("UPDATE hawser.peers SET group_name = 'default' WHERE name = $1", [lost]);
     await look(6);
     expect(await owners()).toEqual([heir]);
     watch.stop();

@@ -1,7 +1,7 @@
 /**
  * What the pages show is type-checked, run against a real Postgres, and prints what they say.
  */
-import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, join } from "node:path";
 import { transform } from "esbuild";
@@ -30,7 +30,7 @@ const projects: Readonly<Record<string, string>> = {
   "docs/typed.md": "test/typed/page.slow.test.ts",
 };
 
-/** Pages whose files import nothing but what is installed here, and nothing that is generated. */
+/** Pages whose files import nothing but what is installed here, and nothing that is generated but the client of Prisma. */
 const pagesWithFiles = ["docs/getting-started.md", "docs/transactional.md"];
 
 /** As of `docs/peers.md`, line 12: `snippet-peers-line-12`. */
@@ -94,6 +94,9 @@ describe("the examples of the pages", () => {
       mkdirSync(folder);
       for (const { name, content } of filesOf(readPage(page))) writeFileSync(join(folder, name), content);
     }
+    const prisma = join(directory, "snippet-transactional/generated/prisma");
+    mkdirSync(prisma, { recursive: true });
+    copyFileSync(join(projectDirectory, "test/outbox/prisma-client.d.mts"), join(prisma, "client.d.ts"));
     writeFileSync(join(directory, "package.json"), JSON.stringify({ type: "module" }));
     const config = { compilerOptions: userOptions, include: ["*.mts", "*/*.ts"] };
     writeFileSync(join(directory, "tsconfig.json"), JSON.stringify(config));

@@ -23,7 +23,7 @@ describe("the directory", () => {
       addr,
       maxMessageBytes: 1000,
       durable: false,
-      group: lease === two,
+      ...(lease === two && { group: "workers" }),
       topics: topics.map((topic, index) => ({ topic, subscribed: index > 0 })),
     });
   }
@@ -40,8 +40,8 @@ describe("the directory", () => {
     await register(two, "10.0.0.2:1", "topic");
     await register(one, "10.0.0.1:1", "topic", "news");
     expect(await w.store.listenersOf("topic")).toEqual([
-      { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 1000, durable: false, epoch: one.epoch, inGroup: false },
-      { addr: "10.0.0.2:1", name: "two", maxMessageBytes: 1000, durable: false, epoch: two.epoch, inGroup: true },
+      { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 1000, durable: false, epoch: one.epoch, group: undefined },
+      { addr: "10.0.0.2:1", name: "two", maxMessageBytes: 1000, durable: false, epoch: two.epoch, group: "workers" },
     ]);
     expect(await addressesOf("news")).toEqual(["one@10.0.0.1:1"]);
     expect(await addressesOf("nothing")).toEqual([]);
@@ -56,7 +56,7 @@ describe("the directory", () => {
       )
     ).rows;
     expect(held).toBe(true);
-    expect(await w.store.listenersOf("topic")).toMatchObject([{ name: "two", inGroup: false }]);
+    expect(await w.store.listenersOf("topic")).toMatchObject([{ name: "two", group: undefined }]);
   });
 
   it("has nothing left of a name's earlier registration", async () => {

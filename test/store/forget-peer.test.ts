@@ -47,7 +47,6 @@ describe("a listener that does not come back", () => {
       addr,
       maxMessageBytes: 1_000,
       durable: true,
-      group: false,
       topics: [{ topic: "t", subscribed: false }],
     });
     await w.store.rememberRoute(sender, "t", { name: "pod", addr, maxMessageBytes: 1_000 } as never);

@@ -54,17 +54,17 @@ describe("channels that are handed over", () => {
       addr: `10.0.0.1:${names}`,
       maxMessageBytes: 1000,
       durable: false,
-      group: true,
+      group: "workers",
       topics: topics.map((topic) => ({ topic, subscribed: false })),
     });
 
     /** The listener has lost its channel and is started again, as a member of a group that serves these topics. */
-    const returned = async (topics: readonly string[], { group = true } = {}) => {
+    const returned = async (topics: readonly string[], { isMember = true } = {}) => {
       await free();
       await w.store.reassign({ from, to });
       const heir = await w.take(to);
       const back = await w.take(from);
-      await w.store.registerListener(back, { ...registration(topics), group });
+      await w.store.registerListener(back, { ...registration(topics), ...(!isMember && { group: undefined }) });
       return { heir, back };
     };
 
@@ -109,7 +109,7 @@ describe("channels that are handed over", () => {
     });
 
     it("stay if their listener is in no group, is not started again, or is not running", async () => {
-      const { heir, back } = await returned(["topic"], { group: false });
+      const { heir, back } = await returned(["topic"], { isMember: false });
       expect(await w.store.channelsToGiveBack(to)).toEqual([]);
       expect(await giveBack(heir, [channel])).toEqual([]);
       await w.store.registerListener(back, registration(["topic"]));
@@ -134,7 +134,7 @@ describe("channels that are handed over", () => {
   describe("and needed by a topic that their new owner does not serve", () => {
     const heir = async (owner = to) => w.store.heirOf(owner, channel, await w.store.topicKey("topic"));
     const register = (lease: Lease, port: number, topics: readonly string[]) => {
-      const registration = { addr: `10.0.${names}.1:${port}`, maxMessageBytes: 1_000, durable: false, group: false };
+      const registration = { addr: `10.0.${names}.1:${port}`, maxMessageBytes: 1_000, durable: false };
       const served = topics.map((topic) => ({ topic, subscribed: false }));
       return w.store.registerListener(lease, { ...registration, topics: served });
     };

@@ -717,7 +717,7 @@ export function bridgeFunctions(client: QueryClient) {
     async addSubscriptionDeadLetter(args: AddSubscriptionDeadLetterArguments): Promise<AddSubscriptionDeadLetterResult> {
       const { rows } = await client.query({
         name: "hawser.add_subscription_dead_letter",
-        text: "SELECT held FROM hawser.add_subscription_dead_letter($1::bigint, $2::bigint, $3::text, $4::text, $5::bytea, $6::jsonb, $7::text, $8::text, $9::integer, $10::text, $11::bigint, $12::int8multirange, $13::bigint, $14::bigint, $15::bigint, $16::bigint)",
+        text: "SELECT held FROM hawser.add_subscription_dead_letter($1::bigint, $2::bigint, $3::text, $4::text, $5::bytea, $6::text::jsonb, $7::text, $8::text, $9::integer, $10::text, $11::bigint, $12::int8multirange, $13::bigint, $14::bigint, $15::bigint, $16::bigint)",
         values: [
           String(args.epoch),
           String(args.handler),
@@ -890,7 +890,7 @@ export function natsStoreFunctions(client: QueryClient) {
     async setNatsServer(args: SetNatsServerArguments): Promise<SetNatsServerResult> {
       const { rows } = await client.query({
         name: "hawser.set_nats_server",
-        text: "SELECT defined FROM hawser.set_nats_server($1::jsonb)",
+        text: "SELECT defined FROM hawser.set_nats_server($1::text::jsonb)",
         values: [
           args.options,
         ],

@@ -163,14 +163,17 @@ export interface OutboxStateRow {
 }
 
 /**
- * A row of hawser.peer_waiting_topics. The topics that have a channel without an owner: those that nobody has served yet, and those of groups. Members of a group claim
- * messages from there. Else the channel becomes that of the first listener.
+ * A row of hawser.peer_waiting_topics. The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
+ * with a group's copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
+ * that of its first listener.
  */
 export interface PeerWaitingTopicRow {
   /** The topic. */
   topic: string;
   /** The channel that has its messages. */
   connection_key: number;
+  /** The group whose copies they are; empty: they are for any listener. */
+  for_group: string;
 }
 
 /** A row of hawser.outbox_status. What waits, who relays, and how large the outbox is: one row for each kind of messages. */
@@ -244,7 +247,7 @@ export const columns = {
   outboxTurn: ["sink", "turn", "owner", "pid", "done_from", "done_to", "done_after", "series", "skipped", "epoch", "cluster", "saved_at"],
   outboxKey: ["bucket", "role"],
   outboxState: ["id", "asleep", "slot", "peer_asleep", "peer_slot", "peer_beat", "peer_claim", "secret"],
-  peerWaitingTopic: ["topic", "connection_key"],
+  peerWaitingTopic: ["topic", "connection_key", "for_group"],
 } as const;
 
 /** The views, with their schema. */
@@ -384,7 +387,7 @@ export function enqueueFunctions(client: QueryClient) {
     async enqueue(args: EnqueueArguments): Promise<EnqueueResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue",
-        text: "SELECT id FROM hawser.enqueue($1::text, $2::bytea, $3::jsonb, $4::text, $5::text, $6::timestamp with time zone, $7::boolean) AS r (id)",
+        text: "SELECT id FROM hawser.enqueue($1::text, $2::bytea, $3::text::jsonb, $4::text, $5::text, $6::timestamp with time zone, $7::boolean) AS r (id)",
         values: [
           args.topic,
           toBuffer(args.payload),
@@ -403,7 +406,7 @@ export function enqueueFunctions(client: QueryClient) {
     async enqueueBatch(args: EnqueueBatchArguments): Promise<EnqueueBatchResult> {
       const { rows } = await client.query({
         name: "hawser.enqueueBatch",
-        text: "SELECT ids FROM hawser.enqueue_batch($1::text, $2::bytea[], $3::jsonb, $4::text, $5::timestamp with time zone, $6::boolean) AS r (ids)",
+        text: "SELECT ids FROM hawser.enqueue_batch($1::text, $2::bytea[], $3::text::jsonb, $4::text, $5::timestamp with time zone, $6::boolean) AS r (ids)",
         values: [
           args.topic,
           args.payloads.map((one) => toBuffer(one)),
@@ -424,7 +427,7 @@ export function enqueueFunctions(client: QueryClient) {
     async enqueueSubject(args: EnqueueSubjectArguments): Promise<EnqueueSubjectResult> {
       const { rows } = await client.query({
         name: "hawser.enqueueSubject",
-        text: "SELECT id FROM hawser.enqueue($1::text, $2::bytea, $3::boolean, $4::jsonb, $5::text, $6::text, $7::text, $8::timestamp with time zone) AS r (id)",
+        text: "SELECT id FROM hawser.enqueue($1::text, $2::bytea, $3::boolean, $4::text::jsonb, $5::text, $6::text, $7::text, $8::timestamp with time zone) AS r (id)",
         values: [
           args.subject,
           toBuffer(args.payload),
@@ -444,7 +447,7 @@ export function enqueueFunctions(client: QueryClient) {
     async enqueueSubjectBatch(args: EnqueueSubjectBatchArguments): Promise<EnqueueSubjectBatchResult> {
       const { rows } = await client.query({
         name: "hawser.enqueueSubjectBatch",
-        text: "SELECT ids FROM hawser.enqueue_batch($1::text, $2::bytea[], $3::boolean, $4::jsonb, $5::text, $6::text, $7::timestamp with time zone) AS r (ids)",
+        text: "SELECT ids FROM hawser.enqueue_batch($1::text, $2::bytea[], $3::boolean, $4::text::jsonb, $5::text, $6::text, $7::timestamp with time zone) AS r (ids)",
         values: [
           args.subject,
           args.payloads.map((one) => toBuffer(one)),
@@ -557,8 +560,6 @@ export interface BringDueResult {
 export interface LeastDueArguments {
   /** `nats` or `peer`. */
   kind: string;
-  /** Messages that this does not see; NULL: all. */
-  from: string | null;
 }
 
 /** The result of hawser.least_due. */
@@ -884,7 +885,7 @@ export function outboxFunctions(client: QueryClient) {
     async enqueueMessage(args: EnqueueMessageArguments): Promise<EnqueueMessageResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue_message",
-        text: "SELECT ids FROM hawser.enqueue_message($1::text, $2::text, $3::bytea[], $4::jsonb, $5::text, $6::text, $7::boolean, $8::text, $9::text, $10::timestamptz, $11::boolean, $12::text)",
+        text: "SELECT ids FROM hawser.enqueue_message($1::text, $2::text, $3::bytea[], $4::text::jsonb, $5::text, $6::text, $7::boolean, $8::text, $9::text, $10::timestamptz, $11::boolean, $12::text)",
         values: [
           args.kind,
           args.destination,
@@ -922,7 +923,7 @@ export function outboxFunctions(client: QueryClient) {
     async enqueueNats(args: EnqueueNatsArguments): Promise<EnqueueNatsResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue_nats",
-        text: "SELECT ids FROM hawser.enqueue_nats($1::text, $2::bytea[], $3::boolean, $4::jsonb, $5::text, $6::text, $7::text, $8::timestamptz)",
+        text: "SELECT ids FROM hawser.enqueue_nats($1::text, $2::bytea[], $3::boolean, $4::text::jsonb, $5::text, $6::text, $7::text, $8::timestamptz)",
         values: [
           args.subject,
           args.payloads.map((one) => toBuffer(one)),
@@ -952,14 +953,13 @@ export function outboxFunctions(client: QueryClient) {
       return { brought: row.brought, dueFrom: row.due_from, dueInMs: row.due_in_ms === null ? null : BigInt(row.due_in_ms) };
     },
 
-    /** When the first message of a kind is due, of those that an earlier snapshot does not see. For the turns of relays. */
+    /** When the first message of a kind is due. For the first turns of relays. */
     async leastDue(args: LeastDueArguments): Promise<LeastDueResult> {
       const { rows } = await client.query({
         name: "hawser.least_due",
-        text: "SELECT due_from FROM hawser.least_due($1::text, $2::pg_snapshot)",
+        text: "SELECT due_from FROM hawser.least_due($1::text)",
         values: [
           args.kind,
-          args.from,
         ],
       });
       const row = onlyRow(rows, "hawser.least_due");
@@ -1024,7 +1024,7 @@ export function outboxFunctions(client: QueryClient) {
     async checkHeaders(args: CheckHeadersArguments): Promise<CheckHeadersResult> {
       const { rows } = await client.query({
         name: "hawser.check_headers",
-        text: "SELECT checked FROM hawser.check_headers($1::jsonb)",
+        text: "SELECT checked FROM hawser.check_headers($1::text::jsonb)",
         values: [
           args.headers,
         ],
@@ -1090,7 +1090,7 @@ export function outboxFunctions(client: QueryClient) {
     async outboxTurn(args: OutboxTurnArguments): Promise<OutboxTurnResult[]> {
       const { rows } = await client.query({
         name: "hawser.outbox_turn",
-        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, handed, connection_keys, owners, waiting, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, as_of FROM hawser.outbox_turn($1::text, $2::text, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::integer, $7::bigint, $8::boolean, $9::bigint, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::jsonb, $14::bigint[], $15::boolean, $16::jsonb, $17::text, $18::pg_snapshot, $19::pg_snapshot, $20::bigint, $21::jsonb, $22::text, $23::text, $24::jsonb, $25::bigint)",
+        text: "SELECT state, done_to, has_more, rest, brought, due_from, due_in_ms, handed, connection_keys, owners, waiting, id, role, destination, payload, headers, bytes, key, message_id, to_stream, domain, enqueued_at, first_enqueued_at, copy_of, as_of FROM hawser.outbox_turn($1::text, $2::text, $3::boolean, $4::timestamptz, $5::pg_snapshot, $6::integer, $7::bigint, $8::boolean, $9::bigint, $10::pg_snapshot, $11::pg_snapshot, $12::bigint, $13::text::jsonb, $14::bigint[], $15::boolean, $16::text::jsonb, $17::text, $18::pg_snapshot, $19::pg_snapshot, $20::bigint, $21::text::jsonb, $22::text, $23::text, $24::text::jsonb, $25::bigint)",
         values: [
           args.kind,
           args.owner,
@@ -1254,6 +1254,8 @@ export interface ClaimMessagesArguments {
   maxMessages: number;
   /** How long their payloads are at most. One message always fits. */
   maxBytes: bigint;
+  /** Of each topic, whether the copies of the member's group are meant, and not the messages for any member. */
+  ofGroup: readonly boolean[];
 }
 
 /** One row of hawser.claim_messages. */
@@ -1276,6 +1278,8 @@ export interface ClaimMessagesResult {
   fromNumber: bigint | null;
   /** The number that the last claimed message has in the member's epoch. */
   lastNumber: bigint | null;
+  /** They are copies of the member's group. */
+  ofGroup: boolean | null;
 }
 
 /** The result of hawser.adopt_waiting. */
@@ -1298,7 +1302,7 @@ export function peerOutboxFunctions(client: QueryClient) {
     async enqueuePeer(args: EnqueuePeerArguments): Promise<EnqueuePeerResult> {
       const { rows } = await client.query({
         name: "hawser.enqueue_peer",
-        text: "SELECT ids FROM hawser.enqueue_peer($1::text, $2::bytea[], $3::jsonb, $4::text, $5::text, $6::text, $7::timestamptz, $8::boolean, $9::text)",
+        text: "SELECT ids FROM hawser.enqueue_peer($1::text, $2::bytea[], $3::text::jsonb, $4::text, $5::text, $6::text, $7::timestamptz, $8::boolean, $9::text)",
         values: [
           args.topic,
           args.payloads.map((one) => toBuffer(one)),
@@ -1319,7 +1323,7 @@ export function peerOutboxFunctions(client: QueryClient) {
     async peerHeaders(args: PeerHeadersArguments): Promise<PeerHeadersResult> {
       const { rows } = await client.query({
         name: "hawser.peer_headers",
-        text: "SELECT headers FROM hawser.peer_headers($1::jsonb, $2::text)",
+        text: "SELECT headers FROM hawser.peer_headers($1::text::jsonb, $2::text)",
         values: [
           args.headers,
           args.messageId,
@@ -1359,12 +1363,13 @@ export function peerOutboxFunctions(client: QueryClient) {
 
     /**
      * Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
-     * epoch. A message waits while another member has an earlier one with its key.
+     * epoch. A message waits while another member has an earlier one with its key. Copies go to members of their group alone, and
+     * have keys of their own.
      */
     async claimMessages(args: ClaimMessagesArguments): Promise<ClaimMessagesResult[]> {
       const { rows } = await client.query({
         name: "hawser.claim_messages",
-        text: "SELECT held, topic, connection_key, is_away, claimed, has_more, from_epoch, from_number, last_number FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint)",
+        text: "SELECT held, topic, connection_key, is_away, claimed, has_more, from_epoch, from_number, last_number, of_group FROM hawser.claim_messages($1::text, $2::bigint, $3::text[], $4::bigint[], $5::bigint[], $6::integer, $7::bigint, $8::boolean[])",
         values: [
           args.name,
           String(args.epoch),
@@ -1373,9 +1378,10 @@ export function peerOutboxFunctions(client: QueryClient) {
           args.fromNumbers.map((one) => String(one)),
           args.maxMessages,
           String(args.maxBytes),
+          args.ofGroup,
         ],
       });
-      return rows.map((row) => ({ held: row.held, topic: row.topic, connectionKey: row.connection_key, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number) }));
+      return rows.map((row) => ({ held: row.held, topic: row.topic, connectionKey: row.connection_key, isAway: row.is_away, claimed: row.claimed, hasMore: row.has_more, fromEpoch: row.from_epoch === null ? null : BigInt(row.from_epoch), fromNumber: row.from_number === null ? null : BigInt(row.from_number), lastNumber: row.last_number === null ? null : BigInt(row.last_number), ofGroup: row.of_group }));
     },
 
     /**

@@ -193,8 +193,8 @@ export interface PeerNameRow {
    * that the epoch is its own. NULL: the epoch was raised without taking the name.
    */
   token: string | null;
-  /** When it registered last, the peer was a member of a group. */
-  in_group: boolean;
+  /** The group that the peer was a member of when it registered last; NULL: of none. */
+  group_name: string | null;
   /** All of its channels were handed over at once, and it has not registered since: messages do not wait for it. */
   replaced: boolean;
 }
@@ -332,7 +332,7 @@ export const columns = {
   doneMessage: ["connection_key", "epoch", "number"],
   parkedMessage: ["connection_key", "epoch", "number", "topic_key", "compression", "headers", "payload", "attempts", "due_at", "parked_at", "uncompressed_bytes", "key_hash"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
-  peerName: ["name", "epoch", "clean", "started_at", "token", "in_group", "replaced"],
+  peerName: ["name", "epoch", "clean", "started_at", "token", "group_name", "replaced"],
   owner: ["what", "epoch", "pid", "life"],
   fence: ["what", "epoch"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures"],
@@ -880,8 +880,8 @@ export interface EnterDirectoryArguments {
   subscribed: readonly boolean[];
   /** It serves no other topics: all other rows of its name go. Otherwise these come in addition. */
   only: boolean;
-  /** Whether it is a member of a group. NULL, as peers of version 0.1 say it: it is not. */
-  inGroup: boolean | null;
+  /** The group that it is a member of. NULL: of none. */
+  groupName: string | null;
 }
 
 /** The result of hawser.enter_directory. */
@@ -1342,7 +1342,7 @@ export function storeFunctions(client: QueryClient) {
     async storeMessages(args: StoreMessagesArguments): Promise<StoreMessagesResult> {
       const { rows } = await client.query({
         name: "hawser.store_messages",
-        text: "SELECT held, inserted FROM hawser.store_messages($1::text, $2::bigint, $3::integer, $4::bigint, $5::integer[], $6::integer[], $7::integer[], $8::jsonb, $9::bytea)",
+        text: "SELECT held, inserted FROM hawser.store_messages($1::text, $2::bigint, $3::integer, $4::bigint, $5::integer[], $6::integer[], $7::integer[], $8::text::jsonb, $9::bytea)",
         values: [
           args.name,
           String(args.epoch),
@@ -1366,7 +1366,7 @@ export function storeFunctions(client: QueryClient) {
     async commitCursors(args: CommitCursorsArguments): Promise<CommitCursorsResult[]> {
       const { rows } = await client.query({
         name: "hawser.commit_cursors",
-        text: "SELECT held, connection_key, moved FROM hawser.commit_cursors($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::jsonb, $7::bytea, $8::jsonb, $9::boolean)",
+        text: "SELECT held, connection_key, moved FROM hawser.commit_cursors($1::text, $2::bigint, $3::integer[], $4::bigint[], $5::bigint[], $6::text::jsonb, $7::bytea, $8::text::jsonb, $9::boolean)",
         values: [
           args.name,
           String(args.epoch),
@@ -1456,7 +1456,7 @@ export function storeFunctions(client: QueryClient) {
     async parkMessages(args: ParkMessagesArguments): Promise<ParkMessagesResult> {
       const { rows } = await client.query({
         name: "hawser.park_messages",
-        text: "SELECT held, owned FROM hawser.park_messages($1::text, $2::bigint, $3::integer, $4::jsonb, $5::bytea)",
+        text: "SELECT held, owned FROM hawser.park_messages($1::text, $2::bigint, $3::integer, $4::text::jsonb, $5::bytea)",
         values: [
           args.name,
           String(args.epoch),
@@ -1578,7 +1578,7 @@ export function storeFunctions(client: QueryClient) {
     async enterDirectory(args: EnterDirectoryArguments): Promise<EnterDirectoryResult> {
       const { rows } = await client.query({
         name: "hawser.enter_directory",
-        text: "SELECT held FROM hawser.enter_directory($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean, $9::boolean)",
+        text: "SELECT held FROM hawser.enter_directory($1::text, $2::bigint, $3::text, $4::bigint, $5::boolean, $6::text[], $7::boolean[], $8::boolean, $9::text)",
         values: [
           args.name,
           String(args.epoch),
@@ -1588,7 +1588,7 @@ export function storeFunctions(client: QueryClient) {
           args.topics,
           args.subscribed,
           args.only,
-          args.inGroup,
+          args.groupName,
         ],
       });
       const row = onlyRow(rows, "hawser.enter_directory");
@@ -1720,7 +1720,7 @@ export function storeFunctions(client: QueryClient) {
     async addPeerDeadLetters(args: AddPeerDeadLettersArguments): Promise<AddPeerDeadLettersResult> {
       const { rows } = await client.query({
         name: "hawser.add_peer_dead_letters",
-        text: "SELECT held FROM hawser.add_peer_dead_letters($1::text, $2::bigint, $3::integer[], $4::jsonb, $5::bytea, $6::jsonb)",
+        text: "SELECT held FROM hawser.add_peer_dead_letters($1::text, $2::bigint, $3::integer[], $4::text::jsonb, $5::bytea, $6::text::jsonb)",
         values: [
           args.name,
           String(args.epoch),
@@ -1749,7 +1749,7 @@ export function storeFunctions(client: QueryClient) {
     async deadLetterFault(args: DeadLetterFaultArguments): Promise<DeadLetterFaultResult> {
       const { rows } = await client.query({
         name: "hawser.dead_letter_fault",
-        text: "SELECT fault FROM hawser.dead_letter_fault($1::text, $2::text, $3::text, $4::jsonb, $5::text)",
+        text: "SELECT fault FROM hawser.dead_letter_fault($1::text, $2::text, $3::text, $4::text::jsonb, $5::text)",
         values: [
           args.origin,
           args.source,

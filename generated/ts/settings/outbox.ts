@@ -56,9 +56,9 @@ export const outboxConstants = {
   /**
    * How often a relay looks for new messages while some come.
    *
-   * Value: 3 ms.
+   * Value: 1 ms.
    */
-  lookMs: 3,
+  lookMs: 1,
   /**
    * After so long without a message it asks to be notified, and looks less and less often.
    *

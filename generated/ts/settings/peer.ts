@@ -138,15 +138,16 @@ export interface PeerSettings {
    */
   readonly orphanAfterMs: number | undefined;
   /**
-   * The peer is a member of a group: the listeners of its topics, if all of them are members, take messages as each has
-   * room, not in turn, and take over what is stored for a member that is gone.
+   * The name of the group that the peer is a member of; `true` means `"default"`. The listeners of its topics, if all of them are
+   * members of a group, take messages as each has room, not in turn. Members of one group take over what is stored for a
+   * member that is gone, and get one copy of a message that is enqueued for all listeners. Without it the peer is no member.
    *
-   * Default: false.
+   * No default. Range: 1 to 255 bytes long in UTF-8. Range: must not contain ':' or control characters.
    */
-  readonly group: boolean;
+  readonly group: string | undefined;
   /**
-   * Of a member of a group: if another member is away this long without a break, this peer takes over its stored messages,
-   * as with `orphanAfterMs`, and gives its channels back when it runs again.
+   * Of a member of a group: if another member of it is away this long without a break, this peer takes over its stored
+   * messages, as with `orphanAfterMs`, and gives its channels back when it runs again.
    *
    * Default: 15000 ms. Range: 1000 to 2147483647.
    */
@@ -199,7 +200,7 @@ export const peerSettingsDefaults: PeerSettings = {
   transactional: false,
   serveSourceTopic: true,
   orphanAfterMs: undefined,
-  group: false,
+  group: undefined,
   groupTakeoverMs: 15000,
   deadLetterRetentionDays: 30,
   requestTimeoutMs: 10000,
@@ -229,7 +230,7 @@ export const peerSettingsRanges = {
   transactional: { kind: "boolean" },
   serveSourceTopic: { kind: "boolean" },
   orphanAfterMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms" },
-  group: { kind: "boolean" },
+  group: { kind: "string", minBytes: 1, maxBytes: 255, pattern: /^[^:\u0001-\u001f\u007f]+$/u, means: "must not contain ':' or control characters" },
   groupTakeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms" },
   deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days" },
   requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms" },
@@ -541,6 +542,12 @@ export const protocolConstants = {
    * Value: 3153600000000 ms.
    */
   maxTtlMs: 3153600000000,
+  /**
+   * The group of a peer whose option `group` is `true`.
+   *
+   * Value: "default".
+   */
+  defaultGroup: "default",
   /**
    * A member of a group may have twice the messages under way that it has handled within this time.
    *

@@ -9178,6 +9178,7 @@ DROP VIEW hawser.outbox_status;
 DROP FUNCTION hawser.enqueue_nats(text, bytea[], jsonb, text, text, boolean, text, timestamptz);
 DROP FUNCTION hawser.outbox_cancel(bigint);
 DROP FUNCTION hawser.peer_headers(jsonb, text, text);
+DROP FUNCTION hawser.least_due(text, pg_snapshot);
 DROP FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz);
 DROP FUNCTION hawser.peer_enqueue_text(text, text, jsonb, text, text, timestamptz);
 DROP FUNCTION hawser.peer_enqueue_text_batch(text, text[], jsonb, text, timestamptz);
@@ -9319,8 +9320,15 @@ DROP FUNCTION hawser.request_retries(bigint[]);
 DROP FUNCTION hawser.retry_enqueued(bigint[]);
 -- Peers of the step before hold their names by advisory locks, and this step gives the names to others. Each of their writes
 -- reads this table in its own transaction: the lock has waited for those under way, and later ones find another epoch.
-ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false;
+ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false,
+  ALTER COLUMN in_group DROP DEFAULT, ALTER COLUMN in_group DROP NOT NULL,
+  ALTER COLUMN in_group TYPE text USING CASE WHEN in_group THEN 'default' END;
+ALTER TABLE hawser.peers RENAME COLUMN in_group TO group_name;
+ALTER TABLE hawser.peers
+  ADD CONSTRAINT peers_group_name_bytes CHECK (octet_length(group_name) BETWEEN 1 AND 255),
+  ADD CONSTRAINT peers_group_name_pattern CHECK (group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$');
 DROP FUNCTION hawser.give_back_channels(text, bigint, integer[]);
+DROP FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean);
 UPDATE hawser.peers AS p
    SET epoch = greatest(p.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), token = NULL;
 
@@ -9330,6 +9338,11 @@ ALTER TABLE hawser.conn_mess_number
   DROP CONSTRAINT conn_mess_number_pkey,
   ADD CONSTRAINT conn_mess_number_pkey PRIMARY KEY (connection_key, epoch, v);
 DROP FUNCTION hawser.channels_with_messages(text);
+-- What waits there is for any member.
+ALTER TABLE hawser.peer_waiting_topics
+  DROP CONSTRAINT peer_waiting_topics_pkey,
+  ADD COLUMN for_group text NOT NULL DEFAULT '',
+  ADD CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group);
 
 -- What is above the limits is not read any more: such a subscription waits until it is made anew.
 UPDATE hawser.stream_subscriptions AS s
@@ -9548,10 +9561,12 @@ COMMENT ON COLUMN hawser.outbox_state.peer_beat IS 'Its sequence: when the relay
 COMMENT ON COLUMN hawser.outbox_state.peer_claim IS 'Its sequence: how many times messages were claimed.';
 COMMENT ON COLUMN hawser.outbox_state.secret IS 'Part of the ids of messages for streams: nobody can know the next ones, and publish something else with them before.';
 
-COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have a channel without an owner: those that nobody has served yet, and those of groups. Members of a group claim
-messages from there. Else the channel becomes that of the first listener.';
+COMMENT ON TABLE hawser.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
+with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
+that of its first listener.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+COMMENT ON COLUMN hawser.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
 COMMENT ON TABLE hawser.seq IS 'The counter for connection keys and topic keys; one row.';
 COMMENT ON COLUMN hawser.seq.id IS 'Always 1.';
@@ -9683,7 +9698,7 @@ COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, 
 COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
 COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
-COMMENT ON COLUMN hawser.peers.in_group IS 'When it registered last, the peer was a member of a group.';
+COMMENT ON COLUMN hawser.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
 COMMENT ON COLUMN hawser.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
 
 CREATE TABLE hawser.owners (

@@ -214,13 +214,16 @@ VALUES (1, 1, 1, 1, 1, 1, 1, gen_random_uuid());
 CREATE TABLE hawser.peer_waiting_topics (
   topic text NOT NULL,
   connection_key integer NOT NULL,
-  CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic)
+  for_group text DEFAULT '' NOT NULL,
+  CONSTRAINT peer_waiting_topics_pkey PRIMARY KEY (topic, for_group)
 );
 
-COMMENT ON TABLE hawser.peer_waiting_topics IS 'The topics that have a channel without an owner: those that nobody has served yet, and those of groups. Members of a group claim
-messages from there. Else the channel becomes that of the first listener.';
+COMMENT ON TABLE hawser.peer_waiting_topics IS 'The channels without an owner: those of topics that nobody has served yet or whose listeners are members of groups, and those
+with a group''s copies of messages for all listeners. Members claim messages from there. Else the channel of a topic becomes
+that of its first listener.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.topic IS 'The topic.';
 COMMENT ON COLUMN hawser.peer_waiting_topics.connection_key IS 'The channel that has its messages.';
+COMMENT ON COLUMN hawser.peer_waiting_topics.for_group IS 'The group whose copies they are; empty: they are for any listener.';
 
 DO $do$
 DECLARE
@@ -474,27 +477,19 @@ COMMENT ON FUNCTION hawser.bring_due(text, timestamptz) IS 'Brings the messages 
 
 CREATE OR REPLACE FUNCTION hawser.least_due(
   p_kind text,
-  p_from pg_snapshot,
   OUT due_from timestamptz
 )
 LANGUAGE plpgsql VOLATILE SECURITY INVOKER
 SET search_path = pg_catalog, pg_temp
 AS $function$
-#variable_conflict use_column
 BEGIN
-  IF p_from IS NULL THEN
-    -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every look
-    -- would find them. 2 is older than everything.
-    UPDATE hawser.outbox_later AS l SET xid = '2' WHERE l.kind = p_kind AND l.xid > pg_current_xact_id();
-    SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind;
-  ELSE
-    SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l
-     WHERE l.kind = p_kind
-       AND (l.xid >= pg_snapshot_xmax(p_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_from))));
-  END IF;
+  -- In a copy of another cluster's database they may have ids of transactions that are still to come here, and every look
+  -- would find them. 2 is older than everything.
+  UPDATE hawser.outbox_later AS l SET xid = '2' WHERE l.kind = p_kind AND l.xid > pg_current_xact_id();
+  SELECT min(l.deliver_at) INTO due_from FROM hawser.outbox_later AS l WHERE l.kind = p_kind;
 END
 $function$;
-COMMENT ON FUNCTION hawser.least_due(text, pg_snapshot) IS 'When the first message of a kind is due, of those that an earlier snapshot does not see. For the turns of relays.';
+COMMENT ON FUNCTION hawser.least_due(text) IS 'When the first message of a kind is due. For the first turns of relays.';
 
 CREATE OR REPLACE FUNCTION hawser.cancel(
   id bigint,
@@ -1004,6 +999,9 @@ DECLARE
   v_message record;
   v_count integer;
   v_bytes bigint;
+  -- Messages for all are counted as often as their topic has listeners: a turn writes a page, or the copies of one message.
+  v_copies bigint;
+  v_rows bigint;
   v_after bigint;
   v_has_more boolean;
   v_ids bigint[] := '{}';
@@ -1087,7 +1085,13 @@ BEGIN
     IF v_read = 'look' THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO v_to;
-      SELECT l.due_from INTO v_found FROM hawser.least_due(p_kind, p_later_from) AS l;
+      IF p_later_from IS NULL THEN
+        SELECT l.due_from INTO v_found FROM hawser.least_due(p_kind) AS l;
+      ELSE
+        SELECT min(l.deliver_at) INTO v_found FROM hawser.outbox_later AS l
+         WHERE l.kind = p_kind
+           AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
+      END IF;
       v_xmax := pg_snapshot_xmax(v_read_from);
       v_xip := ARRAY(SELECT pg_snapshot_xip(v_read_from));
       IF v_read_series <> '[]' THEN
@@ -1106,55 +1110,59 @@ BEGIN
       v_later := '{}';
       v_new := NULL;
       IF v_read_series = '[]' THEN
-        SELECT count(*) INTO v_new
-          FROM (
-            SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-            UNION ALL
-            SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            LIMIT p_max_messages + 1
-          ) AS n;
-      END IF;
-      IF v_new <= p_max_messages THEN
-        SELECT count(*), coalesce(sum(least(octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0), p_max_payload)), 0)
-          INTO v_count, v_bytes
-          FROM (
-            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-            UNION ALL
-            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-          ) AS n
-         WHERE pg_visible_in_snapshot(n.xid, v_to);
-        v_is_taken := v_count <= 1 OR v_bytes <= p_max_bytes;
-      END IF;
-      IF v_is_taken AND v_is_nats THEN
-        -- All of them at once, in half the time of one after another. Mostly it is so.
-        RETURN QUERY
-          SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
-                 NULL::integer[], NULL::text[], NULL::text[], n.id, n.role, n.destination, CASE WHEN b.fits THEN n.payload END,
-                 CASE WHEN b.fits THEN n.headers END, b.bytes, n.key,
-                 coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')),
-                 n.to_stream, n.domain, n.enqueued_at,
-                 n.first_enqueued_at, n.copy_of, NULL::timestamptz
-            FROM (
+        -- Mostly there are few, which one statement reads, if they fit.
+        IF v_is_nats THEN
+          RETURN QUERY
+            WITH new AS MATERIALIZED (
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            ) AS n
-           CROSS JOIN LATERAL (SELECT (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS bytes) AS m
-           CROSS JOIN LATERAL (SELECT m.bytes, (m.bytes > p_max_payload) IS NOT TRUE AS fits) AS b
-           WHERE pg_visible_in_snapshot(n.xid, v_to)
-           ORDER BY n.id;
-      ELSIF v_is_taken THEN
-        v_ids := v_ids || ARRAY(
-          SELECT n.id
+              LIMIT p_max_messages + 1
+            ), visible AS MATERIALIZED (
+              SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
+                FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
+            )
+            SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
+                   NULL::integer[], NULL::text[], NULL::text[], n.id, n.role, n.destination, CASE WHEN f.fits THEN n.payload END,
+                   CASE WHEN f.fits THEN n.headers END, n.size, n.key,
+                   coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')),
+                   n.to_stream, n.domain, n.enqueued_at, n.first_enqueued_at, n.copy_of, NULL::timestamptz
+              FROM visible AS n
+             CROSS JOIN LATERAL (SELECT (n.size > p_max_payload) IS NOT TRUE AS fits) AS f
+             WHERE (SELECT count(*) FROM new) <= p_max_messages
+               AND (SELECT count(*) = 1 OR sum(least(v.size, p_max_payload)) <= p_max_bytes FROM visible AS v)
+             ORDER BY n.id;
+          GET DIAGNOSTICS v_count = ROW_COUNT;
+        ELSE
+          WITH new AS MATERIALIZED (
+            SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+            UNION ALL
+            SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            LIMIT p_max_messages + 1
+          ), visible AS MATERIALIZED (
+            SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
+              FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
+          )
+          SELECT v_ids || coalesce(array_agg(n.id ORDER BY n.id), '{}'), count(*) INTO v_ids, v_count
+            FROM visible AS n
+           WHERE (SELECT count(*) FROM new) <= p_max_messages
+             AND (SELECT count(*) = 1 OR (sum(v.size) <= p_max_bytes AND NOT bool_or(v.to_all)) FROM visible AS v);
+        END IF;
+        v_is_taken := v_count > 0;
+        IF NOT v_is_taken THEN
+          -- There is nothing, or it does not fit.
+          SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, v_to)), count(*) INTO v_new, v_count
             FROM (
-              SELECT o.id, o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
-              SELECT o.id, o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            ) AS n
-           WHERE pg_visible_in_snapshot(n.xid, v_to)
-           ORDER BY n.id
-        );
-      ELSE
+              SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+              LIMIT p_max_messages + 1
+            ) AS n;
+          v_is_taken := v_new = 0 AND v_count <= p_max_messages;
+          v_count := 0;
+        END IF;
+      END IF;
+      IF NOT v_is_taken THEN
         -- Who has how many: first by transactions, all messages of which are visible or none. Without sorting, which takes far longer
         -- where there are many.
         v_routed := ARRAY(SELECT DISTINCT s.role FROM jsonb_to_recordset(v_read_series) AS s (role text, route text) WHERE s.route IS NOT NULL);
@@ -1320,12 +1328,18 @@ BEGIN
     IF NOT v_is_taken THEN
       v_count := 0;
       v_bytes := 0;
+      v_rows := 0;
       LOOP
         FETCH v_messages INTO v_message;
         EXIT WHEN NOT FOUND;
         bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
-        v_bytes := v_bytes + least(bytes, p_max_payload);
-        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
+        v_copies := 1;
+        IF NOT v_is_nats AND v_message.to_all THEN
+          v_copies := greatest(1, (SELECT count(*) FROM hawser.topic_addr AS a WHERE a.topic = v_message.destination));
+        END IF;
+        v_rows := v_rows + v_copies;
+        v_bytes := v_bytes + v_copies * least(bytes, p_max_payload);
+        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_rows > p_max_messages OR v_bytes > p_max_bytes);
         EXIT WHEN v_has_more;
         v_count := v_count + 1;
         v_after := v_message.id;
@@ -1908,8 +1922,14 @@ DECLARE
   v_all_topics text[];
   v_wanted text[];
   v_listeners text[];
+  -- Topics with messages for all, and who gets a copy of them: listeners, and groups.
+  v_to_all text[];
+  v_copied_topics text[];
+  v_copied_names text[];
+  v_copied_groups text[];
   v_missing text[];
   v_waiting text[];
+  v_waiting_groups text[];
   v_running text[];
   v_groups text[];
   -- The listeners that may get the messages of a topic, and of a NULL topic those that have messages for themselves.
@@ -1918,11 +1938,37 @@ DECLARE
   -- The least epoch in which anything is stored.
   v_stored_from bigint;
 BEGIN
-  SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL),
-         array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL)
-    INTO v_all_topics, v_wanted, v_listeners
+  SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND NOT o.to_all),
+         array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL),
+         array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND o.to_all)
+    INTO v_all_topics, v_wanted, v_listeners, v_to_all
     FROM hawser.outbox AS o
    WHERE o.id = ANY (p_ids) AND o.slot >= 3;
+
+  IF v_to_all IS NOT NULL THEN
+    v_running := hawser.running_peers(ARRAY(
+      SELECT DISTINCT a.client_name FROM hawser.topic_addr AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
+    ));
+    SELECT array_agg(c.topic), array_agg(c.name), array_agg(c.for_group)
+      INTO v_copied_topics, v_copied_names, v_copied_groups
+      FROM (
+        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group
+          FROM hawser.topic_addr AS a
+          LEFT JOIN hawser.peers AS p ON p.name = a.client_name
+         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.client_name = ANY (v_running))
+      ) AS c;
+    -- A message that finds nobody waits for the first listener, as any other.
+    v_wanted := ARRAY(
+      SELECT w.topic FROM unnest(v_wanted) AS w (topic)
+      UNION
+      SELECT t.topic FROM unnest(v_to_all) AS t (topic) WHERE NOT t.topic = ANY (coalesce(v_copied_topics, '{}'))
+    );
+    v_listeners := ARRAY(
+      SELECT l.name FROM unnest(v_listeners) AS l (name)
+      UNION
+      SELECT c.name FROM unnest(v_copied_names) AS c (name) WHERE c.name IS NOT NULL
+    );
+  END IF;
 
   -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
   INSERT INTO hawser.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
@@ -1962,7 +2008,7 @@ BEGIN
       FROM unnest(v_topics, v_names) AS u (topic, name)
       LEFT JOIN hawser.peers AS p ON p.name = u.name
      GROUP BY u.topic
-    HAVING bool_and(p.in_group IS TRUE)
+    HAVING bool_and(p.group_name IS NOT NULL)
   );
   IF cardinality(v_groups) > 0 THEN
     SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
@@ -2024,12 +2070,15 @@ BEGIN
     INSERT INTO hawser.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
 
-  -- Groups, and topics that no listener has ever served: each has a channel without an owner.
-  v_waiting := ARRAY(
-    SELECT u.topic FROM unnest(v_topics, v_names) AS u (topic, name)
-     WHERE u.name IS NULL AND NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = u.topic)
-  );
-  IF v_listeners IS NOT NULL THEN
+  -- Groups, and topics that no listener has ever served: each has a channel without an owner, and each group one for its copies.
+  SELECT array_agg(n.topic), array_agg(n.for_group) INTO v_waiting, v_waiting_groups
+    FROM (
+      SELECT u.topic, '' AS for_group FROM unnest(v_topics, v_names) AS u (topic, name) WHERE u.name IS NULL
+      UNION ALL
+      SELECT c.topic, c.for_group FROM unnest(v_copied_topics, v_copied_groups) AS c (topic, for_group) WHERE c.for_group IS NOT NULL
+    ) AS n
+   WHERE NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = n.topic AND w.for_group = n.for_group);
+  IF cardinality(v_listeners) > 0 THEN
     v_topics := v_topics || array_fill(NULL::text, ARRAY[cardinality(v_listeners)]);
     v_names := v_names || v_listeners;
   END IF;
@@ -2038,8 +2087,8 @@ BEGIN
       FROM (
         SELECT v_sender || ':' || u.name AS composite FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
         UNION
-        SELECT v_sender || ':' || '__#topic#' || k.k || '#' || p_turn
-          FROM unnest(v_waiting) AS w (topic) JOIN hawser.topic_key AS k ON k.topic = w.topic
+        SELECT v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''))
+          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser.topic_key AS k ON k.topic = w.topic
       ) AS c
      WHERE NOT EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE m.composite = c.composite)
   );
@@ -2059,11 +2108,12 @@ BEGIN
     INSERT INTO hawser.conn_sender AS c (connection_key, sender_topic) SELECT m.connection_key, v_me FROM made AS m
     ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
   END IF;
-  INSERT INTO hawser.peer_waiting_topics (topic, connection_key)
-  SELECT k.topic, m.connection_key
-    FROM unnest(v_waiting) AS w (topic)
+  INSERT INTO hawser.peer_waiting_topics (topic, connection_key, for_group)
+  SELECT k.topic, m.connection_key, w.for_group
+    FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group)
     JOIN hawser.topic_key AS k ON k.topic = w.topic
-    JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || '__#topic#' || k.k || '#' || p_turn;
+    JOIN hawser.conn_key_map AS m
+      ON m.composite = v_sender || ':' || '__#topic#' || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''));
 
   IF EXISTS (
     SELECT FROM hawser.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= 3 AND o.key IS NOT NULL
@@ -2087,25 +2137,36 @@ BEGIN
   END IF;
 
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
-  WITH page AS MATERIALIZED (
-    SELECT o.id, o.destination AS topic, o.payload,
+  WITH given AS MATERIALIZED (
+    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.k AS topic_key,
+           o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied,
            jsonb_build_array(jsonb_build_array(
              'message-origin',
              coalesce(o.origin, ':') || ':' || regexp_replace(o.role, E'[\\\\x01-\\\\x1f\\\\x7f]', '?', 'g')
            ))
              || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array('message-key', o.key)) END
-             || coalesce(o.headers, '[]') AS headers,
-           o.listener, t.k AS topic_key,
-           CASE WHEN o.listener IS NULL THEN hashtextextended(o.destination || ' ' || o.key, 0) END AS key_hash
+             || coalesce(o.headers, '[]') AS headers
       FROM hawser.outbox AS o
       JOIN hawser.topic_key AS t ON t.topic = o.destination
      WHERE o.id = ANY (p_ids) AND o.slot >= 3
+  ), page AS MATERIALIZED (
+    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_key,
+           CASE WHEN g.listener IS NULL THEN hashtextextended(g.topic || ' ' || g.key, 0) END AS key_hash
+      FROM given AS g WHERE NOT g.is_copied
+  ), copies AS MATERIALIZED (
+    -- Their keys are no others' keys: what is enqueued for one listener does not follow a copy, and groups do not wait for each other.
+    SELECT g.id, g.payload, g.headers, g.topic_key, coalesce(m.connection_key, w.connection_key) AS connection_key,
+           hashtextextended(g.topic || ' ' || g.key, hashtextextended(c.for_group, 1)) AS key_hash
+      FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
+      LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || c.name
+      LEFT JOIN hawser.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
+      JOIN given AS g ON g.topic = c.topic AND g.is_copied
   ), listeners AS MATERIALIZED (
     SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
            row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
       FROM unnest(v_topics, v_names) AS u (topic, name)
       LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || u.name
-      LEFT JOIN hawser.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic
+      LEFT JOIN hawser.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
   ), turns AS MATERIALIZED (
     SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
            row_number() OVER (PARTITION BY p.topic, p.key_hash ORDER BY p.id) = 1 AS is_first
@@ -2119,7 +2180,7 @@ BEGIN
                  SELECT CASE
                            -- What a member has claimed is followed by what it claims next.
                            WHEN m.source_topic = '__#claimed' THEN
-                             (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic)
+                             (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
                            ELSE s.connection_key
                          END
                     FROM (
@@ -2154,6 +2215,8 @@ BEGIN
              ELSE max(c.connection_key) OVER (PARTITION BY c.topic, c.key_hash)
            END AS connection_key
       FROM chosen AS c
+     UNION ALL
+    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash, c.connection_key FROM copies AS c
   ), stored AS (
     INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
     SELECT r.connection_key, r.payload, p_epoch, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
@@ -2164,7 +2227,7 @@ BEGIN
   )
   SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
   waiting := ARRAY(
-    SELECT w.topic FROM hawser.peer_waiting_topics AS w
+    SELECT DISTINCT w.topic FROM hawser.peer_waiting_topics AS w
      WHERE w.topic = ANY (v_all_topics) AND w.connection_key = ANY (connection_keys)
        AND EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
   );
@@ -2179,7 +2242,8 @@ CREATE OR REPLACE FUNCTION hawser.claim_messages(
   p_from_epochs bigint[],
   p_from_numbers bigint[],
   p_max_messages integer,
-  p_max_bytes bigint
+  p_max_bytes bigint,
+  p_of_group boolean[]
 )
 RETURNS TABLE (
   held boolean,
@@ -2190,7 +2254,8 @@ RETURNS TABLE (
   has_more boolean,
   from_epoch bigint,
   from_number bigint,
-  last_number bigint
+  last_number bigint,
+  of_group boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -2210,6 +2275,7 @@ BEGIN
     OR ((pg_column_size(p_topics) > 25600000 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 25600000, 1073741824) IS NOT NULL)
     OR cardinality(p_from_epochs) > 100000
     OR cardinality(p_from_numbers) > 100000
+    OR cardinality(p_of_group) > 100000
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -2232,6 +2298,9 @@ BEGIN
     IF cardinality(p_from_numbers) > 100000 THEN
       PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_from_numbers', 'a list of ' || cardinality(p_from_numbers) || ' elements', 'must have at most 100000 elements');
     END IF;
+    IF cardinality(p_of_group) > 100000 THEN
+      PERFORM hawser.refuse_argument('hawser.claim_messages', 'p_of_group', 'a list of ' || cardinality(p_of_group) || ' elements', 'must have at most 100000 elements');
+    END IF;
   END IF;
 -- One lock for each step, always in this order: the fence, the member's channel, the topics in their order. What follows a wait is a
 -- statement of its own, which sees what was committed meanwhile.
@@ -2240,6 +2309,7 @@ DECLARE
   v_source CONSTANT text := '__#claimed';
   v_done boolean;
   v_topics text[];
+  v_for_groups text[];
   v_from_epochs bigint[];
   v_from_numbers bigint[];
   v_channel integer;
@@ -2256,25 +2326,28 @@ BEGIN
     RAISE EXCEPTION 'hawser.claim_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
-  IF (cardinality(p_topics), cardinality(p_topics)) IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers)) THEN
-    RAISE EXCEPTION 'there are % topics, % epochs and % numbers, which must be as many',
-      cardinality(p_topics), cardinality(p_from_epochs), cardinality(p_from_numbers) USING ERRCODE = 'invalid_parameter_value';
+  IF (cardinality(p_topics), cardinality(p_topics), cardinality(p_topics))
+     IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)) THEN
+    RAISE EXCEPTION 'there are % topics, % epochs, % numbers and % of p_of_group, which must be as many',
+      cardinality(p_topics), cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)
+      USING ERRCODE = 'invalid_parameter_value';
   END IF;
 
   -- First without a lock: mostly another member has had what this one was told of.
-  SELECT array_agg(t.topic ORDER BY t.topic), array_agg(t.epoch ORDER BY t.topic), array_agg(t.number ORDER BY t.topic)
-    INTO v_topics, v_from_epochs, v_from_numbers
+  SELECT array_agg(t.topic ORDER BY t.topic, t.for_group), array_agg(t.for_group ORDER BY t.topic, t.for_group),
+         array_agg(t.epoch ORDER BY t.topic, t.for_group), array_agg(t.number ORDER BY t.topic, t.for_group)
+    INTO v_topics, v_for_groups, v_from_epochs, v_from_numbers
     FROM (
-      SELECT a.topic, f.epoch, f.number
-        FROM unnest(p_topics, p_from_epochs, p_from_numbers) AS a (topic, epoch, number)
-        JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic
+      SELECT w.topic, w.for_group, f.epoch, f.number
+        FROM unnest(p_topics, p_from_epochs, p_from_numbers, p_of_group) AS a (topic, epoch, number, of_group)
+        JOIN hawser.peers AS p ON p.name = p_name AND p.group_name IS NOT NULL
+        JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
        CROSS JOIN LATERAL (
          SELECT s.epoch, s.number FROM hawser.conn_messages AS s
           WHERE s.connection_key = w.connection_key AND (s.epoch, s.number) >= (a.epoch, a.number)
           ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
        ) AS f
        WHERE EXISTS (SELECT FROM hawser.topic_addr AS d WHERE d.topic = a.topic AND d.client_name = p_name)
-         AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.in_group)
        LIMIT 2500
     ) AS t;
   IF v_topics IS NULL THEN
@@ -2307,8 +2380,10 @@ BEGIN
   v_bytes := p_max_bytes / cardinality(v_topics);
   FOR nth IN 1 .. cardinality(v_topics) LOOP
     topic := v_topics[nth];
+    of_group := v_for_groups[nth] <> '';
     v_waiting := NULL;
-    SELECT w.connection_key INTO v_waiting FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] FOR UPDATE;
+    SELECT w.connection_key INTO v_waiting
+      FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
     CONTINUE WHEN v_waiting IS NULL;
     v_topic_key := (SELECT k.k FROM hawser.topic_key AS k WHERE k.topic = v_topics[nth]);
     -- Far only where others have the keys of what comes first.
@@ -2377,8 +2452,9 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) IS 'Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
-epoch. A message waits while another member has an earlier one with its key.';
+COMMENT ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) IS 'Moves messages of topics, which wait for a member of a group with room, into a channel of the caller, which is one; fenced by its
+epoch. A message waits while another member has an earlier one with its key. Copies go to members of their group alone, and
+have keys of their own.';
 
 CREATE OR REPLACE FUNCTION hawser.adopt_waiting(
   OUT connection_keys integer[]
@@ -2394,9 +2470,11 @@ BEGIN
   -- A member of a group may be claiming messages of the topic: the next turn looks again.
   v_topics := ARRAY(
     SELECT w.topic FROM hawser.peer_waiting_topics AS w
-     WHERE EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
+     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
        AND NOT EXISTS (
-         SELECT FROM hawser.topic_addr AS a JOIN hawser.peers AS p ON p.name = a.client_name WHERE a.topic = w.topic AND p.in_group
+         SELECT FROM hawser.topic_addr AS a
+           JOIN hawser.peers AS p ON p.name = a.client_name
+          WHERE a.topic = w.topic AND p.group_name IS NOT NULL
        )
      ORDER BY w.topic LIMIT 2500 FOR UPDATE SKIP LOCKED
   );
@@ -2428,12 +2506,12 @@ BEGIN
       SELECT DISTINCT ON (w.topic) w.connection_key, a.client_name
         FROM hawser.peer_waiting_topics AS w
         JOIN hawser.topic_addr AS a ON a.topic = w.topic
-       WHERE w.topic = ANY (v_topics)
+       WHERE w.topic = ANY (v_topics) AND w.for_group = ''
        ORDER BY w.topic, a.client_name <> ALL (v_running), a.client_name
     ) AS f
    WHERE m.connection_key = f.connection_key AND m.owner IS NULL;
   WITH gone AS (
-    DELETE FROM hawser.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) RETURNING w.connection_key
+    DELETE FROM hawser.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.connection_key
   )
   SELECT array_agg(g.connection_key) INTO connection_keys FROM gone AS g;
 END
@@ -4455,7 +4533,7 @@ REVOKE ALL ON FUNCTION hawser.enqueue_message(text, text, bytea[], jsonb, text, 
 REVOKE ALL ON FUNCTION hawser.lock_key(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue_nats(text, bytea[], boolean, jsonb, text, text, text, timestamptz) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.bring_due(text, timestamptz) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.least_due(text, pg_snapshot) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.least_due(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.cancel(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) FROM PUBLIC;
@@ -4472,7 +4550,7 @@ REVOKE ALL ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, tex
 REVOKE ALL ON FUNCTION hawser.peer_headers(jsonb, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.running_peers(text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.adopt_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean) FROM PUBLIC;
@@ -4564,7 +4642,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.outbox_rotate(text, text, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue_peer(text, bytea[], jsonb, text, text, text, timestamptz, boolean, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.running_peers(text[]) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.enqueue(text, jsonb, jsonb, text, text, timestamp with time zone, boolean) TO hawser_peer;
@@ -4653,7 +4731,7 @@ BEGIN
   ALTER FUNCTION hawser.lock_key(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue_nats(text, bytea[], boolean, jsonb, text, text, text, timestamptz) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.bring_due(text, timestamptz) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.least_due(text, pg_snapshot) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.least_due(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.cancel(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.outbox_replay(timestamptz, text, timestamptz, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.replay_page(timestamptz, text, timestamptz, boolean, bigint, bigint, integer) OWNER TO hawser_owner;
@@ -4670,7 +4748,7 @@ BEGIN
   ALTER FUNCTION hawser.peer_headers(jsonb, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.running_peers(text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.store_enqueued(bigint[], bigint, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.claim_messages(text, bigint, text[], bigint[], bigint[], integer, bigint, boolean[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.adopt_waiting() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamp with time zone, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.enqueue(text, json, jsonb, text, text, timestamp with time zone, boolean) OWNER TO hawser_owner;

@@ -299,13 +299,15 @@ CREATE TABLE hawser.peers (
   clean boolean DEFAULT true NOT NULL,
   started_at timestamptz DEFAULT now() NOT NULL,
   token text,
-  in_group boolean DEFAULT false NOT NULL,
+  group_name text,
   replaced boolean DEFAULT false NOT NULL,
   CONSTRAINT peers_pkey PRIMARY KEY (name),
   CONSTRAINT peers_name_bytes CHECK (octet_length(name) BETWEEN 1 AND 255),
   CONSTRAINT peers_name_pattern CHECK (name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT peers_epoch_range CHECK (epoch >= 1),
   CONSTRAINT peers_token_bytes CHECK (octet_length(token) BETWEEN 1 AND 64),
+  CONSTRAINT peers_group_name_bytes CHECK (octet_length(group_name) BETWEEN 1 AND 255),
+  CONSTRAINT peers_group_name_pattern CHECK (group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$'),
   CONSTRAINT peers_name_not_reserved CHECK (left(name, 3) <> '__#')
 );
 
@@ -317,7 +319,7 @@ COMMENT ON COLUMN hawser.peers.clean IS 'The holder before ended in good order, 
 COMMENT ON COLUMN hawser.peers.started_at IS 'When the name was taken last.';
 COMMENT ON COLUMN hawser.peers.token IS 'The token of the process that took the name last. If that process lost the answer, it finds its token here, and knows
 that the epoch is its own. NULL: the epoch was raised without taking the name.';
-COMMENT ON COLUMN hawser.peers.in_group IS 'When it registered last, the peer was a member of a group.';
+COMMENT ON COLUMN hawser.peers.group_name IS 'The group that the peer was a member of when it registered last; NULL: of none.';
 COMMENT ON COLUMN hawser.peers.replaced IS 'All of its channels were handed over at once, and it has not registered since: messages do not wait for it.';
 
 CREATE TABLE hawser.owners (
@@ -2119,9 +2121,9 @@ BEGIN
   RETURN QUERY
   SELECT w.connection_key, w.topic
     FROM hawser.topic_addr AS a
-    JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic
+    JOIN hawser.peers AS p ON p.name = a.client_name AND p.group_name IS NOT NULL
+    JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group IN ('', p.group_name)
    WHERE a.client_name = p_listener_name
-     AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_listener_name AND p.in_group)
      AND (
        SELECT s.connection_key FROM hawser.conn_messages AS s WHERE s.connection_key = w.connection_key
         ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
@@ -2142,7 +2144,7 @@ CREATE OR REPLACE FUNCTION hawser.enter_directory(
   p_topics text[],
   p_subscribed boolean[],
   p_only boolean,
-  p_in_group boolean DEFAULT NULL,
+  p_group_name text DEFAULT NULL,
   OUT held boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -2159,6 +2161,9 @@ BEGIN
     OR cardinality(p_topics) > 65536
     OR ((pg_column_size(p_topics) > 255 OR pg_column_compression(p_topics) IS NOT NULL) AND hawser.list_excess(p_topics, 16711680, 255) IS NOT NULL)
     OR cardinality(p_subscribed) > 65536
+    OR octet_length(p_group_name) > 255
+    OR octet_length(p_group_name) < 1
+    OR NOT (p_group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
   THEN
     IF octet_length(p_name) > 255 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_name', octet_length(p_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
@@ -2184,6 +2189,15 @@ BEGIN
     IF cardinality(p_subscribed) > 65536 THEN
       PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_subscribed', 'a list of ' || cardinality(p_subscribed) || ' elements', 'must have at most 65536 elements');
     END IF;
+    IF octet_length(p_group_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_group_name', octet_length(p_group_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_group_name) < 1 THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_group_name', octet_length(p_group_name) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8');
+    END IF;
+    IF NOT (p_group_name ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$') THEN
+      PERFORM hawser.refuse_argument('hawser.enter_directory', 'p_group_name', to_json(left(p_group_name, 60))::text, 'must not contain '':'' or control characters');
+    END IF;
   END IF;
 BEGIN
   -- A snapshot from before the wait for the locks would let a late write through.
@@ -2199,8 +2213,8 @@ BEGIN
 
   -- Before the directory, whose readers look here.
   UPDATE hawser.peers AS p
-     SET in_group = coalesce(p_in_group, false), replaced = false
-   WHERE p.name = p_name AND (p.in_group IS DISTINCT FROM coalesce(p_in_group, false) OR p.replaced);
+     SET group_name = p_group_name, replaced = false
+   WHERE p.name = p_name AND (p.group_name IS DISTINCT FROM p_group_name OR p.replaced);
 
   -- One writer at a time: two that take over each other's rows would wait in a circle, and NOTIFY serialises them anyway.
   PERFORM FROM hawser.fences AS f WHERE f.what = 'directory' FOR UPDATE;
@@ -2223,7 +2237,7 @@ BEGIN
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) IS 'Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
+COMMENT ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text) IS 'Enters a listener into the directory, under all its topics at once, fenced by its epoch. The lock of the directory is
 held for this call alone, which must be a transaction of its own.';
 
 CREATE OR REPLACE FUNCTION hawser.leave_directory(
@@ -2757,7 +2771,7 @@ BEGIN
                SELECT p.name
                  FROM hawser.conn_key_map AS o
                  LEFT JOIN hawser.conn_key_map AS b ON b.connection_key = o.retry_of
-                 JOIN hawser.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.in_group
+                 JOIN hawser.peers AS p ON p.name = coalesce(b.listener_name, o.listener_name) AND p.group_name IS NOT NULL
                 WHERE o.connection_key = g.key AND p.name <> p_name
                   -- It has registered under its present epoch: it was started again since its channels were taken over.
                   AND EXISTS (SELECT FROM hawser.topic_addr AS t WHERE t.client_name = p.name AND t.epoch = p.epoch)
@@ -3397,7 +3411,7 @@ REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, b
 REVOKE ALL ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.channels_with_messages(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.clear_stored_messages(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.forget_peer(text) FROM PUBLIC;
@@ -3498,7 +3512,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_messages(integer, bigint, bigint, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.channels_with_messages(text) TO hawser_peer;
-    GRANT EXECUTE ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.clear_stored_messages(text, text) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.forget_peer(text) TO hawser_peer;
@@ -3588,7 +3602,7 @@ BEGIN
   ALTER FUNCTION hawser.drain_rows(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_messages(integer, bigint, bigint, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.channels_with_messages(text) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, boolean) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.enter_directory(text, bigint, text, bigint, boolean, text[], boolean[], boolean, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.leave_directory(text, bigint, boolean, boolean, text[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.clear_stored_messages(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.forget_peer(text) OWNER TO hawser_owner;

@@ -6,9 +6,11 @@ BEGIN
   -- A member of a group may be claiming messages of the topic: the next turn looks again.
   v_topics := ARRAY(
     SELECT w.topic FROM hawser.peer_waiting_topics AS w
-     WHERE EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
+     WHERE w.for_group = '' AND EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
        AND NOT EXISTS (
-         SELECT FROM hawser.topic_addr AS a JOIN hawser.peers AS p ON p.name = a.client_name WHERE a.topic = w.topic AND p.in_group
+         SELECT FROM hawser.topic_addr AS a
+           JOIN hawser.peers AS p ON p.name = a.client_name
+          WHERE a.topic = w.topic AND p.group_name IS NOT NULL
        )
      ORDER BY w.topic LIMIT @OutboxConstants.page_messages@ FOR UPDATE SKIP LOCKED
   );
@@ -40,12 +42,12 @@ BEGIN
       SELECT DISTINCT ON (w.topic) w.connection_key, a.client_name
         FROM hawser.peer_waiting_topics AS w
         JOIN hawser.topic_addr AS a ON a.topic = w.topic
-       WHERE w.topic = ANY (v_topics)
+       WHERE w.topic = ANY (v_topics) AND w.for_group = ''
        ORDER BY w.topic, a.client_name <> ALL (v_running), a.client_name
     ) AS f
    WHERE m.connection_key = f.connection_key AND m.owner IS NULL;
   WITH gone AS (
-    DELETE FROM hawser.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) RETURNING w.connection_key
+    DELETE FROM hawser.peer_waiting_topics AS w WHERE w.topic = ANY (v_topics) AND w.for_group = '' RETURNING w.connection_key
   )
   SELECT array_agg(g.connection_key) INTO connection_keys FROM gone AS g;
 END

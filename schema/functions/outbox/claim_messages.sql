@@ -6,6 +6,7 @@ DECLARE
   v_source CONSTANT text := @OutboxConstants.claims_topic@;
   v_done boolean;
   v_topics text[];
+  v_for_groups text[];
   v_from_epochs bigint[];
   v_from_numbers bigint[];
   v_channel integer;
@@ -22,25 +23,28 @@ BEGIN
     RAISE EXCEPTION 'hawser.claim_messages needs READ COMMITTED, not %', current_setting('transaction_isolation')
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
-  IF (cardinality(p_topics), cardinality(p_topics)) IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers)) THEN
-    RAISE EXCEPTION 'there are % topics, % epochs and % numbers, which must be as many',
-      cardinality(p_topics), cardinality(p_from_epochs), cardinality(p_from_numbers) USING ERRCODE = 'invalid_parameter_value';
+  IF (cardinality(p_topics), cardinality(p_topics), cardinality(p_topics))
+     IS DISTINCT FROM (cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)) THEN
+    RAISE EXCEPTION 'there are % topics, % epochs, % numbers and % of p_of_group, which must be as many',
+      cardinality(p_topics), cardinality(p_from_epochs), cardinality(p_from_numbers), cardinality(p_of_group)
+      USING ERRCODE = 'invalid_parameter_value';
   END IF;
 
   -- First without a lock: mostly another member has had what this one was told of.
-  SELECT array_agg(t.topic ORDER BY t.topic), array_agg(t.epoch ORDER BY t.topic), array_agg(t.number ORDER BY t.topic)
-    INTO v_topics, v_from_epochs, v_from_numbers
+  SELECT array_agg(t.topic ORDER BY t.topic, t.for_group), array_agg(t.for_group ORDER BY t.topic, t.for_group),
+         array_agg(t.epoch ORDER BY t.topic, t.for_group), array_agg(t.number ORDER BY t.topic, t.for_group)
+    INTO v_topics, v_for_groups, v_from_epochs, v_from_numbers
     FROM (
-      SELECT a.topic, f.epoch, f.number
-        FROM unnest(p_topics, p_from_epochs, p_from_numbers) AS a (topic, epoch, number)
-        JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic
+      SELECT w.topic, w.for_group, f.epoch, f.number
+        FROM unnest(p_topics, p_from_epochs, p_from_numbers, p_of_group) AS a (topic, epoch, number, of_group)
+        JOIN hawser.peers AS p ON p.name = p_name AND p.group_name IS NOT NULL
+        JOIN hawser.peer_waiting_topics AS w ON w.topic = a.topic AND w.for_group = CASE WHEN a.of_group THEN p.group_name ELSE '' END
        CROSS JOIN LATERAL (
          SELECT s.epoch, s.number FROM hawser.conn_messages AS s
           WHERE s.connection_key = w.connection_key AND (s.epoch, s.number) >= (a.epoch, a.number)
           ORDER BY s.connection_key, s.epoch, s.number LIMIT 1
        ) AS f
        WHERE EXISTS (SELECT FROM hawser.topic_addr AS d WHERE d.topic = a.topic AND d.client_name = p_name)
-         AND EXISTS (SELECT FROM hawser.peers AS p WHERE p.name = p_name AND p.in_group)
        LIMIT @OutboxConstants.page_messages@
     ) AS t;
   IF v_topics IS NULL THEN
@@ -73,8 +77,10 @@ BEGIN
   v_bytes := p_max_bytes / cardinality(v_topics);
   FOR nth IN 1 .. cardinality(v_topics) LOOP
     topic := v_topics[nth];
+    of_group := v_for_groups[nth] <> '';
     v_waiting := NULL;
-    SELECT w.connection_key INTO v_waiting FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] FOR UPDATE;
+    SELECT w.connection_key INTO v_waiting
+      FROM hawser.peer_waiting_topics AS w WHERE w.topic = v_topics[nth] AND w.for_group = v_for_groups[nth] FOR UPDATE;
     CONTINUE WHEN v_waiting IS NULL;
     v_topic_key := (SELECT k.k FROM hawser.topic_key AS k WHERE k.topic = v_topics[nth]);
     -- Far only where others have the keys of what comes first.

@@ -34,6 +34,9 @@ DECLARE
   v_message record;
   v_count integer;
   v_bytes bigint;
+  -- Messages for all are counted as often as their topic has listeners: a turn writes a page, or the copies of one message.
+  v_copies bigint;
+  v_rows bigint;
   v_after bigint;
   v_has_more boolean;
   v_ids bigint[] := '{}';
@@ -117,7 +120,13 @@ BEGIN
     IF v_read = 'look' THEN
       -- A statement of its own, behind the setval: of those who have not seen that, it sees or lists all.
       SELECT pg_current_snapshot() INTO v_to;
-      SELECT l.due_from INTO v_found FROM hawser.least_due(p_kind, p_later_from) AS l;
+      IF p_later_from IS NULL THEN
+        SELECT l.due_from INTO v_found FROM hawser.least_due(p_kind) AS l;
+      ELSE
+        SELECT min(l.deliver_at) INTO v_found FROM hawser.outbox_later AS l
+         WHERE l.kind = p_kind
+           AND (l.xid >= pg_snapshot_xmax(p_later_from) OR l.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_later_from))));
+      END IF;
       v_xmax := pg_snapshot_xmax(v_read_from);
       v_xip := ARRAY(SELECT pg_snapshot_xip(v_read_from));
       IF v_read_series <> '[]' THEN
@@ -136,55 +145,59 @@ BEGIN
       v_later := '{}';
       v_new := NULL;
       IF v_read_series = '[]' THEN
-        SELECT count(*) INTO v_new
-          FROM (
-            SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-            UNION ALL
-            SELECT FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            LIMIT p_max_messages + 1
-          ) AS n;
-      END IF;
-      IF v_new <= p_max_messages THEN
-        SELECT count(*), coalesce(sum(least(octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0), p_max_payload)), 0)
-          INTO v_count, v_bytes
-          FROM (
-            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
-            UNION ALL
-            SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-          ) AS n
-         WHERE pg_visible_in_snapshot(n.xid, v_to);
-        v_is_taken := v_count <= 1 OR v_bytes <= p_max_bytes;
-      END IF;
-      IF v_is_taken AND v_is_nats THEN
-        -- All of them at once, in half the time of one after another. Mostly it is so.
-        RETURN QUERY
-          SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
-                 NULL::integer[], NULL::text[], NULL::text[], n.id, n.role, n.destination, CASE WHEN b.fits THEN n.payload END,
-                 CASE WHEN b.fits THEN n.headers END, b.bytes, n.key,
-                 coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')),
-                 n.to_stream, n.domain, n.enqueued_at,
-                 n.first_enqueued_at, n.copy_of, NULL::timestamptz
-            FROM (
+        -- Mostly there are few, which one statement reads, if they fit.
+        IF v_is_nats THEN
+          RETURN QUERY
+            WITH new AS MATERIALIZED (
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
               SELECT o.* FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            ) AS n
-           CROSS JOIN LATERAL (SELECT (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS bytes) AS m
-           CROSS JOIN LATERAL (SELECT m.bytes, (m.bytes > p_max_payload) IS NOT TRUE AS fits) AS b
-           WHERE pg_visible_in_snapshot(n.xid, v_to)
-           ORDER BY n.id;
-      ELSIF v_is_taken THEN
-        v_ids := v_ids || ARRAY(
-          SELECT n.id
+              LIMIT p_max_messages + 1
+            ), visible AS MATERIALIZED (
+              SELECT n.*, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
+                FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
+            )
+            SELECT NULL::text, NULL::pg_snapshot, NULL::boolean, NULL::jsonb, NULL::integer, NULL::timestamptz, NULL::bigint, NULL::integer,
+                   NULL::integer[], NULL::text[], NULL::text[], n.id, n.role, n.destination, CASE WHEN f.fits THEN n.payload END,
+                   CASE WHEN f.fits THEN n.headers END, n.size, n.key,
+                   coalesce(n.message_id, encode(substr(sha256(convert_to(v_secret || n.id || ' ' || extract(epoch FROM n.enqueued_at), 'UTF8')), 1, 16), 'hex')),
+                   n.to_stream, n.domain, n.enqueued_at, n.first_enqueued_at, n.copy_of, NULL::timestamptz
+              FROM visible AS n
+             CROSS JOIN LATERAL (SELECT (n.size > p_max_payload) IS NOT TRUE AS fits) AS f
+             WHERE (SELECT count(*) FROM new) <= p_max_messages
+               AND (SELECT count(*) = 1 OR sum(least(v.size, p_max_payload)) <= p_max_bytes FROM visible AS v)
+             ORDER BY n.id;
+          GET DIAGNOSTICS v_count = ROW_COUNT;
+        ELSE
+          WITH new AS MATERIALIZED (
+            SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+            UNION ALL
+            SELECT o.id, o.xid, o.payload, o.headers, o.to_all FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+            LIMIT p_max_messages + 1
+          ), visible AS MATERIALIZED (
+            SELECT n.id, n.to_all, (octet_length(n.payload) + coalesce(octet_length(n.headers::text), 0))::bigint AS size
+              FROM new AS n WHERE pg_visible_in_snapshot(n.xid, v_to)
+          )
+          SELECT v_ids || coalesce(array_agg(n.id ORDER BY n.id), '{}'), count(*) INTO v_ids, v_count
+            FROM visible AS n
+           WHERE (SELECT count(*) FROM new) <= p_max_messages
+             AND (SELECT count(*) = 1 OR (sum(v.size) <= p_max_bytes AND NOT bool_or(v.to_all)) FROM visible AS v);
+        END IF;
+        v_is_taken := v_count > 0;
+        IF NOT v_is_taken THEN
+          -- There is nothing, or it does not fit.
+          SELECT count(*) FILTER (WHERE pg_visible_in_snapshot(n.xid, v_to)), count(*) INTO v_new, v_count
             FROM (
-              SELECT o.id, o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
+              SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid >= v_xmax
               UNION ALL
-              SELECT o.id, o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
-            ) AS n
-           WHERE pg_visible_in_snapshot(n.xid, v_to)
-           ORDER BY n.id
-        );
-      ELSE
+              SELECT o.xid FROM hawser.outbox AS o WHERE o.slot BETWEEN v_slot AND v_slot + 2 AND o.xid = ANY (v_xip)
+              LIMIT p_max_messages + 1
+            ) AS n;
+          v_is_taken := v_new = 0 AND v_count <= p_max_messages;
+          v_count := 0;
+        END IF;
+      END IF;
+      IF NOT v_is_taken THEN
         -- Who has how many: first by transactions, all messages of which are visible or none. Without sorting, which takes far longer
         -- where there are many.
         v_routed := ARRAY(SELECT DISTINCT s.role FROM jsonb_to_recordset(v_read_series) AS s (role text, route text) WHERE s.route IS NOT NULL);
@@ -350,12 +363,18 @@ BEGIN
     IF NOT v_is_taken THEN
       v_count := 0;
       v_bytes := 0;
+      v_rows := 0;
       LOOP
         FETCH v_messages INTO v_message;
         EXIT WHEN NOT FOUND;
         bytes := octet_length(v_message.payload) + coalesce(octet_length(v_message.headers::text), 0);
-        v_bytes := v_bytes + least(bytes, p_max_payload);
-        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_bytes > p_max_bytes);
+        v_copies := 1;
+        IF NOT v_is_nats AND v_message.to_all THEN
+          v_copies := greatest(1, (SELECT count(*) FROM hawser.topic_addr AS a WHERE a.topic = v_message.destination));
+        END IF;
+        v_rows := v_rows + v_copies;
+        v_bytes := v_bytes + v_copies * least(bytes, p_max_payload);
+        v_has_more := v_count > 0 AND (v_count = p_max_messages OR v_rows > p_max_messages OR v_bytes > p_max_bytes);
         EXIT WHEN v_has_more;
         v_count := v_count + 1;
         v_after := v_message.id;

@@ -6,8 +6,14 @@ DECLARE
   v_all_topics text[];
   v_wanted text[];
   v_listeners text[];
+  -- Topics with messages for all, and who gets a copy of them: listeners, and groups.
+  v_to_all text[];
+  v_copied_topics text[];
+  v_copied_names text[];
+  v_copied_groups text[];
   v_missing text[];
   v_waiting text[];
+  v_waiting_groups text[];
   v_running text[];
   v_groups text[];
   -- The listeners that may get the messages of a topic, and of a NULL topic those that have messages for themselves.
@@ -16,11 +22,37 @@ DECLARE
   -- The least epoch in which anything is stored.
   v_stored_from bigint;
 BEGIN
-  SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL),
-         array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL)
-    INTO v_all_topics, v_wanted, v_listeners
+  SELECT array_agg(DISTINCT o.destination), array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND NOT o.to_all),
+         array_agg(DISTINCT o.listener) FILTER (WHERE o.listener IS NOT NULL),
+         array_agg(DISTINCT o.destination) FILTER (WHERE o.listener IS NULL AND o.to_all)
+    INTO v_all_topics, v_wanted, v_listeners, v_to_all
     FROM hawser.outbox AS o
    WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@;
+
+  IF v_to_all IS NOT NULL THEN
+    v_running := hawser.running_peers(ARRAY(
+      SELECT DISTINCT a.client_name FROM hawser.topic_addr AS a WHERE a.topic = ANY (v_to_all) AND NOT a.durable
+    ));
+    SELECT array_agg(c.topic), array_agg(c.name), array_agg(c.for_group)
+      INTO v_copied_topics, v_copied_names, v_copied_groups
+      FROM (
+        SELECT DISTINCT a.topic, CASE WHEN p.group_name IS NULL THEN a.client_name END AS name, p.group_name AS for_group
+          FROM hawser.topic_addr AS a
+          LEFT JOIN hawser.peers AS p ON p.name = a.client_name
+         WHERE a.topic = ANY (v_to_all) AND (p.group_name IS NOT NULL OR a.durable OR a.client_name = ANY (v_running))
+      ) AS c;
+    -- A message that finds nobody waits for the first listener, as any other.
+    v_wanted := ARRAY(
+      SELECT w.topic FROM unnest(v_wanted) AS w (topic)
+      UNION
+      SELECT t.topic FROM unnest(v_to_all) AS t (topic) WHERE NOT t.topic = ANY (coalesce(v_copied_topics, '{}'))
+    );
+    v_listeners := ARRAY(
+      SELECT l.name FROM unnest(v_listeners) AS l (name)
+      UNION
+      SELECT c.name FROM unnest(v_copied_names) AS c (name) WHERE c.name IS NOT NULL
+    );
+  END IF;
 
   -- The listeners of the directory, and what a sender remembers of them: what comes when they are away is stored for them.
   INSERT INTO hawser.sender_listener (sender_key, listener_topic, client_name, addr, max_message_bytes)
@@ -60,7 +92,7 @@ BEGIN
       FROM unnest(v_topics, v_names) AS u (topic, name)
       LEFT JOIN hawser.peers AS p ON p.name = u.name
      GROUP BY u.topic
-    HAVING bool_and(p.in_group IS TRUE)
+    HAVING bool_and(p.group_name IS NOT NULL)
   );
   IF cardinality(v_groups) > 0 THEN
     SELECT array_agg(n.topic), array_agg(n.name) INTO v_topics, v_names
@@ -122,12 +154,15 @@ BEGIN
     INSERT INTO hawser.topic_key (topic, k) SELECT n.topic, c.v - n.count + n.nth FROM new AS n, counted AS c;
   END IF;
 
-  -- Groups, and topics that no listener has ever served: each has a channel without an owner.
-  v_waiting := ARRAY(
-    SELECT u.topic FROM unnest(v_topics, v_names) AS u (topic, name)
-     WHERE u.name IS NULL AND NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = u.topic)
-  );
-  IF v_listeners IS NOT NULL THEN
+  -- Groups, and topics that no listener has ever served: each has a channel without an owner, and each group one for its copies.
+  SELECT array_agg(n.topic), array_agg(n.for_group) INTO v_waiting, v_waiting_groups
+    FROM (
+      SELECT u.topic, '' AS for_group FROM unnest(v_topics, v_names) AS u (topic, name) WHERE u.name IS NULL
+      UNION ALL
+      SELECT c.topic, c.for_group FROM unnest(v_copied_topics, v_copied_groups) AS c (topic, for_group) WHERE c.for_group IS NOT NULL
+    ) AS n
+   WHERE NOT EXISTS (SELECT FROM hawser.peer_waiting_topics AS w WHERE w.topic = n.topic AND w.for_group = n.for_group);
+  IF cardinality(v_listeners) > 0 THEN
     v_topics := v_topics || array_fill(NULL::text, ARRAY[cardinality(v_listeners)]);
     v_names := v_names || v_listeners;
   END IF;
@@ -136,8 +171,8 @@ BEGIN
       FROM (
         SELECT v_sender || ':' || u.name AS composite FROM unnest(v_names) AS u (name) WHERE u.name IS NOT NULL
         UNION
-        SELECT v_sender || ':' || @OutboxConstants.waiting_prefix@ || k.k || '#' || p_turn
-          FROM unnest(v_waiting) AS w (topic) JOIN hawser.topic_key AS k ON k.topic = w.topic
+        SELECT v_sender || ':' || @OutboxConstants.waiting_prefix@ || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''))
+          FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group) JOIN hawser.topic_key AS k ON k.topic = w.topic
       ) AS c
      WHERE NOT EXISTS (SELECT FROM hawser.conn_key_map AS m WHERE m.composite = c.composite)
   );
@@ -157,11 +192,12 @@ BEGIN
     INSERT INTO hawser.conn_sender AS c (connection_key, sender_topic) SELECT m.connection_key, v_me FROM made AS m
     ON CONFLICT (connection_key) DO UPDATE SET sender_topic = excluded.sender_topic;
   END IF;
-  INSERT INTO hawser.peer_waiting_topics (topic, connection_key)
-  SELECT k.topic, m.connection_key
-    FROM unnest(v_waiting) AS w (topic)
+  INSERT INTO hawser.peer_waiting_topics (topic, connection_key, for_group)
+  SELECT k.topic, m.connection_key, w.for_group
+    FROM unnest(v_waiting, v_waiting_groups) AS w (topic, for_group)
     JOIN hawser.topic_key AS k ON k.topic = w.topic
-    JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || @OutboxConstants.waiting_prefix@ || k.k || '#' || p_turn;
+    JOIN hawser.conn_key_map AS m
+      ON m.composite = v_sender || ':' || @OutboxConstants.waiting_prefix@ || concat_ws('#', k.k, p_turn, nullif(w.for_group, ''));
 
   IF EXISTS (
     SELECT FROM hawser.outbox AS o WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@ AND o.key IS NOT NULL
@@ -185,25 +221,36 @@ BEGIN
   END IF;
 
   -- Each turn has its epoch, within which each channel's numbers begin at 1.
-  WITH page AS MATERIALIZED (
-    SELECT o.id, o.destination AS topic, o.payload,
+  WITH given AS MATERIALIZED (
+    SELECT o.id, o.destination AS topic, o.payload, o.key, o.listener, t.k AS topic_key,
+           o.to_all AND o.listener IS NULL AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied,
            jsonb_build_array(jsonb_build_array(
              @ProtocolConstants.message_origin_header@,
              coalesce(o.origin, ':') || ':' || regexp_replace(o.role, E'[\\x01-\\x1f\\x7f]', '?', 'g')
            ))
              || CASE WHEN o.key IS NULL THEN '[]' ELSE jsonb_build_array(jsonb_build_array(@ProtocolConstants.message_key_header@, o.key)) END
-             || coalesce(o.headers, '[]') AS headers,
-           o.listener, t.k AS topic_key,
-           CASE WHEN o.listener IS NULL THEN hashtextextended(o.destination || ' ' || o.key, 0) END AS key_hash
+             || coalesce(o.headers, '[]') AS headers
       FROM hawser.outbox AS o
       JOIN hawser.topic_key AS t ON t.topic = o.destination
      WHERE o.id = ANY (p_ids) AND o.slot >= @OutboxConstants.slots@
+  ), page AS MATERIALIZED (
+    SELECT g.id, g.topic, g.payload, g.headers, g.listener, g.topic_key,
+           CASE WHEN g.listener IS NULL THEN hashtextextended(g.topic || ' ' || g.key, 0) END AS key_hash
+      FROM given AS g WHERE NOT g.is_copied
+  ), copies AS MATERIALIZED (
+    -- Their keys are no others' keys: what is enqueued for one listener does not follow a copy, and groups do not wait for each other.
+    SELECT g.id, g.payload, g.headers, g.topic_key, coalesce(m.connection_key, w.connection_key) AS connection_key,
+           hashtextextended(g.topic || ' ' || g.key, hashtextextended(c.for_group, 1)) AS key_hash
+      FROM unnest(v_copied_topics, v_copied_names, v_copied_groups) AS c (topic, name, for_group)
+      LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || c.name
+      LEFT JOIN hawser.peer_waiting_topics AS w ON w.topic = c.topic AND w.for_group = c.for_group
+      JOIN given AS g ON g.topic = c.topic AND g.is_copied
   ), listeners AS MATERIALIZED (
     SELECT u.topic, u.name, coalesce(m.connection_key, w.connection_key) AS key, count(*) OVER (PARTITION BY u.topic) AS count,
            row_number() OVER (PARTITION BY u.topic ORDER BY u.name) AS nth
       FROM unnest(v_topics, v_names) AS u (topic, name)
       LEFT JOIN hawser.conn_key_map AS m ON m.composite = v_sender || ':' || u.name
-      LEFT JOIN hawser.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic
+      LEFT JOIN hawser.peer_waiting_topics AS w ON u.name IS NULL AND w.topic = u.topic AND w.for_group = ''
   ), turns AS MATERIALIZED (
     SELECT p.*, p_turn + row_number() OVER (PARTITION BY p.topic, p.key_hash IS NULL ORDER BY p.id) AS nth,
            row_number() OVER (PARTITION BY p.topic, p.key_hash ORDER BY p.id) = 1 AS is_first
@@ -217,7 +264,7 @@ BEGIN
                  SELECT CASE
                            -- What a member has claimed is followed by what it claims next.
                            WHEN m.source_topic = @OutboxConstants.claims_topic@ THEN
-                             (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic)
+                             (SELECT w.connection_key FROM hawser.peer_waiting_topics AS w WHERE w.topic = p.topic AND w.for_group = '')
                            ELSE s.connection_key
                          END
                     FROM (
@@ -252,6 +299,8 @@ BEGIN
              ELSE max(c.connection_key) OVER (PARTITION BY c.topic, c.key_hash)
            END AS connection_key
       FROM chosen AS c
+     UNION ALL
+    SELECT c.id, c.payload, c.headers, c.topic_key, c.key_hash, c.connection_key FROM copies AS c
   ), stored AS (
     INSERT INTO hawser.conn_messages (connection_key, payload, epoch, number, topic_key, headers, key_hash)
     SELECT r.connection_key, r.payload, p_epoch, row_number() OVER (PARTITION BY r.connection_key ORDER BY r.id), r.topic_key,
@@ -262,7 +311,7 @@ BEGIN
   )
   SELECT coalesce(array_agg(DISTINCT s.connection_key), '{}') INTO connection_keys FROM stored AS s;
   waiting := ARRAY(
-    SELECT w.topic FROM hawser.peer_waiting_topics AS w
+    SELECT DISTINCT w.topic FROM hawser.peer_waiting_topics AS w
      WHERE w.topic = ANY (v_all_topics) AND w.connection_key = ANY (connection_keys)
        AND EXISTS (SELECT FROM hawser.topic_addr AS a WHERE a.topic = w.topic)
   );

@@ -220,7 +220,7 @@ export class NatsReading implements AsyncDisposable {
 
   #deliver(messages: readonly ReadMessage[]): void {
     for (const { id, text } of messages) {
-      this.#came.push({ text: text!, lane: this.#writers.laneOf(text!) });
+      this.#came.push(this.#writers.sent(text!));
       this.#done.add(id);
     }
   }

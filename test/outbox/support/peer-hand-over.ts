@@ -1,11 +1,13 @@
 /**
  * Random histories of the hand-over to peers, step by step from a seed, on the SQL functions themselves: writers of several
  * roles, with bursts that are larger than a page; relays that crash in the middle of a turn, are replaced and go on; slots that
- * are emptied; listeners that come late, leave, run and do not, are members of a group and are none, claim as members, and handle
- * what is theirs.
+ * are emptied; listeners that come late, leave, run and do not, are durable and are not, are members of one of two groups and are
+ * none, claim as members, and handle what is theirs.
  *
  * Checked: each committed message is handled once, none that was rolled back, and each role, topic and key in the order of the
- * commits; within an epoch a channel has no gap, except where members claim.
+ * commits; within an epoch a channel has no gap, except where members claim. Of messages for all, each listener that the directory
+ * had at the hand-over, durable or running, and each group handles one copy, in the order of its key; members claim only copies of
+ * their group.
  */
 import pg from "pg";
 import { Random } from "../../simulator/random.js";
@@ -13,9 +15,56 @@ import { peerTurn, takePeers } from "./turns.js";
 import { checkHistory, type Sent, Writers } from "./writers.js";
 
 const topics = ["t", "u"];
-const listenersOf: Readonly<Record<string, readonly string[]>> = { t: ["t-1", "t-2", "t-3"], u: ["u-1", "u-2"] };
+const listenersOf: Readonly<Record<string, readonly string[]>> = {
+  t: ["t-1", "t-2", "t-3"],
+  u: ["u-1", "u-2", "u-3"],
+};
 const names = Object.values(listenersOf).flat();
+const groups = ["red", "blue"];
 const steps = 120;
+
+/**
+ * Notes who has a message for all at its hand-over, and for whom what is claimed was: as the tables say it, not the functions that
+ * are tested.
+ */
+const witnessSql = `
+  CREATE TABLE IF NOT EXISTS public.known (text text PRIMARY KEY, recipients text[] NOT NULL);
+  CREATE TABLE IF NOT EXISTS public.claimed (
+    connection_key integer, epoch bigint, number bigint, for_group text NOT NULL, member_group text
+  );
+  GRANT ALL ON public.known, public.claimed TO PUBLIC;
+  CREATE OR REPLACE FUNCTION public.handed() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN
+    INSERT INTO public.known (text, recipients)
+    SELECT DISTINCT convert_from(n.payload, 'UTF8'), ARRAY(
+             SELECT DISTINCT coalesce('group ' || p.group_name, 'listener ' || a.client_name)
+               FROM hawser.topic_addr AS a
+               LEFT JOIN hawser.peers AS p ON p.name = a.client_name
+              WHERE a.topic = k.topic
+                AND (p.group_name IS NOT NULL OR a.durable OR hawser.running_peers(ARRAY[a.client_name]) <> '{}')
+           )
+      FROM new_rows AS n
+      JOIN hawser.topic_key AS k ON k.k = n.topic_key
+    ON CONFLICT DO NOTHING;
+    RETURN NULL;
+  END
+  $$;
+  CREATE OR REPLACE TRIGGER handed AFTER INSERT ON hawser.conn_messages REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION public.handed();
+  CREATE OR REPLACE FUNCTION public.claims() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN
+    INSERT INTO public.claimed (connection_key, epoch, number, for_group, member_group)
+    SELECT n.connection_key, n.epoch, n.number, w.for_group, p.group_name
+      FROM new_rows AS n
+      JOIN old_rows AS o ON o.payload = n.payload
+      JOIN hawser.peer_waiting_topics AS w ON w.connection_key = o.connection_key
+      JOIN hawser.conn_key_map AS m ON m.connection_key = n.connection_key
+      JOIN hawser.peers AS p ON p.name = m.listener_name;
+    RETURN NULL;
+  END
+  $$;
+  CREATE OR REPLACE TRIGGER claims AFTER UPDATE ON hawser.conn_messages REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION public.claims()`;
 
 /** A session in which members claim. */
 interface Claimer {
@@ -50,17 +99,20 @@ export class PeerHandOver implements AsyncDisposable {
   #relays: Relay[] = [];
   readonly #claimers: Claimer[] = [];
   readonly #writers: Writers;
-  #handled: Sent[] = [];
+  #handled: { readonly message: Sent; readonly recipient: string }[] = [];
   #running = new Set<string>();
 
   constructor(url: string, driver: HandOverDriver = {}) {
     this.#url = url;
     this.#driver = driver;
-    const calls = topics.map((topic) => ({
-      sql: "SELECT hawser.enqueue_batch($1, $2::text[], key => $3)",
-      values: (payloads: readonly string[], key: string | null) => [topic, payloads, key],
-      destination: topic,
-    }));
+    const calls = topics.flatMap((topic) =>
+      [false, true].map((isToAll) => ({
+        sql: "SELECT hawser.enqueue_batch($1, $2::text[], key => $3, to_all => $4::boolean)",
+        values: (payloads: readonly string[], key: string | null) => [topic, payloads, key, isToAll],
+        destination: topic,
+        isToAll,
+      })),
+    );
     this.#writers = new Writers({ url, memberOf: "hawser_peer", calls });
   }
 
@@ -74,6 +126,7 @@ export class PeerHandOver implements AsyncDisposable {
       this.#claimers.push({ client: await this.#connected(), member: undefined, waiting: undefined });
     await this.#control.query("CREATE TABLE IF NOT EXISTS public.apart (LIKE hawser.outbox_turns INCLUDING DEFAULTS)");
     await this.#control.query("GRANT ALL ON public.apart TO PUBLIC");
+    await this.#control.query(witnessSql);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -87,7 +140,7 @@ export class PeerHandOver implements AsyncDisposable {
     await this.#reset();
     for (let step = 0; step < steps; step++) await this.#step();
     await this.#finish();
-    checkHistory(this.#writers.committed, this.#handled);
+    await this.#check();
   }
 
   async #connected(): Promise<pg.Client> {
@@ -116,11 +169,15 @@ export class PeerHandOver implements AsyncDisposable {
     }
     await this.#control.query(
       `TRUNCATE hawser.outbox, hawser.conn_messages, hawser.topic_addr, hawser.sender_listener, hawser.peer_waiting_topics,
-                hawser.conn_key_map, hawser.conn_mess_number, hawser.peers, public.apart`,
+                hawser.conn_key_map, hawser.conn_mess_number, hawser.peers, public.apart, public.known, public.claimed`,
     );
-    // A claim that is open would keep the relay from making keys.
+    // A claim that is open would keep the relay from making keys, and the listener from making its cursor.
     for (const name of names)
-      await this.#control.query("SELECT FROM hawser.connection_key('__#outbox', '__#claimed', $1)", [name]);
+      await this.#control.query(
+        `SELECT FROM hawser.connection_key('__#outbox', '__#claimed', $1) AS k
+          CROSS JOIN LATERAL hawser.lock_cursors(ARRAY[k.connection_key])`,
+        [name],
+      );
     await this.#take(this.#relays[0]!);
   }
 
@@ -216,12 +273,12 @@ export class PeerHandOver implements AsyncDisposable {
       return;
     const topic = random.pick(topics);
     const name = random.pick(listenersOf[topic]!);
-    if (random.chance(0.6)) await this.#join(name, random.chance(0.7));
+    if (random.chance(0.6)) await this.#join(name, random.chance(0.7) ? random.pick(groups) : undefined);
     if (random.chance(0.4)) await this.#control.query("DELETE FROM hawser.topic_addr WHERE client_name = $1", [name]);
     else
       await this.#control.query(
-        "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ($1, $2, $2) ON CONFLICT DO NOTHING",
-        [topic, name],
+        "INSERT INTO hawser.topic_addr (topic, addr, client_name, durable) VALUES ($1, $2, $2, $3) ON CONFLICT DO NOTHING",
+        [topic, name, random.chance(0.5)],
       );
     if (this.#running.has(name) !== random.chance(0.6)) return;
     const isRunning = this.#running.has(name);
@@ -233,8 +290,8 @@ export class PeerHandOver implements AsyncDisposable {
     await this.#leases.query(raised, [name]);
   }
 
-  /** The listener is a member of a group from now on, or none. */
-  async #join(name: string, inGroup: boolean): Promise<void> {
+  /** The listener is a member of the group from now on, or of none. */
+  async #join(name: string, group: string | undefined): Promise<void> {
     await this.#control.query(
       `WITH owner AS (
          INSERT INTO hawser.owners (what, epoch) VALUES ('peer:' || $1::text, 1)
@@ -243,9 +300,9 @@ export class PeerHandOver implements AsyncDisposable {
          INSERT INTO hawser.fences AS f (what, epoch) SELECT 'peer:' || $1::text, o.epoch FROM owner AS o
          ON CONFLICT (what) DO UPDATE SET epoch = excluded.epoch
        )
-       INSERT INTO hawser.peers (name, epoch, in_group) SELECT $1, o.epoch, $2 FROM owner AS o
-       ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, in_group = excluded.in_group`,
-      [name, inGroup],
+       INSERT INTO hawser.peers (name, epoch, group_name) SELECT $1, o.epoch, $2 FROM owner AS o
+       ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, group_name = excluded.group_name`,
+      [name, group ?? null],
     );
   }
 
@@ -283,9 +340,11 @@ export class PeerHandOver implements AsyncDisposable {
     const { rows } = await client.query<{ claimed: string }>(
       `SELECT coalesce(sum(c.claimed), 0) AS claimed
          FROM hawser.peers AS p
-        CROSS JOIN LATERAL hawser.claim_messages(p.name, p.epoch, $2, array_fill(0::bigint, ARRAY[2]), array_fill(0::bigint, ARRAY[2]), $3, 1000000) AS c
+        CROSS JOIN LATERAL hawser.claim_messages(
+                p.name, p.epoch, $2, array_fill(0::bigint, ARRAY[4]), array_fill(0::bigint, ARRAY[4]), $3, 1000000, $4
+              ) AS c
         WHERE p.name = $1`,
-      [name, topics, most],
+      [name, [...topics, ...topics], most, [false, false, true, true]],
     );
     return Number(rows[0]!.claimed);
   }
@@ -304,24 +363,30 @@ export class PeerHandOver implements AsyncDisposable {
       text: string;
       before: string;
       has_gaps: boolean;
+      listener: string | null;
+      for_group: string | null;
     }>(
       `SELECT s.epoch, s.number, convert_from(s.payload, 'UTF8') AS text,
               coalesce(CASE WHEN c.epoch = s.epoch THEN c.v END, 0) AS before,
-              m.source_topic = '__#claimed' OR starts_with(m.listener_name, '__#') AS has_gaps
+              m.source_topic = '__#claimed' OR starts_with(m.listener_name, '__#') AS has_gaps,
+              CASE WHEN m.source_topic <> '__#claimed' AND NOT starts_with(m.listener_name, '__#') THEN m.listener_name END AS listener,
+              nullif(k.for_group, '') AS for_group
          FROM hawser.conn_messages AS s
          JOIN hawser.conn_key_map AS m USING (connection_key)
          LEFT JOIN hawser.conn_mess_number AS c USING (connection_key)
+         LEFT JOIN public.claimed AS k ON (k.connection_key, k.epoch, k.number) = (s.connection_key, s.epoch, s.number)
         WHERE s.connection_key = $1 AND (s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))
         ORDER BY s.epoch, s.number LIMIT $2`,
       [key, count],
     );
     let before = rows[0] === undefined ? undefined : { epoch: rows[0].epoch, number: rows[0].before };
-    for (const { epoch, number, text, has_gaps } of rows) {
+    for (const { epoch, number, text, has_gaps, listener, for_group } of rows) {
       const expected = before?.epoch === epoch ? BigInt(before.number) + 1n : 1n;
       if (has_gaps ? BigInt(number) < expected : BigInt(number) !== expected)
         throw new Error(`channel ${key} has number ${number} of epoch ${epoch}, not ${expected}`);
       before = { epoch, number };
-      this.#handled.push({ text, lane: this.#writers.laneOf(text) });
+      const recipient = for_group === null ? `listener ${listener}` : `group ${for_group}`;
+      this.#handled.push({ message: this.#writers.sent(text), recipient });
     }
     const last = rows.at(-1);
     if (last === undefined) throw new Error(`channel ${key} has messages at or below its cursor`);
@@ -356,9 +421,12 @@ export class PeerHandOver implements AsyncDisposable {
     await this.#take(relay!);
     for (const topic of topics)
       await this.#control.query(
-        "INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ($1, $2, $2) ON CONFLICT DO NOTHING",
-        [topic, listenersOf[topic]![0]],
+        "INSERT INTO hawser.topic_addr (topic, addr, client_name) SELECT $1, n, n FROM unnest($2::text[]) AS n ON CONFLICT DO NOTHING",
+        [topic, listenersOf[topic]],
       );
+    // Each group has a member in each topic, which claims its copies.
+    for (const names of Object.values(listenersOf))
+      for (const [nth, group] of groups.entries()) await this.#join(names[nth + 1]!, group);
     for (let turns = 0; await this.#turn(relay!, 3); turns++) {
       await this.#control.query("INSERT INTO hawser.outbox_turns SELECT * FROM public.apart ON CONFLICT DO NOTHING");
       if (turns > 1_000) throw new Error("the relay finds messages again and again");
@@ -372,5 +440,31 @@ export class PeerHandOver implements AsyncDisposable {
       if (isOver) return;
       if (rounds > 1_000) throw new Error("members claim again and again");
     }
+  }
+
+  /** Each copy counts as a message of its own, with an order of its own. */
+  async #check(): Promise<void> {
+    const { rows: known } = await this.#control.query<{ text: string; recipients: readonly string[] }>(
+      "SELECT text, recipients FROM public.known",
+    );
+    const recipientsOf = new Map(known.map(({ text, recipients }) => [text, recipients]));
+    const copiesOf = ({ text, isToAll }: Sent): readonly string[] => (isToAll ? (recipientsOf.get(text) ?? []) : []);
+    const copy = ({ text, lane }: Sent, recipient: string): Sent => ({
+      text: `${text} for ${recipient}`,
+      lane: lane && `${lane} for ${recipient}`,
+    });
+    checkHistory(
+      this.#writers.committed.flatMap((message) => {
+        const recipients = copiesOf(message);
+        return recipients.length === 0 ? message : recipients.map((recipient) => copy(message, recipient));
+      }),
+      this.#handled.map(({ message, recipient }) =>
+        copiesOf(message).length === 0 ? message : copy(message, recipient),
+      ),
+    );
+    const { rows: others } = await this.#control.query(
+      "SELECT * FROM public.claimed WHERE for_group <> '' AND for_group IS DISTINCT FROM member_group",
+    );
+    if (others.length > 0) throw new Error(`copies were claimed for another group: ${JSON.stringify(others[0])}`);
   }
 }

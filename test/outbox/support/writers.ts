@@ -11,6 +11,8 @@ export interface Sent {
   readonly text: string;
   /** What it is in order with; undefined: nothing. */
   readonly lane: string | undefined;
+  /** It is for all listeners. */
+  readonly isToAll?: boolean;
 }
 
 /** What writers enqueue with one call. */
@@ -21,6 +23,7 @@ interface Call {
   readonly destination: string;
   /** The JetStream domain. */
   readonly domain?: string;
+  readonly isToAll?: boolean;
 }
 
 interface Writer {
@@ -53,7 +56,7 @@ export class Writers implements AsyncDisposable {
   #control!: pg.Client;
   #writers: Writer[] = [];
   #texts = 0;
-  readonly #lanes = new Map<string, string | undefined>();
+  readonly #sent = new Map<string, Sent>();
   /** What was committed, in the order of the commits. */
   committed: Sent[] = [];
 
@@ -89,8 +92,9 @@ export class Writers implements AsyncDisposable {
     }
   }
 
-  laneOf(text: string): string | undefined {
-    return this.#lanes.get(text);
+  /** The message that was enqueued with this text. */
+  sent(text: string): Sent {
+    return this.#sent.get(text)!;
   }
 
   async step(): Promise<void> {
@@ -141,9 +145,9 @@ export class Writers implements AsyncDisposable {
     const lane = key === null ? undefined : `${writer.role} ${call.domain ?? ""} ${call.destination} ${key}`;
     // Now and then a burst.
     const sent = Array.from({ length: random.chance(0.25) ? random.between(2, 15) : 1 }, () => {
-      const text = `m${++this.#texts}`;
-      this.#lanes.set(text, lane);
-      return { text, lane };
+      const message = { text: `m${++this.#texts}`, lane, isToAll: call.isToAll === true };
+      this.#sent.set(message.text, message);
+      return message;
     });
     const values = call.values(
       sent.map(({ text }) => text),

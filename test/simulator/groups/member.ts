@@ -11,15 +11,17 @@ import { type Enqueued, topics } from "./store.js";
 import type { GroupWorld } from "./world.js";
 
 const pollMs = 400;
+/** From where a member claims: of each topic what is for any member, and the copies of its group. */
+const places = topics.flatMap((topic) => [false, true].map((ofGroup) => ({ topic, ofGroup })));
 const failed = { kind: "failed", errorCode: "handler_failed", errorMessage: "simulated" } as const;
 
 /** A stored row, and the message that it has. */
-type Stored = StoredRow & { readonly message: Enqueued };
+type Stored = StoredRow & { readonly message: Enqueued; readonly copyFor: string | undefined };
 
 export class Member {
   readonly #world: GroupWorld;
   readonly name: string;
-  readonly #inGroup: boolean;
+  readonly #group: string | undefined;
   readonly #concurrency: number;
   epoch = 0;
   /** It was killed, has stopped, or has lost its name. */
@@ -31,21 +33,21 @@ export class Member {
     string,
     { readonly channel: ListenerChannel; isLeaving: boolean; isCommitting: boolean }
   >();
-  readonly #wanted = new Set<string>(topics);
+  readonly #wanted = new Set(places);
   #claims = 0;
   #running = 0;
 
-  constructor(world: GroupWorld, name: string, inGroup: boolean) {
+  constructor(world: GroupWorld, name: string, group: string | undefined) {
     this.#world = world;
     this.name = name;
-    this.#inGroup = inGroup;
+    this.#group = group;
     this.#concurrency = world.random.between(1, 3);
     const { store, schedule, random } = world;
     schedule.after(random.delay(5), () =>
       store.take(name, (epoch) =>
         this.#soon(() => {
           this.epoch = epoch;
-          store.enter(name, inGroup, epoch);
+          store.enter(name, group, epoch);
           this.#poll();
         }),
       ),
@@ -77,7 +79,7 @@ export class Member {
   /** The relay has stored something. */
   notified(): void {
     this.#deliver(() => {
-      for (const topic of topics) this.#wanted.add(topic);
+      for (const place of places) this.#wanted.add(place);
       for (const { channel } of this.#channels.values()) channel.onAnnounced();
       this.#pump();
     });
@@ -111,7 +113,7 @@ export class Member {
       this.#lost();
       return;
     }
-    for (const topic of topics) this.#wanted.add(topic);
+    for (const place of places) this.#wanted.add(place);
     this.#open();
     for (const { channel } of this.#channels.values()) channel.onPolled();
     this.#giveBack();
@@ -134,10 +136,10 @@ export class Member {
 
   #pump(): void {
     const { random, store, schedule } = this.#world;
-    if (!this.#inGroup || this.#isStopping || this.epoch === 0) return;
-    for (const topic of this.#wanted) {
+    if (this.#group === undefined || this.#isStopping || this.epoch === 0) return;
+    for (const place of this.#wanted) {
       if (this.#claims > 0 || this.#running >= this.#concurrency) return;
-      this.#wanted.delete(topic);
+      this.#wanted.delete(place);
       this.#claims += 1;
       const isAnswerLost = random.chance(this.#world.faultRate);
       let isOver = false;
@@ -148,13 +150,13 @@ export class Member {
       };
       const again = (): void => {
         over();
-        this.#wanted.add(topic);
+        this.#wanted.add(place);
         this.#pump();
       };
       // It may ask again while the first claim is under way.
       if (isAnswerLost && random.chance(0.5)) this.#soon(again, random.delay(3));
       schedule.after(random.delay(1), () =>
-        store.claim(this.name, this.epoch, topic, random.between(1, 3), (claim) =>
+        store.claim(this.name, this.epoch, place.topic, place.ofGroup, random.between(1, 3), (claim) =>
           this.#soon(() => {
             if (claim === "fenced") return this.#lost();
             if (isAnswerLost) {
@@ -162,7 +164,7 @@ export class Member {
               return again();
             }
             over();
-            if (claim.hasMore) this.#wanted.add(topic);
+            if (claim.hasMore) this.#wanted.add(place);
             if (claim.claimed > 0) {
               this.#open();
               this.#channels.get(claim.channel)?.channel.onAnnounced();
@@ -224,7 +226,7 @@ export class Member {
           if (outcome === "fenced") return this.#lost();
           if (outcome === "notOwned") return this.#drop(name);
           channelOf()?.onCommitted(cursor);
-          for (const topic of topics) this.#wanted.add(topic);
+          for (const place of places) this.#wanted.add(place);
           this.#pump();
         });
       });
@@ -235,7 +237,7 @@ export class Member {
           const rows = store.rowsOf(name, after);
           const most = random.between(1, 8);
           const found = rows.slice(0, most).map(
-            ({ position, message }): Stored => ({
+            ({ position, message, copyFor }): Stored => ({
               position,
               topicKey: 1,
               payload: new Uint8Array(1),
@@ -244,6 +246,7 @@ export class Member {
               key: message.key === undefined ? undefined : `${message.topic} ${message.key}`,
               fromWire: false,
               message,
+              copyFor,
             }),
           );
           this.#soon(() => channelOf()?.onRows(found, Math.max(0, rows.length - most)));
@@ -292,11 +295,11 @@ export class Member {
 
   #end(name: string, channel: ListenerChannel, turn: MessageTurn): void {
     const { random, schedule, store } = this.#world;
-    const { message, position } = turn.running as IncomingMessage as Stored;
+    const { message, position, copyFor } = turn.running as IncomingMessage as Stored;
     this.#running -= 1;
     const fails = random.chance(0.1);
     const outcome = fails ? undefined : store.effect(name, position, this.name, this.epoch);
-    if (outcome === "done") this.#world.effect(message, name);
+    if (outcome === "done") this.#world.effect(message, copyFor, name);
     if (outcome === "fenced") {
       this.#lost();
       return;

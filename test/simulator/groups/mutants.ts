@@ -9,6 +9,9 @@ export interface GroupFaults {
   readonly writesToMembers?: boolean;
   readonly forgetsKeys?: boolean;
   readonly adoptsBehindClaims?: boolean;
+  readonly adoptsCopies?: boolean;
+  readonly claimsOfOthers?: boolean;
+  readonly followsCopies?: boolean;
 }
 
 /** What a run is made of. */
@@ -23,7 +26,13 @@ export const groupMustHappen: readonly string[] = [
   ...["kill", "stall", "stop", "force", "delete", "twin"].map((kind) => `fault: ${kind}`),
   "fault: answer to a claim lost",
   "fault: lost notification",
-  ...["message waits", "message given to a listener", "waiting channel adopted"].map((name) => `transition: ${name}`),
+  ...[
+    "message waits",
+    "message given to a listener",
+    "waiting channel adopted",
+    "copy for a listener",
+    "copy for a group",
+  ].map((name) => `transition: ${name}`),
   ...["messages claimed", "another member has the key", "waited for another claim", "claimed channel is away"].map(
     (name) => `transition: ${name}`,
   ),
@@ -40,8 +49,11 @@ export const groupMutants: Readonly<Record<string, GroupMutant>> = {
   "numbers a claim by what is there": { store: { numbersByRows: true } },
   "lets the relay write behind what a member has claimed": { store: { writesToMembers: true } },
   "gives a key to a listener while others wait": { store: { forgetsKeys: true } },
+  "lets a member of another group claim": { store: { claimsOfOthers: true } },
+  "lets a message follow the copies of a group": { store: { followsCopies: true } },
+  "gives what waits for a group to a listener": { store: { adoptsCopies: true } },
   "gives what waits to a listener before what members have claimed is handled": {
-    firstSeed: 1_700,
+    firstSeed: 300,
     store: { adoptsBehindClaims: true },
   },
 };

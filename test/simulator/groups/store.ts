@@ -8,23 +8,28 @@ import type { GroupWorld } from "./world.js";
 
 /** All listeners serve them. */
 export const topics = ["t", "u"] as const;
+export const groups = ["red", "blue"] as const;
 
 /** An enqueued message. */
 export interface Enqueued {
   readonly id: number;
   readonly topic: string;
   readonly key: string | undefined;
+  /** Each listener, and each group, has a copy. */
+  readonly isToAll: boolean;
 }
 
 export interface Row {
   channel: string;
   position: Position;
   readonly message: Enqueued;
+  /** Of a copy: `listener m1` or `group red`. */
+  readonly copyFor: string | undefined;
 }
 
 /** A listener of the directory. It serves all topics. */
 interface Listed {
-  readonly inGroup: boolean;
+  readonly group: string | undefined;
   readonly epoch: number;
 }
 
@@ -43,10 +48,11 @@ export class GroupStore {
   readonly directory = new Map<string, Listed>();
   /** Epochs of names, and the members that were seen last. */
   readonly epochs = new Map<string, number>();
-  readonly #inGroup = new Map<string, boolean>();
+  readonly #groups = new Map<string, string | undefined>();
   readonly cursors = new Map<string, Position>();
   readonly #marks = new Map<string, Position[]>();
   readonly #owners = new Map<string, string>();
+  /** By {@link placeOf}. */
   readonly #waiting = new Map<string, string>();
   readonly #locks = new Map<string, (() => void)[]>();
   /** Transactions under way behind the fence of a name, and who waits for their end. */
@@ -99,10 +105,10 @@ export class GroupStore {
     this.#whenQuiet(name, () => go(epoch));
   }
 
-  enter(name: string, inGroup: boolean, epoch: number): void {
+  enter(name: string, group: string | undefined, epoch: number): void {
     if (this.epochs.get(name) !== epoch) return;
-    this.directory.set(name, { inGroup, epoch });
-    this.#inGroup.set(name, inGroup);
+    this.directory.set(name, { group, epoch });
+    this.#groups.set(name, group);
   }
 
   leave(name: string, epoch: number): void {
@@ -174,23 +180,29 @@ export class GroupStore {
     const epoch = ++this.#turn;
     const messages = this.#outbox.slice(0, random.between(1, page));
     const listeners = this.#listeners();
-    const isGroup = listeners.length > 0 && listeners.every((name) => this.#inGroup.get(name) === true);
+    const isGroup = listeners.length > 0 && listeners.every((name) => this.#groups.get(name) !== undefined);
     const routed = new Map<string, string>();
-    const rows = messages.map((message) => {
+    const copies = this.#recipients();
+    const rows = messages.flatMap((message): Omit<Row, "position">[] => {
+      if (message.isToAll && copies.length > 0) {
+        return copies.map((copyFor) => ({ channel: this.#channelOfCopy(message, copyFor, epoch), message, copyFor }));
+      }
       const place = `${message.topic} ${message.key}`;
       const followed = message.key === undefined ? undefined : (routed.get(place) ?? this.#channelOfKey(message));
       const channel = followed ?? this.#channelFor(message, isGroup ? [] : listeners, epoch);
       if (message.key !== undefined) routed.set(place, channel);
-      return { channel, message };
+      return [{ channel, message, copyFor: undefined }];
     });
     schedule.after(random.delay(2), () => {
       this.#outbox.splice(0, messages.length);
+      for (const message of messages) this.#world.handedOver(message, message.isToAll ? copies : []);
       const numbers = new Map<string, number>();
-      for (const { channel, message } of rows) {
+      for (const { channel, message, copyFor } of rows) {
         const number = (numbers.get(channel) ?? 0) + 1;
         numbers.set(channel, number);
-        this.rows.push({ channel, position: { epoch, number }, message });
-        if (isWaiting(channel)) counts.add("transition: message waits");
+        this.rows.push({ channel, position: { epoch, number }, message, copyFor });
+        if (copyFor !== undefined) counts.add(`transition: copy for a ${copyFor.split(" ")[0]}`);
+        else if (isWaiting(channel)) counts.add("transition: message waits");
         else counts.add("transition: message given to a listener");
       }
       for (const topic of adopted) {
@@ -207,13 +219,39 @@ export class GroupStore {
 
   /** Those of the directory; if it has none, those that were there. */
   #listeners(): string[] {
-    return [...(this.directory.size > 0 ? this.directory.keys() : this.#inGroup.keys())].sort();
+    return [...(this.directory.size > 0 ? this.directory.keys() : this.#groups.keys())].sort();
+  }
+
+  /** Who has a copy of what is handed over now. */
+  #recipients(): string[] {
+    const found = [...this.directory].map(([name, { group }]) =>
+      group === undefined ? `listener ${name}` : `group ${group}`,
+    );
+    return [...new Set(found)].sort();
+  }
+
+  #channelOfCopy({ topic }: Enqueued, copyFor: string, turn: number): string {
+    const [kind, name] = copyFor.split(" ") as [string, string];
+    if (kind === "listener") {
+      const channel = `C ${name}`;
+      if (!this.#owners.has(channel)) this.#owners.set(channel, name);
+      return channel;
+    }
+    const place = placeOf(topic, name);
+    const waiting = this.#waiting.get(place) ?? `W ${topic} ${turn} ${name}`;
+    this.#waiting.set(place, waiting);
+    return waiting;
   }
 
   /** Where the messages of a key are that are not handled. */
   #channelOfKey({ topic, key }: Enqueued): string | undefined {
     if (this.#faults.forgetsKeys === true) return undefined;
-    const row = this.rows.find(({ message }) => message.topic === topic && message.key === key);
+    const row = this.rows.find(
+      ({ message, copyFor }) =>
+        message.topic === topic &&
+        message.key === key &&
+        (copyFor === undefined || (this.#faults.followsCopies === true && copyFor.startsWith("group"))),
+    );
     if (row === undefined) return undefined;
     return isClaimed(row.channel) && this.#faults.writesToMembers !== true ? this.#waiting.get(topic) : row.channel;
   }
@@ -233,12 +271,13 @@ export class GroupStore {
   /** The topics whose waiting messages one listener gets: none is a member. They stay locked. */
   #adopt(): string[] {
     const listed = [...this.directory.values()];
-    if (listed.length === 0 || listed.some(({ inGroup }) => inGroup)) return [];
-    const free = [...this.#waiting.keys()].filter((topic) => !this.#locks.has(topic));
+    if (listed.length === 0 || listed.some(({ group }) => group !== undefined)) return [];
+    const all = this.#faults.adoptsCopies === true ? [...this.#waiting.keys()] : topics;
+    const free = all.filter((place) => this.#waiting.has(place) && !this.#locks.has(place));
     const adopted = free.filter(
       (topic) =>
         this.#faults.adoptsBehindClaims === true ||
-        !this.rows.some(({ channel, message }) => isClaimed(channel) && message.topic === topic),
+        !this.rows.some(({ channel, message }) => isClaimed(channel) && message.topic === topic.split(" ")[0]),
     );
     for (const topic of adopted) this.#locks.set(topic, []);
     return adopted;
@@ -246,8 +285,19 @@ export class GroupStore {
 
   // ---- claims ----
 
-  /** Moves waiting messages into the member's channel. Never answered if the member's epoch is old. */
-  claim(name: string, epoch: number, topic: string, most: number, done: (claim: Claim | "fenced") => void): void {
+  /**
+   * Moves waiting messages into the member's channel. Never answered if the member's epoch is old.
+   *
+   * @param ofGroup of the copies of its group, not of what is for any member
+   */
+  claim(
+    name: string,
+    epoch: number,
+    topic: string,
+    ofGroup: boolean,
+    most: number,
+    done: (claim: Claim | "fenced") => void,
+  ): void {
     const { random, schedule, counts } = this.#world;
     if (this.epochs.get(name) !== epoch && this.#faults.noFence !== true) {
       done("fenced");
@@ -264,10 +314,14 @@ export class GroupStore {
       return;
     }
     const own = this.#faults.claimsSideBySide === true ? `${channel} ${topic}` : channel;
+    const group = this.#groups.get(name);
+    const any = this.#faults.claimsOfOthers === true ? random.pick(groups) : group;
+    const place = placeOf(topic, ofGroup ? any : undefined);
     this.#lock(own, () => {
       schedule.after(random.delay(1), () =>
-        this.#lock(topic, () => {
-          const moved = this.#choose(channel, epoch, topic, most);
+        this.#lock(place, () => {
+          const moved = this.#choose(channel, epoch, place, most);
+          for (const { row } of moved.rows) this.#world.claimed(row, group);
           schedule.after(random.delay(random.chance(0.1) ? 30 : 1), () => {
             // A number that is there already: the transaction fails.
             const isTaken = moved.rows.some(({ position }) =>
@@ -275,7 +329,7 @@ export class GroupStore {
             );
             if (!isTaken) for (const { row, position } of moved.rows) Object.assign(row, { channel, position });
             if (moved.rows.length > 0) counts.add("transition: messages claimed");
-            this.#unlock(topic);
+            this.#unlock(place);
             this.#unlock(own);
             this.#written(name);
             const claimed = isTaken ? 0 : moved.rows.length;
@@ -286,17 +340,17 @@ export class GroupStore {
     });
   }
 
-  #choose(channel: string, epoch: number, topic: string, most: number) {
+  #choose(channel: string, epoch: number, place: string, most: number) {
     const { counts } = this.#world;
-    const waiting = this.#waiting.get(topic);
+    const waiting = this.#waiting.get(place);
     const first = waiting === undefined ? [] : this.rowsOf(waiting);
     const others = new Set(
-      this.rows.flatMap((row) =>
-        isClaimed(row.channel) && row.channel !== channel && row.message.topic === topic ? row.message.key : [],
-      ),
+      this.rows.flatMap((row) => (isClaimed(row.channel) && row.channel !== channel ? (laneOf(row) ?? []) : [])),
     );
-    const isFree = ({ message: { key } }: Row): boolean =>
-      key === undefined || this.#faults.sharesKeys === true || !others.has(key);
+    const isFree = (row: Row): boolean => {
+      const lane = laneOf(row);
+      return lane === undefined || this.#faults.sharesKeys === true || !others.has(lane);
+    };
     const free = first.filter(isFree);
     if (free.length < first.length) counts.add("transition: another member has the key");
     this.#claims += page;
@@ -326,6 +380,16 @@ export class GroupStore {
     if (next === undefined) this.#locks.delete(name);
     else next();
   }
+}
+
+/** What waits in one channel: of a topic for any listener, or a group's copies. */
+function placeOf(topic: string, group: string | undefined): string {
+  return group === undefined ? topic : `${topic} ${group}`;
+}
+
+/** What it is in order with; undefined: nothing. Copies have keys of their own. */
+function laneOf({ message: { topic, key }, copyFor = "" }: Row): string | undefined {
+  return key && `${topic} ${key} ${copyFor}`;
 }
 
 function isWaiting(channel: string): boolean {

@@ -8,7 +8,7 @@ import { Counts, Violation } from "../records.js";
 import { Schedule } from "../schedule.js";
 import { Member } from "./member.js";
 import type { GroupMutant } from "./mutants.js";
-import { type Enqueued, GroupStore, topics } from "./store.js";
+import { type Enqueued, GroupStore, groups, type Row, topics } from "./store.js";
 
 const names = ["m1", "m2", "m3"] as const;
 const faultKinds = ["kill", "stall", "stop", "force", "delete", "twin"] as const;
@@ -42,12 +42,17 @@ export class GroupWorld {
     careful: false,
   };
   faultRate: number;
+  /** How many of those that start are members of a group. */
+  readonly #memberRate: number;
   /** The newest process of each name. */
   readonly #members = new Map<string, Member>();
   readonly #goneSince = new Map<string, number>();
   readonly #enqueued: Enqueued[] = [];
-  readonly #effects = new Set<number>();
-  readonly #deleted = new Set<number>();
+  /** Who has a copy of a message for all: known when it is handed over. */
+  readonly #copies = new Map<number, readonly string[]>();
+  /** Of copies and other messages, by {@link nameOf}. */
+  readonly #effects = new Set<string>();
+  readonly #deleted = new Set<string>();
   /** Of each key the last message that had an effect. */
   readonly #lastOf = new Map<string, number>();
   readonly #kinds: readonly Fault[];
@@ -59,6 +64,7 @@ export class GroupWorld {
     const isCalm = this.random.chance(0.1);
     this.#kinds = faultKinds.filter(() => !isCalm && this.random.chance(0.4));
     this.faultRate = isCalm ? 0 : this.random.pick([0, 0.02, 0.2]);
+    this.#memberRate = this.random.pick([0.3, 0.7]);
   }
 
   run(): void {
@@ -80,10 +86,13 @@ export class GroupWorld {
     schedule.now = faultsUntilMs;
     this.faultRate = 0;
     for (const member of this.#members.values()) member.wake();
-    for (const name of names) if (this.#members.get(name)?.isGone !== false) this.#start(name, true);
+    for (const [nth, name] of names.entries())
+      if (this.#members.get(name)?.isGone !== false) this.#start(name, groups[nth % groups.length]);
+    // Each group has a member.
+    for (const group of groups) this.#start(`last-${group}`, group);
     this.#steps(faultsUntilMs + settleWithinMs, () => this.#open.length === 0);
     const [open] = this.#open;
-    if (open !== undefined) throw new Violation(`message ${open.id} was never handled`);
+    if (open !== undefined) throw new Violation(`message ${open} was never handled`);
   }
 
   #steps(until: number, isOver: () => boolean): void {
@@ -93,8 +102,12 @@ export class GroupWorld {
     }
   }
 
-  get #open(): Enqueued[] {
-    return this.#enqueued.filter(({ id }) => !this.#effects.has(id) && !this.#deleted.has(id));
+  get #open(): string[] {
+    const expected = this.#enqueued.flatMap((message) => {
+      const copies = this.#copies.get(message.id) ?? [];
+      return copies.length === 0 ? nameOf(message, undefined) : copies.map((copyFor) => nameOf(message, copyFor));
+    });
+    return expected.filter((name) => !this.#effects.has(name) && !this.#deleted.has(name));
   }
 
   // ---- what the models ask ----
@@ -106,13 +119,29 @@ export class GroupWorld {
     }
   }
 
+  /** A message is handed over. */
+  handedOver({ id }: Enqueued, copies: readonly string[]): void {
+    this.#copies.set(id, copies);
+  }
+
+  /** A member of this group claims. */
+  claimed({ message, copyFor }: Row, group: string | undefined): void {
+    if (copyFor !== undefined && copyFor !== `group ${group}`)
+      throw new Violation(`message ${nameOf(message, copyFor)} was claimed by a member of ${group}`);
+  }
+
   /** A handler's effects are committed. */
-  effect({ id, topic, key }: Enqueued, channel: string): void {
-    if (this.#effects.has(id)) throw new Violation(`message ${id} had its effects twice, the last time in ${channel}`);
-    this.#effects.add(id);
+  effect(message: Enqueued, copyFor: string | undefined, channel: string): void {
+    const { id, topic, key } = message;
+    const name = nameOf(message, copyFor);
+    if (copyFor?.startsWith("group") && !channel.startsWith("K "))
+      throw new Violation(`message ${name} had its effects without a claim, in ${channel}`);
+    if (this.#effects.has(name))
+      throw new Violation(`message ${name} had its effects twice, the last time in ${channel}`);
+    this.#effects.add(name);
     // What was deleted may still be in the memory of a member.
-    if (key === undefined || this.#deleted.has(id)) return;
-    const place = `${topic} ${key}`;
+    if (key === undefined || this.#deleted.has(name)) return;
+    const place = `${topic} ${key} ${copyFor ?? ""}`;
     const last = this.#lastOf.get(place) ?? 0;
     if (last > id) throw new Violation(`message ${id} of "${place}" had its effects behind ${last}, in ${channel}`);
     this.#lastOf.set(place, id);
@@ -128,7 +157,8 @@ export class GroupWorld {
   #enqueue(): void {
     const { random } = this;
     const key = random.chance(0.6) ? `k${random.between(1, 3)}` : undefined;
-    const message = { id: this.#enqueued.length + 1, topic: random.pick(topics), key };
+    const isToAll = random.chance(0.3);
+    const message = { id: this.#enqueued.length + 1, topic: random.pick(topics), key, isToAll };
     this.#enqueued.push(message);
     this.store.enqueue(message);
   }
@@ -137,9 +167,9 @@ export class GroupWorld {
     this.schedule.after(1 + this.random.delay(10), () => this.store.turn(() => this.#turns()));
   }
 
-  #start(name: string, inGroup = this.random.chance(0.7)): void {
+  #start(name: string, group = this.random.chance(this.#memberRate) ? this.random.pick(groups) : undefined): void {
     this.#goneSince.delete(name);
-    this.#members.set(name, new Member(this, name, inGroup));
+    this.#members.set(name, new Member(this, name, group));
   }
 
   /** Listeners that are away are taken over by members that run. */
@@ -188,7 +218,11 @@ export class GroupWorld {
   /** An operator deletes what a member has claimed. */
   #delete(name: string): void {
     const rows = this.store.rowsOf(`K ${name}`, this.store.cursorOf(`K ${name}`)).slice(this.random.between(0, 2));
-    for (const { message } of rows) this.#deleted.add(message.id);
+    for (const { message, copyFor } of rows) this.#deleted.add(nameOf(message, copyFor));
     this.store.rows = this.store.rows.filter((row) => !rows.includes(row));
   }
+}
+
+function nameOf({ id }: Enqueued, copyFor: string | undefined): string {
+  return copyFor === undefined ? String(id) : `${id} for ${copyFor}`;
 }

@@ -12,5 +12,6 @@ export const columnChecks = {
   peer_waiting_topics: {
     topic: (value: string) => checkText("topic", {}, value),
     connection_key: (value: number) => checkInteger("connection_key", { min: -2147483648, max: 2147483647 }, value),
+    for_group: (value: string) => checkText("for_group", {}, value),
   },
 };

@@ -71,6 +71,7 @@ export const limits = {
     name: { minBytes: 1, maxBytes: 255 },
     epoch: { min: 1n },
     token: { minBytes: 1, maxBytes: 64 },
+    groupName: { minBytes: 1, maxBytes: 255 },
   },
   Owner: {
     what: { minBytes: 1, maxBytes: 300 },
@@ -168,6 +169,7 @@ export const columnChecks = {
     name: (value: string) => checkText("name", namedRules.peerOrTopic, value),
     epoch: (value: bigint) => checkInteger("epoch", { min: 1n, max: 9223372036854775807n }, value),
     token: (value: string) => checkText("token", { minBytes: 1, maxBytes: 64 }, value),
+    group_name: (value: string) => checkText("group_name", namedRules.peerOrTopic, value),
   },
   owners: {
     what: (value: string) => checkText("what", { minBytes: 1, maxBytes: 300 }, value),

@@ -1,0 +1,109 @@
+/**
+ * Fan-out: what is enqueued for all listeners of a topic comes once to each of them, and once to each group.
+ */
+import { expect, it } from "vitest";
+import { enqueueBatch, type PeerOptions } from "../../src/peer/index.js";
+import { eventually } from "../support/eventually.js";
+import { sharedPeerWorld } from "./support/shared-world.js";
+import type { TestPeer } from "./support/world.js";
+
+const world = sharedPeerWorld();
+
+const numbers = (from: number, to: number): string[] => Array.from({ length: to - from + 1 }, (_, n) => `${from + n}`);
+
+const toAll = async (texts: readonly string[], key?: string): Promise<void> => {
+  await enqueueBatch(world, "b", texts, { all: true, key });
+};
+
+const started = (names: readonly string[], options: Partial<PeerOptions>): Promise<TestPeer[]> =>
+  Promise.all(names.map((name) => world.started(name, { poolSize: 1, ...options })));
+
+const textsOf = (peers: readonly TestPeer[]): string[] => peers.flatMap(({ texts }) => texts).sort(numerically);
+
+const numerically = (one: string, other: string): number => Number(one) - Number(other);
+
+/** Each of these has each of the messages once. */
+async function haveEachOnce(groups: readonly (readonly TestPeer[])[], texts: readonly string[]): Promise<void> {
+  await eventually("all have them", () => groups.every((peers) => textsOf(peers).length >= texts.length));
+  await eventually("nothing is left", async () => (await world.storedMessages()) === 0);
+  for (const peers of groups) expect(textsOf(peers)).toEqual(texts);
+}
+
+it("of 20 durable listeners and two groups, of which five are away and two come and go, each has one copy", async () => {
+  const listeners = await started(
+    numbers(1, 20).map((number) => `b-${number}`),
+    { durable: true },
+  );
+  const red = await started(["b-red-1", "b-red-2"], { group: "red" });
+  const blue = await started(["b-blue-1", "b-blue-2"], { group: "blue" });
+  const away = listeners.slice(0, 5);
+  const [one, two] = listeners.slice(5, 7) as [TestPeer, TestPeer];
+  await Promise.all(away.map((peer) => peer.stop()));
+  const texts = numbers(1, 200);
+  let isOver = false;
+  const comeAndGo = async (peer: TestPeer): Promise<void> => {
+    while (!isOver) {
+      await peer.stop();
+      await peer.record();
+    }
+  };
+  const coming = [one, two].map(comeAndGo);
+  for (const text of texts) await toAll([text], Number(text) % 2 === 0 ? "even" : undefined);
+  isOver = true;
+  await Promise.all(coming);
+  expect(away.flatMap((peer) => peer.texts)).toEqual([]);
+  await Promise.all(away.map((peer) => peer.record()));
+  await haveEachOnce([...listeners.map((peer) => [peer]), red, blue], texts);
+  const even = texts.filter((text) => Number(text) % 2 === 0);
+  for (const { texts } of listeners) expect(texts.filter((text) => Number(text) % 2 === 0)).toEqual(even);
+}, 60_000);
+
+it("a listener that is not durable has a copy as long as it runs", async () => {
+  const [durable, plain] = (await Promise.all([world.started("b-1", { durable: true }), world.started("b-2")])) as [
+    TestPeer,
+    TestPeer,
+  ];
+  await toAll(["1"]);
+  await haveEachOnce([[durable], [plain]], ["1"]);
+  await plain.stop();
+  await toAll(["2"]);
+  await haveEachOnce([[durable]], ["1", "2"]);
+  await plain.record();
+  await toAll(["3"]);
+  await haveEachOnce([[durable]], ["1", "2", "3"]);
+  expect(plain.texts).toEqual(["1", "3"]);
+});
+
+it("a message that finds nobody waits for the first listener", async () => {
+  const elsewhere = await world.started("c-1");
+  await toAll(["1"], "k");
+  await eventually("it waits", async () => (await world.storedMessages()) === 1);
+  const first = await world.started("b-1", { durable: true });
+  const second = await world.started("b-2", { durable: true });
+  await first.received.length(1);
+  await toAll(["2"], "k");
+  await haveEachOnce([[first]], ["1", "2"]);
+  expect(second.texts).toEqual(["2"]);
+  expect(elsewhere.texts).toEqual([]);
+});
+
+it("a member takes over the copies of its own group only", async () => {
+  const takeover: Partial<PeerOptions> = { groupTakeoverMs: 1_000, concurrency: 1 };
+  // It never ends with what it has, and is gone.
+  const gone = world.peer("b-red-1", { ...takeover, group: "red", ackTimeoutMs: 1_000 });
+  await gone.record(() => new Promise(() => undefined));
+  await toAll(["1", "2"]);
+  await gone.received.length(1);
+  const [blue] = await started(["b-blue-1"], { ...takeover, group: "blue" });
+  await gone.stop({ deadlineMs: 500 });
+  await toAll(["3"]);
+  await blue!.received.length(1);
+  const owners = (): Promise<{ owner: string }[]> =>
+    world.query("SELECT DISTINCT owner FROM hawser.conn_key_map WHERE owner IS NOT NULL");
+  // Another group has taken nothing over by the time that one of its own has.
+  const [red] = await started(["b-red-2"], { ...takeover, group: "red" });
+  await eventually("its own group has it", () => textsOf([red!]).length === 2);
+  expect(textsOf([red!])).toEqual(["1", "2"]);
+  expect(await owners()).toEqual([{ owner: "b-red-2" }]);
+  expect(blue!.texts).toEqual(["3"]);
+});
