@@ -1,7 +1,7 @@
 /**
  * The outbox: messages that are written in the user's transactions, and go to NATS or to peers after their commit.
  *
- * The SQL functions `nats_enqueue_*` and `peer_enqueue_*` write rows. Each of the two sinks has a relay, which one process runs
+ * The overloads of the SQL function `hawser.enqueue` write rows. Each of the two sinks has a relay, which one process runs
  * at a time (`runner.ts`), with a position of its own. That for NATS is a pure state machine (`relay.ts`), whose head has the
  * rules (`nats-outbox.ts` carries them out, by a publisher that it is given). That for peers is a function of Postgres
  * (`peer-relay.ts`). `outbox-table.ts` is their Postgres. How rows are found that were committed, and only those, is in

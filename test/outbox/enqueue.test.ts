@@ -19,82 +19,230 @@ afterAll(() => gateway?.[Symbol.asyncDispose]());
 /** What there is, oldest first. */
 async function enqueued(subject: string): Promise<Record<string, unknown>[]> {
   const { rows } = await client.query(
-    `SELECT convert_from(payload, 'UTF8') AS text, key, headers, message_id, to_stream, domain
+    `SELECT id, convert_from(payload, 'UTF8') AS text, key, headers, message_id, to_stream, domain, to_all, origin
        FROM hawser.outbox WHERE destination = $1 ORDER BY id`,
     [subject],
   );
   return rows;
 }
 
-const family = (name: string): string => name.replace(/_(?:text|jsonb?|binary)(?=_|$)/, "_*");
 const good: Readonly<Record<string, string>> = {
+  topic: "'a.b'",
   subject: "'a.b'",
+  stream: "true",
   headers: `'{"A": "1"}'::jsonb`,
   key: "'k'",
   message_id: "'id-1'",
   domain: "'hub'",
   deliver_at: "NULL",
+  to_all: "true",
 };
-const payloads = { text: "'1'", json: "'1'::json", jsonb: "'1'::jsonb", binary: "'1'::bytea" };
+const payloads = { text: "'1'", json: "'1'::json", jsonb: "'1'::jsonb", bytea: "'1'::bytea" };
+
+/** The overloads, each with what it is in a test's name. */
+const overloads = enqueuingFunctions.map((fn) => {
+  const [, payload, third] = fn.parameters.split(", ").map((one) => one.split(" ")[1]!);
+  const type = payload!.replace("[]", "") as keyof typeof payloads;
+  const isBatch = fn.name === "enqueue_batch";
+  const isForNats = third === "boolean";
+  return { ...fn, is: `${fn.name} of ${type} for ${isForNats ? "NATS" : "peers"}`, type, isBatch, isForNats };
+});
+type Overload = (typeof overloads)[number];
 
 /** A call with other arguments than good ones. */
-function call({ name, parameters }: (typeof enqueuingFunctions)[number], other: Record<string, string> = {}): string {
-  const type = /_(text|jsonb?|binary)/.exec(name)![1] as keyof typeof payloads;
-  const given = parametersOf({ name, parameters, result: "" }).map(
+function call({ name, parameters, result, type, isBatch }: Overload, other: Record<string, string> = {}): string {
+  const payload = payloads[type];
+  const given = parametersOf({ name, parameters, result }).map(
     (parameter) =>
-      other[parameter.name] ??
-      good[parameter.name] ??
-      (parameter.name === "payload" ? payloads[type] : `ARRAY[${payloads[type]}, ${payloads[type]}]`),
+      other[parameter.name] ?? good[parameter.name] ?? (isBatch ? `ARRAY[${payload}, ${payload}]` : payload),
   );
-  return `SELECT ${name}(${given.join(", ")})`;
+  return `SELECT hawser.${name}(${given.join(", ")}) AS id`;
 }
 
-describe("each function", () => {
-  it.each(enqueuingFunctions)("$name writes what it is given", async (fn) => {
-    const subject = `written.${fn.name}`;
-    await client.query(call(fn, { subject: `'${subject}'` }));
-    const row = {
-      text: "1",
-      key: "k",
-      headers: { A: "1" },
-      message_id: /_stream$/.test(fn.name) ? "id-1" : expect.stringMatching(/^[0-9a-f-]{36}$/),
-      to_stream: fn.name.includes("_stream"),
-      domain: fn.name.includes("_stream") ? "hub" : null,
-    };
-    expect(await enqueued(subject)).toEqual(fn.name.endsWith("_batch") ? [row, row] : [row]);
+describe("each overload", () => {
+  it.each(overloads)("$is writes what it is given, and returns its numbers in order", async (fn) => {
+    const destination = fn.is.replaceAll(" ", ".");
+    const to = { subject: `'${destination}'`, topic: `'${destination}'` };
+    const [{ id }] = (await client.query(call(fn, to))).rows;
+    const [{ id: next }] = (
+      await client.query(call(fn, { ...to, stream: "false", message_id: "NULL", domain: "NULL" }))
+    ).rows;
+    const row = fn.isForNats
+      ? { headers: { A: "1" }, message_id: fn.isBatch ? null : "id-1", to_stream: true, domain: "hub", to_all: false }
+      : {
+          headers: [["A", "1"], ...(fn.isBatch ? [] : [["message-id", "id-1"]])],
+          message_id: null,
+          to_stream: false,
+          domain: null,
+          to_all: true,
+        };
+    const second = fn.isForNats
+      ? { ...row, message_id: null, to_stream: false, domain: null }
+      : { ...row, headers: [["A", "1"]] };
+    const ids = [id, next].flat();
+    const wanted = fn.isBatch ? [row, row, second, second] : [row, second];
+    expect(await enqueued(destination)).toEqual(
+      wanted.map((one, nth) => ({ id: ids[nth], text: "1", key: "k", origin: null, ...one })),
+    );
+    expect(ids).toEqual([...ids].sort((one, other) => Number(one) - Number(other)));
+  });
+
+  it.each(overloads)("$is needs its destination and payload alone", async (fn) => {
+    const given = parametersOf(fn).flatMap(({ name, hasDefault }) =>
+      hasDefault ? [] : [good[name] ?? (fn.isBatch ? `ARRAY[${payloads[fn.type]}]` : payloads[fn.type])],
+    );
+    given[0] = `'alone.${fn.type}'`;
+    await client.query(`SELECT hawser.${fn.name}(${given.join(", ")})`);
+    const row = { text: "1", key: null, headers: null, message_id: null, domain: null, to_all: false };
+    expect((await enqueued(`alone.${fn.type}`)).at(-1)).toMatchObject({ ...row, to_stream: fn.isForNats });
   });
 
   const bad: Readonly<Record<string, readonly [values: readonly string[], rule: RegExp]>> = {
     subject: [["", "a b", "a..b", "a.*", ">", "x".repeat(1025)], /words joined by '\.'|1 to 1024 bytes/],
-    key: [["", "x".repeat(1025)], /1 to 1024 bytes/],
+    topic: [["", "a:b", "a\nb", "x".repeat(256)], /must not contain ':'|1 to 255 bytes/],
+    key: [["", "x".repeat(1025), "a\nb"], /1 to 1024 bytes|control characters/],
     message_id: [["", "a b", "a\nb", "x".repeat(256)], /must not contain white space|1 to 255 bytes/],
     domain: [["", "a.b", "*"], /must be a JetStream domain|1 to 255 bytes/],
   };
 
-  it.each(enqueuingFunctions)("$name refuses what breaks a rule, with the value and the rule", async (fn) => {
+  it.each(overloads)("$is refuses what breaks a rule, with the value and the rule", async (fn) => {
+    const names = parametersOf(fn).map(({ name }) => name);
     for (const [parameter, [values, rule]] of Object.entries(bad)) {
-      if (!parametersOf(fn).some(({ name }) => name === parameter)) continue;
+      if (!names.includes(parameter)) continue;
       for (const value of values) {
-        const error = await gateway.errorOf(call(fn, { [parameter]: "$1" }), [value]);
-        expect(error, `${parameter} ${JSON.stringify(value)}`).toMatchObject({
-          code: "22023",
-          message: expect.stringMatching(rule),
-          hint: expect.stringMatching(/^Give an argument that obeys the rule/),
-        });
-        expect(error.message).toContain(`${family(fn.name)}: the argument ${parameter} is "`);
-        expect(error.message.length).toBeLessThan(600);
+        // With and without what makes a call no plain one.
+        for (const others of [{}, { headers: "NULL::jsonb", message_id: "NULL", domain: "NULL", to_all: "NULL" }]) {
+          const error = await gateway.errorOf(call(fn, { ...others, [parameter]: "$1" }), [value]);
+          expect(error, `${parameter} ${JSON.stringify(value)}`).toMatchObject({
+            code: "22023",
+            message: expect.stringMatching(rule),
+            hint: expect.stringMatching(/^Give an argument that obeys the rule/),
+          });
+          expect(error.message).toMatch(new RegExp(`^hawser\\.enqueue(_batch)?: the argument ${parameter} is "`));
+          expect(error.message.length).toBeLessThan(600);
+        }
       }
     }
   });
 
-  it.each(enqueuingFunctions)("$name says which argument is NULL", async (fn) => {
+  it.each(overloads)("$is takes what is as long as it may be", async (fn) => {
+    const long = { subject: 1024, topic: 255, key: 1024, message_id: 255, domain: 255 };
+    await client.query("BEGIN");
+    for (const { name } of parametersOf(fn)) {
+      const bytes = long[name as keyof typeof long];
+      if (bytes !== undefined) await client.query(call(fn, { [name]: `repeat('x', ${bytes})` }));
+    }
+    await client.query("ROLLBACK");
+  });
+
+  it.each(overloads)("$is says which argument is NULL", async (fn) => {
     for (const { name, hasDefault } of parametersOf(fn)) {
       if (hasDefault) continue;
-      expect(await gateway.errorOf(call(fn, { [name]: "NULL" })), name).toMatchObject({
+      const list = fn.isBatch ? "[]" : "";
+      const nothing = name.startsWith("payload")
+        ? `NULL::${fn.type}${list}`
+        : name === "stream"
+          ? "NULL::boolean"
+          : "NULL";
+      expect(await gateway.errorOf(call(fn, { [name]: nothing })), name).toMatchObject({
         code: "22004",
-        message: `${family(fn.name)}: the argument ${name} is NULL, and needs a value`,
+        message: `hawser.${fn.name}: the argument ${name} is NULL, and needs a value`,
       });
     }
+  });
+
+  it.each(overloads.filter(({ isBatch }) => isBatch))(
+    "$is refuses a NULL among the payloads, and takes none",
+    async (fn) => {
+      expect(await gateway.errorOf(call(fn, { payloads: `ARRAY[${payloads[fn.type]}, NULL]` }))).toMatchObject({
+        code: "22004",
+        message: "hawser.enqueue_batch: the argument payloads is NULL, and needs a value",
+      });
+      const none = { payloads: `'{}'::${fn.type}[]`, subject: "'nothing'", topic: "'nothing'" };
+      expect((await client.query(call(fn, none))).rows).toEqual([{ id: [] }]);
+      expect(await enqueued("nothing")).toEqual([]);
+    },
+  );
+
+  it.each(overloads.filter(({ isForNats }) => isForNats))("$is has ids and domains of streams alone", async (fn) => {
+    for (const name of fn.isBatch ? ["domain"] : ["message_id", "domain"]) {
+      const others = { message_id: "NULL", domain: "NULL", [name]: good[name]! };
+      expect(await gateway.errorOf(call(fn, { stream: "false", ...others }))).toMatchObject({
+        code: "22023",
+        message: expect.stringMatching(new RegExp(`the argument ${name} is "(id-1|hub)", and needs stream => true$`)),
+      });
+    }
+  });
+
+  it.each(overloads.filter(({ isForNats, type }) => !isForNats && !type.startsWith("json")))(
+    "$is refuses an empty payload, and a topic that is reserved",
+    async (fn) => {
+      const empty = fn.isBatch ? `ARRAY['1', '']::${fn.type}[]` : `''::${fn.type}`;
+      expect(await gateway.errorOf(call(fn, { payload: empty, payloads: empty }))).toMatchObject({
+        code: "22023",
+        message: "a payload for a peer has 0 bytes, and must have 1 to 67108864",
+      });
+      for (const others of [{}, { headers: "NULL::jsonb", message_id: "NULL", to_all: "NULL" }]) {
+        expect(await gateway.errorOf(call(fn, { ...others, topic: "'__#a'" }))).toMatchObject({
+          message: 'the topic "__#a" begins with __#, which is reserved',
+        });
+      }
+    },
+  );
+});
+
+describe("of the overloads Postgres chooses", () => {
+  const bytes = async (sql: string, values: unknown[] = []) => {
+    const { rows } = await client.query(sql, values);
+    const [id] = [Object.values(rows[0])[0]].flat();
+    const found = await client.query(
+      "SELECT convert_from(payload, 'UTF8') AS text, to_stream FROM hawser.outbox WHERE id = $1",
+      [id],
+    );
+    return [found.rows[0].text, found.rows[0].to_stream];
+  };
+
+  it("that of text for a literal and a parameter without a type, and else that of the type", async () => {
+    const json = '{"a" : 1}';
+    for (const [payload, text] of [
+      ["$1", json],
+      ["$1::text", json],
+      ["$1::varchar", json],
+      ["$1::json", json],
+      ["$1::jsonb", '{"a": 1}'],
+      ["$1::text::bytea", json],
+    ]) {
+      expect(await bytes(`SELECT hawser.enqueue('t', ${payload})`, [json]), payload).toEqual([text, false]);
+      expect(await bytes(`SELECT hawser.enqueue('t', ${payload}, true)`, [json]), payload).toEqual([text, true]);
+    }
+    expect(await bytes(`SELECT hawser.enqueue('t', '${json}')`)).toEqual([json, false]);
+    expect(await bytes("SELECT hawser.enqueue_batch('t', ARRAY['1', '2'])")).toEqual(["1", false]);
+    expect(await bytes("SELECT hawser.enqueue_batch('t', ARRAY['1', '2'], true)")).toEqual(["1", true]);
+  });
+
+  it("that of text for a prepared statement of a driver, by the order of the arguments, too", async () => {
+    const session = await gateway.connect();
+    const ask = async (text: string, values: unknown[]) => (await session.query({ name: text, text, values })).rows;
+    for (const [text, ...values] of [
+      ["SELECT hawser.enqueue($1, $2)", "t", "x"],
+      ["SELECT hawser.enqueue($1, $2, key => $3)", "t", "x", "k"],
+      ["SELECT hawser.enqueue($1, $2, headers => $3, to_all => $4)", "t", "x", '{"a": "b"}', true],
+      ["SELECT hawser.enqueue($1, $2, stream => $3)", "t", "x", true],
+      ["SELECT hawser.enqueue($1, $2, true, $3, $4, $5, $6, $7)", "t", "x", null, null, "m", "d", null],
+      ["SELECT hawser.enqueue($1, $2, $3::jsonb, $4, $5, $6, $7)", "t", "x", null, null, "m", null, true],
+      ["SELECT hawser.enqueue_batch($1, $2::text[], key => $3)", "t", ["x"], "k"],
+    ] as const) {
+      expect(await ask(text, values), text).toHaveLength(1);
+    }
+    await session.end();
+  });
+
+  it("none where it cannot tell headers from stream, or an array from another, and says so", async () => {
+    const ambiguous = { code: "42725", message: expect.stringMatching(/^function hawser\.enqueue.* is not unique$/) };
+    expect(await gateway.errorOf("SELECT hawser.enqueue('t', 'x', NULL)")).toMatchObject(ambiguous);
+    expect(await gateway.errorOf("SELECT hawser.enqueue('t', 'x', $1)", [null])).toMatchObject(ambiguous);
+    expect(await gateway.errorOf("SELECT hawser.enqueue_batch('t', $1)", [["x"]])).toMatchObject(ambiguous);
+    expect(await gateway.errorOf("SELECT hawser.enqueue_batch('t', '{}')")).toMatchObject(ambiguous);
   });
 });
 
@@ -134,14 +282,6 @@ it("too many headers for a peer are refused", async () => {
   expect(refused).toMatchObject({ code: "22023", message: expect.stringContaining("an object with 40000 values") });
 });
 
-it("a NULL among the payloads is refused, and no payload is no message", async () => {
-  expect(await gateway.errorOf("SELECT hawser.enqueue_batch('a', ARRAY['x', NULL], stream => false)")).toMatchObject({
-    code: "22004",
-  });
-  await client.query("SELECT hawser.enqueue_batch('nothing', '{}'::text[], stream => false)");
-  expect(await enqueued("nothing")).toEqual([]);
-});
-
 describe("a message is enqueued", () => {
   it("by a trigger, a function, and a DO block", async () => {
     await client.query(`
@@ -173,18 +313,23 @@ describe("a message is enqueued", () => {
     await other.end();
   });
 
+  const ownTables = ["outbox", "outbox_0", "outbox_turns", "outbox_later", "outbox_state"];
+  const asPeer = "hawser.enqueue_peer('t', ARRAY['x'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a')";
+
   it("by a role that has nothing but hawser_nats, which reads and writes nothing else", async () => {
     await client.query("CREATE ROLE enqueuer; GRANT hawser_nats TO enqueuer; SET ROLE enqueuer");
     try {
-      await client.query("SELECT hawser.enqueue('by.role', 'x', stream => false)");
+      for (const fn of overloads.filter(({ isForNats }) => isForNats)) await client.query(call(fn));
       for (const denied of [
-        "SELECT * FROM hawser.outbox",
-        "SELECT * FROM hawser.outbox_0",
-        "SELECT * FROM hawser.outbox_turns",
+        ...overloads.filter(({ isForNats }) => !isForNats).map((fn) => call(fn)),
+        ...ownTables.map((table) => `SELECT * FROM hawser.${table}`),
+        `SELECT ${asPeer}`,
         "SELECT FROM hawser.outbox_keys FOR UPDATE",
         "SELECT * FROM hawser.outbox_state_asleep_seq",
         "SELECT nextval('hawser.outbox_state_slot_seq')",
-        "SELECT hawser.enqueue_message('nats', 'a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL)",
+        "SELECT hawser.enqueue_message('nats', 'a b', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL, false, NULL)",
+        "SELECT hawser.enqueue_nats('a b', ARRAY['x'::bytea], true, NULL, NULL, NULL, NULL, NULL)",
+        "SELECT hawser.lock_key('a', 'k')",
         "SELECT hawser.outbox_take('nats', 'x', NULL)",
         "SELECT hawser.outbox_rotate('nats', 'x', 0)",
       ]) {
@@ -193,6 +338,63 @@ describe("a message is enqueued", () => {
     } finally {
       await client.query("RESET ROLE; DROP OWNED BY enqueuer; DROP ROLE enqueuer");
     }
+  });
+
+  it("by a role that has nothing but hawser_peer for topics alone, also as a peer", async () => {
+    await client.query("CREATE ROLE enqueuer; GRANT hawser_peer TO enqueuer; SET ROLE enqueuer");
+    try {
+      for (const fn of overloads.filter(({ isForNats }) => !isForNats)) await client.query(call(fn));
+      await client.query(`SELECT ${asPeer}`);
+      for (const fn of overloads.filter(({ isForNats }) => isForNats)) {
+        expect(await gateway.errorOf(call(fn)), fn.is).toMatchObject({
+          code: "42501",
+          message: `permission denied for function ${fn.name}`,
+        });
+      }
+    } finally {
+      await client.query("RESET ROLE; DROP OWNED BY enqueuer; DROP ROLE enqueuer");
+    }
+  });
+
+  it("by a role that may execute one overload, which can be no peer, and cancels what is its own", async () => {
+    const others = (
+      await client.query("SELECT hawser.enqueue('t', 'x', deliver_at => now() + interval '1 hour') AS id")
+    ).rows[0].id;
+    await client.query(`CREATE ROLE enqueuer; GRANT USAGE ON SCHEMA hawser TO enqueuer;
+      GRANT EXECUTE ON FUNCTION hawser.enqueue(text, text, jsonb, text, text, timestamptz, boolean), hawser.cancel(bigint) TO enqueuer;
+      SET ROLE enqueuer`);
+    try {
+      const { rows } = await client.query(
+        "SELECT hawser.enqueue('by.role', 'x', key => 'k') AS id, hawser.enqueue('by.role', 'y', deliver_at => now() + interval '1 hour') AS later",
+      );
+      const [{ id, later }] = rows;
+      for (const denied of [
+        "SELECT hawser.enqueue('by.role', '1'::jsonb)",
+        "SELECT hawser.enqueue('by.role', 'x', stream => false)",
+        "SELECT hawser.enqueue_batch('by.role', ARRAY['x'])",
+        `SELECT ${asPeer}`,
+        ...ownTables.map((table) => `SELECT * FROM hawser.${table}`),
+      ]) {
+        expect(await gateway.errorOf(denied), denied).toMatchObject({ code: "42501" });
+      }
+      const headers = `'{"message-origin": "a-1:a:postgres"}'`;
+      expect(await gateway.errorOf(`SELECT hawser.enqueue('by.role', 'x', headers => ${headers})`)).toMatchObject({
+        code: "22023",
+        message: 'headers: "message-origin" is set by Hawser; leave it out.',
+      });
+      const cancel = async (one: string) => (await client.query("SELECT hawser.cancel($1) AS is", [one])).rows[0].is;
+      expect([await cancel(others), await cancel(later), await cancel(later), await cancel(id)]).toEqual([
+        false,
+        true,
+        false,
+        false,
+      ]);
+    } finally {
+      await client.query("RESET ROLE; DROP OWNED BY enqueuer; DROP ROLE enqueuer");
+    }
+    expect((await client.query("SELECT hawser.cancel($1) AS is", [others])).rows).toEqual([{ is: true }]);
+    const { rows } = await client.query("SELECT role, origin FROM hawser.outbox WHERE destination = 'by.role'");
+    expect(rows).toEqual([{ role: "enqueuer", origin: null }]);
   });
 
   it("but not in a transaction that may not write", async () => {

@@ -71,38 +71,18 @@ async function handle(name: string): Promise<void> {
   );
 }
 
-describe("peer_enqueue_*", () => {
-  it.each([
-    ["text", "'1'", "1"],
-    ["json", `'{"a":1}'::json`, '{"a":1}'],
-    ["jsonb", `'{"a":1}'::jsonb`, '{"a": 1}'],
-    ["binary", "'1'::bytea", "1"],
-  ])("%s writes a message, and a batch of them", async (type, payload, text) => {
-    await client.query(
-      `SELECT hawser.peer_enqueue_${type}('warehouse', ${payload}, '{"A": "1", "B": ["2", "3"]}', 'k', 'id-1'),
-              hawser.peer_enqueue_${type}_batch('warehouse', ARRAY[${payload}, ${payload}], key => 'k')`,
-    );
-    const { rows } = await client.query(
-      "SELECT destination AS topic, convert_from(payload, 'UTF8') AS text, key, headers FROM hawser.outbox ORDER BY id",
-    );
-    const message = { topic: "warehouse", text, key: "k" };
-    const headers = [
-      ["A", "1"],
-      ["B", "2"],
-      ["B", "3"],
-      ["message-id", "id-1"],
-    ];
-    const ofKey = [["message-key", "k"]];
-    expect(rows).toEqual([
-      { ...message, headers: [...headers, ...ofKey] },
-      { ...message, headers: ofKey },
-      { ...message, headers: ofKey },
-    ]);
-  });
+/** Messages as they wait for a listener. */
+async function waiting(): Promise<Record<string, unknown>[]> {
+  const { rows } = await client.query(
+    "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser.conn_messages ORDER BY epoch, number",
+  );
+  return rows;
+}
 
+describe("enqueue for a topic", () => {
   it("returns the number, which no message for NATS has", async () => {
     const { rows } = await client.query(
-      `SELECT hawser.enqueue('t', 'x') AS peer, hawser.enqueue_message('nats', 's', ARRAY['x'::bytea], NULL, NULL, NULL, false, NULL, NULL, NULL) AS nats`,
+      `SELECT hawser.enqueue('t', 'x') AS peer, hawser.enqueue('s', 'x', stream => false) AS nats`,
     );
     expect(BigInt(rows[0].nats)).toBe(BigInt(rows[0].peer) + 1n);
   });
@@ -114,10 +94,12 @@ describe("peer_enqueue_*", () => {
     ["'__#a', 'x'", /"__#a" begins with __#, which is reserved/],
     ["'t', NULL", /argument payload is NULL/],
     ["'t', ''", /has 0 bytes, and must have 1 to 67108864/],
-    ["'t', 'x', '[]'", /headers must be a JSON object, and this is array/],
-    ["'t', 'x', '{\"a b\": \"1\"}'", /the name "a b" must be 1 to 255 characters of visible ASCII/],
-    ["'t', 'x', '{\"Message-Id\": \"1\"}'", /"Message-Id" is set by Hawser; give message_id instead/],
-    ["'t', 'x', '{\"a\": 1}'", /"a" must be a string or an array of strings, and has number/],
+    ["'t', 'x', headers => '[]'", /headers must be a JSON object, and this is array/],
+    ["'t', 'x', headers => '{\"a b\": \"1\"}'", /the name "a b" must be 1 to 255 characters of visible ASCII/],
+    ["'t', 'x', headers => '{\"Message-Id\": \"1\"}'", /"Message-Id" is set by Hawser; give message_id instead/],
+    ["'t', 'x', headers => '{\"Message-Key\": \"1\"}'", /"Message-Key" is set by Hawser; give key instead/],
+    ["'t', 'x', headers => '{\"Message-Origin\": \"a:a:me\"}'", /"Message-Origin" is set by Hawser; leave it out/],
+    ["'t', 'x', headers => '{\"a\": 1}'", /"a" must be a string or an array of strings, and has number/],
     ["'t', 'x', jsonb_build_object('a', E'1\\n2')", /the value of "a" must not contain control characters/],
     [
       "'t', 'x', jsonb_build_object('a', repeat('x', 8193))",
@@ -130,19 +112,38 @@ describe("peer_enqueue_*", () => {
     ["'t', 'x', key => ''", /argument key is "", and must be 1 to 1024 bytes/],
     ["'t', 'x', message_id => 'a b'", /argument message_id is "a b"/],
   ])("refuses (%s)", async (given, message) => {
-    await expect(client.query(`SELECT hawser.peer_enqueue_text(${given})`)).rejects.toThrow(message);
+    await expect(client.query(`SELECT hawser.enqueue(${given})`)).rejects.toThrow(message);
   });
 
-  it("is for the role hawser_peer alone", async () => {
-    const { rows } = await client.query(
-      `SELECT p.proname, array_agg(r.rolname::text ORDER BY 1) AS roles
-         FROM pg_proc AS p
-         JOIN pg_roles AS r ON has_function_privilege(r.oid, p.oid, 'EXECUTE')
-          AND r.rolname = ANY ('{hawser_owner,hawser_peer,hawser_nats,hawser_bridge,hawser_executor}')
-        WHERE p.pronamespace = 'hawser'::regnamespace AND p.proname ~ '^peer_enqueue_' GROUP BY 1`,
+  it("has as many headers as fit beside those of Hawser, with those of the key and of who enqueued it before them", async () => {
+    const headers = (count: number) => `headers => jsonb_build_object('a', array_fill('x'::text, ARRAY[${count}]))`;
+    await expect(client.query(`SELECT hawser.enqueue('t', 'x', ${headers(254)}, message_id => 'm')`)).rejects.toThrow(
+      "headers: there are 257, and a message has 256 at most",
     );
-    expect(rows).toHaveLength(8);
-    for (const { roles } of rows) expect(roles).toEqual(["hawser_owner", "hawser_peer"]);
+    await client.query(`SELECT hawser.enqueue('t', 'x', ${headers(253)}, message_id => 'm', key => 'k')`);
+    await client.query(
+      "SELECT hawser.enqueue_peer('t', ARRAY['y'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a')",
+    );
+    await client.query("SELECT hawser.enqueue('t', 'z')");
+    await turn();
+    const role = (await client.query("SELECT session_user::text AS role")).rows[0].role;
+    const given = new Array(253).fill(["a", "x"]);
+    expect(await waiting()).toEqual([
+      { text: "x", headers: [["message-origin", `::${role}`], ["message-key", "k"], ...given, ["message-id", "m"]] },
+      { text: "y", headers: [["message-origin", `a-1:a:${role}`]] },
+      { text: "z", headers: [["message-origin", `::${role}`]] },
+    ]);
+  });
+
+  it.each([
+    ["a:b:c", 'the topic of the origin "b:c"'],
+    ["a", "the topic of the origin"],
+    [":a", 'the origin ""'],
+    ["a:", 'the topic of the origin ""'],
+    ["a\n:b", 'the origin "a\\n"'],
+  ])("as a peer is refused for one that cannot be: %j", async (origin, says) => {
+    const call = "SELECT hawser.enqueue_peer('t', ARRAY['y'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, $1)";
+    await expect(client.query(call, [origin])).rejects.toThrow(says);
   });
 });
 
@@ -249,7 +250,7 @@ describe("a turn", () => {
     for (const later of ["NULL", "now() + interval '1 hour'"]) {
       await expect(
         client.query(
-          `SELECT hawser.enqueue_peer(${topic}, ARRAY['x'::bytea], NULL, NULL, NULL, ${listener}, ${later})`,
+          `SELECT hawser.enqueue_peer(${topic}, ARRAY['x'::bytea], NULL, NULL, NULL, ${listener}, ${later}, NULL, NULL)`,
         ),
       ).rejects.toMatchObject({
         code: "22023",

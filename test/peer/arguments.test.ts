@@ -252,16 +252,16 @@ describe("a running peer refuses", () => {
     for (const send of [a.sendTo("b", "x", mistyped), a.sendAll("b", "x", mistyped)]) {
       const { message } = await failure("invalid_argument", send);
       expect(message).toBe(
-        '"delivry" is no option of a send; did you mean delivery? The options are delivery, headers, signal, transaction, key, messageId, deliverAt, ttlMs',
+        '"delivry" is no option of a send; did you mean delivery? The options are delivery, headers, signal, key, messageId, ttlMs',
       );
     }
     const text = await failure("invalid_argument", a.sendTo("b", "x", untyped("at-most-once")));
     expect(text.message).toBe(
-      "the options of a send must be an object; they are delivery, headers, signal, transaction, key, messageId, deliverAt, ttlMs",
+      "the options of a send must be an object; they are delivery, headers, signal, key, messageId, ttlMs",
     );
     await a.sendTo("b", "fine", untyped(null));
     expect((await replies[0])?.message).toBe(
-      '"timeout" is no option of a send; the options are delivery, headers, signal, transaction, key, messageId, deliverAt, ttlMs',
+      '"timeout" is no option of a send; the options are delivery, headers, signal, key, messageId, ttlMs',
     );
     expect(b.texts).toEqual(["fine"]);
     const stop = await failure("invalid_argument", a.stop(untyped({ deadline: 5 })));

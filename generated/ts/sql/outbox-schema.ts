@@ -1827,7 +1827,7 @@ BEGIN
     FROM (
       VALUES ('topic', p_topic), ('listener', coalesce(p_listener, p_topic)),
              ('origin', CASE WHEN p_origin IS NULL THEN p_topic ELSE split_part(p_origin, ':', 1) END),
-             ('topic of the origin', CASE WHEN p_origin IS NULL THEN p_topic ELSE substr(p_origin, strpos(p_origin, ':') + 1) END)
+             ('topic of the origin', CASE WHEN p_origin IS NULL THEN p_topic WHEN strpos(p_origin, ':') > 0 THEN substr(p_origin, strpos(p_origin, ':') + 1) END)
     ) AS n (name, value)
    WHERE (octet_length(n.value) BETWEEN 1 AND 255 AND n.value ~ E'^[^:\\\\u0001-\\\\u001f\\\\u007f]+$')
          IS NOT TRUE

@@ -13,7 +13,7 @@ BEGIN
     FROM (
       VALUES ('topic', p_topic), ('listener', coalesce(p_listener, p_topic)),
              ('origin', CASE WHEN p_origin IS NULL THEN p_topic ELSE split_part(p_origin, ':', 1) END),
-             ('topic of the origin', CASE WHEN p_origin IS NULL THEN p_topic ELSE substr(p_origin, strpos(p_origin, ':') + 1) END)
+             ('topic of the origin', CASE WHEN p_origin IS NULL THEN p_topic WHEN strpos(p_origin, ':') > 0 THEN substr(p_origin, strpos(p_origin, ':') + 1) END)
     ) AS n (name, value)
    WHERE (octet_length(n.value) BETWEEN @peer_or_topic.min_bytes@ AND @peer_or_topic.max_bytes@ AND n.value ~ @peer_or_topic.pattern@)
          IS NOT TRUE

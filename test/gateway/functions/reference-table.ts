@@ -94,19 +94,22 @@ const key = "key text DEFAULT NULL::text";
 const deliverAt = "deliver_at timestamp with time zone DEFAULT NULL::timestamp with time zone";
 const messageId = "message_id text DEFAULT NULL::text";
 
-/** Those of the outbox. They do not ask the gateway, and are tried in `test/outbox/`. */
+const stream = "stream boolean";
+const toAll = "to_all boolean DEFAULT NULL::boolean";
+
+/** Overloads of the outbox, in the schema `hawser`: for topics and for subjects. They do not ask the gateway, and are tried in `test/outbox/`. */
 export const enqueuingFunctions: readonly ReferenceFunction[] = forTypes([
-  ["nats_enqueue_T", `subject text, payload PAYLOAD, ${headers}, ${key}, ${deliverAt}`, "bigint"],
-  ["nats_enqueue_T_batch", `subject text, payloads PAYLOAD[], ${headers}, ${key}, ${deliverAt}`, "void"],
+  ["enqueue", `topic text, payload PAYLOAD, ${headers}, ${key}, ${messageId}, ${deliverAt}, ${toAll}`, "bigint"],
+  ["enqueue_batch", `topic text, payloads PAYLOAD[], ${headers}, ${key}, ${deliverAt}, ${toAll}`, "bigint[]"],
   [
-    "nats_enqueue_T_stream",
-    `subject text, payload PAYLOAD, ${headers}, ${key}, ${messageId}, ${domain}, ${deliverAt}`,
+    "enqueue",
+    `subject text, payload PAYLOAD, ${stream}, ${headers}, ${key}, ${messageId}, ${domain}, ${deliverAt}`,
     "bigint",
   ],
   [
-    "nats_enqueue_T_stream_batch",
-    `subject text, payloads PAYLOAD[], ${headers}, ${key}, ${domain}, ${deliverAt}`,
-    "void",
+    "enqueue_batch",
+    `subject text, payloads PAYLOAD[], ${stream}, ${headers}, ${key}, ${domain}, ${deliverAt}`,
+    "bigint[]",
   ],
 ]);
 

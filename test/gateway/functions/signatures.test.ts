@@ -22,7 +22,8 @@ interface Installed {
   readonly callers: string[];
 }
 
-it("are those of the reference: names, parameters, types, defaults and result columns, one function for each name", async () => {
+/** The functions that fulfil a condition. */
+async function installed(condition: string): Promise<Installed[]> {
   const { rows } = await gateway.client.query<Installed>(`
     SELECT p.proname AS name, pg_get_function_arguments(p.oid) AS parameters, pg_get_function_result(p.oid) AS result,
       p.prosecdef AS definer, p.proconfig AS settings, p.provolatile AS volatility, p.proisstrict AS strict,
@@ -33,13 +34,18 @@ it("are those of the reference: names, parameters, types, defaults and result co
         WHERE a.privilege_type = 'EXECUTE' AND a.grantee <> p.proowner
       ) AS callers
     FROM pg_proc AS p
-    WHERE p.pronamespace = 'public'::regnamespace AND p.proname ~ 'nats'
+    WHERE ${condition}
     ORDER BY p.proname, p.oid`);
+  return rows;
+}
+
+const byName = (a: { name: string; parameters: string }, b: typeof a): number =>
+  `${a.name}(${a.parameters}` < `${b.name}(${b.parameters}` ? -1 : 1;
+
+it("are those of the reference: names, parameters, types, defaults and result columns, one function for each name", async () => {
+  const rows = await installed("p.pronamespace = 'public'::regnamespace AND p.proname ~ 'nats'");
   const signatures = rows.map(({ name, parameters, result }) => ({ name, parameters, result }));
-  const byName = (a: { name: string }, b: { name: string }): number => (a.name < b.name ? -1 : 1);
-  expect(signatures.sort(byName)).toEqual(
-    [...referenceFunctions, ...callersFunctions, ...enqueuingFunctions].sort(byName),
-  );
+  expect(signatures.sort(byName)).toEqual([...referenceFunctions, ...callersFunctions].sort(byName));
 
   for (const found of rows) {
     expect(found, found.name).toMatchObject({
@@ -53,6 +59,23 @@ it("are those of the reference: names, parameters, types, defaults and result co
       callers: ["hawser_nats"],
     });
     expect(found.comment?.length, `comment of ${found.name}`).toBeGreaterThan(10);
+  }
+});
+
+it("of the outbox are overloads: for topics of hawser_peer, and for subjects of hawser_nats", async () => {
+  const rows = await installed("p.pronamespace = 'hawser'::regnamespace AND p.proname ~ '^enqueue(_batch)?$'");
+  const signatures = rows.map(({ name, parameters, result }) => ({ name, parameters, result }));
+  expect(signatures.sort(byName)).toEqual([...enqueuingFunctions].sort(byName));
+  for (const found of rows) {
+    expect(found, found.parameters).toMatchObject({
+      definer: true,
+      settings: ["search_path=pg_catalog, pg_temp"],
+      volatility: "v",
+      strict: false,
+      owner: "hawser_owner",
+      callers: [found.parameters.startsWith("topic ") ? "hawser_peer" : "hawser_nats"],
+      comment: expect.stringMatching(found.parameters.startsWith("topic ") ? /for a peer/ : /for NATS/),
+    });
   }
 });
 
@@ -87,7 +110,7 @@ it("cannot be called by a role without the grant, and can be with it", async () 
   await gateway.client.query(`CREATE ROLE ${role}`);
   try {
     await gateway.client.query(`SET ROLE ${role}`);
-    for (const { name, parameters } of [...referenceFunctions, ...callersFunctions, ...enqueuingFunctions]) {
+    for (const { name, parameters } of [...referenceFunctions, ...callersFunctions]) {
       const types = parameters === "" ? [] : parameters.split(", ").map((one) => one.split(" ")[1]);
       const call = `SELECT ${name}(${types.map((type) => `NULL::${type}`).join(", ")})`;
       const refused = await gateway.errorOf(call);

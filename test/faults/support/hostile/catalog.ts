@@ -63,14 +63,19 @@ export async function functionsOf(
   const roleOf = new Map([...logins].map(([role, login]) => [login, role]));
   return rows.map(({ names, types, callers, ...each }) => ({
     ...each,
-    classified: classifiedAs(each.schema, each.name),
+    classified: classifiedAs(each.schema, each.name, names),
     // The input parameters come first in all of ours, the results behind them.
     parameters: (types as string[]).map((type, nth) => ({ name: (names as string[])[nth]!, type })),
     callers: new Set((callers as string[]).map((login) => roleOf.get(login)!)),
   }));
 }
 
-function classifiedAs(schema: string, name: string): string {
+/** Functions with one form for peers and one for NATS, each for its role. */
+const overloads = new Set(["enqueue", "enqueue_batch", "schedule"]);
+
+function classifiedAs(schema: string, name: string, parameters: readonly string[]): string {
+  if (schema === "hawser" && overloads.has(name))
+    return `hawser.${name}(${parameters.includes("subject") ? "subject" : "topic"})`;
   if (schema === "hawser_run") return name.startsWith("settle ") ? "hawser_run.settle" : "hawser_run.wrapper";
   return schema === "hawser_dblink" || schema === "hawser_fdw" ? `${schema}.*` : `${schema}.${name}`;
 }
@@ -154,7 +159,7 @@ function table(text: string): ReadonlyMap<string, ReadonlySet<AttackerRole>> {
 const callersOf = table(`
   n public.nats_publish_{T} public.nats_publish_{T}_batch public.nats_publish_{T}_stream public.nats_publish_{T}_ack
   n public.nats_publish_{T}_stream_batch public.nats_flush public.nats_request_{T}
-  n public.nats_enqueue_{T} public.nats_enqueue_{T}_batch public.nats_enqueue_{T}_stream public.nats_enqueue_{T}_stream_batch
+  n hawser.enqueue(subject) hawser.enqueue_batch(subject) hawser.schedule(subject)
   n public.nats_put_{T} public.nats_get_{T} public.nats_delete_value public.nats_kv_create_{T} public.nats_kv_update_{T}
   n public.nats_kv_keys public.nats_kv_history public.nats_put_file public.nats_get_file public.nats_delete_file
   n public.nats_get_file_info public.nats_get_file_list public.nats_get_server_info
@@ -163,7 +168,7 @@ const callersOf = table(`
   n public.litmus_pgnats_unregister_responder public.pgnats_unregister_responder
   n public.litmus_pgnats_version public.pgnats_version public.litmus_pgnats_reload_conf public.pgnats_reload_conf
   n public.litmus_pgnats_reload_conf_force public.pgnats_reload_conf_force
-  p hawser.peer_enqueue_{T} hawser.peer_enqueue_{T}_batch hawser.enqueue_peer
+  p hawser.enqueue(topic) hawser.enqueue_batch(topic) hawser.enqueue_peer hawser.schedule(topic)
   p hawser.channels_with_messages hawser.claim_messages hawser.clear_addresses hawser.clear_stored_messages hawser.commit_cursors hawser.commit_durably
   p hawser.connection_key hawser.count_messages hawser.discard_dead_letters hawser.drain_messages hawser.drain_rows
   p hawser.enter_directory hawser.expire_dead_letters hawser.give_back_channels hawser.heir_of_channel hawser.key_of_topic
@@ -175,7 +180,7 @@ const callersOf = table(`
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers
-  np hawser.cancel hawser.outbox_replay hawser.replay_page hawser.schedule hawser.unschedule
+  np hawser.cancel hawser.outbox_replay hawser.replay_page hawser.unschedule
   pb hawser.due_schedules hawser.run_schedules
   pb hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
   pnb hawser.outbox_undone
@@ -185,7 +190,7 @@ const callersOf = table(`
   pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbx hawser.error_codes hawser.error_sqlstate
   - hawser.adopt_waiting hawser.bring_due hawser.callers_roles hawser.check_headers hawser.check_relay
-  - hawser.enqueue_message hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
+  - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.topic_addr_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
   - hawser.is_alive hawser.set_nats_server hawser.store_enqueued hawser.write_schedule
