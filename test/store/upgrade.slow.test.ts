@@ -33,7 +33,7 @@ const sealSql = "encode(sha256(token || sha256(convert_to(subject, 'UTF8')) || s
 
 /** Of the first step. The peers `shop-1` and `orders-1` have used it, and a function that is subscribed. */
 const rows = (subject: string): string[] => [
-  "INSERT INTO hawser.peers (name, epoch) VALUES ('shop-1', 3), ('orders-1', 2)",
+  "INSERT INTO hawser.peers (name, epoch, in_group) VALUES ('shop-1', 3, false), ('orders-1', 2, true)",
   "INSERT INTO hawser.topic_addr (topic, addr, client_name, epoch, durable) VALUES ('orders', '127.0.0.1:1', 'orders-1', 2, true)",
   "UPDATE hawser.seq SET v = 2",
   "INSERT INTO hawser.topic_key (topic, k) VALUES ('orders', 1)",
@@ -96,6 +96,10 @@ async function oldDatabase(installerUrl: string, superuserUrl: string, subject: 
 
 /** The database still has what was in it, and does what this version can do. */
 async function expectToWork(url: string, subject: string): Promise<void> {
+  expect(await rowsOf(url, "SELECT name, group_name FROM hawser.peers ORDER BY name")).toEqual([
+    { name: "orders-1", group_name: "default" },
+    { name: "shop-1", group_name: null },
+  ]);
   expect(await rowsOf(url, "SELECT paused, problem, filters FROM hawser.stream_status")).toEqual([
     { paused: true, problem: expect.stringContaining("subscribe again"), filters: ["_hawser.filters_too_large"] },
   ]);
