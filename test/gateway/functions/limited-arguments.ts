@@ -127,7 +127,12 @@ export function withoutTwins(calls: readonly LimitedCall[]): LimitedCall[] {
 }
 
 /** What the other arguments are, where NULL is refused before anything else is looked at. */
-const others: Readonly<Record<string, string>> = { subject: "'limits.a'", topic: "'t'" };
+const others: Readonly<Record<string, string>> = {
+  subject: "'limits.a'",
+  topic: "'t'",
+  name: "'limits'",
+  cron: "'0 3 * * *'",
+};
 const payloads: Readonly<Record<string, string>> = {
   text: "'x'",
   json: "'1'::json",
