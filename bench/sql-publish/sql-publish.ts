@@ -276,9 +276,12 @@ async function prepare(databaseUrl: string): Promise<void> {
 /** The triggers of a table. */
 const triggers: Record<RowWay, (table: string) => string> = {
   "no trigger": () => "",
-  "row trigger": (table) => rowTrigger(table, `nats_publish_text('${subject}', NEW.payload)`),
+  "row trigger": (table) => rowTrigger(table, `public.nats_publish_text('${subject}', NEW.payload)`),
   "statement trigger": (table) =>
-    statementTrigger(table, `nats_publish_text_batch('${subject}', ARRAY(SELECT payload FROM inserted ORDER BY id))`),
+    statementTrigger(
+      table,
+      `public.nats_publish_text_batch('${subject}', ARRAY(SELECT payload FROM inserted ORDER BY id))`,
+    ),
   "row trigger, outbox": (table) => rowTrigger(table, `hawser.enqueue('${subject}', NEW.payload, stream => false)`),
   "statement trigger, outbox": (table) =>
     statementTrigger(
@@ -300,5 +303,5 @@ function statementTrigger(table: string, call: string): string {
 
 function triggerFunction(table: string, call: string): string {
   return `CREATE FUNCTION ${table}_trigger() RETURNS trigger LANGUAGE plpgsql
-    AS $$BEGIN PERFORM public.${call}; RETURN NULL; END$$;`;
+    AS $$BEGIN PERFORM ${call}; RETURN NULL; END$$;`;
 }

@@ -181,6 +181,8 @@ describe("what a role without rights has planted", () => {
       await tried(["outbox", "list"], databaseUrl);
       await tried(["outbox", "cancel", "1"], databaseUrl);
       await tried(["outbox", "replay", "--since", "10m", "--core"], databaseUrl);
+      await tried(["schedules"], databaseUrl);
+      await tried(["schedules", "remove", "planted"], databaseUrl);
       await tried(["init"], databaseUrl);
       await tried(["init", "--no-nats"], databaseUrl);
       await tried(["init", "--uninstall", "--dry-run"], databaseUrl);
