@@ -372,7 +372,7 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
   if (options === undefined || (options === null && of === "a send")) return;
   const problem = unknownOption(options, of, known[of]);
   if (problem === undefined) return;
-  if (of === "a send" && ("transaction" in options || "deliverAt" in options)) {
+  if (of === "a send" && typeof options === "object" && ("transaction" in options || "deliverAt" in options)) {
     throw new PeerError(
       "invalid_argument",
       `${problem}; enqueue(client, topic, payload, options) has the transaction of a client`,

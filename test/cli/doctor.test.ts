@@ -28,14 +28,14 @@ describe("hawser doctor", () => {
     const { status, stdout, stderr } = await hawserProcess(["doctor"], { databaseUrl: system.url });
     expect({ status, stdout, stderr }).toEqual({
       status: 0,
-      stdout: "Nothing is wrong: 26 checks of 26 found nothing.\n",
+      stdout: "Nothing is wrong: 27 checks of 27 found nothing.\n",
       stderr: "",
     });
     const verbose = await hawser(["doctor", "--verbose"], { databaseUrl: system.url });
     expect(verbose.stdout).toContain(
       `ok      database: "${system.login}" is connected to the database "${system.name}"`,
     );
-    expect(verbose.stdout.match(/^ok {6}/gm)).toHaveLength(26);
+    expect(verbose.stdout.match(/^ok {6}/gm)).toHaveLength(27);
   });
 
   it("tells what is wrong and what to do, and ends with the status of the error", async () => {
@@ -46,7 +46,7 @@ describe("hawser doctor", () => {
     expect(stdout).toMatch(
       /^error {3}database: Postgres at \S+ refused the password of the login "\w+" \[store_failed\]\n {8}what to do: Give the right one .*\nNot checked until `database` is in order: schema, login, version, /,
     );
-    expect(stdout).toMatch(/\n1 error; 1 of 26 checks done\.\n$/);
+    expect(stdout).toMatch(/\n1 error; 1 of 27 checks done\.\n$/);
     expect(stdout).not.toContain("s3cret");
   });
 

@@ -72,7 +72,7 @@ it("runs a thousand schedules over a year, each occurrence once, and those that 
     if (random.chance(0.1)) reads[process] = [];
     else if (random.chance(0.2)) reads[process] = planned(rows, asOf);
     else {
-      ran += store.run(reads[process]!.concat(planned(rows, asOf)));
+      ran += store.run(reads[process]!) + store.run(planned(rows, asOf));
       reads[process] = [];
     }
     calls += 1;
@@ -88,10 +88,8 @@ it("runs a thousand schedules over a year, each occurrence once, and those that 
   let [occurrences, missed, kept] = [0, 0, 0];
   for (const row of store.rows.values()) {
     const what = `${row.name}: ${row.cron} in ${row.timezone}, ${row.missed}`;
-    const all = clocks
-      .get(row.timezone)!
-      .occurrencesOf(row.cron)
-      .filter((time) => time > from && time <= row.since);
+    const ofYear = clocks.get(row.timezone)!.occurrencesOf(row.cron);
+    const all = ofYear.filter((time) => time > from && time <= row.since);
     const got = enqueued.get(row.name)!;
     expect(new Set(got).size, what).toBe(got.length);
     // Each look has dealt with what was due by then.
@@ -105,11 +103,7 @@ it("runs a thousand schedules over a year, each occurrence once, and those that 
     });
     expect(got, what).toEqual(expected);
     // All that was due by the end was dealt with.
-    const last =
-      clocks
-        .get(row.timezone)!
-        .occurrencesOf(row.cron)
-        .findLast((time) => time <= to - 5_000) ?? from;
+    const last = ofYear.findLast((time) => time <= to - 5_000) ?? from;
     expect(row.since, what).toBeGreaterThanOrEqual(last);
     occurrences += all.length;
   }

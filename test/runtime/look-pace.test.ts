@@ -185,7 +185,7 @@ describe("the pace of a relay", () => {
   });
 
   it("looks when a later message is due, and at once behind those that were brought in", () => {
-    const pace = new LookPace({ ...settings, dueCheckMs: 10 }, false);
+    const pace = new LookPace({ ...settings, lookMs: 3, dueCheckMs: 10 }, false);
     pace.beginLook(0);
     pace.endLook(0, false);
     pace.endDue(0, undefined, { brought: 0, next: { from: 5, inMs: 2 } });
@@ -199,7 +199,7 @@ describe("the pace of a relay", () => {
   });
 
   it("asks for due messages now and then, for the clock of Postgres may be set", () => {
-    const pace = new LookPace({ ...settings, dueCheckMs: 10 }, false);
+    const pace = new LookPace({ ...settings, lookMs: 3, dueCheckMs: 10 }, false);
     pace.endDue(0, undefined, { brought: 0, next: { from: 5_000, inMs: 5_000 } });
     expect(pace.dueAt).toBe(10);
   });

@@ -75,6 +75,7 @@ describe("dead letters", () => {
       origin: "peer",
       role: (await w.operator.query("SELECT session_user")).rows[0].session_user,
       source: composite,
+      enqueuedBy: null,
       listener: "listener",
       topic: "topic",
       payloadBytes: 100,

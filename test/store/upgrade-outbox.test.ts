@@ -90,13 +90,21 @@ it("what waited in both is handed on once, and old relays are refused", async ()
   await natsTurn(client, "new", { turn: first + 3n, position: empty, mustSave: true });
 
   await takePeers(client, "new");
-  await client.query(peer, ["p-7", null]);
+  await client.query("SELECT hawser.enqueue('t', 'p-7', key => 'k')");
   for (let turns = 0; (await peerTurn(client, "new", 1)).has_more; turns++) expect(turns).toBeLessThan(20);
   const { rows: stored } = await client.query(
-    "SELECT convert_from(payload, 'UTF8') AS text FROM hawser.conn_messages ORDER BY epoch, number",
+    "SELECT convert_from(payload, 'UTF8') AS text, headers FROM hawser.conn_messages ORDER BY epoch, number",
   );
   const texts = stored.map(({ text }) => text);
   expect(texts.toSorted()).toEqual(["1", "2", "3", "4", "5", "6", "7", "late"].map((name) => `p-${name}`));
   expect(texts.filter((text) => text < "p-7")).toEqual(["p-1", "p-2", "p-3", "p-4", "p-5", "p-6"]);
+  // Who enqueued what waited is not known; its key is told once, as that of the others.
+  const headersOf = (name: string) => stored.find(({ text }) => text === name).headers;
+  expect(headersOf("p-6")).toEqual([
+    ["message-origin", "::"],
+    ["message-key", "k"],
+  ]);
+  expect(headersOf("p-late")).toEqual([["message-origin", "::"]]);
+  expect(headersOf("p-7")[0][1]).toMatch(/^::.+/);
   expect((await client.query(statusSql)).rows).toMatchObject([{ waiting: 0 }, { waiting: 0 }]);
 });

@@ -127,7 +127,12 @@ export function withoutTwins(calls: readonly LimitedCall[]): LimitedCall[] {
 }
 
 /** What the other arguments are, where NULL is refused before anything else is looked at. */
-const others: Readonly<Record<string, string>> = { subject: "'limits.a'", topic: "'t'", stream: "true" };
+const others: Readonly<Record<string, string>> = {
+  subject: "'limits.a'",
+  topic: "'t'",
+  name: "'limits'",
+  cron: "'0 3 * * *'",
+};
 const payloads: Readonly<Record<string, string>> = {
   text: "'x'",
   json: "'1'::json",
@@ -139,6 +144,7 @@ const payloads: Readonly<Record<string, string>> = {
 export function callOf({ name, parameters }: LimitedFunction, argument: Given, literal: string): string {
   const values = parameters.map((one) => {
     if (one === argument) return literal;
+    if (one.name === "stream" && one.type === "boolean") return "true";
     if (one.name === "payload" && one.type in payloads) return payloads[one.type];
     if (one.name === "payloads" && one.type in payloads) return `ARRAY[${payloads[one.type]}]`;
     return others[one.name] ?? `NULL::${one.type}${one.repeated ? "[]" : ""}`;

@@ -114,7 +114,13 @@ export class ScheduleStore {
 
   /** As `hawser.run_schedules`. @returns how many schedules were as they were read */
   run(planned: readonly Planned[]): number {
-    return planned.filter((one) => this.#isAsRead(one)).map((one) => this.#apply(one, true, true)).length;
+    let ran = 0;
+    for (const one of planned) {
+      if (!this.#isAsRead(one)) continue;
+      this.#apply(one, true, true);
+      ran += 1;
+    }
+    return ran;
   }
 
   /** Only the messages, and only the next occurrence: two transactions that should be one. */
