@@ -134,7 +134,7 @@ export const foundFunctionsSql = `
     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace JOIN owners AS o ON o.oid = p.proowner
    WHERE n.nspname NOT IN ('hawser', 'hawser_fdw') AND p.proname ~ '^(nats|pgnats|litmus_pgnats)_'
      AND (p.proname = ANY (${textArray([...new Set([...declared.values()].map(({ name }) => name))])})
-          OR strpos(p.prosrc, 'hawser.gateway_call(') > 0)
+          OR p.prosrc ~ '\\mhawser\\.(gateway_call|enqueue_nats)\\(')
    ORDER BY 1`;
 
 /** Rights of a role that is not there yet are those of everybody. */

@@ -136,9 +136,9 @@ describe("installing NATS from SQL", () => {
 
   it("drops what an earlier version had or declared otherwise, and leaves functions of others alone", async () => {
     database = await installed();
-    const old = (name: string, returns: string) => [
+    const old = (name: string, returns: string, calls = "hawser.gateway_call(''Old {}'')") => [
       `CREATE FUNCTION ${name} RETURNS ${returns} LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-         AS 'BEGIN PERFORM hawser.gateway_call(''Old {}''); END'`,
+         AS 'BEGIN PERFORM ${calls}; END'`,
       `ALTER FUNCTION ${name.replaceAll(/\w+ (text)/g, "$1")} OWNER TO hawser_owner`,
     ];
     await onServer(
@@ -146,6 +146,7 @@ describe("installing NATS from SQL", () => {
       ...old("nats_publish_text(subject text)", "void"),
       "DROP FUNCTION nats_flush()",
       ...old("nats_flush()", "text"),
+      ...old("nats_enqueue_text(subject text)", "bigint", "hawser.enqueue_nats(subject)"),
       "CREATE FUNCTION nats_of_mine(subject text) RETURNS void LANGUAGE sql AS ''",
     );
     expect((await install({ databaseUrl: database.url })).nats).toMatchObject(complete);
@@ -153,7 +154,7 @@ describe("installing NATS from SQL", () => {
       await rowsOf(
         database.url,
         `SELECT oid::regprocedure::text AS name, prorettype::regtype::text AS type FROM pg_proc
-          WHERE proname IN ('nats_flush', 'nats_of_mine') OR proname = 'nats_publish_text' ORDER BY 1`,
+          WHERE proname ~ '^(nats_flush|nats_of_mine|nats_publish_text|nats_enqueue.*)$' ORDER BY 1`,
       ),
     ).toEqual([
       { name: "nats_flush()", type: "void" },
