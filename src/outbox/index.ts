@@ -9,7 +9,7 @@
  */
 export { isDroppedByItself, type LookNeeded, lookNeeded, needsGaps, type StreamMemory, verdictOf } from "./doubt.js";
 export { NatsOutbox, type NatsOutboxStats, type OutboxPublisher } from "./nats-outbox.js";
-export { checkTimes, type MissedPolicy } from "./occurrences.js";
+export { checkTimes } from "./occurrences.js";
 export type { EnqueuedMessage } from "./outbox-table.js";
 export { PeerRelay } from "./peer-relay.js";
 export type { PublishOutcome, PublishStep } from "./relay.js";

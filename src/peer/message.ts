@@ -3,7 +3,6 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
-import type { MissedPolicy } from "../outbox/index.js";
 import type { Transaction } from "../store/index.js";
 import type { Format } from "../typed/index.js";
 import { Delivery } from "../wire/index.js";
@@ -96,7 +95,7 @@ export interface ScheduleOptions<Desc extends DescMessage = DescMessage>
    * Of the occurrences that nobody enqueued within ten seconds, as nothing ran, the last `one` is enqueued afterwards, `all` are,
    * or `none` is. Default: `one`.
    */
-  readonly missed?: MissedPolicy | undefined;
+  readonly missed?: "one" | "all" | "none" | undefined;
 }
 
 /** How a message is sent. */

@@ -60,7 +60,7 @@ it(`a stream and peers have what was committed, once and in order, when peers, s
   const start = ([name, topic, further]: (typeof peers)[number]): void => {
     const args = [name, topic, ...(further === undefined ? [] : [further])];
     const program = startProgram("test/faults/programs/booking-peer.ts", args, {
-      env: { HAWSER_DATABASE_URL: postgres.url, BOOKING_GROUP: topic === "warehouse" ? "1" : "" },
+      env: { HAWSER_DATABASE_URL: postgres.url, BOOKING_GROUP: topic === "warehouse" ? "warehouses" : "" },
     });
     program.firstLine.catch(() => undefined);
     running.set(name, program);

@@ -1,5 +1,5 @@
 /**
- * Ten peers are killed in turn, and once all of them, while they run fifty schedules of one message a second. In the end each
+ * Ten processes, which all run fifty schedules of one message a second side by side, are killed in turn, and once all of them. In the end each
  * occurrence was enqueued once and has had its effect once, and those that were missed as their schedule says.
  */
 import { setTimeout as delay } from "node:timers/promises";

@@ -123,7 +123,7 @@ const mutants: readonly Mutant[] = [
   {
     name: "forgets a message for all that finds nobody",
     fn: "store_enqueued",
-    changes: [[" AND o.destination = ANY (coalesce(v_copied_topics, '{}')) AS is_copied", " AS is_copied"]],
+    changes: [["AND o.destination = ANY (coalesce(v_copied_topics, '{}'))", ""]],
   },
   {
     name: "lets what is enqueued for one listener follow the copies of a group",

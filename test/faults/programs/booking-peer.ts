@@ -1,7 +1,7 @@
 /**
  * A peer in a process of its own that books what comes: its transactional handler writes a row and, if it has a further
  * topic, tells that. Arguments: name, topic, further topic or nothing, concurrency. The database is that of HAWSER_DATABASE_URL.
- * With BOOKING_GROUP it is a member of a group.
+ * BOOKING_GROUP names the group that it is a member of. With BOOKING_DURABLE it is durable.
  */
 import { Peer } from "../../../src/peer/index.js";
 import { eventually } from "../../support/eventually.js";
@@ -19,7 +19,8 @@ const peer = new Peer({
   ...(concurrency === undefined ? {} : { concurrency: Number(concurrency), poolSize: Number(concurrency) + 1 }),
   maxAttempts: 1_000,
   nameWaitMs: 60_000,
-  group: process.env["BOOKING_GROUP"] === "1",
+  group: process.env["BOOKING_GROUP"] || undefined,
+  durable: process.env["BOOKING_DURABLE"] === "1",
   groupTakeoverMs: 1_000,
 });
 

@@ -43,7 +43,7 @@ const withTimes = (change: (plan: SchedulePlan, ...given: Parameters<typeof plan
 
 export const scheduleMutants: Readonly<Record<string, ScheduleMutant>> = {
   "enqueues without asking whether another process has": { store: { noCompare: true } },
-  "enqueues what was planned before the schedule has changed": { store: { noRevision: true } },
+  "enqueues what was planned before the schedule has changed": { firstSeed: 87, store: { noRevision: true } },
   "stores the next occurrence in a transaction of its own": { storesApart: true },
   "goes on behind the present time instead of the last occurrence": { store: { goesOnFromNow: true } },
   "loses the first of all that were missed": {
