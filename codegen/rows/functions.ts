@@ -167,6 +167,7 @@ function resultExpression(column: Column): string {
   if (column.kind !== "bigint") {
     return value;
   }
-  const whole = column.repeated ? `${value}.map(BigInt)` : `BigInt(${value})`;
+  // A function without a result gives one row of NULLs.
+  const whole = column.repeated ? `(${value}?.map(BigInt) ?? [])` : `BigInt(${value})`;
   return column.nullable ? `${value} === null ? null : ${whole}` : whole;
 }

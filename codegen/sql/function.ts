@@ -35,21 +35,44 @@ export function functionStatements(fn: SqlFunction, constants: SqlConstants): st
 
 /** A body that begins with the limits of what roles give. */
 function withLimits(fn: SqlFunction, body: string): string {
+  const [text] = fn.parameters.filter(({ column }) => column.type === "text");
   const limits =
     fn.execute.length === 0
       ? []
-      : limitStatements(
-          `hawser.${fn.name}`,
-          fn.parameters.map(({ column: { name, type, repeated, rules } }) => ({
-            name,
-            expression: name,
-            sqlType: type,
-            repeated,
-            rules,
-            wholly: true,
-          })),
-        );
+      : [
+          ...(fn.securityDefiner && text !== undefined ? refuseCollations(fn.name, text.column.name) : []),
+          ...limitStatements(
+            `hawser.${fn.name}`,
+            fn.parameters.map(({ column: { name, type, repeated, rules } }) => ({
+              name,
+              expression: name,
+              sqlType: type,
+              repeated,
+              rules,
+              wholly: true,
+            })),
+          ),
+        ];
   return behind(limits, body);
+}
+
+/**
+ * Refuses a collation by which different texts are equal. A function compares its parameters and variables by the collation of its
+ * arguments, which a role can make: names of others would be its own.
+ */
+function refuseCollations(name: string, text: string): string[] {
+  const collation = `pg_collation_for(${text}) COLLATE "C"`;
+  return [
+    // Mostly it is the default, which is looked up nowhere.
+    `  IF ${collation} <> '"default"'`,
+    `    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (${collation})::regcollation)`,
+    "  THEN",
+    "    RAISE EXCEPTION USING",
+    "      ERRCODE = hawser.error_sqlstate('invalid_argument'),",
+    `      MESSAGE = format('hawser.${name}: the arguments have the collation %s, and must have a deterministic one', ${collation}),`,
+    "      HINT = 'Write COLLATE \"default\" behind the argument.';",
+    "  END IF;",
+  ];
 }
 
 /** Puts statements in front of a body, in a block around it: the body's declarations may already use the arguments. */

@@ -73,7 +73,7 @@ async function remove(url: string | undefined, name: string | undefined, json: b
   if (!removed)
     throw new CliError(
       "invalid_argument",
-      `no schedule "${printable(name)}" is one of this login, or of a role that it is a member of. See \`hawser schedules\`.`,
+      `neither this login nor a role that it is a member of has a schedule "${printable(name)}". See \`hawser schedules\`.`,
     );
   if (json) await new Output().write(`${jsonText({ name, outcome: "removed" })}\n`);
   else print(process.stdout, `Removed the schedule "${printable(name)}".`);

@@ -150,7 +150,7 @@ async function schedules(facts: Facts): Promise<Verdict> {
       : {
           severity: "warning",
           what: `${which} does not run: ${problem}`,
-          remedy: "Correct it by another call of hawser.schedule, or end it: `hawser schedules remove`",
+          remedy: `Call hawser.schedule for it again, with another expression, or end it: \`hawser schedules remove ${name}\``,
         };
   });
   return { findings, ...(rows.length === 0 && { seen: "each has its next occurrence" }) };

@@ -181,10 +181,10 @@ function planOf(times: CronTimes, { cron, missed, since }: ScheduleTimes, now: D
   }
   const done = { occurrences, upto: new Date(upto) };
   if (next !== undefined) return { ...done, next: new Date(next), problem: undefined };
-  return { ...done, next: undefined, problem: problemOf(`cron ${JSON.stringify(cron)}: never occurs again`) };
+  return { ...done, next: undefined, problem: problemOf(`cron ${JSON.stringify(cron)} does not occur any more`) };
 }
 
 /** As the column takes it. */
 function problemOf(why: string): string {
-  return `${shortened(why, mostProblemBytes)}. Make the schedule again with another one.`;
+  return `${shortened(why, mostProblemBytes)}. Call hawser.schedule again, with another expression or time zone.`;
 }

@@ -39,12 +39,14 @@ export async function runDueSchedules(functions: SchedulerFunctions, isOver: () 
   const rows = await functions.dueSchedules({ limit: pageSchedules });
   const { asOf, dueInMs } = rows.pop()!;
   let inMs = dueInMs === null ? Number.POSITIVE_INFINITY : Number(dueInMs);
+  let anyRan = false;
   let batch: object[] = [];
   let [messages, bytes] = [0, 0];
   const flush = async (): Promise<void> => {
     const { ran } = await functions.runSchedules({ runs: JSON.stringify(batch) });
     // Another process had them first, or their owner is about to change them.
     if (ran < batch.length) inMs = Math.min(inMs, retryMs);
+    anyRan ||= ran > 0;
     batch = [];
     [messages, bytes] = [0, 0];
   };
@@ -61,7 +63,8 @@ export async function runDueSchedules(functions: SchedulerFunctions, isOver: () 
     if (messages >= pageMessages || bytes >= pageBytes || batch.length >= runAtOnce) await flush();
   }
   if (batch.length > 0) await flush();
-  return inMs;
+  // Where all are locked, the same would be planned over and over.
+  return rows.length > 0 && !anyRan ? Math.max(inMs, retryMs) : inMs;
 }
 
 function dueOf({ role, name, revision, since }: DueRow): DueSchedule {

@@ -34,19 +34,34 @@ export interface Addressed {
   readonly messageId: string | null;
 }
 
-/** A message with its destination. @throws HawserError `invalid_argument`, `internal_topic`, `invalid_schema` */
-export function address(to: string | NatsSubject | DescMessage, payload: unknown, options: EnqueueOptions): Addressed {
-  if (isSchema(to)) return addressTyped(to, payload as MessageInitShape<DescMessage>, options);
+/**
+ * A message with its destination.
+ *
+ * @param now since when a time to live counts, in ms since 1970
+ * @throws HawserError `invalid_argument`, `internal_topic`, `invalid_schema`
+ */
+export function address(
+  to: string | NatsSubject | DescMessage,
+  payload: unknown,
+  options: EnqueueOptions,
+  now: number = Date.now(),
+): Addressed {
+  if (isSchema(to)) return addressTyped(to, payload as MessageInitShape<DescMessage>, options, now);
   refuseBeside(options, ["via", "format"], "is for a schema");
   const { bytes, contentType } = contentOf(payload);
-  return checked(destinationOf(to), bytes, contentType, options);
+  return checked(destinationOf(to), bytes, contentType, options, now);
 }
 
 function isSchema(to: unknown): to is DescMessage {
   return typeof to === "object" && to !== null && (to as { kind?: unknown }).kind === "message";
 }
 
-function addressTyped(schema: DescMessage, message: MessageInitShape<DescMessage>, options: EnqueueOptions): Addressed {
+function addressTyped(
+  schema: DescMessage,
+  message: MessageInitShape<DescMessage>,
+  options: EnqueueOptions,
+  now: number,
+): Addressed {
   const { format = "binary", via } = options;
   if (format !== "binary" && format !== "json") throw invalid(`format ${String(format)}: must be "binary" or "json"`);
   const of = topicOf(schema);
@@ -59,11 +74,8 @@ function addressTyped(schema: DescMessage, message: MessageInitShape<DescMessage
       : { sink, subject: subjectOf(of, message), stream: of.stream, domain: null };
   // Core NATS knows messages by no id.
   const idOf = sink === "peers" || of.stream ? idOfMessage(of, message) : undefined;
-  return checked(destination, payload, contentTypeOf(schema, format), {
-    ...options,
-    key,
-    messageId: options.messageId ?? idOf,
-  });
+  const given = { ...options, key, messageId: options.messageId ?? idOf };
+  return checked(destination, payload, contentTypeOf(schema, format), given, now);
 }
 
 /** @throws TypedError `invalid_argument`, `invalid_schema` */
@@ -98,10 +110,35 @@ function contentOf(payload: unknown): { readonly bytes: Uint8Array; readonly con
   if (typeof payload === "string" || payload instanceof Uint8Array) {
     return { bytes: bytesOf(payload), contentType: undefined };
   }
-  const json = typeof payload === "object" && payload !== null ? JSON.stringify(payload) : undefined;
+  const json = jsonOfPayload(payload);
   if (json !== undefined) return { bytes: bytesOf(json), contentType: jsonType };
-  const given = payload === null ? "null" : `a value of type ${typeof payload}`;
+  const given = payload === null ? "null" : `a value of type ${nameOf(payload)}`;
   throw invalid(`payload ${given}: must be a string, a Uint8Array, or an object, which travels as JSON`);
+}
+
+/** Undefined for what JSON would not hold: other kinds of bytes, maps, and a promise that nobody awaits. */
+function jsonOfPayload(payload: unknown): string | undefined {
+  if (typeof payload !== "object" || payload === null) return undefined;
+  if (ArrayBuffer.isView(payload) || typeof (payload as { then?: unknown }).then === "function") return undefined;
+  if (notJson.has(Object.prototype.toString.call(payload))) return undefined;
+  try {
+    const json = JSON.stringify(payload) as string | undefined;
+    return json === "null" ? undefined : json;
+  } catch (cause) {
+    throw invalid(
+      `payload of type ${nameOf(payload)}: must be an object that JSON can hold: ${(cause as Error).message}`,
+    );
+  }
+}
+
+const notJson: ReadonlySet<string> = new Set(
+  ["ArrayBuffer", "SharedArrayBuffer", "Map", "Set", "WeakMap", "WeakSet", "Error", "RegExp"].map(
+    (name) => `[object ${name}]`,
+  ),
+);
+
+function nameOf(value: unknown): string {
+  return typeof value === "object" && value !== null ? (value.constructor?.name ?? "object") : typeof value;
 }
 
 const jsonType = "application/json";
@@ -112,6 +149,7 @@ function checked(
   payload: Uint8Array,
   contentType: string | undefined,
   options: EnqueueOptions,
+  now: number,
 ): Addressed {
   const { key, messageId, ttlMs, deliverAt } = options;
   checkMarks({ key, messageId, ttlMs });
@@ -120,7 +158,7 @@ function checked(
   const headers = contentType === undefined || isTyped ? given : [[contentTypeHeader, contentType] as const, ...given];
   const common = { destination, payload, key: key ?? null, messageId: messageId ?? null };
   if (destination.sink === "nats") {
-    refuseBeside(options, ["all", "ttlMs"], "is for peers");
+    refuseBeside(options, ["all", "ttlMs"], "is for topics, not for subjects");
     const { subject, stream, domain } = destination;
     if (messageId !== undefined && !stream)
       throw invalid(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
@@ -138,16 +176,23 @@ function checked(
   if (ttlMs === undefined) return { ...common, headers: jsonOf(pairs) };
   return {
     ...common,
-    headers: jsonOf([...pairs, expiresHeader(ttlMs, Math.max(Date.now(), deliverAt?.getTime() ?? 0))]),
+    headers: jsonOf([...pairs, expiresHeader(ttlMs, Math.max(now, deliverAt?.getTime() ?? 0))]),
   };
 }
 
+/** @throws PeerError `invalid_argument` unless they are names and values */
 function pairsOf(headers: MoreHeaders | undefined): Headers {
   if (headers === undefined) return [];
-  if (Array.isArray(headers)) return headers as Headers;
-  return Object.entries(headers as Exclude<MoreHeaders, Headers>).flatMap(([name, value]) =>
-    (Array.isArray(value) ? (value as readonly string[]) : [value as string]).map((one) => [name, one] as const),
-  );
+  const isObject = typeof headers === "object" && headers !== null;
+  const pairs: unknown[] = Array.isArray(headers)
+    ? headers
+    : Object.entries(isObject ? headers : {}).flatMap(([name, value]) =>
+        (Array.isArray(value) ? value : [value]).map((one: unknown) => [name, one]),
+      );
+  const isPair = (pair: unknown) =>
+    Array.isArray(pair) && pair.length === 2 && typeof pair[0] === "string" && typeof pair[1] === "string";
+  if (isObject && pairs.every(isPair)) return pairs as unknown as Headers;
+  throw invalid("headers: must be an object of strings, or of arrays of strings, or a list of [name, value]");
 }
 
 function jsonOf(pairs: Headers): string | null {

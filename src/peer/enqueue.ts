@@ -87,7 +87,8 @@ export async function enqueueBatch(
       `payloads of type ${typeof payloads}: must be an array, with one for each message`,
     );
   }
-  const messages = payloads.map((payload) => address(to, payload, options));
+  const now = Date.now();
+  const messages = payloads.map((payload) => address(to, payload, options, now));
   const [first] = messages;
   if (first === undefined) return [];
   const bytes = messages.map((message) => message.payload);
@@ -164,6 +165,12 @@ const notThere = new Set(["42883", "3F000"]);
 export function callerOf(client: SqlClient) {
   return {
     async query({ text, values }: { text: string; values: unknown[] }): Promise<{ rows: Record<string, unknown>[] }> {
+      if (typeof (client as Partial<SqlClient> | null | undefined)?.query !== "function") {
+        const text = `the client is ${client === null ? "null" : `of type ${typeof client}`}, and has no method query(text, values)`;
+        const remedy =
+          "give a client of node-postgres, or make one with fromDrizzle, fromKysely, fromKnex or fromPrisma";
+        throw new PeerError("invalid_argument", `${text}; ${remedy}`);
+      }
       try {
         return { rows: rowsOf(await client.query(text, values)) };
       } catch (error) {

@@ -68,7 +68,7 @@ describe("hawser schedules", () => {
     });
     const missing = await schedules("remove", "wrong");
     expect(missing.status).toBe(64);
-    expect(missing.stderr).toContain('no schedule "wrong"');
+    expect(missing.stderr).toContain('has a schedule "wrong"');
   });
 
   it.each([

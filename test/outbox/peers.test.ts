@@ -3,6 +3,9 @@
  */
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { PeerRelay } from "../../src/outbox/index.js";
+import { DatabaseAddress } from "../../src/postgres/index.js";
+import { silentLogger } from "../../src/runtime/index.js";
 import { type TestDatabase, testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { type PeerTurn, peerTurn, takePeers } from "./support/turns.js";
@@ -230,6 +233,47 @@ describe("a turn", () => {
     await takePeers(client, "relay");
     await turn();
     expect((await epochs())[0]).toBeGreaterThan(lost!);
+  });
+
+  it("is had again by a process that another one has replaced, when that one has ended", async () => {
+    const address = DatabaseAddress.of(database.url);
+    const relay = new PeerRelay({
+      address,
+      ask: async (text, values) => (await client.query(text, values as unknown[])).rows,
+      logger: silentLogger,
+    });
+    const owner = async (): Promise<string> =>
+      (await client.query("SELECT owner FROM hawser.outbox_turns WHERE sink = 1 ORDER BY turn DESC LIMIT 1")).rows[0]
+        .owner;
+    await client.query("SELECT hawser.outbox_take('peer', '', 'relay')");
+    relay.start();
+    try {
+      await eventually("it relays", async () => (await owner()) !== "");
+      // As if it had stood still.
+      const late = "setval('hawser.outbox_state_peer_beat_seq', 1) IS NOT NULL";
+      await eventually("another one has it", async () => {
+        await client.query(
+          `SELECT CASE WHEN ${late} THEN (SELECT t.turn FROM hawser.outbox_take('peer', 'other', NULL) AS t) END`,
+        );
+        return (await owner()) === "other";
+      });
+      await enqueue("warehouse", "1");
+      // It hears of it, and its turn says that another one works.
+      await eventually("it waits", async () => {
+        await client.query("SELECT pg_notify('hawser_peer_outbox', '')");
+        const { rows } = await client.query(
+          "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser: outbox for peers'",
+        );
+        return rows.length === 0;
+      });
+      await client.query("SELECT hawser.outbox_take('peer', '', 'other')");
+      await eventually(
+        "it relays again",
+        async () => (await client.query("SELECT FROM hawser.conn_messages")).rowCount === 1,
+      );
+    } finally {
+      await relay.stop();
+    }
   });
 
   it("goes on after a dump that has no turns", async () => {

@@ -255,6 +255,31 @@ describe("hawser.unschedule", () => {
   });
 });
 
+it("waits where all that is due is locked, however much that is", async () => {
+  const many = scheduleConstants.pageSchedules + 1;
+  const make = (payload: string) =>
+    ann.query(
+      "SELECT hawser.schedule('s' || i, '* * * * *', 'a.b', $1, false) FROM generate_series(1, $2::integer) AS i",
+      [payload, many],
+    );
+  await make("x");
+  await ann.query("BEGIN");
+  await make("y");
+  expect(await run()).toBeGreaterThanOrEqual(scheduleConstants.retryMs);
+  await ann.query("COMMIT");
+  expect(await run()).toBe(0);
+});
+
+it("refuses times that never come", async () => {
+  await ann.query("SELECT hawser.schedule('far', '* * * * *', 't', 'x')");
+  const { since, revision } = await row("far");
+  const role = (await client.query("SELECT role FROM hawser.schedules")).rows[0].role;
+  const runs = [{ role, name: "far", revision, since, upto: since, next_at: "infinity", times: [] }];
+  await expect(mal.query("SELECT hawser.run_schedules($1)", [JSON.stringify(runs)])).rejects.toMatchObject({
+    code: "22023",
+  });
+});
+
 describe("hawser.schedule_status", () => {
   it("says when a schedule ran last and runs next, and why one does not run", async () => {
     await ann.query("SELECT hawser.schedule('good', '* * * * * *', 't', 'secret')");
@@ -278,7 +303,11 @@ describe("hawser.schedule_status", () => {
       problem: null,
     });
     expect(wrong).toMatchObject({ next_at: null, problem: expect.stringContaining("61") });
-    expect(never).toMatchObject({ kind: "nats", destination: "a.b", problem: expect.stringContaining("never occurs") });
+    expect(never).toMatchObject({
+      kind: "nats",
+      destination: "a.b",
+      problem: expect.stringContaining("does not occur any more"),
+    });
     expect(nowhere).toMatchObject({ next_at: null, problem: expect.stringContaining("CEST") });
   });
 

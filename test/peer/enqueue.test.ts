@@ -399,7 +399,7 @@ describe("what cannot be enqueued is refused before Postgres is asked:", () => {
     ["payload 0 bytes", "b", "", {}],
     ["payload null: must be a string, a Uint8Array, or an object, which travels as JSON", "b", null, {}],
     ["payload a value of type number: must be a string", "b", 1, {}],
-    ["payload a value of type object: must be a string", "b", { toJSON: () => undefined }, {}],
+    ["payload a value of type Object: must be a string", "b", { toJSON: () => undefined }, {}],
     ['key ""', "b", "x", { key: "" }],
     ['messageId "a b"', "b", "x", { messageId: "a b" }],
     ["ttlMs 0: must be a whole number", "b", "x", { ttlMs: 0 }],
@@ -421,8 +421,8 @@ describe("what cannot be enqueued is refused before Postgres is asked:", () => {
     ["domain hub: needs stream: true", { ...core, domain: "hub" }, "x", {}],
     ['domain "a.b"', { ...stream, domain: "a.b" }, "x", {}],
     ["messageId 1: needs stream: true; core NATS has no ids", core, "x", { messageId: "1" }],
-    ["all true: is for peers; leave it out", core, "x", { all: true }],
-    ["ttlMs 5: is for peers; leave it out", stream, "x", { ttlMs: 5 }],
+    ["all true: is for topics, not for subjects; leave it out", core, "x", { all: true }],
+    ["ttlMs 5: is for topics, not for subjects; leave it out", stream, "x", { ttlMs: 5 }],
     ["payload", stream, Buffer.alloc(2 ** 26 + 1), {}],
   ])("%s", async (says, to, payload, options) => {
     const refused = await failure("invalid_argument", enqueue({ query }, to as string, payload as string, options));
@@ -608,4 +608,51 @@ describe("the relay", () => {
     await enqueue(client, "c", "2");
     await c.received.length(2);
   });
+});
+
+it("a batch with a time to live is one statement, however long it takes to make", async () => {
+  const texts: string[] = [];
+  const client: SqlClient = {
+    query: async (text) => {
+      texts.push(text);
+      return [{ ids: ["1"] }];
+    },
+  };
+  await enqueueBatch(
+    client,
+    "b",
+    Array.from({ length: 20_000 }, (_, n) => `message ${n}`),
+    { ttlMs: 1_000 },
+  );
+  expect(texts).toHaveLength(1);
+});
+
+it.each([
+  ["a promise", Promise.resolve(1)],
+  ["a map", new Map()],
+  ["an array of 16-bit numbers", new Uint16Array(2)],
+  ["a buffer without a view", new ArrayBuffer(2)],
+  ["an error", new Error("x")],
+  ["an invalid date", new Date(Number.NaN)],
+  ["a bigint within", { a: 1n }],
+])("%s is no payload", async (_, payload) => {
+  await expect(enqueue({ query: () => Promise.reject(new Error("asked")) }, "b", payload)).rejects.toMatchObject({
+    code: "invalid_argument",
+    message: expect.stringMatching(/^payload /),
+  });
+});
+
+it.each([[null], ["text"], [[null]], [[["a"]]], [{ a: 1 }]])("headers cannot be %j", async (headers) => {
+  for (const to of ["b", { subject: "a.b" }])
+    await expect(
+      enqueue({ query: () => Promise.reject(new Error("asked")) }, to, "x", { headers: headers as never }),
+    ).rejects.toMatchObject({ code: "invalid_argument" });
+});
+
+it("what is no client is refused with what makes one", async () => {
+  for (const client of [undefined, null, {}])
+    await expect(enqueue(client as never, "b", "x")).rejects.toMatchObject({
+      code: "invalid_argument",
+      message: expect.stringContaining("fromDrizzle"),
+    });
 });

@@ -490,7 +490,7 @@ export function enqueueFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_batch");
-      return { ids: row.ids.map(BigInt) };
+      return { ids: (row.ids?.map(BigInt) ?? []) };
     },
 
     /**
@@ -532,7 +532,7 @@ export function enqueueFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_batch");
-      return { ids: row.ids.map(BigInt) };
+      return { ids: (row.ids?.map(BigInt) ?? []) };
     },
   };
 }
@@ -975,7 +975,7 @@ export function outboxFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_message");
-      return { ids: row.ids.map(BigInt) };
+      return { ids: (row.ids?.map(BigInt) ?? []) };
     },
 
     /** Locks a key of the caller to the end of the transaction. */
@@ -1009,7 +1009,7 @@ export function outboxFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_nats");
-      return { ids: row.ids.map(BigInt) };
+      return { ids: (row.ids?.map(BigInt) ?? []) };
     },
 
     /** Brings the messages of a kind that are due into its outbox. For the turns of relays, which have their fence first. */
@@ -1153,7 +1153,7 @@ export function outboxFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.outbox_take");
-      return { turn: row.turn === null ? null : BigInt(row.turn), doneFrom: row.done_from, doneTo: row.done_to, doneAfter: row.done_after === null ? null : BigInt(row.done_after), series: row.series, skipped: row.skipped.map(BigInt), canNotify: row.can_notify, wasGivenBack: row.was_given_back };
+      return { turn: row.turn === null ? null : BigInt(row.turn), doneFrom: row.done_from, doneTo: row.done_to, doneAfter: row.done_after === null ? null : BigInt(row.done_after), series: row.series, skipped: (row.skipped?.map(BigInt) ?? []), canNotify: row.can_notify, wasGivenBack: row.was_given_back };
     },
 
     /**
@@ -1389,7 +1389,7 @@ export function peerOutboxFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.enqueue_peer");
-      return { ids: row.ids.map(BigInt) };
+      return { ids: (row.ids?.map(BigInt) ?? []) };
     },
 
     /** The headers of an enqueued message as peers have them. Refuses what peers cannot have. */

@@ -770,6 +770,14 @@ SET quote_all_identifiers = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.lock_handlers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_kind) > 63
     OR octet_length(p_subject) > 1024
@@ -888,6 +896,14 @@ SET quote_all_identifiers = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.add_handler: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_kind) > 63
     OR octet_length(p_subject) > 1024
@@ -1119,6 +1135,14 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_source) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_source) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.add_subscription_dead_letter: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_source) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_source) > 1024
     OR octet_length(p_topic) > 65536
@@ -1213,6 +1237,14 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF pg_collation_for(p_error_code) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_error_code) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.fail_retry: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_error_code) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_error_code) > 255
     OR octet_length(p_error_message) > 8192
@@ -1661,6 +1693,14 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.add_stream: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_name) > 1024
     OR octet_length(p_stream) > 1024
@@ -1827,6 +1867,14 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.apply_seek: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_name) > 1024
   THEN

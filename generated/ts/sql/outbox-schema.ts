@@ -589,6 +589,14 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(subject) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(subject) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.outbox_replay: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(subject) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(subject) > 1024
   THEN
@@ -622,6 +630,14 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_subject) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_subject) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.replay_page: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_subject) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_subject) > 1024
   THEN
@@ -823,6 +839,14 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.outbox_take: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_kind) > 16
     OR octet_length(p_owner) > 64
@@ -961,6 +985,14 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.outbox_turn: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_kind) > 16
     OR octet_length(p_owner) > 64
@@ -1555,6 +1587,14 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.outbox_undone: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_kind) > 16
   THEN
@@ -1655,6 +1695,14 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_kind) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_kind) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.outbox_rotate: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_kind) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_kind) > 16
     OR octet_length(p_owner) > 64
@@ -1758,6 +1806,14 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_topic) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_topic) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.enqueue_peer: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_topic) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_topic) > 255
     OR cardinality(p_payloads) > 1000000
@@ -1934,6 +1990,14 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
+  IF pg_collation_for(p_names) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_names) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.running_peers: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_names) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     cardinality(p_names) > 100000
     OR ((pg_column_size(p_names) > 25600000 OR pg_column_compression(p_names) IS NOT NULL) AND hawser.list_excess(p_names, 25600000, 1073741824) IS NOT NULL)
@@ -2327,6 +2391,14 @@ SET jit = off
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.claim_messages: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_name) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(p_name) > 255
     OR octet_length(p_name) < 1
@@ -2588,6 +2660,14 @@ SET search_path = pg_catalog, pg_temp
 AS $function$
 #variable_conflict use_column
 BEGIN
+  IF pg_collation_for(name) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(name) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.unschedule: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(name) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
   IF
     octet_length(name) > 128
   THEN
@@ -2816,8 +2896,8 @@ BEGIN
   END IF;
   IF EXISTS (
     SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
-     WHERE (r.upto >= r.since AND r.upto <= greatest(r.since, v_now) AND r.upto = date_trunc('second', r.upto)
-            AND CASE WHEN r.next_at IS NULL THEN r.problem IS NOT NULL ELSE r.next_at > r.upto AND r.problem IS NULL END
+     WHERE (r.upto >= r.since AND r.upto <= greatest(r.since, v_now) AND isfinite(r.since) AND r.upto = date_trunc('second', r.upto)
+            AND CASE WHEN r.next_at IS NULL THEN r.problem IS NOT NULL ELSE r.next_at > r.upto AND isfinite(r.next_at) AND r.problem IS NULL END
             AND cardinality(r.times) <= 100) IS NOT TRUE
         OR EXISTS (
              SELECT FROM (SELECT t.at, lag(t.at, 1, r.since) OVER (ORDER BY t.nth) AS before

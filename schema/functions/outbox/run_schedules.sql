@@ -12,8 +12,8 @@ BEGIN
   END IF;
   IF EXISTS (
     SELECT FROM jsonb_to_recordset(p_runs) AS r (since timestamptz, upto timestamptz, next_at timestamptz, times timestamptz[], problem text)
-     WHERE (r.upto >= r.since AND r.upto <= greatest(r.since, v_now) AND r.upto = date_trunc('second', r.upto)
-            AND CASE WHEN r.next_at IS NULL THEN r.problem IS NOT NULL ELSE r.next_at > r.upto AND r.problem IS NULL END
+     WHERE (r.upto >= r.since AND r.upto <= greatest(r.since, v_now) AND isfinite(r.since) AND r.upto = date_trunc('second', r.upto)
+            AND CASE WHEN r.next_at IS NULL THEN r.problem IS NOT NULL ELSE r.next_at > r.upto AND isfinite(r.next_at) AND r.problem IS NULL END
             AND cardinality(r.times) <= @ScheduleConstants.page_occurrences@) IS NOT TRUE
         OR EXISTS (
              SELECT FROM (SELECT t.at, lag(t.at, 1, r.since) OVER (ORDER BY t.nth) AS before
