@@ -220,7 +220,7 @@ class PeerTurns implements RelayMachine<PeerStep> {
     }
     const { handed, hasMore, due, lookedTo } = outcome;
     this.#laterFrom = lookedTo;
-    this.#pace.endLook(now, handed + due.brought > 0);
+    this.#pace.endLook(now, handed + due.brought);
     this.#pace.endDue(now, step.dueFrom, due);
     if (hasMore) this.#pace.notified();
   }

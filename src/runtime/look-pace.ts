@@ -11,6 +11,9 @@
 export interface PaceSettings {
   /** From one look to the next, while there is something to do. */
   readonly lookMs: number;
+  /** The same when a look has found `manyMessages` or more. */
+  readonly manyLookMs: number;
+  readonly manyMessages: number;
   /** From one look to the next at the most, while nothing comes. */
   readonly slowLookMs: number;
   /** It is quiet so long after the last message. */
@@ -95,10 +98,11 @@ export class LookPace {
     return asleep;
   }
 
-  /** Ends the look. */
-  endLook(now: number, hasFound: boolean): void {
-    const { lookMs, slowLookMs, awakeMs } = this.#settings;
-    if (hasFound) {
+  /** Ends the look. @param found how many messages it has found */
+  endLook(now: number, found: number): void {
+    const { slowLookMs, awakeMs, manyMessages, manyLookMs } = this.#settings;
+    const lookMs = found < manyMessages ? this.#settings.lookMs : manyLookMs;
+    if (found > 0) {
       this.#finds = now - this.#foundAt < awakeMs ? this.#finds + 1 : 1;
       this.#foundAt = now;
     }

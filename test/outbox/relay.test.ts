@@ -25,7 +25,7 @@ const messages = (from: number, count: number, given: Partial<OutboxMessage> = {
   Array.from({ length: count }, (_, nth) => message(BigInt(from + nth), given));
 
 const start: OutboxPosition = { from: "100:100:", to: undefined, after: 0n, series: [], skipped: [] };
-const settings: RelaySettings = { ...relaySettings, lateMs: 0, lookMs: 0, busyLooks: 0 };
+const settings: RelaySettings = { ...relaySettings, lateMs: 0, lookMs: 0, manyLookMs: 0, busyLooks: 0 };
 const noAnswer: PublishOutcome = { kind: "unavailable", scope: "route", mayBeThere: true };
 
 /** A relay whose turns and publishes are answered one by one. */

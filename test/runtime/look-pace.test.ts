@@ -55,7 +55,7 @@ function late(seed: number, pace: LookPace, slowestMs: number): string | undefin
     for (const message of found) message.foundAt = now;
     now += lookTakesMs;
     advance(now);
-    pace.endLook(now, found.length > 0);
+    pace.endLook(now, found.length);
     // Until the next look is due, or somebody notifies.
     for (const { at } of [...moments]) {
       if (pace.at <= now || at > pace.at) break;
@@ -124,9 +124,9 @@ describe("the pace of a relay", () => {
             this.#isLooking = true;
             return super.beginLook(now);
           }
-          override endLook(now: number, hasFound: boolean): void {
+          override endLook(now: number, found: number): void {
             this.#isLooking = false;
-            super.endLook(now, hasFound);
+            super.endLook(now, found);
           }
         })(settings, false),
     ],
@@ -139,7 +139,7 @@ describe("the pace of a relay", () => {
     let looks = 0;
     for (let now = 0; now < 60_000; looks++) {
       pace.beginLook(now);
-      pace.endLook(now, false);
+      pace.endLook(now, 0);
       now = pace.at;
     }
     expect(looks).toBeLessThan(80);
@@ -151,7 +151,7 @@ describe("the pace of a relay", () => {
     let notifies = false;
     const look = (now: number, hasFound: boolean): void => {
       notifies = pace.beginLook(now) ?? notifies;
-      pace.endLook(now, hasFound);
+      pace.endLook(now, hasFound ? 1 : 0);
       looks += 1;
     };
     let now = 0;
@@ -174,12 +174,16 @@ describe("the pace of a relay", () => {
     let now = 0;
     for (let found = 0; found < settings.busyLooks; found++, now += 5) {
       expect(pace.beginLook(now)).toBeUndefined();
-      pace.endLook(now, true);
+      pace.endLook(now, 1);
       pace.notified();
     }
     expect(pace.beginLook(now)).toBe(false);
-    pace.endLook(now, true);
+    pace.endLook(now, 1);
     expect(pace.at).toBe(now + settings.lookMs);
+    now += settings.lookMs;
+    pace.beginLook(now);
+    pace.endLook(now, settings.manyMessages);
+    expect(pace.at).toBe(now + settings.manyLookMs);
     now += settings.awakeMs;
     expect(pace.beginLook(now)).toBe(true);
   });
@@ -187,7 +191,7 @@ describe("the pace of a relay", () => {
   it("looks when a later message is due, and at once behind those that were brought in", () => {
     const pace = new LookPace({ ...settings, lookMs: 3, dueCheckMs: 10 }, false);
     pace.beginLook(0);
-    pace.endLook(0, false);
+    pace.endLook(0, 0);
     pace.endDue(0, undefined, { brought: 0, next: { from: 5, inMs: 2 } });
     expect(pace.at).toBe(2);
     expect(pace.dueFrom(1)).toBeUndefined();

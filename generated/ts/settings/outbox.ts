@@ -61,6 +61,18 @@ export const outboxConstants = {
    */
   lookMs: 1,
   /**
+   * How often it looks when a look has found `many_messages` or more: each look takes processor time from those who enqueue.
+   *
+   * Value: 3 ms.
+   */
+  manyLookMs: 3,
+  /**
+   * See `many_look_ms`.
+   *
+   * Value: 4 messages.
+   */
+  manyMessages: 4,
+  /**
    * After so long without a message it asks to be notified, and looks less and less often.
    *
    * Value: 30 ms.

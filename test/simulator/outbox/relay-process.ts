@@ -20,6 +20,8 @@ export const relaySettings: RelaySettings = {
   leastUnderWay: 2,
   deadMessages: 4,
   lookMs: 2,
+  manyLookMs: 3,
+  manyMessages: 4,
   slowLookMs: 5_000,
   awakeMs: 30,
   busyLooks: 2,
