@@ -94,7 +94,7 @@ function shortConditions({ name, rules: { minBytes = 0, maxBytes, pattern } }: L
   ];
 }
 
-/** One condition for all, and behind it what is refused. */
+/** Joins the refusals under one condition. */
 function together(refusals: readonly Refusal[]): string[] {
   if (refusals.length === 0) return [];
   return [

@@ -19,7 +19,7 @@ const mostProblemBytes = 900;
 /** The occurrences that are enqueued of those that were missed. */
 export type MissedPolicy = "one" | "all" | "none";
 
-/** What a schedule's occurrences follow from. */
+/** Times and policy of a schedule. */
 export interface ScheduleTimes {
   readonly cron: string;
   readonly timezone: string;
@@ -28,7 +28,7 @@ export interface ScheduleTimes {
   readonly since: Date;
 }
 
-/** What is to be done for a schedule now. */
+/** Occurrences to enqueue now, and the next one. */
 export interface SchedulePlan {
   /** The times to enqueue, in their order. */
   readonly occurrences: readonly Date[];

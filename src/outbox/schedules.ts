@@ -15,7 +15,7 @@ const { pageSchedules, pageOccurrences, pageMessages, pageBytes, retryMs, checkM
 /** So many schedules are planned before others get the processor. */
 const plannedAtOnce = 10;
 
-/** How many are planned for one transaction at most. */
+/** Most schedules of one transaction. */
 const runAtOnce = 100;
 
 type DueRow = Awaited<ReturnType<SchedulerFunctions["dueSchedules"]>>[number];

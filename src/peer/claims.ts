@@ -29,7 +29,7 @@ export class Claims {
   readonly #wanted = new Set<string>();
   /** Topics of which other members have the keys of all that waits. */
   readonly #heldUp = new Set<string>();
-  /** Of topics, the positions before which nothing waits any more. */
+  /** Positions by topic before which nothing waits any more. */
   readonly #from = new Map<string, ClaimFrom>();
   readonly #pace = new Pace();
   readonly #backoff = new Backoff({ minMs: storeConstants.storeRetryMinMs, maxMs: storeConstants.storeRetryMaxMs });

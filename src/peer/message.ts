@@ -50,7 +50,7 @@ export interface NatsSubject {
   readonly domain?: string | undefined;
 }
 
-/** How messages are enqueued together. */
+/** Options of `enqueueBatch`. */
 export interface EnqueueBatchOptions {
   /** Names and values; a list of values, or of pairs, where names repeat. */
   readonly headers?: MoreHeaders | undefined;
@@ -71,7 +71,7 @@ export interface EnqueueBatchOptions {
   readonly format?: Format | undefined;
 }
 
-/** How a message is enqueued. */
+/** Options of `enqueue`. */
 export interface EnqueueOptions extends EnqueueBatchOptions {
   /**
    * For a topic: the handler finds it as `message.id`, and in the header `message-id`. For a stream: of two messages with one

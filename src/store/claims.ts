@@ -22,7 +22,7 @@ interface ClaimRequest {
   readonly maxBytes: number;
 }
 
-/** What became of a topic of which messages, or copies of the member's group, waited. */
+/** Result of a claim for one topic. */
 interface Claimed {
   /** The member's channel of claimed messages. */
   readonly connectionKey: number;

@@ -4,7 +4,7 @@
 import { schedulerFunctions, views } from "../../generated/ts/rows/outbox.js";
 import type { Database } from "./database.js";
 
-/** What `hawser.schedule_status` says of one schedule. */
+/** A row of `hawser.schedule_status`. */
 export interface ScheduleOverview {
   readonly name: string;
   readonly role: string;
