@@ -92,7 +92,8 @@ export async function enqueueBatch(
   const [first] = messages;
   if (first === undefined) return [];
   const bytes = messages.map((message) => message.payload);
-  if (messages.every((message) => areAlike(message, first))) {
+  const place = placeOf(first);
+  if (messages.every((message) => message.messageId === null && placeOf(message) === place)) {
     const { destination, headers, key } = first;
     const common = { headers, key, payloads: bytes, deliverAt: checkDeliverAt(options) };
     const functions = enqueueFunctions(callerOf(client));
@@ -107,11 +108,9 @@ export async function enqueueBatch(
   return ids;
 }
 
-/** Whether a function for batches can write both. */
-function areAlike(one: Addressed, other: Addressed): boolean {
-  const placeOf = ({ destination: { sink, ...place }, headers, key }: Addressed) =>
-    JSON.stringify([sink, place, headers, key]);
-  return one.messageId === null && (one === other || placeOf(one) === placeOf(other));
+/** Arguments that all messages of a batch share, as a text to compare. */
+function placeOf({ destination, headers, key }: Addressed): string {
+  return JSON.stringify([destination, headers, key]);
 }
 
 /**
@@ -133,16 +132,16 @@ export async function enqueueReply(
   payload: Payload,
   options: EnqueueOptions = {},
 ): Promise<bigint> {
-  const { destination: _, payload: bytes, ...message } = address(topic, payload, options);
-  const asPeer = { topic, payloads: [bytes], listener, deliverAt: checkDeliverAt(options), toAll: null, origin };
-  return (await peerOutboxFunctions(callerOf(client)).enqueuePeer({ ...message, ...asPeer })).ids[0]!;
+  return await write(client, address(topic, payload, options), options, origin, listener);
 }
 
+/** @param listener the one that it is for; null: those that serve the topic */
 async function write(
   client: SqlClient,
   { destination, ...message }: Addressed,
   options: EnqueueOptions,
   origin: string | null,
+  listener: string | null = null,
 ): Promise<bigint> {
   const deliverAt = checkDeliverAt(options);
   if (destination.sink === "nats") {
@@ -154,7 +153,7 @@ async function write(
     return (await enqueueFunctions(callerOf(client)).enqueue({ ...message, topic, deliverAt, toAll })).id;
   }
   const { payload, ...marks } = message;
-  const asPeer = { topic, payloads: [payload], listener: null, deliverAt, toAll, origin };
+  const asPeer = { topic, payloads: [payload], listener, deliverAt, toAll, origin };
   return (await peerOutboxFunctions(callerOf(client)).enqueuePeer({ ...marks, ...asPeer })).ids[0]!;
 }
 

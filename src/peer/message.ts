@@ -92,8 +92,8 @@ export interface ScheduleOptions<Desc extends DescMessage = DescMessage>
   /** By whose clock the expression goes, such as `Europe/Berlin`. Default: UTC. */
   readonly timezone?: string | undefined;
   /**
-   * Of the occurrences that nobody enqueued within ten seconds, as nothing ran, the last `one` is enqueued afterwards, `all` are,
-   * or `none` is. Default: `one`.
+   * Occurrences to enqueue afterwards, of those for which no process ran within ten seconds: the last `one`, `all`, or `none`.
+   * Default: `one`.
    */
   readonly missed?: "one" | "all" | "none" | undefined;
 }

@@ -42,9 +42,9 @@ export interface ErrorFields {
 /** The error of Postgres in what a {@link SqlClient} rejected with, which some libraries wrap; itself where there is none. */
 export function postgresErrorOf(error: unknown): ErrorFields {
   const { cause, meta } = (error ?? {}) as {
-    /** Of Drizzle. */
+    /** Set by Drizzle. */
     readonly cause?: unknown;
-    /** Of Prisma. */
+    /** Set by Prisma. */
     readonly meta?: { readonly driverAdapterError?: { readonly cause?: unknown } };
   };
   const wrapped = meta?.driverAdapterError?.cause as (ErrorFields & OriginalError) | null | undefined;
