@@ -194,7 +194,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** The topics of the messages that wait here. */
   *waitingTopics(): Iterable<MessageTopic> {
-    for (const { topic } of this.#channel.unconfirmed) yield topic;
+    for (const { topic } of this.#channel.unconfirmed()) yield topic;
     for (const { topic } of this.#packing.messages) yield topic;
   }
 
