@@ -134,7 +134,7 @@ export class HandlerCalls {
     this.topics = new TopicNames(context.store);
   }
 
-  /** Nobody waits any longer for the handlers that run. */
+  /** Nobody waits any longer for the handlers of messages that run. */
   abort(reason: PeerError): void {
     for (const cancellation of this.#waitedFor) cancellation.abort(reason);
   }
@@ -167,12 +167,13 @@ export class HandlerCalls {
   }
 
   /**
-   * The answer to a request, or a promise of it.
+   * Calls the handler for a request.
    *
+   * @returns what the handler has returned, a {@link RequestAnswer} made of that, or a promise of either
    * @throws what the handler or `answerOf` has thrown (`begun` is set), or why the handler was not called, at once or as a
    * rejection
    */
-  answer(source: Source, request: IncomingRequest): RequestAnswer | Promise<RequestAnswer> {
+  answer(source: Source, request: IncomingRequest): unknown {
     const topic = this.topics.of(request.topicKey);
     if (typeof topic !== "string") return this.#answerLater(source, request, topic);
     const { batch, transactional } = this.#handlers.handlingOf(topic, request.headers);
@@ -181,17 +182,10 @@ export class HandlerCalls {
       throw new PeerError("not_supported", `"${name}" handles "${topic}" in batches, and answers no requests of it`);
     }
     if (transactional) return this.#answerInTransaction(source, request, topic);
-    const returned = this.#callFor(source, request, topic, undefined);
-    return returned instanceof Promise
-      ? returned.then((value) => answerOf(value, request))
-      : answerOf(returned, request);
+    return this.#callFor(source, request, topic, undefined);
   }
 
-  async #answerLater(
-    source: Source,
-    request: IncomingRequest,
-    topic: Promise<string | undefined>,
-  ): Promise<RequestAnswer> {
+  async #answerLater(source: Source, request: IncomingRequest, topic: Promise<string | undefined>): Promise<unknown> {
     if ((await topic) !== undefined) return await this.answer(source, request);
     throw new PeerError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
   }
@@ -224,7 +218,8 @@ export class HandlerCalls {
     const { payload } = request;
     const due = { message: request, to: topic, source, payload, attempt: 1, client, cancellation: request };
     const returned = this.#handlers.handle(due);
-    if (!isThenable(returned)) return returned;
+    const { timeoutMs } = this.#handlers.handlingOf(topic, request.headers);
+    if (timeoutMs === undefined || !isThenable(returned)) return returned;
     return this.#bounded(returned, due, client && (() => void endClient(client)));
   }
 
@@ -587,7 +582,7 @@ function isHandlersFault(error: unknown): boolean {
 }
 
 /** Whether a value is a promise, or behaves as one. */
-function isThenable(value: unknown): value is PromiseLike<unknown> {
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return (
     (typeof value === "object" || typeof value === "function") &&
     value !== null &&

@@ -1,25 +1,39 @@
 /** The answer to a request, made of what its handler has returned. */
 import { PeerError } from "../errors/index.js";
 import { type Answer, ErrorNumber } from "../wire/index.js";
-import { frameHeaders } from "./frame-headers.js";
+import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { type AnswerToSend, bytesOf } from "./message.js";
 import { checkHeaders } from "./options.js";
 
 /** An answer, ready to be written. */
-export interface RequestAnswer extends Answer {
+export class RequestAnswer implements Answer {
+  readonly code = ErrorNumber.UNSPECIFIED;
+  readonly message = "";
+  readonly begun = true;
+  readonly id: number;
+  readonly payload: Uint8Array;
+  headers: FrameHeaders;
   /** What the handler wrote in its transaction is rolled back before the answer leaves. */
   readonly rollBack: boolean;
+
+  constructor(id: number, payload: Uint8Array, headers: FrameHeaders, rollBack: boolean) {
+    this.id = id;
+    this.payload = payload;
+    this.headers = headers;
+    this.rollBack = rollBack;
+  }
 }
 
 export const noBytes = new Uint8Array(0);
 
 /**
- * The answer that a handler's return value is.
+ * The answer that a handler's return value is, unless it was made of it before.
  *
  * @throws PeerError `handler_failed`, `invalid_argument`, `payload_too_large`, naming what is wrong with it
  */
 export function answerOf(returned: unknown, { id, maxAnswerBytes }: IncomingRequest): RequestAnswer {
+  if (returned instanceof RequestAnswer) return returned;
   const given = returned ?? {};
   const isPayload = typeof given === "string" || given instanceof Uint8Array;
   const { payload = noBytes, headers, rollBack = false } = (isPayload ? { payload: given } : given) as AnswerToSend;
@@ -44,8 +58,7 @@ export function answerOf(returned: unknown, { id, maxAnswerBytes }: IncomingRequ
     );
   }
   const pairs = checkHeaders(headers);
-  const inFrame = pairs === undefined ? [] : frameHeaders(pairs);
-  return { id, code: ErrorNumber.UNSPECIFIED, message: "", begun: true, payload: bytes, headers: inFrame, rollBack };
+  return new RequestAnswer(id, bytes, pairs === undefined ? [] : frameHeaders(pairs), rollBack);
 }
 
 /** Whether it is an `AnswerToSend`. Of any other object nothing would be sent, in silence. */

@@ -9,9 +9,9 @@ import type { Request } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
 import type { Source } from "./due-message.js";
-import { failureOf, type HandlerCalls } from "./handler-call.js";
+import { failureOf, type HandlerCalls, isThenable } from "./handler-call.js";
 import { IncomingRequest } from "./incoming-request.js";
-import { noBytes, type RequestAnswer } from "./request-answer.js";
+import { answerOf, noBytes } from "./request-answer.js";
 
 /** What the requests of a peer share. */
 export interface SharedByRequests {
@@ -60,6 +60,11 @@ export class RequestIntake implements Turn {
     this.#waitingBytes = 0;
     for (const request of this.#open.values()) request.leave();
     this.#open.clear();
+  }
+
+  /** Nobody waits any longer for the handlers that run. */
+  abort(reason: HawserError): void {
+    for (const request of this.#open.values()) request.abort(reason);
   }
 
   onClosed(connection: ListenerConnection): void {
@@ -159,25 +164,27 @@ export class RequestIntake implements Turn {
 
   #begin(connection: ListenerConnection, request: IncomingRequest): void {
     this.#handlers += 1;
-    let answer: RequestAnswer | Promise<RequestAnswer>;
+    let returned: unknown;
     try {
-      answer = this.#shared.calls.answer(this.#source, request);
+      returned = this.#shared.calls.answer(this.#source, request);
+      if (isThenable(returned)) {
+        this.#open.set(request.id, request);
+        Promise.resolve(returned).then(
+          (value) => this.#answered(connection, request, value),
+          (error) => this.#failed(connection, request, error),
+        );
+        return;
+      }
     } catch (error) {
       this.#failed(connection, request, error);
       return;
     }
-    if (!(answer instanceof Promise)) this.#answered(connection, request, answer);
-    else {
-      this.#open.set(request.id, request);
-      answer.then(
-        (given) => this.#answered(connection, request, given),
-        (error) => this.#failed(connection, request, error),
-      );
-    }
+    this.#answered(connection, request, returned);
   }
 
-  #answered(connection: ListenerConnection, request: IncomingRequest, answer: RequestAnswer): void {
+  #answered(connection: ListenerConnection, request: IncomingRequest, returned: unknown): void {
     try {
+      const answer = answerOf(returned, request);
       if (this.#isWaitedFor(connection, request)) connection.writeAnswer(answer);
     } catch (error) {
       this.#failed(connection, request, error);
