@@ -21,16 +21,16 @@ export const unchanged: Mutant = { Protocol: LeadershipProtocol, Buffer: Takeove
 
 class NoFence extends LeadershipProtocol {
   protected override async raiseFence(term: Term) {
-    const confirmed = await this.options.table.confirm(term);
-    return confirmed && { ...confirmed, fencedEpoch: term.epoch };
+    const { row, clock } = await this.options.table.read();
+    return row.epoch === term.epoch ? { clock, isRaised: true } : undefined;
   }
 }
 
 class LeadsBeforeFence extends LeadershipProtocol {
   protected override async raiseFence(term: Term) {
     super.raiseFence(term).catch(() => undefined);
-    const confirmed = await this.options.table.confirm(term);
-    return confirmed && { ...confirmed, fencedEpoch: term.epoch };
+    const { row, clock } = await this.options.table.read();
+    return row.epoch === term.epoch ? { clock, isRaised: true } : undefined;
   }
 }
 
