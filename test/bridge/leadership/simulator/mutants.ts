@@ -216,6 +216,12 @@ export const mutants: Record<string, CaughtMutant> = {
     seeds: 200,
     says: /commits in epoch/,
   },
+  "epoch read before the lock": {
+    mutant: store({ batchAsksLeadOnly: true }),
+    profile: "rough",
+    seeds: 200,
+    says: /commits in epoch/,
+  },
   "batch that does not lock the fence": {
     mutant: store({ batchWithoutLock: true }),
     profile: "rough",

@@ -21,7 +21,6 @@ export interface StoreFaults {
   readonly batchWithoutLock?: boolean;
   readonly takeIgnoresBeat?: boolean;
   readonly equalEpochSteps?: boolean;
-  readonly raiseIgnoresOwner?: boolean;
   readonly beatIgnoresOwner?: boolean;
   readonly beatIgnoresFence?: boolean;
   readonly endsNobody?: boolean;
@@ -289,7 +288,7 @@ export class SimulatedPostgres {
           if (generation !== this.generation || !this.isAvailable) return;
           const waiter: Waiter = {
             granted: () => {
-              if (this.#leadership.epoch === term.epoch || this.#faults.raiseIgnoresOwner) {
+              if (this.#leadership.epoch === term.epoch) {
                 this.#remember();
                 this.#fencedEpoch = term.epoch;
               }
