@@ -17,7 +17,7 @@ export function generateSettings(spec: Spec): GeneratedFile[] {
 function settingsModule(sources: readonly SpecFile[]): string {
   const groups = sources.flatMap((file) => file.settingGroups);
   const body = groups.map((group) => (group.fixed ? constantsObject(group) : userSettings(group)));
-  const imports = groups.every((group) => group.fixed) ? [] : [ruleImports(body, "../rules")];
+  const imports = [ruleImports(body, "../rules")];
   return [typescriptHead("codegen/settings", sources), ...imports, ...body].join("\n");
 }
 
@@ -76,12 +76,17 @@ function checkFunction(type: string, name: string): string {
   ].join("\n");
 }
 
-/** A group that is fixed, as one object of constants. */
+/** A group that is fixed, as one object of constants, and its type for readers to whom tests give other values. */
 function constantsObject(group: SettingGroup): string {
+  const type = group.message.name;
+  const name = lowerFirst(type);
   const lines = group.settings.map(
     (setting) => `${settingDoc(setting, "Value")}  ${setting.name}: ${valueLiteral(setting.default!)},\n`,
   );
-  return `${docstring(`${group.title}. ${group.comment}`.trim())}export const ${lowerFirst(group.message.name)} = {\n${lines.join("")}} as const;\n`;
+  return [
+    `${docstring(`${group.title}. ${group.comment}`.trim())}export const ${name} = {\n${lines.join("")}} as const;\n`,
+    `export type ${type} = SettingValues<typeof ${name}>;\n`,
+  ].join("\n");
 }
 
 /** What the reference page says of a setting, as a docstring. */

@@ -154,6 +154,7 @@ const runtimeNames = [
   "missing",
   "outOfRange",
   "type SettingRules",
+  "type SettingValues",
   "type TextRules",
   "type Violation",
   "within",
@@ -173,7 +174,7 @@ export function ruleImports(body: readonly string[], folder: string): string {
 /** The import of those names that the printed text uses; empty if it uses none. Types are written as `type Name`. */
 export function importLine(text: string, from: string, names: readonly string[]): string {
   const used = names.filter((name) =>
-    new RegExp(name.startsWith("type ") ? `[:,] ${name.slice(5)}\\b` : `\\b${name}(<\\w+>)?\\(`).test(text),
+    new RegExp(name.startsWith("type ") ? `[:,=] ${name.slice(5)}\\b` : `\\b${name}(<\\w+>)?\\(`).test(text),
   );
   return used.length === 0 ? "" : `import { ${used.join(", ")} } from ${stringLiteral(from)};\n`;
 }

@@ -154,8 +154,7 @@ export class Bridge {
       connector: this.#connectors.outbox,
       logger,
       publisher: (connector, tell) => new NatsPublisher(connector, tell),
-      retentionMs: settings.outboxRetentionMs,
-      missingStreamMs: settings.missingStreamMs,
+      settings,
     });
     this.#saved = new SavedMessages(this.#session, settings.savedBytes);
     const login = new ExecutorLogin({ databaseUrl, executorUrl, session: this.#session });

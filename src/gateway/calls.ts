@@ -4,7 +4,7 @@
  */
 import { type ArgumentFault, BadArgument, NotText } from "../../generated/ts/nats-functions/argument.js";
 import { type Method, methods, type NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
-import { gatewayConstants } from "../../generated/ts/settings/nats.js";
+import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { GatewayError, type HawserError } from "../errors/index.js";
 import { parseCall, TooMuch } from "./call-text.js";
 import type { Capacity } from "./capacity.js";
@@ -24,12 +24,8 @@ export function leftMs({ startedAt, timeoutMs }: GatewayCall): number {
   return Math.max(1, Math.ceil(timeoutMs - (performance.now() - startedAt)));
 }
 
-/** Limits of calls; see `ServeSettings`. */
-export interface CallLimits {
-  readonly callTimeoutMs: number;
-  readonly maxCallTimeoutMs: number;
-  readonly maxResponseBytes: number;
-}
+/** Limits of calls. */
+export type CallLimits = Pick<ServeSettings, "callTimeoutMs" | "maxCallTimeoutMs" | "maxResponseBytes">;
 
 const { deadlineSlackMs, requestTimeoutMs } = gatewayConstants;
 

@@ -37,7 +37,7 @@ export interface GatewayOptions {
   reloadOthers(always: boolean, signal: AbortSignal): Promise<void>;
 }
 
-const { startupTimeoutMs, maxStartupBytes, stopReserveMs, forcedReloadPauseMs } = gatewayConstants;
+const { stopReserveMs, forcedReloadPauseMs } = gatewayConstants;
 
 /** Commands at once while no server is defined: their calls fail, and need no more. */
 const idleCapacity = 128;
@@ -124,16 +124,14 @@ export class Gateway {
     const calls = new Calls(handler, this.#capacity, settings);
     this.#server = await PostgresServer.listen(
       {
+        ...gatewayConstants,
+        ...settings,
         ...listen,
         user: identity.user,
         database: identity.database,
         password: identity.password,
         tls,
         tlsRequired: tls !== undefined,
-        maxSessions: settings.maxSessions,
-        maxRequestBytes: settings.maxRequestBytes,
-        startupTimeoutMs,
-        maxStartupBytes,
         logger,
         answer: observed((query, client) => calls.answer(query, client), this.#options.onCall),
         onClientEnd: (client) => handler.forget(client),

@@ -103,16 +103,64 @@ interface RawMessage {
   readonly _rdata?: unknown;
 }
 
+/** A message whose headers are read here, and by nats.js only where its version hides their bytes. */
+export function withReadableHeaders(message: Msg): Msg {
+  const { _msg: { hdr } = {}, _rdata: received } = message as RawMessage;
+  if (typeof hdr !== "number" || hdr < 0 || !(received instanceof Uint8Array)) return message;
+  return new ReadableMessage(message, received.subarray(0, hdr));
+}
+
 /**
- * The headers of a message of somebody else's connection, read here and not by nats.js; undefined: it has none. Where this
- * version of nats.js hides the bytes, it reads them.
+ * The headers of a message of somebody else's connection; undefined: it has none.
  *
- * @throws InvalidArgumentError of nats.js, in that case alone
+ * @throws InvalidArgumentError of nats.js, where its version hides their bytes
  */
 export function headersReadHere(message: Msg): MsgHdrs | undefined {
-  const { _msg: { hdr } = {}, _rdata: received } = message as RawMessage;
-  if (typeof hdr !== "number" || !(received instanceof Uint8Array)) return message.headers;
-  return hdr < 0 ? undefined : new ReceivedHeaders(received.subarray(0, hdr));
+  return withReadableHeaders(message).headers;
+}
+
+class ReadableMessage implements Msg {
+  readonly #message: Msg;
+  readonly #block: Uint8Array;
+  #headers: ReceivedHeaders | undefined;
+
+  constructor(message: Msg, block: Uint8Array) {
+    this.#message = message;
+    this.#block = block;
+  }
+
+  get headers(): ReceivedHeaders {
+    return (this.#headers ??= new ReceivedHeaders(this.#block));
+  }
+
+  get subject(): string {
+    return this.#message.subject;
+  }
+
+  get reply(): string {
+    // nats.js gives "" where its type says undefined.
+    return this.#message.reply ?? "";
+  }
+
+  get sid(): number {
+    return this.#message.sid;
+  }
+
+  get data(): Uint8Array {
+    return this.#message.data;
+  }
+
+  respond(...answer: Parameters<Msg["respond"]>): boolean {
+    return this.#message.respond(...answer);
+  }
+
+  json<T>(reviver?: Parameters<Msg["json"]>[0]): T {
+    return this.#message.json<T>(reviver);
+  }
+
+  string(): string {
+    return this.#message.string();
+  }
 }
 
 /** Printable ASCII without quotes and backslashes, as most are. */

@@ -1,5 +1,5 @@
 /**
- * Lends a dialled socket to nats.js.
+ * Lends a dialled socket to nats.js, by the hook through which its own transports come: `setTransportFactory`.
  *
  * nats.js takes its transports from one place for the whole process. So ours is put there only for the instants in which
  * a connection of ours takes it, and nats.js's own is put back: programs that use nats.js beside Hawser do not notice.
@@ -9,28 +9,19 @@ import type { Socket } from "node:net";
 import {
   type ConnectionOptions,
   connect as connectByItself,
-  type Msg,
-  MsgImpl,
   type NatsConnection,
   NatsConnectionImpl,
-  Parser,
-  ProtocolHandler,
   type Server,
-  type Subscription,
-  type SubscriptionImpl,
   setTransportFactory,
   type Transport,
 } from "@nats-io/transport-node";
 import type { Dialled } from "./dial.js";
-import { ReceivedHeaders } from "./headers.js";
+import { withReadableHeaders } from "./headers.js";
 
 /** nats.js hands options that it does not know to the transport. */
 interface LentOptions extends ConnectionOptions {
   lent?: SocketTransport;
 }
-
-/** What the library makes by `connect` alone. */
-const Connection = NatsConnectionImpl as unknown as new (options: ConnectionOptions) => NatsConnectionImpl;
 
 /** Transports that are about to be taken, in the order in which their connections were begun. */
 const waiting: SocketTransport[] = [];
@@ -59,12 +50,9 @@ export async function connectOver(
   waiting.push(transport);
   setTransportFactory({ factory: takeFirst });
   try {
-    // As NatsConnectionImpl.connect does, with a protocol of ours.
-    const connection = new Connection(lent);
-    const observer = { onDefect, onBreach: () => transport.breach() };
-    connection.protocol = new GuardedProtocol(connection.options, connection, observer);
-    await connection.protocol.dialLoop();
-    return connection as NatsConnection;
+    const connection = await NatsConnectionImpl.connect(lent);
+    guardListeners(connection as NatsConnectionImpl, onDefect);
+    return connection;
   } finally {
     if (!transport.isTaken) {
       if (waiting.includes(transport)) remove(transport);
@@ -149,25 +137,31 @@ export class SocketTransport implements Transport {
 
   /** Ends with the socket, after everything that it received. */
   async *[Symbol.asyncIterator](): AsyncIterableIterator<Uint8Array> {
+    let isOver = false;
     try {
       while (true) {
         const received = this.#received;
         this.#received = [];
         yield* received;
         if (this.#received.length > 0) continue;
-        if (this.isClosed) return;
+        if (this.isClosed) break;
         await new Promise<void>((resolve) => {
           this.#wake = resolve;
         });
       }
+      isOver = true;
     } finally {
-      // Where nats.js leaves the loop it reads no more, and would only notice by the answers to its PINGs that are missing.
-      if (!this.#socket.destroyed) this.breach();
+      if (!isOver) {
+        // nats.js leaves its loop because it cannot read what came. It is kept from going on: it would print the exception,
+        // with what was received, to the standard output, and would miss the server only by the answers to its PINGs.
+        this.#breach();
+        await new Promise<never>(() => undefined);
+      }
     }
   }
 
   /** Closes the socket: what was received by it makes no sense. */
-  breach(): void {
+  #breach(): void {
     this.failure ??= new Error("the server sent what is no NATS protocol");
     this.#socket.destroy();
   }
@@ -191,81 +185,25 @@ export class SocketTransport implements Transport {
   }
 }
 
-/** Is told of what no caller sees. */
-interface ProtocolObserver {
-  /** The listener to a message has thrown. The message has not been handled. */
-  onDefect(error: unknown): void;
-  /** The server has sent what is no NATS: nothing more can be read of this connection. */
-  onBreach(): void;
-}
-
 /**
- * The client protocol of nats.js, in which nothing that others publish can end the connection.
+ * Lets nothing that others publish end the connection.
  *
  * nats.js reads what comes in one loop, which ends with the first exception: one of a listener, or of reading the
- * headers of a message. Here listeners are guarded, and headers are read by {@link ReceivedHeaders}, wherever a message goes:
- * to subscriptions, requests, JetStream.
+ * headers of a message. So listeners are guarded, and headers are read by `ReceivedHeaders`, wherever a message goes:
+ * to subscriptions, requests, JetStream. All of these are subscriptions of the connection's protocol, which no public
+ * function reaches: the subscription for the answers to requests is made within. See decision 0064.
  */
-class GuardedProtocol extends ProtocolHandler {
-  readonly #observer: ProtocolObserver;
-
-  constructor(
-    options: ConnectionOptions,
-    publisher: ConstructorParameters<typeof ProtocolHandler>[1],
-    observer: ProtocolObserver,
-  ) {
-    super(options, publisher);
-    this.#observer = observer;
-  }
-
-  override subscribe(subscription: SubscriptionImpl): Subscription {
+function guardListeners({ protocol }: NatsConnectionImpl, onDefect: (error: unknown) => void): void {
+  const subscribe = protocol.subscribe.bind(protocol);
+  protocol.subscribe = (subscription) => {
     const { callback } = subscription;
     subscription.callback = (error, message) => {
       try {
         callback.call(subscription, error, error === null ? withReadableHeaders(message) : message);
       } catch (defect) {
-        this.#observer.onDefect(defect);
+        onDefect(defect);
       }
     };
-    return super.subscribe(subscription);
-  }
-
-  /** Begins a connection. */
-  override resetOutbound(): void {
-    super.resetOutbound();
-    this.parser = new GuardedParser(this, () => this.#observer.onBreach());
-  }
-}
-
-/** The library would write its exceptions, with what was received, to the standard output. */
-class GuardedParser extends Parser {
-  readonly #onBreach: () => void;
-  #isBroken = false;
-
-  constructor(dispatcher: ConstructorParameters<typeof Parser>[0], onBreach: () => void) {
-    super(dispatcher);
-    this.#onBreach = onBreach;
-  }
-
-  override parse(received: Uint8Array): void {
-    if (this.#isBroken) return;
-    try {
-      super.parse(received);
-    } catch {
-      this.#isBroken = true;
-      this.#onBreach();
-    }
-  }
-}
-
-class ReadableMessage extends MsgImpl {
-  override get headers(): ReceivedHeaders {
-    this._headers ??= new ReceivedHeaders(this._rdata.subarray(0, this._msg.hdr));
-    return this._headers as ReceivedHeaders;
-  }
-}
-
-function withReadableHeaders(message: Msg): Msg {
-  if (!(message instanceof MsgImpl) || message._msg.hdr < 0) return message;
-  return new ReadableMessage(message._msg, message._rdata, message.publisher);
+    return subscribe(subscription);
+  };
 }

@@ -1,6 +1,7 @@
 /**
  * The relay of messages for NATS: the process that leads the subscriptions relays. The rules are in `relay.ts`.
  */
+import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { NatsConnector } from "../nats/index.js";
 import { DatabaseAddress } from "../postgres/index.js";
@@ -29,10 +30,7 @@ export interface NatsOutboxOptions {
   readonly logger: Logger;
   /** Makes the publisher. @param tell of messages that are tried again */
   readonly publisher: (connector: NatsConnector, tell: (problem: string) => void) => OutboxPublisher;
-  /** How long messages stay in the outbox at least, in milliseconds. */
-  readonly retentionMs: number;
-  /** How long a message is tried after it was enqueued whose stream does not exist, in milliseconds. */
-  readonly missingStreamMs: number;
+  readonly settings: Pick<ServeSettings, "outboxRetentionMs" | "missingStreamMs">;
 }
 
 /** Counters of {@link NatsOutbox}. */
@@ -72,7 +70,7 @@ export class NatsOutbox {
   #lastPosition = "";
 
   constructor(options: NatsOutboxOptions) {
-    const { databaseUrl, connector, logger, retentionMs } = options;
+    const { databaseUrl, connector, logger, settings } = options;
     this.#options = options;
     const rareLog = new RareLog(logger, "outbox");
     this.#rareLog = rareLog;
@@ -84,7 +82,7 @@ export class NatsOutbox {
         kind: "nats",
         applicationName: "hawser serve: outbox",
         channels: ["hawser_outbox"],
-        retentionMs,
+        retentionMs: settings.outboxRetentionMs,
         maxPayload: () => connector.connection?.info?.max_payload,
         begin: (taken) => this.#begin(taken),
         notified: (relay) => relay.wake(),
@@ -137,7 +135,7 @@ export class NatsOutbox {
   #begin({ position, turn, canNotify, wasGivenBack }: TakenOutbox): Machine {
     const relay = new OutboxRelay<EnqueuedMessage>(position, turn, performance.now(), {
       ...settingsOf(canNotify, wasGivenBack),
-      missingStreamMs: this.#options.missingStreamMs,
+      missingStreamMs: this.#options.settings.missingStreamMs,
     });
     relay.isConnected = this.#options.connector.connection !== undefined;
     return relay;

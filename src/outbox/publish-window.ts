@@ -8,6 +8,7 @@
  * A failure costs the process far more than a message that NATS takes. So each role and route also has a **trust**: how many of
  * its messages may be under way whatever its share is. Each message that NATS takes adds one, and each failure halves it.
  */
+import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
 import { Fifo } from "../runtime/index.js";
 import { shareOf } from "./shares.js";
 
@@ -16,14 +17,10 @@ interface WindowEntry {
   readonly message: { readonly id: bigint; readonly role: string; readonly route: string; readonly bytes: number };
 }
 
-export interface WindowSettings {
-  /** How many messages of a single route of a single role may be under way, and how much memory they have. */
-  readonly maxUnderWay: number;
-  readonly maxUnderWayBytes: number;
-  /** How many messages of a role, and of a route, may be under way at first, and after any number of failures. */
-  readonly firstUnderWay: number;
-  readonly leastUnderWay: number;
-}
+export type WindowSettings = Pick<
+  OutboxConstants,
+  "maxUnderWay" | "maxUnderWayBytes" | "firstUnderWay" | "leastUnderWay"
+>;
 
 /** A role, or a route: what of it is under way, and how many messages may be as far as NATS has taken them. */
 interface Load {

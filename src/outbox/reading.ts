@@ -15,6 +15,7 @@
  * Messages that are **dropped** leave memory without being done. Their sets are read again from the first of them. What comes
  * then and was not dropped, up to where the set had been read, is done or in memory already.
  */
+import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { Doubt } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, SeriesPosition, Snapshot } from "./position.js";
 import { shareOf } from "./shares.js";
@@ -127,15 +128,7 @@ interface Series<M> {
   closedAt: number;
 }
 
-export interface ReadingSettings {
-  /** How many messages a single role may have in memory, and how many bytes. */
-  readonly maxMessages: number;
-  readonly maxBytes: number;
-  /** How many messages are read in a turn. */
-  readonly pageMessages: number;
-  /** The same while several roles enqueue: the others wait for the page of one. */
-  readonly sharedPageMessages: number;
-}
+export type ReadingSettings = Pick<OutboxConstants, "maxMessages" | "maxBytes" | "pageMessages" | "sharedPageMessages">;
 
 /** A dead letter that the position may not have passed. */
 interface Skipped {

@@ -30,6 +30,8 @@
  * - Messages that are due later are in a table of their own. Each look tells when the first of those is due that it sees and the
  *   look before did not, so that none is missed, whatever the order of commits. Then a turn brings in what is due.
  */
+import type { ServeSettings } from "../../generated/ts/settings/nats.js";
+import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
 import { backoffMs, type DueFound, Fifo, LookPace, type PaceSettings } from "../runtime/index.js";
 import type { Doubt } from "./doubt.js";
 import type { OutboxMessage, OutboxPosition, Refusal, Snapshot } from "./position.js";
@@ -135,29 +137,27 @@ export type PublishOutcome =
       readonly mayBeThere: boolean;
     } & Refusal);
 
-export interface RelaySettings extends ReadingSettings, WindowSettings, PaceSettings {
-  /** How often the position is saved at least, while nothing is to be read. */
-  readonly saveMs: number;
-  readonly publishWithinMs: number;
+export interface RelaySettings
+  extends ReadingSettings,
+    WindowSettings,
+    PaceSettings,
+    Pick<ServeSettings, "missingStreamMs">,
+    Pick<
+      OutboxConstants,
+      | "saveMs"
+      | "publishWithinMs"
+      | "tries"
+      | "deadMessages"
+      | "maxRefusing"
+      | "maxRefused"
+      | "retryMinMs"
+      | "retryMaxMs"
+      | "awayMs"
+      | "probeMaxMs"
+      | "maxAwayRoutes"
+    > {
   /** So long after it has taken over it gives no message up. */
   readonly lateMs: number;
-  readonly tries: number;
-  /** The most dead letters of a turn. */
-  readonly deadMessages: number;
-  /** How many destinations are known that refuse everything. */
-  readonly maxRefusing: number;
-  /** After so many refusals in a row each message of a role has one try. */
-  readonly maxRefused: number;
-  readonly retryMinMs: number;
-  readonly retryMaxMs: number;
-  /** A route that has answered nothing for so long is away. */
-  readonly awayMs: number;
-  /** The longest pause between two tries of a route that is away. */
-  readonly probeMaxMs: number;
-  /** How many routes of a role are known as away. */
-  readonly maxAwayRoutes: number;
-  /** So long after it was enqueued, a message whose stream is missing is refused. Until then its route is away. */
-  readonly missingStreamMs: number;
 }
 
 /** A message that is published again later. */

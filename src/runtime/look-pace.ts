@@ -7,21 +7,14 @@
  * before that was told to notify nobody, and is found after a time that grows no faster than the one that the transaction takes.
  */
 
-/** Pauses of {@link LookPace}, in milliseconds. */
-export interface PaceSettings {
-  /** From one look to the next, while there is something to do. */
-  readonly lookMs: number;
-  /** The same when a look has found `manyMessages` or more. */
-  readonly manyLookMs: number;
-  readonly manyMessages: number;
-  /** From one look to the next at the most, while nothing comes. */
-  readonly slowLookMs: number;
-  /** It is quiet so long after the last message. */
-  readonly awakeMs: number;
-  /** It is quiet until so many looks have found something, each less than `awakeMs` after the one before. */
-  readonly busyLooks: number;
-  /** Due messages are asked for so often, at least, if there are any: the clock of Postgres may be set. */
-  readonly dueCheckMs: number;
+import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
+
+/** Pauses of {@link LookPace}. */
+export interface PaceSettings
+  extends Pick<
+    OutboxConstants,
+    "lookMs" | "manyLookMs" | "manyMessages" | "slowLookMs" | "awakeMs" | "busyLooks" | "dueCheckMs"
+  > {
   /** Those who enqueue can notify: they are asked to while it is quiet. */
   readonly canBeNotified: boolean;
 }

@@ -3,6 +3,7 @@ import { startProgram } from "../support/program.js";
 
 const scripts = [
   { script: "scripts/test-nats.ts", usage: "Usage: npm run test:nats -- 2.9|2.10|2.11|…|2.9.25|…", wrong: "2.8" },
+  { script: "scripts/test-nats-js.ts", usage: "Usage: npm run test:nats-js -- 3.3.0|3.3.1|…", wrong: "2.9.0" },
   { script: "scripts/test-postgres.ts", usage: "Usage: npm run test:postgres -- 14|15|16|17|18", wrong: "13" },
 ];
 

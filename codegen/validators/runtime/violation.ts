@@ -113,6 +113,15 @@ export type SettingRules = { readonly unit?: string } & (
   | { readonly kind: "boolean" }
 );
 
+/** Constants of a group as a reader takes them: of their kinds, so that tests and simulations may give it other values. */
+export type SettingValues<Constants> = {
+  readonly [Name in keyof Constants]: Constants[Name] extends number
+    ? number
+    : Constants[Name] extends boolean
+      ? boolean
+      : string;
+};
+
 /** Settings with their defaults, or the first violation. */
 export type CheckedSettings<Settings> =
   | { readonly ok: true; readonly settings: Settings }

@@ -2,7 +2,7 @@
 // source: hawser/nats/v1/settings.proto
 // source: hawser/nats/v1/streams.proto
 
-import { type CheckedSettings, checkSettings, type SettingRules } from "../rules/violation.js";
+import { type CheckedSettings, checkSettings, type SettingRules, type SettingValues } from "../rules/violation.js";
 
 /**
  * Serve settings. What a user may set on `hawser serve`. The flag of a setting is its name with hyphens: `callTimeoutMs` is
@@ -575,6 +575,8 @@ export const bridgeConstants = {
   savedStatementMs: 60000,
 } as const;
 
+export type BridgeConstants = SettingValues<typeof bridgeConstants>;
+
 /** Monitor constants. What the port with metrics and health fixes for everyone. */
 export const monitorConstants = {
   /**
@@ -651,6 +653,8 @@ export const monitorConstants = {
   lookIntervalMs: 500,
 } as const;
 
+export type MonitorConstants = SettingValues<typeof monitorConstants>;
+
 /** Doctor constants. How long an examination by `hawser doctor` looks, and from when on it finds something long. */
 export const doctorConstants = {
   /**
@@ -720,6 +724,8 @@ export const doctorConstants = {
    */
   maxStoredMessageMs: 3600000,
 } as const;
+
+export type DoctorConstants = SettingValues<typeof doctorConstants>;
 
 /** Gateway constants. What the gateway and the connection to NATS fix for everyone. */
 export const gatewayConstants = {
@@ -1011,6 +1017,8 @@ export const gatewayConstants = {
   unreachedNoteMs: 1000,
 } as const;
 
+export type GatewayConstants = SettingValues<typeof gatewayConstants>;
+
 /** Stream constants. What streams are read with. */
 export const streamConstants = {
   /**
@@ -1112,3 +1120,5 @@ export const streamConstants = {
    */
   streamSkipMessages: 10000,
 } as const;
+
+export type StreamConstants = SettingValues<typeof streamConstants>;

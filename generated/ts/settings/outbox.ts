@@ -2,6 +2,8 @@
 // source: hawser/outbox/v1/outbox.proto
 // source: hawser/outbox/v1/schedules.proto
 
+import { type SettingValues } from "../rules/violation.js";
+
 /** Outbox constants. What the outbox is made with. */
 export const outboxConstants = {
   /**
@@ -336,6 +338,8 @@ export const outboxConstants = {
   sharedPageMessages: 100,
 } as const;
 
+export type OutboxConstants = SettingValues<typeof outboxConstants>;
+
 /** Constants of schedules. What schedules are made with. */
 export const scheduleConstants = {
   /**
@@ -405,3 +409,5 @@ export const scheduleConstants = {
    */
   timeHeader: "schedule-time",
 } as const;
+
+export type ScheduleConstants = SettingValues<typeof scheduleConstants>;

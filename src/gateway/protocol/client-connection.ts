@@ -4,7 +4,7 @@
 import type { Socket } from "node:net";
 import type { SecureContext } from "node:tls";
 import { TLSSocket } from "node:tls";
-import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
+import { type GatewayConstants, gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import type { LogDetails, Logger } from "../../runtime/index.js";
 import { type Answer, type ErrorAnswer, type GatewayClient, isDefect } from "./answer.js";
@@ -33,11 +33,9 @@ export interface TlsSource {
 }
 
 /** What a client connection needs to know of its server. */
-export interface ClientConnectionOptions {
+export interface ClientConnectionOptions extends Pick<GatewayConstants, "startupTimeoutMs"> {
   /** Default: no TLS; clients that ask for it are told so. */
   readonly tls?: TlsSource | undefined;
-  /** How long a connection may take to authenticate, in ms, TLS included. */
-  readonly startupTimeoutMs: number;
   readonly logger: Logger;
   /**
    * Carries a call out. An answer that is no promise is written at once. What is thrown or rejected is answered with: a

@@ -8,7 +8,7 @@
  * One call at a time: what a client sends while one is under way waits, and is not even read beyond a little. Only the
  * simple query is spoken. A message of another kind ends the session; a call that is too large ends only itself.
  */
-import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
+import { gatewayConstants, type ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import { type Answer, type ErrorAnswer, errorAnswerOf } from "./answer.js";
 import { answerBytes, errorResponse, readyForQuery, sessionBegins, sessionEnds } from "./backend-messages.js";
@@ -38,10 +38,7 @@ export interface ConnectionEffects {
 }
 
 /** The limits of a session. */
-export interface ConnectionRules extends LoginRules {
-  /** The longest query, in bytes. */
-  readonly maxRequestBytes: number;
-}
+export type ConnectionRules = LoginRules & Pick<ServeSettings, "maxRequestBytes">;
 
 const queryType = "Q".charCodeAt(0);
 const terminateType = "X".charCodeAt(0);

@@ -8,6 +8,7 @@
  * A user that does not exist goes the same way as one that does, and its proof is refused; that a database does not exist
  * is told only to clients that know the password.
  */
+import type { GatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { errorTable } from "../../errors/index.js";
 import type { ErrorAnswer } from "./answer.js";
 import {
@@ -22,7 +23,7 @@ import type { MessageReader } from "./message-reader.js";
 import { mockVerifierOf, ScramExchange, type ScramStep, type ScramVerifier } from "./scram.js";
 
 /** Which client may come in, and how. */
-export interface LoginRules {
+export interface LoginRules extends Pick<GatewayConstants, "maxStartupBytes"> {
   readonly user: string;
   readonly database: string;
   readonly verifier: ScramVerifier;
@@ -31,7 +32,6 @@ export interface LoginRules {
   /** Makes printable ASCII without commas, never the same twice. */
   readonly serverNonce: () => string;
   readonly tls: "off" | "offered" | "required";
-  readonly maxStartupBytes: number;
 }
 
 /** What to do next. */

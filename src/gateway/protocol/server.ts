@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
-import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
+import { type GatewayConstants, gatewayConstants, type ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError } from "../../errors/index.js";
 import { RareLog } from "../../runtime/index.js";
 import { PendingHandshakes } from "../../transport/index.js";
@@ -36,8 +36,14 @@ const abandoned: ErrorAnswer = {
   hint: errorTable.outcome_unknown.remedy,
 };
 
-/** Options of {@link PostgresServer.listen}. */
-export interface PostgresServerOptions extends ClientConnectionOptions {
+/**
+ * Options of {@link PostgresServer.listen}. As many connections as there may be sessions may be in the middle of
+ * authenticating beside them.
+ */
+export interface PostgresServerOptions
+  extends ClientConnectionOptions,
+    Pick<ServeSettings, "maxSessions" | "maxRequestBytes">,
+    Pick<GatewayConstants, "maxStartupBytes"> {
   /** Host name or IP address to listen on. */
   readonly host: string;
   /** 0 takes a free port. */
@@ -50,12 +56,6 @@ export interface PostgresServerOptions extends ClientConnectionOptions {
   readonly password: string;
   /** Refuses clients that do not ask for TLS. Default false. Needs `tls`. */
   readonly tlsRequired?: boolean | undefined;
-  /** Sessions at once; as many connections again may be in the middle of authenticating. */
-  readonly maxSessions: number;
-  /** The largest message before authentication, in bytes. */
-  readonly maxStartupBytes: number;
-  /** The longest query, in bytes. */
-  readonly maxRequestBytes: number;
   /** The client has gone, or was sent away; a call of the session may still be under way. */
   onClientEnd?(client: GatewayClient): void;
 }
@@ -111,10 +111,7 @@ export class PostgresServer {
       );
     }
     const rules: ConnectionRules = {
-      user: options.user,
-      database: options.database,
-      maxStartupBytes: options.maxStartupBytes,
-      maxRequestBytes: options.maxRequestBytes,
+      ...options,
       verifier: await scramVerifierOf(password, gatewayConstants.scramIterations),
       mockSecret: randomBytes(32),
       serverNonce: () => randomBytes(serverNonceBytes).toString("base64"),

@@ -17,4 +17,4 @@ export {
 } from "./counters.js";
 export { type CheckState, type HealthCheck, Reachability } from "./health.js";
 export { type CallOutcome, ServeMetrics, type ServeMetricsOptions } from "./metrics.js";
-export { Monitor, type MonitorLimits, type MonitorOptions } from "./monitor.js";
+export { Monitor, type MonitorOptions } from "./monitor.js";

@@ -5,35 +5,19 @@
 import { once } from "node:events";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
-import { monitorConstants } from "../../../generated/ts/settings/nats.js";
+import { type MonitorConstants, monitorConstants } from "../../../generated/ts/settings/nats.js";
 import { GatewayError } from "../../errors/index.js";
 import type { Logger } from "../../runtime/index.js";
 import { type Address, formatAddress } from "../../wire/index.js";
 import { type HealthCheck, type HealthPage, healthReport } from "./health.js";
 import type { ServeMetrics } from "./metrics.js";
 
-/** What bounds clients. */
-export interface MonitorLimits {
-  /** Connections at once; whichever comes on top is closed. */
-  readonly maxConnections: number;
-  /** The head of a request, in bytes. */
-  readonly maxHeaderBytes: number;
-  /** How long the head may take, from the connection or the end of the request before. */
-  readonly headersTimeoutMs: number;
-  /** How long a whole request may take to arrive, and then its answer to be taken. */
-  readonly requestTimeoutMs: number;
-  /** How long a connection is kept for a further request. */
-  readonly keepAliveMs: number;
-  /** How long answers that are under way may go on when it is stopped. */
-  readonly stopDeadlineMs: number;
-}
-
 /** What it serves, and where. */
 export interface MonitorOptions extends PageSources {
   /** Port 0 takes a free one. */
   readonly listen: Address;
   /** Default those of the spec. */
-  readonly limits?: Partial<MonitorLimits> | undefined;
+  readonly limits?: Partial<MonitorConstants> | undefined;
 }
 
 /** The HTTP server of the monitoring port. */
@@ -41,11 +25,11 @@ export class Monitor implements AsyncDisposable {
   /** Where it listens, with the real port. */
   readonly address: Address;
   readonly #sources: PageSources;
-  readonly #limits: MonitorLimits;
+  readonly #limits: MonitorConstants;
   readonly #server: Server;
   #stopped: Promise<void> | undefined;
 
-  private constructor(options: MonitorOptions, limits: MonitorLimits, server: Server) {
+  private constructor(options: MonitorOptions, limits: MonitorConstants, server: Server) {
     const { address: host, port } = server.address() as AddressInfo;
     this.address = { host, port };
     this.#sources = options;
@@ -67,13 +51,13 @@ export class Monitor implements AsyncDisposable {
    */
   static async start(options: MonitorOptions, signal?: AbortSignal): Promise<Monitor> {
     signal?.throwIfAborted();
-    const limits: MonitorLimits = { ...monitorConstants, ...options.limits };
+    const limits: MonitorConstants = { ...monitorConstants, ...options.limits };
     const server = createServer({
       maxHeaderSize: limits.maxHeaderBytes,
       headersTimeout: limits.headersTimeoutMs,
       requestTimeout: limits.requestTimeoutMs,
       keepAliveTimeout: limits.keepAliveMs,
-      connectionsCheckingInterval: monitorConstants.lookIntervalMs,
+      connectionsCheckingInterval: limits.lookIntervalMs,
     });
     server.maxConnections = limits.maxConnections;
     const { host, port } = options.listen;
