@@ -176,36 +176,6 @@ interface DiscardReport {
   readonly missing: readonly number[];
 }
 
-/** The dead letters of a database. All throw StoreError `store_failed`, and `invalid_argument` for a bad filter. */
-export interface DeadLetters {
-  /** The dead letters that pass the filter, the oldest first. */
-  list(filter?: DeadLetterFilter): Promise<DeadLetterEntry[]>;
-  /** One of them with its payload; undefined if it is not there. */
-  get(id: number): Promise<WholeDeadLetter | undefined>;
-  /**
-   * Gives dead letters to their listeners again, at least once, in the order of their ids: each is, in one transaction, no
-   * dead letter any more and a stored message. The handler sees the same message, and its reply goes to the same sender.
-   * Works in batches of `deadLetterRows` and `insertBytes`: after an error some may be retried, and the same call again
-   * takes the others. What fails again meanwhile is not retried twice.
-   *
-   * What a subscribed function has failed at is handled again by the process that leads, soon or when there is one: it is
-   * told, and deletes the dead letter, or leaves it with the new error. Refused where the function is not subscribed any more.
-   *
-   * What NATS has refused of the outbox is published again by the process that leads.
-   *
-   * Refused are those of roles that the login is not a member of.
-   */
-  retry(selection: DeadLetterSelection): Promise<RetryReport>;
-  /** Deletes dead letters of the login's roles, in batches as {@link retry}. */
-  discard(selection: DeadLetterSelection): Promise<DiscardReport>;
-  /**
-   * Deletes those of the login's roles that are older than so many days, oldest first, at most `deadLetterRows` of them.
-   *
-   * @returns how many; undefined if another process is at work on dead letters, and nothing was done
-   */
-  expire(days: number): Promise<number | undefined>;
-}
-
 const listed = columnsOf<DeadLetterRow>()(
   "id",
   "origin",
@@ -283,7 +253,7 @@ const refusals: Readonly<Record<string, (id: number) => Omit<RefusedDeadLetter, 
 export function deadLetters(
   database: Database,
   announce: (listenerName: string, connectionKey: number) => Promise<void>,
-): DeadLetters {
+) {
   /** The ids that pass, oldest first, in batches that one statement may take. */
   async function* batches(selection: DeadLetterSelection): AsyncGenerator<number[]> {
     const { limit = Infinity } = selection;
@@ -316,13 +286,15 @@ export function deadLetters(
   }
 
   return {
-    async list(filter = {}) {
+    /** The dead letters that pass the filter, the oldest first. */
+    async list(filter: DeadLetterFilter = {}): Promise<DeadLetterEntry[]> {
       const { where, values } = conditionsOf(filter, source);
       const limit = filter.limit === undefined ? "" : `LIMIT ${filter.limit}`;
       const text = `SELECT ${entry} ${from} WHERE ${where} ORDER BY d.id ${limit}`;
       return (await database.query<ListedRow>("list the dead letters", { text, values })).map(entryOf);
     },
-    async get(id) {
+    /** One of them with its payload; undefined if it is not there. */
+    async get(id: number): Promise<WholeDeadLetter | undefined> {
       const { values } = conditionsOf({ ids: [id] }, source);
       if (values.length === 0) return undefined;
       const rows = await database.query<ListedRow & typeof whole.row>(`read dead letter ${id}`, {
@@ -335,7 +307,20 @@ export function deadLetters(
       const failures = (row.failures as DeadLetterFailure[] | null) ?? [];
       return { ...entryOf(row), payload: row.payload, headers, stack: row.stack, failures };
     },
-    async retry(selection) {
+    /**
+     * Gives dead letters to their listeners again, at least once, in the order of their ids: each is, in one transaction, no
+     * dead letter any more and a stored message. The handler sees the same message, and its reply goes to the same sender.
+     * Works in batches of `deadLetterRows` and `insertBytes`: after an error some may be retried, and the same call again
+     * takes the others. What fails again meanwhile is not retried twice.
+     *
+     * What a subscribed function has failed at is handled again by the process that leads, soon or when there is one: it is
+     * told, and deletes the dead letter, or leaves it with the new error. Refused where the function is not subscribed any more.
+     *
+     * What NATS has refused of the outbox is published again by the process that leads.
+     *
+     * Refused are those of roles that the login is not a member of.
+     */
+    async retry(selection: DeadLetterSelection): Promise<RetryReport> {
       checkSelection(selection);
       const retried: RetriedDeadLetter[] = [];
       const requested: RequestedDeadLetter[] = [];
@@ -359,7 +344,8 @@ export function deadLetters(
       const found = new Set([...[...retried, ...requested, ...refused].map(({ id }) => id), ...enqueued]);
       return { retried, requested, enqueued, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
     },
-    async discard(selection) {
+    /** Deletes dead letters of the login's roles, in batches as {@link retry}. */
+    async discard(selection: DeadLetterSelection): Promise<DiscardReport> {
       checkSelection(selection);
       const discarded: number[] = [];
       const refused: RefusedDeadLetter[] = [];
@@ -375,7 +361,12 @@ export function deadLetters(
       const found = new Set([...discarded, ...refused.map(({ id }) => id)]);
       return { discarded, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
     },
-    async expire(days) {
+    /**
+     * Deletes those of the login's roles that are older than so many days, oldest first, at most `deadLetterRows` of them.
+     *
+     * @returns how many; undefined if another process is at work on dead letters, and nothing was done
+     */
+    async expire(days: number): Promise<number | undefined> {
       const caller = database.caller(`delete dead letters older than ${days} days`);
       const { deleted } = await storeFunctions(caller).expireDeadLetters({
         days,
@@ -385,6 +376,9 @@ export function deadLetters(
     },
   };
 }
+
+/** The dead letters of a database. All throw StoreError `store_failed`, and `invalid_argument` for a bad filter. */
+export type DeadLetters = ReturnType<typeof deadLetters>;
 
 function entryOf(row: ListedRow): DeadLetterEntry {
   return {

@@ -14,29 +14,6 @@ import type { Transaction, WriterName } from "./transaction.js";
 /** What became of a message: `duplicate` if it is done by another transaction. */
 type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
 
-/** Runs handlers in transactions. */
-export interface Transactional {
-  /**
-   * Runs the handler of some messages in a transaction (READ COMMITTED, with the timeouts of the database's role) that
-   * ends with marking them as done; without a message it marks none. The transaction belongs to this function: the handler
-   * neither commits nor rolls back. If another one does one of the messages meanwhile, or if the name or a channel is lost, what
-   * it did is rolled back. Whether a message is done that may be is looked before it is called.
-   *
-   * Handlers leave at least one connection of the pool to everybody else; those that find none free wait.
-   *
-   * @throws what the handler threw, with nothing committed; StoreError `handler_failed` for a handler that ended the
-   * transaction itself, whether or not it began another one; StoreError `store_failed`, whose `outcome` is `unknown` if
-   * all of it may have been committed
-   */
-  handleInTransaction(
-    lease: WriterName,
-    messages: readonly HandledMessage[],
-    handler: (transaction: Transaction) => Promise<void>,
-  ): Promise<TransactionalOutcome>;
-  /** The same for what has no number: nothing is marked. @throws as {@link handleInTransaction} */
-  runInTransaction(handler: (transaction: Transaction) => Promise<void>): Promise<void>;
-}
-
 /** A message that is to be handled. */
 interface HandledMessage extends Position {
   readonly connectionKey: number;
@@ -109,7 +86,7 @@ function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
 const placesOf = new WeakMap<Database, Places>();
 
 /** Transactions of a database. */
-export function transactional(database: Database): Transactional {
+export function transactional(database: Database) {
   // Of the pool, not of its user: all peers of the process share it.
   const places = placesOf.get(database) ?? new Places(() => database.poolSize - 1);
   placesOf.set(database, places);
@@ -175,7 +152,23 @@ export function transactional(database: Database): Transactional {
   };
 
   return {
-    async handleInTransaction(lease, messages, handler) {
+    /**
+     * Runs the handler of some messages in a transaction (READ COMMITTED, with the timeouts of the database's role) that
+     * ends with marking them as done; without a message it marks none. The transaction belongs to this function: the handler
+     * neither commits nor rolls back. If another one does one of the messages meanwhile, or if the name or a channel is lost, what
+     * it did is rolled back. Whether a message is done that may be is looked before it is called.
+     *
+     * Handlers leave at least one connection of the pool to everybody else; those that find none free wait.
+     *
+     * @throws what the handler threw, with nothing committed; StoreError `handler_failed` for a handler that ended the
+     * transaction itself, whether or not it began another one; StoreError `store_failed`, whose `outcome` is `unknown` if
+     * all of it may have been committed
+     */
+    async handleInTransaction(
+      lease: WriterName,
+      messages: readonly HandledMessage[],
+      handler: (transaction: Transaction) => Promise<void>,
+    ): Promise<TransactionalOutcome> {
       const [message, ...others] = messages;
       if (message === undefined) {
         await this.runInTransaction(handler);
@@ -218,7 +211,8 @@ export function transactional(database: Database): Transactional {
         return refusal;
       }
     },
-    async runInTransaction(handler) {
+    /** The same for what has no number: nothing is marked. @throws as {@link handleInTransaction} */
+    async runInTransaction(handler: (transaction: Transaction) => Promise<void>): Promise<void> {
       await withPlace("handle an at-most-once message in a transaction", undefined, handler, async (transaction) => {
         await endHandler(transaction);
         return "";
@@ -226,6 +220,9 @@ export function transactional(database: Database): Transactional {
     },
   };
 }
+
+/** Runs handlers in transactions. */
+export type Transactional = ReturnType<typeof transactional>;
 
 interface Begun {
   readonly refusal: Refusal | null;
