@@ -132,48 +132,30 @@ type DeadLetterSelection = DeadLetterFilter & {
   readonly all?: boolean | undefined;
 };
 
-/** A dead letter that is a stored message again. */
-interface RetriedDeadLetter {
-  readonly id: number;
-  /** The retry channel that it is stored in. */
-  readonly connectionKey: number;
-  /** The listener that will have it. */
-  readonly listener: string;
-}
+/** What became of a selected dead letter. */
+export type DeadLetterOutcome = { readonly id: number } & (
+  | Readonly<{
+      /** A stored message again, which the listener will have. */
+      outcome: "retried";
+      listener: string;
+    }>
+  | Readonly<{
+      /** The process that leads the subscriptions will give it to the function. It stays until that has succeeded. */
+      outcome: "requested";
+      function: string;
+    }>
+  /** Of the outbox: a message there again, without a key. */
+  | Readonly<{ outcome: "enqueued" }>
+  | Readonly<{ outcome: "discarded" }>
+  /** It cannot be retried, or may not be discarded, and stays. */
+  | ({ readonly outcome: "refused" } & Refusal)
+  /** The id was given, and is not there (any more). */
+  | Readonly<{ outcome: "missing" }>
+);
 
-/** A dead letter that the process that leads the subscriptions will handle again. It stays until that has succeeded. */
-interface RequestedDeadLetter {
-  readonly id: number;
-  /** The function that will have it. */
-  readonly function: string;
-}
-
-/** A dead letter that cannot be retried, or may not be discarded, and stays. */
-interface RefusedDeadLetter {
-  readonly id: number;
+interface Refusal {
   readonly code: "invalid_argument" | "not_permitted";
   readonly message: string;
-}
-
-/** What became of the selected. */
-interface RetryReport {
-  /** In the order in which their listeners will have them: by id. */
-  readonly retried: readonly RetriedDeadLetter[];
-  /** Of subscriptions, by id. */
-  readonly requested: readonly RequestedDeadLetter[];
-  /** Of the outbox, by id: they are messages there again, without a key. */
-  readonly enqueued: readonly number[];
-  readonly refused: readonly RefusedDeadLetter[];
-  /** Ids that were given and are not there (any more). */
-  readonly missing: readonly number[];
-}
-
-/** What became of the selected. */
-interface DiscardReport {
-  readonly discarded: readonly number[];
-  readonly refused: readonly RefusedDeadLetter[];
-  /** Ids that were given and are not there (any more). */
-  readonly missing: readonly number[];
 }
 
 const listed = columnsOf<DeadLetterRow>()(
@@ -214,14 +196,14 @@ const sql = {
   newest: `SELECT max(id) AS id FROM ${tables.deadLetter}`,
 } as const;
 
-function notOwned(id: number): Omit<RefusedDeadLetter, "id"> {
+function notOwned(id: number): Refusal {
   return {
     code: "not_permitted",
     message: `dead letter ${id} belongs to a role that this login is not a member of; use one that is, or a member of hawser_owner`,
   };
 }
 
-const refusals: Readonly<Record<string, (id: number) => Omit<RefusedDeadLetter, "id">>> = {
+const refusals: Readonly<Record<string, (id: number) => Refusal>> = {
   handler: (id) => ({
     code: "invalid_argument",
     message: `dead letter ${id} is of a function that is not subscribed any more; discard it, or call the function with its payload by hand`,
@@ -285,6 +267,22 @@ export function deadLetters(
     }
   }
 
+  /** Changes what is selected. @returns by batch and id, then what is missing */
+  async function change(
+    selection: DeadLetterSelection,
+    changed: (ids: readonly bigint[]) => Promise<DeadLetterOutcome[]>,
+  ): Promise<DeadLetterOutcome[]> {
+    checkSelection(selection);
+    const outcomes: DeadLetterOutcome[] = [];
+    for await (const ids of batches(selection)) {
+      const batch = await changed(ids.map(BigInt));
+      outcomes.push(...batch.sort((one, other) => one.id - other.id));
+    }
+    const found = new Set(outcomes.map(({ id }) => id));
+    const missing = (selection.ids ?? []).filter((id) => !found.has(id));
+    return [...outcomes, ...missing.map((id) => ({ id, outcome: "missing" }) as const)];
+  }
+
   return {
     /** The dead letters that pass the filter, the oldest first. */
     async list(filter: DeadLetterFilter = {}): Promise<DeadLetterEntry[]> {
@@ -295,8 +293,7 @@ export function deadLetters(
     },
     /** One of them with its payload; undefined if it is not there. */
     async get(id: number): Promise<WholeDeadLetter | undefined> {
-      const { values } = conditionsOf({ ids: [id] }, source);
-      if (values.length === 0) return undefined;
+      check({ ids: [id] });
       const rows = await database.query<ListedRow & typeof whole.row>(`read dead letter ${id}`, {
         text: sql.get,
         values: [id],
@@ -320,46 +317,36 @@ export function deadLetters(
      *
      * Refused are those of roles that the login is not a member of.
      */
-    async retry(selection: DeadLetterSelection): Promise<RetryReport> {
-      checkSelection(selection);
-      const retried: RetriedDeadLetter[] = [];
-      const requested: RequestedDeadLetter[] = [];
-      const enqueued: number[] = [];
-      const refused: RefusedDeadLetter[] = [];
-      for await (const ids of batches(selection)) {
+    retry(selection: DeadLetterSelection): Promise<DeadLetterOutcome[]> {
+      return change(selection, async (ids) => {
         const caller = database.caller(`retry ${ids.length} dead letters`);
         const told = new Map<number, string>();
-        const rows = await storeFunctions(caller).retryDeadLetters({ ids: ids.map(BigInt) });
-        for (const row of [...rows].sort((one, other) => Number(one.id - other.id))) {
+        const outcomes: DeadLetterOutcome[] = [];
+        for (const row of await storeFunctions(caller).retryDeadLetters({ ids })) {
           const id = Number(row.id);
           if (row.connectionKey !== null && row.owner !== null) {
-            retried.push({ id, connectionKey: row.connectionKey, listener: row.owner });
+            outcomes.push({ id, outcome: "retried", listener: row.owner });
             told.set(row.connectionKey, row.owner);
-          } else if (row.refused === null && row.function !== null) requested.push({ id, function: row.function });
-          else if (row.enqueued === true) enqueued.push(id);
-          else refused.push({ id, ...refusalOf(row.refused, id) });
+          } else if (row.refused === null && row.function !== null) {
+            outcomes.push({ id, outcome: "requested", function: row.function });
+          } else if (row.enqueued === true) outcomes.push({ id, outcome: "enqueued" });
+          else outcomes.push({ id, outcome: "refused", ...refusalOf(row.refused, id) });
         }
         await Promise.all([...told].map(([connectionKey, listener]) => announce(listener, connectionKey)));
-      }
-      const found = new Set([...[...retried, ...requested, ...refused].map(({ id }) => id), ...enqueued]);
-      return { retried, requested, enqueued, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
+        return outcomes;
+      });
     },
     /** Deletes dead letters of the login's roles, in batches as {@link retry}. */
-    async discard(selection: DeadLetterSelection): Promise<DiscardReport> {
-      checkSelection(selection);
-      const discarded: number[] = [];
-      const refused: RefusedDeadLetter[] = [];
-      for await (const ids of batches(selection)) {
-        const caller = database.caller(`discard ${ids.length} dead letters`);
-        const rows = await storeFunctions(caller).discardDeadLetters({ ids: ids.map(BigInt) });
-        for (const row of [...rows].sort((one, other) => Number(one.id - other.id))) {
-          const id = Number(row.id);
-          if (row.refused === null) discarded.push(id);
-          else refused.push({ id, ...notOwned(id) });
-        }
-      }
-      const found = new Set([...discarded, ...refused.map(({ id }) => id)]);
-      return { discarded, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
+    discard(selection: DeadLetterSelection): Promise<DeadLetterOutcome[]> {
+      return change(selection, async (ids) => {
+        const rows = await storeFunctions(database.caller(`discard ${ids.length} dead letters`)).discardDeadLetters({
+          ids,
+        });
+        return rows.map(({ id: key, refused }) => {
+          const id = Number(key);
+          return refused === null ? { id, outcome: "discarded" } : { id, outcome: "refused", ...notOwned(id) };
+        });
+      });
     },
     /**
      * Deletes those of the login's roles that are older than so many days, oldest first, at most `deadLetterRows` of them.
@@ -399,7 +386,7 @@ function entryOf(row: ListedRow): DeadLetterEntry {
   };
 }
 
-function refusalOf(reason: string | null, id: number): Omit<RefusedDeadLetter, "id"> {
+function refusalOf(reason: string | null, id: number): Refusal {
   const refusal = refusals[reason ?? ""];
   if (refusal === undefined) throw new StoreError("internal", `dead letter ${id} was refused without a known reason`);
   return refusal(id);

@@ -15,6 +15,7 @@ export { CursorCommitter } from "./cursor-committer.js";
 export {
   type DeadLetterEntry,
   type DeadLetterFilter,
+  type DeadLetterOutcome,
   type DeadLetters,
   deadLetters,
   type WholeDeadLetter,
