@@ -7,6 +7,7 @@ import { tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, StoreError } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
+import { Room } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
 import type { Transaction, WriterName } from "./transaction.js";
@@ -83,13 +84,14 @@ function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
 }
 
-const placesOf = new WeakMap<Database, Places>();
+/** For handlers that have a connection at once. */
+const roomOf = new WeakMap<Database, Room>();
 
 /** Transactions of a database. */
 export function transactional(database: Database) {
   // Of the pool, not of its user: all peers of the process share it.
-  const places = placesOf.get(database) ?? new Places(() => database.poolSize - 1);
-  placesOf.set(database, places);
+  const room = roomOf.get(database) ?? new Room(1);
+  roomOf.set(database, room);
 
   const withPlace = async (
     action: string,
@@ -124,7 +126,8 @@ export function transactional(database: Database) {
         throw error;
       }
     };
-    await places.take();
+    room.limit = database.poolSize - 1;
+    await room.take();
     try {
       const begin = look === undefined ? handlingSql : `${handlingSql}; SELECT ${look} AS refusal`;
       await database.foreignTransaction<Begun>(action, begin, async (transaction, begun, unlimited) => {
@@ -136,7 +139,7 @@ export function transactional(database: Database) {
       if ("error" in thrown) throw thrown.error;
       throw error;
     } finally {
-      places.giveBack();
+      room.giveBack();
     }
   };
 
@@ -253,28 +256,5 @@ async function answers(transaction: Transaction): Promise<boolean> {
     return true;
   } catch {
     return false;
-  }
-}
-
-/** How many handlers may have a connection at once; first come, first served. */
-class Places {
-  #taken = 0;
-  readonly #waiting: (() => void)[] = [];
-  readonly #count: () => number;
-
-  constructor(count: () => number) {
-    this.#count = count;
-  }
-
-  async take(): Promise<void> {
-    if (this.#taken < this.#count()) this.#taken += 1;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-  }
-
-  /** The one that waits longest has the place then. */
-  giveBack(): void {
-    const next = this.#waiting.shift();
-    if (next === undefined) this.#taken -= 1;
-    else next();
   }
 }
