@@ -95,9 +95,7 @@ describe("a login without any right that holds every advisory lock", () => {
     const position = { connectionKey: key, epoch: sender.epoch, number: 2 };
     await w.store.commitCursors(listener, [{ ...position, deadLetters: [letter(1), letter(2)] }]);
     const [one, two] = (await w.store.deadLetters.list()).map(({ id }) => id);
-    expect((await w.store.deadLetters.retry({ ids: [one!] })).retried).toMatchObject([
-      { id: one, listener: "listener" },
-    ]);
+    expect(await w.store.deadLetters.retry({ ids: [one!] })).toMatchObject([{ id: one, listener: "listener" }]);
     const discarded = await w.operator.query("SELECT id::int FROM hawser.discard_dead_letters(ARRAY[$1::bigint])", [
       two,
     ]);
