@@ -1409,6 +1409,36 @@ $function$;
 COMMENT ON FUNCTION hawser.finish_retry(bigint, bytea) IS 'Deletes a dead letter whose function has been called again, in the transaction of that call. The caller proves with the
 token of the binding that it may. No row: it does not exist, or is not to be handled again.';
 
+CREATE OR REPLACE FUNCTION hawser.finish_saved(
+  p_ids bigint[],
+  p_token bytea,
+  OUT finished bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF
+    cardinality(p_ids) > 10000
+    OR octet_length(p_token) > 64
+  THEN
+    IF cardinality(p_ids) > 10000 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_saved', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 10000 elements');
+    END IF;
+    IF octet_length(p_token) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_saved', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+  END IF;
+BEGIN
+  DELETE FROM hawser.saved_messages AS s USING hawser.nats_handlers AS h
+  WHERE s.handler_id = h.id AND s.id = ANY (p_ids) AND h.token = p_token;
+  GET DIAGNOSTICS finished = ROW_COUNT;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.finish_saved(bigint[], bytea) IS 'Deletes saved messages whose function has been called, in the transaction of that call. The caller proves with the token
+of the binding that it may.';
+
 CREATE OR REPLACE FUNCTION hawser.set_nats_server(
   p_options jsonb,
   OUT defined boolean
@@ -2129,6 +2159,7 @@ REVOKE ALL ON FUNCTION hawser.token_of(bigint, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wrapper_version(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fence_batch(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.finish_retry(bigint, bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.finish_saved(bigint[], bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.set_nats_server(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.follow_nats_server() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_foreign_servers() FROM PUBLIC;
@@ -2253,6 +2284,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.wrapper_version(text, text) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.finish_retry(bigint, bytea) TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.finish_saved(bigint[], bytea) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.stream_position(bigint, bigint) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_executor;
   END IF;
@@ -2305,6 +2337,7 @@ BEGIN
   ALTER FUNCTION hawser.wrapper_version(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fence_batch(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.finish_retry(bigint, bytea) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.finish_saved(bigint[], bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.set_nats_server(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.follow_nats_server() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.nats_foreign_servers() OWNER TO hawser_owner;
