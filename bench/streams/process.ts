@@ -5,6 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { AckPolicy, type JetStreamManager, jetstream, jetstreamManager } from "@nats-io/jetstream";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import type pg from "pg";
+import { streamConstants } from "../../generated/ts/settings/nats.js";
 import { connected } from "../postgres.js";
 import type { BenchServers } from "../servers.js";
 import { BenchFailure } from "../suite.js";
@@ -19,6 +20,9 @@ const keyToken = 3;
 /** Publishes under way while the stream is filled. */
 const publishesInFlight = 1_000;
 const ackTimeoutMs = 30_000;
+
+/** A consumer that inserts in bulk takes as many at once as a batch of ours has at most. */
+const bulkMessages = streamConstants.streamBatchMessages;
 
 const lookEveryMs = 5;
 const rowsTimeoutMs = 120_000;
@@ -35,6 +39,8 @@ export interface Taking {
   readonly messages: number;
   readonly subscriptions?: number;
   readonly hasKeys?: boolean;
+  /** By a function that is called once for a batch. */
+  readonly inBatches?: boolean;
 }
 
 let client: pg.Client | undefined;
@@ -48,7 +54,10 @@ const requests = {
     await client.query(`
       CREATE TABLE bench_rows (id bigint GENERATED ALWAYS AS IDENTITY, payload bytea NOT NULL);
       CREATE FUNCTION bench_row(payload bytea) RETURNS void LANGUAGE sql
-        AS 'INSERT INTO bench_rows (payload) VALUES (payload)'`);
+        AS 'INSERT INTO bench_rows (payload) VALUES (payload)';
+      CREATE FUNCTION bench_batch(payloads bytea[]) RETURNS void LANGUAGE sql
+        AS 'INSERT INTO bench_rows (payload) SELECT unnest(payloads)';
+      CREATE TABLE bench_position (consumer text PRIMARY KEY, done_to bigint NOT NULL)`);
     nats = await connect({ servers: natsUrl });
     manager = await jetstreamManager(nats);
   },
@@ -69,14 +78,14 @@ const requests = {
   },
 
   /** New subscriptions take all of it. @returns seconds, from the call until rows and position are committed */
-  async subscribe({ messages, subscriptions = 1, hasKeys = false }: Taking): Promise<number> {
+  async subscribe({ messages, subscriptions = 1, hasKeys = false, inBatches = false }: Taking): Promise<number> {
     await client!.query("TRUNCATE bench_rows RESTART IDENTITY");
     const names = Array.from({ length: subscriptions }, () => `bench_${(runs += 1)}`);
     const began = performance.now();
     await client!.query(
-      `SELECT nats_subscribe_stream('${stream}', 'bench_row', name => n, start => 'all', key_token => $2)
+      `SELECT nats_subscribe_stream('${stream}', $3::regproc, name => n, start => 'all', key_token => $2)
        FROM unnest($1::text[]) AS n`,
-      [names, hasKeys ? keyToken : null],
+      [names, hasKeys ? keyToken : null, inBatches ? "bench_batch" : "bench_row"],
     );
     while ((await doneTo(names)) < messages) {
       if (performance.now() - began > rowsTimeoutMs)
@@ -105,6 +114,43 @@ const requests = {
       });
       message.ack();
       left -= 1;
+      if (left === 0) break;
+    }
+    await nats!.flush();
+    const seconds = (performance.now() - began) / 1000;
+    await checkRows(messages);
+    await manager!.consumers.delete(stream, durable);
+    return seconds;
+  },
+
+  /** A pull consumer: one transaction with a bulk INSERT and its position, then one acknowledgement. @returns seconds */
+  async consumeInBulk(messages: number): Promise<number> {
+    await client!.query("TRUNCATE bench_rows RESTART IDENTITY");
+    const durable = `bench-${(runs += 1)}`;
+    await client!.query("INSERT INTO bench_position VALUES ($1, 0)", [durable]);
+    await manager!.consumers.add(stream, { durable_name: durable, ack_policy: AckPolicy.All });
+    const began = performance.now();
+    const consumer = await jetstream(nats!).consumers.get(stream, durable);
+    let left = messages;
+    let batch: Buffer[] = [];
+    for await (const message of await consumer.consume({ max_messages: 2 * bulkMessages })) {
+      batch.push(Buffer.from(message.data));
+      if (batch.length < bulkMessages && batch.length < left && message.info.pending > 0) continue;
+      await client!.query("BEGIN");
+      await client!.query({
+        name: "bench.bulk",
+        text: "INSERT INTO bench_rows (payload) SELECT unnest($1::bytea[])",
+        values: [batch],
+      });
+      await client!.query({
+        name: "bench.position",
+        text: "UPDATE bench_position SET done_to = $2 WHERE consumer = $1",
+        values: [durable, message.seq],
+      });
+      await client!.query("COMMIT");
+      message.ack();
+      left -= batch.length;
+      batch = [];
       if (left === 0) break;
     }
     await nats!.flush();

@@ -22,6 +22,8 @@ const growthSeconds = 150;
 const name = "stream to rows";
 const ours = "Hawser";
 const consumer = "consumer";
+const inBatches = "stream to rows, by batches";
+const bulkConsumer = "bulk consumer";
 
 const page: SuitePage = {
   title: "Streams into SQL",
@@ -31,6 +33,8 @@ Each run checks that there are as many rows as messages.
 
 - \`${consumer}\` is a durable consumer of nats.js: for each message a prepared \`INSERT\` in a transaction of its own, then its
   acknowledgement, one message after another. After a failure it inserts rows again.
+- **${inBatches}** has a function of \`payloads bytea[]\`, which inserts a whole batch. \`${bulkConsumer}\` is a pull consumer written
+  by hand for the same: a bulk \`INSERT\` and its position in one transaction, for as many messages as a batch has.
 
 **time by …** is how the way of a message into its row grows, each size beside the smallest one: with the payload; with the keys that
 \`key_token\` finds in the subjects, which the messages have in turn; with the length of the stream; and with subscriptions
@@ -40,7 +44,7 @@ of one stream, each of which takes all of it.
 the subscription, look at the stream, make a consumer) takes 80 ms, a tenth of the time of 100,000 messages: a stream of
 a million is taken at 115,000/s. Batches of 5,000, and half the objects for each message, took it there from 50,000/s.
 With \`key_token\` and many keys, batches are smaller, and all of them end in the row of the position, one after another.`,
-  charts: [{ title: "Stream to rows", results: [name], scale: "logarithmic" }],
+  charts: [{ title: "Stream to rows", results: [name, inBatches], scale: "logarithmic" }],
 };
 
 /** The suite. */
@@ -49,7 +53,10 @@ export const streams: Suite = {
   summary: "messages/s from a stream into rows, beside a consumer with one transaction for each message",
   seconds: 240,
   page,
-  targets: [{ name, payloadBytes, atLeast: 100_000 }],
+  targets: [
+    { name, payloadBytes, atLeast: 100_000 },
+    { name: inBatches, payloadBytes, baseline: bulkConsumer, atLeast: 1 },
+  ],
   run: (context) => withServers(context, (servers) => measure(context, servers)),
 };
 
@@ -82,14 +89,27 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
             return ((await taking.request("consume", taken)) * amount) / taken;
           },
         },
+        {
+          name: inBatches,
+          run: async (amount) =>
+            ((await taking.request("subscribe", { messages, inBatches: true })) * amount) / messages,
+        },
+        {
+          name: bulkConsumer,
+          run: async (amount) => ((await taking.request("consumeInBulk", messages)) * amount) / messages,
+        },
       ],
       { rounds, secondsPerRun: isQuick ? quickRunSeconds : seconds / 2 / (rounds + warmUpCost), firstAmount, signal },
     );
-    const measured = { name, payloadBytes, unit: "messages/s", better: "higher" as const };
-    const baselines = [{ name: consumer, samples: rates.get(consumer)! }];
+    const measured = { payloadBytes, unit: "messages/s", better: "higher" as const };
+    const pair = (of: string, own: string, baseline: string) => ({
+      ...{ ...measured, name: of, samples: rates.get(own)! },
+      baselines: [{ name: baseline, samples: rates.get(baseline)! }],
+    });
     return {
       results: [
-        { ...measured, samples: rates.get(ours)!, baselines },
+        pair(name, ours, consumer),
+        pair(inBatches, inBatches, bulkConsumer),
         ...(await takingByWork(context, taking, payloadBytes)),
       ],
       notes: [`the stream has ${formatValue(messages)} messages`],

@@ -33,7 +33,7 @@ export interface StreamTerms {
   lag(count: number): number;
 }
 
-/** A function that is called for each message of a subject, or of a stream; then `subject` is the name of the subscription. */
+/** A function that is called for each message, or each batch, of a subject or of a stream; then `subject` is the name of the subscription. */
 export interface Subscription extends Binding {
   readonly kind: "subscription" | "stream";
   readonly stream?: StreamTerms;
@@ -94,8 +94,8 @@ function subscriptionOf({ argumentTypes, isThere: _, ...row }: BindingRow): Subs
   return {
     ...row,
     kind: row.kind === "stream" ? "stream" : "subscription",
-    takesSubject: argumentTypes !== "bytea",
-    takesHeaders: argumentTypes === "bytea, text, jsonb",
+    takesSubject: argumentTypes.includes("text"),
+    takesHeaders: argumentTypes.includes("jsonb"),
   };
 }
 

@@ -412,11 +412,7 @@ export class Bridge {
     const others = mayBeLast ? await this.#leadership.othersHave(deadline) : undefined;
     // The last progress that it writes is about all that it has received.
     this.#receivedSince = this.#subscriptions.receivedSince;
-    const { unfinished, savedDone } = this.#subscriptions.leave(others);
-    for (const [subscription, ids] of savedDone) {
-      // Without this they would be run again.
-      await Promise.race([this.#saved.done(subscription, ids).catch(() => undefined), whenAborted(deadline)]);
-    }
+    const unfinished = this.#subscriptions.leave(others);
     if (unfinished.length === 0) return;
     let saved = 0;
     let error: unknown;

@@ -9,11 +9,18 @@ import type { RareLog } from "../runtime/index.js";
 import { advanceParameters, advanceValues, failureOf } from "./executor/index.js";
 import type { DeadLetterStep, KeepStep, Outcome, RetryJob } from "./queue/index.js";
 
-// The values, and what advances the stream: nothing for a subject.
+// The values, what advances the stream (nothing for a subject), and the number of a saved message.
 const writeSql = `
-  SELECT l.held FROM hawser.add_subscription_dead_letter(
-    $1::bigint, $2::bigint, $3, $4, $5::bytea, $6::jsonb, $7, $8, $9::integer, $10, ${advanceParameters(11)}
-  ) AS l`;
+  WITH letter AS MATERIALIZED (
+    SELECT l.held FROM hawser.add_subscription_dead_letter(
+      $1::bigint, $2::bigint, $3, $4, $5::bytea, $6::jsonb, $7, $8, $9::integer, $10, ${advanceParameters(11)}
+    ) AS l
+  ),
+  done AS (
+    DELETE FROM ${tables.savedMessage} AS s USING letter AS l
+     WHERE l.held AND s.handler_id = $2::bigint AND s.id = $17::bigint
+  )
+  SELECT held FROM letter`;
 
 const keepSql = "SELECT r.held FROM hawser.fail_retry($1::bigint, $2::bigint, $3, $4, $5::integer) AS r";
 
@@ -32,7 +39,7 @@ export class DeadLetterWriter {
   }
 
   /** Makes a dead letter of a message. Does not reject. */
-  write({ subscription, message, error, attempts }: DeadLetterStep, epoch: bigint): Promise<Outcome> {
+  write({ subscription, message, savedId, error, attempts }: DeadLetterStep, epoch: bigint): Promise<Outcome> {
     const { headers } = message;
     const { stream } = subscription;
     const values = [
@@ -47,6 +54,7 @@ export class DeadLetterWriter {
       attempts,
       message.id,
       ...(stream === undefined ? [null, null, null, null, null, null] : advanceValues(stream, [message])),
+      savedId === undefined ? null : String(savedId),
     ];
     return this.#outcomeOf(() => this.#held(writeSql, values));
   }

@@ -92,7 +92,6 @@ const sql = {
     SELECT EXISTS (SELECT FROM fence) AS held, array_to_string(array_agg(s.id ORDER BY s.id), ',') AS ids,
            coalesce(sum(s.size), 0)::float8 AS bytes FROM saved AS s`,
   announce: `SELECT pg_notify('${notifyChannels.natsHandler}', '{}')`,
-  done: `DELETE FROM ${table} AS s WHERE s.handler_id = $1::bigint AND s.id = ANY ($2::bigint[])`,
   save: `${insertInto} ${packedFrom(1)} ORDER BY m.n`,
 } as const;
 
@@ -199,7 +198,7 @@ export class SavedMessages {
     return row!.forgotten;
   }
 
-  /** Deletes what is done, and reads the next page, as long as this process leads. Does not reject. */
+  /** Reads the next page, as long as this process leads. Does not reject. */
   async fetch({ subscription, done }: FetchStep, epoch: bigint): Promise<Outcome> {
     try {
       const values = [String(epoch), String(subscription.id), integers(done), savedPageRows, maxBatchBytes];
@@ -249,9 +248,11 @@ export class SavedMessages {
     await this.#session.query(sql.announce);
   }
 
-  /** Deletes what is done of a subscription. @throws what the session throws */
-  async done(subscription: bigint, ids: readonly bigint[]): Promise<void> {
-    await this.#session.query(sql.done, [String(subscription), integers(ids)]);
+  /** Messages were deleted from the table in the transaction that has handled them. */
+  finished(subscription: bigint, messages: readonly InboundMessage[]): void {
+    if (messages.length === 0) return;
+    const bytes = messages.reduce((sum, message) => sum + storedBytes(message), 0);
+    this.#add(subscription, -messages.length, -bytes, this.countsOf(subscription).oldestAt ?? performance.now());
   }
 
   /**
@@ -302,6 +303,11 @@ export class SavedMessages {
       oldestAt,
     });
   }
+}
+
+/** As the table counts it. */
+function storedBytes({ subject, payload, headers }: InboundMessage): number {
+  return payload.length + Buffer.byteLength(subject) + Buffer.byteLength(headers ?? "") + overheadBytes;
 }
 
 function pieceOf(all: readonly Unsaved[], from: number): readonly Unsaved[] {

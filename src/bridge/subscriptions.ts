@@ -416,22 +416,15 @@ export class Subscriptions {
   }
 
   /**
-   * Ends for good, after {@link stop}: what has not been run, in order of arrival, and what of that in the table is done.
+   * Ends for good, after {@link stop}: what has not been run, in order of arrival.
    *
    * @param others what they have of what is kept for a takeover
    */
-  leave(others?: OthersHave): {
-    readonly unfinished: readonly Unsaved[];
-    readonly savedDone: ReadonlyMap<bigint, readonly bigint[]>;
-  } {
-    const savedDone = new Map<bigint, readonly bigint[]>();
-    for (const { subscription, queue } of this.#known.values()) {
-      if (queue !== undefined && queue.savedDone.length > 0) savedDone.set(subscription.id, queue.savedDone);
-    }
+  leave(others?: OthersHave): readonly Unsaved[] {
     const taking = this.#taking ?? (others?.until === Number.NEGATIVE_INFINITY ? others : undefined);
     this.follow();
     const own = taking === undefined ? this.#buffer.takeOwn(others?.until) : this.#buffer.takeOver(taking);
-    return { unfinished: own.flatMap(eachSubscription), savedDone };
+    return own.flatMap(eachSubscription);
   }
 
   /** Messages that nobody runs any more. */
@@ -669,12 +662,16 @@ export class Subscriptions {
     const isHosted = step.subscription.kind === "stream";
     if (isHosted) this.#options.onHosted(step, outcome);
     if (!isHosted && outcome.kind === "deposed" && this.#term === term) this.#options.onRefused();
-    if (step.kind === "batch" && outcome.kind === "committed") {
-      this.#options.onBatch(step.messages.length, outcome.durationMs);
+    if (step.kind === "batch" && (outcome.kind === "committed" || outcome.kind === "partly")) {
+      const done = outcome.kind === "committed" ? step.messages.length : outcome.committed;
+      if (done > 0) this.#options.onBatch(done, outcome.durationMs);
+      const deleted = Math.min(done, step.savedIds.length);
+      this.#options.saved.finished(step.subscription.id, step.messages.slice(0, deleted));
     }
-    if (outcome.kind === "partly" && outcome.committed > 0)
-      this.#options.onBatch(outcome.committed, outcome.durationMs);
-    if (step.kind === "dead_letter" && outcome.kind === "committed") this.#options.onDeadLettered(step);
+    if (step.kind === "dead_letter" && outcome.kind === "committed") {
+      if (step.savedId !== undefined) this.#options.saved.finished(step.subscription.id, [step.message]);
+      this.#options.onDeadLettered(step);
+    }
     if (isHosted) {
       this.#pumpSoon();
       return;
@@ -694,7 +691,7 @@ export class Subscriptions {
     const { runner, deadLetters, saved } = this.#options;
     switch (step.kind) {
       case "batch":
-        return runner.run(step.subscription, step.messages, epoch);
+        return runner.run(step.subscription, step.messages, epoch, step.savedIds);
       case "retry":
         return runner.retry(step.subscription, step.job, epoch);
       case "dead_letter":

@@ -170,6 +170,7 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
   streams: {
     results: [
       "stream to rows",
+      "stream to rows, by batches",
       ...["100 B", "1 KiB"].map((size) => `time by payload, ${size}`),
       ...["1 key", "10 keys"].map((size) => `time by keys, ${size}`),
       ...["100 in the stream", "1,000 in the stream"].map((size) => `time by length, ${size}`),

@@ -96,6 +96,41 @@ describe("a process that ends alone while its function waits for a lock", () => 
   });
 });
 
+it("a saved message that fails becomes a dead letter and leaves the table; only who has the token deletes others", async () => {
+  await using world = await bridgeWorld({
+    sql: `CREATE FUNCTION refuse(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
+      BEGIN IF payload = 'bad' THEN RAISE EXCEPTION 'bad' USING ERRCODE = 'ZZ001'; END IF; END $$`,
+  });
+  const subject = `${world.prefix}.refused`;
+  await world.subscribe(subject, "refuse(bytea)");
+  await world.serve.stop();
+  const [handler] = await world.rows<{ id: string; token: Buffer }>(
+    "SELECT id, token FROM hawser.nats_handlers WHERE subject = $1",
+    [subject],
+  );
+  const save = (payload: string) =>
+    world.value<string>(
+      `INSERT INTO hawser.saved_messages (handler_id, subject, payload, message_id)
+       VALUES ($1, $2, convert_to($3, 'UTF8'), $3) RETURNING id`,
+      [handler!.id, subject, payload],
+    );
+  const finish = async (id: string, token: Buffer) =>
+    Number(await world.value("SELECT finished FROM hawser.finish_saved($1, $2)", [[id], token]));
+  const id = await save("good");
+  expect(await finish(id, Buffer.from("wrong"))).toBe(0);
+  expect(await finish(id, handler!.token)).toBe(1);
+  for (const payload of ["one", "bad", "two"]) await save(payload);
+  await using next = await start(world);
+  expect(next.gatewayUrl).not.toBe("");
+  await eventually(
+    "the table is empty",
+    async () => (await world.count("SELECT count(*) FROM hawser.saved_messages")) === 0,
+  );
+  expect(await world.rows("SELECT convert_from(payload, 'UTF8') AS payload FROM hawser.dead_letters")).toEqual([
+    { payload: "bad" },
+  ]);
+});
+
 describe("a function that is slower than its messages arrive", () => {
   it("loses nothing: the table takes what memory has no room for, and all is run in order", () =>
     overloadLosesNothing({ messages: 60, messageBytes: 40_000 }));

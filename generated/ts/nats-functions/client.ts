@@ -216,7 +216,10 @@ export interface GetFileListArguments {
 export interface SubscribeArguments {
   /** The subject: words joined by '.'; '*' stands for a word, and '>' at the end for all the rest. Limits: at most 1024 bytes long in UTF-8. */
   readonly subject: string;
-  /** The function: of (payload bytea), (payload bytea, subject text) or (payload bytea, subject text, headers jsonb). */
+  /**
+   * The function: of (payload bytea), (payload bytea, subject text) or (payload bytea, subject text, headers jsonb); or of
+   * arrays of these, for a whole batch.
+   */
   readonly fnOid: string;
 }
 
@@ -232,7 +235,10 @@ export interface UnsubscribeArguments {
 export interface SubscribeStreamArguments {
   /** The stream. Limits: at most 1024 bytes long in UTF-8. */
   readonly stream: string;
-  /** The function: of (payload bytea), (payload bytea, subject text) or (payload bytea, subject text, headers jsonb). */
+  /**
+   * The function: of (payload bytea), (payload bytea, subject text) or (payload bytea, subject text, headers jsonb); or of
+   * arrays of these, for a whole batch.
+   */
   readonly fnOid: string;
   /** The name of the subscription: letters of ASCII, digits, '_' and '-'. Limits: at most 1024 bytes long in UTF-8. */
   readonly name: string;

@@ -633,6 +633,20 @@ export interface FinishRetryResult {
   finished: boolean;
 }
 
+/** Arguments of hawser.finish_saved. */
+export interface FinishSavedArguments {
+  /** The numbers of the messages. */
+  ids: readonly bigint[];
+  /** The token of their handler. */
+  token: Uint8Array;
+}
+
+/** The result of hawser.finish_saved. */
+export interface FinishSavedResult {
+  /** How many were there. */
+  finished: bigint;
+}
+
 /** The functions that keep these tables. */
 export type BridgeFunctions = ReturnType<typeof bridgeFunctions>;
 
@@ -911,6 +925,23 @@ export function bridgeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.finish_retry");
       return { finished: row.finished };
+    },
+
+    /**
+     * Deletes saved messages whose function has been called, in the transaction of that call. The caller proves with the token
+     * of the binding that it may.
+     */
+    async finishSaved(args: FinishSavedArguments): Promise<FinishSavedResult> {
+      const { rows } = await client.query({
+        name: "hawser.finish_saved",
+        text: "SELECT finished FROM hawser.finish_saved($1::bigint[], $2::bytea)",
+        values: [
+          args.ids.map((one) => String(one)),
+          toBuffer(args.token),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.finish_saved");
+      return { finished: BigInt(row.finished) };
     },
   };
 }

@@ -400,7 +400,7 @@ DECLARE
   -- Types of arguments and, of a responder, of the result.
   accepted CONSTANT text[] := CASE p_kind
     WHEN 'responder' THEN ARRAY['bytea', 'text, text, text']
-    ELSE ARRAY['bytea', 'bytea, text', 'bytea, text, jsonb']
+    ELSE ARRAY['bytea', 'bytea, text', 'bytea, text, jsonb', 'bytea[]', 'bytea[], text[]', 'bytea[], text[], jsonb[]']
   END;
   target record;
   context text;
@@ -408,6 +408,7 @@ DECLARE
   stem text;
   looked_at name;
   settle text;
+  call text;
   -- Of its name and of that of its token's type.
   random CONSTANT text := left(replace(gen_random_uuid()::text, '-', ''), 16);
   v_wrapper text;
@@ -458,7 +459,8 @@ BEGIN
         target.called || CASE WHEN p_kind = 'responder' AND target.kind <> 'p' THEN ' RETURNS ' || target.result ELSE '' END),
       HINT = format('Give it one of these signatures: %s.', CASE p_kind
         WHEN 'responder' THEN '(payload bytea) RETURNS bytea, (payload text, subject text, reply_to text) RETURNS text'
-        ELSE '(payload bytea), (payload bytea, subject text), (payload bytea, subject text, headers jsonb)' END);
+        ELSE '(payload bytea), (payload bytea, subject text), (payload bytea, subject text, headers jsonb); or, for a whole batch, ' ||
+          '(payloads bytea[]), (payloads bytea[], subjects text[]), (payloads bytea[], subjects text[], headers jsonb[])' END);
   END IF;
   IF NOT has_function_privilege(target.oid, 'EXECUTE') THEN
     RAISE EXCEPTION USING
@@ -560,19 +562,35 @@ BEGIN
   -- Bound by oid: while the wrapper is there the function cannot be dropped, and nothing else can take its place. Without
   -- the token nothing runs. Over unnest() also where there is one payload: the planner computes calls with constants, of
   -- functions said to be immutable, before it looks at any condition.
+  --
+  -- A function with arrays gets all messages at once, and what it publishes belongs to none of them. Without messages there is
+  -- no call: an aggregate has a row of no rows, too.
   IF p_kind <> 'responder' THEN
+    call := CASE
+      WHEN starts_with(target.types, 'bytea[]') THEN format($$
+        SELECT set_config('hawser.message', '', true), %I.%I(b.payloads%s)
+        FROM (
+          SELECT array_agg(substring(p_payloads FROM m.at FOR m.length)) AS payloads, array_agg(m.subject) AS subjects, array_agg(m.headers::jsonb) AS headers
+          FROM unnest(p_offsets, p_lengths, p_subjects, p_headers) AS m (at, length, subject, headers) WHERE %s
+          HAVING count(*) > 0
+        ) AS b$$,
+        target.schema, target.name,
+        CASE target.types WHEN 'bytea[]' THEN '' WHEN 'bytea[], text[]' THEN ', b.subjects' ELSE ', b.subjects, b.headers' END, proof)
+      ELSE format($$
+        SELECT set_config('hawser.message', m.id, true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
+        FROM unnest(p_offsets, p_lengths, p_subjects, p_headers, p_ids) AS m (at, length, subject, headers, id) WHERE %s$$,
+        target.schema, target.name,
+        CASE target.types WHEN 'bytea' THEN '' WHEN 'bytea, text' THEN ', m.subject' ELSE ', m.subject, m.headers::jsonb' END, proof)
+    END;
     EXECUTE format($$
       CREATE FUNCTION hawser_run.%I(p_type hawser_run.token_%s, p_token bytea, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[])
       RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
-        SELECT set_config('hawser.message', m.id, true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
-        FROM unnest(p_offsets, p_lengths, p_subjects, p_headers, p_ids) AS m (at, length, subject, headers, id) WHERE %s;
+        %s;
         SELECT set_config('hawser.message', '', true), hawser_run.%I() WHERE %s;
         SELECT CASE WHEN %s THEN cardinality(p_lengths)::bigint ELSE 0 END;
       END$$,
-      v_wrapper, random, path, target.schema, target.name,
-      CASE target.types WHEN 'bytea' THEN '' WHEN 'bytea, text' THEN ', m.subject' ELSE ', m.subject, m.headers::jsonb' END,
-      proof, settle, proof, proof);
+      v_wrapper, random, path, call, settle, proof, proof);
   ELSE
     EXECUTE format($$
       CREATE FUNCTION hawser_run.%I(p_type hawser_run.token_%s, p_token bytea, p_payload bytea, p_subject text, p_reply text)
@@ -1472,6 +1490,36 @@ $function$;
 COMMENT ON FUNCTION hawser.finish_retry(bigint, bytea) IS 'Deletes a dead letter whose function has been called again, in the transaction of that call. The caller proves with the
 token of the binding that it may. No row: it does not exist, or is not to be handled again.';
 
+CREATE OR REPLACE FUNCTION hawser.finish_saved(
+  p_ids bigint[],
+  p_token bytea,
+  OUT finished bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+  IF
+    cardinality(p_ids) > 10000
+    OR octet_length(p_token) > 64
+  THEN
+    IF cardinality(p_ids) > 10000 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_saved', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 10000 elements');
+    END IF;
+    IF octet_length(p_token) > 64 THEN
+      PERFORM hawser.refuse_argument('hawser.finish_saved', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+  END IF;
+BEGIN
+  DELETE FROM hawser.saved_messages AS s USING hawser.nats_handlers AS h
+  WHERE s.handler_id = h.id AND s.id = ANY (p_ids) AND h.token = p_token;
+  GET DIAGNOSTICS finished = ROW_COUNT;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.finish_saved(bigint[], bytea) IS 'Deletes saved messages whose function has been called, in the transaction of that call. The caller proves with the token
+of the binding that it may.';
+
 CREATE OR REPLACE FUNCTION hawser.set_nats_server(
   p_options jsonb,
   OUT defined boolean
@@ -2229,6 +2277,7 @@ REVOKE ALL ON FUNCTION hawser.raise_lead(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fence_batch(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.finish_retry(bigint, bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.finish_saved(bigint[], bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.set_nats_server(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.follow_nats_server() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_foreign_servers() FROM PUBLIC;
@@ -2355,6 +2404,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.wrapper_version(text, text) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.finish_retry(bigint, bytea) TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.finish_saved(bigint[], bytea) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.stream_position(bigint, bigint) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_executor;
   END IF;
@@ -2409,6 +2459,7 @@ BEGIN
   ALTER FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fence_batch(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.finish_retry(bigint, bytea) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.finish_saved(bigint[], bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.set_nats_server(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.follow_nats_server() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.nats_foreign_servers() OWNER TO hawser_owner;

@@ -4,7 +4,7 @@ DECLARE
   -- Types of arguments and, of a responder, of the result.
   accepted CONSTANT text[] := CASE p_kind
     WHEN 'responder' THEN ARRAY['bytea', 'text, text, text']
-    ELSE ARRAY['bytea', 'bytea, text', 'bytea, text, jsonb']
+    ELSE ARRAY['bytea', 'bytea, text', 'bytea, text, jsonb', 'bytea[]', 'bytea[], text[]', 'bytea[], text[], jsonb[]']
   END;
   target record;
   context text;
@@ -12,6 +12,7 @@ DECLARE
   stem text;
   looked_at name;
   settle text;
+  call text;
   -- Of its name and of that of its token's type.
   random CONSTANT text := left(replace(gen_random_uuid()::text, '-', ''), @BridgeConstants.wrapper_random_length@);
   v_wrapper text;
@@ -62,7 +63,8 @@ BEGIN
         target.called || CASE WHEN p_kind = 'responder' AND target.kind <> 'p' THEN ' RETURNS ' || target.result ELSE '' END),
       HINT = format('Give it one of these signatures: %s.', CASE p_kind
         WHEN 'responder' THEN '(payload bytea) RETURNS bytea, (payload text, subject text, reply_to text) RETURNS text'
-        ELSE '(payload bytea), (payload bytea, subject text), (payload bytea, subject text, headers jsonb)' END);
+        ELSE '(payload bytea), (payload bytea, subject text), (payload bytea, subject text, headers jsonb); or, for a whole batch, ' ||
+          '(payloads bytea[]), (payloads bytea[], subjects text[]), (payloads bytea[], subjects text[], headers jsonb[])' END);
   END IF;
   IF NOT has_function_privilege(target.oid, 'EXECUTE') THEN
     RAISE EXCEPTION USING
@@ -164,19 +166,35 @@ BEGIN
   -- Bound by oid: while the wrapper is there the function cannot be dropped, and nothing else can take its place. Without
   -- the token nothing runs. Over unnest() also where there is one payload: the planner computes calls with constants, of
   -- functions said to be immutable, before it looks at any condition.
+  --
+  -- A function with arrays gets all messages at once, and what it publishes belongs to none of them. Without messages there is
+  -- no call: an aggregate has a row of no rows, too.
   IF p_kind <> 'responder' THEN
+    call := CASE
+      WHEN starts_with(target.types, 'bytea[]') THEN format($$
+        SELECT set_config('hawser.message', '', true), %I.%I(b.payloads%s)
+        FROM (
+          SELECT array_agg(substring(p_payloads FROM m.at FOR m.length)) AS payloads, array_agg(m.subject) AS subjects, array_agg(m.headers::jsonb) AS headers
+          FROM unnest(p_offsets, p_lengths, p_subjects, p_headers) AS m (at, length, subject, headers) WHERE %s
+          HAVING count(*) > 0
+        ) AS b$$,
+        target.schema, target.name,
+        CASE target.types WHEN 'bytea[]' THEN '' WHEN 'bytea[], text[]' THEN ', b.subjects' ELSE ', b.subjects, b.headers' END, proof)
+      ELSE format($$
+        SELECT set_config('hawser.message', m.id, true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
+        FROM unnest(p_offsets, p_lengths, p_subjects, p_headers, p_ids) AS m (at, length, subject, headers, id) WHERE %s$$,
+        target.schema, target.name,
+        CASE target.types WHEN 'bytea' THEN '' WHEN 'bytea, text' THEN ', m.subject' ELSE ', m.subject, m.headers::jsonb' END, proof)
+    END;
     EXECUTE format($$
       CREATE FUNCTION hawser_run.%I(p_type hawser_run.token_%s, p_token bytea, p_payloads bytea, p_offsets integer[], p_lengths integer[], p_subjects text[], p_headers text[], p_ids text[])
       RETURNS bigint LANGUAGE sql SECURITY DEFINER PARALLEL UNSAFE SET search_path = %s
       BEGIN ATOMIC
-        SELECT set_config('hawser.message', m.id, true), %I.%I(substring(p_payloads FROM m.at FOR m.length)%s)
-        FROM unnest(p_offsets, p_lengths, p_subjects, p_headers, p_ids) AS m (at, length, subject, headers, id) WHERE %s;
+        %s;
         SELECT set_config('hawser.message', '', true), hawser_run.%I() WHERE %s;
         SELECT CASE WHEN %s THEN cardinality(p_lengths)::bigint ELSE 0 END;
       END$$,
-      v_wrapper, random, path, target.schema, target.name,
-      CASE target.types WHEN 'bytea' THEN '' WHEN 'bytea, text' THEN ', m.subject' ELSE ', m.subject, m.headers::jsonb' END,
-      proof, settle, proof, proof);
+      v_wrapper, random, path, call, settle, proof, proof);
   ELSE
     EXECUTE format($$
       CREATE FUNCTION hawser_run.%I(p_type hawser_run.token_%s, p_token bytea, p_payload bytea, p_subject text, p_reply text)

@@ -63,6 +63,9 @@ class Refused extends Error {
 /** With the values $1, the handler, $2, the proof of its token, and $3, the dead letter. */
 const finishSql = `SELECT finished FROM hawser.finish_retry($3::bigint, ${tokenSql("$1", "$2")})`;
 
+/** With the values $1, the handler, $2, the proof of its token, and $3, the numbers of saved messages. */
+const finishSavedSql = `SELECT finished FROM hawser.finish_saved($3::bigint[], ${tokenSql("$1", "$2")})`;
+
 const waits = "subscribed functions cannot be run now: their messages wait";
 
 /** Failures in a row, all of which began with the same message. */
@@ -90,13 +93,19 @@ export class BatchRunner {
    * Calls the function for the messages, in their order. Does not reject.
    *
    * @param epoch under which this process leads
+   * @param savedIds numbers of the first messages in the table of saved messages: deleted in the same transaction
    */
-  async run(subscription: Subscription, messages: readonly InboundMessage[], epoch: bigint): Promise<Outcome> {
+  async run(
+    subscription: Subscription,
+    messages: readonly InboundMessage[],
+    epoch: bigint,
+    savedIds: readonly bigint[] = [],
+  ): Promise<Outcome> {
     const unreadable = subscription.takesHeaders
       ? messages.find((each) => each.headersProblem !== undefined)
       : undefined;
     if (unreadable !== undefined) return { kind: "failed", error: unreadableHeaders(unreadable) };
-    let ending = await this.#call(subscription, messages, epoch);
+    let ending = await this.#call(subscription, messages, epoch, { savedIds });
     if (
       ending.kind === "transient" &&
       conflict.test(ending.code) &&
@@ -104,7 +113,7 @@ export class BatchRunner {
       !this.#groups.has(subscription.id)
     ) {
       this.#groups.set(subscription.id, new GroupSize());
-      ending = await this.#call(subscription, messages, epoch);
+      ending = await this.#call(subscription, messages, epoch, { savedIds });
     }
     return await this.#outcome(subscription, messages, ending);
   }
@@ -112,7 +121,7 @@ export class BatchRunner {
   /** Calls the function for a dead letter, and deletes that in the same transaction. Does not reject. */
   async retry(subscription: Subscription, job: RetryJob, epoch: bigint): Promise<Outcome> {
     const { message, deadLetterId } = job;
-    return this.#outcome(subscription, [message], await this.#call(subscription, [message], epoch, deadLetterId));
+    return this.#outcome(subscription, [message], await this.#call(subscription, [message], epoch, { deadLetterId }));
   }
 
   /** A subscription is gone: forgets what it knows of it. */
@@ -126,7 +135,7 @@ export class BatchRunner {
     subscription: Subscription,
     messages: readonly InboundMessage[],
     epoch: bigint,
-    deadLetterId?: bigint,
+    { savedIds = [], deadLetterId }: { readonly savedIds?: readonly bigint[]; readonly deadLetterId?: bigint },
   ): Promise<Ending<Done>> {
     const { pool, timeoutMs, logger } = this.#options;
     // A dead letter was passed long ago.
@@ -174,6 +183,8 @@ export class BatchRunner {
               const [row] = await session.query<{ result: bigint | null; version: string | null }>(text, values);
               if (row?.version !== version) throw new Refused("changed");
               if (Number(row.result) !== piece.length) throw new Refused("replaced");
+              const saved = savedIds.slice(start, end);
+              if (saved.length > 0) await session.query(finishSavedSql, [...binding, `{${saved.join(",")}}`]);
               if (stream === undefined) return;
               const advance = [...binding, ...advanceValues(stream, piece)];
               const askedAt = performance.now();

@@ -18,6 +18,8 @@ export interface BatchStep {
   readonly kind: "batch";
   readonly subscription: Subscription;
   readonly messages: readonly InboundMessage[];
+  /** Numbers of the first of them in the table, which are deleted in the transaction that runs them. */
+  readonly savedIds: readonly bigint[];
 }
 
 /** Make a dead letter of a message. After an unknown outcome it is asked for again, so it is to be done once by its id. */
@@ -25,6 +27,8 @@ export interface DeadLetterStep {
   readonly kind: "dead_letter";
   readonly subscription: Subscription;
   readonly message: InboundMessage;
+  /** Its number in the table, which is deleted with it; undefined: it is not there. */
+  readonly savedId?: bigint | undefined;
   readonly error: FunctionError;
   /** How often the function was started for it, in batches or alone. */
   readonly attempts: number;
@@ -54,11 +58,11 @@ export interface SavedMessage {
   readonly message: InboundMessage;
 }
 
-/** Delete what is done of a subscription's saved messages, and read the next ones, in order. */
+/** Read the next saved messages of a subscription, in order. */
 export interface FetchStep {
   readonly kind: "fetch";
   readonly subscription: Subscription;
-  /** The numbers of those that are done. */
+  /** Numbers to delete: messages of a batch that was committed while they were being written to the table. */
   readonly done: readonly bigint[];
 }
 

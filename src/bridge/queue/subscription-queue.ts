@@ -7,7 +7,7 @@
  *
  * The table of saved messages has what a former leader left, and what there is no memory for. A queue consists of, oldest
  * first: the page that was fetched last, the rest of its table, and what was offered since. So as long as the table has
- * something, what was offered waits. A page is deleted when the next one is fetched: what is left of it at a crash runs again.
+ * something, what was offered waits. A saved message is deleted in the transaction that runs it.
  * When a queue begins to spill, what is already being tried becomes a page and is written first, so that the table has
  * everything in order even if this process is killed.
  */
@@ -47,7 +47,7 @@ export class SubscriptionQueue {
   protected page: MessageList;
   /** The numbers in the table of the page's first messages; those behind them are not there. */
   readonly #pageIds = new Fifo<bigint>();
-  /** Saved messages that are done, and still in the table. */
+  /** Saved messages that are done, and still in the table: they were run while they were being written. */
   #done: bigint[] = [];
   /** What is being written to the table. */
   #spilling: { readonly step: SpillStep; readonly isOfPage: boolean; done: number } | undefined;
@@ -106,11 +106,6 @@ export class SubscriptionQueue {
    */
   get oldestReceivedAt(): number | undefined {
     return (this.page.at(this.#pageIds.length) ?? this.messages.oldest)?.receivedAt;
-  }
-
-  /** The numbers of saved messages that are done, and still in the table. */
-  get savedDone(): readonly bigint[] {
-    return this.#done;
   }
 
   /** Messages that are neither committed nor dead-lettered nor saved in the table, in order. */
@@ -199,7 +194,7 @@ export class SubscriptionQueue {
   next(now: number): Step | undefined {
     if (this.readyAt > now) return undefined;
     this.#waitsForPostgres = false;
-    this.out = this.unwritten ?? this.takeRetry() ?? this.takeFetch() ?? this.takeBatch();
+    this.out = this.takeUnwritten() ?? this.takeRetry() ?? this.takeFetch() ?? this.takeBatch();
     return this.out;
   }
 
@@ -258,6 +253,11 @@ export class SubscriptionQueue {
     this.#isClosed = true;
   }
 
+  protected takeUnwritten(): DeadLetterStep | KeepStep | undefined {
+    const { unwritten } = this;
+    return unwritten?.kind === "dead_letter" ? { ...unwritten, savedId: this.#savedIds(1)[0] } : unwritten;
+  }
+
   protected takeRetry(): RetryStep | undefined {
     const job = this.retries.first;
     // Messages and dead letters take turns, so that neither waits for all of the other.
@@ -275,7 +275,7 @@ export class SubscriptionQueue {
   protected takeBatch(): BatchStep {
     const { part, messages } = this.#front.take(this.size.limit);
     this.part = part;
-    return { kind: "batch", subscription: this.subscription, messages };
+    return { kind: "batch", subscription: this.subscription, messages, savedIds: this.#savedIds(messages.length) };
   }
 
   protected settleBatch(step: BatchStep, part: Part, outcome: Ran, now: number): void {
@@ -289,7 +289,7 @@ export class SubscriptionQueue {
     this.pause.forget();
     if (outcome.kind === "committed") {
       this.size.committed(part.count, outcome.durationMs);
-      this.#committed(part.count);
+      this.#committed(part.count, step.savedIds.length);
     } else if (outcome.kind === "failed") this.afterFailure(step, tried, outcome.error);
     else if (outcome.kind === "timed_out") this.afterTimeout(step, tried, outcome.error);
     else this.afterSessionLoss(step, tried, outcome.message);
@@ -298,7 +298,7 @@ export class SubscriptionQueue {
   /** Of those at the front nothing is left to do; what failed is settled as if it had been tried for itself. */
   protected settlePartly(step: BatchStep, part: Part, { committed, failed }: RanPartly, now: number): void {
     if (committed > 0) this.pause.forget();
-    this.#committed(committed);
+    this.#committed(committed, step.savedIds.length);
     const tried = { ...part, count: failed?.count ?? 0, attempts: part.attempts + 1 };
     const rest = part.count - committed - tried.count;
     // Those that were never tried are simply what is behind the parts.
@@ -315,9 +315,9 @@ export class SubscriptionQueue {
     else this.afterTimeout(failedStep, tried, outcome.error);
   }
 
-  #committed(count: number): void {
+  #committed(count: number, deleted: number): void {
     this.#totals.committed += count;
-    this.#finish(count);
+    this.#finish(count, deleted);
   }
 
   /** No message is to blame: with fewer of them, at once, until one is alone and waits. */
@@ -371,17 +371,17 @@ export class SubscriptionQueue {
   }
 
   /** It is tried until it is written, whatever prevents that: nothing is lost, nothing overtakes it. */
-  protected settleUnwritten({ kind }: DeadLetterStep | KeepStep, outcome: Ran, now: number): void {
+  protected settleUnwritten(step: DeadLetterStep | KeepStep, outcome: Ran, now: number): void {
     if (outcome.kind !== "committed") {
       this.pause.begin(now);
       return;
     }
     this.pause.forget();
     this.unwritten = undefined;
-    if (kind === "keep") this.retries.shift();
+    if (step.kind === "keep") this.retries.shift();
     else {
       this.#totals.deadLettered += 1;
-      this.#finish(1);
+      this.#finish(1, step.savedId === undefined ? 0 : 1);
     }
   }
 
@@ -419,14 +419,20 @@ export class SubscriptionQueue {
     return this.page.length > 0 ? this.page : this.messages;
   }
 
-  /** The messages at the front are done. */
-  #finish(count: number): void {
+  /** Numbers in the table of the messages at the front, up to `count`. */
+  #savedIds(count: number): bigint[] {
+    if (this.page.length === 0) return [];
+    return Array.from({ length: Math.min(count, this.#pageIds.length) }, (_, index) => this.#pageIds.at(index)!);
+  }
+
+  /** The messages at the front are done. @param deleted how many of them were deleted from the table with that */
+  #finish(count: number, deleted: number): void {
     const queue = this.#front;
     if (queue === this.page) {
       for (let index = 0; index < count; index++) {
         const id = this.#pageIds.shift();
-        if (id !== undefined) this.#done.push(id);
-        else if (this.#spilling?.isOfPage === true) this.#spilling.done += 1;
+        if (id === undefined && this.#spilling?.isOfPage === true) this.#spilling.done += 1;
+        else if (id !== undefined && index >= deleted) this.#done.push(id);
       }
     }
     queue.finish(count);

@@ -48,7 +48,7 @@ export class RoleNotices implements AsyncDisposable {
     ];
   }
 
-  /** What `DatabaseWatch` tells by `onRole`. */
+  /** What `RoleWatch` tells by `onRole`. */
   found(role: PostgresRole, address: ServerAddress | undefined): void {
     this.#role = role;
     this.#address = address;

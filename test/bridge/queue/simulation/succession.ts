@@ -182,6 +182,7 @@ class Succession {
     if (step.kind !== "batch") throw new Error("unreachable");
     if (random.chance(0.1)) return { kind: "transient", error: { code: "40001", message: "again" } };
     for (const { id } of step.messages) this.#commit(Number(id));
+    this.#delete(step.savedIds);
     return { kind: "committed", durationMs: 1 };
   }
 
@@ -222,8 +223,15 @@ class Succession {
     const saved = new Set(this.#table.map(({ message }) => Number(message.id)));
     for (const { id } of this.#queue.unfinished)
       if (!this.#commits.has(Number(id)) && !saved.has(Number(id))) this.#killed.add(Number(id));
-    const again = [...saved].filter((number) => this.#commits.has(number) && !this.#mayRepeat.has(number));
-    must(again.length <= Math.max(pageRows, this.#maxBatch), "no more than a page, or what was tried, is run again");
+    this.#mayRunAgain();
+  }
+
+  /** What was being written while it was run is still in the table. */
+  #mayRunAgain(): void {
+    const again = this.#table
+      .map(({ message }) => Number(message.id))
+      .filter((number) => this.#commits.has(number) && !this.#mayRepeat.has(number));
+    must(again.length <= this.#maxBatch, "no more than a batch that was being written is run again");
     for (const number of again) this.#mayRepeat.add(number);
   }
 
@@ -233,7 +241,7 @@ class Succession {
     for (let steps = this.#random.between(0, 10); steps > 0; steps -= 1) this.#goOn();
     this.#queue.stop();
     while (this.#step !== undefined || this.#spill !== undefined) this.#goOn();
-    this.#delete(this.#queue.savedDone);
+    this.#mayRunAgain();
     this.#write([...this.#queue.unfinished]);
   }
 }
