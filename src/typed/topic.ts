@@ -8,6 +8,7 @@ import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText, type TextRules } from "../../generated/ts/rules/violation.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { TypedError } from "../errors/index.js";
+import { integers } from "./scalars.js";
 
 /** Where messages of a schema are sent. At least one of `topic` and `subject` is set. */
 export interface TopicOfSchema {
@@ -26,7 +27,7 @@ export interface TopicOfSchema {
  * How the id of a message is made: `acme.shop.v1.OrderPlaced:o-17`. A stream drops a message whose id it has had, whatever
  * its subject, so the id says the type: else an order's second event would be lost where its first one has the same field.
  */
-export interface IdOfSchema {
+interface IdOfSchema {
   /** The field whose value ends the id: singular; a string or an integer. */
   readonly field: DescField;
   /** The name of the type and a colon. */
@@ -36,7 +37,7 @@ export interface IdOfSchema {
 }
 
 /** A subject whose words are texts, or fields whose values stand there. */
-export interface SubjectTemplate {
+interface SubjectTemplate {
   /** As the option says it: `orders.{tenant}.placed`. */
   readonly text: string;
   readonly words: readonly (string | DescField)[];
@@ -44,18 +45,6 @@ export interface SubjectTemplate {
   readonly pattern: string;
 }
 
-const integers: readonly ScalarType[] = [
-  ScalarType.INT32,
-  ScalarType.INT64,
-  ScalarType.UINT32,
-  ScalarType.UINT64,
-  ScalarType.SINT32,
-  ScalarType.SINT64,
-  ScalarType.FIXED32,
-  ScalarType.FIXED64,
-  ScalarType.SFIXED32,
-  ScalarType.SFIXED64,
-];
 const forWords: readonly ScalarType[] = [ScalarType.STRING, ScalarType.BOOL, ...integers];
 const forIds: readonly ScalarType[] = [ScalarType.STRING, ...integers];
 
