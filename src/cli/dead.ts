@@ -17,7 +17,7 @@ import {
 import { actionOf, refusal, withExamples } from "./command-line.js";
 import { Descriptors, descriptorsOption, payloadLine, shownPayload } from "./descriptors.js";
 import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
-import { type Column, jsonText, Output, plural, print, printable, printRows } from "./output.js";
+import { type Column, jsonText, Output, plural, print, printable, printOutcomes, printRows } from "./output.js";
 
 /** The options that choose among dead letters. */
 const filterOptions = {
@@ -126,20 +126,14 @@ export const dead = withExamples(
     run: async ({ args }) => {
       const action = actionOf("dead", args.action, actions);
       const filter = filterOf(args._.slice(1), args);
-      const json = args.json ?? false;
-      const payload = args.payload ?? false;
-      checkFlags(action, filter, {
-        all: args.all ?? false,
-        payload,
-        json,
-        descriptors: args.descriptors !== undefined,
-      });
+      const { all = false, json = false, payload = false } = args;
+      checkFlags(action, filter, args);
       const descriptors = args.descriptors === undefined ? undefined : Descriptors.read(args.descriptors);
       await withCommandDatabase(databaseUrlOf(args), async (database) => {
         const { announce } = announcements(database, silentLogger);
         const letters = deadLetters(database, announce);
         if (action === "list") await list(letters, filter, { json, payload, descriptors });
-        else await change(letters, action, { ...filter, all: args.all ?? false }, json);
+        else await change(letters, action, { ...filter, all }, json);
       });
     },
   }),
@@ -153,22 +147,25 @@ export const dead = withExamples(
   ],
 );
 
+interface Flags {
+  readonly all?: boolean | undefined;
+  readonly payload?: boolean | undefined;
+  readonly json?: boolean | undefined;
+  readonly descriptors?: string | undefined;
+}
+
 function checkFlags(
   action: Action,
   filter: DeadLetterFilter,
-  {
-    all,
-    payload,
-    json,
-    descriptors,
-  }: { readonly all: boolean; readonly payload: boolean; readonly json: boolean; readonly descriptors: boolean },
+  { all = false, payload = false, json = false, descriptors }: Flags,
 ): void {
   const refuse = (why: string): never => {
     throw refusal("dead", action, why);
   };
   if (payload && (action !== "list" || !json)) refuse("--payload goes with list --json");
-  if (descriptors && action !== "list") refuse("--descriptors goes with list");
-  if (descriptors && json && !payload) refuse("--descriptors with --json needs --payload, which prints the payloads");
+  if (descriptors !== undefined && action !== "list") refuse("--descriptors goes with list");
+  if (descriptors !== undefined && json && !payload)
+    refuse("--descriptors with --json needs --payload, which prints the payloads");
   if (action === "list") {
     if (all) refuse("--all is for retry and discard; list shows all by itself");
   } else if (all && choosesAmong(filter)) refuse("--all means every dead letter: leave it out, or the ids and filters");
@@ -247,8 +244,7 @@ async function change(
   json: boolean,
 ): Promise<void> {
   const outcomes = await letters[action](selection);
-  if (json) await new Output().write(outcomes.map((outcome) => `${jsonText(outcome)}\n`).join(""));
-  else print(process.stdout, summaryOf(action, outcomes));
+  await printOutcomes(outcomes, json, () => summaryOf(action, outcomes));
   const refused = outcomes.flatMap((outcome) => (outcome.outcome === "refused" ? [outcome] : []));
   const missing = outcomes.flatMap((outcome) => (outcome.outcome === "missing" ? [outcome.id] : []));
   if (refused[0] !== undefined) {

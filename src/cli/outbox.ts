@@ -7,7 +7,7 @@ import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withComma
 import { actionOf, refusal, withExamples } from "./command-line.js";
 import { momentOf } from "./dead.js";
 import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
-import { jsonText, Output, plural, print, printRows, startProgress } from "./output.js";
+import { plural, print, printOutcomes, printRows, startProgress } from "./output.js";
 
 /** The flags that not all actions have, with those that have them. */
 const actionOptions = {
@@ -89,12 +89,9 @@ export const outbox = withExamples(
           } finally {
             progress.stop();
           }
-          if (json) await new Output().write(`${jsonText({ replayed })}\n`);
-          else
-            print(
-              process.stdout,
-              `Wrote ${plural(replayed, "message")} into the outbox again. \`hawser serve\` publishes those that their streams do not have.`,
-            );
+          const next = "`hawser serve` publishes those that their streams do not have.";
+          const done = `Wrote ${plural(replayed, "message")} into the outbox again. ${next}`;
+          await printOutcomes([{ replayed }], json, () => done);
         }
       });
     },
@@ -173,8 +170,7 @@ async function cancel(ids: readonly bigint[], one: (id: bigint) => Promise<boole
   const outcomes: { readonly id: string; readonly outcome: "cancelled" | "missing" }[] = [];
   for (const id of ids) outcomes.push({ id: String(id), outcome: (await one(id)) ? "cancelled" : "missing" });
   const missing = outcomes.filter(({ outcome }) => outcome === "missing").map(({ id }) => id);
-  if (json) await new Output().write(outcomes.map((outcome) => `${jsonText(outcome)}\n`).join(""));
-  else print(process.stdout, `Cancelled ${plural(ids.length - missing.length, "message")}.`);
+  await printOutcomes(outcomes, json, () => `Cancelled ${plural(ids.length - missing.length, "message")}.`);
   if (missing.length > 0) {
     throw new CliError(
       "invalid_argument",

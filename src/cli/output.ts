@@ -131,15 +131,19 @@ export function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
+/** Prints what became of something: for programs a line of JSON each, else the summary. */
+export async function printOutcomes(outcomes: readonly object[], json: boolean, summary: () => string): Promise<void> {
+  if (json) await new Output().write(outcomes.map((outcome) => `${jsonText(outcome)}\n`).join(""));
+  else print(process.stdout, summary());
+}
+
 /** Prints the rows. An empty list is a line on standard error for people, and nothing for programs. */
 export async function printRows<Row extends object>(
   rows: readonly Row[],
   options: { readonly json: boolean; readonly none: string; readonly columns: readonly Column<Row>[] },
 ): Promise<void> {
-  if (options.json) {
-    await new Output().write(rows.map((row) => `${jsonText(row)}\n`).join(""));
-  } else if (rows.length === 0) print(process.stderr, options.none);
-  else print(process.stdout, table(rows, options.columns));
+  if (rows.length === 0 && !options.json) print(process.stderr, options.none);
+  else await printOutcomes(rows, options.json, () => table(rows, options.columns));
 }
 
 /** Tells how far a long command is: a line on standard error that changes in place. */

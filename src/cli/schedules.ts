@@ -6,7 +6,7 @@ import { CliError } from "../errors/index.js";
 import { listSchedules, removeSchedule, withCommandDatabase } from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
-import { jsonText, Output, print, printable, printRows } from "./output.js";
+import { printable, printOutcomes, printRows } from "./output.js";
 
 const actions = ["list", "remove"] as const;
 
@@ -68,6 +68,5 @@ async function remove(url: string | undefined, name: string | undefined, json: b
       "invalid_argument",
       `neither this login nor a role that it is a member of has a schedule "${printable(name)}". See \`hawser schedules\`.`,
     );
-  if (json) await new Output().write(`${jsonText({ name, outcome: "removed" })}\n`);
-  else print(process.stdout, `Removed the schedule "${printable(name)}".`);
+  await printOutcomes([{ name, outcome: "removed" }], json, () => `Removed the schedule "${printable(name)}".`);
 }

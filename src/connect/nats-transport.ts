@@ -4,7 +4,7 @@
 import type { Transport } from "@connectrpc/connect";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { ConnectionWatch } from "../nats/index.js";
-import { Deadline, maxTimerMs } from "../runtime/index.js";
+import { Deadline, maxTimerMs, unlessAborted } from "../runtime/index.js";
 import { bytesOfHeaders, checkSubjectPrefix, natsHeaders, readMessage, subjectOf } from "./nats-subjects.js";
 import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
 
@@ -40,24 +40,10 @@ export function createNatsTransport(connection: NatsConnection, options: NatsTra
       watch.checkSize(attempt, bytesOfHeaders(headers) + payload.length);
       const deadline = new Deadline(limitMs);
       const request = () => connection.request(subject, payload, { headers, timeout: deadline.remainingMs });
-      const answer = await unlessAborted(signal, watch.run(attempt, deadline, request));
-      return readMessage(answer);
+      const answered = watch.run(attempt, deadline, request);
+      // NATS has no way to take a request back: its answer is ignored.
+      return readMessage(await (signal === undefined ? answered : unlessAborted(answered, signal)));
     },
   };
   return createTransport(carrier, common);
-}
-
-/** NATS has no way to take a request back: its answer is ignored. */
-async function unlessAborted<T>(signal: AbortSignal | undefined, work: Promise<T>): Promise<T> {
-  if (signal === undefined) return work;
-  let onAbort: () => void = () => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason);
-    signal.addEventListener("abort", onAbort);
-  });
-  try {
-    return await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }

@@ -5,6 +5,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { NatsError } from "../errors/index.js";
+import { unlessAborted } from "../runtime/index.js";
 import { closing, noServer, refusal, type ServerName, tlsFailure, unavailable } from "./connect-failure.js";
 import { type Credentials, readCredentials, readTls, type TlsMaterial } from "./credentials.js";
 import { type Dialled, dial } from "./dial.js";
@@ -173,16 +174,6 @@ function lost(
   reason: Error | undefined,
 ): NatsError {
   return refusal(server, credentials, reason) ?? unavailable(server, closing(failure), { cause: failure });
-}
-
-/** Settles as the promise does, or with the reason of the signal as soon as it is aborted. */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    if (signal.aborted) onAbort();
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
-  });
 }
 
 /**

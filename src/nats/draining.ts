@@ -4,6 +4,7 @@
 import type { NatsConnection } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { delay, within } from "../runtime/index.js";
+import { confirmed } from "./confirmed.js";
 
 const { natsConnectTimeoutMs, natsDrainMs } = gatewayConstants;
 
@@ -46,7 +47,7 @@ export class DrainingConnections {
    * `natsConnectTimeoutMs` each time. Returns at once.
    */
   drain(connection: NatsConnection): void {
-    const arrival = this.#idle(connection).then(() => confirmed(connection));
+    const arrival = this.#idle(connection).then(() => confirmedInTime(connection));
     this.#arrivals.set(connection, arrival);
     const closed = arrival
       .then((hasTaken) => (hasTaken ? drainByLibrary(connection) : connection.close()))
@@ -61,7 +62,7 @@ export class DrainingConnections {
    */
   async hasTaken(connection: NatsConnection): Promise<boolean> {
     const isOpen = !connection.isClosed() && !connection.isDraining();
-    if (isOpen && (await confirmed(connection))) return true;
+    if (isOpen && (await confirmedInTime(connection))) return true;
     return (await this.#arrivals.get(connection)) ?? false;
   }
 
@@ -95,13 +96,8 @@ export class DrainingConnections {
 }
 
 /** Has the server say that it has read all until here. False if it does not within `natsConnectTimeoutMs`. */
-async function confirmed(connection: NatsConnection): Promise<boolean> {
-  const flushed = connection.flush().then(
-    () => true,
-    () => false,
-  );
-  const outcome = Promise.race([flushed, connection.closed().then(() => false)]);
-  return (await within(natsConnectTimeoutMs, outcome)) ?? false;
+async function confirmedInTime(connection: NatsConnection): Promise<boolean> {
+  return (await within(natsConnectTimeoutMs, confirmed(connection))) ?? false;
 }
 
 async function drainByLibrary(connection: NatsConnection): Promise<void> {

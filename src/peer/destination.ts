@@ -3,7 +3,7 @@
  */
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
-import { checkBytes as checkBytesRule, checkText, type Violation } from "../../generated/ts/rules/violation.js";
+import { checkBytes as checkBytesRule, checkText } from "../../generated/ts/rules/violation.js";
 import type { Headers } from "../channel/index.js";
 import { PeerError, TypedError } from "../errors/index.js";
 import {
@@ -17,7 +17,15 @@ import {
   topicOf,
 } from "../typed/index.js";
 import { bytesOf, type EnqueueOptions, type MoreHeaders, type NatsSubject } from "./message.js";
-import { checkHeaders, checkKnownOptions, checkMarks, checkNotReserved, checkTopic, expiresHeader } from "./options.js";
+import {
+  checkHeaders,
+  checkKnownOptions,
+  checkMarks,
+  checkNotReserved,
+  checkTopic,
+  expiresHeader,
+  refuse,
+} from "./options.js";
 
 /** A destination as its function of the outbox takes it. */
 type Destination =
@@ -162,16 +170,16 @@ function checked(
     const { subject, stream, domain } = destination;
     if (messageId !== undefined && !stream)
       throw invalid(`messageId ${messageId}: needs stream: true; core NATS has no ids`);
-    checkRule(checkText("subject", namedRules.natsSubject, subject));
-    if (domain !== null) checkRule(checkText("domain", namedRules.jetstreamDomain, domain));
-    checkRule(checkBytesRule("payload", namedRules.natsPayload, payload));
+    refuse(checkText("subject", namedRules.natsSubject, subject));
+    if (domain !== null) refuse(checkText("domain", namedRules.jetstreamDomain, domain));
+    refuse(checkBytesRule("payload", namedRules.natsPayload, payload));
     return { ...common, headers: jsonOf(headers) };
   }
   if (options.all !== undefined && typeof options.all !== "boolean")
     throw invalid(`all ${String(options.all)}: must be true or false`);
   checkTopic(destination.topic);
   checkNotReserved(destination.topic);
-  checkRule(checkBytesRule("payload", namedRules.peerPayload, checkPayload(payload)));
+  refuse(checkBytesRule("payload", namedRules.peerPayload, checkPayload(payload)));
   const pairs = checkHeaders(headers) ?? [];
   if (ttlMs === undefined) return { ...common, headers: jsonOf(pairs) };
   return {
@@ -217,10 +225,6 @@ export function checkDeliverAt({ deliverAt }: EnqueueOptions): Date | null {
   if (deliverAt === undefined) return null;
   if (deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())) return deliverAt;
   throw invalid(`deliverAt ${String(deliverAt)}: must be a valid Date`);
-}
-
-function checkRule(broken: Violation | undefined): void {
-  if (broken !== undefined) throw invalid(`${broken.path} ${broken.value}: ${broken.rule}. ${broken.remedy}`);
 }
 
 function invalid(text: string): PeerError {

@@ -101,9 +101,13 @@ export interface CheckedOptions {
 }
 
 /** An error for a value that breaks a rule of the spec: says which, and what to do. */
-/** Says which rule a value breaks. */
-function invalid(argument: string, violation: Pick<Violation, "value" | "rule" | "remedy">): PeerError {
-  return new PeerError("invalid_argument", `${argument} ${violation.value}: ${violation.rule}. ${violation.remedy}`);
+function invalid({ path, value, rule, remedy }: Violation, argument = path): PeerError {
+  return new PeerError("invalid_argument", `${argument} ${value}: ${rule}. ${remedy}`);
+}
+
+/** @param argument default: the path of the rule @throws PeerError `invalid_argument` if a rule is broken */
+export function refuse(broken: Violation | undefined, argument?: string): void {
+  if (broken !== undefined) throw invalid(broken, argument);
 }
 
 /** Checks the options of a new Peer. @throws PeerError `invalid_argument`, or `internal_topic` for a reserved topic */
@@ -117,8 +121,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   }
   const { name, topic, listen, databaseUrl, sessionUrl, advertise, tls, logger: _, group, ...settings } = options;
   checkKnownOptions(options, "a Peer");
-  const badName = checkHelloSenderName(name);
-  if (badName) throw invalid("name", badName);
+  refuse(checkHelloSenderName(name), "name");
   const prefix = protocolConstants.reservedTopicPrefix;
   if (name.startsWith(prefix)) {
     throw new PeerError("invalid_argument", `name "${name}" begins with ${prefix}, which is reserved; choose another`);
@@ -130,7 +133,7 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   if (advertise !== undefined) checkAddress("advertise", advertise);
   const urls = checkUrls({ databaseUrl, sessionUrl });
   const checked = checkPeerSettings({ ...settings, group: groupName(group) });
-  if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
+  if (!checked.ok) throw invalid(checked.violation);
   if (checked.settings.transactional) checkPoolSize(checked.settings);
   return {
     name,
@@ -153,9 +156,9 @@ export function checkHandleOptions(options: HandleOptions, settings: PeerSetting
   const { retry = {}, ...given } = options;
   checkKnownOptions(retry, "retry");
   const checked = checkHandlerSettings(given);
-  if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
+  if (!checked.ok) throw invalid(checked.violation);
   const checkedRetry = checkRetrySettings(retry);
-  if (!checkedRetry.ok) throw invalid(`retry.${checkedRetry.violation.path}`, checkedRetry.violation);
+  if (!checkedRetry.ok) throw invalid(checkedRetry.violation, `retry.${checkedRetry.violation.path}`);
   const { transactional = settings.transactional, timeoutMs = settings.handlerTimeoutMs } = checked.settings;
   if (transactional) checkPoolSize(settings);
   const { attempts = settings.maxAttempts, delayMs = settings.retryDelayMs } = checkedRetry.settings;
@@ -175,7 +178,7 @@ export function checkBatchOptions(
   checkKnownOptions(options, "a handler of batches");
   const { maxMessages, maxBytes, waitMs, ...handling } = options;
   const checked = checkBatchSettings({ maxMessages, maxBytes, waitMs });
-  if (!checked.ok) throw invalid(checked.violation.path, checked.violation);
+  if (!checked.ok) throw invalid(checked.violation);
   return { handling: checkHandleOptions(handling, settings), batch: checked.settings };
 }
 
@@ -214,15 +217,14 @@ let lastTimeoutMs: number | undefined;
 export function checkTimeout(timeoutMs: number): number {
   if (timeoutMs === lastTimeoutMs) return timeoutMs;
   const checked = checkPeerSettings({ requestTimeoutMs: timeoutMs });
-  if (!checked.ok) throw invalid("timeoutMs", checked.violation);
+  if (!checked.ok) throw invalid(checked.violation, "timeoutMs");
   lastTimeoutMs = timeoutMs;
   return timeoutMs;
 }
 
 /** @throws PeerError `invalid_argument` unless the value may be a topic */
 export function checkTopic(topic: string): void {
-  const bad = checkHelloSourceTopic(topic);
-  if (bad) throw invalid("topic", bad);
+  refuse(checkHelloSourceTopic(topic), "topic");
 }
 
 /** @throws PeerError `internal_topic` for a reserved topic */
@@ -271,13 +273,11 @@ export function checkHeaders(headers: Record<string, string> | Headers | undefin
   const pairs = (Array.isArray(headers) ? headers : Object.entries(headers)) as Headers;
   if (pairs.length === 0) return undefined;
   if (areLast(pairs)) return lastChecked;
-  const tooMany = checkPayloadHeadersHeaders(pairs);
-  if (tooMany) throw invalid("headers", tooMany);
+  refuse(checkPayloadHeadersHeaders(pairs), "headers");
   for (const [name, value] of pairs) {
-    const badName = checkHeaderName(name);
-    if (badName) throw invalid("header name", badName);
+    refuse(checkHeaderName(name), "header name");
     const badValue = checkHeaderValue(value);
-    if (badValue) throw invalid(`header ${name}`, badValue);
+    if (badValue) throw invalid(badValue, `header ${name}`);
   }
   lastChecked = pairs.map(([name, value]) => [name, value] as const);
   return lastChecked;
@@ -292,10 +292,8 @@ export interface Marks {
 
 /** Checks the key, id and time to live of a message. @throws PeerError `invalid_argument` */
 export function checkMarks({ key, messageId, ttlMs }: Marks): void {
-  const badKey = key === undefined ? undefined : checkText("key", namedRules.outboxKey, key);
-  if (badKey) throw invalid("key", badKey);
-  const badId = messageId === undefined ? undefined : checkText("messageId", namedRules.outboxMessageId, messageId);
-  if (badId) throw invalid("messageId", badId);
+  if (key !== undefined) refuse(checkText("key", namedRules.outboxKey, key));
+  if (messageId !== undefined) refuse(checkText("messageId", namedRules.outboxMessageId, messageId));
   const { maxTtlMs } = protocolConstants;
   if (ttlMs === undefined || (Number.isInteger(ttlMs) && ttlMs >= 1 && ttlMs <= maxTtlMs)) return;
   throw new PeerError("invalid_argument", `ttlMs ${String(ttlMs)}: must be a whole number of ms from 1 to ${maxTtlMs}`);

@@ -4,7 +4,7 @@
 import type { DescMessage } from "@bufbuild/protobuf";
 import { scheduleFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { namedRules } from "../../generated/ts/rules/named.js";
-import { checkBytes, checkText, type Violation } from "../../generated/ts/rules/violation.js";
+import { checkBytes, checkText } from "../../generated/ts/rules/violation.js";
 import { scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import { PeerError } from "../errors/index.js";
 import { checkTimes } from "../outbox/index.js";
@@ -12,7 +12,7 @@ import type { SqlClient } from "../postgres/index.js";
 import { address } from "./destination.js";
 import { callerOf } from "./enqueue.js";
 import type { ScheduleOptions } from "./message.js";
-import { checkKnownOptions } from "./options.js";
+import { checkKnownOptions, refuse } from "./options.js";
 
 const ownHeaders: readonly string[] = [scheduleConstants.nameHeader, scheduleConstants.timeHeader];
 
@@ -60,10 +60,4 @@ function refuseOwnHeaders(headers: string | null): void {
   const own = Object.keys(JSON.parse(headers)).find((name) => ownHeaders.includes(name.toLowerCase()));
   if (own === undefined) return;
   throw new PeerError("invalid_argument", `header ${own}: is set by Hawser; leave it out`);
-}
-
-function refuse(violation: Violation | undefined): void {
-  if (violation === undefined) return;
-  const { path, value, rule, remedy } = violation;
-  throw new PeerError("invalid_argument", `${path} ${value}: ${rule}. ${remedy}`);
 }

@@ -27,6 +27,16 @@ export function whenAborted(signal: AbortSignal): Promise<void> {
   });
 }
 
+/** Settles as the work does, or with the reason of the signal as soon as it is aborted. */
+export function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", onAbort));
+  });
+}
+
 /**
  * Resolves after `delayMs`; at once and with `false` when `signal` aborts.
  */

@@ -5,7 +5,7 @@
 export { isAscii, latin1Of } from "./ascii.js";
 export { Backoff, type BackoffOptions, backoffMs } from "./backoff.js";
 export { ByteQueue } from "./byte-queue.js";
-export { type Clock, delay, systemClock, whenAborted } from "./clock.js";
+export { type Clock, delay, systemClock, unlessAborted, whenAborted } from "./clock.js";
 export { Fifo } from "./fifo.js";
 export { type LogDetails, type Logger, ProblemLog, RareLog, silentLogger } from "./logger.js";
 export { type DueFound, LookPace, type PaceSettings } from "./look-pace.js";

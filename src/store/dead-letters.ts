@@ -4,12 +4,11 @@
  * What is retried becomes a stored message of its channel's retry channel, which has the same sender and owner, a row of
  * its own in `conn_key_map`, and no sender that dials it. See docs/decisions/0015-retry-channels.md.
  */
-import { type DeadLetterRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
+import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
-import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
 import type { HeaderPair } from "./stored-messages.js";
 
@@ -158,26 +157,6 @@ interface Refusal {
   readonly message: string;
 }
 
-const listed = columnsOf<DeadLetterRow>()(
-  "id",
-  "origin",
-  "role",
-  "topic",
-  "error_code",
-  "error_message",
-  "attempts",
-  "created_at",
-  "retry_requested",
-);
-const whole = columnsOf<DeadLetterRow>()("payload", "headers", "stack", "failures");
-type ListedRow = typeof listed.row & {
-  source: string;
-  enqueued_by: string | null;
-  listener: string | null;
-  payload_bytes: number;
-  retried: boolean;
-};
-
 const from = `FROM ${tables.deadLetter} AS d
   LEFT JOIN ${tables.connKeyMap} AS m ON m.connection_key = d.connection_key AND d.origin = 'peer'
   LEFT JOIN ${tables.connKeyMap} AS b ON b.connection_key = m.retry_of`;
@@ -188,11 +167,13 @@ const enqueuedBy = `CASE WHEN starts_with(${source}, '${outboxConstants.peerSend
     SELECT nullif(coalesce(nullif(split_part(h.pair ->> 1, ':', 1), ''), regexp_replace(h.pair ->> 1, '^[^:]*:[^:]*:', '')), '')
       FROM jsonb_array_elements(d.headers) AS h (pair) WHERE h.pair ->> 0 = '${protocolConstants.messageOriginHeader}' LIMIT 1
   ) END`;
-const entry = `${listed.sql("d")}, ${source} AS source, ${enqueuedBy} AS enqueued_by, coalesce(m.owner, m.listener_name) AS listener,
-  octet_length(d.payload) AS payload_bytes, m.retry_of IS NOT NULL AS retried`;
+const entry = `d.id::float8 AS id, d.origin, d.role, ${source} AS source, ${enqueuedBy} AS "enqueuedBy",
+  coalesce(m.owner, m.listener_name) AS listener, d.topic, octet_length(d.payload) AS "payloadBytes", d.error_code AS "errorCode",
+  d.error_message AS "errorMessage", d.attempts, d.created_at AS "createdAt", m.retry_of IS NOT NULL AS retried,
+  d.retry_requested AS "retryRequested"`;
 
 const sql = {
-  get: `SELECT ${entry}, ${whole.sql("d")} ${from} WHERE d.id = $1`,
+  get: `SELECT ${entry}, d.payload, coalesce(d.headers, '[]') AS headers, d.stack, coalesce(d.failures, '[]') AS failures ${from} WHERE d.id = $1`,
   newest: `SELECT max(id) AS id FROM ${tables.deadLetter}`,
 } as const;
 
@@ -289,20 +270,13 @@ export function deadLetters(
       const { where, values } = conditionsOf(filter, source);
       const limit = filter.limit === undefined ? "" : `LIMIT ${filter.limit}`;
       const text = `SELECT ${entry} ${from} WHERE ${where} ORDER BY d.id ${limit}`;
-      return (await database.query<ListedRow>("list the dead letters", { text, values })).map(entryOf);
+      return database.query<DeadLetterEntry>("list the dead letters", { text, values });
     },
     /** One of them with its payload; undefined if it is not there. */
     async get(id: number): Promise<WholeDeadLetter | undefined> {
       check({ ids: [id] });
-      const rows = await database.query<ListedRow & typeof whole.row>(`read dead letter ${id}`, {
-        text: sql.get,
-        values: [id],
-      });
-      const [row] = rows;
-      if (row === undefined) return undefined;
-      const headers = (row.headers as HeaderPair[] | null) ?? [];
-      const failures = (row.failures as DeadLetterFailure[] | null) ?? [];
-      return { ...entryOf(row), payload: row.payload, headers, stack: row.stack, failures };
+      const values = [id];
+      return (await database.query<WholeDeadLetter>(`read dead letter ${id}`, { text: sql.get, values }))[0];
     },
     /**
      * Gives dead letters to their listeners again, at least once, in the order of their ids: each is, in one transaction, no
@@ -366,25 +340,6 @@ export function deadLetters(
 
 /** The dead letters of a database. All throw StoreError `store_failed`, and `invalid_argument` for a bad filter. */
 export type DeadLetters = ReturnType<typeof deadLetters>;
-
-function entryOf(row: ListedRow): DeadLetterEntry {
-  return {
-    id: Number(row.id),
-    origin: row.origin as DeadLetterEntry["origin"],
-    role: row.role,
-    source: row.source,
-    enqueuedBy: row.enqueued_by,
-    listener: row.listener,
-    topic: row.topic,
-    payloadBytes: row.payload_bytes,
-    errorCode: row.error_code,
-    errorMessage: row.error_message,
-    attempts: row.attempts,
-    createdAt: row.created_at,
-    retried: row.retried,
-    retryRequested: row.retry_requested,
-  };
-}
 
 function refusalOf(reason: string | null, id: number): Refusal {
   const refusal = refusals[reason ?? ""];

@@ -45,17 +45,10 @@ export async function inTransaction<T>(
   begin: string,
   work: (transaction: Transaction) => Promise<T>,
 ): Promise<T> {
-  let result: T;
-  try {
+  const result = await orRolledBack(client, async () => {
     await client.query(begin);
-    result = await work(client);
-  } catch (error) {
-    const rolledBack = await client.query("ROLLBACK").then(
-      () => true,
-      () => false,
-    );
-    throw new NotCommitted(error, rolledBack);
-  }
+    return work(client);
+  });
   const { command } = await client.query("COMMIT");
   // COMMIT of a transaction in which a statement failed unnoticed rolls back, and is no error.
   if (command !== "COMMIT") throw new NotCommitted(new Error("a statement in it had failed"), true);
@@ -78,21 +71,27 @@ export async function inShortTransaction<Begun>(
   after: string,
   work: (transaction: Transaction, begun: Begun | undefined) => Promise<string>,
 ): Promise<void> {
-  let end: string;
-  try {
+  const end = await orRolledBack(client, async () => {
     // Several statements have several results.
     const begun = (await client.query(begin)) as unknown as pg.QueryResult[];
-    end = await work(client, begun.at(-1)!.rows[0]);
+    return work(client, begun.at(-1)!.rows[0]);
+  });
+  const ended = (await client.query(`${end}; COMMIT; ${after}`)) as unknown as pg.QueryResult[];
+  if (!ended.some(({ command }) => command === "COMMIT")) {
+    throw new NotCommitted(new Error("a statement in it had failed"), true);
+  }
+}
+
+/** @throws NotCommitted with what `work` threw as its cause */
+async function orRolledBack<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
   } catch (error) {
     const rolledBack = await client.query("ROLLBACK").then(
       () => true,
       () => false,
     );
     throw new NotCommitted(error, rolledBack);
-  }
-  const ended = (await client.query(`${end}; COMMIT; ${after}`)) as unknown as pg.QueryResult[];
-  if (!ended.some(({ command }) => command === "COMMIT")) {
-    throw new NotCommitted(new Error("a statement in it had failed"), true);
   }
 }
 

@@ -31,27 +31,21 @@ export function wireTypeOfValue(field: DescField): number {
   return field.enum !== undefined ? wireTypes.varint : wireTypeOf(field.scalar!);
 }
 
+const { INT32, SINT32, SFIXED32, UINT32, FIXED32, INT64, SINT64, SFIXED64, UINT64, FIXED64 } = ScalarType;
+const signed: readonly ScalarType[] = [INT32, SINT32, SFIXED32, INT64, SINT64, SFIXED64];
+const long: readonly ScalarType[] = [INT64, SINT64, SFIXED64, UINT64, FIXED64];
+
+/** The types of integers. */
+export const integers: readonly ScalarType[] = [...signed, UINT32, FIXED32, UINT64, FIXED64];
+
 /** Whether it is an integer of 64 bits, which is a bigint in TypeScript. */
 export function isLong(scalar: ScalarType): boolean {
-  return (
-    scalar === ScalarType.INT64 ||
-    scalar === ScalarType.UINT64 ||
-    scalar === ScalarType.SINT64 ||
-    scalar === ScalarType.FIXED64 ||
-    scalar === ScalarType.SFIXED64
-  );
+  return long.includes(scalar);
 }
 
 /** Whether it is an integer that may be negative. */
 export function isSigned(scalar: ScalarType): boolean {
-  return (
-    scalar === ScalarType.INT32 ||
-    scalar === ScalarType.SINT32 ||
-    scalar === ScalarType.SFIXED32 ||
-    scalar === ScalarType.INT64 ||
-    scalar === ScalarType.SINT64 ||
-    scalar === ScalarType.SFIXED64
-  );
+  return signed.includes(scalar);
 }
 
 /**

@@ -8,6 +8,7 @@ import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkText, type TextRules } from "../../generated/ts/rules/violation.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { TypedError } from "../errors/index.js";
+import { integers } from "./scalars.js";
 
 /** Where messages of a schema are sent. At least one of `topic` and `subject` is set. */
 export interface TopicOfSchema {
@@ -44,18 +45,6 @@ interface SubjectTemplate {
   readonly pattern: string;
 }
 
-const integers: readonly ScalarType[] = [
-  ScalarType.INT32,
-  ScalarType.INT64,
-  ScalarType.UINT32,
-  ScalarType.UINT64,
-  ScalarType.SINT32,
-  ScalarType.SINT64,
-  ScalarType.FIXED32,
-  ScalarType.FIXED64,
-  ScalarType.SFIXED32,
-  ScalarType.SFIXED64,
-];
 const forWords: readonly ScalarType[] = [ScalarType.STRING, ScalarType.BOOL, ...integers];
 const forIds: readonly ScalarType[] = [ScalarType.STRING, ...integers];
 
