@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import { createRequire } from "node:module";
 import { join } from "node:path";
 import { createInterface, type Interface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -33,13 +34,33 @@ export function missingNote(name: string, variable: BaselineVariable): string {
 }
 
 /** Packages of the npm registry that are measured, in these versions. */
-export const packages = { "pg-boss": "12.38.0", "graphile-worker": "0.17.3" } as const;
+export const packages = {
+  "pg-boss": "12.38.0",
+  "graphile-worker": "0.17.3",
+  "@connectrpc/connect-node": "2.2.0",
+  "@grpc/grpc-js": "1.14.7",
+  "@trpc/client": "11.25.2",
+  zeromq: "6.8.0",
+} as const;
+
+type BaselinePackage = keyof typeof packages;
+
+/** Packages that those need beside them. */
+const companions: Readonly<Partial<Record<BaselinePackage, readonly string[]>>> = {
+  "@connectrpc/connect-node": ["@connectrpc/connect@2.2.0", "@bufbuild/protobuf@2.17.0"],
+  "@trpc/client": [`@trpc/server@${packages["@trpc/client"]}`, "ws@8.23.0"],
+};
 
 /** Finds the package in the cache directory, or installs it there. @returns the module to import */
-export function baselinePackage(name: keyof typeof packages): string {
+export function baselinePackage(name: BaselinePackage): string {
   const version = packages[name];
-  const directory = installPackage(name, version, join(cacheDirectory(), "bench", `${name}-${version}`));
-  return pathToFileURL(join(directory, "dist", "index.js")).href;
+  const place = join(cacheDirectory(), "bench", `${name.replace("/", "-")}-${version}`);
+  return pathToFileURL(join(installPackage(name, version, place, companions[name]), "dist", "index.js")).href;
+}
+
+/** Loads that package, or a module beside it, as CommonJS. `M` is its type. */
+export function requireBaseline<M>(name: BaselinePackage, module: string = name): M {
+  return createRequire(baselinePackage(name))(module) as M;
 }
 
 /** A program `node` of at least that major version: this one, or the newest Node 24 from the registry. */

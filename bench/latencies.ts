@@ -1,5 +1,6 @@
 /**
- * How long one exchange takes when nothing else is under way: what suites that ask for one thing at a time share.
+ * How long one exchange takes, alone or with others in flight, and how many there are in a second: shared by the suites that
+ * ask for something.
  */
 import { measureSideBySide, percentileUs, warmUpCost } from "./measure.js";
 import type { Measured, SuiteContext } from "./suite.js";
@@ -9,79 +10,97 @@ const quickRounds = 2;
 const quickRunSeconds = 0.01;
 const firstTimes = 50;
 
-/** How long the exchanges of one load took, in µs. */
+/** A run takes at least so long, also where installing baselines has taken the suite's time. */
+const minRunSeconds = 0.1;
+
+/** How long the exchanges of one load took: all of them in seconds, one of them in µs. */
 export interface Latencies {
   readonly seconds: number;
   readonly p50: number;
   readonly p99: number;
 }
 
-/** Asks so many times, and the next time when the answer has come: in a worker. */
-export async function askInTurn(ask: () => unknown, times: number): Promise<Latencies> {
+/** Asks so many times, in a worker: each loop asks again when its answer has come. */
+export async function askInFlight(ask: () => unknown, times: number, inFlight: number): Promise<Latencies> {
   const took = new Float64Array(times);
+  let asked = 0;
+  const loop = async (): Promise<void> => {
+    while (asked < times) {
+      const number = asked++;
+      const before = performance.now();
+      await ask();
+      took[number] = performance.now() - before;
+    }
+  };
   const began = performance.now();
-  for (let i = 0, before = began; i < times; i++) {
-    await ask();
-    const now = performance.now();
-    took[i] = now - before;
-    before = now;
-  }
+  await Promise.all(Array.from({ length: inFlight }, loop));
   const seconds = (performance.now() - began) / 1000;
   took.sort();
   return { seconds, p50: percentileUs(took, 0.5), p99: percentileUs(took, 0.99) };
 }
 
-/** Ours, and what it is compared with. */
+/** Ours, and its baselines, with so many exchanges in flight at a time. */
 export interface AskingComparison<Way extends string> {
   readonly ours: Way;
   readonly baselines: readonly Way[];
+  readonly inFlight: number;
 }
+
+/** The variant of a result. */
+export const inFlightVariant = (inFlight: number): string => `${inFlight} in flight`;
 
 /** Measures all ways in turns. @param ask asks so many times, in a worker */
 export async function measureLatencies<Way extends string>(
   context: SuiteContext,
   payloadBytes: number,
   comparisons: readonly AskingComparison<Way>[],
-  ask: (way: Way, times: number) => Promise<Latencies>,
+  ask: (way: Way, times: number, inFlight: number) => Promise<Latencies>,
 ): Promise<Measured[]> {
   const { signal, say, endBy, quick } = context;
   const count = quick ? quickRounds : context.rounds(fullRounds);
-  const ways = [...new Set(comparisons.flatMap(({ ours, baselines }) => [ours, ...baselines]))];
-  const latencies = new Map<Way, Latencies[]>(ways.map((way) => [way, []]));
+  const loads = new Map<string, { way: Way; inFlight: number; latencies: Latencies[] }>();
+  const loadName = (way: Way, inFlight: number): string => `${way}, ${inFlightVariant(inFlight)}`;
+  for (const { ours, baselines, inFlight } of comparisons) {
+    for (const way of [ours, ...baselines]) loads.set(loadName(way, inFlight), { way, inFlight, latencies: [] });
+  }
   say("Measuring");
   const secondsLeft = (endBy - performance.now()) / 1000;
-  await measureSideBySide(
-    ways.map((way) => ({
-      name: way,
+  const rates = await measureSideBySide(
+    [...loads].map(([name, { way, inFlight, latencies }]) => ({
+      name,
       run: async (times) => {
-        const measured = await ask(way, times);
-        latencies.get(way)!.push(measured);
+        const measured = await ask(way, times, inFlight);
+        latencies.push(measured);
         return measured.seconds;
       },
     })),
     {
       rounds: count,
-      secondsPerRun: quick ? quickRunSeconds : secondsLeft / ways.length / (count + warmUpCost),
+      secondsPerRun: quick ? quickRunSeconds : Math.max(minRunSeconds, secondsLeft / loads.size / (count + warmUpCost)),
       firstAmount: firstTimes,
       signal,
     },
   );
-  return comparisons.flatMap(({ ours, baselines }) =>
-    (["p50", "p99"] as const).map((percentile): Measured => {
-      // The first ones were the warm-up.
-      const samplesOf = (way: Way) =>
-        latencies
-          .get(way)!
-          .slice(-count)
-          .map((each) => each[percentile]);
-      return {
-        name: `${ours}, ${percentile}`,
-        payloadBytes,
-        unit: "µs",
-        better: "lower",
-        samples: samplesOf(ours),
-        baselines: baselines.map((name) => ({ name, samples: samplesOf(name) })),
-      };
-    }),
-  );
+  return comparisons.flatMap(({ ours, baselines, inFlight }) => {
+    const result = (
+      what: string,
+      of: Pick<Measured, "unit" | "better">,
+      samplesOf: (load: string) => readonly number[],
+    ): Measured => ({
+      name: `${ours}, ${what}`,
+      payloadBytes,
+      variant: inFlightVariant(inFlight),
+      ...of,
+      samples: samplesOf(loadName(ours, inFlight)),
+      baselines: baselines.map((name) => ({ name, samples: samplesOf(loadName(name, inFlight)) })),
+    });
+    // The first ones were the warm-up.
+    const measured = (load: string) => loads.get(load)!.latencies.slice(-count);
+    return [
+      ...(["p50", "p99"] as const).map((percentile) =>
+        result(percentile, { unit: "µs", better: "lower" }, (load) => measured(load).map((each) => each[percentile])),
+      ),
+      result("calls", { unit: "calls/s", better: "higher" }, (load) => rates.get(load)!),
+    ];
+  });
 }

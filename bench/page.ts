@@ -3,6 +3,7 @@
  */
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { type Bar, type BarChart, barChartSvg } from "./bar-chart.js";
+import { inFlightVariant } from "./latencies.js";
 import { ratioOf, summarize } from "./measure.js";
 import {
   type BenchRecord,
@@ -55,26 +56,48 @@ export function pageOf(record: BenchRecord, suites: readonly Suite[], charts: st
   return `${sections.filter((section) => section !== "").join("\n\n")}\n`;
 }
 
-const total = { suite: "offline", result: "total", payloads: [100] };
+const total = { suite: "offline", results: [{ result: "total", payloadBytes: 100 }] };
+const durable = [100, 1024, 64 * 1024].map((payloadBytes) => ({ result: "at-least-once", payloadBytes }));
+const asked = (way: string, second: string) => [
+  { result: `${way}, p50, ${inFlightVariant(1)}`, payloadBytes: 100 },
+  { result: `${way}, ${second}, ${inFlightVariant(64)}`, payloadBytes: 100 },
+];
+const calls = { suite: "rpc", results: asked("over peers", "calls") };
+const requests = { suite: "ping-pong", results: asked("request", "p99") };
 
 /** The rows of the README's table; empty cells repeat the one above. */
 const readmeRows = [
   {
     what: "peer to peer, at most once, 100 B",
     suite: "peer-live",
-    result: "at-most-once",
-    payloads: [100],
+    results: [{ result: "at-most-once", payloadBytes: 100 }],
     baseline: "nats-core",
     alternative: "nats.js, core publish",
   },
   {
     what: "peer to peer, at least once, 100 B / 1 KiB / 64 KiB",
     suite: "peer-durable",
-    result: "at-least-once",
-    payloads: [100, 1024, 64 * 1024],
+    results: durable,
     baseline: "jetstream fast ingest",
     alternative: "JetStream on disk, at its fastest",
   },
+  {
+    what: "RPC over peers, time of one call / calls per second, 64 in flight",
+    ...calls,
+    baseline: "connect-es",
+    alternative: "connect-es, HTTP/2",
+  },
+  { what: "", ...calls, baseline: "grpc-js", alternative: "grpc-js" },
+  { what: "", ...calls, baseline: "tRPC HTTP", alternative: "tRPC, HTTP" },
+  { what: "", ...calls, baseline: "tRPC WebSocket", alternative: "tRPC, WebSocket" },
+  {
+    what: "`request`, time of one / p99 with 64 in flight",
+    ...requests,
+    baseline: "nats.js",
+    alternative: "nats.js, `request`",
+  },
+  { what: "", ...requests, baseline: "zeromq.js", alternative: "zeromq.js" },
+  { what: "", ...requests, baseline: "tcp", alternative: "a TCP socket, by hand" },
   { what: "store and drain 100,000 messages, 100 B", ...total, baseline: "pg-boss", alternative: "pg-boss 12" },
   { what: "", ...total, baseline: "graphile-worker", alternative: "graphile-worker 0.17" },
   { what: "", ...total, baseline: "river", alternative: "River" },
@@ -85,12 +108,12 @@ const readmeBlock = /(?<=<!-- By `npm run bench`. -->\n\n).*(?=\n\n<!-- End of t
 
 /** The README with the ratios of a record. */
 export function readmeOf(readme: string, { suites }: BenchRecord): string {
-  const rows = readmeRows.map(({ what, suite, result, payloads, baseline, alternative }) => {
-    const results = suites.find((each) => each.suite === suite)?.results ?? [];
-    const ratios = payloads.map((payloadBytes) => {
+  const rows = readmeRows.map(({ what, suite, results: wanted, baseline, alternative }) => {
+    const results = (suites.find((each) => each.suite === suite)?.results ?? []).map(resultOf);
+    const ratios = wanted.map(({ result, payloadBytes }) => {
       const measured = results.find((each) => each.name === result && each.payloadBytes === payloadBytes);
-      const ratio = measured && resultOf(measured).baselines[baseline]?.ratio;
-      return ratio === undefined ? "not measured" : `${ratio.toFixed(1)}×`;
+      const ratio = measured?.baselines[baseline]?.ratio;
+      return ratio === undefined ? "not measured" : `${ratio.toFixed(ratio < 1 ? 2 : 1)}×`;
     });
     return [what, alternative, ratios.join(" / ")];
   });

@@ -2,6 +2,7 @@
  * The peers that are measured, in a worker, and how they send very many messages.
  */
 import type { Peer, PeerOptions, Receipt, SendOptions } from "../src/peer/index.js";
+import type { Delivery } from "./live/ways.js";
 import { BenchFailure } from "./suite.js";
 import { measuredModule } from "./worker.js";
 
@@ -27,6 +28,16 @@ export interface Windows {
   readonly inFlight: number;
 }
 
+/**
+ * Windows of each delivery. At most once a receipt comes as soon as the connection has taken the message; at least once after
+ * a round trip with a commit in it, and meanwhile further windows follow: altogether fewer than the defaults of
+ * maxSendQueueMessages and maxSendQueueBytes allow.
+ */
+export const usualWindows = {
+  "at-most-once": { messages: 1024, inFlight: 1 },
+  "at-least-once": { messages: 1024, inFlight: 8 },
+} as const satisfies Readonly<Record<Delivery, Windows>>;
+
 /** Bytes of one window at most, for long payloads. */
 const windowBytes = 4 << 20;
 
@@ -48,7 +59,7 @@ export async function sendInWindows(
   options?: SendOptions,
 ): Promise<Outcomes> {
   const window = Math.max(1, Math.min(windows.messages, Math.floor(windowBytes / payload.length)));
-  return await settleInWindows(() => peer.sendTo(topic, payload, options), count, window, windows.inFlight);
+  return await settleInWindows(() => peer.sendTo(topic, payload, options), count, { ...windows, messages: window });
 }
 
 /**
@@ -59,8 +70,7 @@ export async function sendInWindows(
 export async function settleInWindows(
   send: () => Promise<Receipt>,
   count: number,
-  window: number,
-  windowsInFlight: number,
+  windows: Windows,
 ): Promise<Outcomes> {
   const inFlight: Promise<Receipt[]>[] = [];
   const outcomes: Outcomes = { delivered: 0, stored: 0, sent: 0, dropped: 0 };
@@ -68,14 +78,14 @@ export async function settleInWindows(
     for (const { outcome } of await inFlight.shift()!) outcomes[outcome] += 1;
   };
   for (let left = count; left > 0; ) {
-    const sends: Promise<Receipt>[] = new Array(Math.min(left, window));
+    const sends: Promise<Receipt>[] = new Array(Math.min(left, windows.messages));
     left -= sends.length;
     for (let i = 0; i < sends.length; i++) sends[i] = send();
     const all = Promise.all(sends);
     // Told when its turn comes; until then it must not count as unhandled.
     all.catch(() => undefined);
     inFlight.push(all);
-    if (inFlight.length === windowsInFlight) await settle();
+    if (inFlight.length === windows.inFlight) await settle();
   }
   while (inFlight.length > 0) await settle();
   if (outcomes.dropped > 0) throw new BenchFailure(`${outcomes.dropped} of ${count} messages were dropped`);

@@ -2,7 +2,7 @@
  * The program of a process that runs what `hawser serve` runs, and says what it uses.
  */
 import type { Serve } from "../src/serve/index.js";
-import { measuredModule, serveRequests } from "./worker.js";
+import { cpuSecondsSince, measuredModule, serveRequests } from "./worker.js";
 
 const measured = await measuredModule<typeof import("../src/serve/index.js")>("src/serve/index.ts");
 
@@ -37,8 +37,7 @@ const requests = {
   usage(): Usage {
     const { began, cpu, rss, timer } = watched!;
     clearInterval(timer);
-    const { user, system } = process.cpuUsage(cpu);
-    return { cpuSeconds: (user + system) / 1e6, seconds: (performance.now() - began) / 1000, rss };
+    return { cpuSeconds: cpuSecondsSince(cpu), seconds: (performance.now() - began) / 1000, rss };
   },
 };
 

@@ -201,3 +201,9 @@ export async function measuredModule<M>(path: string): Promise<M> {
 export function systemMs(): number {
   return Number(process.hrtime.bigint()) / 1e6;
 }
+
+/** Processors' time of this process since `process.cpuUsage` gave `before`. */
+export function cpuSecondsSince(before: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1e6;
+}

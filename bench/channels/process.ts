@@ -7,7 +7,7 @@ import { createRequire } from "node:module";
 import type pg from "pg";
 import { type Arrived, Tally } from "../live/ways.js";
 import { newPeer, sendInWindows, sendUntilDelivered } from "../peers.js";
-import { measuredCheckout, serveRequests, systemMs } from "../worker.js";
+import { cpuSecondsSince, measuredCheckout, serveRequests, systemMs } from "../worker.js";
 
 /** What a load cost the listener. */
 export interface ListeningCost extends Arrived {
@@ -82,11 +82,6 @@ function look(): void {
 }
 
 setInterval(look, lookEveryMs).unref();
-
-function cpuSecondsSince(before: NodeJS.CpuUsage): number {
-  const { user, system } = process.cpuUsage(before);
-  return (user + system) / 1e6;
-}
 
 const requests = {
   /** Starts the listener. */

@@ -3,8 +3,8 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import { type Arrived, Tally } from "../live/ways.js";
-import { newPeer, sendUntilDelivered, settleInWindows } from "../peers.js";
-import { serveRequests, systemMs } from "../worker.js";
+import { newPeer, sendUntilDelivered, settleInWindows, usualWindows } from "../peers.js";
+import { cpuSecondsSince, serveRequests, systemMs } from "../worker.js";
 
 /** Which peer, and the topics that it serves or sends to. */
 export interface Opening {
@@ -24,9 +24,6 @@ export interface Used {
   readonly cpuSeconds: number;
 }
 
-/** Less than a sender's queue takes. */
-const windows = { messages: 1_024, inFlight: 8 };
-
 /** Topics that are made known at a time. */
 const topicsInFlight = 64;
 
@@ -37,9 +34,9 @@ let cpu = process.cpuUsage();
 
 /** Since the last call. */
 function used(): Used {
-  const { user, system } = process.cpuUsage(cpu);
+  const cpuSeconds = cpuSecondsSince(cpu);
   cpu = process.cpuUsage();
-  return { cpuSeconds: (user + system) / 1e6 };
+  return { cpuSeconds };
 }
 
 const requests = {
@@ -86,7 +83,7 @@ const requests = {
     const beganMs = systemMs();
     let next = 0;
     const send = () => peer!.sendTo(topics[next++ % topics.length]!, payload);
-    const { stored } = await settleInWindows(send, messages, windows.messages, windows.inFlight);
+    const { stored } = await settleInWindows(send, messages, usualWindows["at-least-once"]);
     return { beganMs, doneMs: systemMs(), stored, ...used() };
   },
   /** Does nothing for a while. */

@@ -2,13 +2,12 @@
  * The program of a process that sends, of one that receives, or of one that does both. All ways arrive in one tally.
  */
 import { randomFillSync } from "node:crypto";
-import { newPeer, sendInWindows, sendUntilDelivered, type Windows } from "../peers.js";
+import { newPeer, sendInWindows, sendUntilDelivered, usualWindows } from "../peers.js";
 import { serveRequests, systemMs } from "../worker.js";
 import { receiveByNats, sendByNats, sendToStream } from "./nats.js";
 import { receiveByTcp, sendByTcp } from "./tcp.js";
 import {
   type Arrived,
-  type Delivery,
   type Opening,
   type ReceivingHalf,
   type SendingHalf,
@@ -30,16 +29,6 @@ export interface LoadSent extends Sent {
   /** When the first message was sent, on the system's clock. */
   readonly beganMs: number;
 }
-
-/**
- * At most once a receipt comes as soon as the connection has taken the message; at least once after a round trip with a
- * commit in it, and meanwhile further windows follow: altogether fewer than the defaults of maxSendQueueMessages and
- * maxSendQueueBytes allow.
- */
-const windows: Readonly<Record<Delivery, Windows>> = {
-  "at-most-once": { messages: 1024, inFlight: 1 },
-  "at-least-once": { messages: 1024, inFlight: 8 },
-};
 
 const tally = new Tally();
 const receiving: ReceivingHalf[] = [];
@@ -75,7 +64,7 @@ const requests = {
     for (const delivery of ["at-most-once", "at-least-once"] as const) {
       sending.set(delivery, {
         send: async (payload, count) => {
-          const { stored } = await sendInWindows(peer, topic, payload, count, windows[delivery], { delivery });
+          const { stored } = await sendInWindows(peer, topic, payload, count, usualWindows[delivery], { delivery });
           return { doneMs: systemMs(), stored };
         },
         close: () => peer.stop(),

@@ -1,15 +1,12 @@
 /**
  * Hawser: `sendTo` while the listener is away, and a peer that starts and finds what was stored.
  */
-import { newPeer, sendInWindows } from "../peers.js";
+import { newPeer, sendInWindows, usualWindows } from "../peers.js";
 import { connected, cursorReaches } from "../postgres.js";
 import { BenchFailure } from "../suite.js";
 import type { Draining, Storing } from "./system.js";
 
 const listener = "bench-listener";
-
-/** Less than maxSendQueueMessages allows. */
-const windows = { messages: 1024, inFlight: 8 };
 
 /** A running peer. The listener has been there once, so that its messages are stored while it is away. */
 export async function openStoring(databaseUrl: string): Promise<Storing> {
@@ -20,7 +17,7 @@ export async function openStoring(databaseUrl: string): Promise<Storing> {
   await peer.run();
   return {
     async store(text, count) {
-      const { stored } = await sendInWindows(peer, listener, Buffer.from(text), count, windows);
+      const { stored } = await sendInWindows(peer, listener, Buffer.from(text), count, usualWindows["at-least-once"]);
       if (stored !== count) throw new BenchFailure(`Hawser: ${stored} of ${count} messages were stored`);
     },
     close: () => peer.stop(),

@@ -102,8 +102,8 @@ async function costsOf(processes: Processes, messages: number, size: number): Pr
   await processes.sender.request("send", { payloadBytes, messages, atATime: size });
   return await Promise.all(
     each.map(async ([name, process]): Promise<[string, Used]> => {
-      const { cpuUs, garbageBytes } = await process.request("used", undefined);
-      return [name, { cpuUs: cpuUs / messages, garbageBytes: garbageBytes / messages }];
+      const { cpuSeconds, garbageBytes } = await process.request("used", undefined);
+      return [name, { cpuSeconds: cpuSeconds / messages, garbageBytes: garbageBytes / messages }];
     }),
   );
 }
@@ -158,7 +158,7 @@ function costsMeasured(costs: ReadonlyMap<string, readonly Used[]>): Measured[] 
         "CPU",
         variant,
         "µs",
-        used.map(({ cpuUs }) => cpuUs),
+        used.map(({ cpuSeconds }) => cpuSeconds * 1e6),
       ),
     ),
     ...each.map(([variant, used]) =>

@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { GCProfiler, setFlagsFromString } from "node:v8";
 import { newPeer, sendUntilDelivered } from "../peers.js";
 import { BenchFailure } from "../suite.js";
-import { measuredFolder, serveRequests } from "../worker.js";
+import { cpuSecondsSince, measuredFolder, serveRequests } from "../worker.js";
 
 const listeningPeer = "bench-path-listening";
 const modules = /^(?:src|generated)\//;
@@ -17,7 +17,7 @@ export type Calls = Readonly<Record<string, number>>;
 
 /** Resources that a process has used since the request `watch`. */
 export interface Used {
-  readonly cpuUs: number;
+  readonly cpuSeconds: number;
   /** Allocated on the heap of V8. */
   readonly garbageBytes: number;
 }
@@ -58,13 +58,13 @@ const requests = {
   },
   used(): Used {
     const { cpu, heapBytes, collections } = watched!;
-    const { user, system } = process.cpuUsage(cpu);
+    const cpuSeconds = cpuSecondsSince(cpu);
     let garbageBytes = process.memoryUsage().heapUsed - heapBytes;
     // Each collection has taken some of what was allocated.
     for (const { beforeGC, afterGC } of collections.stop()!.statistics) {
       garbageBytes += beforeGC.heapStatistics.usedHeapSize - afterGC.heapStatistics.usedHeapSize;
     }
-    return { cpuUs: user + system, garbageBytes };
+    return { cpuSeconds, garbageBytes };
   },
   /** Begins to count calls, before code is hot: V8 does not count those of optimized and inlined functions. */
   async count(): Promise<void> {

@@ -1,8 +1,8 @@
 /**
- * The suite `ping-pong`: how long one message takes when nothing else is under way.
+ * The suite `ping-pong`: how long one message takes when nothing else is under way, and a request with others in flight.
  */
-import { baselineOf, LineProgram, missingNote } from "../baselines.js";
-import { type AskingComparison, type Latencies, measureLatencies } from "../latencies.js";
+import { baselineOf, LineProgram, missingNote, packages } from "../baselines.js";
+import { type AskingComparison, inFlightVariant, type Latencies, measureLatencies } from "../latencies.js";
 import { type BenchServers, createDatabase, withServers } from "../servers.js";
 import type { Suite, SuiteContext, SuiteOutcome, SuitePage } from "../suite.js";
 import { Worker } from "../worker.js";
@@ -11,20 +11,27 @@ import type { AskingWay, PingPongRequests } from "./process.js";
 const payloadBytes = 100;
 
 /** Ours, and what each is compared with. */
-const comparisons = (withLiner: boolean): readonly AskingComparison<AskingWay | "liner">[] => [
-  { ours: "request and reply", baselines: withLiner ? ["tcp", "liner"] : ["tcp"] },
-  { ours: "request", baselines: ["request and reply"] },
-  { ours: "until delivered", baselines: ["tcp and commit"] },
-];
+function comparisonsOf(missing: ReadonlySet<string>): readonly AskingComparison<AskingWay | "liner">[] {
+  const alternatives = ["tcp", "nats.js", "zeromq.js"] as const;
+  const comparisons: readonly AskingComparison<AskingWay | "liner">[] = [
+    { ours: "request and reply", baselines: ["tcp", "liner"], inFlight: 1 },
+    { ours: "request", baselines: ["request and reply", ...alternatives], inFlight: 1 },
+    { ours: "request", baselines: alternatives, inFlight: 64 },
+    { ours: "until delivered", baselines: ["tcp and commit"], inFlight: 1 },
+  ];
+  return comparisons.map((each) => ({ ...each, baselines: each.baselines.filter((name) => !missing.has(name)) }));
+}
 
 const page: SuitePage = {
-  title: "One message at a time",
-  text: `100 bytes go to the other process, and the next ones when the answer has come.
+  title: "One message at a time, and requests",
+  text: `100 bytes go to the other process, and the next ones when the answer has come. Of requests, also 64 are in flight at a time.
 
 - **request and reply** is an at-most-once message whose handler replies at most once. \`tcp\` is a Node socket on either
   side that sends back what comes: no framing, no numbers, no handler. \`liner\` is liner 1.4.1 (Rust), both its clients in
   one process; its p50 and p99 are of two runs.
-- **request** is peer.request, whose answer is what the handler returns, beside the line above: a message and a reply.
+- **request** is peer.request, whose answer is what the handler returns, beside the line above: a message and a reply. \`tcp\` sends
+  and answers many requests with one write where it can. \`nats.js\` is its \`request\` through nats-server to a subscription
+  that responds. \`zeromq.js\` ${packages.zeromq} is a DEALER that asks a ROUTER, with a number before each payload.
 - **until delivered** is an at-least-once \`sendTo\` until its promise resolves \`delivered\`: there, through the handler,
   committed, and back. \`tcp and commit\` is the same by hand: the socket that answers inserts a small row into the same
   Postgres before it does, with a prepared statement.
@@ -44,6 +51,7 @@ is what is left of that. The rest is spread over frames, queues, the handler, th
       results: ["request, p50", "request, p99"],
       scale: "logarithmic",
     },
+    { title: "Requests a second", results: ["request, calls"], scale: "logarithmic" },
     {
       title: "At least once, until delivered",
       results: ["until delivered, p50", "until delivered, p99"],
@@ -55,14 +63,20 @@ is what is left of that. The rest is spread over frames, queues, the handler, th
 /** The suite. */
 export const pingPong: Suite = {
   name: "ping-pong",
-  summary: "µs for one message there and back, beside a TCP echo, and beside a TCP echo with a commit",
-  seconds: 30,
+  summary: "µs for one message there and back, beside a TCP echo, one with a commit, nats.js and zeromq.js",
+  seconds: 45,
   page,
   targets: [
-    { name: "request and reply, p50", payloadBytes, baseline: "tcp", atMost: 1.5 },
-    { name: "request and reply, p99", payloadBytes, baseline: "liner", atMost: 1 },
-    { name: "request, p50", payloadBytes, baseline: "request and reply", atMost: 1.2 },
-    { name: "until delivered, p50", payloadBytes, baseline: "tcp and commit", atMost: 1.5 },
+    { name: "request and reply, p50", payloadBytes, variant: inFlightVariant(1), baseline: "tcp", atMost: 1.5 },
+    { name: "request and reply, p99", payloadBytes, variant: inFlightVariant(1), baseline: "liner", atMost: 1 },
+    { name: "request, p50", payloadBytes, variant: inFlightVariant(1), baseline: "request and reply", atMost: 1.2 },
+    {
+      name: "until delivered, p50",
+      payloadBytes,
+      variant: inFlightVariant(1),
+      baseline: "tcp and commit",
+      atMost: 1.5,
+    },
   ],
   run: (context) => withServers(context, (servers) => measure(context, servers)),
 };
@@ -82,14 +96,18 @@ async function measure(context: SuiteContext, servers: BenchServers): Promise<Om
     return { seconds, p50: p50 * 1000, p99: (await native!.order(`ping-pong ${payloadBytes} ${times} 990`)) * 1000 };
   };
   try {
-    const { databaseUrl } = servers;
-    const ports = await answering.request("answer", { databaseUrl, payloadBytes });
-    await asking.request("connect", { databaseUrl, payloadBytes, ports });
+    const opening = { databaseUrl: servers.databaseUrl, natsUrl: servers.natsUrl, payloadBytes };
+    const where = await answering.request("answer", opening);
+    await asking.request("connect", { ...opening, where });
     await answering.request("reachAsking", undefined);
-    const results = await measureLatencies(context, payloadBytes, comparisons(native !== undefined), (way, times) =>
-      way === "liner" ? askLiner(times) : asking.request("ask", { way, times }),
+    const missing = new Map<string, string>();
+    if (native === undefined) missing.set("liner", missingNote("liner", "HAWSER_BENCH_LINER"));
+    if (where.zeromq === undefined) missing.set("zeromq.js", "zeromq.js was not measured: it cannot be loaded here");
+    const comparisons = comparisonsOf(new Set(missing.keys()));
+    const results = await measureLatencies(context, payloadBytes, comparisons, (way, times, inFlight) =>
+      way === "liner" ? askLiner(times) : asking.request("ask", { way, times, inFlight }),
     );
-    return { results, notes: native === undefined ? [missingNote("liner", "HAWSER_BENCH_LINER")] : [] };
+    return { results, notes: [...missing.values()] };
   } finally {
     await native?.stop();
     await database?.drop();

@@ -1,27 +1,44 @@
 /**
  * The program of the answering process (a peer that replies, a socket that sends back what comes, and one that commits a
- * small row before it does) and of the asking process: one message at a time, and the next one when the answer has come.
+ * small row before it does, and other ways) and of the asking process.
  */
 import { randomFillSync } from "node:crypto";
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
-import { askInTurn, type Latencies } from "../latencies.js";
+import { askInFlight, type Latencies } from "../latencies.js";
 import { newPeer, sendUntilDelivered } from "../peers.js";
 import { connected } from "../postgres.js";
 import { BenchFailure } from "../suite.js";
 import { serveRequests } from "../worker.js";
+import { answerByNats, answerByZeromq, askByNats, askByZeromq } from "./alternatives.js";
 
 /** What is asked and answered. */
-export type AskingWay = "request and reply" | "request" | "until delivered" | "tcp" | "tcp and commit";
+export type AskingWay =
+  | "request and reply"
+  | "request"
+  | "until delivered"
+  | "tcp"
+  | "tcp and commit"
+  | "nats.js"
+  | "zeromq.js";
 
-/** Where the answers are: ports of the two sockets. The peers are found by their names. */
-interface AnsweringPorts {
+/** What both processes are told. */
+interface Opening {
+  readonly databaseUrl: string;
+  readonly natsUrl: string;
+  readonly payloadBytes: number;
+}
+
+/** Where the answers are: ports of the two sockets, and zeromq's address, if it is there. The peers are found by their names. */
+interface Answering {
   readonly echo: number;
   readonly committingEcho: number;
+  readonly zeromq: string | undefined;
 }
 
 const answeringPeer = "bench-answering";
 const askingPeer = "bench-asking";
+const subject = "bench.ping-pong";
 
 /** A message whose acknowledgement a busy machine keeps waiting is late, but not stored. */
 const ackTimeoutMs = 20_000;
@@ -32,7 +49,7 @@ let peer: ReturnType<typeof newPeer> | undefined;
 
 const requests = {
   /** Starts answering. */
-  async answer({ databaseUrl, payloadBytes }: { databaseUrl: string; payloadBytes: number }): Promise<AnsweringPorts> {
+  async answer({ databaseUrl, natsUrl, payloadBytes }: Opening): Promise<Answering> {
     const answering = (peer = newPeer(answeringPeer, databaseUrl));
     closers.push(() => answering.stop());
     await answering.run((message) => {
@@ -46,16 +63,31 @@ const requests = {
     let number = 0;
     const text = "INSERT INTO bench_commits (number) VALUES ($1)";
     const commit = () => client.query({ name: "commit", text, values: [(number += 1)] });
-    return { echo: await echo(payloadBytes, undefined), committingEcho: await echo(payloadBytes, commit) };
+    const nats = await answerByNats(natsUrl, subject);
+    closers.push(() => nats.close());
+    const zeromq = await answerByZeromq();
+    closers.push(() => zeromq?.close());
+    return {
+      echo: await echo(payloadBytes, undefined),
+      committingEcho: await echo(payloadBytes, commit),
+      zeromq: zeromq?.address,
+    };
   },
   /** Makes the channel of the replies live: one that comes before would be dropped where connecting takes long. */
   reachAsking: (): Promise<void> => sendUntilDelivered(peer!, askingPeer),
   /** Connects to what answers, by all ways. */
-  async connect(opening: { databaseUrl: string; payloadBytes: number; ports: AnsweringPorts }): Promise<void> {
-    const { databaseUrl, payloadBytes, ports } = opening;
+  async connect({ databaseUrl, natsUrl, payloadBytes, where }: Opening & { where: Answering }): Promise<void> {
     const payload = randomFillSync(new Uint8Array(payloadBytes));
-    asks.set("tcp", await askBySocket(ports.echo, payload));
-    asks.set("tcp and commit", await askBySocket(ports.committingEcho, payload));
+    asks.set("tcp", await askBySocket(where.echo, payload));
+    asks.set("tcp and commit", await askBySocket(where.committingEcho, payload));
+    const nats = await askByNats(natsUrl, subject, payload);
+    closers.push(() => nats.close());
+    asks.set("nats.js", nats.ask);
+    if (where.zeromq !== undefined) {
+      const zeromq = askByZeromq(where.zeromq, payload);
+      closers.push(() => zeromq.close());
+      asks.set("zeromq.js", zeromq.ask);
+    }
     let answered: () => void = () => undefined;
     const asking = (peer = newPeer(askingPeer, databaseUrl, { ackTimeoutMs }));
     closers.push(() => asking.stop());
@@ -76,7 +108,8 @@ const requests = {
     });
   },
   /** Asks so many times. */
-  ask: ({ way, times }: { way: AskingWay; times: number }): Promise<Latencies> => askInTurn(asks.get(way)!, times),
+  ask: ({ way, times, inFlight }: { way: AskingWay; times: number; inFlight: number }): Promise<Latencies> =>
+    askInFlight(asks.get(way)!, times, inFlight),
 };
 
 /** What both processes can be asked. */
@@ -104,20 +137,23 @@ async function echo(payloadBytes: number, before: (() => Promise<unknown>) | und
   return (server.address() as { port: number }).port;
 }
 
+/** The answers come in the order of the requests. What is asked at one time goes in one write. */
 async function askBySocket(port: number, payload: Uint8Array): Promise<() => Promise<void>> {
   const socket = connect({ port, host: "127.0.0.1", noDelay: true });
   closers.push(() => socket.destroy());
   await once(socket, "connect");
-  let left = 0;
-  let answered: () => void = () => undefined;
+  const asked: (() => void)[] = [];
+  let came = 0;
   socket.on("data", (chunk) => {
-    left -= chunk.length;
-    if (left === 0) answered();
+    for (came += chunk.length; came >= payload.length; came -= payload.length) asked.shift()!();
   });
   return () =>
     new Promise((resolve) => {
-      answered = resolve;
-      left = payload.length;
+      asked.push(resolve);
+      if (socket.writableCorked === 0) {
+        socket.cork();
+        process.nextTick(() => socket.uncork());
+      }
       socket.write(payload);
     });
 }

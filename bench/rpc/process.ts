@@ -1,25 +1,31 @@
 /**
- * The program of the answering and of the calling process: one call at a time, and the next one when the answer has come.
+ * The program of the answering and of the calling process.
  */
 import { randomFillSync } from "node:crypto";
 import { createClient } from "@connectrpc/connect";
 import { connect } from "@nats-io/transport-node";
 import type { Routes } from "../../src/connect/index.js";
 import { Warehouse } from "../../test/connect/generated/acme/warehouse/v1/warehouse_pb.js";
-import { askInTurn, type Latencies } from "../latencies.js";
+import { askInFlight, type Latencies } from "../latencies.js";
 import { newPeer } from "../peers.js";
 import { measuredModule, serveRequests } from "../worker.js";
+import { type Alternative, alternatives } from "./alternatives.js";
 
 const rpc = await measuredModule<typeof import("../../src/connect/index.js")>("src/connect/index.ts");
 
 /** What is asked and answered. */
-export type CallingWay = "over peers" | "peer.request" | "over NATS" | "NATS request";
+export type CallingWay = "over peers" | "peer.request" | "over NATS" | "NATS request" | Alternative;
 
 /** Where both find each other. */
 interface Servers {
   readonly databaseUrl: string;
   readonly natsUrl: string;
   readonly payloadBytes: number;
+}
+
+type Addresses = Partial<Record<Alternative, string>>;
+interface Addressed {
+  readonly addresses: Addresses;
 }
 
 const answeringPeer = "bench-rpc-answering";
@@ -31,8 +37,8 @@ const asks = new Map<CallingWay, () => Promise<unknown>>();
 const echo: Routes = (router) => router.rpc(Warehouse.method.reserve, ({ note }) => ({ note }));
 
 const requests = {
-  /** Starts answering. */
-  async answer({ databaseUrl, natsUrl }: Servers): Promise<void> {
+  /** Starts answering. @returns the addresses of the alternatives */
+  async answer({ databaseUrl, natsUrl }: Servers): Promise<Addresses> {
     const peer = newPeer(answeringPeer, databaseUrl);
     closers.push(() => peer.stop());
     await rpc.servePeer(peer, echo);
@@ -41,9 +47,16 @@ const requests = {
     closers.push(() => connection.close());
     connection.subscribe(rawSubject, { callback: (_, message) => void message.respond(message.data) });
     await rpc.serveNats(connection, echo);
+    const addresses: Addresses = {};
+    for (const [name, { answer }] of Object.entries(alternatives)) {
+      const { address, close } = await answer();
+      closers.push(close);
+      addresses[name as Alternative] = address;
+    }
+    return addresses;
   },
   /** Connects to what answers, by all ways. */
-  async connect({ databaseUrl, natsUrl, payloadBytes }: Servers): Promise<void> {
+  async connect({ databaseUrl, natsUrl, payloadBytes, addresses }: Servers & Addressed): Promise<void> {
     const note = randomFillSync(new Uint8Array(payloadBytes));
     const peer = newPeer("bench-rpc-calling", databaseUrl);
     closers.push(() => peer.stop());
@@ -56,9 +69,15 @@ const requests = {
     asks.set("peer.request", () => peer.request(answeringPeer, note));
     asks.set("over NATS", () => overNats.reserve({ note }));
     asks.set("NATS request", () => connection.request(rawSubject, note));
+    for (const [name, { connect }] of Object.entries(alternatives)) {
+      const { call, close } = await connect(addresses[name as Alternative]!, note);
+      closers.push(close);
+      asks.set(name as Alternative, call);
+    }
   },
   /** Asks so many times. */
-  ask: ({ way, times }: { way: CallingWay; times: number }): Promise<Latencies> => askInTurn(asks.get(way)!, times),
+  ask: ({ way, times, inFlight }: { way: CallingWay; times: number; inFlight: number }): Promise<Latencies> =>
+    askInFlight(asks.get(way)!, times, inFlight),
 };
 
 /** What both processes can be asked. */

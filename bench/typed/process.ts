@@ -3,7 +3,7 @@
  */
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Arrived, type Delivery, Tally } from "../live/ways.js";
-import { newPeer, sendUntilDelivered, settleInWindows } from "../peers.js";
+import { newPeer, sendUntilDelivered, settleInWindows, usualWindows } from "../peers.js";
 import { BenchFailure } from "../suite.js";
 import { serveRequests, systemMs } from "../worker.js";
 import { orderOf, orderSchema } from "./schema.js";
@@ -25,11 +25,6 @@ const topicOfWay: Readonly<Record<TypedWay, string>> = {
   "typed handler": topics.typed,
   "protobuf-es in the handler": topics.byHand,
 };
-
-const windows = {
-  "at-most-once": { messages: 1024, inFlight: 1 },
-  "at-least-once": { messages: 1024, inFlight: 8 },
-} as const;
 
 /** Different messages, made before anything is measured. */
 const differentOrders = 1024;
@@ -90,7 +85,7 @@ const requests = {
     };
     const beganMs = systemMs();
     const send = way === "typed publish" || way === "protobuf-es, then sendTo" ? sends[way] : sends.raw;
-    await settleInWindows(send, messages, windows[delivery].messages, windows[delivery].inFlight);
+    await settleInWindows(send, messages, usualWindows[delivery]);
     return { beganMs, doneMs: systemMs() };
   },
 };

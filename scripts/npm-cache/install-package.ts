@@ -8,9 +8,9 @@ import { dirname, join } from "node:path";
  *
  * @param version whatever npm takes behind the `@`; with anything but an exact version, what was found first is kept
  * @param place the directory, which ought to name package and version
- * @param others packages of the same version that are installed beside it
+ * @param beside other packages for the same directory, as `name@version`; with any, peer dependencies are not installed
  */
-export function installPackage(name: string, version: string, place: string, others: readonly string[] = []): string {
+export function installPackage(name: string, version: string, place: string, beside: readonly string[] = []): string {
   const installed = join(place, "node_modules", name);
   if (existsSync(place)) return installed;
   const umask = process.umask(0o022);
@@ -22,8 +22,11 @@ export function installPackage(name: string, version: string, place: string, oth
       writeFileSync(join(draft, "package.json"), '{ "private": true }\n');
       console.error(`Installing ${name}@${version} from the npm registry into ${place}`);
       const quiet = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"];
-      const packages = [name, ...others].map((each) => `${each}@${version}`);
-      execFileSync("npm", ["install", ...quiet, ...packages], { cwd: draft, stdio: ["ignore", 2, 2] });
+      if (beside.length > 0) quiet.push("--legacy-peer-deps");
+      execFileSync("npm", ["install", ...quiet, `${name}@${version}`, ...beside], {
+        cwd: draft,
+        stdio: ["ignore", 2, 2],
+      });
       chmodSync(draft, 0o755);
       renameSync(draft, place);
     } catch (error) {

@@ -10,6 +10,7 @@ import { helpText } from "../../bench/arguments.js";
 import { variables } from "../../bench/baselines.js";
 import { sinceNats, streamWays } from "../../bench/live/ways.js";
 import { type BenchRecord, type BenchReport, type BenchResult, resultOf } from "../../bench/report.js";
+import { alternativeNames } from "../../bench/rpc/alternatives.js";
 import { suites } from "../../bench/suites.js";
 import { eventually } from "../support/eventually.js";
 import { natsServerIsFrom } from "../support/nats-server.js";
@@ -26,6 +27,12 @@ const env = {
 };
 const bench = (...args: string[]) => startProgram("bench/main.ts", args, { env }).ended;
 
+/** Results of a way and how many are in flight, such as `request, 64`. */
+function asked(load: string): string[] {
+  const [way, inFlight] = load.split(", ");
+  return ["p50", "p99", "calls"].map((what) => `${way}, ${what}, ${inFlight} in flight`);
+}
+
 /** Of each suite, what it must have measured and with what it must have compared it. */
 const expected: Readonly<Record<string, { results: readonly string[]; baselines: readonly string[] }>> = {
   "peer-live": { results: ["at-most-once", "at-least-once"], baselines: ["tcp", "nats-core", "at-most-once"] },
@@ -39,12 +46,12 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
     ],
   },
   "ping-pong": {
-    results: ["request and reply", "request", "until delivered"].flatMap((way) => [`${way}, p50`, `${way}, p99`]),
-    baselines: ["tcp", "request and reply", "tcp and commit"],
+    results: ["request and reply, 1", "request, 1", "request, 64", "until delivered, 1"].flatMap(asked),
+    baselines: ["tcp", "request and reply", "nats.js", "zeromq.js", "tcp and commit"],
   },
   rpc: {
-    results: ["over peers, p50", "over peers, p99", "over NATS, p50", "over NATS, p99"],
-    baselines: ["peer.request", "NATS request"],
+    results: ["over peers, 1", "over NATS, 1", "over peers, 64", "over NATS, 64"].flatMap(asked),
+    baselines: ["peer.request", ...alternativeNames, "NATS request"],
   },
   path: {
     results: [
