@@ -30,14 +30,18 @@ import { type Route, unaryMethodOf } from "./routes.js";
 
 /** A call as it came. */
 export interface IncomingCall {
-  readonly pairs: HeaderPairs;
+  readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
-  /** For URLs, which interceptors see. */
-  readonly scheme: string;
   /** Aborted when nobody waits for the answer any more, or the service stops. Asked for only where the handler does. */
   readonly signal: AbortSignal;
+}
+
+/** What calls come by. */
+export interface CallSource<Call extends IncomingCall> {
+  /** For URLs, which interceptors see. */
+  readonly scheme: string;
   /** Tells the handler of its message. */
-  prepare(values: ContextValues): void;
+  prepare(values: ContextValues, call: Call): void;
 }
 
 /** An answer on its way out. */
@@ -49,11 +53,14 @@ export interface OutgoingAnswer {
 }
 
 /** Answers the call: at once if its handler does. Never throws or rejects: what goes wrong is an answer. */
-export function answerCall(route: Route, call: IncomingCall): OutgoingAnswer | Promise<OutgoingAnswer> {
+export function answerCall<Call extends IncomingCall>(
+  route: Route,
+  call: Call,
+  source: CallSource<Call>,
+): OutgoingAnswer | Promise<OutgoingAnswer> {
   let begun: CallContext | undefined;
   try {
-    const received = new ReceivedHeaders(call.pairs, Code.InvalidArgument, false);
-    const context = new CallContext(route, call, received, formatOf(route, received));
+    const context = new CallContext(route, call, source);
     begun = context;
     const { requestGate } = route.options;
     const output =
@@ -195,13 +202,14 @@ const late = () => new ConnectError("the operation timed out", Code.DeadlineExce
  * What a handler is given, and the time limit of its call. What most handlers do not ask for is made when it is asked for:
  * it costs more than all the rest.
  */
-class CallContext implements HandlerContext {
+class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerContext {
   readonly requestMethod = "POST";
   readonly protocolName = "connect";
   readonly method: HandlerContext["method"];
   readonly format: MessageFormat;
   readonly #route: Route;
-  readonly #call: IncomingCall;
+  readonly #call: Call;
+  readonly #source: CallSource<Call>;
   readonly #received: ReceivedHeaders;
   readonly #deadlineAt: number;
   #signal: CallSignal | undefined;
@@ -209,12 +217,14 @@ class CallContext implements HandlerContext {
   #header: Headers | undefined;
   #trailer: Headers | undefined;
 
-  /** @throws ConnectError `invalid_argument` for a time limit that is none, or too long */
-  constructor(route: Route, call: IncomingCall, received: ReceivedHeaders, format: MessageFormat) {
+  /** @throws ConnectError as {@link formatOf}, and `invalid_argument` for a time limit that is none, or too long */
+  constructor(route: Route, call: Call, source: CallSource<Call>) {
+    const received = new ReceivedHeaders(call.headers, Code.InvalidArgument, false);
     this.method = route.method;
-    this.format = format;
+    this.format = formatOf(route, received);
     this.#route = route;
     this.#call = call;
+    this.#source = source;
     this.#received = received;
     this.#deadlineAt = performance.now() + timeoutOf(received, route.options.maxTimeoutMs ?? Number.MAX_SAFE_INTEGER);
   }
@@ -224,7 +234,7 @@ class CallContext implements HandlerContext {
   }
 
   get url(): string {
-    return `${this.#call.scheme}:///${this.method.parent.typeName}/${this.method.name}`;
+    return `${this.#source.scheme}:///${this.method.parent.typeName}/${this.method.name}`;
   }
 
   get requestHeader(): Headers {
@@ -244,7 +254,7 @@ class CallContext implements HandlerContext {
   get values(): ContextValues {
     if (this.#values === undefined) {
       this.#values = createContextValues();
-      this.#call.prepare(this.#values);
+      this.#source.prepare(this.#values, this.#call);
     }
     return this.#values;
   }

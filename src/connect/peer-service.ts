@@ -1,13 +1,13 @@
 /**
  * Services between peers: a handler for the topic of each service.
  */
-import { Code, ConnectError, type ContextKey, type ContextValues, createContextKey } from "@connectrpc/connect";
+import { Code, ConnectError, type ContextKey, createContextKey } from "@connectrpc/connect";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { HawserError, namesOf, Reject } from "../errors/index.js";
 import type { AnswerToSend, Handler, TransactionalMessage } from "../peer/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
-import { answerCall, errorAnswer, type IncomingCall, type OutgoingAnswer } from "./answer-call.js";
+import { answerCall, type CallSource, errorAnswer, type OutgoingAnswer } from "./answer-call.js";
 import { firstValue } from "./headers.js";
 import { checkOptionNames } from "./option-checks.js";
 import { methodName } from "./peer-transport.js";
@@ -44,6 +44,11 @@ export const peerMessage: ContextKey<TransactionalMessage | undefined> = createC
 >(undefined, {
   description: "hawser: the message of a peer",
 });
+
+const peers: CallSource<TransactionalMessage> = {
+  scheme: "peer",
+  prepare: (values, message) => values.set(peerMessage, message),
+};
 
 const optionNames: readonly string[] = [
   ...namesOf<Omit<PeerServiceOptions, keyof RouteOptions>>({ topic: true, logger: true }),
@@ -109,34 +114,9 @@ function handlerOf(
           : `"${to}" has no method ${name}`;
       return toSend(errorAnswer(new ConnectError(`${words}; it has ${[...methods.keys()]}`, Code.Unimplemented)));
     }
-    const answer = answerCall(route, new PeerCall(message));
+    const answer = answerCall(route, message, peers);
     return answer instanceof Promise ? answer.then((later) => answered(later, name)) : answered(answer, name);
   };
-}
-
-class PeerCall implements IncomingCall {
-  readonly scheme = "peer";
-  readonly #message: TransactionalMessage;
-
-  constructor(message: TransactionalMessage) {
-    this.#message = message;
-  }
-
-  get pairs(): TransactionalMessage["headers"] {
-    return this.#message.headers;
-  }
-
-  get payload(): Uint8Array {
-    return this.#message.payload;
-  }
-
-  get signal(): AbortSignal {
-    return this.#message.signal;
-  }
-
-  prepare(values: ContextValues): void {
-    values.set(peerMessage, this.#message);
-  }
 }
 
 /** An error leaves nothing of what the handler wrote in its transaction. Headers that peers do not carry become an error. */
