@@ -25,19 +25,23 @@ import {
   ReceivedHeaders,
   timeoutHeader,
 } from "./headers.js";
-import { contentTypeOf, decodeMessage, encodeMessage, isBinaryType, type MessageFormat } from "./message-format.js";
+import { decodeMessage, encodeMessage, isBinaryType, jsonType, type MessageFormat } from "./message-format.js";
 import { type Route, unaryMethodOf } from "./routes.js";
 
 /** A call as it came. */
 export interface IncomingCall {
-  readonly pairs: HeaderPairs;
+  readonly headers: HeaderPairs;
   readonly payload: Uint8Array;
-  /** For URLs, which interceptors see. */
-  readonly scheme: string;
   /** Aborted when nobody waits for the answer any more, or the service stops. Asked for only where the handler does. */
   readonly signal: AbortSignal;
+}
+
+/** What calls come by. */
+export interface CallSource<Call extends IncomingCall> {
+  /** For URLs, which interceptors see. */
+  readonly scheme: string;
   /** Tells the handler of its message. */
-  prepare(values: ContextValues): void;
+  prepare(values: ContextValues, call: Call): void;
 }
 
 /** An answer on its way out. */
@@ -48,34 +52,64 @@ export interface OutgoingAnswer {
   readonly error: ConnectError | undefined;
 }
 
-/** Answers the call. Never rejects: what goes wrong is an answer. */
-export async function answerCall(route: Route, call: IncomingCall): Promise<OutgoingAnswer> {
-  let context: CallContext | undefined;
+/** Answers the call: at once if its handler does. Never throws or rejects: what goes wrong is an answer. */
+export function answerCall<Call extends IncomingCall>(
+  route: Route,
+  call: Call,
+  source: CallSource<Call>,
+): OutgoingAnswer | Promise<OutgoingAnswer> {
+  let begun: CallContext | undefined;
   try {
-    const received = new ReceivedHeaders(call.pairs, Code.InvalidArgument, false);
-    const format = formatOf(route, received);
-    context = new CallContext(route, call, received, contentTypeOf(format.isBinary));
-    const { implementation, options } = route;
-    const { requestGate, interceptors } = options;
-    const method = unaryMethodOf(route);
-    if (requestGate !== undefined) await requestGate(context);
-    const limit = { name: "readMaxBytes", bytes: options.readMaxBytes } as const;
-    const message = decodeMessage(method.input, call.payload, format, limit);
-    const output = interceptors?.length
-      ? await runIntercepted(route, interceptors, message, context)
-      : await implementation(message, context);
-    const payload = encodeMessage(method.output, output, format, {
-      name: "writeMaxBytes",
-      bytes: options.writeMaxBytes,
-    });
+    const context = new CallContext(route, call, source);
+    begun = context;
+    const { requestGate } = route.options;
+    const output =
+      requestGate === undefined
+        ? outputOf(route, call, context)
+        : Promise.resolve(requestGate(context)).then(() => outputOf(route, call, context));
+    if (!isPromise(output)) return answerWith(route, output, context);
+    return Promise.resolve(output).then(
+      (given) => answerWith(route, given, context),
+      (reason) => failedAnswer(reason, context),
+    );
+  } catch (reason) {
+    return failedAnswer(reason, begun);
+  }
+}
+
+type Output = Awaited<ReturnType<Route["implementation"]>>;
+
+function isPromise(output: Output | Promise<Output>): output is Promise<Output> {
+  return typeof (output as { readonly then?: unknown } | undefined)?.then === "function";
+}
+
+/** What the handler makes of the call, with its interceptors. */
+function outputOf(route: Route, { payload }: IncomingCall, context: CallContext): Output | Promise<Output> {
+  const { implementation, readLimit } = route;
+  const { interceptors } = route.options;
+  const message = decodeMessage(unaryMethodOf(route).input, payload, context.format, readLimit);
+  return interceptors?.length
+    ? runIntercepted(route, interceptors, message, context)
+    : implementation(message, context);
+}
+
+function answerWith(route: Route, output: Output, context: CallContext): OutgoingAnswer {
+  try {
+    const payload = encodeMessage(unaryMethodOf(route).output, output, context.format, route.writeLimit);
     const late = context.lateness();
     if (late !== undefined) throw late;
-    return { pairs: context.answerPairs(), payload, error: undefined };
+    const answer = { pairs: context.answerPairs(), payload, error: undefined };
+    context.end();
+    return answer;
   } catch (reason) {
-    return errorAnswer(context?.lateness() ?? asConnectError(reason), context);
-  } finally {
-    context?.end();
+    return failedAnswer(reason, context);
   }
+}
+
+function failedAnswer(reason: unknown, context: CallContext | undefined): OutgoingAnswer {
+  const answer = errorAnswer(context?.lateness() ?? asConnectError(reason), context);
+  context?.end();
+  return answer;
 }
 
 /** The answer that tells an error. @param context what the handler had set is told too */
@@ -84,7 +118,7 @@ export function errorAnswer(
   context?: Pick<HandlerContext, "responseHeader" | "responseTrailer">,
 ): OutgoingAnswer {
   const header = new Headers(context?.responseHeader);
-  header.set(contentTypeHeader, contentTypeOf(false));
+  header.set(contentTypeHeader, jsonType);
   header.set(rpcConstants.errorHeader, nameOfCode(error.code));
   // What another service said to this one is not for the callers of this one.
   if (!error.isWireError) {
@@ -147,7 +181,7 @@ function replace(target: Headers, source: Headers): void {
 }
 
 /** @throws ConnectError `invalid_argument` for another content type, `unimplemented` for an encoding */
-function formatOf({ options: { binaryOptions, jsonOptions } }: Route, header: ReceivedHeaders): MessageFormat {
+function formatOf({ formats }: Route, header: ReceivedHeaders): MessageFormat {
   const contentType = header.get(contentTypeHeader);
   const isBinary = isBinaryType(contentType);
   if (isBinary === undefined) {
@@ -159,7 +193,7 @@ function formatOf({ options: { binaryOptions, jsonOptions } }: Route, header: Re
     const words = `content-encoding is ${encoding}; Hawser takes no compressed messages, leave it out`;
     throw new ConnectError(words, Code.Unimplemented);
   }
-  return { isBinary, binaryOptions, jsonOptions };
+  return isBinary ? formats.binary : formats.json;
 }
 
 const late = () => new ConnectError("the operation timed out", Code.DeadlineExceeded);
@@ -168,27 +202,30 @@ const late = () => new ConnectError("the operation timed out", Code.DeadlineExce
  * What a handler is given, and the time limit of its call. What most handlers do not ask for is made when it is asked for:
  * it costs more than all the rest.
  */
-class CallContext implements HandlerContext {
+class CallContext<Call extends IncomingCall = IncomingCall> implements HandlerContext {
   readonly requestMethod = "POST";
   readonly protocolName = "connect";
   readonly method: HandlerContext["method"];
+  readonly format: MessageFormat;
   readonly #route: Route;
-  readonly #call: IncomingCall;
+  readonly #call: Call;
+  readonly #source: CallSource<Call>;
   readonly #received: ReceivedHeaders;
-  readonly #contentType: string;
   readonly #deadlineAt: number;
   #signal: CallSignal | undefined;
   #values: ContextValues | undefined;
   #header: Headers | undefined;
   #trailer: Headers | undefined;
 
-  /** @throws ConnectError `invalid_argument` for a time limit that is none, or too long */
-  constructor(route: Route, call: IncomingCall, received: ReceivedHeaders, contentType: string) {
+  /** @throws ConnectError as {@link formatOf}, and `invalid_argument` for a time limit that is none, or too long */
+  constructor(route: Route, call: Call, source: CallSource<Call>) {
+    const received = new ReceivedHeaders(call.headers, Code.InvalidArgument, false);
     this.method = route.method;
+    this.format = formatOf(route, received);
     this.#route = route;
     this.#call = call;
+    this.#source = source;
     this.#received = received;
-    this.#contentType = contentType;
     this.#deadlineAt = performance.now() + timeoutOf(received, route.options.maxTimeoutMs ?? Number.MAX_SAFE_INTEGER);
   }
 
@@ -197,7 +234,7 @@ class CallContext implements HandlerContext {
   }
 
   get url(): string {
-    return `${this.#call.scheme}:///${this.method.parent.typeName}/${this.method.name}`;
+    return `${this.#source.scheme}:///${this.method.parent.typeName}/${this.method.name}`;
   }
 
   get requestHeader(): Headers {
@@ -205,7 +242,7 @@ class CallContext implements HandlerContext {
   }
 
   get responseHeader(): Headers {
-    this.#header ??= new Headers([[contentTypeHeader, this.#contentType]]);
+    this.#header ??= new Headers([[contentTypeHeader, this.format.contentType]]);
     return this.#header;
   }
 
@@ -217,7 +254,7 @@ class CallContext implements HandlerContext {
   get values(): ContextValues {
     if (this.#values === undefined) {
       this.#values = createContextValues();
-      this.#call.prepare(this.#values);
+      this.#source.prepare(this.#values, this.#call);
     }
     return this.#values;
   }
@@ -235,7 +272,7 @@ class CallContext implements HandlerContext {
     if (this.#header !== undefined || this.#trailer !== undefined) {
       return answerPairs(this.responseHeader, this.#trailer);
     }
-    return [[contentTypeHeader, this.#contentType]];
+    return this.format.pairs;
   }
 
   /** The error for a time limit that is over; undefined if it is not. */

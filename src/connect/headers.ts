@@ -37,6 +37,12 @@ export function isMetadata(name: string): boolean {
   return !protocolHeaders.has(name) && !name.startsWith("hawser-") && !name.startsWith("nats-");
 }
 
+/** The first value of a header. An iterator, and the arrays that it makes, would cost as much as all else of a short call. */
+export function firstValue(pairs: HeaderPairs, name: string): string | undefined {
+  for (let index = 0; index < pairs.length; index++) if (pairs[index]![0] === name) return pairs[index]![1];
+  return undefined;
+}
+
 /** As a message carries them. */
 export function pairsOf(header: Headers): HeaderPairs {
   return [...header];
@@ -70,8 +76,8 @@ export class ReceivedHeaders {
     this.#code = code;
     this.#hasTrailer = hasTrailer;
     let seen = 0;
-    for (const [name] of pairs) {
-      const bit = 1 << knownHeaders.indexOf(name);
+    for (let index = 0; index < pairs.length; index++) {
+      const bit = 1 << knownHeaders.indexOf(pairs[index]![0]);
       if (bit < 0 || (seen & bit) !== 0) {
         this.#read();
         return;
@@ -83,8 +89,7 @@ export class ReceivedHeaders {
   /** As `Headers` has it. */
   get(name: string): string | null {
     if (this.#header !== undefined) return this.#header.get(name);
-    for (const [each, value] of this.#pairs) if (each === name) return value;
-    return null;
+    return firstValue(this.#pairs, name) ?? null;
   }
 
   get header(): Headers {

@@ -17,20 +17,31 @@ import {
 } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { decodeUnchecked, encodeUnchecked } from "../typed/index.js";
+import { contentTypeHeader, type HeaderPairs } from "./headers.js";
 
-/** How messages become payloads. */
-export interface MessageFormat {
-  readonly isBinary: boolean;
+interface FormatOptions {
   readonly binaryOptions?: Partial<BinaryReadOptions & BinaryWriteOptions> | undefined;
   readonly jsonOptions?: Partial<JsonReadOptions & JsonWriteOptions> | undefined;
 }
 
-const binaryType = "application/proto";
-const jsonType = "application/json";
+/** How messages become payloads, and back. */
+export interface MessageFormat extends FormatOptions {
+  readonly isBinary: boolean;
+  readonly contentType: string;
+  /** The header of an answer without metadata. */
+  readonly pairs: HeaderPairs;
+}
 
-/** The content type of a format. */
-export function contentTypeOf(isBinary: boolean): string {
-  return isBinary ? binaryType : jsonType;
+const binaryType = "application/proto";
+export const jsonType = "application/json";
+
+/** The two formats. */
+export function formatsOf({ binaryOptions, jsonOptions }: FormatOptions): Record<"binary" | "json", MessageFormat> {
+  const of = (contentType: string): MessageFormat => ({
+    ...{ isBinary: contentType === binaryType, contentType, pairs: [[contentTypeHeader, contentType]] },
+    ...{ binaryOptions, jsonOptions },
+  });
+  return { binary: of(binaryType), json: of(jsonType) };
 }
 
 /** Whether a content type is that of the binary format; undefined if it is that of neither format. */

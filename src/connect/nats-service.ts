@@ -21,7 +21,7 @@ import {
   SubscriptionSet,
 } from "../nats/index.js";
 import { type Logger, silentLogger, within } from "../runtime/index.js";
-import { answerCall, errorAnswer, type OutgoingAnswer } from "./answer-call.js";
+import { answerCall, type CallSource, errorAnswer, type IncomingCall, type OutgoingAnswer } from "./answer-call.js";
 import { nameOfCode, statusOfCode } from "./codes.js";
 import {
   bytesOfHeaders,
@@ -59,6 +59,11 @@ export interface NatsServer extends AsyncDisposable {
 export const natsMessage: ContextKey<Msg | undefined> = createContextKey<Msg | undefined>(undefined, {
   description: "hawser: the message of NATS",
 });
+
+const nats: CallSource<IncomingCall & { readonly message: Msg }> = {
+  scheme: "nats",
+  prepare: (values, { message }) => values.set(natsMessage, message),
+};
 
 const optionNames: readonly string[] = [
   ...namesOf<Omit<NatsServiceOptions, keyof NatsServiceSettings | keyof RouteOptions>>({
@@ -223,10 +228,7 @@ class Server implements NatsServer {
     } catch {
       return errorAnswer(new ConnectError("the headers of the call cannot be read", Code.InvalidArgument));
     }
-    return answerCall(route, {
-      ...{ pairs: read.headers, payload: read.payload, scheme: "nats", signal: this.#stopping.signal },
-      prepare: (values) => values.set(natsMessage, message),
-    });
+    return answerCall(route, { ...read, signal: this.#stopping.signal, message }, nats);
   }
 
   /** Once for each call. */

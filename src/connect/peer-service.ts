@@ -1,13 +1,14 @@
 /**
  * Services between peers: a handler for the topic of each service.
  */
-import { Code, ConnectError, type ContextKey, type ContextValues, createContextKey } from "@connectrpc/connect";
+import { Code, ConnectError, type ContextKey, createContextKey } from "@connectrpc/connect";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { HawserError, namesOf, Reject } from "../errors/index.js";
 import type { AnswerToSend, Handler, TransactionalMessage } from "../peer/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
-import { answerCall, errorAnswer, type IncomingCall, type OutgoingAnswer } from "./answer-call.js";
+import { answerCall, type CallSource, errorAnswer, type OutgoingAnswer } from "./answer-call.js";
+import { firstValue } from "./headers.js";
 import { checkOptionNames } from "./option-checks.js";
 import { methodName } from "./peer-transport.js";
 import { collectRoutes, type Route, type RouteOptions, type Routes, routeOptionNames } from "./routes.js";
@@ -43,6 +44,11 @@ export const peerMessage: ContextKey<TransactionalMessage | undefined> = createC
 >(undefined, {
   description: "hawser: the message of a peer",
 });
+
+const peers: CallSource<TransactionalMessage> = {
+  scheme: "peer",
+  prepare: (values, message) => values.set(peerMessage, message),
+};
 
 const optionNames: readonly string[] = [
   ...namesOf<Omit<PeerServiceOptions, keyof RouteOptions>>({ topic: true, logger: true }),
@@ -90,49 +96,27 @@ export async function servePeer(
 function handlerOf(
   methods: ReadonlyMap<string, Route>,
   logger: Logger,
-): (message: TransactionalMessage) => Promise<AnswerToSend> {
-  return async (message) => {
+): (message: TransactionalMessage) => AnswerToSend | Promise<AnswerToSend> {
+  const answered = (answer: OutgoingAnswer, name: string): AnswerToSend => {
+    const cause = answer.error?.cause;
+    if (cause !== undefined) logger.error({ method: name, err: cause }, "a handler of RPC failed");
+    return toSend(answer);
+  };
+  return (message) => {
     const { headers, to } = message;
     if (!message.isRequest) throw new Reject(`"${to}" is a topic of RPC: call it with a client, a message is no call`);
-    const name = headers.find(([each]) => each === rpcConstants.methodHeader)?.[1];
+    const name = firstValue(headers, rpcConstants.methodHeader);
     const route = name === undefined ? undefined : methods.get(name);
-    if (route === undefined) {
+    if (name === undefined || route === undefined) {
       const words =
         name === undefined
           ? `the request to "${to}" has no header ${rpcConstants.methodHeader}`
           : `"${to}" has no method ${name}`;
       return toSend(errorAnswer(new ConnectError(`${words}; it has ${[...methods.keys()]}`, Code.Unimplemented)));
     }
-    const answer = await answerCall(route, new PeerCall(message));
-    const cause = answer.error?.cause;
-    if (cause !== undefined) logger.error({ method: name, err: cause }, "a handler of RPC failed");
-    return toSend(answer);
+    const answer = answerCall(route, message, peers);
+    return answer instanceof Promise ? answer.then((later) => answered(later, name)) : answered(answer, name);
   };
-}
-
-class PeerCall implements IncomingCall {
-  readonly scheme = "peer";
-  readonly #message: TransactionalMessage;
-
-  constructor(message: TransactionalMessage) {
-    this.#message = message;
-  }
-
-  get pairs(): TransactionalMessage["headers"] {
-    return this.#message.headers;
-  }
-
-  get payload(): Uint8Array {
-    return this.#message.payload;
-  }
-
-  get signal(): AbortSignal {
-    return this.#message.signal;
-  }
-
-  prepare(values: ContextValues): void {
-    values.set(peerMessage, this.#message);
-  }
 }
 
 /** An error leaves nothing of what the handler wrote in its transaction. Headers that peers do not carry become an error. */
@@ -143,10 +127,10 @@ function toSend(answer: OutgoingAnswer): AnswerToSend {
     const words = `the answer has ${answer.pairs.length} headers; between peers it has at most ${count.maxItems}`;
     return toSend(errorAnswer(new ConnectError(words, Code.ResourceExhausted)));
   }
-  for (const [name, value] of answer.pairs) {
-    const bytes = Buffer.byteLength(value);
-    if (bytes <= maxBytes) continue;
-    const words = `header ${name} of the answer has ${bytes} bytes; between peers it has at most ${maxBytes}`;
+  const long = answer.pairs.find((pair) => Buffer.byteLength(pair[1]) > maxBytes);
+  if (long !== undefined) {
+    const bytes = Buffer.byteLength(long[1]);
+    const words = `header ${long[0]} of the answer has ${bytes} bytes; between peers it has at most ${maxBytes}`;
     return toSend(errorAnswer(new ConnectError(words, Code.ResourceExhausted)));
   }
   return { payload: answer.payload, headers: answer.pairs, rollBack: answer.error !== undefined };

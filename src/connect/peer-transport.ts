@@ -7,6 +7,7 @@ import type { Transport } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import type { Answer, RequestOptions } from "../peer/index.js";
 import { maxTimerMs } from "../runtime/index.js";
+import type { HeaderPairs } from "./headers.js";
 import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
 
 /** How calls are made between peers. */
@@ -35,11 +36,19 @@ export interface CallingPeer {
 export function createPeerTransport(peer: CallingPeer, options: PeerTransportOptions = {}): Transport {
   checkTransportOptions(options, "a peer transport", ["topic"]);
   const { topic, ...common } = options;
+  // Mostly those of the call before.
+  let last: { readonly pairs: HeaderPairs; readonly method: DescMethod; readonly headers: HeaderPairs } | undefined;
+  const headersOf = (pairs: HeaderPairs, method: DescMethod): HeaderPairs => {
+    if (last?.pairs !== pairs || last.method !== method) {
+      last = { pairs, method, headers: [...pairs, [rpcConstants.methodHeader, methodName(method)]] };
+    }
+    return last.headers;
+  };
   const carrier: Carrier = {
     scheme: "peer",
     call({ method, pairs, payload, timeoutMs, signal }) {
       return peer.request(topic ?? method.parent.typeName, payload, {
-        headers: [...pairs, [rpcConstants.methodHeader, methodName(method)]],
+        headers: headersOf(pairs, method),
         timeoutMs: Math.min(Math.ceil(timeoutMs), maxTimerMs),
         signal,
         idempotent: method.idempotency !== Idempotency.IDEMPOTENCY_UNKNOWN,

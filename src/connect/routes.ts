@@ -12,6 +12,7 @@ import {
 } from "@connectrpc/connect";
 import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { namesOf, RpcError } from "../errors/index.js";
+import { formatsOf, type SizeLimit } from "./message-format.js";
 import { streamRefused } from "./transport.js";
 
 /** Registers services: the same function that adapters of Connect for HTTP take. */
@@ -47,7 +48,10 @@ export interface Route {
   readonly method: DescMethod;
   /** What answers a unary call; others are refused. */
   readonly implementation: UnaryImplementation;
-  readonly options: RouteOptions & { readonly readMaxBytes: number; readonly writeMaxBytes: number };
+  readonly options: RouteOptions;
+  readonly formats: ReturnType<typeof formatsOf>;
+  readonly readLimit: SizeLimit;
+  readonly writeLimit: SizeLimit;
 }
 
 type UnaryImplementation = (MethodImplSpec & { kind: "unary" })["impl"];
@@ -72,14 +76,15 @@ export function collectRoutes(routes: Routes, options: RouteOptions): readonly R
     if (collected.has(name)) {
       throw new RpcError("invalid_argument", `the routes register ${name} twice; leave one of them out`);
     }
+    const both = { ...options, ...own };
+    const { readMaxBytes = rpcConstants.maxMessageBytes, writeMaxBytes = rpcConstants.maxMessageBytes } = both;
     collected.set(name, {
       method,
       implementation: spec.kind === "unary" ? spec.impl : () => Promise.reject(streamRefused(spec.method as never)),
-      options: {
-        ...{ readMaxBytes: rpcConstants.maxMessageBytes, writeMaxBytes: rpcConstants.maxMessageBytes },
-        ...options,
-        ...own,
-      },
+      options: both,
+      formats: formatsOf(both),
+      readLimit: { name: "readMaxBytes", bytes: readMaxBytes },
+      writeLimit: { name: "writeMaxBytes", bytes: writeMaxBytes },
     });
   };
   const router: ConnectRouter = {

@@ -31,7 +31,7 @@ import {
   timeoutHeader,
   versionHeader,
 } from "./headers.js";
-import { contentTypeOf, decodeMessage, encodeMessage, isBinaryType, type SizeLimit } from "./message-format.js";
+import { decodeMessage, encodeMessage, formatsOf, isBinaryType, type SizeLimit } from "./message-format.js";
 import { checkOptionNames, invalidSetting } from "./option-checks.js";
 
 /** What transports have in common. */
@@ -118,8 +118,8 @@ export function createTransport(carrier: Carrier, options: TransportOptions): Tr
   const checked = checkTransportSettings(input);
   if (!checked.ok) throw invalidSetting(checked.violation);
   const { defaultTimeoutMs, useBinaryFormat, readMaxBytes, writeMaxBytes } = checked.settings;
-  const format = { isBinary: useBinaryFormat, jsonOptions, binaryOptions };
-  const contentType = contentTypeOf(useBinaryFormat);
+  const format = formatsOf({ jsonOptions, binaryOptions })[useBinaryFormat ? "binary" : "json"];
+  const { contentType } = format;
   const readLimit: SizeLimit = { name: "readMaxBytes", bytes: readMaxBytes };
   const writeLimit: SizeLimit = { name: "writeMaxBytes", bytes: writeMaxBytes };
 

@@ -14,7 +14,6 @@ export class IncomingRequest extends Cancellation implements IncomingMessage {
   /** A handler has begun with it. */
   begun = false;
   #isOver = false;
-  #isWatched = false;
   #timer: NodeJS.Timeout | undefined = undefined;
 
   readonly topicKey: number;
@@ -41,8 +40,7 @@ export class IncomingRequest extends Cancellation implements IncomingMessage {
   }
 
   override get signal(): AbortSignal {
-    if (!this.#isWatched) {
-      this.#isWatched = true;
+    if (this.#timer === undefined) {
       if (this.#isOver) this.abort(notWaitedFor());
       else this.#timer = setTimeout(() => this.leave(), this.until - performance.now());
     }

@@ -44,7 +44,8 @@ export class OutgoingRequest implements Request {
   /** Why a listener is lost that may have handled it. */
   #lost: HawserError | undefined = undefined;
   #asked: Asked | undefined = undefined;
-  #isOver = false;
+  /** Nobody waits for the answer any more, or there is one. */
+  isOver = false;
   #unlisten: (() => void) | undefined = undefined;
   #resolve!: (answer: Answer | PromiseLike<never>) => void;
 
@@ -76,11 +77,6 @@ export class OutgoingRequest implements Request {
     this.answer = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-  }
-
-  /** Nobody waits for the answer any more, or there is one. */
-  get isOver(): boolean {
-    return this.#isOver;
   }
 
   /** The caller waits no more when the signal is aborted. */
@@ -120,7 +116,7 @@ export class OutgoingRequest implements Request {
     this.refusedBy = new Set([...this.refusedBy, this.#asked!.listenerName]);
     this.#asked = undefined;
     // Not at once: the listener may be failing many.
-    queueMicrotask(() => this.#isOver || this.#askNext(this));
+    queueMicrotask(() => this.isOver || this.#askNext(this));
   }
 
   /** Ends the wait with an error. Once a listener may have begun, every error has the outcome `unknown`. */
@@ -133,7 +129,7 @@ export class OutgoingRequest implements Request {
   }
 
   #leave(code: "request_timeout" | "aborted", why: string, cause: object): void {
-    if (this.#isOver) return;
+    if (this.isOver) return;
     const mayHaveBegun = this.#lost !== undefined || this.id > 0;
     this.#asked?.leave(this);
     const text = `${why}${mayHaveBegun ? "; the request may be handled all the same" : "; it had not left yet"}`;
@@ -141,7 +137,7 @@ export class OutgoingRequest implements Request {
   }
 
   #end(): void {
-    this.#isOver = true;
+    this.isOver = true;
     this.#unlisten?.();
   }
 }

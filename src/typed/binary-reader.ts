@@ -99,7 +99,7 @@ function skip(number: number, wireType: number): void {
       at += 8;
       return;
     case wireTypes.lengthAndBytes:
-      at = readLength() + at;
+      at = readVarint32() + at;
       return;
     case wireTypes.fourBytes:
       at += 4;
@@ -147,72 +147,57 @@ export function readerOf(schema: DescMessage): MessageReader {
 /** Makes messages without values. A spread is the fastest copy that there is. */
 function zeroOf(schema: DescMessage): () => Target {
   const template = create(schema) as unknown as Target;
-  const lists = schema.fields.filter(({ fieldKind }) => fieldKind === "list").map(({ localName }) => localName);
-  const maps = schema.fields.filter(({ fieldKind }) => fieldKind === "map").map(({ localName }) => localName);
-  const oneofs = schema.oneofs.map(({ localName }) => localName);
+  const objects: (readonly [name: string, make: () => unknown])[] = [
+    ...schema.oneofs.map(({ localName }) => [localName, () => ({ case: undefined })] as const),
+    ...schema.fields.flatMap(({ fieldKind, localName }) => {
+      if (fieldKind === "list") return [[localName, () => []] as const];
+      return fieldKind === "map" ? [[localName, () => ({})] as const] : [];
+    }),
+  ];
   const fill = (message: Target): Target => {
-    for (let index = 0; index < lists.length; index++) message[lists[index]!] = [];
-    for (let index = 0; index < maps.length; index++) message[maps[index]!] = {};
-    for (let index = 0; index < oneofs.length; index++) message[oneofs[index]!] = { case: undefined };
+    for (let index = 0; index < objects.length; index++) message[objects[index]![0]] = objects[index]![1]();
     return message;
   };
   const prototype = Object.getPrototypeOf(template);
   // With defaults on the prototype, where the presence of fields is told by properties of its own.
   if (prototype !== Object.prototype) return () => fill(Object.assign(Object.create(prototype), template));
-  return lists.length + maps.length + oneofs.length === 0 ? () => ({ ...template }) : () => fill({ ...template });
+  return objects.length === 0 ? () => ({ ...template }) : () => fill({ ...template });
 }
 
-function compileField(field: DescField): [wireType: number, ReadField][] {
+/** What reads a field, by the wire types that it may have. */
+function compileField(field: DescField): (readonly [wireType: number, ReadField])[] {
   const name = field.localName;
   const wireType = wireTypeOfValue(field);
-  switch (field.fieldKind) {
-    case "list": {
-      const { listKind } = field;
-      if (listKind === "message") return [[wireType, compileMessageList(field)]];
-      const read = compileScalar(field);
-      const one: ReadField = (message) => {
-        (message[name] as unknown[]).push(read());
-      };
-      if (wireType === wireTypes.lengthAndBytes) return [[wireType, one]];
-      const packed: ReadField = (message) => {
-        const list = message[name] as unknown[];
-        const last = readLength() + at;
-        if (last > end) throw truncated(field);
-        while (at < last) list.push(read());
-        if (at > last) throw truncated(field);
-      };
-      return [
-        [wireType, one],
-        [wireTypes.lengthAndBytes, packed],
-      ];
-    }
-    case "map":
-      return [[wireTypes.lengthAndBytes, compileMap(field)]];
-    case "message":
-      return [[wireType, compileMessage(field)]];
-    default: {
-      const read = compileScalar(field);
-      if (field.oneof === undefined) {
-        return [
-          [
-            wireType,
-            (message) => {
-              message[name] = read();
-            },
-          ],
-        ];
-      }
-      const group = field.oneof.localName;
-      return [
-        [
-          wireType,
-          (message) => {
-            message[group] = { case: name, value: read() };
-          },
-        ],
-      ];
-    }
+  if (field.fieldKind === "map") return [[wireTypes.lengthAndBytes, compileMap(field)]];
+  if (field.fieldKind === "message") return [[wireType, compileMessage(field)]];
+  if (field.fieldKind === "list") {
+    if (field.listKind === "message") return [[wireType, compileMessageList(field)]];
+    const read = compileScalar(field);
+    const one: ReadField = (message) => void (message[name] as unknown[]).push(read());
+    if (wireType === wireTypes.lengthAndBytes) return [[wireType, one]];
+    const packed: ReadField = (message) => {
+      const list = message[name] as unknown[];
+      const last = readVarint32() + at;
+      if (last > end) throw truncated(field);
+      while (at < last) list.push(read());
+      if (at > last) throw truncated(field);
+    };
+    return [
+      [wireType, one],
+      [wireTypes.lengthAndBytes, packed],
+    ];
   }
+  const read = compileScalar(field);
+  const group = field.oneof?.localName;
+  const readField: ReadField =
+    group === undefined
+      ? (message) => {
+          message[name] = read();
+        }
+      : (message) => {
+          message[group] = { case: name, value: read() };
+        };
+  return [[wireType, readField]];
 }
 
 /** Reads a message that is in a field of another one, into `target` or a new one. */
@@ -222,7 +207,7 @@ function compileNested(field: DescField & { message: DescMessage }): (place: () 
     reader ??= readerOf(field.message);
     const message = target ?? reader.zero();
     const outer = end;
-    const last = readLength() + at;
+    const last = readVarint32() + at;
     if (last > outer) throw truncated(field);
     if (++depth > maxDepth) throw tooDeep();
     end = last;
@@ -280,7 +265,7 @@ function compileMap(field: DescField & { fieldKind: "map" }): ReadField {
   return (message) => {
     const map = message[name] as Target;
     const outer = end;
-    const last = readLength() + at;
+    const last = readVarint32() + at;
     if (last > outer) throw truncated(field);
     end = last;
     let key: unknown = zeroKey;
@@ -327,11 +312,6 @@ function compileScalar(field: DescField): Read {
   }
   const read = scalarReaders[scalar];
   return "longAsString" in field && field.longAsString ? () => String(read()) : read;
-}
-
-/** How many bytes follow. */
-function readLength(): number {
-  return readVarint32();
 }
 
 /** @throws Undecodable if it has more than 32 bits, or no number */
@@ -436,7 +416,7 @@ function asciiOf(start: number, last: number): string {
 }
 
 function readString(isStrict: boolean, field: DescField): string {
-  const length = readLength();
+  const length = readVarint32();
   const start = at;
   if (length > end - start) throw truncated(field);
   at += length;
@@ -456,7 +436,7 @@ function readString(isStrict: boolean, field: DescField): string {
 
 const scalarReaders: Readonly<Record<ScalarType, Read>> = {
   [ScalarType.STRING]: () => {
-    const length = readLength();
+    const length = readVarint32();
     const start = at;
     if (length > end - start) throw truncated();
     at += length;
@@ -467,7 +447,7 @@ const scalarReaders: Readonly<Record<ScalarType, Read>> = {
     }
   },
   [ScalarType.BYTES]: () => {
-    const length = readLength();
+    const length = readVarint32();
     if (length > end - at) throw truncated();
     at += length;
     return copyOf(at - length, at);

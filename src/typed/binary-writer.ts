@@ -99,11 +99,15 @@ interface UnknownField {
 
 function writeUnknown(unknown: readonly UnknownField[]): void {
   for (const { no, wireType, data } of unknown) {
-    if (at + data.length + 5 > block.length) grow(data.length + 5);
     writeVarint(((no << 3) | wireType) >>> 0);
-    block.set(data, at);
-    at += data.length;
+    writeBytes(data);
   }
+}
+
+function writeBytes(bytes: Uint8Array): void {
+  if (at + bytes.length > block.length) grow(bytes.length);
+  block.set(bytes, at);
+  at += bytes.length;
 }
 
 function compileField(field: DescField): WriteField {
@@ -178,7 +182,6 @@ function withTag(number: number, wireType: number, write: Write): Write {
     };
   }
   return (value) => {
-    if (at + 5 > block.length) grow(5);
     writeVarint(tag);
     write(value);
   };
@@ -193,34 +196,39 @@ function compileValue(field: DescField, unwrapped: boolean): Write {
 /** @param unwrapped whether protobuf-es has the value of a wrapper, such as StringValue, in its place */
 function compileMessage(schema: DescMessage, unwrapped: boolean): Write {
   let write: WriteField | undefined;
-  const asMessage = unwrapped && isWrapperDesc(schema) ? (value: unknown) => ({ value }) : undefined;
-  const nested: Write = (value) => {
+  const isWrapped = unwrapped && isWrapperDesc(schema);
+  return withLength((value) => {
     write ??= writerOf(schema);
+    write((isWrapped ? { value } : value) as Fields);
+  });
+}
+
+/** Writes the length of what is written before it. */
+function withLength(write: Write): Write {
+  return (value) => {
     if (at + 5 > block.length) grow(5);
-    // Most messages are shorter than 128 bytes, so that their length takes one.
+    // Mostly it is less than 128 bytes, so that their length takes one.
     const start = at++;
-    write((asMessage === undefined ? value : asMessage(value)) as Fields);
+    write(value);
     const length = at - start - 1;
     if (length < 0x80) {
       block[start] = length;
       return;
     }
     if (at + 4 > block.length) grow(4);
-    const end = at;
-    at = start;
     const lengthBytes = length < 0x4000 ? 2 : length < 0x20_0000 ? 3 : length < 0x1000_0000 ? 4 : 5;
-    block.copyWithin(start + lengthBytes, start + 1, end);
+    block.copyWithin(start + lengthBytes, start + 1, at);
+    at = start;
     writeVarint(length);
     at += length;
   };
-  return nested;
 }
 
 function compileList(field: DescField & { fieldKind: "list" }): WriteField {
   const name = field.localName;
   const write = compileValue(field, false);
   const writeList = field.packed
-    ? packed(field.number, write)
+    ? withTag(field.number, wireTypes.lengthAndBytes, withLength(each(write)))
     : each(withTag(field.number, wireTypeOfValue(field), write));
   return (message) => {
     const values = message[name];
@@ -230,32 +238,10 @@ function compileList(field: DescField & { fieldKind: "list" }): WriteField {
   };
 }
 
-function each(write: Write): (values: unknown[]) => void {
-  return (values) => {
+function each(write: Write): Write {
+  return (given) => {
+    const values = given as unknown[];
     for (let index = 0; index < values.length; index++) write(values[index]);
-  };
-}
-
-/** As one block of bytes. */
-function packed(number: number, write: Write): (values: unknown[]) => void {
-  const writeAll = each(write);
-  const asOne = compileBlock((values) => writeAll(values as unknown[]));
-  return withTag(number, wireTypes.lengthAndBytes, asOne);
-}
-
-/** Writes the length of what is written before it. */
-function compileBlock(write: Write): Write {
-  return (value) => {
-    if (at + 5 > block.length) grow(5);
-    const start = at;
-    at += 5;
-    write(value);
-    const from = start + 5;
-    const length = at - from;
-    at = start;
-    writeVarint(length);
-    block.copyWithin(at, from, from + length);
-    at += length;
   };
 }
 
@@ -266,7 +252,7 @@ function compileMap(field: DescField & { fieldKind: "map" }): WriteField {
   const writeEntry = withTag(
     field.number,
     wireTypes.lengthAndBytes,
-    compileBlock((entry) => {
+    withLength((entry) => {
       const [key, value] = entry as [string, unknown];
       writeKey(keyOf(field.mapKey, key));
       writeValue(value);
@@ -280,8 +266,9 @@ function compileMap(field: DescField & { fieldKind: "map" }): WriteField {
   };
 }
 
-/** Up to five bytes, for which there must be room. */
+/** Of up to 32 bits. */
 function writeVarint(value: number): void {
+  if (at + 5 > block.length) grow(5);
   while (value > 0x7f) {
     block[at++] = (value & 0x7f) | 0x80;
     value >>>= 7;
@@ -347,8 +334,8 @@ function writeString(value: unknown): void {
   // Half a surrogate pair has no bytes.
   if (!(value as string & { isWellFormed(): boolean }).isWellFormed()) throw wrongType;
   const bytes = Buffer.byteLength(value);
-  if (at + bytes + 5 > block.length) grow(bytes + 5);
   writeVarint(bytes);
+  if (at + bytes > block.length) grow(bytes);
   at += block.write(value, at, "utf8");
 }
 
@@ -356,10 +343,8 @@ const scalarWriters: Readonly<Record<ScalarType, Write>> = {
   [ScalarType.STRING]: writeString,
   [ScalarType.BYTES]: (value) => {
     if (!(value instanceof Uint8Array)) throw wrongType;
-    if (at + value.length + 5 > block.length) grow(value.length + 5);
     writeVarint(value.length);
-    block.set(value, at);
-    at += value.length;
+    writeBytes(value);
   },
   [ScalarType.BOOL]: (value) => {
     if (typeof value !== "boolean") throw wrongType;
@@ -369,19 +354,14 @@ const scalarWriters: Readonly<Record<ScalarType, Write>> = {
   [ScalarType.INT32]: (value) => {
     if (typeof value !== "number" || (value | 0) !== value) throw wrongType;
     if (value < 0) writeLong(value >>> 0, 0xffff_ffff);
-    else {
-      if (at + 5 > block.length) grow(5);
-      writeVarint(value);
-    }
+    else writeVarint(value);
   },
   [ScalarType.UINT32]: (value) => {
     if (typeof value !== "number" || value >>> 0 !== value) throw wrongType;
-    if (at + 5 > block.length) grow(5);
     writeVarint(value);
   },
   [ScalarType.SINT32]: (value) => {
     if (typeof value !== "number" || (value | 0) !== value) throw wrongType;
-    if (at + 5 > block.length) grow(5);
     writeVarint(((value << 1) ^ (value >> 31)) >>> 0);
   },
   [ScalarType.FIXED32]: (value) => {
