@@ -99,7 +99,7 @@ ${cases
     }
     if (before !== undefined && before !== frame) throw new RangeError(\`it has two kinds, \${before.$case} and \${frame!.$case}\`);
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (frame === undefined) throw new RangeError("it is of no kind that this version knows");
   return frame;
 }
@@ -220,7 +220,7 @@ ${cases.join("")}      default:
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
 ${rules.length === 0 ? "" : `  if (!(${rules.join(" && ")})) input.breaksRule = true;\n`}  return message;
 }
 `;

@@ -357,8 +357,9 @@ export class SenderChannel<Message extends OutgoingMessage> {
       // What the store has is not written; the listener finds it there.
       const written = Math.max(this.#written, this.#acked, this.#stored);
       this.#written = written;
+      // Infinity without one.
       const after = this.#unnumbered.firstAfter;
-      if (this.#unnumbered.length > 0 && (!isLive || after <= written)) this.#writeUnnumbered(isLive);
+      if (after !== Number.POSITIVE_INFINITY && (!isLive || after <= written)) this.#writeUnnumbered(isLive);
       else if (!takesNumbered || written >= this.#numbered.last || !this.#writeNumbered(after)) return;
     }
   }
@@ -411,7 +412,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
    */
   #dropUnnumbered(now: number): number {
     const queue = this.#unnumbered;
-    if (queue.length === 0) return Number.POSITIVE_INFINITY;
+    if (queue.first > queue.last) return Number.POSITIVE_INFINITY;
     const isConnected = this.#connection !== undefined;
     const waits = isConnected || ((this.#dialling || this.#state === "connecting") && !this.#stopping);
     const waitMs = isConnected ? this.#limits.sendTimeoutMs : this.#limits.connectWaitMs;

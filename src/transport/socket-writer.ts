@@ -63,7 +63,7 @@ export class SocketWriter {
   /** Writes a frame. @throws WireError as `FrameEncoder.append` */
   write(frame: Frame): void {
     if (!this.#takes(frame.$case)) return;
-    this.#encodeLatest();
+    if (this.#latest.length > 0) this.#encodeLatest();
     this.#encoder.append(frame);
     this.#saidGoodbye ||= frame.$case === "goodbye";
     this.#appended();
@@ -120,12 +120,11 @@ export class SocketWriter {
   };
 
   #encodeLatest(): void {
-    if (this.#latest.length === 0) return;
     for (const frame of this.#latest.splice(0)) this.#encoder.append(frame);
   }
 
   #flush(): void {
-    this.#encodeLatest();
+    if (this.#latest.length > 0) this.#encodeLatest();
     if (this.#encoder.bytes === 0) return;
     const output = this.#encoder.take();
     this.#bytesInSocket += output.bytes;

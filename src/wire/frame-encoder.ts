@@ -8,7 +8,7 @@ import { type FrameOutput, sized } from "../../generated/ts/wire/coding.js";
 import { valueBytes, writeFrame } from "../../generated/ts/wire/frames.js";
 import { WireError } from "../errors/index.js";
 import { uncleared } from "../runtime/index.js";
-import { lengthPrefixBytes } from "./frame-assembler.js";
+import { lengthPrefixBytes } from "./frame-decoder.js";
 import type { Frame } from "./frames.js";
 
 /** What the length before a frame can say. */

@@ -66,7 +66,7 @@ export function readFrame(input: FrameInput): Frame {
     }
     if (before !== undefined && before !== frame) throw new RangeError(`it has two kinds, ${before.$case} and ${frame!.$case}`);
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (frame === undefined) throw new RangeError("it is of no kind that this version knows");
   return frame;
 }
@@ -195,7 +195,7 @@ function readChallenge(input: FrameInput, end: number): Challenge {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.nonce.length >= 32 && message.nonce.length <= 32 && message.minVersion >= 1 && message.maxVersion >= 1 && message.capabilities.length <= 32)) input.breaksRule = true;
   return message;
 }
@@ -280,7 +280,7 @@ function readHello(input: FrameInput, end: number): Hello {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.version >= 1 && checkHelloSenderName(message.senderName) === undefined && checkHelloSourceTopic(message.sourceTopic) === undefined && checkHelloListenerName(message.listenerName) === undefined && message.connectionKey >= 1 && message.epoch >= 1 && message.epoch <= 9007199254740991 && message.nonce.length >= 32 && message.nonce.length <= 32 && message.capabilities.length <= 32 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
   return message;
 }
@@ -374,7 +374,7 @@ function readWelcome(input: FrameInput, end: number): Welcome {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.cursorEpoch <= 9007199254740991 && message.cursor <= 9007199254740991 && message.backlog <= 9007199254740991 && message.credit >= 1 && message.credit <= 9007199254740991 && message.maxMessageBytes >= 1 && message.maxMessageBytes <= 1073741824 && message.capabilities.length <= 32 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
   return message;
 }
@@ -442,7 +442,7 @@ function readRefuse(input: FrameInput, end: number): Refuse {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(checkRefuseMessage(message.message) === undefined)) input.breaksRule = true;
   return message;
 }
@@ -507,7 +507,7 @@ function readBatch(input: FrameInput, end: number): Batch {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.epoch >= 1 && message.epoch <= 9007199254740991 && message.delivery >= 1 && message.delivery <= 2 && message.firstNumber <= 9007199254740991 && message.topicKey >= 1 && message.payloads.length <= 65536 && message.compressions.length <= 65536 && message.headers.length <= 65536)) input.breaksRule = true;
   return message;
 }
@@ -577,7 +577,7 @@ function readPayloadCompression(input: FrameInput, end: number): PayloadCompress
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.compression >= 1 && message.compression <= 2 && message.uncompressedBytes <= 1073741824)) input.breaksRule = true;
   return message;
 }
@@ -630,7 +630,7 @@ function readPayloadHeaders(input: FrameInput, end: number): PayloadHeaders {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.headers.length <= 256)) input.breaksRule = true;
   return message;
 }
@@ -671,7 +671,7 @@ function readHeader(input: FrameInput, end: number): Header {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(checkHeaderName(message.name) === undefined && checkHeaderValue(message.value) === undefined)) input.breaksRule = true;
   return message;
 }
@@ -729,7 +729,7 @@ function readAck(input: FrameInput, end: number): Ack {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.epoch <= 9007199254740991 && message.number <= 9007199254740991 && message.credit >= 1 && message.credit <= 9007199254740991 && message.backlog <= 9007199254740991)) input.breaksRule = true;
   return message;
 }
@@ -793,7 +793,7 @@ function readGoLive(input: FrameInput, end: number): GoLive {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.epoch >= 1 && message.epoch <= 9007199254740991)) input.breaksRule = true;
   return message;
 }
@@ -828,7 +828,7 @@ function readPing(input: FrameInput, end: number): Ping {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   return message;
 }
 
@@ -861,7 +861,7 @@ function readPong(input: FrameInput, end: number): Pong {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   return message;
 }
 
@@ -900,7 +900,7 @@ function readGoodbye(input: FrameInput, end: number): Goodbye {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.epoch <= 9007199254740991 && message.number <= 9007199254740991)) input.breaksRule = true;
   return message;
 }
@@ -966,7 +966,7 @@ function readRequest(input: FrameInput, end: number): Request {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.id >= 1 && message.id <= 9007199254740991 && message.topicKey >= 1 && message.timeoutMs >= 1 && message.timeoutMs <= 2147483647 && message.maxAnswerBytes >= 1 && message.maxAnswerBytes <= 1073741824 && message.headers.length <= 256)) input.breaksRule = true;
   return message;
 }
@@ -1047,7 +1047,7 @@ function readAnswer(input: FrameInput, end: number): Answer {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.id >= 1 && message.id <= 9007199254740991 && checkAnswerMessage(message.message) === undefined && message.headers.length <= 256)) input.breaksRule = true;
   return message;
 }
@@ -1101,7 +1101,7 @@ function readCancel(input: FrameInput, end: number): Cancel {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.id >= 1 && message.id <= 9007199254740991)) input.breaksRule = true;
   return message;
 }
