@@ -131,6 +131,16 @@ export class SenderChannel<Message extends OutgoingMessage> {
     return true;
   }
 
+  /**
+   * Whether an at-most-once message of so many bytes, uncompressed, need not be offered: it would be the next to be written, and
+   * the connection takes it. The caller writes it before it calls anything else here, and has sent it.
+   */
+  writesAtOnce(bytes: number): boolean {
+    if (this.#connection === undefined || !this.#writable || bytes > this.#maxMessageBytes) return false;
+    if (this.#unnumbered.first <= this.#unnumbered.last) return false;
+    return this.#state !== "live" || Math.max(this.#written, this.#acked, this.#stored) >= this.#numbered.last;
+  }
+
   /** Writes and stores what can be written and stored now. */
   flush(now: number): void {
     if (this.#state === "ended") {

@@ -69,6 +69,14 @@ export class SocketWriter {
     this.#appended();
   }
 
+  /** Writes an at-most-once message. @throws WireError as `FrameEncoder.appendAtMostOnce` */
+  writeAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
+    if (!this.#takes("batch")) return;
+    if (this.#latest.length > 0) this.#encodeLatest();
+    this.#encoder.appendAtMostOnce(epoch, topicKey, payload);
+    this.#appended();
+  }
+
   /** Writes a frame, unless a newer one of its kind replaces it before it leaves. */
   writeLatest(frame: Frame): void {
     if (!this.#takes(frame.$case)) return;

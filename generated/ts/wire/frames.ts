@@ -5,6 +5,27 @@ import type { Frame as Envelope, Ack, Answer, Batch, Cancel, Challenge, GoLive, 
 import { checkAnswerMessage, checkHeaderName, checkHeaderValue, checkHelloListenerName, checkHelloSenderName, checkHelloSourceTopic, checkRefuseMessage } from "../rules/peer/frames.js";
 import { decimalBytes, type FrameInput, type FrameOutput, listBytes, numberBytes, packedBytes, sized, writeBytes, writeDecimal, writeEach, writeHead, writeList, writeNumber, writePacked, writeText } from "./coding.js";
 
+/** The tag of each field, which is one byte. */
+export const tags = {
+  Frame: { challenge: 10, hello: 18, welcome: 26, refuse: 34, batch: 42, ack: 50, goLive: 58, ping: 66, pong: 74, goodbye: 82, request: 90, answer: 98, cancel: 106 },
+  Challenge: { nonce: 10, minVersion: 16, maxVersion: 24, capabilities: 34 },
+  Hello: { version: 8, senderName: 18, sourceTopic: 26, listenerName: 34, connectionKey: 40, epoch: 48, nonce: 58, capabilities: 66, mac: 74 },
+  Welcome: { cursorEpoch: 8, cursor: 16, backlog: 24, credit: 32, maxMessageBytes: 40, capabilities: 50, mac: 58 },
+  Refuse: { code: 8, message: 18 },
+  Batch: { epoch: 8, delivery: 16, firstNumber: 24, topicKey: 32, payloads: 42, compressions: 50, headers: 58 },
+  PayloadCompression: { index: 8, compression: 16, uncompressedBytes: 24 },
+  PayloadHeaders: { index: 8, headers: 18 },
+  Header: { name: 10, value: 18 },
+  Ack: { epoch: 8, number: 16, credit: 24, backlog: 32, busy: 40, live: 48 },
+  GoLive: { epoch: 8 },
+  Ping: { token: 8 },
+  Pong: { token: 8 },
+  Goodbye: { epoch: 8, number: 16 },
+  Request: { id: 8, topicKey: 16, timeoutMs: 24, maxAnswerBytes: 32, payload: 42, headers: 50 },
+  Answer: { id: 8, code: 16, message: 26, begun: 32, payload: 42, headers: 50 },
+  Cancel: { id: 8 },
+} as const;
+
 /** One frame: its kind, and the value of that kind. */
 export type Frame = NonNullable<Envelope["kind"]>;
 
@@ -209,7 +230,7 @@ function bytesOfChallenge(message: Challenge): number {
   return bytes;
 }
 
-function writeChallenge(output: FrameOutput, message: Challenge): void {
+export function writeChallenge(output: FrameOutput, message: Challenge): void {
   if (message.nonce.length > 0) writeBytes(output, 10, message.nonce);
   output.reserve(22);
   if (message.minVersion !== 0) {
@@ -299,7 +320,7 @@ function bytesOfHello(message: Hello): number {
   return bytes;
 }
 
-function writeHello(output: FrameOutput, message: Hello): void {
+export function writeHello(output: FrameOutput, message: Hello): void {
   output.reserve(11);
   if (message.version !== 0) {
     output.block[output.at++] = 8;
@@ -391,7 +412,7 @@ function bytesOfWelcome(message: Welcome): number {
   return bytes;
 }
 
-function writeWelcome(output: FrameOutput, message: Welcome): void {
+export function writeWelcome(output: FrameOutput, message: Welcome): void {
   output.reserve(55);
   if (message.cursorEpoch !== 0) {
     output.block[output.at++] = 8;
@@ -454,7 +475,7 @@ function bytesOfRefuse(message: Refuse): number {
   return bytes;
 }
 
-function writeRefuse(output: FrameOutput, message: Refuse): void {
+export function writeRefuse(output: FrameOutput, message: Refuse): void {
   output.reserve(11);
   if (message.code !== 0) {
     output.block[output.at++] = 8;
@@ -524,7 +545,7 @@ function bytesOfBatch(message: Batch): number {
   return bytes;
 }
 
-function writeBatch(output: FrameOutput, message: Batch): void {
+export function writeBatch(output: FrameOutput, message: Batch): void {
   output.reserve(44);
   if (message.epoch !== 0) {
     output.block[output.at++] = 8;
@@ -590,7 +611,7 @@ function bytesOfPayloadCompression(message: PayloadCompression): number {
   return bytes;
 }
 
-function writePayloadCompression(output: FrameOutput, message: PayloadCompression): void {
+export function writePayloadCompression(output: FrameOutput, message: PayloadCompression): void {
   output.reserve(33);
   if (message.index !== 0) {
     output.block[output.at++] = 8;
@@ -642,7 +663,7 @@ function bytesOfPayloadHeaders(message: PayloadHeaders): number {
   return bytes;
 }
 
-function writePayloadHeaders(output: FrameOutput, message: PayloadHeaders): void {
+export function writePayloadHeaders(output: FrameOutput, message: PayloadHeaders): void {
   output.reserve(11);
   if (message.index !== 0) {
     output.block[output.at++] = 8;
@@ -683,7 +704,7 @@ function bytesOfHeader(message: Header): number {
   return bytes;
 }
 
-function writeHeader(output: FrameOutput, message: Header): void {
+export function writeHeader(output: FrameOutput, message: Header): void {
   if (message.name.length > 0) writeText(output, 10, message.name);
   if (message.value.length > 0) writeText(output, 18, message.value);
 }
@@ -745,7 +766,7 @@ function bytesOfAck(message: Ack): number {
   return bytes;
 }
 
-function writeAck(output: FrameOutput, message: Ack): void {
+export function writeAck(output: FrameOutput, message: Ack): void {
   output.reserve(66);
   if (message.epoch !== 0) {
     output.block[output.at++] = 8;
@@ -804,7 +825,7 @@ function bytesOfGoLive(message: GoLive): number {
   return bytes;
 }
 
-function writeGoLive(output: FrameOutput, message: GoLive): void {
+export function writeGoLive(output: FrameOutput, message: GoLive): void {
   output.reserve(11);
   if (message.epoch !== 0) {
     output.block[output.at++] = 8;
@@ -838,7 +859,7 @@ function bytesOfPing(message: Ping): number {
   return bytes;
 }
 
-function writePing(output: FrameOutput, message: Ping): void {
+export function writePing(output: FrameOutput, message: Ping): void {
   output.reserve(11);
   if (message.token !== "0") {
     output.block[output.at++] = 8;
@@ -871,7 +892,7 @@ function bytesOfPong(message: Pong): number {
   return bytes;
 }
 
-function writePong(output: FrameOutput, message: Pong): void {
+export function writePong(output: FrameOutput, message: Pong): void {
   output.reserve(11);
   if (message.token !== "0") {
     output.block[output.at++] = 8;
@@ -912,7 +933,7 @@ function bytesOfGoodbye(message: Goodbye): number {
   return bytes;
 }
 
-function writeGoodbye(output: FrameOutput, message: Goodbye): void {
+export function writeGoodbye(output: FrameOutput, message: Goodbye): void {
   output.reserve(22);
   if (message.epoch !== 0) {
     output.block[output.at++] = 8;
@@ -982,7 +1003,7 @@ function bytesOfRequest(message: Request): number {
   return bytes;
 }
 
-function writeRequest(output: FrameOutput, message: Request): void {
+export function writeRequest(output: FrameOutput, message: Request): void {
   output.reserve(44);
   if (message.id !== 0) {
     output.block[output.at++] = 8;
@@ -1063,7 +1084,7 @@ function bytesOfAnswer(message: Answer): number {
   return bytes;
 }
 
-function writeAnswer(output: FrameOutput, message: Answer): void {
+export function writeAnswer(output: FrameOutput, message: Answer): void {
   output.reserve(22);
   if (message.id !== 0) {
     output.block[output.at++] = 8;
@@ -1112,7 +1133,7 @@ function bytesOfCancel(message: Cancel): number {
   return bytes;
 }
 
-function writeCancel(output: FrameOutput, message: Cancel): void {
+export function writeCancel(output: FrameOutput, message: Cancel): void {
   output.reserve(11);
   if (message.id !== 0) {
     output.block[output.at++] = 8;
