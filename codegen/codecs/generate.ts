@@ -40,6 +40,7 @@ function framesCodec(file: SpecFile): string {
   }
   const messages = file.messages.filter((message) => message !== frame);
   const body = [
+    tagsOf(frame.name, kinds.fields, messages),
     frameFunctions(kinds.fields),
     ...messages.flatMap((message) => [reader(message), sizer(message), writer(message)]),
   ];
@@ -73,6 +74,14 @@ const runtimeNames = [
   "writeText",
 ];
 
+/** The tags of all fields, for what writes a part of a frame. */
+function tagsOf(frame: string, kinds: readonly MessageField[], messages: readonly Message[]): string {
+  const line = (name: string, fields: readonly MessageField[]): string =>
+    `  ${name}: { ${fields.map((field) => `${field.name}: ${tagOf(field)}`).join(", ")} },\n`;
+  const lines = [line(frame, kinds), ...messages.map((message) => line(message.name, fieldsOf(message)))];
+  return `${docstring("The tag of each field, which is one byte.")}export const tags = {\n${lines.join("")}} as const;\n`;
+}
+
 /** Reads, measures and writes the frame around its value. */
 function frameFunctions(kinds: readonly MessageField[]): string {
   const doc = (text: string): string => docstring(text);
@@ -99,7 +108,7 @@ ${cases
     }
     if (before !== undefined && before !== frame) throw new RangeError(\`it has two kinds, \${before.$case} and \${frame!.$case}\`);
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (frame === undefined) throw new RangeError("it is of no kind that this version knows");
   return frame;
 }
@@ -220,7 +229,7 @@ ${cases.join("")}      default:
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
 ${rules.length === 0 ? "" : `  if (!(${rules.join(" && ")})) input.breaksRule = true;\n`}  return message;
 }
 `;
@@ -297,7 +306,7 @@ function writer(message: Message): string {
     const reserve = isFirst ? [`output.reserve(${count * 11});`] : [];
     return [...reserve, writeLine(field, fields, value, tag)];
   });
-  return functionOf(`write${message.name}(output: FrameOutput, message: ${message.name}): void`, lines);
+  return `export ${functionOf(`write${message.name}(output: FrameOutput, message: ${message.name}): void`, lines)}`;
 }
 
 function writeLine(field: MessageField, fields: readonly MessageField[], value: string, tag: number): string {

@@ -131,6 +131,16 @@ export class SenderChannel<Message extends OutgoingMessage> {
     return true;
   }
 
+  /**
+   * Whether an at-most-once message of so many bytes, uncompressed, need not be offered: it would be the next to be written, and
+   * the connection takes it. The caller writes it before it calls anything else here, and has sent it.
+   */
+  writesAtOnce(bytes: number): boolean {
+    if (this.#connection === undefined || !this.#writable || bytes > this.#maxMessageBytes) return false;
+    if (this.#unnumbered.first <= this.#unnumbered.last) return false;
+    return this.#state !== "live" || Math.max(this.#written, this.#acked, this.#stored) >= this.#numbered.last;
+  }
+
   /** Writes and stores what can be written and stored now. */
   flush(now: number): void {
     if (this.#state === "ended") {
@@ -357,8 +367,9 @@ export class SenderChannel<Message extends OutgoingMessage> {
       // What the store has is not written; the listener finds it there.
       const written = Math.max(this.#written, this.#acked, this.#stored);
       this.#written = written;
+      // Infinity without one.
       const after = this.#unnumbered.firstAfter;
-      if (this.#unnumbered.length > 0 && (!isLive || after <= written)) this.#writeUnnumbered(isLive);
+      if (after !== Number.POSITIVE_INFINITY && (!isLive || after <= written)) this.#writeUnnumbered(isLive);
       else if (!takesNumbered || written >= this.#numbered.last || !this.#writeNumbered(after)) return;
     }
   }
@@ -411,7 +422,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
    */
   #dropUnnumbered(now: number): number {
     const queue = this.#unnumbered;
-    if (queue.length === 0) return Number.POSITIVE_INFINITY;
+    if (queue.first > queue.last) return Number.POSITIVE_INFINITY;
     const isConnected = this.#connection !== undefined;
     const waits = isConnected || ((this.#dialling || this.#state === "connecting") && !this.#stopping);
     const waitMs = isConnected ? this.#limits.sendTimeoutMs : this.#limits.connectWaitMs;

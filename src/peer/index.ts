@@ -10,7 +10,8 @@
  *
  * **Sending.** The outbox finds the listeners of a topic (topic-directory.ts, topic-routes.ts: in turn, those known to be
  * down left out) and hands the message to the link of one. A link binds a `SenderChannel` to a connection, which its
- * listener-dial.ts keeps, and to the store. Each send is one `Outgoing`, which becomes a receipt.
+ * listener-dial.ts keeps, and to the store. Each send is one `Outgoing`, which becomes a receipt;
+ * only an at-most-once message that nothing has to wait for is written at once.
  *
  * **Receiving.** The inbox listens, decides on each Hello by what the catalog says, and has a link for each channel that
  * this peer owns. A link binds a `ListenerChannel` to its connection, the store and the handler. At most `concurrency`

@@ -8,7 +8,7 @@ import type { CatalogChange } from "../store/index.js";
 import { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { GroupQueue } from "./group-queue.js";
-import { type MessageTopic, Outgoing } from "./outgoing.js";
+import { type MessageTopic, Outgoing, type Sent } from "./outgoing.js";
 import type { OutgoingRequest } from "./outgoing-request.js";
 import type { SenderLink } from "./sender-link.js";
 import { SenderLinks } from "./sender-links.js";
@@ -59,7 +59,7 @@ export class Outbox {
    *
    * @throws PeerError (as a rejection) `no_address`, `invalid_argument`, `busy`, …; StoreError `store_failed`
    */
-  sendTo(topic: string, message: CheckedMessage): Outgoing | Promise<Outgoing> {
+  sendTo(topic: string, message: CheckedMessage): Sent | Promise<Sent> {
     const routes = this.topics.get(topic);
     if (routes?.ready === true && routes.waiting === 0) {
       const sent = this.#sendToGroup(routes, message);
@@ -99,10 +99,10 @@ export class Outbox {
   }
 
   /** Sends to every listener of the topic: the tickets, or the errors, in the order of the directory. */
-  async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Outgoing | HawserError }[]> {
+  async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Sent | HawserError }[]> {
     return await this.#inOrder(this.topics.get(topic) ?? this.topics.add(topic), async (known) => {
       if (known.isEmpty) throw noAddress(topic);
-      const sent: { peer: string; ticket: Outgoing | HawserError }[] = [];
+      const sent: { peer: string; ticket: Sent | HawserError }[] = [];
       for (const candidate of known.all) {
         try {
           const link = await this.links.to(candidate, known);
@@ -117,7 +117,7 @@ export class Outbox {
   }
 
   /** Sends to a peer by its name, under one of its topics: a reply. */
-  sendToPeer(name: string, topic: string, message: CheckedMessage): Outgoing | Promise<Outgoing> {
+  sendToPeer(name: string, topic: string, message: CheckedMessage): Sent | Promise<Sent> {
     const routes = this.topics.get(topic);
     const open = this.links.get(name);
     if (open !== undefined && routes?.ready === true && routes.waiting === 0) return this.#hand(open, routes, message);
@@ -199,7 +199,7 @@ export class Outbox {
       .catch((error) => request.isOver || request.fail(asHawserError(error)));
   }
 
-  #hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Outgoing {
+  #hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Sent {
     const isNumbered = delivery === Delivery.AT_LEAST_ONCE;
     const { maxStoredMessageBytes } = protocolConstants;
     const limit = isNumbered ? Math.min(link.maxMessageBytes, maxStoredMessageBytes) : link.maxMessageBytes;
@@ -215,7 +215,7 @@ export class Outbox {
   }
 
   /** Hands a message over whose key, if it has one, others follow. */
-  #handOne(link: SenderLink, routes: TopicRoutes, message: CheckedMessage): Outgoing {
+  #handOne(link: SenderLink, routes: TopicRoutes, message: CheckedMessage): Sent {
     const sent = this.#hand(link, routes, message);
     if (message.key !== undefined && message.delivery === Delivery.AT_LEAST_ONCE) routes.follow(message.key, link);
     return sent;
@@ -225,7 +225,7 @@ export class Outbox {
    * Sends to the member of a group that has room, or when one has. Undefined if the message has a key, or if no member is
    * ready, nor may be soon: then it is sent as to any topic.
    */
-  #sendToGroup(routes: TopicRoutes, message: CheckedMessage): Outgoing | undefined {
+  #sendToGroup(routes: TopicRoutes, message: CheckedMessage): Sent | undefined {
     const { delivery, payload, headers, key } = message;
     if (!routes.isGroup || key !== undefined) return undefined;
     const now = performance.now();

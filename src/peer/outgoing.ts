@@ -11,13 +11,20 @@ export interface MessageTopic {
   topicKey: number;
 }
 
+/** A send as its caller knows it. */
+export interface Sent {
+  readonly promise: Promise<Receipt>;
+  /** The caller waits no more: its bytes are its own from here on. */
+  keep(): void;
+}
+
 type Resolve = (receipt: Receipt | PromiseLike<never>) => void;
 
 /**
  * One send: the message as the channel knows it, and the promise that its caller waits for. One small object, because
  * there may be very many of them at a time.
  */
-export class Outgoing implements OutgoingMessage {
+export class Outgoing implements OutgoingMessage, Sent {
   readonly promise: Promise<Receipt>;
   encoding: PayloadEncoding | undefined = undefined;
   #resolve!: Resolve;

@@ -49,7 +49,7 @@ import {
   type StopOptions,
 } from "./options.js";
 import type { CheckedMessage } from "./outbox.js";
-import { abortable, abortedBefore, type Outgoing } from "./outgoing.js";
+import { abortable, abortedBefore, type Sent } from "./outgoing.js";
 import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
 import { type PeerStatus, StatusEmitter } from "./status.js";
@@ -716,11 +716,7 @@ export class Peer implements AsyncDisposable {
   }
 
   /** The promise of a send, ended early by the caller's signal. */
-  #receipt(
-    sent: Outgoing | Promise<Outgoing>,
-    message: CheckedMessage,
-    signal: AbortSignal | undefined,
-  ): Promise<Receipt> {
+  #receipt(sent: Sent | Promise<Sent>, message: CheckedMessage, signal: AbortSignal | undefined): Promise<Receipt> {
     if (signal === undefined) return "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     const promise = "promise" in sent ? sent.promise : sent.then(({ promise }) => promise);
     // A caller that waits no more may use its buffer again.

@@ -11,11 +11,11 @@ import {
 } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
 import { DeadlineTimer } from "../runtime/index.js";
-import type { Delivery } from "../wire/index.js";
+import { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { LinkRequests } from "./link-requests.js";
 import { type DialledChannel, ListenerDial } from "./listener-dial.js";
-import { batchOf, type MessageTopic, Outgoing, type Receipts, receiptsFor } from "./outgoing.js";
+import { batchOf, type MessageTopic, Outgoing, type Receipts, receiptsFor, type Sent } from "./outgoing.js";
 import type { OutgoingRequest } from "./outgoing-request.js";
 import { Pace } from "./pace.js";
 import { SendPacking } from "./send-packing.js";
@@ -38,6 +38,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #heardNumber = 0;
   #heardReadiness: Readiness = "soon";
   readonly #receipts: Receipts;
+  /** What becomes of each at-most-once message that is written at once. */
+  readonly #sent: Sent;
   #flushing = false;
   /** Messages offered since the last flush, their bytes, and when the first of them was: the clock is read once for all. */
   #unflushedSends = 0;
@@ -68,6 +70,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#context = context;
     this.#identity = identity;
     this.#receipts = receiptsFor(identity.listenerName);
+    this.#sent = { promise: Promise.resolve(this.#receipts.sent), keep: () => undefined };
     this.#packing = new SendPacking(context, (message) => this.#offer(message));
     this.#channel = new SenderChannel(context.lease.epoch, senderLimits(context.settings), this, lastNumber);
     this.#requests = new LinkRequests(identity.listenerName, context.settings, () => this.#dialForRequest());
@@ -143,7 +146,10 @@ export class SenderLink implements SenderEffects<Outgoing> {
   }
 
   /** Sends one message; its promise is rejected with `busy` when the queue is full. */
-  send(delivery: Delivery, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Outgoing {
+  send(delivery: Delivery, topic: MessageTopic, payload: Uint8Array, headers: Headers | undefined): Sent {
+    if (delivery === Delivery.AT_MOST_ONCE && headers === undefined && this.#writesAtOnce(topic, payload)) {
+      return this.#sent;
+    }
     const message = new Outgoing(delivery, topic, payload, headers);
     this.take(message);
     return message;
@@ -294,6 +300,17 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   get #waitingMessages(): number {
     return this.#channel.pendingMessages + this.#packing.messages.size;
+  }
+
+  /** Writes an at-most-once message that nothing has to wait for, without a place in the queue. */
+  #writesAtOnce({ topicKey }: MessageTopic, payload: Uint8Array): boolean {
+    const { connection } = this.dial;
+    if (connection === undefined || this.#packing.takes(payload)) return false;
+    if (!this.#channel.writesAtOnce(payload.length)) return false;
+    this.#wasUsed = true;
+    connection.writeAtMostOnce(this.#channel.epoch, topicKey, payload);
+    if (!connection.canWrite) this.#channel.pauseWriting();
+    return true;
   }
 
   #offer(message: Outgoing): void {

@@ -180,6 +180,16 @@ export class SenderConnection {
     this.#socket.writer.write({ $case: "batch", value: batch });
   }
 
+  /**
+   * Writes an at-most-once message without headers; it leaves at the end of this tick, in a batch with others. Its bytes are the
+   * caller's again afterwards.
+   *
+   * @throws WireError `invalid_argument` if it is too long for the listener
+   */
+  writeAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
+    this.#socket.writer.writeAtMostOnce(epoch, topicKey, payload);
+  }
+
   /** Whether the listener answers requests. */
   get takesRequests(): boolean {
     return this.capabilities.includes(Capability.REQUESTS);

@@ -150,11 +150,12 @@ export class FrameSocket {
   #read(bytes: Uint8Array): void {
     if (this.isOver) return;
     this.#liveness.heard();
-    for (let at = 0; at < bytes.length && !this.isOver; ) {
+    for (let at = 0; at < bytes.length; ) {
       // What a stranger sends is looked at before more of it is taken.
       const end = this.#established ? bytes.length : at + protocolConstants.maxHandshakeFrameBytes;
-      this.#decoder.push(bytes.subarray(at, end));
+      this.#decoder.push(at === 0 && end >= bytes.length ? bytes : bytes.subarray(at, end));
       this.#pump();
+      if (end >= bytes.length || this.isOver) return;
       at = end;
     }
   }
@@ -164,25 +165,21 @@ export class FrameSocket {
     this.#pumping = true;
     try {
       while (!this.#paused && !this.isOver) {
-        const frame = this.#next();
-        if (frame === undefined) break;
+        const awaitedPreamble = !this.#established && this.#decoder.awaitsPreamble;
+        let frame: Frame | undefined;
+        try {
+          frame = this.#decoder.next();
+        } catch (error) {
+          if (!HawserError.is(error)) throw error;
+          this.fail(error);
+          return;
+        }
+        if (awaitedPreamble && !this.#decoder.awaitsPreamble) this.#receiver.onPreamble?.();
+        if (frame === undefined) return;
         this.#dispatch(frame);
       }
     } finally {
       this.#pumping = false;
-    }
-  }
-
-  #next(): Frame | undefined {
-    try {
-      const { awaitsPreamble } = this.#decoder;
-      const frame = this.#decoder.next();
-      if (awaitsPreamble && !this.#decoder.awaitsPreamble) this.#receiver.onPreamble?.();
-      return frame;
-    } catch (error) {
-      if (!HawserError.is(error)) throw error;
-      this.fail(error);
-      return undefined;
     }
   }
 

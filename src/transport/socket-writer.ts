@@ -63,9 +63,17 @@ export class SocketWriter {
   /** Writes a frame. @throws WireError as `FrameEncoder.append` */
   write(frame: Frame): void {
     if (!this.#takes(frame.$case)) return;
-    this.#encodeLatest();
+    if (this.#latest.length > 0) this.#encodeLatest();
     this.#encoder.append(frame);
     this.#saidGoodbye ||= frame.$case === "goodbye";
+    this.#appended();
+  }
+
+  /** Writes an at-most-once message. @throws WireError as `FrameEncoder.appendAtMostOnce` */
+  writeAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
+    if (!this.#takes("batch")) return;
+    if (this.#latest.length > 0) this.#encodeLatest();
+    this.#encoder.appendAtMostOnce(epoch, topicKey, payload);
     this.#appended();
   }
 
@@ -120,12 +128,11 @@ export class SocketWriter {
   };
 
   #encodeLatest(): void {
-    if (this.#latest.length === 0) return;
     for (const frame of this.#latest.splice(0)) this.#encoder.append(frame);
   }
 
   #flush(): void {
-    this.#encodeLatest();
+    if (this.#latest.length > 0) this.#encodeLatest();
     if (this.#encoder.bytes === 0) return;
     const output = this.#encoder.take();
     this.#bytesInSocket += output.bytes;

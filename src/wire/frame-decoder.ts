@@ -4,9 +4,20 @@
 import { FrameInput } from "../../generated/ts/wire/coding.js";
 import { readFrame } from "../../generated/ts/wire/frames.js";
 import { namesOf, unknownOption, WireError } from "../errors/index.js";
+import { uncleared } from "../runtime/index.js";
 import { knownCapabilities } from "./capabilities.js";
-import { FrameAssembler } from "./frame-assembler.js";
 import { checkFrame, type Frame, faultOfBatch } from "./frames.js";
+
+/** The u32 big-endian length before each frame. */
+export const lengthPrefixBytes = 4;
+
+/** A frame that has begun has memory for so many times what has come of it: a length that is only declared has none. */
+const growth = 4;
+
+/** Up to here clearing costs less than not to. */
+const smallBytes = 4096;
+
+const none: Uint8Array = new Uint8Array(0);
 
 /** What a decoder is told when it is made. */
 export interface FrameDecoderOptions {
@@ -22,17 +33,27 @@ const optionNames = namesOf<FrameDecoderOptions>({ maxFrameBytes: true, preamble
  * Decodes a stream of frames. Feed it with {@link push} and call {@link next} until it returns undefined. After `next`
  * has thrown, the stream has no meaning any more, and every further call throws the same error.
  *
- * Frames are checked against the spec's rules. Payloads and nonces are views into a copy of their frame; what is allocated
- * for a frame follows what has come of it, not its declared length.
+ * Frames are checked against the spec's rules. Each is copied once, into memory of its own: the caller may use what it pushed
+ * again, and who keeps a payload, which is a view, keeps one frame in memory. What is allocated for a frame follows what has
+ * come of it, not its declared length.
  */
 export class FrameDecoder {
   /** The greatest frame accepted from now on, in bytes. May change between two calls of {@link next}. */
   maxFrameBytes: number;
 
-  #assembler: FrameAssembler;
   readonly #input = new FrameInput();
   #preamble: Uint8Array | undefined;
   #failure: WireError | undefined;
+  /** Frames that have come whole, and how many of them were taken. */
+  #whole: Uint8Array[] = [];
+  #taken = 0;
+  /** Of the length in front of the next frame: what has come of it, and how many bytes that is. */
+  #prefix = 0;
+  #prefixBytes = 0;
+  /** The length of the frame that has begun; undefined: none has. */
+  #length: number | undefined;
+  #memory = none;
+  #filled = 0;
 
   /** @throws WireError `invalid_argument` for an option that there is not */
   constructor(options: FrameDecoderOptions) {
@@ -40,7 +61,8 @@ export class FrameDecoder {
     if (problem !== undefined) throw new WireError("invalid_argument", problem);
     this.maxFrameBytes = options.maxFrameBytes;
     this.#preamble = options.preamble;
-    this.#assembler = new FrameAssembler(options.preamble?.length ?? 0);
+    // The preamble comes first, without a length.
+    this.#length = options.preamble?.length;
   }
 
   /** True until the whole preamble has come and {@link next} has seen it. */
@@ -50,12 +72,18 @@ export class FrameDecoder {
 
   /** Appends received bytes. They are copied. */
   push(chunk: Uint8Array): void {
-    if (this.#failure === undefined) this.#assembler.push(chunk);
+    if (this.#failure !== undefined) return;
+    let at = 0;
+    while (at < chunk.length) at = this.#length === undefined ? this.#readLength(chunk, at) : this.#fill(chunk, at);
   }
 
   /** Forgets what has come: nothing is to be decoded any more. */
   clear(): void {
-    this.#assembler = new FrameAssembler(0);
+    this.#whole = [];
+    this.#taken = 0;
+    this.#length = undefined;
+    this.#memory = none;
+    this.#filled = 0;
   }
 
   /**
@@ -68,12 +96,14 @@ export class FrameDecoder {
     if (this.#failure !== undefined) throw this.#failure;
     try {
       if (this.#preamble !== undefined && !this.#takePreamble(this.#preamble)) return undefined;
-      const { length } = this.#assembler;
+      const bytes = this.#whole[this.#taken];
+      const length = bytes === undefined ? this.#length : bytes.length;
       if (length !== undefined && length > this.maxFrameBytes) {
         throw violation(`a frame declares ${length} bytes; at most ${this.maxFrameBytes} are accepted here`);
       }
-      const frame = this.#assembler.take();
-      return frame === undefined ? undefined : decode(this.#input, frame);
+      if (bytes === undefined) return undefined;
+      this.#take();
+      return decode(this.#input, bytes);
     } catch (error) {
       if (WireError.is(error)) this.#failure = error;
       throw error;
@@ -82,13 +112,58 @@ export class FrameDecoder {
 
   /** Compares what has come byte by byte, so that a stranger is refused at its first wrong byte. */
   #takePreamble(preamble: Uint8Array): boolean {
-    const come = this.#assembler.begun;
+    const [whole] = this.#whole;
+    const come = whole ?? this.#memory.subarray(0, this.#filled);
     for (let i = 0; i < come.length; i++) {
       if (come[i] !== preamble[i]) throw violation("the connection does not begin with the preamble of this protocol");
     }
-    if (this.#assembler.take() === undefined) return false;
+    if (whole === undefined) return false;
+    this.#take();
     this.#preamble = undefined;
     return true;
+  }
+
+  #take(): void {
+    this.#taken += 1;
+    if (this.#taken < this.#whole.length) return;
+    this.#whole = [];
+    this.#taken = 0;
+  }
+
+  /** @returns how far it has read, as {@link #fill} */
+  #readLength(chunk: Uint8Array, from: number): number {
+    let at = from;
+    while (this.#prefixBytes < lengthPrefixBytes && at < chunk.length) {
+      this.#prefix = this.#prefix * 256 + chunk[at++]!;
+      this.#prefixBytes += 1;
+    }
+    if (this.#prefixBytes < lengthPrefixBytes) return at;
+    if (this.#prefix === 0) this.#whole.push(none);
+    else this.#length = this.#prefix;
+    this.#prefix = 0;
+    this.#prefixBytes = 0;
+    return at;
+  }
+
+  #fill(chunk: Uint8Array, from: number): number {
+    const length = this.#length!;
+    const end = Math.min(chunk.length, from + length - this.#filled);
+    const filled = this.#filled + end - from;
+    if (filled > this.#memory.length) {
+      const before = this.#memory;
+      const bytes = Math.min(length, filled * growth);
+      this.#memory = bytes <= smallBytes ? new Uint8Array(bytes) : uncleared(bytes);
+      this.#memory.set(before.subarray(0, this.#filled));
+    }
+    this.#memory.set(from === 0 && end === chunk.length ? chunk : chunk.subarray(from, end), this.#filled);
+    this.#filled = filled;
+    if (filled === length) {
+      this.#whole.push(this.#memory);
+      this.#length = undefined;
+      this.#memory = none;
+      this.#filled = 0;
+    }
+    return end;
   }
 }
 

@@ -4,11 +4,11 @@
  * and the collector counts the bytes).
  */
 import { type Batch, Delivery, type Header } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import { type FrameOutput, sized } from "../../generated/ts/wire/coding.js";
-import { valueBytes, writeFrame } from "../../generated/ts/wire/frames.js";
+import { type FrameOutput, numberBytes, sized, writeBytes, writeHead } from "../../generated/ts/wire/coding.js";
+import { tags, valueBytes, writeBatch, writeFrame } from "../../generated/ts/wire/frames.js";
 import { WireError } from "../errors/index.js";
 import { uncleared } from "../runtime/index.js";
-import { lengthPrefixBytes } from "./frame-assembler.js";
+import { lengthPrefixBytes } from "./frame-decoder.js";
 import type { Frame } from "./frames.js";
 
 /** What the length before a frame can say. */
@@ -33,6 +33,12 @@ const free: ReadonlyMap<number, Uint8Array[]> = new Map([
 ]);
 
 const noBlock = new Uint8Array(0);
+
+/** The bytes that the length of an open batch, which is below 2^21, takes at most. */
+const openLengthBytes = 3;
+
+/** More than an open batch takes before its first payload, and around that. */
+const openOverheadBytes = 64;
 
 /** What was encoded since the last {@link FrameEncoder.take}. */
 export interface Output {
@@ -71,6 +77,11 @@ export class FrameEncoder implements FrameOutput {
   #chunks: Uint8Array[] = [];
   #chunkBytes = 0;
   #blocks: Uint8Array[] = [];
+  /** A batch of at-most-once messages that may grow: where its frame begins in the block, or -1; and where it ends at most. */
+  #openAt = -1;
+  #openEnd = 0;
+  #openTopicKey = 0;
+  #openEpoch = 0;
 
   constructor(options: { readonly maxFrameBytes: number }) {
     this.maxFrameBytes = options.maxFrameBytes;
@@ -89,16 +100,12 @@ export class FrameEncoder implements FrameOutput {
    * accepts; nothing of it is appended then
    */
   append(frame: Frame): void {
+    if (this.#openAt >= 0) this.#closeBatch();
     const bytes = valueBytes(frame);
     const frameBytes = 1 + sized(bytes);
     if (frameBytes <= this.maxFrameBytes) {
       this.reserve(lengthPrefixBytes + Math.min(frameBytes, onePieceBytes));
-      const { block, at } = this;
-      block[at] = frameBytes >>> 24;
-      block[at + 1] = frameBytes >>> 16;
-      block[at + 2] = frameBytes >>> 8;
-      block[at + 3] = frameBytes;
-      this.at = at + lengthPrefixBytes;
+      this.#writePrefix(frameBytes);
       writeFrame(this, frame, bytes);
     } else if (frame.$case === "batch") {
       for (const value of splitBatch(frame.value, this.maxFrameBytes)) this.append({ $case: "batch", value });
@@ -108,6 +115,57 @@ export class FrameEncoder implements FrameOutput {
         `a ${frame.$case} frame takes ${frameBytes} bytes; the other side accepts ${this.maxFrameBytes}`,
       );
     }
+  }
+
+  /**
+   * Appends an at-most-once message without headers, to the batch of such messages that was appended last, where it is of the
+   * same topic and has room; else in a batch of its own. Throws as {@link append}.
+   */
+  appendAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
+    const { length } = payload;
+    const isOpen = this.#openAt >= 0 && topicKey === this.#openTopicKey && epoch === this.#openEpoch;
+    if (!isOpen || this.at + openOverheadBytes + length > this.#openEnd) {
+      if (this.#openAt >= 0) this.#closeBatch();
+      const value = atMostOnce(epoch, topicKey);
+      const openBytes = Math.min(onePieceBytes, this.maxFrameBytes);
+      if (length + openOverheadBytes > openBytes) {
+        value.payloads.push(payload);
+        this.append({ $case: "batch", value });
+        return;
+      }
+      this.reserve(openOverheadBytes + length);
+      this.#openAt = this.at;
+      this.#openEnd = Math.min(this.block.length, this.at + openBytes);
+      this.#openTopicKey = topicKey;
+      this.#openEpoch = epoch;
+      this.at += lengthPrefixBytes + 1 + openLengthBytes;
+      writeBatch(this, value);
+    }
+    writeBytes(this, tags.Batch.payloads, payload);
+  }
+
+  /** Writes the lengths of the open batch, in as few bytes as they take. */
+  #closeBatch(): void {
+    const { block, at: end } = this;
+    const start = this.#openAt;
+    const body = start + lengthPrefixBytes + 1 + openLengthBytes;
+    const bytes = end - body;
+    const to = body - openLengthBytes + numberBytes(bytes);
+    if (to < body) block.copyWithin(to, body, end);
+    this.at = start;
+    this.#writePrefix(1 + sized(bytes));
+    writeHead(this, tags.Frame.batch, bytes);
+    this.at += bytes;
+    this.#openAt = -1;
+  }
+
+  #writePrefix(frameBytes: number): void {
+    const { block, at } = this;
+    block[at] = frameBytes >>> 24;
+    block[at + 1] = frameBytes >>> 16;
+    block[at + 2] = frameBytes >>> 8;
+    block[at + 3] = frameBytes;
+    this.at = at + lengthPrefixBytes;
   }
 
   /** Makes room for `count` bytes in one piece. */
@@ -142,6 +200,7 @@ export class FrameEncoder implements FrameOutput {
 
   /** Takes all that was appended, for one write. Give it to {@link recycle} when it is written. */
   take(): Output {
+    if (this.#openAt >= 0) this.#closeBatch();
     this.#closeChunk();
     const output = { chunks: this.#chunks, bytes: this.#chunkBytes, blocks: this.#blocks };
     this.block = noBlock;
@@ -159,6 +218,19 @@ export class FrameEncoder implements FrameOutput {
     this.#chunkBytes += this.at - this.#chunkStart;
     this.#chunkStart = this.at;
   }
+}
+
+/** A batch of at-most-once messages without any. */
+function atMostOnce(epoch: number, topicKey: number): Batch {
+  return {
+    epoch,
+    delivery: Delivery.AT_MOST_ONCE,
+    firstNumber: 0,
+    topicKey,
+    payloads: [],
+    compressions: [],
+    headers: [],
+  };
 }
 
 /** More than the fields of a batch beside its payloads, compressions and headers take, with the tags around it. */

@@ -53,7 +53,9 @@ export function faultOfBatch({ delivery, firstNumber, payloads, compressions, he
   } else if (firstNumber > Number.MAX_SAFE_INTEGER - count + 1) {
     return `a Batch of ${count} messages from ${firstNumber} leaves the range of numbers, 2^53 − 1`;
   }
-  return faultOfIndexes(compressions, count, "compressions") ?? faultOfIndexes(headers, count, "headers");
+  // Most batches have neither.
+  const fault = compressions.length === 0 ? undefined : faultOfIndexes(compressions, count, "compressions");
+  return fault ?? (headers.length === 0 ? undefined : faultOfIndexes(headers, count, "headers"));
 }
 
 function faultOfIndexes(

@@ -30,6 +30,30 @@ describe("a sender's channel that goes live", () => {
     expect(bench.take()).toEqual(["store 1"]);
   });
 
+  it("lets at-most-once messages be written at once only where nothing has to go before them", () => {
+    const bench = SenderBench.live();
+    const atOnce = () => bench.channel.writesAtOnce(10);
+    expect(atOnce()).toBe(true);
+    bench.ack("c1", 0, 1, { live: true });
+    expect(atOnce()).toBe(true);
+    expect(bench.channel.writesAtOnce(1_000_000)).toBe(false);
+    bench.channel.pauseWriting();
+    expect(atOnce()).toBe(false);
+    // A numbered message waits for the connection, and then an at-most-once one behind it.
+    bench.send(1, "a");
+    bench.channel.onWritable("c1", 1);
+    expect(atOnce()).toBe(true);
+    bench.channel.pauseWriting();
+    bench.send(1, "~b");
+    bench.channel.onWritable("c1", 1);
+    expect(atOnce()).toBe(true);
+    bench.ack("c1", 1, 2, { live: true, credit: 1 });
+    bench.send(2, "c", "d");
+    expect(atOnce()).toBe(false);
+    bench.channel.onClosed("c1", 3);
+    expect(atOnce()).toBe(false);
+  });
+
   it("keeps within the credit, except that one message may always be in flight", () => {
     const bench = new SenderBench();
     bench.connect("c1", 0, 0, { epoch: 0, number: 0 }, 25);

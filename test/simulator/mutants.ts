@@ -47,6 +47,8 @@ export interface Mutant {
   readonly handlerResult?: (result: HandlerResult) => HandlerResult;
   readonly store?: StoreFaults;
   readonly resolvesOnUnknown?: boolean;
+  /** At-most-once messages are written at once, whatever waits. */
+  readonly atMostOnceOvertakes?: boolean;
   readonly cursorBeforeLease?: boolean;
   readonly sameEpochAfterFailover?: boolean;
   readonly ignoresTokens?: boolean;
@@ -323,6 +325,7 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; re
     faultTimes: 6,
   },
   "two inserts in flight": { senderEffects: twoInserts },
+  "at-most-once messages that overtake": { atMostOnceOvertakes: true },
   "Ack before the cursor commit": { listener: ackBeforeCommit },
   "resolves on the socket write": { senderEffects: resolvesOnWrite },
   "ackTimeout stores a subset": { senderEffects: storesSubset },

@@ -11,6 +11,8 @@ export class Wire {
   open = true;
   /** What the sender had surely stored when it sent GoLive. */
   storedAtGoLive: Position | undefined;
+  /** The newest at-most-once message that was written while the channel was live. */
+  unnumberedId = 0;
   /** The Ack that leaves at the end of the tick. */
   pendingAck: Ack | undefined;
   readonly #lastAt: [number, number] = [0, 0];

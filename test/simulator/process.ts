@@ -8,6 +8,7 @@ import {
   SenderChannel,
   type SenderEffects,
 } from "../../src/channel/index.js";
+import { Delivery } from "../../src/wire/index.js";
 import { Wire } from "./network.js";
 import type { CallResult, NameTaken, OwnedChannel, Raised, Session } from "./postgres.js";
 import { Receiving } from "./receiving.js";
@@ -19,6 +20,7 @@ type Lease = "starting" | "held" | "suspended" | "lost" | "dead";
 interface Outgoing {
   readonly key: number;
   readonly channel: SenderChannel<SimulatedMessage>;
+  readonly effects: SenderEffects<SimulatedMessage>;
   wire: Wire | undefined;
   redialMs: number;
   /** Grows when answers of earlier inserts are to be dropped. */
@@ -140,17 +142,23 @@ export class PeerProcess {
       this.world.refused(record);
       return;
     }
-    const taken = outgoing.channel.offer(
-      {
-        delivery: record.delivery,
-        topicKey: record.topicKey,
-        payload: record.payload,
-        encoding: undefined,
-        headers: undefined,
-        record,
-      },
-      this.now,
-    );
+    const { channel, effects } = outgoing;
+    const message = {
+      delivery: record.delivery,
+      topicKey: record.topicKey,
+      payload: record.payload,
+      encoding: undefined,
+      headers: undefined,
+      record,
+    };
+    const overtakes = this.world.mutant.atMostOnceOvertakes === true && outgoing.wire?.open === true;
+    if (record.delivery === Delivery.AT_MOST_ONCE && (overtakes || channel.writesAtOnce(record.payload.length))) {
+      this.world.counts.add("transition: at-most-once written at once");
+      effects.writeBatch(record.delivery, record.topicKey, 0, [message]);
+      effects.settle(message, "sent");
+      return;
+    }
+    const taken = channel.offer(message, this.now);
     if (!taken) {
       this.world.counts.add("transition: busy");
       this.world.refused(record);
@@ -240,15 +248,14 @@ export class PeerProcess {
     this.receiving.open(owned);
     for (const { key, from } of world.channels) {
       if (from !== this.name) continue;
-      const effects = this.#senderEffects(key);
-      const channel = new SenderChannel(
-        this.epoch,
-        { ...world.limits.sender, ...world.mutant.senderLimits },
-        world.mutant.senderEffects?.(effects) ?? effects,
-      );
+      const own = this.#senderEffects(key);
+      const effects = world.mutant.senderEffects?.(own) ?? own;
+      const limits = { ...world.limits.sender, ...world.mutant.senderLimits };
+      const channel = new SenderChannel(this.epoch, limits, effects);
       const outgoing = {
         key,
         channel,
+        effects,
         wire: undefined,
         redialMs: 100,
         inserts: 0,
@@ -490,7 +497,8 @@ export class PeerProcess {
     const { world } = this;
     return {
       writeBatch: (_delivery, topicKey, firstNumber, messages) => {
-        const wire = this.#outgoing.get(key)!.wire!;
+        const { channel, wire } = this.#outgoing.get(key)! as Outgoing & { wire: Wire };
+        world.checkOrder(wire, firstNumber, channel.link, messages);
         const batch = messages.map(
           (message, index): IncomingMessage => ({
             position: firstNumber === 0 ? undefined : { epoch: this.epoch, number: firstNumber + index },
@@ -503,7 +511,6 @@ export class PeerProcess {
           }),
         );
         if (world.random.chance(0.02)) {
-          const { channel } = this.#outgoing.get(key)!;
           channel.pauseWriting();
           world.counts.add("fault: full socket buffer");
           world.schedule.after(world.random.delay(20), () => this.deliver(() => channel.onWritable(wire, this.now)));

@@ -66,6 +66,7 @@ const channelMustHappen = [
   "fault: handler failed",
   "fault: handler postponed",
   ...["draining", "going-live", "live", "down", "ended"].map((state) => `transition: sender ${state}`),
+  "transition: at-most-once written at once",
   "transition: busy",
   "transition: lease taken",
   "transition: lease suspended",

@@ -5,6 +5,7 @@
 import {
   comparePositions,
   type IncomingMessage,
+  type LinkState,
   type ListenerChannel,
   type MessageTurn,
   type Position,
@@ -454,6 +455,16 @@ export class World {
     const { creditBytes } = this.limits.listener;
     if (channel.waitingWireBytes > creditBytes * 4) throw new Violation("listener keeps more than its limits");
     if (channel.waitingMessages > 200) throw new Violation("listener queues more than its limits");
+  }
+
+  /** While a channel is live, at-most-once messages are written behind the numbered ones that were sent before. */
+  checkOrder(wire: Wire, firstNumber: number, link: LinkState, messages: readonly SimulatedMessage[]): void {
+    for (const { record } of messages) {
+      if (firstNumber > 0 && record.id < wire.unnumberedId) {
+        throw new Violation(`message ${record.id} is written after at-most-once message ${wire.unnumberedId}`);
+      }
+      if (firstNumber === 0 && link === "live") wire.unnumberedId = record.id;
+    }
   }
 
   /** Rows of an insert follow each other, and nothing older is neither stored nor acknowledged. */

@@ -143,6 +143,64 @@ describe("FrameEncoder", () => {
   });
 });
 
+describe("FrameEncoder.appendAtMostOnce", () => {
+  const atMostOnce = (topicKey: number, payloads: Uint8Array[]): Frame => ({
+    $case: "batch",
+    value: { ...batch, delivery: Delivery.AT_MOST_ONCE, firstNumber: 0, topicKey, payloads },
+  });
+  const bytes = (length: number) => randomFillSync(new Uint8Array(length));
+
+  it("gathers messages of a topic in one frame, with the bytes that it has when it is encoded whole", () => {
+    for (const lengths of [[0], [3, 100], [127, 1], [128, 7_000], [16_000, 300, 40_000]]) {
+      const payloads = lengths.map(bytes);
+      const encoder = new FrameEncoder({ maxFrameBytes: ampleBytes });
+      for (const payload of payloads) encoder.appendAtMostOnce(5, 3, payload);
+      const { chunks, bytes: all } = encoder.take();
+      const frame = encode(atMostOnce(3, payloads));
+      expect(all).toBe(frame.length);
+      expect(Buffer.compare(Buffer.concat(chunks), frame), `${lengths}`).toBe(0);
+    }
+  });
+
+  it("keeps the order of what is appended, and begins another frame for another topic", () => {
+    const [first, second, third, fourth] = [1, 2, 3, 4].map(bytes) as [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
+    const encoder = new FrameEncoder({ maxFrameBytes: 1000 });
+    encoder.appendAtMostOnce(5, 3, first);
+    encoder.appendAtMostOnce(5, 4, second);
+    encoder.append(ping);
+    encoder.appendAtMostOnce(5, 4, third);
+    encoder.appendAtMostOnce(5, 4, fourth);
+    expect(decode(encoder.take().chunks)).toEqual([
+      atMostOnce(3, [first]),
+      atMostOnce(4, [second]),
+      ping,
+      atMostOnce(4, [third, fourth]),
+    ]);
+  });
+
+  it("begins another frame where the other side accepts no longer one, or the block is full", () => {
+    const payloads = Array.from({ length: 3_000 }, (_, index) => bytes(index % 300));
+    for (const maxFrameBytes of [500, 100_000]) {
+      const encoder = new FrameEncoder({ maxFrameBytes });
+      for (const payload of payloads) encoder.appendAtMostOnce(5, 3, payload);
+      const frames = decode(encoder.take().chunks, maxFrameBytes);
+      expect(frames.length).toBeGreaterThan(5);
+      const come = frames.flatMap(({ value }) => (value as Batch).payloads);
+      expect(Buffer.compare(Buffer.concat(come), Buffer.concat(payloads))).toBe(0);
+      expect(come.length).toBe(payloads.length);
+    }
+  });
+
+  it("refuses what is too long for a frame, and goes on", () => {
+    const encoder = new FrameEncoder({ maxFrameBytes: 100 });
+    encoder.appendAtMostOnce(5, 3, new Uint8Array(1));
+    expect(() => encoder.appendAtMostOnce(5, 3, new Uint8Array(100))).toThrow(invalid);
+    encoder.appendAtMostOnce(5, 3, new Uint8Array(80));
+    const payloads = decode(encoder.take().chunks, 100).map(({ value }) => (value as Batch).payloads);
+    expect(payloads).toEqual([[new Uint8Array(1)], [new Uint8Array(80)]]);
+  });
+});
+
 describe("checkFrame", () => {
   it.each([
     ["an epoch of 0", { epoch: 0 }],

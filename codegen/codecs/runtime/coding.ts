@@ -44,24 +44,28 @@ export class FrameInput {
 
   /** The lowest 32 bits, with sign, of a number that has begun with this byte. */
   rest32(first: number): number {
+    const { bytes } = this;
     let value = first & 0x7f;
     for (let shift = 7; shift < 70; shift += 7) {
-      const byte = this.#byte();
+      const byte = bytes[this.at++];
+      if (byte === undefined) break;
       if (shift < 32) value |= (byte & 0x7f) << shift;
       if (byte < 0x80) return value;
     }
-    throw new RangeError("a number takes more than 10 bytes");
+    throw new RangeError("a number does not end");
   }
 
   /** A number that has begun with this byte: exact up to 2^53, and greater than that for any greater one. */
   rest(first: number): number {
+    const { bytes } = this;
     let value = first & 0x7f;
     for (let scale = 128; scale <= 2 ** 63; scale *= 128) {
-      const byte = this.#byte();
+      const byte = bytes[this.at++];
+      if (byte === undefined) break;
       value += (byte & 0x7f) * scale;
       if (byte < 0x80) return value;
     }
-    throw new RangeError("a number takes more than 10 bytes");
+    throw new RangeError("a number does not end");
   }
 
   /** A number of 64 bits in decimal. */
@@ -72,12 +76,12 @@ export class FrameInput {
       value |= BigInt(byte & 0x7f) << shift;
       if (byte < 0x80) return String(BigInt.asUintN(64, value));
     }
-    throw new RangeError("a number takes more than 10 bytes");
+    throw new RangeError("a number does not end");
   }
 
   /** Reads a length. @returns where what has it ends @throws RangeError if that is behind `end` */
   stop(end: number): number {
-    const first = this.#byte();
+    const first = this.bytes[this.at++]!;
     const length = first < 0x80 ? first : this.rest32(first) >>> 0;
     const stop = this.at + length;
     if (stop > end) throw new RangeError(`a value of ${length} bytes leaves its message`);
@@ -108,7 +112,7 @@ export class FrameInput {
       const first = this.#byte();
       values.push(first < 0x80 ? first : this.rest32(first));
     }
-    this.close(stop);
+    if (this.at !== stop) throw this.misfit(stop);
   }
 
   /**
@@ -164,9 +168,9 @@ export class FrameInput {
     }
   }
 
-  /** Checks that a message ends where its length says. */
-  close(end: number): void {
-    if (this.at !== end) throw new RangeError(`a message ends at ${this.at}, not at ${end}`);
+  /** The error of a message that does not end where its length says. */
+  misfit(end: number): RangeError {
+    return new RangeError(`a message ends at ${this.at}, not at ${end}`);
   }
 
   #byte(): number {

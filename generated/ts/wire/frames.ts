@@ -5,6 +5,27 @@ import type { Frame as Envelope, Ack, Answer, Batch, Cancel, Challenge, GoLive, 
 import { checkAnswerMessage, checkHeaderName, checkHeaderValue, checkHelloListenerName, checkHelloSenderName, checkHelloSourceTopic, checkRefuseMessage } from "../rules/peer/frames.js";
 import { decimalBytes, type FrameInput, type FrameOutput, listBytes, numberBytes, packedBytes, sized, writeBytes, writeDecimal, writeEach, writeHead, writeList, writeNumber, writePacked, writeText } from "./coding.js";
 
+/** The tag of each field, which is one byte. */
+export const tags = {
+  Frame: { challenge: 10, hello: 18, welcome: 26, refuse: 34, batch: 42, ack: 50, goLive: 58, ping: 66, pong: 74, goodbye: 82, request: 90, answer: 98, cancel: 106 },
+  Challenge: { nonce: 10, minVersion: 16, maxVersion: 24, capabilities: 34 },
+  Hello: { version: 8, senderName: 18, sourceTopic: 26, listenerName: 34, connectionKey: 40, epoch: 48, nonce: 58, capabilities: 66, mac: 74 },
+  Welcome: { cursorEpoch: 8, cursor: 16, backlog: 24, credit: 32, maxMessageBytes: 40, capabilities: 50, mac: 58 },
+  Refuse: { code: 8, message: 18 },
+  Batch: { epoch: 8, delivery: 16, firstNumber: 24, topicKey: 32, payloads: 42, compressions: 50, headers: 58 },
+  PayloadCompression: { index: 8, compression: 16, uncompressedBytes: 24 },
+  PayloadHeaders: { index: 8, headers: 18 },
+  Header: { name: 10, value: 18 },
+  Ack: { epoch: 8, number: 16, credit: 24, backlog: 32, busy: 40, live: 48 },
+  GoLive: { epoch: 8 },
+  Ping: { token: 8 },
+  Pong: { token: 8 },
+  Goodbye: { epoch: 8, number: 16 },
+  Request: { id: 8, topicKey: 16, timeoutMs: 24, maxAnswerBytes: 32, payload: 42, headers: 50 },
+  Answer: { id: 8, code: 16, message: 26, begun: 32, payload: 42, headers: 50 },
+  Cancel: { id: 8 },
+} as const;
+
 /** One frame: its kind, and the value of that kind. */
 export type Frame = NonNullable<Envelope["kind"]>;
 
@@ -66,7 +87,7 @@ export function readFrame(input: FrameInput): Frame {
     }
     if (before !== undefined && before !== frame) throw new RangeError(`it has two kinds, ${before.$case} and ${frame!.$case}`);
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (frame === undefined) throw new RangeError("it is of no kind that this version knows");
   return frame;
 }
@@ -195,7 +216,7 @@ function readChallenge(input: FrameInput, end: number): Challenge {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.nonce.length >= 32 && message.nonce.length <= 32 && message.minVersion >= 1 && message.maxVersion >= 1 && message.capabilities.length <= 32)) input.breaksRule = true;
   return message;
 }
@@ -209,7 +230,7 @@ function bytesOfChallenge(message: Challenge): number {
   return bytes;
 }
 
-function writeChallenge(output: FrameOutput, message: Challenge): void {
+export function writeChallenge(output: FrameOutput, message: Challenge): void {
   if (message.nonce.length > 0) writeBytes(output, 10, message.nonce);
   output.reserve(22);
   if (message.minVersion !== 0) {
@@ -280,7 +301,7 @@ function readHello(input: FrameInput, end: number): Hello {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.version >= 1 && checkHelloSenderName(message.senderName) === undefined && checkHelloSourceTopic(message.sourceTopic) === undefined && checkHelloListenerName(message.listenerName) === undefined && message.connectionKey >= 1 && message.epoch >= 1 && message.epoch <= 9007199254740991 && message.nonce.length >= 32 && message.nonce.length <= 32 && message.capabilities.length <= 32 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
   return message;
 }
@@ -299,7 +320,7 @@ function bytesOfHello(message: Hello): number {
   return bytes;
 }
 
-function writeHello(output: FrameOutput, message: Hello): void {
+export function writeHello(output: FrameOutput, message: Hello): void {
   output.reserve(11);
   if (message.version !== 0) {
     output.block[output.at++] = 8;
@@ -374,7 +395,7 @@ function readWelcome(input: FrameInput, end: number): Welcome {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.cursorEpoch <= 9007199254740991 && message.cursor <= 9007199254740991 && message.backlog <= 9007199254740991 && message.credit >= 1 && message.credit <= 9007199254740991 && message.maxMessageBytes >= 1 && message.maxMessageBytes <= 1073741824 && message.capabilities.length <= 32 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
   return message;
 }
@@ -391,7 +412,7 @@ function bytesOfWelcome(message: Welcome): number {
   return bytes;
 }
 
-function writeWelcome(output: FrameOutput, message: Welcome): void {
+export function writeWelcome(output: FrameOutput, message: Welcome): void {
   output.reserve(55);
   if (message.cursorEpoch !== 0) {
     output.block[output.at++] = 8;
@@ -442,7 +463,7 @@ function readRefuse(input: FrameInput, end: number): Refuse {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(checkRefuseMessage(message.message) === undefined)) input.breaksRule = true;
   return message;
 }
@@ -454,7 +475,7 @@ function bytesOfRefuse(message: Refuse): number {
   return bytes;
 }
 
-function writeRefuse(output: FrameOutput, message: Refuse): void {
+export function writeRefuse(output: FrameOutput, message: Refuse): void {
   output.reserve(11);
   if (message.code !== 0) {
     output.block[output.at++] = 8;
@@ -507,7 +528,7 @@ function readBatch(input: FrameInput, end: number): Batch {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.epoch >= 1 && message.epoch <= 9007199254740991 && message.delivery >= 1 && message.delivery <= 2 && message.firstNumber <= 9007199254740991 && message.topicKey >= 1 && message.payloads.length <= 65536 && message.compressions.length <= 65536 && message.headers.length <= 65536)) input.breaksRule = true;
   return message;
 }
@@ -524,7 +545,7 @@ function bytesOfBatch(message: Batch): number {
   return bytes;
 }
 
-function writeBatch(output: FrameOutput, message: Batch): void {
+export function writeBatch(output: FrameOutput, message: Batch): void {
   output.reserve(44);
   if (message.epoch !== 0) {
     output.block[output.at++] = 8;
@@ -577,7 +598,7 @@ function readPayloadCompression(input: FrameInput, end: number): PayloadCompress
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.compression >= 1 && message.compression <= 2 && message.uncompressedBytes <= 1073741824)) input.breaksRule = true;
   return message;
 }
@@ -590,7 +611,7 @@ function bytesOfPayloadCompression(message: PayloadCompression): number {
   return bytes;
 }
 
-function writePayloadCompression(output: FrameOutput, message: PayloadCompression): void {
+export function writePayloadCompression(output: FrameOutput, message: PayloadCompression): void {
   output.reserve(33);
   if (message.index !== 0) {
     output.block[output.at++] = 8;
@@ -630,7 +651,7 @@ function readPayloadHeaders(input: FrameInput, end: number): PayloadHeaders {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.headers.length <= 256)) input.breaksRule = true;
   return message;
 }
@@ -642,7 +663,7 @@ function bytesOfPayloadHeaders(message: PayloadHeaders): number {
   return bytes;
 }
 
-function writePayloadHeaders(output: FrameOutput, message: PayloadHeaders): void {
+export function writePayloadHeaders(output: FrameOutput, message: PayloadHeaders): void {
   output.reserve(11);
   if (message.index !== 0) {
     output.block[output.at++] = 8;
@@ -671,7 +692,7 @@ function readHeader(input: FrameInput, end: number): Header {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(checkHeaderName(message.name) === undefined && checkHeaderValue(message.value) === undefined)) input.breaksRule = true;
   return message;
 }
@@ -683,7 +704,7 @@ function bytesOfHeader(message: Header): number {
   return bytes;
 }
 
-function writeHeader(output: FrameOutput, message: Header): void {
+export function writeHeader(output: FrameOutput, message: Header): void {
   if (message.name.length > 0) writeText(output, 10, message.name);
   if (message.value.length > 0) writeText(output, 18, message.value);
 }
@@ -729,7 +750,7 @@ function readAck(input: FrameInput, end: number): Ack {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.epoch <= 9007199254740991 && message.number <= 9007199254740991 && message.credit >= 1 && message.credit <= 9007199254740991 && message.backlog <= 9007199254740991)) input.breaksRule = true;
   return message;
 }
@@ -745,7 +766,7 @@ function bytesOfAck(message: Ack): number {
   return bytes;
 }
 
-function writeAck(output: FrameOutput, message: Ack): void {
+export function writeAck(output: FrameOutput, message: Ack): void {
   output.reserve(66);
   if (message.epoch !== 0) {
     output.block[output.at++] = 8;
@@ -793,7 +814,7 @@ function readGoLive(input: FrameInput, end: number): GoLive {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.epoch >= 1 && message.epoch <= 9007199254740991)) input.breaksRule = true;
   return message;
 }
@@ -804,7 +825,7 @@ function bytesOfGoLive(message: GoLive): number {
   return bytes;
 }
 
-function writeGoLive(output: FrameOutput, message: GoLive): void {
+export function writeGoLive(output: FrameOutput, message: GoLive): void {
   output.reserve(11);
   if (message.epoch !== 0) {
     output.block[output.at++] = 8;
@@ -828,7 +849,7 @@ function readPing(input: FrameInput, end: number): Ping {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   return message;
 }
 
@@ -838,7 +859,7 @@ function bytesOfPing(message: Ping): number {
   return bytes;
 }
 
-function writePing(output: FrameOutput, message: Ping): void {
+export function writePing(output: FrameOutput, message: Ping): void {
   output.reserve(11);
   if (message.token !== "0") {
     output.block[output.at++] = 8;
@@ -861,7 +882,7 @@ function readPong(input: FrameInput, end: number): Pong {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   return message;
 }
 
@@ -871,7 +892,7 @@ function bytesOfPong(message: Pong): number {
   return bytes;
 }
 
-function writePong(output: FrameOutput, message: Pong): void {
+export function writePong(output: FrameOutput, message: Pong): void {
   output.reserve(11);
   if (message.token !== "0") {
     output.block[output.at++] = 8;
@@ -900,7 +921,7 @@ function readGoodbye(input: FrameInput, end: number): Goodbye {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.epoch <= 9007199254740991 && message.number <= 9007199254740991)) input.breaksRule = true;
   return message;
 }
@@ -912,7 +933,7 @@ function bytesOfGoodbye(message: Goodbye): number {
   return bytes;
 }
 
-function writeGoodbye(output: FrameOutput, message: Goodbye): void {
+export function writeGoodbye(output: FrameOutput, message: Goodbye): void {
   output.reserve(22);
   if (message.epoch !== 0) {
     output.block[output.at++] = 8;
@@ -966,7 +987,7 @@ function readRequest(input: FrameInput, end: number): Request {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.id >= 1 && message.id <= 9007199254740991 && message.topicKey >= 1 && message.timeoutMs >= 1 && message.timeoutMs <= 2147483647 && message.maxAnswerBytes >= 1 && message.maxAnswerBytes <= 1073741824 && message.headers.length <= 256)) input.breaksRule = true;
   return message;
 }
@@ -982,7 +1003,7 @@ function bytesOfRequest(message: Request): number {
   return bytes;
 }
 
-function writeRequest(output: FrameOutput, message: Request): void {
+export function writeRequest(output: FrameOutput, message: Request): void {
   output.reserve(44);
   if (message.id !== 0) {
     output.block[output.at++] = 8;
@@ -1047,7 +1068,7 @@ function readAnswer(input: FrameInput, end: number): Answer {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.id >= 1 && message.id <= 9007199254740991 && checkAnswerMessage(message.message) === undefined && message.headers.length <= 256)) input.breaksRule = true;
   return message;
 }
@@ -1063,7 +1084,7 @@ function bytesOfAnswer(message: Answer): number {
   return bytes;
 }
 
-function writeAnswer(output: FrameOutput, message: Answer): void {
+export function writeAnswer(output: FrameOutput, message: Answer): void {
   output.reserve(22);
   if (message.id !== 0) {
     output.block[output.at++] = 8;
@@ -1101,7 +1122,7 @@ function readCancel(input: FrameInput, end: number): Cancel {
         input.skip(tag);
     }
   }
-  input.close(end);
+  if (input.at !== end) throw input.misfit(end);
   if (!(message.id >= 1 && message.id <= 9007199254740991)) input.breaksRule = true;
   return message;
 }
@@ -1112,7 +1133,7 @@ function bytesOfCancel(message: Cancel): number {
   return bytes;
 }
 
-function writeCancel(output: FrameOutput, message: Cancel): void {
+export function writeCancel(output: FrameOutput, message: Cancel): void {
   output.reserve(11);
   if (message.id !== 0) {
     output.block[output.at++] = 8;
