@@ -8,6 +8,7 @@ import { liner } from "./liner/liner.js";
 import { peerDurable, peerLive } from "./live/live.js";
 import { backlog, offline } from "./offline/offline.js";
 import { outbox } from "./outbox/outbox.js";
+import { path } from "./path/path.js";
 import { pingPong } from "./ping-pong/ping-pong.js";
 import { rpc } from "./rpc/rpc.js";
 import { sqlCalls } from "./sql-calls/sql-calls.js";
@@ -23,6 +24,7 @@ export const suites: readonly Suite[] = [
   peerDurable,
   pingPong,
   rpc,
+  path,
   typed,
   offline,
   backlog,

@@ -186,6 +186,9 @@ function compiledFile(path: string, checkout: string): URL {
 /** In a worker: the checkout whose Hawser it uses. */
 export const measuredCheckout = process.argv[2] ?? thisCheckout;
 
+/** In a worker: the folder of its compiled files, as a URL that ends with `/`. */
+export const measuredFolder = (): string => new URL(compiledFolder, measuredCheckout).href;
+
 /** In a worker: imports a module of that checkout. `M` is its type here, where both checkouts have the same interface. */
 export async function measuredModule<M>(path: string): Promise<M> {
   return (await import(compiledFile(path, measuredCheckout).href)) as M;

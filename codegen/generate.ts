@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { generateCodecs } from "./codecs/generate.js";
 import { generateGatewayDocs, generateGatewayTypescript } from "./gateway/generate.js";
 import type { Spec } from "./model/spec.js";
 import { printDocs } from "./nats-options/print-docs.js";
@@ -14,6 +15,8 @@ import { generateMigrations } from "./sql/migrations.js";
 /** What is made of Hawser's own proto files. */
 const generators: Generators = {
   ...partGenerators,
+  // The codec of the frames, with its checks.
+  "ts/wire": generateCodecs,
   // Tables, functions and grants of the schema `hawser`: the SQL that the program runs.
   "ts/sql": generateSql,
   // Row types, column lists, and a typed client of the SQL functions.
@@ -32,7 +35,7 @@ export function generateFromSpec(spec: Spec): GeneratedFile[] {
 }
 
 /**
- * All of `generated/` but the codecs of the frames: what is made of the proto files, of the migrations, and of the JSON
+ * All of `generated/` but the types of the frames: what is made of the proto files, of the migrations, and of the JSON
  * Schema of the options of the NATS server.
  */
 export async function generateAll(spec: Spec): Promise<GeneratedFile[]> {

@@ -27,12 +27,8 @@ export interface StreamTerms {
   readonly generation: bigint;
   /** Which of the queues of the subscription the messages come from. */
   readonly lane: number;
-  /** The turn of the row after the last commit that was confirmed. */
-  turn(): bigint;
-  /** Whether this, of the row, has all that was confirmed when it was called. */
-  watch(): (doneTo: number, done: string) => boolean;
-  /** A commit was confirmed. */
-  committed(turn: bigint): void;
+  /** Start time of the Postgres server that the position was read from. Another one may lack commits that were confirmed. */
+  readonly server: string;
   /** How many messages are not done, besides so many. */
   lag(count: number): number;
 }

@@ -46,24 +46,6 @@ export function lowest(position: number, done: Ranges): { readonly position: num
   return at === 0 ? { position, done } : { position: reached, done: done.slice(at) };
 }
 
-/** What is done: all numbers up to the position, and some beyond it. */
-export interface Done {
-  readonly position: number;
-  readonly done: Ranges;
-}
-
-/** Whether all that is in `less` is in `more`. */
-export function holds(more: Done, less: Done): boolean {
-  if (less.position > more.position) return false;
-  let at = 0;
-  return less.done.every(([first, last]) => {
-    const from = Math.max(first, more.position + 1);
-    if (from > last) return true;
-    while (at < more.done.length && more.done[at]![1] < last) at += 1;
-    return at < more.done.length && more.done[at]![0] <= from;
-  });
-}
-
 /** As an int8multirange. */
 export function multirangeOf(ranges: Ranges): string {
   return `{${ranges.map(([first, last]) => `[${first},${last + 1})`).join(",")}}`;

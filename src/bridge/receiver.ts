@@ -5,9 +5,16 @@
  * all.
  */
 import { performance } from "node:perf_hooks";
-import { type Msg, type NatsConnection, type Subscription as NatsSubscription, nuid } from "@nats-io/transport-node";
+import { type Msg, type NatsConnection, nuid } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
-import { confirmed, isOwnInbox, type NatsConnector, receivedHeaders, takenOver } from "../nats/index.js";
+import {
+  confirmed,
+  isOwnInbox,
+  type NatsConnector,
+  receivedHeaders,
+  SubscriptionSet,
+  takenOver,
+} from "../nats/index.js";
 import { type Logger, within } from "../runtime/index.js";
 import { type InboundMessage, PayloadCopies } from "./message.js";
 import { isWildcard } from "./subjects.js";
@@ -34,7 +41,7 @@ interface Attached {
   readonly connection: NatsConnection;
   /** The server's id: a restarted server has another one. */
   readonly server: string | undefined;
-  readonly subscriptions: Map<string, NatsSubscription>;
+  readonly subscriptions: SubscriptionSet;
   /** Says that the connection is not needed any more. */
   readonly done: () => void;
   /** Of the next question to the server. */
@@ -45,14 +52,15 @@ const { receiverLeaveMs, leaderHeartbeatMs } = bridgeConstants;
 
 export class Receiver {
   readonly #options: ReceiverOptions;
-  readonly #unlisten: (() => void)[];
-  #patterns: ReadonlySet<string> = new Set();
+  readonly #unlisten: () => void;
+  /** The subscribed subjects, with the copies of the payloads of each. */
+  #patterns: ReadonlyMap<string, PayloadCopies> = new Map();
   /** Subjects whose refusal was logged. */
   readonly #toldRefused = new Set<string>();
   #attached: Attached | undefined;
   #isStopped = false;
-  /** Connections that another one has replaced, until their subscriptions have ended. */
-  readonly #replaced = new Map<Attached, Promise<void>>();
+  /** Ends of the subscriptions on connections that another one has replaced. */
+  readonly #replaced = new Set<Promise<void>>();
   /** Ends the wait for servers of a cluster to know of the replacement. */
   #hurry = new AbortController();
   #isReceiving = false;
@@ -66,12 +74,7 @@ export class Receiver {
   constructor(options: ReceiverOptions) {
     this.#options = options;
     const { connector } = options;
-    this.#unlisten = [
-      connector.on("connected", (connection) => void this.#attach(connection)),
-      connector.on("refused", ({ operation, subject }) => {
-        if (operation === "subscription" && subject !== undefined) this.#refused(subject);
-      }),
-    ];
+    this.#unlisten = connector.on("connected", (connection) => void this.#attach(connection));
     if (connector.connection !== undefined) void this.#attach(connector.connection);
   }
 
@@ -90,17 +93,16 @@ export class Receiver {
 
   /** Subscribes to these, and to no others. */
   subscribe(patterns: ReadonlySet<string>): void {
-    this.#patterns = patterns;
+    const before = this.#patterns;
+    this.#patterns = new Map([...patterns].map((pattern) => [pattern, before.get(pattern) ?? new PayloadCopies()]));
     for (const subject of this.#toldRefused) if (!patterns.has(subject)) this.#toldRefused.delete(subject);
-    const attached = this.#attached;
-    for (const { subscriptions } of [...this.#replaced.keys(), ...(attached ? [attached] : [])]) {
-      for (const [pattern, subscription] of subscriptions) {
-        if (patterns.has(pattern)) continue;
-        subscriptions.delete(pattern);
-        subscription.unsubscribe();
-      }
-    }
-    if (attached !== undefined) for (const pattern of patterns) this.#open(attached, pattern);
+    // A connection that was replaced stays as it is until it is left.
+    this.#attached?.subscriptions.sync(this.#wanted);
+  }
+
+  /** The subscribed subjects, each without a queue group. */
+  get #wanted(): ReadonlyMap<string, undefined> {
+    return new Map([...this.#patterns.keys()].map((pattern) => [pattern, undefined]));
   }
 
   /** Resolves when the server knows what is subscribed, if there is a connection. Does not reject. */
@@ -125,11 +127,11 @@ export class Receiver {
   async stop(limitMs: number): Promise<void> {
     if (this.#isStopped) return;
     this.#isStopped = true;
-    for (const unlisten of this.#unlisten) unlisten();
+    this.#unlisten();
     const attached = this.#attached;
     this.#attached = undefined;
     this.#leaveReplaced();
-    const replaced = within(limitMs, Promise.all(this.#replaced.values()));
+    const replaced = within(limitMs, Promise.all(this.#replaced));
     if (attached === undefined) return void (await replaced);
     // Only until this answer is it sure to have received everything.
     void this.#ask(attached);
@@ -141,12 +143,15 @@ export class Receiver {
     const attached: Attached = {
       connection,
       server: connection.info?.server_id,
-      subscriptions: new Map(),
+      subscriptions: new SubscriptionSet(connection, {
+        onMessage: (pattern, message) => this.#take(pattern, message),
+        onRefused: (pattern) => this.#refused(pattern),
+      }),
       done: once(this.#options.connector.use(connection)),
       timer: undefined,
     };
     this.#attached = attached;
-    for (const pattern of this.#patterns) this.#open(attached, pattern);
+    attached.subscriptions.sync(this.#wanted);
     if (this.#lostFrom !== undefined && this.#lostFrom === attached.server) this.#options.onSameServer();
     this.#lostFrom = undefined;
     void connection.closed().then(() => this.#ended(attached));
@@ -161,9 +166,9 @@ export class Receiver {
     this.#leaveReplaced();
     const { signal } = this.#hurry;
     const left = takenOver(before.connection, connection, signal).then(() => this.#leave(before, receiverLeaveMs));
-    this.#replaced.set(before, left);
+    this.#replaced.add(left);
     await left;
-    this.#replaced.delete(before);
+    this.#replaced.delete(left);
   }
 
   /** Ends the subscriptions of those that were replaced without waiting for other servers. */
@@ -199,28 +204,17 @@ export class Receiver {
     this.#options.onSilent();
   }
 
-  async #leave({ connection, subscriptions, done, timer: asking }: Attached, limitMs: number): Promise<void> {
+  async #leave({ subscriptions, done, timer: asking }: Attached, limitMs: number): Promise<void> {
     clearTimeout(asking);
-    const drained = [...subscriptions.values()].map((subscription) => subscription.drain().catch(() => undefined));
-    await within(limitMs, Promise.race([Promise.all(drained), connection.closed()]));
+    await within(limitMs, subscriptions.drain());
     done();
   }
 
-  #open(attached: Attached, pattern: string): void {
-    const { connection, subscriptions } = attached;
-    if (subscriptions.has(pattern) || connection.isClosed()) return;
-    const copies = new PayloadCopies();
-    const isLiteral = !isWildcard(pattern);
-    const subscription = connection.subscribe(pattern, {
-      callback: (error, message) => {
-        // Refusals are told by the connector, too, which logs them.
-        if (error === null) this.#take(pattern, isLiteral ? pattern : message.subject, copies, message);
-      },
-    });
-    subscriptions.set(pattern, subscription);
-  }
-
-  #take(pattern: string, subject: string, copies: PayloadCopies, message: Msg): void {
+  #take(pattern: string, message: Msg): void {
+    const copies = this.#patterns.get(pattern);
+    // It is not subscribed any more.
+    if (copies === undefined) return;
+    const subject = isWildcard(pattern) ? message.subject : pattern;
     // An answer to a request of Hawser, which a subscription such as `>` takes in.
     if (isOwnInbox(subject)) return;
     this.#received += 1;

@@ -10,7 +10,7 @@
  */
 import type { Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
-import { Flights } from "./flight-window.js";
+import { Flights } from "./flights.js";
 import { Handling, type Turn } from "./handling.js";
 import { Intake } from "./intake.js";
 import {

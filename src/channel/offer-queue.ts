@@ -1,3 +1,5 @@
+import type { OutgoingMessage } from "./messages.js";
+
 /** Messages in a row that were offered at the same moment, behind the same numbered message. */
 interface Offer {
   last: number;
@@ -9,11 +11,39 @@ interface Offer {
 /** Items taken from the front before the array is cut. */
 const compactAfter = 1024;
 
+/** What goes together, into one batch or one insert. */
+interface BatchLimits {
+  readonly maxMessages: number;
+  /** Payload bytes. One message always fits. */
+  readonly maxBytes: number;
+}
+
+/** What the listener takes over its connection now. */
+interface BatchWindow {
+  /** The greatest payload, uncompressed. */
+  readonly maxMessageBytes: number;
+  /** Payload bytes that may still be written; Infinity: any. */
+  readonly credit: number;
+  /** One message may be written without credit: nothing is in flight. */
+  readonly isEmpty: boolean;
+}
+
+/** Messages of a batch, and their payload bytes. */
+interface Batch<Message> {
+  readonly messages: Message[];
+  readonly bytes: number;
+}
+
+/** Whether a message is longer than the listener takes over its connection: its limit is lower than when it was offered. */
+export function isTooLong({ payload, encoding }: OutgoingMessage, maxMessageBytes: number): boolean {
+  return (encoding === undefined ? payload.length : encoding.uncompressedBytes) > maxMessageBytes;
+}
+
 /**
  * Messages in the order of their offers. They are numbered without a gap, so that none needs to know its number, and those
  * that were offered at the same moment share one note of it: there may be very many messages.
  */
-export class OfferQueue<Message extends { readonly payload: Uint8Array }> {
+export class OfferQueue<Message extends OutgoingMessage> {
   /** Payload bytes of all messages. */
   bytes = 0;
   /** The number of the first message, or of the next one to come when there is none. */
@@ -40,10 +70,32 @@ export class OfferQueue<Message extends { readonly payload: Uint8Array }> {
     return number < this.first || number > this.last ? undefined : this.#messages[this.#head + number - this.first];
   }
 
-  /** The messages from one number on, all of which there are. */
-  slice(from: number, count: number): Message[] {
+  /**
+   * The messages from one number to another that go together: within the limits, and with a window those of the first one's
+   * topic that the listener takes.
+   */
+  batch(from: number, through: number, { maxMessages, maxBytes }: BatchLimits, window?: BatchWindow): Batch<Message> {
+    const messages = this.#messages;
     const begin = this.#head + from - this.first;
-    return this.#messages.slice(begin, begin + count);
+    const end = begin + Math.min(through, this.last, from + maxMessages - 1) - from + 1;
+    let bytes = 0;
+    let at = begin;
+    for (; at < end; at++) {
+      const message = messages[at] as Message;
+      const size = message.payload.length;
+      if (bytes > 0 && bytes + size > maxBytes) break;
+      if (window !== undefined) {
+        const { maxMessageBytes, credit, isEmpty } = window;
+        if (message.topicKey !== (messages[begin] as Message).topicKey || isTooLong(message, maxMessageBytes)) break;
+        if (bytes + size > credit && !(isEmpty && bytes === 0)) break;
+      }
+      bytes += size;
+    }
+    return { messages: messages.slice(begin, at), bytes };
+  }
+
+  *[Symbol.iterator](): Iterator<Message> {
+    for (let number = this.first; number <= this.last; number++) yield this.at(number) as Message;
   }
 
   /** Appends a message. @param after for {@link firstAfter} */
@@ -79,6 +131,11 @@ export class OfferQueue<Message extends { readonly payload: Uint8Array }> {
     }
   }
 
+  /** When the first message was offered; undefined when there is none. */
+  get oldestAt(): number | undefined {
+    return this.#oldest?.at;
+  }
+
   /** What {@link push} was told of the first message; Infinity when there is none. */
   get firstAfter(): number {
     return this.#oldest === undefined ? Number.POSITIVE_INFINITY : this.#oldest.after;
@@ -91,7 +148,7 @@ export class OfferQueue<Message extends { readonly payload: Uint8Array }> {
     return last;
   }
 
-  /** When the message with this number, or the first one, was offered; undefined when there is no such message. */
+  /** When the message with this number, or the first one behind it, was offered; undefined when there is no such message. */
   offeredAt(number: number): number | undefined {
     let offer = this.#oldest;
     while (offer !== undefined && offer.last < number) offer = offer.next;

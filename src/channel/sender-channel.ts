@@ -10,19 +10,30 @@
  *     written  handed to the present connection, or skipped there because the store has it
  *
  * A message is confirmed by the first of acked and stored that passes it. It may travel both ways; its number makes
- * the second copy harmless.
+ * the second copy harmless. A send may end before that, because it has waited too long: then its message is kept, so that
+ * no number is missing.
  */
 import { type Ack, Delivery } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import type { ChannelWelcome, LinkState, SenderEffects, SenderLimits } from "./effects.js";
-import { FlightWindow, insertBatch, numberedBatch, unnumberedBatch } from "./flight-window.js";
+import type { ChannelWelcome, LinkState, SenderEffects, SenderLimits, SendOutcome } from "./effects.js";
+import { Flights } from "./flights.js";
 import type { OutgoingMessage, Position } from "./messages.js";
-import { UnconfirmedMessages } from "./unconfirmed-messages.js";
+import { isTooLong, OfferQueue } from "./offer-queue.js";
 
 export class SenderChannel<Message extends OutgoingMessage> {
   readonly #limits: SenderLimits;
   readonly #effects: SenderEffects<Message>;
-  readonly #unconfirmed: UnconfirmedMessages<Message>;
-  readonly #window = new FlightWindow();
+  /** Numbered messages that are not confirmed. */
+  readonly #numbered: OfferQueue<Message>;
+  /** At-most-once messages that wait for the connection, with the number of {@link #numbered} that they come after. */
+  readonly #unnumbered = new OfferQueue<Message>(0);
+  /** Numbered messages up to this one have their outcome already, though they may still be queued. */
+  #settledThrough = 0;
+  /** What was written to the connection and not acknowledged. */
+  readonly #flights = new Flights();
+  /** Payload bytes that may be in flight. */
+  #credit = 0;
+  /** The greatest payload that the listener takes over the connection. */
+  #maxMessageBytes = Number.POSITIVE_INFINITY;
   readonly #inserts: Inserts;
   #epoch: number;
   #state: LinkState = "connecting";
@@ -39,6 +50,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
   #acked = 0;
   #stored: number;
   #written = 0;
+  #deadline = Number.POSITIVE_INFINITY;
 
   /**
    * @param epoch the sender's
@@ -48,7 +60,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.#epoch = epoch;
     this.#limits = limits;
     this.#effects = effects;
-    this.#unconfirmed = new UnconfirmedMessages(limits, effects, lastNumber);
+    this.#numbered = new OfferQueue(lastNumber);
     this.#inserts = new Inserts(limits);
     this.#stored = lastNumber;
   }
@@ -69,7 +81,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   /** Messages that the listener has not handled: stored ones of this epoch count, written at-most-once messages do not. */
   get unhandled(): number {
-    return this.lastNumber - this.#acked + this.#unconfirmed.unnumbered.length;
+    return this.lastNumber - this.#acked + this.#unnumbered.length;
   }
 
   /** The listener has said that it is busy. */
@@ -84,22 +96,23 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   /** The number of the newest numbered message. */
   get lastNumber(): number {
-    return this.#unconfirmed.numbered.last;
+    return this.#numbered.last;
   }
 
   /** Messages that wait for a confirmation or for the connection. */
   get pendingMessages(): number {
-    return this.#unconfirmed.count;
+    return this.#numbered.length + this.#unnumbered.length;
   }
 
   /** Their payload bytes. */
   get pendingBytes(): number {
-    return this.#unconfirmed.bytes;
+    return this.#numbered.bytes + this.#unnumbered.bytes;
   }
 
   /** All of them. */
-  get unconfirmed(): Iterable<Message> {
-    return this.#unconfirmed;
+  *unconfirmed(): Iterable<Message> {
+    yield* this.#numbered;
+    yield* this.#unnumbered;
   }
 
   /**
@@ -108,42 +121,37 @@ export class SenderChannel<Message extends OutgoingMessage> {
    * @param now in ms. Where it is the same for many messages in a row, they take less memory
    */
   offer(message: Message, now: number): boolean {
-    return this.#unconfirmed.offer(message, now);
+    const waiting = this.pendingMessages;
+    if (waiting > 0) {
+      const { maxQueueMessages, maxQueueBytes } = this.#limits;
+      if (waiting >= maxQueueMessages || this.pendingBytes + message.payload.length > maxQueueBytes) return false;
+    }
+    if (message.delivery === Delivery.AT_MOST_ONCE) this.#unnumbered.push(message, now, this.#numbered.last);
+    else this.#numbered.push(message, now);
+    return true;
   }
 
   /** Writes and stores what can be written and stored now. */
   flush(now: number): void {
     if (this.#state === "ended") {
-      this.#unconfirmed.settleAll(this.#endedAs);
+      this.#settleAll();
       return;
     }
     this.#write();
-    if (this.#unconfirmed.unnumbered.length > 0) this.#dropUnnumbered(now);
-    if (this.#unconfirmed.numbered.length > 0) this.#storeDue(now);
+    this.#deadline = Math.min(this.#dropUnnumbered(now), this.#storeDue(now));
   }
 
-  /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
+  /**
+   * The moment at which {@link tick} has something to do, in ms, as of the last event; Infinity when only an event can change
+   * anything.
+   */
   deadline(): number {
-    let at = Number.POSITIVE_INFINITY;
-    if (this.#state === "ended") return at;
-    const { numbered: queue, unnumbered } = this.#unconfirmed;
-    const oldest = queue.offeredAt(queue.first);
-    if (oldest !== undefined) {
-      if (this.#inserts.underWay === 0 && this.#mayStore) {
-        const due = this.#storesEverything() ? Number.NEGATIVE_INFINITY : oldest + this.#limits.ackTimeoutMs;
-        at = Math.max(due, this.#inserts.notBefore);
-      }
-      const unsettled = queue.offeredAt(this.#unconfirmed.settledThrough + 1);
-      if (unsettled !== undefined) at = Math.min(at, unsettled + this.#limits.sendTimeoutMs);
-    }
-    const waiting = unnumbered.offeredAt(unnumbered.first);
-    if (waiting !== undefined) at = Math.min(at, waiting + this.#unnumberedWaitMs());
-    return at;
+    return this.#deadline;
   }
 
   /** Time has passed. */
   tick(now: number): void {
-    this.#unconfirmed.timeOut(now);
+    this.#timeOut(now);
     this.flush(now);
   }
 
@@ -165,9 +173,11 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.#dialling = false;
     this.#writable = true;
     this.#busy = false;
-    this.#window.open(welcome.credit, welcome.maxMessageBytes);
+    this.#flights.clear();
+    this.#credit = welcome.credit;
+    this.#maxMessageBytes = welcome.maxMessageBytes;
     this.#acknowledge(welcome.cursorEpoch, welcome.cursor);
-    this.#written = this.#confirmed();
+    this.#written = Math.max(this.#acked, this.#stored);
     this.#setState("draining");
     this.#goLiveIfShort(welcome.backlog);
     this.flush(now);
@@ -176,7 +186,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
   onAck(connection: unknown, ack: Ack, now: number): void {
     if (connection !== this.#connection || this.#state === "ended") return;
     this.#acknowledge(ack.epoch, ack.number);
-    this.#window.credit = ack.credit;
+    this.#credit = ack.credit;
     this.#busy = ack.busy;
     if (this.#state === "draining") this.#goLiveIfShort(ack.backlog);
     else if (this.#state === "going-live" && ack.live) this.#setState("live");
@@ -213,7 +223,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
     const number = this.#inserts.succeeded();
     if (number === 0) return;
     this.#stored = Math.max(this.#stored, number);
-    this.#unconfirmed.confirmThrough(this.#stored, "stored");
+    this.#confirmThrough(this.#stored, "stored");
     if (this.#inserts.isToAnnounce(this.#stored, this.#acked, now)) this.#effects.announce();
     this.flush(now);
   }
@@ -222,7 +232,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
   onStoreFailed(now: number): void {
     if (this.#inserts.underWay === 0) return;
     this.#inserts.failed(now);
-    this.#unconfirmed.timeOut(now);
+    this.tick(now);
   }
 
   /** Another process has the name: nothing can be confirmed any more. */
@@ -235,14 +245,15 @@ export class SenderChannel<Message extends OutgoingMessage> {
     if (this.#state !== "ended") this.#endedAs = outcome;
     this.#connection = undefined;
     this.#inserts.underWay = 0;
+    this.#deadline = Number.POSITIVE_INFINITY;
     this.#setState("ended");
-    this.#unconfirmed.settleAll(this.#endedAs);
+    this.#settleAll();
   }
 
   /** Whether the lease is surely held, and so whether the store may be written. */
   setMayStore(mayStore: boolean, now: number): void {
     this.#mayStore = mayStore;
-    if (mayStore) this.flush(now);
+    this.flush(now);
   }
 
   /**
@@ -258,7 +269,10 @@ export class SenderChannel<Message extends OutgoingMessage> {
     this.#stored = 0;
     this.#written = 0;
     this.#inserts.reset();
-    this.#unconfirmed.renumber();
+    // Numbers begin anew with 1.
+    this.#settledThrough = Math.max(0, this.#settledThrough - this.#numbered.first + 1);
+    this.#numbered.renumber(1);
+    this.#unnumbered.renumber(1);
     this.#goDown(now);
   }
 
@@ -290,9 +304,9 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   #acknowledge(epoch: number, number: number): void {
     if (epoch !== this.#epoch || number <= this.#acked) return;
-    this.#acked = Math.min(number, this.#unconfirmed.numbered.last);
-    this.#window.flights.landed(this.#acked);
-    this.#unconfirmed.confirmThrough(this.#acked, "delivered");
+    this.#acked = Math.min(number, this.#numbered.last);
+    this.#flights.landed(this.#acked);
+    this.#confirmThrough(this.#acked, "delivered");
   }
 
   /** Whether every unconfirmed message is to be stored now, not only those that have waited too long. */
@@ -310,58 +324,71 @@ export class SenderChannel<Message extends OutgoingMessage> {
     return this.#stored - this.#acked >= rows;
   }
 
-  /** Starts the next insert if one is due: always the oldest unconfirmed messages, one insert at a time. */
-  #storeDue(now: number): void {
-    if (this.#inserts.underWay !== 0 || !this.#mayStore || now < this.#inserts.notBefore) return;
-    const queue = this.#unconfirmed.numbered;
-    const through = this.#storesEverything() ? queue.last : queue.waitingSince(this.#limits.ackTimeoutMs, now);
-    const { from, count } = insertBatch(queue, through, this.#limits);
-    if (count === 0) return;
-    this.#inserts.underWay = from + count - 1;
-    this.#effects.store(from, queue.slice(from, count));
-  }
-
-  /** Everything up to here is acknowledged or stored. */
-  #confirmed(): number {
-    return Math.max(this.#acked, this.#stored);
+  /**
+   * Starts the next insert if one is due: always the oldest unconfirmed messages, one insert at a time.
+   *
+   * @returns when the next one may be, or a send has waited too long
+   */
+  #storeDue(now: number): number {
+    const queue = this.#numbered;
+    const { oldestAt: oldest } = queue;
+    if (oldest === undefined) return Number.POSITIVE_INFINITY;
+    const { ackTimeoutMs, sendTimeoutMs, insertRows, insertBytes } = this.#limits;
+    const unsettled = this.#settledThrough < queue.first ? oldest : queue.offeredAt(this.#settledThrough + 1);
+    const timeout = unsettled === undefined ? Number.POSITIVE_INFINITY : unsettled + sendTimeoutMs;
+    if (this.#inserts.underWay !== 0 || !this.#mayStore) return timeout;
+    const stores = this.#storesEverything();
+    const due = Math.max(stores ? Number.NEGATIVE_INFINITY : oldest + ackTimeoutMs, this.#inserts.notBefore);
+    if (now < due) return Math.min(due, timeout);
+    const through = stores ? queue.last : queue.waitingSince(ackTimeoutMs, now);
+    const { first } = queue;
+    const { messages } = queue.batch(first, through, { maxMessages: insertRows, maxBytes: insertBytes });
+    this.#inserts.underWay = first + messages.length - 1;
+    this.#effects.store(first, messages);
+    return timeout;
   }
 
   /** Writes to the connection, in the order of the offers while the channel is live, as far as credit goes. */
   #write(): void {
     if (this.#connection === undefined) return;
-    const numbered = this.#state === "live" || this.#state === "going-live";
-    const { unnumbered } = this.#unconfirmed;
+    const isLive = this.#state === "live";
+    const takesNumbered = isLive || this.#state === "going-live";
     while (this.#writable) {
       // What the store has is not written; the listener finds it there.
-      this.#written = Math.max(this.#written, this.#confirmed());
-      const after = unnumbered.firstAfter;
-      if (unnumbered.length > 0 && (this.#state !== "live" || after <= this.#written)) this.#writeUnnumbered();
-      else if (!numbered || !this.#writeNumbered(after)) return;
+      const written = Math.max(this.#written, this.#acked, this.#stored);
+      this.#written = written;
+      const after = this.#unnumbered.firstAfter;
+      if (this.#unnumbered.length > 0 && (!isLive || after <= written)) this.#writeUnnumbered(isLive);
+      else if (!takesNumbered || written >= this.#numbered.last || !this.#writeNumbered(after)) return;
     }
   }
 
-  #writeUnnumbered(): void {
-    const { unnumbered } = this.#unconfirmed;
-    const written = this.#state === "live" ? this.#written : Number.POSITIVE_INFINITY;
-    const { from, count } = unnumberedBatch(unnumbered, written, this.#window, this.#limits);
-    const messages = unnumbered.slice(from, count);
-    const [first] = messages;
-    if (first === undefined) {
-      this.#unconfirmed.settleUnnumbered(from, "dropped");
+  #writeUnnumbered(isLive: boolean): void {
+    const queue = this.#unnumbered;
+    const { first } = queue;
+    const { batchMessages: maxMessages, batchBytes: maxBytes } = this.#limits;
+    const window = { maxMessageBytes: this.#maxMessageBytes, credit: Number.POSITIVE_INFINITY, isEmpty: true };
+    const through = isLive ? queue.lastAfter(this.#written) : queue.last;
+    const { messages } = queue.batch(first, through, { maxMessages, maxBytes }, window);
+    if (messages.length === 0) {
+      // The listener does not take the very first.
+      this.#settleUnnumbered(first, "dropped");
       return;
     }
-    this.#effects.writeBatch(Delivery.AT_MOST_ONCE, first.topicKey, 0, messages);
-    this.#unconfirmed.settleUnnumbered(from + count - 1, "sent");
+    this.#effects.writeBatch(Delivery.AT_MOST_ONCE, (messages[0] as Message).topicKey, 0, messages);
+    this.#settleUnnumbered(first + messages.length - 1, "sent");
   }
 
   /** Writes one batch of numbered messages up to `limit`; false when there is none or the credit is used up. */
   #writeNumbered(limit: number): boolean {
-    const queue = this.#unconfirmed.numbered;
-    const { from, count, bytes } = numberedBatch(queue, this.#written + 1, limit, this.#window, this.#limits);
-    if (count === 0) return false;
-    const messages = queue.slice(from, count);
-    this.#written = from + count - 1;
-    this.#window.flights.push(this.#written, bytes);
+    const { batchMessages: maxMessages, batchBytes: maxBytes } = this.#limits;
+    const from = this.#written + 1;
+    const { bytes: inFlight, isEmpty } = this.#flights;
+    const window = { maxMessageBytes: this.#maxMessageBytes, credit: this.#credit - inFlight, isEmpty };
+    const { messages, bytes } = this.#numbered.batch(from, limit, { maxMessages, maxBytes }, window);
+    if (messages.length === 0) return false;
+    this.#written += messages.length;
+    this.#flights.push(this.#written, bytes);
     this.#effects.writeBatch(Delivery.AT_LEAST_ONCE, (messages[0] as Message).topicKey, from, messages);
     return true;
   }
@@ -372,24 +399,58 @@ export class SenderChannel<Message extends OutgoingMessage> {
    */
   #isStuckBehindLong(): boolean {
     if (this.#connection === undefined) return false;
-    const next = this.#unconfirmed.numbered.at(Math.max(this.#written + 1, this.#unconfirmed.numbered.first));
-    return next !== undefined && this.#window.isTooLong(next);
+    const next = this.#numbered.at(Math.max(this.#written + 1, this.#numbered.first));
+    return next !== undefined && isTooLong(next, this.#maxMessageBytes);
   }
 
   /**
    * Without a connection, at-most-once messages wait for one that is being made, and only so long; with one, until the
    * send timeout for what is in front of them.
+   *
+   * @returns when the first of those that stay has waited too long
    */
-  #dropUnnumbered(now: number): void {
-    const { unnumbered } = this.#unconfirmed;
-    const waits =
-      this.#connection !== undefined || ((this.#dialling || this.#state === "connecting") && !this.#stopping);
-    const last = waits ? unnumbered.waitingSince(this.#unnumberedWaitMs(), now) : unnumbered.last;
-    this.#unconfirmed.settleUnnumbered(last, "dropped");
+  #dropUnnumbered(now: number): number {
+    const queue = this.#unnumbered;
+    if (queue.length === 0) return Number.POSITIVE_INFINITY;
+    const isConnected = this.#connection !== undefined;
+    const waits = isConnected || ((this.#dialling || this.#state === "connecting") && !this.#stopping);
+    const waitMs = isConnected ? this.#limits.sendTimeoutMs : this.#limits.connectWaitMs;
+    this.#settleUnnumbered(waits ? queue.waitingSince(waitMs, now) : queue.last, "dropped");
+    return queue.oldestAt === undefined ? Number.POSITIVE_INFINITY : queue.oldestAt + waitMs;
   }
 
-  #unnumberedWaitMs(): number {
-    return this.#connection === undefined ? this.#limits.connectWaitMs : this.#limits.sendTimeoutMs;
+  /** Numbered messages up to this one end so, and go. */
+  #confirmThrough(number: number, outcome: SendOutcome): void {
+    const queue = this.#numbered;
+    const last = Math.min(number, queue.last);
+    for (let next = Math.max(queue.first, this.#settledThrough + 1); next <= last; next++) {
+      this.#effects.settle(queue.at(next) as Message, outcome);
+    }
+    if (last >= queue.first) queue.drop(last);
+  }
+
+  /** At-most-once messages up to this one in their queue end so, and go. */
+  #settleUnnumbered(last: number, outcome: "sent" | "dropped"): void {
+    const queue = this.#unnumbered;
+    for (let number = queue.first; number <= last; number++) {
+      this.#effects.settle(queue.at(number) as Message, outcome);
+    }
+    if (last >= queue.first) queue.drop(last);
+  }
+
+  #settleAll(): void {
+    this.#confirmThrough(this.#numbered.last, this.#endedAs);
+    this.#settleUnnumbered(this.#unnumbered.last, "dropped");
+  }
+
+  /** Sends that have waited for a confirmation too long end, and their messages stay. */
+  #timeOut(now: number): void {
+    const queue = this.#numbered;
+    const through = queue.waitingSince(this.#limits.sendTimeoutMs, now);
+    for (let number = Math.max(this.#settledThrough + 1, queue.first); number <= through; number++) {
+      this.#settledThrough = number;
+      this.#effects.settle(queue.at(number) as Message, "timed-out");
+    }
   }
 }
 

@@ -71,6 +71,19 @@ export function didYouMean(name: string, known: readonly string[], prefix = ""):
   return close === undefined ? "" : ` Did you mean ${prefix}${close}?`;
 }
 
+/** The action that an argument of the command names. @throws CliError `invalid_argument` */
+export function actionOf<Action extends string>(command: string, text: string, actions: readonly Action[]): Action {
+  const action = actions.find((known) => known === text);
+  if (action !== undefined) return action;
+  const what = `cannot "${text}".${didYouMean(text, actions)} It can ${actions.join(", ")}`;
+  throw new CliError("invalid_argument", `\`hawser ${command}\` ${what}.${whereUrlsBelong(text)} ${seeHelp(command)}`);
+}
+
+/** The error for arguments that do not go together. @param action of the command, where it has some */
+export function refusal(command: string, action: string, why: string): CliError {
+  return new CliError("invalid_argument", `\`hawser ${command} ${action}\`: ${why}. ${seeHelp(command)}`);
+}
+
 function optionsOf(definition: ArgsDef): Options {
   const options: Options = { help: { type: "boolean", short: "h" } };
   for (const [name, argument] of Object.entries(definition)) {

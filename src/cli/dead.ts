@@ -2,18 +2,19 @@
  * `hawser dead`: messages that were given up.
  */
 import { type ArgsDef, defineCommand } from "citty";
-import { CliError, type ErrorCode } from "../errors/index.js";
+import { CliError } from "../errors/index.js";
 import { silentLogger } from "../runtime/index.js";
 import {
   announcements,
   type DeadLetterEntry,
   type DeadLetterFilter,
+  type DeadLetterOutcome,
   type DeadLetters,
   deadLetters,
   type WholeDeadLetter,
   withCommandDatabase,
 } from "../store/index.js";
-import { seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
+import { actionOf, refusal, withExamples } from "./command-line.js";
 import { Descriptors, descriptorsOption, payloadLine, shownPayload } from "./descriptors.js";
 import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
 import { type Column, jsonText, Output, plural, print, printable, printRows } from "./output.js";
@@ -99,15 +100,6 @@ const shownAtFirst = 100;
 const actions = ["list", "retry", "discard"] as const;
 type Action = (typeof actions)[number];
 
-/** What became of one dead letter, as `--json` prints it. */
-type Outcome =
-  | { readonly id: number; readonly outcome: "retried"; readonly listener: string }
-  | { readonly id: number; readonly outcome: "requested"; readonly function: string }
-  | { readonly id: number; readonly outcome: "enqueued" }
-  | { readonly id: number; readonly outcome: "discarded" }
-  | { readonly id: number; readonly outcome: "refused"; readonly code: ErrorCode; readonly message: string }
-  | { readonly id: number; readonly outcome: "missing" };
-
 export const dead = withExamples(
   defineCommand({
     meta: {
@@ -132,7 +124,7 @@ export const dead = withExamples(
       json: { type: "boolean", description: "Print each dead letter, or what became of it, as one line of JSON" },
     },
     run: async ({ args }) => {
-      const action = actionOf(args.action);
+      const action = actionOf("dead", args.action, actions);
       const filter = filterOf(args._.slice(1), args);
       const json = args.json ?? false;
       const payload = args.payload ?? false;
@@ -161,15 +153,6 @@ export const dead = withExamples(
   ],
 );
 
-function actionOf(text: string): Action {
-  const action = actions.find((known) => known === text);
-  if (action !== undefined) return action;
-  throw new CliError(
-    "invalid_argument",
-    `\`hawser dead ${text}\`: name ${actions.join(", ")}.${whereUrlsBelong(text)} ${seeHelp("dead")}`,
-  );
-}
-
 function checkFlags(
   action: Action,
   filter: DeadLetterFilter,
@@ -181,7 +164,7 @@ function checkFlags(
   }: { readonly all: boolean; readonly payload: boolean; readonly json: boolean; readonly descriptors: boolean },
 ): void {
   const refuse = (why: string): never => {
-    throw new CliError("invalid_argument", `\`hawser dead ${action}\`: ${why}. ${seeHelp("dead")}`);
+    throw refusal("dead", action, why);
   };
   if (payload && (action !== "list" || !json)) refuse("--payload goes with list --json");
   if (descriptors && action !== "list") refuse("--descriptors goes with list");
@@ -263,7 +246,7 @@ async function change(
   selection: DeadLetterFilter & { readonly all: boolean },
   json: boolean,
 ): Promise<void> {
-  const outcomes = action === "retry" ? await retry(letters, selection) : await discard(letters, selection);
+  const outcomes = await letters[action](selection);
   if (json) await new Output().write(outcomes.map((outcome) => `${jsonText(outcome)}\n`).join(""));
   else print(process.stdout, summaryOf(action, outcomes));
   const refused = outcomes.flatMap((outcome) => (outcome.outcome === "refused" ? [outcome] : []));
@@ -281,27 +264,7 @@ async function change(
   }
 }
 
-async function retry(letters: DeadLetters, selection: DeadLetterFilter): Promise<Outcome[]> {
-  const { retried, requested, enqueued, refused, missing } = await letters.retry(selection);
-  return [
-    ...retried.map(({ id, listener }) => ({ id, outcome: "retried" as const, listener })),
-    ...requested.map(({ id, function: name }) => ({ id, outcome: "requested" as const, function: name })),
-    ...enqueued.map((id) => ({ id, outcome: "enqueued" as const })),
-    ...refused.map(({ id, code, message }) => ({ id, outcome: "refused" as const, code, message })),
-    ...missing.map((id) => ({ id, outcome: "missing" as const })),
-  ];
-}
-
-async function discard(letters: DeadLetters, selection: DeadLetterFilter): Promise<Outcome[]> {
-  const { discarded, refused, missing } = await letters.discard(selection);
-  return [
-    ...discarded.map((id) => ({ id, outcome: "discarded" as const })),
-    ...refused.map(({ id, code, message }) => ({ id, outcome: "refused" as const, code, message })),
-    ...missing.map((id) => ({ id, outcome: "missing" as const })),
-  ];
-}
-
-function summaryOf(action: Exclude<Action, "list">, outcomes: readonly Outcome[]): string {
+function summaryOf(action: Exclude<Action, "list">, outcomes: readonly DeadLetterOutcome[]): string {
   if (action === "discard") {
     const count = outcomes.filter(({ outcome }) => outcome === "discarded").length;
     return `Discarded ${plural(count, "dead letter")}.`;

@@ -3,7 +3,6 @@
  */
 import { resolve } from "node:path";
 import { defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import {
   type ExtensionReport,
@@ -14,7 +13,7 @@ import {
   type ServerDirectories,
   uninstallExtension,
 } from "../installation/index.js";
-import { didYouMean, seeHelp, withExamples } from "./command-line.js";
+import { actionOf, refusal, withExamples } from "./command-line.js";
 import { jsonText, Output, print, printable } from "./output.js";
 
 const actions = ["install", "uninstall", "print"] as const;
@@ -59,7 +58,7 @@ export const extension = withExamples(
       json: { type: "boolean", description: "Print what was done as one line of JSON" },
     },
     run: async ({ args }) => {
-      const action = actionOf(args.action);
+      const action = actionOf("extension", args.action, actions);
       checkFlags(action, args);
       if (action === "print") {
         await new Output().write(fileOf(args.file).text);
@@ -81,18 +80,9 @@ export const extension = withExamples(
   ],
 );
 
-function actionOf(text: string): Action {
-  const action = actions.find((known) => known === text);
-  if (action !== undefined) return action;
-  throw new CliError(
-    "invalid_argument",
-    `\`hawser extension\` cannot "${text}".${didYouMean(text, actions)} It can ${actions.join(", ")}. ${seeHelp("extension")}`,
-  );
-}
-
 function checkFlags(action: Action, args: Arguments): void {
   const refuse = (why: string): never => {
-    throw new CliError("invalid_argument", `\`hawser extension ${action}\`: ${why}. ${seeHelp("extension")}`);
+    throw refusal("extension", action, why);
   };
   if (action === "print") {
     for (const flag of ["pg-config", "directory", "dry-run", "json"] as const) {
@@ -107,10 +97,7 @@ function checkFlags(action: Action, args: Arguments): void {
 function fileOf(name: string | undefined) {
   const files = extensionFiles(version);
   if (name === "control" || name === "sql") return files[name];
-  throw new CliError(
-    "invalid_argument",
-    `\`hawser extension print\`: name control or sql${name === undefined ? "" : `, not "${name}"`}. ${seeHelp("extension")}`,
-  );
+  throw refusal("extension", "print", `name control or sql${name === undefined ? "" : `, not "${name}"`}`);
 }
 
 function directoriesOf(args: Arguments): ServerDirectories {

@@ -27,14 +27,13 @@ export const databaseOption = {
  * @throws CliError `invalid_argument` for an empty one, which a shell makes of a variable that is not set
  */
 export function databaseUrlOf(args: { readonly "database-url"?: string | undefined }): string | undefined {
-  const url = args["database-url"];
-  if (url === "") {
-    throw new CliError(
-      "invalid_argument",
-      "--database-url is empty; give it a URL such as postgres://user@host:5432/name, or leave it out",
-    );
-  }
-  return url ?? urlFromEnvironment("HAWSER_DATABASE_URL");
+  return notEmpty("database-url", args["database-url"]) ?? urlFromEnvironment("HAWSER_DATABASE_URL");
+}
+
+function notEmpty(flag: string, url: string | undefined): string | undefined {
+  if (url !== "") return url;
+  const remedy = "give it a URL such as postgres://user@host:5432/name, or leave it out";
+  throw new CliError("invalid_argument", `--${flag} is empty; ${remedy}`);
 }
 
 /** Beside {@link databaseOption}, for commands that run a peer: it needs a session. Spread it into their `args`. */
@@ -58,13 +57,7 @@ function sessionUrlOf(args: {
   readonly "database-url"?: string | undefined;
   readonly "session-url"?: string | undefined;
 }): string | undefined {
-  const url = args["session-url"];
-  if (url === "") {
-    throw new CliError(
-      "invalid_argument",
-      "--session-url is empty; give it a URL such as postgres://user@host:5432/name, or leave it out",
-    );
-  }
+  const url = notEmpty("session-url", args["session-url"]);
   if (url !== undefined || args["database-url"] !== undefined) return url;
   return urlFromEnvironment("HAWSER_SESSION_URL");
 }

@@ -4,7 +4,7 @@
 import { type ArgsDef, defineCommand } from "citty";
 import { CliError } from "../errors/index.js";
 import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../store/index.js";
-import { seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
+import { actionOf, refusal, withExamples } from "./command-line.js";
 import { momentOf } from "./dead.js";
 import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
 import { jsonText, Output, plural, print, printRows, startProgress } from "./output.js";
@@ -60,7 +60,7 @@ export const outbox = withExamples(
       json: { type: "boolean", description: "Print each line as JSON" },
     },
     run: async ({ args }) => {
-      const action = actionOf(args.action);
+      const action = actionOf("outbox", args.action, Object.keys(actions) as Action[]);
       const ids = args._.slice(1);
       checkFlags(action, ids, args);
       const json = args.json ?? false;
@@ -107,17 +107,9 @@ export const outbox = withExamples(
   ],
 );
 
-function actionOf(text: string): Action {
-  if (Object.hasOwn(actions, text)) return text as Action;
-  throw new CliError(
-    "invalid_argument",
-    `\`hawser outbox ${text}\`: name ${Object.keys(actions).join(", ")}.${whereUrlsBelong(text)} ${seeHelp("outbox")}`,
-  );
-}
-
 function checkFlags(action: Action, ids: readonly string[], args: Readonly<Record<string, unknown>>): void {
   const refuse = (why: string): never => {
-    throw new CliError("invalid_argument", `\`hawser outbox ${action}\`: ${why}. ${seeHelp("outbox")}`);
+    throw refusal("outbox", action, why);
   };
   const allowed: readonly string[] = actions[action];
   for (const flag of Object.keys(actionOptions)) {

@@ -4,7 +4,7 @@
 import { defineCommand } from "citty";
 import { CliError } from "../errors/index.js";
 import { forgetPeer, listPeers, withCommandDatabase } from "../store/index.js";
-import { didYouMean, seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
+import { actionOf, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { plural, print, printable, printRows } from "./output.js";
 
@@ -24,7 +24,8 @@ export const peers = withExamples(
     },
     run: async ({ args }) => {
       if (args.action !== undefined) {
-        await forget({ action: args.action, name: args.name, json: args.json ?? false, url: databaseUrlOf(args) });
+        actionOf("peers", args.action, ["forget"]);
+        await forget(databaseUrlOf(args), args.name, args.json ?? false);
         return;
       }
       const rows = await withCommandDatabase(databaseUrlOf(args), listPeers);
@@ -52,17 +53,7 @@ export const peers = withExamples(
   ],
 );
 
-async function forget(asked: {
-  readonly action: string;
-  readonly name: string | undefined;
-  readonly json: boolean;
-  readonly url: string | undefined;
-}): Promise<void> {
-  const { action, name, json, url } = asked;
-  if (action !== "forget") {
-    const does = `\`hawser peers\` cannot "${action}".${didYouMean(action, ["forget"])} It lists the peers, or can forget one.`;
-    throw new CliError("invalid_argument", `${does}${whereUrlsBelong(action)} ${seeHelp("peers")}`);
-  }
+async function forget(url: string | undefined, name: string | undefined, json: boolean): Promise<void> {
   if (name === undefined) {
     throw new CliError("invalid_argument", "name the peer: `hawser peers forget NAME`");
   }

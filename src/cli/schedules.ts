@@ -4,7 +4,7 @@
 import { defineCommand } from "citty";
 import { CliError } from "../errors/index.js";
 import { listSchedules, removeSchedule, withCommandDatabase } from "../store/index.js";
-import { didYouMean, seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
+import { actionOf, refusal, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { jsonText, Output, print, printable, printRows } from "./output.js";
 
@@ -25,11 +25,12 @@ export const schedules = withExamples(
       json: { type: "boolean", description: "Print each schedule as one line of JSON" },
     },
     run: async ({ args }) => {
-      const { action = "list", name, json = false } = args;
+      const { name, json = false } = args;
+      const action = actionOf("schedules", args.action ?? "list", actions);
       const url = databaseUrlOf(args);
       if (action === "remove") await remove(url, name, json);
-      else if (action === "list" && name === undefined) await list(url, json);
-      else throw refusal(action, name);
+      else if (name === undefined) await list(url, json);
+      else throw refusal("schedules", action, `it lists all, and takes no name: "${name}"`);
     },
   }),
   [
@@ -38,14 +39,6 @@ export const schedules = withExamples(
     ["hawser schedules --json | jq 'select(.problem)'", "Those that do not run, and why"],
   ],
 );
-
-function refusal(action: string, name: string | undefined): CliError {
-  const why =
-    action === "list"
-      ? `\`hawser schedules list\` lists all, and takes no name: "${name}"`
-      : `\`hawser schedules\` cannot "${action}".${didYouMean(action, actions)} It lists the schedules, or can remove one.${whereUrlsBelong(action)}`;
-  return new CliError("invalid_argument", `${why} ${seeHelp("schedules")}`);
-}
 
 async function list(url: string | undefined, json: boolean): Promise<void> {
   const rows = await withCommandDatabase(url, listSchedules);

@@ -2,14 +2,10 @@
  * `hawser secret`: rotating the mesh secret. It is never printed.
  */
 import { defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
 import { meshSecrets, withCommandDatabase } from "../store/index.js";
-import { didYouMean, seeHelp, whereUrlsBelong, withExamples } from "./command-line.js";
+import { actionOf, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
 import { printRows } from "./output.js";
-
-type Action = "list" | "rotate" | "retire";
-const actions: readonly string[] = ["list", "rotate", "retire"] satisfies Action[];
 
 export const secret = withExamples(
   defineCommand({
@@ -25,13 +21,7 @@ export const secret = withExamples(
       json: { type: "boolean", description: "Print each secret's id and age as one line of JSON" },
     },
     run: async ({ args }) => {
-      const { action } = args;
-      if (!isAction(action)) {
-        throw new CliError(
-          "invalid_argument",
-          `\`hawser secret\` cannot "${action}".${didYouMean(action, actions)} It can ${actions.join(", ")}.${whereUrlsBelong(action)} ${seeHelp("secret")}`,
-        );
-      }
+      const action = actionOf("secret", args.action, ["list", "rotate", "retire"]);
       const entries = await withCommandDatabase(databaseUrlOf(args), async (database) => {
         const { meshSecrets: list, rotateSecret, retireSecret } = meshSecrets(database);
         if (action === "list") return list();
@@ -64,10 +54,6 @@ export const secret = withExamples(
 );
 
 const done = { rotate: "added", retire: "retired" } as const;
-
-function isAction(action: string): action is Action {
-  return actions.includes(action);
-}
 
 const units = [
   ["d", 86_400],

@@ -1,13 +1,10 @@
 /**
  * A server as a child process: its output goes to a log file, its unexpected end becomes an error that shows the log's
- * last lines, and it does not outlive us.
+ * last lines. That it does not outlive us is the watchdog's part (`watchdog.ts`).
  *
  * Servers get a process group of their own, so that Ctrl-C in a terminal reaches only us and we stop them in order.
- * Where util-linux is installed they are started through `setpriv --pdeathsig`: the kernel then interrupts them as soon
- * as the thread that started them dies. That is the fast net; the sure one, which also removes what they leave on disk,
- * is the watchdog (`watchdog.ts`).
  */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { accessSync, closeSync, constants, readFileSync, statSync } from "node:fs";
 import { delimiter, dirname, join, resolve } from "node:path";
 import { DevError } from "../errors/index.js";
@@ -56,15 +53,13 @@ export class ServerProcess {
   static async start(command: ServerCommand): Promise<ServerProcess> {
     const log = openPrivate(command.logFile);
     try {
-      const { program, args, uid, gid } = dyingWithParent(command);
-      const child = spawn(program, args, {
+      const child = spawn(command.program, command.args, {
         // An account without rights may be unable to enter the directory we were started in.
         cwd: "/",
         detached: true,
         env: command.env,
         stdio: ["ignore", log, log],
-        ...(uid === undefined ? {} : { uid }),
-        ...(gid === undefined ? {} : { gid }),
+        ...command.account,
       });
       const ended = new Promise<string>((resolve) => {
         child.once("exit", (status, signal) => resolve(signal === null ? `exit status ${status}` : signal));
@@ -123,28 +118,6 @@ export class ServerProcess {
     this.#child.kill("SIGKILL");
     await this.ended;
   }
-}
-
-/** The command line that makes the kernel interrupt the server when we die, where the machine has the means. */
-function dyingWithParent(command: ServerCommand): { program: string; args: string[]; uid?: number; gid?: number } {
-  const { account, program, args } = command;
-  const setpriv = setprivWithDeathSignal();
-  if (setpriv === undefined) return { program, args: [...args], ...account };
-  // The user is changed by setpriv too and not by spawn: the kernel forgets the death signal when the user changes.
-  const user = account && ["--reuid", `${account.uid}`, "--regid", `${account.gid}`, "--clear-groups"];
-  return { program: setpriv, args: ["--pdeathsig", "INT", ...(user ?? []), "--", program, ...args] };
-}
-
-let probedSetpriv: { readonly path: string | undefined } | undefined;
-
-/** util-linux's setpriv; the one of busybox has no such option. */
-function setprivWithDeathSignal(): string | undefined {
-  if (probedSetpriv === undefined) {
-    const path = findProgram("setpriv");
-    const works = path !== undefined && spawnSync(path, ["--pdeathsig", "INT", "--", "true"]).status === 0;
-    probedSetpriv = { path: works ? path : undefined };
-  }
-  return probedSetpriv.path;
 }
 
 /** A user and group to run a server as. Postgres refuses to run as root: then it gets an account without rights. */

@@ -4,7 +4,7 @@
 import type pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
 import { isServerError } from "../postgres/index.js";
-import type { Check, Verdict } from "./examine.js";
+import type { Check, Finding, Verdict } from "./examine.js";
 
 /** Makes one. What Postgres refuses becomes its verdict. */
 export function catalogCheck(
@@ -18,6 +18,11 @@ export function catalogCheck(
     ...more,
     run: (signal) => run(signal).catch(verdictOf),
   };
+}
+
+/** The verdict of a check that has found one error. */
+export function failed(error: Omit<Finding, "severity">): Verdict {
+  return { findings: [{ severity: "error", ...error }] };
 }
 
 /** What it means if a check over NATS takes too long. */
@@ -49,39 +54,25 @@ function verdictOf(error: unknown): Verdict {
   // The driver's errors, and those of its socket, have no class of their own.
   if (!("code" in error) && !/^(Connection terminated|Client has|Client was|timeout|Query read)/.test(error.message))
     throw error;
-  return {
-    findings: [
-      {
-        severity: "error",
-        code: "store_failed",
-        what: `the connection to Postgres ended: ${error.message}`,
-        remedy: "Read the log of Postgres, and run `hawser doctor` again",
-      },
-    ],
-  };
+  return failed({
+    code: "store_failed",
+    what: `the connection to Postgres ended: ${error.message}`,
+    remedy: "Read the log of Postgres, and run `hawser doctor` again",
+  });
 }
 
 function ofServer({ code = "", message }: pg.DatabaseError): Verdict {
   if (code === insufficientPrivilege) return { notChecked: `this login may not read it: ${message}` };
   if (code === queryCanceled) {
-    return {
-      findings: [
-        {
-          severity: "error",
-          code: "store_failed",
-          what: `a statement that only reads took too long: ${message}`,
-          remedy:
-            "Find who holds the lock: SELECT pid, query FROM pg_stat_activity WHERE pid IN (SELECT unnest(pg_blocking_pids(pid)) FROM pg_stat_activity)",
-        },
-      ],
-    };
+    return failed({
+      code: "store_failed",
+      what: `a statement that only reads took too long: ${message}`,
+      remedy:
+        "Find who holds the lock: SELECT pid, query FROM pg_stat_activity WHERE pid IN (SELECT unnest(pg_blocking_pids(pid)) FROM pg_stat_activity)",
+    });
   }
   const what = undefinedObjects.includes(code)
     ? `the schema hawser is not as this program expects it: ${message}`
     : `Postgres refused what was asked: ${message}`;
-  return {
-    findings: [
-      { severity: "error", code: "store_failed", what, remedy: "Run `hawser init` as the owner of the schema hawser" },
-    ],
-  };
+  return failed({ code: "store_failed", what, remedy: "Run `hawser init` as the owner of the schema hawser" });
 }

@@ -20,8 +20,8 @@ const { gatewayCallMs } = doctorConstants;
 interface CallProblem {
   readonly code: ErrorCode;
   readonly message: string;
-  readonly detail: string | undefined;
-  readonly hint: string | undefined;
+  readonly detail?: string | undefined;
+  readonly hint?: string | undefined;
 }
 
 /** What came of it. */
@@ -136,14 +136,7 @@ async function gateway(facts: Facts, signal: AbortSignal): Promise<Verdict> {
       if (rows === undefined) return { notChecked: answer.why };
       if (rows.some(({ isStale }) => !isStale))
         return { seen: `one is entered: ${listed(rows)}`, notChecked: `no call was made: ${answer.why}` };
-      return {
-        findings: [
-          unreachable(
-            { code: "gateway_unavailable", message: "no gateway runs", detail: undefined, hint: undefined },
-            rows,
-          ),
-        ],
-      };
+      return { findings: [unreachable({ code: "gateway_unavailable", message: "no gateway runs" }, rows)] };
   }
 }
 

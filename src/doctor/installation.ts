@@ -7,8 +7,8 @@ import { StoreError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { dblinkSchema, faultsOf, hasNats } from "../installation/index.js";
 import { grantedRoles, inspectSchema, missingSteps, schemaInspectionSql } from "../store/index.js";
-import { catalogCheck } from "./check.js";
-import type { Check, Finding, Verdict } from "./examine.js";
+import { catalogCheck, failed } from "./check.js";
+import type { Check, Verdict } from "./examine.js";
 import { type Facts, findingOf } from "./facts.js";
 
 const loginSql = `
@@ -50,41 +50,31 @@ async function inspectLogin(facts: Facts): Promise<Login> {
   return (await facts.rows<Login>(loginSql))[0]!;
 }
 
-async function schemaIsThere(facts: Facts) {
+async function schemaIsThere(facts: Facts): Promise<Verdict> {
   const [found] = await facts.rows<{ migrated: boolean }>(schemaInspectionSql);
   if (found!.migrated) return { seen: "the schema hawser is there" };
   const fault = await inspectSchema(facts.client).catch((error: unknown) => error);
-  if (StoreError.is(fault)) return { findings: [findingOfError(fault)] };
+  if (StoreError.is(fault)) return failedBy(fault);
   const { database } = await inspectLogin(facts);
-  return {
-    findings: [
-      {
-        severity: "error",
-        code: "schema_missing",
-        what: `the database "${database}" has no schema hawser`,
-        remedy: "Run `hawser init` on it, or name the right database",
-      },
-    ],
-  } as const;
+  return failed({
+    code: "schema_missing",
+    what: `the database "${database}" has no schema hawser`,
+    remedy: "Run `hawser init` on it, or name the right database",
+  });
 }
 
-async function loginMayUseIt(facts: Facts) {
+async function loginMayUseIt(facts: Facts): Promise<Verdict> {
   const { role, usable } = await inspectLogin(facts);
   if (usable) return { seen: `"${role}" may use the schema hawser` };
   const login = pg.escapeIdentifier(role);
-  return {
-    findings: [
-      {
-        severity: "error",
-        code: "not_permitted",
-        what: `the login "${role}" is in no role of Hawser, and may not use the schema hawser`,
-        remedy: `For its task: GRANT hawser_bridge TO ${login} (\`hawser serve\`), hawser_peer (a peer), or hawser_nats (a caller of the SQL functions)`,
-      },
-    ],
-  } as const;
+  return failed({
+    code: "not_permitted",
+    what: `the login "${role}" is in no role of Hawser, and may not use the schema hawser`,
+    remedy: `For its task: GRANT hawser_bridge TO ${login} (\`hawser serve\`), hawser_peer (a peer), or hawser_nats (a caller of the SQL functions)`,
+  });
 }
 
-async function versionOf(facts: Facts) {
+async function versionOf(facts: Facts): Promise<Verdict> {
   const { readable, owner } = await inspectLogin(facts);
   if (!readable)
     return { notChecked: "this login may not read hawser.migrations: GRANT hawser_bridge or hawser_peer to it" };
@@ -92,24 +82,19 @@ async function versionOf(facts: Facts) {
     const { steps } = await missingSteps(facts.client);
     if (steps.length === 0) return { seen: "the schema is that of this version" };
     const names = steps.map(({ id, name }) => `${id} (${name})`).join(", ");
-    return {
-      findings: [
-        {
-          severity: "error",
-          code: "schema_missing",
-          what: `the schema hawser is older than this program: it lacks migration ${names}`,
-          remedy: `Run \`hawser init\` as its owner, "${owner}"`,
-        },
-      ],
-    } as const;
+    return failed({
+      code: "schema_missing",
+      what: `the schema hawser is older than this program: it lacks migration ${names}`,
+      remedy: `Run \`hawser init\` as its owner, "${owner}"`,
+    });
   } catch (error) {
     if (!StoreError.is(error)) throw error;
-    return { findings: [findingOfError(error)] };
+    return failedBy(error);
   }
 }
 
-function findingOfError({ code, message, hint, entry }: StoreError): Finding {
-  return { severity: "error", code, what: message, remedy: hint ?? entry.remedy };
+function failedBy({ code, message, hint, entry }: StoreError): Verdict {
+  return failed({ code, what: message, remedy: hint ?? entry.remedy });
 }
 
 async function replica(facts: Facts) {

@@ -2,7 +2,8 @@
  * Which process leads, and whether it keeps up.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { tables } from "../../generated/ts/rows/nats.js";
+import { tables, views } from "../../generated/ts/rows/nats.js";
+import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { bridgeConstants, doctorConstants } from "../../generated/ts/settings/nats.js";
 import { ago, catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
@@ -19,7 +20,7 @@ const leadSql = `
            (SELECT min(s.saved_at) FROM ${tables.natsHandler} AS h
               CROSS JOIN LATERAL (SELECT t.saved_at FROM ${tables.savedMessage} AS t WHERE t.handler_id = h.id ORDER BY t.id LIMIT 1) AS s)
          ))::float8 AS "behindSeconds"
-    FROM ${tables.bridgeLead} AS l`;
+    FROM ${views.bridgeLead} AS l`;
 
 interface Lead {
   readonly epoch: string;
@@ -29,16 +30,17 @@ interface Lead {
 }
 
 /**
- * Who keeps batches from running: sessions and prepared transactions that have locked the fence, and wait for nothing
- * themselves, as a process that takes over does. Batches hold it, too, in sessions of the executor.
+ * Who keeps batches from running: sessions and prepared transactions that may have locked the fence, and wait for nothing
+ * themselves, as a process that takes over does. Batches hold it, too, in sessions of the executor; and those who write in peers'
+ * names have locked other rows of the table.
  */
 const holderSql = `
   SELECT l.pid, a.usename::text AS role
     FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
-   WHERE l.locktype = 'relation' AND l.relation = '${tables.bridgeFence}'::regclass AND l.granted
+   WHERE l.locktype = 'relation' AND l.relation = '${peerTables.fence}'::regclass AND l.granted
      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
      AND l.mode NOT IN ('AccessShareLock', 'SIReadLock')
-     AND (l.pid IS NULL OR cardinality(pg_blocking_pids(l.pid)) = 0)
+     AND (l.pid IS NULL OR cardinality(pg_blocking_pids(l.pid)) = 0 AND pg_has_role(a.usesysid, 'hawser_bridge', 'MEMBER'))
      AND NOT EXISTS (SELECT FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid
                       WHERE m.member = a.usesysid AND g.rolname = 'hawser_executor')
    LIMIT 1`;
@@ -60,8 +62,8 @@ export function leadCheck(facts: Facts): Check {
 
 async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
   const counts = await facts.handlerCounts();
-  if (counts === undefined || !(await facts.mayRead(tables.bridgeLead))) {
-    return { notChecked: `this login may not read ${tables.bridgeLead}: GRANT hawser_bridge to it` };
+  if (counts === undefined || !(await facts.mayRead(views.bridgeLead))) {
+    return { notChecked: `this login may not read ${views.bridgeLead}: GRANT hawser_bridge to it` };
   }
   if (counts.subscriptions === 0) return { seen: "nothing is subscribed, so no process has to lead" };
   if ((await facts.rows<{ yes: boolean }>("SELECT pg_is_in_recovery() AS yes"))[0]!.yes) {
@@ -82,7 +84,7 @@ async function lead(facts: Facts, signal: AbortSignal): Promise<Verdict> {
 
 /** Whether a process leads; undefined: that cannot be seen. */
 export async function isLed(facts: Facts, signal: AbortSignal): Promise<boolean | undefined> {
-  if (!(await facts.mayRead(tables.bridgeLead))) return undefined;
+  if (!(await facts.mayRead(views.bridgeLead))) return undefined;
   return (await watch(facts, signal)).hasBeaten;
 }
 
@@ -127,7 +129,7 @@ function behind(seconds: number, holder: Holder | undefined): Finding {
   const session = pid === null ? "a prepared transaction" : `the session ${pid} of ${role ?? "a role that is gone"}`;
   return {
     severity: "warning",
-    what: `${what}: ${session} has a lock on ${tables.bridgeFence}, and each function waits for it`,
+    what: `${what}: ${session} has a lock on ${peerTables.fence}, and each function waits for it`,
     remedy:
       pid === null
         ? "Find its gid in pg_prepared_xacts, and end it: COMMIT PREPARED or ROLLBACK PREPARED"

@@ -9,7 +9,7 @@ import {
 } from "../../generated/ts/nats-options/index.js";
 import { tables } from "../../generated/ts/rows/nats.js";
 import { natsAddresses } from "../nats/index.js";
-import { catalogCheck } from "./check.js";
+import { catalogCheck, failed } from "./check.js";
 import type { Check, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 
@@ -87,9 +87,6 @@ export function natsServerChecks(facts: Facts): Check[] {
 
 async function definition(facts: Facts): Promise<Verdict> {
   const found = await natsDefinition(facts);
-  const error = (what: string, remedy: string): Verdict => ({
-    findings: [{ severity: "error", code: "nats_not_configured", what, remedy }],
-  });
   switch (found.kind) {
     case "hidden":
       return { notChecked: "this login may not read the definition: run it as the login of `hawser serve`" };
@@ -102,14 +99,15 @@ async function definition(facts: Facts): Promise<Verdict> {
       // Missing functions are reported by their own check.
       if (!(await hasFunctions(facts))) return { absent: true, seen: "no NATS server is defined" };
       if (await isUnused(facts)) return unused;
-      return error("no NATS server is defined", define);
+      return failed({ code: "nats_not_configured", what: "no NATS server is defined", remedy: define });
     case "several":
       return { findings: await facts.findings("nats-server") };
     case "wrong":
-      return error(
-        `the options of the NATS server (from ${found.from}) are not right: ${found.violation.message}`,
-        found.violation.hint,
-      );
+      return failed({
+        code: "nats_not_configured",
+        what: `the options of the NATS server (from ${found.from}) are not right: ${found.violation.message}`,
+        remedy: found.violation.hint,
+      });
     case "complete":
       return {
         seen: `it is ${natsAddresses(found.options)

@@ -6,8 +6,8 @@ import { type ArgumentFault, BadArgument, NotText } from "../../generated/ts/nat
 import { type Method, methods, type NatsFunctionsHandler } from "../../generated/ts/nats-functions/methods.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { GatewayError, type HawserError } from "../errors/index.js";
+import type { Room } from "../runtime/index.js";
 import { parseCall, TooMuch } from "./call-text.js";
-import type { Capacity } from "./capacity.js";
 import { type Answer, type GatewayClient, nullRow } from "./protocol/index.js";
 
 /** What a handler is told of a call. */
@@ -35,12 +35,12 @@ const ping = "Ping";
 /** Answers calls. */
 export class Calls {
   readonly #handler: NatsFunctionsHandler<GatewayCall>;
-  readonly #capacity: Capacity;
+  readonly #room: Room;
   readonly #limits: CallLimits;
 
-  constructor(handler: NatsFunctionsHandler<GatewayCall>, capacity: Capacity, limits: CallLimits) {
+  constructor(handler: NatsFunctionsHandler<GatewayCall>, room: Room, limits: CallLimits) {
     this.#handler = handler;
-    this.#capacity = capacity;
+    this.#room = room;
     this.#limits = limits;
   }
 
@@ -53,7 +53,7 @@ export class Calls {
       timeoutMs: this.#timeoutOf(name, method, request),
       startedAt: performance.now(),
     };
-    if (!this.#capacity.tryTake()) return this.#wait(method, request, call);
+    if (!this.#room.tryTake()) return this.#wait(method, request, call);
     return this.#handle(method, request, call);
   }
 
@@ -90,10 +90,13 @@ export class Calls {
   async #wait(method: Method, request: unknown, call: GatewayCall): Promise<Answer> {
     // Not to the last moment: a call that is let in then has no time for NATS any more, and takes the place from others.
     const waitMs = Math.ceil(call.timeoutMs / 2);
-    if (!(await this.#capacity.take(waitMs))) throw tooBusy(method.sqlName, this.#capacity.limit, waitMs);
+    const waiting = new AbortController();
+    const end = (): void => waiting.abort(tooBusy(method.sqlName, this.#room.limit, waitMs));
+    const timer = setTimeout(end, waitMs);
+    await this.#room.take(1, waiting.signal).finally(() => clearTimeout(timer));
     // A client that has been told that nothing is known of the call is not surprised by it later.
     if (!call.client.isOpen) {
-      this.#capacity.release();
+      this.#room.giveBack();
       throw new GatewayError("aborted", `${method.sqlName}: the session ended before its turn came; nothing was sent`);
     }
     return this.#handle(method, request, call);
@@ -105,11 +108,11 @@ export class Calls {
     try {
       result = method.handle(this.#handler, request, call);
     } catch (error) {
-      this.#capacity.release();
+      this.#room.giveBack();
       throw error;
     }
     if (result instanceof Promise) return this.#await(method, request, call, result);
-    this.#capacity.release();
+    this.#room.giveBack();
     return this.#write(method, request, result);
   }
 
@@ -129,7 +132,7 @@ export class Calls {
       result.then(
         (value) => {
           clearTimeout(timer);
-          this.#capacity.release();
+          this.#room.giveBack();
           if (isLate) return;
           try {
             resolve(this.#write(method, request, value));
@@ -139,7 +142,7 @@ export class Calls {
         },
         (error: unknown) => {
           clearTimeout(timer);
-          this.#capacity.release();
+          this.#room.giveBack();
           reject(error);
         },
       );

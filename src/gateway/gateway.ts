@@ -6,9 +6,8 @@ import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../errors/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
-import { inTime, type Logger } from "../runtime/index.js";
+import { inTime, type Logger, Room } from "../runtime/index.js";
 import { type CallObserver, Calls, type GatewayCall, leftMs, observed } from "./calls.js";
-import { Capacity } from "./capacity.js";
 import { fileBytesOf, NatsHandler } from "./nats-handler.js";
 import { PostgresServer, type TlsSource } from "./protocol/index.js";
 
@@ -45,7 +44,8 @@ const idleCapacity = 128;
 /** A running gateway. */
 export class Gateway {
   readonly #connector: NatsConnector;
-  readonly #capacity = new Capacity(idleCapacity);
+  /** For commands at once. */
+  readonly #room = new Room(idleCapacity);
   readonly #options: GatewayOptions;
   #server: PostgresServer | undefined;
   #reading: Promise<void> | undefined;
@@ -91,7 +91,7 @@ export class Gateway {
 
   /** The options of the NATS server; undefined if none is defined. Connects anew if they differ from the present ones. */
   configure(options: CompleteNatsServerOptions | undefined): void {
-    if (options !== undefined) this.#capacity.limit = options.capacity;
+    if (options !== undefined) this.#room.limit = options.capacity;
     this.#connector.configure(options);
   }
 
@@ -121,7 +121,7 @@ export class Gateway {
       readDefinition: () => this.#readDefinition(),
       reload: (always, call) => this.#reload(always, call),
     });
-    const calls = new Calls(handler, this.#capacity, settings);
+    const calls = new Calls(handler, this.#room, settings);
     this.#server = await PostgresServer.listen(
       {
         ...gatewayConstants,

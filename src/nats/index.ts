@@ -25,7 +25,7 @@
 export { confirmed, takenOver } from "./confirmed.js";
 export { connectOnce, type Established, isOwnInbox } from "./connect.js";
 export { type NatsConnectorEvents, publishViolation, type Refusal } from "./connection-events.js";
-export { NatsConnector, type NatsConnectorOptions } from "./connector.js";
+export { NatsConnector } from "./connector.js";
 export { headersReadHere, readHeaders, receivedHeaders } from "./headers.js";
 export {
   ConnectionWatch,
@@ -49,7 +49,6 @@ export {
   Discovery,
   EndpointCounters,
   errorHeaders,
-  headerLine,
   isAnswerable,
   type MicroEndpoint,
   type MicroService,

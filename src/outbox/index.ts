@@ -8,7 +8,7 @@
  * `docs/transactional.md`.
  */
 export { isDroppedByItself, type LookNeeded, lookNeeded, needsGaps, type StreamMemory, verdictOf } from "./doubt.js";
-export { NatsOutbox, type NatsOutboxStats, type OutboxPublisher } from "./nats-outbox.js";
+export { NatsOutbox, type NatsOutboxStats } from "./nats-outbox.js";
 export { checkTimes } from "./occurrences.js";
 export type { EnqueuedMessage } from "./outbox-table.js";
 export { PeerRelay } from "./peer-relay.js";

@@ -1,7 +1,7 @@
 /** The signal of a handler, made when it is asked for: most handlers do not. */
 export class Cancellation {
-  #controller: AbortController | undefined;
-  #reason: unknown;
+  #controller: AbortController | undefined = undefined;
+  #reason: unknown = undefined;
 
   get signal(): AbortSignal {
     if (this.#controller === undefined) {

@@ -2,7 +2,6 @@
 import type { IncomingMessage } from "../channel/index.js";
 import type { Channel, Transaction } from "../store/index.js";
 import type { Cancellation } from "./cancellation.js";
-import type { IncomingRequest } from "./incoming-request.js";
 
 /** Where a message comes from. */
 export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
@@ -18,8 +17,6 @@ export interface DueMessage {
   readonly attempt: number;
   /** The handler's client of Postgres; undefined unless handlers are transactional. */
   readonly client: Transaction | undefined;
-  /** Set if the sender waits for what the handler returns. */
-  readonly request: IncomingRequest | undefined;
-  /** Aborted when the handler's time is up, and when the peer stops without waiting for it any longer. */
+  /** Aborted when the handler's time is up, and when the peer stops without waiting for it any longer. Of a request that itself. */
   readonly cancellation: Cancellation;
 }

@@ -21,9 +21,9 @@ import { BatchQueue } from "./batch-queue.js";
 import { Cancellation } from "./cancellation.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import type { DueMessage, Source } from "./due-message.js";
-import { pairsOfFrame } from "./frame-headers.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
+import { answerOf, type RequestAnswer } from "./request-answer.js";
 
 /** The user's handler. What it returns may be a promise. */
 export type Handle = (due: DueMessage) => unknown;
@@ -67,12 +67,6 @@ export type PassOn = (connectionKey: number, topicKey: number) => Promise<Passed
 
 /** Thrown to roll back the transaction of a handler whose answer says so. */
 const rolledBack = Symbol("rolled back");
-
-/** The answer to a request. */
-export interface RequestAnswer {
-  /** What the handler wrote in its transaction is rolled back before the answer leaves. */
-  readonly rollBack: boolean;
-}
 
 /** The link by which a message came. */
 export interface HandledLink {
@@ -140,7 +134,7 @@ export class HandlerCalls {
     this.topics = new TopicNames(context.store);
   }
 
-  /** Nobody waits any longer for the handlers that run. */
+  /** Nobody waits any longer for the handlers of messages that run. */
   abort(reason: PeerError): void {
     for (const cancellation of this.#waitedFor) cancellation.abort(reason);
   }
@@ -173,61 +167,35 @@ export class HandlerCalls {
   }
 
   /**
-   * The answer to a request, or a promise of it.
+   * Calls the handler for a request.
    *
-   * @param answerOf makes the answer of what the handler has returned, or throws: then the handler has failed
+   * @returns what the handler has returned, a {@link RequestAnswer} made of that, or a promise of either
    * @throws what the handler or `answerOf` has thrown (`begun` is set), or why the handler was not called, at once or as a
    * rejection
    */
-  answer<T extends RequestAnswer>(
-    source: Source,
-    request: IncomingRequest,
-    answerOf: (returned: unknown) => T,
-  ): T | Promise<T> {
-    const topic = this.topics.of(request.frame.topicKey);
-    if (typeof topic !== "string") return this.#answerLater(source, request, answerOf, topic);
-    const { payload, headers, topicKey } = request.frame;
-    const message: IncomingMessage = {
-      position: undefined,
-      topicKey,
-      payload,
-      encoding: undefined,
-      headers: headers.length === 0 ? undefined : pairsOfFrame(headers),
-      key: undefined,
-      fromWire: true,
-    };
-    const { batch, transactional } = this.#handlers.handlingOf(topic, message.headers);
+  answer(source: Source, request: IncomingRequest): unknown {
+    const topic = this.topics.of(request.topicKey);
+    if (typeof topic !== "string") return this.#answerLater(source, request, topic);
+    const { batch, transactional } = this.#handlers.handlingOf(topic, request.headers);
     if (batch !== undefined) {
       const { name } = this.#context.sender;
       throw new PeerError("not_supported", `"${name}" handles "${topic}" in batches, and answers no requests of it`);
     }
-    if (transactional) return this.#answerInTransaction(source, request, message, answerOf, topic);
-    const returned = this.#callFor(source, request, message, topic, undefined);
-    return isThenable(returned) ? Promise.resolve(returned).then(answerOf) : answerOf(returned);
+    if (transactional) return this.#answerInTransaction(source, request, topic);
+    return this.#callFor(source, request, topic, undefined);
   }
 
-  async #answerLater<T extends RequestAnswer>(
-    source: Source,
-    request: IncomingRequest,
-    answerOf: (returned: unknown) => T,
-    topic: Promise<string | undefined> | undefined,
-  ): Promise<T> {
-    if ((await topic) !== undefined) return await this.answer(source, request, answerOf);
-    throw new PeerError("unsubscribed", `topic key ${request.frame.topicKey} is not in the catalog`);
+  async #answerLater(source: Source, request: IncomingRequest, topic: Promise<string | undefined>): Promise<unknown> {
+    if ((await topic) !== undefined) return await this.answer(source, request);
+    throw new PeerError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
   }
 
   /** The answer leaves when the handler's transaction has ended: an answer that cannot be sent must not commit it. */
-  async #answerInTransaction<T extends RequestAnswer>(
-    source: Source,
-    request: IncomingRequest,
-    message: IncomingMessage,
-    answerOf: (returned: unknown) => T,
-    topic: string,
-  ): Promise<T> {
-    let answer: T | undefined;
+  async #answerInTransaction(source: Source, request: IncomingRequest, topic: string): Promise<RequestAnswer> {
+    let answer: RequestAnswer | undefined;
     try {
       await this.#context.store.runInTransaction(async (client) => {
-        answer = answerOf(await this.#callFor(source, request, message, topic, client));
+        answer = answerOf(await this.#callFor(source, request, topic, client), request);
         if (answer.rollBack) throw rolledBack;
       });
     } catch (error) {
@@ -236,28 +204,23 @@ export class HandlerCalls {
     return answer!;
   }
 
-  #callFor(
-    source: Source,
-    request: IncomingRequest,
-    message: IncomingMessage,
-    topic: string,
-    client: Transaction | undefined,
-  ): unknown {
-    const { payload, topicKey } = message;
+  /** Calls the handler for a request. A promise if it did not finish at once. */
+  #callFor(source: Source, request: IncomingRequest, topic: string, client: Transaction | undefined): unknown {
     try {
       this.#checkServed(topic);
     } catch (error) {
-      this.#passesOn(source, topicKey).catch((err) => {
+      this.#passesOn(source, request.topicKey).catch((err) => {
         this.#context.logger.debug({ err }, "could not look for who serves the topic of a request");
       });
       throw error;
     }
     request.begun = true;
-    const cancellation = new Cancellation();
-    const due = { message, to: topic, source, payload, attempt: 1, client, request, cancellation };
+    const { payload } = request;
+    const due = { message: request, to: topic, source, payload, attempt: 1, client, cancellation: request };
     const returned = this.#handlers.handle(due);
-    if (!isThenable(returned)) return returned;
-    return this.#bounded(returned, due, () => client && void endClient(client));
+    const { timeoutMs } = this.#handlers.handlingOf(topic, request.headers);
+    if (timeoutMs === undefined || !isThenable(returned)) return returned;
+    return this.#bounded(returned, due, client && (() => void endClient(client)));
   }
 
   async #beginLater(
@@ -450,7 +413,7 @@ export class HandlerCalls {
     const { source } = link;
     const { running: message, attempts: attempt } = turn;
     const cancellation = new Cancellation();
-    return { message, to: topic, source, payload, attempt, client: undefined, request: undefined, cancellation };
+    return { message, to: topic, source, payload, attempt, client: undefined, cancellation };
   }
 
   #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<CalledTogether> {
@@ -619,7 +582,7 @@ function isHandlersFault(error: unknown): boolean {
 }
 
 /** Whether a value is a promise, or behaves as one. */
-function isThenable(value: unknown): value is PromiseLike<unknown> {
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return (
     (typeof value === "object" || typeof value === "function") &&
     value !== null &&

@@ -228,6 +228,7 @@ export class Inbox {
   /** Nobody waits any longer for the handlers that run. */
   abortHandlers(reason: PeerError): void {
     this.#shared.calls.abort(reason);
+    for (const link of this.#links.values()) link.requests.abort(reason);
   }
 
   /** Says Goodbye to every sender and closes the socket. */

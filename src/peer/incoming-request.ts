@@ -1,22 +1,38 @@
 /** A request as its handler sees it, while somebody waits for the answer. */
+import type { Headers, IncomingMessage } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
 import type { Request } from "../wire/index.js";
+import { Cancellation } from "./cancellation.js";
+import { pairsOfFrame } from "./frame-headers.js";
 
-/** A request for which somebody waits. */
-export class IncomingRequest {
-  /** A handler has begun with it. */
-  begun = false;
-  #controller: AbortController | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #isOver = false;
-
-  readonly frame: Request;
+/** A request for which somebody waits: the message for its handler, whose signal is aborted when nobody does any more. */
+export class IncomingRequest extends Cancellation implements IncomingMessage {
+  readonly id: number;
+  readonly maxAnswerBytes: number;
   /** When its sender waits no more, as `performance.now()` has it. */
   readonly until: number;
+  /** A handler has begun with it. */
+  begun = false;
+  #isOver = false;
+  #isWatched = false;
+  #timer: NodeJS.Timeout | undefined = undefined;
 
-  constructor(frame: Request) {
-    this.frame = frame;
-    this.until = performance.now() + frame.timeoutMs;
+  readonly topicKey: number;
+  readonly payload: Uint8Array;
+  readonly headers: Headers | undefined;
+  readonly position = undefined;
+  readonly encoding = undefined;
+  readonly key = undefined;
+  readonly fromWire = true;
+
+  constructor({ id, topicKey, timeoutMs, maxAnswerBytes, payload, headers }: Request) {
+    super();
+    this.id = id;
+    this.topicKey = topicKey;
+    this.maxAnswerBytes = maxAnswerBytes;
+    this.payload = payload;
+    this.headers = headers.length === 0 ? undefined : pairsOfFrame(headers);
+    this.until = performance.now() + timeoutMs;
   }
 
   /** Nobody waits for the answer. */
@@ -24,20 +40,19 @@ export class IncomingRequest {
     return this.#isOver || performance.now() >= this.until;
   }
 
-  /** Aborted when nobody waits for the answer any more. Made when it is asked for: most handlers do not. */
-  get signal(): AbortSignal {
-    if (this.#controller === undefined) {
-      this.#controller = new AbortController();
-      if (this.#isOver) this.#controller.abort(notWaitedFor());
-      else this.#timer = setTimeout(() => this.abort(), this.until - performance.now());
+  override get signal(): AbortSignal {
+    if (!this.#isWatched) {
+      this.#isWatched = true;
+      if (this.#isOver) this.abort(notWaitedFor());
+      else this.#timer = setTimeout(() => this.leave(), this.until - performance.now());
     }
-    return this.#controller.signal;
+    return super.signal;
   }
 
   /** Nobody waits any more. */
-  abort(): void {
+  leave(): void {
     this.end();
-    this.#controller?.abort(notWaitedFor());
+    this.abort(notWaitedFor());
   }
 
   /** It was answered. */

@@ -16,8 +16,9 @@
  * this peer owns. A link binds a `ListenerChannel` to its connection, the store and the handler. At most `concurrency`
  * handlers run at once; channels take turns (dispatcher.ts). Cursors are committed together, by the committer of the store.
  *
- * **Requests.** They pass by the channel, on its connection: a link's requests wait for their answers (link-requests.ts),
- * and the listener's wait for a free handler (request-intake.ts). Neither side keeps any of them beyond the connection.
+ * **Requests.** They pass by the channel, on its connection: each is one `OutgoingRequest`, which waits for its answer among
+ * those of a link (link-requests.ts); the listener's wait for a free handler (request-intake.ts). Neither side keeps any of
+ * them beyond the connection.
  *
  * **What may happen.** The lease is suspended (no session): nothing is stored or handled, no dial begins. The name is lost:
  * pending sends are rejected and the peer ends by itself. The database is another server: the lease is taken anew under a
@@ -58,7 +59,6 @@ export type { PendingMessages, Transaction } from "../store/index.js";
 export type { PemSource, TlsOptions } from "../transport/index.js";
 export type { Format } from "../typed/index.js";
 export { cancel, enqueue, enqueueBatch } from "./enqueue.js";
-export type { Answer } from "./link-requests.js";
 export type {
   AnswerToSend,
   Batch,
@@ -82,6 +82,7 @@ export type {
   TransientOutcome,
 } from "./message.js";
 export type { BatchOptions, HandleOptions, PeerOptions, StopOptions } from "./options.js";
+export type { Answer } from "./outgoing-request.js";
 export { type ListenerEntry, Peer, type SendAllReceipt } from "./peer.js";
 export { schedule, unschedule } from "./schedule.js";
 export type { PeerStatus, PeerStatusKind } from "./status.js";

@@ -1,122 +1,71 @@
 /**
  * The requests to one listener: those that wait for a connection that can take them, and those that wait for their answer.
- * A request is written once, on one connection. What becomes of one whose connection ends is for the caller to decide.
+ * A request is written once, on one connection, and ends by its deadline: one timer serves all.
  */
 import type { PeerSettings } from "../../generated/ts/settings/peer.js";
-import type { Headers } from "../channel/index.js";
-import { errorOfWireCode, type HawserError, PeerError } from "../errors/index.js";
+import { errorOfWireCode, PeerError } from "../errors/index.js";
+import { DeadlineTimer } from "../runtime/index.js";
 import type { SenderConnection } from "../transport/index.js";
 import { type Answer as AnswerFrame, ErrorNumber } from "../wire/index.js";
 import { asHawserError } from "./context.js";
-import { frameHeaders, pairsOfFrame } from "./frame-headers.js";
+import { pairsOfFrame } from "./frame-headers.js";
 import type { MessageTopic } from "./outgoing.js";
-
-/** The answer to a request. */
-export interface Answer {
-  /** What the handler returned, as bytes. A view into what was received: copy what is kept for long. */
-  readonly payload: Uint8Array;
-  readonly headers: Headers;
-  /** The name of the listener that answered. */
-  readonly peer: string;
-}
-
-/** A request whose arguments are checked. */
-export interface CheckedRequest {
-  readonly payload: Uint8Array;
-  readonly headers: Headers | undefined;
-  /** When nobody waits for the answer any more, as `performance.now()` has it. */
-  readonly until: number;
-}
-
-/** A request on its way to one listener. */
-export interface Asked {
-  /** @throws PeerError (as a rejection) as {@link LinkRequests.ask} says */
-  readonly answer: Promise<Answer>;
-  /** It has left for the listener. */
-  readonly isWritten: () => boolean;
-  /** Nobody waits for the answer any more. */
-  leave(): void;
-}
-
-/** Its fields one by one: to copy those of another object takes longer than all that is done for a request. */
-class Pending implements CheckedRequest {
-  /** 0: it was not written yet. */
-  id = 0;
-  resolve!: (answer: Answer) => void;
-  reject!: (error: HawserError) => void;
-  readonly answer: Promise<Answer>;
-  readonly topic: MessageTopic;
-  readonly payload: Uint8Array;
-  readonly headers: Headers | undefined;
-  readonly until: number;
-
-  constructor(topic: MessageTopic, { payload, headers, until }: CheckedRequest) {
-    this.topic = topic;
-    this.payload = payload;
-    this.headers = headers;
-    this.until = until;
-    this.answer = new Promise<Answer>((resolve, reject) => {
-      this.resolve = resolve;
-      this.reject = reject;
-    });
-  }
-}
-
-/** A request that was not carried out, and may be made of another listener. */
-export function wasNotBegun(error: HawserError): boolean {
-  return error.outcome === undefined && notBegun.has(error.code);
-}
-
-const notBegun: ReadonlySet<string> = new Set(["unreachable", "busy", "unsubscribed", "not_running", "store_failed"]);
+import type { OutgoingRequest } from "./outgoing-request.js";
 
 export class LinkRequests {
+  readonly listenerName: string;
   #connection: SenderConnection | undefined;
   /** Not written yet. */
-  readonly #waiting = new Set<Pending>();
+  readonly #waiting = new Set<OutgoingRequest>();
   #waitingBytes = 0;
   /** Written, by their ids. */
-  readonly #asked = new Map<number, Pending>();
+  readonly #written = new Map<number, OutgoingRequest>();
   #lastId = 0;
+  readonly #timer = new DeadlineTimer(() => this.#endLate());
   #whenSettled: (() => void)[] = [];
 
-  readonly #listenerName: string;
   readonly #settings: PeerSettings;
+  readonly #connect: () => void;
 
-  constructor(listenerName: string, settings: PeerSettings) {
-    this.#listenerName = listenerName;
+  /** @param connect called for a request if there is no connection: makes one, or ends in {@link onUnreachable} */
+  constructor(listenerName: string, settings: PeerSettings, connect: () => void) {
+    this.listenerName = listenerName;
     this.#settings = settings;
+    this.#connect = connect;
   }
 
   /** How many wait for their answer, written or not. */
   get underWay(): number {
-    return this.#asked.size + this.#waiting.size;
+    return this.#written.size + this.#waiting.size;
   }
 
   /**
-   * Makes a request of the listener.
-   *
-   * @param connect called if there is no connection: makes one, or ends in {@link onUnreachable}
-   * @throws PeerError (as rejections of the answer)
+   * Makes a request of the listener. It fails with
    * - `unreachable`, `busy`, `unsubscribed`, `not_running`, `store_failed`: a handler has surely not begun;
    * - `listener_lost`, with outcome `unknown`: the connection ended after the request had been written;
    * - the code with which the listener answered: `handler_failed`, `rejected`, …
    */
-  ask(topic: MessageTopic, request: CheckedRequest, connect: () => void): Asked {
-    const pending = new Pending(topic, request);
-    const { answer } = pending;
+  ask(topic: MessageTopic, request: OutgoingRequest): void {
     const { maxRequests, maxSendQueueBytes } = this.#settings;
     const bytes = this.#waitingBytes + request.payload.length;
-    answer.then(this.#tellSettled, this.#tellSettled);
+    request.askedOf(this, topic);
     if (this.underWay >= maxRequests || (this.#waiting.size > 0 && bytes > maxSendQueueBytes)) {
-      const text = `${this.underWay} requests to "${this.#listenerName}" wait for their answers already`;
-      pending.reject(new PeerError("busy", `${text}; await earlier ones first, or raise maxRequests`));
-      return { answer, isWritten: () => false, leave: () => undefined };
+      const text = `${this.underWay} requests to "${this.listenerName}" wait for their answers already`;
+      request.failed(new PeerError("busy", `${text}; await earlier ones first, or raise maxRequests`));
+      return;
     }
-    this.#waiting.add(pending);
+    this.#timer.arm(request.until);
+    if (this.#connection !== undefined && this.#write(this.#connection, request)) return;
+    this.#waiting.add(request);
     this.#waitingBytes = bytes;
-    if (this.#connection === undefined) connect();
-    else this.#write(this.#connection, pending);
-    return { answer, isWritten: () => pending.id > 0, leave: () => this.#leave(pending) };
+    if (this.#connection === undefined) this.#connect();
+  }
+
+  /** Nobody waits for the answer any more: the request is not written, or the listener is told. */
+  leave(request: OutgoingRequest): void {
+    this.#remove(request);
+    if (this.#written.delete(request.id)) this.#connection?.writeCancel(request.id);
+    this.#tellSettled();
   }
 
   /** Resolves when none waits for its answer. */
@@ -126,101 +75,98 @@ export class LinkRequests {
 
   onConnected(connection: SenderConnection): void {
     this.#connection = connection;
-    this.#writeAll();
+    this.onDrain();
   }
 
   /** The connection can be written to again. */
   onDrain(): void {
-    this.#writeAll();
+    for (const request of this.#waiting) {
+      if (this.#connection === undefined || !this.#write(this.#connection, request)) return;
+      this.#remove(request);
+    }
+    this.#tellSettled();
   }
 
   onAnswer({ id, code, message, begun, payload, headers }: AnswerFrame): void {
-    const pending = this.#asked.get(id);
-    if (pending === undefined) return;
-    this.#asked.delete(id);
+    const request = this.#written.get(id);
+    if (request === undefined) return;
+    this.#written.delete(id);
     if (code === ErrorNumber.UNSPECIFIED) {
-      pending.resolve({ payload, headers: pairsOfFrame(headers), peer: this.#listenerName });
-      return;
+      request.answered({ payload, headers: pairsOfFrame(headers), peer: this.listenerName });
+    } else {
+      const known = errorOfWireCode(code)?.code ?? "handler_failed";
+      request.failed(new PeerError(known, message, begun ? { outcome: "unknown" } : {}));
     }
-    const known = errorOfWireCode(code)?.code ?? "handler_failed";
-    pending.reject(new PeerError(known, message, begun ? { outcome: "unknown" } : {}));
+    this.#tellSettled();
   }
 
   /** The connection has ended. */
   onClosed(): void {
     this.#connection = undefined;
-    const lost = [...this.#asked.values()];
-    this.#asked.clear();
-    for (const pending of lost) {
-      const text = `the connection to "${this.#listenerName}" ended before it had answered; it may have handled the request`;
-      pending.reject(new PeerError("listener_lost", text, { outcome: "unknown" }));
+    const lost = [...this.#written.values()];
+    this.#written.clear();
+    for (const request of lost) {
+      const text = `the connection to "${this.listenerName}" ended before it had answered; it may have handled the request`;
+      request.failed(new PeerError("listener_lost", text, { outcome: "unknown" }));
     }
     this.onUnreachable("the connection ended");
   }
 
-  /** What was not written yet is for another listener. */
+  /** There is no connection, and none will be made now: what was not written yet is for another listener. */
   onUnreachable(why: string): void {
     const waiting = [...this.#waiting];
     this.#waiting.clear();
     this.#waitingBytes = 0;
-    for (const pending of waiting) {
-      pending.reject(new PeerError("unreachable", `"${this.#listenerName}" takes no request now: ${why}`));
-    }
-  }
-
-  #writeAll(): void {
-    for (const pending of this.#waiting) {
-      if (this.#connection === undefined || !this.#connection.canWrite) return;
-      this.#write(this.#connection, pending);
-    }
-  }
-
-  /** Writes a request, unless it has to wait until the connection can be written to. */
-  #write(connection: SenderConnection, pending: Pending): void {
-    const { topic, payload, headers, until } = pending;
-    if (!connection.takesRequests) {
-      this.onUnreachable("it is of a version without requests");
-      return;
-    }
-    // The keys of another database are being looked up.
-    if (topic.topicKey === 0) {
-      this.onUnreachable(`the key of "${topic.topic}" is not known yet`);
-      return;
-    }
-    if (!connection.canWrite) return;
-    this.#remove(pending);
-    const id = this.#lastId + 1;
-    try {
-      connection.writeRequest({
-        id,
-        topicKey: topic.topicKey,
-        timeoutMs: Math.max(1, Math.ceil(until - performance.now())),
-        maxAnswerBytes: this.#settings.maxMessageBytes,
-        payload,
-        headers: headers === undefined ? [] : frameHeaders(headers),
-      });
-    } catch (error) {
-      pending.reject(asHawserError(error));
-      return;
-    }
-    this.#lastId = id;
-    pending.id = id;
-    this.#asked.set(id, pending);
-  }
-
-  #remove(pending: Pending): void {
-    if (this.#waiting.delete(pending)) this.#waitingBytes -= pending.payload.length;
-  }
-
-  /** Nobody waits for the answer any more: it is not written, or the listener is told. */
-  #leave(pending: Pending): void {
-    this.#remove(pending);
-    if (this.#asked.delete(pending.id)) this.#connection?.writeCancel(pending.id);
+    for (const request of waiting) request.failed(this.#unreachable(why));
+    this.#timer.stop();
     this.#tellSettled();
   }
 
-  readonly #tellSettled = (): void => {
+  /** Writes a request, or says why that cannot be. @returns false if it has to wait until the connection can be written to */
+  #write(connection: SenderConnection, request: OutgoingRequest): boolean {
+    const { topic, topicKey } = request.topic!;
+    if (!connection.takesRequests) request.failed(this.#unreachable("it is of a version without requests"));
+    // The keys of another database are being looked up.
+    else if (topicKey === 0) request.failed(this.#unreachable(`the key of "${topic}" is not known yet`));
+    else if (!connection.canWrite) return false;
+    else {
+      request.id = this.#lastId + 1;
+      request.topicKey = topicKey;
+      request.timeoutMs = Math.max(1, Math.ceil(request.until - performance.now()));
+      try {
+        connection.writeRequest(request);
+        this.#lastId = request.id;
+        this.#written.set(request.id, request);
+      } catch (error) {
+        request.fail(asHawserError(error));
+      }
+    }
+    return true;
+  }
+
+  #unreachable(why: string): PeerError {
+    return new PeerError("unreachable", `"${this.listenerName}" takes no request now: ${why}`);
+  }
+
+  #remove(request: OutgoingRequest): void {
+    if (this.#waiting.delete(request)) this.#waitingBytes -= request.payload.length;
+  }
+
+  /** Those whose time is over are waited for no more. */
+  #endLate(): void {
+    const at = performance.now();
+    let next = Number.POSITIVE_INFINITY;
+    for (const requests of [this.#waiting, this.#written.values()]) {
+      for (const request of requests) {
+        if (request.until <= at) request.timeOut();
+        else next = Math.min(next, request.until);
+      }
+    }
+    this.#timer.arm(next);
+  }
+
+  #tellSettled(): void {
     if (this.#whenSettled.length === 0 || this.underWay > 0) return;
     for (const resolve of this.#whenSettled.splice(0)) resolve();
-  };
+  }
 }

@@ -8,7 +8,7 @@ import type { Format } from "../typed/index.js";
 import { Delivery } from "../wire/index.js";
 import type { Cancellation } from "./cancellation.js";
 import type { DueMessage, Source } from "./due-message.js";
-import type { IncomingRequest } from "./incoming-request.js";
+import { IncomingRequest } from "./incoming-request.js";
 
 /** How an at-least-once send ended well: handled by the listener, or surely committed in Postgres. */
 export type DurableOutcome = "delivered" | "stored";
@@ -284,13 +284,11 @@ export class MessageView implements TransactionalMessage {
   readonly #message: IncomingMessage;
   readonly #source: Source;
   readonly #transaction: Transaction | undefined;
-  readonly #request: IncomingRequest | undefined;
   readonly #cancellation: Cancellation;
-  #signal: AbortSignal | undefined;
 
   readonly #replyTo: Reply;
 
-  constructor({ message, to, source, payload, attempt, client, request, cancellation }: DueMessage, replyTo: Reply) {
+  constructor({ message, to, source, payload, attempt, client, cancellation }: DueMessage, replyTo: Reply) {
     this.#cancellation = cancellation;
     this.#replyTo = replyTo;
     this.to = to;
@@ -299,7 +297,6 @@ export class MessageView implements TransactionalMessage {
     this.#message = message;
     this.#source = source;
     this.#transaction = client;
-    this.#request = request;
   }
 
   get from(): string | undefined {
@@ -351,13 +348,11 @@ export class MessageView implements TransactionalMessage {
   }
 
   get isRequest(): boolean {
-    return this.#request !== undefined;
+    return this.#cancellation instanceof IncomingRequest;
   }
 
   get signal(): AbortSignal {
-    const { signal } = this.#cancellation;
-    this.#signal ??= this.#request === undefined ? signal : AbortSignal.any([this.#request.signal, signal]);
-    return this.#signal;
+    return this.#cancellation.signal;
   }
 
   get client(): Transaction {

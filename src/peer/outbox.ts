@@ -6,11 +6,10 @@ import type { Headers } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
 import type { CatalogChange } from "../store/index.js";
 import { Delivery } from "../wire/index.js";
-import type { Begin } from "./answer-in-time.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { GroupQueue } from "./group-queue.js";
-import { type Answer, type Asked, type CheckedRequest, wasNotBegun } from "./link-requests.js";
 import { type MessageTopic, Outgoing } from "./outgoing.js";
+import type { OutgoingRequest } from "./outgoing-request.js";
 import type { SenderLink } from "./sender-link.js";
 import { SenderLinks } from "./sender-links.js";
 import { TopicDirectory } from "./topic-directory.js";
@@ -77,43 +76,22 @@ export class Outbox {
     });
   }
 
-  /**
-   * Makes a request of one listener of the topic, or of one after another as long as none has surely begun with it.
-   *
-   * @param isIdempotent after a connection that ended before the answer came, one other listener is asked
-   * @param begin asks a listener, if somebody still waits for the answer
-   * @throws PeerError (as a rejection) `no_address`; as `LinkRequests.ask`. Once a listener may have begun, every error has
-   * the outcome `unknown`
-   */
-  async request(topic: string, request: CheckedRequest, isIdempotent: boolean, begin: Begin): Promise<Answer> {
-    let routes = this.topics.get(topic);
-    if (routes?.ready !== true) routes = await this.#inOrder(routes ?? this.topics.add(topic), async (known) => known);
-    if (routes.isEmpty) throw noAddress(topic);
-    const names = new Set<string>();
-    let lost: HawserError | undefined;
-    let failed: HawserError | undefined;
-    for (;;) {
-      let asked: Asked | undefined;
-      try {
-        const candidate = routes.chooseUnasked(this.links, names);
-        if (candidate === undefined) throw failed ?? unreachable(topic);
-        names.add(candidate.name);
-        const link = candidate.link ?? (await this.links.to(candidate, routes));
-        if (request.payload.length > link.maxMessageBytes)
-          throw tooLong("payload_too_large", request.payload.length, link, link.maxMessageBytes);
-        asked = begin(() => link.request(routes, request), lost !== undefined);
-        return await asked.answer;
-      } catch (error) {
-        failed = asHawserError(error);
-        if (asked !== undefined && wasNotBegun(failed)) continue;
-        if (lost === undefined && isIdempotent && failed.code === "listener_lost") {
-          lost = failed;
-          continue;
-        }
-        throw lost === undefined || failed.outcome === "unknown" ? failed : notTakenAfter(lost, failed);
-      }
+  /** Makes a request of one listener of the topic, or of one after another as long as none has surely begun with it. */
+  request(topic: string, request: OutgoingRequest): void {
+    const routes = this.topics.get(topic);
+    if (routes?.ready === true) this.#ask(routes, request);
+    else {
+      const known = this.#inOrder(routes ?? this.topics.add(topic), async (ready) => ready);
+      this.#askWhenKnown(known, request, (ready) => this.#ask(ready, request));
     }
   }
+
+  /** Asks the next listener, after one that has not taken the request. */
+  readonly askNext = (request: OutgoingRequest): void => {
+    const routes = this.topics.get(request.topic!.topic);
+    if (routes === undefined) request.fail(request.failure!);
+    else this.#ask(routes, request);
+  };
 
   /** Whether the topic was sent to before, and so is known to be a good one. */
   knows(topic: string): boolean {
@@ -191,6 +169,34 @@ export class Outbox {
     this.#endGroups(new PeerError("not_running", "the peer has stopped; the message waited, and was not sent"));
     this.links.close();
     return written;
+  }
+
+  /** Asks the listener whose turn it is, of those that have not refused the request. */
+  #ask(routes: TopicRoutes, request: OutgoingRequest): void {
+    const candidate = routes.chooseUnasked(this.links, request.refusedBy);
+    if (candidate === undefined) {
+      const { topic } = routes;
+      request.fail(request.failure ?? (routes.isEmpty ? noAddress(topic) : unreachable(topic)));
+    } else if (candidate.link !== undefined) this.#askListener(candidate.link, routes, request);
+    else {
+      const opened = Promise.resolve(this.links.to(candidate, routes));
+      this.#askWhenKnown(opened, request, (link) => this.#askListener(link, routes, request));
+    }
+  }
+
+  #askListener(link: SenderLink, routes: TopicRoutes, request: OutgoingRequest): void {
+    const { length } = request.payload;
+    if (length <= link.maxMessageBytes) link.request(routes, request);
+    else request.fail(tooLong("payload_too_large", length, link, link.maxMessageBytes));
+  }
+
+  /** Goes on with a request when what it needs is known, unless its time is over before. */
+  #askWhenKnown<T>(known: Promise<T>, request: OutgoingRequest, ask: (known: T) => void): void {
+    const timer = setTimeout(() => request.timeOut(), request.until - performance.now());
+    known
+      .finally(() => clearTimeout(timer))
+      .then((value) => request.isOver || ask(value))
+      .catch((error) => request.isOver || request.fail(asHawserError(error)));
   }
 
   #hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Outgoing {
@@ -381,12 +387,6 @@ function tooLong(
   how = "",
 ): PeerError {
   return new PeerError(code, `the payload has ${bytes} bytes; "${listenerName}" takes at most ${limit}${how}`);
-}
-
-/** The first listener may have handled the request, whatever the next one says of itself. */
-function notTakenAfter(lost: HawserError, failed: HawserError): PeerError {
-  const text = `${lost.message}; no other listener took it: ${failed.message}`;
-  return new PeerError("listener_lost", text, { outcome: "unknown", cause: failed });
 }
 
 function unreachable(topic: string): PeerError {

@@ -9,12 +9,10 @@ import { type HawserError, PeerError } from "../errors/index.js";
 import type { SqlClient } from "../postgres/index.js";
 import { silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
-import { answerInTime } from "./answer-in-time.js";
 import { asHawserError } from "./context.js";
 import { checkBytes, checkPayload } from "./destination.js";
 import { enqueueFrom, enqueueReply } from "./enqueue.js";
 import { type HandlingSettings, handlingOf } from "./handling-settings.js";
-import type { Answer } from "./link-requests.js";
 import {
   type Batch,
   deliveryOf,
@@ -52,6 +50,7 @@ import {
 } from "./options.js";
 import type { CheckedMessage } from "./outbox.js";
 import { abortable, abortedBefore, type Outgoing } from "./outgoing.js";
+import { type Answer, OutgoingRequest } from "./outgoing-request.js";
 import { endsWithin, openPeerStore, RunningPeer } from "./running-peer.js";
 import { type PeerStatus, StatusEmitter } from "./status.js";
 import {
@@ -243,18 +242,21 @@ export class Peer implements AsyncDisposable {
    * - `request_timeout`, `aborted`, `listener_lost`: with outcome `unknown` the handler may have begun;
    * - `handler_failed`, `rejected`, or the code of the error that the handler threw, with its message
    */
-  request(topic: string, payload: Uint8Array | string, options: RequestOptions = {}): Promise<Answer> {
+  request(topic: string, payload: Uint8Array | string, options?: RequestOptions): Promise<Answer> {
     try {
       checkKnownOptions(options, "a request");
-      const { signal, headers, idempotent = false } = options;
-      const { requestTimeoutMs } = this.#options.settings;
-      const timeoutMs = options.timeoutMs === undefined ? requestTimeoutMs : checkTimeout(options.timeoutMs);
+      const { requestTimeoutMs, maxMessageBytes } = this.#options.settings;
+      const { signal, headers, idempotent = false, timeoutMs = requestTimeoutMs } = options ?? {};
+      if (timeoutMs !== requestTimeoutMs) checkTimeout(timeoutMs);
       if (signal?.aborted) throw abortedBefore(signal);
       const { outbox } = this.#whileRunning();
       if (topic === this.#options.topic || !outbox.knows(topic)) this.#checkForeign(topic);
-      const until = performance.now() + timeoutMs;
-      const request = { payload: checkBytes(payload), headers: headers && checkHeaders(headers), until };
-      return answerInTime(timeoutMs, signal, (begin) => outbox.request(topic, request, idempotent, begin));
+      const pairs = headers && checkHeaders(headers);
+      const { askNext } = outbox;
+      const request = new OutgoingRequest(checkBytes(payload), pairs, maxMessageBytes, timeoutMs, idempotent, askNext);
+      if (signal !== undefined) request.endWith(signal);
+      outbox.request(topic, request);
+      return request.answer;
     } catch (error) {
       return Promise.reject(error);
     }

@@ -3,17 +3,15 @@
  * outlives its connection or its deadline: then nobody waits for the answer.
  */
 import { limits } from "../../generated/ts/rules/peer/frames.js";
-import { errorTable, type HawserError, PeerError, shortened } from "../errors/index.js";
+import { errorTable, type HawserError, shortened } from "../errors/index.js";
 import type { ListenerConnection } from "../transport/index.js";
-import { ErrorNumber, type Request } from "../wire/index.js";
+import type { Request } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
 import type { Source } from "./due-message.js";
-import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
-import { failureOf, type HandlerCalls, type RequestAnswer } from "./handler-call.js";
+import { failureOf, type HandlerCalls, isThenable } from "./handler-call.js";
 import { IncomingRequest } from "./incoming-request.js";
-import { type AnswerToSend, bytesOf } from "./message.js";
-import { checkHeaders } from "./options.js";
+import { answerOf, noBytes } from "./request-answer.js";
 
 /** What the requests of a peer share. */
 export interface SharedByRequests {
@@ -35,7 +33,7 @@ export class RequestIntake implements Turn {
   /** Goes on where it was, and so does not pass over all that have left before. */
   #inTurn = this.#waiting.values();
   #waitingBytes = 0;
-  /** Those that wait and those in a handler, by their ids. */
+  /** Those that wait and those whose handler has returned a promise, by their ids. */
   readonly #open = new Map<number, IncomingRequest>();
   /** How many handlers run, those of earlier connections included. */
   #handlers = 0;
@@ -60,8 +58,13 @@ export class RequestIntake implements Turn {
     this.#connection = connection;
     this.#waiting.clear();
     this.#waitingBytes = 0;
-    for (const request of this.#open.values()) request.abort();
+    for (const request of this.#open.values()) request.leave();
     this.#open.clear();
+  }
+
+  /** Nobody waits any longer for the handlers that run. */
+  abort(reason: HawserError): void {
+    for (const request of this.#open.values()) request.abort(reason);
   }
 
   onClosed(connection: ListenerConnection): void {
@@ -80,17 +83,21 @@ export class RequestIntake implements Turn {
       this.#refuse(connection, frame, "busy", `${this.#waiting.size} requests wait at "${name}" already`);
     } else {
       const request = new IncomingRequest(frame);
+      if (this.#waiting.size === 0 && this.#mayBegin(connection) && this.#shared.dispatcher.takeSlot()) {
+        this.#begin(connection, request);
+        return;
+      }
       this.#waiting.add(request);
       this.#open.set(frame.id, request);
       this.#waitingBytes = bytes;
-      this.run();
+      this.wake();
     }
   }
 
   onCancel(connection: ListenerConnection, id: number): void {
     const request = connection === this.#connection ? this.#open.get(id) : undefined;
     if (request === undefined) return;
-    request.abort();
+    request.leave();
     if (this.#leave(request)) this.#open.delete(id);
   }
 
@@ -101,12 +108,11 @@ export class RequestIntake implements Turn {
 
   /** Begins with what waits, as far as handlers are free and the event loop's turn goes. */
   run(): void {
-    const { dispatcher, holdsUpRequests } = this.#shared;
+    const { dispatcher } = this.#shared;
     const turnEnds = performance.now() + turnMs;
     while (this.#waiting.size > 0) {
       const connection = this.#connection;
-      // Answers to one that does not read would pile up.
-      if (connection === undefined || !connection.canWrite || holdsUpRequests()) return;
+      if (connection === undefined || !this.#mayBegin(connection)) return;
       if (performance.now() > turnEnds || !dispatcher.takeSlot()) {
         dispatcher.wake(this);
         return;
@@ -114,7 +120,7 @@ export class RequestIntake implements Turn {
       const request = this.#takeNext()!;
       if (!request.isOver) this.#begin(connection, request);
       else {
-        this.#open.delete(request.frame.id);
+        this.#open.delete(request.id);
         dispatcher.freeSlot();
       }
     }
@@ -125,9 +131,9 @@ export class RequestIntake implements Turn {
     this.#isStopping = true;
     const { context } = this.#shared;
     for (let request = this.#takeNext(); request !== undefined; request = this.#takeNext()) {
-      this.#open.delete(request.frame.id);
+      this.#open.delete(request.id);
       if (this.#connection !== undefined)
-        this.#refuse(this.#connection, request.frame, "not_running", `"${context.sender.name}" is stopping`);
+        this.#refuse(this.#connection, request, "not_running", `"${context.sender.name}" is stopping`);
     }
     if (this.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
@@ -147,34 +153,39 @@ export class RequestIntake implements Turn {
   /** It waits no more. @returns whether it did */
   #leave(request: IncomingRequest): boolean {
     if (!this.#waiting.delete(request)) return false;
-    this.#waitingBytes -= request.frame.payload.length;
+    this.#waitingBytes -= request.payload.length;
     return true;
+  }
+
+  /** Whether a request may begin, if a handler is free. Answers to one that does not read would pile up. */
+  #mayBegin(connection: ListenerConnection): boolean {
+    return connection.canWrite && !this.#shared.holdsUpRequests();
   }
 
   #begin(connection: ListenerConnection, request: IncomingRequest): void {
     this.#handlers += 1;
-    let answer: CheckedAnswer | Promise<CheckedAnswer>;
+    let returned: unknown;
     try {
-      const { maxAnswerBytes } = request.frame;
-      answer = this.#shared.calls.answer(this.#source, request, (returned) => answerOf(returned, maxAnswerBytes));
+      returned = this.#shared.calls.answer(this.#source, request);
+      if (isThenable(returned)) {
+        this.#open.set(request.id, request);
+        Promise.resolve(returned).then(
+          (value) => this.#answered(connection, request, value),
+          (error) => this.#failed(connection, request, error),
+        );
+        return;
+      }
     } catch (error) {
       this.#failed(connection, request, error);
       return;
     }
-    if (!(answer instanceof Promise)) this.#answered(connection, request, answer);
-    else
-      answer.then(
-        (given) => this.#answered(connection, request, given),
-        (error) => this.#failed(connection, request, error),
-      );
+    this.#answered(connection, request, returned);
   }
 
-  #answered(connection: ListenerConnection, request: IncomingRequest, { payload, headers }: CheckedAnswer): void {
+  #answered(connection: ListenerConnection, request: IncomingRequest, returned: unknown): void {
     try {
-      if (this.#isWaitedFor(connection, request)) {
-        const { id } = request.frame;
-        connection.writeAnswer({ id, code: ErrorNumber.UNSPECIFIED, message: "", begun: true, payload, headers });
-      }
+      const answer = answerOf(returned, request);
+      if (this.#isWaitedFor(connection, request)) connection.writeAnswer(answer);
     } catch (error) {
       this.#failed(connection, request, error);
       return;
@@ -186,11 +197,11 @@ export class RequestIntake implements Turn {
     const { code, message } = failureOf(error);
     if (request.begun) {
       const { context, calls } = this.#shared;
-      const topic = calls.topics.known(request.frame.topicKey) ?? "";
+      const topic = calls.topics.known(request.topicKey) ?? "";
       const peer = this.#source.senderName;
       context.status.tell({ kind: "attempt_failed", topic, peer, attempt: 1, code, message, error });
     }
-    if (this.#isWaitedFor(connection, request)) this.#refuse(connection, request.frame, code, message, request.begun);
+    if (this.#isWaitedFor(connection, request)) this.#refuse(connection, request, code, message, request.begun);
     this.#ended(request);
   }
 
@@ -200,17 +211,17 @@ export class RequestIntake implements Turn {
 
   #ended(request: IncomingRequest): void {
     request.end();
-    if (this.#open.get(request.frame.id) === request) this.#open.delete(request.frame.id);
+    if (this.#open.get(request.id) === request) this.#open.delete(request.id);
     this.#handlers -= 1;
     const { dispatcher, onRequestEnded } = this.#shared;
     dispatcher.freeSlot();
     onRequestEnded();
-    if (!this.isHandling) for (const resolve of this.#whenIdle.splice(0)) resolve();
+    if (this.#whenIdle.length > 0 && !this.isHandling) for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
   #refuse(
     connection: ListenerConnection,
-    { id }: Request,
+    { id }: { readonly id: number },
     code: HawserError["code"],
     why: string,
     begun = false,
@@ -221,48 +232,4 @@ export class RequestIntake implements Turn {
     const { wireCode } = errorTable[code];
     connection.writeAnswer({ id, code: wireCode, message, begun, payload: noBytes, headers: [] });
   }
-}
-
-const noBytes = new Uint8Array(0);
-
-/** What a handler returned, ready to be sent. */
-interface CheckedAnswer extends RequestAnswer {
-  readonly payload: Uint8Array;
-  readonly headers: FrameHeaders;
-}
-
-/** Whether it is an `AnswerToSend`. Of any other object nothing would be sent, in silence. */
-function isAnswer(given: unknown): boolean {
-  if (typeof given !== "object" || given === null) return false;
-  if ("payload" in given || "headers" in given) return true;
-  return Object.getPrototypeOf(given) === Object.prototype && Object.keys(given).length === 0;
-}
-
-/** What a handler returned, as an answer. @throws PeerError `handler_failed`, `payload_too_large`, naming what is wrong with it */
-function answerOf(returned: unknown, maxBytes: number): CheckedAnswer {
-  const given = returned ?? {};
-  const isPayload = typeof given === "string" || given instanceof Uint8Array;
-  const { payload = noBytes, headers, rollBack = false } = (isPayload ? { payload: given } : given) as AnswerToSend;
-  const bytes = bytesOf(payload);
-  const isOther = !isPayload && !isAnswer(given);
-  if (isOther || !(bytes instanceof Uint8Array)) {
-    const otherType = typeof given === "object" ? "an object without payload and headers" : typeof given;
-    const type = isOther ? otherType : `an object with a payload of type ${typeof payload}`;
-    throw new PeerError(
-      "handler_failed",
-      `the handler returned ${type} for a request; return text, a Uint8Array, { payload, headers }, or nothing`,
-    );
-  }
-  if (typeof rollBack !== "boolean") {
-    const text = `the handler returned an object with a rollBack of type ${typeof rollBack} for a request; it must be a boolean`;
-    throw new PeerError("handler_failed", text);
-  }
-  if (bytes.length > maxBytes) {
-    throw new PeerError(
-      "payload_too_large",
-      `the handler returned ${bytes.length} bytes; the sender of the request takes at most ${maxBytes}`,
-    );
-  }
-  const pairs = checkHeaders(headers);
-  return { payload: bytes, headers: pairs === undefined ? [] : frameHeaders(pairs), rollBack };
 }

@@ -13,9 +13,10 @@ import { type HawserError, PeerError } from "../errors/index.js";
 import { DeadlineTimer } from "../runtime/index.js";
 import type { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
-import { type Asked, type CheckedRequest, LinkRequests } from "./link-requests.js";
+import { LinkRequests } from "./link-requests.js";
 import { type DialledChannel, ListenerDial } from "./listener-dial.js";
 import { batchOf, type MessageTopic, Outgoing, type Receipts, receiptsFor } from "./outgoing.js";
+import type { OutgoingRequest } from "./outgoing-request.js";
 import { Pace } from "./pace.js";
 import { SendPacking } from "./send-packing.js";
 
@@ -69,7 +70,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#receipts = receiptsFor(identity.listenerName);
     this.#packing = new SendPacking(context, (message) => this.#offer(message));
     this.#channel = new SenderChannel(context.lease.epoch, senderLimits(context.settings), this, lastNumber);
-    this.#requests = new LinkRequests(identity.listenerName, context.settings);
+    this.#requests = new LinkRequests(identity.listenerName, context.settings, () => this.#dialForRequest());
     this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#arm());
     this.dial.begin();
   }
@@ -157,20 +158,22 @@ export class SenderLink implements SenderEffects<Outgoing> {
     else this.#refuse(message);
   }
 
-  /** Makes a request of the listener: over the present connection, or one that is made for it. @throws as `LinkRequests.ask` */
-  request(topic: MessageTopic, request: CheckedRequest): Asked {
+  /** Makes a request of the listener: over the present connection, or one that is made for it. Fails as `LinkRequests.ask` */
+  request(topic: MessageTopic, request: OutgoingRequest): void {
     this.#wasUsed = true;
-    return this.#requests.ask(topic, request, () => {
-      if (this.dial.isDialling) return;
-      if (this.#stopped) return this.#requests.onUnreachable("this peer has stopped");
-      const at = now();
-      if (at - this.#dialledAt < protocolConstants.reconnectMinMs) {
-        this.#requests.onUnreachable("the last attempt to reach it failed");
-        return;
-      }
+    this.#requests.ask(topic, request);
+  }
+
+  #dialForRequest(): void {
+    if (this.dial.isDialling) return;
+    const at = now();
+    if (this.#stopped) this.#requests.onUnreachable("this peer has stopped");
+    else if (at - this.#dialledAt < protocolConstants.reconnectMinMs) {
+      this.#requests.onUnreachable("the last attempt to reach it failed");
+    } else {
       this.#dialledAt = at;
       this.dial.connectNow();
-    });
+    }
   }
 
   /** Whether this is the link's channel. */
@@ -194,7 +197,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** The topics of the messages that wait here. */
   *waitingTopics(): Iterable<MessageTopic> {
-    for (const { topic } of this.#channel.unconfirmed) yield topic;
+    for (const { topic } of this.#channel.unconfirmed()) yield topic;
     for (const { topic } of this.#packing.messages) yield topic;
   }
 

@@ -5,7 +5,6 @@ export {
   isServerError,
   isTransient,
   OpenAttempts,
-  type OpenFailure,
   outcomeOf,
   spoilsConnection,
   type WriteOutcome,

@@ -350,6 +350,11 @@ export class SessionPool {
     this.#pool.options.max = sessions;
   }
 
+  /** Somebody waits for a session, and none is free. */
+  get isShort(): boolean {
+    return this.#pool.waitingCount > this.#pool.idleCount;
+  }
+
   /** Statements that make a session as it was before statements of a user. They leave the login's own path and limits. */
   get cleaningSql(): string {
     return cleaningSql(this.#keepsSettings, this.#checksClients);

@@ -49,21 +49,7 @@ export interface ServeOptions extends ServeSettingsInput {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** The options in the words of the caller. */
-export interface OptionWords {
-  readonly gatewayListen: string;
-  readonly monitorListen: string;
-  readonly advertise: string;
-  readonly allowPlaintext: string;
-  readonly tls: string;
-  readonly sslmode: string;
-  readonly rootCertificate: string;
-  readonly callTimeoutMs: string;
-  readonly maxCallTimeoutMs: string;
-  readonly secretsDirectories: string;
-}
-
-const ownWords: OptionWords = {
+const ownWords = {
   gatewayListen: "gatewayListen",
   monitorListen: "monitorListen",
   advertise: "advertise",
@@ -75,6 +61,9 @@ const ownWords: OptionWords = {
   maxCallTimeoutMs: "maxCallTimeoutMs",
   secretsDirectories: "secretsDirectories",
 };
+
+/** The options in the words of the caller. */
+export type OptionWords = Readonly<Record<keyof typeof ownWords, string>>;
 
 /** Options that have been checked. */
 export interface CheckedServeOptions {

@@ -60,32 +60,6 @@ export interface Channel {
   readonly attempts: number;
 }
 
-/** Channels and keys. */
-export interface Channels {
-  /**
-   * The key of the channel from a sender to a listener, made on first use, and the channel's present owner. Here and for
-   * topics, all that are asked for at the same time are one statement.
-   */
-  connectionKey(sender: Sender, listenerName: string): Promise<{ connectionKey: number; owner: string }>;
-  /** The key of a topic, made on first use. */
-  topicKey(topic: string): Promise<number>;
-  /** The topic of a key; undefined if there is none. */
-  topicOfKey(key: number): Promise<string | undefined>;
-  /** The channels that a listener owns, in key order. */
-  channelsOwnedBy(listenerName: string): Promise<Channel[]>;
-  /**
-   * The keys of those of its channels in which messages are stored, in key order; and of a member of a group the topics with
-   * messages that it may claim.
-   */
-  channelsWithMessages(listenerName: string): Promise<{ connectionKeys: number[]; topics: string[] }>;
-  /** One channel; undefined if there is none. */
-  channel(connectionKey: number): Promise<Channel | undefined>;
-  /** The epoch of a name; undefined if it was never taken. */
-  peerEpoch(name: string): Promise<number | undefined>;
-  /** The mesh secrets, newest first: that is the one to dial with; a listener takes any of them. */
-  secrets(): Promise<Uint8Array[]>;
-}
-
 /** What is parked of the channel `m`, as columns of the table `k`: an array of each. */
 const parkedSql = `
   CROSS JOIN LATERAL (
@@ -150,7 +124,7 @@ const sql = {
 } as const;
 
 /** The channels of a database. */
-export function channels(database: Database): Channels {
+export function channels(database: Database) {
   const channelKey = gathered(async (asked: readonly { readonly sender: Sender; readonly listenerName: string }[]) => {
     const [first] = asked;
     const which =
@@ -175,18 +149,30 @@ export function channels(database: Database): Channels {
     return (await database.query<Pick<TopicKeyRow, "k">>(`read ${which}`, statement)).map(({ k }) => k);
   });
   return {
-    connectionKey: (sender, listenerName) => channelKey({ sender, listenerName }),
+    /**
+     * The key of the channel from a sender to a listener, made on first use, and the channel's present owner. Here and for
+     * topics, all that are asked for at the same time are one statement.
+     */
+    connectionKey: (sender: Sender, listenerName: string): Promise<{ connectionKey: number; owner: string }> =>
+      channelKey({ sender, listenerName }),
+    /** The key of a topic, made on first use. */
     topicKey,
-    async topicOfKey(topicKey) {
+    /** The topic of a key; undefined if there is none. */
+    async topicOfKey(topicKey: number): Promise<string | undefined> {
       const statement = { name: "hawser.topic_of_key", text: sql.topicOfKey, values: [topicKey] };
       const [row] = await database.query<Pick<TopicKeyRow, "topic">>(`read the topic of key ${topicKey}`, statement);
       return row?.topic;
     },
-    async channelsOwnedBy(listenerName) {
+    /** The channels that a listener owns, in key order. */
+    async channelsOwnedBy(listenerName: string): Promise<Channel[]> {
       const statement = { text: sql.owned, values: [listenerName] };
       return (await database.query<ChannelRow>(`read the channels of "${listenerName}"`, statement)).map(channelOf);
     },
-    async channelsWithMessages(listenerName) {
+    /**
+     * The keys of those of its channels in which messages are stored, in key order; and of a member of a group the topics with
+     * messages that it may claim.
+     */
+    async channelsWithMessages(listenerName: string): Promise<{ connectionKeys: number[]; topics: string[] }> {
       const caller = database.caller(`look for stored messages of "${listenerName}"`);
       const rows = await storeFunctions(caller).channelsWithMessages({ listenerName });
       return {
@@ -194,22 +180,28 @@ export function channels(database: Database): Channels {
         topics: rows.flatMap(({ topic }) => topic ?? []),
       };
     },
-    async channel(connectionKey) {
+    /** One channel; undefined if there is none. */
+    async channel(connectionKey: number): Promise<Channel | undefined> {
       const statement = { name: "hawser.channel", text: sql.channel, values: [connectionKey] };
       const [row] = await database.query<ChannelRow>(`read channel ${connectionKey}`, statement);
       return row === undefined ? undefined : channelOf(row);
     },
-    async peerEpoch(name) {
+    /** The epoch of a name; undefined if it was never taken. */
+    async peerEpoch(name: string): Promise<number | undefined> {
       const statement = { name: "hawser.peer_epoch", text: sql.peerEpoch, values: [name] };
       const [row] = await database.query<Pick<PeerNameRow, "epoch">>(`read the epoch of "${name}"`, statement);
       return row === undefined ? undefined : Number(row.epoch);
     },
-    async secrets() {
+    /** The mesh secrets, newest first: that is the one to dial with; a listener takes any of them. */
+    async secrets(): Promise<Uint8Array[]> {
       const rows = await database.query<Pick<MeshSecretRow, "secret">>("read the mesh secrets", { text: sql.secrets });
       return rows.map((row) => row.secret);
     },
   };
 }
+
+/** Channels and keys. */
+export type Channels = ReturnType<typeof channels>;
 
 function channelOf(row: ChannelRow): Channel {
   return {
@@ -249,12 +241,6 @@ export interface ChannelOwner {
   readonly maxMessageBytes: number | undefined;
 }
 
-/** Looks for the owners of channels. */
-export interface ChannelOwners {
-  /** The channel's owner; undefined if there is no such channel. All that are asked for within a while are one statement. */
-  channelOwner(connectionKey: number): Promise<ChannelOwner | undefined>;
-}
-
 const listed = columnsOf<TopicAddrRow>()("addr", "max_message_bytes");
 type OwnerRow = Pick<ConnKeyMapRow, "connection_key"> & { name: string } & {
   [Name in keyof typeof listed.row]: (typeof listed.row)[Name] | null;
@@ -273,7 +259,7 @@ const ownerSql = {
 } as const;
 
 /** The owners of a database's channels. */
-export function channelOwners(database: Database, clock: Clock): ChannelOwners {
+export function channelOwners(database: Database, clock: Clock) {
   // Senders whose listeners are away ask again and again, each for its own channel.
   const channelOwner = gathered(
     async (connectionKeys: readonly number[]) => {
@@ -285,8 +271,14 @@ export function channelOwners(database: Database, clock: Clock): ChannelOwners {
     },
     { clock, ms: storeConstants.ownerLookMs },
   );
-  return { channelOwner };
+  return {
+    /** The channel's owner; undefined if there is no such channel. All that are asked for within a while are one statement. */
+    channelOwner,
+  };
 }
+
+/** Looks for the owners of channels. */
+export type ChannelOwners = ReturnType<typeof channelOwners>;
 
 function ownerOf({ name, addr, max_message_bytes }: OwnerRow): ChannelOwner {
   const maxMessageBytes = max_message_bytes === null ? undefined : Number(max_message_bytes);

@@ -41,21 +41,19 @@ interface Claimed {
   readonly lastNumber: number;
 }
 
-/** Claims messages. */
-export interface Claims {
-  /**
-   * Moves messages that wait into the member's channel of claimed ones.
-   *
-   * @returns for each topic of which messages wait, and for each of which copies do, what was claimed; `fenced` if another process has the name now
-   * @throws StoreError `store_failed`: perhaps messages were claimed all the same
-   */
-  claimMessages(lease: WriterName, request: ClaimRequest): Promise<readonly Claimed[] | "fenced">;
-}
-
 /** Claims messages of a database. */
-export function claims(database: Database): Claims {
+export function claims(database: Database) {
   return {
-    async claimMessages(lease, { topics, maxMessages, maxBytes }) {
+    /**
+     * Moves messages that wait into the member's channel of claimed ones.
+     *
+     * @returns for each topic of which messages wait, and for each of which copies do, what was claimed; `fenced` if another process has the name now
+     * @throws StoreError `store_failed`: perhaps messages were claimed all the same
+     */
+    async claimMessages(
+      lease: WriterName,
+      { topics, maxMessages, maxBytes }: ClaimRequest,
+    ): Promise<readonly Claimed[] | "fenced"> {
       const places = [...topics].flatMap(([topic, { any, ofGroup }]) => [
         { topic, from: any, ofGroup: false },
         { topic, from: ofGroup, ofGroup: true },
@@ -84,3 +82,6 @@ export function claims(database: Database): Claims {
     },
   };
 }
+
+/** Claims messages. */
+export type Claims = ReturnType<typeof claims>;

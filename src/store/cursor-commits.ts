@@ -4,7 +4,7 @@
 import {
   type ConnMessNumberRow,
   type DeadLetterRow,
-  type QueryClient,
+  type StoreFunctions,
   storeFunctions,
   tables,
 } from "../../generated/ts/rows/peer.js";
@@ -15,6 +15,7 @@ import { isServerError } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
+import type { Columns } from "./kept-session.js";
 import type { HeaderPair } from "./stored-messages.js";
 import type { WriterName } from "./transaction.js";
 
@@ -105,19 +106,11 @@ type DeadLetterJson = Pick<
 
 /** The cursors of a database. */
 export function cursorCommits(database: Database): CursorCommits {
-  const commitCursors: CursorCommits["commitCursors"] = async (lease, commits) => {
-    const client = database.caller(`commit the cursors of ${commits.length} channels`);
-    // No cursor of any channel moves before the database takes it: texts are kept as far as it has characters for them.
-    for (const change of [withPlainErrors, withPlainHeaders]) {
-      try {
-        return await commitCursorsWith(client, lease, commits);
-      } catch (error) {
-        if (!isUntranslatable(error)) throw error;
-        commits = commits.map(change);
-      }
-    }
-    return await commitCursorsWith(client, lease, commits);
-  };
+  const functions = storeFunctions(database.frequentCaller("commit cursors", committedRow));
+  const commitCursors: CursorCommits["commitCursors"] = (lease, commits) =>
+    commits.some(({ deadLetters = [] }) => deadLetters.length > 0)
+      ? commitWithLetters(functions, lease, commits)
+      : commitCursorsWith(functions, lease, commits);
   return {
     commitCursors,
     async deleteRowsUpTo(lease, connectionKey, { epoch, number }) {
@@ -142,18 +135,40 @@ export function cursorCommits(database: Database): CursorCommits {
   };
 }
 
-async function commitCursorsWith(
-  client: QueryClient,
+/** No cursor of any channel moves before the database takes it: texts are kept as far as it has characters for them. */
+async function commitWithLetters(
+  functions: StoreFunctions,
   lease: WriterName,
   commits: readonly CursorCommit[],
 ): Promise<CommittedCursors | "fenced"> {
-  const letters = commits.flatMap(({ connectionKey, deadLetters = [] }) =>
-    deadLetters.map((letter) => ({ connectionKey, letter })),
-  );
-  const done = commits.flatMap(({ connectionKey, done = [], unparked = [] }) =>
-    [...done, ...unparked].map(({ epoch, number }) => [connectionKey, epoch, number]),
-  );
-  const rows = await storeFunctions(client).commitCursors({
+  for (const change of [withPlainErrors, withPlainHeaders]) {
+    try {
+      return await commitCursorsWith(functions, lease, commits);
+    } catch (error) {
+      if (!isUntranslatable(error)) throw error;
+      commits = commits.map(change);
+    }
+  }
+  return await commitCursorsWith(functions, lease, commits);
+}
+
+const none: readonly never[] = [];
+
+async function commitCursorsWith(
+  functions: StoreFunctions,
+  lease: WriterName,
+  commits: readonly CursorCommit[],
+): Promise<CommittedCursors | "fenced"> {
+  const letters: { connectionKey: number; letter: DeadLetter }[] = [];
+  const doneMessages: number[][] = [];
+  let hasMarks = false;
+  for (const { connectionKey, deadLetters = none, done = none, unparked = none, hasMarks: mayHaveMarks } of commits) {
+    for (const letter of deadLetters) letters.push({ connectionKey, letter });
+    for (const { epoch, number } of done) doneMessages.push([connectionKey, epoch, number]);
+    for (const { epoch, number } of unparked) doneMessages.push([connectionKey, epoch, number]);
+    hasMarks ||= mayHaveMarks === true || deadLetters.length > 0;
+  }
+  const rows = await functions.commitCursors({
     name: lease.name,
     epoch: BigInt(lease.epoch),
     connectionKeys: commits.map(({ connectionKey }) => connectionKey),
@@ -161,13 +176,20 @@ async function commitCursorsWith(
     cursors: commits.map(({ number }) => BigInt(number)),
     deadLetters: letters.length === 0 ? null : JSON.stringify(letters.map(deadLetterJson)),
     deadPayloads: letters.length === 0 ? null : Buffer.concat(letters.map(({ letter }) => letter.payload)),
-    done: done.length === 0 ? null : JSON.stringify(done),
-    hasMarks: commits.some(({ hasMarks, deadLetters = [] }) => hasMarks === true || deadLetters.length > 0),
+    done: doneMessages.length === 0 ? null : JSON.stringify(doneMessages),
+    hasMarks,
   });
   if (rows[0]?.held === false) return "fenced";
-  const keys = (wanted: (moved: boolean | null) => boolean): number[] =>
-    rows.filter(({ moved }) => wanted(moved)).map(({ connectionKey }) => connectionKey as number);
-  return { committed: keys((moved) => moved !== null), notOwned: keys((moved) => moved === null) };
+  const committed: number[] = [];
+  const notOwned: number[] = [];
+  for (const { connectionKey, moved } of rows) (moved === null ? notOwned : committed).push(connectionKey as number);
+  return { committed, notOwned };
+}
+
+/** A row of `hawser.commit_cursors` as the driver would read it. */
+function committedRow([held, connectionKey, moved]: Columns): object {
+  const isTrue = (value: string | null | undefined) => value === "t";
+  return { held: isTrue(held), connection_key: Number(connectionKey), moved: moved === null ? null : isTrue(moved) };
 }
 
 function deadLetterJson({ connectionKey, letter }: { connectionKey: number; letter: DeadLetter }): DeadLetterJson {

@@ -20,6 +20,7 @@ import {
 } from "../postgres/index.js";
 import type { Clock, Logger } from "../runtime/index.js";
 import { withIntegerArrays } from "./columns.js";
+import { type Columns, KeptSession } from "./kept-session.js";
 import { storeFailure } from "./store-failure.js";
 import type { WriterName } from "./transaction.js";
 import { beginSql, inShortTransaction, inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
@@ -49,6 +50,7 @@ export class Database {
   readonly #beginSql: string;
   /** Sessions that had a transaction of the user last, and have the path and the limits of the login since. */
   readonly #users = new WeakSet<pg.ClientBase>();
+  readonly #kept: KeptSession;
 
   /**
    * @param options.pooled connections go through a transaction pooler: no session settings, no prepared statements
@@ -67,6 +69,12 @@ export class Database {
       check: (client) => (options.pooled ? Promise.resolve() : this.#checkServer(client)),
       onIdleError: (err) => options.logger.debug({ err }, "a pooled connection to Postgres was lost"),
     });
+    const host = {
+      connect: () => this.#pool.connect((one) => !this.#users.has(one)),
+      prepare: (client: pg.ClientBase) => this.#makeOwn(client),
+      isWanted: () => this.#pool.isShort,
+    };
+    this.#kept = new KeptSession(host, options.clock, answerLimitMs);
   }
 
   /**
@@ -107,6 +115,23 @@ export class Database {
   /** What the generated function clients call. */
   caller(action: string): QueryClient {
     return withIntegerArrays({ query: async (statement) => ({ rows: await this.query(action, statement) }) });
+  }
+
+  /**
+   * The same for a function that is called all the time: mostly in a session that is kept for it. Its parameters are texts,
+   * bytes, booleans and arrays of integers.
+   *
+   * @param rowOf makes a row of its columns
+   */
+  frequentCaller(action: string, rowOf: (columns: Columns) => object): QueryClient {
+    const others = this.caller(action);
+    if (this.#pooled) return others;
+    return {
+      query: (statement) =>
+        this.#kept.isFree
+          ? this.#kept.run(action, statement as typeof statement & { name: string }, rowOf)
+          : others.query(statement),
+    };
   }
 
   /** The same within a transaction. */
@@ -171,11 +196,17 @@ export class Database {
 
   /** Ends all connections; statements under way are finished first. */
   async close(): Promise<void> {
+    this.#kept.close();
     await this.#pool.end();
   }
 
   #prepared({ name, text, values }: Statement): pg.QueryConfig {
     return { text, values: values as unknown[], ...(name !== undefined && !this.#pooled ? { name } : {}) };
+  }
+
+  /** A session that a user had last gets our own settings. */
+  async #makeOwn(client: pg.ClientBase): Promise<void> {
+    if (this.#users.delete(client)) await client.query(sessionSettingsSql(statementLimits));
   }
 
   /**
@@ -191,7 +222,9 @@ export class Database {
   ): Promise<T> {
     let client: pg.PoolClient;
     try {
-      client = await this.#pool.connect((one) => this.#users.has(one) === isUsers);
+      const connecting = this.#pool.connect((one) => this.#users.has(one) === isUsers);
+      if (this.#pool.isShort) this.#kept.rest();
+      client = await connecting;
     } catch (cause) {
       throw storeFailure(action, cause);
     }
@@ -210,7 +243,7 @@ export class Database {
       },
     };
     try {
-      if (!isUsers && this.#users.delete(client)) await client.query(sessionSettingsSql(statementLimits));
+      if (!isUsers) await this.#makeOwn(client);
       return await work(client, limit);
     } catch (error) {
       const notCommitted = error instanceof NotCommitted;

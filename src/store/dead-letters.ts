@@ -132,78 +132,30 @@ type DeadLetterSelection = DeadLetterFilter & {
   readonly all?: boolean | undefined;
 };
 
-/** A dead letter that is a stored message again. */
-interface RetriedDeadLetter {
-  readonly id: number;
-  /** The retry channel that it is stored in. */
-  readonly connectionKey: number;
-  /** The listener that will have it. */
-  readonly listener: string;
-}
+/** What became of a selected dead letter. */
+export type DeadLetterOutcome = { readonly id: number } & (
+  | Readonly<{
+      /** A stored message again, which the listener will have. */
+      outcome: "retried";
+      listener: string;
+    }>
+  | Readonly<{
+      /** The process that leads the subscriptions will give it to the function. It stays until that has succeeded. */
+      outcome: "requested";
+      function: string;
+    }>
+  /** Of the outbox: a message there again, without a key. */
+  | Readonly<{ outcome: "enqueued" }>
+  | Readonly<{ outcome: "discarded" }>
+  /** It cannot be retried, or may not be discarded, and stays. */
+  | ({ readonly outcome: "refused" } & Refusal)
+  /** The id was given, and is not there (any more). */
+  | Readonly<{ outcome: "missing" }>
+);
 
-/** A dead letter that the process that leads the subscriptions will handle again. It stays until that has succeeded. */
-interface RequestedDeadLetter {
-  readonly id: number;
-  /** The function that will have it. */
-  readonly function: string;
-}
-
-/** A dead letter that cannot be retried, or may not be discarded, and stays. */
-interface RefusedDeadLetter {
-  readonly id: number;
+interface Refusal {
   readonly code: "invalid_argument" | "not_permitted";
   readonly message: string;
-}
-
-/** What became of the selected. */
-interface RetryReport {
-  /** In the order in which their listeners will have them: by id. */
-  readonly retried: readonly RetriedDeadLetter[];
-  /** Of subscriptions, by id. */
-  readonly requested: readonly RequestedDeadLetter[];
-  /** Of the outbox, by id: they are messages there again, without a key. */
-  readonly enqueued: readonly number[];
-  readonly refused: readonly RefusedDeadLetter[];
-  /** Ids that were given and are not there (any more). */
-  readonly missing: readonly number[];
-}
-
-/** What became of the selected. */
-interface DiscardReport {
-  readonly discarded: readonly number[];
-  readonly refused: readonly RefusedDeadLetter[];
-  /** Ids that were given and are not there (any more). */
-  readonly missing: readonly number[];
-}
-
-/** The dead letters of a database. All throw StoreError `store_failed`, and `invalid_argument` for a bad filter. */
-export interface DeadLetters {
-  /** The dead letters that pass the filter, the oldest first. */
-  list(filter?: DeadLetterFilter): Promise<DeadLetterEntry[]>;
-  /** One of them with its payload; undefined if it is not there. */
-  get(id: number): Promise<WholeDeadLetter | undefined>;
-  /**
-   * Gives dead letters to their listeners again, at least once, in the order of their ids: each is, in one transaction, no
-   * dead letter any more and a stored message. The handler sees the same message, and its reply goes to the same sender.
-   * Works in batches of `deadLetterRows` and `insertBytes`: after an error some may be retried, and the same call again
-   * takes the others. What fails again meanwhile is not retried twice.
-   *
-   * What a subscribed function has failed at is handled again by the process that leads, soon or when there is one: it is
-   * told, and deletes the dead letter, or leaves it with the new error. Refused where the function is not subscribed any more.
-   *
-   * What NATS has refused of the outbox is published again by the process that leads.
-   *
-   * Refused are those of roles that the login is not a member of.
-   */
-  retry(selection: DeadLetterSelection): Promise<RetryReport>;
-  /** Deletes dead letters of the login's roles, in batches as {@link retry}. */
-  discard(selection: DeadLetterSelection): Promise<DiscardReport>;
-  /**
-   * Deletes those of the login's roles that are older than so many days, oldest first, at most `deadLetterRows` of them.
-   *
-   * @returns how many; undefined if another process is at work on dead letters, and nothing was done
-   */
-  expire(days: number): Promise<number | undefined>;
 }
 
 const listed = columnsOf<DeadLetterRow>()(
@@ -244,14 +196,14 @@ const sql = {
   newest: `SELECT max(id) AS id FROM ${tables.deadLetter}`,
 } as const;
 
-function notOwned(id: number): Omit<RefusedDeadLetter, "id"> {
+function notOwned(id: number): Refusal {
   return {
     code: "not_permitted",
     message: `dead letter ${id} belongs to a role that this login is not a member of; use one that is, or a member of hawser_owner`,
   };
 }
 
-const refusals: Readonly<Record<string, (id: number) => Omit<RefusedDeadLetter, "id">>> = {
+const refusals: Readonly<Record<string, (id: number) => Refusal>> = {
   handler: (id) => ({
     code: "invalid_argument",
     message: `dead letter ${id} is of a function that is not subscribed any more; discard it, or call the function with its payload by hand`,
@@ -283,7 +235,7 @@ const refusals: Readonly<Record<string, (id: number) => Omit<RefusedDeadLetter, 
 export function deadLetters(
   database: Database,
   announce: (listenerName: string, connectionKey: number) => Promise<void>,
-): DeadLetters {
+) {
   /** The ids that pass, oldest first, in batches that one statement may take. */
   async function* batches(selection: DeadLetterSelection): AsyncGenerator<number[]> {
     const { limit = Infinity } = selection;
@@ -315,16 +267,33 @@ export function deadLetters(
     }
   }
 
+  /** Changes what is selected. @returns by batch and id, then what is missing */
+  async function change(
+    selection: DeadLetterSelection,
+    changed: (ids: readonly bigint[]) => Promise<DeadLetterOutcome[]>,
+  ): Promise<DeadLetterOutcome[]> {
+    checkSelection(selection);
+    const outcomes: DeadLetterOutcome[] = [];
+    for await (const ids of batches(selection)) {
+      const batch = await changed(ids.map(BigInt));
+      outcomes.push(...batch.sort((one, other) => one.id - other.id));
+    }
+    const found = new Set(outcomes.map(({ id }) => id));
+    const missing = (selection.ids ?? []).filter((id) => !found.has(id));
+    return [...outcomes, ...missing.map((id) => ({ id, outcome: "missing" }) as const)];
+  }
+
   return {
-    async list(filter = {}) {
+    /** The dead letters that pass the filter, the oldest first. */
+    async list(filter: DeadLetterFilter = {}): Promise<DeadLetterEntry[]> {
       const { where, values } = conditionsOf(filter, source);
       const limit = filter.limit === undefined ? "" : `LIMIT ${filter.limit}`;
       const text = `SELECT ${entry} ${from} WHERE ${where} ORDER BY d.id ${limit}`;
       return (await database.query<ListedRow>("list the dead letters", { text, values })).map(entryOf);
     },
-    async get(id) {
-      const { values } = conditionsOf({ ids: [id] }, source);
-      if (values.length === 0) return undefined;
+    /** One of them with its payload; undefined if it is not there. */
+    async get(id: number): Promise<WholeDeadLetter | undefined> {
+      check({ ids: [id] });
       const rows = await database.query<ListedRow & typeof whole.row>(`read dead letter ${id}`, {
         text: sql.get,
         values: [id],
@@ -335,47 +304,56 @@ export function deadLetters(
       const failures = (row.failures as DeadLetterFailure[] | null) ?? [];
       return { ...entryOf(row), payload: row.payload, headers, stack: row.stack, failures };
     },
-    async retry(selection) {
-      checkSelection(selection);
-      const retried: RetriedDeadLetter[] = [];
-      const requested: RequestedDeadLetter[] = [];
-      const enqueued: number[] = [];
-      const refused: RefusedDeadLetter[] = [];
-      for await (const ids of batches(selection)) {
+    /**
+     * Gives dead letters to their listeners again, at least once, in the order of their ids: each is, in one transaction, no
+     * dead letter any more and a stored message. The handler sees the same message, and its reply goes to the same sender.
+     * Works in batches of `deadLetterRows` and `insertBytes`: after an error some may be retried, and the same call again
+     * takes the others. What fails again meanwhile is not retried twice.
+     *
+     * What a subscribed function has failed at is handled again by the process that leads, soon or when there is one: it is
+     * told, and deletes the dead letter, or leaves it with the new error. Refused where the function is not subscribed any more.
+     *
+     * What NATS has refused of the outbox is published again by the process that leads.
+     *
+     * Refused are those of roles that the login is not a member of.
+     */
+    retry(selection: DeadLetterSelection): Promise<DeadLetterOutcome[]> {
+      return change(selection, async (ids) => {
         const caller = database.caller(`retry ${ids.length} dead letters`);
         const told = new Map<number, string>();
-        const rows = await storeFunctions(caller).retryDeadLetters({ ids: ids.map(BigInt) });
-        for (const row of [...rows].sort((one, other) => Number(one.id - other.id))) {
+        const outcomes: DeadLetterOutcome[] = [];
+        for (const row of await storeFunctions(caller).retryDeadLetters({ ids })) {
           const id = Number(row.id);
           if (row.connectionKey !== null && row.owner !== null) {
-            retried.push({ id, connectionKey: row.connectionKey, listener: row.owner });
+            outcomes.push({ id, outcome: "retried", listener: row.owner });
             told.set(row.connectionKey, row.owner);
-          } else if (row.refused === null && row.function !== null) requested.push({ id, function: row.function });
-          else if (row.enqueued === true) enqueued.push(id);
-          else refused.push({ id, ...refusalOf(row.refused, id) });
+          } else if (row.refused === null && row.function !== null) {
+            outcomes.push({ id, outcome: "requested", function: row.function });
+          } else if (row.enqueued === true) outcomes.push({ id, outcome: "enqueued" });
+          else outcomes.push({ id, outcome: "refused", ...refusalOf(row.refused, id) });
         }
         await Promise.all([...told].map(([connectionKey, listener]) => announce(listener, connectionKey)));
-      }
-      const found = new Set([...[...retried, ...requested, ...refused].map(({ id }) => id), ...enqueued]);
-      return { retried, requested, enqueued, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
+        return outcomes;
+      });
     },
-    async discard(selection) {
-      checkSelection(selection);
-      const discarded: number[] = [];
-      const refused: RefusedDeadLetter[] = [];
-      for await (const ids of batches(selection)) {
-        const caller = database.caller(`discard ${ids.length} dead letters`);
-        const rows = await storeFunctions(caller).discardDeadLetters({ ids: ids.map(BigInt) });
-        for (const row of [...rows].sort((one, other) => Number(one.id - other.id))) {
-          const id = Number(row.id);
-          if (row.refused === null) discarded.push(id);
-          else refused.push({ id, ...notOwned(id) });
-        }
-      }
-      const found = new Set([...discarded, ...refused.map(({ id }) => id)]);
-      return { discarded, refused, missing: (selection.ids ?? []).filter((id) => !found.has(id)) };
+    /** Deletes dead letters of the login's roles, in batches as {@link retry}. */
+    discard(selection: DeadLetterSelection): Promise<DeadLetterOutcome[]> {
+      return change(selection, async (ids) => {
+        const rows = await storeFunctions(database.caller(`discard ${ids.length} dead letters`)).discardDeadLetters({
+          ids,
+        });
+        return rows.map(({ id: key, refused }) => {
+          const id = Number(key);
+          return refused === null ? { id, outcome: "discarded" } : { id, outcome: "refused", ...notOwned(id) };
+        });
+      });
     },
-    async expire(days) {
+    /**
+     * Deletes those of the login's roles that are older than so many days, oldest first, at most `deadLetterRows` of them.
+     *
+     * @returns how many; undefined if another process is at work on dead letters, and nothing was done
+     */
+    async expire(days: number): Promise<number | undefined> {
       const caller = database.caller(`delete dead letters older than ${days} days`);
       const { deleted } = await storeFunctions(caller).expireDeadLetters({
         days,
@@ -385,6 +363,9 @@ export function deadLetters(
     },
   };
 }
+
+/** The dead letters of a database. All throw StoreError `store_failed`, and `invalid_argument` for a bad filter. */
+export type DeadLetters = ReturnType<typeof deadLetters>;
 
 function entryOf(row: ListedRow): DeadLetterEntry {
   return {
@@ -405,7 +386,7 @@ function entryOf(row: ListedRow): DeadLetterEntry {
   };
 }
 
-function refusalOf(reason: string | null, id: number): Omit<RefusedDeadLetter, "id"> {
+function refusalOf(reason: string | null, id: number): Refusal {
   const refusal = refusals[reason ?? ""];
   if (refusal === undefined) throw new StoreError("internal", `dead letter ${id} was refused without a known reason`);
   return refusal(id);

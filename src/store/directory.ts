@@ -47,32 +47,6 @@ export interface ServedTopic {
   readonly subscribed: boolean;
 }
 
-/** The directory. A writer in a name is fenced: after it was lost the call throws `fenced` and changes nothing. */
-export interface Directory {
-  /** Replaces all rows of the lease's name. A row (topic, address) left by another name is taken over. */
-  registerListener(
-    lease: WriterName,
-    listener: Registration & { readonly topics: readonly ServedTopic[] },
-  ): Promise<void>;
-  /** Adds a topic to a registered listener. */
-  addSubscription(lease: WriterName, topic: string, listener: Registration): Promise<void>;
-  /**
-   * Takes topics away, from the routes of all senders too, so that sends to them fail with `no_address`; also those that
-   * only a predecessor of the name subscribed.
-   */
-  removeSubscriptions(lease: WriterName, topics: readonly string[]): Promise<void>;
-  /** Takes the listener out of the directory, for a stop; senders keep their routes. */
-  unregister(lease: WriterName, options: { readonly keepDurable: boolean }): Promise<void>;
-  /** The listeners of a topic, in the order of their addresses. */
-  listenersOf(topic: string): Promise<Listener[]>;
-  /**
-   * Takes all listeners of a peer's source topic out of the directory. Live ones register again.
-   *
-   * @throws StoreError `name_in_use` if a process has the peer's name; then nothing was written
-   */
-  clearAddressesOfTopic(peer: Sender): Promise<void>;
-}
-
 const listed = columnsOf<TopicAddrRow>()("addr", "client_name", "max_message_bytes", "durable", "epoch");
 
 type ListedRow = typeof listed.row & Pick<PeerNameRow, "group_name">;
@@ -88,7 +62,7 @@ const sql = {
 } as const;
 
 /** The directory of a database. */
-export function directory(database: Database): Directory {
+export function directory(database: Database) {
   type Functions = ReturnType<typeof storeFunctions>;
   // Each is one statement and one transaction: a process that is stopped in the middle holds up no other.
   const write = async (
@@ -110,29 +84,40 @@ export function directory(database: Database): Directory {
     groupName: group ?? null,
   });
   return {
-    async registerListener(lease, { topics, ...listener }) {
+    /** Replaces all rows of the lease's name. A row (topic, address) left by another name is taken over. */
+    async registerListener(
+      lease: WriterName,
+      { topics, ...listener }: Registration & { readonly topics: readonly ServedTopic[] },
+    ): Promise<void> {
       await write(lease, `register the listener "${lease.name}"`, (functions, writer) =>
         functions.enterDirectory({ ...writer, ...enter(topics, listener, true) }),
       );
     },
-    async addSubscription(lease, topic, listener) {
+    /** Adds a topic to a registered listener. */
+    async addSubscription(lease: WriterName, topic: string, listener: Registration): Promise<void> {
       await write(lease, `subscribe to "${topic}"`, (functions, writer) =>
         functions.enterDirectory({ ...writer, ...enter([{ topic, subscribed: true }], listener, false) }),
       );
     },
-    async removeSubscriptions(lease, topics) {
+    /**
+     * Takes topics away, from the routes of all senders too, so that sends to them fail with `no_address`; also those that
+     * only a predecessor of the name subscribed.
+     */
+    async removeSubscriptions(lease: WriterName, topics: readonly string[]): Promise<void> {
       if (topics.length === 0) return;
       const which = topics.length === 1 ? `"${topics[0]}"` : `${topics.length} topics`;
       await write(lease, `unsubscribe from ${which}`, (functions, writer) =>
         functions.leaveDirectory({ ...writer, all: false, keepDurable: false, topics }),
       );
     },
-    async unregister(lease, { keepDurable }) {
+    /** Takes the listener out of the directory, for a stop; senders keep their routes. */
+    async unregister(lease: WriterName, { keepDurable }: { readonly keepDurable: boolean }): Promise<void> {
       await write(lease, `unregister the listener "${lease.name}"`, (functions, writer) =>
         functions.leaveDirectory({ ...writer, all: true, keepDurable, topics: [] }),
       );
     },
-    async listenersOf(topic) {
+    /** The listeners of a topic, in the order of their addresses. */
+    async listenersOf(topic: string): Promise<Listener[]> {
       const rows = await database.query<ListedRow>(`read the listeners of "${topic}"`, {
         name: "hawser.listeners_of",
         text: sql.listeners,
@@ -140,12 +125,20 @@ export function directory(database: Database): Directory {
       });
       return rows.map(listenerOf);
     },
-    async clearAddressesOfTopic({ name, sourceTopic }) {
+    /**
+     * Takes all listeners of a peer's source topic out of the directory. Live ones register again.
+     *
+     * @throws StoreError `name_in_use` if a process has the peer's name; then nothing was written
+     */
+    async clearAddressesOfTopic({ name, sourceTopic }: Sender): Promise<void> {
       const caller = database.caller(`clear the addresses of "${sourceTopic}"`);
       await unlessRunning(name, () => storeFunctions(caller).clearAddresses({ name, topic: sourceTopic }));
     },
   };
 }
+
+/** The directory. A writer in a name is fenced: after it was lost the call throws `fenced` and changes nothing. */
+export type Directory = ReturnType<typeof directory>;
 
 /** A row of the directory, or of routes, as its readers have it. */
 function listenerOf(row: ListedRow): Listener {
@@ -180,17 +173,6 @@ interface TopicListeners {
   readonly listeners: readonly Listener[];
   /** Those that the sender has met, in the order of their addresses. */
   readonly routes: readonly Route[];
-}
-
-/** What senders remember, and what the directory has beside it. What is asked at the same time is one statement. */
-export interface Routes {
-  /** The listeners that serve a topic, and those that the sender has met there. */
-  listenersAndRoutes(sender: Sender, topic: string): Promise<TopicListeners>;
-  /**
-   * Remembers a listener of a topic, or what is new about it, if it is in the directory: one that unsubscribes at the
-   * same time leaves no route behind.
-   */
-  rememberRoute(sender: Sender, topic: string, route: Route): Promise<void>;
 }
 
 const book = columnsOf<TopicAddrRow>()("topic", "addr", "client_name", "max_message_bytes", "durable", "epoch");
@@ -236,7 +218,7 @@ export function senderKey({ name, sourceTopic }: Sender): string {
 }
 
 /** The routes in a database. */
-export function routes(database: Database): Routes {
+export function routes(database: Database) {
   const read = gathered(async (asked: readonly { readonly senderKey: string; readonly topic: string }[]) => {
     const topics = [...new Set(asked.map(({ topic }) => topic))];
     const rows = await database.query<BookRow>(`read the listeners and routes of ${topics.length} topics`, {
@@ -269,8 +251,14 @@ export function routes(database: Database): Routes {
     return [];
   });
   return {
-    listenersAndRoutes: (sender, topic) => read({ senderKey: senderKey(sender), topic }),
-    async rememberRoute(sender, topic, { addr, name, maxMessageBytes }) {
+    /** The listeners that serve a topic, and those that the sender has met there. */
+    listenersAndRoutes: (sender: Sender, topic: string): Promise<TopicListeners> =>
+      read({ senderKey: senderKey(sender), topic }),
+    /**
+     * Remembers a listener of a topic, or what is new about it, if it is in the directory: one that unsubscribes at the
+     * same time leaves no route behind.
+     */
+    async rememberRoute(sender: Sender, topic: string, { addr, name, maxMessageBytes }: Route): Promise<void> {
       await remember({
         sender_key: senderKey(sender),
         listener_topic: topic,
@@ -281,6 +269,9 @@ export function routes(database: Database): Routes {
     },
   };
 }
+
+/** What senders remember, and what the directory has beside it. What is asked at the same time is one statement. */
+export type Routes = ReturnType<typeof routes>;
 
 /** A row to be written, as JSON. */
 type MetListener = { readonly [Name in keyof SenderListenerRow]: string | number };

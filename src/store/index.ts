@@ -15,12 +15,13 @@ export { CursorCommitter } from "./cursor-committer.js";
 export {
   type DeadLetterEntry,
   type DeadLetterFilter,
+  type DeadLetterOutcome,
   type DeadLetters,
   deadLetters,
   type WholeDeadLetter,
 } from "./dead-letters.js";
 export type { Listener, Registration, Route, Sender, ServedTopic } from "./directory.js";
-export { type ForgottenPeer, forgetPeer } from "./forget-peer.js";
+export { forgetPeer } from "./forget-peer.js";
 export { type Grant, grantedRoles, grants, grantsIn, grantsSql, tryTransaction } from "./grants.js";
 export { type Lease, type LeaseState, nameHeldSql } from "./leases.js";
 export { listPeers, listPending, listTopics, outboxSender } from "./mesh-overview.js";

@@ -16,26 +16,6 @@ interface MeshSecretEntry {
   readonly createdAt: Date;
 }
 
-/** The steps of a rotation. */
-export interface MeshSecrets {
-  /** The valid secrets, newest first: one, or two while one is rotated. */
-  meshSecrets(): Promise<MeshSecretEntry[]>;
-  /**
-   * Adds a new secret; running peers hear of it at once and dial with it. The one before stays valid.
-   *
-   * @throws StoreError `rotation_refused` if two are valid already; `store_failed` if the role may not
-   */
-  rotateSecret(): Promise<MeshSecretEntry>;
-  /**
-   * Takes away the secrets before the newest: a peer that knows no newer one is refused from then on. Connections that were
-   * made before go on.
-   *
-   * @returns what was taken away
-   * @throws StoreError `rotation_refused` if there is but one; `store_failed` if the role may not
-   */
-  retireSecret(): Promise<MeshSecretEntry[]>;
-}
-
 /** SQLSTATE: the row is there already. */
 const uniqueViolation = "23505";
 /** SQLSTATE: the role may not. */
@@ -56,14 +36,20 @@ const sql = {
 } as const;
 
 /** The mesh secrets of a database. */
-export function meshSecrets(database: Pick<Database, "query">): MeshSecrets {
+export function meshSecrets(database: Pick<Database, "query">) {
   const entries = async (action: string, statement: Statement): Promise<MeshSecretEntry[]> => {
     const rows = await database.query<Pick<MeshSecretRow, "id" | "created_at">>(action, statement);
     return rows.map(({ id, created_at: createdAt }) => ({ id, createdAt }));
   };
   return {
-    meshSecrets: () => entries("list the mesh secrets", { text: sql.list }),
-    async rotateSecret() {
+    /** The valid secrets, newest first: one, or two while one is rotated. */
+    meshSecrets: (): Promise<MeshSecretEntry[]> => entries("list the mesh secrets", { text: sql.list }),
+    /**
+     * Adds a new secret; running peers hear of it at once and dial with it. The one before stays valid.
+     *
+     * @throws StoreError `rotation_refused` if two are valid already; `store_failed` if the role may not
+     */
+    async rotateSecret(): Promise<MeshSecretEntry> {
       const added = await entries("rotate the mesh secret", { text: sql.rotate }).catch((error: StoreError) => {
         if (sqlstateOf(error) === uniqueViolation) return [];
         throw explained(error);
@@ -74,7 +60,14 @@ export function meshSecrets(database: Pick<Database, "query">): MeshSecrets {
         "two mesh secrets are valid already; retire the older one before another is added",
       );
     },
-    async retireSecret() {
+    /**
+     * Takes away the secrets before the newest: a peer that knows no newer one is refused from then on. Connections that were
+     * made before go on.
+     *
+     * @returns what was taken away
+     * @throws StoreError `rotation_refused` if there is but one; `store_failed` if the role may not
+     */
+    async retireSecret(): Promise<MeshSecretEntry[]> {
       const retired = await entries("retire the older mesh secret", { text: sql.retire }).catch((error: StoreError) => {
         throw explained(error);
       });
@@ -86,6 +79,9 @@ export function meshSecrets(database: Pick<Database, "query">): MeshSecrets {
     },
   };
 }
+
+/** The steps of a rotation. */
+export type MeshSecrets = ReturnType<typeof meshSecrets>;
 
 function sqlstateOf(error: StoreError): unknown {
   return (error.cause as { readonly code?: unknown } | undefined)?.code;

@@ -53,19 +53,14 @@ export function parseAnnouncement(payload: string): number | undefined {
   return Number.isInteger(connectionKey) && connectionKey > 0 ? connectionKey : undefined;
 }
 
-/** Tells listeners of stored messages. */
-export interface Announce {
-  /**
-   * Tells a listener that messages were stored for it: a statement of its own, after the commit, because NOTIFY would
-   * serialise commits. Best effort: it does not throw, and the listener's slow poll finds what nobody announced.
-   */
-  announce(listenerName: string, connectionKey: number): Promise<void>;
-}
-
 /** Announcements in a database. */
-export function announcements(database: Database, logger: Logger): Announce {
+export function announcements(database: Database, logger: Logger) {
   return {
-    async announce(listenerName, connectionKey) {
+    /**
+     * Tells a listener that messages were stored for it: a statement of its own, after the commit, because NOTIFY would
+     * serialise commits. Best effort: it does not throw, and the listener's slow poll finds what nobody announced.
+     */
+    async announce(listenerName: string, connectionKey: number): Promise<void> {
       try {
         await database.query(`announce messages to "${listenerName}"`, {
           name: "hawser.announce",
@@ -81,3 +76,6 @@ export function announcements(database: Database, logger: Logger): Announce {
     },
   };
 }
+
+/** Tells listeners of stored messages. */
+export type Announce = ReturnType<typeof announcements>;

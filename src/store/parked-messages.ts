@@ -7,26 +7,19 @@ import type { ParkedMessage, Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./transaction.js";
 
-/** Parks messages. Both throw StoreError `store_failed`. */
-export interface ParkedMessages {
-  /**
-   * Parks messages of one channel, no one twice, with their marks, unless they are done; of what is parked already, the attempts
-   * and the time are changed. May be repeated.
-   *
-   * @returns `fenced` or `notOwned` if nothing was written because another process has the name, or another listener the channel
-   */
-  parkMessages(
-    lease: WriterName,
-    connectionKey: number,
-    messages: readonly ParkedMessage[],
-  ): Promise<"parked" | "fenced" | "notOwned">;
-  /** Counts one more start of a parked message. @returns how many that makes; 0 if it is not there */
-  countParked(lease: WriterName, connectionKey: number, message: Position): Promise<number | "fenced">;
-}
-
-export function parkedMessages(database: Database): ParkedMessages {
+export function parkedMessages(database: Database) {
   return {
-    async parkMessages({ name, epoch }, connectionKey, messages) {
+    /**
+     * Parks messages of one channel, no one twice, with their marks, unless they are done; of what is parked already, the attempts
+     * and the time are changed. May be repeated.
+     *
+     * @returns `fenced` or `notOwned` if nothing was written because another process has the name, or another listener the channel
+     */
+    async parkMessages(
+      { name, epoch }: WriterName,
+      connectionKey: number,
+      messages: readonly ParkedMessage[],
+    ): Promise<"parked" | "fenced" | "notOwned"> {
       const headers = messages.map((one) => Buffer.from(one.headers.length === 0 ? "" : JSON.stringify(one.headers)));
       const action = `park ${messages.length} messages of channel ${connectionKey}`;
       const { held, owned } = await storeFunctions(database.caller(action)).parkMessages({
@@ -51,7 +44,12 @@ export function parkedMessages(database: Database): ParkedMessages {
       if (!held) return "fenced";
       return owned ? "parked" : "notOwned";
     },
-    async countParked({ name, epoch }, connectionKey, { epoch: messageEpoch, number }) {
+    /** Counts one more start of a parked message. @returns how many that makes; 0 if it is not there */
+    async countParked(
+      { name, epoch }: WriterName,
+      connectionKey: number,
+      { epoch: messageEpoch, number }: Position,
+    ): Promise<number | "fenced"> {
       const caller = storeFunctions(
         database.caller(`count a start of parked message ${number} of channel ${connectionKey}`),
       );
@@ -66,3 +64,6 @@ export function parkedMessages(database: Database): ParkedMessages {
     },
   };
 }
+
+/** Parks messages. Both throw StoreError `store_failed`. */
+export type ParkedMessages = ReturnType<typeof parkedMessages>;

@@ -22,23 +22,6 @@ export interface PendingMessages {
   readonly count: number;
 }
 
-/**
- * What a sender has stored. Rows that their listener has handled already, and not deleted yet, do not count; nor do dead
- * letters that are retried: for the sender they were delivered, and they are not its to clear.
- */
-export interface Pending {
-  /** How many messages wait. */
-  pendingCount(sender: Sender): Promise<number>;
-  /** How many wait for each listener and topic, known routes with none included; ordered by topic and address. */
-  pendingByPeer(sender: Sender): Promise<PendingMessages[]>;
-  /**
-   * Deletes the sender's messages and routes. The cursors are their listeners' and stay.
-   *
-   * @throws StoreError `name_in_use` if a process has the sender's name; then nothing was deleted
-   */
-  clearStoredMessages(sender: Sender): Promise<void>;
-}
-
 const pendingRows = `FROM ${tables.connKeyMap} AS m
   JOIN ${tables.connMessage} AS s USING (connection_key)
   LEFT JOIN ${tables.connMessNumber} AS c USING (connection_key)
@@ -70,14 +53,16 @@ const sql = {
 } as const;
 
 /** What senders have stored in a database. */
-export function pending(database: Database): Pending {
+export function pending(database: Database) {
   return {
-    async pendingCount(sender) {
+    /** How many messages wait. */
+    async pendingCount(sender: Sender): Promise<number> {
       const statement = { text: sql.count, values: [sender.name, sender.sourceTopic] };
       const [row] = await database.query<{ count: bigint }>(`count what "${sender.name}" has stored`, statement);
       return Number(row?.count ?? 0);
     },
-    async pendingByPeer(sender) {
+    /** How many wait for each listener and topic, known routes with none included; ordered by topic and address. */
+    async pendingByPeer(sender: Sender): Promise<PendingMessages[]> {
       const statement = { text: sql.byPeer, values: [sender.name, sender.sourceTopic, senderKey(sender)] };
       const rows = await database.query<Omit<PendingMessages, "count"> & { count: bigint }>(
         `count what "${sender.name}" has stored`,
@@ -85,18 +70,23 @@ export function pending(database: Database): Pending {
       );
       return rows.map(({ address, topic, name, count }) => ({ address, topic, name, count: Number(count) }));
     },
-    async clearStoredMessages({ name, sourceTopic }) {
+    /**
+     * Deletes the sender's messages and routes. The cursors are their listeners' and stay.
+     *
+     * @throws StoreError `name_in_use` if a process has the sender's name; then nothing was deleted
+     */
+    async clearStoredMessages({ name, sourceTopic }: Sender): Promise<void> {
       const caller = database.caller(`clear what "${name}" has stored`);
       await unlessRunning(name, () => storeFunctions(caller).clearStoredMessages({ name, sourceTopic }));
     },
   };
 }
 
-/** How much waits for listeners, from all senders: what a sender that reaches none of them chooses by. */
-export interface Backlogs {
-  /** The stored messages that each of these listeners has not taken, each channel counted up to `backlogCountRows`. */
-  backlogsOf(listenerNames: readonly string[]): Promise<Map<string, number>>;
-}
+/**
+ * What a sender has stored. Rows that their listener has handled already, and not deleted yet, do not count; nor do dead
+ * letters that are retried: for the sender they were delivered, and they are not its to clear.
+ */
+export type Pending = ReturnType<typeof pending>;
 
 const owner = "coalesce(m.owner, m.listener_name)";
 
@@ -110,9 +100,10 @@ const backlogSql = {
 } as const;
 
 /** The listeners' backlogs in a database. */
-export function backlogs(database: Database): Backlogs {
+export function backlogs(database: Database) {
   return {
-    async backlogsOf(listenerNames) {
+    /** The stored messages that each of these listeners has not taken, each channel counted up to `backlogCountRows`. */
+    async backlogsOf(listenerNames: readonly string[]): Promise<Map<string, number>> {
       const statement = { text: backlogSql.count, values: [listenerNames, storeConstants.backlogCountRows] };
       const rows = await database.query<{ name: string; count: string }>("count what waits for listeners", statement);
       const counts = new Map(rows.map(({ name, count }) => [name, Number(count)]));
@@ -121,6 +112,9 @@ export function backlogs(database: Database): Backlogs {
   };
 }
 
+/** How much waits for listeners, from all senders: what a sender that reaches none of them chooses by. */
+export type Backlogs = ReturnType<typeof backlogs>;
+
 /** A listener whose name no process holds, and for which messages are stored. */
 export interface AbsentListener {
   readonly name: string;
@@ -128,17 +122,6 @@ export interface AbsentListener {
   readonly epoch: number | null;
   /** The group that it was a member of when it ran last; null: of none. */
   readonly group: string | null;
-}
-
-/** Looks for absent listeners. */
-export interface Orphans {
-  /** The absent listeners, by name. */
-  absentListeners(): Promise<AbsentListener[]>;
-  /**
-   * The keys of a listener's channels with stored messages all of which are for these topics, in key order. A channel
-   * goes together with its retries, so those count as its own.
-   */
-  channelsServedBy(listenerName: string, topics: readonly string[]): Promise<number[]>;
 }
 
 const waiting = "(s.epoch, s.number) > (coalesce(c.epoch, 0), coalesce(c.v, 0))";
@@ -180,12 +163,17 @@ const absentSql = {
 } as const;
 
 /** The absent listeners of a database. */
-export function orphans(database: Database): Orphans {
+export function orphans(database: Database) {
   return {
-    async absentListeners() {
+    /** The absent listeners, by name. */
+    async absentListeners(): Promise<AbsentListener[]> {
       return database.query("read which listeners are away", { text: absentSql.absent });
     },
-    async channelsServedBy(listenerName, topics) {
+    /**
+     * The keys of a listener's channels with stored messages all of which are for these topics, in key order. A channel
+     * goes together with its retries, so those count as its own.
+     */
+    async channelsServedBy(listenerName: string, topics: readonly string[]): Promise<number[]> {
       const action = `read what is stored for "${listenerName}"`;
       const statement = { text: absentSql.served, values: [listenerName, topics] };
       const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(action, statement);
@@ -193,3 +181,6 @@ export function orphans(database: Database): Orphans {
     },
   };
 }
+
+/** Looks for absent listeners. */
+export type Orphans = ReturnType<typeof orphans>;

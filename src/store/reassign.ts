@@ -53,46 +53,6 @@ export interface ListenerState {
   readonly topics: readonly string[];
 }
 
-/** Hands channels over. */
-export interface Reassign {
-  /**
-   * Hands channels over, in one transaction that waits for the old listener's writes under way and keeps out all later
-   * ones: its epoch is raised. It leaves the directory; of a listener of whose channels only some were named, durable
-   * rows and those of an operator stay. The new owner is told, and takes what is stored at once if it runs.
-   *
-   * @returns what was handed over; empty if `from` owned none of them (any more)
-   * @throws StoreError `name_in_use` if `from` is running, `invalid_argument` for a bad name, `store_failed`; its
-   * `outcome` is `unknown` if it may have happened all the same, and the same call again is harmless then
-   */
-  reassign(options: ReassignOptions): Promise<HandedOverChannel[]>;
-  /**
-   * The channels that a member of a group owns, made for other members that run again and serve the topics of all that is
-   * stored there; retry channels included.
-   */
-  channelsToGiveBack(name: string): Promise<number[]>;
-  /**
-   * The listener that should have a channel because it serves a topic that the channel's owner does not. `heir` is undefined
-   * if there is none, or if the channel was made for its owner; `owned` is false if another listener has it.
-   *
-   * @throws StoreError `store_failed`
-   */
-  heirOf(owner: string, connectionKey: number, topicKey: number): Promise<{ owned: boolean; heir: string | undefined }>;
-  /**
-   * Changes the owner of channels that the caller has taken over, in one transaction: those without a topic go back to the
-   * member of a group that they were made for, if that was started again since they were taken over; the others go to the
-   * heir, if there still is one. The caller has nothing under way in them. Listeners and senders are told.
-   *
-   * @param channels the keys, each with the key of the topic that it needs a listener for
-   * @returns the keys of those that have another owner
-   * @throws StoreError `fenced`; `store_failed`: perhaps they have another owner all the same
-   */
-  giveBack(lease: WriterName, channels: ReadonlyMap<number, number | undefined>): Promise<number[]>;
-  /** The channels that a listener owns, retry channels included, in key order, with what is stored in them. */
-  ownedChannels(listenerName: string): Promise<OwnedChannel[]>;
-  /** What is known of a listener. */
-  listenerState(name: string): Promise<ListenerState>;
-}
-
 const sql = {
   announce: "SELECT pg_notify(a.channel, a.payload) FROM unnest($1::text[], $2::text[]) AS a (channel, payload)",
   owned: `
@@ -147,7 +107,7 @@ const sql = {
 } as const;
 
 /** Hands over the channels of a database. */
-export function reassign(database: Database, logger: Logger = silentLogger): Reassign {
+export function reassign(database: Database, logger: Logger = silentLogger) {
   /** Best effort, a statement of its own after the commit: polls find what is not heard. */
   const tell = async (
     channels: readonly Pick<HandedOverChannel, "connectionKey" | "composite">[],
@@ -165,7 +125,16 @@ export function reassign(database: Database, logger: Logger = silentLogger): Rea
     }
   };
   return {
-    async reassign({ from, to, connectionKeys, force = false }) {
+    /**
+     * Hands channels over, in one transaction that waits for the old listener's writes under way and keeps out all later
+     * ones: its epoch is raised. It leaves the directory; of a listener of whose channels only some were named, durable
+     * rows and those of an operator stay. The new owner is told, and takes what is stored at once if it runs.
+     *
+     * @returns what was handed over; empty if `from` owned none of them (any more)
+     * @throws StoreError `name_in_use` if `from` is running, `invalid_argument` for a bad name, `store_failed`; its
+     * `outcome` is `unknown` if it may have happened all the same, and the same call again is harmless then
+     */
+    async reassign({ from, to, connectionKeys, force = false }: ReassignOptions): Promise<HandedOverChannel[]> {
       checkNewOwner(to);
       if (from === to)
         throw new StoreError("invalid_argument", `"${from}" has its channels already; name another peer`);
@@ -184,18 +153,41 @@ export function reassign(database: Database, logger: Logger = silentLogger): Rea
       if (channels.length > 0) await tell(channels, to);
       return channels;
     },
-    async channelsToGiveBack(name) {
+    /**
+     * The channels that a member of a group owns, made for other members that run again and serve the topics of all that is
+     * stored there; retry channels included.
+     */
+    async channelsToGiveBack(name: string): Promise<number[]> {
       const action = `read the channels that "${name}" has taken over`;
       const statement = { name: "hawser.channels_to_give_back", text: sql.toGiveBack, values: [name] };
       const rows = await database.query<Pick<ConnKeyMapRow, "connection_key">>(action, statement);
       return rows.map((row) => row.connection_key);
     },
-    async heirOf(owner, connectionKey, topicKey) {
+    /**
+     * The listener that should have a channel because it serves a topic that the channel's owner does not. `heir` is undefined
+     * if there is none, or if the channel was made for its owner; `owned` is false if another listener has it.
+     *
+     * @throws StoreError `store_failed`
+     */
+    async heirOf(
+      owner: string,
+      connectionKey: number,
+      topicKey: number,
+    ): Promise<{ owned: boolean; heir: string | undefined }> {
       const caller = database.caller(`look for who else serves a topic of channel ${connectionKey}`);
       const { owned, heir } = await storeFunctions(caller).heirOfChannel({ name: owner, connectionKey, topicKey });
       return { owned, heir: heir ?? undefined };
     },
-    async giveBack({ name, epoch }, channels) {
+    /**
+     * Changes the owner of channels that the caller has taken over, in one transaction: those without a topic go back to the
+     * member of a group that they were made for, if that was started again since they were taken over; the others go to the
+     * heir, if there still is one. The caller has nothing under way in them. Listeners and senders are told.
+     *
+     * @param channels the keys, each with the key of the topic that it needs a listener for
+     * @returns the keys of those that have another owner
+     * @throws StoreError `fenced`; `store_failed`: perhaps they have another owner all the same
+     */
+    async giveBack({ name, epoch }: WriterName, channels: ReadonlyMap<number, number | undefined>): Promise<number[]> {
       const action = `give ${channels.size} channels back that "${name}" has taken over`;
       const rows = await storeFunctions(database.caller(action)).giveBackChannels({
         name,
@@ -218,16 +210,21 @@ export function reassign(database: Database, logger: Logger = silentLogger): Rea
       }
       return back.map(({ connectionKey }) => connectionKey);
     },
-    async ownedChannels(listenerName) {
+    /** The channels that a listener owns, retry channels included, in key order, with what is stored in them. */
+    async ownedChannels(listenerName: string): Promise<OwnedChannel[]> {
       return database.query(`read the channels of "${listenerName}"`, { text: sql.owned, values: [listenerName] });
     },
-    async listenerState(name) {
+    /** What is known of a listener. */
+    async listenerState(name: string): Promise<ListenerState> {
       const [state] = await database.query<ListenerState>(`look for "${name}"`, { text: sql.state, values: [name] });
       if (state === undefined) throw new StoreError("internal", `could not look for "${name}": no row came back`);
       return state;
     },
   };
 }
+
+/** Hands channels over. */
+export type Reassign = ReturnType<typeof reassign>;
 
 function checkNewOwner(name: string): void {
   const bad = columnChecks.peers.name(name);

@@ -49,32 +49,23 @@ interface DrainedPage {
   readonly remaining: number;
 }
 
-/** The message store. */
-export interface StoredMessages {
-  /**
-   * Stores messages of one channel, numbered without a gap from `firstNumber` on in the lease's epoch. Those that are
-   * stored already stay as they are, so that a call whose fate is unknown is simply repeated.
-   *
-   * @returns `fenced` if another process has the name now; then nothing was written
-   * @throws StoreError `store_failed`; its `outcome` is `unknown` if the messages may have been stored all the same,
-   * and absent if they surely were not
-   */
-  storeMessages(
-    lease: WriterName,
-    connectionKey: number,
-    firstNumber: number,
-    messages: readonly MessageToStore[],
-  ): Promise<"stored" | "fenced">;
-  /** Reads the next messages after a position, and how many are behind them, in one snapshot. */
-  drain(connectionKey: number, after: Position, limits?: DrainLimits): Promise<DrainedPage>;
-  /** The stored messages after a position, counted up to `backlogCountRows`. */
-  backlogOf(connectionKey: number, after: Position): Promise<number>;
-}
-
 /** The message store of a database. */
-export function storedMessages(database: Database): StoredMessages {
+export function storedMessages(database: Database) {
   return {
-    async storeMessages(lease, connectionKey, firstNumber, messages) {
+    /**
+     * Stores messages of one channel, numbered without a gap from `firstNumber` on in the lease's epoch. Those that are
+     * stored already stay as they are, so that a call whose fate is unknown is simply repeated.
+     *
+     * @returns `fenced` if another process has the name now; then nothing was written
+     * @throws StoreError `store_failed`; its `outcome` is `unknown` if the messages may have been stored all the same,
+     * and absent if they surely were not
+     */
+    async storeMessages(
+      lease: WriterName,
+      connectionKey: number,
+      firstNumber: number,
+      messages: readonly MessageToStore[],
+    ): Promise<"stored" | "fenced"> {
       if (messages.length === 0) return "stored";
       const lengths = messages.map(({ payload }) => payload.length);
       const range = `${firstNumber} to ${firstNumber + messages.length - 1}`;
@@ -93,11 +84,12 @@ export function storedMessages(database: Database): StoredMessages {
       });
       return held ? "stored" : "fenced";
     },
+    /** Reads the next messages after a position, and how many are behind them, in one snapshot. */
     async drain(
-      connectionKey,
-      after,
-      { maxRows = storeConstants.drainRows, maxBytes = storeConstants.drainBytes } = {},
-    ) {
+      connectionKey: number,
+      after: Position,
+      { maxRows = storeConstants.drainRows, maxBytes = storeConstants.drainBytes }: DrainLimits = {},
+    ): Promise<DrainedPage> {
       if (maxRows < 1) throw new StoreError("invalid_argument", `maxRows is ${maxRows}; it must be at least 1`);
       const action = `read the stored messages of channel ${connectionKey}`;
       const stored = await storeFunctions(database.caller(action)).drainRows({
@@ -112,7 +104,8 @@ export function storedMessages(database: Database): StoredMessages {
       const read = stored.reduce((sum, row) => sum + messagesBehind(row, after), 0);
       return { rows: messagesOf(stored, after), remaining: Math.min(counted - read, storeConstants.backlogCountRows) };
     },
-    async backlogOf(connectionKey, after) {
+    /** The stored messages after a position, counted up to `backlogCountRows`. */
+    async backlogOf(connectionKey: number, after: Position): Promise<number> {
       const action = `count the stored messages of channel ${connectionKey}`;
       const { counted } = await storeFunctions(database.caller(action)).countMessages({
         connectionKey,
@@ -124,6 +117,9 @@ export function storedMessages(database: Database): StoredMessages {
     },
   };
 }
+
+/** The message store. */
+export type StoredMessages = ReturnType<typeof storedMessages>;
 
 /** As the database counts them. */
 function messagesBehind({ epoch, number, messages }: DrainRowsResult, after: Position): number {

@@ -7,35 +7,13 @@ import { tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, StoreError } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
+import { Room } from "../runtime/index.js";
 import type { Position } from "./channels.js";
 import { type Database, statementLimits } from "./database.js";
 import type { Transaction, WriterName } from "./transaction.js";
 
 /** What became of a message: `duplicate` if it is done by another transaction. */
 type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
-
-/** Runs handlers in transactions. */
-export interface Transactional {
-  /**
-   * Runs the handler of some messages in a transaction (READ COMMITTED, with the timeouts of the database's role) that
-   * ends with marking them as done; without a message it marks none. The transaction belongs to this function: the handler
-   * neither commits nor rolls back. If another one does one of the messages meanwhile, or if the name or a channel is lost, what
-   * it did is rolled back. Whether a message is done that may be is looked before it is called.
-   *
-   * Handlers leave at least one connection of the pool to everybody else; those that find none free wait.
-   *
-   * @throws what the handler threw, with nothing committed; StoreError `handler_failed` for a handler that ended the
-   * transaction itself, whether or not it began another one; StoreError `store_failed`, whose `outcome` is `unknown` if
-   * all of it may have been committed
-   */
-  handleInTransaction(
-    lease: WriterName,
-    messages: readonly HandledMessage[],
-    handler: (transaction: Transaction) => Promise<void>,
-  ): Promise<TransactionalOutcome>;
-  /** The same for what has no number: nothing is marked. @throws as {@link handleInTransaction} */
-  runInTransaction(handler: (transaction: Transaction) => Promise<void>): Promise<void>;
-}
 
 /** A message that is to be handled. */
 interface HandledMessage extends Position {
@@ -106,13 +84,14 @@ function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
   return Object.hasOwn(refusals, constraint) ? refusals[constraint as Refusal] : undefined;
 }
 
-const placesOf = new WeakMap<Database, Places>();
+/** For handlers that have a connection at once. */
+const roomOf = new WeakMap<Database, Room>();
 
 /** Transactions of a database. */
-export function transactional(database: Database): Transactional {
+export function transactional(database: Database) {
   // Of the pool, not of its user: all peers of the process share it.
-  const places = placesOf.get(database) ?? new Places(() => database.poolSize - 1);
-  placesOf.set(database, places);
+  const room = roomOf.get(database) ?? new Room(1);
+  roomOf.set(database, room);
 
   const withPlace = async (
     action: string,
@@ -147,7 +126,8 @@ export function transactional(database: Database): Transactional {
         throw error;
       }
     };
-    await places.take();
+    room.limit = database.poolSize - 1;
+    await room.take();
     try {
       const begin = look === undefined ? handlingSql : `${handlingSql}; SELECT ${look} AS refusal`;
       await database.foreignTransaction<Begun>(action, begin, async (transaction, begun, unlimited) => {
@@ -159,7 +139,7 @@ export function transactional(database: Database): Transactional {
       if ("error" in thrown) throw thrown.error;
       throw error;
     } finally {
-      places.giveBack();
+      room.giveBack();
     }
   };
 
@@ -175,7 +155,23 @@ export function transactional(database: Database): Transactional {
   };
 
   return {
-    async handleInTransaction(lease, messages, handler) {
+    /**
+     * Runs the handler of some messages in a transaction (READ COMMITTED, with the timeouts of the database's role) that
+     * ends with marking them as done; without a message it marks none. The transaction belongs to this function: the handler
+     * neither commits nor rolls back. If another one does one of the messages meanwhile, or if the name or a channel is lost, what
+     * it did is rolled back. Whether a message is done that may be is looked before it is called.
+     *
+     * Handlers leave at least one connection of the pool to everybody else; those that find none free wait.
+     *
+     * @throws what the handler threw, with nothing committed; StoreError `handler_failed` for a handler that ended the
+     * transaction itself, whether or not it began another one; StoreError `store_failed`, whose `outcome` is `unknown` if
+     * all of it may have been committed
+     */
+    async handleInTransaction(
+      lease: WriterName,
+      messages: readonly HandledMessage[],
+      handler: (transaction: Transaction) => Promise<void>,
+    ): Promise<TransactionalOutcome> {
       const [message, ...others] = messages;
       if (message === undefined) {
         await this.runInTransaction(handler);
@@ -218,7 +214,8 @@ export function transactional(database: Database): Transactional {
         return refusal;
       }
     },
-    async runInTransaction(handler) {
+    /** The same for what has no number: nothing is marked. @throws as {@link handleInTransaction} */
+    async runInTransaction(handler: (transaction: Transaction) => Promise<void>): Promise<void> {
       await withPlace("handle an at-most-once message in a transaction", undefined, handler, async (transaction) => {
         await endHandler(transaction);
         return "";
@@ -226,6 +223,9 @@ export function transactional(database: Database): Transactional {
     },
   };
 }
+
+/** Runs handlers in transactions. */
+export type Transactional = ReturnType<typeof transactional>;
 
 interface Begun {
   readonly refusal: Refusal | null;
@@ -256,28 +256,5 @@ async function answers(transaction: Transaction): Promise<boolean> {
     return true;
   } catch {
     return false;
-  }
-}
-
-/** How many handlers may have a connection at once; first come, first served. */
-class Places {
-  #taken = 0;
-  readonly #waiting: (() => void)[] = [];
-  readonly #count: () => number;
-
-  constructor(count: () => number) {
-    this.#count = count;
-  }
-
-  async take(): Promise<void> {
-    if (this.#taken < this.#count()) this.#taken += 1;
-    else await new Promise<void>((resolve) => this.#waiting.push(resolve));
-  }
-
-  /** The one that waits longest has the place then. */
-  giveBack(): void {
-    const next = this.#waiting.shift();
-    if (next === undefined) this.#taken -= 1;
-    else next();
   }
 }

@@ -81,9 +81,8 @@ export class ListenerConnection {
   }
 
   /**
-   * Writes the answer to a request that came on this connection; it leaves at the end of this tick.
-   *
-   * @throws WireError `invalid_argument` if the answer breaks a rule of the spec; nothing is written then
+   * Writes the answer to a request that came on this connection; it leaves at the end of this tick. The sender ends the
+   * connection if the answer breaks a rule of the spec.
    */
   writeAnswer(answer: Answer): void {
     this.#socket.writer.write({ $case: "answer", value: answer });
@@ -175,11 +174,10 @@ export class SenderConnection {
    * Writes a batch; it leaves at the end of this tick, together with what else is written in it. A batch longer than the
    * listener's greatest frame (by its headers) leaves as several. The payloads' bytes are the caller's again afterwards.
    *
-   * @throws WireError `invalid_argument` if the batch breaks a rule of the spec, or one message is too long for the
-   * listener; nothing is written then
+   * @throws WireError `invalid_argument` if one message is too long for the listener; nothing is written then
    */
   writeBatch(batch: Batch): void {
-    this.#socket.writer.writeBatch(batch);
+    this.#socket.writer.write({ $case: "batch", value: batch });
   }
 
   /** Whether the listener answers requests. */
@@ -190,8 +188,7 @@ export class SenderConnection {
   /**
    * Writes a request; it leaves at the end of this tick. Only where {@link takesRequests}.
    *
-   * @throws WireError `invalid_argument` if the request breaks a rule of the spec, or is too long for the listener;
-   * nothing is written then
+   * @throws WireError `invalid_argument` if the request is too long for the listener; nothing is written then
    */
   writeRequest(request: Request): void {
     this.#socket.writer.write({ $case: "request", value: request });

@@ -4,15 +4,7 @@
  */
 import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import {
-  type Batch,
-  checkFrame,
-  type Frame,
-  FrameEncoder,
-  type FrameKind,
-  type Output,
-  recycle,
-} from "../wire/index.js";
+import { type Frame, FrameEncoder, type FrameKind, type Output, recycle } from "../wire/index.js";
 
 /** Encoded bytes that leave at once instead of at the end of the tick: a block, so that the kernel starts early. */
 const flushBytes = 256 * 1024;
@@ -77,18 +69,9 @@ export class SocketWriter {
     this.#appended();
   }
 
-  /** Writes a Batch frame. @throws WireError as `FrameEncoder.appendBatch` */
-  writeBatch(batch: Batch): void {
-    if (!this.#takes("batch")) return;
-    this.#encoder.appendBatch(batch);
-    this.#appended();
-  }
-
-  /** Writes a frame, unless a newer one of its kind replaces it before it leaves. @throws WireError as `checkFrame` */
+  /** Writes a frame, unless a newer one of its kind replaces it before it leaves. */
   writeLatest(frame: Frame): void {
     if (!this.#takes(frame.$case)) return;
-    // Now, when the caller who made a mistake can still hear of it.
-    checkFrame(frame);
     const older = this.#latest.findIndex(({ $case }) => $case === frame.$case);
     this.#latest[older === -1 ? this.#latest.length : older] = frame;
     this.#schedule();

@@ -9,7 +9,7 @@
  * the schema is used for the first time, so that both check the same.
  */
 export { idOfMessage, keyOfMessage, mustFitId, mustNotBeReserved, subjectOf } from "./address.js";
-export { type BrokenRule, brokenRule, mustOf } from "./check.js";
+export { type BrokenRule, brokenRule } from "./check.js";
 export { decode, decodeUnchecked, encode, encodeUnchecked, type TypeOfMessage, typeOf } from "./codec.js";
 export {
   type ContentType,
@@ -18,19 +18,14 @@ export {
   type Format,
   parseContentType,
 } from "./content-type.js";
-export { type FormatName, type FormatPattern, formatPatterns } from "./formats.js";
+export { formatPatterns } from "./formats.js";
 export { patternProblem } from "./pattern.js";
 export {
   allRulesOf,
   type FieldRules,
-  type IgnoreName,
-  type Limit,
-  type MessageRules,
-  nanosecondsOf,
   type Rule,
   type RuleValue,
   rulesOf,
   type ValueRules,
-  type ValueType,
 } from "./rules.js";
-export { hasTopic, type IdOfSchema, type SubjectTemplate, type TopicOfSchema, topicOf } from "./topic.js";
+export { hasTopic, type TopicOfSchema, topicOf } from "./topic.js";

@@ -1,32 +1,15 @@
 /**
- * Frames in, bytes out: several frames of one tick become one write.
+ * Frames in, bytes out: several frames of one tick become one write. They are encoded into blocks that are filled, written to
+ * a socket, and used again once they have been written: allocating each anew costs more than encoding into it (fresh pages,
+ * and the collector counts the bytes).
  */
-import { BinaryWriter } from "@bufbuild/protobuf/wire";
-import {
-  type Answer,
-  Batch,
-  Delivery,
-  Frame as FrameEnvelope,
-  type Header,
-  PayloadHeaders,
-  type Request,
-} from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { type Batch, Delivery, type Header } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { type FrameOutput, sized } from "../../generated/ts/wire/coding.js";
+import { valueBytes, writeFrame } from "../../generated/ts/wire/frames.js";
 import { WireError } from "../errors/index.js";
+import { uncleared } from "../runtime/index.js";
 import { lengthPrefixBytes } from "./frame-assembler.js";
-import {
-  batchTag,
-  type Codec,
-  checkFrame,
-  codecs,
-  emptyOf,
-  endingWithHeaders,
-  type Frame,
-  headersIndexTag,
-  headersTag,
-  keptHeadersBytes,
-  payloadTag,
-} from "./frames.js";
-import { type Output, OutputBlocks } from "./output-blocks.js";
+import type { Frame } from "./frames.js";
 
 /** What the length before a frame can say. */
 export const greatestFrameBytes = 0xffff_ffff;
@@ -34,20 +17,60 @@ export const greatestFrameBytes = 0xffff_ffff;
 /** What is shorter is not divided between two blocks. */
 const onePieceBytes = 64 * 1024;
 
+/** What an output begins with: enough for an Ack or a few messages, so that a connection whose reader stalls keeps little. */
+const smallBlockBytes = 8 * 1024;
+
+/** What follows when that is full. */
+const blockBytes = 256 * 1024;
+
+/** Blocks of each size kept for another use, over all connections: an idle connection holds none. */
+const keptBlocks = 16;
+
+/** Free blocks by their size. */
+const free: ReadonlyMap<number, Uint8Array[]> = new Map([
+  [smallBlockBytes, []],
+  [blockBytes, []],
+]);
+
+const noBlock = new Uint8Array(0);
+
+/** What was encoded since the last {@link FrameEncoder.take}. */
+export interface Output {
+  /** The bytes, to be written in this order and not to be changed. */
+  readonly chunks: readonly Uint8Array[];
+  /** How many bytes the chunks have together. */
+  readonly bytes: number;
+  /** The memory that {@link recycle} takes back. */
+  readonly blocks: readonly Uint8Array[];
+}
+
+/**
+ * Gives the memory of an output back once its chunks have been written: nothing may read them afterwards. Without it
+ * the collector takes it.
+ */
+export function recycle(output: Output): void {
+  for (const block of output.blocks) {
+    const alike = free.get(block.length);
+    if (alike !== undefined && alike.length < keptBlocks) alike.push(block);
+  }
+}
+
 /**
  * Encodes frames one behind another until {@link take} is called. The encoding is the canonical one (fields in order,
  * shortest varints, defaults left out), the same bytes that every protobuf library gives.
  */
-export class FrameEncoder {
+export class FrameEncoder implements FrameOutput {
   /** The greatest frame that the other side accepts, in bytes, without its length prefix. */
   maxFrameBytes: number;
 
-  readonly #output = new OutputBlocks();
-  #writer = new BinaryWriter();
-  /** A batch's fields before its payloads. One for all, so that a batch costs no copy of itself. */
-  readonly #head = emptyOf(Batch);
-  /** The headers of the last frame that ended with some. */
-  #list: { readonly headers: readonly Header[]; readonly bytes: Uint8Array } | undefined;
+  /** The block being filled, and the position of its next byte: for the codec, which makes room by {@link reserve}. */
+  block: Uint8Array = noBlock;
+  at = 0;
+
+  #chunkStart = 0;
+  #chunks: Uint8Array[] = [];
+  #chunkBytes = 0;
+  #blocks: Uint8Array[] = [];
 
   constructor(options: { readonly maxFrameBytes: number }) {
     this.maxFrameBytes = options.maxFrameBytes;
@@ -55,208 +78,87 @@ export class FrameEncoder {
 
   /** How many bytes wait to be taken. */
   get bytes(): number {
-    return this.#output.bytes;
+    return this.#chunkBytes + this.at - this.#chunkStart;
   }
 
   /**
-   * Appends a frame. All of it is copied.
+   * Appends a frame; a Batch as several, if the other side accepts none that long. All of it is copied. That it keeps the
+   * rules of the spec is the caller's to know: see `checkFrame`.
    *
-   * @throws WireError `invalid_argument` if the frame breaks a rule of the spec or is longer than the other side
+   * @throws WireError `invalid_argument` if the frame, or a single message of a batch, is longer than the other side
    * accepts; nothing of it is appended then
    */
   append(frame: Frame): void {
-    if (frame.$case === "batch") {
-      this.appendBatch(frame.value);
-      return;
-    }
-    checkFrame(frame);
-    if ((frame.$case === "request" || frame.$case === "answer") && frame.value.headers.length > 0) {
-      this.#appendWithHeaders(frame);
-      return;
-    }
-    const bytes = this.#encode(FrameEnvelope, { kind: frame });
-    const position = this.#beginFrame(frame, bytes.length);
-    this.#output.block.set(bytes, position);
-    this.#output.position = position + bytes.length;
-  }
-
-  /** Appends a frame that ends with headers, which mostly are those of the frame before: then they are encoded already. */
-  #appendWithHeaders(frame: Extract<Frame, { $case: keyof typeof endingWithHeaders }>): void {
-    const { $case: kind, value } = frame;
-    const { headers } = value;
-    const codec = codecs[kind] as Codec<Request | Answer>;
-    const { tag, headerTag } = endingWithHeaders[kind];
-    let list = this.#list?.headers === headers ? this.#list.bytes : undefined;
-    if (list?.[0] !== headerTag) {
-      list = this.#encode(codec, { ...emptyOf(codec), headers });
-      this.#list = list.length <= keptHeadersBytes ? { headers, bytes: list } : undefined;
-    }
-    value.headers = [];
-    const head = this.#encode(codec, value);
-    value.headers = headers;
-    const bodyBytes = head.length + list.length;
-    let at = this.#beginFrame(frame, 1 + varintBytes(bodyBytes) + bodyBytes);
-    const { block } = this.#output;
-    block[at++] = tag;
-    at = writeVarint(block, at, bodyBytes);
-    block.set(head, at);
-    block.set(list, at + head.length);
-    this.#output.position = at + bodyBytes;
-  }
-
-  /** Makes room for a frame, and writes its length. @returns where it begins @throws WireError `invalid_argument` */
-  #beginFrame({ $case: kind }: Frame, frameBytes: number): number {
-    if (frameBytes > this.maxFrameBytes) {
+    const bytes = valueBytes(frame);
+    const frameBytes = 1 + sized(bytes);
+    if (frameBytes <= this.maxFrameBytes) {
+      this.reserve(lengthPrefixBytes + Math.min(frameBytes, onePieceBytes));
+      const { block, at } = this;
+      block[at] = frameBytes >>> 24;
+      block[at + 1] = frameBytes >>> 16;
+      block[at + 2] = frameBytes >>> 8;
+      block[at + 3] = frameBytes;
+      this.at = at + lengthPrefixBytes;
+      writeFrame(this, frame, bytes);
+    } else if (frame.$case === "batch") {
+      for (const value of splitBatch(frame.value, this.maxFrameBytes)) this.append({ $case: "batch", value });
+    } else {
       throw new WireError(
         "invalid_argument",
-        `a ${kind} frame takes ${frameBytes} bytes; the other side accepts ${this.maxFrameBytes}`,
+        `a ${frame.$case} frame takes ${frameBytes} bytes; the other side accepts ${this.maxFrameBytes}`,
       );
     }
-    this.#output.reserve(lengthPrefixBytes + frameBytes);
-    return writeUint32(this.#output.block, this.#output.position, frameBytes);
   }
 
-  /** Appends a Batch frame as {@link append}, or several if the other side accepts none that long. */
-  appendBatch(batch: Batch): void {
-    checkFrame({ $case: "batch", value: batch });
-    if (this.#appendWhole(batch)) return;
-    for (const part of splitBatch(batch, this.maxFrameBytes)) this.#appendWhole(part);
+  /** Makes room for `count` bytes in one piece. */
+  reserve(count: number): void {
+    if (this.at + count <= this.block.length) return;
+    this.#closeChunk();
+    const usual = this.#blocks.length === 0 && count <= smallBlockBytes ? smallBlockBytes : blockBytes;
+    const size = Math.max(count, usual);
+    this.block = free.get(size)?.pop() ?? uncleared(size);
+    this.#blocks.push(this.block);
+    this.at = 0;
+    this.#chunkStart = 0;
   }
 
-  /** Appends a Batch frame, unless it would be longer than the other side accepts. */
-  #appendWhole(batch: Batch): boolean {
-    // The payloads lie between the other fields; they are copied once, to where they leave from.
-    const head = this.#encodeHead(batch);
-    const compressions = this.#encodeCompressions(batch);
-    const headers = this.#encodeHeaders(batch);
-    const payloadsBytes = bytesOfPayloads(batch.payloads);
-    const bodyBytes = head.length + payloadsBytes + compressions.length + headers.bytes;
-    const frameBytes = 1 + varintBytes(bodyBytes) + bodyBytes;
-    if (frameBytes > this.maxFrameBytes) return false;
-
-    const output = this.#output;
-    output.reserve(lengthPrefixBytes + 1 + 5 + head.length);
-    let at = writeUint32(output.block, output.position, frameBytes);
-    output.block[at++] = batchTag;
-    at = writeVarint(output.block, at, bodyBytes);
-    output.block.set(head, at);
-    output.position = at + head.length;
-    this.#appendPayloads(batch.payloads, payloadsBytes);
-    if (compressions.length > 0) {
-      output.reserve(compressions.length);
-      output.block.set(compressions, output.position);
-      output.position += compressions.length;
+  /** Copies bytes of any length, in as many pieces as it takes. */
+  copy(bytes: Uint8Array): void {
+    const { length } = bytes;
+    if (length < onePieceBytes) {
+      this.reserve(length);
+      this.block.set(bytes, this.at);
+      this.at += length;
+      return;
     }
-    if (headers.bytes > 0) this.#appendHeaders(batch.headers, headers);
-    return true;
+    for (let from = 0; from < length; ) {
+      if (this.at === this.block.length) this.reserve(Math.min(length - from, blockBytes));
+      const end = Math.min(length, from + this.block.length - this.at);
+      this.block.set(bytes.subarray(from, end), this.at);
+      this.at += end - from;
+      from = end;
+    }
   }
 
-  /** Takes all that was appended, for one write. Give it to `recycle` when it is written. */
+  /** Takes all that was appended, for one write. Give it to {@link recycle} when it is written. */
   take(): Output {
-    return this.#output.take();
+    this.#closeChunk();
+    const output = { chunks: this.#chunks, bytes: this.#chunkBytes, blocks: this.#blocks };
+    this.block = noBlock;
+    this.at = 0;
+    this.#chunkStart = 0;
+    this.#chunks = [];
+    this.#chunkBytes = 0;
+    this.#blocks = [];
+    return output;
   }
 
-  #encodeHead({ epoch, delivery, firstNumber, topicKey }: Batch): Uint8Array {
-    const head = this.#head;
-    head.epoch = epoch;
-    head.delivery = delivery;
-    head.firstNumber = firstNumber;
-    head.topicKey = topicKey;
-    return this.#encode(Batch, head);
+  #closeChunk(): void {
+    if (this.at === this.#chunkStart) return;
+    this.#chunks.push(this.block.subarray(this.#chunkStart, this.at));
+    this.#chunkBytes += this.at - this.#chunkStart;
+    this.#chunkStart = this.at;
   }
-
-  #encodeCompressions({ compressions }: Batch): Uint8Array {
-    return compressions.length === 0 ? noBytes : this.#encode(Batch, { ...emptyOf(Batch), compressions });
-  }
-
-  /** The lists of headers of each payload that has some. Most are shared, and encoded once. */
-  #encodeHeaders({ headers }: Batch): EncodedHeaders {
-    if (headers.length === 0) return noHeaders;
-    const lists: Uint8Array[] = [];
-    let bytes = 0;
-    for (let entry = 0; entry < headers.length; entry++) {
-      const { index, headers: list } = headers[entry]!;
-      const isShared = entry > 0 && headers[entry - 1]!.headers === list;
-      const encoded = isShared ? lists[entry - 1]! : this.#encode(PayloadHeaders, { index: 0, headers: list });
-      lists.push(encoded);
-      const length = indexBytes(index) + encoded.length;
-      bytes += 1 + varintBytes(length) + length;
-    }
-    return { lists, bytes };
-  }
-
-  #appendHeaders(headers: readonly PayloadHeaders[], { lists, bytes }: EncodedHeaders): void {
-    const output = this.#output;
-    output.reserve(bytes);
-    const { block } = output;
-    let at = output.position;
-    for (let entry = 0; entry < headers.length; entry++) {
-      const { index } = headers[entry]!;
-      const list = lists[entry]!;
-      block[at++] = headersTag;
-      at = writeVarint(block, at, indexBytes(index) + list.length);
-      if (index > 0) {
-        block[at++] = headersIndexTag;
-        at = writeVarint(block, at, index);
-      }
-      block.set(list, at);
-      at += list.length;
-    }
-    output.position = at;
-  }
-
-  #appendPayloads(payloads: readonly Uint8Array[], payloadsBytes: number): void {
-    const output = this.#output;
-    // One check of the room for all.
-    const inOne = payloadsBytes < onePieceBytes;
-    if (inOne) output.reserve(payloadsBytes);
-    for (const payload of payloads) {
-      const { length } = payload;
-      const isShort = length < onePieceBytes;
-      if (!inOne) output.reserve(1 + 5 + (isShort ? length : 0));
-      const { block } = output;
-      let at = output.position;
-      block[at++] = payloadTag;
-      at = writeVarint(block, at, length);
-      if (isShort) {
-        block.set(payload, at);
-        output.position = at + length;
-      } else {
-        output.position = at;
-        output.append(payload);
-      }
-    }
-  }
-
-  /** A writer whose encoding threw keeps what it had, and would put it before the next frame: it is replaced. */
-  #encode<T>(codec: Codec<T>, message: T): Uint8Array {
-    try {
-      return codec.encode(message, this.#writer).finish();
-    } catch (cause) {
-      this.#writer = new BinaryWriter();
-      throw new WireError("invalid_argument", `a frame cannot be encoded: ${String(cause)}`, { cause });
-    }
-  }
-}
-
-const noBytes = new Uint8Array(0);
-
-/** Headers of a batch: of each entry the encoded list, and the bytes of all with what is around them. */
-interface EncodedHeaders {
-  readonly lists: readonly Uint8Array[];
-  readonly bytes: number;
-}
-
-const noHeaders: EncodedHeaders = { lists: [], bytes: 0 };
-
-function indexBytes(index: number): number {
-  return index === 0 ? 0 : 1 + varintBytes(index);
-}
-
-function bytesOfPayloads(payloads: readonly Uint8Array[]): number {
-  let sum = 0;
-  for (const { length } of payloads) sum += 1 + varintBytes(length) + length;
-  return sum;
 }
 
 /** More than the fields of a batch beside its payloads, compressions and headers take, with the tags around it. */
@@ -322,39 +224,4 @@ function slice(batch: Batch, begin: number, end: number): Batch {
     compressions: within(batch.compressions),
     headers: within(batch.headers),
   };
-}
-
-/*
- * Base-128 varints, as in https://protobuf.dev/programming-guides/encoding/#varints. Only what batches need beside the
- * library's writer: lengths below 2^32, written into memory that is there already.
- */
-
-/** How many bytes `value` (0 to 2^32 − 1) takes. */
-function varintBytes(value: number): number {
-  if (value < 0x80) return 1;
-  if (value < 0x4000) return 2;
-  if (value < 0x200000) return 3;
-  if (value < 0x10000000) return 4;
-  return 5;
-}
-
-/** Writes `value` (0 to 2^32 − 1) at `position`. @returns the position behind it */
-function writeVarint(bytes: Uint8Array, position: number, value: number): number {
-  let rest = value;
-  let at = position;
-  while (rest > 0x7f) {
-    bytes[at++] = (rest & 0x7f) | 0x80;
-    rest >>>= 7;
-  }
-  bytes[at++] = rest;
-  return at;
-}
-
-/** Writes `value` as a big-endian u32 at `position`. @returns the position behind it */
-function writeUint32(bytes: Uint8Array, position: number, value: number): number {
-  bytes[position] = value >>> 24;
-  bytes[position + 1] = value >>> 16;
-  bytes[position + 2] = value >>> 8;
-  bytes[position + 3] = value;
-  return position + 4;
 }

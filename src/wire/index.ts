@@ -45,6 +45,5 @@ export { type Address, formatAddress, isLoopback, parseAddress } from "./address
 export { chooseCompression, ownCapabilities } from "./capabilities.js";
 export { compress, decompress } from "./compression.js";
 export { decodeFrame, FrameDecoder, type FrameDecoderOptions } from "./frame-decoder.js";
-export { FrameEncoder, greatestFrameBytes } from "./frame-encoder.js";
+export { FrameEncoder, greatestFrameBytes, type Output, recycle } from "./frame-encoder.js";
 export { checkFrame, type Frame, type FrameKind, type HelloFields, type WelcomeFields } from "./frames.js";
-export { type Output, recycle } from "./output-blocks.js";

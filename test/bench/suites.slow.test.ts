@@ -46,6 +46,21 @@ const expected: Readonly<Record<string, { results: readonly string[]; baselines:
     results: ["over peers, p50", "over peers, p99", "over NATS, p50", "over NATS, p99"],
     baselines: ["peer.request", "NATS request"],
   },
+  path: {
+    results: [
+      ...["files", "functions", "calls"].flatMap((name) =>
+        ["all", "channel", "wire", "peer", "generated", "runtime", "transport", "store", "postgres"].map(
+          (folder) => `${name}, ${folder}`,
+        ),
+      ),
+      ...["CPU", "garbage"].flatMap((name) =>
+        ["one at a time, sender", "one at a time, listener", "burst, sender", "burst, listener"].map(
+          (how) => `${name}, ${how}`,
+        ),
+      ),
+    ],
+    baselines: [],
+  },
   typed: {
     results: ["at-most-once", "at-least-once"].flatMap((how) => [`typed publish, ${how}`, `typed handler, ${how}`]),
     baselines: ["raw", "protobuf-es, then sendTo", "protobuf-es in the handler"],
@@ -176,7 +191,9 @@ function expectMeasured(suite: string, results: readonly BenchResult[]): void {
   for (const { name, payloadBytes, unit, median, min, max, baselines, ...more } of results) {
     expect(more).toEqual({});
     expect(payloadBytes).toBeGreaterThan(0);
-    expect(unit).toMatch(/^(messages\/s|jobs\/s|calls\/s|µs|ms|ms\/s|s|MiB|per 1,000 messages)$/);
+    expect(unit).toMatch(
+      /^(messages\/s|jobs\/s|calls\/s|µs|ms|ms\/s|s|MiB|B|files|functions|calls|per 1,000 messages)$/,
+    );
     expect([min, median, max]).toEqual([min, median, max].sort((a, b) => a - b));
     // A short run may need no statement of the senders.
     if (!name.startsWith("sender statements")) expect(min).toBeGreaterThan(0);

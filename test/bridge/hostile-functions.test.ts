@@ -131,7 +131,7 @@ describe("a function cannot become another role", () => {
         FOREACH statement IN ARRAY ARRAY[
           'SELECT count(*) FROM hawser.executor_login', 'SELECT count(*) FROM hawser.gateway_secret',
           'SELECT count(*) FROM hawser.nats_server', 'SELECT token FROM hawser.nats_handlers',
-          'SELECT count(*) FROM hawser.dead_letters', 'UPDATE hawser.bridge_fence SET epoch = 0', 'SELECT count(*) FROM public.seen',
+          'SELECT count(*) FROM hawser.dead_letters', 'UPDATE hawser.fences SET epoch = 0', 'SELECT count(*) FROM public.seen',
           'SET ROLE postgres', 'SET ROLE ${alice.role}', 'SET ROLE ${mallory.role}', 'SET SESSION AUTHORIZATION postgres', 'COMMIT',
           format('ALTER ROLE %I PASSWORD %L', current_user, 'mine'), 'SET TRANSACTION READ WRITE', 'CREATE TEMP TABLE mine ()'
         ] LOOP

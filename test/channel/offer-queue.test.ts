@@ -1,10 +1,18 @@
 import { describe, expect, it } from "vitest";
+import type { OutgoingMessage } from "../../src/channel/index.js";
 import { OfferQueue } from "../../src/channel/offer-queue.js";
+import { Delivery } from "../../src/wire/index.js";
 
-const message = (bytes: number) => ({ payload: new Uint8Array(bytes) });
+const message = (bytes: number, topicKey = 1): OutgoingMessage => ({
+  delivery: Delivery.AT_LEAST_ONCE,
+  topicKey,
+  payload: new Uint8Array(bytes),
+  encoding: undefined,
+  headers: undefined,
+});
 
 /** Messages of 1, 2, 3, … bytes, offered at these moments. */
-function queueOf(moments: readonly number[], last = 0): OfferQueue<{ readonly payload: Uint8Array }> {
+function queueOf(moments: readonly number[], last = 0): OfferQueue<OutgoingMessage> {
   const queue = new OfferQueue(last);
   for (const [index, at] of moments.entries()) queue.push(message(index + 1), at);
   return queue;
@@ -56,12 +64,34 @@ describe("a queue of offers", () => {
   });
 
   it("keeps its order over many thousand messages, and hands out pieces of it", () => {
-    const queue = new OfferQueue<{ readonly payload: Uint8Array; readonly id: number }>(0);
+    const queue = new OfferQueue<OutgoingMessage & { readonly id: number }>(0);
     for (let id = 1, dropped = 0; id <= 10_000; id++) {
-      queue.push({ payload: new Uint8Array(1), id }, id);
+      queue.push({ ...message(1), id }, id);
       if (id % 3 === 0) queue.drop((dropped += 2));
     }
     expect([queue.first, queue.last, queue.bytes]).toEqual([6667, 10_000, 3334]);
-    expect(queue.slice(9_000, 3).map(({ id }) => id)).toEqual([9_000, 9_001, 9_002]);
+    const { messages } = queue.batch(9_000, 10_000, { maxMessages: 3, maxBytes: 100 });
+    expect(messages.map(({ id }) => id)).toEqual([9_000, 9_001, 9_002]);
+  });
+
+  it("takes together what is within the limits, one message always", () => {
+    // Of 1, 2, 3, … bytes.
+    const queue = queueOf([0, 0, 0, 0, 0]);
+    const bytesOf = (from: number, through: number, maxMessages: number, maxBytes: number) =>
+      queue.batch(from, through, { maxMessages, maxBytes }).bytes;
+    expect([bytesOf(1, 9, 9, 99), bytesOf(2, 3, 9, 99), bytesOf(2, 9, 3, 99), bytesOf(1, 9, 9, 9)]).toEqual([
+      15, 5, 9, 6,
+    ]);
+    expect([bytesOf(5, 9, 9, 1), bytesOf(6, 9, 9, 99)]).toEqual([5, 0]);
+  });
+
+  it("takes for the connection messages of one topic, none too long, and as far as credit goes", () => {
+    const queue = queueOf([0, 0, 0]);
+    queue.push(message(9), 0);
+    queue.push(message(1, 2), 0);
+    const count = (from: number, maxMessageBytes: number, credit: number, isEmpty = false) =>
+      queue.batch(from, 9, { maxMessages: 9, maxBytes: 99 }, { maxMessageBytes, credit, isEmpty }).messages.length;
+    expect([count(1, 99, 99), count(1, 8, 99), count(4, 8, 99), count(5, 99, 99)]).toEqual([4, 3, 0, 1]);
+    expect([count(1, 99, 3), count(2, 99, 1), count(2, 99, 1, true), count(1, 99, 0, true)]).toEqual([2, 0, 1, 1]);
   });
 });

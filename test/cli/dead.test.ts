@@ -144,7 +144,7 @@ describe("hawser dead", () => {
   });
 
   it.each([
-    [["lst"], "name list, retry, discard"],
+    [["lst"], 'cannot "lst". Did you mean list? It can list, retry, discard'],
     [[], "`hawser dead` needs ACTION"],
     [["retry", "x7"], '"x7" is no id of a dead letter'],
     [["retry", "0"], '"0" is no id of a dead letter'],

@@ -1,8 +1,8 @@
 /**
- * The generated checks of frames, for the types that ts-proto decodes.
+ * The generated checks of frames, for the types that ts-proto makes.
  */
 import { beforeAll, describe, expect, it } from "vitest";
-import { type Batch, Frame, type Hello } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import type { Batch, Frame, Hello } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
 import {
   checkHelloSenderName,
@@ -39,14 +39,12 @@ const batch: Batch = {
 const frame = (kind: Frame["kind"]): Frame => ({ kind });
 
 describe("validateFrame", () => {
-  it("takes what was decoded from a good frame", () => {
-    const bytes = Frame.encode(frame({ $case: "hello", value: hello })).finish();
-    expect(validateFrame(Frame.decode(bytes))).toBeUndefined();
+  it("takes a good frame", () => {
+    expect(validateFrame(frame({ $case: "hello", value: hello }))).toBeUndefined();
   });
 
-  it("refuses a frame of an unknown kind", () => {
-    // Field 100, length-delimited, empty.
-    expect(validateFrame(Frame.decode(Uint8Array.of(0xa2, 0x06, 0)))).toEqual({
+  it("refuses a frame of no kind", () => {
+    expect(validateFrame(frame(undefined))).toEqual({
       path: "kind",
       value: "nothing",
       rule: `must be one of ${FrameSchema.oneofs[0]!.fields.map(({ localName }) => localName).join(", ")}`,

@@ -162,10 +162,10 @@ describe("the login that runs them", () => {
 });
 
 it.each([
-  ["with what it has received", "now() - interval '75 s'"],
-  ["with what is saved in the table", "now()"],
-  ["because a session has locked the fence", "now() - interval '75 s'"],
-])("a leader that is behind %s", async (what, progress) => {
+  ["with what it has received", 75],
+  ["with what is saved in the table", 0],
+  ["because a session has locked the fence", 75],
+])("a leader that is behind %s", async (what, behindSeconds) => {
   await using unserved = await subscribed({ serve: false });
   // What a leader writes, at its pace.
   const leader = new pg.Client(unserved.superuserUrl);
@@ -179,11 +179,15 @@ it.each([
   const locker = new pg.Client({ connectionString: unserved.superuserUrl });
   await locker.connect();
   const isLocked = what.includes("locked");
-  if (isLocked) await locker.query("BEGIN; SELECT FROM hawser.bridge_fence FOR UPDATE");
+  if (isLocked) await locker.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'serve' FOR UPDATE");
   const beating = new AbortController();
   const beats = (async () => {
     while (!beating.signal.aborted) {
-      await leader.query(`UPDATE hawser.bridge_lead SET owner = 'slow', beat = beat + 1, progress_at = ${progress}`);
+      await leader.query(
+        `UPDATE hawser.owners SET owner = 'slow', beat = beat + 1,
+                state = jsonb_build_object('progress_at', floor(extract(epoch FROM now()) * 1000) - ${1000 * behindSeconds})
+          WHERE what = 'serve'`,
+      );
     }
   })();
   try {

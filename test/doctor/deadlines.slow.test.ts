@@ -99,7 +99,7 @@ describe.concurrent("side by side,", () => {
     const holder = new pg.Client(system.superuserUrl);
     await holder.connect();
     try {
-      await holder.query("BEGIN; SELECT FROM hawser.bridge_lead FOR UPDATE");
+      await holder.query("BEGIN; SELECT FROM hawser.owners WHERE what = 'serve' FOR UPDATE");
       const finding = onlyFinding(await system.examine());
       expect(finding).toMatchObject({ check: "leader", severity: "error" });
       expect(finding.what).toMatch(/^the process that led \(\S+\) has not been heard for \d+ ms/);

@@ -146,7 +146,7 @@ describe("the place of a command", () => {
       sqlstate: "53300",
       message: expect.stringMatching(/1 commands are under way.*capacity.*2500 ms; nothing was sent/),
     });
-    capacity.release();
+    capacity.giveBack();
     expect(capacity.tryTake()).toBe(true);
   });
 
@@ -156,7 +156,7 @@ describe("the place of a command", () => {
     capacity.tryTake();
     const end = start(publish);
     session.isOpen = false;
-    capacity.release();
+    capacity.giveBack();
     await flush();
     expect([codeOf(end), asked, capacity.tryTake()]).toEqual(["aborted", 0, true]);
   });

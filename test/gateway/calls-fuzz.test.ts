@@ -8,8 +8,8 @@ import { expect, it } from "vitest";
 import { methods } from "../../generated/ts/nats-functions/methods.js";
 import { HawserError } from "../../src/errors/index.js";
 import { Calls } from "../../src/gateway/calls.js";
-import { Capacity } from "../../src/gateway/capacity.js";
 import type { Answer, GatewayClient } from "../../src/gateway/protocol/index.js";
+import { Room } from "../../src/runtime/index.js";
 import { Random } from "../simulator/random.js";
 import { atDepth } from "../support/depth.js";
 import { hostileCall } from "./hostile-calls.js";
@@ -24,7 +24,7 @@ const refusals = new Set(["gateway_protocol", "invalid_argument", "null_argument
 
 const session: GatewayClient = { id: 1, remoteAddress: "127.0.0.1:1", applicationName: "", isOpen: true };
 const places = 3;
-const capacity = new Capacity(places);
+const capacity = new Room(places);
 const { handler, asked } = recordingHandler();
 const calls = new Calls(handler, capacity, { callTimeoutMs: 5000, maxCallTimeoutMs: 60_000, maxResponseBytes: 601 });
 

@@ -221,7 +221,7 @@ describe("hawser outbox", () => {
   });
 
   it.each([
-    [["drop"], /name status, list, cancel, replay/],
+    [["drop"], /It can status, list, cancel, replay/],
     [["replay"], /say since when/],
     [["replay", "--since", "soon"], /--since "soon" is no moment/],
     [["cancel"], /name the messages/],

@@ -5,13 +5,14 @@
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { install } from "../../src/installation/index.js";
+import { executorSession, fenceHeld, leads, newLead, startInTurn } from "../bridge/leadership/support.js";
 import { TestPeer } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { login } from "./nats/support/logins.js";
 import { textMessages, type World, world } from "./support/world.js";
 
-const names = ["shop-1", "billing-1", "sender", "listener", "heir"];
+const names = ["shop-1", "billing-1", "sender", "listener", "heir", "__#outbox"];
 
 /** Every key that a version of Hawser has locked, apart from those drawn at random. */
 const keys = [
@@ -23,6 +24,7 @@ const keys = [
   "hawser:handlers:responder:locked.",
   "hawser:handlers:responder:locked.answer",
   "hawser:handlers:subscription:locked.subject",
+  "hawser:handlers:stream:locked",
 ];
 
 describe("a login without any right that holds every advisory lock", () => {
@@ -59,6 +61,18 @@ describe("a login without any right that holds every advisory lock", () => {
     await using second = new TestPeer({ ...settings, name: "billing-1", topic: "billing" });
     await second.record();
     await eventually("what was stored is handled", () => second.texts.includes("two"));
+    await onServer(w.url, "SELECT hawser.enqueue('billing', 'three')");
+    await eventually("what was enqueued is relayed", () => second.texts.includes("three"));
+  });
+
+  it("keeps no process from leading, running batches, and taking over", async (test) => {
+    const [first, other] = [newLead(test, w.url), newLead(test, w.url)];
+    await startInTurn(first, other);
+    const batches = await executorSession(test, w.url);
+    expect(await fenceHeld(batches, first.lead.epoch!)).toBe(true);
+    await first.lead.stop();
+    await leads(other);
+    expect(await fenceHeld(batches, other.lead.epoch!)).toBe(true);
   });
 
   it("keeps nobody from handing channels over, retrying, discarding and expiring dead letters, and clearing", async () => {
@@ -81,9 +95,7 @@ describe("a login without any right that holds every advisory lock", () => {
     const position = { connectionKey: key, epoch: sender.epoch, number: 2 };
     await w.store.commitCursors(listener, [{ ...position, deadLetters: [letter(1), letter(2)] }]);
     const [one, two] = (await w.store.deadLetters.list()).map(({ id }) => id);
-    expect((await w.store.deadLetters.retry({ ids: [one!] })).retried).toMatchObject([
-      { id: one, listener: "listener" },
-    ]);
+    expect(await w.store.deadLetters.retry({ ids: [one!] })).toMatchObject([{ id: one, listener: "listener" }]);
     const discarded = await w.operator.query("SELECT id::int FROM hawser.discard_dead_letters(ARRAY[$1::bigint])", [
       two,
     ]);
@@ -143,6 +155,44 @@ describe("what is locked by rows", () => {
     const subjects = await rowsOf(w.url, "SELECT subject FROM hawser.nats_handlers ORDER BY subject");
     expect(subjects.map(({ subject }) => subject)).toEqual(["another.subject", "one.subject"]);
     expect(await rowsOf(w.url, "SELECT what FROM hawser.fences ORDER BY what")).toEqual(before);
+  });
+
+  it.each([
+    "",
+    "IN ROLE hawser_peer",
+    "IN ROLE hawser_nats",
+    "IN ROLE hawser_executor",
+    "IN ROLE hawser_bridge",
+    "IN ROLE hawser_peer, hawser_nats, hawser_executor, hawser_bridge",
+  ])("is neither locked nor written by a login %s, except by functions", async (options) => {
+    await using w = await world();
+    await using stranger = await login(w.url, options);
+    const client = new pg.Client({ connectionString: stranger.url });
+    await client.connect();
+    try {
+      for (const relation of ["owners", "fences", "bridge_lead"]) {
+        for (const statement of [
+          ...["ROW SHARE", "ROW EXCLUSIVE", "SHARE", "ACCESS EXCLUSIVE"].map(
+            (mode) => `LOCK TABLE hawser.${relation} IN ${mode} MODE NOWAIT`,
+          ),
+          ...["KEY SHARE", "SHARE", "NO KEY UPDATE", "UPDATE"].map(
+            (mode) => `SELECT FROM hawser.${relation} FOR ${mode} NOWAIT`,
+          ),
+          `UPDATE hawser.${relation} SET epoch = 0`,
+          `DELETE FROM hawser.${relation}`,
+          `INSERT INTO hawser.${relation} (epoch) VALUES (0)`,
+          `TRUNCATE hawser.${relation}`,
+        ]) {
+          await client.query("BEGIN");
+          // 42501: not permitted. 55000, 42809: a view, which nobody writes or truncates.
+          const refused = { code: expect.stringMatching(/^(42501|55000|42809)$/) };
+          await expect(client.query(statement), statement).rejects.toMatchObject(refused);
+          await client.query("ROLLBACK");
+        }
+      }
+    } finally {
+      await client.end();
+    }
   });
 
   it("cannot be read, written or locked by any role but the owner", async () => {

@@ -120,23 +120,18 @@ describe("a dead letter", () => {
       ids[2],
     ]);
     await using theirs = await openStore({ databaseUrl: other.url });
-    const notTheirs = { id: first, code: "not_permitted", message: expect.stringContaining("is not a member of") };
-    expect(await theirs.deadLetters.retry({ ids: [first] })).toMatchObject({
-      retried: [],
-      refused: [notTheirs],
-      missing: [],
-    });
-    expect(await theirs.deadLetters.discard({ ids: [first] })).toEqual({
-      discarded: [],
-      refused: [notTheirs],
-      missing: [],
-    });
+    const notTheirs = {
+      ...{ id: first, outcome: "refused", code: "not_permitted" },
+      message: expect.stringContaining("is not a member of"),
+    };
+    expect(await theirs.deadLetters.retry({ ids: [first] })).toEqual([notTheirs]);
+    expect(await theirs.deadLetters.discard({ ids: [first] })).toEqual([notTheirs]);
     expect(await theirs.deadLetters.expire(30)).toBe(0);
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids);
 
     await using own = await openStore({ databaseUrl: one.url });
-    expect((await own.deadLetters.retry({ ids: [first] })).retried).toMatchObject([{ id: first }]);
-    expect(await own.deadLetters.discard({ ids: [second] })).toMatchObject({ discarded: [second], refused: [] });
+    expect(await own.deadLetters.retry({ ids: [first] })).toMatchObject([{ id: first, outcome: "retried" }]);
+    expect(await own.deadLetters.discard({ ids: [second] })).toEqual([{ id: second, outcome: "discarded" }]);
     expect(await own.deadLetters.expire(30)).toBe(1);
     expect(await w.store.deadLetters.list()).toEqual([]);
   });
@@ -145,8 +140,8 @@ describe("a dead letter", () => {
     const [first, second] = (await givenUp(one, 2)) as [number, number];
     await w.operator.query("UPDATE hawser.dead_letters SET role = 'gone' WHERE id = $1", [second]);
     await using store = await openStore({ databaseUrl: operator.url });
-    expect((await store.deadLetters.retry({ ids: [first] })).retried).toMatchObject([{ id: first }]);
-    expect((await store.deadLetters.discard({ ids: [second] })).discarded).toEqual([second]);
+    expect(await store.deadLetters.retry({ ids: [first] })).toMatchObject([{ id: first, outcome: "retried" }]);
+    expect(await store.deadLetters.discard({ ids: [second] })).toEqual([{ id: second, outcome: "discarded" }]);
   });
 
   it("of the outbox is not enqueued again by a peer whose it is not", async () => {
@@ -176,8 +171,7 @@ describe("a dead letter", () => {
     ["headers that no peer takes", `'peer', 's', 'topic', 'x', 'c', 'm', 1, NULL, '[["a b", ""]]'`],
   ])("with %s is refused when it is retried, also to a superuser", async (_, values) => {
     const id = await planted(one.role, values);
-    const { refused: refusals } = await w.store.deadLetters.retry({ ids: [id] });
-    expect(refusals).toMatchObject([
+    expect(await w.store.deadLetters.retry({ ids: [id] })).toMatchObject([
       { id, code: "invalid_argument", message: expect.stringContaining("no message may have") },
     ]);
     expect((await w.operator.query("SELECT FROM hawser.outbox")).rows).toEqual([]);
@@ -185,9 +179,10 @@ describe("a dead letter", () => {
 
   it("whose writer is not known is refused to everybody, and can be discarded", async () => {
     const id = await planted(null, outboxLetter("'a'"));
-    const { refused: refusals } = await w.store.deadLetters.retry({ ids: [id] });
-    expect(refusals).toMatchObject([{ id, code: "not_permitted", message: expect.stringContaining("look at it") }]);
-    expect((await w.store.deadLetters.discard({ ids: [id] })).discarded).toEqual([id]);
+    expect(await w.store.deadLetters.retry({ ids: [id] })).toMatchObject([
+      { id, code: "not_permitted", message: expect.stringContaining("look at it") },
+    ]);
+    expect(await w.store.deadLetters.discard({ ids: [id] })).toEqual([{ id, outcome: "discarded" }]);
   });
 
   it.each(["retry_dead_letters", "discard_dead_letters"])("%s takes as many as a statement may", async (name) => {

@@ -127,13 +127,7 @@ describe("dead letters", () => {
     const ids = await die([{ headers: [["a", "1"]] }, { topic: "other" }, {}]);
     const report = await w.store.deadLetters.retry({ ids: [...ids].reverse() });
     const retry = await retryChannel();
-    expect(report).toEqual({
-      retried: ids.map((id) => ({ id, connectionKey: retry?.connectionKey, listener: "listener" })),
-      requested: [],
-      enqueued: [],
-      refused: [],
-      missing: [],
-    });
+    expect(report).toEqual(ids.map((id) => ({ id, outcome: "retried", listener: "listener" })));
     expect(retry?.stored).toEqual([1, 2, 3].map((number) => ({ epoch: fixed, number, text: `message ${number}` })));
     const { rows } = await w.store.drain(retry?.connectionKey as number, start);
     expect(rows[0]?.headers).toEqual([
@@ -166,8 +160,7 @@ describe("dead letters", () => {
     expect(await w.store.deadLetters.list({ source: composite })).toMatchObject([
       { id, source: composite, listener: "listener", retried: true },
     ]);
-    const { retried } = await w.store.deadLetters.retry({ ids: [id as number] });
-    expect(retried).toMatchObject([{ connectionKey }]);
+    await w.store.deadLetters.retry({ ids: [id as number] });
     expect((await retryChannel())?.stored.map(({ number }) => number)).toEqual([2]);
   });
 
@@ -180,10 +173,9 @@ describe("dead letters", () => {
       w.store.deadLetters.retry({ source: composite }),
       other.deadLetters.discard({ ids: ids.slice(0, 100) }),
     ]);
-    const discarded = reports[3];
-    const retried = [reports[0], reports[1], reports[2]].flatMap((report) => (report as (typeof reports)[0]).retried);
-    const done = [...retried.map(({ id }) => id), ...discarded.discarded];
-    expect(done.sort((x, y) => x - y)).toEqual(ids);
+    const done = reports.flat().filter(({ outcome }) => outcome !== "missing");
+    const retried = done.filter(({ outcome }) => outcome === "retried");
+    expect(done.map(({ id }) => id).sort((x, y) => x - y)).toEqual(ids);
     const stored = (await retryChannel())?.stored.map(({ number }) => number) ?? [];
     expect(stored).toEqual(Array.from({ length: retried.length }, (_, n) => n + 1));
     expect(await w.store.deadLetters.list()).toEqual([]);
@@ -193,7 +185,7 @@ describe("dead letters", () => {
     const ids = await die(Array.from({ length: storeConstants.deadLetterRows + 5 }, () => ({})));
     const retrying = w.store.deadLetters.retry({ all: true });
     const later = await die([{}]);
-    const { retried } = await retrying;
+    const retried = await retrying;
     expect(retried.map(({ id }) => id).slice(0, ids.length)).toEqual(ids);
     const numbers = (await retryChannel())?.stored.map(({ text }) => text);
     expect(numbers?.slice(0, 3)).toEqual(["message 1", "message 2", "message 3"]);
@@ -208,7 +200,7 @@ describe("dead letters", () => {
     await using store = await openStore({ databaseUrl: `${w.url}?application_name=batches` });
     const stop = store.on("announced", () => sizes.push(1));
     await store.listenForMessages("listener");
-    expect((await store.deadLetters.retry({ all: true })).retried).toHaveLength(3);
+    expect(await store.deadLetters.retry({ all: true })).toHaveLength(3);
     // Each batch is announced: one letter fits each.
     await eventually("three announcements", () => sizes.length === 3);
     stop();
@@ -224,8 +216,7 @@ describe("dead letters", () => {
     await lost.release({ clean: false });
     const handed = await w.store.reassign({ from: `lost-${round}`, to: `heir-${round}`, connectionKeys: [key] });
     expect(handed.map(({ stored }) => stored)).toEqual([0, 1]);
-    const { retried } = await w.store.deadLetters.retry({ ids: [ids[1] as number] });
-    expect(retried).toMatchObject([{ listener: `heir-${round}` }]);
+    expect(await w.store.deadLetters.retry({ ids: [ids[1] as number] })).toMatchObject([{ listener: `heir-${round}` }]);
     expect((await retryChannel(key))?.stored).toHaveLength(2);
     expect(await w.store.channelsOwnedBy(`lost-${round}`)).toEqual([]);
     // A retry channel that is made only now has the new owner, too.
@@ -234,7 +225,7 @@ describe("dead letters", () => {
     const lateIds = await die([{}], { key: late, lease: again });
     await again.release({ clean: false });
     await w.store.reassign({ from: `lost-${round}`, to: `heir-${round}` });
-    expect((await w.store.deadLetters.retry({ ids: lateIds })).retried).toMatchObject([{ listener: `heir-${round}` }]);
+    expect(await w.store.deadLetters.retry({ ids: lateIds })).toMatchObject([{ listener: `heir-${round}` }]);
     expect(await w.store.ownedChannels(`heir-${round}`)).toMatchObject([
       { connectionKey: key, madeFor: `lost-${round}`, stored: 0 },
       { madeFor: `lost-${round}`, stored: 2, topics: ["topic"] },
@@ -286,33 +277,28 @@ describe("dead letters", () => {
       ...(await die([{}])),
     ];
     const report = await w.store.deadLetters.retry({ ids: [...ids, 999_999] });
-    expect(report.retried.map(({ id }) => id)).toEqual([ids[3]]);
-    expect(report.refused).toEqual([
-      {
-        id: ids[0],
-        code: "invalid_argument",
-        message: expect.stringContaining("a function that is not subscribed any more"),
-      },
-      { id: ids[1], code: "invalid_argument", message: expect.stringContaining("a channel that this database does") },
-      { id: ids[2], code: "invalid_argument", message: expect.stringContaining("a topic that this database does") },
+    const refused = (message: string) => ({
+      ...{ outcome: "refused", code: "invalid_argument" },
+      message: expect.stringContaining(message),
+    });
+    expect(report).toEqual([
+      { id: ids[0], ...refused("a function that is not subscribed any more") },
+      { id: ids[1], ...refused("a channel that this database does") },
+      { id: ids[2], ...refused("a topic that this database does") },
+      { id: ids[3], outcome: "retried", listener: "listener" },
+      { id: 999_999, outcome: "missing" },
     ]);
-    expect(report.missing).toEqual([999_999]);
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual(ids.slice(0, 3));
   });
 
   it("are discarded, those that are selected and no others", async () => {
     const [one, two, three] = (await die([{}, {}, {}])) as [number, number, number];
-    expect(await w.store.deadLetters.discard({ ids: [two, 999_999] })).toEqual({
-      discarded: [two],
-      refused: [],
-      missing: [999_999],
-    });
+    expect(await w.store.deadLetters.discard({ ids: [two, 999_999] })).toEqual([
+      { id: two, outcome: "discarded" },
+      { id: 999_999, outcome: "missing" },
+    ]);
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([one, three]);
-    expect(await w.store.deadLetters.discard({ all: true, limit: 1 })).toEqual({
-      discarded: [one],
-      refused: [],
-      missing: [],
-    });
+    expect(await w.store.deadLetters.discard({ all: true, limit: 1 })).toEqual([{ id: one, outcome: "discarded" }]);
     expect((await w.store.deadLetters.list()).map(({ id }) => id)).toEqual([three]);
   });
 

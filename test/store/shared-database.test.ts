@@ -74,6 +74,7 @@ describe("the stores of a process", () => {
       const { connectionKey } = await store.connectionKey(sender, name);
       const message = { connectionKey, epoch: 1, number: 1 };
       await store.commitCursors(lease, [message]);
+      await store.drain(connectionKey, message);
       await store.handleInTransaction(lease, [{ ...message, number: 2 }], async (client) => {
         const { rowCount } = await client.query("SELECT FROM pg_prepared_statements");
         const { rows } = await client.query(
@@ -86,6 +87,27 @@ describe("the stores of a process", () => {
     }
     // A second one where the first was still being cleaned.
     expect([1, 2]).toContain(await connections("pooled"));
+  });
+
+  it("lend the session that commits keep to who needs one, and replace it when it is lost", async () => {
+    await using store = await openStore({ databaseUrl: `${w.url}?application_name=kept`, poolSize: 1 });
+    const lease = await store.takeName("kept", { waitMs: 0 });
+    const { connectionKey } = await store.connectionKey({ name: "sender", sourceTopic: "source" }, "kept");
+    const committed = { committed: [connectionKey], notOwned: [] };
+    const commit = (number: number) => store.commitCursors(lease, [{ connectionKey, epoch: 1, number }]);
+    expect(await commit(1)).toEqual(committed);
+    expect(await store.listenersOf("topic")).toEqual([]);
+    const work = Array.from({ length: 5 }, (_, index) => [commit(2 + index), store.listenersOf("topic")]);
+    await Promise.all(work.flat());
+    expect(await connections("kept")).toBe(2);
+    expect(await commit(7)).toEqual(committed);
+    const { rowCount } = await w.operator.query(
+      `SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+        WHERE application_name = 'kept' AND query LIKE '%commit_cursors%'`,
+    );
+    expect(rowCount).toBe(1);
+    await eventually("another session commits", async () => (await commit(8).catch(() => "failed")) !== "failed");
+    expect((await store.channel(connectionKey))!.cursor).toEqual({ epoch: 1, number: 8 });
   });
 
   it("use the PG* variables without a URL", async () => {

@@ -98,15 +98,21 @@ describe("a connection between two peers", () => {
     expect((await pair.sender.events.next()).kind).toBe("goodbye");
   });
 
-  it("refuses what breaks the rules at the call, and goes on", async () => {
+  it("refuses what is too long for the other side at the call, and goes on", async () => {
     await using pair = await connectPair();
     const invalid = expect.objectContaining({ code: "invalid_argument" });
-    expect(() => pair.sender.connection.writeBatch({ ...batch, topicKey: 0 })).toThrow(invalid);
-    expect(() => pair.sender.connection.writeGoLive(0)).toThrow(invalid);
-    expect(() => pair.accepted.connection.writeAck({ ...ack, credit: 0 })).toThrow(invalid);
-    expect(() => pair.accepted.connection.writeGoodbye({ epoch: -1, number: 0 })).toThrow(invalid);
+    const payloads = [new Uint8Array(pair.sender.connection.maxMessageBytes + protocolConstants.frameOverheadBytes)];
+    expect(() => pair.sender.connection.writeBatch({ ...batch, payloads })).toThrow(invalid);
     pair.sender.connection.writeBatch(batch);
     expect(await pair.accepted.events.next()).toEqual({ kind: "batch", batch });
+  });
+
+  it("ends where a frame breaks the rules, at the side that receives it", async () => {
+    await using pair = await connectPair();
+    pair.sender.connection.writeBatch({ ...batch, topicKey: 0 });
+    const closed = { kind: "closed", code: "protocol_violation" };
+    expect(await pair.accepted.events.next()).toMatchObject(closed);
+    expect(await pair.sender.events.next()).toMatchObject(closed);
   });
 
   it("ends in good order after Goodbye", async () => {

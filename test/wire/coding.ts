@@ -1,7 +1,7 @@
 /**
  * Encoding and decoding in one call, as the tests want it.
  */
-import { type Frame, FrameDecoder, FrameEncoder, recycle } from "../../src/wire/index.js";
+import { checkFrame, type Frame, FrameDecoder, FrameEncoder, recycle } from "../../src/wire/index.js";
 
 /** More than any frame of the tests. */
 export const ampleBytes = 64 * 1024 * 1024;
@@ -9,7 +9,10 @@ export const ampleBytes = 64 * 1024 * 1024;
 /** The bytes of frames, each with its length prefix. */
 export function encode(...frames: readonly Frame[]): Uint8Array {
   const encoder = new FrameEncoder({ maxFrameBytes: ampleBytes });
-  for (const frame of frames) encoder.append(frame);
+  for (const frame of frames) {
+    checkFrame(frame);
+    encoder.append(frame);
+  }
   const output = encoder.take();
   const bytes = new Uint8Array(Buffer.concat(output.chunks));
   recycle(output);

@@ -1,6 +1,7 @@
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { Frame as Envelope } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
 import { Delivery, decodeFrame, type Frame, FrameDecoder } from "../../src/wire/index.js";
 import { atDepth } from "../support/depth.js";
 import { frameArbitrary, framesWithHeaders, headersArbitrary } from "./arbitraries.js";
@@ -118,9 +119,10 @@ describe("FrameDecoder", () => {
           return;
         }
         const again = encode(frame).subarray(4);
-        // What is read by hand is what the generated decoder reads.
-        if (!/^(?:batch|request|answer)$/.test(frame.$case)) return;
-        expect(Buffer.compare(again, Envelope.encode(Envelope.decode(bytes)).finish())).toBe(0);
+        // What is read is what another library reads. Of capabilities those are left out that this version does not know.
+        if (/^(?:challenge|hello|welcome)$/.test(frame.$case)) return;
+        const other = toBinary(FrameSchema, fromBinary(FrameSchema, bytes, { readUnknownFields: false }));
+        expect(Buffer.compare(again, other)).toBe(0);
       }),
       { numRuns: atDepth(2000) },
     );

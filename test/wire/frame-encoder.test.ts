@@ -4,6 +4,7 @@ import { errorTable } from "../../src/errors/index.js";
 import {
   type Batch,
   Compression,
+  checkFrame,
   Delivery,
   type Frame,
   FrameEncoder,
@@ -33,7 +34,7 @@ describe("FrameEncoder", () => {
   it("puts several frames into one buffer", () => {
     const encoder = new FrameEncoder({ maxFrameBytes: 1000 });
     encoder.append(ping);
-    encoder.appendBatch(batch);
+    encoder.append({ $case: "batch", value: batch });
     encoder.append(ping);
     const size = encoder.bytes;
     const output = encoder.take();
@@ -50,7 +51,7 @@ describe("FrameEncoder", () => {
     const payloads = lengths.map((length) => randomFillSync(new Uint8Array(length)));
     const value = { ...batch, payloads: payloads.map((payload) => payload.slice()) };
     const encoder = new FrameEncoder({ maxFrameBytes: ampleBytes });
-    encoder.appendBatch(value);
+    encoder.append({ $case: "batch", value });
     for (const payload of value.payloads) payload.fill(0);
     encoder.append(ping);
     const { chunks, bytes } = encoder.take();
@@ -76,29 +77,13 @@ describe("FrameEncoder", () => {
     recycle(second);
   });
 
-  it("goes on after a frame that could not be encoded", () => {
+  it("appends nothing of a frame that cannot be encoded, and goes on", () => {
     const encoder = new FrameEncoder({ maxFrameBytes: 1000 });
-    // An index that is no integer passes the rules and fails in the writer, in the middle of the frame.
-    const bad = [{ index: 0.5, compression: Compression.GZIP, uncompressedBytes: 1 }];
-    expect(() => encoder.appendBatch({ ...batch, compressions: bad })).toThrow(invalid);
-    encoder.appendBatch(batch);
-    expect(decode(encoder.take().chunks)).toEqual([{ $case: "batch", value: batch }]);
-  });
-
-  it.each([
-    ["an epoch of 0", { epoch: 0 }],
-    ["an epoch above 2^53 − 1", { epoch: 2 ** 53 }],
-    ["an epoch that is no integer", { epoch: 1.5 }],
-    ["a negative number", { firstNumber: -1 }],
-    ["no payload", { payloads: [] }],
-    ["a number for at-most-once", { delivery: Delivery.AT_MOST_ONCE }],
-    ["a last number above 2^53 − 1", { firstNumber: 2 ** 53 - 1, payloads: [new Uint8Array(1), new Uint8Array(1)] }],
-    ["headers of a payload that is not there", { headers: [{ index: 1, headers: [] }] }],
-    ["a header's name with a space", { headers: [{ index: 0, headers: [{ name: "a b", value: "c" }] }] }],
-  ])("refuses a batch with %s", (_, change) => {
-    const encoder = new FrameEncoder({ maxFrameBytes: 1000 });
-    expect(() => encoder.appendBatch({ ...batch, ...change })).toThrow(invalid);
+    const bad = [{ index: 0, headers: [{ name: "a" } as Header] }];
+    expect(() => encoder.append({ $case: "batch", value: { ...batch, headers: bad } })).toThrow(TypeError);
     expect(encoder.bytes).toBe(0);
+    encoder.append({ $case: "batch", value: batch });
+    expect(decode(encoder.take().chunks)).toEqual([{ $case: "batch", value: batch }]);
   });
 
   it("refuses a frame that is longer than the other side accepts", () => {
@@ -106,7 +91,9 @@ describe("FrameEncoder", () => {
     expect(() =>
       encoder.append({ $case: "refuse", value: { code: errorTable.busy.wireCode, message: "x".repeat(20) } }),
     ).toThrow(invalid);
-    expect(() => encoder.appendBatch({ ...batch, payloads: [new Uint8Array(20)] })).toThrow(invalid);
+    expect(() => encoder.append({ $case: "batch", value: { ...batch, payloads: [new Uint8Array(20)] } })).toThrow(
+      invalid,
+    );
     expect(encoder.bytes).toBe(0);
   });
 
@@ -120,7 +107,7 @@ describe("FrameEncoder", () => {
       headers: [1, 4].map((index) => ({ index, headers: headersOf(30_000) })),
     };
     const encoder = new FrameEncoder({ maxFrameBytes });
-    encoder.appendBatch(value);
+    encoder.append({ $case: "batch", value });
     const parts = decode(encoder.take().chunks, maxFrameBytes).map((frame) => frame.value as Batch);
     expect(parts.length).toBeGreaterThan(1);
     const messages = parts.flatMap((part) =>
@@ -144,14 +131,31 @@ describe("FrameEncoder", () => {
   it("refuses a batch whole when one of its messages is too long for a frame", () => {
     const encoder = new FrameEncoder({ maxFrameBytes: 50_000 });
     const payloads = [new Uint8Array(20_000), new Uint8Array(20_000), new Uint8Array(50_000)];
-    expect(() => encoder.appendBatch({ ...batch, payloads })).toThrow(invalid);
+    expect(() => encoder.append({ $case: "batch", value: { ...batch, payloads } })).toThrow(invalid);
     expect(encoder.bytes).toBe(0);
   });
 
   it("fills a frame up to the last byte the other side accepts", () => {
     const whole = encode({ $case: "batch", value: { ...batch, payloads: [new Uint8Array(500)] } });
     const encoder = new FrameEncoder({ maxFrameBytes: whole.length - 4 });
-    encoder.appendBatch({ ...batch, payloads: [new Uint8Array(500)] });
+    encoder.append({ $case: "batch", value: { ...batch, payloads: [new Uint8Array(500)] } });
     expect(encoder.bytes).toBe(whole.length);
+  });
+});
+
+describe("checkFrame", () => {
+  it.each([
+    ["an epoch of 0", { epoch: 0 }],
+    ["an epoch above 2^53 − 1", { epoch: 2 ** 53 }],
+    ["an epoch that is no integer", { epoch: 1.5 }],
+    ["a negative number", { firstNumber: -1 }],
+    ["no payload", { payloads: [] }],
+    ["a number for at-most-once", { delivery: Delivery.AT_MOST_ONCE }],
+    ["a last number above 2^53 − 1", { firstNumber: 2 ** 53 - 1, payloads: [new Uint8Array(1), new Uint8Array(1)] }],
+    ["headers of a payload that is not there", { headers: [{ index: 1, headers: [] }] }],
+    ["an index that is no integer", { headers: [{ index: 0.5, headers: [] }] }],
+    ["a header's name with a space", { headers: [{ index: 0, headers: [{ name: "a b", value: "c" }] }] }],
+  ])("refuses a batch with %s", (_, change) => {
+    expect(() => checkFrame({ $case: "batch", value: { ...batch, ...change } })).toThrow(invalid);
   });
 });

@@ -39,42 +39,6 @@ export interface NatsHandlerRow {
 }
 
 /**
- * A row of hawser.bridge_lead. The process that leads: it runs the subscriptions. A process that sees the row unchanged for `leader_expiry_ms` takes it
- * over, under the next epoch.
- */
-export interface BridgeLeadRow {
-  /** Always 1. */
-  id: number;
-  /** Grows with each process that leads. */
-  epoch: bigint;
-  /** The process that leads, as a random id. NULL: the last leader has ended cleanly, or there was none. */
-  owner: string | null;
-  /**
-   * Changes with each heartbeat of the leader. 0 or less: this leader has not reported its progress yet, and the next
-   * columns are still those of the leader before it.
-   */
-  beat: bigint;
-  /**
-   * The progress: every message that was received before this time, by the clock of Postgres, is done, except in the
-   * subscriptions that `behind` lists. NULL: not known.
-   */
-  progress_at: Date | null;
-  /**
-   * The leader has received all messages since this time, by the clock of Postgres. `progress_at` is about these
-   * messages only, and not about older ones. NULL: not known.
-   */
-  complete_since: Date | null;
-  /**
-   * The subscriptions that are slower than `progress_at`, so that they do not hold back the others. A JSON object: its
-   * keys are the numbers of at most `max_told_behind` subscriptions, its values are the progress of each in
-   * milliseconds since 1970. NULL: there are none.
-   */
-  behind: string | null;
-  /** The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives. */
-  complete_until: Date | null;
-}
-
-/**
  * A row of hawser.saved_messages. Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
  * leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.
  */
@@ -98,17 +62,6 @@ export interface SavedMessageRow {
   message_id: string;
   /** When it was saved. */
   saved_at: Date;
-}
-
-/**
- * A row of hawser.bridge_fence. The epoch whose batches may be committed: a row that each batch locks, so that it changes only when no batch of the
- * epoch before can be committed any more. Apart from `bridge_lead`, which the leader writes all the time.
- */
-export interface BridgeFenceRow {
-  /** Always 1. */
-  id: number;
-  /** The epoch. */
-  epoch: bigint;
 }
 
 /**
@@ -265,6 +218,42 @@ export interface StreamSubscriptionRow {
   written_at: Date;
 }
 
+/**
+ * A row of hawser.bridge_lead. The process that leads: it runs the subscriptions. A process that sees the row unchanged for `leader_expiry_ms` takes it
+ * over, under the next epoch.
+ */
+export interface BridgeLeadRow {
+  /** Always 1. */
+  id: number;
+  /** Grows with each process that leads. */
+  epoch: bigint;
+  /** The process that leads, as a random id. NULL: the last leader has ended cleanly, or there was none. */
+  owner: string | null;
+  /**
+   * Changes with each heartbeat of the leader. 0 or less: this leader has not reported its progress yet, and the next
+   * columns are still those of the leader before it.
+   */
+  beat: bigint;
+  /**
+   * The progress: every message that was received before this time, by the clock of Postgres, is done, except in the
+   * subscriptions that `behind` lists. NULL: not known.
+   */
+  progress_at: Date | null;
+  /**
+   * The leader has received all messages since this time, by the clock of Postgres. `progress_at` is about these
+   * messages only, and not about older ones. NULL: not known.
+   */
+  complete_since: Date | null;
+  /**
+   * The subscriptions that are slower than `progress_at`, so that they do not hold back the others. A JSON object: its
+   * keys are the numbers of at most `max_told_behind` subscriptions, its values are the progress of each in
+   * milliseconds since 1970. NULL: there are none.
+   */
+  behind: string | null;
+  /** The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives. */
+  complete_until: Date | null;
+}
+
 /** A row of hawser.stream_status. The subscriptions to streams, for operators: how far each has come, and what is missing. */
 export interface StreamStatusRow {
   /** The name of the subscription. */
@@ -312,9 +301,7 @@ export interface StreamStatusRow {
 /** The tables, with their schema. */
 export const tables = {
   natsHandler: "hawser.nats_handlers",
-  bridgeLead: "hawser.bridge_lead",
   savedMessage: "hawser.saved_messages",
-  bridgeFence: "hawser.bridge_fence",
   executorLogin: "hawser.executor_login",
   natsServer: "hawser.nats_server",
   gateway: "hawser.gateways",
@@ -326,9 +313,7 @@ export const tables = {
 /** The columns of each table, in the order of its row type. */
 export const columns = {
   natsHandler: ["id", "kind", "subject", "function_schema", "function_name", "argument_types", "wrapper", "token", "created_at"],
-  bridgeLead: ["id", "epoch", "owner", "beat", "progress_at", "complete_since", "behind", "complete_until"],
   savedMessage: ["id", "handler_id", "subject", "payload", "headers", "headers_problem", "message_id", "saved_at"],
-  bridgeFence: ["id", "epoch"],
   executorLogin: ["id", "user_name", "password"],
   natsServer: ["id", "options", "server_name", "seen_server_name", "seen_options", "changed_at"],
   gateway: ["host", "port", "sslmode", "root_certificate", "started_at", "owner", "seen_at", "nats_server", "nats_server_id", "can_lead"],
@@ -345,6 +330,7 @@ export const notifyChannels = {
 
 /** The views, with their schema. */
 export const views = {
+  bridgeLead: "hawser.bridge_lead",
   streamStatus: "hawser.stream_status",
 } as const;
 
@@ -566,6 +552,59 @@ export interface WrapperVersionResult {
    * other arguments or another result, or calls a function that is gone.
    */
   version: string | null;
+}
+
+/** Arguments of hawser.take_lead. */
+export interface TakeLeadArguments {
+  /** The random id of the process. */
+  owner: string;
+  /** The epoch that was seen. */
+  epoch: bigint;
+  /** The heartbeat that was seen. */
+  beat: bigint;
+}
+
+/** The result of hawser.take_lead. */
+export interface TakeLeadResult {
+  /** The new epoch. NULL: the row has changed, and nothing was done. */
+  epoch: bigint | null;
+}
+
+/** Arguments of hawser.raise_lead. */
+export interface RaiseLeadArguments {
+  /** The random id of the process. */
+  owner: string;
+  /** The epoch that take_lead has given. */
+  epoch: bigint;
+}
+
+/** The result of hawser.raise_lead. */
+export interface RaiseLeadResult {
+  /** The process is still the owner. */
+  held: boolean;
+  /** The fence is at the epoch. If not, it was waited for in vain. */
+  raised: boolean;
+}
+
+/** Arguments of hawser.keep_lead. */
+export interface KeepLeadArguments {
+  /** The random id of the process. */
+  owner: string;
+  /** Its epoch. */
+  epoch: bigint;
+  /**
+   * The progress: `progress_at`, `complete_since` and `complete_until` in milliseconds since 1970, and `behind`, as in bridge_lead.
+   * NULL: not known, and what was known stays.
+   */
+  state: string | null;
+  /** The process gives leadership back. */
+  ends: boolean;
+}
+
+/** The result of hawser.keep_lead. */
+export interface KeepLeadResult {
+  /** The process leads, and the fence is at its epoch. If not, nothing was done. */
+  held: boolean;
 }
 
 /** Arguments of hawser.fence_batch. */
@@ -791,6 +830,57 @@ export function bridgeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.wrapper_version");
       return { version: row.version };
+    },
+
+    /**
+     * Takes leadership, if its row is still as it was seen. From the commit on no batch of an older epoch begins; raise_lead waits for
+     * those that have begun.
+     */
+    async takeLead(args: TakeLeadArguments): Promise<TakeLeadResult> {
+      const { rows } = await client.query({
+        name: "hawser.take_lead",
+        text: "SELECT epoch FROM hawser.take_lead($1::text, $2::bigint, $3::bigint)",
+        values: [
+          args.owner,
+          String(args.epoch),
+          String(args.beat),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.take_lead");
+      return { epoch: row.epoch === null ? null : BigInt(row.epoch) };
+    },
+
+    /**
+     * The second step, a transaction of its own behind take_lead: waits for batches of older epochs, for `fence_wait_ms`. Then those of
+     * this epoch may begin. It is a heartbeat, too.
+     */
+    async raiseLead(args: RaiseLeadArguments): Promise<RaiseLeadResult> {
+      const { rows } = await client.query({
+        name: "hawser.raise_lead",
+        text: "SELECT held, raised FROM hawser.raise_lead($1::text, $2::bigint)",
+        values: [
+          args.owner,
+          String(args.epoch),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.raise_lead");
+      return { held: row.held, raised: row.raised };
+    },
+
+    /** Says that the leader lives, and how far it has come; or gives leadership back, and notifies the others. */
+    async keepLead(args: KeepLeadArguments): Promise<KeepLeadResult> {
+      const { rows } = await client.query({
+        name: "hawser.keep_lead",
+        text: "SELECT held FROM hawser.keep_lead($1::text, $2::bigint, $3::text::jsonb, $4::boolean)",
+        values: [
+          args.owner,
+          String(args.epoch),
+          args.state,
+          args.ends,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.keep_lead");
+      return { held: row.held };
     },
 
     /** Whether batches of an epoch may be committed; if so, they may until the transaction ends. */

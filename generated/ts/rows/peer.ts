@@ -204,7 +204,7 @@ export interface PeerNameRow {
  * that no login can stand in the way of an owner.
  */
 export interface OwnerRow {
-  /** `peer:` and a peer's name, or `installation`. */
+  /** `peer:` and a peer's name, `installation`, or `serve`: the leader of the subscriptions. */
   what: string;
   /** Grows with each owner. */
   epoch: bigint;
@@ -215,6 +215,12 @@ export interface OwnerRow {
    * this lock: another session can neither hold it there, nor have known the key before.
    */
   life: bigint | null;
+  /** Made at random by the owner of `serve`, which lives by its heartbeat and not by a session. NULL: it was given back. */
+  owner: string | null;
+  /** Changes with each heartbeat. Below 1: this owner has not written its own `state` yet. */
+  beat: bigint;
+  /** Progress of the owner, for the next one: see bridge_lead. */
+  state: unknown;
 }
 
 /**
@@ -333,7 +339,7 @@ export const columns = {
   parkedMessage: ["connection_key", "epoch", "number", "topic_key", "compression", "headers", "payload", "attempts", "due_at", "parked_at", "uncompressed_bytes", "key_hash"],
   connMessage: ["id", "connection_key", "payload", "epoch", "number", "topic_key", "headers", "codec", "stored_at", "key_hash", "messages", "lengths"],
   peerName: ["name", "epoch", "clean", "started_at", "token", "group_name", "replaced"],
-  owner: ["what", "epoch", "pid", "life"],
+  owner: ["what", "epoch", "pid", "life", "owner", "beat", "state"],
   fence: ["what", "epoch"],
   deadLetter: ["id", "origin", "source", "topic", "payload", "headers", "error_code", "error_message", "attempts", "created_at", "connection_key", "epoch", "number", "handler_id", "retry_requested", "message_id", "role", "stack", "failures"],
   meshSecret: ["id", "secret", "created_at"],
@@ -386,6 +392,20 @@ export interface RaiseFenceArguments {
 /** The result of hawser.raise_fence. */
 export interface RaiseFenceResult {
   /** It is still the epoch of the name. If not, nothing was done. */
+  held: boolean;
+}
+
+/** Arguments of hawser.raise_owner. */
+export interface RaiseOwnerArguments {
+  /** The `what` of the owner. */
+  what: string;
+  /** Its epoch. */
+  epoch: bigint;
+}
+
+/** The result of hawser.raise_owner. */
+export interface RaiseOwnerResult {
+  /** It is still the epoch of the owner. If not, nothing was done. */
   held: boolean;
 }
 
@@ -1178,6 +1198,20 @@ export function storeFunctions(client: QueryClient) {
         ],
       });
       const row = onlyRow(rows, "hawser.raise_fence");
+      return { held: row.held };
+    },
+
+    /** Waits until it can lock the fence of an owner alone, and raises it to the epoch. */
+    async raiseOwner(args: RaiseOwnerArguments): Promise<RaiseOwnerResult> {
+      const { rows } = await client.query({
+        name: "hawser.raise_owner",
+        text: "SELECT held FROM hawser.raise_owner($1::text, $2::bigint)",
+        values: [
+          args.what,
+          String(args.epoch),
+        ],
+      });
+      const row = onlyRow(rows, "hawser.raise_owner");
       return { held: row.held };
     },
 

@@ -332,18 +332,6 @@ export const bridgeConstants = {
    */
   roleReadPauseMs: 100,
   /**
-   * How many redirects of Patroni are followed, one after another.
-   *
-   * Value: 3.
-   */
-  maxPatroniRedirects: 3,
-  /**
-   * On how many connections to NATS a role-change notice is tried, if each of them ends at once.
-   *
-   * Value: 3.
-   */
-  maxNoticeAttempts: 3,
-  /**
    * Postgres ends a session for functions that waits this long for us in a transaction.
    *
    * Value: 60000 ms.

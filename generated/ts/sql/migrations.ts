@@ -9353,6 +9353,10 @@ UPDATE hawser.stream_subscriptions AS s
 ALTER TABLE hawser.stream_subscriptions
   ADD CONSTRAINT stream_subscriptions_filters_bytes CHECK (octet_length(array_to_string(filters, '')) <= 16384);
 
+-- Its processes see the leader in a view of this name, which they cannot update: so they lead no more, and keep what they receive
+-- until this version has done it. Batches under way are waited for; later ones find another epoch.
+DROP TABLE hawser.bridge_lead, hawser.bridge_fence;
+
 COMMENT ON TABLE hawser.nats_handlers IS 'A function that is called for each message of a subject, or that answers the requests to one. Hawser calls the
 function through a wrapper in the schema hawser_run. The function runs as the owner of the wrapper, and stays bound
 as long as the wrapper exists. Functions and types are named in text, so that pg_upgrade works.';
@@ -9369,22 +9373,6 @@ COMMENT ON COLUMN hawser.nats_handlers.token IS 'What the wrapper demands of its
 wrapper could call those of others with messages that were never sent.';
 COMMENT ON COLUMN hawser.nats_handlers.created_at IS 'When it was made.';
 
-COMMENT ON TABLE hawser.bridge_lead IS 'The process that leads: it runs the subscriptions. A process that sees the row unchanged for \`leader_expiry_ms\` takes it
-over, under the next epoch.';
-COMMENT ON COLUMN hawser.bridge_lead.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.bridge_lead.epoch IS 'Grows with each process that leads.';
-COMMENT ON COLUMN hawser.bridge_lead.owner IS 'The process that leads, as a random id. NULL: the last leader has ended cleanly, or there was none.';
-COMMENT ON COLUMN hawser.bridge_lead.beat IS 'Changes with each heartbeat of the leader. 0 or less: this leader has not reported its progress yet, and the next
-columns are still those of the leader before it.';
-COMMENT ON COLUMN hawser.bridge_lead.progress_at IS 'The progress: every message that was received before this time, by the clock of Postgres, is done, except in the
-subscriptions that \`behind\` lists. NULL: not known.';
-COMMENT ON COLUMN hawser.bridge_lead.complete_since IS 'The leader has received all messages since this time, by the clock of Postgres. \`progress_at\` is about these
-messages only, and not about older ones. NULL: not known.';
-COMMENT ON COLUMN hawser.bridge_lead.behind IS 'The subscriptions that are slower than \`progress_at\`, so that they do not hold back the others. A JSON object: its
-keys are the numbers of at most \`max_told_behind\` subscriptions, its values are the progress of each in
-milliseconds since 1970. NULL: there are none.';
-COMMENT ON COLUMN hawser.bridge_lead.complete_until IS 'The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives.';
-
 COMMENT ON TABLE hawser.saved_messages IS 'Messages that a process had received and could not run before it ended, that it had and the leader had not, or that the
 leader has no room for in memory. Who leads runs them before anything that it has received later, in the order of their ids.';
 COMMENT ON COLUMN hawser.saved_messages.id IS 'Its number, in the order of arrival.';
@@ -9396,11 +9384,6 @@ COMMENT ON COLUMN hawser.saved_messages.headers_problem IS 'Why there may be mor
 COMMENT ON COLUMN hawser.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
 crash.';
 COMMENT ON COLUMN hawser.saved_messages.saved_at IS 'When it was saved.';
-
-COMMENT ON TABLE hawser.bridge_fence IS 'The epoch whose batches may be committed: a row that each batch locks, so that it changes only when no batch of the
-epoch before can be committed any more. Apart from \`bridge_lead\`, which the leader writes all the time.';
-COMMENT ON COLUMN hawser.bridge_fence.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.bridge_fence.epoch IS 'The epoch.';
 
 COMMENT ON TABLE hawser.executor_login IS 'The login by which wrappers are called. It can read nothing, and is in no other role than hawser_executor: what a function
 can reach beyond its owner''s rights is what this login can.';
@@ -9765,6 +9748,9 @@ CREATE TABLE hawser.owners (
   epoch bigint NOT NULL,
   pid integer,
   life bigint,
+  owner text,
+  beat bigint DEFAULT 0 NOT NULL,
+  state jsonb,
   CONSTRAINT owners_pkey PRIMARY KEY (what),
   CONSTRAINT owners_what_bytes CHECK (octet_length(what) BETWEEN 1 AND 300),
   CONSTRAINT owners_epoch_range CHECK (epoch >= 0)
@@ -9772,17 +9758,23 @@ CREATE TABLE hawser.owners (
 
 COMMENT ON TABLE hawser.owners IS 'What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
 that no login can stand in the way of an owner.';
-COMMENT ON COLUMN hawser.owners.what IS '\`peer:\` and a peer''s name, or \`installation\`.';
+COMMENT ON COLUMN hawser.owners.what IS '\`peer:\` and a peer''s name, \`installation\`, or \`serve\`: the leader of the subscriptions.';
 COMMENT ON COLUMN hawser.owners.epoch IS 'Grows with each owner.';
 COMMENT ON COLUMN hawser.owners.pid IS 'The server process of the session that owns it. NULL: it was given back, or its owner was fenced off.';
 COMMENT ON COLUMN hawser.owners.life IS 'The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
 this lock: another session can neither hold it there, nor have known the key before.';
+COMMENT ON COLUMN hawser.owners.owner IS 'Made at random by the owner of \`serve\`, which lives by its heartbeat and not by a session. NULL: it was given back.';
+COMMENT ON COLUMN hawser.owners.beat IS 'Changes with each heartbeat. Below 1: this owner has not written its own \`state\` yet.';
+COMMENT ON COLUMN hawser.owners.state IS 'Progress of the owner, for the next one: see bridge_lead.';
 
-INSERT INTO hawser.owners (what, epoch, pid, life)
-VALUES ('installation', 0, NULL, NULL);
+INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
+VALUES ('installation', 0, NULL, NULL, NULL, 0, NULL);
+
+INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
+VALUES ('serve', 0, NULL, NULL, NULL, 0, NULL);
 
 INSERT INTO hawser.owners
-SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint FROM hawser.peers AS p;
+SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint, NULL::text, 0, NULL::jsonb FROM hawser.peers AS p;
 
 CREATE TABLE hawser.fences (
   what text NOT NULL,
@@ -9806,6 +9798,9 @@ VALUES ('dead-letters', 0);
 
 INSERT INTO hawser.fences (what, epoch)
 VALUES ('responders', 0);
+
+INSERT INTO hawser.fences (what, epoch)
+VALUES ('serve', 0);
 
 INSERT INTO hawser.fences
 SELECT 'peer:' || p.name, p.epoch FROM hawser.peers AS p;

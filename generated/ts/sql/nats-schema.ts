@@ -79,39 +79,6 @@ COMMENT ON FUNCTION hawser.nats_handlers_notify() IS 'Tells channel hawser_nats_
 CREATE TRIGGER nats_handlers_notify AFTER INSERT OR UPDATE OR DELETE ON hawser.nats_handlers
 FOR EACH ROW EXECUTE FUNCTION hawser.nats_handlers_notify();
 
-CREATE TABLE hawser.bridge_lead (
-  id integer NOT NULL,
-  epoch bigint NOT NULL,
-  owner text,
-  beat bigint NOT NULL,
-  progress_at timestamptz,
-  complete_since timestamptz,
-  behind text,
-  complete_until timestamptz,
-  CONSTRAINT bridge_lead_pkey PRIMARY KEY (id),
-  CONSTRAINT bridge_lead_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT bridge_lead_one_row CHECK (id = 1)
-);
-
-COMMENT ON TABLE hawser.bridge_lead IS 'The process that leads: it runs the subscriptions. A process that sees the row unchanged for \`leader_expiry_ms\` takes it
-over, under the next epoch.';
-COMMENT ON COLUMN hawser.bridge_lead.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.bridge_lead.epoch IS 'Grows with each process that leads.';
-COMMENT ON COLUMN hawser.bridge_lead.owner IS 'The process that leads, as a random id. NULL: the last leader has ended cleanly, or there was none.';
-COMMENT ON COLUMN hawser.bridge_lead.beat IS 'Changes with each heartbeat of the leader. 0 or less: this leader has not reported its progress yet, and the next
-columns are still those of the leader before it.';
-COMMENT ON COLUMN hawser.bridge_lead.progress_at IS 'The progress: every message that was received before this time, by the clock of Postgres, is done, except in the
-subscriptions that \`behind\` lists. NULL: not known.';
-COMMENT ON COLUMN hawser.bridge_lead.complete_since IS 'The leader has received all messages since this time, by the clock of Postgres. \`progress_at\` is about these
-messages only, and not about older ones. NULL: not known.';
-COMMENT ON COLUMN hawser.bridge_lead.behind IS 'The subscriptions that are slower than \`progress_at\`, so that they do not hold back the others. A JSON object: its
-keys are the numbers of at most \`max_told_behind\` subscriptions, its values are the progress of each in
-milliseconds since 1970. NULL: there are none.';
-COMMENT ON COLUMN hawser.bridge_lead.complete_until IS 'The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives.';
-
-INSERT INTO hawser.bridge_lead (id, epoch, owner, beat, progress_at, complete_since, behind, complete_until)
-VALUES (1, 0, NULL, 0, NULL, NULL, NULL, NULL);
-
 CREATE TABLE hawser.saved_messages (
   id bigserial NOT NULL,
   handler_id bigint NOT NULL,
@@ -135,22 +102,6 @@ COMMENT ON COLUMN hawser.saved_messages.headers_problem IS 'Why there may be mor
 COMMENT ON COLUMN hawser.saved_messages.message_id IS 'The id from which the ids of a function''s publishes into streams are made, so that they are the same again after a
 crash.';
 COMMENT ON COLUMN hawser.saved_messages.saved_at IS 'When it was saved.';
-
-CREATE TABLE hawser.bridge_fence (
-  id integer NOT NULL,
-  epoch bigint NOT NULL,
-  CONSTRAINT bridge_fence_pkey PRIMARY KEY (id),
-  CONSTRAINT bridge_fence_epoch_range CHECK (epoch >= 0),
-  CONSTRAINT bridge_fence_one_row CHECK (id = 1)
-);
-
-COMMENT ON TABLE hawser.bridge_fence IS 'The epoch whose batches may be committed: a row that each batch locks, so that it changes only when no batch of the
-epoch before can be committed any more. Apart from \`bridge_lead\`, which the leader writes all the time.';
-COMMENT ON COLUMN hawser.bridge_fence.id IS 'Always 1.';
-COMMENT ON COLUMN hawser.bridge_fence.epoch IS 'The epoch.';
-
-INSERT INTO hawser.bridge_fence (id, epoch)
-VALUES (1, 0);
 
 CREATE TABLE hawser.executor_login (
   id integer NOT NULL,
@@ -1346,6 +1297,136 @@ COMMENT ON FUNCTION hawser.wrapper_version(text, text) IS 'What a wrapper is rig
 wrapper that was replaced by one that runs as its caller is not called; if it was replaced in between, the call is not
 committed.';
 
+CREATE OR REPLACE FUNCTION hawser.take_lead(
+  p_owner text,
+  p_epoch bigint,
+  p_beat bigint,
+  OUT epoch bigint
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.take_lead: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    octet_length(p_owner) > 255
+  THEN
+    IF octet_length(p_owner) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.take_lead', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+BEGIN
+  -- A failover may lose the commit of a process that took leadership, and another one then takes it from the same epoch, while the
+  -- first may not know yet. The step of random size keeps them apart; the clock of a standby may be behind.
+  UPDATE hawser.owners AS o
+     SET epoch = greatest(o.epoch + 1, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint) + floor(random() * 1048576)::bigint,
+         owner = p_owner, beat = 0
+   WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.beat = p_beat
+  RETURNING o.epoch INTO take_lead.epoch;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.take_lead(text, bigint, bigint) IS 'Takes leadership, if its row is still as it was seen. From the commit on no batch of an older epoch begins; raise_lead waits for
+those that have begun.';
+
+CREATE OR REPLACE FUNCTION hawser.raise_lead(
+  p_owner text,
+  p_epoch bigint,
+  OUT held boolean,
+  OUT raised boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.raise_lead: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    octet_length(p_owner) > 255
+  THEN
+    IF octet_length(p_owner) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.raise_lead', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+BEGIN
+  PERFORM set_config('lock_timeout', '1000', true);
+  BEGIN
+    PERFORM hawser.raise_owner('serve', p_epoch);
+    raised := true;
+  EXCEPTION WHEN lock_not_available THEN
+    raised := false;
+  END;
+  -- The others see that it lives. What they know of the progress stays that of the leader before.
+  UPDATE hawser.owners AS o SET beat = o.beat - 1 WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.owner = p_owner;
+  held := FOUND;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.raise_lead(text, bigint) IS 'The second step, a transaction of its own behind take_lead: waits for batches of older epochs, for \`fence_wait_ms\`. Then those of
+this epoch may begin. It is a heartbeat, too.';
+
+CREATE OR REPLACE FUNCTION hawser.keep_lead(
+  p_owner text,
+  p_epoch bigint,
+  p_state jsonb,
+  p_ends boolean,
+  OUT held boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF pg_collation_for(p_owner) COLLATE "C" <> '"default"'
+    AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_owner) COLLATE "C")::regcollation)
+  THEN
+    RAISE EXCEPTION USING
+      ERRCODE = hawser.error_sqlstate('invalid_argument'),
+      MESSAGE = format('hawser.keep_lead: the arguments have the collation %s, and must have a deterministic one', pg_collation_for(p_owner) COLLATE "C"),
+      HINT = 'Write COLLATE "default" behind the argument.';
+  END IF;
+  IF
+    octet_length(p_owner) > 255
+    OR octet_length(p_state::text) > 65536
+  THEN
+    IF octet_length(p_owner) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.keep_lead', 'p_owner', octet_length(p_owner) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+    IF octet_length(p_state::text) > 65536 THEN
+      PERFORM hawser.refuse_argument('hawser.keep_lead', 'p_state', octet_length(p_state::text) || ' bytes long', 'must be at most 65536 bytes long in UTF-8');
+    END IF;
+  END IF;
+BEGIN
+  UPDATE hawser.owners AS o
+     SET owner = CASE WHEN NOT p_ends THEN p_owner END, state = coalesce(p_state, o.state),
+         beat = CASE WHEN p_state IS NULL AND o.beat <= 0 THEN o.beat - 1 ELSE greatest(o.beat, 0) + 1 END
+   WHERE o.what = 'serve' AND o.epoch = p_epoch AND o.owner = p_owner
+     -- A failover can lose the second step of taking it without the first one.
+     AND (p_ends OR EXISTS (SELECT FROM hawser.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch));
+  held := FOUND;
+  IF held AND p_ends THEN
+    PERFORM pg_notify('hawser_nats_handlers', '{}');
+  END IF;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) IS 'Says that the leader lives, and how far it has come; or gives leadership back, and notifies the others.';
+
 CREATE OR REPLACE FUNCTION hawser.fence_batch(
   p_epoch bigint,
   OUT held boolean
@@ -1356,9 +1437,9 @@ AS $function$
 BEGIN
   -- A process that takes over raises the epoch there first, and here when this lock is free: batches that begin in between would
   -- keep it waiting.
-  held := EXISTS (SELECT FROM hawser.bridge_lead AS l WHERE l.epoch = p_epoch);
+  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'serve' AND o.epoch = p_epoch AND p_epoch > 0);
   IF held THEN
-    PERFORM FROM hawser.bridge_fence AS f WHERE f.epoch = p_epoch FOR SHARE;
+    PERFORM FROM hawser.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch FOR SHARE;
     held := FOUND;
   END IF;
 END
@@ -1995,6 +2076,41 @@ $function$;
 COMMENT ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) IS 'Writes in the transaction of a batch that its messages are done. The caller proves with the token of the binding that it
 may.';
 
+CREATE OR REPLACE VIEW hawser.bridge_lead WITH (security_barrier) AS
+SELECT
+  v.id::integer AS id,
+  v.epoch::bigint AS epoch,
+  v.owner::text AS owner,
+  v.beat::bigint AS beat,
+  v.progress_at::timestamptz AS progress_at,
+  v.complete_since::timestamptz AS complete_since,
+  v.behind::text AS behind,
+  v.complete_until::timestamptz AS complete_until
+FROM (
+-- LIMIT: programs of the second step update a table of this name, and nobody updates a view that has one.
+SELECT 1 AS id, o.epoch, o.owner, o.beat, to_timestamp((o.state ->> 'progress_at')::bigint / 1000.0) AS progress_at,
+       to_timestamp((o.state ->> 'complete_since')::bigint / 1000.0) AS complete_since, o.state ->> 'behind' AS behind,
+       to_timestamp((o.state ->> 'complete_until')::bigint / 1000.0) AS complete_until
+  FROM hawser.owners AS o
+ WHERE o.what = 'serve'
+ LIMIT 1
+) AS v;
+COMMENT ON VIEW hawser.bridge_lead IS 'The process that leads: it runs the subscriptions. A process that sees the row unchanged for \`leader_expiry_ms\` takes it
+over, under the next epoch.';
+COMMENT ON COLUMN hawser.bridge_lead.id IS 'Always 1.';
+COMMENT ON COLUMN hawser.bridge_lead.epoch IS 'Grows with each process that leads.';
+COMMENT ON COLUMN hawser.bridge_lead.owner IS 'The process that leads, as a random id. NULL: the last leader has ended cleanly, or there was none.';
+COMMENT ON COLUMN hawser.bridge_lead.beat IS 'Changes with each heartbeat of the leader. 0 or less: this leader has not reported its progress yet, and the next
+columns are still those of the leader before it.';
+COMMENT ON COLUMN hawser.bridge_lead.progress_at IS 'The progress: every message that was received before this time, by the clock of Postgres, is done, except in the
+subscriptions that \`behind\` lists. NULL: not known.';
+COMMENT ON COLUMN hawser.bridge_lead.complete_since IS 'The leader has received all messages since this time, by the clock of Postgres. \`progress_at\` is about these
+messages only, and not about older ones. NULL: not known.';
+COMMENT ON COLUMN hawser.bridge_lead.behind IS 'The subscriptions that are slower than \`progress_at\`, so that they do not hold back the others. A JSON object: its
+keys are the numbers of at most \`max_told_behind\` subscriptions, its values are the progress of each in
+milliseconds since 1970. NULL: there are none.';
+COMMENT ON COLUMN hawser.bridge_lead.complete_until IS 'The leader is about to end, and has received nothing since this time, by the clock of Postgres. NULL: it receives.';
+
 CREATE OR REPLACE VIEW hawser.stream_status WITH (security_barrier) AS
 SELECT
   v.name::text AS name,
@@ -2086,15 +2202,14 @@ $do$;
 /** Takes everything from PUBLIC and gives the roles what they need. Leaves out, with a NOTICE, what the role that runs it may not do. */
 export const natsGrantsSql = `REVOKE ALL ON SCHEMA hawser FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.nats_handlers FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.bridge_lead FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.saved_messages FROM PUBLIC;
-REVOKE ALL ON TABLE hawser.bridge_fence FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.executor_login FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.nats_server FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.gateways FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.gateway_secret FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.gateway_state FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.stream_subscriptions FROM PUBLIC;
+REVOKE ALL ON TABLE hawser.bridge_lead FROM PUBLIC;
 REVOKE ALL ON TABLE hawser.stream_status FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_handlers_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_server_notify() FROM PUBLIC;
@@ -2109,6 +2224,9 @@ REVOKE ALL ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text,
 REVOKE ALL ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.token_of(bigint, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wrapper_version(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.take_lead(text, bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.raise_lead(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fence_batch(bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.finish_retry(bigint, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.set_nats_server(jsonb) FROM PUBLIC;
@@ -2185,19 +2303,21 @@ BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'hawser_bridge') THEN
     GRANT USAGE ON SCHEMA hawser TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.nats_handlers TO hawser_bridge;
-    GRANT SELECT, UPDATE ON TABLE hawser.bridge_lead TO hawser_bridge;
     GRANT SELECT, INSERT, DELETE ON TABLE hawser.saved_messages TO hawser_bridge;
     GRANT USAGE ON SEQUENCE hawser.saved_messages_id_seq TO hawser_bridge;
-    GRANT SELECT, UPDATE ON TABLE hawser.bridge_fence TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.executor_login TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.nats_server TO hawser_bridge;
     GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE hawser.gateways TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.gateway_secret TO hawser_bridge;
     GRANT SELECT, UPDATE ON TABLE hawser.stream_subscriptions TO hawser_bridge;
+    GRANT SELECT ON TABLE hawser.bridge_lead TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.stream_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.take_lead(text, bigint, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.raise_lead(text, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.follow_nats_server() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.nats_foreign_servers() TO hawser_bridge;
@@ -2257,15 +2377,14 @@ BEGIN
     SELECT c.oid FROM pg_catalog.pg_class AS c
      WHERE c.relnamespace = 'hawser'::pg_catalog.regnamespace AND c.relname IN (
        'nats_handlers',
-       'bridge_lead',
        'saved_messages',
-       'bridge_fence',
        'executor_login',
        'nats_server',
        'gateways',
        'gateway_secret',
        'gateway_state',
        'stream_subscriptions',
+       'bridge_lead',
        'stream_status'
      ) AND c.relowner <> 'hawser_owner'::pg_catalog.regrole
      ORDER BY c.oid
@@ -2285,6 +2404,9 @@ BEGIN
   ALTER FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.token_of(bigint, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wrapper_version(text, text) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.take_lead(text, bigint, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.raise_lead(text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fence_batch(bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.finish_retry(bigint, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.set_nats_server(jsonb) OWNER TO hawser_owner;

@@ -327,6 +327,9 @@ CREATE TABLE hawser.owners (
   epoch bigint NOT NULL,
   pid integer,
   life bigint,
+  owner text,
+  beat bigint DEFAULT 0 NOT NULL,
+  state jsonb,
   CONSTRAINT owners_pkey PRIMARY KEY (what),
   CONSTRAINT owners_what_bytes CHECK (octet_length(what) BETWEEN 1 AND 300),
   CONSTRAINT owners_epoch_range CHECK (epoch >= 0)
@@ -334,17 +337,23 @@ CREATE TABLE hawser.owners (
 
 COMMENT ON TABLE hawser.owners IS 'What one process at a time may own, and who does. No role has any right here: only functions write and lock these rows, so
 that no login can stand in the way of an owner.';
-COMMENT ON COLUMN hawser.owners.what IS '\`peer:\` and a peer''s name, or \`installation\`.';
+COMMENT ON COLUMN hawser.owners.what IS '\`peer:\` and a peer''s name, \`installation\`, or \`serve\`: the leader of the subscriptions.';
 COMMENT ON COLUMN hawser.owners.epoch IS 'Grows with each owner.';
 COMMENT ON COLUMN hawser.owners.pid IS 'The server process of the session that owns it. NULL: it was given back, or its owner was fenced off.';
 COMMENT ON COLUMN hawser.owners.life IS 'The key, drawn at random, of an advisory lock that this session holds. The owner is alive while this server process has
 this lock: another session can neither hold it there, nor have known the key before.';
+COMMENT ON COLUMN hawser.owners.owner IS 'Made at random by the owner of \`serve\`, which lives by its heartbeat and not by a session. NULL: it was given back.';
+COMMENT ON COLUMN hawser.owners.beat IS 'Changes with each heartbeat. Below 1: this owner has not written its own \`state\` yet.';
+COMMENT ON COLUMN hawser.owners.state IS 'Progress of the owner, for the next one: see bridge_lead.';
 
-INSERT INTO hawser.owners (what, epoch, pid, life)
-VALUES ('installation', 0, NULL, NULL);
+INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
+VALUES ('installation', 0, NULL, NULL, NULL, 0, NULL);
+
+INSERT INTO hawser.owners (what, epoch, pid, life, owner, beat, state)
+VALUES ('serve', 0, NULL, NULL, NULL, 0, NULL);
 
 INSERT INTO hawser.owners
-SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint FROM hawser.peers AS p;
+SELECT 'peer:' || p.name, p.epoch, NULL::integer, NULL::bigint, NULL::text, 0, NULL::jsonb FROM hawser.peers AS p;
 
 CREATE TABLE hawser.fences (
   what text NOT NULL,
@@ -368,6 +377,9 @@ VALUES ('dead-letters', 0);
 
 INSERT INTO hawser.fences (what, epoch)
 VALUES ('responders', 0);
+
+INSERT INTO hawser.fences (what, epoch)
+VALUES ('serve', 0);
 
 INSERT INTO hawser.fences
 SELECT 'peer:' || p.name, p.epoch FROM hawser.peers AS p;
@@ -623,7 +635,6 @@ CREATE OR REPLACE FUNCTION hawser.raise_fence(
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
-#variable_conflict use_column
 BEGIN
   IF pg_collation_for(p_name) COLLATE "C" <> '"default"'
     AND NOT (SELECT c.collisdeterministic FROM pg_collation AS c WHERE c.oid = (pg_collation_for(p_name) COLLATE "C")::regcollation)
@@ -640,28 +651,41 @@ BEGIN
       PERFORM hawser.refuse_argument('hawser.raise_fence', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
     END IF;
   END IF;
-DECLARE
-  v_what CONSTANT text := 'peer:' || p_name;
 BEGIN
-  -- A snapshot from before the wait would not see who has taken the name meanwhile.
-  IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'hawser.raise_fence needs READ COMMITTED, not %', current_setting('transaction_isolation')
-      USING ERRCODE = 'invalid_transaction_state';
-  END IF;
-  INSERT INTO hawser.fences (what, epoch) VALUES (v_what, 0) ON CONFLICT (what) DO NOTHING;
-  -- Waits for the writes under way.
-  PERFORM FROM hawser.fences AS f WHERE f.what = v_what FOR UPDATE;
-  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = v_what AND o.epoch = p_epoch);
-  IF held THEN
-    UPDATE hawser.fences AS f SET epoch = p_epoch WHERE f.what = v_what;
-    -- With it goes the epoch, which was committed before.
-    PERFORM hawser.commit_durably();
-  END IF;
+  held := hawser.raise_owner('peer:' || p_name, p_epoch);
 END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.raise_fence(text, bigint) IS 'The second step, a transaction of its own behind own_name: waits for the writes of older epochs that are under way. Then
 those of this epoch may begin.';
+
+CREATE OR REPLACE FUNCTION hawser.raise_owner(
+  p_what text,
+  p_epoch bigint,
+  OUT held boolean
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  -- A snapshot from before the wait would not see who has become the owner meanwhile.
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'a fence is raised in READ COMMITTED, not %', current_setting('transaction_isolation')
+      USING ERRCODE = 'invalid_transaction_state';
+  END IF;
+  INSERT INTO hawser.fences (what, epoch) VALUES (p_what, 0) ON CONFLICT (what) DO NOTHING;
+  -- Waits for the writes under way.
+  PERFORM FROM hawser.fences AS f WHERE f.what = p_what FOR UPDATE;
+  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = p_what AND o.epoch = p_epoch);
+  IF held THEN
+    UPDATE hawser.fences AS f SET epoch = p_epoch WHERE f.what = p_what;
+    -- With it goes the epoch, which was committed before.
+    PERFORM hawser.commit_durably();
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION hawser.raise_owner(text, bigint) IS 'Waits until it can lock the fence of an owner alone, and raises it to the epoch.';
 
 CREATE OR REPLACE FUNCTION hawser.keep_name(
   p_name text,
@@ -3539,6 +3563,7 @@ REVOKE ALL ON FUNCTION hawser.topic_addr_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mesh_secret_notify() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.own_name(text, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.raise_fence(text, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.raise_owner(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.keep_name(text, bigint, text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.release_name(text, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fenced(text, bigint) FROM PUBLIC;
@@ -3730,6 +3755,7 @@ BEGIN
   ALTER FUNCTION hawser.mesh_secret_notify() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.own_name(text, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.raise_fence(text, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.raise_owner(text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.keep_name(text, bigint, text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.release_name(text, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fenced(text, bigint) OWNER TO hawser_owner;

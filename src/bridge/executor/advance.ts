@@ -12,8 +12,6 @@ export interface PositionState {
   readonly doneTo: bigint | null;
   /** Beyond that, as an int8multirange. */
   readonly done: string | null;
-  /** Grows with each commit; lower than it was: a failover has lost some. */
-  readonly turn: bigint | null;
 }
 
 /** What {@link PositionState} is read from, without parameters. */
@@ -23,7 +21,7 @@ export function positionSql(
 ): { readonly columns: string; readonly from: string } {
   if (stream === undefined) return { columns: "", from: "" };
   return {
-    columns: `, p.done_to AS "doneTo", p.done, p.turn`,
+    columns: `, p.done_to AS "doneTo", p.done`,
     from: ` CROSS JOIN hawser.stream_position(${id}, ${stream.generation}) AS p`,
   };
 }
@@ -45,7 +43,7 @@ export function advanceParameters(first: number): string {
 }
 
 /** Writes that messages are done, with the values $1, the handler, $2, the proof of its token, and {@link advanceValues}. */
-export const advanceSql = `SELECT a.state, a.turn FROM hawser.advance_stream($1::bigint, ${tokenSql("$1", "$2")}, ${advanceParameters(3)}) AS a`;
+export const advanceSql = `SELECT a.state FROM hawser.advance_stream($1::bigint, ${tokenSql("$1", "$2")}, ${advanceParameters(3)}) AS a`;
 
 /** Of hawser.advance_stream, from the generation on. */
 export function advanceValues(terms: StreamTerms, messages: readonly InboundMessage[]): unknown[] {

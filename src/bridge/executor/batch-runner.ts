@@ -132,11 +132,10 @@ export class BatchRunner {
     // A dead letter was passed long ago.
     const stream = deadLetterId === undefined ? subscription.stream : undefined;
     const position = positionSql(subscription.id, stream);
-    const known = stream?.turn() ?? 0n;
-    const hasAll = stream?.watch();
-    let turn = 0n;
     // Until the position was written. The transactions of other queues are waited for, whatever the size of the batch.
     let positionMs = 0;
+    // Messages of a stream have the generation of their subscription in the place of the fence.
+    const lead = stream === undefined ? `hawser.fence_batch(${epoch})` : "(SELECT true AS held)";
     const running = inTransaction<Done, WrapperVersion & PositionState & TransactionMark & { held: boolean }>(
       pool,
       logger,
@@ -144,17 +143,12 @@ export class BatchRunner {
         runAs: subscription.runAs,
         timeoutMs,
         lockTimeoutMs: Math.min(executorLockTimeoutMs, timeoutMs / 4),
-        first: `SELECT f.held, ${transactionMarkColumn}, ${wrapperVersionColumns}${position.columns} FROM hawser.fence_batch(${epoch}) AS f CROSS JOIN ${wrapperVersionFrom(subscription)}${position.from}`,
+        first: `SELECT f.held, ${transactionMarkColumn}, ${wrapperVersionColumns}${position.columns} FROM ${lead} AS f CROSS JOIN ${wrapperVersionFrom(subscription)}${position.from}`,
         run: async (session, [state]) => {
           if (state?.held !== true) return { value: "deposed", commit: false };
-          // A failover has lost what was confirmed, or somebody else has begun to read.
-          const isMoved =
-            stream !== undefined &&
-            (state.doneTo === null ||
-              BigInt(state.turn ?? 0n) < known ||
-              hasAll?.(Number(state.doneTo), state.done ?? "{}") === false);
+          // A failover may have lost what was confirmed, or somebody else has begun to read.
+          const isMoved = stream !== undefined && (state.doneTo === null || session.serverStartedAt !== stream.server);
           if (isMoved) return { value: "moved", commit: false };
-          turn = BigInt(state.turn ?? 0n);
           positionMs = 0;
           if (state.version === null) {
             const [now] = await session.query<WrapperState>(wrapperStateSql(subscription), []);
@@ -183,10 +177,9 @@ export class BatchRunner {
               if (stream === undefined) return;
               const advance = [...binding, ...advanceValues(stream, piece)];
               const askedAt = performance.now();
-              const [moved] = await session.query<{ state: string; turn: bigint }>(advanceSql, advance);
+              const [moved] = await session.query<{ state: string }>(advanceSql, advance);
               positionMs += performance.now() - askedAt;
               if (moved?.state !== "advanced") throw new Refused("moved");
-              turn = BigInt(moved.turn);
             });
             return { value, commit: value.done > 0 };
           } catch (error) {
@@ -196,11 +189,9 @@ export class BatchRunner {
         },
       },
     );
-    return running.then((ending) => {
-      if (ending.kind !== "committed") return ending;
-      if (turn > 0n) stream?.committed(turn);
-      return { ...ending, durationMs: ending.durationMs - positionMs };
-    });
+    return running.then((ending) =>
+      ending.kind === "committed" ? { ...ending, durationMs: ending.durationMs - positionMs } : ending,
+    );
   }
 
   async #callGroups(

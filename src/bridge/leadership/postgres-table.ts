@@ -1,23 +1,20 @@
 /**
- * Leadership and its fence in Postgres.
- *
- * Epochs grow in steps of random size. A failover may lose the commit of a process that took leadership; another one then
- * takes it from the same epoch, while the first may not know yet. By its step it has another epoch all the same. (The server's
- * clock, from which peers' names take their epochs, is not enough: that of a standby may be behind.)
- *
- * The fence never goes down: the statement of a process that gave up long ago may still be waiting for its lock.
+ * The row of the leader and its fence in Postgres: `serve` of `hawser.owners` and `hawser.fences`, which only functions of ours
+ * write and lock.
  */
 import pg from "pg";
-import { notifyChannels, tables } from "../../../generated/ts/rows/nats.js";
+import { tables, views } from "../../../generated/ts/rows/nats.js";
+import { tables as peerTables } from "../../../generated/ts/rows/peer.js";
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import type {
-  Confirmation,
+  ClockSample,
   FenceHolders,
   LeadershipReading,
   LeadershipRow,
   LeadershipTable,
   Progress,
+  Raised,
   Term,
 } from "./table.js";
 
@@ -26,58 +23,37 @@ const { leaderHeartbeatMs, fenceWaitMs } = bridgeConstants;
 /** A common table expression, with a row while the epoch $1 leads: as each batch asks. Holds the fence to the transaction's end. */
 export const fenceSql = "fence AS MATERIALIZED (SELECT FROM hawser.fence_batch($1::bigint) AS f WHERE f.held)";
 
-const sqlState = { lockNotAvailable: "55P03", readOnly: "25006", notPermitted: "42501" } as const;
+const sqlState = { readOnly: "25006", notPermitted: "42501" } as const;
 
 /** SQL of the present time in milliseconds, and not that of the beginning of the transaction. */
-const serverTime = "(extract(epoch FROM clock_timestamp()) * 1000)";
-
-const mine = "id = 1 AND epoch = $1::bigint AND owner = $2::text";
-const confirmation = `${serverTime}::float8 AS server_time, (SELECT f.epoch FROM ${tables.bridgeFence} AS f) AS fenced_epoch`;
+const serverTime = "(extract(epoch FROM clock_timestamp()) * 1000)::float8 AS server_time";
 
 const sql = {
   read: `
     SELECT epoch, owner, beat, (extract(epoch FROM progress_at) * 1000)::float8 AS progress_at,
            (extract(epoch FROM complete_since) * 1000)::float8 AS complete_since,
-           (extract(epoch FROM complete_until) * 1000)::float8 AS complete_until, behind,
-           ${serverTime}::float8 AS server_time
-      FROM ${tables.bridgeLead}`,
-  heartbeat: `
-    UPDATE ${tables.bridgeLead}
-       SET beat = greatest(beat, 0) + 1, progress_at = to_timestamp($3::bigint / 1000.0), behind = $5::text,
-           complete_since = to_timestamp($4::bigint / 1000.0), complete_until = to_timestamp($6::bigint / 1000.0)
-     WHERE ${mine} RETURNING ${confirmation}`,
-  confirm: `UPDATE ${tables.bridgeLead} SET beat = beat - 1 WHERE ${mine} RETURNING ${confirmation}`,
-  take: `
-    UPDATE ${tables.bridgeLead} SET epoch = epoch + 1 + floor(random() * 1048576)::bigint, owner = $3::text, beat = 0
-     WHERE id = 1 AND epoch = $1::bigint AND beat = $2::bigint RETURNING epoch`,
-  fenceLockTimeout: "SELECT set_config('lock_timeout', $1::text, false)",
-  fence: `UPDATE ${tables.bridgeFence} SET epoch = $1::bigint WHERE id = 1 AND epoch < $1::bigint`,
+           (extract(epoch FROM complete_until) * 1000)::float8 AS complete_until, behind, ${serverTime}
+      FROM ${views.bridgeLead}`,
+  take: "SELECT epoch FROM hawser.take_lead($1, $2, $3)",
+  raise: `SELECT held, raised, ${serverTime} FROM hawser.raise_lead($1, $2)`,
+  keep: `SELECT held, ${serverTime} FROM hawser.keep_lead($1, $2, $3, $4)`,
   // A batch locks the row, which shows as a lock of the table until its transaction ends. Batches of our own epoch do not begin
-  // before the fence is raised.
+  // before the fence is raised. Those who write in peers' names have such locks, too, and none of this fence.
   endHolders: `
     WITH held AS (
-      SELECT DISTINCT l.pid, a.usename AS role,
+      SELECT DISTINCT l.pid, a.usename AS role, pg_catalog.pg_has_role(a.usesysid, 'hawser_bridge', 'MEMBER') AS is_bridge,
              EXISTS (SELECT FROM pg_catalog.pg_auth_members AS m JOIN pg_catalog.pg_roles AS g ON g.oid = m.roleid
                       WHERE m.member = a.usesysid AND g.rolname = 'hawser_executor')
              OR EXISTS (SELECT FROM ${tables.executorLogin} AS e WHERE e.user_name = a.usename) AS is_executor
         FROM pg_catalog.pg_locks AS l
         JOIN pg_catalog.pg_stat_activity AS a ON a.pid = l.pid
-       WHERE l.locktype = 'relation' AND l.relation = '${tables.bridgeFence}'::regclass AND l.granted
+       WHERE l.locktype = 'relation' AND l.relation = '${peerTables.fence}'::regclass AND l.granted
          AND l.database = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = current_database())
          AND l.mode NOT IN ('AccessShareLock', 'SIReadLock') AND l.pid <> pg_catalog.pg_backend_pid()
-         AND EXISTS (SELECT FROM ${tables.bridgeLead} WHERE ${mine})
+         AND EXISTS (SELECT FROM ${views.bridgeLead} AS b WHERE b.owner = $1 AND b.epoch = $2)
     )
-    SELECT pid, role, is_executor, CASE WHEN is_executor THEN pg_catalog.pg_terminate_backend(pid) END AS ended FROM held`,
-  release: `
-    WITH released AS (
-      UPDATE ${tables.bridgeLead} SET owner = NULL, progress_at = coalesce(to_timestamp($3::bigint / 1000.0), progress_at),
-             beat = CASE WHEN $3 IS NULL AND beat <= 0 THEN beat - 1 ELSE greatest(beat, 0) + 1 END,
-             complete_since = CASE WHEN $3 IS NULL THEN complete_since ELSE to_timestamp($4::bigint / 1000.0) END,
-             behind = CASE WHEN $3 IS NULL THEN behind ELSE $5::text END,
-             complete_until = CASE WHEN $3 IS NULL THEN complete_until ELSE to_timestamp($6::bigint / 1000.0) END
-       WHERE ${mine} RETURNING id
-    )
-    SELECT pg_notify('${notifyChannels.natsHandler}', '{}') FROM released`,
+    SELECT pid, role, is_executor, CASE WHEN is_executor THEN pg_catalog.pg_terminate_backend(pid) END AS ended
+      FROM held WHERE is_executor OR is_bridge`,
 } as const;
 
 interface ReadRow {
@@ -89,11 +65,6 @@ interface ReadRow {
   readonly complete_until: number | null;
   readonly behind: string | null;
   readonly server_time: number;
-}
-
-interface ConfirmationRow {
-  readonly server_time: number;
-  readonly fenced_epoch: bigint;
 }
 
 interface HolderRow {
@@ -113,8 +84,8 @@ export class PostgresLeadershipTable implements LeadershipTable {
 
   async read(): Promise<LeadershipReading> {
     const isStandby = await this.#session.isStandby();
-    const { rows, sentAt, heardAt } = await this.#timed<ReadRow>(sql.read, []);
-    const { epoch, owner, beat, progress_at, complete_since, complete_until, behind, server_time } = rows[0]!;
+    const { row, clock } = await this.#timed<ReadRow>(sql.read, []);
+    const { epoch, owner, beat, progress_at, complete_since, complete_until, behind } = row;
     return {
       row: {
         ...{ epoch, owner: owner ?? undefined, beat },
@@ -122,39 +93,30 @@ export class PostgresLeadershipTable implements LeadershipTable {
         completeUntil: complete_until ?? undefined,
         behind: behindOf(behind),
       },
-      clock: { serverTime: server_time, sentAt, heardAt },
+      clock,
       isStandby,
     };
   }
 
-  heartbeat({ epoch, owner }: Term, progress: Progress): Promise<Confirmation | undefined> {
-    return this.#confirmed(sql.heartbeat, [epoch, owner, ...valuesOf(progress)]);
-  }
-
-  confirm({ epoch, owner }: Term): Promise<Confirmation | undefined> {
-    return this.#confirmed(sql.confirm, [epoch, owner]);
+  async heartbeat({ owner, epoch }: Term, progress: Progress): Promise<ClockSample | undefined> {
+    return (await this.#whileHeld(sql.keep, [owner, epoch, stateOf(progress), false]))?.clock;
   }
 
   async take({ epoch, beat }: LeadershipRow, owner: string): Promise<bigint | undefined> {
-    const [taken] = await this.#session.query<{ epoch: bigint }>(sql.take, [epoch, beat, owner]);
-    return taken?.epoch;
+    const [taken] = await this.#session.query<{ epoch: bigint | null }>(sql.take, [owner, epoch, beat]);
+    return taken!.epoch ?? undefined;
   }
 
-  async fence(epoch: bigint): Promise<boolean> {
-    await this.#session.query(sql.fenceLockTimeout, [`${fenceWaitMs}`]);
-    try {
-      await this.#session.query(sql.fence, [epoch], fenceWaitMs + 2 * leaderHeartbeatMs);
-      return true;
-    } catch (error) {
-      if (has(error, sqlState.lockNotAvailable)) return false;
-      throw error;
-    }
+  async raise({ owner, epoch }: Term): Promise<Raised | undefined> {
+    const limitMs = fenceWaitMs + 2 * leaderHeartbeatMs;
+    const answer = await this.#whileHeld<{ raised: boolean }>(sql.raise, [owner, epoch], limitMs);
+    return answer && { clock: answer.clock, isRaised: answer.row.raised };
   }
 
-  async endHolders({ epoch, owner }: Term): Promise<FenceHolders> {
+  async endHolders({ owner, epoch }: Term): Promise<FenceHolders> {
     let holders: HolderRow[];
     try {
-      holders = await this.#session.query<HolderRow>(sql.endHolders, [epoch, owner]);
+      holders = await this.#session.query<HolderRow>(sql.endHolders, [owner, epoch]);
     } catch (error) {
       if (has(error, sqlState.notPermitted)) return { isRefused: true, ended: 0, foreign: [] };
       throw error;
@@ -168,16 +130,15 @@ export class PostgresLeadershipTable implements LeadershipTable {
     };
   }
 
-  async release({ epoch, owner }: Term, progress: Progress): Promise<void> {
-    await this.#session.query(sql.release, [epoch, owner, ...valuesOf(progress)]);
+  async release({ owner, epoch }: Term, progress: Progress): Promise<void> {
+    const state = progress.progressAt === undefined ? null : stateOf(progress);
+    await this.#session.query(sql.keep, [owner, epoch, state, true]);
   }
 
-  async #confirmed(text: string, values: readonly unknown[]): Promise<Confirmation | undefined> {
+  async #whileHeld<Row extends object>(text: string, values: readonly unknown[], limitMs?: number) {
     try {
-      const { rows, sentAt, heardAt } = await this.#timed<ConfirmationRow>(text, values);
-      const [row] = rows;
-      if (row === undefined) return undefined;
-      return { clock: { serverTime: row.server_time, sentAt, heardAt }, fencedEpoch: row.fenced_epoch };
+      const answer = await this.#timed<Row & { readonly held: boolean }>(text, values, limitMs);
+      return answer.row.held ? answer : undefined;
     } catch (error) {
       // The same address is a standby now.
       if (has(error, sqlState.readOnly)) return undefined;
@@ -185,10 +146,10 @@ export class PostgresLeadershipTable implements LeadershipTable {
     }
   }
 
-  async #timed<Row extends object>(text: string, values: readonly unknown[]) {
+  async #timed<Row extends object>(text: string, values: readonly unknown[], limitMs?: number) {
     const sentAt = performance.now();
-    const rows = await this.#session.query<Row>(text, values);
-    return { rows, sentAt, heardAt: performance.now() };
+    const [row] = await this.#session.query<Row & { readonly server_time: number }>(text, values, limitMs);
+    return { row: row!, clock: { serverTime: row!.server_time, sentAt, heardAt: performance.now() } };
   }
 }
 
@@ -201,14 +162,13 @@ function behindOf(text: string | null): ReadonlyMap<bigint, number> {
   return new Map(Object.entries(each).map(([id, at]) => [BigInt(id), at]));
 }
 
-/** Values of the parameters `$3` to `$6` of the statements. */
-function valuesOf({ progressAt, behind, completeSince, completeUntil }: Progress): unknown[] {
-  const each = [...behind].map(([id, at]) => [String(id), wholeMs(at)]);
-  const behindText = each.length === 0 ? null : JSON.stringify(Object.fromEntries(each));
-  return [wholeMs(progressAt), wholeMs(completeSince, Math.ceil), behindText, wholeMs(completeUntil)];
-}
-
-/** Rounds down, because the time up to which all is done is a lower bound. */
-function wholeMs(time: number | undefined, round = Math.floor): number | null {
-  return time === undefined ? null : round(time);
+/** The progress as the row has it, in whole milliseconds: rounded down, because the time up to which all is done is a lower bound. */
+function stateOf({ progressAt, behind, completeSince, completeUntil }: Progress): string {
+  const down = (time: number | undefined) => time && Math.floor(time);
+  return JSON.stringify({
+    progress_at: down(progressAt),
+    complete_since: completeSince && Math.ceil(completeSince),
+    complete_until: down(completeUntil),
+    behind: behind.size === 0 ? undefined : Object.fromEntries([...behind].map(([id, at]) => [String(id), down(at)])),
+  });
 }

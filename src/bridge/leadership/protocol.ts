@@ -21,7 +21,7 @@ import {
   serverTimeAtMost,
   surelyBefore,
 } from "./progress.js";
-import type { ClockSample, LeadershipRow, LeadershipTable, Progress, Term } from "./table.js";
+import type { ClockSample, LeadershipRow, LeadershipTable, Progress, Raised, Term } from "./table.js";
 
 /** Events of the protocol. Their handlers must not throw. */
 export interface LeadershipEvents {
@@ -303,13 +303,12 @@ export class LeadershipProtocol implements Ownership {
     return this.options.messages.canRun() ? 0 : leaderExpiryMs;
   }
 
-  /** Raises the fence. @returns the confirmation of the term behind it; undefined if another process leads */
-  protected async raiseFence(term: Term) {
+  /** Raises the fence. @returns undefined if another process leads */
+  protected async raiseFence(term: Term): Promise<Raised | undefined> {
     const { table, logger } = this.options;
     for (let told = ""; ; ) {
-      const isThrough = await table.fence(term.epoch);
-      const confirmed = await table.confirm(term);
-      if (confirmed === undefined || isThrough || this.#mode !== "running") return confirmed;
+      const raised = await table.raise(term);
+      if (raised === undefined || raised.isRaised || this.#mode !== "running") return raised;
       const { isRefused, ended, foreign } = await table.endHolders(term);
       if (ended > 0) logger.warn({ sessions: ended }, "ended sessions in which functions of the last leader still ran");
       const problem = isRefused ? "its login may not end them: run hawser init again" : JSON.stringify(foreign);
@@ -357,12 +356,12 @@ export class LeadershipProtocol implements Ownership {
   }
 
   async #heartbeat(term: Term): Promise<number> {
-    const confirmed = await this.options.table.heartbeat(term, this.progress());
+    const heard = await this.options.table.heartbeat(term, this.progress());
     if (this.#term !== term) return 0;
-    if (confirmed?.fencedEpoch === term.epoch) {
+    if (heard !== undefined) {
       this.#isConfirmed = true;
       this.#confirmedAt = this.options.clock.now();
-      this.#sample = confirmed.clock;
+      this.#sample = heard;
       if (this.#isSilent) {
         this.#isSilent = false;
         this.options.logger.info({ epoch: term.epoch }, "still leads the subscriptions");
@@ -370,8 +369,7 @@ export class LeadershipProtocol implements Ownership {
       }
       return leaderHeartbeatMs;
     }
-    // A failover can lose the second step without the first one.
-    this.#depose(confirmed === undefined ? "another process leads" : "the fence is not at its epoch");
+    this.#depose("another process leads, or a failover has lost its fence");
     return 0;
   }
 
@@ -419,14 +417,14 @@ export class LeadershipProtocol implements Ownership {
     if (epoch === undefined) return 1;
     const term: Term = { epoch, owner };
     this.#taking = term;
-    const confirmed = await this.raiseFence(term);
+    const raised = await this.raiseFence(term);
     if (this.#mode !== "running") return leaderHeartbeatMs;
-    if (confirmed?.fencedEpoch !== epoch) return 1;
+    if (raised?.isRaised !== true) return 1;
     this.#taking = undefined;
     this.#term = term;
     this.#isConfirmed = true;
     this.#confirmedAt = clock.now();
-    this.#sample = confirmed.clock;
+    this.#sample = raised.clock;
     this.#toldWaiting = undefined;
     const tookMs = Math.round(clock.now() - beganAt);
     const afterCleanEnd = this.#takesAfterCleanEnd;

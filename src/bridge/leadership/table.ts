@@ -1,5 +1,5 @@
 /**
- * What processes say to each other through the tables of leadership and its fence. `PostgresLeadershipTable` has the statements.
+ * What processes say to each other through the row of the leader and its fence. `PostgresLeadershipTable` has the statements.
  */
 
 /** Reading of the server's clock at some moment between sending a query and receiving its answer. */
@@ -46,11 +46,11 @@ export interface Term {
   readonly owner: string;
 }
 
-/** An answer to one of the terms, which still leads. */
-export interface Confirmation {
+/** An answer to a term that is still the owner. */
+export interface Raised {
   readonly clock: ClockSample;
-  /** The epoch whose batches the fence lets through. */
-  readonly fencedEpoch: bigint;
+  /** False: batches of older epochs kept the fence waiting for too long. */
+  readonly isRaised: boolean;
 }
 
 /** Sessions that hold the fence for an older epoch. */
@@ -63,14 +63,12 @@ export interface FenceHolders {
   readonly foreign: readonly { readonly pid: number; readonly role: string }[];
 }
 
-/** The tables of leadership. Each call is one transaction, committed when it resolves, and rejects with the driver's error. */
+/** The row and the fence. Each call is one transaction, committed when it resolves, and rejects with the driver's error. */
 export interface LeadershipTable {
   /** Reads the row. */
   read(): Promise<LeadershipReading>;
-  /** Says that the leader lives. @returns undefined if another process leads, or none as on a standby */
-  heartbeat(term: Term, progress: Progress): Promise<Confirmation | undefined>;
-  /** The same for a process that is about to lead: the progress of the leader before stays in the row. */
-  confirm(term: Term): Promise<Confirmation | undefined>;
+  /** Says that the leader lives. @returns undefined if another process leads, or none as on a standby, or the fence is at another epoch */
+  heartbeat(term: Term, progress: Progress): Promise<ClockSample | undefined>;
   /**
    * Takes leadership if the row is still as it was seen. From then on no batch of an older epoch begins.
    *
@@ -78,11 +76,12 @@ export interface LeadershipTable {
    */
   take(seen: LeadershipRow, owner: string): Promise<bigint | undefined>;
   /**
-   * Raises the fence to the epoch. Waits for batches of older ones, which can be committed until then.
+   * Raises the fence to the epoch. Waits for batches of older ones, which can be committed until then. It is a heartbeat, too; the
+   * progress of the leader before stays in the row.
    *
-   * @returns false if it was kept waiting for too long
+   * @returns undefined if another process has taken leadership
    */
-  fence(epoch: bigint): Promise<boolean>;
+  raise(term: Term): Promise<Raised | undefined>;
   /** Ends the sessions that keep the fence waiting, as long as the term leads. */
   endHolders(term: Term): Promise<FenceHolders>;
   /** Gives leadership back and tells the others. Where progress is not known, what was known of it stays. */

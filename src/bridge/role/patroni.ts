@@ -7,7 +7,7 @@
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type Logger, ProblemLog } from "../../runtime/index.js";
 
-const { patroniMaxBytes, maxPatroniRedirects } = bridgeConstants;
+const { patroniMaxBytes } = bridgeConstants;
 
 /** The name, or why there is none: without the address, and without anything of the answer. */
 type PatroniAnswer = { readonly name: string } | { readonly problem: string };
@@ -15,64 +15,29 @@ type PatroniAnswer = { readonly name: string } | { readonly problem: string };
 /** Why an answer is of no use. */
 class Unusable extends Error {}
 
-const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
-
 /**
- * Asks by GET. The status of the answer means nothing: Patroni answers 503 with the same JSON where the question is
- * whether it is the primary, and it is not. Does not reject.
+ * Asks by GET, and follows no redirect. The status of the answer means nothing: Patroni answers 503 with the same JSON where
+ * the question is whether it is the primary, and it is not. Does not reject.
  *
  * @param signal ends it; the answer is a problem then
  */
 async function requestPatroniName(url: string, timeoutMs: number, signal: AbortSignal): Promise<PatroniAnswer> {
-  const over = new AbortController();
-  const end = (): void => over.abort();
-  let isLate = false;
-  const timer = setTimeout(() => {
-    isLate = true;
-    end();
-  }, timeoutMs);
-  signal.addEventListener("abort", end, { once: true });
-  if (signal.aborted) end();
+  const late = AbortSignal.timeout(timeoutMs);
+  // What is not read of the answer is not sent any more when this ends.
+  const done = new AbortController();
   try {
-    const response = await follow(addressOf(url), over.signal);
+    if (!URL.canParse(url)) throw new Unusable("the address is not valid");
+    const response = await fetch(url, {
+      redirect: "error",
+      headers: { accept: "application/json" },
+      signal: AbortSignal.any([signal, late, done.signal]),
+    });
     return { name: nameIn(await readBody(response), response.status) };
   } catch (error) {
-    return { problem: isLate ? `there was no whole answer within ${timeoutMs} ms` : problemOf(error) };
+    return { problem: late.aborted ? `there was no whole answer within ${timeoutMs} ms` : problemOf(error) };
   } finally {
-    clearTimeout(timer);
-    signal.removeEventListener("abort", end);
-    // What was not read of the answer is not sent any more.
-    end();
+    done.abort();
   }
-}
-
-function addressOf(url: string, base?: URL): URL {
-  try {
-    return new URL(url, base);
-  } catch {
-    throw new Unusable(
-      base === undefined ? "the address is not valid" : "it redirects to an address that is not valid",
-    );
-  }
-}
-
-async function follow(first: URL, signal: AbortSignal): Promise<Response> {
-  let url = first;
-  for (let followed = 0; ; followed++) {
-    const response = await fetch(url, { redirect: "manual", headers: { accept: "application/json" }, signal });
-    const location = response.headers.get("location");
-    if (location === null || !redirects.has(response.status)) return response;
-    if (followed === maxPatroniRedirects) throw new Unusable(`it redirects more than ${maxPatroniRedirects} times`);
-    const next = addressOf(location, url);
-    if (!staysThere(url, next)) throw new Unusable("it redirects to another host, which is not followed");
-    await response.body?.cancel();
-    url = next;
-  }
-}
-
-/** At the same host, and not from TLS to none. */
-function staysThere(from: URL, to: URL): boolean {
-  return to.hostname === from.hostname && (to.protocol === from.protocol || to.protocol === "https:");
 }
 
 async function readBody({ body }: Response): Promise<Uint8Array> {

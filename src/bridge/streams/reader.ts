@@ -21,7 +21,7 @@
  */
 import { Backoff, Fifo } from "../../runtime/index.js";
 import type { StreamPlace } from "../message.js";
-import { countIn, type Done, includes, joined, lowest, type Ranges, union } from "../ranges.js";
+import { countIn, includes, joined, lowest, type Ranges, union } from "../ranges.js";
 
 /** Where a subscription begins. */
 export type Start = { readonly all: true } | { readonly number: number } | { readonly time: string };
@@ -29,8 +29,8 @@ export type Start = { readonly all: true } | { readonly number: number } | { rea
 /** What Postgres knows of a subscription, since this process has taken it. */
 export interface StreamState {
   readonly generation: bigint;
-  /** Of the row, when this was read or written. It grows with each commit: where it is lower, a failover has lost some. */
-  readonly turn: bigint;
+  /** Start time of the Postgres server that has it. After a failover another one may lack commits that were confirmed. */
+  readonly server: string;
   readonly start: Start;
   /** When the stream was created, as NATS writes it; undefined: not known. */
   readonly created: string | undefined;
@@ -113,6 +113,7 @@ export interface RecordStep {
 export interface NoteStep {
   readonly kind: "note";
   readonly generation: bigint;
+  readonly server: string;
   readonly lag: number;
   readonly nothingUntil: number;
 }
@@ -130,8 +131,8 @@ export type ReaderStep =
 export type ReaderOutcome =
   | { readonly kind: "taken"; readonly state: StreamState }
   | { readonly kind: "seen"; readonly look: StreamLook }
-  /** It is written, with this turn. Of what was written under another generation, or to an older row: `moved`. */
-  | { readonly kind: "written"; readonly turn: bigint }
+  /** It is written. Of what was read under another generation, or from another server: `moved`. */
+  | { readonly kind: "written" }
   | ({ readonly kind: "prepared" } & Prepared)
   /** The row is another one by now, or gone, or another process leads. */
   | { readonly kind: "moved" }
@@ -168,8 +169,8 @@ export interface ReaderSettings {
 /** What is being read. */
 export interface Reading {
   readonly generation: bigint;
-  /** Of the row that it goes on from. */
-  readonly turn: bigint;
+  /** Start time of the Postgres server that it goes on from. */
+  readonly server: string;
   /** Which of the consumer's two names. */
   readonly nth: 0 | 1;
   /** Each message is acknowledged by itself. */
@@ -304,19 +305,19 @@ export class StreamReader {
     return this.#position;
   }
 
-  /** What is done, as far as commits were confirmed: Postgres has all of it, or a failover has lost some. */
-  get confirmedDone(): Done {
-    return { position: this.#position, done: this.#done };
-  }
-
   /** How many messages are not done, as far as it is known. */
   get lag(): number {
     return this.#lag + this.#outstanding;
   }
 
-  /** The generation under which it reads, or is about to; undefined: none. */
-  get generation(): bigint | undefined {
-    return this.state?.generation;
+  /**
+   * Whether it reads, or is about to, what the row does not say any more: it was sent elsewhere, or another server has it, which
+   * may lack commits that were confirmed.
+   */
+  isOutdated({ generation, server }: Pick<StreamState, "generation" | "server">): boolean {
+    // What is taken anew is asked of Postgres in any case.
+    if (this.state === undefined || this.#phase === "take") return false;
+    return this.state.generation !== generation || this.state.server !== server;
   }
 
   get isPaused(): boolean {
@@ -564,7 +565,7 @@ export class StreamReader {
       this.state = outcome.state;
       this.#phase = outcome.state.paused ? "paused" : "look";
     } else if (step.kind === "look" && outcome.kind === "seen") this.#seen(outcome.look, now);
-    else if (step.kind === "record" && outcome.kind === "written") this.#recorded(outcome.turn, now);
+    else if (step.kind === "record" && outcome.kind === "written") this.#recorded(now);
     else if (step.kind === "prepare" && outcome.kind === "prepared") this.#prepared(step, outcome, now);
     else if (step.kind === "check" && outcome.kind === "seen") this.#checked(outcome.look, now);
   }
@@ -596,8 +597,7 @@ export class StreamReader {
     this.#afterRecord = "prepare";
   }
 
-  #recorded(turn: bigint, now: number): void {
-    this.state = { ...this.state!, turn };
+  #recorded(now: number): void {
     this.#missing = undefined;
     this.#phase = this.#afterRecord;
     if (this.#phase === "reading") this.#begin(now);
@@ -629,7 +629,7 @@ export class StreamReader {
   #pendingReading: Pick<Reading, "nth" | "acknowledgesEach"> | undefined;
 
   #begin(now: number): void {
-    const { position, done, generation, turn } = this.state!;
+    const { position, done, generation, server } = this.state!;
     this.#waitsUntil = Number.NEGATIVE_INFINITY;
     this.received = this.#position = position!;
     this.#done = done;
@@ -640,7 +640,7 @@ export class StreamReader {
     this.#heardAt = now;
     this.#nextCheckAt = now;
     this.#checkedDeliveries = -1;
-    this.#reading = { ...this.#pendingReading!, generation, turn };
+    this.#reading = { ...this.#pendingReading!, generation, server };
   }
 
   /** What was seen of a stream that is being read. */
@@ -673,7 +673,8 @@ export class StreamReader {
     this.#noted = lag;
     this.#lag = consumer.pending;
     this.state = { ...this.state!, nothingUntil: until };
-    this.#note = { kind: "note", generation: this.#reading.generation, lag, nothingUntil: until };
+    const { generation, server } = this.#reading;
+    this.#note = { kind: "note", generation, server, lag, nothingUntil: until };
   }
 
   /** What had been received when the stream was asked: its answer can be older than what has come meanwhile. */

@@ -29,7 +29,8 @@ export interface StreamConfig {
 /** How a subscription stands. */
 export interface StreamRow extends StreamConfig {
   readonly generation: bigint;
-  readonly turn: bigint;
+  /** Start time of the Postgres server that has it. */
+  readonly server: string;
   readonly position: number | undefined;
   readonly missing: number;
   readonly lag: number | undefined;
@@ -40,9 +41,12 @@ export interface StreamRow extends StreamConfig {
 // A role that has sought its subscription, and leaves the transaction open, holds up nobody else: the session is the bridge's.
 const freeSql = `free AS MATERIALIZED (SELECT FROM ${table} AS s WHERE s.handler_id = $2::bigint FOR UPDATE NOWAIT)`;
 
+/** Start time of the server, as {@link ExecutorSession.serverStartedAt}. */
+const serverSql = "extract(epoch FROM pg_postmaster_start_time())::text";
+
 const sql = {
   all: `
-    SELECT s.handler_id AS id, s.name, s.stream, s.domain, s.filters, s.key_token AS "keyToken", s.consumer, s.generation, s.turn,
+    SELECT s.handler_id AS id, s.name, s.stream, s.domain, s.filters, s.key_token AS "keyToken", s.consumer, s.generation, ${serverSql} AS server,
            s.position::float8 AS position, s.missing::float8 AS missing, s.lag::float8 AS lag, s.paused, s.problem
       FROM ${table} AS s ORDER BY s.handler_id`,
   // The step is of random size: a failover may lose the commit of a process that goes on, or of another one.
@@ -51,7 +55,7 @@ const sql = {
     UPDATE ${table} AS s
        SET generation = s.generation + 1 + floor(random() * 1048576)::bigint, turn = s.turn + 1
       FROM fence, free WHERE s.handler_id = $2::bigint
-    RETURNING s.generation, s.turn, s.start, s.stream_created AS created, s.position::float8 AS position, s.done,
+    RETURNING s.generation, ${serverSql} AS server, s.start, s.stream_created AS created, s.position::float8 AS position, s.done,
               s.last_done::float8 AS "lastDone", s.last_done_at AS "lastDoneAt", s.nothing_until::float8 AS "nothingUntil", s.paused, s.problem`,
   record: `
     WITH ${fenceSql}, ${freeSql}
@@ -63,20 +67,19 @@ const sql = {
            missing_from = CASE WHEN $13 IS NULL THEN s.missing_from ELSE $15::bigint END,
            missing_to = CASE WHEN $13 IS NULL THEN s.missing_to ELSE $16::bigint END,
            missing_at = CASE WHEN $13 IS NULL THEN s.missing_at ELSE clock_timestamp() END
-      FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint AND s.turn >= $4::bigint
-    RETURNING s.turn`,
-  // Not another turn: by that a process sees that a failover has lost its last commit.
+      FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint AND ${serverSql} = $4::text
+    RETURNING s.generation`,
   note: `
     WITH ${fenceSql}, ${freeSql}
     UPDATE ${table} AS s
        SET lag = $5::bigint, nothing_until = greatest(s.nothing_until, $6::bigint), written_at = clock_timestamp()
-      FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint AND s.turn >= $4::bigint
-    RETURNING s.turn`,
+      FROM fence, free WHERE s.handler_id = $2::bigint AND s.generation = $3::bigint AND ${serverSql} = $4::text
+    RETURNING s.generation`,
 } as const;
 
 interface TakenRow {
   readonly generation: bigint;
-  readonly turn: bigint;
+  readonly server: string;
   readonly start: string;
   readonly created: string | null;
   readonly position: number | null;
@@ -115,7 +118,7 @@ export class StreamTable {
     const { lastDone, lastDoneAt } = row;
     return {
       generation: row.generation,
-      turn: row.turn,
+      server: row.server,
       start: startOf(row.start),
       created: row.created ?? undefined,
       position: row.position ?? undefined,
@@ -127,32 +130,24 @@ export class StreamTable {
     };
   }
 
-  /** @returns the row's turn; undefined: it is another generation by now, or a failover has lost what was written before */
-  async record(id: bigint, { state, missing }: RecordStep, epoch: bigint): Promise<bigint | undefined> {
-    const [row] = await this.#session.query<{ turn: bigint }>(sql.record, [
-      ...[String(epoch), String(id), String(state.generation), String(state.turn)],
+  /** @returns false: it is another generation by now, or another server, which may lack what was written before */
+  async record(id: bigint, { state, missing }: RecordStep, epoch: bigint): Promise<boolean> {
+    const rows = await this.#session.query(sql.record, [
+      ...[String(epoch), String(id), String(state.generation), state.server],
       ...[state.created ?? null, state.position ?? null],
       ...[multirangeOf(state.done), state.lastDone?.number ?? null, state.lastDone && String(state.lastDone.at)],
       ...[state.nothingUntil, state.paused, state.problem ?? null],
       ...[missing?.reason ?? null, missing?.count ?? 0, missing?.from ?? null, missing?.to ?? null],
     ]);
-    return row?.turn;
+    return rows.length > 0;
   }
 
-  /**
-   * @param turn of the row, as far as commits were confirmed
-   * @returns the row's turn; undefined: as `record`; "busy": a batch is writing the row
-   */
-  async note(
-    id: bigint,
-    { generation, lag, nothingUntil }: NoteStep,
-    turn: bigint,
-    epoch: bigint,
-  ): Promise<bigint | "busy" | undefined> {
-    const values = [String(epoch), String(id), String(generation), String(turn), lag, nothingUntil];
+  /** @returns as `record`; "busy": a batch is writing the row */
+  async note(id: bigint, step: NoteStep, epoch: bigint): Promise<boolean | "busy"> {
+    const { generation, server, lag, nothingUntil } = step;
+    const values = [String(epoch), String(id), String(generation), server, lag, nothingUntil];
     try {
-      const [row] = await this.#session.query<{ turn: bigint }>(sql.note, values);
-      return row?.turn;
+      return (await this.#session.query(sql.note, values)).length > 0;
     } catch (error) {
       if (error instanceof pg.DatabaseError && error.code === lockNotAvailable) return "busy";
       throw error;

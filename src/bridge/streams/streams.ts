@@ -14,7 +14,6 @@ import type { Subscription } from "../bindings.js";
 import type { RequestedRetry } from "../dead-letters.js";
 import { type InboundMessage, memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
 import { ByteBudget, Discards, type Outcome, type QueueContext, type Step, SubscriptionQueue } from "../queue/index.js";
-import { holds, rangesOf } from "../ranges.js";
 import type { Subscriptions } from "../subscriptions.js";
 import { type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from "./reader.js";
 import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
@@ -97,8 +96,6 @@ export class Streams {
   async configure(bindings: readonly Subscription[]): Promise<void> {
     const epoch = this.#epoch;
     if (epoch === undefined) return;
-    // What is confirmed while they are read, they need not have.
-    const seen = new Map([...this.#runs].map(([id, run]) => [id, run.confirmed]));
     const rows = bindings.length + this.#runs.size === 0 ? [] : await this.#table.all();
     if (this.#epoch !== epoch) return;
     const present = new Map(rows.map((row) => [row.id, row]));
@@ -112,7 +109,7 @@ export class Streams {
       const row = present.get(binding.id);
       if (row === undefined) continue;
       const run = this.#runs.get(binding.id);
-      if (run !== undefined) run.configure(binding, row, seen.get(binding.id));
+      if (run !== undefined) run.configure(binding, row);
       else this.#runs.set(binding.id, new StreamRun(this.#contextOf(epoch), binding, row));
     }
   }
@@ -159,13 +156,6 @@ interface Present {
   readonly name: string;
 }
 
-/** What was confirmed of what is being read. */
-interface Confirmed {
-  readonly reading: Reading | undefined;
-  readonly turn: bigint;
-  readonly position: number;
-}
-
 /** One subscription while this process leads. */
 class StreamRun {
   readonly #context: RunContext;
@@ -181,8 +171,6 @@ class StreamRun {
   readonly #retrying = new Set<bigint>();
   readonly #counts = { received: 0, committed: 0, deadLettered: 0 };
   #created = "";
-  /** Of the row after the last commit that was confirmed. */
-  #turn = 0n;
 
   constructor(context: RunContext, binding: Subscription, row: StreamRow) {
     this.#context = context;
@@ -218,32 +206,17 @@ class StreamRun {
     };
   }
 
-  /** What Postgres has, unless a failover has lost it. */
-  get confirmed(): Confirmed {
-    const { reading, confirmed } = this.#reader;
-    return { reading, turn: this.#turn, position: confirmed };
-  }
-
   get isRetrying(): boolean {
     return this.#retrying.size > 0;
   }
 
   /** How it stands now: its role may have changed, or it was sent elsewhere. */
-  configure(binding: Subscription, row: StreamRow, before: Confirmed | undefined): void {
+  configure(binding: Subscription, row: StreamRow): void {
     const isOther = binding.runAs !== this.#binding.runAs || binding.wrapper !== this.#binding.wrapper;
     this.#binding = binding;
     if (row.missing > this.#row.missing) this.#tellMissing(row.missing - this.#row.missing);
     this.#row = row;
-    const { generation, reading } = this.#reader;
-    if (generation === undefined) return;
-    // By nats_seek_stream, or because a failover has lost what was confirmed.
-    const isLost =
-      reading !== undefined &&
-      reading === before?.reading &&
-      (row.turn < before.turn || (row.position ?? 0) < before.position);
-    const isUnpaused = this.#reader.isPaused && !row.paused;
-    const isMoved = generation !== row.generation || isLost || isUnpaused;
-    if (!isMoved && !isOther) return;
+    if (!isOther && !this.#reader.isOutdated(row)) return;
     this.#reader.restart(performance.now());
     this.wake();
   }
@@ -349,8 +322,7 @@ class StreamRun {
   async #outcomeOf(step: ReaderStep): Promise<ReaderOutcome> {
     const { table, epoch, connector } = this.#context;
     const { id } = this.#config;
-    const written = (turn: bigint | undefined): ReaderOutcome =>
-      turn === undefined ? { kind: "moved" } : { kind: "written", turn };
+    const written = (isWritten: boolean): ReaderOutcome => ({ kind: isWritten ? "written" : "moved" });
     switch (step.kind) {
       case "take": {
         const state = await table.take(id, epoch);
@@ -359,8 +331,8 @@ class StreamRun {
       case "record":
         return written(await table.record(id, step, epoch));
       case "note": {
-        const turn = await table.note(id, step, this.#turn, epoch);
-        return turn === "busy" ? { kind: "unavailable" } : written(turn);
+        const isWritten = await table.note(id, step, epoch);
+        return isWritten === "busy" ? { kind: "unavailable" } : written(isWritten);
       }
       default: {
         const { connection } = connector;
@@ -387,20 +359,12 @@ class StreamRun {
       return;
     }
     const reader = this.#reader;
-    this.#turn = reading.turn;
     const subscriptionOf = (lane: number): Subscription => ({
       ...this.#binding,
       stream: {
         generation: reading.generation,
         lane,
-        turn: () => this.#turn,
-        watch: () => {
-          const confirmed = reader.confirmedDone;
-          return (doneTo, done) => holds({ position: doneTo, done: rangesOf(done) }, confirmed);
-        },
-        committed: (turn) => {
-          if (turn > this.#turn) this.#turn = turn;
-        },
+        server: reading.server,
         lag: (count) => reader.lag - count,
       },
     });

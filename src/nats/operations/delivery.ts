@@ -8,6 +8,7 @@ import { AckPolicy, DeliverPolicy } from "@nats-io/jetstream";
 import { JetStreamStatus, jserrors } from "@nats-io/jetstream/internal";
 import { createInbox, type Msg, type MsgHdrs, type NatsConnection, nanos, nuid } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
+import { Room } from "../../runtime/index.js";
 import type { JetStreamCall } from "./jetstream.js";
 
 /** What is read. */
@@ -224,11 +225,6 @@ export function inboxPrefixOf(connection: NatsConnection): string | undefined {
   return (connection as unknown as { options?: { inboxPrefix?: string } }).options?.inboxPrefix;
 }
 
-interface Waiter {
-  readonly bytes: number;
-  granted(): void;
-}
-
 /**
  * The bytes that downloads of one connection may have asked for and not received yet. First come, first served.
  *
@@ -237,17 +233,12 @@ interface Waiter {
  */
 export class DownloadBudget {
   readonly #connection: NatsConnection;
-  /** In the order in which they came. */
-  readonly #waiting = new Set<Waiter>();
-  #free: number;
+  readonly #room: Room;
 
   /** @param maxBytes default: `maxDownloadBytes` of the spec */
-  constructor(
-    connection: NatsConnection,
-    readonly maxBytes: number = gatewayConstants.maxDownloadBytes,
-  ) {
+  constructor(connection: NatsConnection, maxBytes: number = gatewayConstants.maxDownloadBytes) {
     this.#connection = connection;
-    this.#free = maxBytes;
+    this.#room = new Room(maxBytes);
   }
 
   /**
@@ -258,54 +249,16 @@ export class DownloadBudget {
    * @throws what `work` throws
    */
   async spend<T>(bytes: number, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
-    const taken = Math.min(bytes, this.maxBytes);
-    await this.#take(taken, signal);
+    const taken = Math.min(bytes, this.#room.limit);
+    await this.#room.take(taken, signal);
     let whole = false;
     try {
       const result = await work();
       whole = true;
       return result;
     } finally {
-      if (whole) this.#give(taken);
-      else void this.#arrival().then(() => this.#give(taken));
-    }
-  }
-
-  async #take(bytes: number, signal: AbortSignal): Promise<void> {
-    signal.throwIfAborted();
-    if (this.#waiting.size === 0 && bytes <= this.#free) {
-      this.#free -= bytes;
-      return;
-    }
-    await new Promise<void>((resolve, reject) => {
-      const aborted = () => {
-        this.#waiting.delete(waiter);
-        reject(signal.reason);
-        this.#serve();
-      };
-      const waiter = {
-        bytes,
-        granted: () => {
-          signal.removeEventListener("abort", aborted);
-          resolve();
-        },
-      };
-      signal.addEventListener("abort", aborted, { once: true });
-      this.#waiting.add(waiter);
-    });
-  }
-
-  #give(bytes: number): void {
-    this.#free += bytes;
-    this.#serve();
-  }
-
-  #serve(): void {
-    for (const waiter of this.#waiting) {
-      if (waiter.bytes > this.#free) return;
-      this.#waiting.delete(waiter);
-      this.#free -= waiter.bytes;
-      waiter.granted();
+      if (whole) this.#room.giveBack(taken);
+      else void this.#arrival().then(() => this.#room.giveBack(taken));
     }
   }
 

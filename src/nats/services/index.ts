@@ -3,5 +3,5 @@
  * saying that it failed. Responders of SQL functions use it, and services of Connect.
  */
 export { Discovery, isAnswerable, SubscriptionSet } from "./discovery.js";
-export { errorHeaders, headerLine } from "./error-headers.js";
+export { errorHeaders } from "./error-headers.js";
 export { EndpointCounters, type MicroEndpoint, type MicroService } from "./micro-service.js";

@@ -96,8 +96,8 @@ describe.concurrent("a lead", () => {
     const epoch = leader.lead.epoch!;
     await onServer(
       url,
-      "UPDATE hawser.bridge_lead SET epoch = epoch + 1, owner = 'another', beat = 0",
-      "UPDATE hawser.bridge_fence SET epoch = epoch + 1",
+      "UPDATE hawser.owners SET epoch = epoch + 1, owner = 'another', beat = 0 WHERE what = 'serve'",
+      "UPDATE hawser.fences SET epoch = epoch + 1 WHERE what = 'serve'",
     );
     expect(await fenceHeld(await executorSession(test, url), epoch)).toBe(false);
     leader.lead.poke();
@@ -112,7 +112,7 @@ describe.concurrent("a lead", () => {
     const leader = newLead(test, url);
     await startInTurn(leader);
     const epoch = leader.lead.epoch!;
-    await onServer(url, "UPDATE hawser.bridge_fence SET epoch = 0");
+    await onServer(url, "UPDATE hawser.fences SET epoch = 0 WHERE what = 'serve'");
     leader.lead.poke();
     await eventually("it leads in another epoch", () => leader.lead.epoch !== undefined && leader.lead.epoch > epoch);
     expect(await fenceHeld(await executorSession(test, url), leader.lead.epoch!)).toBe(true);
@@ -160,7 +160,7 @@ describe.concurrent("a takeover", () => {
     const [first, second] = [newLead(test, url), newLead(test, url)];
     await startInTurn(first, second);
     const stranger = await session(test, url);
-    await stranger.query("BEGIN; SELECT FROM hawser.bridge_fence FOR SHARE");
+    await stranger.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'serve' FOR SHARE");
     await first.lead.stop();
     await eventually("it says so", () =>
       second.log.messages("warn").some((message) => message.includes("keep this process from leading")),
@@ -179,10 +179,11 @@ describe.concurrent("a takeover", () => {
     const url = await ownDatabase(test);
     const [first, second] = [newLead(test, url), newLead(test, url)];
     if (isCleanEnd) await startInTurn(first);
-    else await onServer(url, "UPDATE hawser.bridge_lead SET owner = 'gone', epoch = epoch + 1, beat = 1");
+    else
+      await onServer(url, "UPDATE hawser.owners SET owner = 'gone', epoch = epoch + 1, beat = 1 WHERE what = 'serve'");
     await startInTurn(second);
     const stranger = await session(test, url);
-    await stranger.query("BEGIN; SELECT FROM hawser.bridge_fence FOR SHARE");
+    await stranger.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'serve' FOR SHARE");
     await first.lead.stop();
     await eventually("it waits for the fence", async () => (await rowsOf(url, waitsForFence)).length === 1);
     expect(await second.lead.othersHave(new AbortController().signal)).toEqual({
@@ -196,7 +197,7 @@ describe.concurrent("a takeover", () => {
     const [first, second] = [newLead(test, url), newLead(test, url)];
     await startInTurn(first, second);
     const stranger = await session(test, url);
-    await stranger.query("BEGIN; SELECT FROM hawser.bridge_fence FOR SHARE");
+    await stranger.query("BEGIN; SELECT FROM hawser.fences WHERE what = 'serve' FOR SHARE");
     await first.lead.stop();
     const endSession = `SELECT pg_terminate_backend(w.pid) FROM (${waitsForFence}) AS w`;
     await eventually("it waits for the fence", async () => (await rowsOf(url, endSession)).length === 1);

@@ -14,7 +14,7 @@ import {
 
 const fresh: StreamState = {
   generation: 1n,
-  turn: 1n,
+  server: "1",
   start: { all: true },
   created: "today",
   position: 5,
@@ -127,7 +127,7 @@ it("keeps a problem that the server has with its consumer until there is one", (
   settle(one, "prepare", { kind: "problem", problem: "filters overlap" });
   const record = one.next(9)!;
   expect(record).toMatchObject({ kind: "record", state: { problem: "filters overlap" } });
-  one.settle(record, { kind: "written", turn: 2n }, 9);
+  one.settle(record, { kind: "written" }, 9);
   for (let time = 20; time < 100; time += 20) {
     const again = one.next(time)!;
     expect(again.kind).toBe("look");

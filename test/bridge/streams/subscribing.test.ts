@@ -214,29 +214,28 @@ describe("a transaction that is left open", () => {
 
   it("does not hold up the bridge when it reads how a subscription stands", async () => {
     await owner.query("SELECT nats_subscribe_stream('S', 'take', 'held')");
-    const [row] = await world.rows<{ id: bigint; epoch: bigint }>(
-      "SELECT s.handler_id AS id, l.epoch FROM hawser.stream_subscriptions AS s, hawser.bridge_lead AS l WHERE s.name = 'held'",
+    const [row] = await world.rows<{ id: bigint; epoch: bigint; startedAt: string }>(
+      "SELECT s.handler_id AS id, l.epoch, extract(epoch FROM pg_postmaster_start_time())::text AS \"startedAt\" FROM hawser.stream_subscriptions AS s, hawser.bridge_lead AS l WHERE s.name = 'held'",
     );
     const query = async (text: string, values: unknown[]) => (await world.client.query(text, values)).rows;
     const table = new StreamTable({ query } as unknown as PostgresSession);
     await world.client.query("SET lock_timeout = '2s'");
-    const { id, epoch } = row!;
-    const note = { kind: "note", generation: 0n, lag: 1, nothingUntil: 0 } as const;
+    const { id, epoch, startedAt } = row!;
+    const note = { kind: "note", generation: 0n, server: startedAt, lag: 1, nothingUntil: 0 } as const;
     await held("held", async () => {
       await expect(table.take(id, epoch)).rejects.toThrow("could not obtain lock on row");
-      expect(await table.note(id, note, 0n, epoch)).toBe("busy");
+      expect(await table.note(id, note, epoch)).toBe("busy");
     });
     const state = await table.take(id, epoch);
     expect(state).toMatchObject({ start: { all: true }, paused: false });
     const record = { kind: "record", state: state!, missing: undefined } as const;
-    const { generation } = state!;
-    const turn = BigInt(state!.turn);
-    expect(BigInt((await table.record(id, record, epoch))!)).toBe(turn + 1n);
-    expect(BigInt((await table.note(id, { ...note, generation }, turn + 1n, epoch))!)).toBe(turn + 1n);
-    // Under another generation, and to a row that a failover has set back.
-    expect(await table.note(id, note, turn, epoch)).toBeUndefined();
-    expect(await table.note(id, { ...note, generation }, turn + 3n, epoch)).toBeUndefined();
-    expect(await table.record(id, { ...record, state: { ...state!, turn: turn + 3n } }, epoch)).toBeUndefined();
+    const { generation, server } = state!;
+    expect(await table.record(id, record, epoch)).toBe(true);
+    expect(await table.note(id, { ...note, generation, server }, epoch)).toBe(true);
+    // Under another generation, and from another server.
+    expect(await table.note(id, note, epoch)).toBe(false);
+    expect(await table.note(id, { ...note, generation, server: "1" }, epoch)).toBe(false);
+    expect(await table.record(id, { ...record, state: { ...state!, server: "1" } }, epoch)).toBe(false);
   });
 
   it("does not keep what is over of others from being cleared away", async () => {

@@ -6,14 +6,13 @@ export interface StreamMutant {
   readonly positionApart?: boolean;
   readonly trustsConsumer?: boolean;
   readonly trustsLook?: boolean;
-  readonly trustsTurn?: boolean;
+  readonly noRestart?: boolean;
   readonly keepsPosition?: boolean;
   readonly skipsInSilence?: boolean;
-  readonly noFence?: boolean;
+  readonly noGeneration?: boolean;
   readonly highestDone?: boolean;
   readonly deletesFirst?: boolean;
   readonly goesOnWhenSetBack?: boolean;
-  readonly staysPaused?: boolean;
   /** Only these faults, and all of them, so often. */
   readonly faults?: readonly (typeof streamFaults)[number][];
   readonly faultTimes?: number;
@@ -48,17 +47,10 @@ export const streamMutants: Readonly<Record<string, StreamMutant>> = {
     faultTimes: 5,
   },
   "reads a consumer that another one has taken from since": { trustsLook: true, faults: ["twin"], faultTimes: 6 },
-  "knows a lost commit by the turn alone": {
-    firstSeed: 164,
-    trustsTurn: true,
-    lanes: 4,
-    faults: ["failover"],
-    faultTimes: 40,
-    seeds: 500,
-  },
+  "no restart after a lost session": { noRestart: true, faults: ["failover"], faultTimes: 10, seeds: 500 },
   "keeps the position over a stream that was made anew": { keepsPosition: true, faults: ["recreate"], faultTimes: 3 },
   "skips a gap in silence": { skipsInSilence: true, faults: ["cut", "outage"], faultTimes: 5 },
-  "has no fence": { noFence: true, faults: ["twin", "kill"], faultTimes: 6 },
+  "commits what another generation has read": { noGeneration: true, faults: ["twin", "kill"], faultTimes: 6 },
   "takes the highest finished one for the position": { highestDone: true, lanes: 4, faults: ["kill"], faultTimes: 5 },
   "deletes a consumer before it makes another one": {
     deletesFirst: true,
@@ -67,11 +59,4 @@ export const streamMutants: Readonly<Record<string, StreamMutant>> = {
     faultTimes: 5,
   },
   "goes on when the stream was set back": { goesOnWhenSetBack: true, faults: ["setback"], faultTimes: 3 },
-  "stays paused though a failover has lost that": {
-    firstSeed: 167,
-    staysPaused: true,
-    faults: ["setback", "failover"],
-    faultTimes: 12,
-    seeds: 2_000,
-  },
 };

@@ -3,7 +3,7 @@
  * Everything follows from the seed.
  */
 import type { StreamPlace } from "../../../src/bridge/message.js";
-import { holds, includes, lowest, type Ranges, union } from "../../../src/bridge/ranges.js";
+import { includes, lowest, type Ranges, union } from "../../../src/bridge/ranges.js";
 import {
   type Missing,
   type ReaderOutcome,
@@ -75,8 +75,13 @@ export class StreamWorld {
     readonly number: number;
   }[] = [];
   wasSetBack = false;
-  /** Of Postgres: sessions with another one have ended. */
+  /** Counts the servers that were the primary: sessions with another one have ended. */
   incarnation = 0;
+
+  /** As the start time of the present server. A mutant takes all for the same. */
+  get server(): string {
+    return this.mutant.noRestart === true ? "" : String(this.incarnation);
+  }
 
   constructor(seed: number, mutant: StreamMutant) {
     this.random = new Random(seed);
@@ -93,7 +98,7 @@ export class StreamWorld {
       epoch: 0,
       begunBehind: undefined,
       state: {
-        ...{ generation: 0n, turn: 0n, start: { all: true }, created: undefined, position: undefined, done: [] },
+        ...{ generation: 0n, server: "0", start: { all: true }, created: undefined, position: undefined, done: [] },
         ...{ lastDone: undefined, nothingUntil: 0, paused: false, problem: undefined },
       },
       effects: [],
@@ -125,12 +130,9 @@ export class StreamWorld {
     this.#processes.push(process);
   }
 
-  /** @returns the row's turn */
-  commit(given: Row): bigint {
-    const turn = this.row.state.turn + 1n;
+  commit(given: Row): void {
     this.#history.push({ at: this.schedule.now, row: this.row });
-    this.row = { ...given, state: { ...given.state, turn } };
-    return turn;
+    this.row = given;
   }
 
   #steps(until: number, isOver: () => boolean): void {
@@ -339,8 +341,6 @@ class StreamProcess {
   readonly #busy = new Set<number>();
   #reading: StreamReader["reading"];
   #session = 0;
-  /** Of the row, as far as commits were confirmed. */
-  #turn = 0n;
 
   constructor(world: StreamWorld, epoch: number) {
     this.#world = world;
@@ -364,14 +364,8 @@ class StreamProcess {
     if (this.isDead || this.#world.row.epoch !== this.epoch) return;
     this.#pump();
     // As the watch of the bindings does.
-    const { generation, reading, isPaused } = this.#reader;
-    const { state } = this.#world.row;
-    const { trustsTurn, staysPaused } = this.#world.mutant;
-    const isMoved = generation !== undefined && generation !== state.generation;
-    const isBehind = (state.position ?? 0) < this.#reader.confirmed && trustsTurn !== true;
-    const isLost = state.turn < this.#turn || isBehind;
-    const isUnpaused = isPaused && !state.paused && staysPaused !== true;
-    if (reading !== undefined ? isMoved || isLost : isUnpaused) this.#reader.restart(this.#world.schedule.now);
+    const { row, server, schedule } = this.#world;
+    if (this.#reader.isOutdated({ ...row.state, server })) this.#reader.restart(schedule.now);
     this.#world.schedule.after(4, () => this.#tick());
   }
 
@@ -380,7 +374,6 @@ class StreamProcess {
     const step = this.#reader.next(schedule.now);
     if (this.#reading !== this.#reader.reading) {
       this.#reading = this.#reader.reading;
-      this.#turn = this.#reading?.turn ?? 0n;
       this.#lanes = Array.from({ length: this.#world.lanes }, () => []);
       this.#busy.clear();
       if (this.#reading !== undefined) {
@@ -408,23 +401,26 @@ class StreamProcess {
   #outcomeOf(step: ReaderStep): ReaderOutcome {
     const world = this.#world;
     const { row, counts, stream } = world;
-    const holds = row.epoch === this.epoch || world.mutant.noFence === true;
+    const holds = row.epoch === this.epoch || world.mutant.noGeneration === true;
     switch (step.kind) {
       case "take": {
         if (!holds) return { kind: "moved" };
         counts.add("transition: taken");
         const generation = row.state.generation + 1n + BigInt(world.random.between(0, 999));
-        const turn = world.commit({ ...row, state: { ...row.state, generation } });
-        return { kind: "taken", state: { ...row.state, generation, turn } };
+        const state = { ...row.state, generation, server: world.server };
+        world.commit({ ...row, state });
+        return { kind: "taken", state };
       }
       case "record":
         if (!holds || row.state.generation !== step.state.generation) return { kind: "moved" };
-        if (row.state.turn < step.state.turn) return { kind: "moved" };
+        if (world.server !== step.state.server) return { kind: "moved" };
         if (step.state.paused) counts.add("transition: paused");
-        return { kind: "written", turn: this.#record(step.state, step.missing) };
+        this.#record(step.state, step.missing);
+        return { kind: "written" };
       case "note":
-        if (!holds || row.state.generation !== step.generation || row.state.turn < this.#turn) return { kind: "moved" };
-        return { kind: "written", turn: row.state.turn };
+        if (!holds || row.state.generation !== step.generation || world.server !== step.server)
+          return { kind: "moved" };
+        return { kind: "written" };
       case "prepare":
         if (!world.natsIsUp) return { kind: "unavailable" };
         counts.add(step.isThere ? "transition: consumer kept" : "transition: consumer made anew");
@@ -436,7 +432,7 @@ class StreamProcess {
     }
   }
 
-  #record(state: StreamState, missing: Missing | undefined): bigint {
+  #record(state: StreamState, missing: Missing | undefined): void {
     const world = this.#world;
     const { row, counts, mutant } = world;
     let said = row.missing;
@@ -451,7 +447,7 @@ class StreamProcess {
     }
     const { position, created } = state;
     const begins = row.state.position === undefined && position !== undefined;
-    return world.commit({
+    world.commit({
       ...{ ...row, state, missing: said, recreated: row.recreated || missing?.reason === "recreated" },
       begunBehind: begins ? { created: Number(created), position } : row.begunBehind,
     });
@@ -519,40 +515,31 @@ class StreamProcess {
 
   /** As the transaction of a batch: reads the row, runs what is not done, and writes the position at its end. */
   #transaction(
-    { generation }: NonNullable<StreamReader["reading"]>,
+    { generation, server }: NonNullable<StreamReader["reading"]>,
     { stored, places }: Batch,
     settle: (outcome: "committed" | "moved" | "unknown") => void,
   ): void {
     const { schedule, random, faultRate, counts, mutant } = this.#world;
     const world = this.#world;
     const created = world.row.state.created;
-    const known = this.#turn;
-    const confirmed = this.#reader.confirmedDone;
-    const answer = (outcome: "committed" | "moved" | "unknown", turn = 0n): void => {
+    const answer = (outcome: "committed" | "moved" | "unknown"): void => {
       const isLost = random.chance(faultRate);
       if (isLost) counts.add("fault: answer to a commit lost");
       schedule.after(random.delay(1), () => {
-        const isRead = !isLost && this.#reader.reading?.generation === generation;
-        if (isRead && turn > this.#turn) this.#turn = turn;
         settle(isLost ? "unknown" : outcome);
       });
     };
     const refused = (row: Row): boolean =>
-      mutant.noFence !== true &&
-      (row.epoch !== this.epoch ||
-        row.state.generation !== generation ||
-        row.state.paused ||
-        row.state.position === undefined);
+      mutant.noGeneration !== true &&
+      (row.state.generation !== generation || row.state.paused || row.state.position === undefined);
     schedule.after(random.delay(1), () => {
       const { row: begun, incarnation } = world;
-      const hasAll = holds({ position: begun.state.position ?? 0, done: begun.state.done }, confirmed);
-      const isLost = begun.state.turn < known || (!hasAll && mutant.trustsTurn !== true);
-      if (refused(begun) || (isLost && mutant.noFence !== true)) return answer("moved");
+      if (refused(begun) || world.server !== server) return answer("moved");
       const isDone = (number: number): boolean =>
         number <= (begun.state.position ?? 0) || includes(begun.state.done, number);
       const left = stored.flatMap((one, n) => (isDone(one.number) ? [] : [{ one, place: places[n]! }]));
       if (left.length < stored.length) counts.add("transition: done before");
-      if (left.length === 0) return answer("committed", begun.state.turn);
+      if (left.length === 0) return answer("committed");
       schedule.after(random.delay(2), () => {
         const { row } = world;
         if (world.incarnation !== incarnation) return answer("unknown");
@@ -560,7 +547,7 @@ class StreamProcess {
         for (const { place } of left) covers = union(covers, place.covers);
         const present = union(row.state.done, [[0, row.state.position ?? 0]]);
         const overlaps = covers.some(([a, b]) => present.some(([c, d]) => a <= d && c <= b));
-        if (refused(row) || (overlaps && mutant.noFence !== true)) {
+        if (refused(row) || (overlaps && mutant.noGeneration !== true)) {
           counts.add("transition: batch moved");
           return answer("moved");
         }
@@ -574,7 +561,8 @@ class StreamProcess {
           });
           return;
         }
-        answer("committed", world.commit({ ...this.#advanced(row, left, covers), effects }));
+        world.commit({ ...this.#advanced(row, left, covers), effects });
+        answer("committed");
       });
     });
   }

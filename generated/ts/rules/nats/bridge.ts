@@ -10,12 +10,6 @@ export const limits = {
     subject: { minBytes: 1, maxBytes: 255 },
     token: { minBytes: 32, maxBytes: 32 },
   },
-  BridgeLead: {
-    epoch: { min: 0n },
-  },
-  BridgeFence: {
-    epoch: { min: 0n },
-  },
   ExecutorLogin: {
     userName: { minBytes: 1, maxBytes: 63 },
     password: { minBytes: 32, maxBytes: 255 },
@@ -34,13 +28,6 @@ export const columnChecks = {
     wrapper: (value: string) => checkText("wrapper", {}, value),
     token: (value: Uint8Array) => checkBytes("token", { minBytes: 32, maxBytes: 32 }, value),
   },
-  bridge_lead: {
-    id: (value: number) => checkInteger("id", { min: -2147483648, max: 2147483647 }, value),
-    epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
-    owner: (value: string) => checkText("owner", {}, value),
-    beat: (value: bigint) => checkInteger("beat", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
-    behind: (value: string) => checkText("behind", {}, value),
-  },
   saved_messages: {
     id: (value: bigint) => checkInteger("id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
     handler_id: (value: bigint) => checkInteger("handler_id", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
@@ -48,10 +35,6 @@ export const columnChecks = {
     headers: (value: string) => checkText("headers", {}, value),
     headers_problem: (value: string) => checkText("headers_problem", {}, value),
     message_id: (value: string) => checkText("message_id", {}, value),
-  },
-  bridge_fence: {
-    id: (value: number) => checkInteger("id", { min: -2147483648, max: 2147483647 }, value),
-    epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
   },
   executor_login: {
     id: (value: number) => checkInteger("id", { min: -2147483648, max: 2147483647 }, value),

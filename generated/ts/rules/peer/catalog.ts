@@ -176,6 +176,8 @@ export const columnChecks = {
     epoch: (value: bigint) => checkInteger("epoch", { min: 0n, max: 9223372036854775807n }, value),
     pid: (value: number) => checkInteger("pid", { min: -2147483648, max: 2147483647 }, value),
     life: (value: bigint) => checkInteger("life", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
+    owner: (value: string) => checkText("owner", {}, value),
+    beat: (value: bigint) => checkInteger("beat", { min: -9223372036854775808n, max: 9223372036854775807n }, value),
   },
   fences: {
     what: (value: string) => checkText("what", { minBytes: 1, maxBytes: 1024 }, value),

@@ -21,16 +21,16 @@ export const unchanged: Mutant = { Protocol: LeadershipProtocol, Buffer: Takeove
 
 class NoFence extends LeadershipProtocol {
   protected override async raiseFence(term: Term) {
-    const confirmed = await this.options.table.confirm(term);
-    return confirmed && { ...confirmed, fencedEpoch: term.epoch };
+    const { row, clock } = await this.options.table.read();
+    return row.epoch === term.epoch ? { clock, isRaised: true } : undefined;
   }
 }
 
 class LeadsBeforeFence extends LeadershipProtocol {
   protected override async raiseFence(term: Term) {
     super.raiseFence(term).catch(() => undefined);
-    const confirmed = await this.options.table.confirm(term);
-    return confirmed && { ...confirmed, fencedEpoch: term.epoch };
+    const { row, clock } = await this.options.table.read();
+    return row.epoch === term.epoch ? { clock, isRaised: true } : undefined;
   }
 }
 
@@ -212,6 +212,12 @@ export const mutants: Record<string, CaughtMutant> = {
   "leads before the fence is through": {
     // Alone it does no harm: the batches of the new leader ask the fence, too.
     mutant: { ...protocol(LeadsBeforeFence), store: { batchAsksLeadOnly: true } },
+    profile: "rough",
+    seeds: 200,
+    says: /commits in epoch/,
+  },
+  "epoch read before the lock": {
+    mutant: store({ batchAsksLeadOnly: true }),
     profile: "rough",
     seeds: 200,
     says: /commits in epoch/,

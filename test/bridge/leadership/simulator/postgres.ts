@@ -4,11 +4,12 @@
  */
 import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
 import type {
-  Confirmation,
+  ClockSample,
   FenceHolders,
   LeadershipRow,
   LeadershipTable,
   Progress,
+  Raised,
   Term,
 } from "../../../../src/bridge/leadership/table.js";
 import type { SimulatedProcess } from "./process.js";
@@ -20,7 +21,6 @@ export interface StoreFaults {
   readonly batchWithoutLock?: boolean;
   readonly takeIgnoresBeat?: boolean;
   readonly equalEpochSteps?: boolean;
-  readonly fenceCanFall?: boolean;
   readonly beatIgnoresOwner?: boolean;
   readonly beatIgnoresFence?: boolean;
   readonly endsNobody?: boolean;
@@ -36,7 +36,6 @@ interface Batch {
 }
 
 interface Waiter {
-  readonly epoch: bigint;
   granted(): void;
 }
 
@@ -50,10 +49,6 @@ interface Entry {
 interface Session {
   isAlive: boolean;
   readonly pending: Set<() => void>;
-}
-
-function isTold(change: Partial<LeadershipRow>): boolean {
-  return "progressAt" in change;
 }
 
 /** As the table has it. */
@@ -108,16 +103,15 @@ export class SimulatedPostgres {
       this.#leadership = { ...this.#leadership, ...change };
       this.#changedAt = this.#world.schedule.now;
     };
-    const heartbeat = async (term: Term, change: Partial<LeadershipRow>): Promise<Confirmation | undefined> => {
+    const heartbeat = async (term: Term, change: Partial<LeadershipRow>): Promise<ClockSample | undefined> => {
       const { value, sentAt, heardAt } = await this.#call(process, () => {
         if (!this.#faults.beatIgnoresOwner && !owner(term)) return undefined;
+        if (!this.#faults.beatIgnoresFence && this.#fencedEpoch !== term.epoch) return undefined;
         const { beat } = this.#leadership;
-        update({ beat: isTold(change) ? (beat > 0n ? beat + 1n : 1n) : beat - 1n, ...change });
-        const fencedEpoch = this.#faults.beatIgnoresFence ? term.epoch : this.#fencedEpoch;
-        return { serverTime: this.#serverTime(), fencedEpoch };
+        update({ beat: beat > 0n ? beat + 1n : 1n, ...change });
+        return this.#serverTime();
       });
-      if (value === undefined) return undefined;
-      return { clock: { serverTime: value.serverTime, sentAt, heardAt }, fencedEpoch: value.fencedEpoch };
+      return value === undefined ? undefined : { serverTime: value, sentAt, heardAt };
     };
     return {
       read: async () => {
@@ -128,7 +122,6 @@ export class SimulatedPostgres {
         return { row: value.row, clock: { serverTime: value.at, sentAt, heardAt } };
       },
       heartbeat: (term, progress) => heartbeat(term, rounded(progress)),
-      confirm: (term) => heartbeat(term, {}),
       take: async (seen, taker) => {
         const { value } = await this.#call(process, () => {
           const { epoch, beat, owner: before } = this.#leadership;
@@ -144,7 +137,7 @@ export class SimulatedPostgres {
         });
         return value;
       },
-      fence: (epoch) => this.#fence(process, epoch),
+      raise: (term) => this.#raise(process, term, update),
       endHolders: async (term) => {
         const { value } = await this.#call(process, () => (owner(term) ? this.#endBatches() : 0));
         return { isRefused: false, ended: value, foreign: [] } satisfies FenceHolders;
@@ -274,34 +267,47 @@ export class SimulatedPostgres {
     });
   }
 
-  async #fence(process: SimulatedProcess, epoch: bigint): Promise<boolean> {
+  async #raise(
+    process: SimulatedProcess,
+    term: Term,
+    update: (change: Partial<LeadershipRow>) => void,
+  ): Promise<Raised | undefined> {
     const { schedule } = this.#world;
-    const { value } = await this.#exchange<boolean>(process, (answer) => {
-      const { generation } = this;
-      schedule.after(this.#latency(), () => {
-        if (generation !== this.generation || !this.isAvailable) return;
-        const waiter: Waiter = {
-          epoch,
-          granted: () => {
-            if (this.#fencedEpoch < epoch || this.#faults.fenceCanFall) {
-              this.#remember();
-              this.#fencedEpoch = epoch;
-            }
-            answer(true);
-          },
+    const { value, sentAt, heardAt } = await this.#exchange<{ isRaised: boolean; at: number } | undefined>(
+      process,
+      (answer) => {
+        const { generation } = this;
+        // The last statement of the function.
+        const confirm = (isRaised: boolean) => {
+          const { owner, epoch, beat } = this.#leadership;
+          if (owner !== term.owner || epoch !== term.epoch) return answer(undefined);
+          update({ beat: beat - 1n });
+          answer({ isRaised, at: this.#serverTime() });
         };
-        this.#waiters.push(waiter);
-        this.#grant();
-        if (!this.#waiters.includes(waiter)) return;
-        this.#world.counts.add("fence waited for");
-        schedule.after(bridgeConstants.fenceWaitMs, () => {
+        schedule.after(this.#latency(), () => {
+          if (generation !== this.generation || !this.isAvailable) return;
+          const waiter: Waiter = {
+            granted: () => {
+              if (this.#leadership.epoch === term.epoch) {
+                this.#remember();
+                this.#fencedEpoch = term.epoch;
+              }
+              confirm(true);
+            },
+          };
+          this.#waiters.push(waiter);
+          this.#grant();
           if (!this.#waiters.includes(waiter)) return;
-          this.#waiters = this.#waiters.filter((other) => other !== waiter);
-          answer(false);
+          this.#world.counts.add("fence waited for");
+          schedule.after(bridgeConstants.fenceWaitMs, () => {
+            if (!this.#waiters.includes(waiter)) return;
+            this.#waiters = this.#waiters.filter((other) => other !== waiter);
+            confirm(false);
+          });
         });
-      });
-    });
-    return value;
+      },
+    );
+    return value && { isRaised: value.isRaised, clock: { serverTime: value.at, sentAt, heardAt } };
   }
 
   #exchange<T>(

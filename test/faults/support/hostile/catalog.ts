@@ -186,6 +186,7 @@ const callersOf = table(`
   pnb hawser.outbox_undone
   bx hawser.token_of hawser.advance_stream hawser.fence_batch hawser.stream_position
   bx hawser.finish_retry hawser.wrapper_version
+  b hawser.take_lead hawser.raise_lead hawser.keep_lead
   b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess
   pnbx hawser.error_codes hawser.error_sqlstate
@@ -193,7 +194,7 @@ const callersOf = table(`
   - hawser.enqueue_message hawser.enqueue_nats hawser.lock_key hawser.gateway_call hawser.gateway_conninfo hawser.gateway_lost hawser.least_due
   - hawser.mesh_secret_notify hawser.nats_handlers_notify hawser.nats_server_notify hawser.topic_addr_notify
   - hawser.next_message_id hawser.peer_headers hawser.present_cluster hawser.refuse_uncommitted_server hawser.request_retries hawser.retry_enqueued hawser.dead_letter_fault
-  - hawser.is_alive hawser.set_nats_server hawser.store_enqueued hawser.write_schedule
+  - hawser.is_alive hawser.raise_owner hawser.set_nats_server hawser.store_enqueued hawser.write_schedule
   - hawser.nats_auth_mode hawser.nats_option_boolean hawser.nats_option_integer hawser.nats_option_quoted
   - hawser.nats_option_shown hawser.nats_option_suggestion hawser.nats_option_text hawser.nats_options_jsonb
   - hawser.nats_server_options hawser.nats_server_options_check hawser.nats_server_options_typed
@@ -227,8 +228,7 @@ const victimsRows = "role LIKE 'victim%'";
 
 /** All tables and views: who may do what to them, and which rows an attack must not change. */
 export const relationsOf: Readonly<Record<string, Classified>> = {
-  "hawser.bridge_fence": { grants: "b:SELECT b:UPDATE", changes: beats },
-  "hawser.bridge_lead": { grants: "b:SELECT b:UPDATE", changes: beats },
+  "hawser.bridge_lead": { grants: "b:SELECT", changes: beats },
   "hawser.conn_key_map": { grants: "p:INSERT p:SELECT p:UPDATE", others: victims },
   "hawser.conn_mess_number": { grants: "p:INSERT p:SELECT p:UPDATE", others: victimsChannels },
   "hawser.done_messages": { grants: "p:DELETE p:INSERT p:SELECT", others: victimsChannels },
