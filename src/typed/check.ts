@@ -489,7 +489,7 @@ export function shown(value: unknown): string {
 }
 
 /** What must hold, in words: "must have at least 2 characters". For the checks in SQL, too. */
-export function mustOf(rule: Rule): string {
+function mustOf(rule: Rule): string {
   switch (rule.kind) {
     case "const":
       return `must be ${shown(rule.value)}`;

@@ -71,10 +71,10 @@ export type Rule = { readonly id: string } & (
 );
 
 /** When a value is not checked. `ifZero`: if the field is not set, or an element is zero. */
-export type IgnoreName = "unspecified" | "ifZero" | "always";
+type IgnoreName = "unspecified" | "ifZero" | "always";
 
 /** What a value is: that of a field, of an element, or of a key. */
-export type ValueType =
+type ValueType =
   | { readonly kind: "scalar"; readonly scalar: ScalarType }
   | { readonly kind: "enum"; readonly enum: DescEnum }
   /** `wrapped`: the message is a wrapper, such as StringValue, and the rules are those of what is in it. */

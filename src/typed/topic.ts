@@ -26,7 +26,7 @@ export interface TopicOfSchema {
  * How the id of a message is made: `acme.shop.v1.OrderPlaced:o-17`. A stream drops a message whose id it has had, whatever
  * its subject, so the id says the type: else an order's second event would be lost where its first one has the same field.
  */
-export interface IdOfSchema {
+interface IdOfSchema {
   /** The field whose value ends the id: singular; a string or an integer. */
   readonly field: DescField;
   /** The name of the type and a colon. */
@@ -36,7 +36,7 @@ export interface IdOfSchema {
 }
 
 /** A subject whose words are texts, or fields whose values stand there. */
-export interface SubjectTemplate {
+interface SubjectTemplate {
   /** As the option says it: `orders.{tenant}.placed`. */
   readonly text: string;
   readonly words: readonly (string | DescField)[];

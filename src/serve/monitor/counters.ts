@@ -15,7 +15,7 @@ export type NatsClient = (typeof natsClients)[number];
 export const databaseRoles = ["primary", "standby", "unknown"] as const;
 
 /** One of {@link databaseRoles}. */
-export type DatabaseRole = (typeof databaseRoles)[number];
+type DatabaseRole = (typeof databaseRoles)[number];
 
 /** Everything. What is not there yet, or not used, is undefined. */
 export interface ServeCounters {
@@ -45,7 +45,7 @@ export interface StoredCounters {
 }
 
 /** The gateway. Its calls are reported one by one: `ServeMetrics.observeCall`. */
-export interface GatewayCounters {
+interface GatewayCounters {
   /** Database sessions that are connected now. */
   readonly sessions: number;
   /** Time of the last call that reached no gateway of the database, in seconds since 1970; undefined: none is known. */
