@@ -52,16 +52,17 @@ function defaultsObject(group: SettingGroup, type: string, name: string): string
 
 function rulesObject(group: SettingGroup, type: string, name: string): string {
   const lines = group.settings.map((setting) => `  ${setting.name}: { ${ruleEntries(setting).join(", ")} },\n`);
-  return `${docstring("What each setting may be, and in which unit.")}export const ${name}Ranges = {\n${lines.join("")}} as const satisfies Readonly<Record<keyof ${type}, SettingRules>>;\n`;
+  return `${docstring("What each setting is, what it may be, and in which unit.")}export const ${name}Ranges = {\n${lines.join("")}} as const satisfies Readonly<Record<keyof ${type}, SettingRules>>;\n`;
 }
 
-function ruleEntries({ kind, unit, rules }: Setting): string[] {
+function ruleEntries({ kind, unit, rules, comment }: Setting): string[] {
   return [
     `kind: ${stringLiteral(kind)}`,
     ...(rules.min === undefined ? [] : [`min: ${rules.min}`]),
     ...(rules.max === undefined ? [] : [`max: ${rules.max}`]),
     ...[textEntries(rules)].filter((text) => text !== ""),
     ...(unit === "" ? [] : [`unit: ${stringLiteral(unit)}`]),
+    `about: ${stringLiteral(comment.replaceAll(/\s+/g, " "))}`,
   ];
 }
 

@@ -173,10 +173,7 @@ export class Bridge {
       }),
       deadLetters: new DeadLetterWriter(this.#session, this.#rareLog),
       saved: this.#saved,
-      sessions: settings.subscriberSessions,
-      timeoutMs: settings.subscriberTimeoutMs,
-      bufferBytes: settings.bufferBytes,
-      takeoverBufferMs: settings.takeoverBufferMs,
+      settings,
       onRefused: () => this.#leadership.poke(),
       onRetried: () => this.#bindings.soon(),
       onDeadLettered: ({ subscription: { functionName, subject }, error: { code } }) => {
@@ -343,6 +340,8 @@ export class Bridge {
     const { database, login } = identity!;
     const { settings, version, logger } = this.#options;
     this.#responderService = new ResponderService({
+      ...bridgeConstants,
+      ...settings,
       // The same for every process of the database, also after a failover.
       database: createHash("sha256").update(`${login}/${database}`).digest("hex").slice(0, 16),
       version,
@@ -354,9 +353,6 @@ export class Bridge {
         logger,
       }),
       logger,
-      maxConcurrent: settings.responderSessions,
-      maxQueuedPerResponder: bridgeConstants.maxQueuedRequests,
-      maxQueuedBytesPerResponder: bridgeConstants.maxQueuedRequestBytes,
       responderTimeoutMs: () => this.#responderTimeoutMs,
       use: (connection) => this.#connectors.responders.use(connection),
       onRun: (responder, durationMs) => this.#options.onRequest(responder, durationMs),

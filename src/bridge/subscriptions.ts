@@ -3,7 +3,7 @@
  * are kept for a takeover.
  */
 import { performance } from "node:perf_hooks";
-import { bridgeConstants } from "../../generated/ts/settings/nats.js";
+import { bridgeConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
 import { errorTable } from "../errors/index.js";
 import { whenAborted } from "../runtime/index.js";
 import type { Subscription } from "./bindings.js";
@@ -38,13 +38,13 @@ const { saveChunkBytes, batchPauseMinMs, leaderHeartbeatMs } = bridgeConstants;
 
 /** What they work with. */
 export interface SubscriptionsOptions {
+  readonly settings: Pick<
+    ServeSettings,
+    "subscriberSessions" | "subscriberTimeoutMs" | "bufferBytes" | "takeoverBufferMs"
+  >;
   readonly runner: BatchRunner;
   readonly deadLetters: DeadLetterWriter;
   readonly saved: SavedMessages;
-  readonly sessions: number;
-  readonly timeoutMs: number;
-  readonly bufferBytes: number;
-  readonly takeoverBufferMs: number;
   /** The fence has refused a batch: another process leads. */
   onRefused(): void;
   /** All dead letters of a subscription were retried, or have failed again: there may be more. */
@@ -169,24 +169,18 @@ export class Subscriptions {
 
   constructor(options: SubscriptionsOptions) {
     this.#options = options;
-    const { bufferBytes, takeoverBufferMs, timeoutMs } = options;
-    const { maxBatchMessages, maxBatchBytes, batchTargetMs, batchPauseMaxMs } = bridgeConstants;
+    const { settings } = options;
     this.#context = {
-      budget: new ByteBudget(bufferBytes),
+      budget: new ByteBudget(settings.bufferBytes),
       discards: new Discards(bridgeConstants.maxCountedSubjects),
       settings: {
-        maxBatchMessages,
-        maxBatchBytes,
-        batchTargetMs: Math.min(batchTargetMs, timeoutMs / 4),
-        pauseMinMs: batchPauseMinMs,
-        pauseMaxMs: batchPauseMaxMs,
-        retryTries: bridgeConstants.deadLetterRetryTries,
+        ...bridgeConstants,
+        batchTargetMs: Math.min(bridgeConstants.batchTargetMs, settings.subscriberTimeoutMs / 4),
         sessionLostCode: errorTable.session_lost.sqlstate,
         random: Math.random,
       },
     };
-    const limits = { bufferBytes, takeoverBufferMs, cleanTakeoverMs: bridgeConstants.cleanTakeoverMs };
-    this.#buffer = new TakeoverBuffer(limits, performance.now());
+    this.#buffer = new TakeoverBuffer({ ...bridgeConstants, ...settings }, performance.now());
   }
 
   /**
@@ -393,7 +387,7 @@ export class Subscriptions {
   lead(epoch: bigint, saved: ReadonlySet<bigint>): TakenOver {
     const { afterCleanEnd } = this.#taking!;
     this.#taking = undefined;
-    const scheduler = new QueueScheduler(this.#options.sessions);
+    const scheduler = new QueueScheduler(this.#options.settings.subscriberSessions);
     const term = { epoch, scheduler };
     this.#term = term;
     scheduler.onReady = () => this.#pumpSoon();

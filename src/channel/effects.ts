@@ -1,5 +1,6 @@
 /** What the two halves of a channel ask of the world around them, and what they are told when they are made. */
 import type { Ack, Delivery, Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import type { PeerSettings, ProtocolConstants, StoreConstants } from "../../generated/ts/settings/peer.js";
 import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
 
 /**
@@ -13,21 +14,13 @@ import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Posi
  */
 export type SendOutcome = "delivered" | "stored" | "sent" | "dropped" | "timed-out" | "fenced" | "abandoned";
 
-/** Limits of a sender's channel. Times in ms, sizes in payload bytes. */
-export interface SenderLimits {
-  readonly ackTimeoutMs: number;
-  readonly sendTimeoutMs: number;
-  readonly connectWaitMs: number;
-  readonly maxQueueMessages: number;
-  readonly maxQueueBytes: number;
-  readonly insertRows: number;
-  readonly insertBytes: number;
-  readonly batchBytes: number;
-  readonly batchMessages: number;
-  readonly shortBacklogRows: number;
-  readonly storeRetryMinMs: number;
-  readonly storeRetryMaxMs: number;
-}
+/** Limits of a sender's channel. */
+export type SenderLimits = Pick<
+  PeerSettings,
+  "ackTimeoutMs" | "sendTimeoutMs" | "connectWaitMs" | "maxSendQueueMessages" | "maxSendQueueBytes"
+> &
+  Pick<StoreConstants, "insertRows" | "insertBytes" | "shortBacklogRows" | "storeRetryMinMs" | "storeRetryMaxMs"> &
+  Pick<ProtocolConstants, "batchMaxMessages" | "batchTargetBytes">;
 
 /** What the listener says of itself and of the channel when it accepts a connection. */
 export type ChannelWelcome = Readonly<
@@ -72,23 +65,17 @@ export interface RetryPolicy {
   delayMs(attempts: number): number;
 }
 
-/** Limits of a listener's channel. Times in ms. */
-export interface ListenerLimits {
-  readonly creditBytes: number;
-  /** With what is handled and not committed, credit is at most so many times `creditBytes`. */
-  readonly maxCreditGrowth: number;
-  readonly busyAfterMs: number;
+/** Limits of a listener's channel. */
+export interface ListenerLimits
+  extends Pick<PeerSettings, "creditBytes" | "busyAfterMs">,
+    Pick<ProtocolConstants, "maxCreditGrowth" | "maxAhead">,
+    Pick<StoreConstants, "shortBacklogRows" | "parkDelayMs"> {
   /** How a message is tried again. */
   retryOf(message: IncomingMessage): RetryPolicy;
-  readonly shortBacklogRows: number;
   /** The store is asked for more only while at most this many messages wait for the handler. */
   readonly refillBelow: number;
   /** … and at most so many payload bytes. */
   readonly refillBelowBytes: number;
-  /** So many messages may be finished while an earlier one, of another key, is not. */
-  readonly maxAhead: number;
-  /** A message that fails, and has as long to wait before it is tried again, is parked, unless it has to keep an order without a key. */
-  readonly parkDelayMs: number;
   /** So many messages of the channel may be parked. */
   readonly maxParked: number;
   /** … and so many payload bytes. */

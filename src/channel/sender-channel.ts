@@ -123,8 +123,10 @@ export class SenderChannel<Message extends OutgoingMessage> {
   offer(message: Message, now: number): boolean {
     const waiting = this.pendingMessages;
     if (waiting > 0) {
-      const { maxQueueMessages, maxQueueBytes } = this.#limits;
-      if (waiting >= maxQueueMessages || this.pendingBytes + message.payload.length > maxQueueBytes) return false;
+      const { maxSendQueueMessages, maxSendQueueBytes } = this.#limits;
+      if (waiting >= maxSendQueueMessages || this.pendingBytes + message.payload.length > maxSendQueueBytes) {
+        return false;
+      }
     }
     if (message.delivery === Delivery.AT_MOST_ONCE) this.#unnumbered.push(message, now, this.#numbered.last);
     else this.#numbered.push(message, now);
@@ -377,7 +379,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
   #writeUnnumbered(isLive: boolean): void {
     const queue = this.#unnumbered;
     const { first } = queue;
-    const { batchMessages: maxMessages, batchBytes: maxBytes } = this.#limits;
+    const { batchMaxMessages: maxMessages, batchTargetBytes: maxBytes } = this.#limits;
     const window = { maxMessageBytes: this.#maxMessageBytes, credit: Number.POSITIVE_INFINITY, isEmpty: true };
     const through = isLive ? queue.lastAfter(this.#written) : queue.last;
     const { messages } = queue.batch(first, through, { maxMessages, maxBytes }, window);
@@ -392,7 +394,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   /** Writes one batch of numbered messages up to `limit`; false when there is none or the credit is used up. */
   #writeNumbered(limit: number): boolean {
-    const { batchMessages: maxMessages, batchBytes: maxBytes } = this.#limits;
+    const { batchMaxMessages: maxMessages, batchTargetBytes: maxBytes } = this.#limits;
     const from = this.#written + 1;
     const { bytes: inFlight, isEmpty } = this.#flights;
     const window = { maxMessageBytes: this.#maxMessageBytes, credit: this.#credit - inFlight, isEmpty };

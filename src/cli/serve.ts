@@ -21,49 +21,29 @@ import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
 import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
 import { jsonText, print, printable } from "./output.js";
 
-/** The settings that are numbers, by their flags: the setting, and what it means. */
-const numbers = {
-  "call-timeout-ms": ["callTimeoutMs", "How long a call of an SQL function may take that names no time limit itself"],
-  "max-call-timeout-ms": ["maxCallTimeoutMs", "The longest time limit that a call may name"],
-  "max-request-bytes": ["maxRequestBytes", "The largest call; bytes travel in base64, a third longer"],
-  "max-response-bytes": ["maxResponseBytes", "The largest answer; bytes travel as hexadecimal digits, twice as long"],
-  "max-sessions": ["maxSessions", "Database sessions at once"],
-  "nats-wait-ms": ["natsWaitMs", "How long calls wait for NATS when its connection has just been lost"],
-  "stop-deadline-ms": ["stopDeadlineMs", "How long the end waits for the calls and functions that are under way"],
-  "subscriber-sessions": ["subscriberSessions", "Database sessions that run subscribed functions at once"],
-  "subscriber-timeout-ms": [
-    "subscriberTimeoutMs",
-    "Statement timeout of subscribed functions, for a batch of messages",
-  ],
-  "responder-sessions": ["responderSessions", "Database sessions that run responders' functions at once"],
-  "buffer-bytes": ["bufferBytes", "Received messages that wait for their functions in memory"],
-  "saved-bytes": [
-    "savedBytes",
-    "Received messages that wait in a table because memory has no room for them; what has no room there is discarded and counted; 0: no table",
-  ],
-  "takeover-buffer-ms": [
-    "takeoverBufferMs",
-    "How far back before what the last leader is known to have done a process repeats when it takes over; 0: keeps nothing",
-  ],
-  "outbox-retention-ms": [
-    "outboxRetentionMs",
-    "How long messages that are published are kept at least after they were enqueued, for hawser outbox replay",
-  ],
-  "missing-stream-ms": [
-    "missingStreamMs",
-    "How long messages of the outbox whose stream does not exist are tried again after they were enqueued; then they become dead letters",
-  ],
-} as const satisfies Record<string, readonly [keyof ServeSettings, string]>;
+/** The flag of a setting: its name with hyphens. */
+type Flag<Name extends string> = Name extends `${infer First}${infer Rest}`
+  ? `${First extends Lowercase<First> ? First : `-${Lowercase<First>}`}${Flag<Rest>}`
+  : Name;
 
-type NumberFlag = keyof typeof numbers;
-const numberFlags = Object.keys(numbers) as NumberFlag[];
+/** The settings that are numbers. */
+type NumberSetting = {
+  [Name in keyof ServeSettings]: (typeof serveSettingsRanges)[Name]["kind"] extends "number" ? Name : never;
+}[keyof ServeSettings];
 
-function numberFlag(name: NumberFlag) {
-  const [setting, meaning] = numbers[name];
-  const range = serveSettingsRanges[setting];
+const numberSettings = Object.entries(serveSettingsRanges)
+  .filter(([, { kind }]) => kind === "number")
+  .map(([name]) => name as NumberSetting);
+
+function flagOf<Name extends string>(setting: Name): Flag<Name> {
+  return setting.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`) as Flag<Name>;
+}
+
+function numberFlag(setting: NumberSetting) {
+  const { about, min, max } = serveSettingsRanges[setting];
   const byDefault = serveSettingsDefaults[setting];
-  const inMebibytes = name.endsWith("-bytes") ? ` (${byDefault / 2 ** 20} MiB)` : "";
-  const description = `${meaning}, ${range.min} to ${range.max}. Default ${byDefault}${inMebibytes}`;
+  const inMebibytes = setting.endsWith("Bytes") ? ` (${byDefault / 2 ** 20} MiB)` : "";
+  const description = `${about} From ${min} to ${max}. Default ${byDefault}${inMebibytes}`;
   return { type: "string", valueHint: "N", description } as const;
 }
 
@@ -74,7 +54,7 @@ const serveArgs = {
     type: "string",
     valueHint: "HOST:PORT",
     default: serveSettingsDefaults.gatewayListen,
-    description: "The address at which the gateway waits for Postgres; port 0 takes a free one",
+    description: serveSettingsRanges.gatewayListen.about,
   },
   advertise: {
     type: "string",
@@ -110,8 +90,8 @@ const serveArgs = {
     type: "boolean",
     description: "Without TLS also beyond this machine: the network is trusted",
   },
-  ...(Object.fromEntries(numberFlags.map((name) => [name, numberFlag(name)])) as Record<
-    NumberFlag,
+  ...(Object.fromEntries(numberSettings.map((name) => [flagOf(name), numberFlag(name)])) as Record<
+    Flag<NumberSetting>,
     ReturnType<typeof numberFlag>
   >),
   "executor-url": {
@@ -124,13 +104,12 @@ const serveArgs = {
   "monitor-listen": {
     type: "string",
     valueHint: "HOST:PORT",
-    description: "Serve /metrics (Prometheus), /healthz and /readyz there; port 0 takes a free one. Default: nowhere",
+    description: serveSettingsRanges.monitorListen.about,
   },
   "monitor-database": {
     type: "string",
     valueHint: "NAME",
-    description:
-      "The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database",
+    description: serveSettingsRanges.monitorDatabase.about,
   },
 } as const satisfies ArgsDef;
 
@@ -171,13 +150,14 @@ function readOptions(args: ServeArguments, secretsDirectories: readonly string[]
     allowPlaintext: args["allow-plaintext"] === true,
     ...(secretsDirectories.length > 0 && { secretsDirectories }),
     tls: tlsOf(args),
-    ...Object.fromEntries(numberFlags.map((name) => [numbers[name][0], numberOf(args, name)])),
+    ...Object.fromEntries(numberSettings.map((name) => [name, numberOf(args, name)])),
   };
 }
 
-function numberOf(args: ServeArguments, name: NumberFlag): number | undefined {
-  const { min, max } = serveSettingsRanges[numbers[name][0]];
-  return wholeNumber(name, text(args[name]), min, max);
+function numberOf(args: ServeArguments, setting: NumberSetting): number | undefined {
+  const { min, max } = serveSettingsRanges[setting];
+  const flag = flagOf(setting);
+  return wholeNumber(flag, text(args[flag]), min, max);
 }
 
 function text(value: string | boolean | undefined): string | undefined {

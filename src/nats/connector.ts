@@ -15,7 +15,7 @@
  */
 import type { NatsConnection } from "@nats-io/transport-node";
 import { type CompleteNatsServerOptions, connectionOptions } from "../../generated/ts/nats-options/index.js";
-import { gatewayConstants, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
+import { gatewayConstants, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { HawserError, NatsError } from "../errors/index.js";
 import { backoffMs, delay, type Logger, RareLog } from "../runtime/index.js";
 import { connectOnce, type Established } from "./connect.js";
@@ -27,7 +27,7 @@ import { type NatsAddress, natsAddresses, ServerChoice } from "./server-choice.j
 const { natsReconnectMinMs, natsReconnectMaxMs, natsConnectTimeoutMs } = gatewayConstants;
 
 /** How a connector is made. */
-export interface NatsConnectorOptions {
+export interface NatsConnectorOptions extends Partial<Pick<ServeSettings, "natsWaitMs">> {
   /** The name of this client in the server's lists, such as "hawser gateway". */
   readonly name: string;
   /** Where the files that options name may be. */
@@ -35,8 +35,6 @@ export interface NatsConnectorOptions {
   readonly logger: Logger;
   /** In which order the servers of the options are tried, also by other connectors. Default: a choice of its own. */
   readonly choice?: ServerChoice;
-  /** How long `connected` waits after a loss, in milliseconds. Default: that of `hawser serve`, 1,000. */
-  readonly natsWaitMs?: number;
   /** How long what uses a connection may last now, in milliseconds, if that can be longer than `natsDrainMs`. */
   readonly usesLastMs?: () => number;
   /** 0 to 1, for pauses. */

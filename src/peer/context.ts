@@ -1,14 +1,27 @@
-import type { PeerSettings } from "../../generated/ts/settings/peer.js";
+import {
+  type PeerSettings,
+  type ProtocolConstants,
+  protocolConstants,
+  type StoreConstants,
+  storeConstants,
+} from "../../generated/ts/settings/peer.js";
 import { HawserError, PeerError } from "../errors/index.js";
 import { type Logger, shared } from "../runtime/index.js";
 import type { Lease, Sender, Store } from "../store/index.js";
 import type { TlsCredentials } from "../transport/index.js";
 import type { StatusEmitter } from "./status.js";
 
+/** Settings of a peer and the constants of protocol and store: each reader takes a `Pick` of it, and gets all of it. */
+export type PeerLimits = PeerSettings & ProtocolConstants & StoreConstants;
+
+export function limitsOf(settings: PeerSettings): PeerLimits {
+  return { ...protocolConstants, ...storeConstants, ...settings };
+}
+
 /** What the parts of a running peer share. */
 export interface PeerContext {
   readonly sender: Sender;
-  readonly settings: PeerSettings;
+  readonly settings: PeerLimits;
   readonly store: Store;
   readonly lease: Lease;
   readonly status: StatusEmitter;

@@ -10,7 +10,7 @@ import { PeerRelay } from "../outbox/index.js";
 import { Backoff, shared, within } from "../runtime/index.js";
 import { type Lease, openStore, type Registration, type ServedTopic, type Store } from "../store/index.js";
 import { parseAddress } from "../wire/index.js";
-import { type PeerContext, SecretCache } from "./context.js";
+import { limitsOf, type PeerContext, SecretCache } from "./context.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
 import { GiveBack } from "./give-back.js";
 import type { Handle, Handlers } from "./handler-call.js";
@@ -71,7 +71,7 @@ export class RunningPeer {
     const { options, status, logger, subscriptions, handle, handlingOf, handles } = run;
     const context: PeerContext = {
       sender: { name: options.name, sourceTopic: options.topic },
-      settings: options.settings,
+      settings: limitsOf(options.settings),
       store,
       lease,
       status,

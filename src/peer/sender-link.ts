@@ -1,14 +1,8 @@
 /**
  * The sending half of a channel at work: it binds the state machine to a connection and to the store.
  */
-import { type PeerSettings, protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
-import {
-  type Headers,
-  SenderChannel,
-  type SenderEffects,
-  type SenderLimits,
-  type SendOutcome,
-} from "../channel/index.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { type Headers, SenderChannel, type SenderEffects, type SendOutcome } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
 import { DeadlineTimer } from "../runtime/index.js";
 import { Delivery } from "../wire/index.js";
@@ -72,7 +66,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#receipts = receiptsFor(identity.listenerName);
     this.#sent = { promise: Promise.resolve(this.#receipts.sent), keep: () => undefined };
     this.#packing = new SendPacking(context, (message) => this.#offer(message));
-    this.#channel = new SenderChannel(context.lease.epoch, senderLimits(context.settings), this, lastNumber);
+    this.#channel = new SenderChannel(context.lease.epoch, context.settings, this, lastNumber);
     this.#requests = new LinkRequests(identity.listenerName, context.settings, () => this.#dialForRequest());
     this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#arm());
     this.dial.begin();
@@ -398,24 +392,6 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
 function now(): number {
   return performance.now();
-}
-
-/** The limits of a peer's sending channels. */
-function senderLimits(settings: PeerSettings): SenderLimits {
-  return {
-    ackTimeoutMs: settings.ackTimeoutMs,
-    sendTimeoutMs: settings.sendTimeoutMs,
-    connectWaitMs: settings.connectWaitMs,
-    maxQueueMessages: settings.maxSendQueueMessages,
-    maxQueueBytes: settings.maxSendQueueBytes,
-    insertRows: storeConstants.insertRows,
-    insertBytes: storeConstants.insertBytes,
-    batchBytes: protocolConstants.batchTargetBytes,
-    batchMessages: protocolConstants.batchMaxMessages,
-    shortBacklogRows: storeConstants.shortBacklogRows,
-    storeRetryMinMs: storeConstants.storeRetryMinMs,
-    storeRetryMaxMs: storeConstants.storeRetryMaxMs,
-  };
 }
 
 /**

@@ -2,7 +2,7 @@
  * The store of one Peer: everything a peer does in Postgres.
  */
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
+import { type PeerSettingsInput, peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { DatabaseAddress, type SessionQuery } from "../postgres/index.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
 import { type ChannelOwners, type Channels, channelOwners, channels } from "./channels.js";
@@ -46,9 +46,7 @@ interface StoreEvents {
 }
 
 /** Where the database is, and how it is used. */
-export interface StoreOptions extends DatabaseLocation {
-  /** Connections beside the session. Default: the `poolSize` of the peer settings. */
-  readonly poolSize?: number | undefined;
+export interface StoreOptions extends DatabaseLocation, Pick<PeerSettingsInput, "poolSize"> {
   /** Default: says nothing. */
   readonly logger?: Logger | undefined;
   /** Default: the process's clock. */

@@ -10,7 +10,7 @@
  */
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { type PeerSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type ErrorCode, HawserError, TransportError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
@@ -47,7 +47,9 @@ export type Authorization =
   | { readonly accept: false; readonly code: ErrorCode; readonly message: string };
 
 /** Where to listen, as whom, and who decides. */
-export interface ListenOptions {
+export interface ListenOptions
+  extends Pick<PeerSettings, "maxMessageBytes">,
+    Partial<Pick<PeerSettings, "allowPlaintext">> {
   /** `host:port`; port 0 takes a free one. */
   readonly address: string;
   /** This listener's name: a Hello for another is refused. */
@@ -66,12 +68,8 @@ export interface ListenOptions {
   readonly onConnection: (connection: ListenerConnection, welcome: WelcomeFields) => ListenerHandlers;
   /** A connection ended before it was established: exactly once for each. */
   readonly onHandshakeRefused: (refusal: HandshakeRefusal) => void;
-  /** The greatest payload accepted, uncompressed, in bytes; said in Welcome. */
-  readonly maxMessageBytes: number;
   /** Accept nothing but TLS, with this certificate; read anew when its files change. */
   readonly tls?: TlsCredentials | undefined;
-  /** Listen on and accept addresses other than loopback although nothing encrypts the connections. Default false. */
-  readonly allowPlaintext?: boolean;
   /** Default: the clock of this process. */
   readonly clock?: Clock;
 }

@@ -7,7 +7,7 @@
 import { randomBytes } from "node:crypto";
 import { lookup } from "node:dns";
 import { connect, isIP, type LookupFunction, type Socket } from "node:net";
-import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { type PeerSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError, TransportError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
@@ -26,7 +26,7 @@ import type { TlsCredentials } from "./tls-credentials.js";
 import { exporterOf, secureDial } from "./tls-socket.js";
 
 /** Whom to call, and as whom. */
-export interface DialOptions {
+export interface DialOptions extends Partial<Pick<PeerSettings, "allowPlaintext">> {
   /** `host:port` of the listener, as the catalog has it. */
   readonly address: string;
   /** Who calls, whom it means to reach, on which channel. */
@@ -35,8 +35,6 @@ export interface DialOptions {
   readonly secret: Uint8Array;
   /** Speak TLS, with this certificate and these authorities; read anew if their files have changed. */
   readonly tls?: TlsCredentials | undefined;
-  /** Dial addresses other than loopback although nothing encrypts the connection. Default false. */
-  readonly allowPlaintext?: boolean;
   /** The greatest payload of an answer, in bytes. Default: none is taken. */
   readonly maxAnswerBytes?: number;
   /** Ends the attempt; no effect on an established connection. */

@@ -205,7 +205,7 @@ describe("a sender's channel without a live listener", () => {
 
 describe("a sender's channel at its limits", () => {
   it("refuses a message when the queue is full, and takes one of any size when it is empty", () => {
-    const bench = new SenderBench({ maxQueueMessages: 2, maxQueueBytes: 5 });
+    const bench = new SenderBench({ maxSendQueueMessages: 2, maxSendQueueBytes: 5 });
     bench.send(0, "a", "b");
     expect(bench.take()).toEqual(["refused b"]);
   });

@@ -102,4 +102,9 @@ describe("constants", () => {
     expect(protocolConstants).toMatchObject({ preamble: "HWS1", version: 1, pingAfterMs: 15_000 });
     expect(storeConstants).toMatchObject({ leaseBeatMs: 5000, leaseExpiryMs: 10_000, shortBacklogRows: 256 });
   });
+
+  it("have no names of settings, as a peer hands on all of them as one object", () => {
+    const names = [peerSettingsDefaults, protocolConstants, storeConstants].flatMap(Object.keys);
+    expect(names).toHaveLength(new Set(names).size);
+  });
 });

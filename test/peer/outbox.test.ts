@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import { type PeerContext, SecretCache } from "../../src/peer/context.js";
+import { limitsOf, type PeerContext, SecretCache } from "../../src/peer/context.js";
 import type { Receipt } from "../../src/peer/index.js";
 import { checkOptions } from "../../src/peer/options.js";
 import { Outbox } from "../../src/peer/outbox.js";
@@ -26,7 +26,7 @@ describe("the outbox of a peer", () => {
     const options = { name: "shop-1", topic: "shop", listen: "127.0.0.1:0", databaseUrl: world.url };
     const context: PeerContext = {
       sender: { name: "shop-1", sourceTopic: "shop" },
-      settings: checkOptions(options).settings,
+      settings: limitsOf(checkOptions(options).settings),
       store,
       lease,
       secrets,

@@ -57,12 +57,12 @@ export class World {
       ackTimeoutMs: 2_000,
       sendTimeoutMs: 6_000,
       connectWaitMs: 1_000,
-      maxQueueMessages: 30,
-      maxQueueBytes: 900,
+      maxSendQueueMessages: 30,
+      maxSendQueueBytes: 900,
       insertRows: 6,
       insertBytes: 200,
-      batchBytes: 120,
-      batchMessages: 4,
+      batchTargetBytes: 120,
+      batchMaxMessages: 4,
       shortBacklogRows: 3,
       storeRetryMinMs: 50,
       storeRetryMaxMs: 2_000,
@@ -448,7 +448,8 @@ export class World {
   // ---- checks ----
 
   checkQueue(channel: SenderChannel<SimulatedMessage>): void {
-    if (channel.pendingMessages > this.limits.sender.maxQueueMessages) throw new Violation("send queue over its limit");
+    if (channel.pendingMessages > this.limits.sender.maxSendQueueMessages)
+      throw new Violation("send queue over its limit");
   }
 
   checkListener(channel: ListenerChannel): void {

@@ -42,12 +42,12 @@ export const transportSettingsDefaults: TransportSettings = {
   writeMaxBytes: 67108864,
 };
 
-/** What each setting may be, and in which unit. */
+/** What each setting is, what it may be, and in which unit. */
 export const transportSettingsRanges = {
-  defaultTimeoutMs: { kind: "number", min: 1, max: 86400000, unit: "ms" },
-  useBinaryFormat: { kind: "boolean" },
-  readMaxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes" },
-  writeMaxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes" },
+  defaultTimeoutMs: { kind: "number", min: 1, max: 86400000, unit: "ms", about: "How long a call may take that names no time limit itself." },
+  useBinaryFormat: { kind: "boolean", about: "Send messages in Protobuf's binary format; false: as JSON." },
+  readMaxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "The largest answer that is decoded." },
+  writeMaxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "The largest request that is sent. What the NATS server, or the called peer, takes may be less." },
 } as const satisfies Readonly<Record<keyof TransportSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -80,10 +80,10 @@ export const natsServiceSettingsDefaults: NatsServiceSettings = {
   stopDeadlineMs: 10000,
 };
 
-/** What each setting may be, and in which unit. */
+/** What each setting is, what it may be, and in which unit. */
 export const natsServiceSettingsRanges = {
-  concurrency: { kind: "number", min: 1, max: 1000000, unit: "calls" },
-  stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms" },
+  concurrency: { kind: "number", min: 1, max: 1000000, unit: "calls", about: "How many calls run at once; further ones are refused." },
+  stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long a stop waits for the calls that run." },
 } as const satisfies Readonly<Record<keyof NatsServiceSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */

@@ -151,26 +151,26 @@ export const serveSettingsDefaults: ServeSettings = {
   missingStreamMs: 60000,
 };
 
-/** What each setting may be, and in which unit. */
+/** What each setting is, what it may be, and in which unit. */
 export const serveSettingsRanges = {
-  gatewayListen: { kind: "string", minBytes: 3, maxBytes: 261 },
-  callTimeoutMs: { kind: "number", min: 100, max: 3600000, unit: "ms" },
-  maxCallTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms" },
-  maxRequestBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes" },
-  maxResponseBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes" },
-  maxSessions: { kind: "number", min: 1, max: 100000, unit: "sessions" },
-  natsWaitMs: { kind: "number", min: 0, max: 60000, unit: "ms" },
-  stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms" },
-  subscriberSessions: { kind: "number", min: 1, max: 100, unit: "sessions" },
-  subscriberTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms" },
-  responderSessions: { kind: "number", min: 1, max: 100, unit: "sessions" },
-  bufferBytes: { kind: "number", min: 1048576, max: 8589934592, unit: "bytes" },
-  takeoverBufferMs: { kind: "number", min: 0, max: 600000, unit: "ms" },
-  monitorListen: { kind: "string", minBytes: 3, maxBytes: 261 },
-  monitorDatabase: { kind: "string", minBytes: 1, maxBytes: 128 },
-  savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes" },
-  outboxRetentionMs: { kind: "number", min: 1000, max: 604800000, unit: "ms" },
-  missingStreamMs: { kind: "number", min: 0, max: 604800000, unit: "ms" },
+  gatewayListen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where the gateway listens for Postgres; port 0 takes a free port. Without TLS only loopback addresses." },
+  callTimeoutMs: { kind: "number", min: 100, max: 3600000, unit: "ms", about: "How long a call of an SQL function may take that names no time limit itself." },
+  maxCallTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "The longest time limit that a call may name." },
+  maxRequestBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes", about: "The largest call that the gateway reads, as Postgres sends it: bytes travel as base64, a third longer." },
+  maxResponseBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes", about: "The largest answer that the gateway sends: bytes travel as hexadecimal digits, twice as long." },
+  maxSessions: { kind: "number", min: 1, max: 100000, unit: "sessions", about: "How many database sessions may be connected to the gateway at once." },
+  natsWaitMs: { kind: "number", min: 0, max: 60000, unit: "ms", about: "How long calls wait for a connection to NATS that has just been lost; after that they fail at once." },
+  stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long a clean stop waits for the calls that are under way." },
+  subscriberSessions: { kind: "number", min: 1, max: 100, unit: "sessions", about: "How many database sessions run the functions of subscriptions at once." },
+  subscriberTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", about: "The statement timeout of subscribed functions. It applies to a whole batch. Hawser chooses the size of the batch." },
+  responderSessions: { kind: "number", min: 1, max: 100, unit: "sessions", about: "How many database sessions run the functions of responders at once." },
+  bufferBytes: { kind: "number", min: 1048576, max: 8589934592, unit: "bytes", about: "How many bytes of received messages are kept in memory until functions have run. When the buffer is half full, new messages go to a table (`saved_bytes`). If the table is full or slow too, messages are discarded and counted. A process that does not lead keeps messages for a takeover in three quarters of the buffer." },
+  takeoverBufferMs: { kind: "number", min: 0, max: 600000, unit: "ms", about: "A new leader repeats the messages since the last known progress of the old leader, and the messages of this many milliseconds before it, to cover what the old leader did not finish. 0: nothing is repeated, and what the old leader did not finish is lost." },
+  monitorListen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where metrics and health are served, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not set." },
+  monitorDatabase: { kind: "string", minBytes: 1, maxBytes: 128, about: "The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database." },
+  savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes", about: "How many bytes of messages may wait in the table that is used when the buffer is half full: subjects, payloads, headers, and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count." },
+  outboxRetentionMs: { kind: "number", min: 1000, max: 604800000, unit: "ms", about: "How long messages that are published stay in the outbox after they were enqueued, at least, so that they can be published again." },
+  missingStreamMs: { kind: "number", min: 0, max: 604800000, unit: "ms", about: "How long a message of the outbox whose stream does not exist is tried again after it was enqueued, before it becomes a dead letter: the stream may be made a little later than the first message is enqueued. 0: it becomes one at once." },
 } as const satisfies Readonly<Record<keyof ServeSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */

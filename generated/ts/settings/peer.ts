@@ -207,34 +207,34 @@ export const peerSettingsDefaults: PeerSettings = {
   maxRequests: 10000,
 };
 
-/** What each setting may be, and in which unit. */
+/** What each setting is, what it may be, and in which unit. */
 export const peerSettingsRanges = {
-  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes" },
-  maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes" },
-  compressThresholdBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes" },
-  maxSendQueueMessages: { kind: "number", min: 1, max: 10000000, unit: "messages" },
-  maxSendQueueBytes: { kind: "number", min: 1, max: 1099511627776, unit: "bytes" },
-  concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers" },
-  handlerTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms" },
-  maxAttempts: { kind: "number", min: 1, max: 1000000, unit: "attempts" },
-  retryDelayMs: { kind: "number", min: 1, max: 3600000, unit: "ms" },
-  ackTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms" },
-  busyAfterMs: { kind: "number", min: 1, max: 3600000, unit: "ms" },
-  sendTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms" },
-  connectWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms" },
-  nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms" },
-  stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms" },
-  poolSize: { kind: "number", min: 1, max: 100, unit: "connections" },
-  allowPlaintext: { kind: "boolean" },
-  durable: { kind: "boolean" },
-  transactional: { kind: "boolean" },
-  serveSourceTopic: { kind: "boolean" },
-  orphanAfterMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms" },
-  group: { kind: "string", minBytes: 1, maxBytes: 255, pattern: /^[^:\u0001-\u001f\u007f]+$/u, means: "must not contain ':' or control characters" },
-  groupTakeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms" },
-  deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days" },
-  requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms" },
-  maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests" },
+  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", about: "How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not committed yet." },
+  maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "The greatest payload that this peer receives, uncompressed." },
+  compressThresholdBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Payloads strictly longer than this are compressed." },
+  maxSendQueueMessages: { kind: "number", min: 1, max: 10000000, unit: "messages", about: "How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`." },
+  maxSendQueueBytes: { kind: "number", min: 1, max: 1099511627776, unit: "bytes", about: "How many payload bytes may wait for one listener, unconfirmed; one message always fits." },
+  concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "How many handlers run side by side, over all channels of the peer; beside them one batch of each topic that is handled in batches." },
+  handlerTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long a handler may take; without it there is no limit." },
+  maxAttempts: { kind: "number", min: 1, max: 1000000, unit: "attempts", about: "How often a message's handler is tried before the message is a dead letter." },
+  retryDelayMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "The wait before a failed handler is tried again; it doubles each time, up to an hour." },
+  ackTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", about: "How long an at-least-once message waits for its acknowledgement before it is stored too." },
+  busyAfterMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of waiting." },
+  sendTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "How long a send may stay without any confirmation before it is rejected with `store_failed`." },
+  connectWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long an at-most-once message waits for a connection that is being made." },
+  nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long run() waits for a name that another process holds." },
+  stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long stop() waits for running handlers and for storing what is unconfirmed." },
+  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Connections of the pool to Postgres, beside the one session for leases and notifications." },
+  allowPlaintext: { kind: "boolean", about: "Dial and accept addresses other than loopback without TLS: the network is trusted." },
+  durable: { kind: "boolean", about: "Senders store messages for this listener while it is stopped, even if they have never connected to it." },
+  transactional: { kind: "boolean", about: "Each handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there happen exactly once. Handlers run side by side, each on a connection of the pool, which needs at least 2." },
+  serveSourceTopic: { kind: "boolean", about: "Serve the source topic. False for a peer that only sends under it: what others are sent there does not go to it." },
+  orphanAfterMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "If a listener is away this long without a break, this peer takes over its stored messages, channel by channel. This peer must serve all topics of a channel's messages. Choose a time longer than a restart of your listeners. Without it nothing is taken over." },
+  group: { kind: "string", minBytes: 1, maxBytes: 255, pattern: /^[^:\u0001-\u001f\u007f]+$/u, means: "must not contain ':' or control characters", about: "The name of the group that the peer is a member of; `true` means `\"default\"`. The listeners of its topics, if all of them are members of a group, take messages as each has room, not in turn. Members of one group take over what is stored for a member that is gone, and get one copy of a message that is enqueued for all listeners. Without it the peer is no member." },
+  groupTakeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "Of a member of a group: if another member of it is away this long without a break, this peer takes over its stored messages, as with `orphanAfterMs`, and gives its channels back when it runs again." },
+  deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "A running peer deletes all dead letters older than this that belong to roles its login is a member of, even those of other peers and of subscribed functions. If peers of one login have different values, the lowest counts." },
+  requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long a request waits for its answer, unless it says so itself." },
+  maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests", about: "How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many requests to one listener may be without an answer before `request` is refused with `busy`." },
 } as const satisfies Readonly<Record<keyof PeerSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -268,10 +268,10 @@ export const handlerSettingsDefaults: HandlerSettings = {
   timeoutMs: undefined,
 };
 
-/** What each setting may be, and in which unit. */
+/** What each setting is, what it may be, and in which unit. */
 export const handlerSettingsRanges = {
-  transactional: { kind: "boolean" },
-  timeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms" },
+  transactional: { kind: "boolean", about: "The handler runs in a transaction of Postgres, at `message.client`, that also marks the message as done: its effects there happen exactly once." },
+  timeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long the handler may take." },
 } as const satisfies Readonly<Record<keyof HandlerSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -311,11 +311,11 @@ export const batchSettingsDefaults: BatchSettings = {
   waitMs: 0,
 };
 
-/** What each setting may be, and in which unit. */
+/** What each setting is, what it may be, and in which unit. */
 export const batchSettingsRanges = {
-  maxMessages: { kind: "number", min: 1, max: 10000, unit: "messages" },
-  maxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes" },
-  waitMs: { kind: "number", min: 0, max: 60000, unit: "ms" },
+  maxMessages: { kind: "number", min: 1, max: 10000, unit: "messages", about: "How many messages a batch has at most." },
+  maxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "How many payload bytes a batch has at most; one message always fits." },
+  waitMs: { kind: "number", min: 0, max: 60000, unit: "ms", about: "How long a message waits for others at most, while no batch is handled." },
 } as const satisfies Readonly<Record<keyof BatchSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -370,13 +370,13 @@ export const retrySettingsDefaults: RetrySettings = {
   jitterPercent: 0,
 };
 
-/** What each setting may be, and in which unit. */
+/** What each setting is, what it may be, and in which unit. */
 export const retrySettingsRanges = {
-  attempts: { kind: "number", min: 1, max: 1000000, unit: "attempts" },
-  delayMs: { kind: "number", min: 1, max: 3600000, unit: "ms" },
-  factor: { kind: "number", min: 1, max: 100 },
-  maxDelayMs: { kind: "number", min: 1, max: 2147483647, unit: "ms" },
-  jitterPercent: { kind: "number", min: 0, max: 100, unit: "percent" },
+  attempts: { kind: "number", min: 1, max: 1000000, unit: "attempts", about: "How often a message's handler is tried before the message is a dead letter. Without it as the peer has it." },
+  delayMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "The wait before the second attempt. Without it as the peer has it." },
+  factor: { kind: "number", min: 1, max: 100, about: "Each further wait is so many times the one before." },
+  maxDelayMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "The longest wait." },
+  jitterPercent: { kind: "number", min: 0, max: 100, unit: "percent", about: "A wait is shortened at random by at most so many percent of it, so that what has failed together is not tried again together." },
 } as const satisfies Readonly<Record<keyof RetrySettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */

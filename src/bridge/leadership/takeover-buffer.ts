@@ -11,20 +11,18 @@
  * The limit is three quarters of the memory that there is for messages: with what comes after a takeover, which nobody else
  * has, there is room for all that is repeated. What a process itself has left undone may have the last quarter, too.
  */
-import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
+import { type BridgeConstants, bridgeConstants, type ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { Fifo } from "../../runtime/index.js";
 import { type InboundMessage, memoryOf } from "../message.js";
 import { doneBefore, type LeaderProgress } from "./progress.js";
 
-/** Limits of the buffer. */
-export interface TakeoverBufferLimits {
-  /** Bytes for all messages together, as a leader has them; counted as {@link memoryOf} does. */
-  readonly bufferBytes: number;
-  /** 0: nothing is kept but what this process itself has left undone. */
-  readonly takeoverBufferMs: number;
-  /** In its place after a leader that has ended in good order, if it is less. */
-  readonly cleanTakeoverMs: number;
-}
+/**
+ * Limits of the buffer. `bufferBytes` are those of a leader, counted as {@link memoryOf} does. With `takeoverBufferMs` 0
+ * nothing is kept but what this process itself has left undone. After a leader that has ended in good order
+ * `cleanTakeoverMs` counts, if it is less.
+ */
+export type TakeoverBufferLimits = Pick<ServeSettings, "bufferBytes" | "takeoverBufferMs"> &
+  Pick<BridgeConstants, "cleanTakeoverMs">;
 
 /** A message with what it is to be run for. */
 export interface KeptMessage {

@@ -2,6 +2,7 @@
  * What a queue asks to be done in Postgres, one step at a time, each in a transaction that first checks that this process
  * leads.
  */
+import type { BridgeConstants } from "../../../generated/ts/settings/nats.js";
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import type { ByteBudget, Discards } from "./memory.js";
@@ -119,18 +120,16 @@ export type Outcome =
   | { readonly kind: "deposed" };
 
 /** What queues go by, the same for all queues of a process. */
-export interface QueueSettings {
-  readonly maxBatchMessages: number;
-  /** In what `memoryOf` says; a single message may have more. */
-  readonly maxBatchBytes: number;
-  /** How long a batch may be expected to take. Well below the statement timeout. */
-  readonly batchTargetMs: number;
-  /** The pause after the first transient failure in a row; it doubles … */
-  readonly pauseMinMs: number;
-  /** … up to this. */
-  readonly pauseMaxMs: number;
-  /** After so many transient failures a retried dead letter stays what it is; messages are tried without end. */
-  readonly retryTries: number;
+export interface QueueSettings
+  extends Pick<
+    BridgeConstants,
+    | "maxBatchMessages"
+    | "maxBatchBytes"
+    | "batchTargetMs"
+    | "batchPauseMinMs"
+    | "batchPauseMaxMs"
+    | "deadLetterRetryTries"
+  > {
   /** The error code of what loses its session while it is alone. */
   readonly sessionLostCode: string;
   /** 0 to 1, so that queues that paused together do not all go on together. */

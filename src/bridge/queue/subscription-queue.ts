@@ -503,7 +503,7 @@ export class Retries {
       return ++this.#losses < 2 ? undefined : { error: sessionLostTwice(settings, outcome.message), attempts };
     }
     // Without this limit, a dead letter that is never done would make the messages behind it wait again and again.
-    if (outcome.kind === "transient" && ++this.#transients < settings.retryTries) return undefined;
+    if (outcome.kind === "transient" && ++this.#transients < settings.deadLetterRetryTries) return undefined;
     return { error: outcome.error, attempts };
   }
 
@@ -580,8 +580,8 @@ export class Pause {
   readonly #backoff: Backoff;
   #end = Number.NEGATIVE_INFINITY;
 
-  constructor({ pauseMinMs, pauseMaxMs, random }: QueueSettings) {
-    this.#backoff = new Backoff({ minMs: pauseMinMs, maxMs: pauseMaxMs, jitter: 0.5, random });
+  constructor({ batchPauseMinMs, batchPauseMaxMs, random }: QueueSettings) {
+    this.#backoff = new Backoff({ minMs: batchPauseMinMs, maxMs: batchPauseMaxMs, jitter: 0.5, random });
   }
 
   /** When it ends; in the past if there is none. */

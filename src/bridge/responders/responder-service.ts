@@ -7,7 +7,9 @@
  * - A message without a reply subject is no request. It is counted and not run: there is no one to answer, and no one to
  *   tell of a failure. Subscriptions are for such messages.
  */
+
 import type { Msg, NatsConnection } from "@nats-io/transport-node";
+import type { BridgeConstants, ServeSettings } from "../../../generated/ts/settings/nats.js";
 import { isAnswerable, receivedHeaders, takenOver } from "../../nats/index.js";
 import { type Logger, RareLog, within } from "../../runtime/index.js";
 import type { Responder } from "../bindings.js";
@@ -19,15 +21,12 @@ import { isMeant, type Replies } from "./replies.js";
 import { type RequestRunner, removedReply } from "./requests.js";
 
 /** How the service is made. */
-export interface ResponderServiceOptions extends ServiceOrigin {
+export interface ResponderServiceOptions
+  extends ServiceOrigin,
+    Pick<ServeSettings, "responderSessions">,
+    Pick<BridgeConstants, "maxQueuedRequests" | "maxQueuedRequestBytes"> {
   readonly runner: RequestRunner;
   readonly logger: Logger;
-  /** Functions that run at once. */
-  readonly maxConcurrent: number;
-  /** Requests of one responder that wait for their turn; more are refused. */
-  readonly maxQueuedPerResponder: number;
-  /** Their bytes; one request always fits. */
-  readonly maxQueuedBytesPerResponder: number;
   /** How long a request may wait for its turn, in milliseconds: `responder_timeout_ms` of now. */
   readonly responderTimeoutMs: () => number;
   /** A function was run, however it ended. */
@@ -62,9 +61,9 @@ export class ResponderService {
     this.#dispatcher = new RequestDispatcher({
       runner,
       limits: {
-        maxRunning: options.maxConcurrent,
-        maxWaiting: options.maxQueuedPerResponder,
-        maxWaitingBytes: options.maxQueuedBytesPerResponder,
+        maxRunning: options.responderSessions,
+        maxWaiting: options.maxQueuedRequests,
+        maxWaitingBytes: options.maxQueuedRequestBytes,
       },
       timeoutMs: options.responderTimeoutMs,
       logger,

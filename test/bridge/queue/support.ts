@@ -20,9 +20,9 @@ const settings: QueueSettings = {
   maxBatchMessages: 1000,
   maxBatchBytes: 8 * 1024 * 1024,
   batchTargetMs: 1000,
-  pauseMinMs: 100,
-  pauseMaxMs: 5000,
-  retryTries: 5,
+  batchPauseMinMs: 100,
+  batchPauseMaxMs: 5000,
+  deadLetterRetryTries: 5,
   sessionLostCode: "session_lost",
   random: () => 1,
 };

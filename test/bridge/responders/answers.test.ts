@@ -70,7 +70,7 @@ describe("a request", () => {
     const outcomes = [{ kind: "answer", payload: "no bytes" } as never, answer("bytes")];
     const { logged, requester } = await served(
       { "public.answer(bytea)": () => outcomes.shift()! },
-      { maxConcurrent: 1 },
+      { responderSessions: 1 },
     );
     await requester.request("ask", "", { timeout: 200 }).catch(() => undefined);
     expect((await requester.request("ask")).string()).toBe("bytes");
@@ -168,7 +168,7 @@ describe("many requests", () => {
           return answer(`${Buffer.from(payload)}`.padEnd(100_000));
         },
       },
-      { maxConcurrent: 3, responderTimeoutMs: () => long.timeout },
+      { responderSessions: 3, responderTimeoutMs: () => long.timeout },
     );
     const asked = Array.from({ length: 500 }, (_, number) => requester.request("ask", `${number}`, long));
     const answers = (await Promise.all(asked)).map((each) => each.string().trim());
@@ -188,7 +188,7 @@ describe("many requests", () => {
       },
       {
         responders: [responder("slow", "public.slow(bytea)"), responder("fast", "public.fast(bytea)", 2)],
-        ...{ maxConcurrent: 4, maxQueuedPerResponder: 10 },
+        ...{ responderSessions: 4, maxQueuedRequests: 10 },
       },
     );
     const slowOnes = Array.from({ length: 12 }, () => requester.request("slow", "", long));
@@ -206,7 +206,7 @@ describe("many requests", () => {
     const slow = gate();
     const { service, requester } = await served(
       { "public.answer(bytea)": () => slow.opened.then(() => answer("")) },
-      { maxConcurrent: 1, maxQueuedBytesPerResponder: 10_000 },
+      { responderSessions: 1, maxQueuedRequestBytes: 10_000 },
     );
     const taken = ["runs", "x".repeat(20_000)].map((payload) => requester.request("ask", payload, long));
     await eventually("one waits", () => service.stats().responders[0]!.waiting === 1);
@@ -229,7 +229,7 @@ describe("many requests", () => {
           return answer("x".repeat(1_000_000));
         },
       },
-      { maxConcurrent: 4, responderTimeoutMs: () => 60_000 },
+      { responderSessions: 4, responderTimeoutMs: () => 60_000 },
     );
     const asked = Array.from({ length: 50 }, () => requester.request("ask", "", { timeout: 60_000 }));
     await eventually("all have come", () => service.stats().responders[0]!.waiting === 46);
@@ -252,7 +252,7 @@ describe("many requests", () => {
           return answer("");
         },
       },
-      { maxConcurrent: 1, responderTimeoutMs: () => 100 },
+      { responderSessions: 1, responderTimeoutMs: () => 100 },
     );
     const first = requester.request("ask", "", long);
     await eventually("it runs", () => runs === 1);

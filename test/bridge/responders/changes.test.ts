@@ -25,7 +25,7 @@ describe("a changed list of responders", () => {
     const running = gate();
     const { service, requester } = await served(
       { "public.answer(bytea)": () => running.opened.then(() => answer("done")) },
-      { maxConcurrent: 1 },
+      { responderSessions: 1 },
     );
     const first = requester.request("ask", "", { timeout: 20_000 });
     const second = errorOf(requester, "ask");
@@ -44,7 +44,7 @@ describe("a changed list of responders", () => {
         "public.old(bytea)": () => running.opened.then(() => answer("old")),
         "public.new(bytea)": () => answer("new"),
       },
-      { responders: [responder("ask", "public.old(bytea)")], maxConcurrent: 1 },
+      { responders: [responder("ask", "public.old(bytea)")], responderSessions: 1 },
     );
     const asked = [1, 2, 3].map(() => requester.request("ask", "", { timeout: 20_000 }));
     await eventually("two wait", () => service.stats().responders[0]!.waiting === 2);
@@ -146,7 +146,7 @@ describe("another connection", () => {
         "public.answer(bytea)": ({ payload }) =>
           payload.length > 0 ? running.opened.then(() => answer("")) : answer("yes"),
       },
-      { maxConcurrent: 1 },
+      { responderSessions: 1 },
     );
     await service.configure([responder("ask"), responder("b", "public.answer(bytea)", 2)]);
     connector.on("connected", (connection) => void service.attach(connection));
@@ -207,7 +207,7 @@ describe("a service that stops", () => {
     const running = gate();
     const { service, requester } = await served(
       { "public.answer(bytea)": () => running.opened.then(() => answer("done")) },
-      { maxConcurrent: 1 },
+      { responderSessions: 1 },
     );
     const asked = [1, 2].map(() => requester.request("ask", "", { timeout: 20_000 }));
     await eventually("one waits", () => service.stats().responders[0]!.waiting === 1);
@@ -232,7 +232,7 @@ describe("a service that stops", () => {
           return new Promise(() => undefined);
         },
       },
-      { maxConcurrent: 1 },
+      { responderSessions: 1 },
     );
     await service.configure([responder("ask")]);
     const connection = await serviceConnection(server.url);

@@ -37,9 +37,9 @@ export function testService(functions: TestFunctions, options: Partial<Responder
     database: "test",
     version: "1.2.3",
     metadata: { from: "hawser" },
-    maxConcurrent: 8,
-    maxQueuedPerResponder: 1000,
-    maxQueuedBytesPerResponder: 1024 * 1024,
+    responderSessions: 8,
+    maxQueuedRequests: 1000,
+    maxQueuedRequestBytes: 1024 * 1024,
     responderTimeoutMs: () => 5000,
     ...options,
   });

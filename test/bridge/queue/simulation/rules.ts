@@ -90,7 +90,7 @@ function followPauses(
 
 function followPause(begins: boolean, queue: SimulatedQueue, settings: QueueSettings, now: number): void {
   if (begins) {
-    const longest = Math.min(settings.pauseMaxMs, settings.pauseMinMs * 2 ** queue.failuresInARow);
+    const longest = Math.min(settings.batchPauseMaxMs, settings.batchPauseMinMs * 2 ** queue.failuresInARow);
     queue.failuresInARow += 1;
     queue.pauseFrom = now + longest / 2;
     queue.pauseTo = now + longest;
@@ -152,7 +152,7 @@ function followRetry(
   if (outcome.kind === "committed") queue.jobsDone += 1;
   else if (outcome.kind === "transient") {
     message.transients += 1;
-    if (message.transients === settings.retryTries) message.guilt = outcome.error.code;
+    if (message.transients === settings.deadLetterRetryTries) message.guilt = outcome.error.code;
   } else blame(message, outcome, settings);
 }
 

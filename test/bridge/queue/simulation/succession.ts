@@ -81,7 +81,7 @@ class Succession {
     this.#maxBatch = this.#random.pick([1, 2, 100]);
     const settings = {
       ...{ maxBatchMessages: this.#maxBatch, maxBatchBytes: 1_000_000, batchTargetMs: 100 },
-      ...{ pauseMinMs: 10, pauseMaxMs: 80, retryTries: 3, sessionLostCode: "lost" },
+      ...{ batchPauseMinMs: 10, batchPauseMaxMs: 80, deadLetterRetryTries: 3, sessionLostCode: "lost" },
       random: () => this.#random.next(),
     };
     const context: QueueContext = { settings, budget: new ByteBudget(1_000_000), discards: new Discards(1) };

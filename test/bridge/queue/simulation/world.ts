@@ -58,9 +58,9 @@ class World {
       maxBatchMessages: random.pick([1, 4, 16, 1000]),
       maxBatchBytes: random.pick([700, 3000, 1_000_000]),
       batchTargetMs: 100,
-      pauseMinMs: 10,
-      pauseMaxMs: 80,
-      retryTries: 3,
+      batchPauseMinMs: 10,
+      batchPauseMaxMs: 80,
+      deadLetterRetryTries: 3,
       sessionLostCode: "session_lost",
       random: () => random.next(),
     };
