@@ -20,7 +20,16 @@ const [first, ...others] = Object.keys(dependencies).filter((name) => name.start
 
 if (/^3\.\d+\.\d+$/.test(version)) {
   const place = join(cacheDirectory(), "nats-js", version);
-  const copy = copyWith(dirname(installPackage(first!, version, place, others.map((other) => `${other}@${version}`))));
+  const copy = copyWith(
+    dirname(
+      installPackage(
+        first!,
+        version,
+        place,
+        others.map((other) => `${other}@${version}`),
+      ),
+    ),
+  );
   try {
     console.error(`Running the compiler and the tests on nats.js ${version}`);
     const compiler = spawnSync(join(copy, "node_modules/.bin/tsc"), { cwd: copy, stdio: "inherit" });
