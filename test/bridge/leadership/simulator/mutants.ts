@@ -218,7 +218,8 @@ export const mutants: Record<string, CaughtMutant> = {
   },
   "epoch read before the lock": {
     mutant: store({ batchAsksLeadOnly: true }),
-    profile: "rough",
+    profile: "relapse",
+    firstSeed: 4,
     seeds: 200,
     says: /commits in epoch/,
   },
