@@ -52,6 +52,7 @@ function ofName(databaseUrl: string): Contender {
 /** A row with expiry. */
 function ofLeadership(databaseUrl: string): Contender {
   const nothing = (): void => {};
+  const owner = randomUUID();
   const session = new PostgresSession({
     ...common,
     address: DatabaseAddress.of(databaseUrl),
@@ -62,10 +63,10 @@ function ofLeadership(databaseUrl: string): Contender {
     },
   });
   const protocol = new LeadershipProtocol({
-    table: new PostgresLeadershipTable(session),
+    table: new PostgresLeadershipTable(session, owner),
     clock: systemClock,
     logger: silentLogger,
-    owner: randomUUID(),
+    owner,
     messages: {
       unfinished: () => ({ oldestAt: undefined, behind: new Map() }),
       completeSince: () => Number.NEGATIVE_INFINITY,
