@@ -49,7 +49,7 @@ function ofName(databaseUrl: string): Contender {
   };
 }
 
-/** A row with expiry. */
+/** A heartbeat. */
 function ofLeadership(databaseUrl: string): Contender {
   const nothing = (): void => {};
   const owner = randomUUID();
@@ -82,7 +82,7 @@ function ofLeadership(databaseUrl: string): Contender {
 
 describe.each([
   ["a name, by a session's lock", ofName],
-  ["leadership, by a row with expiry", ofLeadership],
+  ["leadership, by a heartbeat", ofLeadership],
 ])("ownership of %s", (_strategy, contend) => {
   const sessions: PostgresSession[] = [];
   afterEach(async () => {
