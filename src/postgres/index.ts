@@ -23,7 +23,7 @@ export {
   sessionSettingsSql,
   userPathSql,
 } from "./open-session.js";
-export type { Ownership, OwnershipState } from "./ownership.js";
+export { type Life, type OwnedState, Owner, type Ownership, type OwnershipState } from "./ownership.js";
 export { serverIdentity } from "./server-identity.js";
 export { PostgresSession } from "./session.js";
 export { postgresErrorOf, rowsOf, type SqlClient } from "./sql-client.js";

@@ -5,19 +5,18 @@
  * No process can know that it is the only one: it may stand still for a minute, and go on where it was. So ownership has
  * two halves. *Who may go on* is decided by a strategy:
  *
- * - **a session that is alive, with a token** (`src/store/leases.ts`): a row names the session, and the session shows that it
+ * - **a session that is alive, with a token** (`src/store/leases.ts`): the row names the session, and the session shows that it
  *   lives by a lock on a random key, which Postgres frees with it. It passes on at once when its owner dies, as soon as the
  *   server notices. A token tells whether an answer that was lost was ours.
- * - **a row with expiry** (`src/bridge/leadership/`): an owner, and a heartbeat. It passes on when the heartbeat has not
- *   changed for a while, or the owner has given it back. It needs no session that lives on, and the row carries what the
- *   others need to take over.
+ * - **a heartbeat** (`src/bridge/leadership/`): it passes on when the heartbeat has not changed for a while, or the owner has
+ *   given it back. It needs no session that lives on, and the row carries what the others need to take over.
  *
  * *Whose writes count* is decided by an **epoch**, which grows with each owner, and a **fence**: whatever an owner writes is
  * written in a transaction that first checks its epoch and holds off the next owner until it ends. The next owner raises the
  * epoch, then waits at the fence. So a former owner can do no harm, however late it is.
  *
- * Neither half depends on a lock that any login can take: rows of owners and fences are in tables without grants, and only
- * functions of ours lock them.
+ * Both halves are rows of `hawser.owners` and `hawser.fences`. Neither depends on a lock that any login can take: these tables have
+ * no grants, and only functions of ours lock them.
  *
  *     waiting ──taken──▶ held ──the session is lost──▶ suspended ──confirmed again──▶ held
  *        ▲                │                                └──another has the epoch──▶ lost (leadership: waiting)
@@ -28,7 +27,10 @@
  */
 
 /** `lost` and `released` are final. */
-export type OwnershipState = "waiting" | "held" | "suspended" | "lost" | "released";
+export type OwnershipState = "waiting" | OwnedState;
+
+/** State from the time on at which it was taken. */
+export type OwnedState = "held" | "suspended" | "lost" | "released";
 
 /** What one process may have at a time, as the process sees it. */
 export interface Ownership {
@@ -47,4 +49,75 @@ export interface Ownership {
    * @param options.clean the owner ends in good order; the next one need not expect work that was cut off
    */
   release(options: { readonly clean: boolean }): Promise<void>;
+}
+
+/** Life of an owner, by which it knows how long nobody else may have what it owns. */
+export interface Life {
+  /** Clock of the process, in milliseconds. */
+  now(): number;
+  /** It may be another's when the server was not heard from for as long. */
+  readonly expiryMs: number;
+  /** When the server was last heard from over the session that owns it; undefined: when it was last confirmed. */
+  readonly heardAt?: () => number;
+}
+
+/** What this process has taken: the state of an {@link Ownership} from then on, for both strategies. */
+export class Owner<Epoch extends number | bigint> {
+  #state: OwnedState = "held";
+  #epoch: Epoch;
+  readonly #life: Life;
+  /** When the server was heard from, as long as the session does not tell. */
+  #heardAt: number;
+  readonly #callbacks = new Set<(state: OwnedState) => void>();
+
+  constructor(epoch: Epoch, life: Life) {
+    this.#epoch = epoch;
+    this.#life = life;
+    this.#heardAt = life.now();
+  }
+
+  /** Grows with each owner; what this process writes is fenced by it. */
+  get epoch(): Epoch {
+    return this.#epoch;
+  }
+
+  get state(): OwnedState {
+    return this.#state;
+  }
+
+  /** False when the server was not heard from for `expiryMs`, or the ownership has ended. */
+  get isWritable(): boolean {
+    if (this.#hasEnded) return false;
+    const heardAt = (this.#state === "held" ? this.#life.heardAt?.() : undefined) ?? this.#heardAt;
+    return this.#life.now() - heardAt < this.#life.expiryMs;
+  }
+
+  /** Calls back after each change of the state. Returns what ends that. */
+  onChange(callback: (state: OwnedState) => void): () => void {
+    this.#callbacks.add(callback);
+    return () => this.#callbacks.delete(callback);
+  }
+
+  /** Postgres has just said that it is still owned. */
+  confirm(): void {
+    this.#heardAt = this.#life.now();
+    this.enter("held");
+  }
+
+  /** It is owned anew, under a greater epoch. */
+  protected raise(epoch: Epoch): void {
+    this.#epoch = epoch;
+  }
+
+  /** Moves to another state, unless the ownership has ended. */
+  enter(state: OwnedState): void {
+    if (this.#state === state || this.#hasEnded) return;
+    if (state === "suspended") this.#heardAt = this.#life.heardAt?.() ?? this.#heardAt;
+    this.#state = state;
+    for (const callback of [...this.#callbacks]) callback(state);
+  }
+
+  get #hasEnded(): boolean {
+    return this.#state === "lost" || this.#state === "released";
+  }
 }

@@ -1,7 +1,7 @@
 /**
  * Postgres as directory, offline queue and ack ledger: migrations, leases, catalog, message store, cursors.
  *
- * Two things hold it together. Names are leased: an advisory lock says who may go on, an epoch in the catalog says whose
+ * Two things hold it together. Names are leased: a row that names a session says who may go on, an epoch in the catalog says whose
  * writes count, and every write of messages and cursors is fenced by it. And every write may be repeated: rows are unique
  * by their number, cursors only move forward, so that a commit whose answer was lost is simply sent again.
  */

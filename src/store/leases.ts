@@ -27,8 +27,10 @@ import { type HawserError, StoreError } from "../errors/index.js";
 import {
   isServerError,
   isTransient,
+  type Life,
+  type OwnedState,
+  Owner,
   type Ownership,
-  type OwnershipState,
   type PostgresSession,
   type SessionQuery,
   serverIdentity,
@@ -37,20 +39,15 @@ import { type Clock, delay, type Logger } from "../runtime/index.js";
 import { storeFailure } from "./store-failure.js";
 
 /** `lost` and `released` are final. */
-export type LeaseState = Exclude<OwnershipState, "waiting">;
+export type LeaseState = OwnedState;
 
-/** A name that was taken, with the epoch that everything written in it carries. */
-export interface Lease extends Ownership {
+/** A name that was taken, with the epoch that everything written in it carries, which grows when the lease is renewed. */
+export interface Lease
+  extends Pick<Owner<number>, "epoch" | "state" | "isWritable" | "onChange">,
+    Pick<Ownership, "release"> {
   readonly name: string;
-  /** Grows when the lease is renewed. */
-  readonly epoch: number;
   /** The holder before gave the name back in good order, or there was none. */
   readonly wasClean: boolean;
-  readonly state: LeaseState;
-  /** False when the session was not heard from for `leaseExpiryMs`, or the lease has ended. */
-  readonly isWritable: boolean;
-  /** Calls back after each change of the state. Returns what ends that. */
-  onChange(callback: (state: LeaseState) => void): () => void;
   /**
    * Calls back when the lease was renewed, before its state becomes `held` again. Nothing numbered under the old epoch
    * can be confirmed any more. Returns what ends that.
@@ -59,50 +56,30 @@ export interface Lease extends Ownership {
 }
 
 /** The lease as {@link Leases} moves it. */
-export class HeldLease implements Lease {
+export class HeldLease extends Owner<number> implements Lease {
   readonly name: string;
   readonly wasClean: boolean;
-  #epoch: number;
   /** The server on which the epoch was taken. */
   #server: string;
-  readonly #now: () => number;
-  readonly #sessionHeardAt: () => number;
-  readonly #giveBack: (clean: boolean) => Promise<void>;
-  readonly #callbacks = new Set<(state: LeaseState) => void>();
+  readonly #giveBack: (lease: HeldLease, clean: boolean) => Promise<void>;
   readonly #renewalCallbacks = new Set<(epoch: number) => void>();
-  #state: LeaseState = "held";
-  /** When the session was last heard from before it was lost. */
-  #heardAt = 0;
   #renewalToken: string | undefined;
   #released: Promise<void> | undefined;
 
   constructor(
     taken: { readonly name: string; readonly epoch: number; readonly wasClean: boolean; readonly server: string },
-    keeper: {
-      now(): number;
-      sessionHeardAt(): number;
-      giveBack(lease: HeldLease, clean: boolean): Promise<void>;
-    },
+    life: Life,
+    giveBack: (lease: HeldLease, clean: boolean) => Promise<void>,
   ) {
+    super(taken.epoch, life);
     this.name = taken.name;
-    this.#epoch = taken.epoch;
     this.#server = taken.server;
     this.wasClean = taken.wasClean;
-    this.#now = () => keeper.now();
-    this.#sessionHeardAt = () => keeper.sessionHeardAt();
-    this.#giveBack = (clean) => keeper.giveBack(this, clean);
-  }
-
-  get epoch(): number {
-    return this.#epoch;
+    this.#giveBack = giveBack;
   }
 
   get server(): string {
     return this.#server;
-  }
-
-  get state(): LeaseState {
-    return this.#state;
   }
 
   /**
@@ -119,42 +96,23 @@ export class HeldLease implements Lease {
     return this.#renewalToken;
   }
 
-  get isWritable(): boolean {
-    if (this.#state !== "held" && this.#state !== "suspended") return false;
-    const heardAt = this.#state === "held" ? this.#sessionHeardAt() : this.#heardAt;
-    return this.#now() - heardAt < storeConstants.leaseExpiryMs;
-  }
-
-  onChange(callback: (state: LeaseState) => void): () => void {
-    this.#callbacks.add(callback);
-    return () => this.#callbacks.delete(callback);
-  }
-
   onRenewed(callback: (epoch: number) => void): () => void {
     this.#renewalCallbacks.add(callback);
     return () => this.#renewalCallbacks.delete(callback);
   }
 
   release({ clean }: { readonly clean: boolean }): Promise<void> {
-    this.#released ??= this.#giveBack(clean);
+    this.#released ??= this.#giveBack(this, clean);
     return this.#released;
   }
 
   /** The name was taken anew on another server. */
   renew({ epoch, server }: { readonly epoch: number; readonly server: string }): void {
-    this.#epoch = epoch;
+    this.raise(epoch);
     this.#server = server;
     // Answered: an epoch that is raised from now on is raised by another process, whatever is still in the row.
     this.#renewalToken = undefined;
     for (const callback of [...this.#renewalCallbacks]) callback(epoch);
-  }
-
-  /** Moves to another state, unless the lease has ended. */
-  enter(state: LeaseState): void {
-    if (this.#state === state || this.#state === "lost" || this.#state === "released") return;
-    if (state === "suspended") this.#heardAt = this.#sessionHeardAt();
-    this.#state = state;
-    for (const callback of [...this.#callbacks]) callback(state);
   }
 }
 
@@ -245,17 +203,14 @@ export class Leases {
     let lease: HeldLease | undefined;
     const { generation } = this.#session;
     try {
-      const functions = storeFunctions(callerOf(this.#session.query));
       const server = await serverIdentity(this.#session.query);
-      const { taken, epoch, wasClean } = await functions.ownName({ name, token: randomUUID(), life: this.#life });
-      if (!taken || epoch === null || wasClean === null) return inUse;
-      const { held } = await functions.raiseFence({ name, epoch });
-      if (!held) return inUse;
+      const owned = await this.#own(name, randomUUID(), this.#session.query);
+      if (owned === undefined) return inUse;
       // Whose session is lost meanwhile has lost the name with it; the epoch that was raised does no harm.
       if (!this.#session.isUp || this.#session.generation !== generation) {
         return storeFailure(`take the name "${name}"`, new Error("the session with Postgres was lost"));
       }
-      lease = this.#leaseOf({ name, epoch: Number(epoch), wasClean, server });
+      lease = this.#leaseOf({ name, server, ...owned });
       this.#names.set(name, lease);
       return lease;
     } catch (cause) {
@@ -268,11 +223,9 @@ export class Leases {
   }
 
   #leaseOf(taken: ConstructorParameters<typeof HeldLease>[0]): HeldLease {
-    return new HeldLease(taken, {
-      now: () => this.#clock.now(),
-      sessionHeardAt: () => this.#session.heardAt,
-      giveBack: (lease, clean) => this.#giveBack(lease, clean),
-    });
+    const { leaseExpiryMs: expiryMs } = storeConstants;
+    const life = { now: () => this.#clock.now(), expiryMs, heardAt: () => this.#session.heardAt };
+    return new HeldLease(taken, life, (lease, clean) => this.#giveBack(lease, clean));
   }
 
   async #regain(lease: HeldLease, query: SessionQuery): Promise<void> {
@@ -313,14 +266,21 @@ export class Leases {
   /** @returns false if another process is just about to take the name, or to fence its owner off */
   async #renew(lease: HeldLease, server: string, query: SessionQuery): Promise<boolean> {
     const { name } = lease;
-    const functions = storeFunctions(callerOf(query));
-    const { taken, epoch } = await functions.ownName({ name, token: lease.beginRenewal(), life: this.#life });
-    if (!taken || epoch === null) return false;
-    const { held } = await functions.raiseFence({ name, epoch });
-    if (!held) return false;
+    const owned = await this.#own(name, lease.beginRenewal(), query);
+    if (owned === undefined) return false;
+    const { epoch } = owned;
     this.#logger.warn({ peer: name, epoch }, "another database server answers; the name was taken anew");
-    lease.renew({ epoch: Number(epoch), server });
+    lease.renew({ epoch, server });
     return true;
+  }
+
+  /** The two steps. @returns undefined if another one has the name, or is about to take it */
+  async #own(name: string, token: string, query: SessionQuery) {
+    const functions = storeFunctions(callerOf(query));
+    const { taken, epoch, wasClean } = await functions.ownName({ name, token, life: this.#life });
+    if (!taken || epoch === null || wasClean === null) return undefined;
+    const { held } = await functions.raiseFence({ name, epoch });
+    return held ? { epoch: Number(epoch), wasClean } : undefined;
   }
 
   /** The holder may be our own old session, whose end the server has not noticed, or a process that is taking over. */

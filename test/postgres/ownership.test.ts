@@ -49,9 +49,10 @@ function ofName(databaseUrl: string): Contender {
   };
 }
 
-/** A row with expiry. */
+/** A heartbeat. */
 function ofLeadership(databaseUrl: string): Contender {
   const nothing = (): void => {};
+  const owner = randomUUID();
   const session = new PostgresSession({
     ...common,
     address: DatabaseAddress.of(databaseUrl),
@@ -62,10 +63,10 @@ function ofLeadership(databaseUrl: string): Contender {
     },
   });
   const protocol = new LeadershipProtocol({
-    table: new PostgresLeadershipTable(session),
+    table: new PostgresLeadershipTable(session, owner),
     clock: systemClock,
     logger: silentLogger,
-    owner: randomUUID(),
+    owner,
     messages: {
       unfinished: () => ({ oldestAt: undefined, behind: new Map() }),
       completeSince: () => Number.NEGATIVE_INFINITY,
@@ -81,7 +82,7 @@ function ofLeadership(databaseUrl: string): Contender {
 
 describe.each([
   ["a name, by a session's lock", ofName],
-  ["leadership, by a row with expiry", ofLeadership],
+  ["leadership, by a heartbeat", ofLeadership],
 ])("ownership of %s", (_strategy, contend) => {
   const sessions: PostgresSession[] = [];
   afterEach(async () => {

@@ -1,7 +1,7 @@
 BEGIN
   -- A process that takes over raises the epoch there first, and here when this lock is free: batches that begin in between would
   -- keep it waiting.
-  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'serve' AND o.epoch = p_epoch AND p_epoch > 0);
+  held := EXISTS (SELECT FROM hawser.owners AS o WHERE o.what = 'serve' AND o.epoch = p_epoch);
   IF held THEN
     PERFORM FROM hawser.fences AS f WHERE f.what = 'serve' AND f.epoch = p_epoch FOR SHARE;
     held := FOUND;

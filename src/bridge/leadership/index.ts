@@ -2,7 +2,7 @@
  * Which of several processes runs the subscriptions, and what the others keep to take over from it.
  *
  * One row in Postgres names the leader: a random owner, an epoch that grows with each takeover, a heartbeat, and how far
- * the leader has come. It is the strategy "a row with expiry" of {@link Ownership}; peers' names use the other one, a lock.
+ * the leader has come. It is the strategy "a heartbeat" of {@link Ownership}; peers' names use the other one, a session.
  *
  * Taking leadership has two steps (`protocol.ts`). The first writes the new epoch, if the row is as it was seen: from then
  * on no batch of an older epoch begins. The second raises the fence to the epoch, which waits for batches that had begun

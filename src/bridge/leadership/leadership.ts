@@ -27,6 +27,7 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
 
   constructor(options: LeadershipOptions) {
     const { databaseUrl, logger } = options;
+    const owner = randomUUID();
     const session = new PostgresSession({
       address: DatabaseAddress.of(databaseUrl),
       logger,
@@ -41,10 +42,10 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
       onDown: () => this.sessionLost(),
     });
     super({
-      table: new PostgresLeadershipTable(session),
+      table: new PostgresLeadershipTable(session, owner),
       clock: systemClock,
       logger,
-      owner: randomUUID(),
+      owner,
       messages: options,
       events: {
         onLeading: (epoch, how) => {

@@ -15,7 +15,6 @@ import type {
   LeadershipTable,
   Progress,
   Raised,
-  Term,
 } from "./table.js";
 
 const { leaderHeartbeatMs, fenceWaitMs } = bridgeConstants;
@@ -76,10 +75,15 @@ interface HolderRow {
 
 export class PostgresLeadershipTable implements LeadershipTable {
   readonly #session: PostgresSession;
+  readonly #owner: string;
 
-  /** @param session for nothing else: another query would make the heartbeat late */
-  constructor(session: PostgresSession) {
+  /**
+   * @param session for nothing else: another query would make the heartbeat late
+   * @param owner the random id of the process
+   */
+  constructor(session: PostgresSession, owner: string) {
     this.#session = session;
+    this.#owner = owner;
   }
 
   async read(): Promise<LeadershipReading> {
@@ -98,25 +102,25 @@ export class PostgresLeadershipTable implements LeadershipTable {
     };
   }
 
-  async heartbeat({ owner, epoch }: Term, progress: Progress): Promise<ClockSample | undefined> {
-    return (await this.#whileHeld(sql.keep, [owner, epoch, stateOf(progress), false]))?.clock;
+  async heartbeat(epoch: bigint, progress: Progress): Promise<ClockSample | undefined> {
+    return (await this.#whileHeld(sql.keep, [this.#owner, epoch, stateOf(progress), false]))?.clock;
   }
 
-  async take({ epoch, beat }: LeadershipRow, owner: string): Promise<bigint | undefined> {
-    const [taken] = await this.#session.query<{ epoch: bigint | null }>(sql.take, [owner, epoch, beat]);
+  async take({ epoch, beat }: LeadershipRow): Promise<bigint | undefined> {
+    const [taken] = await this.#session.query<{ epoch: bigint | null }>(sql.take, [this.#owner, epoch, beat]);
     return taken!.epoch ?? undefined;
   }
 
-  async raise({ owner, epoch }: Term): Promise<Raised | undefined> {
+  async raise(epoch: bigint): Promise<Raised | undefined> {
     const limitMs = fenceWaitMs + 2 * leaderHeartbeatMs;
-    const answer = await this.#whileHeld<{ raised: boolean }>(sql.raise, [owner, epoch], limitMs);
+    const answer = await this.#whileHeld<{ raised: boolean }>(sql.raise, [this.#owner, epoch], limitMs);
     return answer && { clock: answer.clock, isRaised: answer.row.raised };
   }
 
-  async endHolders({ owner, epoch }: Term): Promise<FenceHolders> {
+  async endHolders(epoch: bigint): Promise<FenceHolders> {
     let holders: HolderRow[];
     try {
-      holders = await this.#session.query<HolderRow>(sql.endHolders, [owner, epoch]);
+      holders = await this.#session.query<HolderRow>(sql.endHolders, [this.#owner, epoch]);
     } catch (error) {
       if (has(error, sqlState.notPermitted)) return { isRefused: true, ended: 0, foreign: [] };
       throw error;
@@ -130,9 +134,9 @@ export class PostgresLeadershipTable implements LeadershipTable {
     };
   }
 
-  async release({ owner, epoch }: Term, progress: Progress): Promise<void> {
+  async release(epoch: bigint, progress: Progress): Promise<void> {
     const state = progress.progressAt === undefined ? null : stateOf(progress);
-    await this.#session.query(sql.keep, [owner, epoch, state, true]);
+    await this.#session.query(sql.keep, [this.#owner, epoch, state, true]);
   }
 
   async #whileHeld<Row extends object>(text: string, values: readonly unknown[], limitMs?: number) {

@@ -11,7 +11,7 @@
  * is silent, and keeps what it has, like those that wait. If the row is still its own when Postgres is back, it goes on.
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import type { Ownership, OwnershipState } from "../../postgres/index.js";
+import { Owner, type Ownership, type OwnershipState } from "../../postgres/index.js";
 import { type Clock, delay, type Logger } from "../../runtime/index.js";
 import {
   doneBefore,
@@ -21,7 +21,7 @@ import {
   serverTimeAtMost,
   surelyBefore,
 } from "./progress.js";
-import type { ClockSample, LeadershipRow, LeadershipTable, Progress, Raised, Term } from "./table.js";
+import type { ClockSample, LeadershipRow, LeadershipTable, Progress, Raised } from "./table.js";
 
 /** Events of the protocol. Their handlers must not throw. */
 export interface LeadershipEvents {
@@ -74,7 +74,7 @@ export interface LeadershipProtocolOptions {
   readonly table: LeadershipTable;
   readonly clock: Clock;
   readonly logger: Logger;
-  /** A random id of this process. */
+  /** The random id of this process, by which the table knows it. */
   readonly owner: string;
   readonly messages: LeadershipMessages;
   readonly events: LeadershipEvents;
@@ -104,14 +104,11 @@ export class LeadershipProtocol implements Ownership {
   protected known = new KnownProgress();
   #mode: "running" | "paused" | "ended" = "running";
   /** As leader, also while it is silent. */
-  #term: Term | undefined;
-  #isConfirmed = false;
-  /** When Postgres last said that it leads. */
-  #confirmedAt = 0;
+  #leading: Owner<bigint> | undefined;
   /** Postgres has not confirmed it for so long that another process may lead. */
   #isSilent = false;
-  /** It may have taken the row, and does not lead yet. */
-  #taking: Term | undefined;
+  /** The epoch in which it may have taken the row, and does not lead yet. */
+  #taking: bigint | undefined;
   /** The last attempt to take the row, while this process does not lead: the leader before has ended in good order. */
   #takesAfterCleanEnd = false;
   /** Of the present session; maps its times to the server's. */
@@ -130,14 +127,13 @@ export class LeadershipProtocol implements Ownership {
 
   /** The epoch in which this process leads. */
   get epoch(): bigint | undefined {
-    return this.#isSilent ? undefined : this.#term?.epoch;
+    return this.#isSilent ? undefined : this.#leading?.epoch;
   }
 
   /** `suspended`: Postgres has not said that it still leads since the session was lost, or for too long. */
   get state(): OwnershipState {
     if (this.#mode === "ended") return "released";
-    if (this.#term === undefined) return "waiting";
-    return this.#isConfirmed && !this.#isSilent ? "held" : "suspended";
+    return this.#leading?.state ?? "waiting";
   }
 
   get isWritable(): boolean {
@@ -157,11 +153,11 @@ export class LeadershipProtocol implements Ownership {
 
   /** The session was lost: the server may have stood still, or may be another one. */
   sessionLost(): void {
-    this.#isConfirmed = false;
+    this.#leading?.enter("suspended");
     this.#sample = undefined;
     this.watch.restart();
     this.known.forget();
-    if (this.#term === undefined) this.options.events.onProgress(undefined);
+    if (this.#leading === undefined) this.options.events.onProgress(undefined);
   }
 
   /** Postgres is a standby: nobody leads. */
@@ -183,15 +179,11 @@ export class LeadershipProtocol implements Ownership {
 
   /** Gives leadership back and goes on reading the row: another process may have received what this one has not. */
   async stepDown(reason: string): Promise<void> {
-    const term = this.#term;
-    if (term === undefined) return;
+    if (this.#leading === undefined) return;
+    const { epoch } = this.#leading;
     const progress = this.progress();
     this.#depose(reason);
-    try {
-      await this.options.table.release(term, progress);
-    } catch (cause) {
-      this.options.events.onProblem(cause);
-    }
+    await this.#giveBack(epoch, progress);
     this.poke();
   }
 
@@ -201,15 +193,11 @@ export class LeadershipProtocol implements Ownership {
     this.#mode = "ended";
     this.#cancelTimer();
     await this.#turn;
-    const term = this.#term ?? this.#taking;
-    if (term === undefined || wasPaused) return;
-    const progress = this.#term === undefined ? nothingKnown : this.progress();
-    this.#term = undefined;
-    try {
-      await this.options.table.release(term, progress);
-    } catch (cause) {
-      this.options.events.onProblem(cause);
-    }
+    const epoch = this.#leading?.epoch ?? this.#taking;
+    if (epoch === undefined || wasPaused) return;
+    const progress = this.#leading === undefined ? nothingKnown : this.progress();
+    this.#leading = undefined;
+    await this.#giveBack(epoch, progress);
   }
 
   /**
@@ -304,12 +292,12 @@ export class LeadershipProtocol implements Ownership {
   }
 
   /** Raises the fence. @returns undefined if another process leads */
-  protected async raiseFence(term: Term): Promise<Raised | undefined> {
+  protected async raiseFence(epoch: bigint): Promise<Raised | undefined> {
     const { table, logger } = this.options;
     for (let told = ""; ; ) {
-      const raised = await table.raise(term);
+      const raised = await table.raise(epoch);
       if (raised === undefined || raised.isRaised || this.#mode !== "running") return raised;
-      const { isRefused, ended, foreign } = await table.endHolders(term);
+      const { isRefused, ended, foreign } = await table.endHolders(epoch);
       if (ended > 0) logger.warn({ sessions: ended }, "ended sessions in which functions of the last leader still ran");
       const problem = isRefused ? "its login may not end them: run hawser init again" : JSON.stringify(foreign);
       if ((isRefused || foreign.length > 0) && problem !== told) {
@@ -341,13 +329,14 @@ export class LeadershipProtocol implements Ownership {
     const beganAt = clock.now();
     let pauseMs: number = leaderHeartbeatMs;
     try {
-      pauseMs = this.#term === undefined ? await this.#inspect() : await this.#heartbeat(this.#term);
+      pauseMs = this.#leading === undefined ? await this.#inspect() : await this.#heartbeat(this.#leading);
     } catch (cause) {
       events.onProblem(cause);
-      if (this.#term !== undefined && !this.#isSilent && clock.now() - this.#confirmedAt > leaderExpiryMs) {
+      if (this.#leading?.isWritable === false && !this.#isSilent) {
         this.#isSilent = true;
+        this.#leading.enter("suspended");
         const reason = `Postgres has not answered for ${leaderExpiryMs} ms, and another process may lead`;
-        this.options.logger.warn({ epoch: this.#term.epoch, reason }, "may not lead the subscriptions any more");
+        this.options.logger.warn({ epoch: this.#leading.epoch, reason }, "may not lead the subscriptions any more");
         events.onDeposed(reason);
       }
     }
@@ -355,17 +344,17 @@ export class LeadershipProtocol implements Ownership {
     return pauseMs === 0 ? 0 : Math.max(Math.min(pauseMs, 10), pauseMs - (clock.now() - beganAt));
   }
 
-  async #heartbeat(term: Term): Promise<number> {
-    const heard = await this.options.table.heartbeat(term, this.progress());
-    if (this.#term !== term) return 0;
+  async #heartbeat(leading: Owner<bigint>): Promise<number> {
+    const { epoch } = leading;
+    const heard = await this.options.table.heartbeat(epoch, this.progress());
+    if (this.#leading !== leading) return 0;
     if (heard !== undefined) {
-      this.#isConfirmed = true;
-      this.#confirmedAt = this.options.clock.now();
+      leading.confirm();
       this.#sample = heard;
       if (this.#isSilent) {
         this.#isSilent = false;
-        this.options.logger.info({ epoch: term.epoch }, "still leads the subscriptions");
-        this.options.events.onLeading(term.epoch, { afterCleanEnd: false });
+        this.options.logger.info({ epoch }, "still leads the subscriptions");
+        this.options.events.onLeading(epoch, { afterCleanEnd: false });
       }
       return leaderHeartbeatMs;
     }
@@ -412,18 +401,15 @@ export class LeadershipProtocol implements Ownership {
     this.#taking = undefined;
     // Where the row is its own, from an attempt that did not end, the row no longer tells how the leader before ended.
     if (row.owner !== owner) this.#takesAfterCleanEnd = row.owner === undefined;
-    const epoch = await table.take(row, owner);
+    const epoch = await table.take(row);
     // Another process was faster, or the leader lives.
     if (epoch === undefined) return 1;
-    const term: Term = { epoch, owner };
-    this.#taking = term;
-    const raised = await this.raiseFence(term);
+    this.#taking = epoch;
+    const raised = await this.raiseFence(epoch);
     if (this.#mode !== "running") return leaderHeartbeatMs;
     if (raised?.isRaised !== true) return 1;
     this.#taking = undefined;
-    this.#term = term;
-    this.#isConfirmed = true;
-    this.#confirmedAt = clock.now();
+    this.#leading = new Owner(epoch, { now: () => clock.now(), expiryMs: leaderExpiryMs });
     this.#sample = raised.clock;
     this.#toldWaiting = undefined;
     const tookMs = Math.round(clock.now() - beganAt);
@@ -434,17 +420,24 @@ export class LeadershipProtocol implements Ownership {
     return leaderHeartbeatMs;
   }
 
+  async #giveBack(epoch: bigint, progress: Progress): Promise<void> {
+    try {
+      await this.options.table.release(epoch, progress);
+    } catch (cause) {
+      this.options.events.onProblem(cause);
+    }
+  }
+
   #depose(reason: string): void {
-    const term = this.#term;
-    if (term === undefined) return;
+    if (this.#leading === undefined) return;
+    const { epoch } = this.#leading;
     const wasSilent = this.#isSilent;
-    this.#term = undefined;
-    this.#isConfirmed = false;
+    this.#leading = undefined;
     this.#isSilent = false;
     this.#hasSeenLeader = true;
     this.watch.restart();
     this.known.forget();
-    this.options.logger.warn({ epoch: term.epoch, reason }, "leads the subscriptions no more");
+    this.options.logger.warn({ epoch, reason }, "leads the subscriptions no more");
     if (!wasSilent) this.options.events.onDeposed(reason);
   }
 }

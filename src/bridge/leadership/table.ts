@@ -40,13 +40,7 @@ export interface LeadershipReading {
   readonly isStandby?: boolean;
 }
 
-/** Term of a process that leads or is about to lead. */
-export interface Term {
-  readonly epoch: bigint;
-  readonly owner: string;
-}
-
-/** An answer to a term that is still the owner. */
+/** An answer to a process that is still the owner. */
 export interface Raised {
   readonly clock: ClockSample;
   /** False: batches of older epochs kept the fence waiting for too long. */
@@ -63,27 +57,27 @@ export interface FenceHolders {
   readonly foreign: readonly { readonly pid: number; readonly role: string }[];
 }
 
-/** The row and the fence. Each call is one transaction, committed when it resolves, and rejects with the driver's error. */
+/** The row and the fence, for one process. Each call is one transaction, committed when it resolves, and rejects with the driver's error. */
 export interface LeadershipTable {
   /** Reads the row. */
   read(): Promise<LeadershipReading>;
   /** Says that the leader lives. @returns undefined if another process leads, or none as on a standby, or the fence is at another epoch */
-  heartbeat(term: Term, progress: Progress): Promise<ClockSample | undefined>;
+  heartbeat(epoch: bigint, progress: Progress): Promise<ClockSample | undefined>;
   /**
    * Takes leadership if the row is still as it was seen. From then on no batch of an older epoch begins.
    *
    * @returns the new epoch; undefined if the row has changed
    */
-  take(seen: LeadershipRow, owner: string): Promise<bigint | undefined>;
+  take(seen: LeadershipRow): Promise<bigint | undefined>;
   /**
    * Raises the fence to the epoch. Waits for batches of older ones, which can be committed until then. It is a heartbeat, too; the
    * progress of the leader before stays in the row.
    *
    * @returns undefined if another process has taken leadership
    */
-  raise(term: Term): Promise<Raised | undefined>;
-  /** Ends the sessions that keep the fence waiting, as long as the term leads. */
-  endHolders(term: Term): Promise<FenceHolders>;
+  raise(epoch: bigint): Promise<Raised | undefined>;
+  /** Ends the sessions that keep the fence waiting, as long as the epoch is the newest. */
+  endHolders(epoch: bigint): Promise<FenceHolders>;
   /** Gives leadership back and tells the others. Where progress is not known, what was known of it stays. */
-  release(term: Term, progress: Progress): Promise<void>;
+  release(epoch: bigint, progress: Progress): Promise<void>;
 }

@@ -4,7 +4,7 @@
 import { bridgeConstants } from "../../../../generated/ts/settings/nats.js";
 import { KnownProgress, type LeaderProgress } from "../../../../src/bridge/leadership/progress.js";
 import { LeadershipProtocol, LeaderWatch } from "../../../../src/bridge/leadership/protocol.js";
-import type { ClockSample, LeadershipRow, Term } from "../../../../src/bridge/leadership/table.js";
+import type { ClockSample, LeadershipRow } from "../../../../src/bridge/leadership/table.js";
 import { TakeoverBuffer } from "../../../../src/bridge/leadership/takeover-buffer.js";
 import type { StoreFaults } from "./postgres.js";
 import type { ProfileName } from "./profiles.js";
@@ -20,17 +20,17 @@ export interface Mutant {
 export const unchanged: Mutant = { Protocol: LeadershipProtocol, Buffer: TakeoverBuffer };
 
 class NoFence extends LeadershipProtocol {
-  protected override async raiseFence(term: Term) {
+  protected override async raiseFence(epoch: bigint) {
     const { row, clock } = await this.options.table.read();
-    return row.epoch === term.epoch ? { clock, isRaised: true } : undefined;
+    return row.epoch === epoch ? { clock, isRaised: true } : undefined;
   }
 }
 
 class LeadsBeforeFence extends LeadershipProtocol {
-  protected override async raiseFence(term: Term) {
-    super.raiseFence(term).catch(() => undefined);
+  protected override async raiseFence(epoch: bigint) {
+    super.raiseFence(epoch).catch(() => undefined);
     const { row, clock } = await this.options.table.read();
-    return row.epoch === term.epoch ? { clock, isRaised: true } : undefined;
+    return row.epoch === epoch ? { clock, isRaised: true } : undefined;
   }
 }
 
@@ -218,7 +218,8 @@ export const mutants: Record<string, CaughtMutant> = {
   },
   "epoch read before the lock": {
     mutant: store({ batchAsksLeadOnly: true }),
-    profile: "rough",
+    profile: "relapse",
+    firstSeed: 4,
     seeds: 200,
     says: /commits in epoch/,
   },

@@ -10,7 +10,6 @@ import type {
   LeadershipTable,
   Progress,
   Raised,
-  Term,
 } from "../../../../src/bridge/leadership/table.js";
 import type { SimulatedProcess } from "./process.js";
 import type { World } from "./world.js";
@@ -97,16 +96,17 @@ export class SimulatedPostgres {
   }
 
   tableFor(process: SimulatedProcess): LeadershipTable {
-    const owner = (term: Term) => this.#leadership.owner === term.owner && this.#leadership.epoch === term.epoch;
+    const taker = `process ${process.id}`;
+    const owns = (epoch: bigint) => this.#leadership.owner === taker && this.#leadership.epoch === epoch;
     const update = (change: Partial<LeadershipRow>) => {
       this.#remember();
       this.#leadership = { ...this.#leadership, ...change };
       this.#changedAt = this.#world.schedule.now;
     };
-    const heartbeat = async (term: Term, change: Partial<LeadershipRow>): Promise<ClockSample | undefined> => {
+    const heartbeat = async (epoch: bigint, change: Partial<LeadershipRow>): Promise<ClockSample | undefined> => {
       const { value, sentAt, heardAt } = await this.#call(process, () => {
-        if (!this.#faults.beatIgnoresOwner && !owner(term)) return undefined;
-        if (!this.#faults.beatIgnoresFence && this.#fencedEpoch !== term.epoch) return undefined;
+        if (!this.#faults.beatIgnoresOwner && !owns(epoch)) return undefined;
+        if (!this.#faults.beatIgnoresFence && this.#fencedEpoch !== epoch) return undefined;
         const { beat } = this.#leadership;
         update({ beat: beat > 0n ? beat + 1n : 1n, ...change });
         return this.#serverTime();
@@ -121,8 +121,8 @@ export class SimulatedPostgres {
         }));
         return { row: value.row, clock: { serverTime: value.at, sentAt, heardAt } };
       },
-      heartbeat: (term, progress) => heartbeat(term, rounded(progress)),
-      take: async (seen, taker) => {
+      heartbeat: (epoch, progress) => heartbeat(epoch, rounded(progress)),
+      take: async (seen) => {
         const { value } = await this.#call(process, () => {
           const { epoch, beat, owner: before } = this.#leadership;
           if (epoch !== seen.epoch || (beat !== seen.beat && !this.#faults.takeIgnoresBeat)) return undefined;
@@ -137,14 +137,14 @@ export class SimulatedPostgres {
         });
         return value;
       },
-      raise: (term) => this.#raise(process, term, update),
-      endHolders: async (term) => {
-        const { value } = await this.#call(process, () => (owner(term) ? this.#endBatches() : 0));
+      raise: (epoch) => this.#raise(process, () => owns(epoch), epoch, update),
+      endHolders: async (epoch) => {
+        const { value } = await this.#call(process, () => (owns(epoch) ? this.#endBatches() : 0));
         return { isRefused: false, ended: value, foreign: [] } satisfies FenceHolders;
       },
-      release: async (term, progress) => {
+      release: async (epoch, progress) => {
         await this.#call(process, () => {
-          if (!owner(term)) return;
+          if (!owns(epoch)) return;
           this.#world.counts.add("released");
           const { beat } = this.#leadership;
           if (progress.progressAt === undefined) update({ owner: undefined, beat: beat > 0n ? beat + 1n : beat - 1n });
@@ -269,7 +269,8 @@ export class SimulatedPostgres {
 
   async #raise(
     process: SimulatedProcess,
-    term: Term,
+    isOwned: () => boolean,
+    epoch: bigint,
     update: (change: Partial<LeadershipRow>) => void,
   ): Promise<Raised | undefined> {
     const { schedule } = this.#world;
@@ -279,18 +280,17 @@ export class SimulatedPostgres {
         const { generation } = this;
         // The last statement of the function.
         const confirm = (isRaised: boolean) => {
-          const { owner, epoch, beat } = this.#leadership;
-          if (owner !== term.owner || epoch !== term.epoch) return answer(undefined);
-          update({ beat: beat - 1n });
+          if (!isOwned()) return answer(undefined);
+          update({ beat: this.#leadership.beat - 1n });
           answer({ isRaised, at: this.#serverTime() });
         };
         schedule.after(this.#latency(), () => {
           if (generation !== this.generation || !this.isAvailable) return;
           const waiter: Waiter = {
             granted: () => {
-              if (this.#leadership.epoch === term.epoch) {
+              if (this.#leadership.epoch === epoch) {
                 this.#remember();
-                this.#fencedEpoch = term.epoch;
+                this.#fencedEpoch = epoch;
               }
               confirm(true);
             },
