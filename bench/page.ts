@@ -82,7 +82,7 @@ const readmeRows = [
     alternative: "JetStream on disk, at its fastest",
   },
   {
-    what: "RPC over peers, time of one call / calls per second, 64 in flight",
+    what: "RPC, one call / calls, 64 in flight",
     ...calls,
     baseline: "connect-es",
     alternative: "connect-es, HTTP/2",
@@ -91,7 +91,7 @@ const readmeRows = [
   { what: "", ...calls, baseline: "tRPC HTTP", alternative: "tRPC, HTTP" },
   { what: "", ...calls, baseline: "tRPC WebSocket", alternative: "tRPC, WebSocket" },
   {
-    what: "`request`, time of one / p99 with 64 in flight",
+    what: "`request`, one / p99, 64 in flight",
     ...requests,
     baseline: "nats.js",
     alternative: "nats.js, `request`",
