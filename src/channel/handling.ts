@@ -207,6 +207,20 @@ export class Handling {
     return this.#ready.size > 0 || this.#isReady(this.#plain);
   }
 
+  /** Nothing waits, runs, is parked, or is known to be done, and messages need not begin one after another. */
+  get isFree(): boolean {
+    return !this.isSerial && this.#order.length === 0 && this.#parked.size === 0 && this.#done.size === 0;
+  }
+
+  /** So many messages were handled one after another while all {@link isFree}, up to this one. */
+  passed(last: Position | undefined, count: number, now: number): void {
+    this.progressAt = now;
+    if (last === undefined || count === 0) return;
+    this.handled = last;
+    this.#uncommitted += count;
+    this.#effects.commit(last);
+  }
+
   /** Takes what was parked before the channel was opened, in order, before all else. */
   restore(parked: readonly ParkedMessage[]): void {
     for (const { message, attempts, dueAt } of parked) {

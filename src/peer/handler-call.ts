@@ -85,6 +85,9 @@ export interface HandledLink {
   onJoined(turn: MessageTurn): void;
 }
 
+/** The result of a message whose handler has returned a promise, or thrown. */
+export type Unfinished = (link: HandledLink, turn: MessageTurn) => HandlerResult | Promise<HandlerResult>;
+
 /** The names of topics by their keys, looked up once each. */
 class TopicNames {
   readonly #names = new Map<number, string>();
@@ -164,11 +167,29 @@ export class HandlerCalls {
     const { batch, transactional } = this.#handlers.handlingOf(topic, message.headers);
     if (transactional || batch !== undefined) return this.#beginLater(link, turn, topic);
     try {
-      const due = this.#due(link, turn, topic, message.payload);
-      const returned = this.#handlers.handle(due);
-      return isThenable(returned) ? this.#await(link, turn, returned, due) : done;
+      this.#mayBegin(link, turn, topic);
     } catch (error) {
       return isNotServed(error) ? this.#notServed(link, turn, error) : this.#failed(link, turn, topic, error);
+    }
+    return this.call(link.source, message, topic, turn.attempts)?.(link, turn) ?? done;
+  }
+
+  /** The topic of a plain message without headers, if its handler may be called by {@link call} alone. */
+  passingTopic(topicKey: number): string | undefined {
+    const topic = this.topics.known(topicKey);
+    if (topic === undefined || !this.#handlers.serves(topic)) return undefined;
+    const { batch, transactional } = this.#handlers.handlingOf(topic, undefined);
+    return transactional || batch !== undefined ? undefined : topic;
+  }
+
+  /** Calls the handler. @returns undefined if the message is done, else what becomes of it */
+  call(source: Source, message: IncomingMessage, to: string, attempt: number): Unfinished | undefined {
+    const due = dueOf(source, message, to, message.payload, attempt);
+    try {
+      const returned = this.#handlers.handle(due);
+      return isThenable(returned) ? (link, turn) => this.#await(link, turn, returned, due) : undefined;
+    } catch (error) {
+      return (link, turn) => this.#failed(link, turn, to, error);
     }
   }
 
@@ -287,7 +308,8 @@ export class HandlerCalls {
           return refused(code, why);
         }
       }
-      const due = this.#due(link, turn, topic, plain);
+      this.#mayBegin(link, turn, topic);
+      const due = dueOf(link.source, message, topic, plain, turn.attempts);
       const handling = this.#handlers.handlingOf(topic, message.headers);
       const { batch, transactional } = handling;
       if (batch !== undefined) {
@@ -444,15 +466,6 @@ export class HandlerCalls {
     return comesAgain;
   }
 
-  /** The message for the handler, unless that is not to be called. @throws PeerError that says why */
-  #due(link: HandledLink, turn: MessageTurn, topic: string, payload: Uint8Array): DueMessage {
-    this.#mayBegin(link, turn, topic);
-    const { source } = link;
-    const { running: message, attempts: attempt } = turn;
-    const cancellation = new Cancellation();
-    return { message, to: topic, source, payload, attempt, client: undefined, request: undefined, cancellation };
-  }
-
   #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<CalledTogether> {
     let queue = this.#batches.get(batch);
     if (queue === undefined) {
@@ -489,6 +502,7 @@ export class HandlerCalls {
     throw error;
   }
 
+  /** @throws PeerError that says why the handler is not to be called */
   #mayBegin({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
     this.#checkServed(topic);
     const { headers } = turn.running;
@@ -527,6 +541,11 @@ export class HandlerCalls {
       this.#waitedFor.delete(cancellation);
     }
   }
+}
+
+function dueOf(source: Source, message: IncomingMessage, to: string, payload: Uint8Array, attempt: number): DueMessage {
+  const cancellation = new Cancellation();
+  return { message, to, source, payload, attempt, client: undefined, request: undefined, cancellation };
 }
 
 /** The headers that were looked at last, if they have no time to live. */
