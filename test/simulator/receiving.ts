@@ -397,7 +397,9 @@ export class Receiving {
         world.counts.add("transition: passed messages end with one that fails");
         passed();
         if (world.mutant.passesWhatFails) return done;
-        this.#finish(incoming, channel.begun(message, process.now), simulatedFailure);
+        const turn: MessageTurn | undefined = channel.begun(message, process.now);
+        if (turn === undefined) throw new Violation(`message ${record.id} was passed, and is not the next one`);
+        this.#finish(incoming, turn, simulatedFailure);
         return done + 1;
       }
       world.handled(record, process, key);
