@@ -305,7 +305,7 @@ export class ListenerChannel {
   finish(turn: Turn, result: HandlerResult, now: number): void {
     const handling = this.#handling;
     const { running: message, place } = turn;
-    if (handling.triesAgain(turn, result, now)) {
+    if (result.kind !== "done" && handling.triesAgain(turn, result, now)) {
       if (result.kind !== "postponed") this.#tellBusy(now);
       this.#tellQuiet();
       return;

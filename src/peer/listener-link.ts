@@ -157,13 +157,13 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const { dispatcher } = this.#shared;
     const mayRun = !dispatcher.hasWoken;
     const begun = mayRun ? this.#pass(connection, batch) : 0;
-    if (begun < batch.payloads.length) this.channel.onMessages(connection, messagesOf(batch, begun), now());
-    // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
-    if (mayRun && !dispatcher.hasWoken && this.channel.hasTurn) this.run();
-    else {
-      this.#commitHandled();
-      this.#arm();
+    if (begun < batch.payloads.length) {
+      this.channel.onMessages(connection, messagesOf(batch, begun), now());
+      // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
+      if (mayRun && !dispatcher.hasWoken) return this.run();
     }
+    this.#commitHandled();
+    this.#arm();
   }
 
   /**
@@ -307,7 +307,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       if (!channel.hasTurn) break;
       if (count % messagesPerClockRead === 0) {
         at = now();
-        if (at > until) break;
+        if (at > until) {
+          dispatcher.wake(this);
+          break;
+        }
         if (!this.#context.lease.isWritable) {
           this.#later(() => dispatcher.wake(this), storeConstants.leasePollMs);
           this.#commitHandled();
@@ -321,15 +324,12 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       const turn = channel.take(at);
       if (turn === undefined) {
         dispatcher.freeSlot();
-        this.#commitHandled();
-        this.#arm();
-        return;
+        break;
       }
       this.#end(turn, calls.begin(this, turn), at);
     }
     this.#commitHandled();
     this.#arm();
-    if (channel.hasTurn) dispatcher.wake(this);
   }
 
   #end(turn: MessageTurn, result: HandlerResult | Promise<HandlerResult>, at: number): void {
