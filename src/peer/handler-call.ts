@@ -25,6 +25,8 @@ import { pairsOfFrame } from "./frame-headers.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
 
+const { messageKeyHeader } = protocolConstants;
+
 /** The user's handler. What it returns may be a promise. */
 export type Handle = (due: DueMessage) => unknown;
 
@@ -174,11 +176,14 @@ export class HandlerCalls {
     return this.call(link.source, message, topic, turn.attempts)?.(link, turn) ?? done;
   }
 
-  /** The topic of a plain message without headers, if its handler may be called by {@link call} alone. */
-  passingTopic(topicKey: number): string | undefined {
+  /** The topic of a message that is not compressed, if its handler may be called by {@link call} alone. */
+  passingTopic(topicKey: number, headers: Headers | undefined): string | undefined {
     const topic = this.topics.known(topicKey);
     if (topic === undefined || !this.#handlers.serves(topic)) return undefined;
-    const { batch, transactional } = this.#handlers.handlingOf(topic, undefined);
+    if (headers !== undefined && (headerValue(headers, messageKeyHeader) !== undefined || lateMs(headers) > 0)) {
+      return undefined;
+    }
+    const { batch, transactional } = this.#handlers.handlingOf(topic, headers);
     return transactional || batch !== undefined ? undefined : topic;
   }
 
@@ -506,7 +511,8 @@ export class HandlerCalls {
   #mayBegin({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
     this.#checkServed(topic);
     const { headers } = turn.running;
-    if (headers !== undefined) checkExpiry(headers);
+    const late = headers === undefined ? 0 : lateMs(headers);
+    if (late > 0) throw new PeerError("expired", `its time to live had passed ${late} ms before its handler began`);
     if (channel.isExhausted(turn)) {
       throw new PeerError(
         "handler_crashed",
@@ -551,16 +557,13 @@ function dueOf(source: Source, message: IncomingMessage, to: string, payload: Ui
 /** The headers that were looked at last, if they have no time to live. */
 let lasting: Headers | undefined;
 
-/** @throws PeerError `expired` if nobody needs a message with these headers any more */
-function checkExpiry(headers: Headers): void {
-  if (headers === lasting) return;
+/** How long ago nobody needed a message with these headers any more; 0 or less: it is needed. */
+function lateMs(headers: Headers): number {
+  if (headers === lasting) return 0;
   const until = headerValue(headers, protocolConstants.messageExpiresHeader);
-  if (until === undefined) {
-    lasting = headers;
-    return;
-  }
-  const lateMs = Date.now() - Number(until);
-  if (lateMs > 0) throw new PeerError("expired", `its time to live had passed ${lateMs} ms before its handler began`);
+  if (until !== undefined) return Date.now() - Number(until);
+  lasting = headers;
+  return 0;
 }
 
 /** A dead letter has the payload uncompressed. */

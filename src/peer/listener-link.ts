@@ -160,7 +160,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (begun < batch.payloads.length) {
       this.channel.onMessages(connection, messagesOf(batch, begun), now());
       // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
-      if (mayRun && !dispatcher.hasWoken) return this.run();
+      if (mayRun && !dispatcher.hasWoken) {
+        this.run();
+        return;
+      }
     }
     this.#commitHandled();
     this.#arm();
@@ -177,11 +180,11 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   ): number {
     const { channel, source } = this;
     const { dispatcher, calls } = this.#shared;
-    if (compressions.length > 0 || headers.length > 0 || !channel.passes(connection, epoch, firstNumber)) return 0;
+    if (compressions.length > 0 || !channel.passes(connection, epoch, firstNumber)) return 0;
     if (!dispatcher.takeSlot()) return 0;
     const until = now() + turnMs;
     let at = until - turnMs;
-    let [done, bytes] = [0, 0];
+    let [done, bytes, entry] = [0, 0, 0];
     let message: IncomingMessage | undefined;
     let unfinished: Unfinished | undefined;
     this.#isPassing = true;
@@ -192,11 +195,12 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         if (at > until) dispatcher.wake(this);
         if (at > until || !this.#context.lease.isWritable) break;
       }
-      const topic = calls.passingTopic(topicKey);
+      const pairs = headers[entry]?.index === done ? pairsOfFrame(headers[entry++]!.headers) : undefined;
+      const topic = calls.passingTopic(topicKey, pairs);
       if (topic === undefined) break;
       const payload = payloads[done]!;
       const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + done };
-      message = wireMessage(position, topicKey, payload);
+      message = wireMessage(position, topicKey, payload, pairs, undefined);
       unfinished = calls.call(source, message, topic, 1);
       if (unfinished !== undefined) break;
       done += 1;
@@ -671,6 +675,7 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
   let last: Headers | undefined;
   let lastKey: string | undefined;
   for (let index = from; index < payloads.length; index++) {
+    while (headers[entry] !== undefined && headers[entry]!.index < index) entry++;
     const pairs = headers[entry]?.index === index ? pairsOfFrame(headers[entry++]!.headers) : undefined;
     if (pairs !== last) {
       last = pairs;
@@ -689,8 +694,8 @@ function wireMessage(
   position: Position | undefined,
   topicKey: number,
   payload: Uint8Array,
-  headers?: Headers,
-  key?: string,
+  headers: Headers | undefined,
+  key: string | undefined,
 ): IncomingMessage {
   return { position, topicKey, payload, encoding: undefined, headers, key, fromWire: true };
 }
