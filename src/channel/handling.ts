@@ -57,6 +57,8 @@ interface Parked {
   count: "needed" | "asked" | "known" | undefined;
 }
 
+const noFailures: readonly FailedAttempt[] = [];
+
 /** Messages that are handled one after another, and the one whose turn it is. */
 export class Lane {
   /** Undefined for messages without a key. Where they have no order, each has a lane of its own. */
@@ -68,7 +70,7 @@ export class Lane {
   /** How often that was begun. */
   attempts = 0;
   /** Its last attempts that have failed. */
-  failures: readonly FailedAttempt[] = [];
+  failures: readonly FailedAttempt[] = noFailures;
   /** When it is tried again; undefined: it is in the handler. */
   retryAt: number | undefined;
   /** The session in which its handler ran has ended. */
@@ -207,6 +209,20 @@ export class Handling {
     return this.#ready.size > 0 || this.#isReady(this.#plain);
   }
 
+  /** Nothing waits, runs, is parked, or is known to be done, and messages need not begin one after another. */
+  get isFree(): boolean {
+    return !this.isSerial && this.#order.length === 0 && this.#parked.size === 0 && this.#done.size === 0;
+  }
+
+  /** So many messages were handled one after another while all {@link isFree}, up to this one. */
+  passed(last: Position | undefined, count: number, now: number): void {
+    this.progressAt = now;
+    if (last === undefined || count === 0) return;
+    this.handled = last;
+    this.#uncommitted += count;
+    this.#effects.commit(last);
+  }
+
   /** Takes what was parked before the channel was opened, in order, before all else. */
   restore(parked: readonly ParkedMessage[]): void {
     for (const { message, attempts, dueAt } of parked) {
@@ -288,8 +304,8 @@ export class Handling {
     return lane as Turn;
   }
 
-  /** Whether a message is to be tried again; if so, when is settled. */
-  triesAgain(turn: Turn, result: HandlerResult, now: number): boolean {
+  /** Whether a message that is not done is to be tried again; if so, when is settled. */
+  triesAgain(turn: Turn, result: Exclude<HandlerResult, { kind: "done" }>, now: number): boolean {
     const policy = this.#limits.retryOf(turn.running);
     const { parked } = turn.place;
     if (result.kind === "postponed") turn.attempts -= 1;
@@ -369,12 +385,11 @@ export class Handling {
   end(turn: Turn, result: HandlerResult, now: number): void {
     const { running: message, place } = turn;
     const { parked } = place;
-    const attempts = Math.min(turn.attempts, this.#limits.retryOf(message).attempts);
-    const failures = failuresOf(turn, result, attempts);
+    const dead = this.#deadMessage(turn, result);
     (turn as Lane).running = undefined;
     (turn as Lane).place = undefined;
     turn.attempts = 0;
-    turn.failures = [];
+    turn.failures = noFailures;
     this.running -= 1;
     this.progressAt = now;
     if (turn !== this.#plain) {
@@ -382,7 +397,6 @@ export class Handling {
       else if (turn.queue.length === 0 && turn.key !== undefined) this.#keyed.delete(turn.key);
     }
     place.message = undefined;
-    const dead = deadMessage(message, result, attempts, failures);
     if (dead !== undefined) this.#effects.deadLetter(dead);
     if (parked !== undefined) {
       this.#parkedRunning -= 1;
@@ -477,6 +491,16 @@ export class Handling {
 
   #writeParked({ message }: Place, attempts: number, dueAt: number): void {
     this.#effects.park({ message: message as ParkedMessage["message"], attempts, dueAt });
+  }
+
+  /** The dead letter that a message becomes by this result; undefined if it was handled, or is delivered at most once. */
+  #deadMessage(turn: Turn, result: HandlerResult): DeadMessage | undefined {
+    const { running: message } = turn;
+    if (message.position === undefined || !("errorCode" in result)) return undefined;
+    const attempts = Math.min(turn.attempts, this.#limits.retryOf(message).attempts);
+    const { errorCode, errorMessage, stack, plain = message.payload } = result;
+    const failures = failuresOf(turn, result, attempts);
+    return { message, payload: plain, errorCode, errorMessage, attempts, stack, failures };
   }
 
   #notAlone(place: Place): void {
@@ -615,16 +639,4 @@ function failuresOf({ failures }: Lane, result: HandlerResult, attempt: number):
   const message = shortened(result.errorMessage, storeConstants.deadLetterFailureBytes);
   const failure = { attempt, at: result.failedAt, code: result.errorCode, message };
   return [...failures, failure].slice(-storeConstants.deadLetterFailures);
-}
-
-/** The dead letter that a message becomes by this result; undefined if it was handled. */
-function deadMessage(
-  message: IncomingMessage,
-  result: HandlerResult,
-  attempts: number,
-  failures: readonly FailedAttempt[],
-): DeadMessage | undefined {
-  if (message.position === undefined || !("errorCode" in result)) return undefined;
-  const { errorCode, errorMessage, stack, plain = message.payload } = result;
-  return { message, payload: plain, errorCode, errorMessage, attempts, stack, failures };
 }

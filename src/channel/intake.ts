@@ -79,6 +79,13 @@ export class Intake {
     else this.#handling.push(message);
   }
 
+  /** A message with this number, or without one (0), would be accepted at once, and nothing is held before it. */
+  isFree(epoch: number, number: number): boolean {
+    const { watermark } = this;
+    if (this.#held.length > 0) return false;
+    return number === 0 || (epoch === watermark.epoch && number === watermark.number + 1);
+  }
+
   /** A message that came over the connection is handled, or not needed. */
   forget({ payload }: IncomingMessage): void {
     this.wireBytes -= payload.length;

@@ -185,6 +185,43 @@ export class ListenerChannel {
     this.#signalReady();
   }
 
+  /**
+   * Whether the handler may get the messages of a batch one after another as they are, each once the one before is done:
+   * none of them is queued. Nothing may be queued, held, parked, running or suspected before them. Then {@link passed} says how
+   * far that went, {@link begun} which message was not done at once, and what is left comes by {@link onMessages}.
+   *
+   * @param firstNumber of the first message; 0: at most once
+   */
+  passes(connection: unknown, epoch: number, firstNumber: number): boolean {
+    const link = this.#link;
+    if (link === undefined || link.connection !== connection || this.#halted || link.paused || link.toldBusy)
+      return false;
+    return this.#handling.isFree && this.#intake.isFree(epoch, firstNumber);
+  }
+
+  /**
+   * So many messages have come and are done.
+   *
+   * @param last the last of them; undefined: at most once
+   */
+  passed(last: Position | undefined, count: number, bytes: number, now: number): void {
+    if (last !== undefined) {
+      this.#intake.watermark = last;
+      this.#link?.flights.push(last.number, bytes);
+    }
+    this.#handling.passed(last, count, now);
+    const link = this.#link;
+    if (link !== undefined && this.#credit(link) >= link.toldCredit + this.#limits.creditBytes * toldGrowth)
+      this.#ack();
+  }
+
+  /** The message behind those that are {@link passed} has begun like them, and is to be answered by {@link finish}. */
+  begun(message: IncomingMessage, now: number): Turn {
+    this.#intake.take(message, true);
+    if (message.position !== undefined) this.#link?.flights.push(message.position.number, message.payload.length);
+    return this.#handling.take(now)!;
+  }
+
   onGoLive(connection: unknown): void {
     const link = this.#link;
     if (link === undefined || link.connection !== connection || link.liveAfter !== undefined) return;
@@ -230,6 +267,11 @@ export class ListenerChannel {
     this.#intake.askIfRoom();
   }
 
+  /** No message is handed out. */
+  get isHalted(): boolean {
+    return this.#halted;
+  }
+
   /** {@link take} may have something. */
   get hasTurn(): boolean {
     return !this.#halted && this.#handling.hasTurn;
@@ -263,7 +305,7 @@ export class ListenerChannel {
   finish(turn: Turn, result: HandlerResult, now: number): void {
     const handling = this.#handling;
     const { running: message, place } = turn;
-    if (handling.triesAgain(turn, result, now)) {
+    if (result.kind !== "done" && handling.triesAgain(turn, result, now)) {
       if (result.kind !== "postponed") this.#tellBusy(now);
       this.#tellQuiet();
       return;

@@ -25,6 +25,8 @@ import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
 
+const { messageKeyHeader } = protocolConstants;
+
 /** The user's handler. What it returns may be a promise. */
 export type Handle = (due: DueMessage) => unknown;
 
@@ -78,6 +80,9 @@ export interface HandledLink {
   /** A message is part of a batch: it takes none of the handlers that run side by side. */
   onJoined(turn: MessageTurn): void;
 }
+
+/** The result of a message whose handler has returned a promise, or thrown. */
+export type Unfinished = (link: HandledLink, turn: MessageTurn) => HandlerResult | Promise<HandlerResult>;
 
 /** The names of topics by their keys, looked up once each. */
 class TopicNames {
@@ -158,11 +163,32 @@ export class HandlerCalls {
     const { batch, transactional } = this.#handlers.handlingOf(topic, message.headers);
     if (transactional || batch !== undefined) return this.#beginLater(link, turn, topic);
     try {
-      const due = this.#due(link, turn, topic, message.payload);
-      const returned = this.#handlers.handle(due);
-      return isThenable(returned) ? this.#await(link, turn, returned, due) : done;
+      this.#mayBegin(link, turn, topic);
     } catch (error) {
       return isNotServed(error) ? this.#notServed(link, turn, error) : this.#failed(link, turn, topic, error);
+    }
+    return this.call(link.source, message, topic, turn.attempts)?.(link, turn) ?? done;
+  }
+
+  /** The topic of a message that is not compressed, if its handler may be called by {@link call} alone. */
+  passingTopic(topicKey: number, headers: Headers | undefined): string | undefined {
+    const topic = this.topics.known(topicKey);
+    if (topic === undefined || !this.#handlers.serves(topic)) return undefined;
+    if (headers !== undefined && (headerValue(headers, messageKeyHeader) !== undefined || lateMs(headers) > 0)) {
+      return undefined;
+    }
+    const { batch, transactional } = this.#handlers.handlingOf(topic, headers);
+    return transactional || batch !== undefined ? undefined : topic;
+  }
+
+  /** Calls the handler. @returns undefined if the message is done, else what becomes of it */
+  call(source: Source, message: IncomingMessage, to: string, attempt: number): Unfinished | undefined {
+    const due = dueOf(source, message, to, message.payload, attempt);
+    try {
+      const returned = this.#handlers.handle(due);
+      return isThenable(returned) ? (link, turn) => this.#await(link, turn, returned, due) : undefined;
+    } catch (error) {
+      return (link, turn) => this.#failed(link, turn, to, error);
     }
   }
 
@@ -250,7 +276,8 @@ export class HandlerCalls {
           return refused(code, why);
         }
       }
-      const due = this.#due(link, turn, topic, plain);
+      this.#mayBegin(link, turn, topic);
+      const due = dueOf(link.source, message, topic, plain, turn.attempts);
       const handling = this.#handlers.handlingOf(topic, message.headers);
       const { batch, transactional } = handling;
       if (batch !== undefined) {
@@ -407,15 +434,6 @@ export class HandlerCalls {
     return comesAgain;
   }
 
-  /** The message for the handler, unless that is not to be called. @throws PeerError that says why */
-  #due(link: HandledLink, turn: MessageTurn, topic: string, payload: Uint8Array): DueMessage {
-    this.#mayBegin(link, turn, topic);
-    const { source } = link;
-    const { running: message, attempts: attempt } = turn;
-    const cancellation = new Cancellation();
-    return { message, to: topic, source, payload, attempt, client: undefined, cancellation };
-  }
-
   #queueOf(handling: HandlingSettings, batch: BatchHandling): BatchQueue<CalledTogether> {
     let queue = this.#batches.get(batch);
     if (queue === undefined) {
@@ -452,10 +470,12 @@ export class HandlerCalls {
     throw error;
   }
 
+  /** @throws PeerError that says why the handler is not to be called */
   #mayBegin({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
     this.#checkServed(topic);
     const { headers } = turn.running;
-    if (headers !== undefined) checkExpiry(headers);
+    const late = headers === undefined ? 0 : lateMs(headers);
+    if (late > 0) throw new PeerError("expired", `its time to live had passed ${late} ms before its handler began`);
     if (channel.isExhausted(turn)) {
       throw new PeerError(
         "handler_crashed",
@@ -492,19 +512,21 @@ export class HandlerCalls {
   }
 }
 
+function dueOf(source: Source, message: IncomingMessage, to: string, payload: Uint8Array, attempt: number): DueMessage {
+  const cancellation = new Cancellation();
+  return { message, to, source, payload, attempt, client: undefined, cancellation };
+}
+
 /** The headers that were looked at last, if they have no time to live. */
 let lasting: Headers | undefined;
 
-/** @throws PeerError `expired` if nobody needs a message with these headers any more */
-function checkExpiry(headers: Headers): void {
-  if (headers === lasting) return;
+/** How long ago nobody needed a message with these headers any more; 0 or less: it is needed. */
+function lateMs(headers: Headers): number {
+  if (headers === lasting) return 0;
   const until = headerValue(headers, protocolConstants.messageExpiresHeader);
-  if (until === undefined) {
-    lasting = headers;
-    return;
-  }
-  const lateMs = Date.now() - Number(until);
-  if (lateMs > 0) throw new PeerError("expired", `its time to live had passed ${lateMs} ms before its handler began`);
+  if (until !== undefined) return Date.now() - Number(until);
+  lasting = headers;
+  return 0;
 }
 
 /** A dead letter has the payload uncompressed. */

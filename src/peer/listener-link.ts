@@ -25,12 +25,12 @@ import { type HawserError, TransportError } from "../errors/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
 import type { Channel, CursorCommit, CursorCommitter } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
-import { type Ack, type Batch, Compression, Delivery } from "../wire/index.js";
+import { type Ack, type Batch, Compression } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
 import type { Source } from "./due-message.js";
 import { pairsOfFrame } from "./frame-headers.js";
-import type { HandledLink, HandlerCalls } from "./handler-call.js";
+import type { HandledLink, HandlerCalls, Unfinished } from "./handler-call.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
 /** The clock is read once for so many messages. */
@@ -72,6 +72,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   #toPark = new Map<string, ParkedMessage>();
   #isParking = false;
   #isIsolated = false;
+  /** In the middle of {@link #pass}. */
+  #isPassing = false;
   #hasCounted = false;
   #closed = false;
   /** The connection that the channel was told of last. */
@@ -152,38 +154,69 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   // ---- events of the connection ----
 
   onBatch(connection: ListenerConnection, batch: Batch): void {
-    const { epoch, firstNumber, topicKey, payloads, compressions, headers } = batch;
-    const numbered = batch.delivery === Delivery.AT_LEAST_ONCE;
-    const messages = new Array<IncomingMessage>(payloads.length);
-    let entry = 0;
-    let last: Headers | undefined;
-    let lastKey: string | undefined;
-    for (let index = 0; index < payloads.length; index++) {
-      const pairs = headers[entry]?.index === index ? pairsOfFrame(headers[entry++]!.headers) : undefined;
-      if (pairs !== last) {
-        last = pairs;
-        lastKey = pairs && headerValue(pairs, protocolConstants.messageKeyHeader);
+    const { dispatcher } = this.#shared;
+    const mayRun = !dispatcher.hasWoken;
+    const begun = mayRun ? this.#pass(connection, batch) : 0;
+    if (begun < batch.payloads.length) {
+      this.channel.onMessages(connection, messagesOf(batch, begun), now());
+      // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
+      if (mayRun && !dispatcher.hasWoken) {
+        this.run();
+        return;
       }
-      messages[index] = {
-        position: numbered ? { epoch, number: firstNumber + index } : undefined,
-        topicKey,
-        payload: payloads[index] as Uint8Array,
-        encoding: undefined,
-        headers: pairs,
-        key: lastKey,
-        fromWire: true,
-      };
     }
-    for (const encoding of compressions) {
-      messages[encoding.index] = { ...(messages[encoding.index] as IncomingMessage), encoding };
+    this.#commitHandled();
+    this.#arm();
+  }
+
+  /**
+   * Hands plain messages to the handler as they come, while each is done when the handler returns and nothing else is in play.
+   *
+   * @returns how many have begun
+   */
+  #pass(
+    connection: ListenerConnection,
+    { epoch, firstNumber, topicKey, payloads, compressions, headers }: Batch,
+  ): number {
+    const { channel, source } = this;
+    const { dispatcher, calls } = this.#shared;
+    if (compressions.length > 0 || !channel.passes(connection, epoch, firstNumber)) return 0;
+    if (!dispatcher.takeSlot()) return 0;
+    const until = now() + turnMs;
+    let at = until - turnMs;
+    let [done, bytes, entry] = [0, 0, 0];
+    let message: IncomingMessage | undefined;
+    let unfinished: Unfinished | undefined;
+    this.#isPassing = true;
+    // The handler may stop the peer, or take its topic away.
+    while (done < payloads.length && !channel.isHalted) {
+      if (done % messagesPerClockRead === 0) {
+        at = now();
+        if (at > until) dispatcher.wake(this);
+        if (at > until || !this.#context.lease.isWritable) break;
+      }
+      const pairs = headers[entry]?.index === done ? pairsOfFrame(headers[entry++]!.headers) : undefined;
+      const topic = calls.passingTopic(topicKey, pairs);
+      if (topic === undefined) break;
+      const payload = payloads[done]!;
+      const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + done };
+      message = wireMessage(position, topicKey, payload, pairs, undefined);
+      unfinished = calls.call(source, message, topic, 1);
+      if (unfinished !== undefined) break;
+      done += 1;
+      bytes += payload.length;
     }
-    this.channel.onMessages(connection, messages, now());
-    // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
-    if (this.channel.hasTurn && !this.#shared.dispatcher.hasWoken) this.run();
+    this.#isPassing = false;
+    if (done > 0) {
+      this.#isUnmarked = true;
+      channel.passed(firstNumber === 0 ? undefined : { epoch, number: firstNumber + done - 1 }, done, bytes, at);
+    }
+    if (unfinished === undefined) this.#freeSlot();
     else {
-      this.#commitHandled();
-      this.#arm();
+      const turn = channel.begun(message!, at);
+      this.#end(turn, unfinished(this, turn), at);
     }
+    return unfinished === undefined ? done : done + 1;
   }
 
   onClosed(connection: ListenerConnection): void {
@@ -263,7 +296,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   /** Resolves when no handler of this channel runs. */
   async idle(): Promise<void> {
-    if (this.channel.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    if (this.#isPassing || this.channel.isHandling) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
   /** Handles what waits, as far as handlers are free and the event loop's turn goes. */
@@ -278,7 +311,10 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       if (!channel.hasTurn) break;
       if (count % messagesPerClockRead === 0) {
         at = now();
-        if (at > until) break;
+        if (at > until) {
+          dispatcher.wake(this);
+          break;
+        }
         if (!this.#context.lease.isWritable) {
           this.#later(() => dispatcher.wake(this), storeConstants.leasePollMs);
           this.#commitHandled();
@@ -292,22 +328,26 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       const turn = channel.take(at);
       if (turn === undefined) {
         dispatcher.freeSlot();
-        this.#commitHandled();
-        this.#arm();
-        return;
+        break;
       }
-      const result = calls.begin(this, turn);
-      if (result instanceof Promise) {
-        void result.then((later) => this.#finishLater(turn, later));
-        continue;
-      }
-      this.#finish(turn, result, at);
-      dispatcher.freeSlot();
-      this.#tellIdle();
+      this.#end(turn, calls.begin(this, turn), at);
     }
     this.#commitHandled();
     this.#arm();
-    if (channel.hasTurn) dispatcher.wake(this);
+  }
+
+  #end(turn: MessageTurn, result: HandlerResult | Promise<HandlerResult>, at: number): void {
+    if (result instanceof Promise) {
+      void result.then((later) => this.#finishLater(turn, later));
+      return;
+    }
+    this.#finish(turn, result, at);
+    this.#freeSlot();
+  }
+
+  #freeSlot(): void {
+    this.#shared.dispatcher.freeSlot();
+    this.#tellIdle();
   }
 
   #finishLater(turn: MessageTurn, result: HandlerResult): void {
@@ -625,6 +665,39 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     }
     if (!this.#closed) this.#timer.arm(this.channel.deadline());
   }
+}
+
+/** The messages of a batch from an index on. */
+function messagesOf(batch: Batch, from: number): IncomingMessage[] {
+  const { epoch, firstNumber, topicKey, payloads, compressions, headers } = batch;
+  const messages: IncomingMessage[] = [];
+  let entry = 0;
+  let last: Headers | undefined;
+  let lastKey: string | undefined;
+  for (let index = from; index < payloads.length; index++) {
+    while (headers[entry] !== undefined && headers[entry]!.index < index) entry++;
+    const pairs = headers[entry]?.index === index ? pairsOfFrame(headers[entry++]!.headers) : undefined;
+    if (pairs !== last) {
+      last = pairs;
+      lastKey = pairs && headerValue(pairs, protocolConstants.messageKeyHeader);
+    }
+    const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + index };
+    messages.push(wireMessage(position, topicKey, payloads[index]!, pairs, lastKey));
+  }
+  for (const encoding of compressions) {
+    messages[encoding.index] = { ...(messages[encoding.index] as IncomingMessage), encoding };
+  }
+  return messages;
+}
+
+function wireMessage(
+  position: Position | undefined,
+  topicKey: number,
+  payload: Uint8Array,
+  headers: Headers | undefined,
+  key: string | undefined,
+): IncomingMessage {
+  return { position, topicKey, payload, encoding: undefined, headers, key, fromWire: true };
 }
 
 /** A gzip stream ends with the length of what went in, modulo 2^32 (RFC 1952). */

@@ -136,8 +136,8 @@ export class CursorCommitter {
     if (this.#isUrgent) {
       this.#cancelRetry();
       this.#state = "waiting";
-      // After what is being done at the moment, so that cursors of one turn share a statement.
-      queueMicrotask(() => this.#begin());
+      // After what sockets have brought in this turn of the event loop, so that its cursors share a statement.
+      setImmediate(() => this.#begin());
     } else if (this.#state !== "sweeping") {
       this.#state = "sweeping";
       this.#cancelRetry = this.#clock.setTimeout(() => this.#begin(), storeConstants.markSweepMs);

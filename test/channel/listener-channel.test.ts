@@ -57,6 +57,76 @@ describe("a listener's channel that takes messages from a connection", () => {
     expect(bench.credit).toBeLessThanOrEqual(400);
   });
 
+  it("passes the next messages to the handler without queueing them", () => {
+    const bench = ListenerBench.connected();
+    expect(bench.pass("c1", 1, 1, 3)).toBe(true);
+    expect(bench.pass("c1", 1, 0, 2)).toBe(true);
+    expect(bench.pass("c1", 1, 4, 1)).toBe(true);
+    expect(bench.take()).toEqual(["commit 7/3", "ack c1 7/0", "commit 7/4"]);
+    expect(bench.credit).toBe(100 + 30);
+    expect(bench.channel.accepted).toEqual({ epoch: 7, number: 4 });
+    bench.messages("c1", 2, [4, 5]);
+    expect(bench.handleAll(2)).toEqual(["7/5"]);
+    bench.channel.onCommitted({ epoch: 7, number: 5 });
+    expect(bench.take()).toEqual(["commit 7/5", "ack c1 7/0", "ack c1 7/5"]);
+    expect(bench.credit).toBe(100);
+  });
+
+  it("passes nothing that is not next, and nothing while something is queued, held, running, parked or halted", () => {
+    const bench = ListenerBench.connected({ parkDelayMs: 100, retryDelayMs: 100 });
+    const passes = (first: number) => bench.channel.passes("c1", 7, first);
+    expect([passes(2), bench.channel.passes("c2", 7, 1), bench.channel.passes("c1", 8, 1)]).toEqual(
+      Array(3).fill(false),
+    );
+    bench.messages("c1", 0, [2]);
+    expect([passes(1), passes(0)]).toEqual([false, false]);
+    bench.rows([1, 2]);
+    expect(passes(3)).toBe(false);
+    bench.handle(1);
+    bench.begin(1);
+    expect([passes(3), passes(0)]).toEqual([false, false]);
+    bench.finish({ kind: "done" }, 1);
+    expect([passes(3), passes(0)]).toEqual([true, true]);
+    bench.channel.halt(true);
+    expect(passes(3)).toBe(false);
+    bench.channel.halt(false);
+    bench.keyed("c1", 2, 3, ["a"]);
+    bench.begin(2);
+    bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "e" }, 2);
+    bench.channel.onParked([{ epoch: 7, number: 3 }]);
+    expect(bench.channel.parkedMessages).toBe(1);
+    expect(passes(4)).toBe(false);
+  });
+
+  it("passes nothing while messages begin one after another, or are known to be done", () => {
+    const careful = ListenerBench.connected({ careful: true });
+    expect(careful.channel.passes("c1", 7, 1)).toBe(false);
+    const marked = ListenerBench.connected({}, [{ epoch: 7, number: 2 }]);
+    expect(marked.channel.passes("c1", 7, 1)).toBe(false);
+  });
+
+  it("tries a message again that failed behind passed ones, with the cursor before it", () => {
+    const bench = ListenerBench.connected();
+    expect(bench.pass("c1", 1, 1, 2)).toBe(true);
+    bench.beginPassed(1, 3);
+    bench.finish({ kind: "failed", errorCode: "handler_failed", errorMessage: "e" }, 1);
+    bench.messages("c1", 1, [4]);
+    expect(bench.begin(1)).toBeUndefined();
+    expect(bench.take()).toEqual(["commit 7/2"]);
+    expect(bench.handleAll(101)).toEqual(["7/3", "7/4"]);
+    expect(bench.take()).toEqual(["commit 7/3", "ack c1 7/0", "commit 7/4"]);
+  });
+
+  it("hands out a passed message that is still handled, even when the handler has halted the channel", () => {
+    const bench = ListenerBench.connected();
+    expect(bench.pass("c1", 1, 1, 0)).toBe(true);
+    bench.channel.halt(true);
+    bench.beginPassed(1, 1);
+    expect(bench.channel.isHandling).toBe(true);
+    bench.finish({ kind: "done" }, 2);
+    expect(bench.take()).toEqual(["commit 7/1"]);
+  });
+
   it("drops a number at or below the watermark", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);

@@ -188,6 +188,19 @@ export class ListenerBench implements ListenerEffects {
     );
   }
 
+  /** Passes messages of a batch from a number on (0: at most once), if they may pass. @returns whether they may */
+  pass(connection: unknown, now: number, first: number, count: number): boolean {
+    if (!this.channel.passes(connection, 7, first)) return false;
+    const last = first === 0 ? undefined : { epoch: 7, number: first + count - 1 };
+    if (count > 0) this.channel.passed(last, count, 10 * count, now);
+    return true;
+  }
+
+  /** Begins with the message behind those that were passed. */
+  beginPassed(now: number, number: number | undefined): void {
+    this.turns.push(this.channel.begun(message(7, number, true), now));
+  }
+
   /** Messages with these keys come over a connection, numbered from `first` on. */
   keyed(connection: unknown, now: number, first: number, keys: (string | undefined)[]): void {
     this.channel.onMessages(

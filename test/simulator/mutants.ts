@@ -54,6 +54,8 @@ export interface Mutant {
   readonly ignoresTokens?: boolean;
   readonly writesToAnyServer?: boolean;
   readonly neverCareful?: boolean;
+  /** A message that fails counts as passed. */
+  readonly passesWhatFails?: boolean;
   readonly countsBesideOthers?: boolean;
   /** Handlers are transactional, or messages that kill their process occur, in every run. */
   readonly transactional?: boolean;
@@ -293,6 +295,25 @@ const forgetsKeys: MakeListener = (cursor, done, limits, effects) => {
   })(cursor, done, limits, effects);
 };
 
+/** Passes messages of a batch whatever is missing before them. */
+const passesGaps: MakeListener = (cursor, done, limits, effects) => {
+  return new (class extends ListenerChannel {
+    override passes(connection: unknown, epoch: number, firstNumber: number): boolean {
+      const { accepted } = this;
+      const isLater = epoch === accepted.epoch && firstNumber > accepted.number;
+      return super.passes(connection, epoch, isLater ? accepted.number + 1 : firstNumber);
+    }
+  })(cursor, done, limits, effects);
+};
+
+/** Passes messages of which one may have ended the process before. */
+const passesWhileSerial: MakeListener = (cursor, done, limits, effects) =>
+  new ListenerChannel(cursor, done, limits, effects, (handling) => {
+    const isIdle = () => handling.first === undefined && handling.running + handling.parked === 0;
+    Object.defineProperty(handling, "isFree", { get: isIdle });
+    return new Intake(cursor, limits, effects, handling);
+  });
+
 /** Hears of one kind of end as if the handler had not been started. */
 function postponing(kind: HandlerResult["kind"]): NonNullable<Mutant["handlerResult"]> {
   return (result) => (result.kind === kind ? { kind: "postponed" } : result);
@@ -376,6 +397,21 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; re
     unordered: false,
     keys: true,
     transactional: false,
+    seeds: 2_000,
+  },
+  "batch passed over a gap": { listener: passesGaps, transactional: false, seeds: 2_000 },
+  "batch passed while messages are serial": {
+    listener: passesWhileSerial,
+    transactional: false,
+    poison: true,
+    faults: ["kill"],
+    faultTimes: 2,
+    seeds: 2_000,
+  },
+  "cursor over a passed message that fails": {
+    passesWhatFails: true,
+    transactional: false,
+    warmStart: { handlerFaultRate: 0.4 },
     seeds: 2_000,
   },
   "retry that lets its key pass": { listener: letsKeyPass, keys: true, seeds: 4_000 },

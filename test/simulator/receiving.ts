@@ -355,9 +355,59 @@ export class Receiving {
   messages(wire: Wire, key: number, batch: IncomingMessage[]): void {
     const incoming = this.#channels.get(key);
     if (incoming === undefined || wire.keepUnread(() => this.messages(wire, key, batch))) return;
-    incoming.channel.onMessages(wire, batch, this.#process.now);
+    const begun = this.#pass(wire, incoming, batch);
+    if (this.#channels.get(key) !== incoming) return;
+    if (begun < batch.length) incoming.channel.onMessages(wire, batch.slice(begun), this.#process.now);
     this.#process.world.checkListener(incoming.channel);
     this.#arm(incoming);
+  }
+
+  /** Handlers that are done at once get the messages of a batch as they come. @returns how many have begun */
+  #pass(wire: Wire, incoming: Incoming, batch: readonly IncomingMessage[]): number {
+    const process = this.#process;
+    const { world } = process;
+    const { channel, key } = incoming;
+    const { position } = batch[0]!;
+    const isPlain = ({ topicKey, key }: IncomingMessage) => key === undefined && world.serves(process.name, topicKey);
+    if (world.transactional || !batch.every(isPlain) || !world.random.chance(world.passRate)) return 0;
+    if (!channel.passes(wire, position?.epoch ?? 0, position?.number ?? 0)) return 0;
+    let done = 0;
+    let bytes = 0;
+    const passed = () => {
+      if (done > 0) channel.passed(batch[done - 1]!.position, done, bytes, process.now);
+    };
+    for (const message of batch) {
+      const record = world.recordOf(message);
+      if (record.hops > 0 || channel.isHalted || world.random.chance(0.05)) break;
+      world.handlerStarts(process, incoming, { running: message, attempts: 1, parked: false });
+      if (record.poison) {
+        if (world.poisonEndsSessions) break;
+        world.counts.add("fault: message that kills its process");
+        this.#checkBystanders();
+        process.kill();
+        return batch.length;
+      }
+      const fails = world.random.chance(world.handlerFaultRate);
+      if (!fails || world.mutant.passesWhatFails) {
+        done += 1;
+        bytes += message.payload.length;
+      }
+      if (fails) {
+        world.counts.add("fault: handler failed");
+        world.counts.add("transition: passed messages end with one that fails");
+        passed();
+        if (world.mutant.passesWhatFails) return done;
+        const turn: MessageTurn | undefined = channel.begun(message, process.now);
+        if (turn === undefined) throw new Violation(`message ${record.id} was passed, and is not the next one`);
+        this.#finish(incoming, turn, simulatedFailure);
+        return done + 1;
+      }
+      world.handled(record, process, key);
+      world.ended(incoming, message);
+    }
+    passed();
+    if (done > 1) world.counts.add("transition: batch passed");
+    return done;
   }
 
   #lookUp(key: number, then: (found: boolean) => void): void {
@@ -661,7 +711,7 @@ export class Receiving {
     const { world } = process;
     const { running: message, attempts } = turn;
     const { parked } = turn.place;
-    const record = world.handlerStarts(process, incoming, turn);
+    const record = world.handlerStarts(process, incoming, { running: message, attempts, parked: parked !== undefined });
     const isSuspect = parked === undefined ? incoming.channel.isUnderSuspicion : parked.count !== undefined;
     if (isSuspect && attempts === world.limits.listener.retryOf().attempts) incoming.lastStart = record;
     const end = () =>

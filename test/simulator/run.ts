@@ -89,6 +89,8 @@ const channelMustHappen = [
   "transition: gap",
   "transition: reading paused",
   "transition: dead letter",
+  "transition: batch passed",
+  "transition: passed messages end with one that fails",
   "fault: message that kills its process",
   "fault: message that ends its session",
   "fault: unknown transaction that lands late",

@@ -90,6 +90,8 @@ export class World {
   readonly slowRate: number;
   readonly #smallLimitRate: number;
   readonly handlerFaultRate: number;
+  /** Handlers are done at once, and get the messages of a batch as they come. */
+  readonly passRate: number;
   readonly transactional: boolean;
   readonly #poisonRate: number;
   /** Poisonous messages end their transaction's session instead of their process. */
@@ -135,6 +137,7 @@ export class World {
           { key: 2, from: "b", to: "a" },
         ]
       : this.#names.slice(1).map((from, index) => ({ key: index + 1, from, to: "a" }));
+    this.passRate = seed % 3 === 0 ? 0 : 0.7;
     this.transactional = mutant.transactional ?? random.chance(0.3);
     this.limits.listener.unordered = mutant.unordered ?? random.chance(0.2);
     this.#poisonRate = (mutant.poison ?? random.chance(0.15)) ? 0.05 : 0;
@@ -303,7 +306,7 @@ export class World {
   handlerStarts(
     process: PeerProcess,
     opened: { readonly key: number },
-    { running: message, attempts: attempt, place }: MessageTurn,
+    { running: message, attempts: attempt, parked }: Pick<MessageTurn, "running" | "attempts"> & { parked: boolean },
   ): MessageRecord {
     const { key } = opened;
     const record = this.#records.get(message.payload)!;
@@ -315,13 +318,7 @@ export class World {
     }
     const cursor = this.postgres.cursors.get(key);
     const holds = this.#holds(process, key);
-    if (
-      holds &&
-      attempt === 1 &&
-      place.parked === undefined &&
-      cursor !== undefined &&
-      comparePositions(position, cursor) <= 0
-    ) {
+    if (holds && attempt === 1 && !parked && cursor !== undefined && comparePositions(position, cursor) <= 0) {
       throw new Violation(`handler started for ${at(position)}, at or below the committed cursor ${at(cursor)}`);
     }
     // One that has lost its name and does not know yet may still start what it had accepted; nothing it does is committed.
@@ -333,9 +330,9 @@ export class World {
         throw new Violation(`message ${record.id} is begun before message ${before.id} of its key is done`);
       }
       begun.set(record.messageKey, record);
-      for (const { message: parked } of holds ? this.postgres.parkedOf(key) : []) {
-        const earlier = this.recordOf(parked);
-        if (earlier.messageKey !== record.messageKey || comparePositions(parked.position, position) >= 0) continue;
+      for (const { message: other } of holds ? this.postgres.parkedOf(key) : []) {
+        const earlier = this.recordOf(other);
+        if (earlier.messageKey !== record.messageKey || comparePositions(other.position, position) >= 0) continue;
         if (earlier.finished > 0 || this.#ended.get(opened)?.has(earlier)) continue;
         throw new Violation(`message ${record.id} is begun while message ${earlier.id} of its key is parked`);
       }
