@@ -191,7 +191,7 @@ export class SocketTransport implements Transport {
  * nats.js reads what comes in one loop, which ends with the first exception: one of a listener, or of reading the
  * headers of a message. So listeners are guarded, and headers are read by `ReceivedHeaders`, wherever a message goes:
  * to subscriptions, requests, JetStream. All of these are subscriptions of the connection's protocol, which no public
- * function reaches: the subscription for the answers to requests is made within. See decision 0064.
+ * function reaches: the subscription for the answers to requests is made within. See decision 0063.
  */
 function guardListeners({ protocol }: NatsConnectionImpl, onDefect: (error: unknown) => void): void {
   const subscribe = protocol.subscribe.bind(protocol);
