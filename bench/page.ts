@@ -89,7 +89,6 @@ const readmeRows = [
   },
   { what: "", ...calls, baseline: "grpc-js", alternative: "grpc-js" },
   { what: "", ...calls, baseline: "tRPC HTTP", alternative: "tRPC, HTTP" },
-  { what: "", ...calls, baseline: "tRPC WebSocket", alternative: "tRPC, WebSocket" },
   {
     what: "`request`, one / p99, 64 in flight",
     ...requests,
@@ -97,7 +96,6 @@ const readmeRows = [
     alternative: "nats.js, `request`",
   },
   { what: "", ...requests, baseline: "zeromq.js", alternative: "zeromq.js" },
-  { what: "", ...requests, baseline: "tcp", alternative: "a TCP socket, by hand" },
   { what: "store and drain 100,000 messages, 100 B", ...total, baseline: "pg-boss", alternative: "pg-boss 12" },
   { what: "", ...total, baseline: "graphile-worker", alternative: "graphile-worker 0.17" },
   { what: "", ...total, baseline: "river", alternative: "River" },

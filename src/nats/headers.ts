@@ -103,11 +103,15 @@ interface RawMessage {
   readonly _rdata?: unknown;
 }
 
-/** A message whose headers are read here, and by nats.js only where its version hides their bytes. */
-export function withReadableHeaders(message: Msg): Msg {
-  const { _msg: { hdr } = {}, _rdata: received } = message as RawMessage;
-  if (typeof hdr !== "number" || hdr < 0 || !(received instanceof Uint8Array)) return message;
-  return new ReadableMessage(message, received.subarray(0, hdr));
+/** Makes a message read its headers here. By nats.js where its version hides their bytes. */
+export function readHeadersHere(message: Msg): void {
+  const block = blockOf(message);
+  if (block === undefined) return;
+  let headers: ReceivedHeaders | undefined;
+  Object.defineProperty(message, "headers", {
+    configurable: true,
+    get: () => (headers ??= new ReceivedHeaders(block)),
+  });
 }
 
 /**
@@ -116,51 +120,14 @@ export function withReadableHeaders(message: Msg): Msg {
  * @throws InvalidArgumentError of nats.js, where its version hides their bytes
  */
 export function headersReadHere(message: Msg): MsgHdrs | undefined {
-  return withReadableHeaders(message).headers;
+  const block = blockOf(message);
+  return block === undefined ? message.headers : new ReceivedHeaders(block);
 }
 
-class ReadableMessage implements Msg {
-  readonly #message: Msg;
-  readonly #block: Uint8Array;
-  #headers: ReceivedHeaders | undefined;
-
-  constructor(message: Msg, block: Uint8Array) {
-    this.#message = message;
-    this.#block = block;
-  }
-
-  get headers(): ReceivedHeaders {
-    return (this.#headers ??= new ReceivedHeaders(this.#block));
-  }
-
-  get subject(): string {
-    return this.#message.subject;
-  }
-
-  get reply(): string {
-    // nats.js gives "" where its type says undefined.
-    return this.#message.reply ?? "";
-  }
-
-  get sid(): number {
-    return this.#message.sid;
-  }
-
-  get data(): Uint8Array {
-    return this.#message.data;
-  }
-
-  respond(...answer: Parameters<Msg["respond"]>): boolean {
-    return this.#message.respond(...answer);
-  }
-
-  json<T>(reviver?: Parameters<Msg["json"]>[0]): T {
-    return this.#message.json<T>(reviver);
-  }
-
-  string(): string {
-    return this.#message.string();
-  }
+/** The bytes of the headers, if there are any that can be reached. */
+function blockOf(message: Msg): Uint8Array | undefined {
+  const { _msg: { hdr } = {}, _rdata: received } = message as RawMessage;
+  return typeof hdr === "number" && hdr >= 0 && received instanceof Uint8Array ? received.subarray(0, hdr) : undefined;
 }
 
 /** Printable ASCII without quotes and backslashes, as most are. */

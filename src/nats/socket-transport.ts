@@ -16,7 +16,7 @@ import {
   type Transport,
 } from "@nats-io/transport-node";
 import type { Dialled } from "./dial.js";
-import { withReadableHeaders } from "./headers.js";
+import { readHeadersHere } from "./headers.js";
 
 /** nats.js hands options that it does not know to the transport. */
 interface LentOptions extends ConnectionOptions {
@@ -199,7 +199,8 @@ function guardListeners({ protocol }: NatsConnectionImpl, onDefect: (error: unkn
     const { callback } = subscription;
     subscription.callback = (error, message) => {
       try {
-        callback.call(subscription, error, error === null ? withReadableHeaders(message) : message);
+        if (error === null) readHeadersHere(message);
+        callback.call(subscription, error, message);
       } catch (defect) {
         onDefect(defect);
       }

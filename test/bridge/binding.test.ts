@@ -9,7 +9,8 @@ let world: BindingWorld;
 let client: pg.Client;
 
 const subscriptionForms =
-  "Give it one of these signatures: (payload bytea), (payload bytea, subject text), (payload bytea, subject text, headers jsonb).";
+  "Give it one of these signatures: (payload bytea), (payload bytea, subject text), (payload bytea, subject text, headers jsonb); " +
+  "or, for a whole batch, (payloads bytea[]), (payloads bytea[], subjects text[]), (payloads bytea[], subjects text[], headers jsonb[]).";
 const responderForms =
   "Give it one of these signatures: (payload bytea) RETURNS bytea, (payload text, subject text, reply_to text) RETURNS text.";
 

@@ -18,7 +18,7 @@ const inSql = new Set(
 );
 
 it.each(groups)("each of %s is read", (group, constants) => {
-  const readers = sources.filter((text) => new RegExp(`\\b${group}\\b`).test(text)).join("\n");
+  const readers = sources.filter((text) => new RegExp(`\\b${group}\\b`, "i").test(text)).join("\n");
   const unread = Object.keys(constants).filter((name) => {
     const nameInSpec = name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
     const isInSql = inSql.has(`${group.charAt(0).toUpperCase()}${group.slice(1)}.${nameInSpec}`);

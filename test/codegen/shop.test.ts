@@ -144,11 +144,11 @@ it("gives the limits of fields, columns and settings as values", () => {
     priority: { min: 1, max: 9 },
   });
   expect(made.settings["shopSettingsRanges"]).toEqual({
-    maxWaiting: { kind: "number", min: 0, max: 9007199254740991, unit: "orders" },
-    greeting: { kind: "string", maxBytes: 40 },
-    sortBy: { kind: "string", values: ["time", "size"] },
-    open: { kind: "boolean" },
-    heating: { kind: "number", min: -10, max: 30, unit: "°C" },
+    maxWaiting: { about: "How many orders wait.", kind: "number", min: 0, max: 9007199254740991, unit: "orders" },
+    greeting: { about: "The greeting.", kind: "string", maxBytes: 40 },
+    sortBy: { about: "In which order.", kind: "string", values: ["time", "size"] },
+    open: { about: "", kind: "boolean" },
+    heating: { about: "Degrees; absent: no heating.", kind: "number", min: -10, max: 30, unit: "°C" },
   });
 });
 

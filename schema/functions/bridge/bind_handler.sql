@@ -37,7 +37,7 @@ BEGIN
       HINT = (SELECT e.remedy FROM hawser.error_codes() AS e WHERE e.code = 'replica');
   END IF;
 
-  SELECT p.oid, n.nspname AS schema, p.proname AS name, oidvectortypes(p.proargtypes) AS types, p.prokind AS kind, p.proretset AS set,
+  SELECT p.oid, n.nspname AS schema, p.proname AS name, oidvectortypes(p.proargtypes) AS types, p.prokind AS kind, p.proretset AS set, p.provariadic <> 0 AS variadic,
          p.pronamespace AS namespace, format_type(p.prorettype, NULL) AS result, format('%I.%I(%s)', n.nspname, p.proname, oidvectortypes(p.proargtypes)) AS called
   INTO target
   FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace WHERE p.oid = p_function;
@@ -52,7 +52,7 @@ BEGIN
       MESSAGE = format('%s: the function %s is a temporary one, and gone when this session ends', called, target.called),
       HINT = 'Make it in a schema that stays.';
   END IF;
-  IF target.kind <> 'f' OR target.set OR NOT target.types = ANY (accepted)
+  IF target.kind <> 'f' OR target.set OR target.variadic OR NOT target.types = ANY (accepted)
     OR (p_kind = 'responder' AND target.result <> CASE target.types WHEN 'bytea' THEN 'bytea' ELSE 'text' END)
   THEN
     RAISE EXCEPTION USING
