@@ -4,7 +4,7 @@
  * and the collector counts the bytes).
  */
 import { type Batch, Delivery, type Header } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import { type FrameOutput, numberBytes, sized, writeBytes, writeHead } from "../../generated/ts/wire/coding.js";
+import { numberBytes, sized, writeBytes, writeHead } from "../../generated/ts/wire/coding.js";
 import { tags, valueBytes, writeBatch, writeFrame } from "../../generated/ts/wire/frames.js";
 import { WireError } from "../errors/index.js";
 import { uncleared } from "../runtime/index.js";
@@ -65,7 +65,7 @@ export function recycle(output: Output): void {
  * Encodes frames one behind another until {@link take} is called. The encoding is the canonical one (fields in order,
  * shortest varints, defaults left out), the same bytes that every protobuf library gives.
  */
-export class FrameEncoder implements FrameOutput {
+export class FrameEncoder {
   /** The greatest frame that the other side accepts, in bytes, without its length prefix. */
   maxFrameBytes: number;
 
