@@ -137,6 +137,7 @@ const mutants: readonly Mutant[] = [
   },
   {
     name: "gives what waits for a group to a listener that comes",
+    firstSeed: 90,
     fn: "adopt_waiting",
     changes: [
       ["w.for_group = '' AND EXISTS", "EXISTS"],
@@ -168,7 +169,7 @@ const mutants: readonly Mutant[] = [
 
 it.each(mutants)(
   "catches one that $name",
-  { timeout: 240_000 },
+  { timeout: 1_200_000 },
   async ({ fn = "outbox_turn", firstSeed = 1, changes, ...driver }) => {
     await using database = await testDatabase({ nats: false });
     const client = new pg.Client({ connectionString: database.url });

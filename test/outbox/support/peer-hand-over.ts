@@ -149,7 +149,7 @@ export class PeerHandOver implements AsyncDisposable {
   }
 
   async #connected(): Promise<pg.Client> {
-    const client = new pg.Client({ connectionString: this.#url, statement_timeout: 5_000 });
+    const client = new pg.Client({ connectionString: this.#url, statement_timeout: 60_000 });
     await client.connect();
     this.#clients.push(client);
     return client;
