@@ -11,20 +11,20 @@ interface Offer {
 /** Items taken from the front before the array is cut. */
 const compactAfter = 1024;
 
-/** What goes together, into one batch or one insert. */
+/** Messages that go together into one batch or one insert. */
 interface BatchLimits {
   readonly maxMessages: number;
   /** Payload bytes. One message always fits. */
   readonly maxBytes: number;
 }
 
-/** What the listener takes over its connection now. */
+/** Room that the listener has for messages over its connection now. */
 interface BatchWindow {
   /** The greatest payload, uncompressed. */
   readonly maxMessageBytes: number;
   /** Payload bytes that may still be written; Infinity: any. */
   readonly credit: number;
-  /** One message may be written without credit: nothing is in flight. */
+  /** Whether one message may be written without credit, because nothing is in flight. */
   readonly isEmpty: boolean;
 }
 

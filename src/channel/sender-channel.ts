@@ -28,7 +28,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
   readonly #unnumbered = new OfferQueue<Message>(0);
   /** Numbered messages up to this one have their outcome already, though they may still be queued. */
   #settledThrough = 0;
-  /** What was written to the connection and not acknowledged. */
+  /** Messages that were written to the connection and are not acknowledged. */
   readonly #flights = new Flights();
   /** Payload bytes that may be in flight. */
   #credit = 0;

@@ -36,7 +36,7 @@ export interface IncomingCall {
   readonly signal: AbortSignal;
 }
 
-/** What calls come by. */
+/** The form in which calls come. */
 export interface CallSource<Call extends IncomingCall> {
   /** For URLs, which interceptors see. */
   readonly scheme: string;
@@ -83,7 +83,7 @@ function isPromise(output: Output | Promise<Output>): output is Promise<Output> 
   return typeof (output as { readonly then?: unknown } | undefined)?.then === "function";
 }
 
-/** What the handler makes of the call, with its interceptors. */
+/** The result of the handler with its interceptors. */
 function outputOf(route: Route, { payload }: IncomingCall, context: CallContext): Output | Promise<Output> {
   const { implementation, readLimit } = route;
   const { interceptors } = route.options;

@@ -24,7 +24,7 @@ interface FormatOptions {
   readonly jsonOptions?: Partial<JsonReadOptions & JsonWriteOptions> | undefined;
 }
 
-/** How messages become payloads, and back. */
+/** Conversion of messages to payloads, and back. */
 export interface MessageFormat extends FormatOptions {
   readonly isBinary: boolean;
   readonly contentType: string;

@@ -520,7 +520,7 @@ function dueOf(source: Source, message: IncomingMessage, to: string, payload: Ui
 /** The headers that were looked at last, if they have no time to live. */
 let lasting: Headers | undefined;
 
-/** How long ago nobody needed a message with these headers any more; 0 or less: it is needed. */
+/** Milliseconds since a message with these headers expired; 0 or less: it has not. */
 function lateMs(headers: Headers): number {
   if (headers === lasting) return 0;
   const until = headerValue(headers, protocolConstants.messageExpiresHeader);
