@@ -28,9 +28,9 @@ import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
-import type { Source } from "./due-message.js";
 import { pairsOfFrame } from "./frame-headers.js";
 import type { HandledLink, HandlerCalls, Unfinished } from "./handler-call.js";
+import type { Source } from "./message.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
 /** The clock is read once for so many messages. */
@@ -418,9 +418,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   query(after: Position): void {
-    this.#context.store.drain(this.connectionKey, after).then(
+    this.#ask(
+      this.#context.store.drain(this.connectionKey, after),
       ({ rows, remaining }) => {
-        if (this.#closed) return;
         this.#queryBackoff.reset();
         this.channel.onRows(
           rows.map(({ epoch, number, topicKey, codec, payload, headers }): StoredRow => {
@@ -444,9 +444,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         this.#commitHandled();
         this.#arm();
       },
-      (error: HawserError) => {
-        if (this.#closed) return;
-        this.#tellStoreError(error);
+      () => {
         this.channel.onQueryFailed();
         this.#later(() => this.channel.retryQuery(), this.#queryBackoff.failed());
       },
@@ -520,9 +518,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       attempts,
       delayMs: Math.max(0, dueAt - at),
     }));
-    store.parkMessages(lease, this.connectionKey, rows).then(
+    this.#ask(
+      store.parkMessages(lease, this.connectionKey, rows),
       (outcome) => {
-        if (this.#closed) return;
         if (outcome === "fenced") return this.#context.nameLost("parking a message was refused");
         if (outcome === "notOwned") return this.onNotOwned();
         this.#hasMarks = true;
@@ -531,9 +529,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         this.#arm();
         this.#parkNext();
       },
-      (error: HawserError) => {
-        if (this.#closed) return;
-        this.#tellStoreError(error);
+      () => {
         this.#toPark = new Map([...parked, ...this.#toPark]);
         this.#later(() => this.#parkNext(), storeConstants.storeRetryMaxMs);
       },
@@ -546,57 +542,47 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   countParked(position: Position, isLast: boolean): void {
-    if (!isLast) this.#countParked(position);
-    else {
-      this.#isIsolated = true;
-      this.#shared.isolation.enter(this, () => this.#countParked(position));
-    }
+    const { store, lease } = this.#context;
+    this.#count(
+      isLast,
+      () => store.countParked(lease, this.connectionKey, position),
+      (starts) => this.channel.onParkedCounted(starts),
+      () => this.channel.onParkedCountFailed(),
+    );
   }
 
-  #countParked(position: Position): void {
-    if (this.#closed) return;
+  countAttempt(): void {
     const { store, lease } = this.#context;
-    store.countParked(lease, this.connectionKey, position).then(
+    this.#count(
+      (this.channel.startsBefore ?? this.#startsBefore) === this.channel.maxStarts - 1,
+      () => store.countAttempt(lease, this.connectionKey),
       (starts) => {
-        if (this.#closed) return;
-        if (starts === "fenced") this.#context.nameLost("the count of an attempt was refused");
-        else this.channel.onParkedCounted(starts);
+        this.#hasCounted = true;
+        this.channel.onAttemptCounted(starts);
       },
-      (error: HawserError) => {
-        if (this.#closed) return;
-        this.#tellStoreError(error);
-        this.#later(() => this.channel.onParkedCountFailed(), storeConstants.storeRetryMaxMs);
-      },
+      () => this.channel.onCountFailed(),
     );
   }
 
   /** The last start that a message may have is alone: what ends the process, or its session, then is this message. */
-  countAttempt(): void {
-    if ((this.channel.startsBefore ?? this.#startsBefore) !== this.channel.maxStarts - 1) this.#count();
-    else {
-      this.#isIsolated = true;
-      this.#shared.isolation.enter(this, () => this.#count());
-    }
-  }
-
-  #count(): void {
-    if (this.#closed) return;
-    const { store, lease } = this.#context;
-    store.countAttempt(lease, this.connectionKey).then(
-      (starts) => {
-        if (this.#closed) return;
-        if (starts === "fenced") this.#context.nameLost("the count of an attempt was refused");
-        else {
-          this.#hasCounted = true;
-          this.channel.onAttemptCounted(starts);
-        }
-      },
-      (error: HawserError) => {
-        if (this.#closed) return;
-        this.#tellStoreError(error);
-        this.#later(() => this.channel.onCountFailed(), storeConstants.storeRetryMaxMs);
-      },
-    );
+  #count(
+    isLast: boolean,
+    count: () => Promise<number | "fenced">,
+    onCounted: (starts: number) => void,
+    onFailed: () => void,
+  ): void {
+    const begin = (): void => {
+      if (this.#closed) return;
+      this.#ask(
+        count(),
+        (starts) =>
+          starts === "fenced" ? this.#context.nameLost("the count of an attempt was refused") : onCounted(starts),
+        () => this.#later(onFailed, storeConstants.storeRetryMaxMs),
+      );
+    };
+    this.#isIsolated ||= isLast;
+    if (isLast) this.#shared.isolation.enter(this, begin);
+    else begin();
   }
 
   ready(): void {
@@ -638,6 +624,18 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       code,
       message: text,
     });
+  }
+
+  /** Goes on when the store has answered, or has failed, which the status tells. Not when the link is closed by then. */
+  #ask<Answer>(asked: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
+    asked.then(
+      (answer) => this.#closed || onAnswer(answer),
+      (error: HawserError) => {
+        if (this.#closed) return;
+        this.#tellStoreError(error);
+        onFailed();
+      },
+    );
   }
 
   #tellStoreError(error: HawserError): void {

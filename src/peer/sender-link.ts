@@ -68,7 +68,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#packing = new SendPacking(context, (message) => this.#offer(message));
     this.#channel = new SenderChannel(context.lease.epoch, context.settings, this, lastNumber);
     this.#requests = new LinkRequests(identity.listenerName, context.settings, () => this.#dialForRequest());
-    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#arm());
+    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#hearOfProgress());
     this.dial.begin();
   }
 
@@ -215,7 +215,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#inserts += 1;
     this.dial.forgetKey();
     this.#channel.rebase(epoch, now());
-    this.#arm();
+    this.#hearOfProgress();
   }
 
   /** Stores what is unconfirmed. Resolves when nothing is pending, requests included. */
@@ -363,8 +363,10 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#arm();
   }
 
-  /** What the listener has handled over the present connection is its pace. */
+  /** After what comes from the listener: what it has handled over the present connection is its pace. */
   #hearOfProgress(): void {
+    this.#arm();
+    if (this.#stopped) return;
     const { readiness } = this;
     const { ackedNumber } = this.#channel;
     const { connection } = this.dial;
@@ -383,7 +385,6 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #arm(): void {
     if (this.#stopped) return;
     this.#timer.arm(this.#channel.deadline());
-    this.#hearOfProgress();
     if (this.#whenSettled.length > 0 && this.#channel.pendingMessages === 0) {
       for (const resolve of this.#whenSettled.splice(0)) resolve();
     }
