@@ -361,16 +361,12 @@ export class ListenerChannel {
     this.#tellQuiet();
   }
 
-  /** A start of a parked message is counted in the store, which makes `starts`; 0: the message is not there any more. */
-  onParkedCounted(starts: number): void {
+  /**
+   * A start of a parked message is counted in the store, which makes `starts`; 0: the message is not there any more; undefined: it
+   * could not be counted, and is asked for again.
+   */
+  onParkedCounted(starts: number | undefined): void {
     this.handling.parkedCounted(starts);
-    this.#signalReady();
-    this.#tellQuiet();
-  }
-
-  /** The start could not be counted; it is asked for again. */
-  onParkedCountFailed(): void {
-    this.handling.parkedCountFailed();
     this.#signalReady();
     this.#tellQuiet();
   }
@@ -394,16 +390,9 @@ export class ListenerChannel {
     return done.length > 0;
   }
 
-  /** A start of the first message is counted in the store, which makes `starts`. */
-  onAttemptCounted(starts: number): void {
+  /** A start of the first message is counted in the store, which makes `starts`; undefined: it could not be, and is asked for again. */
+  onAttemptCounted(starts: number | undefined): void {
     this.handling.counted(starts);
-    this.#signalReady();
-    this.#tellQuiet();
-  }
-
-  /** The start could not be counted; it is asked for again. */
-  onCountFailed(): void {
-    this.handling.countFailed();
     this.#signalReady();
     this.#tellQuiet();
   }

@@ -547,7 +547,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       isLast,
       () => store.countParked(lease, this.connectionKey, position),
       (starts) => this.channel.onParkedCounted(starts),
-      () => this.channel.onParkedCountFailed(),
     );
   }
 
@@ -557,10 +556,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       (this.channel.startsBefore ?? this.#startsBefore) === this.channel.maxStarts - 1,
       () => store.countAttempt(lease, this.connectionKey),
       (starts) => {
-        this.#hasCounted = true;
+        this.#hasCounted ||= starts !== undefined;
         this.channel.onAttemptCounted(starts);
       },
-      () => this.channel.onCountFailed(),
     );
   }
 
@@ -568,8 +566,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   #count(
     isLast: boolean,
     count: () => Promise<number | "fenced">,
-    onCounted: (starts: number) => void,
-    onFailed: () => void,
+    onCounted: (starts: number | undefined) => void,
   ): void {
     const begin = (): void => {
       if (this.#closed) return;
@@ -577,7 +574,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         count(),
         (starts) =>
           starts === "fenced" ? this.#context.nameLost("the count of an attempt was refused") : onCounted(starts),
-        () => this.#later(onFailed, storeConstants.storeRetryMaxMs),
+        () => this.#later(() => onCounted(undefined), storeConstants.storeRetryMaxMs),
       );
     };
     this.#isIsolated ||= isLast;
