@@ -26,8 +26,6 @@ import { MessageView, type Source } from "./message.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
-const { messageKeyHeader } = protocolConstants;
-
 /** What the user handles, and how. */
 export interface Handlers extends Pick<TopicHandlers, "handlingOf" | "handle" | "reply"> {
   /** Whether the peer serves a topic now. */
@@ -152,26 +150,18 @@ export class HandlerCalls {
 
   /** Starts the handler. A promise (which does not reject) when it did not finish at once. */
   begin(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
-    const { running: message } = turn;
-    const topic = this.topics.of(message.topicKey);
-    if (typeof topic !== "string" || message.encoding !== undefined) return this.#beginLater(link, turn, topic);
-    const { batch, transactional } = this.#handlers.handlingOf(topic, message.headers);
-    if (transactional || batch !== undefined) return this.#beginLater(link, turn, topic);
-    try {
-      this.#mayBegin(link, turn, topic);
-    } catch (error) {
-      return isNotServed(error) ? this.#notServed(link, turn, error) : this.#failed(link, turn, topic, error);
-    }
-    return this.call(link.source, message, topic, turn.attempts)?.(link, turn) ?? done;
+    const { running: message, attempts } = turn;
+    const { topicKey, headers, encoding } = message;
+    const topic = encoding === undefined && !link.channel.isExhausted(turn) && this.topicToCall(topicKey, headers);
+    if (!topic) return this.#beginLater(link, turn);
+    return this.call(link.source, message, topic, attempts)?.(link, turn) ?? done;
   }
 
   /** The topic of a message that is not compressed, if its handler may be called by {@link call} alone. */
-  passingTopic(topicKey: number, headers: Headers | undefined): string | undefined {
+  topicToCall(topicKey: number, headers: Headers | undefined): string | undefined {
     const topic = this.topics.known(topicKey);
     if (topic === undefined || !this.#handlers.serves(topic)) return undefined;
-    if (headers !== undefined && (headerValue(headers, messageKeyHeader) !== undefined || lateMs(headers) > 0)) {
-      return undefined;
-    }
+    if (headers !== undefined && lateMs(headers) > 0) return undefined;
     const { batch, transactional } = this.#handlers.handlingOf(topic, headers);
     return transactional || batch !== undefined ? undefined : topic;
   }
@@ -244,16 +234,12 @@ export class HandlerCalls {
     return this.#bounded(returned, view, client && (() => void endClient(client)));
   }
 
-  async #beginLater(
-    link: HandledLink,
-    turn: MessageTurn,
-    topicFound: string | Promise<string | undefined>,
-  ): Promise<HandlerResult> {
+  async #beginLater(link: HandledLink, turn: MessageTurn): Promise<HandlerResult> {
     const { running: message } = turn;
     let plain = message.payload;
     let topic: string | undefined;
     try {
-      topic = await topicFound;
+      topic = await this.topics.of(message.topicKey);
     } catch (err) {
       this.#context.logger.debug({ err }, "could not look up a topic; its message waits");
       return comesAgain;

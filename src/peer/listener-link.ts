@@ -33,6 +33,8 @@ import type { HandledLink, HandlerCalls, Unfinished } from "./handler-call.js";
 import type { Source } from "./message.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
+const { messageKeyHeader } = protocolConstants;
+
 /** The clock is read once for so many messages. */
 const messagesPerClockRead = 64;
 
@@ -127,7 +129,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
             position: { epoch, number },
             encoding: compression === 0 ? undefined : { compression, uncompressedBytes },
             headers: headers.length === 0 ? undefined : headers,
-            key: headerValue(headers, protocolConstants.messageKeyHeader),
+            key: headerValue(headers, messageKeyHeader),
             fromWire: false,
           },
           attempts,
@@ -196,8 +198,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         if (at > until || !this.#context.lease.isWritable) break;
       }
       const pairs = headers[entry]?.index === done ? pairsOfFrame(headers[entry++]!.headers) : undefined;
-      const topic = calls.passingTopic(topicKey, pairs);
-      if (topic === undefined) break;
+      const topic = calls.topicToCall(topicKey, pairs);
+      if (topic === undefined || (pairs && headerValue(pairs, messageKeyHeader) !== undefined)) break;
       const payload = payloads[done]!;
       const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + done };
       message = wireMessage(position, topicKey, payload, pairs, undefined);
@@ -425,7 +427,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         this.channel.onRows(
           rows.map(({ epoch, number, topicKey, codec, payload, headers }): StoredRow => {
             const hasHeaders = headers.length > 0;
-            const key = hasHeaders ? headerValue(headers, protocolConstants.messageKeyHeader) : undefined;
+            const key = hasHeaders ? headerValue(headers, messageKeyHeader) : undefined;
             return {
               position: { epoch, number },
               topicKey,
@@ -674,7 +676,7 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
     const pairs = headers[entry]?.index === index ? pairsOfFrame(headers[entry++]!.headers) : undefined;
     if (pairs !== last) {
       last = pairs;
-      lastKey = pairs && headerValue(pairs, protocolConstants.messageKeyHeader);
+      lastKey = pairs && headerValue(pairs, messageKeyHeader);
     }
     const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + index };
     messages.push(wireMessage(position, topicKey, payloads[index]!, pairs, lastKey));
