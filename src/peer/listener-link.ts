@@ -120,7 +120,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       },
       this,
     );
-    const at = now();
+    const at = performance.now();
     this.channel.restore(
       channel.parked.map(
         ({ epoch, number, compression, uncompressedBytes, headers, attempts, delayMs, ...message }) => ({
@@ -160,7 +160,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const mayRun = !dispatcher.hasWoken;
     const begun = mayRun ? this.#pass(connection, batch) : 0;
     if (begun < batch.payloads.length) {
-      this.channel.onMessages(connection, messagesOf(batch, begun), now());
+      this.channel.onMessages(connection, messagesOf(batch, begun), performance.now());
       // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
       if (mayRun && !dispatcher.hasWoken) {
         this.run();
@@ -184,7 +184,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const { dispatcher, calls } = this.#shared;
     if (compressions.length > 0 || !channel.passes(connection, epoch, firstNumber)) return 0;
     if (!dispatcher.takeSlot()) return 0;
-    const until = now() + turnMs;
+    const until = performance.now() + turnMs;
     let at = until - turnMs;
     let [done, bytes, entry] = [0, 0, 0];
     let message: IncomingMessage | undefined;
@@ -193,7 +193,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     // The handler may stop the peer, or take its topic away.
     while (done < payloads.length && !channel.isHalted) {
       if (done % messagesPerClockRead === 0) {
-        at = now();
+        at = performance.now();
         if (at > until) dispatcher.wake(this);
         if (at > until || !this.#context.lease.isWritable) break;
       }
@@ -202,7 +202,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       if (topic === undefined || (pairs && headerValue(pairs, messageKeyHeader) !== undefined)) break;
       const payload = payloads[done]!;
       const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + done };
-      message = wireMessage(position, topicKey, payload, pairs, undefined);
+      message = { position, topicKey, payload, encoding: undefined, headers: pairs, key: undefined, fromWire: true };
       unfinished = calls.call(source, message, topic, 1);
       if (unfinished !== undefined) break;
       done += 1;
@@ -307,12 +307,12 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (this.#closed) return;
     const { channel } = this;
     const { dispatcher, calls } = this.#shared;
-    const until = now() + turnMs;
+    const until = performance.now() + turnMs;
     let at = until - turnMs;
     for (let count = 0; !this.#closed; count++) {
       if (!channel.hasTurn) break;
       if (count % messagesPerClockRead === 0) {
-        at = now();
+        at = performance.now();
         if (at > until) {
           dispatcher.wake(this);
           break;
@@ -355,7 +355,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   #finishLater(turn: MessageTurn, result: HandlerResult): void {
     const { dispatcher } = this.#shared;
     if (!this.#joined.delete(turn)) dispatcher.freeSlot();
-    this.#finish(turn, result, now());
+    this.#finish(turn, result, performance.now());
     this.#tellIdle();
     if (this.#closed) return;
     if (dispatcher.hasWoken) {
@@ -509,7 +509,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     }
     const parked = this.#toPark;
     this.#toPark = new Map();
-    const at = now();
+    const at = performance.now();
     const rows = [...parked.values()].map(({ message, attempts, dueAt }) => ({
       ...message.position,
       topicKey: message.topicKey,
@@ -651,7 +651,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   #tick(): void {
-    this.channel.tick(now());
+    this.channel.tick(performance.now());
     this.#arm();
   }
 
@@ -679,7 +679,8 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
       lastKey = pairs && headerValue(pairs, messageKeyHeader);
     }
     const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + index };
-    messages.push(wireMessage(position, topicKey, payloads[index]!, pairs, lastKey));
+    const payload = payloads[index]!;
+    messages.push({ position, topicKey, payload, encoding: undefined, headers: pairs, key: lastKey, fromWire: true });
   }
   for (const encoding of compressions) {
     messages[encoding.index] = { ...(messages[encoding.index] as IncomingMessage), encoding };
@@ -687,22 +688,8 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
   return messages;
 }
 
-function wireMessage(
-  position: Position | undefined,
-  topicKey: number,
-  payload: Uint8Array,
-  headers: Headers | undefined,
-  key: string | undefined,
-): IncomingMessage {
-  return { position, topicKey, payload, encoding: undefined, headers, key, fromWire: true };
-}
-
 /** A gzip stream ends with the length of what went in, modulo 2^32 (RFC 1952). */
 function gzipLength(payload: Uint8Array): number {
   if (payload.length < 4) return 0;
   return new DataView(payload.buffer, payload.byteOffset, payload.length).getUint32(payload.length - 4, true);
-}
-
-function now(): number {
-  return performance.now();
 }
