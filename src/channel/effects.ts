@@ -139,8 +139,8 @@ export interface ListenerEffects {
   /** Removes a message that was parked, after `deadLetter` if it has become one. Answered by `onUnparked`. */
   unpark(position: Position): void;
   /**
-   * Counts, in the store, a start of a parked message that may have ended a process before. Answered by `onParkedCounted` or
-   * `onParkedCountFailed`; there is never more than one under way.
+   * Counts, in the store, a start of a parked message that may have ended a process before. Answered by `onParkedCounted`;
+   * there is never more than one under way.
    *
    * @param isLast its last start, which is to be alone
    */
@@ -148,7 +148,7 @@ export interface ListenerEffects {
   /** Writes that messages beyond the cursor are done. Answered by `onMarked`. */
   mark(done: readonly Position[]): void;
   /**
-   * Counts, in the store, a start of the message behind the cursor. Answered by `onAttemptCounted` or `onCountFailed`;
+   * Counts, in the store, a start of the message behind the cursor. Answered by `onAttemptCounted`;
    * there is never more than one under way.
    */
   countAttempt(): void;

@@ -265,42 +265,33 @@ export class Handling {
   take(now: number): Turn | undefined {
     this.signalRetry(now);
     const again = this.#dueRetry();
-    if (again !== undefined) {
-      const { parked } = again.place;
-      if (parked === undefined ? !this.#mayBegin(again.running) : !this.#mayBeginParked(again.place)) return undefined;
-      again.isSuspect = false;
-      again.retryAt = undefined;
-      this.#due.delete(again);
-      if (parked !== undefined) {
-        this.#parkedWaiting -= 1;
-        this.#parkedRunning += 1;
-        again.attempts = parked.attempts + 1;
-      } else {
-        this.queuedBytes -= again.running.payload.length;
-        again.attempts = Math.max(again.attempts + 1, this.#count?.starts ?? 0);
-      }
-      this.#begun(now);
-      return again;
-    }
-    const lane = this.#nextLane();
-    const place = lane?.queue.at(0);
-    const next = place?.message;
-    if (lane === undefined || place === undefined || next === undefined) return undefined;
+    const lane: Lane | undefined = again ?? this.#nextLane();
+    const place = again?.place ?? lane?.queue.at(0);
+    const message = place?.message;
+    if (lane === undefined || place === undefined || message === undefined) return undefined;
     const { parked } = place;
-    if (parked === undefined ? !this.#mayBegin(next) : !this.#mayBeginParked(place)) return undefined;
-    lane.queue.shift();
-    lane.place = place;
-    this.#ready.delete(lane);
-    lane.running = next;
-    if (parked === undefined) {
-      this.queued -= 1;
-      this.queuedBytes -= next.payload.length;
-      lane.attempts = this.#count === undefined || next.position === undefined ? 1 : this.#count.starts;
+    if (parked === undefined ? !this.#mayBegin(message) : !this.#mayBeginParked(place)) return undefined;
+    if (again === undefined) {
+      lane.queue.shift();
+      this.#ready.delete(lane);
+      lane.place = place;
+      lane.running = message;
     } else {
+      this.#due.delete(again);
+      lane.isSuspect = false;
+      lane.retryAt = undefined;
+    }
+    if (parked === undefined) {
+      if (again === undefined) this.queued -= 1;
+      this.queuedBytes -= message.payload.length;
+      lane.attempts = Math.max(lane.attempts + 1, message.position === undefined ? 0 : (this.#count?.starts ?? 0));
+    } else {
+      if (again !== undefined) this.#parkedWaiting -= 1;
       this.#parkedRunning += 1;
       lane.attempts = parked.attempts + 1;
     }
-    this.#begun(now);
+    if (this.running + this.pausing === 0) this.progressAt = now;
+    this.running += 1;
     return lane as Turn;
   }
 
@@ -366,19 +357,17 @@ export class Handling {
     return parked;
   }
 
-  /** One more start of the parked message that is to be alone is counted, which makes `starts`; 0: it is not there any more. */
-  parkedCounted(starts: number): void {
+  /**
+   * One more start of the parked message that is to be alone is counted, which makes `starts`; 0: it is not there any more;
+   * undefined: that has failed, and the next {@link take} asks again.
+   */
+  parkedCounted(starts: number | undefined): void {
     const parked = this.#alone?.parked;
     if (parked?.count !== "asked") return;
+    const isCounted = starts !== undefined && starts > parked.attempts;
     // One that is gone is found to be done when it begins.
-    parked.count = starts === 0 || starts > parked.attempts ? "known" : "needed";
-    if (starts > parked.attempts) parked.attempts = starts - 1;
-  }
-
-  /** The start could not be counted; the next {@link take} asks again. */
-  parkedCountFailed(): void {
-    const parked = this.#alone?.parked;
-    if (parked?.count === "asked") parked.count = "needed";
+    parked.count = isCounted || starts === 0 ? "known" : "needed";
+    if (isCounted) parked.attempts = starts - 1;
   }
 
   /** A message is finished. A numbered one that was not handled is a dead letter. */
@@ -428,15 +417,15 @@ export class Handling {
     return blocked;
   }
 
-  /** One more start of the first message is counted, which makes `starts`; fewer than were begun here are not all. */
-  counted(starts: number): void {
-    const begun = this.startsBefore ?? 0;
-    if (this.#count?.state === "asked") this.#count = { state: starts > begun ? "known" : "needed", starts };
-  }
-
-  /** The attempt could not be counted; the next {@link take} asks again. */
-  countFailed(): void {
-    if (this.#count?.state === "asked") this.#count.state = "needed";
+  /**
+   * One more start of the first message is counted, which makes `starts`; fewer than were begun here are not all. Undefined: that
+   * has failed, and the next {@link take} asks again.
+   */
+  counted(starts: number | undefined): void {
+    const count = this.#count;
+    if (count?.state !== "asked") return;
+    count.state = (starts ?? 0) > (this.startsBefore ?? 0) ? "known" : "needed";
+    count.starts = starts ?? count.starts;
   }
 
   /** When the next retry is due; Infinity without one, or once it was signalled. */
@@ -569,11 +558,6 @@ export class Handling {
   get #firstLane(): Lane | undefined {
     const lane = this.#order.at(0)?.lane;
     return lane !== undefined && this.#isReady(lane) ? lane : undefined;
-  }
-
-  #begun(now: number): void {
-    if (this.running + this.pausing === 0) this.progressAt = now;
-    this.running += 1;
   }
 
   /** Moves over what is finished, in order, and has it committed. */

@@ -5,14 +5,18 @@
  *     handled     the handler is done; its cursor commit is under way
  *     watermark   accepted: in the queue for the handler. Never moves back while the process runs
  *
- * {@link Intake} decides what is accepted, {@link Handling} what the handler gets when; here is what is between them and
- * the sender: the connection, what it was told, and how much of it is read.
+ * Numbered messages are accepted only as watermark + 1. What comes over the connection above that is held; the gap is
+ * filled from the store, and only a query that began after the gap was seen may say that nobody has the numbers. The same
+ * holds for the first message of a new epoch, which waits until a query begun after its Hello has shown that no row of an
+ * older epoch is left, and for the answer to GoLive.
+ *
+ * {@link Handling} decides what the handler gets of it when.
  */
 import type { Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
+import { Fifo } from "../runtime/index.js";
 import type { HandlerResult, ListenerEffects, ListenerLimits } from "./effects.js";
 import { Flights } from "./flights.js";
 import { Handling, type Turn } from "./handling.js";
-import { Intake } from "./intake.js";
 import {
   comparePositions,
   type IncomingMessage,
@@ -36,15 +40,35 @@ interface Link {
   readonly flights: Flights;
 }
 
+/** A finding of a query: no older epoch, no gap, or nothing before GoLive is left. */
+export type Question = "epoch" | "gap" | "live";
+
 /** Of `creditBytes`: the sender is told of so much more credit at once, and does not wait for the next commit. */
 const toldGrowth = 1 / 4;
 
 export class ListenerChannel {
+  /** The watermark: the newest accepted position. */
+  accepted: Position;
+  /** Payload bytes that came over the connection and are not handled. */
+  waitingWireBytes = 0;
+  protected readonly handling: Handling;
   readonly #limits: ListenerLimits;
   readonly #effects: ListenerEffects;
-  readonly #intake: Intake;
-  readonly #handling: Handling;
   #link: Link | undefined;
+  /** Came over the connection above a gap, or behind what did. */
+  readonly #held = new Fifo<IncomingMessage>();
+  /** The rows left in the store when last asked. */
+  #backlog = 0;
+  /** A finding of the newest query counts for whatever was asked before it began. */
+  #queriesBegun = 0;
+  #querying = false;
+  #wanted = false;
+  /** Queries begun before the gap in front of {@link #held} was seen. */
+  #gapAfter: number | undefined;
+  /** Queries begun before the Hello of an epoch above the watermark's. */
+  #epochAfter: number | undefined;
+  /** Rows at or below the cursor may lie in the store. */
+  #checkStale = false;
   #halted = false;
   /** The channel is to be given back: `quiet` is due, waits for marks, or was told. */
   #leaving: "due" | "marking" | "told" | undefined;
@@ -52,29 +76,17 @@ export class ListenerChannel {
   /**
    * @param cursor the committed one, read after the lease was taken
    * @param done what is done beyond it, read at the same time
-   * @param intakeFor makes the intake; for the simulator, which tries out other rules
    */
-  constructor(
-    cursor: Position,
-    done: readonly Position[],
-    limits: ListenerLimits,
-    effects: ListenerEffects,
-    intakeFor = (handling: Handling): Intake => new Intake(cursor, limits, effects, handling),
-  ) {
+  constructor(cursor: Position, done: readonly Position[], limits: ListenerLimits, effects: ListenerEffects) {
+    this.accepted = cursor;
     this.#limits = limits;
     this.#effects = effects;
-    this.#handling = new Handling(cursor, done, limits, effects);
-    this.#intake = intakeFor(this.#handling);
+    this.handling = new Handling(cursor, done, limits, effects);
   }
 
   /** The committed cursor. */
   get committed(): Position {
-    return this.#handling.cursor;
-  }
-
-  /** The accepted watermark. */
-  get accepted(): Position {
-    return this.#intake.watermark;
+    return this.handling.cursor;
   }
 
   /** The connection's channel is live. */
@@ -84,52 +96,47 @@ export class ListenerChannel {
 
   /** Takes what was parked before the channel was opened, in order. To be called first, if at all. */
   restore(parked: readonly ParkedMessage[]): void {
-    this.#handling.restore(parked);
+    this.handling.restore(parked);
   }
 
   /** Messages that are parked, or are to be. */
   get parkedMessages(): number {
-    return this.#handling.parked;
+    return this.handling.parked;
   }
 
   /** Messages accepted or held that wait for the handler, or to be tried again, but for parked ones. */
   get waitingMessages(): number {
-    return this.#waiting + this.#handling.pausing;
+    return this.#waiting + this.handling.pausing;
   }
 
   /** Those of them that could begin now if handlers are free. */
   get readyMessages(): number {
-    return this.#handling.ready;
-  }
-
-  /** Payload bytes that came over the connection and are not handled. */
-  get waitingWireBytes(): number {
-    return this.#intake.wireBytes;
+    return this.handling.ready;
   }
 
   /** A handler is running. */
   get isHandling(): boolean {
-    return this.#handling.running > 0;
+    return this.handling.running > 0;
   }
 
   /** Handled messages whose cursor is not committed yet. */
   get isCommitting(): boolean {
-    return comparePositions(this.#handling.handled, this.#handling.cursor) > 0;
+    return comparePositions(this.handling.handled, this.handling.cursor) > 0;
   }
 
   /** The first message is not done yet, and may have been what ended the process, or its session with Postgres. */
   get isUnderSuspicion(): boolean {
-    return this.#handling.isCounting || this.isCommitting;
+    return this.handling.isCounting || this.isCommitting;
   }
 
   /** Messages begin one after another, behind the commit of the one before. */
   get waitsForCommits(): boolean {
-    return this.#handling.isSerial;
+    return this.handling.isSerial;
   }
 
   /** The start that was counted last has ended nothing so far, and its message is not done. */
   get hasOpenStart(): boolean {
-    return this.#handling.isCounted || this.isCommitting;
+    return this.handling.isCounted || this.isCommitting;
   }
 
   /**
@@ -137,7 +144,7 @@ export class ListenerChannel {
    * committed one.
    */
   welcome(backlog: number): Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" | "credit"> {
-    const { epoch, number } = this.#handling.cursor;
+    const { epoch, number } = this.handling.cursor;
     return { cursorEpoch: epoch, cursor: number, backlog, credit: this.#limits.creditBytes };
   }
 
@@ -165,7 +172,9 @@ export class ListenerChannel {
       flights: new Flights(),
     };
     this.#limitReading(this.#link);
-    this.#intake.onHello(epoch, backlog);
+    this.#backlog = backlog;
+    if (epoch > this.accepted.epoch) this.#epochAfter = this.#queriesBegun;
+    if (backlog > 0 || this.#epochAfter !== undefined) this.onAnnounced();
     return true;
   }
 
@@ -176,7 +185,7 @@ export class ListenerChannel {
     let numberedBytes = 0;
     for (const message of messages) {
       if (message.position !== undefined) numberedBytes += message.payload.length;
-      this.#intake.take(message, link.live);
+      this.#take(message, link.live);
     }
     const last = messages.at(-1)?.position;
     if (last !== undefined) link.flights.push(last.number, numberedBytes);
@@ -196,7 +205,8 @@ export class ListenerChannel {
     const link = this.#link;
     if (link === undefined || link.connection !== connection || this.#halted || link.paused || link.toldBusy)
       return false;
-    return this.#handling.isFree && this.#intake.isFree(epoch, firstNumber);
+    if (this.#held.length > 0 || !this.handling.isFree) return false;
+    return firstNumber === 0 || this.#isNext(epoch, firstNumber);
   }
 
   /**
@@ -206,10 +216,10 @@ export class ListenerChannel {
    */
   passed(last: Position | undefined, count: number, bytes: number, now: number): void {
     if (last !== undefined) {
-      this.#intake.watermark = last;
+      this.accepted = last;
       this.#link?.flights.push(last.number, bytes);
     }
-    this.#handling.passed(last, count, now);
+    this.handling.passed(last, count, now);
     const link = this.#link;
     if (link !== undefined && this.#credit(link) >= link.toldCredit + this.#limits.creditBytes * toldGrowth)
       this.#ack();
@@ -217,16 +227,16 @@ export class ListenerChannel {
 
   /** The message behind those that are {@link passed} has begun like them, and is to be answered by {@link finish}. */
   begun(message: IncomingMessage, now: number): Turn {
-    this.#intake.take(message, true);
+    this.#take(message, true);
     if (message.position !== undefined) this.#link?.flights.push(message.position.number, message.payload.length);
-    return this.#handling.take(now)!;
+    return this.handling.take(now)!;
   }
 
   onGoLive(connection: unknown): void {
     const link = this.#link;
     if (link === undefined || link.connection !== connection || link.liveAfter !== undefined) return;
-    link.liveAfter = this.#intake.queriesBegun;
-    this.#intake.want();
+    link.liveAfter = this.#queriesBegun;
+    this.onAnnounced();
   }
 
   /** The connection ended. What was accepted stays: numbers make the stored copies harmless. */
@@ -236,35 +246,48 @@ export class ListenerChannel {
     this.#dropHeld();
   }
 
-  /** The store may have rows: an announcement, a new session of notifications, or the first query at the start. */
+  /**
+   * The store may have rows: an announcement, a new session of notifications, or the first query at the start. It is asked
+   * now, or when there is room.
+   */
   onAnnounced(): void {
-    this.#intake.want();
+    this.#wanted = true;
+    this.retryQuery();
   }
 
   /** The slow poll found rows of this channel; leftovers at or below the cursor are removed. */
   onPolled(): void {
-    this.#intake.checkStale = true;
-    this.#intake.want();
+    this.#checkStale = true;
+    this.onAnnounced();
   }
 
   /** What a query found: rows above the position it was asked for, in order, and how many are left behind them. */
   onRows(rows: readonly StoredRow[], remaining: number): void {
-    const intake = this.#intake;
-    const query = intake.takeRows(rows, remaining);
-    if (remaining === 0) this.#conclude(query, rows.length === 0);
-    intake.release();
+    this.#querying = false;
+    for (const row of rows) this.#takeRow(row);
+    this.#backlog = remaining;
+    if (remaining > 0) this.#wanted = true;
+    else this.#conclude(rows.length === 0);
+    this.#release();
     this.#tellBacklog();
     this.#signalReady();
-    intake.askIfRoom();
+    this.retryQuery();
   }
 
   onQueryFailed(): void {
-    this.#intake.onQueryFailed();
+    this.#querying = false;
+    this.#wanted = true;
   }
 
-  /** Asks the store again after a failure. */
+  /** Asks the store what is wanted, unless a query is under way, or the queue of the handler has no room for more rows. */
   retryQuery(): void {
-    this.#intake.askIfRoom();
+    const { refillBelow, refillBelowBytes } = this.#limits;
+    const { queued, queuedBytes } = this.handling;
+    if (!this.#wanted || this.#querying || queued > refillBelow || queuedBytes > refillBelowBytes) return;
+    this.#wanted = false;
+    this.#querying = true;
+    this.#queriesBegun += 1;
+    this.#effects.query(this.accepted);
   }
 
   /** No message is handed out. */
@@ -274,7 +297,7 @@ export class ListenerChannel {
 
   /** {@link take} may have something. */
   get hasTurn(): boolean {
-    return !this.#halted && this.#handling.hasTurn;
+    return !this.#halted && this.handling.hasTurn;
   }
 
   /**
@@ -282,17 +305,17 @@ export class ListenerChannel {
    * have keys there may be several at a time.
    */
   take(now: number): Turn | undefined {
-    return this.#halted ? undefined : this.#handling.take(now);
+    return this.#halted ? undefined : this.handling.take(now);
   }
 
   /** How often the message that is to be tried again was begun; undefined when no message waits for that. */
   get startsBefore(): number | undefined {
-    return this.#handling.startsBefore;
+    return this.handling.startsBefore;
   }
 
   /** How often the message may be begun whose starts are counted. */
   get maxStarts(): number {
-    const { first } = this.#handling;
+    const { first } = this.handling;
     return first === undefined ? 1 : this.#limits.retryOf(first).attempts;
   }
 
@@ -303,7 +326,7 @@ export class ListenerChannel {
 
   /** The handler of a message has ended. */
   finish(turn: Turn, result: HandlerResult, now: number): void {
-    const handling = this.#handling;
+    const handling = this.handling;
     const { running: message, place } = turn;
     if (result.kind !== "done" && handling.triesAgain(turn, result, now)) {
       if (result.kind !== "postponed") this.#tellBusy(now);
@@ -320,34 +343,30 @@ export class ListenerChannel {
 
   /** The cursor is surely committed. */
   onCommitted(cursor: Position): void {
-    if (!this.#handling.committed(cursor)) return;
+    if (!this.handling.committed(cursor)) return;
     this.#ack();
-    if (this.#handling.unblock()) this.#signalReady();
+    if (this.handling.unblock()) this.#signalReady();
     this.#tellQuiet();
   }
 
   /** The store has messages that were given to `park`. */
   onParked(positions: readonly Position[]): void {
-    for (const message of this.#handling.onParked(positions)) this.#done(message, false);
+    for (const message of this.handling.onParked(positions)) this.#done(message, false);
     this.#signalReady();
   }
 
   /** So many messages that were given to `unpark` are removed. */
   onUnparked(count: number): void {
-    this.#handling.unparking -= count;
+    this.handling.unparking -= count;
     this.#tellQuiet();
   }
 
-  /** A start of a parked message is counted in the store, which makes `starts`; 0: the message is not there any more. */
-  onParkedCounted(starts: number): void {
-    this.#handling.parkedCounted(starts);
-    this.#signalReady();
-    this.#tellQuiet();
-  }
-
-  /** The start could not be counted; it is asked for again. */
-  onParkedCountFailed(): void {
-    this.#handling.parkedCountFailed();
+  /**
+   * A start of a parked message is counted in the store, which makes `starts`; 0: the message is not there any more; undefined: it
+   * could not be counted, and is asked for again.
+   */
+  onParkedCounted(starts: number | undefined): void {
+    this.handling.parkedCounted(starts);
     this.#signalReady();
     this.#tellQuiet();
   }
@@ -366,21 +385,14 @@ export class ListenerChannel {
    * @returns whether there was anything to mark
    */
   mark(): boolean {
-    const done = this.#handling.finishedBeyond;
+    const done = this.handling.finishedBeyond;
     if (done.length > 0) this.#effects.mark(done);
     return done.length > 0;
   }
 
-  /** A start of the first message is counted in the store, which makes `starts`. */
-  onAttemptCounted(starts: number): void {
-    this.#handling.counted(starts);
-    this.#signalReady();
-    this.#tellQuiet();
-  }
-
-  /** The start could not be counted; it is asked for again. */
-  onCountFailed(): void {
-    this.#handling.countFailed();
+  /** A start of the first message is counted in the store, which makes `starts`; undefined: it could not be, and is asked for again. */
+  onAttemptCounted(starts: number | undefined): void {
+    this.handling.counted(starts);
     this.#signalReady();
     this.#tellQuiet();
   }
@@ -411,7 +423,7 @@ export class ListenerChannel {
 
   /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
   deadline(): number {
-    const handling = this.#handling;
+    const handling = this.handling;
     if (this.#halted) return Number.POSITIVE_INFINITY;
     const retry = handling.retryDue;
     if (!this.#isOccupied) return retry;
@@ -422,12 +434,12 @@ export class ListenerChannel {
   /** Time has passed. */
   tick(now: number): void {
     this.#tellBusy(now);
-    if (this.#handling.signalRetry(now)) this.#signalReady();
+    if (this.handling.signalRetry(now)) this.#signalReady();
   }
 
   #tellQuiet(): void {
     if (this.#leaving !== "due" || this.isHandling || this.isCommitting) return;
-    if (this.#handling.isAsking || this.#handling.unparking > 0) return;
+    if (this.handling.isAsking || this.handling.unparking > 0) return;
     this.#leaving = this.mark() ? "marking" : "told";
     if (this.#leaving === "told") this.#effects.quiet();
   }
@@ -436,8 +448,8 @@ export class ListenerChannel {
   #ack(): void {
     const link = this.#link;
     if (link === undefined) return;
-    const { epoch, number } = this.#handling.cursor;
-    const { backlog } = this.#intake;
+    const { epoch, number } = this.handling.cursor;
+    const backlog = this.#backlog;
     link.toldBacklog = backlog;
     if (epoch === link.epoch) link.flights.landed(number);
     link.toldCredit = this.#credit(link);
@@ -457,17 +469,17 @@ export class ListenerChannel {
    */
   #credit({ flights }: Link): number {
     const { creditBytes, maxCreditGrowth } = this.#limits;
-    const uncommitted = Math.max(0, flights.bytes - this.#intake.wireBytes);
+    const uncommitted = Math.max(0, flights.bytes - this.waitingWireBytes);
     return Math.min(creditBytes + uncommitted, creditBytes * maxCreditGrowth);
   }
 
   get #waiting(): number {
-    return this.#handling.queued + this.#intake.heldMessages;
+    return this.handling.queued + this.#held.length;
   }
 
   /** @param forgotten it took no room here any more */
   #done(message: IncomingMessage, forgotten: boolean): void {
-    if (message.fromWire && !forgotten) this.#intake.forget(message);
+    if (message.fromWire && !forgotten) this.#forget(message);
     const link = this.#link;
     if (link !== undefined) {
       if (link.paused) this.#limitReading(link);
@@ -478,26 +490,107 @@ export class ListenerChannel {
       }
       if (this.#credit(link) >= link.toldCredit + this.#limits.creditBytes * toldGrowth) this.#ack();
     }
-    this.#intake.askIfRoom();
+    this.retryQuery();
   }
 
-  /** The store has nothing above the watermark, as query number `query` saw it. */
-  #conclude(query: number, nothingFound: boolean): void {
+  /** A message came over the connection, which is live or not. */
+  #take(message: IncomingMessage, live: boolean): void {
+    const { position, payload } = message;
+    this.waitingWireBytes += payload.length;
+    if (position === undefined) {
+      if (live && this.#held.length > 0) this.#held.push(message);
+      else this.handling.push(message);
+    } else if (comparePositions(position, this.accepted) <= 0) this.#forget(message);
+    else if (this.#held.length === 0 && this.#isNext(position.epoch, position.number)) this.#accept(message, position);
+    else {
+      this.#held.push(message);
+      if (this.#gapAfter !== undefined || position.epoch !== this.accepted.epoch) return;
+      this.#gapAfter = this.#queriesBegun;
+      this.onAnnounced();
+    }
+  }
+
+  /** A row of a query whose snapshot held every row of older epochs that there is. */
+  #takeRow(row: StoredRow): void {
+    const { epoch, number } = row.position;
+    if (comparePositions(row.position, this.accepted) <= 0) return;
+    const before = epoch === this.accepted.epoch ? this.accepted.number : 0;
+    if (number > before + 1) this.#effects.gap(epoch, before + 1, number - 1);
+    this.#accept(row, row.position);
+  }
+
+  #accept(message: IncomingMessage, position: Position): void {
+    this.accepted = position;
+    if (this.handling.push(message) && message.fromWire) this.#forget(message);
+  }
+
+  #isNext(epoch: number, number: number): boolean {
+    return epoch === this.accepted.epoch && number === this.accepted.number + 1;
+  }
+
+  /** A message that came over the connection is handled, or not needed. */
+  #forget({ payload }: IncomingMessage): void {
+    this.waitingWireBytes -= payload.length;
+  }
+
+  /** Accepts what is held and now in order, and notes the gap that is left. */
+  #release(): void {
+    this.#gapAfter = undefined;
+    for (let message = this.#held.at(0); message; message = this.#held.at(0)) {
+      const { position } = message;
+      const isNew = position !== undefined && comparePositions(position, this.accepted) > 0;
+      if (isNew && !this.#isNext(position.epoch, position.number)) {
+        if (position.epoch === this.accepted.epoch) {
+          this.#gapAfter = this.#queriesBegun;
+          this.#wanted = true;
+        }
+        return;
+      }
+      this.#held.shift();
+      if (isNew) this.#accept(message, position);
+      else if (position === undefined) this.handling.push(message);
+      else this.#forget(message);
+    }
+  }
+
+  /** Whether what the newest query has found counts for what was asked when `begunBefore` had begun: it began afterwards. */
+  protected concludes(_question: Question, begunBefore: number): boolean {
+    return this.#queriesBegun > begunBefore;
+  }
+
+  /** The store has nothing above the watermark, as the newest query saw it. */
+  #conclude(nothingFound: boolean): void {
     const link = this.#link;
-    const intake = this.#intake;
-    intake.conclude(query, link?.epoch);
-    if (link?.liveAfter !== undefined && !link.live && intake.concludes("live", query, link.liveAfter)) {
+    if (this.#epochAfter !== undefined && this.concludes("epoch", this.#epochAfter)) {
+      this.#epochAfter = undefined;
+      if (link !== undefined && link.epoch > this.accepted.epoch) this.accepted = { epoch: link.epoch, number: 0 };
+    }
+    const first = this.#held.at(0)?.position;
+    if (first !== undefined && this.#gapAfter !== undefined && this.concludes("gap", this.#gapAfter)) {
+      const { epoch, number } = this.accepted;
+      if (first.epoch === epoch && first.number > number + 1) {
+        this.#effects.gap(epoch, number + 1, first.number - 1);
+        this.accepted = { epoch, number: first.number - 1 };
+      }
+    }
+    if (link?.liveAfter !== undefined && !link.live && this.concludes("live", link.liveAfter)) {
       link.live = true;
       this.#ack();
     }
-    if (intake.checkStale && nothingFound && comparePositions(intake.watermark, this.#handling.cursor) === 0) {
-      intake.checkStale = false;
-      this.#effects.deleteStale(this.#handling.cursor);
+    if (this.#checkStale && nothingFound && comparePositions(this.accepted, this.handling.cursor) === 0) {
+      this.#checkStale = false;
+      this.#effects.deleteStale(this.handling.cursor);
     }
   }
 
+  /** What was held comes again. */
   #dropHeld(): void {
-    this.#intake.dropHeld();
+    for (let message = this.#held.shift(); message; message = this.#held.shift()) {
+      // At-most-once messages were in order behind what is held; now nothing comes before them any more.
+      if (message.position === undefined) this.handling.push(message);
+      else this.#forget(message);
+    }
+    this.#gapAfter = undefined;
     this.#signalReady();
   }
 
@@ -506,14 +599,14 @@ export class ListenerChannel {
     const link = this.#link;
     if (link === undefined || link.liveAfter !== undefined) return;
     const short = this.#limits.shortBacklogRows;
-    if (link.toldBacklog > short && this.#intake.backlog <= short) this.#ack();
+    if (link.toldBacklog > short && this.#backlog <= short) this.#ack();
   }
 
   #tellBusy(now: number): void {
     const link = this.#link;
     if (link === undefined || link.toldBusy || this.#waiting === 0) return;
     if (!this.#isOccupied && !this.#halted) return;
-    if (!this.#halted && now < this.#handling.progressAt + this.#limits.busyAfterMs) return;
+    if (!this.#halted && now < this.handling.progressAt + this.#limits.busyAfterMs) return;
     link.toldBusy = true;
     this.#ack();
   }
@@ -521,7 +614,7 @@ export class ListenerChannel {
   /** At-most-once messages have no credit: beyond twice the credit the socket is not read. */
   #limitReading(link: Link): void {
     const limit = this.#limits.creditBytes * 2;
-    const paused = link.paused ? this.#intake.wireBytes > limit / 2 : this.#intake.wireBytes > limit;
+    const paused = link.paused ? this.waitingWireBytes > limit / 2 : this.waitingWireBytes > limit;
     if (paused === link.paused) return;
     link.paused = paused;
     this.#effects.pauseReading(link.connection, paused);
@@ -534,6 +627,6 @@ export class ListenerChannel {
 
   /** A message is in the handler, or waits to be tried again. */
   get #isOccupied(): boolean {
-    return this.#handling.running + this.#handling.pausing > 0;
+    return this.handling.running + this.handling.pausing > 0;
   }
 }

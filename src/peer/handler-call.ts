@@ -20,30 +20,23 @@ import { decompress } from "../wire/index.js";
 import { BatchQueue } from "./batch-queue.js";
 import { Cancellation } from "./cancellation.js";
 import { asHawserError, type PeerContext } from "./context.js";
-import type { DueMessage, Source } from "./due-message.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import type { IncomingRequest } from "./incoming-request.js";
+import { MessageView, type Source } from "./message.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
-
-const { messageKeyHeader } = protocolConstants;
-
-/** The user's handler. What it returns may be a promise. */
-export type Handle = (due: DueMessage) => unknown;
+import type { TopicHandlers } from "./topic-handlers.js";
 
 /** What the user handles, and how. */
-export interface Handlers {
+export interface Handlers extends Pick<TopicHandlers, "handlingOf" | "handle" | "reply"> {
   /** Whether the peer serves a topic now. */
   serves(topic: string): boolean;
-  /** How a message of a topic with these headers is handled; of all others without a topic. */
-  handlingOf(topic: string | undefined, headers: Headers | undefined): HandlingSettings;
-  readonly handle: Handle;
 }
 
 /** A message whose turn it is, with the link by which it came. */
 interface Called {
   readonly link: HandledLink;
   readonly turn: MessageTurn;
-  readonly due: DueMessage;
+  readonly view: MessageView;
 }
 
 /** One that waits for others, with what its handler gets of it. */
@@ -157,36 +150,28 @@ export class HandlerCalls {
 
   /** Starts the handler. A promise (which does not reject) when it did not finish at once. */
   begin(link: HandledLink, turn: MessageTurn): HandlerResult | Promise<HandlerResult> {
-    const { running: message } = turn;
-    const topic = this.topics.of(message.topicKey);
-    if (typeof topic !== "string" || message.encoding !== undefined) return this.#beginLater(link, turn, topic);
-    const { batch, transactional } = this.#handlers.handlingOf(topic, message.headers);
-    if (transactional || batch !== undefined) return this.#beginLater(link, turn, topic);
-    try {
-      this.#mayBegin(link, turn, topic);
-    } catch (error) {
-      return isNotServed(error) ? this.#notServed(link, turn, error) : this.#failed(link, turn, topic, error);
-    }
-    return this.call(link.source, message, topic, turn.attempts)?.(link, turn) ?? done;
+    const { running: message, attempts } = turn;
+    const { topicKey, headers, encoding } = message;
+    const topic = encoding === undefined && !link.channel.isExhausted(turn) && this.topicToCall(topicKey, headers);
+    if (!topic) return this.#beginLater(link, turn);
+    return this.call(link.source, message, topic, attempts)?.(link, turn) ?? done;
   }
 
   /** The topic of a message that is not compressed, if its handler may be called by {@link call} alone. */
-  passingTopic(topicKey: number, headers: Headers | undefined): string | undefined {
+  topicToCall(topicKey: number, headers: Headers | undefined): string | undefined {
     const topic = this.topics.known(topicKey);
     if (topic === undefined || !this.#handlers.serves(topic)) return undefined;
-    if (headers !== undefined && (headerValue(headers, messageKeyHeader) !== undefined || lateMs(headers) > 0)) {
-      return undefined;
-    }
+    if (headers !== undefined && lateMs(headers) > 0) return undefined;
     const { batch, transactional } = this.#handlers.handlingOf(topic, headers);
     return transactional || batch !== undefined ? undefined : topic;
   }
 
   /** Calls the handler. @returns undefined if the message is done, else what becomes of it */
   call(source: Source, message: IncomingMessage, to: string, attempt: number): Unfinished | undefined {
-    const due = dueOf(source, message, to, message.payload, attempt);
+    const view = new MessageView(this.#handlers.reply, source, message, to, message.payload, attempt);
     try {
-      const returned = this.#handlers.handle(due);
-      return isThenable(returned) ? (link, turn) => this.#await(link, turn, returned, due) : undefined;
+      const returned = this.#handlers.handle(view);
+      return isThenable(returned) ? (link, turn) => this.#await(link, turn, returned, view) : undefined;
     } catch (error) {
       return (link, turn) => this.#failed(link, turn, to, error);
     }
@@ -242,23 +227,19 @@ export class HandlerCalls {
     }
     request.begun = true;
     const { payload } = request;
-    const due = { message: request, to: topic, source, payload, attempt: 1, client, cancellation: request };
-    const returned = this.#handlers.handle(due);
+    const view = new MessageView(this.#handlers.reply, source, request, topic, payload, 1, client, request);
+    const returned = this.#handlers.handle(view);
     const { timeoutMs } = this.#handlers.handlingOf(topic, request.headers);
     if (timeoutMs === undefined || !isThenable(returned)) return returned;
-    return this.#bounded(returned, due, client && (() => void endClient(client)));
+    return this.#bounded(returned, view, client && (() => void endClient(client)));
   }
 
-  async #beginLater(
-    link: HandledLink,
-    turn: MessageTurn,
-    topicFound: string | Promise<string | undefined>,
-  ): Promise<HandlerResult> {
+  async #beginLater(link: HandledLink, turn: MessageTurn): Promise<HandlerResult> {
     const { running: message } = turn;
     let plain = message.payload;
     let topic: string | undefined;
     try {
-      topic = await topicFound;
+      topic = await this.topics.of(message.topicKey);
     } catch (err) {
       this.#context.logger.debug({ err }, "could not look up a topic; its message waits");
       return comesAgain;
@@ -277,20 +258,20 @@ export class HandlerCalls {
         }
       }
       this.#mayBegin(link, turn, topic);
-      const due = dueOf(link.source, message, topic, plain, turn.attempts);
+      const view = new MessageView(this.#handlers.reply, link.source, message, topic, plain, turn.attempts);
       const handling = this.#handlers.handlingOf(topic, message.headers);
       const { batch, transactional } = handling;
       if (batch !== undefined) {
-        const value = batch.decode(due);
+        const value = batch.decode(view);
         const joined = () => link.onJoined(turn);
-        const result = await this.#queueOf(handling, batch).add({ link, turn, due, value }, plain.length, joined);
+        const result = await this.#queueOf(handling, batch).add({ link, turn, view, value }, plain.length, joined);
         return withPlain(result, plain);
       }
       if (transactional) {
-        const call = ([due]: readonly DueMessage[]): unknown => this.#handlers.handle(due!);
-        return withPlain((await this.#inTransaction([{ link, turn, due }], call)) ?? comesAgain, plain);
+        const call = ([view]: readonly MessageView[]): unknown => this.#handlers.handle(view!);
+        return withPlain((await this.#inTransaction([{ link, turn, view }], call)) ?? comesAgain, plain);
       }
-      await this.#bounded(this.#handlers.handle(due), due);
+      await this.#bounded(this.#handlers.handle(view), view);
       return done;
     } catch (error) {
       const failed = isNotServed(error)
@@ -345,11 +326,11 @@ export class HandlerCalls {
     for (const one of called) if (one.link.isClosed) results.set(one, comesAgain);
     if (results.size > 0) return results;
     const cancellation = new Cancellation();
-    const items = called.map(({ due, ...one }) => ({ ...one, due: { ...due, cancellation } }));
+    const items = called.map(({ view, ...one }) => ({ ...one, view: view.with(undefined, cancellation) }));
     const failed = new Map<number, unknown>();
-    const call = async (dues: readonly DueMessage[]): Promise<void> => {
+    const call = async (views: readonly MessageView[]): Promise<void> => {
       const values = items.map(({ value }) => value);
-      await handle(dues, values, (index, error) => void failed.set(index, error));
+      await handle(views, values, (index, error) => void failed.set(index, error));
       if (transactional && failed.size > 0) throw rolledBack;
     };
     try {
@@ -357,8 +338,8 @@ export class HandlerCalls {
         const result = await this.#inTransaction(items, call);
         if (result !== undefined) for (const one of called) results.set(one, result);
       } else {
-        const dues = items.map(({ due }) => due);
-        await this.#bounded(call(dues), dues[0]!);
+        const views = items.map(({ view }) => view);
+        await this.#bounded(call(views), views[0]!);
         for (const one of called) results.set(one, done);
       }
     } catch (error) {
@@ -366,7 +347,7 @@ export class HandlerCalls {
     }
     for (const [index, error] of failed) {
       const one = called[index]!;
-      results.set(one, this.#failed(one.link, one.turn, one.due.to, error));
+      results.set(one, this.#failed(one.link, one.turn, one.view.to, error));
     }
     return results;
   }
@@ -379,10 +360,10 @@ export class HandlerCalls {
    */
   async #inTransaction(
     items: readonly Called[],
-    call: (dues: readonly DueMessage[]) => unknown,
+    call: (views: readonly MessageView[]) => unknown,
   ): Promise<HandlerResult | undefined> {
     const { store, lease, status, nameLost } = this.#context;
-    const [{ link, due: first }] = items as [Called];
+    const [{ link, view: first }] = items as [Called];
     const thrown: { error?: unknown } = {};
     let begun = false;
     let ended = false;
@@ -392,7 +373,8 @@ export class HandlerCalls {
         // What waited for a connection is not begun any more when the peer has stopped.
         if (items.some((item) => item.link.isClosed)) throw postponed;
         // A handler that is late must not go on writing outside of its transaction: its connection is closed.
-        await this.#bounded(call(items.map(({ due }) => ({ ...due, client }))), first, () => void endClient(client));
+        const views = items.map(({ view }) => view.with(client));
+        await this.#bounded(call(views), views[0]!, () => void endClient(client));
         ended = true;
       } catch (error) {
         thrown.error = error;
@@ -425,10 +407,10 @@ export class HandlerCalls {
       const failed = asHawserError(error);
       status.tell({ kind: "listener_store_error", message: failed.message, error: failed });
       if (!begun || outcomeOf(failed.cause) !== "unknown") return comesAgain;
-      const { attempts } = this.#handlers.handlingOf(first.to, first.message.headers).retry;
+      const { attempts } = this.#handlers.handlingOf(first.to, first.headers).retry;
       const result = sessionEnded(attempts, failed.message);
       const told = { code: result.errorCode, message: failed.message, error: failed };
-      for (const { link, turn, due } of items) this.#tellFailed(link, turn, due.to, told);
+      for (const { link, turn, view } of items) this.#tellFailed(link, turn, view.to, told);
       return result;
     }
     return comesAgain;
@@ -484,18 +466,18 @@ export class HandlerCalls {
     }
   }
 
-  async #await(link: HandledLink, turn: MessageTurn, returned: unknown, due: DueMessage): Promise<HandlerResult> {
+  async #await(link: HandledLink, turn: MessageTurn, returned: unknown, view: MessageView): Promise<HandlerResult> {
     try {
-      await this.#bounded(returned, due);
+      await this.#bounded(returned, view);
       return done;
     } catch (error) {
-      return this.#failed(link, turn, due.to, error);
+      return this.#failed(link, turn, view.to, error);
     }
   }
 
   /** Waits for the handler, as long as it may take; `onLate` is called then. @throws PeerError `handler_failed` */
-  async #bounded(returned: unknown, { to, message, cancellation }: DueMessage, onLate?: () => void): Promise<unknown> {
-    const { timeoutMs } = this.#handlers.handlingOf(to, message.headers);
+  async #bounded(returned: unknown, { to, headers, cancellation }: MessageView, onLate?: () => void): Promise<unknown> {
+    const { timeoutMs } = this.#handlers.handlingOf(to, headers);
     this.#waitedFor.add(cancellation);
     try {
       if (timeoutMs === undefined) return await returned;
@@ -510,11 +492,6 @@ export class HandlerCalls {
       this.#waitedFor.delete(cancellation);
     }
   }
-}
-
-function dueOf(source: Source, message: IncomingMessage, to: string, payload: Uint8Array, attempt: number): DueMessage {
-  const cancellation = new Cancellation();
-  return { message, to, source, payload, attempt, client: undefined, cancellation };
 }
 
 /** The headers that were looked at last, if they have no time to live. */

@@ -6,16 +6,16 @@ import {
   retrySettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
 import type { RetryPolicy } from "../channel/index.js";
-import type { DueMessage } from "./due-message.js";
+import type { TransactionalMessage } from "./message.js";
 
 /** How messages are handled together, and by what. Those of one object may be in one batch. */
 export interface BatchHandling {
   readonly settings: BatchSettings;
   /** What the handler gets of a message. @throws what is wrong with it: then it fails alone, before the batch is handled */
-  decode(due: DueMessage): unknown;
+  decode(message: TransactionalMessage): unknown;
   /** @param fail says that the message at an index fails, whatever becomes of the others */
   handle(
-    dues: readonly DueMessage[],
+    messages: readonly TransactionalMessage[],
     values: readonly unknown[],
     fail: (index: number, error: unknown) => void,
   ): unknown;

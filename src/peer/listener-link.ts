@@ -28,10 +28,12 @@ import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
-import type { Source } from "./due-message.js";
 import { pairsOfFrame } from "./frame-headers.js";
 import type { HandledLink, HandlerCalls, Unfinished } from "./handler-call.js";
+import type { Source } from "./message.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
+
+const { messageKeyHeader } = protocolConstants;
 
 /** The clock is read once for so many messages. */
 const messagesPerClockRead = 64;
@@ -118,7 +120,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       },
       this,
     );
-    const at = now();
+    const at = performance.now();
     this.channel.restore(
       channel.parked.map(
         ({ epoch, number, compression, uncompressedBytes, headers, attempts, delayMs, ...message }) => ({
@@ -127,7 +129,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
             position: { epoch, number },
             encoding: compression === 0 ? undefined : { compression, uncompressedBytes },
             headers: headers.length === 0 ? undefined : headers,
-            key: headerValue(headers, protocolConstants.messageKeyHeader),
+            key: headerValue(headers, messageKeyHeader),
             fromWire: false,
           },
           attempts,
@@ -158,7 +160,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const mayRun = !dispatcher.hasWoken;
     const begun = mayRun ? this.#pass(connection, batch) : 0;
     if (begun < batch.payloads.length) {
-      this.channel.onMessages(connection, messagesOf(batch, begun), now());
+      this.channel.onMessages(connection, messagesOf(batch, begun), performance.now());
       // At once: what waits for another turn of the event loop would only pile up behind a fast sender.
       if (mayRun && !dispatcher.hasWoken) {
         this.run();
@@ -182,7 +184,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const { dispatcher, calls } = this.#shared;
     if (compressions.length > 0 || !channel.passes(connection, epoch, firstNumber)) return 0;
     if (!dispatcher.takeSlot()) return 0;
-    const until = now() + turnMs;
+    const until = performance.now() + turnMs;
     let at = until - turnMs;
     let [done, bytes, entry] = [0, 0, 0];
     let message: IncomingMessage | undefined;
@@ -191,16 +193,16 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     // The handler may stop the peer, or take its topic away.
     while (done < payloads.length && !channel.isHalted) {
       if (done % messagesPerClockRead === 0) {
-        at = now();
+        at = performance.now();
         if (at > until) dispatcher.wake(this);
         if (at > until || !this.#context.lease.isWritable) break;
       }
       const pairs = headers[entry]?.index === done ? pairsOfFrame(headers[entry++]!.headers) : undefined;
-      const topic = calls.passingTopic(topicKey, pairs);
-      if (topic === undefined) break;
+      const topic = calls.topicToCall(topicKey, pairs);
+      if (topic === undefined || (pairs && headerValue(pairs, messageKeyHeader) !== undefined)) break;
       const payload = payloads[done]!;
       const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + done };
-      message = wireMessage(position, topicKey, payload, pairs, undefined);
+      message = { position, topicKey, payload, encoding: undefined, headers: pairs, key: undefined, fromWire: true };
       unfinished = calls.call(source, message, topic, 1);
       if (unfinished !== undefined) break;
       done += 1;
@@ -305,12 +307,12 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (this.#closed) return;
     const { channel } = this;
     const { dispatcher, calls } = this.#shared;
-    const until = now() + turnMs;
+    const until = performance.now() + turnMs;
     let at = until - turnMs;
     for (let count = 0; !this.#closed; count++) {
       if (!channel.hasTurn) break;
       if (count % messagesPerClockRead === 0) {
-        at = now();
+        at = performance.now();
         if (at > until) {
           dispatcher.wake(this);
           break;
@@ -353,7 +355,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   #finishLater(turn: MessageTurn, result: HandlerResult): void {
     const { dispatcher } = this.#shared;
     if (!this.#joined.delete(turn)) dispatcher.freeSlot();
-    this.#finish(turn, result, now());
+    this.#finish(turn, result, performance.now());
     this.#tellIdle();
     if (this.#closed) return;
     if (dispatcher.hasWoken) {
@@ -418,14 +420,14 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   query(after: Position): void {
-    this.#context.store.drain(this.connectionKey, after).then(
+    this.#ask(
+      this.#context.store.drain(this.connectionKey, after),
       ({ rows, remaining }) => {
-        if (this.#closed) return;
         this.#queryBackoff.reset();
         this.channel.onRows(
           rows.map(({ epoch, number, topicKey, codec, payload, headers }): StoredRow => {
             const hasHeaders = headers.length > 0;
-            const key = hasHeaders ? headerValue(headers, protocolConstants.messageKeyHeader) : undefined;
+            const key = hasHeaders ? headerValue(headers, messageKeyHeader) : undefined;
             return {
               position: { epoch, number },
               topicKey,
@@ -444,9 +446,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         this.#commitHandled();
         this.#arm();
       },
-      (error: HawserError) => {
-        if (this.#closed) return;
-        this.#tellStoreError(error);
+      () => {
         this.channel.onQueryFailed();
         this.#later(() => this.channel.retryQuery(), this.#queryBackoff.failed());
       },
@@ -509,7 +509,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     }
     const parked = this.#toPark;
     this.#toPark = new Map();
-    const at = now();
+    const at = performance.now();
     const rows = [...parked.values()].map(({ message, attempts, dueAt }) => ({
       ...message.position,
       topicKey: message.topicKey,
@@ -520,9 +520,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       attempts,
       delayMs: Math.max(0, dueAt - at),
     }));
-    store.parkMessages(lease, this.connectionKey, rows).then(
+    this.#ask(
+      store.parkMessages(lease, this.connectionKey, rows),
       (outcome) => {
-        if (this.#closed) return;
         if (outcome === "fenced") return this.#context.nameLost("parking a message was refused");
         if (outcome === "notOwned") return this.onNotOwned();
         this.#hasMarks = true;
@@ -531,9 +531,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         this.#arm();
         this.#parkNext();
       },
-      (error: HawserError) => {
-        if (this.#closed) return;
-        this.#tellStoreError(error);
+      () => {
         this.#toPark = new Map([...parked, ...this.#toPark]);
         this.#later(() => this.#parkNext(), storeConstants.storeRetryMaxMs);
       },
@@ -546,57 +544,44 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   countParked(position: Position, isLast: boolean): void {
-    if (!isLast) this.#countParked(position);
-    else {
-      this.#isIsolated = true;
-      this.#shared.isolation.enter(this, () => this.#countParked(position));
-    }
+    const { store, lease } = this.#context;
+    this.#count(
+      isLast,
+      () => store.countParked(lease, this.connectionKey, position),
+      (starts) => this.channel.onParkedCounted(starts),
+    );
   }
 
-  #countParked(position: Position): void {
-    if (this.#closed) return;
+  countAttempt(): void {
     const { store, lease } = this.#context;
-    store.countParked(lease, this.connectionKey, position).then(
+    this.#count(
+      (this.channel.startsBefore ?? this.#startsBefore) === this.channel.maxStarts - 1,
+      () => store.countAttempt(lease, this.connectionKey),
       (starts) => {
-        if (this.#closed) return;
-        if (starts === "fenced") this.#context.nameLost("the count of an attempt was refused");
-        else this.channel.onParkedCounted(starts);
-      },
-      (error: HawserError) => {
-        if (this.#closed) return;
-        this.#tellStoreError(error);
-        this.#later(() => this.channel.onParkedCountFailed(), storeConstants.storeRetryMaxMs);
+        this.#hasCounted ||= starts !== undefined;
+        this.channel.onAttemptCounted(starts);
       },
     );
   }
 
   /** The last start that a message may have is alone: what ends the process, or its session, then is this message. */
-  countAttempt(): void {
-    if ((this.channel.startsBefore ?? this.#startsBefore) !== this.channel.maxStarts - 1) this.#count();
-    else {
-      this.#isIsolated = true;
-      this.#shared.isolation.enter(this, () => this.#count());
-    }
-  }
-
-  #count(): void {
-    if (this.#closed) return;
-    const { store, lease } = this.#context;
-    store.countAttempt(lease, this.connectionKey).then(
-      (starts) => {
-        if (this.#closed) return;
-        if (starts === "fenced") this.#context.nameLost("the count of an attempt was refused");
-        else {
-          this.#hasCounted = true;
-          this.channel.onAttemptCounted(starts);
-        }
-      },
-      (error: HawserError) => {
-        if (this.#closed) return;
-        this.#tellStoreError(error);
-        this.#later(() => this.channel.onCountFailed(), storeConstants.storeRetryMaxMs);
-      },
-    );
+  #count(
+    isLast: boolean,
+    count: () => Promise<number | "fenced">,
+    onCounted: (starts: number | undefined) => void,
+  ): void {
+    const begin = (): void => {
+      if (this.#closed) return;
+      this.#ask(
+        count(),
+        (starts) =>
+          starts === "fenced" ? this.#context.nameLost("the count of an attempt was refused") : onCounted(starts),
+        () => this.#later(() => onCounted(undefined), storeConstants.storeRetryMaxMs),
+      );
+    };
+    this.#isIsolated ||= isLast;
+    if (isLast) this.#shared.isolation.enter(this, begin);
+    else begin();
   }
 
   ready(): void {
@@ -640,6 +625,18 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     });
   }
 
+  /** Goes on when the store has answered, or has failed, which the status tells. Not when the link is closed by then. */
+  #ask<Answer>(asked: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
+    asked.then(
+      (answer) => this.#closed || onAnswer(answer),
+      (error: HawserError) => {
+        if (this.#closed) return;
+        this.#tellStoreError(error);
+        onFailed();
+      },
+    );
+  }
+
   #tellStoreError(error: HawserError): void {
     this.#context.status.tell({ kind: "listener_store_error", message: error.message, error });
   }
@@ -654,7 +651,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   #tick(): void {
-    this.channel.tick(now());
+    this.channel.tick(performance.now());
     this.#arm();
   }
 
@@ -679,10 +676,11 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
     const pairs = headers[entry]?.index === index ? pairsOfFrame(headers[entry++]!.headers) : undefined;
     if (pairs !== last) {
       last = pairs;
-      lastKey = pairs && headerValue(pairs, protocolConstants.messageKeyHeader);
+      lastKey = pairs && headerValue(pairs, messageKeyHeader);
     }
     const position = firstNumber === 0 ? undefined : { epoch, number: firstNumber + index };
-    messages.push(wireMessage(position, topicKey, payloads[index]!, pairs, lastKey));
+    const payload = payloads[index]!;
+    messages.push({ position, topicKey, payload, encoding: undefined, headers: pairs, key: lastKey, fromWire: true });
   }
   for (const encoding of compressions) {
     messages[encoding.index] = { ...(messages[encoding.index] as IncomingMessage), encoding };
@@ -690,22 +688,8 @@ function messagesOf(batch: Batch, from: number): IncomingMessage[] {
   return messages;
 }
 
-function wireMessage(
-  position: Position | undefined,
-  topicKey: number,
-  payload: Uint8Array,
-  headers: Headers | undefined,
-  key: string | undefined,
-): IncomingMessage {
-  return { position, topicKey, payload, encoding: undefined, headers, key, fromWire: true };
-}
-
 /** A gzip stream ends with the length of what went in, modulo 2^32 (RFC 1952). */
 function gzipLength(payload: Uint8Array): number {
   if (payload.length < 4) return 0;
   return new DataView(payload.buffer, payload.byteOffset, payload.length).getUint32(payload.length - 4, true);
-}
-
-function now(): number {
-  return performance.now();
 }

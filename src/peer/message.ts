@@ -3,11 +3,10 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
-import type { Transaction } from "../store/index.js";
+import type { Channel, Transaction } from "../store/index.js";
 import type { Format } from "../typed/index.js";
 import { Delivery } from "../wire/index.js";
-import type { Cancellation } from "./cancellation.js";
-import type { DueMessage, Source } from "./due-message.js";
+import { Cancellation } from "./cancellation.js";
 import { IncomingRequest } from "./incoming-request.js";
 
 /** How an at-least-once send ended well: handled by the listener, or surely committed in Postgres. */
@@ -276,7 +275,10 @@ export type Reply = (
 
 const noHeaders: Headers = [];
 
-/** What the handler sees of a message. A class, so that a million of them share their methods. */
+/** Where a message comes from. */
+export type Source = Pick<Channel, "connectionKey" | "composite" | "senderName" | "sourceTopic">;
+
+/** What the handler sees of a message whose turn has come. A class, so that a million of them share their methods. */
 export class MessageView implements TransactionalMessage {
   readonly to: string;
   readonly payload: Uint8Array;
@@ -284,19 +286,46 @@ export class MessageView implements TransactionalMessage {
   readonly #message: IncomingMessage;
   readonly #source: Source;
   readonly #transaction: Transaction | undefined;
-  readonly #cancellation: Cancellation;
+  #cancellation: Cancellation | undefined;
 
   readonly #replyTo: Reply;
 
-  constructor({ message, to, source, payload, attempt, client, cancellation }: DueMessage, replyTo: Reply) {
-    this.#cancellation = cancellation;
+  /**
+   * @param payload uncompressed
+   * @param transaction that of the handler, if it has one
+   * @param cancellation of a request that itself; undefined: made when it is asked for
+   */
+  constructor(
+    replyTo: Reply,
+    source: Source,
+    message: IncomingMessage,
+    to: string,
+    payload: Uint8Array,
+    attempt: number,
+    transaction?: Transaction,
+    cancellation?: Cancellation,
+  ) {
     this.#replyTo = replyTo;
+    this.#source = source;
+    this.#message = message;
     this.to = to;
     this.payload = payload;
     this.attempt = attempt;
-    this.#message = message;
-    this.#source = source;
-    this.#transaction = client;
+    this.#transaction = transaction;
+    this.#cancellation = cancellation;
+  }
+
+  /** The same message in another transaction, or cancelled together with others. */
+  with(transaction: Transaction | undefined, cancellation = this.#cancellation): MessageView {
+    const { to, payload, attempt } = this;
+    const [replyTo, source, message] = [this.#replyTo, this.#source, this.#message];
+    return new MessageView(replyTo, source, message, to, payload, attempt, transaction, cancellation);
+  }
+
+  /** Aborted when the handler's time is up, and when the peer stops without waiting for it any longer. */
+  get cancellation(): Cancellation {
+    this.#cancellation ??= new Cancellation();
+    return this.#cancellation;
   }
 
   get from(): string | undefined {
@@ -352,7 +381,7 @@ export class MessageView implements TransactionalMessage {
   }
 
   get signal(): AbortSignal {
-    return this.#cancellation.signal;
+    return this.cancellation.signal;
   }
 
   get client(): Transaction {

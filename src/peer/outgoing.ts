@@ -56,7 +56,7 @@ export class Outgoing implements OutgoingMessage, Sent {
       return;
     }
     if (outcome === "timed-out") this.keep();
-    this.fail(failureOf(outcome, receipts));
+    this.fail(failures[outcome](receipts.sent.peer));
   }
 
   /** The caller waits no more, but the message is still to be sent: from here on its bytes are its own. */
@@ -106,13 +106,9 @@ function isFailure(outcome: SendOutcome): outcome is keyof typeof failures {
   return outcome === "timed-out" || outcome === "fenced" || outcome === "abandoned";
 }
 
-/** The error of a send that has failed. */
-function failureOf(outcome: keyof typeof failures, { sent: { peer } }: Receipts): PeerError {
-  return failures[outcome](peer);
-}
-
 const unknown = { outcome: "unknown" } as const;
 
+/** The errors of sends that have failed. */
 const failures = {
   "timed-out": (peer: string) =>
     new PeerError(

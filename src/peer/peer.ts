@@ -444,7 +444,7 @@ export class Peer implements AsyncDisposable {
     const { handling, batch } = checkBatchOptions(options, this.#options.settings);
     return await this.#handleWith(to, handler, (types) => ({
       ...handling,
-      batch: batchHandling(batch, handler, this.#reply, types && ((due) => types.decode(due))),
+      batch: batchHandling(batch, handler, types && ((message) => types.decode(message))),
     }));
   }
 
@@ -608,9 +608,7 @@ export class Peer implements AsyncDisposable {
           status: this.#status,
           subscriptions: this.#subscriptions,
           unsubscribed: this.#unsubscribed,
-          handle: this.#handlers.handle,
-          handlingOf: this.#handlers.settingsOf,
-          handles: () => !this.#handlers.isEmpty,
+          handlers: this.#handlers,
           onLost: (ending) => this.#nameLost(ending),
         },
         starting.signal,

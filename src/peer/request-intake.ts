@@ -8,9 +8,9 @@ import type { ListenerConnection } from "../transport/index.js";
 import type { Request } from "../wire/index.js";
 import type { PeerContext } from "./context.js";
 import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
-import type { Source } from "./due-message.js";
 import { failureOf, type HandlerCalls, isThenable } from "./handler-call.js";
 import { IncomingRequest } from "./incoming-request.js";
+import type { Source } from "./message.js";
 import { answerOf, noBytes } from "./request-answer.js";
 
 /** What the requests of a peer share. */

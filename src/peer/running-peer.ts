@@ -13,12 +13,12 @@ import { parseAddress } from "../wire/index.js";
 import { limitsOf, type PeerContext, SecretCache } from "./context.js";
 import { DeadLetterRetention } from "./dead-letter-retention.js";
 import { GiveBack } from "./give-back.js";
-import type { Handle, Handlers } from "./handler-call.js";
 import { Inbox } from "./inbox.js";
 import { type CheckedOptions, tellOfReloads } from "./options.js";
 import { OrphanWatch, type Watched } from "./orphan-watch.js";
 import { Outbox } from "./outbox.js";
 import type { StatusEmitter } from "./status.js";
+import type { TopicHandlers } from "./topic-handlers.js";
 
 export interface RunOptions {
   readonly options: CheckedOptions;
@@ -29,10 +29,8 @@ export interface RunOptions {
   readonly subscriptions: ReadonlySet<string>;
   /** Topics to forget at the start: unsubscribed while not running. */
   readonly unsubscribed: ReadonlySet<string>;
-  readonly handle: Handle;
-  readonly handlingOf: Handlers["handlingOf"];
-  /** Whether there is a handler. A peer that only sends has none: what comes for it waits. */
-  readonly handles: () => boolean;
+  /** A peer that only sends has none: what comes for it waits. */
+  readonly handlers: TopicHandlers;
   /** The name is lost, and the running peer ends by itself. */
   readonly onLost: (ending: Promise<void>) => void;
 }
@@ -68,7 +66,7 @@ export class RunningPeer {
     this.#run = run;
     this.store = store;
     this.lease = lease;
-    const { options, status, logger, subscriptions, handle, handlingOf, handles } = run;
+    const { options, status, logger, subscriptions, handlers } = run;
     const context: PeerContext = {
       sender: { name: options.name, sourceTopic: options.topic },
       settings: limitsOf(options.settings),
@@ -86,17 +84,18 @@ export class RunningPeer {
       listenAddress: options.listen,
       handlers: {
         serves: (topic) => topic === options.topic || subscriptions.has(topic),
-        handlingOf,
-        handle,
+        handlingOf: handlers.handlingOf,
+        handle: handlers.handle,
+        reply: handlers.reply,
       },
-      handles,
+      handles: () => !handlers.isEmpty,
       passOn: (connectionKey, topicKey) => giveBack.passOn(connectionKey, topicKey),
     });
     const giveBack = new GiveBack(context, this.#inbox, options.settings.group !== undefined);
     this.#relay = new PeerRelay({ ...store.relayAccess, logger });
     this.#duties = [new DeadLetterRetention(context), giveBack];
     // One that only sends could not handle what it took over.
-    if (handles()) this.#duties.push(...this.#takeovers(context));
+    if (!handlers.isEmpty) this.#duties.push(...this.#takeovers(context));
     this.#unlisten = [
       secrets.follow(logger),
       ...(options.tls ? [tellOfReloads(options.tls, status, logger)] : []),

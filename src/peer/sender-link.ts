@@ -68,7 +68,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     this.#packing = new SendPacking(context, (message) => this.#offer(message));
     this.#channel = new SenderChannel(context.lease.epoch, context.settings, this, lastNumber);
     this.#requests = new LinkRequests(identity.listenerName, context.settings, () => this.#dialForRequest());
-    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#arm());
+    this.dial = new ListenerDial(context, identity, this.#channel, this.#requests, () => this.#hearOfProgress());
     this.dial.begin();
   }
 
@@ -166,7 +166,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   #dialForRequest(): void {
     if (this.dial.isDialling) return;
-    const at = now();
+    const at = performance.now();
     if (this.#stopped) this.#requests.onUnreachable("this peer has stopped");
     else if (at - this.#dialledAt < protocolConstants.reconnectMinMs) {
       this.#requests.onUnreachable("the last attempt to reach it failed");
@@ -203,7 +203,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** The lease is, or is not, surely held. */
   setMayStore(mayStore: boolean): void {
-    this.#channel.setMayStore(mayStore, now());
+    this.#channel.setMayStore(mayStore, performance.now());
     this.#arm();
   }
 
@@ -214,14 +214,14 @@ export class SenderLink implements SenderEffects<Outgoing> {
   rebase(epoch: number): void {
     this.#inserts += 1;
     this.dial.forgetKey();
-    this.#channel.rebase(epoch, now());
-    this.#arm();
+    this.#channel.rebase(epoch, performance.now());
+    this.#hearOfProgress();
   }
 
   /** Stores what is unconfirmed. Resolves when nothing is pending, requests included. */
   async stop(): Promise<void> {
     await this.#packing.drain();
-    this.#channel.stop(now());
+    this.#channel.stop(performance.now());
     this.#arm();
     if (this.#channel.pendingMessages > 0) await new Promise<void>((resolve) => this.#whenSettled.push(resolve));
     await this.#requests.settled();
@@ -267,14 +267,14 @@ export class SenderLink implements SenderEffects<Outgoing> {
         if (result === "fenced") {
           this.#channel.onFenced();
           this.#context.nameLost("storing messages was refused");
-        } else this.#channel.onStored(now());
+        } else this.#channel.onStored(performance.now());
         this.#arm();
       },
       (error: HawserError) => {
         if (insert !== this.#inserts || this.#stopped) return;
         const { listenerName: peer, topic } = this.#identity;
         this.#context.status.tell({ kind: "sender_store_error", topic, peer, message: error.message, error });
-        this.#channel.onStoreFailed(now());
+        this.#channel.onStoreFailed(performance.now());
         this.#arm();
       },
     );
@@ -309,7 +309,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   #offer(message: Outgoing): void {
     // Whole milliseconds, because those need no memory of their own wherever they are passed on.
-    if (this.#unflushedSends === 0) this.#offeredAt = Math.floor(now());
+    if (this.#unflushedSends === 0) this.#offeredAt = Math.floor(performance.now());
     if (!this.#channel.offer(message, this.#offeredAt)) {
       this.#refuse(message);
       return;
@@ -354,24 +354,26 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #flush(): void {
     this.#unflushedBytes = 0;
     this.#unflushedSends = 0;
-    this.#channel.flush(now());
+    this.#channel.flush(performance.now());
     this.#arm();
   }
 
   #tick(): void {
-    this.#channel.tick(now());
+    this.#channel.tick(performance.now());
     this.#arm();
   }
 
-  /** What the listener has handled over the present connection is its pace. */
+  /** After what comes from the listener: what it has handled over the present connection is its pace. */
   #hearOfProgress(): void {
+    this.#arm();
+    if (this.#stopped) return;
     const { readiness } = this;
     const { ackedNumber } = this.#channel;
     const { connection } = this.dial;
     if (ackedNumber === this.#heardNumber && readiness === this.#heardReadiness) return;
     // The first word on a connection may tell of a long time.
     if (connection === this.#heardOn && ackedNumber > this.#heardNumber) {
-      this.#pace.handled(ackedNumber - this.#heardNumber, now());
+      this.#pace.handled(ackedNumber - this.#heardNumber, performance.now());
     }
     this.#heardOn = connection;
     this.#heardNumber = ackedNumber;
@@ -383,15 +385,10 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #arm(): void {
     if (this.#stopped) return;
     this.#timer.arm(this.#channel.deadline());
-    this.#hearOfProgress();
     if (this.#whenSettled.length > 0 && this.#channel.pendingMessages === 0) {
       for (const resolve of this.#whenSettled.splice(0)) resolve();
     }
   }
-}
-
-function now(): number {
-  return performance.now();
 }
 
 /**

@@ -2,9 +2,8 @@
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
-import type { DueMessage } from "./due-message.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
-import { BatchView, type Handler, MessageView, type Reply, type TransactionalMessage } from "./message.js";
+import { BatchView, type Handler, type Reply, type TransactionalMessage } from "./message.js";
 
 /** The handling of a topic, or of one type of its messages. */
 export interface Subscription extends AsyncDisposable {
@@ -67,14 +66,12 @@ export function plainHandler(
 export function batchHandling(
   settings: BatchSettings,
   handler: (values: never, batch: never) => unknown,
-  reply: Reply,
-  decode?: (due: DueMessage) => unknown,
+  decode?: (message: TransactionalMessage) => unknown,
 ): BatchHandling {
   return {
     settings,
-    decode: (due) => decode?.(due),
-    async handle(dues, values, fail) {
-      const messages = dues.map((due) => new MessageView(due, reply));
+    decode: (message) => decode?.(message),
+    async handle(messages, values, fail) {
       const batch = new BatchView(messages, fail);
       try {
         await handler((decode ? values : messages) as never, batch as never);
@@ -92,13 +89,13 @@ export class TopicHandlers {
 
   readonly #name: string;
   readonly #usual: HandlingSettings;
-  readonly #reply: Reply;
+  readonly reply: Reply;
 
   /** @param usual how messages are handled of which nothing else was said */
   constructor(name: string, usual: HandlingSettings, reply: Reply) {
     this.#name = name;
     this.#usual = usual;
-    this.#reply = reply;
+    this.reply = reply;
   }
 
   get isEmpty(): boolean {
@@ -117,16 +114,16 @@ export class TopicHandlers {
     if (before !== handler) before?.ended();
   }
 
-  readonly settingsOf = (topic: string | undefined, headers: Headers | undefined): HandlingSettings => {
+  readonly handlingOf = (topic: string | undefined, headers: Headers | undefined): HandlingSettings => {
     if (topic === undefined || this.#topics.size === 0) return this.#usual;
     return this.#topics.get(topic)?.settingsOf(headers) ?? this.#usual;
   };
 
-  readonly handle = (due: DueMessage): unknown => {
-    const handler = this.#topics.size === 0 ? undefined : this.#topics.get(due.to);
-    if (handler !== undefined) return handler.handle(new MessageView(due, this.#reply));
-    if (this.others !== undefined) return this.others(new MessageView(due, this.#reply));
+  readonly handle = (message: TransactionalMessage): unknown => {
+    const handler = this.#topics.size === 0 ? undefined : this.#topics.get(message.to);
+    if (handler !== undefined) return handler.handle(message);
+    if (this.others !== undefined) return this.others(message);
     const remedy = "give one to handle() with the topic, or to run(), and retry the dead letter";
-    throw new PeerError("unsubscribed", `"${this.#name}" has no handler for messages of "${due.to}"; ${remedy}`);
+    throw new PeerError("unsubscribed", `"${this.#name}" has no handler for messages of "${message.to}"; ${remedy}`);
   };
 }

@@ -18,7 +18,6 @@ import {
   topicOf,
   typeOf,
 } from "../typed/index.js";
-import type { DueMessage } from "./due-message.js";
 import type { HandlingSettings } from "./handling-settings.js";
 import type { Message, SendOptions, TransactionalMessage } from "./message.js";
 import { checkedOnce } from "./options.js";
@@ -180,13 +179,12 @@ export class TypedHandlers implements TopicHandler {
   }
 
   handle(message: TransactionalMessage): unknown {
-    const { type, format } = this.#typeOf(message.headers);
-    return type.handler(decode(type.schema, message.payload, format) as never, message as never);
+    return this.#typeOf(message.headers).type.handler(this.decode(message) as never, message as never);
   }
 
   /** @throws TypedError `invalid_message` */
-  decode({ message, payload }: DueMessage): unknown {
-    const { type, format } = this.#typeOf(message.headers);
+  decode({ headers, payload }: TransactionalMessage): unknown {
+    const { type, format } = this.#typeOf(headers);
     return decode(type.schema, payload, format);
   }
 

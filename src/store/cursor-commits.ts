@@ -107,15 +107,11 @@ type DeadLetterJson = Pick<
 /** The cursors of a database. */
 export function cursorCommits(database: Database): CursorCommits {
   const functions = storeFunctions(database.frequentCaller("commit cursors", committedRow));
-  const commitCursors: CursorCommits["commitCursors"] = (lease, commits) =>
-    commits.some(({ deadLetters = [] }) => deadLetters.length > 0)
-      ? commitWithLetters(functions, lease, commits)
-      : commitCursorsWith(functions, lease, commits);
   return {
-    commitCursors,
+    commitCursors: (lease, commits) => commitCursors(functions, lease, commits),
     async deleteRowsUpTo(lease, connectionKey, { epoch, number }) {
       // A commit that does not move the cursor: the same rules decide what may be deleted.
-      const result = await commitCursors(lease, [{ connectionKey, epoch, number, hasMarks: true }]);
+      const result = await commitCursors(functions, lease, [{ connectionKey, epoch, number, hasMarks: true }]);
       return result === "fenced" ? "fenced" : "deleted";
     },
     async countAttempt(lease, connectionKey) {
@@ -135,50 +131,51 @@ export function cursorCommits(database: Database): CursorCommits {
   };
 }
 
-/** No cursor of any channel moves before the database takes it: texts are kept as far as it has characters for them. */
-async function commitWithLetters(
-  functions: StoreFunctions,
-  lease: WriterName,
-  commits: readonly CursorCommit[],
-): Promise<CommittedCursors | "fenced"> {
-  for (const change of [withPlainErrors, withPlainHeaders]) {
-    try {
-      return await commitCursorsWith(functions, lease, commits);
-    } catch (error) {
-      if (!isUntranslatable(error)) throw error;
-      commits = commits.map(change);
-    }
-  }
-  return await commitCursorsWith(functions, lease, commits);
-}
-
 const none: readonly never[] = [];
 
-async function commitCursorsWith(
+/**
+ * No cursor of any channel moves before the database takes it: texts are kept as far as it has characters for them.
+ *
+ * @param plainer changes what it has no characters for, one after another
+ */
+async function commitCursors(
   functions: StoreFunctions,
   lease: WriterName,
   commits: readonly CursorCommit[],
+  [change, ...plainer]: readonly ((commit: CursorCommit) => CursorCommit)[] = [withPlainErrors, withPlainHeaders],
 ): Promise<CommittedCursors | "fenced"> {
+  const connectionKeys: number[] = [];
+  const cursorEpochs: bigint[] = [];
+  const cursors: bigint[] = [];
   const letters: { connectionKey: number; letter: DeadLetter }[] = [];
   const doneMessages: number[][] = [];
   let hasMarks = false;
-  for (const { connectionKey, deadLetters = none, done = none, unparked = none, hasMarks: mayHaveMarks } of commits) {
+  for (const { connectionKey, deadLetters = none, done = none, unparked = none, ...commit } of commits) {
+    connectionKeys.push(connectionKey);
+    cursorEpochs.push(BigInt(commit.epoch));
+    cursors.push(BigInt(commit.number));
     for (const letter of deadLetters) letters.push({ connectionKey, letter });
     for (const { epoch, number } of done) doneMessages.push([connectionKey, epoch, number]);
     for (const { epoch, number } of unparked) doneMessages.push([connectionKey, epoch, number]);
-    hasMarks ||= mayHaveMarks === true || deadLetters.length > 0;
+    hasMarks ||= commit.hasMarks === true || deadLetters.length > 0;
   }
-  const rows = await functions.commitCursors({
-    name: lease.name,
-    epoch: BigInt(lease.epoch),
-    connectionKeys: commits.map(({ connectionKey }) => connectionKey),
-    cursorEpochs: commits.map(({ epoch }) => BigInt(epoch)),
-    cursors: commits.map(({ number }) => BigInt(number)),
-    deadLetters: letters.length === 0 ? null : JSON.stringify(letters.map(deadLetterJson)),
-    deadPayloads: letters.length === 0 ? null : Buffer.concat(letters.map(({ letter }) => letter.payload)),
-    done: doneMessages.length === 0 ? null : JSON.stringify(doneMessages),
-    hasMarks,
-  });
+  let rows: Awaited<ReturnType<StoreFunctions["commitCursors"]>>;
+  try {
+    rows = await functions.commitCursors({
+      name: lease.name,
+      epoch: BigInt(lease.epoch),
+      connectionKeys,
+      cursorEpochs,
+      cursors,
+      deadLetters: letters.length === 0 ? null : JSON.stringify(letters.map(deadLetterJson)),
+      deadPayloads: letters.length === 0 ? null : Buffer.concat(letters.map(({ letter }) => letter.payload)),
+      done: doneMessages.length === 0 ? null : JSON.stringify(doneMessages),
+      hasMarks,
+    });
+  } catch (error) {
+    if (change === undefined || !isUntranslatable(error)) throw error;
+    return await commitCursors(functions, lease, commits.map(change), plainer);
+  }
   if (rows[0]?.held === false) return "fenced";
   const committed: number[] = [];
   const notOwned: number[] = [];
@@ -188,8 +185,7 @@ async function commitCursorsWith(
 
 /** A row of `hawser.commit_cursors` as the driver would read it. */
 function committedRow([held, connectionKey, moved]: Columns): object {
-  const isTrue = (value: string | null | undefined) => value === "t";
-  return { held: isTrue(held), connection_key: Number(connectionKey), moved: moved === null ? null : isTrue(moved) };
+  return { held: held === "t", connection_key: Number(connectionKey), moved: moved === null ? null : moved === "t" };
 }
 
 function deadLetterJson({ connectionKey, letter }: { connectionKey: number; letter: DeadLetter }): DeadLetterJson {

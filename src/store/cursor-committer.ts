@@ -29,7 +29,7 @@ export interface CursorCommitterEvents {
 }
 
 /** What waits for a channel: its newest cursor, and what else is done. Without a cursor both numbers are 0. */
-interface Waiting {
+interface Waiting extends CursorCommit {
   epoch: number;
   number: number;
   readonly deadLetters: DeadLetter[];
@@ -101,10 +101,11 @@ export class CursorCommitter {
     const letterBytes = deadLetter === undefined ? 0 : bytesOf(deadLetter);
     let entry = entries.at(-1);
     if (entry === undefined || entry.deadLetterBytes + letterBytes > storeConstants.insertBytes) {
-      entry = { epoch: 0, number: 0, deadLetters: [], deadLetterBytes: 0, done: [], unparked: [], hasMarks: false };
+      const nothing = { epoch: 0, number: 0, deadLetters: [], deadLetterBytes: 0, done: [], unparked: [] };
+      entry = { connectionKey, ...nothing, hasMarks: false };
       entries.push(entry);
     }
-    if (cursor !== undefined) Object.assign(entry, { epoch: cursor.epoch, number: cursor.number });
+    if (cursor !== undefined) [entry.epoch, entry.number] = [cursor.epoch, cursor.number];
     entry.deadLetterBytes += letterBytes;
     entry.hasMarks ||= hasMarks;
     entry.done.push(...messages);
@@ -159,7 +160,7 @@ export class CursorCommitter {
     void this.#flush(this.#take());
   }
 
-  async #flush(batch: readonly CursorCommit[]): Promise<void> {
+  async #flush(batch: readonly Waiting[]): Promise<void> {
     let result: CommittedCursors | "fenced";
     try {
       result = await this.#store.commitCursors(this.#lease, batch);
@@ -195,14 +196,14 @@ export class CursorCommitter {
   }
 
   /** The first entry of every channel, as far as their dead letters fit one statement; one always does. */
-  #take(): CursorCommit[] {
-    const batch: CursorCommit[] = [];
+  #take(): Waiting[] {
+    const batch: Waiting[] = [];
     let bytes = 0;
     for (const [connectionKey, entries] of this.#waiting) {
-      const { deadLetterBytes, ...entry } = entries[0]!;
-      if (bytes > 0 && bytes + deadLetterBytes > storeConstants.insertBytes) continue;
-      bytes += deadLetterBytes;
-      batch.push({ connectionKey, ...entry });
+      const [entry] = entries as [Waiting];
+      if (bytes > 0 && bytes + entry.deadLetterBytes > storeConstants.insertBytes) continue;
+      bytes += entry.deadLetterBytes;
+      batch.push(entry);
       if (entries.length > 1) entries.shift();
       else this.#waiting.delete(connectionKey);
     }
@@ -211,11 +212,12 @@ export class CursorCommitter {
   }
 
   /** What could not be written goes in front of what has come since, and into it where it fits. */
-  #putBack(batch: readonly CursorCommit[]): void {
-    for (const { connectionKey, ...entry } of batch) {
+  #putBack(batch: readonly Waiting[]): void {
+    for (const entry of batch) {
+      const { connectionKey } = entry;
       const newer = this.#waiting.get(connectionKey) ?? [];
       this.#waiting.delete(connectionKey);
-      for (const { epoch, number, deadLetters = [], done = [], unparked = [], hasMarks = false } of [entry, ...newer]) {
+      for (const { epoch, number, deadLetters, done, unparked, hasMarks } of [entry, ...newer]) {
         for (const deadLetter of deadLetters) this.commit(connectionKey, { deadLetter });
         const cursor = epoch > 0 ? { epoch, number } : undefined;
         this.commit(connectionKey, { cursor, messages: done, unparked, hasMarks });

@@ -342,7 +342,7 @@ describe("a listener's channel after an unclean exit", () => {
     const bench = ListenerBench.connected(careful);
     bench.messages("c1", 0, [1]);
     bench.handleAll(1);
-    bench.channel.onCountFailed();
+    bench.channel.onAttemptCounted(undefined);
     bench.handleAll(1);
     expect(bench.take()).toEqual(["count", "count"]);
   });
@@ -621,7 +621,7 @@ describe("a listener's channel whose messages have keys", () => {
       expect(bench.beginAll(0)).toEqual([]);
       expect(bench.take()).toEqual(["count parked 7/1"]);
       expect(bench.channel.isUnderSuspicion).toBe(true);
-      bench.channel.onParkedCountFailed();
+      bench.channel.onParkedCounted(undefined);
       expect(bench.beginAll(0)).toEqual([]);
       bench.channel.onParkedCounted(3);
       expect(bench.take()).toEqual(["count parked 7/1"]);

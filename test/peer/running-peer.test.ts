@@ -4,6 +4,7 @@ import { handlingOf } from "../../src/peer/handling-settings.js";
 import { checkOptions } from "../../src/peer/options.js";
 import { RunningPeer } from "../../src/peer/running-peer.js";
 import { StatusEmitter } from "../../src/peer/status.js";
+import { TopicHandlers } from "../../src/peer/topic-handlers.js";
 import { silentLogger } from "../../src/runtime/index.js";
 import type { HeldLease } from "../../src/store/leases.js";
 import { startProxy } from "../store/support/proxy.js";
@@ -24,9 +25,9 @@ it("that stops while it begins again on another database server does not go on w
       status: new StatusEmitter(),
       subscriptions: new Set(),
       unsubscribed: new Set(),
-      handle: () => undefined,
-      handlingOf: () => handlingOf(peerSettingsDefaults),
-      handles: () => false,
+      handlers: new TopicHandlers("a-1", handlingOf(peerSettingsDefaults), () =>
+        Promise.reject(new Error("no replies")),
+      ),
       onLost: () => undefined,
     },
     new AbortController().signal,

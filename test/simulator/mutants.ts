@@ -1,10 +1,9 @@
 /**
  * Departures from the delivery rules, each of which the simulator must catch: they show that it can fail. Those of a
- * state machine stand between it and the world: they change its effects, its limits, what it is told, or the intake that
- * it is made of. Those inside the store are switches of the model.
+ * state machine stand between it and the world, or in its place: they change its effects, its limits, what it is told, or one
+ * of its rules. Those inside the store are switches of the model.
  */
 
-import type { Handling } from "../../src/channel/handling.js";
 import {
   comparePositions,
   type HandlerResult,
@@ -19,7 +18,7 @@ import {
   type SenderEffects,
   type SenderLimits,
 } from "../../src/channel/index.js";
-import { Intake, type Question } from "../../src/channel/intake.js";
+import type { Question } from "../../src/channel/listener-channel.js";
 import { type Ack, Delivery } from "../../src/wire/index.js";
 import type { StoreFaults } from "./postgres.js";
 import type { SimulatedMessage } from "./records.js";
@@ -175,25 +174,22 @@ const ackBeforeCommit: MakeListener = (cursor, done, limits, effects) => {
 /** A listener that takes an older query for the answer to one of its questions. */
 function believing(believed: Question): MakeListener {
   return (cursor, done, limits, effects) =>
-    new ListenerChannel(cursor, done, limits, effects, (handling) => {
-      return new Intake(cursor, limits, effects, handling, (question, query, begunBefore) => {
-        return question === believed || query > begunBefore;
-      });
-    });
+    new (class extends ListenerChannel {
+      protected override concludes(question: Question, begunBefore: number): boolean {
+        return question === believed || super.concludes(question, begunBefore);
+      }
+    })(cursor, done, limits, effects);
 }
 
 /** Moves the watermark back to the committed cursor whenever that is told. */
 const watermarkMovesBack: MakeListener = (cursor, done, limits, effects) => {
-  let intake: Intake | undefined;
   const writeAck: ListenerEffects["writeAck"] = (connection, ack) => {
     const { epoch, number } = ack;
-    if (intake !== undefined && comparePositions(ack, intake.watermark) < 0) intake.watermark = { epoch, number };
+    if (comparePositions(ack, channel.accepted) < 0) channel.accepted = { epoch, number };
     effects.writeAck(connection, ack);
   };
-  return new ListenerChannel(cursor, done, limits, { ...effects, writeAck }, (handling) => {
-    intake = new Intake(cursor, limits, effects, handling);
-    return intake;
-  });
+  const channel = new ListenerChannel(cursor, done, limits, { ...effects, writeAck });
+  return channel;
 };
 
 /** Commits each message when its handler has ended, whatever is unfinished before it. */
@@ -244,25 +240,19 @@ const leavesNoMarks: MakeListener = (cursor, done, limits, effects) => {
 /** Lets what comes pass a message of its key that waits to be tried again. */
 const letsKeyPass: MakeListener = (cursor, done, limits, effects) => {
   const failing = new Set<string>();
-  const passing = (handling: Handling) =>
-    ({
-      push: (message: IncomingMessage) =>
-        handling.push(failing.has(message.key ?? "") ? { ...message, key: `${message.key} again` } : message),
-      get queued() {
-        return handling.queued;
-      },
-      get queuedBytes() {
-        return handling.queuedBytes;
-      },
-    }) as Handling;
-  const intakeFor = (handling: Handling) => new Intake(cursor, limits, effects, passing(handling));
   return new (class extends ListenerChannel {
+    constructor() {
+      super(cursor, done, limits, effects);
+      const push = this.handling.push.bind(this.handling);
+      this.handling.push = (message) =>
+        push(failing.has(message.key ?? "") ? { ...message, key: `${message.key} again` } : message);
+    }
     override finish(turn: MessageTurn, result: HandlerResult, now: number): void {
       if (result.kind === "failed") failing.add(turn.key ?? "");
       else failing.delete(turn.key ?? "");
       super.finish(turn, result, now);
     }
-  })(cursor, done, limits, effects, intakeFor);
+  })();
 };
 
 /** Lets what comes pass the messages of its key that were parked before the channel was opened. */
@@ -308,11 +298,13 @@ const passesGaps: MakeListener = (cursor, done, limits, effects) => {
 
 /** Passes messages of which one may have ended the process before. */
 const passesWhileSerial: MakeListener = (cursor, done, limits, effects) =>
-  new ListenerChannel(cursor, done, limits, effects, (handling) => {
-    const isIdle = () => handling.first === undefined && handling.running + handling.parked === 0;
-    Object.defineProperty(handling, "isFree", { get: isIdle });
-    return new Intake(cursor, limits, effects, handling);
-  });
+  new (class extends ListenerChannel {
+    constructor() {
+      super(cursor, done, limits, effects);
+      const isIdle = () => this.handling.first === undefined && this.handling.running + this.handling.parked === 0;
+      Object.defineProperty(this.handling, "isFree", { get: isIdle });
+    }
+  })();
 
 /** Hears of one kind of end as if the handler had not been started. */
 function postponing(kind: HandlerResult["kind"]): NonNullable<Mutant["handlerResult"]> {

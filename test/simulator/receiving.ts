@@ -581,7 +581,9 @@ export class Receiving {
       process.deliver(() => {
         if (replaced()) return;
         if (result.kind !== "ok") {
-          world.schedule.after(world.random.delay(30), () => process.deliver(() => incoming.channel.onCountFailed()));
+          world.schedule.after(world.random.delay(30), () =>
+            process.deliver(() => incoming.channel.onAttemptCounted(undefined)),
+          );
         } else if (result.value === "fenced") process.lose();
         else incoming.channel.onAttemptCounted(result.value);
       }),
@@ -599,7 +601,7 @@ export class Receiving {
       process.deliver(() => {
         if (replaced()) return;
         if (result.kind !== "ok") {
-          const failed = () => process.deliver(() => incoming.channel.onParkedCountFailed());
+          const failed = () => process.deliver(() => incoming.channel.onParkedCounted(undefined));
           world.schedule.after(world.random.delay(30), failed);
         } else if (result.value === "fenced") process.lose();
         else incoming.channel.onParkedCounted(result.value);
