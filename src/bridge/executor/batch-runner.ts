@@ -121,7 +121,7 @@ export class BatchRunner {
     // A dead letter was passed long ago.
     const stream = deadLetterId === undefined ? subscription.stream : undefined;
     const position = positionSql(subscription.id, stream);
-    // Until the position was written. The transactions of other queues are waited for, whatever the size of the batch.
+    // Until what is done was written. The transactions of other queues are waited for, whatever the size of the batch.
     let positionMs = 0;
     // Messages of a stream have the generation of their subscription in the place of the fence.
     const lead = stream === undefined ? `hawser.fence_batch(${epoch})` : "(SELECT true AS held)";

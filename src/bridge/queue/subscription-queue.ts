@@ -264,7 +264,7 @@ export class SubscriptionQueue {
 
   protected takeRetry(): BatchStep | undefined {
     // Messages and dead letters take turns, so that neither waits for all of the other.
-    this.retriedLast = this.isRetrying && (!this.retriedLast || !this.hasMessages);
+    this.retriedLast = this.isRetrying && (!this.retriedLast || !this.#hasMessages);
     return this.retriedLast ? this.takeBatch() : undefined;
   }
 
@@ -444,13 +444,13 @@ export class SubscriptionQueue {
   }
 
   /** A batch may be taken: nothing that was saved before is missing in front of it. */
-  protected get hasMessages(): boolean {
+  get #hasMessages(): boolean {
     if (this.page.length > 0) return true;
     return !this.#hasSaved && this.#spilling === undefined && this.messages.openLength > 0;
   }
 
   get #hasStep(): boolean {
-    return this.#mayFetch || this.hasMessages || this.isRetrying;
+    return this.#mayFetch || this.#hasMessages || this.isRetrying;
   }
 
   get #empty(): boolean {
