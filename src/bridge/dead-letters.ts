@@ -7,20 +7,14 @@ import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
 import type { RareLog } from "../runtime/index.js";
 import { advanceParameters, advanceValues, failureOf } from "./executor/index.js";
-import type { DeadLetterStep, KeepStep, Outcome, RetryJob } from "./queue/index.js";
+import type { InboundMessage } from "./message.js";
+import type { DeadLetterStep, Outcome } from "./queue/index.js";
 
 // The values, what advances the stream (nothing for a subject), and the number of a saved message.
 const writeSql = `
-  WITH letter AS MATERIALIZED (
-    SELECT l.held FROM hawser.add_subscription_dead_letter(
-      $1::bigint, $2::bigint, $3, $4, $5::bytea, $6::jsonb, $7, $8, $9::integer, $10, ${advanceParameters(11)}
-    ) AS l
-  ),
-  done AS (
-    DELETE FROM ${tables.savedMessage} AS s USING letter AS l
-     WHERE l.held AND s.handler_id = $2::bigint AND s.id = $17::bigint
-  )
-  SELECT held FROM letter`;
+  SELECT l.held FROM hawser.add_subscription_dead_letter(
+    $1::bigint, $2::bigint, $3, $4, $5::bytea, $6::jsonb, $7, $8, $9::integer, $10, ${advanceParameters(11)}, $17::bigint
+  ) AS l`;
 
 const keepSql = "SELECT r.held FROM hawser.fail_retry($1::bigint, $2::bigint, $3, $4, $5::integer) AS r";
 
@@ -38,10 +32,13 @@ export class DeadLetterWriter {
     this.#rareLog = rareLog;
   }
 
-  /** Makes a dead letter of a message. Does not reject. */
+  /** Makes a dead letter of a message, or writes its new error to one that has failed again. Does not reject. */
   write({ subscription, message, savedId, error, attempts }: DeadLetterStep, epoch: bigint): Promise<Outcome> {
-    const { headers } = message;
-    const { stream } = subscription;
+    const { headers, deadLetterId } = message;
+    if (deadLetterId !== undefined) {
+      const values = [String(epoch), String(deadLetterId), error.code, error.message, attempts];
+      return this.#outcomeOf(() => this.#held(keepSql, values));
+    }
     const values = [
       String(epoch),
       String(subscription.id),
@@ -53,16 +50,10 @@ export class DeadLetterWriter {
       error.message,
       attempts,
       message.id,
-      ...(stream === undefined ? [null, null, null, null, null, null] : advanceValues(stream, [message])),
+      ...advanceValues(subscription.stream, [message]),
       savedId === undefined ? null : String(savedId),
     ];
     return this.#outcomeOf(() => this.#held(writeSql, values));
-  }
-
-  /** A dead letter has failed again. Does not reject. */
-  keep({ job, error, attempts }: KeepStep, epoch: bigint): Promise<Outcome> {
-    const values = [String(epoch), String(job.deadLetterId), error.code, error.message, attempts];
-    return this.#outcomeOf(() => this.#held(keepSql, values));
   }
 
   async #held(text: string, values: unknown[]): Promise<boolean> {
@@ -88,8 +79,9 @@ export class DeadLetterWriter {
 }
 
 /** A dead letter that is to be handled again, and the subscription whose function failed. */
-export interface RequestedRetry extends RetryJob {
+export interface RequestedRetry {
   readonly subscriptionId: bigint;
+  readonly message: InboundMessage;
 }
 
 // So many and so much of each subscription: those of one that takes its time do not keep the others waiting.
@@ -124,9 +116,9 @@ export async function readRetries(session: PostgresSession, busy: readonly bigin
   const rows = await session.query<RetryRow>(retriesSql, [retryRows, maxBatchBytes, busy.map(String)]);
   return rows.map(({ id, subscriptionId, topic, payload, headers }) => ({
     subscriptionId,
-    deadLetterId: id,
     message: {
       id: `dead-letter-${id}`,
+      deadLetterId: id,
       subject: topic,
       payload,
       headers: headers === null ? undefined : headersObject(headers),

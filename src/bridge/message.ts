@@ -19,6 +19,8 @@ export interface InboundMessage {
   readonly notBefore?: number | undefined;
   /** Of a message of a stream: where it is in that. */
   readonly place?: StreamPlace;
+  /** Of a dead letter that is to be tried again: its id in `dead_letters`. */
+  readonly deadLetterId?: bigint | undefined;
 }
 
 /** What is written in the transaction of a stream's message. */

@@ -18,6 +18,7 @@ import {
 } from "./leadership/index.js";
 import { earliest, type InboundMessage } from "./message.js";
 import {
+  type BatchStep,
   ByteBudget,
   type DeadLetterStep,
   Discards,
@@ -26,7 +27,6 @@ import {
   type QueueMemory,
   QueueScheduler,
   type QueueSettings,
-  type RetryJob,
   type SpillStep,
   type Step,
   SubscriptionQueue,
@@ -94,8 +94,6 @@ interface Known {
   /** Others over which they came before, as long as the NATS server may not know the present one. */
   readonly formerReceivers: Set<string>;
   queue: SubscriptionQueue | undefined;
-  /** Dead letters that are in its queue. */
-  readonly retrying: Set<bigint>;
   received: number;
   repeated: number;
   /** How often the connection was lost while this process led. */
@@ -173,6 +171,7 @@ export class Subscriptions {
     this.#context = {
       budget: new ByteBudget(settings.bufferBytes),
       discards: new Discards(bridgeConstants.maxCountedSubjects),
+      onRetried: () => options.onRetried(),
       settings: {
         ...bridgeConstants,
         batchTargetMs: Math.min(bridgeConstants.batchTargetMs, settings.subscriberTimeoutMs / 4),
@@ -272,7 +271,6 @@ export class Subscriptions {
         receiver: subscription.subject,
         formerReceivers: new Set(),
         queue: undefined,
-        retrying: new Set(),
         received: 0,
         repeated: 0,
         cuts: 0,
@@ -502,16 +500,12 @@ export class Subscriptions {
 
   /** Those with dead letters that are being handled again. */
   get retrying(): readonly bigint[] {
-    return [...this.#known].filter(([, { retrying }]) => retrying.size > 0).map(([id]) => id);
+    return [...this.#known].filter(([, { queue }]) => queue?.isRetrying === true).map(([id]) => id);
   }
 
   /** Dead letters that are to be handled again. */
   retry(requested: readonly RequestedRetry[]): void {
-    for (const { subscriptionId, deadLetterId, message } of requested) {
-      const known = this.#known.get(subscriptionId);
-      if (known?.queue === undefined || known.retrying.has(deadLetterId)) continue;
-      if (known.queue.retry({ deadLetterId, message })) known.retrying.add(deadLetterId);
-    }
+    for (const { subscriptionId, message } of requested) this.#known.get(subscriptionId)?.queue?.retry(message);
   }
 
   /** Postgres answers: what waits for it goes on. */
@@ -567,7 +561,6 @@ export class Subscriptions {
         bisections: past.bisections + bisections,
       };
       known.queue = undefined;
-      known.retrying.clear();
       term.scheduler.remove(queue);
     }
   }
@@ -656,6 +649,10 @@ export class Subscriptions {
     const isHosted = step.subscription.kind === "stream";
     if (isHosted) this.#options.onHosted(step, outcome);
     if (!isHosted && outcome.kind === "deposed" && this.#term === term) this.#options.onRefused();
+    if (step.kind !== "fetch" && isRetry(step)) {
+      this.#pumpSoon();
+      return;
+    }
     if (step.kind === "batch" && (outcome.kind === "committed" || outcome.kind === "partly")) {
       const done = outcome.kind === "committed" ? step.messages.length : outcome.committed;
       if (done > 0) this.#options.onBatch(done, outcome.durationMs);
@@ -666,36 +663,25 @@ export class Subscriptions {
       if (step.savedId !== undefined) this.#options.saved.finished(step.subscription.id, [step.message]);
       this.#options.onDeadLettered(step);
     }
-    if (isHosted) {
-      this.#pumpSoon();
-      return;
-    }
-    const isRetried = step.kind === "keep" || (step.kind === "retry" && outcome.kind === "committed");
-    if (isRetried) this.#retried(step.subscription, step.job);
     this.#pumpSoon();
-  }
-
-  /** There may be more than were read at once. */
-  #retried({ id }: Subscription, { deadLetterId }: RetryJob): void {
-    const retrying = this.#known.get(id)?.retrying;
-    if (retrying?.delete(deadLetterId) === true && retrying.size === 0) this.#options.onRetried();
   }
 
   #outcomeOf({ epoch }: Term, step: Step): Promise<Outcome> {
     const { runner, deadLetters, saved } = this.#options;
     switch (step.kind) {
       case "batch":
-        return runner.run(step.subscription, step.messages, epoch, step.savedIds);
-      case "retry":
-        return runner.retry(step.subscription, step.job, epoch);
+        return runner.run(step, epoch);
       case "dead_letter":
         return deadLetters.write(step, epoch);
-      case "keep":
-        return deadLetters.keep(step, epoch);
       case "fetch":
         return saved.fetch(step, epoch);
     }
   }
+}
+
+/** About a dead letter that was to be tried again: it counts as no other message. */
+function isRetry(step: BatchStep | DeadLetterStep): boolean {
+  return (step.kind === "batch" ? step.messages[0] : step.message)?.deadLetterId !== undefined;
 }
 
 function eachSubscription({ message, subscriptions }: KeptMessage): Unsaved[] {

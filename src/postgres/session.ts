@@ -149,6 +149,8 @@ export class PostgresSession {
 
   /** Whether the server can only be read. Once it takes writes, as after a promotion, the session listens, too. */
   async isStandby(): Promise<boolean> {
+    // It listens where it can write. A primary becomes a standby only by a restart, which ends its sessions.
+    if (this.#isUp && this.#listening === this.#connection) return false;
     const [row] = await this.query<{ standby: boolean }>("SELECT pg_is_in_recovery() AS standby");
     const { standby } = row!;
     const connection = this.#connection;

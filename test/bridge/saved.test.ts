@@ -114,11 +114,15 @@ it("a saved message that fails becomes a dead letter and leaves the table; only 
        VALUES ($1, $2, convert_to($3, 'UTF8'), $3) RETURNING id`,
       [handler!.id, subject, payload],
     );
-  const finish = async (id: string, token: Buffer) =>
-    Number(await world.value("SELECT finished FROM hawser.finish_saved($1, $2)", [[id], token]));
+  const left = async (id: string, token: Buffer) => {
+    await world.value("SELECT state FROM hawser.mark_handled($1, $3, NULL, $2, NULL, NULL, NULL, NULL, NULL, NULL)", [
+      ...[handler!.id, [id], token],
+    ]);
+    return await world.count("SELECT count(*) FROM hawser.saved_messages");
+  };
   const id = await save("good");
-  expect(await finish(id, Buffer.from("wrong"))).toBe(0);
-  expect(await finish(id, handler!.token)).toBe(1);
+  expect(await left(id, Buffer.from("wrong"))).toBe(1);
+  expect(await left(id, handler!.token)).toBe(0);
   for (const payload of ["one", "bad", "two"]) await save(payload);
   await using next = await start(world);
   expect(next.gatewayUrl).not.toBe("");

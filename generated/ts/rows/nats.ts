@@ -480,7 +480,7 @@ export interface AddSubscriptionDeadLetterArguments {
   attempts: number;
   /** What the process knows the message by. */
   messageId: string;
-  /** Of a stream, as the next ones are: what advance_stream takes behind the token. NULL: it is of none. */
+  /** Of a stream, as the next ones are: what mark_handled takes. NULL: it is of none. */
   generation: bigint | null;
   /** The sequence numbers that are done with it. */
   done: string | null;
@@ -492,6 +492,8 @@ export interface AddSubscriptionDeadLetterArguments {
   lag: bigint | null;
   /** How many messages before it are gone from the stream. */
   missing: bigint | null;
+  /** The number of the saved message; NULL: it is not saved. */
+  saved: bigint | null;
 }
 
 /** The result of hawser.add_subscription_dead_letter. */
@@ -619,32 +621,34 @@ export interface FenceBatchResult {
   held: boolean;
 }
 
-/** Arguments of hawser.finish_retry. */
-export interface FinishRetryArguments {
-  /** The id of the dead letter. */
-  id: bigint;
-  /** The token of its handler. */
+/** Arguments of hawser.mark_handled. */
+export interface MarkHandledArguments {
+  /** The handler. */
+  handler: bigint;
+  /** Its token. */
   token: Uint8Array;
+  /** The id of the dead letter that is called again; NULL: none is. */
+  deadLetter: bigint | null;
+  /** The numbers of those that were saved; NULL: none were. */
+  saved: readonly bigint[];
+  /** Of a stream, as the next ones are: what the messages were read under. NULL: they are of none. */
+  generation: bigint | null;
+  /** The sequence numbers: those of the messages, and those in front of each that it has nothing of. */
+  done: string | null;
+  /** The greatest of the messages. */
+  lastDone: bigint | null;
+  /** When the stream stored that one, in nanoseconds since 1970. */
+  lastDoneAt: bigint | null;
+  /** How many messages of the stream are not done after these. */
+  lag: bigint | null;
+  /** How many messages in between are gone from the stream. */
+  missing: bigint | null;
 }
 
-/** The result of hawser.finish_retry. */
-export interface FinishRetryResult {
-  /** It was there. */
-  finished: boolean;
-}
-
-/** Arguments of hawser.finish_saved. */
-export interface FinishSavedArguments {
-  /** The numbers of the messages. */
-  ids: readonly bigint[];
-  /** The token of their handler. */
-  token: Uint8Array;
-}
-
-/** The result of hawser.finish_saved. */
-export interface FinishSavedResult {
-  /** How many were there. */
-  finished: bigint;
+/** The result of hawser.mark_handled. */
+export interface MarkHandledResult {
+  /** `marked`; `done`: they were done already, or are not to be done any more; `moved`: they may not be committed. */
+  state: string;
 }
 
 /** The functions that keep these tables. */
@@ -770,7 +774,7 @@ export function bridgeFunctions(client: QueryClient) {
     async addSubscriptionDeadLetter(args: AddSubscriptionDeadLetterArguments): Promise<AddSubscriptionDeadLetterResult> {
       const { rows } = await client.query({
         name: "hawser.add_subscription_dead_letter",
-        text: "SELECT held FROM hawser.add_subscription_dead_letter($1::bigint, $2::bigint, $3::text, $4::text, $5::bytea, $6::text::jsonb, $7::text, $8::text, $9::integer, $10::text, $11::bigint, $12::int8multirange, $13::bigint, $14::bigint, $15::bigint, $16::bigint)",
+        text: "SELECT held FROM hawser.add_subscription_dead_letter($1::bigint, $2::bigint, $3::text, $4::text, $5::bytea, $6::text::jsonb, $7::text, $8::text, $9::integer, $10::text, $11::bigint, $12::int8multirange, $13::bigint, $14::bigint, $15::bigint, $16::bigint, $17::bigint)",
         values: [
           String(args.epoch),
           String(args.handler),
@@ -788,6 +792,7 @@ export function bridgeFunctions(client: QueryClient) {
           args.lastDoneAt === null ? null : String(args.lastDoneAt),
           args.lag === null ? null : String(args.lag),
           args.missing === null ? null : String(args.missing),
+          args.saved === null ? null : String(args.saved),
         ],
       });
       const row = onlyRow(rows, "hawser.add_subscription_dead_letter");
@@ -911,37 +916,28 @@ export function bridgeFunctions(client: QueryClient) {
     },
 
     /**
-     * Deletes a dead letter whose function has been called again, in the transaction of that call. The caller proves with the
-     * token of the binding that it may. No row: it does not exist, or is not to be handled again.
+     * Writes in the transaction of a batch that its messages are done: deletes what was stored of them, and moves the position in
+     * their stream. The caller proves with the token of the binding that it may.
      */
-    async finishRetry(args: FinishRetryArguments): Promise<FinishRetryResult> {
+    async markHandled(args: MarkHandledArguments): Promise<MarkHandledResult> {
       const { rows } = await client.query({
-        name: "hawser.finish_retry",
-        text: "SELECT finished FROM hawser.finish_retry($1::bigint, $2::bytea)",
+        name: "hawser.mark_handled",
+        text: "SELECT state FROM hawser.mark_handled($1::bigint, $2::bytea, $3::bigint, $4::bigint[], $5::bigint, $6::int8multirange, $7::bigint, $8::bigint, $9::bigint, $10::bigint)",
         values: [
-          String(args.id),
+          String(args.handler),
           toBuffer(args.token),
+          args.deadLetter === null ? null : String(args.deadLetter),
+          args.saved.map((one) => String(one)),
+          args.generation === null ? null : String(args.generation),
+          args.done,
+          args.lastDone === null ? null : String(args.lastDone),
+          args.lastDoneAt === null ? null : String(args.lastDoneAt),
+          args.lag === null ? null : String(args.lag),
+          args.missing === null ? null : String(args.missing),
         ],
       });
-      const row = onlyRow(rows, "hawser.finish_retry");
-      return { finished: row.finished };
-    },
-
-    /**
-     * Deletes saved messages whose function has been called, in the transaction of that call. The caller proves with the token
-     * of the binding that it may.
-     */
-    async finishSaved(args: FinishSavedArguments): Promise<FinishSavedResult> {
-      const { rows } = await client.query({
-        name: "hawser.finish_saved",
-        text: "SELECT finished FROM hawser.finish_saved($1::bigint[], $2::bytea)",
-        values: [
-          args.ids.map((one) => String(one)),
-          toBuffer(args.token),
-        ],
-      });
-      const row = onlyRow(rows, "hawser.finish_saved");
-      return { finished: BigInt(row.finished) };
+      const row = onlyRow(rows, "hawser.mark_handled");
+      return { state: row.state };
     },
   };
 }
@@ -1152,36 +1148,6 @@ export interface StreamPositionResult {
   doneTo: bigint | null;
   /** Those beyond that which are done. */
   done: string | null;
-  /** The turn of the row. One that is lower than it was: a failover has lost what was committed. */
-  turn: bigint | null;
-}
-
-/** Arguments of hawser.advance_stream. */
-export interface AdvanceStreamArguments {
-  /** The handler. */
-  handler: bigint;
-  /** Its token. */
-  token: Uint8Array;
-  /** What the messages were read under. */
-  generation: bigint;
-  /** The sequence numbers: those of the messages, and those in front of each that it has nothing of. */
-  done: string;
-  /** The greatest of the messages. */
-  lastDone: bigint;
-  /** When the stream stored that one, in nanoseconds since 1970. */
-  lastDoneAt: bigint;
-  /** How many messages of the stream are not done after these. */
-  lag: bigint;
-  /** How many messages in between are gone from the stream. */
-  missing: bigint;
-}
-
-/** The result of hawser.advance_stream. */
-export interface AdvanceStreamResult {
-  /** `advanced`; `done`: all of them were done already; `moved`: they may not be committed. */
-  state: string;
-  /** The turn of the row, when this is committed. */
-  turn: bigint | null;
 }
 
 /** The functions that keep the table. */
@@ -1257,37 +1223,14 @@ export function streamFunctions(client: QueryClient) {
     async streamPosition(args: StreamPositionArguments): Promise<StreamPositionResult> {
       const { rows } = await client.query({
         name: "hawser.stream_position",
-        text: "SELECT done_to, done, turn FROM hawser.stream_position($1::bigint, $2::bigint)",
+        text: "SELECT done_to, done FROM hawser.stream_position($1::bigint, $2::bigint)",
         values: [
           String(args.handler),
           String(args.generation),
         ],
       });
       const row = onlyRow(rows, "hawser.stream_position");
-      return { doneTo: row.done_to === null ? null : BigInt(row.done_to), done: row.done, turn: row.turn === null ? null : BigInt(row.turn) };
-    },
-
-    /**
-     * Writes in the transaction of a batch that its messages are done. The caller proves with the token of the binding that it
-     * may.
-     */
-    async advanceStream(args: AdvanceStreamArguments): Promise<AdvanceStreamResult> {
-      const { rows } = await client.query({
-        name: "hawser.advance_stream",
-        text: "SELECT state, turn FROM hawser.advance_stream($1::bigint, $2::bytea, $3::bigint, $4::int8multirange, $5::bigint, $6::bigint, $7::bigint, $8::bigint)",
-        values: [
-          String(args.handler),
-          toBuffer(args.token),
-          String(args.generation),
-          args.done,
-          String(args.lastDone),
-          String(args.lastDoneAt),
-          String(args.lag),
-          String(args.missing),
-        ],
-      });
-      const row = onlyRow(rows, "hawser.advance_stream");
-      return { state: row.state, turn: row.turn === null ? null : BigInt(row.turn) };
+      return { doneTo: row.done_to === null ? null : BigInt(row.done_to), done: row.done };
     },
   };
 }

@@ -9318,6 +9318,10 @@ UPDATE hawser.dead_letters SET retry_requested = false WHERE retry_requested AND
 DROP FUNCTION hawser.discard_dead_letters(bigint[]);
 DROP FUNCTION hawser.request_retries(bigint[]);
 DROP FUNCTION hawser.retry_enqueued(bigint[]);
+-- One function marks what is done.
+DROP FUNCTION hawser.finish_retry(bigint, bytea);
+DROP FUNCTION hawser.stream_position(bigint, bigint);
+DROP FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint);
 -- Peers of the step before hold their names by advisory locks, and this step gives the names to others. Each of their writes
 -- reads this table in its own transaction: the lock has waited for those under way, and later ones find another epoch.
 ALTER TABLE hawser.peers ADD COLUMN replaced boolean NOT NULL DEFAULT false,

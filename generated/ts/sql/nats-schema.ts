@@ -1097,6 +1097,7 @@ CREATE OR REPLACE FUNCTION hawser.add_subscription_dead_letter(
   p_last_done_at bigint,
   p_lag bigint,
   p_missing bigint,
+  p_saved bigint,
   OUT held boolean
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -1151,7 +1152,7 @@ DECLARE
   v_token bytea;
   v_role text;
   -- Of a stream: whether the position passes the message now.
-  v_state text := 'advanced';
+  v_state text;
   v_fault CONSTANT text := (
     SELECT f.fault FROM hawser.dead_letter_fault('subscription', p_source, p_topic, p_headers, p_message_id) AS f
   );
@@ -1172,26 +1173,26 @@ BEGIN
     LEFT JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
    WHERE h.id = p_handler AND h.kind <> 'responder'
    ORDER BY w.oid LIMIT 1;
-  IF p_generation IS NOT NULL THEN
-    v_state := (
-      SELECT a.state
-        FROM hawser.advance_stream(p_handler, v_token, p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing) AS a
-    );
-    held := v_state <> 'moved';
-  END IF;
+  v_state := (
+    SELECT m.state
+      FROM hawser.mark_handled(
+        p_handler, v_token, NULL, ARRAY[p_saved], p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing
+      ) AS m
+  );
+  held := v_state <> 'moved';
   -- A message is dead-lettered once, however often it is tried.
   INSERT INTO hawser.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role)
   SELECT 'subscription', p_source, p_topic, p_payload, p_headers, left(p_error_code, 255),
          p_error_message, p_attempts, p_handler, p_message_id, v_role
-   WHERE v_state = 'advanced' AND NOT EXISTS (
+   WHERE v_state = 'marked' AND NOT EXISTS (
      SELECT FROM hawser.dead_letters AS d
       WHERE d.message_id = p_message_id AND d.handler_id = p_handler AND d.origin = 'subscription'
    );
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint) IS 'Makes a dead letter of a message that a subscribed function has failed at, once, as long as the process leads. One of a
+COMMENT ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) IS 'Makes a dead letter of a message that a subscribed function has failed at, once, as long as the process leads. One of a
 stream is done with that: the position passes it.';
 
 CREATE OR REPLACE FUNCTION hawser.fail_retry(
@@ -1464,10 +1465,18 @@ END
 $function$;
 COMMENT ON FUNCTION hawser.fence_batch(bigint) IS 'Whether batches of an epoch may be committed; if so, they may until the transaction ends.';
 
-CREATE OR REPLACE FUNCTION hawser.finish_retry(
-  p_id bigint,
+CREATE OR REPLACE FUNCTION hawser.mark_handled(
+  p_handler bigint,
   p_token bytea,
-  OUT finished boolean
+  p_dead_letter bigint,
+  p_saved bigint[],
+  p_generation bigint,
+  p_done int8multirange,
+  p_last_done bigint,
+  p_last_done_at bigint,
+  p_lag bigint,
+  p_missing bigint,
+  OUT state text
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -1475,50 +1484,75 @@ AS $function$
 BEGIN
   IF
     octet_length(p_token) > 64
+    OR cardinality(p_saved) > 10000
+    OR octet_length(p_done::text) > 1048576
   THEN
     IF octet_length(p_token) > 64 THEN
-      PERFORM hawser.refuse_argument('hawser.finish_retry', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+      PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
+    END IF;
+    IF cardinality(p_saved) > 10000 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_saved', 'a list of ' || cardinality(p_saved) || ' elements', 'must have at most 10000 elements');
+    END IF;
+    IF octet_length(p_done::text) > 1048576 THEN
+      PERFORM hawser.refuse_argument('hawser.mark_handled', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
     END IF;
   END IF;
+DECLARE
+  v_present record;
+  v_done int8multirange;
+  v_position bigint;
 BEGIN
-  DELETE FROM hawser.dead_letters AS d USING hawser.nats_handlers AS h
-  WHERE d.id = p_id AND d.origin = 'subscription' AND d.retry_requested AND h.id = d.handler_id AND h.token = p_token;
-  finished := FOUND;
+  state := 'marked';
+  IF p_saved IS NOT NULL THEN
+    DELETE FROM hawser.saved_messages AS s USING hawser.nats_handlers AS h
+    WHERE s.handler_id = h.id AND h.id = p_handler AND h.token = p_token AND s.id = ANY (p_saved);
+  END IF;
+  IF p_dead_letter IS NOT NULL THEN
+    DELETE FROM hawser.dead_letters AS d USING hawser.nats_handlers AS h
+    WHERE d.id = p_dead_letter AND d.origin = 'subscription' AND d.retry_requested
+      AND h.id = d.handler_id AND h.id = p_handler AND h.token = p_token;
+    IF NOT FOUND THEN
+      state := 'done';
+    END IF;
+  END IF;
+  IF p_generation IS NULL THEN
+    RETURN;
+  END IF;
+  state := 'moved';
+  SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
+    FROM hawser.stream_subscriptions AS s JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
+   WHERE s.handler_id = p_handler AND h.token = p_token
+   ORDER BY s.turn DESC LIMIT 1 FOR UPDATE OF s;
+  IF NOT FOUND OR v_present.generation <> p_generation OR v_present.paused OR v_present.position IS NULL THEN
+    RETURN;
+  END IF;
+  v_done := v_present.done + int8multirange(int8range(NULL, v_present.position + 1));
+  IF p_done <@ v_done THEN
+    state := 'done';
+    RETURN;
+  END IF;
+  -- Some of them were committed by another transaction, which this one has waited for.
+  IF p_done && v_done THEN
+    RETURN;
+  END IF;
+  v_done := v_done + p_done;
+  v_position := (SELECT upper(r.one) - 1 FROM unnest(v_done) AS r (one) WHERE lower_inf(r.one));
+  UPDATE hawser.stream_subscriptions AS s
+     SET turn = s.turn + 1, position = v_position, done = v_done - int8multirange(int8range(NULL, v_position + 1)),
+         last_done = greatest(s.last_done, p_last_done),
+         last_done_at = CASE WHEN s.last_done > p_last_done THEN s.last_done_at ELSE p_last_done_at END,
+         lag = p_lag, problem = NULL, written_at = clock_timestamp(), missing = s.missing + p_missing,
+         missing_reason = CASE WHEN p_missing > 0 THEN 'deleted' ELSE s.missing_reason END,
+         missing_from = CASE WHEN p_missing > 0 THEN lower(p_done) ELSE s.missing_from END,
+         missing_to = CASE WHEN p_missing > 0 THEN p_last_done - 1 ELSE s.missing_to END,
+         missing_at = CASE WHEN p_missing > 0 THEN clock_timestamp() ELSE s.missing_at END
+   WHERE s.handler_id = p_handler AND s.turn = v_present.turn;
+  state := 'marked';
 END;
 END
 $function$;
-COMMENT ON FUNCTION hawser.finish_retry(bigint, bytea) IS 'Deletes a dead letter whose function has been called again, in the transaction of that call. The caller proves with the
-token of the binding that it may. No row: it does not exist, or is not to be handled again.';
-
-CREATE OR REPLACE FUNCTION hawser.finish_saved(
-  p_ids bigint[],
-  p_token bytea,
-  OUT finished bigint
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  IF
-    cardinality(p_ids) > 10000
-    OR octet_length(p_token) > 64
-  THEN
-    IF cardinality(p_ids) > 10000 THEN
-      PERFORM hawser.refuse_argument('hawser.finish_saved', 'p_ids', 'a list of ' || cardinality(p_ids) || ' elements', 'must have at most 10000 elements');
-    END IF;
-    IF octet_length(p_token) > 64 THEN
-      PERFORM hawser.refuse_argument('hawser.finish_saved', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
-    END IF;
-  END IF;
-BEGIN
-  DELETE FROM hawser.saved_messages AS s USING hawser.nats_handlers AS h
-  WHERE s.handler_id = h.id AND s.id = ANY (p_ids) AND h.token = p_token;
-  GET DIAGNOSTICS finished = ROW_COUNT;
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.finish_saved(bigint[], bytea) IS 'Deletes saved messages whose function has been called, in the transaction of that call. The caller proves with the token
-of the binding that it may.';
+COMMENT ON FUNCTION hawser.mark_handled(bigint, bytea, bigint, bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) IS 'Writes in the transaction of a batch that its messages are done: deletes what was stored of them, and moves the position in
+their stream. The caller proves with the token of the binding that it may.';
 
 CREATE OR REPLACE FUNCTION hawser.set_nats_server(
   p_options jsonb,
@@ -2041,88 +2075,18 @@ CREATE OR REPLACE FUNCTION hawser.stream_position(
   p_handler bigint,
   p_generation bigint,
   OUT done_to bigint,
-  OUT done int8multirange,
-  OUT turn bigint
+  OUT done int8multirange
 )
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
-  SELECT s.position, s.done, s.turn INTO done_to, done, turn FROM hawser.stream_subscriptions AS s
+  SELECT s.position, s.done INTO done_to, done FROM hawser.stream_subscriptions AS s
   WHERE s.handler_id = p_handler AND s.generation = p_generation AND NOT s.paused
   ORDER BY s.turn DESC LIMIT 1;
 END
 $function$;
 COMMENT ON FUNCTION hawser.stream_position(bigint, bigint) IS 'How far a subscription has come, for the transaction of a batch.';
-
-CREATE OR REPLACE FUNCTION hawser.advance_stream(
-  p_handler bigint,
-  p_token bytea,
-  p_generation bigint,
-  p_done int8multirange,
-  p_last_done bigint,
-  p_last_done_at bigint,
-  p_lag bigint,
-  p_missing bigint,
-  OUT state text,
-  OUT turn bigint
-)
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-  IF
-    octet_length(p_token) > 64
-    OR octet_length(p_done::text) > 1048576
-  THEN
-    IF octet_length(p_token) > 64 THEN
-      PERFORM hawser.refuse_argument('hawser.advance_stream', 'p_token', octet_length(p_token) || ' bytes long', 'must be at most 64 bytes long');
-    END IF;
-    IF octet_length(p_done::text) > 1048576 THEN
-      PERFORM hawser.refuse_argument('hawser.advance_stream', 'p_done', octet_length(p_done::text) || ' bytes long', 'must be at most 1048576 bytes long in UTF-8');
-    END IF;
-  END IF;
-DECLARE
-  v_present record;
-  v_done int8multirange;
-  v_position bigint;
-BEGIN
-  state := 'moved';
-  SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
-    FROM hawser.stream_subscriptions AS s JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
-   WHERE s.handler_id = p_handler AND h.token = p_token
-   ORDER BY s.turn DESC LIMIT 1 FOR UPDATE OF s;
-  IF NOT FOUND OR v_present.generation <> p_generation OR v_present.paused OR v_present.position IS NULL THEN
-    RETURN;
-  END IF;
-  v_done := v_present.done + int8multirange(int8range(NULL, v_present.position + 1));
-  IF p_done <@ v_done THEN
-    state := 'done';
-    RETURN;
-  END IF;
-  -- Some of them were committed by another transaction, which this one has waited for.
-  IF p_done && v_done THEN
-    RETURN;
-  END IF;
-  v_done := v_done + p_done;
-  v_position := (SELECT upper(r.one) - 1 FROM unnest(v_done) AS r (one) WHERE lower_inf(r.one));
-  UPDATE hawser.stream_subscriptions AS s
-     SET turn = s.turn + 1, position = v_position, done = v_done - int8multirange(int8range(NULL, v_position + 1)),
-         last_done = greatest(s.last_done, p_last_done),
-         last_done_at = CASE WHEN s.last_done > p_last_done THEN s.last_done_at ELSE p_last_done_at END,
-         lag = p_lag, problem = NULL, written_at = clock_timestamp(), missing = s.missing + p_missing,
-         missing_reason = CASE WHEN p_missing > 0 THEN 'deleted' ELSE s.missing_reason END,
-         missing_from = CASE WHEN p_missing > 0 THEN lower(p_done) ELSE s.missing_from END,
-         missing_to = CASE WHEN p_missing > 0 THEN p_last_done - 1 ELSE s.missing_to END,
-         missing_at = CASE WHEN p_missing > 0 THEN clock_timestamp() ELSE s.missing_at END
-   WHERE s.handler_id = p_handler AND s.turn = v_present.turn;
-  turn := v_present.turn + 1;
-  state := 'advanced';
-END;
-END
-$function$;
-COMMENT ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) IS 'Writes in the transaction of a batch that its messages are done. The caller proves with the token of the binding that it
-may.';
 
 CREATE OR REPLACE VIEW hawser.bridge_lead WITH (security_barrier) AS
 SELECT
@@ -2268,7 +2232,7 @@ REVOKE ALL ON FUNCTION hawser.subjects_overlap(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.prune_handlers() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.request_retries(bigint[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.token_of(bigint, bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.wrapper_version(text, text) FROM PUBLIC;
@@ -2276,8 +2240,7 @@ REVOKE ALL ON FUNCTION hawser.take_lead(text, bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.raise_lead(text, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.fence_batch(bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.finish_retry(bigint, bytea) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.finish_saved(bigint[], bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.mark_handled(bigint, bytea, bigint, bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.set_nats_server(jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.follow_nats_server() FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.nats_foreign_servers() FROM PUBLIC;
@@ -2289,7 +2252,6 @@ REVOKE ALL ON FUNCTION hawser.add_stream(text, text, text[], text, integer, text
 REVOKE ALL ON FUNCTION hawser.request_seek(text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.apply_seek(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.stream_position(bigint, bigint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) FROM PUBLIC;
 
 DO $do$
 BEGIN
@@ -2362,7 +2324,7 @@ BEGIN
     GRANT SELECT ON TABLE hawser.bridge_lead TO hawser_bridge;
     GRANT SELECT ON TABLE hawser.stream_status TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.prune_handlers() TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_bridge;
+    GRANT EXECUTE ON FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.take_lead(text, bigint, bigint) TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.raise_lead(text, bigint) TO hawser_bridge;
@@ -2372,7 +2334,6 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.nats_foreign_servers() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.gateway_unreached_at() TO hawser_bridge;
     GRANT EXECUTE ON FUNCTION hawser.stream_position(bigint, bigint) TO hawser_bridge;
-    GRANT EXECUTE ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_bridge;
   END IF;
 END
 $do$;
@@ -2403,10 +2364,8 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.token_of(bigint, bytea) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.wrapper_version(text, text) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.fence_batch(bigint) TO hawser_executor;
-    GRANT EXECUTE ON FUNCTION hawser.finish_retry(bigint, bytea) TO hawser_executor;
-    GRANT EXECUTE ON FUNCTION hawser.finish_saved(bigint[], bytea) TO hawser_executor;
+    GRANT EXECUTE ON FUNCTION hawser.mark_handled(bigint, bytea, bigint, bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_executor;
     GRANT EXECUTE ON FUNCTION hawser.stream_position(bigint, bigint) TO hawser_executor;
-    GRANT EXECUTE ON FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) TO hawser_executor;
   END IF;
 END
 $do$;
@@ -2450,7 +2409,7 @@ BEGIN
   ALTER FUNCTION hawser.add_handler(text, text, text, text, text, text, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.prune_handlers() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.request_retries(bigint[]) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.add_subscription_dead_letter(bigint, bigint, text, text, bytea, jsonb, text, text, integer, text, bigint, int8multirange, bigint, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fail_retry(bigint, bigint, text, text, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.token_of(bigint, bytea) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.wrapper_version(text, text) OWNER TO hawser_owner;
@@ -2458,8 +2417,7 @@ BEGIN
   ALTER FUNCTION hawser.raise_lead(text, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.keep_lead(text, bigint, jsonb, boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.fence_batch(bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.finish_retry(bigint, bytea) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.finish_saved(bigint[], bytea) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.mark_handled(bigint, bytea, bigint, bigint[], bigint, int8multirange, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.set_nats_server(jsonb) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.follow_nats_server() OWNER TO hawser_owner;
   ALTER FUNCTION hawser.nats_foreign_servers() OWNER TO hawser_owner;
@@ -2471,7 +2429,6 @@ BEGIN
   ALTER FUNCTION hawser.request_seek(text, text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.apply_seek(text) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.stream_position(bigint, bigint) OWNER TO hawser_owner;
-  ALTER FUNCTION hawser.advance_stream(bigint, bytea, bigint, int8multirange, bigint, bigint, bigint, bigint) OWNER TO hawser_owner;
 EXCEPTION
   WHEN insufficient_privilege THEN
     RAISE NOTICE '% may not give the schema hawser to hawser_owner and goes on owning it', current_user;

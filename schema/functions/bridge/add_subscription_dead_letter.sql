@@ -3,7 +3,7 @@ DECLARE
   v_token bytea;
   v_role text;
   -- Of a stream: whether the position passes the message now.
-  v_state text := 'advanced';
+  v_state text;
   v_fault CONSTANT text := (
     SELECT f.fault FROM hawser.dead_letter_fault('subscription', p_source, p_topic, p_headers, p_message_id) AS f
   );
@@ -24,19 +24,19 @@ BEGIN
     LEFT JOIN pg_proc AS w ON w.pronamespace = t.typnamespace AND w.proname = h.wrapper AND w.proargtypes[0] = t.oid
    WHERE h.id = p_handler AND h.kind <> 'responder'
    ORDER BY w.oid LIMIT 1;
-  IF p_generation IS NOT NULL THEN
-    v_state := (
-      SELECT a.state
-        FROM hawser.advance_stream(p_handler, v_token, p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing) AS a
-    );
-    held := v_state <> 'moved';
-  END IF;
+  v_state := (
+    SELECT m.state
+      FROM hawser.mark_handled(
+        p_handler, v_token, NULL, ARRAY[p_saved], p_generation, p_done, p_last_done, p_last_done_at, p_lag, p_missing
+      ) AS m
+  );
+  held := v_state <> 'moved';
   -- A message is dead-lettered once, however often it is tried.
   INSERT INTO hawser.dead_letters
     (origin, source, topic, payload, headers, error_code, error_message, attempts, handler_id, message_id, role)
   SELECT 'subscription', p_source, p_topic, p_payload, p_headers, left(p_error_code, @dead_letter_error_code.max_bytes@),
          p_error_message, p_attempts, p_handler, p_message_id, v_role
-   WHERE v_state = 'advanced' AND NOT EXISTS (
+   WHERE v_state = 'marked' AND NOT EXISTS (
      SELECT FROM hawser.dead_letters AS d
       WHERE d.message_id = p_message_id AND d.handler_id = p_handler AND d.origin = 'subscription'
    );

@@ -1,5 +1,5 @@
 /**
- * The position of a stream, as the transaction of a batch reads and writes it. See schema/functions/streams/advance_stream.sql.
+ * What the transaction of a batch reads and writes of what is done. See schema/functions/bridge/mark_handled.sql.
  */
 import type { StreamTerms } from "../bindings.js";
 import type { InboundMessage, StreamPlace } from "../message.js";
@@ -42,11 +42,26 @@ export function advanceParameters(first: number): string {
   return types.map((type, nth) => `$${first + nth}::${type}`).join(", ");
 }
 
-/** Writes that messages are done, with the values $1, the handler, $2, the proof of its token, and {@link advanceValues}. */
-export const advanceSql = `SELECT a.state FROM hawser.advance_stream($1::bigint, ${tokenSql("$1", "$2")}, ${advanceParameters(3)}) AS a`;
+/** Writes that messages are done, with the values $1, the handler, $2, the proof of its token, and {@link markValues}. */
+export const markSql = `SELECT m.state FROM hawser.mark_handled($1::bigint, ${tokenSql("$1", "$2")}, $3::bigint, $4::bigint[], ${advanceParameters(5)}) AS m`;
 
-/** Of hawser.advance_stream, from the generation on. */
-export function advanceValues(terms: StreamTerms, messages: readonly InboundMessage[]): unknown[] {
+/** Of {@link markSql}. @param letter the dead letter that is called again @param saved numbers of saved messages */
+export function markValues(
+  letter: bigint | undefined,
+  saved: readonly bigint[],
+  stream: StreamTerms | undefined,
+  messages: readonly InboundMessage[],
+): unknown[] {
+  return [
+    letter?.toString() ?? null,
+    saved.length > 0 ? `{${saved.join(",")}}` : null,
+    ...advanceValues(stream, messages),
+  ];
+}
+
+/** Of hawser.mark_handled, from the generation on; of messages that are of no stream, nothing. */
+export function advanceValues(terms: StreamTerms | undefined, messages: readonly InboundMessage[]): unknown[] {
+  if (terms === undefined) return [null, null, null, null, null, null];
   const ranges: [first: number, last: number][] = [];
   let missing = 0;
   let last: StreamPlace | undefined;

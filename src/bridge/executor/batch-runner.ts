@@ -7,12 +7,12 @@ import { errorTable } from "../../errors/index.js";
 import type { Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
-import type { FunctionError, FunctionOutcome, Outcome, RetryJob } from "../queue/index.js";
-import { advanceSql, advanceValues, type PositionState, positionSql, undone } from "./advance.js";
+import type { BatchStep, FunctionError, FunctionOutcome, Outcome } from "../queue/index.js";
+import { markSql, markValues, type PositionState, positionSql, undone } from "./advance.js";
 import type { ExecutorPool } from "./executor-pool.js";
 import type { ExecutorSession } from "./executor-session.js";
 import { type FunctionFailure, GroupSize, type GroupsRun, inGroups } from "./groups.js";
-import { proofOf, type TransactionMark, tokenSql, transactionMarkColumn } from "./token.js";
+import { proofOf, type TransactionMark, transactionMarkColumn } from "./token.js";
 import { type Ending, inTransaction } from "./transaction.js";
 import {
   isAboutWrapper,
@@ -60,12 +60,6 @@ class Refused extends Error {
   }
 }
 
-/** With the values $1, the handler, $2, the proof of its token, and $3, the dead letter. */
-const finishSql = `SELECT finished FROM hawser.finish_retry($3::bigint, ${tokenSql("$1", "$2")})`;
-
-/** With the values $1, the handler, $2, the proof of its token, and $3, the numbers of saved messages. */
-const finishSavedSql = `SELECT finished FROM hawser.finish_saved($3::bigint[], ${tokenSql("$1", "$2")})`;
-
 const waits = "subscribed functions cannot be run now: their messages wait";
 
 /** Failures in a row, all of which began with the same message. */
@@ -90,22 +84,18 @@ export class BatchRunner {
   }
 
   /**
-   * Calls the function for the messages, in their order. Does not reject.
+   * Calls the function for the messages, in their order, and deletes in the same transaction what was stored of them. Does not
+   * reject.
    *
    * @param epoch under which this process leads
-   * @param savedIds numbers of the first messages in the table of saved messages: deleted in the same transaction
    */
-  async run(
-    subscription: Subscription,
-    messages: readonly InboundMessage[],
-    epoch: bigint,
-    savedIds: readonly bigint[] = [],
-  ): Promise<Outcome> {
+  async run(step: Omit<BatchStep, "kind">, epoch: bigint): Promise<Outcome> {
+    const { subscription, messages } = step;
     const unreadable = subscription.takesHeaders
       ? messages.find((each) => each.headersProblem !== undefined)
       : undefined;
     if (unreadable !== undefined) return { kind: "failed", error: unreadableHeaders(unreadable) };
-    let ending = await this.#call(subscription, messages, epoch, { savedIds });
+    let ending = await this.#call(step, epoch);
     if (
       ending.kind === "transient" &&
       conflict.test(ending.code) &&
@@ -113,15 +103,9 @@ export class BatchRunner {
       !this.#groups.has(subscription.id)
     ) {
       this.#groups.set(subscription.id, new GroupSize());
-      ending = await this.#call(subscription, messages, epoch, { savedIds });
+      ending = await this.#call(step, epoch);
     }
     return await this.#outcome(subscription, messages, ending);
-  }
-
-  /** Calls the function for a dead letter, and deletes that in the same transaction. Does not reject. */
-  async retry(subscription: Subscription, job: RetryJob, epoch: bigint): Promise<Outcome> {
-    const { message, deadLetterId } = job;
-    return this.#outcome(subscription, [message], await this.#call(subscription, [message], epoch, { deadLetterId }));
   }
 
   /** A subscription is gone: forgets what it knows of it. */
@@ -131,17 +115,13 @@ export class BatchRunner {
     for (const key of this.#streaks.keys()) if (key.startsWith(`${id}/`)) this.#streaks.delete(key);
   }
 
-  #call(
-    subscription: Subscription,
-    messages: readonly InboundMessage[],
-    epoch: bigint,
-    { savedIds = [], deadLetterId }: { readonly savedIds?: readonly bigint[]; readonly deadLetterId?: bigint },
-  ): Promise<Ending<Done>> {
+  #call({ subscription, messages, savedIds }: Omit<BatchStep, "kind">, epoch: bigint): Promise<Ending<Done>> {
     const { pool, timeoutMs, logger } = this.#options;
+    const { deadLetterId } = messages[0]!;
     // A dead letter was passed long ago.
     const stream = deadLetterId === undefined ? subscription.stream : undefined;
     const position = positionSql(subscription.id, stream);
-    // Until the position was written. The transactions of other queues are waited for, whatever the size of the batch.
+    // Until what is done was written. The transactions of other queues are waited for, whatever the size of the batch.
     let positionMs = 0;
     // Messages of a stream have the generation of their subscription in the place of the fence.
     const lead = stream === undefined ? `hawser.fence_batch(${epoch})` : "(SELECT true AS held)";
@@ -167,10 +147,15 @@ export class BatchRunner {
           }
           if (state.mayCall !== true) return { value: "closed", commit: false };
           const binding = [String(subscription.id), proofOf(subscription.token, state)];
-          if (deadLetterId !== undefined) {
-            const [row] = await session.query<{ finished: boolean }>(finishSql, [...binding, String(deadLetterId)]);
-            if (row?.finished !== true) return { value: "not_there", commit: false };
-          }
+          const mark = async (saved: readonly bigint[], piece: readonly InboundMessage[]): Promise<string> => {
+            const askedAt = performance.now();
+            const values = [...binding, ...markValues(deadLetterId, saved, stream, piece)];
+            const [row] = await session.query<{ state: string }>(markSql, values);
+            positionMs += performance.now() - askedAt;
+            return row!.state;
+          };
+          if (deadLetterId !== undefined && (await mark([], [])) !== "marked")
+            return { value: "not_there", commit: false };
           const { version } = state;
           try {
             const value = await this.#callGroups(session, subscription, messages.length, async (start, end) => {
@@ -184,13 +169,8 @@ export class BatchRunner {
               if (row?.version !== version) throw new Refused("changed");
               if (Number(row.result) !== piece.length) throw new Refused("replaced");
               const saved = savedIds.slice(start, end);
-              if (saved.length > 0) await session.query(finishSavedSql, [...binding, `{${saved.join(",")}}`]);
-              if (stream === undefined) return;
-              const advance = [...binding, ...advanceValues(stream, piece)];
-              const askedAt = performance.now();
-              const [moved] = await session.query<{ state: string }>(advanceSql, advance);
-              positionMs += performance.now() - askedAt;
-              if (moved?.state !== "advanced") throw new Refused("moved");
+              const isToMark = stream !== undefined || saved.length > 0;
+              if (isToMark && (await mark(saved, piece)) !== "marked") throw new Refused("moved");
             });
             return { value, commit: value.done > 0 };
           } catch (error) {

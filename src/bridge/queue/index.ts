@@ -3,7 +3,7 @@
  * machines: they run nothing themselves and have no clock; `Subscriptions` carries out their steps.
  *
  * Each subscription has a queue (`subscription-queue.ts`), whose messages run in order. One step of a queue is out at a
- * time (`steps.ts`): run a batch, write a dead letter, try a dead letter again, keep it, fetch a page of saved messages.
+ * time (`steps.ts`): run a batch or a dead letter again, write a dead letter, fetch a page of saved messages.
  * The first message of an idle queue is handed out at once; what arrives meanwhile is the next batch. So batches form by
  * themselves under load, and no timer makes a message wait for company.
  *
@@ -33,12 +33,9 @@ export type {
   FetchStep,
   FunctionError,
   FunctionOutcome,
-  KeepStep,
   Outcome,
   QueueContext,
   QueueSettings,
-  RetryJob,
-  RetryStep,
   SpillStep,
   Step,
 } from "./steps.js";

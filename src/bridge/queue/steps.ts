@@ -7,14 +7,10 @@ import type { Subscription } from "../bindings.js";
 import type { InboundMessage } from "../message.js";
 import type { ByteBudget, Discards } from "./memory.js";
 
-/** A dead letter that is to be tried again. */
-export interface RetryJob {
-  /** Its id in `dead_letters`. */
-  readonly deadLetterId: bigint;
-  readonly message: InboundMessage;
-}
-
-/** Run the function for these messages, in this order. */
+/**
+ * Run the function for these messages, in this order; or for a dead letter alone, which is deleted in the same transaction.
+ * If that is not there any more: committed.
+ */
 export interface BatchStep {
   readonly kind: "batch";
   readonly subscription: Subscription;
@@ -23,7 +19,10 @@ export interface BatchStep {
   readonly savedIds: readonly bigint[];
 }
 
-/** Make a dead letter of a message. After an unknown outcome it is asked for again, so it is to be done once by its id. */
+/**
+ * Make a dead letter of a message, or write its new error to one that has failed again, and add the attempts. After an unknown
+ * outcome it is asked for again, so it is to be done once by its id.
+ */
 export interface DeadLetterStep {
   readonly kind: "dead_letter";
   readonly subscription: Subscription;
@@ -32,23 +31,6 @@ export interface DeadLetterStep {
   readonly savedId?: bigint | undefined;
   readonly error: FunctionError;
   /** How often the function was started for it, in batches or alone. */
-  readonly attempts: number;
-}
-
-/** Run the function for a dead letter and delete that, in one transaction. If it is not there any more: committed. */
-export interface RetryStep {
-  readonly kind: "retry";
-  readonly subscription: Subscription;
-  readonly job: RetryJob;
-}
-
-/** A retried dead letter has failed again and stays: write its new error to it and add the attempts. */
-export interface KeepStep {
-  readonly kind: "keep";
-  readonly subscription: Subscription;
-  readonly job: RetryJob;
-  readonly error: FunctionError;
-  /** How often the function was started by this retry. */
   readonly attempts: number;
 }
 
@@ -77,7 +59,7 @@ export interface SpillStep {
   readonly messages: readonly InboundMessage[];
 }
 
-export type Step = BatchStep | DeadLetterStep | RetryStep | KeepStep | FetchStep;
+export type Step = BatchStep | DeadLetterStep | FetchStep;
 
 /** An error of Postgres, as a dead letter keeps it. */
 export interface FunctionError {
@@ -141,6 +123,8 @@ export interface QueueContext {
   readonly settings: QueueSettings;
   readonly budget: ByteBudget;
   readonly discards: Discards;
+  /** All dead letters that a queue was to try again are done, or have failed again. */
+  readonly onRetried: () => void;
 }
 
 /** What a queue has done since it was made. */

@@ -21,13 +21,10 @@ import type {
   DeadLetterStep,
   FetchStep,
   FunctionError,
-  KeepStep,
   Outcome,
   QueueContext,
   QueueCounts,
   QueueSettings,
-  RetryJob,
-  RetryStep,
   SavedMessage,
   SpillStep,
   Step,
@@ -52,18 +49,21 @@ export class SubscriptionQueue {
   /** What is being written to the table. */
   #spilling: { readonly step: SpillStep; readonly isOfPage: boolean; done: number } | undefined;
   #isHeld = false;
-  protected readonly retries: Retries;
-  protected readonly size: BatchSize;
+  /** Dead letters that are to be tried again, each alone. */
+  protected readonly retries: MessageList;
+  readonly #size: BatchSize;
+  readonly #sizeOfRetries: BatchSize;
   protected readonly pause: Pause;
   /** The step that is out, and for a batch its part of the messages. */
   protected out: Step | undefined;
   protected part: Part | undefined;
   /** What failed alone, and is not written down yet. Nothing else is done before that. */
-  protected unwritten: DeadLetterStep | KeepStep | undefined;
+  protected unwritten: DeadLetterStep | undefined;
   protected stopped = false;
   /** It pauses because Postgres could not be reached. */
   #waitsForPostgres = false;
-  #retriedLast = false;
+  /** What was run last, and may not be written yet, is one of {@link retries}. */
+  protected retriedLast = false;
   readonly #totals = { committed: 0, deadLettered: 0, transactions: 0, bisections: 0 };
   readonly #waiting: ((done: boolean) => void)[] = [];
 
@@ -81,8 +81,9 @@ export class SubscriptionQueue {
     this.#memory = context.budget.join(subscription.runAs);
     this.messages = new MessageList(context, this.#memory);
     this.page = new MessageList(context, this.#memory);
-    this.retries = new Retries(settings);
-    this.size = new BatchSize(settings.maxBatchMessages, settings.batchTargetMs);
+    this.retries = new MessageList(context, this.#memory);
+    this.#size = new BatchSize(settings.maxBatchMessages, settings.batchTargetMs);
+    this.#sizeOfRetries = new BatchSize(1, settings.batchTargetMs);
     this.pause = new Pause(settings);
   }
 
@@ -95,7 +96,12 @@ export class SubscriptionQueue {
     return this.page.length + this.messages.length;
   }
 
-  /** The memory of these. */
+  /** Dead letters are being tried again. */
+  get isRetrying(): boolean {
+    return this.retries.length > 0;
+  }
+
+  /** The memory of all that it holds. */
   get bytes(): number {
     return this.#memory.usedBytes;
   }
@@ -183,9 +189,9 @@ export class SubscriptionQueue {
   }
 
   /** Takes a dead letter that is to be tried again: alone, between the batches. False: the queue was stopped. */
-  retry(job: RetryJob): boolean {
+  retry(letter: InboundMessage): boolean {
     if (this.stopped) return false;
-    this.retries.push(job);
+    this.retries.offer(letter, { isKept: true });
     if (this.retries.length === 1) this.onReady();
     return true;
   }
@@ -216,7 +222,6 @@ export class SubscriptionQueue {
       if (outcome.kind === "partly") this.settlePartly(step as BatchStep, part!, outcome, now);
       else if (step.kind === "fetch") this.pause.begin(now);
       else if (step.kind === "batch") this.settleBatch(step, part!, outcome, now);
-      else if (step.kind === "retry") this.settleRetry(step, outcome, now);
       else this.settleUnwritten(step, outcome, now);
     }
     if (this.#empty) this.#tell(true);
@@ -253,16 +258,14 @@ export class SubscriptionQueue {
     this.#isClosed = true;
   }
 
-  protected takeUnwritten(): DeadLetterStep | KeepStep | undefined {
-    const { unwritten } = this;
-    return unwritten?.kind === "dead_letter" ? { ...unwritten, savedId: this.#savedIds(1)[0] } : unwritten;
+  protected takeUnwritten(): DeadLetterStep | undefined {
+    return this.unwritten && { ...this.unwritten, savedId: this.#savedIds(1)[0] };
   }
 
-  protected takeRetry(): RetryStep | undefined {
-    const job = this.retries.first;
+  protected takeRetry(): BatchStep | undefined {
     // Messages and dead letters take turns, so that neither waits for all of the other.
-    this.#retriedLast = job !== undefined && (!this.#retriedLast || !this.#hasMessages);
-    return this.#retriedLast ? { kind: "retry", subscription: this.subscription, job: job! } : undefined;
+    this.retriedLast = this.isRetrying && (!this.retriedLast || !this.#hasMessages);
+    return this.retriedLast ? this.takeBatch() : undefined;
   }
 
   protected takeFetch(): FetchStep | undefined {
@@ -281,6 +284,11 @@ export class SubscriptionQueue {
   protected settleBatch(step: BatchStep, part: Part, outcome: Ran, now: number): void {
     const tried = { ...part, attempts: part.attempts + 1 };
     if (outcome.kind === "transient") {
+      // Without this limit, a dead letter that is never done would make the messages behind it wait again and again.
+      if (this.retriedLast && tried.attempts >= this.context.settings.deadLetterRetryTries) {
+        this.failAlone(step, outcome.error, tried.attempts);
+        return;
+      }
       // Only by batches that are new: halves of one would make the next ones far smaller than half of them gets through.
       if (tried.attempts === 1) this.size.givenUp(tried.count);
       this.afterTransient(tried, now);
@@ -316,7 +324,7 @@ export class SubscriptionQueue {
   }
 
   #committed(count: number, deleted: number): void {
-    this.#totals.committed += count;
+    if (!this.retriedLast) this.#totals.committed += count;
     this.#finish(count, deleted);
   }
 
@@ -359,30 +367,16 @@ export class SubscriptionQueue {
     this.unwritten = { kind: "dead_letter", subscription, message: messages[0]!, error, attempts };
   }
 
-  protected settleRetry({ job, subscription }: RetryStep, outcome: Ran, now: number): void {
-    if (outcome.kind === "committed") {
-      this.pause.forget();
-      this.retries.shift();
-      return;
-    }
-    const failure = this.retries.tried(outcome);
-    if (failure !== undefined) this.unwritten = { kind: "keep", subscription, job, ...failure };
-    else if (outcome.kind === "transient") this.pause.begin(now);
-  }
-
   /** It is tried until it is written, whatever prevents that: nothing is lost, nothing overtakes it. */
-  protected settleUnwritten(step: DeadLetterStep | KeepStep, outcome: Ran, now: number): void {
+  protected settleUnwritten(step: DeadLetterStep, outcome: Ran, now: number): void {
     if (outcome.kind !== "committed") {
       this.pause.begin(now);
       return;
     }
     this.pause.forget();
     this.unwritten = undefined;
-    if (step.kind === "keep") this.retries.shift();
-    else {
-      this.#totals.deadLettered += 1;
-      this.#finish(1, step.savedId === undefined ? 0 : 1);
-    }
+    if (!this.retriedLast) this.#totals.deadLettered += 1;
+    this.#finish(1, step.savedId === undefined ? 0 : 1);
   }
 
   /** What was tried stays in front of the table. */
@@ -391,8 +385,8 @@ export class SubscriptionQueue {
       this.messages.forgetTries();
       return;
     }
-    const tried = this.part?.count ?? (this.unwritten?.kind === "dead_letter" ? 1 : 0);
-    if (tried > 0) this.page = this.messages.split(tried);
+    const tried = this.part?.count ?? (this.unwritten === undefined ? 0 : 1);
+    if (tried > 0 && !this.retriedLast) this.page = this.messages.split(tried);
     else this.messages.forgetTries();
   }
 
@@ -414,14 +408,19 @@ export class SubscriptionQueue {
     if (saved.length > 0) this.#hasSaved = true;
   }
 
-  /** Where the next messages are: in the page, or in what was offered. */
+  protected get size(): BatchSize {
+    return this.retriedLast ? this.#sizeOfRetries : this.#size;
+  }
+
+  /** Where the next messages are: among the dead letters, in the page, or in what was offered. */
   get #front(): MessageList {
+    if (this.retriedLast) return this.retries;
     return this.page.length > 0 ? this.page : this.messages;
   }
 
   /** Numbers in the table of the messages at the front, up to `count`. */
   #savedIds(count: number): bigint[] {
-    if (this.page.length === 0) return [];
+    if (this.#front !== this.page) return [];
     return Array.from({ length: Math.min(count, this.#pageIds.length) }, (_, index) => this.#pageIds.at(index)!);
   }
 
@@ -436,6 +435,7 @@ export class SubscriptionQueue {
       }
     }
     queue.finish(count);
+    if (queue === this.retries && !this.isRetrying) this.context.onRetried();
   }
 
   get #mayFetch(): boolean {
@@ -450,7 +450,7 @@ export class SubscriptionQueue {
   }
 
   get #hasStep(): boolean {
-    return this.#mayFetch || this.#hasMessages || this.retries.length > 0;
+    return this.#mayFetch || this.#hasMessages || this.isRetrying;
   }
 
   get #empty(): boolean {
@@ -459,62 +459,6 @@ export class SubscriptionQueue {
 
   #tell(done: boolean): void {
     for (const resolve of this.#waiting.splice(0)) resolve(done);
-  }
-}
-
-/** A dead letter that failed again. */
-export interface RetryFailure {
-  readonly error: FunctionError;
-  readonly attempts: number;
-}
-
-/** Dead letters that are to be tried again, first in, first out, and what became of the tries of the first one. */
-export class Retries {
-  readonly #jobs = new Fifo<RetryJob>();
-  #attempts = 0;
-  #losses = 0;
-  #transients = 0;
-
-  readonly #settings: QueueSettings;
-
-  constructor(settings: QueueSettings) {
-    this.#settings = settings;
-  }
-
-  get length(): number {
-    return this.#jobs.length;
-  }
-
-  get first(): RetryJob | undefined {
-    return this.#jobs.at(0);
-  }
-
-  push(job: RetryJob): void {
-    this.#jobs.push(job);
-  }
-
-  /** The first one was tried without success. Returns what ends it; undefined if it is to be tried again. */
-  tried(
-    outcome: Exclude<Outcome, { kind: "committed" | "partly" | "unavailable" | "deposed" | "fetched" }>,
-  ): RetryFailure | undefined {
-    const settings = this.#settings;
-    const attempts = ++this.#attempts;
-    if (outcome.kind === "session_lost") {
-      return ++this.#losses < 2 ? undefined : { error: sessionLostTwice(settings, outcome.message), attempts };
-    }
-    // Without this limit, a dead letter that is never done would make the messages behind it wait again and again.
-    if (outcome.kind === "transient" && ++this.#transients < settings.deadLetterRetryTries) return undefined;
-    return { error: outcome.error, attempts };
-  }
-
-  /** The first one is done, or has been kept. */
-  shift(): void {
-    this.#jobs.shift();
-    this.#attempts = this.#losses = this.#transients = 0;
-  }
-
-  clear(): void {
-    this.#jobs.clear();
   }
 }
 

@@ -12,7 +12,7 @@ import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import type { RequestedRetry } from "../dead-letters.js";
-import { type InboundMessage, memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
+import { memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
 import { ByteBudget, Discards, type Outcome, type QueueContext, type Step, SubscriptionQueue } from "../queue/index.js";
 import type { Subscriptions } from "../subscriptions.js";
 import { type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from "./reader.js";
@@ -168,7 +168,6 @@ class StreamRun {
   #timer: NodeJS.Timeout | undefined;
   #isPumping = false;
   #hasEnded = false;
-  readonly #retrying = new Set<bigint>();
   readonly #counts = { received: 0, committed: 0, deadLettered: 0 };
   #created = "";
 
@@ -207,7 +206,7 @@ class StreamRun {
   }
 
   get isRetrying(): boolean {
-    return this.#retrying.size > 0;
+    return this.#present?.queues[0]?.isRetrying === true;
   }
 
   /** How it stands now: its role may have changed, or it was sent elsewhere. */
@@ -226,11 +225,6 @@ class StreamRun {
   }
 
   settled(step: Step, outcome: Outcome): void {
-    if (step.kind === "retry" || step.kind === "keep") {
-      if (step.kind === "retry" && outcome.kind !== "committed") return;
-      if (this.#retrying.delete(step.job.deadLetterId) && this.#retrying.size === 0) this.#context.onRetried();
-      return;
-    }
     const present = this.#present;
     // Of a queue that is closed: it was read again since.
     if (present === undefined || step.subscription.stream?.generation !== present.reading.generation) return;
@@ -242,17 +236,15 @@ class StreamRun {
     if (done.length === 0) return;
     if (step.kind === "dead_letter") this.#counts.deadLettered += done.length;
     else this.#counts.committed += done.length;
-    this.#reader.finished(done.map(({ place }) => place as StreamPlace));
+    this.#reader.finished(done);
     const replies = this.#reader.takeAcknowledged();
     const acknowledged = present.reading.acknowledgesEach ? replies : replies.slice(-1);
     present.source.acknowledge(acknowledged);
     present.source.pull();
   }
 
-  retry({ deadLetterId, message }: RequestedRetry): void {
-    const queue = this.#present?.queues[0];
-    if (queue === undefined || this.#retrying.has(deadLetterId)) return;
-    if (queue.retry({ deadLetterId, message })) this.#retrying.add(deadLetterId);
+  retry({ message }: RequestedRetry): void {
+    this.#present?.queues[0]?.retry(message);
   }
 
   /** Nothing more of it is run, but what is being run. */
@@ -370,7 +362,8 @@ class StreamRun {
     });
     const budget = new ByteBudget(Number.MAX_SAFE_INTEGER);
     const settings = { ...subscriptions().settings, maxBatchMessages: streamBatchMessages };
-    const context: QueueContext = { settings, budget, discards: new Discards(1) };
+    const { onRetried } = this.#context;
+    const context: QueueContext = { settings, budget, discards: new Discards(1), onRetried };
     const count = this.#config.keyToken === undefined ? 1 : streamQueues;
     const queues = Array.from({ length: count }, (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context));
     const leave = queues.map((queue) => subscriptions().host(queue));
@@ -399,7 +392,6 @@ class StreamRun {
     this.#present = undefined;
     if (present === undefined) return;
     present.source.stop();
-    this.#retrying.clear();
     for (const leave of present.leave) leave();
   }
 
@@ -469,12 +461,12 @@ class StreamRun {
   }
 }
 
-/** The messages that a step has done. */
-function doneOf(step: Step, outcome: Outcome): readonly InboundMessage[] {
-  if (step.kind === "dead_letter") return outcome.kind === "committed" ? [step.message] : [];
-  if (step.kind !== "batch") return [];
-  if (outcome.kind === "committed") return step.messages;
-  return outcome.kind === "partly" ? step.messages.slice(0, outcome.committed) : [];
+/** The places of the messages that a step has done; dead letters that are tried again have none. */
+function doneOf(step: Step, outcome: Outcome): readonly StreamPlace[] {
+  if (step.kind === "fetch" || (outcome.kind !== "committed" && outcome.kind !== "partly")) return [];
+  const messages = step.kind === "batch" ? step.messages : [step.message];
+  const done = outcome.kind === "partly" ? messages.slice(0, outcome.committed) : messages;
+  return done.flatMap(({ place }) => place ?? []);
 }
 
 function wordsOf(error: unknown): string {

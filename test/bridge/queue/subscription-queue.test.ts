@@ -147,9 +147,9 @@ describe("a queue", () => {
     expect([...queue.unfinished]).toEqual(after);
     expect(queue.readyAt).toBe(Number.POSITIVE_INFINITY);
     // A dead letter that is tried again waits for none of these.
-    queue.retry({ deadLetterId: 1n, message: message(9) });
-    queue.retry({ deadLetterId: 2n, message: message(9) });
-    expect(sizes(runAll(queue, () => committed))).toEqual(["retry", "retry"]);
+    queue.retry({ ...message(9), deadLetterId: 1n });
+    queue.retry({ ...message(9), deadLetterId: 2n });
+    expect(sizes(runAll(queue, () => committed))).toEqual([1, 1]);
   });
 
   it("keeps 50 ms messages far from a statement timeout of 30 s, from the first batch on", () => {

@@ -32,6 +32,7 @@ export function context(changes: Partial<QueueSettings> = {}, limitBytes = Numbe
     settings: { ...settings, ...changes },
     budget: new ByteBudget(limitBytes),
     discards: new Discards(bridgeConstants.maxCountedSubjects),
+    onRetried: () => undefined,
   };
 }
 

@@ -56,12 +56,14 @@ it("blames a message that never gets through while those of other queues do", as
   const pool = new ExecutorPool({ login, limit: 2, logger });
   const rareLog = new RareLog(logger, "test");
   const runner = new BatchRunner({ pool, timeoutMs: 5_000, logger, rareLog });
+  const run = (subscription: Subscription, one: InboundMessage) =>
+    runner.run({ subscription, messages: [one], savedIds: [] }, lead!.epoch);
   // What was read before a failover is read again: the server may lack what was confirmed.
-  expect((await runner.run(of(1, "another"), [message(1, "fine")], lead!.epoch)).kind).toBe("deposed");
+  expect((await run(of(1, "another"), message(1, "fine"))).kind).toBe("deposed");
   const kinds: string[] = [];
   for (let n = 0; n <= bridgeConstants.blamedAfter; n += 1) {
-    kinds.push((await runner.run(of(0), [message(1, "stuck")], lead!.epoch)).kind);
-    expect((await runner.run(of(1), [message(2 + n, "fine")], lead!.epoch)).kind).toBe("committed");
+    kinds.push((await run(of(0), message(1, "stuck"))).kind);
+    expect((await run(of(1), message(2 + n, "fine"))).kind).toBe("committed");
   }
   await pool.stop();
   rareLog.end();

@@ -164,7 +164,7 @@ describe("nats_seek_stream", () => {
 describe("a position", () => {
   const advance = async (name: string, done: string, generation = 1) => {
     const [row] = await world.rows<{ state: string }>(
-      `SELECT a.state FROM hawser.nats_handlers AS h, hawser.advance_stream(h.id, h.token, $2, $3, 1, 1, 0, 0) AS a WHERE h.subject = $1`,
+      `SELECT a.state FROM hawser.nats_handlers AS h, hawser.mark_handled(h.id, h.token, NULL, NULL, $2, $3, 1, 1, 0, 0) AS a WHERE h.subject = $1`,
       [name, generation, done],
     );
     const [at] = await world.rows<{ position: bigint; done: string }>(
@@ -180,12 +180,12 @@ describe("a position", () => {
     await world.client.query(
       "UPDATE hawser.stream_subscriptions SET generation = 1, position = 4 WHERE name = 'moving'",
     );
-    expect(await advance("moving", "{[7,9)}")).toBe("advanced 4 {[7,9)}");
-    expect(await advance("moving", "{[5,6)}")).toBe("advanced 5 {[7,9)}");
+    expect(await advance("moving", "{[7,9)}")).toBe("marked 4 {[7,9)}");
+    expect(await advance("moving", "{[5,6)}")).toBe("marked 5 {[7,9)}");
     expect(await advance("moving", "{[5,6)}")).toBe("done 5 {[7,9)}");
     expect(await advance("moving", "{[6,8)}")).toBe("moved 5 {[7,9)}");
     expect(await advance("moving", "{[6,7)}", 2)).toBe("moved 5 {[7,9)}");
-    expect(await advance("moving", "{[6,7)}")).toBe("advanced 8 {}");
+    expect(await advance("moving", "{[6,7)}")).toBe("marked 8 {}");
     await world.client.query("UPDATE hawser.stream_subscriptions SET paused = true WHERE name = 'moving'");
     expect(await advance("moving", "{[9,10)}")).toBe("moved 8 {}");
   });
@@ -194,7 +194,7 @@ describe("a position", () => {
     await owner.query("SELECT nats_subscribe_stream('S', 'take', 'guarded')");
     const executor = await world.connectExecutor();
     const [{ id }] = (await world.bound("guarded")) as [Bound];
-    const forged = `SELECT state FROM hawser.advance_stream(${id}, 'x', 0, '{[1,9)}', 8, 1, 0, 0)`;
+    const forged = `SELECT state FROM hawser.mark_handled(${id}, 'x', NULL, NULL, 0, '{[1,9)}', 8, 1, 0, 0)`;
     expect((await executor.query(forged)).rows).toEqual([{ state: "moved" }]);
     expect((await errorOf(other, forged)).code).toBe("42501");
     expect((await errorOf(other, "UPDATE hawser.stream_subscriptions SET position = 9")).code).toBe("42501");

@@ -9,7 +9,6 @@ import {
   type Outcome,
   type QueueMemory,
   QueueScheduler,
-  type RetryStep,
   type Step,
   SubscriptionQueue,
   type Wait,
@@ -211,23 +210,24 @@ class ProgressOfWaiting extends SubscriptionQueue {
 }
 
 class RetriesFirst extends SubscriptionQueue {
-  protected override takeRetry(): RetryStep | undefined {
-    const job = this.retries.first;
-    return job && { kind: "retry", subscription: this.subscription, job };
+  protected override takeRetry(): BatchStep | undefined {
+    this.retriedLast = this.isRetrying;
+    return this.retriedLast ? this.takeBatch() : undefined;
   }
 }
 
 class DeadLettersRetries extends SubscriptionQueue {
   override settle(step: Step, outcome: Outcome, now: number): void {
     super.settle(step, outcome, now);
-    if (this.unwritten?.kind !== "keep") return;
-    this.unwritten = { ...this.unwritten, kind: "dead_letter", message: this.unwritten.job.message };
+    if (this.unwritten === undefined) return;
+    const { deadLetterId: _, ...message } = this.unwritten.message;
+    this.unwritten = { ...this.unwritten, message };
   }
 }
 
 class DropsLostRetries extends SubscriptionQueue {
   override settle(step: Step, outcome: Outcome, now: number): void {
-    const dropped = step.kind === "retry" && outcome.kind === "session_lost";
+    const dropped = this.retriedLast && outcome.kind === "session_lost";
     super.settle(step, dropped ? { kind: "committed", durationMs: 1 } : outcome, now);
   }
 }

@@ -1,5 +1,5 @@
 /** The model of Postgres: runs a step, with faults, and says what is told of it. */
-import type { FunctionOutcome, Outcome, Step } from "../../../../src/bridge/queue/index.js";
+import type { DeadLetterStep, FunctionOutcome, Outcome, Step } from "../../../../src/bridge/queue/index.js";
 import type { Random } from "../../../simulator/random.js";
 import { must, SimulatedMessage, type SimulatedQueue } from "./simulated.js";
 
@@ -24,9 +24,7 @@ export function execute(step: Step, queue: SimulatedQueue, random: Random, count
   const execution =
     step.kind === "batch"
       ? runBatch(step.messages as SimulatedMessage[], queue, random)
-      : step.kind === "retry"
-        ? run([step.job.message as SimulatedMessage], queue, false)
-        : write(step as Step & { kind: "dead_letter" | "keep" });
+      : write(step as DeadLetterStep);
   if (roll > 0.96) {
     count(execution.outcome.kind === "committed" ? "committed but lost" : "session lost otherwise");
     return { ...execution, outcome: { kind: "session_lost", message: "reset" } };
@@ -40,6 +38,7 @@ function transient(durationMs: number): Execution {
 
 /** Whole, or in groups behind savepoints. */
 function runBatch(messages: readonly SimulatedMessage[], queue: SimulatedQueue, random: Random): Execution {
+  if (messages[0]!.deadLetterId !== undefined) return run(messages, queue, false);
   const size = random.pick([1, 3, Number.POSITIVE_INFINITY]);
   let durationMs = 0;
   let committed = 0;
@@ -87,8 +86,7 @@ function run(messages: readonly SimulatedMessage[], queue: SimulatedQueue, inOrd
   return { outcome: { kind: "committed", durationMs }, durationMs, ran: true };
 }
 
-function write(step: Step & { kind: "dead_letter" | "keep" }): Execution {
-  const message = step.kind === "dead_letter" ? step.message : step.job.message;
+function write({ message }: DeadLetterStep): Execution {
   if (message instanceof SimulatedMessage) message.deadLettered = true;
   return { outcome: { kind: "committed", durationMs: overheadMs }, durationMs: overheadMs, ran: false };
 }

@@ -1,7 +1,7 @@
 /** The rules: what may be handed out, and what follows from each outcome. */
 import type { Outcome, QueueSettings, Step } from "../../../../src/bridge/queue/index.js";
 import type { Execution } from "./postgres.js";
-import { must, type SimulatedJob, type SimulatedMessage, type SimulatedQueue } from "./simulated.js";
+import { must, type SimulatedMessage, type SimulatedQueue } from "./simulated.js";
 
 type Partly = Extract<Outcome, { kind: "partly" }>;
 
@@ -17,21 +17,29 @@ export function checkStep(step: Step, queue: SimulatedQueue, settings: QueueSett
   const job = queue.jobs[queue.jobsDone];
   if (oldest?.guilt !== undefined)
     must(step.kind === "dead_letter", "what failed alone is deadLettered before anything else is done");
-  else if (job?.message.guilt !== undefined) must(step.kind === "keep", "a retry that failed is written down first");
-  if (step.kind === "batch") checkBatch(step.messages as SimulatedMessage[], queue, settings);
+  else if (job?.guilt !== undefined) must(step.kind === "dead_letter", "a retry that failed is written down first");
+  if (step.kind !== "fetch" && isRetry(step)) {
+    must((step.kind === "batch" ? step.messages[0] : step.message) === job, "retries are done once, in order");
+    if (step.kind === "dead_letter") {
+      must(job?.guilt === step.error.code, "a retried dead letter is kept for its own error");
+      must(step.attempts === job?.runs, "a retry adds the number of its attempts");
+    } else {
+      must(step.messages.length === 1, "a retry is alone");
+      must(queue.next === undefined || !queue.retriedLast, "retries and batches take turns");
+    }
+  } else if (step.kind === "batch") checkBatch(step.messages as SimulatedMessage[], queue, settings);
   else if (step.kind === "dead_letter") {
     must(step.message === oldest, "the oldest message is deadLettered");
     must(oldest?.guilt === step.error.code, "a message is deadLettered for what it did alone, and once");
     must(step.attempts === oldest?.runs, "a dead letter has the number of attempts");
-  } else if (step.kind === "fetch") must(false, "nothing is fetched where nothing was saved");
-  else {
-    must(step.job === job, "retries are done once, in order");
-    if (step.kind === "keep") {
-      must(job?.message.guilt === step.error.code, "a retried dead letter is kept for its own error");
-      must(step.attempts === job?.message.runs, "a retry adds the number of its attempts");
-    } else must(queue.next === undefined || !queue.retriedLast, "retries and batches take turns");
-  }
-  if (step.kind === "batch" || step.kind === "retry") queue.retriedLast = step.kind === "retry";
+  } else must(false, "nothing is fetched where nothing was saved");
+  if (step.kind === "batch") queue.retriedLast = isRetry(step);
+}
+
+/** About a dead letter that is to be tried again. */
+export function isRetry(step: Step): boolean {
+  if (step.kind === "fetch") return false;
+  return (step.kind === "batch" ? step.messages[0] : step.message)?.deadLetterId !== undefined;
 }
 
 function checkBatch(messages: readonly SimulatedMessage[], queue: SimulatedQueue, settings: QueueSettings): void {
@@ -65,11 +73,12 @@ export function follow(
     return;
   }
   queue.waitsForPostgres = outcome.kind === "unavailable";
-  if (step.kind === "batch") followBatch(step.messages as SimulatedMessage[], execution, queue, settings);
-  else if (step.kind === "retry") followRetry(step.job as SimulatedJob, execution, queue, settings);
-  else if (outcome.kind === "committed") {
-    if (step.kind === "dead_letter") queue.done += 1;
-    else queue.jobsDone += 1;
+  if (step.kind === "batch") {
+    if (isRetry(step)) followRetry(step.messages[0] as SimulatedMessage, execution, queue, settings);
+    else followBatch(step.messages as SimulatedMessage[], execution, queue, settings);
+  } else if (outcome.kind === "committed") {
+    if (isRetry(step)) queue.jobsDone += 1;
+    else queue.done += 1;
   }
   if (outcome.kind === "partly") followPauses(outcome, queue, settings, now);
   else if (!noPause(step, outcome, queue)) followPause(pauses(step, outcome), queue, settings, now);
@@ -98,18 +107,17 @@ function followPause(begins: boolean, queue: SimulatedQueue, settings: QueueSett
 }
 
 /**
- * Whether the outcome neither begins a pause nor makes the next one short again: a retry that did not succeed, or a batch
- * that is halved because of what no message is to blame for.
+ * Whether the outcome neither begins a pause nor makes the next one short again: a retry that was tried often enough, or a
+ * batch that is halved because of what no message is to blame for.
  */
 function noPause(step: Step, outcome: Outcome, queue: SimulatedQueue): boolean {
-  if (step.kind === "batch" && outcome.kind === "transient" && step.messages.length > 1) return true;
-  if (step.kind !== "retry" || outcome.kind === "committed" || outcome.kind === "unavailable") return false;
-  return outcome.kind !== "transient" || queue.jobs[queue.jobsDone]?.message.guilt !== undefined;
+  if (step.kind !== "batch" || outcome.kind !== "transient") return false;
+  return step.messages.length > 1 || (isRetry(step) && queue.jobs[queue.jobsDone]?.guilt !== undefined);
 }
 
 function pauses(step: Step, { kind }: Outcome): boolean {
   if (kind === "unavailable" || kind === "transient") return true;
-  return kind !== "committed" && (step.kind === "dead_letter" || step.kind === "keep");
+  return kind !== "committed" && step.kind === "dead_letter";
 }
 
 function followBatch(
@@ -142,7 +150,7 @@ function followBatch(
 }
 
 function followRetry(
-  { message }: SimulatedJob,
+  message: SimulatedMessage,
   execution: Execution,
   queue: SimulatedQueue,
   settings: QueueSettings,
@@ -151,8 +159,7 @@ function followRetry(
   if (ran) message.runs += 1;
   if (outcome.kind === "committed") queue.jobsDone += 1;
   else if (outcome.kind === "transient") {
-    message.transients += 1;
-    if (message.transients === settings.deadLetterRetryTries) message.guilt = outcome.error.code;
+    if (message.runs >= settings.deadLetterRetryTries) message.guilt = outcome.error.code;
   } else blame(message, outcome, settings);
 }
 

@@ -1,7 +1,7 @@
 /** What the simulation knows of each message, dead letter and queue, beside what it tells the queues. */
 
 import { type InboundMessage, memoryOf } from "../../../../src/bridge/message.js";
-import type { RetryJob, SubscriptionQueue } from "../../../../src/bridge/queue/index.js";
+import type { SubscriptionQueue } from "../../../../src/bridge/queue/index.js";
 
 /** A rule is broken. */
 export class Violation extends Error {}
@@ -26,8 +26,6 @@ export class SimulatedMessage implements InboundMessage {
   /** The code of what happened while it was alone, which makes it a dead letter. */
   guilt: string | undefined;
   lossesAlone = 0;
-  /** Transient failures that led to no other outcome, for dead letters. */
-  transients = 0;
   /** It may be in no batch of more messages, because of how an earlier one went. */
   mostTogether = Number.POSITIVE_INFINITY;
 
@@ -39,15 +37,12 @@ export class SimulatedMessage implements InboundMessage {
     public transientRuns: number,
     payloadBytes: number,
     readonly receivedAt: number,
+    readonly deadLetterId?: bigint,
   ) {
     this.id = `m${number}`;
     this.payload = new Uint8Array(payloadBytes);
     this.memory = memoryOf(this);
   }
-}
-
-export interface SimulatedJob extends RetryJob {
-  readonly message: SimulatedMessage;
 }
 
 export class SimulatedQueue {
@@ -56,7 +51,7 @@ export class SimulatedQueue {
   done = 0;
   /** So many of {@link accepted} may be handed out. */
   open = Number.POSITIVE_INFINITY;
-  readonly jobs: SimulatedJob[] = [];
+  readonly jobs: SimulatedMessage[] = [];
   jobsDone = 0;
   /** A step is out. */
   busy = false;
@@ -98,8 +93,7 @@ export class SimulatedQueue {
 
   get memory(): number {
     if (this.closed) return 0;
-    let sum = 0;
-    for (let index = this.done; index < this.accepted.length; index++) sum += this.accepted[index]!.memory;
-    return sum;
+    const held = [...this.accepted.slice(this.done), ...this.jobs.slice(this.jobsDone)];
+    return held.reduce((sum, { memory }) => sum + memory, 0);
   }
 }

@@ -7,11 +7,11 @@ import { runHistories } from "./world.js";
 const mustHappen = [
   ...["committed", "failed", "timed_out", "transient", "session_lost", "unavailable", "deposed"].flatMap((outcome) => [
     `batch ${outcome}`,
-    `retry ${outcome}`,
+    `retried batch ${outcome}`,
   ]),
   ...["committed", "transient", "session_lost", "unavailable", "deposed"].flatMap((outcome) => [
     `dead_letter ${outcome}`,
-    `keep ${outcome}`,
+    `retried dead_letter ${outcome}`,
   ]),
   ...["committed but lost", "session lost otherwise", "woken", "closed", "held back", "discarded"],
 ];

@@ -84,7 +84,12 @@ class Succession {
       ...{ batchPauseMinMs: 10, batchPauseMaxMs: 80, deadLetterRetryTries: 3, sessionLostCode: "lost" },
       random: () => this.#random.next(),
     };
-    const context: QueueContext = { settings, budget: new ByteBudget(1_000_000), discards: new Discards(1) };
+    const context: QueueContext = {
+      settings,
+      budget: new ByteBudget(1_000_000),
+      discards: new Discards(1),
+      onRetried: () => undefined,
+    };
     return new this.#LaneClass({ ...subscription, id: 1n }, context, this.#table.length > 0);
   }
 

@@ -11,7 +11,7 @@ import {
 import { Random } from "../../../simulator/random.js";
 import { subscription } from "../support.js";
 import { type Execution, execute } from "./postgres.js";
-import { checkStep, follow } from "./rules.js";
+import { checkStep, follow, isRetry } from "./rules.js";
 import { must, type Nature, SimulatedMessage, SimulatedQueue, Violation } from "./simulated.js";
 
 /** What the history is run with. */
@@ -64,8 +64,9 @@ class World {
       sessionLostCode: "session_lost",
       random: () => random.next(),
     };
+    const onRetried = (): void => this.#count("all retried");
     const budget = new variant.Budget(random.pick([2_000, 8_000, 1_000_000]));
-    this.#context = { settings: this.#settings, budget, discards: new Discards(mostSubjects) };
+    this.#context = { settings: this.#settings, budget, discards: new Discards(mostSubjects), onRetried };
     this.#scheduler = new variant.Scheduler(this.#sessions);
     for (let queues = random.between(1, 4); queues > 0; queues--) {
       const runAs = random.pick(["one", "other"]);
@@ -117,7 +118,7 @@ class World {
           must(++other.passedOver <= this.#queues.length, "queues take turns");
       }
       const execution = execute(next, queue, this.#random, this.#count);
-      this.#count(`${next.kind} ${execution.outcome.kind}`);
+      this.#count(`${isRetry(next) ? "retried " : ""}${next.kind} ${execution.outcome.kind}`);
       this.#running.push({ step: next, queue, execution, endsAt: this.#now + execution.durationMs });
       must(this.#running.length <= this.#sessions, "no more steps are out than there are sessions");
     }
@@ -182,7 +183,7 @@ class World {
   }
 
   #retry(queue: SimulatedQueue): void {
-    const job = { deadLetterId: BigInt(this.#numbers), message: this.#message(queue) };
+    const job = this.#message(queue, BigInt(this.#numbers));
     if (queue.queue.retry(job)) queue.jobs.push(job);
     else must(queue.over, "a queue takes dead letters while it is not stopped");
   }
@@ -219,13 +220,13 @@ class World {
     return queue.memory + bytes <= partOfQueue && (!isAnyIdle || queue.memory + bytes <= ofRole - used);
   }
 
-  #message(queue: SimulatedQueue): SimulatedMessage {
+  #message(queue: SimulatedQueue, deadLetterId?: bigint): SimulatedMessage {
     const random = this.#random;
     const nature = random.pick(queue.natures);
     const transientRuns = nature === "transient" ? random.between(1, 5) : 0;
     const subject = random.pick(["a", "b", "c", "d"]);
     const bytes = random.chance(0.02) ? 3000 : random.between(0, 300);
-    return new SimulatedMessage(++this.#numbers, subject, nature, transientRuns, bytes, this.#now);
+    return new SimulatedMessage(++this.#numbers, subject, nature, transientRuns, bytes, this.#now, deadLetterId);
   }
 
   /** What is true at any time. */

@@ -184,8 +184,8 @@ const callersOf = table(`
   pb hawser.due_schedules hawser.run_schedules
   pb hawser.outbox_take hawser.outbox_turn hawser.outbox_rotate hawser.peer_relay_is_free
   pnb hawser.outbox_undone
-  bx hawser.token_of hawser.advance_stream hawser.fence_batch hawser.stream_position
-   bx hawser.finish_retry hawser.finish_saved hawser.wrapper_version
+  bx hawser.token_of hawser.fence_batch hawser.stream_position
+   bx hawser.mark_handled hawser.wrapper_version
    b hawser.take_lead hawser.raise_lead hawser.keep_lead
   b hawser.add_subscription_dead_letter hawser.fail_retry hawser.follow_nats_server hawser.gateway_unreached_at hawser.nats_foreign_servers
   pnbx hawser.refuse_argument hawser.header_excess hawser.list_excess

@@ -3,6 +3,22 @@ DECLARE
   v_done int8multirange;
   v_position bigint;
 BEGIN
+  state := 'marked';
+  IF p_saved IS NOT NULL THEN
+    DELETE FROM hawser.saved_messages AS s USING hawser.nats_handlers AS h
+    WHERE s.handler_id = h.id AND h.id = p_handler AND h.token = p_token AND s.id = ANY (p_saved);
+  END IF;
+  IF p_dead_letter IS NOT NULL THEN
+    DELETE FROM hawser.dead_letters AS d USING hawser.nats_handlers AS h
+    WHERE d.id = p_dead_letter AND d.origin = 'subscription' AND d.retry_requested
+      AND h.id = d.handler_id AND h.id = p_handler AND h.token = p_token;
+    IF NOT FOUND THEN
+      state := 'done';
+    END IF;
+  END IF;
+  IF p_generation IS NULL THEN
+    RETURN;
+  END IF;
   state := 'moved';
   SELECT s.turn, s.position, s.done, s.generation, s.paused INTO v_present
     FROM hawser.stream_subscriptions AS s JOIN hawser.nats_handlers AS h ON h.id = s.handler_id
@@ -32,6 +48,5 @@ BEGIN
          missing_to = CASE WHEN p_missing > 0 THEN p_last_done - 1 ELSE s.missing_to END,
          missing_at = CASE WHEN p_missing > 0 THEN clock_timestamp() ELSE s.missing_at END
    WHERE s.handler_id = p_handler AND s.turn = v_present.turn;
-  turn := v_present.turn + 1;
-  state := 'advanced';
+  state := 'marked';
 END
