@@ -2,15 +2,15 @@
  * The relay of messages for peers. Its position is the database's: each turn is one call that reads what is new, stores it for
  * the listeners and moves the position, in one transaction. Here is which process calls it, and when.
  *
- * **Which.** Any process may. The one that works shows in a sequence that it is at work; the others ask now and then whether
- * there is none. A relay that was replaced and does not know it is stopped by its next turn, whose number another one has had.
+ * **Which.** Any process may. The one that works shows in a sequence that it is at work; the others ask when it may be late, and
+ * when it says that it has ended. A relay that was replaced and does not know it is stopped by its next turn, whose number another one has had.
  *
  * **When.** As {@link LookPace} says.
  *
  * The process also enqueues what is due of the schedules, as `schedules.ts` says.
  */
 
-import { outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
+import { type OutboxFunctions, outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { outboxConstants, scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import type { DatabaseAddress, PostgresSession, SessionQuery } from "../postgres/index.js";
 import { delay, type Logger, LookPace, RareLog } from "../runtime/index.js";
@@ -19,7 +19,7 @@ import type { HandedOver, HandOver, TakenOutbox } from "./outbox-table.js";
 import { OutboxRunner, type Relaying, type RelayMachine } from "./runner.js";
 import { runDueSchedules, SchedulePace } from "./schedules.js";
 
-const { peerRelayWatchMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, unnotifiedLookMs, waitingChannel } =
+const { peerBeatMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, unnotifiedLookMs, waitingChannel } =
   outboxConstants;
 
 const announceSql =
@@ -40,10 +40,12 @@ export interface PeerRelayOptions {
 /** Hands over what is enqueued for peers, while no other process does. */
 export class PeerRelay {
   readonly #runner: OutboxRunner<PeerStep, PeerTurns>;
-  readonly #ask: () => Promise<boolean>;
+  readonly #ask: OutboxFunctions["peerRelayIsFree"];
   readonly #logger: Logger;
   readonly #rareLog: RareLog;
-  readonly #stopping = new AbortController();
+  #isStopping = false;
+  /** Ends the pause before the next question. */
+  #pause = new AbortController();
   #work: Promise<void> | undefined;
 
   constructor({ address, ask, logger }: PeerRelayOptions) {
@@ -51,7 +53,7 @@ export class PeerRelay {
     const rareLog = new RareLog(logger, "outbox");
     this.#rareLog = rareLog;
     const functions = outboxFunctions({ query: async ({ text, values }) => ({ rows: await ask(text, values) }) });
-    this.#ask = async () => (await functions.peerRelayIsFree()).isFree;
+    this.#ask = () => functions.peerRelayIsFree();
     this.#runner = new OutboxRunner<PeerStep, PeerTurns>(
       {
         kind: "peer",
@@ -85,22 +87,33 @@ export class PeerRelay {
    * @param limitMs how long the turn under way may take
    */
   async stop(limitMs: number = slowLookMs): Promise<void> {
-    this.#stopping.abort();
+    this.#isStopping = true;
+    this.askNow();
     await this.#runner.stop(limitMs);
     await this.#work;
     this.#rareLog.end();
   }
 
+  /** Asks whether another relay works: one has ended. */
+  askNow(): void {
+    this.#pause.abort();
+  }
+
   async #watch(): Promise<void> {
-    const { signal } = this.#stopping;
-    while (!signal.aborted) {
+    while (!this.#isStopping) {
+      this.#pause = new AbortController();
+      let inMs: number = slowLookMs;
       try {
-        if (!this.#runner.isLeading && (await this.#ask()) && !signal.aborted) this.#runner.lead();
+        if (!this.#runner.isLeading) {
+          const { isFree, askInMs } = await this.#ask();
+          if (!isFree) inMs = askInMs;
+          else if (!this.#isStopping) this.#runner.lead();
+        }
       } catch (error) {
-        if (!signal.aborted) this.#tell("messages for peers cannot be handed over", error);
+        if (!this.#isStopping) this.#tell("messages for peers cannot be handed over", error);
       }
       // Not all at once.
-      await delay(peerRelayWatchMs * (0.5 + Math.random() / 2), signal);
+      if (!this.#isStopping) await delay(inMs + (Math.random() * slowLookMs) / 2, this.#pause.signal);
     }
   }
 
@@ -161,6 +174,7 @@ class PeerTurns implements RelayMachine<PeerStep> {
       ...outboxConstants,
       canBeNotified: canNotify,
       slowLookMs: canNotify ? slowLookMs : unnotifiedLookMs,
+      idleLookMs: peerBeatMs,
     };
     this.#pace = new LookPace(settings, false);
     this.schedules = new SchedulePace(canNotify ? undefined : slowLookMs);
@@ -220,7 +234,7 @@ class PeerTurns implements RelayMachine<PeerStep> {
     }
     const { handed, hasMore, due, lookedTo } = outcome;
     this.#laterFrom = lookedTo;
-    this.#pace.endLook(now, handed + due.brought);
+    this.#pace.endLook(now, handed + due.brought, lookedTo);
     this.#pace.endDue(now, step.dueFrom, due);
     if (hasMore) this.#pace.notified();
   }

@@ -403,7 +403,7 @@ export class OutboxRelay<M extends OutboxMessage> {
         this.#pace.notified();
         return;
       }
-      this.#pace.endLook(now, found.messages.length);
+      this.#pace.endLook(now, found.messages.length, found.to);
       this.#line(this.#reading.takeLook(read, found));
     } else if (read !== undefined && found?.kind === "page") this.#line(this.#reading.takePage(read, found));
   }

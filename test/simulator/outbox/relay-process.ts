@@ -23,6 +23,7 @@ export const relaySettings: RelaySettings = {
   manyLookMs: 3,
   manyMessages: 4,
   slowLookMs: 5_000,
+  idleLookMs: 30_000,
   awakeMs: 30,
   busyLooks: 2,
   canBeNotified: true,
