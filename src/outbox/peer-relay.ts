@@ -16,11 +16,12 @@ import type { DatabaseAddress, PostgresSession, SessionQuery } from "../postgres
 import { delay, type Logger, LookPace, RareLog } from "../runtime/index.js";
 import { catalogChannel, messageChannel } from "../store/index.js";
 import type { HandedOver, HandOver, TakenOutbox } from "./outbox-table.js";
-import { OutboxRunner, type Relaying, type RelayMachine } from "./runner.js";
+import { OutboxRunner, type RelayMachine } from "./runner.js";
 import { runDueSchedules, SchedulePace } from "./schedules.js";
 
-const { peerBeatMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, unnotifiedLookMs, waitingChannel } =
-  outboxConstants;
+const { peerBeatMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, waitingChannel } = outboxConstants;
+
+const problem = "messages for peers cannot be handed over";
 
 const announceSql =
   "SELECT pg_notify(n.channel, n.payload) FROM unnest($1::text[], $2::text[]) AS n (channel, payload)";
@@ -60,6 +61,7 @@ export class PeerRelay {
         applicationName: "hawser: outbox for peers",
         channels: ["hawser_peer_outbox", catalogChannel, scheduleConstants.channel],
         retentionMs: peerRetentionMs / 2,
+        problem,
         begin: (taken) => new PeerTurns(taken),
         notified: (turns, channel) => {
           if (channel === scheduleConstants.channel) turns.schedules.changed();
@@ -68,8 +70,17 @@ export class PeerRelay {
             turns.wake();
           }
         },
-        run: (turns, step, relaying) =>
-          step === "schedules" ? this.#runSchedules(turns, relaying) : this.#turn(turns, step, relaying),
+        run: (turns, step, { table, session, owner }) => {
+          if (step === "schedules") return this.#runSchedules(turns, session);
+          return this.#runner.turn(
+            turns,
+            () => table.handOver(owner, step),
+            (outcome) => {
+              turns.settle(step, outcome, performance.now());
+              if (outcome !== undefined) this.#announce(session, outcome);
+            },
+          );
+        },
         canFinish: () => true,
       },
       { address, logger, rareLog, retakes: false },
@@ -110,26 +121,14 @@ export class PeerRelay {
           else if (!this.#isStopping) this.#runner.lead();
         }
       } catch (error) {
-        if (!this.#isStopping) this.#tell("messages for peers cannot be handed over", error);
+        if (!this.#isStopping) this.#runner.tell(problem, error);
       }
       // Not all at once.
       if (!this.#isStopping) await delay(inMs + (Math.random() * slowLookMs) / 2, this.#pause.signal);
     }
   }
 
-  async #turn(turns: PeerTurns, step: HandOver, { table, session, owner }: Relaying): Promise<void> {
-    try {
-      const outcome = await table.handOver(owner, step);
-      turns.settle(step, outcome, performance.now());
-      if (outcome !== undefined) this.#announce(session, outcome);
-    } catch (error) {
-      this.#tell("messages for peers cannot be handed over", error);
-      turns.settle(step, undefined, performance.now());
-    }
-    await this.#runner.turned(turns);
-  }
-
-  async #runSchedules(turns: PeerTurns, { session }: Relaying): Promise<void> {
+  async #runSchedules(turns: PeerTurns, session: PostgresSession): Promise<void> {
     const functions = schedulerFunctions({
       query: async ({ text, values }) => ({ rows: await session.query(text, values) }),
     });
@@ -137,7 +136,7 @@ export class PeerRelay {
     try {
       inMs = await runDueSchedules(functions, () => turns.isEnding);
     } catch (error) {
-      this.#tell("schedules cannot be run", error);
+      this.#runner.tell("schedules cannot be run", error);
     }
     turns.schedules.endLook(performance.now(), inMs);
     this.#runner.pump();
@@ -145,17 +144,14 @@ export class PeerRelay {
 
   /** Best effort, as for what senders store: a listener also looks by itself. */
   #announce(session: PostgresSession, { owners, connectionKeys, waiting }: HandedOver): void {
-    const known = owners.flatMap((name, nth) => (name === "" ? [] : { name, key: connectionKeys[nth] }));
-    if (known.length + waiting.length === 0) return;
-    const channels = [...known.map(({ name }) => messageChannel(name)), ...waiting.map(() => waitingChannel)];
-    const payloads = [...known.map(({ key }) => String(key)), ...waiting];
+    const known = (owners ?? []).flatMap((name, nth) => (name === "" ? [] : { name, key: connectionKeys![nth] }));
+    const topics = waiting ?? [];
+    if (known.length + topics.length === 0) return;
+    const channels = [...known.map(({ name }) => messageChannel(name)), ...topics.map(() => waitingChannel)];
+    const payloads = [...known.map(({ key }) => String(key)), ...topics];
     session.query(announceSql, [channels, payloads]).catch((err) => {
       this.#logger.debug({ err }, "could not announce what was handed over; its listeners will look by themselves");
     });
-  }
-
-  #tell(what: string, error: unknown): void {
-    this.#rareLog.warn(what, error instanceof Error ? error.message : String(error));
   }
 }
 
@@ -170,13 +166,7 @@ class PeerTurns implements RelayMachine<PeerStep> {
   isDeposed = false;
 
   constructor({ canNotify }: TakenOutbox) {
-    const settings = {
-      ...outboxConstants,
-      canBeNotified: canNotify,
-      slowLookMs: canNotify ? slowLookMs : unnotifiedLookMs,
-      idleLookMs: peerBeatMs,
-    };
-    this.#pace = new LookPace(settings, false);
+    this.#pace = new LookPace({ ...outboxConstants, canBeNotified: canNotify, idleLookMs: peerBeatMs }, false);
     this.schedules = new SchedulePace(canNotify ? undefined : slowLookMs);
   }
 
@@ -200,10 +190,6 @@ class PeerTurns implements RelayMachine<PeerStep> {
   /** The directory has changed. */
   adopt(): void {
     this.#adoptsAt = Number.NEGATIVE_INFINITY;
-  }
-
-  end(): void {
-    this.isEnding = true;
   }
 
   next(now: number): PeerStep | undefined {
@@ -232,9 +218,9 @@ class PeerTurns implements RelayMachine<PeerStep> {
       this.isDeposed = true;
       return;
     }
-    const { handed, hasMore, due, lookedTo } = outcome;
-    this.#laterFrom = lookedTo;
-    this.#pace.endLook(now, handed + due.brought, lookedTo);
+    const { handed, hasMore, due, doneTo } = outcome;
+    this.#laterFrom = doneTo!;
+    this.#pace.endLook(now, handed! + due.brought, doneTo!);
     this.#pace.endDue(now, step.dueFrom, due);
     if (hasMore) this.#pace.notified();
   }

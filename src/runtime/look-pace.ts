@@ -14,7 +14,15 @@ import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
 export interface PaceSettings
   extends Pick<
     OutboxConstants,
-    "lookMs" | "manyLookMs" | "manyMessages" | "slowLookMs" | "idleLookMs" | "awakeMs" | "busyLooks" | "dueCheckMs"
+    | "lookMs"
+    | "manyLookMs"
+    | "manyMessages"
+    | "slowLookMs"
+    | "idleLookMs"
+    | "unnotifiedLookMs"
+    | "awakeMs"
+    | "busyLooks"
+    | "dueCheckMs"
   > {
   /** Those who enqueue can notify: they are asked to while it is quiet. */
   readonly canBeNotified: boolean;
@@ -102,7 +110,8 @@ export class LookPace {
    * @param snapshot what it has read, as `xmin:xmax:xip,…`
    */
   endLook(now: number, found: number, snapshot: string): void {
-    const { slowLookMs, idleLookMs, awakeMs, manyMessages, manyLookMs } = this.#settings;
+    const { slowLookMs, idleLookMs, unnotifiedLookMs, canBeNotified } = this.#settings;
+    const { awakeMs, manyMessages, manyLookMs } = this.#settings;
     const lookMs = found < manyMessages ? this.#settings.lookMs : manyLookMs;
     if (found > 0) {
       this.#finds = now - this.#foundAt < awakeMs ? this.#finds + 1 : 1;
@@ -112,7 +121,8 @@ export class LookPace {
     if (!this.#isQuiet) return;
     const [oldestOpen, next] = snapshot.split(":", 2).map(BigInt) as [bigint, bigint];
     this.#notifiesFrom ??= next;
-    const mostMs = this.#isAsleep === true && oldestOpen >= this.#notifiesFrom ? idleLookMs : slowLookMs;
+    const notifiedMs = oldestOpen >= this.#notifiesFrom ? idleLookMs : slowLookMs;
+    const mostMs = canBeNotified ? notifiedMs : unnotifiedLookMs;
     this.#pauseMs = Math.max(lookMs, Math.min(mostMs, now - this.#quietAt));
   }
 

@@ -98,7 +98,7 @@ describe("the pace of a relay", () => {
 
   it("looks often where nobody can notify it", () => {
     const { unnotifiedLookMs } = outboxConstants;
-    const made = () => new LookPace({ ...settings, slowLookMs: unnotifiedLookMs, canBeNotified: false }, undefined);
+    const made = () => new LookPace({ ...settings, canBeNotified: false }, undefined);
     expect(firstLate(made, atDepth(5_000), 2 * unnotifiedLookMs)).toBeUndefined();
   });
 

@@ -24,6 +24,7 @@ export const relaySettings: RelaySettings = {
   manyMessages: 4,
   slowLookMs: 5_000,
   idleLookMs: 30_000,
+  unnotifiedLookMs: 20,
   awakeMs: 30,
   busyLooks: 2,
   canBeNotified: true,
