@@ -6,13 +6,13 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import type { NatsConnector } from "../nats/index.js";
 import { DatabaseAddress } from "../postgres/index.js";
 import { Deadline, delay, type Logger, RareLog } from "../runtime/index.js";
-import type { EnqueuedMessage, TakenOutbox } from "./outbox-table.js";
-import { OutboxRelay, type PublishOutcome, type PublishStep, type RelaySettings, type TurnStep } from "./relay.js";
-import { OutboxRunner, type Relaying } from "./runner.js";
+import type { EnqueuedMessage } from "./outbox-table.js";
+import { OutboxRelay, type PublishOutcome, type PublishStep, type TurnOutcome, type TurnStep } from "./relay.js";
+import { OutboxRunner } from "./runner.js";
 
 const stopPollMs = 5;
 
-const { slowLookMs, unnotifiedLookMs, maxUnderWay } = outboxConstants;
+const { publishWithinMs, publishTimeoutMs, maxUnderWay } = outboxConstants;
 
 /** With so many publishes under way it waits for more of them to settle: many that leave with one write cost far less. */
 const goesOnBelow = maxUnderWay / 2;
@@ -55,7 +55,6 @@ type Step = TurnStep<EnqueuedMessage> | PublishStep<EnqueuedMessage>;
 type Machine = OutboxRelay<EnqueuedMessage>;
 
 export class NatsOutbox {
-  readonly #options: NatsOutboxOptions;
   readonly #runner: OutboxRunner<Step, Machine>;
   readonly #publisher: OutboxPublisher;
   readonly #rareLog: RareLog;
@@ -71,7 +70,6 @@ export class NatsOutbox {
 
   constructor(options: NatsOutboxOptions) {
     const { databaseUrl, connector, logger, settings } = options;
-    this.#options = options;
     const rareLog = new RareLog(logger, "outbox");
     this.#rareLog = rareLog;
     this.#publisher = options.publisher(connector, (problem) => {
@@ -84,10 +82,32 @@ export class NatsOutbox {
         channels: ["hawser_outbox"],
         retentionMs: settings.outboxRetentionMs,
         maxPayload: () => connector.connection?.info?.max_payload,
-        begin: (taken) => this.#begin(taken),
+        problem: "Postgres does not answer the outbox",
+        begin: ({ position, turn, canNotify, wasGivenBack }) => {
+          const relay: Machine = new OutboxRelay(position, turn, performance.now(), {
+            ...outboxConstants,
+            lateMs: wasGivenBack ? 0 : publishWithinMs + publishTimeoutMs,
+            canBeNotified: canNotify,
+            missingStreamMs: settings.missingStreamMs,
+          });
+          relay.isConnected = connector.connection !== undefined;
+          return relay;
+        },
         notified: (relay) => relay.wake(),
-        run: (relay, step, relaying) =>
-          step.kind === "turn" ? this.#turn(relay, step, relaying) : this.#publish(relay, step),
+        run: (relay, step, { table, owner }) => {
+          if (step.kind === "publish") return this.#publish(relay, step);
+          const begunAt = performance.now();
+          return this.#runner.turn<TurnOutcome<EnqueuedMessage>>(
+            relay,
+            () => table.turn(owner, step),
+            (outcome = { kind: "unavailable" }) => {
+              const isSaved = outcome.kind === "done" && outcome.isSaved;
+              if (outcome.kind !== "unavailable") this.#notePosition(relay, step, isSaved);
+              relay.settleTurn(step, outcome, begunAt, performance.now());
+              if (isSaved) this.#tellDead(step);
+            },
+          );
+        },
         canFinish: () => connector.connection !== undefined,
       },
       { address: DatabaseAddress.of(databaseUrl), logger, rareLog, retakes: true },
@@ -132,35 +152,11 @@ export class NatsOutbox {
     this.#rareLog.end();
   }
 
-  #begin({ position, turn, canNotify, wasGivenBack }: TakenOutbox): Machine {
-    const relay = new OutboxRelay<EnqueuedMessage>(position, turn, performance.now(), {
-      ...settingsOf(canNotify, wasGivenBack),
-      missingStreamMs: this.#options.settings.missingStreamMs,
-    });
-    relay.isConnected = this.#options.connector.connection !== undefined;
-    return relay;
-  }
-
   #connectionChanged(isConnected: boolean): void {
     const relay = this.#runner.machine;
     if (relay === undefined) return;
     relay.isConnected = isConnected;
     this.#runner.pump();
-  }
-
-  async #turn(relay: Machine, step: TurnStep<EnqueuedMessage>, { table, owner }: Relaying): Promise<void> {
-    const begunAt = performance.now();
-    try {
-      const outcome = await table.turn(owner, step);
-      const isSaved = outcome.kind === "done" && outcome.isSaved;
-      this.#notePosition(relay, step, isSaved);
-      relay.settleTurn(step, outcome, begunAt, performance.now());
-      if (isSaved) this.#tellDead(step);
-    } catch (error) {
-      this.#rareLog.warn("Postgres does not answer the outbox", error instanceof Error ? error.message : String(error));
-      relay.settleTurn(step, { kind: "unavailable" }, begunAt, performance.now());
-    }
-    await this.#runner.turned(relay);
   }
 
   #notePosition(relay: Machine, { position }: TurnStep<EnqueuedMessage>, isSaved: boolean): void {
@@ -197,15 +193,4 @@ export class NatsOutbox {
       this.#rareLog.warn("a message of the outbox became a dead letter", `${message.destination}: ${refusal.message}`);
     }
   }
-}
-
-function settingsOf(canNotify: boolean, wasGivenBack: boolean): Omit<RelaySettings, "missingStreamMs"> {
-  const { publishWithinMs, publishTimeoutMs } = outboxConstants;
-  const lateMs = wasGivenBack ? 0 : publishWithinMs + publishTimeoutMs;
-  return {
-    ...outboxConstants,
-    lateMs,
-    canBeNotified: canNotify,
-    slowLookMs: canNotify ? slowLookMs : unnotifiedLookMs,
-  };
 }

@@ -7,7 +7,7 @@ import { shortened } from "../errors/index.js";
 import { isServerError, type PostgresSession } from "../postgres/index.js";
 import type { DueFound } from "../runtime/index.js";
 import type { DoubtfulMessage } from "./doubt.js";
-import type { OutboxMessage, OutboxPosition, SeriesPosition, TurnOutcome, TurnStep } from "./relay.js";
+import type { OutboxMessage, OutboxPosition, TurnOutcome, TurnStep } from "./relay.js";
 
 /** The sinks of the outbox, as the database names them. */
 export type OutboxKind = "nats" | "peer";
@@ -48,21 +48,6 @@ export interface HandOver {
   readonly adopts: boolean;
 }
 
-/** What a turn of a relay for peers has done. */
-export interface HandedOver {
-  readonly handed: number;
-  readonly hasMore: boolean;
-  readonly due: DueFound;
-  /** The snapshot that it has taken. */
-  readonly lookedTo: string;
-  /** The channels that have new messages. */
-  readonly connectionKeys: readonly number[];
-  /** The listener of each, to be notified; an empty name: there is none yet. */
-  readonly owners: readonly string[];
-  /** The topics that have new messages for whichever member of a group claims them. */
-  readonly waiting: readonly string[];
-}
-
 /** SQLSTATE of a turn that another relay has had. */
 const uniqueViolation = "23505";
 
@@ -70,6 +55,18 @@ const uniqueViolation = "23505";
 const messageOverheadBytes = 500;
 
 type Row = Awaited<ReturnType<OutboxFunctions["outboxTurn"]>>[number];
+
+type TurnArguments = Parameters<OutboxFunctions["outboxTurn"]>[0];
+
+/**
+ * What a turn of a relay for peers has done. `doneTo` is the snapshot that it has taken. `connectionKeys` are the channels that have new
+ * messages, and `owners` the listener of each, to be notified; an empty name: there is none yet. `waiting` are the topics that
+ * have new messages for whichever member of a group claims them.
+ */
+export interface HandedOver
+  extends Pick<Row, "handed" | "hasMore" | "doneTo" | "connectionKeys" | "owners" | "waiting"> {
+  readonly due: DueFound;
+}
 
 export class OutboxTable {
   readonly #kind: OutboxKind;
@@ -130,39 +127,34 @@ export class OutboxTable {
     const dead = step.dead.map(({ message, refusal, attempts }) => {
       return { id: String(message.id), code: refusal.code, message: storable(refusal.message), attempts };
     });
-    const isLook = read?.kind === "look";
+    const look = read?.kind === "look" ? read : undefined;
     const page = read?.kind === "page" ? read : undefined;
     const maxPayload = this.#maxPayload();
     const begunAt = performance.now();
-    const rows = await this.#unlessRaced(() =>
-      this.#functions.outboxTurn({
-        kind: this.#kind,
-        owner,
-        turn: step.turn,
-        doneFrom: position.from,
-        doneTo: position.to ?? null,
-        doneAfter: position.after,
-        series: JSON.stringify(position.series.map(savedSeries)),
-        skipped: position.skipped,
-        mustSave: step.mustSave,
-        dead: dead.length === 0 ? null : JSON.stringify(dead),
-        asleep: step.asleep ?? null,
-        read: read?.kind ?? null,
-        readFrom: read?.from ?? null,
-        readTo: page?.to ?? null,
-        readAfter: page?.after ?? null,
-        readSeries: isLook ? JSON.stringify(read.series) : null,
-        readRole: page?.role ?? null,
-        readRoute: page?.route ?? null,
-        readExcluded: page === undefined || page.excluded.length === 0 ? null : JSON.stringify(page.excluded),
-        maxMessages: read?.maxMessages ?? 0,
-        maxBytes: BigInt(read?.maxBytes ?? 0),
-        maxPayload: maxPayload === undefined ? null : BigInt(maxPayload),
-        dueFrom: step.dueFrom === undefined ? null : new Date(step.dueFrom),
-        laterFrom: (isLook ? read.laterFrom : undefined) ?? null,
-        adopts: false,
-      }),
-    );
+    const rows = await this.#run(owner, {
+      turn: step.turn,
+      doneFrom: position.from,
+      doneTo: position.to ?? null,
+      doneAfter: position.after,
+      series: JSON.stringify(position.series, asSaved),
+      skipped: position.skipped,
+      mustSave: step.mustSave,
+      dead: dead.length === 0 ? null : JSON.stringify(dead),
+      asleep: step.asleep ?? null,
+      read: read?.kind ?? null,
+      readFrom: read?.from ?? null,
+      readTo: page?.to ?? null,
+      readAfter: page?.after ?? null,
+      readSeries: look === undefined ? null : JSON.stringify(look.series),
+      readRole: page?.role ?? null,
+      readRoute: page?.route ?? null,
+      readExcluded: page === undefined || page.excluded.length === 0 ? null : JSON.stringify(page.excluded),
+      maxMessages: read?.maxMessages ?? 0,
+      maxBytes: BigInt(read?.maxBytes ?? 0),
+      maxPayload: maxPayload === undefined ? null : BigInt(maxPayload),
+      dueFrom: dateOf(step.dueFrom),
+      laterFrom: look?.laterFrom ?? null,
+    });
     const last = rows?.pop();
     if (last === undefined || last.state === "lost") return { kind: "deposed" };
     if (last.state === "repeated") return { kind: "done", isSaved: true };
@@ -179,35 +171,25 @@ export class OutboxTable {
 
   /** Runs a turn of a relay for peers. @returns undefined if another relay works @throws the error of Postgres */
   async handOver(owner: string, step: HandOver): Promise<HandedOver | undefined> {
-    const rows = await this.#unlessRaced(() =>
-      this.#functions.outboxTurn({
-        ...nothingOfNats,
-        kind: this.#kind,
-        owner,
-        asleep: step.asleep ?? null,
-        dueFrom: step.dueFrom === undefined ? null : new Date(step.dueFrom),
-        laterFrom: step.laterFrom ?? null,
-        maxMessages: step.maxMessages,
-        maxBytes: BigInt(step.maxBytes),
-        adopts: step.adopts,
-      }),
-    );
-    const last = rows?.pop();
-    if (last === undefined || last.state === "lost") return undefined;
-    return {
-      handed: last.handed ?? 0,
-      hasMore: last.hasMore === true,
-      due: dueOf(last),
-      lookedTo: last.doneTo!,
-      connectionKeys: last.connectionKeys ?? [],
-      owners: last.owners ?? [],
-      waiting: last.waiting ?? [],
-    };
+    const rows = await this.#run(owner, {
+      asleep: step.asleep ?? null,
+      dueFrom: dateOf(step.dueFrom),
+      laterFrom: step.laterFrom ?? null,
+      maxMessages: step.maxMessages,
+      maxBytes: BigInt(step.maxBytes),
+      adopts: step.adopts,
+    });
+    const last = rows?.at(-1);
+    return last === undefined || last.state === "lost" ? undefined : { ...last, due: dueOf(last) };
   }
 
   /** Truncates the oldest slot, if that is possible. @throws the error of Postgres */
   async rotate(owner: string, retentionMs: number): Promise<boolean> {
     return (await this.#functions.outboxRotate({ kind: this.#kind, owner, retentionMs: BigInt(retentionMs) })).rotated;
+  }
+
+  #run(owner: string, args: Partial<TurnArguments>): Promise<Row[] | undefined> {
+    return this.#unlessRaced(() => this.#functions.outboxTurn({ ...nothing, ...args, kind: this.#kind, owner }));
   }
 
   /** @returns undefined if another relay has had that turn meanwhile */
@@ -224,17 +206,24 @@ export class OutboxTable {
 /** A series as the column has it. */
 interface SavedSeries {
   readonly role: string;
-  readonly route: string | null;
+  readonly route?: string | null;
   readonly from: string;
-  readonly to: string | null;
+  readonly to?: string | null;
   readonly after: number | string;
 }
 
-function savedSeries({ role, route, from, to, after }: SeriesPosition): SavedSeries {
-  return { role, route: route ?? null, from, to: to ?? null, after: String(after) };
+/** An id is a text there: JSON knows no bigint. */
+function asSaved(_name: string, value: unknown): unknown {
+  return typeof value === "bigint" ? String(value) : value;
 }
 
-const nothingOfNats = {
+const nothing: Omit<TurnArguments, "kind" | "owner"> = {
+  asleep: null,
+  dueFrom: null,
+  laterFrom: null,
+  maxMessages: 0,
+  maxBytes: 0n,
+  adopts: false,
   turn: null,
   doneFrom: null,
   doneTo: null,
@@ -252,7 +241,11 @@ const nothingOfNats = {
   readRoute: null,
   readExcluded: null,
   maxPayload: null,
-} as const;
+};
+
+function dateOf(time: number | undefined): Date | null {
+  return time === undefined ? null : new Date(time);
+}
 
 /** A Date has whole milliseconds, rounded down: it is never behind the time. */
 function dueOf({ brought, dueFrom, dueInMs }: Row): DueFound {
@@ -267,7 +260,7 @@ function storable(text: string): string {
   return shortened(Buffer.from(text).toString().replaceAll("\0", ""), limits.DeadLetter.errorMessage.maxBytes);
 }
 
-const nothing = new Uint8Array();
+const noPayload = new Uint8Array();
 
 /** A time of Postgres, and between which times of `performance.now()` it was. */
 interface AsOf {
@@ -298,7 +291,7 @@ function messageOf(row: Row, { asOf, after, before }: AsOf, maxPayload: number |
             message: `The payload and headers have ${row.bytes} bytes, and the NATS server takes ${maxPayload} at most (max_payload).`,
           }
         : undefined,
-    payload: row.payload ?? nothing,
+    payload: row.payload ?? noPayload,
     headers: row.headers,
     messageId: row.messageId!,
     toStream,

@@ -2,25 +2,26 @@
  * The relay of messages for peers. Its position is the database's: each turn is one call that reads what is new, stores it for
  * the listeners and moves the position, in one transaction. Here is which process calls it, and when.
  *
- * **Which.** Any process may. The one that works shows in a sequence that it is at work; the others ask now and then whether
- * there is none. A relay that was replaced and does not know it is stopped by its next turn, whose number another one has had.
+ * **Which.** Any process may. The one that works shows in a sequence that it is at work; the others ask when it may be late, and
+ * when it says that it has ended. A relay that was replaced and does not know it is stopped by its next turn, whose number another one has had.
  *
  * **When.** As {@link LookPace} says.
  *
  * The process also enqueues what is due of the schedules, as `schedules.ts` says.
  */
 
-import { outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
+import { type OutboxFunctions, outboxFunctions, schedulerFunctions } from "../../generated/ts/rows/outbox.js";
 import { outboxConstants, scheduleConstants } from "../../generated/ts/settings/outbox.js";
 import type { DatabaseAddress, PostgresSession, SessionQuery } from "../postgres/index.js";
 import { delay, type Logger, LookPace, RareLog } from "../runtime/index.js";
 import { catalogChannel, messageChannel } from "../store/index.js";
 import type { HandedOver, HandOver, TakenOutbox } from "./outbox-table.js";
-import { OutboxRunner, type Relaying, type RelayMachine } from "./runner.js";
+import { OutboxRunner, type RelayMachine } from "./runner.js";
 import { runDueSchedules, SchedulePace } from "./schedules.js";
 
-const { peerRelayWatchMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, unnotifiedLookMs, waitingChannel } =
-  outboxConstants;
+const { peerBeatMs, peerPageBytes, peerRetentionMs, pageMessages, slowLookMs, waitingChannel } = outboxConstants;
+
+const problem = "messages for peers cannot be handed over";
 
 const announceSql =
   "SELECT pg_notify(n.channel, n.payload) FROM unnest($1::text[], $2::text[]) AS n (channel, payload)";
@@ -40,10 +41,12 @@ export interface PeerRelayOptions {
 /** Hands over what is enqueued for peers, while no other process does. */
 export class PeerRelay {
   readonly #runner: OutboxRunner<PeerStep, PeerTurns>;
-  readonly #ask: () => Promise<boolean>;
+  readonly #ask: OutboxFunctions["peerRelayIsFree"];
   readonly #logger: Logger;
   readonly #rareLog: RareLog;
-  readonly #stopping = new AbortController();
+  #isStopping = false;
+  /** Ends the pause before the next question. */
+  #pause = new AbortController();
   #work: Promise<void> | undefined;
 
   constructor({ address, ask, logger }: PeerRelayOptions) {
@@ -51,13 +54,14 @@ export class PeerRelay {
     const rareLog = new RareLog(logger, "outbox");
     this.#rareLog = rareLog;
     const functions = outboxFunctions({ query: async ({ text, values }) => ({ rows: await ask(text, values) }) });
-    this.#ask = async () => (await functions.peerRelayIsFree()).isFree;
+    this.#ask = () => functions.peerRelayIsFree();
     this.#runner = new OutboxRunner<PeerStep, PeerTurns>(
       {
         kind: "peer",
         applicationName: "hawser: outbox for peers",
         channels: ["hawser_peer_outbox", catalogChannel, scheduleConstants.channel],
         retentionMs: peerRetentionMs / 2,
+        problem,
         begin: (taken) => new PeerTurns(taken),
         notified: (turns, channel) => {
           if (channel === scheduleConstants.channel) turns.schedules.changed();
@@ -66,8 +70,17 @@ export class PeerRelay {
             turns.wake();
           }
         },
-        run: (turns, step, relaying) =>
-          step === "schedules" ? this.#runSchedules(turns, relaying) : this.#turn(turns, step, relaying),
+        run: (turns, step, { table, session, owner }) => {
+          if (step === "schedules") return this.#runSchedules(turns, session);
+          return this.#runner.turn(
+            turns,
+            () => table.handOver(owner, step),
+            (outcome) => {
+              turns.settle(step, outcome, performance.now());
+              if (outcome !== undefined) this.#announce(session, outcome);
+            },
+          );
+        },
         canFinish: () => true,
       },
       { address, logger, rareLog, retakes: false },
@@ -85,38 +98,37 @@ export class PeerRelay {
    * @param limitMs how long the turn under way may take
    */
   async stop(limitMs: number = slowLookMs): Promise<void> {
-    this.#stopping.abort();
+    this.#isStopping = true;
+    this.askNow();
     await this.#runner.stop(limitMs);
     await this.#work;
     this.#rareLog.end();
   }
 
+  /** Asks whether another relay works: one has ended. */
+  askNow(): void {
+    this.#pause.abort();
+  }
+
   async #watch(): Promise<void> {
-    const { signal } = this.#stopping;
-    while (!signal.aborted) {
+    while (!this.#isStopping) {
+      this.#pause = new AbortController();
+      let inMs: number = slowLookMs;
       try {
-        if (!this.#runner.isLeading && (await this.#ask()) && !signal.aborted) this.#runner.lead();
+        if (!this.#runner.isLeading) {
+          const { isFree, askInMs } = await this.#ask();
+          if (!isFree) inMs = askInMs;
+          else if (!this.#isStopping) this.#runner.lead();
+        }
       } catch (error) {
-        if (!signal.aborted) this.#tell("messages for peers cannot be handed over", error);
+        if (!this.#isStopping) this.#runner.tell(problem, error);
       }
       // Not all at once.
-      await delay(peerRelayWatchMs * (0.5 + Math.random() / 2), signal);
+      if (!this.#isStopping) await delay(inMs + (Math.random() * slowLookMs) / 2, this.#pause.signal);
     }
   }
 
-  async #turn(turns: PeerTurns, step: HandOver, { table, session, owner }: Relaying): Promise<void> {
-    try {
-      const outcome = await table.handOver(owner, step);
-      turns.settle(step, outcome, performance.now());
-      if (outcome !== undefined) this.#announce(session, outcome);
-    } catch (error) {
-      this.#tell("messages for peers cannot be handed over", error);
-      turns.settle(step, undefined, performance.now());
-    }
-    await this.#runner.turned(turns);
-  }
-
-  async #runSchedules(turns: PeerTurns, { session }: Relaying): Promise<void> {
+  async #runSchedules(turns: PeerTurns, session: PostgresSession): Promise<void> {
     const functions = schedulerFunctions({
       query: async ({ text, values }) => ({ rows: await session.query(text, values) }),
     });
@@ -124,7 +136,7 @@ export class PeerRelay {
     try {
       inMs = await runDueSchedules(functions, () => turns.isEnding);
     } catch (error) {
-      this.#tell("schedules cannot be run", error);
+      this.#runner.tell("schedules cannot be run", error);
     }
     turns.schedules.endLook(performance.now(), inMs);
     this.#runner.pump();
@@ -132,17 +144,14 @@ export class PeerRelay {
 
   /** Best effort, as for what senders store: a listener also looks by itself. */
   #announce(session: PostgresSession, { owners, connectionKeys, waiting }: HandedOver): void {
-    const known = owners.flatMap((name, nth) => (name === "" ? [] : { name, key: connectionKeys[nth] }));
-    if (known.length + waiting.length === 0) return;
-    const channels = [...known.map(({ name }) => messageChannel(name)), ...waiting.map(() => waitingChannel)];
-    const payloads = [...known.map(({ key }) => String(key)), ...waiting];
+    const known = (owners ?? []).flatMap((name, nth) => (name === "" ? [] : { name, key: connectionKeys![nth] }));
+    const topics = waiting ?? [];
+    if (known.length + topics.length === 0) return;
+    const channels = [...known.map(({ name }) => messageChannel(name)), ...topics.map(() => waitingChannel)];
+    const payloads = [...known.map(({ key }) => String(key)), ...topics];
     session.query(announceSql, [channels, payloads]).catch((err) => {
       this.#logger.debug({ err }, "could not announce what was handed over; its listeners will look by themselves");
     });
-  }
-
-  #tell(what: string, error: unknown): void {
-    this.#rareLog.warn(what, error instanceof Error ? error.message : String(error));
   }
 }
 
@@ -157,12 +166,7 @@ class PeerTurns implements RelayMachine<PeerStep> {
   isDeposed = false;
 
   constructor({ canNotify }: TakenOutbox) {
-    const settings = {
-      ...outboxConstants,
-      canBeNotified: canNotify,
-      slowLookMs: canNotify ? slowLookMs : unnotifiedLookMs,
-    };
-    this.#pace = new LookPace(settings, false);
+    this.#pace = new LookPace({ ...outboxConstants, canBeNotified: canNotify, idleLookMs: peerBeatMs }, false);
     this.schedules = new SchedulePace(canNotify ? undefined : slowLookMs);
   }
 
@@ -186,10 +190,6 @@ class PeerTurns implements RelayMachine<PeerStep> {
   /** The directory has changed. */
   adopt(): void {
     this.#adoptsAt = Number.NEGATIVE_INFINITY;
-  }
-
-  end(): void {
-    this.isEnding = true;
   }
 
   next(now: number): PeerStep | undefined {
@@ -218,9 +218,9 @@ class PeerTurns implements RelayMachine<PeerStep> {
       this.isDeposed = true;
       return;
     }
-    const { handed, hasMore, due, lookedTo } = outcome;
-    this.#laterFrom = lookedTo;
-    this.#pace.endLook(now, handed + due.brought);
+    const { handed, hasMore, due, doneTo } = outcome;
+    this.#laterFrom = doneTo!;
+    this.#pace.endLook(now, handed! + due.brought, doneTo!);
     this.#pace.endDue(now, step.dueFrom, due);
     if (hasMore) this.#pace.notified();
   }

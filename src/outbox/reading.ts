@@ -37,6 +37,8 @@ export interface LookRead {
   readonly from: Snapshot;
   /** Those that are open. Messages of a series that does not join are left out. */
   readonly series: readonly (SeriesName & { readonly from: Snapshot; readonly joins: boolean })[];
+  /** It tells of messages due later that this does not see; undefined: of all. */
+  readonly laterFrom: Snapshot | undefined;
   /** One message is read whatever its size. */
   readonly maxMessages: number;
   readonly maxBytes: number;
@@ -195,15 +197,6 @@ export class OutboxReading<M extends OutboxMessage> {
     return oldest;
   }
 
-  /** The snapshot of the last look. */
-  get frontier(): Snapshot {
-    return this.#main.frontier;
-  }
-
-  get hasLooked(): boolean {
-    return this.#looks > 0;
-  }
-
   // ---- what is read ----
 
   /** What the relay before has begun to read of main was read. */
@@ -230,6 +223,7 @@ export class OutboxReading<M extends OutboxMessage> {
     return {
       kind: "look",
       from: this.#main.frontier,
+      laterFrom: this.#looks > 0 ? this.#main.frontier : undefined,
       series: series.map((each) => {
         const joins = this.#joins(each);
         each.isLeftOut = !joins;
@@ -401,12 +395,6 @@ export class OutboxReading<M extends OutboxMessage> {
     return ofRole?.isOpen === true ? ofRole : this.#main;
   }
 
-  #openRoutesOf(role: string): readonly string[] {
-    return [...this.#series.values()].flatMap(({ isOpen, role: of, route }) => {
-      return isOpen && of === role && route !== undefined ? [route] : [];
-    });
-  }
-
   #joins(series: Series<M>): boolean {
     return series.isOpen && !series.isAway && isCaughtUp(series) && this.#hasRoom(series.role!);
   }
@@ -433,9 +421,7 @@ export class OutboxReading<M extends OutboxMessage> {
     const parent = ofRole?.isOpen === true ? ofRole : this.#main;
     const series = known ?? seriesAt<M>(role, route, parent.frontier);
     this.#series.set(key, series);
-    const excluded = new Set(route === undefined ? this.#openRoutesOf(role) : []);
-    const belongs = ({ message }: Entry<M>): boolean =>
-      message.role === role && (route === undefined ? !excluded.has(message.route) : message.route === route);
+    const belongs = ({ message }: Entry<M>): boolean => this.#seriesOf(message) === series;
     series.isOpen = true;
     series.frontier = parent.frontier;
     series.isFrontierOwn = parent.isFrontierOwn;

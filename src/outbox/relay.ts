@@ -34,7 +34,7 @@ import type { ServeSettings } from "../../generated/ts/settings/nats.js";
 import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
 import { backoffMs, type DueFound, Fifo, LookPace, type PaceSettings } from "../runtime/index.js";
 import type { Doubt } from "./doubt.js";
-import type { OutboxMessage, OutboxPosition, Refusal, Snapshot } from "./position.js";
+import type { OutboxMessage, OutboxPosition, Refusal } from "./position.js";
 import { PublishWindow, type WindowSettings } from "./publish-window.js";
 import {
   type Entry,
@@ -57,12 +57,7 @@ export interface DeadOutboxMessage<M> {
 }
 
 /** What a turn reads. */
-export type OutboxRead =
-  | (LookRead & {
-      /** It tells of messages due later that this does not see; undefined: of all. */
-      readonly laterFrom: Snapshot | undefined;
-    })
-  | PageRead;
+export type OutboxRead = LookRead | PageRead;
 
 /** In Postgres, in one transaction. */
 export interface TurnStep<M> {
@@ -194,8 +189,8 @@ export class OutboxRelay<M extends OutboxMessage> {
   #hasJustLooked = false;
   /** When the last turn was begun that has been answered. */
   #confirmedAt = Number.NEGATIVE_INFINITY;
-  #isDeposed = false;
-  #isEnding = false;
+  isDeposed = false;
+  isEnding = false;
   /** Of each lane the messages that wait for the first, which is ready, under way, or pausing. */
   readonly #lanes = new Map<string, Fifo<Entry<M>>>();
   readonly #underWay = new Map<PublishStep<M>, Entry<M>>();
@@ -233,10 +228,6 @@ export class OutboxRelay<M extends OutboxMessage> {
     return this.#reading.messages === probes.length && this.#turnOut === undefined && !this.#hasProgress;
   }
 
-  get isDeposed(): boolean {
-    return this.#isDeposed;
-  }
-
   /** Read and not done. */
   get waiting(): number {
     return this.#reading.waiting;
@@ -265,21 +256,16 @@ export class OutboxRelay<M extends OutboxMessage> {
     this.#endPauses(({ isRefused }) => !isRefused);
   }
 
-  /** Reads nothing more; what is read is published, and the position saved. */
-  end(): void {
-    this.#isEnding = true;
-  }
-
   /** The next step; undefined: none before {@link readyAt}, or something settles. To be called until then. */
   next(now: number): TurnStep<M> | PublishStep<M> | undefined {
-    if (this.#isDeposed) return undefined;
+    if (this.isDeposed) return undefined;
     if (this.#pausingUntil <= now) this.#endPauses(({ until }) => until <= now);
     return this.#nextTurn(now) ?? this.#nextPublish(now);
   }
 
   /** From when on {@link next} may have a step though nothing settles until then; Infinity: never. */
   get readyAt(): number {
-    if (this.#isDeposed) return Number.POSITIVE_INFINITY;
+    if (this.isDeposed) return Number.POSITIVE_INFINITY;
     return this.#turnOut === undefined ? Math.min(this.#pausingUntil, this.#turnAt) : this.#pausingUntil;
   }
 
@@ -287,7 +273,7 @@ export class OutboxRelay<M extends OutboxMessage> {
     if (step !== this.#turnOut) return;
     this.#turnOut = undefined;
     if (outcome.kind === "deposed") {
-      this.#isDeposed = true;
+      this.isDeposed = true;
       return;
     }
     if (outcome.kind === "unavailable") {
@@ -350,7 +336,7 @@ export class OutboxRelay<M extends OutboxMessage> {
   /** When the next turn may begin, if none is out. */
   get #turnAt(): number {
     if (this.#unanswered !== undefined) return this.#turnFrom;
-    const mayRead = !this.#isEnding;
+    const mayRead = !this.isEnding;
     if (mayRead && (this.#reading.canPage || this.#reading.canJoin)) return this.#turnFrom;
     const { saveMs, publishWithinMs } = this.#settings;
     const readAt = mayRead ? this.#pace.at : Number.POSITIVE_INFINITY;
@@ -370,14 +356,14 @@ export class OutboxRelay<M extends OutboxMessage> {
     const reading = this.#reading;
     // A turn with very many would take long, for all.
     const dead = this.#dead.slice(0, this.#settings.deadMessages);
-    const dueFrom = this.#isEnding ? undefined : this.#pace.dueFrom(now);
+    const dueFrom = this.isEnding ? undefined : this.#pace.dueFrom(now);
     let asleep: boolean | undefined;
     let read: OutboxRead | undefined;
-    if (!this.#isEnding) {
+    if (!this.isEnding) {
       const isLookDue = reading.canLook && (this.#pace.lookAt <= now || reading.canJoin);
       if (isLookDue && !(this.#hasJustLooked && reading.canPage)) {
         asleep = this.#pace.beginLook(now);
-        read = { ...reading.look(), laterFrom: reading.hasLooked ? reading.frontier : undefined };
+        read = reading.look();
       } else read = reading.page();
     }
     if (read !== undefined) this.#hasJustLooked = read.kind === "look";
@@ -403,7 +389,7 @@ export class OutboxRelay<M extends OutboxMessage> {
         this.#pace.notified();
         return;
       }
-      this.#pace.endLook(now, found.messages.length);
+      this.#pace.endLook(now, found.messages.length, found.to);
       this.#line(this.#reading.takeLook(read, found));
     } else if (read !== undefined && found?.kind === "page") this.#line(this.#reading.takePage(read, found));
   }

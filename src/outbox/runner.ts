@@ -24,14 +24,16 @@ export interface RelayMachine<Step> {
   readonly isIdle: boolean;
   /** A message was enqueued. */
   wake(): void;
-  /** Reads nothing more. */
-  end(): void;
+  /** True: reads nothing more; what is read is finished, and the position saved. */
+  isEnding: boolean;
 }
 
 /** What a relay does for one sink. */
 export interface Sink<Step, Machine extends RelayMachine<Step>> {
   readonly kind: OutboxKind;
   readonly applicationName: string;
+  /** What is said when a turn fails. */
+  readonly problem: string;
   /** The NOTIFY channels that wake the relay. */
   readonly channels: readonly string[];
   /** How long messages stay in the outbox at least, in milliseconds. */
@@ -132,7 +134,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     const deadline = new Deadline(limitMs);
     const machine = this.#machine;
     const relaying = this.#relaying;
-    machine?.end();
+    if (machine !== undefined) machine.isEnding = true;
     this.pump();
     const isBusy = (): boolean => machine !== undefined && machine === this.#machine && !machine.isIdle;
     while (isBusy() && this.#sink.canFinish() && !deadline.isOver) await delay(stopPollMs);
@@ -179,8 +181,23 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     });
   }
 
-  /** A turn has ended: goes on, and removes old messages now and then. */
-  async turned(machine: Machine): Promise<void> {
+  /**
+   * Runs a turn, and goes on; removes old messages now and then.
+   *
+   * @param settle of the outcome; undefined: Postgres did not answer
+   */
+  async turn<Outcome>(
+    machine: Machine,
+    call: () => Promise<Outcome>,
+    settle: (outcome: Outcome | undefined) => void,
+  ): Promise<void> {
+    let outcome: Outcome | undefined;
+    try {
+      outcome = await call();
+    } catch (error) {
+      this.tell(this.#sink.problem, error);
+    }
+    settle(outcome);
     if (machine !== this.#machine || this.#relaying === undefined) return;
     const { retentionMs } = this.#sink;
     if (performance.now() >= this.#rotatesAt) {
@@ -188,7 +205,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
       try {
         await this.#relaying.table.rotate(this.#relaying.owner, retentionMs);
       } catch (error) {
-        this.#tell("the oldest messages of the outbox cannot be removed", error);
+        this.tell("the oldest messages of the outbox cannot be removed", error);
       }
     }
     this.pump();
@@ -214,7 +231,7 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
           return;
         }
       } catch (error) {
-        this.#tell("the outbox cannot be taken over", error);
+        this.tell("the outbox cannot be taken over", error);
       }
       await delay(backoff.failed());
     }
@@ -241,7 +258,8 @@ export class OutboxRunner<Step, Machine extends RelayMachine<Step>> {
     this.#track(this.#take(leading, relaying, after, retryMinMs));
   }
 
-  #tell(what: string, error: unknown): void {
+  /** Warns of an error, if it did not lately. */
+  tell(what: string, error: unknown): void {
     this.#options.rareLog.warn(what, error instanceof Error ? error.message : String(error));
   }
 

@@ -20,14 +20,6 @@ const runAtOnce = 100;
 
 type DueRow = Awaited<ReturnType<SchedulerFunctions["dueSchedules"]>>[number];
 
-/** A schedule that is due, as it was read. */
-interface DueSchedule {
-  readonly role: string;
-  readonly name: string;
-  readonly revision: bigint;
-  readonly since: Date;
-}
-
 /**
  * Enqueues what is due.
  *
@@ -53,11 +45,12 @@ export async function runDueSchedules(functions: SchedulerFunctions, isOver: () 
   for (const [nth, row] of rows.entries()) {
     if (isOver()) return 0;
     if (nth % plannedAtOnce === plannedAtOnce - 1) await setImmediate();
-    const due = dueOf(row);
+    const { cron, timezone, missed, since } = row;
     const limit = Math.max(1, Math.min(pageOccurrences, Math.floor(pageBytes / Math.max(1, row.payloadBytes!))));
-    const plan = planOccurrences({ ...due, ...timesOf(row) }, asOf!, limit);
+    const times = { cron: cron!, timezone: timezone!, missed: missed as MissedPolicy, since: since! };
+    const plan = planOccurrences(times, asOf!, limit);
     if (plan.next !== undefined) inMs = Math.min(inMs, Math.max(0, plan.next.getTime() - asOf!.getTime()));
-    batch.push(runOf(due, plan));
+    batch.push(runOf(row, plan));
     messages += plan.occurrences.length;
     bytes += plan.occurrences.length * row.payloadBytes!;
     if (messages >= pageMessages || bytes >= pageBytes || batch.length >= runAtOnce) await flush();
@@ -67,16 +60,8 @@ export async function runDueSchedules(functions: SchedulerFunctions, isOver: () 
   return rows.length > 0 && !anyRan ? Math.max(inMs, retryMs) : inMs;
 }
 
-function dueOf({ role, name, revision, since }: DueRow): DueSchedule {
-  return { role: role!, name: name!, revision: revision!, since: since! };
-}
-
-function timesOf({ cron, timezone, missed }: DueRow) {
-  return { cron: cron!, timezone: timezone!, missed: missed as MissedPolicy };
-}
-
 /** A plan as `hawser.run_schedules` reads it. */
-function runOf({ role, name, revision, since }: DueSchedule, plan: SchedulePlan): object {
+function runOf({ role, name, revision, since }: DueRow, plan: SchedulePlan): object {
   const { occurrences, upto, next, problem } = plan;
   return { role, name, revision: String(revision), since, upto, next_at: next, times: occurrences, problem };
 }

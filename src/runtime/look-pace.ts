@@ -5,6 +5,7 @@
  * have found something it wakes: it looks every few milliseconds, and nobody notifies it, because commits that notify wait for each
  * other. When nothing was found for a while it sleeps, and a pause is as long as it has slept, up to a limit: who enqueued
  * before that was told to notify nobody, and is found after a time that grows no faster than the one that the transaction takes.
+ * When all transactions have ended that were open as it fell asleep, everybody notifies it, and it looks only now and then.
  */
 
 import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
@@ -13,7 +14,15 @@ import type { OutboxConstants } from "../../generated/ts/settings/outbox.js";
 export interface PaceSettings
   extends Pick<
     OutboxConstants,
-    "lookMs" | "manyLookMs" | "manyMessages" | "slowLookMs" | "awakeMs" | "busyLooks" | "dueCheckMs"
+    | "lookMs"
+    | "manyLookMs"
+    | "manyMessages"
+    | "slowLookMs"
+    | "idleLookMs"
+    | "unnotifiedLookMs"
+    | "awakeMs"
+    | "busyLooks"
+    | "dueCheckMs"
   > {
   /** Those who enqueue can notify: they are asked to while it is quiet. */
   readonly canBeNotified: boolean;
@@ -43,6 +52,8 @@ export class LookPace {
   #quietAt = 0;
   /** What those who enqueue were last told; undefined: not known. */
   #isAsleep: boolean | undefined;
+  /** The transactions that may have been told to notify nobody are older than this one; undefined: not known yet. */
+  #notifiesFrom: bigint | undefined;
   /** No known message is due before `from`, of the clock of Postgres, and here not before `at`; undefined: none is known. */
   #due: { readonly from: number; readonly at: number } | undefined;
 
@@ -88,18 +99,31 @@ export class LookPace {
     const isAsleep = this.#isQuiet && canBeNotified;
     const asleep = isAsleep === this.#isAsleep ? undefined : isAsleep;
     this.#isAsleep = isAsleep;
+    if (asleep !== undefined) this.#notifiesFrom = undefined;
     return asleep;
   }
 
-  /** Ends the look. @param found how many messages it has found */
-  endLook(now: number, found: number): void {
-    const { slowLookMs, awakeMs, manyMessages, manyLookMs } = this.#settings;
+  /**
+   * Ends the look.
+   *
+   * @param found how many messages it has found
+   * @param snapshot what it has read, as `xmin:xmax:xip,…`
+   */
+  endLook(now: number, found: number, snapshot: string): void {
+    const { slowLookMs, idleLookMs, unnotifiedLookMs, canBeNotified } = this.#settings;
+    const { awakeMs, manyMessages, manyLookMs } = this.#settings;
     const lookMs = found < manyMessages ? this.#settings.lookMs : manyLookMs;
     if (found > 0) {
       this.#finds = now - this.#foundAt < awakeMs ? this.#finds + 1 : 1;
       this.#foundAt = now;
     }
-    this.#pauseMs = this.#isQuiet ? Math.max(lookMs, Math.min(slowLookMs, now - this.#quietAt)) : lookMs;
+    this.#pauseMs = lookMs;
+    if (!this.#isQuiet) return;
+    const [oldestOpen, next] = snapshot.split(":", 2).map(BigInt) as [bigint, bigint];
+    this.#notifiesFrom ??= next;
+    const notifiedMs = oldestOpen >= this.#notifiesFrom ? idleLookMs : slowLookMs;
+    const mostMs = canBeNotified ? notifiedMs : unnotifiedLookMs;
+    this.#pauseMs = Math.max(lookMs, Math.min(mostMs, now - this.#quietAt));
   }
 
   /** The time, of the clock of Postgres, from which on messages may be due that a turn is to bring in now; undefined: none. */

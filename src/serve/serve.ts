@@ -150,6 +150,7 @@ export class Serve implements AsyncDisposable {
         this.#gateway?.configure(found);
         this.#bridge?.configure(found);
       },
+      onRelayEnded: () => this.#peerRelay?.askNow(),
       onAsked: (problem) => this.#monitoring?.asked(problem),
       onProblem: (found) => {
         problem = found;

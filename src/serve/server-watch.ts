@@ -12,7 +12,7 @@ import { errorTable, GatewayError, HawserError } from "../errors/index.js";
 import type { GatewayIdentity } from "../gateway/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
 import { type Logger, Repeated } from "../runtime/index.js";
-import { explainServeRefusal } from "../store/index.js";
+import { explainServeRefusal, relayChannel } from "../store/index.js";
 
 /** How it is watched. */
 export interface ServerWatchOptions {
@@ -20,6 +20,8 @@ export interface ServerWatchOptions {
   readonly logger: Logger;
   /** The options, whenever they were read; undefined if no server is defined. */
   onOptions(options: CompleteNatsServerOptions | undefined): void;
+  /** A relay of the outbox for peers has ended. */
+  onRelayEnded(): void;
   /** Postgres was asked. @param problem why the query failed; undefined: it was answered */
   onAsked(problem: HawserError | undefined): void;
   /** They could not be read, or are not right. */
@@ -83,9 +85,12 @@ export class ServerWatch {
       address: DatabaseAddress.of(options.databaseUrl),
       logger: options.logger,
       applicationName: "hawser serve",
-      channels: [notifyChannels.natsServer],
+      channels: [notifyChannels.natsServer, relayChannel],
       queryTimeoutMs: optionsPollMs * 2,
-      onNotification: () => this.#readings.soon(),
+      onNotification: (channel) => {
+        if (channel === relayChannel) options.onRelayEnded();
+        else this.#readings.soon();
+      },
       onDown: () => this.#readings.soon(),
     });
   }

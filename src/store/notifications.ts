@@ -6,6 +6,7 @@
  */
 import { createHash } from "node:crypto";
 import { notifyChannels, type TopicAddrRow } from "../../generated/ts/rows/peer.js";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Logger } from "../runtime/index.js";
 import type { Database } from "./database.js";
@@ -24,6 +25,9 @@ export const catalogChannel = notifyChannels.topicAddr;
 
 /** The NOTIFY channel of the mesh secrets. What it says is only that one was added or taken away. */
 export const secretsChannel = notifyChannels.meshSecret;
+
+/** The NOTIFY channel that tells when a relay of the outbox for peers has ended. */
+export const relayChannel = outboxConstants.peerRelayChannel;
 
 /**
  * The NOTIFY channel on which a listener hears of stored messages. A name may be longer than Postgres lets a channel be,

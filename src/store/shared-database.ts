@@ -6,7 +6,13 @@ import { DatabaseAddress, PostgresSession, serverIdentity } from "../postgres/in
 import type { Clock, Logger } from "../runtime/index.js";
 import { Database } from "./database.js";
 import { Leases } from "./leases.js";
-import { type CatalogChange, catalogChannel, parseCatalogChange, secretsChannel } from "./notifications.js";
+import {
+  type CatalogChange,
+  catalogChannel,
+  parseCatalogChange,
+  relayChannel,
+  secretsChannel,
+} from "./notifications.js";
 import { storeFailure } from "./store-failure.js";
 
 const { leaseBeatMs } = storeConstants;
@@ -48,7 +54,7 @@ export class SharedDatabase {
       queryTimeoutMs: leaseBeatMs,
       lockTimeoutMs: leaseBeatMs / 2,
       statementTimeoutMs: leaseBeatMs,
-      channels: [catalogChannel, secretsChannel],
+      channels: [catalogChannel, secretsChannel, relayChannel],
       onConnected: async (query) => {
         // Leases first: until the locks are ours again, nothing else of this session matters.
         await this.leases.regainAll(query);

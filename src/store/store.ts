@@ -20,6 +20,7 @@ import {
   type CatalogChange,
   messageChannel,
   parseAnnouncement,
+  relayChannel,
   secretsChannel,
 } from "./notifications.js";
 import { type ParkedMessages, parkedMessages } from "./parked-messages.js";
@@ -37,6 +38,8 @@ interface StoreEvents {
   catalog: [change: CatalogChange];
   /** A mesh secret was added or taken away. */
   secrets: [];
+  /** A relay of the outbox for peers has ended. */
+  relayEnded: [];
   /** Messages were stored in a channel of a listener named to {@link Store.listenForMessages}. */
   announced: [connectionKey: number, listenerName: string];
   /** A topic has messages to claim. Heard after {@link Store.listenForWaiting}. */
@@ -127,6 +130,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
   const listeners: { [Name in keyof StoreEvents]: Set<(...details: StoreEvents[Name]) => void> } = {
     catalog: new Set(),
     secrets: new Set(),
+    relayEnded: new Set(),
     announced: new Set(),
     waiting: new Set(),
     session: new Set(),
@@ -139,6 +143,7 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
     onCatalogChange: (change: CatalogChange) => emit("catalog", change),
     onNotification(channel: string, payload: string): void {
       if (channel === secretsChannel) emit("secrets");
+      if (channel === relayChannel) emit("relayEnded");
       if (channel === waitingChannel) emit("waiting", payload);
       const listenerName = announcedTo.get(channel);
       const connectionKey = parseAnnouncement(payload);

@@ -9,8 +9,8 @@ import { eventually } from "../support/eventually.js";
 import { rowsOf } from "../support/on-server.js";
 
 const seconds = 5;
-/** Of `serve` and a peer together: heartbeats, and looks once a second. */
-const mostPerSecond = 40;
+/** Of `serve` and a peer together: heartbeats, and few looks. */
+const mostPerSecond = 8;
 
 it("serve and a peer make few transactions while nothing happens", { timeout: 120_000 }, async () => {
   await using database = await sqlDatabase(testNatsUrl());

@@ -1,8 +1,10 @@
 /**
  * The outbox for peers in SQL: what the functions that enqueue refuse, and what a turn of the relay stores for whom.
  */
+import { once } from "node:events";
 import pg from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { PeerRelay } from "../../src/outbox/index.js";
 import { DatabaseAddress } from "../../src/postgres/index.js";
 import { silentLogger } from "../../src/runtime/index.js";
@@ -274,6 +276,20 @@ describe("a turn", () => {
     } finally {
       await relay.stop();
     }
+  });
+
+  it("says to others when it may be late, and when it has ended", async () => {
+    const asked = async () => (await client.query("SELECT * FROM hawser.peer_relay_is_free()")).rows[0];
+    const { is_free: isFree, ask_in_ms: askInMs } = await asked();
+    expect(isFree).toBe(false);
+    expect(askInMs).toBeGreaterThan(0);
+    expect(askInMs).toBeLessThanOrEqual(outboxConstants.peerBeatMs + outboxConstants.slowLookMs / 2 + 1);
+    const listening = await connected();
+    const told = once(listening, "notification");
+    await listening.query(`LISTEN ${outboxConstants.peerRelayChannel}`);
+    await client.query("SELECT hawser.outbox_take('peer', '', 'relay')");
+    await told;
+    expect(await asked()).toEqual({ is_free: true, ask_in_ms: 0 });
   });
 
   it("goes on after a dump that has no turns", async () => {

@@ -240,7 +240,7 @@ describe("a route that answers nothing", () => {
   it("is away after a while: its messages leave memory, and its position waits alone", () => {
     const driven = away();
     driven.publish(2n, noAnswer);
-    driven.relay.end();
+    driven.relay.isEnding = true;
     driven.lookPast("110:110:");
     expect(driven.relay.isIdle).toBe(true);
     expect(driven.relay.waiting).toBe(3);

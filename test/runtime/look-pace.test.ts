@@ -26,7 +26,7 @@ function late(seed: number, pace: LookPace, slowestMs: number): string | undefin
   const messages: Message[] = Array.from({ length: random.between(1, 12) }, () => random.next() * endMs).flatMap((at) =>
     Array.from({ length: random.chance(0.3) ? random.between(5, 20) : 1 }, (_, nth) => {
       const enqueuedAt = at + nth * random.next() * settings.awakeMs;
-      const openMs = random.pick([0, 2, 20, 300, 2_000]) * random.next();
+      const openMs = random.pick([0, 2, 20, 300, 2_000, 8_000]) * random.next();
       return { enqueuedAt, committedAt: enqueuedAt + openMs, hasNotified: false, foundAt: undefined };
     }),
   );
@@ -44,6 +44,13 @@ function late(seed: number, pace: LookPace, slowestMs: number): string | undefin
       else if (next.message.hasNotified) pace.notified();
     }
   };
+  // Transactions get their ids in the order in which they enqueue.
+  const xids = [...messages].sort((one, other) => one.enqueuedAt - other.enqueuedAt);
+  const snapshotAt = (at: number): string => {
+    const next = xids.filter(({ enqueuedAt }) => enqueuedAt <= at).length;
+    const open = xids.findIndex(({ committedAt }, xid) => xid < next && committedAt > at);
+    return `${open === -1 ? next : open}:${next}:`;
+  };
   let now = 0;
   for (let looks = 0; messages.some(({ foundAt }) => foundAt === undefined); looks++) {
     if (looks > 100_000) return "it looks without end";
@@ -51,11 +58,12 @@ function late(seed: number, pace: LookPace, slowestMs: number): string | undefin
     advance(now);
     // What is said counts at once, and the look reads behind it.
     isAsleep = asleep ?? isAsleep;
+    const snapshot = snapshotAt(now);
     const found = messages.filter(({ committedAt, foundAt }) => foundAt === undefined && committedAt <= now);
     for (const message of found) message.foundAt = now;
     now += lookTakesMs;
     advance(now);
-    pace.endLook(now, found.length);
+    pace.endLook(now, found.length, snapshot);
     // Until the next look is due, or somebody notifies.
     for (const { at } of [...moments]) {
       if (pace.at <= now || at > pace.at) break;
@@ -65,7 +73,8 @@ function late(seed: number, pace: LookPace, slowestMs: number): string | undefin
     if (pace.at > now) now = pace.at;
   }
   const tooLate = messages.find(
-    ({ enqueuedAt, committedAt, foundAt }) => foundAt! - committedAt > slowestMs + 2 * (committedAt - enqueuedAt),
+    ({ enqueuedAt, committedAt, foundAt }) =>
+      foundAt! - committedAt > slowestMs + Math.min(settings.slowLookMs, 2 * (committedAt - enqueuedAt)),
   );
   return tooLate && JSON.stringify(tooLate);
 }
@@ -89,7 +98,7 @@ describe("the pace of a relay", () => {
 
   it("looks often where nobody can notify it", () => {
     const { unnotifiedLookMs } = outboxConstants;
-    const made = () => new LookPace({ ...settings, slowLookMs: unnotifiedLookMs, canBeNotified: false }, undefined);
+    const made = () => new LookPace({ ...settings, canBeNotified: false }, undefined);
     expect(firstLate(made, atDepth(5_000), 2 * unnotifiedLookMs)).toBeUndefined();
   });
 
@@ -113,6 +122,15 @@ describe("the pace of a relay", () => {
     ],
     ["looks slowly at once", () => new LookPace({ ...settings, lookMs: settings.slowLookMs }, false)],
     [
+      "takes it that everybody notifies it as soon as it sleeps",
+      () =>
+        new (class extends LookPace {
+          override endLook(now: number, found: number): void {
+            super.endLook(now, found, "7:7:");
+          }
+        })(settings, false),
+    ],
+    [
       "forgets a notification that comes during a look",
       () =>
         new (class extends LookPace {
@@ -124,9 +142,9 @@ describe("the pace of a relay", () => {
             this.#isLooking = true;
             return super.beginLook(now);
           }
-          override endLook(now: number, found: number): void {
+          override endLook(now: number, found: number, snapshot: string): void {
             this.#isLooking = false;
-            super.endLook(now, found);
+            super.endLook(now, found, snapshot);
           }
         })(settings, false),
     ],
@@ -134,15 +152,18 @@ describe("the pace of a relay", () => {
     expect(firstLate(made, 2_000)).toBeDefined();
   });
 
-  it("looks about once a second when nothing comes", () => {
+  it.each([
+    ["when nothing comes, and everybody notifies it", "20:20:", 30],
+    ["about once a second while a transaction is open that may not notify it", "15:20:15", 80],
+  ])("looks seldom %s", (_, later, most) => {
     const pace = new LookPace(settings, false);
     let looks = 0;
     for (let now = 0; now < 60_000; looks++) {
       pace.beginLook(now);
-      pace.endLook(now, 0);
+      pace.endLook(now, 0, now === 0 ? "15:20:15" : later);
       now = pace.at;
     }
-    expect(looks).toBeLessThan(80);
+    expect(looks).toBeLessThan(most);
   });
 
   it("looks once for each message that notifies it, as long as few come", () => {
@@ -151,7 +172,7 @@ describe("the pace of a relay", () => {
     let notifies = false;
     const look = (now: number, hasFound: boolean): void => {
       notifies = pace.beginLook(now) ?? notifies;
-      pace.endLook(now, hasFound ? 1 : 0);
+      pace.endLook(now, hasFound ? 1 : 0, "7:7:");
       looks += 1;
     };
     let now = 0;
@@ -174,15 +195,15 @@ describe("the pace of a relay", () => {
     let now = 0;
     for (let found = 0; found < settings.busyLooks; found++, now += 5) {
       expect(pace.beginLook(now)).toBeUndefined();
-      pace.endLook(now, 1);
+      pace.endLook(now, 1, "7:7:");
       pace.notified();
     }
     expect(pace.beginLook(now)).toBe(false);
-    pace.endLook(now, 1);
+    pace.endLook(now, 1, "7:7:");
     expect(pace.at).toBe(now + settings.lookMs);
     now += settings.lookMs;
     pace.beginLook(now);
-    pace.endLook(now, settings.manyMessages);
+    pace.endLook(now, settings.manyMessages, "7:7:");
     expect(pace.at).toBe(now + settings.manyLookMs);
     now += settings.awakeMs;
     expect(pace.beginLook(now)).toBe(true);
@@ -191,7 +212,7 @@ describe("the pace of a relay", () => {
   it("looks when a later message is due, and at once behind those that were brought in", () => {
     const pace = new LookPace({ ...settings, lookMs: 3, dueCheckMs: 10 }, false);
     pace.beginLook(0);
-    pace.endLook(0, 0);
+    pace.endLook(0, 0, "7:7:");
     pace.endDue(0, undefined, { brought: 0, next: { from: 5, inMs: 2 } });
     expect(pace.at).toBe(2);
     expect(pace.dueFrom(1)).toBeUndefined();

@@ -735,6 +735,8 @@ export interface CheckRelayResult {
 export interface PeerRelayIsFreeResult {
   /** Another relay may take over. */
   isFree: boolean;
+  /** In how many milliseconds that may change. */
+  askInMs: number;
 }
 
 /** Arguments of hawser.outbox_take. */
@@ -1134,11 +1136,11 @@ export function outboxFunctions(client: QueryClient) {
     async peerRelayIsFree(): Promise<PeerRelayIsFreeResult> {
       const { rows } = await client.query({
         name: "hawser.peer_relay_is_free",
-        text: "SELECT is_free FROM hawser.peer_relay_is_free()",
+        text: "SELECT is_free, ask_in_ms FROM hawser.peer_relay_is_free()",
         values: [],
       });
       const row = onlyRow(rows, "hawser.peer_relay_is_free");
-      return { isFree: row.is_free };
+      return { isFree: row.is_free, askInMs: row.ask_in_ms };
     },
 
     /** Makes a relay the one that works: from now on no turn of another one is saved. */

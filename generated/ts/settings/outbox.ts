@@ -87,13 +87,19 @@ export const outboxConstants = {
    */
   busyLooks: 4,
   /**
-   * How often it looks at least.
+   * How often it looks at least while a transaction is open that may have been told to notify nobody.
    *
    * Value: 1000 ms.
    */
   slowLookMs: 1000,
   /**
-   * The same on a server with prepared transactions, which cannot notify.
+   * How often it looks at least when everybody who enqueues notifies it.
+   *
+   * Value: 10000 ms.
+   */
+  idleLookMs: 10000,
+  /**
+   * How often it looks at least on a server with prepared transactions, which cannot notify.
    *
    * Value: 20 ms.
    */
@@ -263,11 +269,18 @@ export const outboxConstants = {
    */
   movedMessages: 10000,
   /**
-   * How often a process asks whether a relay for peers works.
+   * How often a relay for peers shows at least that it is at work: it looks that often, whatever `idle_look_ms` says. One that is
+   * late is replaced when its session has ended.
    *
-   * Value: 1000 ms.
+   * Value: 2500 ms.
    */
-  peerRelayWatchMs: 1000,
+  peerBeatMs: 2500,
+  /**
+   * The NOTIFY channel that tells when a relay for peers has ended.
+   *
+   * Value: "hawser_peer_relay".
+   */
+  peerRelayChannel: "hawser_peer_relay",
   /**
    * How long messages for peers stay in the outbox at least after they were handed over.
    *

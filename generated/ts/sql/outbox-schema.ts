@@ -800,23 +800,29 @@ $function$;
 COMMENT ON FUNCTION hawser.check_relay(text) IS 'Refuses a caller that may not relay the messages of a kind: those for NATS only the role of \`hawser serve\` may.';
 
 CREATE OR REPLACE FUNCTION hawser.peer_relay_is_free(
-  OUT is_free boolean
+  OUT is_free boolean,
+  OUT ask_in_ms integer
 )
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
   v_last record;
-  v_beat_ms bigint := coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1);
-  v_now_ms CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000;
+  -- A beat of the future: the clock was set back.
+  v_age_ms CONSTANT bigint := extract(epoch FROM clock_timestamp()) * 1000 - coalesce(pg_sequence_last_value('hawser.outbox_state_peer_beat_seq'), 1);
+  -- A look that comes earlier than this shows nothing.
+  v_late_ms CONSTANT integer := 2500 + 1000 / 2;
 BEGIN
   SELECT t.owner, t.pid INTO v_last FROM hawser.outbox_turns AS t WHERE t.sink = 1 ORDER BY t.turn DESC LIMIT 1;
-  -- A beat of the future: the clock was set back.
-  is_free := coalesce(v_last.owner, '') = '' OR v_now_ms - v_beat_ms NOT BETWEEN 0 AND 5000;
-  IF NOT is_free AND v_now_ms - v_beat_ms > 1000 + 1000 / 2 THEN
+  is_free := coalesce(v_last.owner, '') = '' OR v_age_ms NOT BETWEEN 0 AND 5000;
+  IF NOT is_free AND v_age_ms > v_late_ms THEN
     -- It is late: has its session ended? Asked only then, because the answer takes longer the more sessions there are.
     is_free := NOT EXISTS (SELECT FROM pg_stat_get_activity(v_last.pid));
   END IF;
+  ask_in_ms := CASE
+    WHEN is_free THEN 0
+    ELSE 1 + CASE WHEN v_age_ms > v_late_ms THEN 5000 ELSE v_late_ms END - v_age_ms
+  END;
 END
 $function$;
 COMMENT ON FUNCTION hawser.peer_relay_is_free() IS 'Whether no relay works for peers: it has ended, its session has, or it was not at work for some seconds.';
@@ -876,7 +882,7 @@ BEGIN
            now() AS saved_at
       INTO v_last;
   END IF;
-  IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT hawser.peer_relay_is_free()) THEN
+  IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT (SELECT f.is_free FROM hawser.peer_relay_is_free() AS f)) THEN
     RETURN;
   END IF;
   was_given_back := v_last.owner = '';
@@ -916,6 +922,9 @@ BEGIN
   ELSE
     PERFORM setval('hawser.outbox_state_peer_asleep_seq', 1),
             setval('hawser.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+    IF p_owner = '' THEN
+      PERFORM pg_notify('hawser_peer_relay', '');
+    END IF;
   END IF;
 END;
 END

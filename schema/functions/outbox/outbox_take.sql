@@ -13,7 +13,7 @@ BEGIN
            now() AS saved_at
       INTO v_last;
   END IF;
-  IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT hawser.peer_relay_is_free()) THEN
+  IF p_after <> v_last.owner OR (p_after IS NULL AND p_kind = 'peer' AND NOT (SELECT f.is_free FROM hawser.peer_relay_is_free() AS f)) THEN
     RETURN;
   END IF;
   was_given_back := v_last.owner = '';
@@ -53,5 +53,8 @@ BEGIN
   ELSE
     PERFORM setval('hawser.outbox_state_peer_asleep_seq', 1),
             setval('hawser.outbox_state_peer_beat_seq', floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+    IF p_owner = '' THEN
+      PERFORM pg_notify(@OutboxConstants.peer_relay_channel@, '');
+    END IF;
   END IF;
 END

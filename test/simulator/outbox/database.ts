@@ -431,6 +431,7 @@ export class OutboxDatabase {
     const look = this.#look("peer", {
       kind: "look",
       from: position.from,
+      laterFrom: undefined,
       series: position.series.map(({ role, route, from, to }) => ({ role, route, from, joins: to === undefined })),
       maxMessages: peerPage,
       maxBytes: 100_000,

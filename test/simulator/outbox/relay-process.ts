@@ -23,6 +23,8 @@ export const relaySettings: RelaySettings = {
   manyLookMs: 3,
   manyMessages: 4,
   slowLookMs: 5_000,
+  idleLookMs: 30_000,
+  unnotifiedLookMs: 20,
   awakeMs: 30,
   busyLooks: 2,
   canBeNotified: true,
