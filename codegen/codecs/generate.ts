@@ -94,7 +94,7 @@ ${doc("Reads the frame with which the input has begun. `breaksRule` of the input
   let frame: Frame | undefined;
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     const before = frame;
     switch (tag) {
 ${cases
@@ -223,7 +223,7 @@ function reader(message: Message): string {
   const message: ${message.name} = { ${empty} };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
 ${cases.join("")}      default:
         input.skip(tag);

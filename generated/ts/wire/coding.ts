@@ -71,6 +71,14 @@ export class FrameInput {
     throw new RangeError("a number does not end");
   }
 
+  /** Reads the rest of a tag that has begun with this byte. @throws RangeError if it has more than 5 bytes or 32 bits */
+  tag(first: number): number {
+    const from = this.at;
+    const tag = this.rest(first);
+    if (tag > 0xffffffff || this.at > from + 4) throw new RangeError(`${tag} is no tag of a field`);
+    return tag;
+  }
+
   /** A number of 64 bits in decimal. */
   decimal(): string {
     let value = 0n;
@@ -158,7 +166,7 @@ export class FrameInput {
       case 3:
         for (;;) {
           const first = this.#byte();
-          const inner = first < 0x80 ? first : this.rest32(first) >>> 0;
+          const inner = first < 0x80 ? first : this.tag(first);
           if ((inner & 7) !== 4) this.skip(inner, depth + 1);
           else if (inner >>> 3 === tag >>> 3) return;
           else throw new RangeError(`a group of field ${tag >>> 3} ends as one of field ${inner >>> 3}`);

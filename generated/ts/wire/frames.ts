@@ -40,7 +40,7 @@ export function readFrame(input: FrameInput): Frame {
   let frame: Frame | undefined;
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     const before = frame;
     switch (tag) {
       case 10:
@@ -187,7 +187,7 @@ function readChallenge(input: FrameInput, end: number): Challenge {
   const message: Challenge = { nonce: new Uint8Array(0), minVersion: 0, maxVersion: 0, capabilities: [] };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 10: {
         message.nonce = input.view(end);
@@ -251,7 +251,7 @@ function readHello(input: FrameInput, end: number): Hello {
   const message: Hello = { version: 0, senderName: "", sourceTopic: "", listenerName: "", connectionKey: 0, epoch: 0, nonce: new Uint8Array(0), capabilities: [], mac: new Uint8Array(0) };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -351,7 +351,7 @@ function readWelcome(input: FrameInput, end: number): Welcome {
   const message: Welcome = { cursorEpoch: 0, cursor: 0, backlog: 0, credit: 0, maxMessageBytes: 0, capabilities: [], mac: new Uint8Array(0) };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -448,7 +448,7 @@ function readRefuse(input: FrameInput, end: number): Refuse {
   const message: Refuse = { code: 0, message: "" };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -490,7 +490,7 @@ function readBatch(input: FrameInput, end: number): Batch {
   const message: Batch = { epoch: 0, delivery: 0, firstNumber: 0, topicKey: 0, payloads: [], compressions: [], headers: [] };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -577,7 +577,7 @@ function readPayloadCompression(input: FrameInput, end: number): PayloadCompress
   const message: PayloadCompression = { index: 0, compression: 0, uncompressedBytes: 0 };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -635,7 +635,7 @@ function readPayloadHeaders(input: FrameInput, end: number): PayloadHeaders {
   const message: PayloadHeaders = { index: 0, headers: [] };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -678,7 +678,7 @@ function readHeader(input: FrameInput, end: number): Header {
   const message: Header = { name: "", value: "" };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 10: {
         message.name = input.text(end);
@@ -714,7 +714,7 @@ function readAck(input: FrameInput, end: number): Ack {
   const message: Ack = { epoch: 0, number: 0, credit: 0, backlog: 0, busy: false, live: false };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -803,7 +803,7 @@ function readGoLive(input: FrameInput, end: number): GoLive {
   const message: GoLive = { epoch: 0 };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -839,7 +839,7 @@ function readPing(input: FrameInput, end: number): Ping {
   const message: Ping = { token: "0" };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         message.token = input.decimal();
@@ -872,7 +872,7 @@ function readPong(input: FrameInput, end: number): Pong {
   const message: Pong = { token: "0" };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         message.token = input.decimal();
@@ -905,7 +905,7 @@ function readGoodbye(input: FrameInput, end: number): Goodbye {
   const message: Goodbye = { epoch: 0, number: 0 };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -952,7 +952,7 @@ function readRequest(input: FrameInput, end: number): Request {
   const message: Request = { id: 0, topicKey: 0, timeoutMs: 0, maxAnswerBytes: 0, payload: new Uint8Array(0), headers: [] };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -1034,7 +1034,7 @@ function readAnswer(input: FrameInput, end: number): Answer {
   const message: Answer = { id: 0, code: 0, message: "", begun: false, payload: new Uint8Array(0), headers: [] };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
@@ -1111,7 +1111,7 @@ function readCancel(input: FrameInput, end: number): Cancel {
   const message: Cancel = { id: 0 };
   while (input.at < end) {
     let tag = bytes[input.at++]!;
-    if (tag > 0x7f) tag = input.rest32(tag) >>> 0;
+    if (tag > 0x7f) tag = input.tag(tag);
     switch (tag) {
       case 8: {
         const first = bytes[input.at++]!;
