@@ -8,40 +8,31 @@ import { install } from "../../src/installation/index.js";
 import { executorSession, fenceHeld, leads, newLead, startInTurn } from "../bridge/leadership/support.js";
 import { TestPeer } from "../peer/support/world.js";
 import { eventually } from "../support/eventually.js";
+import { LockHolder } from "../support/lock-holder.js";
 import { onServer, rowsOf } from "../support/on-server.js";
 import { login } from "./nats/support/logins.js";
 import { textMessages, type World, world } from "./support/world.js";
 
 const names = ["shop-1", "billing-1", "sender", "listener", "heir", "__#outbox"];
 
-/** Every key that a version of Hawser has locked, apart from those drawn at random. */
-const keys = [
-  ...names.flatMap((name) => [`hawser:lease:${name}`, `hawser:fence:${name}`]),
-  "hawser:topic_addr",
-  "hawser:dead_letters",
-  "hawser:migrate",
-  "hawser:handlers:responder",
-  "hawser:handlers:responder:locked.",
-  "hawser:handlers:responder:locked.answer",
-  "hawser:handlers:subscription:locked.subject",
-  "hawser:handlers:stream:locked",
+const handlers = [
+  "responder",
+  "responder:locked.",
+  "responder:locked.answer",
+  "subscription:locked.subject",
+  "stream:locked",
 ];
 
 describe("a login without any right that holds every advisory lock", () => {
   let w: World;
-  let stranger: Awaited<ReturnType<typeof login>>;
-  let holder: pg.Client;
+  let holder: LockHolder;
 
   beforeAll(async () => {
     w = await world();
-    stranger = await login(w.url);
-    holder = new pg.Client({ connectionString: stranger.url });
-    await holder.connect();
-    await holder.query("SELECT pg_advisory_lock(hashtextextended(k, 0)) FROM unnest($1::text[]) AS k", [keys]);
+    holder = await LockHolder.take(w.url, names, handlers);
   });
   afterAll(async () => {
-    await holder.end();
-    await stranger[Symbol.asyncDispose]();
+    await holder[Symbol.asyncDispose]();
     await w[Symbol.asyncDispose]();
   });
 
