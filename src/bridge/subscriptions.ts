@@ -59,23 +59,35 @@ export interface SubscriptionsOptions {
   onNotSpilled(error: unknown): void;
 }
 
-/** What is counted of one subscription while this process knows it. */
+/** What is counted of one subscription while this process knows it. What is called a total never falls. */
 export interface SubscriptionCounts {
   readonly id: bigint;
   readonly functionName: string;
+  /** What it is subscribed to; may hold wildcards. */
   readonly subject: string;
+  /** Total: messages that NATS delivered to this process, whether it leads or not. */
   readonly received: number;
+  /** Total: messages that were kept, and taken over from another leader, which may have handled them. */
   readonly repeated: number;
+  /** Total: how often the connection to NATS was lost while this process led. */
   readonly cuts: number;
+  /** Total: messages whose transaction this process committed, without those in dead_letters. */
   readonly committed: number;
+  /** Total: messages that failed for good and went to dead_letters. */
   readonly deadLettered: number;
+  /** Total: transactions with its messages, whatever became of them. */
   readonly transactions: number;
+  /** Total: batches that were halved because one of their messages failed. */
   readonly bisections: number;
+  /** Messages that are neither committed nor in dead_letters yet. */
   readonly queuedMessages: number;
+  /** What these messages count for where memory is limited, in bytes. */
   readonly queuedBytes: number;
+  /** When the oldest of them was received, or saved, by `performance.now()`; undefined: there is none. */
   readonly oldestReceivedAt: number | undefined;
   /** In the table, as far as the process that leads knows. */
   readonly savedMessages: number;
+  /** What these count for against `saved_bytes`. */
   readonly savedBytes: number;
 }
 

@@ -13,7 +13,6 @@ import type { Logger } from "../runtime/index.js";
 import { storeFailure } from "../store/index.js";
 import { type Address, parseAddress } from "../wire/index.js";
 import {
-  type BridgeCounters,
   type CheckState,
   type ConnectionCounters,
   Monitor,
@@ -193,33 +192,11 @@ export class Monitoring {
         return Object.fromEntries(connectors);
       },
       get bridge() {
-        return parts.bridge === undefined ? undefined : bridgeCounters(parts.bridge.stats);
+        return parts.bridge?.stats;
       },
       get stored() {
         return parts.stored?.counters;
       },
     };
   }
-}
-
-function bridgeCounters(stats: BridgeStats): BridgeCounters {
-  const { role, epoch, lastEpoch, subscriptions, responders, streams, keptBytes, discarded, missing, outbox } = stats;
-  return {
-    role,
-    isLeading: epoch !== undefined,
-    leaderEpoch: Number(lastEpoch),
-    standbyBufferBytes: keptBytes,
-    discardedBufferFull: discarded,
-    discardedStandbyBufferFull: missing,
-    subscriptions,
-    streams,
-    outbox,
-    responders: responders.responders.map(({ id, subject, functionName, requests, errors, timedOut, busy }) => ({
-      ...{ id, subject, functionName, timedOut, busy },
-      ok: requests - errors,
-      failed: errors - busy - timedOut,
-    })),
-    requestsInFlight: responders.running,
-    requestsQueued: responders.responders.reduce((sum, { waiting }) => sum + waiting, 0),
-  };
 }

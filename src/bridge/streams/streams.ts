@@ -35,21 +35,21 @@ export interface StreamsOptions {
 
 /** What is counted of a subscription to a stream while this process leads. */
 export interface StreamCounts {
-  readonly id: bigint;
   readonly name: string;
   readonly stream: string;
   readonly functionName: string;
-  readonly received: number;
+  /** Total: messages whose transaction this process committed. */
   readonly committed: number;
+  /** Total: messages that failed for good and went to dead_letters. */
   readonly deadLettered: number;
-  /** Messages that are not done. */
+  /** Messages of the stream that are not done. */
   readonly lag: number;
-  /** Messages that were gone before they could be taken, as Postgres has it. */
+  /** Messages that were gone before they could be taken, since the last nats_seek_stream, as Postgres has it. */
   readonly missing: number;
+  /** All messages up to this sequence number are done. */
   readonly position: number;
+  /** Messages come, or would if there were any. */
   readonly isReading: boolean;
-  readonly isPaused: boolean;
-  readonly problem: string | undefined;
 }
 
 export class Streams {
@@ -168,7 +168,7 @@ class StreamRun {
   #timer: NodeJS.Timeout | undefined;
   #isPumping = false;
   #hasEnded = false;
-  readonly #counts = { received: 0, committed: 0, deadLettered: 0 };
+  readonly #counts = { committed: 0, deadLettered: 0 };
   #created = "";
 
   constructor(context: RunContext, binding: Subscription, row: StreamRow) {
@@ -192,16 +192,14 @@ class StreamRun {
 
   get counts(): StreamCounts {
     const { name, stream } = this.#config;
-    const { reading, confirmed, lag, isPaused, problem } = this.#reader;
+    const { reading, confirmed, lag } = this.#reader;
     return {
-      ...{ id: this.#binding.id, name, stream, functionName: this.#binding.functionName },
+      ...{ name, stream, functionName: this.#binding.functionName },
       ...this.#counts,
       lag: reading === undefined ? (this.#row.lag ?? 0) : lag,
       missing: this.#row.missing,
       position: reading === undefined ? (this.#row.position ?? 0) : confirmed,
       isReading: reading !== undefined,
-      isPaused,
-      problem,
     };
   }
 
@@ -412,7 +410,6 @@ class StreamRun {
     const bytes = memoryOf({ subject, payload: data, headers });
     const place = this.#reader.receive({ number, nth, at, bytes, reply }, pending, receivedAt);
     if (place === undefined) return;
-    this.#counts.received += 1;
     present.queues[this.#queueOf(subject)]!.offer({
       id: `${present.name}-${number}`,
       subject,
