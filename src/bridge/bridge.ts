@@ -190,7 +190,6 @@ export class Bridge {
       connector: this.#connectors.streams,
       subscriptions: () => this.#subscriptions,
       logger,
-      onRetried: () => this.#bindings.soon(),
     });
     this.#receiver = new Receiver({
       connector: this.#connectors.subscriptions,
@@ -610,10 +609,7 @@ export class Bridge {
       const forgotten = ended.length === 0 ? 0 : await this.#saved.forget(ended);
       if (forgotten > 0) this.#options.logger.info({ forgotten }, forgets);
       await this.#streams.configure(streams);
-      const retrying = [...this.#subscriptions.retrying, ...this.#streams.retrying];
-      const retries = await readRetries(this.#session, retrying);
-      this.#subscriptions.retry(retries);
-      this.#streams.retry(retries);
+      this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
   }
 

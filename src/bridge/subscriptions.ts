@@ -7,7 +7,7 @@ import { bridgeConstants, type ServeSettings } from "../../generated/ts/settings
 import { errorTable } from "../errors/index.js";
 import { whenAborted } from "../runtime/index.js";
 import type { Subscription } from "./bindings.js";
-import type { DeadLetterWriter, RequestedRetry } from "./dead-letters.js";
+import type { DeadLetterWriter } from "./dead-letters.js";
 import type { BatchRunner } from "./executor/index.js";
 import {
   type KeptMessage,
@@ -26,7 +26,7 @@ import {
   type QueueContext,
   type QueueMemory,
   QueueScheduler,
-  type QueueSettings,
+  type RequestedRetry,
   type SpillStep,
   type Step,
   SubscriptionQueue,
@@ -510,14 +510,14 @@ export class Subscriptions {
     this.#buffer.dropped(handedOver);
   }
 
-  /** Those with dead letters that are being handled again. */
+  /** Subscriptions, to streams too, with dead letters that are being handled again. */
   get retrying(): readonly bigint[] {
-    return [...this.#known].filter(([, { queue }]) => queue?.isRetrying === true).map(([id]) => id);
+    return this.#term?.scheduler.retrying ?? [];
   }
 
   /** Dead letters that are to be handled again. */
   retry(requested: readonly RequestedRetry[]): void {
-    for (const { subscriptionId, message } of requested) this.#known.get(subscriptionId)?.queue?.retry(message);
+    this.#term?.scheduler.retry(requested);
   }
 
   /** Postgres answers: what waits for it goes on. */
@@ -525,9 +525,9 @@ export class Subscriptions {
     this.#term?.scheduler.wake();
   }
 
-  /** What queues go by. */
-  get settings(): QueueSettings {
-    return this.#context.settings;
+  /** What all queues share. */
+  get context(): QueueContext {
+    return this.#context;
   }
 
   /** Runs a queue of a subscription to a stream, in the turns of all others. Undefined: this process does not lead. */

@@ -36,6 +36,7 @@ export type {
   Outcome,
   QueueContext,
   QueueSettings,
+  RequestedRetry,
   SpillStep,
   Step,
 } from "./steps.js";

@@ -41,6 +41,12 @@ export interface SavedMessage {
   readonly message: InboundMessage;
 }
 
+/** A dead letter that is to be handled again, and the subscription whose function failed. */
+export interface RequestedRetry {
+  readonly subscriptionId: bigint;
+  readonly message: InboundMessage;
+}
+
 /** Read the next saved messages of a subscription, in order. */
 export interface FetchStep {
   readonly kind: "fetch";

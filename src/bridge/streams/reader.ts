@@ -320,14 +320,6 @@ export class StreamReader {
     return this.state.generation !== generation || this.state.server !== server;
   }
 
-  get isPaused(): boolean {
-    return this.#phase === "paused";
-  }
-
-  get problem(): string | undefined {
-    return this.state?.problem;
-  }
-
   /** More messages may come. */
   get hasRoom(): boolean {
     const { maxMessages, maxBytes, maxSpan } = this.#settings;

@@ -11,9 +11,8 @@ import { type NatsConnector, receivedHeaders } from "../../nats/index.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
-import type { RequestedRetry } from "../dead-letters.js";
 import { memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
-import { ByteBudget, Discards, type Outcome, type QueueContext, type Step, SubscriptionQueue } from "../queue/index.js";
+import { ByteBudget, type Outcome, type Step, SubscriptionQueue } from "../queue/index.js";
 import type { Subscriptions } from "../subscriptions.js";
 import { type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from "./reader.js";
 import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
@@ -29,8 +28,6 @@ export interface StreamsOptions {
   readonly connector: NatsConnector;
   readonly subscriptions: () => Subscriptions;
   readonly logger: Logger;
-  /** Dead letters of a subscription were handled: there may be more. */
-  onRetried(): void;
 }
 
 /** What is counted of a subscription to a stream while this process leads. */
@@ -69,11 +66,6 @@ export class Streams {
   /** What is counted; nothing while another process leads. */
   *counts(): Generator<StreamCounts> {
     for (const run of this.#runs.values()) yield run.counts;
-  }
-
-  /** Those with dead letters that are being handled again. */
-  get retrying(): readonly bigint[] {
-    return [...this.#runs].filter(([, { isRetrying }]) => isRetrying).map(([id]) => id);
   }
 
   /** This process leads, and the queues can be run. */
@@ -119,11 +111,6 @@ export class Streams {
     this.#runs.get(step.subscription.id)?.settled(step, outcome);
   }
 
-  /** Dead letters that are to be handled again. */
-  retry(requested: readonly RequestedRetry[]): void {
-    for (const each of requested) this.#runs.get(each.subscriptionId)?.retry(each);
-  }
-
   stop(): void {
     this.follow();
     this.#rareLog.end();
@@ -134,12 +121,12 @@ export class Streams {
   }
 
   #contextOf(epoch: bigint): RunContext {
-    const { connector, subscriptions, logger, onRetried } = this.#options;
-    return { epoch, connector, subscriptions, logger, onRetried, table: this.#table, rareLog: this.#rareLog };
+    const { connector, subscriptions, logger } = this.#options;
+    return { epoch, connector, subscriptions, logger, table: this.#table, rareLog: this.#rareLog };
   }
 }
 
-interface RunContext extends Pick<StreamsOptions, "connector" | "subscriptions" | "logger" | "onRetried"> {
+interface RunContext extends Pick<StreamsOptions, "connector" | "subscriptions" | "logger"> {
   readonly epoch: bigint;
   readonly table: StreamTable;
   readonly rareLog: RareLog;
@@ -203,10 +190,6 @@ class StreamRun {
     };
   }
 
-  get isRetrying(): boolean {
-    return this.#present?.queues[0]?.isRetrying === true;
-  }
-
   /** How it stands now: its role may have changed, or it was sent elsewhere. */
   configure(binding: Subscription, row: StreamRow): void {
     const isOther = binding.runAs !== this.#binding.runAs || binding.wrapper !== this.#binding.wrapper;
@@ -239,10 +222,6 @@ class StreamRun {
     const acknowledged = present.reading.acknowledgesEach ? replies : replies.slice(-1);
     present.source.acknowledge(acknowledged);
     present.source.pull();
-  }
-
-  retry({ message }: RequestedRetry): void {
-    this.#present?.queues[0]?.retry(message);
   }
 
   /** Nothing more of it is run, but what is being run. */
@@ -359,9 +338,9 @@ class StreamRun {
       },
     });
     const budget = new ByteBudget(Number.MAX_SAFE_INTEGER);
-    const settings = { ...subscriptions().settings, maxBatchMessages: streamBatchMessages };
-    const { onRetried } = this.#context;
-    const context: QueueContext = { settings, budget, discards: new Discards(1), onRetried };
+    const shared = subscriptions().context;
+    const settings = { ...shared.settings, maxBatchMessages: streamBatchMessages };
+    const context = { ...shared, settings, budget };
     const count = this.#config.keyToken === undefined ? 1 : streamQueues;
     const queues = Array.from({ length: count }, (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context));
     const leave = queues.map((queue) => subscriptions().host(queue));
