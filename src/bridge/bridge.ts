@@ -213,6 +213,7 @@ export class Bridge {
       // A process that is about to end does not become the leader.
       isReceiving: () => this.#receiver.isReceiving && this.#finished === undefined,
       canRun: () => !this.#login.attempts.isRefused,
+      onSessionLost: () => this.#roleWatch.sessionLost(),
       completeSince: () => this.#subscriptions.completeSince,
       receivedSince: () => this.#receivedSince ?? this.#subscriptions.receivedSince,
       receivedUntil: () =>
@@ -225,7 +226,11 @@ export class Bridge {
         void this.#handOver();
       },
     });
-    this.#roleWatch = new RoleWatch({ databaseUrl, logger, onRole: (role, address) => this.#found(role, address) });
+    this.#roleWatch = new RoleWatch({
+      session: this.#leadership.session,
+      logger,
+      onRole: (role, address) => this.#found(role, address),
+    });
     this.#connectors.responders.on("connected", (connection) => void this.#responderService?.attach(connection));
     this.#connectors.responders.on("lost", () => this.#responderService?.detach());
   }
@@ -276,7 +281,7 @@ export class Bridge {
    */
   get sessions(): readonly Pick<PostgresSession, "applicationName" | "attempts">[] {
     const executor = { applicationName: "hawser executor", attempts: this.#login.attempts };
-    return [this.#session, this.#roleWatch.session, this.#leadership.session, executor];
+    return [this.#session, this.#leadership.session, executor];
   }
 
   /** The connections to NATS. */
@@ -358,7 +363,7 @@ export class Bridge {
     });
     await this.#bindings.run();
     await this.#roleWatch.start();
-    if (this.#roleWatch.role === "primary") await this.#leadership.start();
+    if (this.#roleWatch.role !== "standby") await this.#leadership.start();
   }
 
   get #responderTimeoutMs(): number {
@@ -369,7 +374,7 @@ export class Bridge {
     const over = AbortSignal.timeout(deadlineMs);
     const deadline = new Deadline(deadlineMs);
     this.#bindings.stop();
-    await this.#roleWatch.stop();
+    this.#roleWatch.stop();
     this.#streams.stop();
     const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
     await this.#receiver.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
