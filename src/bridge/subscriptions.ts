@@ -22,10 +22,12 @@ import {
   ByteBudget,
   type DeadLetterStep,
   Discards,
+  newTotals,
   type Outcome,
   type QueueContext,
   type QueueMemory,
   QueueScheduler,
+  type QueueTotals,
   type RequestedRetry,
   type SpillStep,
   type Step,
@@ -110,8 +112,8 @@ interface Known {
   repeated: number;
   /** How often the connection was lost while this process led. */
   cuts: number;
-  /** Of queues that this subscription had in earlier terms. */
-  past: { committed: number; deadLettered: number; transactions: number; bisections: number };
+  /** Of all its queues, of earlier terms, too. */
+  readonly totals: QueueTotals;
 }
 
 /** The subscriptions whose messages one subject at NATS receives: a message is compared with few of very many. */
@@ -122,13 +124,8 @@ class Received {
 
   add(known: Known): void {
     const { subject } = known.subscription;
-    if (isWildcard(subject)) {
-      this.#wildcards.push(known);
-      return;
-    }
-    const others = this.#literal.get(subject);
-    if (others === undefined) this.#literal.set(subject, [known]);
-    else others.push(known);
+    if (isWildcard(subject)) this.#wildcards.push(known);
+    else addTo(this.#literal, subject, known);
   }
 
   has(known: Known): boolean {
@@ -239,16 +236,11 @@ export class Subscriptions {
 
   /** What is counted. */
   *counts(): Generator<SubscriptionCounts> {
-    for (const { subscription, queue, past, received, repeated, cuts } of this.#known.values()) {
+    for (const { subscription, queue, totals, received, repeated, cuts } of this.#known.values()) {
       const { id, functionName, subject } = subscription;
-      const now = queue?.counts;
       const saved = this.#options.saved.countsOf(id);
       yield {
-        ...{ id, functionName, subject, received, repeated, cuts },
-        committed: past.committed + (now?.committed ?? 0),
-        deadLettered: past.deadLettered + (now?.deadLettered ?? 0),
-        transactions: past.transactions + (now?.transactions ?? 0),
-        bisections: past.bisections + (now?.bisections ?? 0),
+        ...{ id, functionName, subject, received, repeated, cuts, ...totals },
         queuedMessages: queue?.length ?? 0,
         queuedBytes: queue?.bytes ?? 0,
         // The page of saved ones that is being run is still in the table, too.
@@ -286,7 +278,7 @@ export class Subscriptions {
         received: 0,
         repeated: 0,
         cuts: 0,
-        past: { committed: 0, deadLettered: 0, transactions: 0, bisections: 0 },
+        totals: newTotals(),
       };
       this.#known.set(subscription.id, known);
       if (this.#term !== undefined) this.#open(known, this.#term, false);
@@ -326,11 +318,7 @@ export class Subscriptions {
   /** Decides over which subject each receives. Where that changes, the one before goes on for the time being. */
   #route(): void {
     const subjects = new Map<string, string[]>();
-    for (const { subscription } of this.#known.values()) {
-      const ofRole = subjects.get(subscription.runAs);
-      if (ofRole === undefined) subjects.set(subscription.runAs, [subscription.subject]);
-      else ofRole.push(subscription.subject);
-    }
+    for (const { subscription } of this.#known.values()) addTo(subjects, subscription.runAs, subscription.subject);
     const receivers = this.#receiversOfRoles(subjects);
     for (const known of this.#known.values()) {
       const { runAs, subject } = known.subscription;
@@ -455,11 +443,7 @@ export class Subscriptions {
     if (term === undefined) return;
     const unfinished = new Map<InboundMessage, bigint[]>();
     for (const { subscription, queue } of this.#known.values()) {
-      for (const message of queue?.unfinished ?? []) {
-        const ids = unfinished.get(message);
-        if (ids === undefined) unfinished.set(message, [subscription.id]);
-        else ids.push(subscription.id);
-      }
+      for (const message of queue?.unfinished ?? []) addTo(unfinished, message, subscription.id);
     }
     this.#endTerm(term);
     const ordered = [...unfinished].sort(([one], [other]) => one.receivedAt - other.receivedAt);
@@ -554,7 +538,7 @@ export class Subscriptions {
   }
 
   #open(known: Known, { scheduler }: Term, hasSaved: boolean): void {
-    known.queue = new SubscriptionQueue(known.subscription, this.#context, hasSaved);
+    known.queue = new SubscriptionQueue(known.subscription, this.#context, hasSaved, known.totals);
     scheduler.add(known.queue);
   }
 
@@ -563,17 +547,8 @@ export class Subscriptions {
     this.#options.saved.end();
     clearTimeout(this.#timer);
     for (const known of this.#known.values()) {
-      const { queue, past } = known;
-      if (queue === undefined) continue;
-      const { committed, deadLettered, transactions, bisections } = queue.counts;
-      known.past = {
-        committed: past.committed + committed,
-        deadLettered: past.deadLettered + deadLettered,
-        transactions: past.transactions + transactions,
-        bisections: past.bisections + bisections,
-      };
+      if (known.queue !== undefined) term.scheduler.remove(known.queue);
       known.queue = undefined;
-      term.scheduler.remove(queue);
     }
   }
 
@@ -630,11 +605,7 @@ export class Subscriptions {
   /** The subscriptions of each role. */
   #roles(): ReadonlyMap<string, readonly bigint[]> {
     const roles = new Map<string, bigint[]>();
-    for (const { subscription } of this.#known.values()) {
-      const ofRole = roles.get(subscription.runAs);
-      if (ofRole === undefined) roles.set(subscription.runAs, [subscription.id]);
-      else ofRole.push(subscription.id);
-    }
+    for (const { subscription } of this.#known.values()) addTo(roles, subscription.runAs, subscription.id);
     return roles;
   }
 
@@ -694,6 +665,13 @@ export class Subscriptions {
 /** About a dead letter that was to be tried again: it counts as no other message. */
 function isRetry(step: BatchStep | DeadLetterStep): boolean {
   return (step.kind === "batch" ? step.messages[0] : step.message)?.deadLetterId !== undefined;
+}
+
+/** Adds to the list of the key. */
+function addTo<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
+  const list = lists.get(key);
+  if (list === undefined) lists.set(key, [value]);
+  else list.push(value);
 }
 
 function eachSubscription({ message, subscriptions }: KeptMessage): Unsaved[] {

@@ -36,8 +36,9 @@ export type {
   Outcome,
   QueueContext,
   QueueSettings,
+  QueueTotals,
   RequestedRetry,
   SpillStep,
   Step,
 } from "./steps.js";
-export { SubscriptionQueue } from "./subscription-queue.js";
+export { newTotals, SubscriptionQueue } from "./subscription-queue.js";

@@ -12,7 +12,7 @@ import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
 import { memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
-import { ByteBudget, type Outcome, type Step, SubscriptionQueue } from "../queue/index.js";
+import { ByteBudget, newTotals, type Outcome, type Step, SubscriptionQueue } from "../queue/index.js";
 import type { Subscriptions } from "../subscriptions.js";
 import { type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from "./reader.js";
 import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
@@ -155,7 +155,7 @@ class StreamRun {
   #timer: NodeJS.Timeout | undefined;
   #isPumping = false;
   #hasEnded = false;
-  readonly #counts = { committed: 0, deadLettered: 0 };
+  readonly #totals = newTotals();
   #created = "";
 
   constructor(context: RunContext, binding: Subscription, row: StreamRow) {
@@ -182,7 +182,8 @@ class StreamRun {
     const { reading, confirmed, lag } = this.#reader;
     return {
       ...{ name, stream, functionName: this.#binding.functionName },
-      ...this.#counts,
+      committed: this.#totals.committed,
+      deadLettered: this.#totals.deadLettered,
       lag: reading === undefined ? (this.#row.lag ?? 0) : lag,
       missing: this.#row.missing,
       position: reading === undefined ? (this.#row.position ?? 0) : confirmed,
@@ -215,8 +216,6 @@ class StreamRun {
     }
     const done = doneOf(step, outcome);
     if (done.length === 0) return;
-    if (step.kind === "dead_letter") this.#counts.deadLettered += done.length;
-    else this.#counts.committed += done.length;
     this.#reader.finished(done);
     const replies = this.#reader.takeAcknowledged();
     const acknowledged = present.reading.acknowledgesEach ? replies : replies.slice(-1);
@@ -342,7 +341,10 @@ class StreamRun {
     const settings = { ...shared.settings, maxBatchMessages: streamBatchMessages };
     const context = { ...shared, settings, budget };
     const count = this.#config.keyToken === undefined ? 1 : streamQueues;
-    const queues = Array.from({ length: count }, (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context));
+    const queues = Array.from(
+      { length: count },
+      (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context, false, this.#totals),
+    );
     const leave = queues.map((queue) => subscriptions().host(queue));
     if (leave.includes(undefined)) return;
     const released = connector.use(source.connection);
