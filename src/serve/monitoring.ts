@@ -22,16 +22,25 @@ import {
   type ServeCounters,
   ServeMetrics,
 } from "./monitor/index.js";
+import type { ServerWatch } from "./server-watch.js";
 import type { StoredCounts } from "./stored-counts.js";
 
-/** The parts, as far as they are there. */
+/** The parts of a `hawser serve`, as far as they are there. */
 export interface MonitoredParts {
-  readonly gateway: Gateway | undefined;
-  readonly bridge: Bridge | undefined;
-  readonly addresses: AddressBook | undefined;
-  readonly stored: StoredCounts | undefined;
-  /** With Postgres. */
-  readonly sessions: readonly Pick<PostgresSession, "applicationName" | "attempts">[];
+  gateway?: Gateway;
+  bridge?: Bridge;
+  watch?: ServerWatch;
+  addresses?: AddressBook;
+  /** While metrics are served. */
+  stored?: StoredCounts;
+}
+
+/** Sessions with Postgres. */
+function sessionsOf({
+  watch,
+  bridge,
+}: MonitoredParts): readonly Pick<PostgresSession, "applicationName" | "attempts">[] {
+  return [...(watch === undefined ? [] : [watch.session]), ...(bridge?.sessions ?? [])];
 }
 
 /** Connections of one client, counted. */
@@ -73,23 +82,22 @@ class Connections implements ConnectionCounters {
 /** Postgres, by whether sessions are opened and queries answered. */
 class Postgres implements ConnectionCounters {
   readonly #reachability = new Reachability(monitorConstants.postgresSilenceMs);
-  readonly #parts: Pick<MonitoredParts, "sessions">;
+  readonly #parts: MonitoredParts;
   /** Why the last query failed. */
   #problem: HawserError | undefined;
   reconnects = 0;
 
-  constructor(parts: Pick<MonitoredParts, "sessions">) {
+  constructor(parts: MonitoredParts) {
     this.#parts = parts;
   }
 
   get isUp(): boolean {
-    return (
-      this.#problem === undefined && this.#parts.sessions.every(({ attempts }) => attempts.failure(0) === undefined)
-    );
+    const isOpen = sessionsOf(this.#parts).every(({ attempts }) => attempts.failure(0) === undefined);
+    return isOpen && this.#problem === undefined;
   }
 
   get state(): CheckState {
-    for (const { attempts, applicationName } of this.#parts.sessions) {
+    for (const { attempts, applicationName } of sessionsOf(this.#parts)) {
       const failure = attempts.failure(monitorConstants.postgresSilenceMs);
       if (failure === undefined) continue;
       const { message } = storeFailure(`open the session "${applicationName}"`, failure.error);
