@@ -363,7 +363,7 @@ export class Bridge {
     });
     await this.#bindings.run();
     await this.#roleWatch.start();
-    if (this.#roleWatch.role !== "standby") await this.#leadership.start();
+    await this.#leadership.start();
   }
 
   get #responderTimeoutMs(): number {
@@ -583,9 +583,8 @@ export class Bridge {
 
   #found(role: PostgresRole, address: ServerAddress | undefined): void {
     this.#notices.found(role, address);
-    if (role === "standby") this.#leadership.pause("Postgres is a standby");
     if (role === "primary") {
-      this.#leadership.resume();
+      this.#leadership.poke();
       this.#bindings.soon();
     }
     void this.#responderService?.configure(this.#answering);

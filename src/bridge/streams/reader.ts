@@ -237,13 +237,8 @@ function goneOn(
   const isGone = look.retention !== "limits" && acknowledged > known;
   const upTo = Math.max(isTelling ? look.first - 1 : 0, isGone ? Math.min(acknowledged, look.last) : 0);
   const passed = Math.max(state.position, look.first - 1, isGone ? upTo : 0);
-  const rest = lowest(
-    passed,
-    union(
-      state.done.filter(([, last]) => last > passed),
-      [],
-    ),
-  );
+  const beyond = state.done.filter(([, last]) => last > passed);
+  const rest = lowest(passed, beyond);
   const done = rest.done.map(([first, last]) => [Math.max(first, rest.position + 1), last] as const);
   const next = { ...state, position: rest.position, done };
   const count = upTo > known ? upTo - known - countIn(state.done, known + 1, upTo) : 0;

@@ -11,6 +11,7 @@ import { type NatsConnector, receivedHeaders } from "../../nats/index.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
+import { wordsOf } from "../executor/index.js";
 import { memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
 import { ByteBudget, newTotals, type Outcome, type Step, SubscriptionQueue } from "../queue/index.js";
 import type { Subscriptions } from "../subscriptions.js";
@@ -445,8 +446,4 @@ function doneOf(step: Step, outcome: Outcome): readonly StreamPlace[] {
   const messages = step.kind === "batch" ? step.messages : [step.message];
   const done = outcome.kind === "partly" ? messages.slice(0, outcome.committed) : messages;
   return done.flatMap(({ place }) => place ?? []);
-}
-
-function wordsOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }
