@@ -362,7 +362,7 @@ export class Bridge {
       onRun: (responder, durationMs) => this.#options.onRequest(responder, durationMs),
     });
     await this.#bindings.run();
-    await this.#roleWatch.start();
+    await this.#roleWatch.run();
     await this.#leadership.start();
   }
 

@@ -198,7 +198,7 @@ export class Serve implements AsyncDisposable {
     this.#monitoring?.follow();
     if (this.#monitoring !== undefined) {
       this.#parts.stored = new StoredCounts(watch.session, this.#logger);
-      this.#parts.stored.start();
+      void this.#parts.stored.run();
     }
     this.#parts.bridge.configure(present, problem);
     if (secretsDirectories === undefined) await this.#warnOfStrangers(present);

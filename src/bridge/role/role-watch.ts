@@ -49,17 +49,17 @@ interface RoleRow {
   readonly port: number;
 }
 
-/** Reads the role again and again; one reading never overlaps the next. */
-export class RoleWatch {
+/** Reads the role again and again, from the first run on; one reading never overlaps the next. After `stop` it tells nothing any more. */
+export class RoleWatch extends Repeated {
   readonly #options: RoleWatchOptions;
   #role: PostgresRole = "unknown";
   #address: ServerAddress | undefined;
-  readonly #repeated = new Repeated(roleWatchMs, () => this.#read());
   readonly #problems: ProblemLog;
   /** When the last reading began, by `performance.now()`. */
   #beganAt = 0;
 
   constructor(options: RoleWatchOptions) {
+    super(roleWatchMs, () => this.#read());
     this.#options = options;
     this.#problems = new ProblemLog(options.logger);
   }
@@ -69,21 +69,11 @@ export class RoleWatch {
     return this.#role;
   }
 
-  /** Reads now, and from then on. Resolves after the first reading, whatever it found; does not reject. */
-  start(): Promise<void> {
-    return this.#repeated.run();
-  }
-
-  /** Reads no more, and tells nothing any more. */
-  stop(): void {
-    this.#repeated.stop();
-  }
-
   /** The session was lost. Between two readings the next one tells whether the server has gone, too. */
   sessionLost(): void {
-    if (this.#repeated.isRunning || this.#repeated.isStopped) return;
+    if (this.isRunning || this.isStopped) return;
     // A server that ends each session at once is not to be asked without a pause.
-    this.#repeated.runIn(Math.max(0, this.#beganAt + roleReadPauseMs - performance.now()));
+    this.runIn(Math.max(0, this.#beganAt + roleReadPauseMs - performance.now()));
   }
 
   async #read(): Promise<void> {
@@ -103,7 +93,7 @@ export class RoleWatch {
     } catch (error) {
       // It may be the session alone that has ended. A server that keeps us waiting is not asked again.
       const cameSoon = performance.now() - this.#beganAt < roleReadTimeoutMs / 2;
-      if (!wasOpen || !cameSoon || this.#repeated.isStopped) throw error;
+      if (!wasOpen || !cameSoon || this.isStopped) throw error;
       return await this.#query();
     }
   }
@@ -114,7 +104,7 @@ export class RoleWatch {
   }
 
   async #miss(cause: unknown): Promise<void> {
-    if (this.#repeated.isStopped) return;
+    if (this.isStopped) return;
     this.#tell("unknown", undefined);
     const action = "ask whether Postgres is a primary or a standby";
     const { code, message } = await explainServeRefusal(this.#options.session, action, cause);
@@ -122,7 +112,7 @@ export class RoleWatch {
   }
 
   #tell(role: PostgresRole, address: ServerAddress | undefined): void {
-    if (this.#repeated.isStopped) return;
+    if (this.isStopped) return;
     if (role !== "unknown") this.#problems.clear();
     if (role === this.#role && isSame(address, this.#address)) return;
     const { logger, onRole } = this.#options;

@@ -123,7 +123,7 @@ describe("the role of Postgres", () => {
       const { logger } = keptLog();
       const session = watchedSession(server.url, logger, () => hanging.sessionLost());
       const hanging = new RoleWatch({ session, logger, onRole: (role) => others.push(role) });
-      const started = hanging.start();
+      const started = hanging.run();
       hanging.stop();
       await session.close();
       await started;

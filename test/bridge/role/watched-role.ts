@@ -50,6 +50,6 @@ export async function watchRole(
     await session.close();
   };
   onTestFinished(stop);
-  await watch.start();
+  await watch.run();
   return { watch, stop, told, log, roles: () => told.map(({ role }) => role) };
 }
