@@ -19,9 +19,7 @@ import { type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from 
 import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
 import { type StreamConfig, type StreamRow, StreamTable } from "./stream-table.js";
 
-const { streamMessages, streamBytes, streamSpan, streamQueues, streamSilenceMs, streamCheckMs, streamRetryMinMs } =
-  streamConstants;
-const { streamRetryMaxMs, streamSkipMessages, streamBatchMessages } = streamConstants;
+const { streamQueues, streamBatchMessages } = streamConstants;
 
 /** What they work with. */
 export interface StreamsOptions {
@@ -163,17 +161,7 @@ class StreamRun {
     this.#context = context;
     this.#binding = binding;
     this.#config = this.#row = row;
-    this.#reader = new StreamReader({
-      hasFilter: row.filters.length > 0,
-      maxMessages: streamMessages,
-      maxBytes: streamBytes,
-      maxSpan: streamSpan,
-      silenceMs: streamSilenceMs,
-      checkMs: streamCheckMs,
-      retryMinMs: streamRetryMinMs,
-      retryMaxMs: streamRetryMaxMs,
-      maxSkipped: streamSkipMessages,
-    });
+    this.#reader = new StreamReader({ ...streamConstants, hasFilter: row.filters.length > 0 });
     this.#reader.onReady = () => this.#pumpSoon();
     this.#pumpSoon();
   }
