@@ -78,7 +78,8 @@ export class Bridge {
   readonly #roleWatch: RoleWatch;
   readonly #notices: RoleNotices;
   readonly #leadership: Leadership;
-  readonly #connectors: Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>;
+  /** The connections to NATS. */
+  readonly connectors: Readonly<Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>>;
   readonly #login: ExecutorLogin;
   readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
   readonly #subscriptions: Subscriptions;
@@ -139,7 +140,7 @@ export class Bridge {
     });
     const connector = (name: string, usesLastMs: () => number): NatsConnector =>
       new NatsConnector({ name, secretsDirectories, choice, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
-    this.#connectors = {
+    this.connectors = {
       subscriptions: connector("hawser subscriptions", () => 0),
       // A request may wait for its turn as long as it may run.
       responders: connector(
@@ -151,7 +152,7 @@ export class Bridge {
     };
     this.#outbox = new NatsOutbox({
       databaseUrl,
-      connector: this.#connectors.outbox,
+      connector: this.connectors.outbox,
       logger,
       publisher: (connector, tell) => new NatsPublisher(connector, tell),
       settings,
@@ -187,12 +188,12 @@ export class Bridge {
     });
     this.#streams = new Streams({
       session: this.#session,
-      connector: this.#connectors.streams,
+      connector: this.connectors.streams,
       subscriptions: () => this.#subscriptions,
       logger,
     });
     this.#receiver = new Receiver({
-      connector: this.#connectors.subscriptions,
+      connector: this.connectors.subscriptions,
       logger,
       onMessage: (pattern, message) => this.#subscriptions.deliver(pattern, message),
       onRefused: (pattern) => this.#refusedSoon(pattern),
@@ -201,7 +202,7 @@ export class Bridge {
       onSilent: () => void this.#fallSilent(),
       onReceiving: () => this.#receivesAgain(),
     });
-    this.#notices = new RoleNotices({ connector: this.#connectors.subscriptions, logger });
+    this.#notices = new RoleNotices({ connector: this.connectors.subscriptions, logger });
     this.#leadership = new Leadership({
       databaseUrl,
       logger,
@@ -214,15 +215,15 @@ export class Bridge {
       isReceiving: () => this.#receiver.isReceiving && this.#finished === undefined,
       canRun: () => !this.#login.attempts.isRefused,
       onSessionLost: () => this.#roleWatch.sessionLost(),
-      completeSince: () => this.#subscriptions.completeSince,
-      receivedSince: () => this.#receivedSince ?? this.#subscriptions.receivedSince,
+      completeSince: () => this.#subscriptions.kept.completeSince,
+      receivedSince: () => this.#receivedSince ?? this.#subscriptions.kept.receivedSince,
       receivedUntil: () =>
         this.#silentSince ?? (this.#finished === undefined ? undefined : this.#receiver.completeUntil),
       onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
       onDeposed: () => this.#follows(),
       onWaiting: (epoch) => logger.info({ epoch }, "another process leads the subscriptions"),
       onProgress: (progress) => {
-        this.#subscriptions.noteProgress(progress);
+        this.#subscriptions.kept.noteProgress(progress);
         void this.#handOver();
       },
     });
@@ -231,8 +232,8 @@ export class Bridge {
       logger,
       onRole: (role, address) => this.#found(role, address),
     });
-    this.#connectors.responders.on("connected", (connection) => void this.#responderService?.attach(connection));
-    this.#connectors.responders.on("lost", () => this.#responderService?.detach());
+    this.connectors.responders.on("connected", (connection) => void this.#responderService?.attach(connection));
+    this.connectors.responders.on("lost", () => this.#responderService?.detach());
   }
 
   /**
@@ -269,8 +270,8 @@ export class Bridge {
       responders: this.#responderService?.stats() ?? { responders: [], running: 0 },
       outbox: this.#outbox.stats,
       streams: this.#streams.counts(),
-      keptBytes: this.#subscriptions.bufferBytes,
-      discarded: this.#subscriptions.discarded.total,
+      keptBytes: this.#subscriptions.kept.bytes,
+      discarded: this.#subscriptions.context.discards.total,
       missing: this.#subscriptions.missing,
     };
   }
@@ -284,15 +285,10 @@ export class Bridge {
     return [this.#session, this.#leadership.session, executor];
   }
 
-  /** The connections to NATS. */
-  get connectors(): Readonly<Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>> {
-    return this.#connectors;
-  }
-
   /** Takes the options of the NATS server; undefined: there are none. @param because why, unless no server is defined */
   configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     this.#natsOptions = options;
-    for (const connector of Object.values(this.#connectors)) connector.configure(options, because);
+    for (const connector of Object.values(this.connectors)) connector.configure(options, because);
     if (options === undefined) {
       this.#receiver.detach();
       this.#responderService?.detach();
@@ -309,7 +305,7 @@ export class Bridge {
    */
   async reload(always: boolean, signal: AbortSignal): Promise<void> {
     await Promise.all(
-      Object.values(this.#connectors).map((connector) =>
+      Object.values(this.connectors).map((connector) =>
         always ? connector.reconnect(signal) : connector.ready(signal),
       ),
     );
@@ -358,7 +354,7 @@ export class Bridge {
       }),
       logger,
       responderTimeoutMs: () => this.#responderTimeoutMs,
-      use: (connection) => this.#connectors.responders.use(connection),
+      use: (connection) => this.connectors.responders.use(connection),
       onRun: (responder, durationMs) => this.#options.onRequest(responder, durationMs),
     });
     await this.#bindings.run();
@@ -395,7 +391,7 @@ export class Bridge {
     await this.#bindings.ended();
     await this.#notices.stop();
     const leftMs = Math.max(gatewayConstants.stopReserveMs, deadline.remainingMs);
-    await Promise.all(Object.values(this.#connectors).map((connector) => connector.stop(leftMs)));
+    await Promise.all(Object.values(this.connectors).map((connector) => connector.stop(leftMs)));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
     // What still runs is out of time.
     for (const pool of Object.values(this.#pools)) pool.destroy();
@@ -408,10 +404,10 @@ export class Bridge {
     const { logger } = this.#options;
     // Another process runs what this one has kept, if there is another.
     const mayBeLast =
-      this.#leadership.epoch === undefined && this.#roleWatch.role === "primary" && this.#subscriptions.hasKept;
+      this.#leadership.epoch === undefined && this.#roleWatch.role === "primary" && this.#subscriptions.kept.length > 0;
     const others = mayBeLast ? await this.#leadership.othersHave(deadline) : undefined;
     // The last progress that it writes is about all that it has received.
-    this.#receivedSince = this.#subscriptions.receivedSince;
+    this.#receivedSince = this.#subscriptions.kept.receivedSince;
     const unfinished = this.#subscriptions.leave(others);
     if (unfinished.length === 0) return;
     let saved = 0;
@@ -642,7 +638,7 @@ export class Bridge {
   }
 
   #tellDiscarded(): void {
-    const { total, bySubject, other } = this.#subscriptions.discarded;
+    const { total, bySubject, other } = this.#subscriptions.context.discards;
     if (total === this.#toldDiscarded) return;
     const more = total - this.#toldDiscarded;
     this.#toldDiscarded = total;

@@ -9,13 +9,7 @@ import { whenAborted } from "../runtime/index.js";
 import type { Subscription } from "./bindings.js";
 import type { DeadLetterWriter } from "./dead-letters.js";
 import type { BatchRunner } from "./executor/index.js";
-import {
-  type KeptMessage,
-  type LeaderProgress,
-  type OthersHave,
-  TakeoverBuffer,
-  type Unfinished,
-} from "./leadership/index.js";
+import { type KeptMessage, type OthersHave, TakeoverBuffer, type Unfinished } from "./leadership/index.js";
 import { earliest, type InboundMessage } from "./message.js";
 import {
   type BatchStep,
@@ -151,8 +145,10 @@ interface Term {
 
 export class Subscriptions {
   readonly #options: SubscriptionsOptions;
-  readonly #context: QueueContext;
-  readonly #buffer: TakeoverBuffer;
+  /** What all queues share. */
+  readonly context: QueueContext;
+  /** What is kept while another process leads. */
+  readonly kept: TakeoverBuffer;
   readonly #known = new Map<bigint, Known>();
   /** By the subjects over which messages are received. */
   readonly #byReceiver = new Map<string, Received>();
@@ -177,7 +173,7 @@ export class Subscriptions {
   constructor(options: SubscriptionsOptions) {
     this.#options = options;
     const { settings } = options;
-    this.#context = {
+    this.context = {
       budget: new ByteBudget(settings.bufferBytes),
       discards: new Discards(bridgeConstants.maxCountedSubjects),
       onRetried: () => options.onRetried(),
@@ -188,7 +184,7 @@ export class Subscriptions {
         random: Math.random,
       },
     };
-    this.#buffer = new TakeoverBuffer({ ...bridgeConstants, ...settings }, performance.now());
+    this.kept = new TakeoverBuffer({ ...bridgeConstants, ...settings }, performance.now());
   }
 
   /**
@@ -199,18 +195,9 @@ export class Subscriptions {
     return new Set(this.#byReceiver.keys());
   }
 
-  /** Messages for which there was no room while this process led. */
-  get discarded(): { readonly total: number; readonly bySubject: ReadonlyMap<string, number>; readonly other: number } {
-    return this.#context.discards;
-  }
-
   /** Messages that were to be run at a takeover, and for which there had been no room. The leader before may have done them. */
   get missing(): number {
     return this.#missing;
-  }
-
-  get bufferBytes(): number {
-    return this.#buffer.bytes;
   }
 
   /** When messages were received that are not done. */
@@ -224,14 +211,9 @@ export class Subscriptions {
     const behind = all.slice(0, bridgeConstants.maxToldBehind).filter(([, at]) => at < since);
     const times = [all[behind.length]?.[1]];
     // What it has kept it is going to run.
-    if (this.#taking !== undefined) times.push(this.#buffer.oldestReceivedAt);
+    if (this.#taking !== undefined) times.push(this.kept.oldestReceivedAt);
     const known = times.filter((at) => at !== undefined);
     return { oldestAt: known.length === 0 ? undefined : Math.min(...known), behind: new Map(behind) };
-  }
-
-  /** Since when everything is kept that the leader may not have done. */
-  get completeSince(): number {
-    return this.#buffer.completeSince;
   }
 
   /** What is counted. */
@@ -368,8 +350,8 @@ export class Subscriptions {
     }
     if (this.#term === undefined) {
       const ids = all.map(({ subscription }) => subscription.id);
-      this.#buffer.add(message, ids, this.#taking !== undefined);
-    } else if (this.#context.budget.isCrowded) this.#spillSoon(this.#term);
+      this.kept.add(message, ids, this.#taking !== undefined);
+    } else if (this.context.budget.isCrowded) this.#spillSoon(this.#term);
   }
 
   /** This process leads, and will run what it has once it knows what was saved. */
@@ -390,7 +372,7 @@ export class Subscriptions {
     this.#term = term;
     scheduler.onReady = () => this.#pumpSoon();
     for (const known of this.#known.values()) this.#open(known, term, saved.has(known.subscription.id));
-    const kept = this.#buffer.takeOver({ afterCleanEnd });
+    const kept = this.kept.takeOver({ afterCleanEnd });
     for (const { message, subscriptions } of kept) {
       const holders: QueueMemory[] = [];
       for (const id of subscriptions) {
@@ -398,7 +380,7 @@ export class Subscriptions {
         if (known?.queue?.offer(message, { holders, isKept: true }) === true) known.repeated += 1;
       }
     }
-    if (this.#context.budget.isCrowded) this.#spillSoon(term);
+    if (this.context.budget.isCrowded) this.#spillSoon(term);
     return { repeated: kept.length, missing: this.#takeMissing() };
   }
 
@@ -415,19 +397,19 @@ export class Subscriptions {
   leave(others?: OthersHave): readonly Unsaved[] {
     const taking = this.#taking ?? (others?.until === Number.NEGATIVE_INFINITY ? others : undefined);
     this.follow();
-    const own = taking === undefined ? this.#buffer.takeOwn(others?.until) : this.#buffer.takeOver(taking);
+    const own = taking === undefined ? this.kept.takeOwn(others?.until) : this.kept.takeOver(taking);
     return own.flatMap(eachSubscription);
   }
 
   /** Messages that nobody runs any more. */
   discard(messages: readonly Unsaved[]): void {
-    for (const { message } of messages) this.#context.discards.add(message.subject);
+    for (const { message } of messages) this.context.discards.add(message.subject);
   }
 
   /** By the subscribed subject. Of a subscription that has ended nothing would have been run. */
   #takeMissing(): ReadonlyMap<string, number> {
     const bySubject = new Map<string, number>();
-    for (const [id, messages] of this.#buffer.takeMissing()) {
+    for (const [id, messages] of this.kept.takeMissing()) {
       const subject = this.#known.get(id)?.subscription.subject;
       if (subject === undefined) continue;
       bySubject.set(subject, (bySubject.get(subject) ?? 0) + messages);
@@ -448,8 +430,8 @@ export class Subscriptions {
     this.#endTerm(term);
     const ordered = [...unfinished].sort(([one], [other]) => one.receivedAt - other.receivedAt);
     // What was received before a gap does not make complete what is there since then.
-    this.#buffer.restart(Math.max(ordered[0]?.[0].receivedAt ?? performance.now(), this.#receivesSince));
-    for (const [message, subscriptions] of ordered) this.#buffer.add(message, subscriptions, true);
+    this.kept.restart(Math.max(ordered[0]?.[0].receivedAt ?? performance.now(), this.#receivesSince));
+    for (const [message, subscriptions] of ordered) this.kept.add(message, subscriptions, true);
   }
 
   /**
@@ -463,27 +445,12 @@ export class Subscriptions {
   /** Nothing was received for a while, up to now. */
   receivesAgain(since: number): void {
     this.#receivesSince = since;
-    this.#buffer.restart(since);
-  }
-
-  /** Since when everything was received. */
-  get receivedSince(): number {
-    return this.#buffer.receivedSince;
-  }
-
-  /** This process has something that is to be run if nobody leads. */
-  get hasKept(): boolean {
-    return this.#buffer.length > 0;
-  }
-
-  /** What the leader has done; undefined: not known. */
-  noteProgress(progress: LeaderProgress | undefined): void {
-    this.#buffer.noteProgress(progress);
+    this.kept.restart(since);
   }
 
   /** What the leader has not received, and will not run. */
   get unknownToLeader(): readonly Unsaved[] {
-    return this.#buffer.unknownToLeader.flatMap(eachSubscription);
+    return this.kept.unknownToLeader.flatMap(eachSubscription);
   }
 
   /** The first of {@link unknownToLeader} were saved, for the leader. */
@@ -491,7 +458,7 @@ export class Subscriptions {
     const handedOver = new Set(all.slice(0, saved).map(({ message }) => message));
     // Of one with several subscriptions some may not be saved.
     if (saved < all.length) handedOver.delete(all[saved]!.message);
-    this.#buffer.dropped(handedOver);
+    this.kept.dropped(handedOver);
   }
 
   /** Subscriptions, to streams too, with dead letters that are being handled again. */
@@ -507,11 +474,6 @@ export class Subscriptions {
   /** Postgres answers: what waits for it goes on. */
   wake(): void {
     this.#term?.scheduler.wake();
-  }
-
-  /** What all queues share. */
-  get context(): QueueContext {
-    return this.#context;
   }
 
   /** Runs a queue of a subscription to a stream, in the turns of all others. Undefined: this process does not lead. */
@@ -538,7 +500,7 @@ export class Subscriptions {
   }
 
   #open(known: Known, { scheduler }: Term, hasSaved: boolean): void {
-    known.queue = new SubscriptionQueue(known.subscription, this.#context, hasSaved, known.totals);
+    known.queue = new SubscriptionQueue(known.subscription, this.context, hasSaved, known.totals);
     scheduler.add(known.queue);
   }
 
@@ -574,7 +536,7 @@ export class Subscriptions {
 
   /** Writes messages to the table until there is memory again, those of the queue first that has most. */
   async #spill(term: Term): Promise<void> {
-    const { budget } = this.#context;
+    const { budget } = this.context;
     const { saved, onNotSpilled, onRefused } = this.#options;
     while (this.#term === term && budget.isCrowded) {
       // What arrives together is written together.
