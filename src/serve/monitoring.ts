@@ -174,12 +174,9 @@ export class Monitoring {
   /** All parts are there now. */
   follow(): void {
     const { gateway, bridge } = this.#parts;
-    if (gateway !== undefined) this.#connectors.set("gateway", new Connections(gateway.connector));
-    if (bridge === undefined) return;
-    this.#connectors.set("subscriptions", new Connections(bridge.connectors.subscriptions));
-    this.#connectors.set("responders", new Connections(bridge.connectors.responders));
-    this.#connectors.set("outbox", new Connections(bridge.connectors.outbox));
-    this.#connectors.set("streams", new Connections(bridge.connectors.streams));
+    const connectors = Object.entries({ gateway: gateway?.connector, ...bridge?.connectors });
+    for (const [client, connector] of connectors)
+      if (connector !== undefined) this.#connectors.set(client as NatsClient, new Connections(connector));
   }
 
   async stop(): Promise<void> {

@@ -443,7 +443,7 @@ function subscriptionGauges(now: () => number): readonly SubscriptionMetric[] {
     ],
     [
       "hawser_bridge_saved_messages",
-      "Messages in hawser.saved_messages, told by the process that leads; those that were run are deleted page by page.",
+      "Messages in hawser.saved_messages, told by the process that leads.",
       ({ savedMessages }) => savedMessages,
     ],
     [
