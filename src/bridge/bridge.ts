@@ -78,7 +78,8 @@ export class Bridge {
   readonly #roleWatch: RoleWatch;
   readonly #notices: RoleNotices;
   readonly #leadership: Leadership;
-  readonly #connectors: Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>;
+  /** The connections to NATS. */
+  readonly connectors: Readonly<Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>>;
   readonly #login: ExecutorLogin;
   readonly #pools: { readonly subscriptions: ExecutorPool; readonly responders: ExecutorPool };
   readonly #subscriptions: Subscriptions;
@@ -139,7 +140,7 @@ export class Bridge {
     });
     const connector = (name: string, usesLastMs: () => number): NatsConnector =>
       new NatsConnector({ name, secretsDirectories, choice, logger, natsWaitMs: settings.natsWaitMs, usesLastMs });
-    this.#connectors = {
+    this.connectors = {
       subscriptions: connector("hawser subscriptions", () => 0),
       // A request may wait for its turn as long as it may run.
       responders: connector(
@@ -151,7 +152,7 @@ export class Bridge {
     };
     this.#outbox = new NatsOutbox({
       databaseUrl,
-      connector: this.#connectors.outbox,
+      connector: this.connectors.outbox,
       logger,
       publisher: (connector, tell) => new NatsPublisher(connector, tell),
       settings,
@@ -187,13 +188,12 @@ export class Bridge {
     });
     this.#streams = new Streams({
       session: this.#session,
-      connector: this.#connectors.streams,
+      connector: this.connectors.streams,
       subscriptions: () => this.#subscriptions,
       logger,
-      onRetried: () => this.#bindings.soon(),
     });
     this.#receiver = new Receiver({
-      connector: this.#connectors.subscriptions,
+      connector: this.connectors.subscriptions,
       logger,
       onMessage: (pattern, message) => this.#subscriptions.deliver(pattern, message),
       onRefused: (pattern) => this.#refusedSoon(pattern),
@@ -202,7 +202,7 @@ export class Bridge {
       onSilent: () => void this.#fallSilent(),
       onReceiving: () => this.#receivesAgain(),
     });
-    this.#notices = new RoleNotices({ connector: this.#connectors.subscriptions, logger });
+    this.#notices = new RoleNotices({ connector: this.connectors.subscriptions, logger });
     this.#leadership = new Leadership({
       databaseUrl,
       logger,
@@ -214,21 +214,26 @@ export class Bridge {
       // A process that is about to end does not become the leader.
       isReceiving: () => this.#receiver.isReceiving && this.#finished === undefined,
       canRun: () => !this.#login.attempts.isRefused,
-      completeSince: () => this.#subscriptions.completeSince,
-      receivedSince: () => this.#receivedSince ?? this.#subscriptions.receivedSince,
+      onSessionLost: () => this.#roleWatch.sessionLost(),
+      completeSince: () => this.#subscriptions.kept.completeSince,
+      receivedSince: () => this.#receivedSince ?? this.#subscriptions.kept.receivedSince,
       receivedUntil: () =>
         this.#silentSince ?? (this.#finished === undefined ? undefined : this.#receiver.completeUntil),
       onLeading: (epoch, { afterCleanEnd }) => this.#leads(epoch, afterCleanEnd),
       onDeposed: () => this.#follows(),
       onWaiting: (epoch) => logger.info({ epoch }, "another process leads the subscriptions"),
       onProgress: (progress) => {
-        this.#subscriptions.noteProgress(progress);
+        this.#subscriptions.kept.noteProgress(progress);
         void this.#handOver();
       },
     });
-    this.#roleWatch = new RoleWatch({ databaseUrl, logger, onRole: (role, address) => this.#found(role, address) });
-    this.#connectors.responders.on("connected", (connection) => void this.#responderService?.attach(connection));
-    this.#connectors.responders.on("lost", () => this.#responderService?.detach());
+    this.#roleWatch = new RoleWatch({
+      session: this.#leadership.session,
+      logger,
+      onRole: (role, address) => this.#found(role, address),
+    });
+    this.connectors.responders.on("connected", (connection) => void this.#responderService?.attach(connection));
+    this.connectors.responders.on("lost", () => this.#responderService?.detach());
   }
 
   /**
@@ -265,8 +270,8 @@ export class Bridge {
       responders: this.#responderService?.stats() ?? { responders: [], running: 0 },
       outbox: this.#outbox.stats,
       streams: this.#streams.counts(),
-      keptBytes: this.#subscriptions.bufferBytes,
-      discarded: this.#subscriptions.discarded.total,
+      keptBytes: this.#subscriptions.kept.bytes,
+      discarded: this.#subscriptions.context.discards.total,
       missing: this.#subscriptions.missing,
     };
   }
@@ -277,18 +282,13 @@ export class Bridge {
    */
   get sessions(): readonly Pick<PostgresSession, "applicationName" | "attempts">[] {
     const executor = { applicationName: "hawser executor", attempts: this.#login.attempts };
-    return [this.#session, this.#roleWatch.session, this.#leadership.session, executor];
-  }
-
-  /** The connections to NATS. */
-  get connectors(): Readonly<Record<"subscriptions" | "responders" | "outbox" | "streams", NatsConnector>> {
-    return this.#connectors;
+    return [this.#session, this.#leadership.session, executor];
   }
 
   /** Takes the options of the NATS server; undefined: there are none. @param because why, unless no server is defined */
   configure(options: CompleteNatsServerOptions | undefined, because?: HawserError): void {
     this.#natsOptions = options;
-    for (const connector of Object.values(this.#connectors)) connector.configure(options, because);
+    for (const connector of Object.values(this.connectors)) connector.configure(options, because);
     if (options === undefined) {
       this.#receiver.detach();
       this.#responderService?.detach();
@@ -305,7 +305,7 @@ export class Bridge {
    */
   async reload(always: boolean, signal: AbortSignal): Promise<void> {
     await Promise.all(
-      Object.values(this.#connectors).map((connector) =>
+      Object.values(this.connectors).map((connector) =>
         always ? connector.reconnect(signal) : connector.ready(signal),
       ),
     );
@@ -354,12 +354,12 @@ export class Bridge {
       }),
       logger,
       responderTimeoutMs: () => this.#responderTimeoutMs,
-      use: (connection) => this.#connectors.responders.use(connection),
+      use: (connection) => this.connectors.responders.use(connection),
       onRun: (responder, durationMs) => this.#options.onRequest(responder, durationMs),
     });
     await this.#bindings.run();
-    await this.#roleWatch.start();
-    if (this.#roleWatch.role === "primary") await this.#leadership.start();
+    await this.#roleWatch.run();
+    await this.#leadership.start();
   }
 
   get #responderTimeoutMs(): number {
@@ -370,7 +370,7 @@ export class Bridge {
     const over = AbortSignal.timeout(deadlineMs);
     const deadline = new Deadline(deadlineMs);
     this.#bindings.stop();
-    await this.#roleWatch.stop();
+    this.#roleWatch.stop();
     this.#streams.stop();
     const answered = this.#responderService?.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
     await this.#receiver.stop(Math.min(deadlineMs, bridgeConstants.responderStopMs));
@@ -391,7 +391,7 @@ export class Bridge {
     await this.#bindings.ended();
     await this.#notices.stop();
     const leftMs = Math.max(gatewayConstants.stopReserveMs, deadline.remainingMs);
-    await Promise.all(Object.values(this.#connectors).map((connector) => connector.stop(leftMs)));
+    await Promise.all(Object.values(this.connectors).map((connector) => connector.stop(leftMs)));
     await Promise.all(Object.values(this.#pools).map((pool) => pool.stop()));
     // What still runs is out of time.
     for (const pool of Object.values(this.#pools)) pool.destroy();
@@ -404,10 +404,10 @@ export class Bridge {
     const { logger } = this.#options;
     // Another process runs what this one has kept, if there is another.
     const mayBeLast =
-      this.#leadership.epoch === undefined && this.#roleWatch.role === "primary" && this.#subscriptions.hasKept;
+      this.#leadership.epoch === undefined && this.#roleWatch.role === "primary" && this.#subscriptions.kept.length > 0;
     const others = mayBeLast ? await this.#leadership.othersHave(deadline) : undefined;
     // The last progress that it writes is about all that it has received.
-    this.#receivedSince = this.#subscriptions.receivedSince;
+    this.#receivedSince = this.#subscriptions.kept.receivedSince;
     const unfinished = this.#subscriptions.leave(others);
     if (unfinished.length === 0) return;
     let saved = 0;
@@ -579,9 +579,8 @@ export class Bridge {
 
   #found(role: PostgresRole, address: ServerAddress | undefined): void {
     this.#notices.found(role, address);
-    if (role === "standby") this.#leadership.pause("Postgres is a standby");
     if (role === "primary") {
-      this.#leadership.resume();
+      this.#leadership.poke();
       this.#bindings.soon();
     }
     void this.#responderService?.configure(this.#answering);
@@ -610,10 +609,7 @@ export class Bridge {
       const forgotten = ended.length === 0 ? 0 : await this.#saved.forget(ended);
       if (forgotten > 0) this.#options.logger.info({ forgotten }, forgets);
       await this.#streams.configure(streams);
-      const retrying = [...this.#subscriptions.retrying, ...this.#streams.retrying];
-      const retries = await readRetries(this.#session, retrying);
-      this.#subscriptions.retry(retries);
-      this.#streams.retry(retries);
+      this.#subscriptions.retry(await readRetries(this.#session, this.#subscriptions.retrying));
     }
   }
 
@@ -642,7 +638,7 @@ export class Bridge {
   }
 
   #tellDiscarded(): void {
-    const { total, bySubject, other } = this.#subscriptions.discarded;
+    const { total, bySubject, other } = this.#subscriptions.context.discards;
     if (total === this.#toldDiscarded) return;
     const more = total - this.#toldDiscarded;
     this.#toldDiscarded = total;

@@ -7,8 +7,7 @@ import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import type { PostgresSession } from "../postgres/index.js";
 import type { RareLog } from "../runtime/index.js";
 import { advanceParameters, advanceValues, failureOf } from "./executor/index.js";
-import type { InboundMessage } from "./message.js";
-import type { DeadLetterStep, Outcome } from "./queue/index.js";
+import type { DeadLetterStep, Outcome, RequestedRetry } from "./queue/index.js";
 
 // The values, what advances the stream (nothing for a subject), and the number of a saved message.
 const writeSql = `
@@ -76,12 +75,6 @@ export class DeadLetterWriter {
       return { kind: "transient", error: { code: failure.code, message: failure.message } };
     }
   }
-}
-
-/** A dead letter that is to be handled again, and the subscription whose function failed. */
-export interface RequestedRetry {
-  readonly subscriptionId: bigint;
-  readonly message: InboundMessage;
 }
 
 // So many and so much of each subscription: those of one that takes its time do not keep the others waiting.

@@ -25,3 +25,7 @@ export {
   isSameDatabase,
   sameDatabaseRemedy,
 } from "./executor/index.js";
+export type { ResponderStats } from "./responders/index.js";
+export type { PostgresRole } from "./role/index.js";
+export type { StreamCounts } from "./streams/index.js";
+export type { SubscriptionCounts } from "./subscriptions.js";

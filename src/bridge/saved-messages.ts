@@ -9,9 +9,9 @@ import { storable } from "./dead-letters.js";
 import { failureOf, packPayloads } from "./executor/index.js";
 import { fenceSql } from "./leadership/index.js";
 import { type InboundMessage, memoryOf, overheadBytes } from "./message.js";
-import type { FetchStep, Outcome, SpillStep } from "./queue/index.js";
+import { type FetchStep, type Outcome, roleMayHold, type SpillStep } from "./queue/index.js";
 
-const { savedPageRows, maxBatchBytes, saveChunkBytes, savedStatementMs, bufferReserveDivisor } = bridgeConstants;
+const { savedPageRows, maxBatchBytes, saveChunkBytes, savedStatementMs } = bridgeConstants;
 
 /** A message, for one of the subscriptions that it was received for. */
 export interface Unsaved {
@@ -147,11 +147,10 @@ export class SavedMessages {
   roomBytes(roles: ReadonlyMap<string, readonly bigint[]>): ReadonlyMap<string, number> {
     let left = this.#limitBytes;
     for (const { bytes } of this.#counts.values()) left -= bytes;
-    const part = this.#limitBytes / bufferReserveDivisor / roles.size;
     return new Map(
       [...roles].map(([role, ids]) => {
-        const own = ids.reduce((sum, id) => sum + this.countsOf(id).bytes, 0);
-        return [role, Math.max(left - part * (roles.size - 1), Math.min(part - own, left))];
+        const held = ids.reduce((sum, id) => sum + this.countsOf(id).bytes, 0);
+        return [role, roleMayHold(this.#limitBytes, roles.size, held, left) - held];
       }),
     );
   }

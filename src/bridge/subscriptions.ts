@@ -7,26 +7,22 @@ import { bridgeConstants, type ServeSettings } from "../../generated/ts/settings
 import { errorTable } from "../errors/index.js";
 import { whenAborted } from "../runtime/index.js";
 import type { Subscription } from "./bindings.js";
-import type { DeadLetterWriter, RequestedRetry } from "./dead-letters.js";
+import type { DeadLetterWriter } from "./dead-letters.js";
 import type { BatchRunner } from "./executor/index.js";
-import {
-  type KeptMessage,
-  type LeaderProgress,
-  type OthersHave,
-  TakeoverBuffer,
-  type Unfinished,
-} from "./leadership/index.js";
+import { type KeptMessage, type OthersHave, TakeoverBuffer, type Unfinished } from "./leadership/index.js";
 import { earliest, type InboundMessage } from "./message.js";
 import {
   type BatchStep,
   ByteBudget,
   type DeadLetterStep,
   Discards,
+  newTotals,
   type Outcome,
   type QueueContext,
   type QueueMemory,
   QueueScheduler,
-  type QueueSettings,
+  type QueueTotals,
+  type RequestedRetry,
   type SpillStep,
   type Step,
   SubscriptionQueue,
@@ -59,23 +55,35 @@ export interface SubscriptionsOptions {
   onNotSpilled(error: unknown): void;
 }
 
-/** What is counted of one subscription while this process knows it. */
+/** What is counted of one subscription while this process knows it. What is called a total never falls. */
 export interface SubscriptionCounts {
   readonly id: bigint;
   readonly functionName: string;
+  /** What it is subscribed to; may hold wildcards. */
   readonly subject: string;
+  /** Total: messages that NATS delivered to this process, whether it leads or not. */
   readonly received: number;
+  /** Total: messages that were kept, and taken over from another leader, which may have handled them. */
   readonly repeated: number;
+  /** Total: how often the connection to NATS was lost while this process led. */
   readonly cuts: number;
+  /** Total: messages whose transaction this process committed, without those in dead_letters. */
   readonly committed: number;
+  /** Total: messages that failed for good and went to dead_letters. */
   readonly deadLettered: number;
+  /** Total: transactions with its messages, whatever became of them. */
   readonly transactions: number;
+  /** Total: batches that were halved because one of their messages failed. */
   readonly bisections: number;
+  /** Messages that are neither committed nor in dead_letters yet. */
   readonly queuedMessages: number;
+  /** What these messages count for where memory is limited, in bytes. */
   readonly queuedBytes: number;
+  /** When the oldest of them was received, or saved, by `performance.now()`; undefined: there is none. */
   readonly oldestReceivedAt: number | undefined;
   /** In the table, as far as the process that leads knows. */
   readonly savedMessages: number;
+  /** What these count for against `saved_bytes`. */
   readonly savedBytes: number;
 }
 
@@ -98,8 +106,8 @@ interface Known {
   repeated: number;
   /** How often the connection was lost while this process led. */
   cuts: number;
-  /** Of queues that this subscription had in earlier terms. */
-  past: { committed: number; deadLettered: number; transactions: number; bisections: number };
+  /** Of all its queues, of earlier terms, too. */
+  readonly totals: QueueTotals;
 }
 
 /** The subscriptions whose messages one subject at NATS receives: a message is compared with few of very many. */
@@ -110,13 +118,8 @@ class Received {
 
   add(known: Known): void {
     const { subject } = known.subscription;
-    if (isWildcard(subject)) {
-      this.#wildcards.push(known);
-      return;
-    }
-    const others = this.#literal.get(subject);
-    if (others === undefined) this.#literal.set(subject, [known]);
-    else others.push(known);
+    if (isWildcard(subject)) this.#wildcards.push(known);
+    else addTo(this.#literal, subject, known);
   }
 
   has(known: Known): boolean {
@@ -142,8 +145,10 @@ interface Term {
 
 export class Subscriptions {
   readonly #options: SubscriptionsOptions;
-  readonly #context: QueueContext;
-  readonly #buffer: TakeoverBuffer;
+  /** What all queues share. */
+  readonly context: QueueContext;
+  /** What is kept while another process leads. */
+  readonly kept: TakeoverBuffer;
   readonly #known = new Map<bigint, Known>();
   /** By the subjects over which messages are received. */
   readonly #byReceiver = new Map<string, Received>();
@@ -168,7 +173,7 @@ export class Subscriptions {
   constructor(options: SubscriptionsOptions) {
     this.#options = options;
     const { settings } = options;
-    this.#context = {
+    this.context = {
       budget: new ByteBudget(settings.bufferBytes),
       discards: new Discards(bridgeConstants.maxCountedSubjects),
       onRetried: () => options.onRetried(),
@@ -179,7 +184,7 @@ export class Subscriptions {
         random: Math.random,
       },
     };
-    this.#buffer = new TakeoverBuffer({ ...bridgeConstants, ...settings }, performance.now());
+    this.kept = new TakeoverBuffer({ ...bridgeConstants, ...settings }, performance.now());
   }
 
   /**
@@ -190,18 +195,9 @@ export class Subscriptions {
     return new Set(this.#byReceiver.keys());
   }
 
-  /** Messages for which there was no room while this process led. */
-  get discarded(): { readonly total: number; readonly bySubject: ReadonlyMap<string, number>; readonly other: number } {
-    return this.#context.discards;
-  }
-
   /** Messages that were to be run at a takeover, and for which there had been no room. The leader before may have done them. */
   get missing(): number {
     return this.#missing;
-  }
-
-  get bufferBytes(): number {
-    return this.#buffer.bytes;
   }
 
   /** When messages were received that are not done. */
@@ -215,28 +211,18 @@ export class Subscriptions {
     const behind = all.slice(0, bridgeConstants.maxToldBehind).filter(([, at]) => at < since);
     const times = [all[behind.length]?.[1]];
     // What it has kept it is going to run.
-    if (this.#taking !== undefined) times.push(this.#buffer.oldestReceivedAt);
+    if (this.#taking !== undefined) times.push(this.kept.oldestReceivedAt);
     const known = times.filter((at) => at !== undefined);
     return { oldestAt: known.length === 0 ? undefined : Math.min(...known), behind: new Map(behind) };
   }
 
-  /** Since when everything is kept that the leader may not have done. */
-  get completeSince(): number {
-    return this.#buffer.completeSince;
-  }
-
   /** What is counted. */
   *counts(): Generator<SubscriptionCounts> {
-    for (const { subscription, queue, past, received, repeated, cuts } of this.#known.values()) {
+    for (const { subscription, queue, totals, received, repeated, cuts } of this.#known.values()) {
       const { id, functionName, subject } = subscription;
-      const now = queue?.counts;
       const saved = this.#options.saved.countsOf(id);
       yield {
-        ...{ id, functionName, subject, received, repeated, cuts },
-        committed: past.committed + (now?.committed ?? 0),
-        deadLettered: past.deadLettered + (now?.deadLettered ?? 0),
-        transactions: past.transactions + (now?.transactions ?? 0),
-        bisections: past.bisections + (now?.bisections ?? 0),
+        ...{ id, functionName, subject, received, repeated, cuts, ...totals },
         queuedMessages: queue?.length ?? 0,
         queuedBytes: queue?.bytes ?? 0,
         // The page of saved ones that is being run is still in the table, too.
@@ -274,7 +260,7 @@ export class Subscriptions {
         received: 0,
         repeated: 0,
         cuts: 0,
-        past: { committed: 0, deadLettered: 0, transactions: 0, bisections: 0 },
+        totals: newTotals(),
       };
       this.#known.set(subscription.id, known);
       if (this.#term !== undefined) this.#open(known, this.#term, false);
@@ -314,11 +300,7 @@ export class Subscriptions {
   /** Decides over which subject each receives. Where that changes, the one before goes on for the time being. */
   #route(): void {
     const subjects = new Map<string, string[]>();
-    for (const { subscription } of this.#known.values()) {
-      const ofRole = subjects.get(subscription.runAs);
-      if (ofRole === undefined) subjects.set(subscription.runAs, [subscription.subject]);
-      else ofRole.push(subscription.subject);
-    }
+    for (const { subscription } of this.#known.values()) addTo(subjects, subscription.runAs, subscription.subject);
     const receivers = this.#receiversOfRoles(subjects);
     for (const known of this.#known.values()) {
       const { runAs, subject } = known.subscription;
@@ -368,8 +350,8 @@ export class Subscriptions {
     }
     if (this.#term === undefined) {
       const ids = all.map(({ subscription }) => subscription.id);
-      this.#buffer.add(message, ids, this.#taking !== undefined);
-    } else if (this.#context.budget.isCrowded) this.#spillSoon(this.#term);
+      this.kept.add(message, ids, this.#taking !== undefined);
+    } else if (this.context.budget.isCrowded) this.#spillSoon(this.#term);
   }
 
   /** This process leads, and will run what it has once it knows what was saved. */
@@ -390,7 +372,7 @@ export class Subscriptions {
     this.#term = term;
     scheduler.onReady = () => this.#pumpSoon();
     for (const known of this.#known.values()) this.#open(known, term, saved.has(known.subscription.id));
-    const kept = this.#buffer.takeOver({ afterCleanEnd });
+    const kept = this.kept.takeOver({ afterCleanEnd });
     for (const { message, subscriptions } of kept) {
       const holders: QueueMemory[] = [];
       for (const id of subscriptions) {
@@ -398,7 +380,7 @@ export class Subscriptions {
         if (known?.queue?.offer(message, { holders, isKept: true }) === true) known.repeated += 1;
       }
     }
-    if (this.#context.budget.isCrowded) this.#spillSoon(term);
+    if (this.context.budget.isCrowded) this.#spillSoon(term);
     return { repeated: kept.length, missing: this.#takeMissing() };
   }
 
@@ -415,19 +397,19 @@ export class Subscriptions {
   leave(others?: OthersHave): readonly Unsaved[] {
     const taking = this.#taking ?? (others?.until === Number.NEGATIVE_INFINITY ? others : undefined);
     this.follow();
-    const own = taking === undefined ? this.#buffer.takeOwn(others?.until) : this.#buffer.takeOver(taking);
+    const own = taking === undefined ? this.kept.takeOwn(others?.until) : this.kept.takeOver(taking);
     return own.flatMap(eachSubscription);
   }
 
   /** Messages that nobody runs any more. */
   discard(messages: readonly Unsaved[]): void {
-    for (const { message } of messages) this.#context.discards.add(message.subject);
+    for (const { message } of messages) this.context.discards.add(message.subject);
   }
 
   /** By the subscribed subject. Of a subscription that has ended nothing would have been run. */
   #takeMissing(): ReadonlyMap<string, number> {
     const bySubject = new Map<string, number>();
-    for (const [id, messages] of this.#buffer.takeMissing()) {
+    for (const [id, messages] of this.kept.takeMissing()) {
       const subject = this.#known.get(id)?.subscription.subject;
       if (subject === undefined) continue;
       bySubject.set(subject, (bySubject.get(subject) ?? 0) + messages);
@@ -443,17 +425,13 @@ export class Subscriptions {
     if (term === undefined) return;
     const unfinished = new Map<InboundMessage, bigint[]>();
     for (const { subscription, queue } of this.#known.values()) {
-      for (const message of queue?.unfinished ?? []) {
-        const ids = unfinished.get(message);
-        if (ids === undefined) unfinished.set(message, [subscription.id]);
-        else ids.push(subscription.id);
-      }
+      for (const message of queue?.unfinished ?? []) addTo(unfinished, message, subscription.id);
     }
     this.#endTerm(term);
     const ordered = [...unfinished].sort(([one], [other]) => one.receivedAt - other.receivedAt);
     // What was received before a gap does not make complete what is there since then.
-    this.#buffer.restart(Math.max(ordered[0]?.[0].receivedAt ?? performance.now(), this.#receivesSince));
-    for (const [message, subscriptions] of ordered) this.#buffer.add(message, subscriptions, true);
+    this.kept.restart(Math.max(ordered[0]?.[0].receivedAt ?? performance.now(), this.#receivesSince));
+    for (const [message, subscriptions] of ordered) this.kept.add(message, subscriptions, true);
   }
 
   /**
@@ -467,27 +445,12 @@ export class Subscriptions {
   /** Nothing was received for a while, up to now. */
   receivesAgain(since: number): void {
     this.#receivesSince = since;
-    this.#buffer.restart(since);
-  }
-
-  /** Since when everything was received. */
-  get receivedSince(): number {
-    return this.#buffer.receivedSince;
-  }
-
-  /** This process has something that is to be run if nobody leads. */
-  get hasKept(): boolean {
-    return this.#buffer.length > 0;
-  }
-
-  /** What the leader has done; undefined: not known. */
-  noteProgress(progress: LeaderProgress | undefined): void {
-    this.#buffer.noteProgress(progress);
+    this.kept.restart(since);
   }
 
   /** What the leader has not received, and will not run. */
   get unknownToLeader(): readonly Unsaved[] {
-    return this.#buffer.unknownToLeader.flatMap(eachSubscription);
+    return this.kept.unknownToLeader.flatMap(eachSubscription);
   }
 
   /** The first of {@link unknownToLeader} were saved, for the leader. */
@@ -495,27 +458,22 @@ export class Subscriptions {
     const handedOver = new Set(all.slice(0, saved).map(({ message }) => message));
     // Of one with several subscriptions some may not be saved.
     if (saved < all.length) handedOver.delete(all[saved]!.message);
-    this.#buffer.dropped(handedOver);
+    this.kept.dropped(handedOver);
   }
 
-  /** Those with dead letters that are being handled again. */
+  /** Subscriptions, to streams too, with dead letters that are being handled again. */
   get retrying(): readonly bigint[] {
-    return [...this.#known].filter(([, { queue }]) => queue?.isRetrying === true).map(([id]) => id);
+    return this.#term?.scheduler.retrying ?? [];
   }
 
   /** Dead letters that are to be handled again. */
   retry(requested: readonly RequestedRetry[]): void {
-    for (const { subscriptionId, message } of requested) this.#known.get(subscriptionId)?.queue?.retry(message);
+    this.#term?.scheduler.retry(requested);
   }
 
   /** Postgres answers: what waits for it goes on. */
   wake(): void {
     this.#term?.scheduler.wake();
-  }
-
-  /** What queues go by. */
-  get settings(): QueueSettings {
-    return this.#context.settings;
   }
 
   /** Runs a queue of a subscription to a stream, in the turns of all others. Undefined: this process does not lead. */
@@ -542,7 +500,7 @@ export class Subscriptions {
   }
 
   #open(known: Known, { scheduler }: Term, hasSaved: boolean): void {
-    known.queue = new SubscriptionQueue(known.subscription, this.#context, hasSaved);
+    known.queue = new SubscriptionQueue(known.subscription, this.context, hasSaved, known.totals);
     scheduler.add(known.queue);
   }
 
@@ -551,17 +509,8 @@ export class Subscriptions {
     this.#options.saved.end();
     clearTimeout(this.#timer);
     for (const known of this.#known.values()) {
-      const { queue, past } = known;
-      if (queue === undefined) continue;
-      const { committed, deadLettered, transactions, bisections } = queue.counts;
-      known.past = {
-        committed: past.committed + committed,
-        deadLettered: past.deadLettered + deadLettered,
-        transactions: past.transactions + transactions,
-        bisections: past.bisections + bisections,
-      };
+      if (known.queue !== undefined) term.scheduler.remove(known.queue);
       known.queue = undefined;
-      term.scheduler.remove(queue);
     }
   }
 
@@ -587,7 +536,7 @@ export class Subscriptions {
 
   /** Writes messages to the table until there is memory again, those of the queue first that has most. */
   async #spill(term: Term): Promise<void> {
-    const { budget } = this.#context;
+    const { budget } = this.context;
     const { saved, onNotSpilled, onRefused } = this.#options;
     while (this.#term === term && budget.isCrowded) {
       // What arrives together is written together.
@@ -618,11 +567,7 @@ export class Subscriptions {
   /** The subscriptions of each role. */
   #roles(): ReadonlyMap<string, readonly bigint[]> {
     const roles = new Map<string, bigint[]>();
-    for (const { subscription } of this.#known.values()) {
-      const ofRole = roles.get(subscription.runAs);
-      if (ofRole === undefined) roles.set(subscription.runAs, [subscription.id]);
-      else ofRole.push(subscription.id);
-    }
+    for (const { subscription } of this.#known.values()) addTo(roles, subscription.runAs, subscription.id);
     return roles;
   }
 
@@ -682,6 +627,13 @@ export class Subscriptions {
 /** About a dead letter that was to be tried again: it counts as no other message. */
 function isRetry(step: BatchStep | DeadLetterStep): boolean {
   return (step.kind === "batch" ? step.messages[0] : step.message)?.deadLetterId !== undefined;
+}
+
+/** Adds to the list of the key. */
+function addTo<K, V>(lists: Map<K, V[]>, key: K, value: V): void {
+  const list = lists.get(key);
+  if (list === undefined) lists.set(key, [value]);
+  else list.push(value);
 }
 
 function eachSubscription({ message, subscriptions }: KeptMessage): Unsaved[] {

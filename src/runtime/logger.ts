@@ -38,9 +38,11 @@ export class ProblemLog {
     this.#logger[level]({ problem, ...details }, message);
   }
 
-  /** The problem is over: should it come again, it is a warning again. */
-  clear(): void {
+  /** The problem is over: should it come again, it is a warning again. @returns whether there was one */
+  clear(): boolean {
+    const hadProblem = this.#last !== undefined;
     this.#last = undefined;
+    return hadProblem;
   }
 }
 

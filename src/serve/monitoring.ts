@@ -13,7 +13,6 @@ import type { Logger } from "../runtime/index.js";
 import { storeFailure } from "../store/index.js";
 import { type Address, parseAddress } from "../wire/index.js";
 import {
-  type BridgeCounters,
   type CheckState,
   type ConnectionCounters,
   Monitor,
@@ -23,16 +22,25 @@ import {
   type ServeCounters,
   ServeMetrics,
 } from "./monitor/index.js";
+import type { ServerWatch } from "./server-watch.js";
 import type { StoredCounts } from "./stored-counts.js";
 
-/** The parts, as far as they are there. */
+/** The parts of a `hawser serve`, as far as they are there. */
 export interface MonitoredParts {
-  readonly gateway: Gateway | undefined;
-  readonly bridge: Bridge | undefined;
-  readonly addresses: AddressBook | undefined;
-  readonly stored: StoredCounts | undefined;
-  /** With Postgres. */
-  readonly sessions: readonly Pick<PostgresSession, "applicationName" | "attempts">[];
+  gateway?: Gateway;
+  bridge?: Bridge;
+  watch?: ServerWatch;
+  addresses?: AddressBook;
+  /** While metrics are served. */
+  stored?: StoredCounts;
+}
+
+/** Sessions with Postgres. */
+function sessionsOf({
+  watch,
+  bridge,
+}: MonitoredParts): readonly Pick<PostgresSession, "applicationName" | "attempts">[] {
+  return [...(watch === undefined ? [] : [watch.session]), ...(bridge?.sessions ?? [])];
 }
 
 /** Connections of one client, counted. */
@@ -74,23 +82,22 @@ class Connections implements ConnectionCounters {
 /** Postgres, by whether sessions are opened and queries answered. */
 class Postgres implements ConnectionCounters {
   readonly #reachability = new Reachability(monitorConstants.postgresSilenceMs);
-  readonly #parts: Pick<MonitoredParts, "sessions">;
+  readonly #parts: MonitoredParts;
   /** Why the last query failed. */
   #problem: HawserError | undefined;
   reconnects = 0;
 
-  constructor(parts: Pick<MonitoredParts, "sessions">) {
+  constructor(parts: MonitoredParts) {
     this.#parts = parts;
   }
 
   get isUp(): boolean {
-    return (
-      this.#problem === undefined && this.#parts.sessions.every(({ attempts }) => attempts.failure(0) === undefined)
-    );
+    const isOpen = sessionsOf(this.#parts).every(({ attempts }) => attempts.failure(0) === undefined);
+    return isOpen && this.#problem === undefined;
   }
 
   get state(): CheckState {
-    for (const { attempts, applicationName } of this.#parts.sessions) {
+    for (const { attempts, applicationName } of sessionsOf(this.#parts)) {
       const failure = attempts.failure(monitorConstants.postgresSilenceMs);
       if (failure === undefined) continue;
       const { message } = storeFailure(`open the session "${applicationName}"`, failure.error);
@@ -167,12 +174,9 @@ export class Monitoring {
   /** All parts are there now. */
   follow(): void {
     const { gateway, bridge } = this.#parts;
-    if (gateway !== undefined) this.#connectors.set("gateway", new Connections(gateway.connector));
-    if (bridge === undefined) return;
-    this.#connectors.set("subscriptions", new Connections(bridge.connectors.subscriptions));
-    this.#connectors.set("responders", new Connections(bridge.connectors.responders));
-    this.#connectors.set("outbox", new Connections(bridge.connectors.outbox));
-    this.#connectors.set("streams", new Connections(bridge.connectors.streams));
+    const connectors = Object.entries({ gateway: gateway?.connector, ...bridge?.connectors });
+    for (const [client, connector] of connectors)
+      if (connector !== undefined) this.#connectors.set(client as NatsClient, new Connections(connector));
   }
 
   async stop(): Promise<void> {
@@ -193,33 +197,11 @@ export class Monitoring {
         return Object.fromEntries(connectors);
       },
       get bridge() {
-        return parts.bridge === undefined ? undefined : bridgeCounters(parts.bridge.stats);
+        return parts.bridge?.stats;
       },
       get stored() {
         return parts.stored?.counters;
       },
     };
   }
-}
-
-function bridgeCounters(stats: BridgeStats): BridgeCounters {
-  const { role, epoch, lastEpoch, subscriptions, responders, streams, keptBytes, discarded, missing, outbox } = stats;
-  return {
-    role,
-    isLeading: epoch !== undefined,
-    leaderEpoch: Number(lastEpoch),
-    standbyBufferBytes: keptBytes,
-    discardedBufferFull: discarded,
-    discardedStandbyBufferFull: missing,
-    subscriptions,
-    streams,
-    outbox,
-    responders: responders.responders.map(({ id, subject, functionName, requests, errors, timedOut, busy }) => ({
-      ...{ id, subject, functionName, timedOut, busy },
-      ok: requests - errors,
-      failed: errors - busy - timedOut,
-    })),
-    requestsInFlight: responders.running,
-    requestsQueued: responders.responders.reduce((sum, { waiting }) => sum + waiting, 0),
-  };
 }

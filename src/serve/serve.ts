@@ -15,7 +15,7 @@ import { backoffMs, delay, type Logger, silentLogger, systemClock } from "../run
 import { explainServeRefusal, migrate } from "../store/index.js";
 import { TlsCredentials, type TlsMaterial } from "../transport/index.js";
 import { type Address, formatAddress } from "../wire/index.js";
-import { Monitoring } from "./monitoring.js";
+import { type MonitoredParts, Monitoring } from "./monitoring.js";
 import { NatsPlacement } from "./nats-placement.js";
 import {
   type CheckedServeOptions,
@@ -31,14 +31,9 @@ const { secretsDirectory: defaultSecretsDirectory } = gatewayConstants;
 
 /** A running `hawser serve`: its parts, in the order in which they start and stop. */
 export class Serve implements AsyncDisposable {
-  #gateway: Gateway | undefined;
-  #bridge: Bridge | undefined;
+  readonly #parts: MonitoredParts = {};
   #monitoring: Monitoring | undefined;
-  #watch: ServerWatch | undefined;
   #peerRelay: PeerRelay | undefined;
-  /** While metrics are served. */
-  #stored: StoredCounts | undefined;
-  #addresses: AddressBook | undefined;
   /** Of all connections to NATS. */
   readonly #choice = new ServerChoice();
   #own: GatewayAddress | undefined;
@@ -66,7 +61,7 @@ export class Serve implements AsyncDisposable {
     if (credentials !== undefined) refuseUnbindable(credentials.current);
     const serve = new Serve(logger);
     // Postgres may keep us waiting.
-    const end = (): void => void serve.#watch?.stop();
+    const end = (): void => void serve.#parts.watch?.stop();
     signal?.addEventListener("abort", end);
     try {
       await serve.#open(options, checked, credentials);
@@ -86,12 +81,12 @@ export class Serve implements AsyncDisposable {
 
   /** Where the gateway listens, with the real port. */
   get address(): string {
-    return formatAddress(this.#gateway!.address);
+    return formatAddress(this.#parts.gateway!.address);
   }
 
   /** Where Postgres reaches the gateway, as a URL for libpq, without its password. */
   get gatewayUrl(): string {
-    const { user, database } = this.#watch!.identity;
+    const { user, database } = this.#parts.watch!.identity;
     return `postgres://${encodeURIComponent(user)}@${formatAddress(this.#own!)}/${encodeURIComponent(database)}`;
   }
 
@@ -103,7 +98,7 @@ export class Serve implements AsyncDisposable {
 
   /** Database sessions that are connected. */
   get sessionCount(): number {
-    return this.#gateway!.sessionCount;
+    return this.#parts.gateway!.sessionCount;
   }
 
   /** Ends: takes no more sessions, tells Postgres, and waits for the calls under way. A further call waits for the first. */
@@ -121,15 +116,15 @@ export class Serve implements AsyncDisposable {
     const { stopDeadlineMs } = this.#settings;
     const endsAt = performance.now() + stopDeadlineMs;
     // The functions that it runs may call the gateway.
-    await this.#bridge?.finish(stopDeadlineMs);
+    await this.#parts.bridge?.finish(stopDeadlineMs);
     const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
     // Then it takes no more sessions; Postgres, which may not answer, need not be waited for.
-    const ended = Promise.all([this.#gateway?.stop(leftMs), this.#bridge?.stop(leftMs)]);
+    const ended = Promise.all([this.#parts.gateway?.stop(leftMs), this.#parts.bridge?.stop(leftMs)]);
     const relayed = this.#peerRelay?.stop();
-    await this.#addresses?.stop();
-    this.#stored?.stop();
+    await this.#parts.addresses?.stop();
+    this.#parts.stored?.stop();
     // With it ends what the relay asks.
-    await this.#watch?.stop();
+    await this.#parts.watch?.stop();
     await relayed;
     await ended;
     await this.#monitoring?.stop();
@@ -147,25 +142,25 @@ export class Serve implements AsyncDisposable {
       onOptions: (found) => {
         present = found;
         problem = undefined;
-        this.#gateway?.configure(found);
-        this.#bridge?.configure(found);
+        this.#parts.gateway?.configure(found);
+        this.#parts.bridge?.configure(found);
       },
       onRelayEnded: () => this.#peerRelay?.askNow(),
       onAsked: (problem) => this.#monitoring?.asked(problem),
       onProblem: (found) => {
         problem = found;
-        this.#gateway?.misses(found);
-        if (present === undefined) this.#bridge?.configure(undefined, found);
+        this.#parts.gateway?.misses(found);
+        if (present === undefined) this.#parts.bridge?.configure(undefined, found);
       },
     });
-    this.#watch = watch;
+    this.#parts.watch = watch;
     if (settings.monitorListen !== undefined) await this.#monitor(settings.monitorListen, databaseUrl, signal);
     signal?.throwIfAborted();
     await this.#prepareDatabase(databaseUrl, signal);
     await watch.open();
     await this.#heedOthers(watch);
     const metrics = this.#monitoring?.metrics;
-    this.#gateway = await Gateway.start(
+    this.#parts.gateway = await Gateway.start(
       {
         listen,
         identity: watch.identity,
@@ -176,14 +171,14 @@ export class Serve implements AsyncDisposable {
         logger: this.#logger,
         onCall: metrics && ((method, outcome, durationMs) => metrics.observeCall(method, outcome, durationMs)),
         refresh: () => watch.refresh(),
-        reloadOthers: async (always, reloading) => this.#bridge?.reload(always, reloading),
+        reloadOthers: async (always, reloading) => this.#parts.bridge?.reload(always, reloading),
       },
       signal,
     );
     // What was found before the gateway was there.
-    this.#gateway.configure(present);
-    if (problem !== undefined) this.#gateway.misses(problem);
-    this.#bridge = await Bridge.start(
+    this.#parts.gateway.configure(present);
+    if (problem !== undefined) this.#parts.gateway.misses(problem);
+    this.#parts.bridge = await Bridge.start(
       {
         databaseUrl,
         executorUrl,
@@ -202,10 +197,10 @@ export class Serve implements AsyncDisposable {
     this.#peerRelay.start();
     this.#monitoring?.follow();
     if (this.#monitoring !== undefined) {
-      this.#stored = new StoredCounts(watch.session, this.#logger);
-      this.#stored.start();
+      this.#parts.stored = new StoredCounts(watch.session, this.#logger);
+      void this.#parts.stored.run();
     }
-    this.#bridge.configure(present, problem);
+    this.#parts.bridge.configure(present, problem);
     if (secretsDirectories === undefined) await this.#warnOfStrangers(present);
   }
 
@@ -247,27 +242,9 @@ export class Serve implements AsyncDisposable {
   }
 
   async #monitor(address: string, databaseUrl: string | undefined, signal: AbortSignal | undefined): Promise<void> {
-    const serve = this;
-    const parts = {
-      get gateway() {
-        return serve.#gateway;
-      },
-      get bridge() {
-        return serve.#bridge;
-      },
-      get addresses() {
-        return serve.#addresses;
-      },
-      get stored() {
-        return serve.#stored;
-      },
-      get sessions() {
-        return [...(serve.#watch === undefined ? [] : [serve.#watch.session]), ...(serve.#bridge?.sessions ?? [])];
-      },
-    };
     // Not what Postgres says: the metrics are there before it answers.
     const database = this.#settings.monitorDatabase ?? DatabaseAddress.of(databaseUrl).described.database;
-    this.#monitoring = new Monitoring(parts, database, this.#logger);
+    this.#monitoring = new Monitoring(this.#parts, database, this.#logger);
     await this.#monitoring.listen(address, signal);
   }
 
@@ -292,7 +269,7 @@ export class Serve implements AsyncDisposable {
   }
 
   async #announce(advertised: Address | undefined, tls: GatewayTls | undefined): Promise<void> {
-    const listen = this.#gateway!.address;
+    const listen = this.#parts.gateway!.address;
     const { host, port } = advertised ?? listen;
     this.#own = {
       host,
@@ -300,16 +277,16 @@ export class Serve implements AsyncDisposable {
       sslmode: tls === undefined ? "disable" : (tls.sslmode ?? "require"),
       rootCertificate: tls?.rootCertificate,
     };
-    const { session } = this.#watch!;
+    const { session } = this.#parts.watch!;
     const address = { listen, own: this.#own, isAdvertised: advertised !== undefined };
-    const bridge = this.#bridge!;
+    const bridge = this.#parts.bridge!;
     const { connectors } = bridge;
     const { subscriptions, ...others } = connectors;
     const placement = new NatsPlacement({
       choice: this.#choice,
       logger: this.#logger,
       subscriptions,
-      others: [...Object.values(others), this.#gateway!.connector],
+      others: [...Object.values(others), this.#parts.gateway!.connector],
       isLeading: () => bridge.stats.epoch !== undefined,
     });
     const placed: Placement = {
@@ -324,10 +301,10 @@ export class Serve implements AsyncDisposable {
         await placement.heed(owner, others);
       },
     };
-    this.#addresses = new AddressBook(session, address, placed, this.#logger);
-    connectors.subscriptions.on("connected", () => void this.#addresses?.tell());
+    this.#parts.addresses = new AddressBook(session, address, placed, this.#logger);
+    connectors.subscriptions.on("connected", () => void this.#parts.addresses?.tell());
     try {
-      await this.#addresses.open();
+      await this.#parts.addresses.open();
     } catch (cause) {
       throw HawserError.is(cause)
         ? cause

@@ -11,7 +11,7 @@ import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { errorTable, GatewayError, HawserError } from "../errors/index.js";
 import type { GatewayIdentity } from "../gateway/index.js";
 import { DatabaseAddress, PostgresSession } from "../postgres/index.js";
-import { type Logger, Repeated } from "../runtime/index.js";
+import { type Logger, ProblemLog, Repeated } from "../runtime/index.js";
 import { explainServeRefusal, relayChannel } from "../store/index.js";
 
 /** How it is watched. */
@@ -195,8 +195,8 @@ function complete(options: Record<string, unknown>, ignored: string | undefined)
 
 /** Logs what becomes of the definition of the NATS server: each state once, when it begins, and the end of trouble. */
 class DefinitionLog {
-  #state: "unknown" | "defined" | "undefined" | "trouble" = "unknown";
-  #trouble = "";
+  #isDefined: boolean | undefined;
+  readonly #trouble: ProblemLog;
   #hasFunctions = true;
   #ignored: string | undefined;
 
@@ -204,30 +204,27 @@ class DefinitionLog {
 
   constructor(logger: Logger) {
     this.#logger = logger;
+    this.#trouble = new ProblemLog(logger);
   }
 
   /** The definition can be used, or there is none. */
   found(isDefined: boolean): void {
-    const state = isDefined ? "defined" : "undefined";
-    if (this.#state === "trouble") {
+    if (this.#trouble.clear()) {
+      this.#isDefined = undefined;
       this.#logger.info({}, "what the database says about NATS can be used again");
-      this.#trouble = "";
     }
-    if (state !== this.#state && !isDefined) {
+    if (isDefined !== this.#isDefined && !isDefined) {
       this.#logger.info(
         {},
         "no NATS server is defined in this database: it is waited for (CREATE SERVER, or SELECT hawser.set_nats_server)",
       );
     }
-    this.#state = state;
+    this.#isDefined = isDefined;
   }
 
   /** The definition cannot be read or used. */
   failed({ code, message, detail, hint }: HawserError): void {
-    const level = this.#state === "trouble" && message === this.#trouble ? "debug" : "warn";
-    this.#state = "trouble";
-    this.#trouble = message;
-    this.#logger[level]({ code, detail, hint, problem: message }, "what the database says about NATS cannot be used");
+    this.#trouble.tell(message, "what the database says about NATS cannot be used", { code, detail, hint });
   }
 
   functionsAreThere(areThere: boolean): void {

@@ -30,14 +30,15 @@ interface CountRow {
   readonly ageSeconds: number | null;
 }
 
-export class StoredCounts {
+/** Counts again and again, from the first run on. */
+export class StoredCounts extends Repeated {
   readonly #session: PostgresSession;
   readonly #logger: Logger;
-  readonly #counting = new Repeated(storedCountMs, () => this.#count());
   #counters: StoredCounters | undefined;
 
   /** @param session with the database, which others may use, too */
   constructor(session: PostgresSession, logger: Logger) {
+    super(storedCountMs, () => this.#count());
     this.#session = session;
     this.#logger = logger;
   }
@@ -45,14 +46,6 @@ export class StoredCounts {
   /** The last count; undefined: there is none yet, or it failed. */
   get counters(): StoredCounters | undefined {
     return this.#counters;
-  }
-
-  start(): void {
-    void this.#counting.run();
-  }
-
-  stop(): void {
-    this.#counting.stop();
   }
 
   async #count(): Promise<void> {
@@ -72,7 +65,7 @@ export class StoredCounts {
       };
     } catch (err) {
       this.#counters = undefined;
-      if (!this.#counting.isStopped) this.#logger.debug({ err }, "messages in the database could not be counted");
+      if (!this.isStopped) this.#logger.debug({ err }, "messages in the database could not be counted");
     }
   }
 }

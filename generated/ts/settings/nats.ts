@@ -320,7 +320,7 @@ export const bridgeConstants = {
    */
   responderStopMs: 3000,
   /**
-   * How long reading the role of Postgres may take to connect, and then to be answered.
+   * How long reading the role of Postgres may take, in a session that is there.
    *
    * Value: 2000 ms.
    */

@@ -2,8 +2,8 @@
  * What the transaction of a batch reads and writes of what is done. See schema/functions/bridge/mark_handled.sql.
  */
 import type { StreamTerms } from "../bindings.js";
-import type { InboundMessage, StreamPlace } from "../message.js";
-import { includes, multirangeOf, rangesOf } from "../ranges.js";
+import type { InboundMessage } from "../message.js";
+import { includes, joined, multirangeOf, rangesOf } from "../ranges.js";
 import { tokenSql } from "./token.js";
 
 /** Columns of the beginning of a transaction. */
@@ -62,19 +62,10 @@ export function markValues(
 /** Of hawser.mark_handled, from the generation on; of messages that are of no stream, nothing. */
 export function advanceValues(terms: StreamTerms | undefined, messages: readonly InboundMessage[]): unknown[] {
   if (terms === undefined) return [null, null, null, null, null, null];
-  const ranges: [first: number, last: number][] = [];
-  let missing = 0;
-  let last: StreamPlace | undefined;
-  for (const { place } of messages) {
-    if (place === undefined) continue;
-    missing += place.missing;
-    last = place;
-    for (const [from, to] of place.covers) {
-      const before = ranges.at(-1);
-      if (before !== undefined && before[1] + 1 === from) before[1] = to;
-      else ranges.push([from, to]);
-    }
-  }
+  const places = messages.flatMap(({ place }) => place ?? []);
+  const ranges = joined(places.flatMap(({ covers }) => covers));
+  const missing = places.reduce((sum, place) => sum + place.missing, 0);
+  const last = places.at(-1);
   const lag = Math.max(0, terms.lag(messages.length));
   return [String(terms.generation), multirangeOf(ranges), last?.number ?? 0, String(last?.at ?? 0n), lag, missing];
 }

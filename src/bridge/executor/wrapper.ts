@@ -82,15 +82,11 @@ export function wrapperCall(wrapper: Wrapper, types: readonly string[], result =
   return `SELECT ${result}, ${versionOf(wrapper)} AS version FROM (${proven}) AS a CROSS JOIN LATERAL (${called}) AS called`;
 }
 
-const missing = /^(42883|42501|42704|3F000)$/;
-
 /**
- * Whether an error may be about the wrapper itself: it is not there, or may not be called. A function can say the same of
+ * Codes of an error that may be about the wrapper itself: it is not there, or may not be called. A function can say the same of
  * whatever it likes, so the next check of the wrapper has to tell.
  */
-function mayBeAboutWrapper({ code }: { readonly code: string }): boolean {
-  return missing.test(code);
-}
+const missing = /^(42883|42501|42704|3F000)$/;
 
 function ownType({ wrapper }: Wrapper): string {
   return `hawser_run.${pg.escapeIdentifier(`token_${wrapper.slice(-bridgeConstants.wrapperRandomLength)}`)}`;
@@ -110,7 +106,7 @@ export async function isAboutWrapper(
   ending: Ending<unknown>,
   { wrapper, pool, timeoutMs, logger }: AskedWrapper,
 ): Promise<boolean> {
-  if (ending.kind !== "failed" || !mayBeAboutWrapper(ending)) return false;
+  if (ending.kind !== "failed" || !missing.test(ending.code)) return false;
   const now = await inTransaction<WrapperState | undefined, WrapperState>(pool, logger, {
     runAs: wrapper.runAs,
     timeoutMs,
@@ -122,7 +118,7 @@ export async function isAboutWrapper(
 
 /** A wrapper, and where it is checked. */
 export interface AskedWrapper {
-  readonly wrapper: { readonly wrapper: string; readonly runAs: string };
+  readonly wrapper: Wrapper;
   readonly pool: ExecutorPool;
   readonly timeoutMs: number;
   readonly logger: Logger;

@@ -16,11 +16,13 @@ const { leaderHeartbeatMs, leaderExpiryMs } = bridgeConstants;
 export interface LeadershipOptions extends Omit<LeadershipEvents, "onProblem">, LeadershipMessages {
   readonly databaseUrl: string | undefined;
   readonly logger: Logger;
+  /** The session has ended. */
+  readonly onSessionLost?: () => void;
 }
 
 /** The protocol of leadership and its session with Postgres. Times are of `performance.now()`. Errors of the events are logged. */
 export class Leadership extends LeadershipProtocol implements AsyncDisposable {
-  /** Session that nothing else uses. */
+  /** Session in which nothing takes long: another query would make the heartbeat late. */
   readonly session: PostgresSession;
   readonly #problems: ProblemLog;
   #isStopped = false;
@@ -39,7 +41,10 @@ export class Leadership extends LeadershipProtocol implements AsyncDisposable {
       onNotification: () => {
         if (this.epoch === undefined) this.poke();
       },
-      onDown: () => this.sessionLost(),
+      onDown: () => {
+        this.sessionLost();
+        options.onSessionLost?.();
+      },
     });
     super({
       table: new PostgresLeadershipTable(session, owner),

@@ -78,7 +78,7 @@ export class PostgresLeadershipTable implements LeadershipTable {
   readonly #owner: string;
 
   /**
-   * @param session for nothing else: another query would make the heartbeat late
+   * @param session for nothing that takes long: that would make the heartbeat late
    * @param owner the random id of the process
    */
   constructor(session: PostgresSession, owner: string) {

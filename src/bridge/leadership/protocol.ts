@@ -4,7 +4,7 @@
  *     waiting ──free, or silent for `leaderExpiryMs`: the row is taken──▶ taking ──the fence is raised──▶ leading
  *        ▲  ▲                                                             │                               │
  *        │  └──────────────another one has taken the row──────────────────┴───────────────────────────────┘
- *     paused: Postgres is a standby, on which nobody leads                   ended: leadership is given back
+ *     on a standby everybody waits                                          ended: leadership is given back
  *
  * A leader that cannot reach Postgres does not know whether it still leads. For `leaderExpiryMs` it remains the leader,
  * unconfirmed: its batches cannot run, and when Postgres is back, the fence decides. After that another process may lead: it
@@ -102,7 +102,7 @@ export class LeadershipProtocol implements Ownership {
   protected readonly options: LeadershipProtocolOptions;
   protected watch = new LeaderWatch(leaderExpiryMs);
   protected known = new KnownProgress();
-  #mode: "running" | "paused" | "ended" = "running";
+  #hasEnded = false;
   /** As leader, also while it is silent. */
   #leading: Owner<bigint> | undefined;
   /** Postgres has not confirmed it for so long that another process may lead. */
@@ -132,7 +132,7 @@ export class LeadershipProtocol implements Ownership {
 
   /** `suspended`: Postgres has not said that it still leads since the session was lost, or for too long. */
   get state(): OwnershipState {
-    if (this.#mode === "ended") return "released";
+    if (this.#hasEnded) return "released";
     return this.#leading?.state ?? "waiting";
   }
 
@@ -160,23 +160,6 @@ export class LeadershipProtocol implements Ownership {
     if (this.#leading === undefined) this.options.events.onProgress(undefined);
   }
 
-  /** Postgres is a standby: nobody leads. */
-  pause(reason: string): void {
-    if (this.#mode !== "running") return;
-    this.#mode = "paused";
-    this.known.forget();
-    this.#depose(reason);
-    this.poke();
-  }
-
-  /** Postgres is a primary: the row is read anew. */
-  resume(): void {
-    if (this.#mode !== "paused") return;
-    this.#mode = "running";
-    this.sessionLost();
-    this.poke();
-  }
-
   /** Gives leadership back and goes on reading the row: another process may have received what this one has not. */
   async stepDown(reason: string): Promise<void> {
     if (this.#leading === undefined) return;
@@ -189,12 +172,11 @@ export class LeadershipProtocol implements Ownership {
 
   /** Ends it. Leadership, if it is ours, is given back, so that another process takes it at once. */
   async release(): Promise<void> {
-    const wasPaused = this.#mode === "paused";
-    this.#mode = "ended";
+    this.#hasEnded = true;
     this.#cancelTimer();
     await this.#turn;
     const epoch = this.#leading?.epoch ?? this.#taking;
-    if (epoch === undefined || wasPaused) return;
+    if (epoch === undefined) return;
     const progress = this.#leading === undefined ? nothingKnown : this.progress();
     this.#leading = undefined;
     await this.#giveBack(epoch, progress);
@@ -209,8 +191,7 @@ export class LeadershipProtocol implements Ownership {
    */
   async othersHave(signal: AbortSignal): Promise<OthersHave> {
     const { table, clock, owner, events } = this.options;
-    if (this.#mode === "paused") return someoneLeads;
-    this.#mode = "ended";
+    this.#hasEnded = true;
     this.#cancelTimer();
     await this.#turn;
     const asked = clock.now();
@@ -296,7 +277,7 @@ export class LeadershipProtocol implements Ownership {
     const { table, logger } = this.options;
     for (let told = ""; ; ) {
       const raised = await table.raise(epoch);
-      if (raised === undefined || raised.isRaised || this.#mode !== "running") return raised;
+      if (raised === undefined || raised.isRaised || this.#hasEnded) return raised;
       const { isRefused, ended, foreign } = await table.endHolders(epoch);
       if (ended > 0) logger.warn({ sessions: ended }, "ended sessions in which functions of the last leader still ran");
       const problem = isRefused ? "its login may not end them: run hawser init again" : JSON.stringify(foreign);
@@ -319,7 +300,7 @@ export class LeadershipProtocol implements Ownership {
 
   #later(delayMs: number): void {
     this.#cancelTimer();
-    if (this.#mode === "ended") return;
+    if (this.#hasEnded) return;
     this.#cancelTimer = this.options.clock.setTimeout(() => void this.#run(), delayMs);
   }
 
@@ -365,9 +346,9 @@ export class LeadershipProtocol implements Ownership {
   async #inspect(): Promise<number> {
     const { table, clock, owner, events, messages } = this.options;
     const seen = await table.read();
-    if (this.#mode === "ended") return leaderHeartbeatMs;
+    if (this.#hasEnded) return leaderHeartbeatMs;
     const { row } = seen;
-    if (this.#mode === "paused" || seen.isStandby === true) {
+    if (seen.isStandby === true) {
       // What the leader beside the primary has done is known here, too, by a clock that is near to the primary's.
       this.watch.restart();
       events.onProgress(this.known.see(row, seen.clock));
@@ -406,7 +387,7 @@ export class LeadershipProtocol implements Ownership {
     if (epoch === undefined) return 1;
     this.#taking = epoch;
     const raised = await this.raiseFence(epoch);
-    if (this.#mode !== "running") return leaderHeartbeatMs;
+    if (this.#hasEnded) return leaderHeartbeatMs;
     if (raised?.isRaised !== true) return 1;
     this.#taking = undefined;
     this.#leading = new Owner(epoch, { now: () => clock.now(), expiryMs: leaderExpiryMs });

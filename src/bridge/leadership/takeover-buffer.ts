@@ -33,22 +33,6 @@ export interface KeptMessage {
   readonly isOwn: boolean;
 }
 
-/** Totals of messages by what became of them, since the process started. */
-export interface TakeoverCounts {
-  /** Messages received while another process led. */
-  readonly added: number;
-  /** Messages removed because the leader had done them. */
-  readonly done: number;
-  /** Messages removed for lack of room, the oldest first, although the leader was not known to have done them. */
-  readonly full: number;
-  /** Messages that alone were larger than the buffer. */
-  readonly tooLarge: number;
-  /** Messages that were not kept because the settings switch the buffer off. */
-  readonly notKept: number;
-  /** Messages handed out after a takeover. The last leader may have run them, too. */
-  readonly repeated: number;
-}
-
 /** Bytes that are kept of messages received while another process leads. @param bufferBytes memory for all messages */
 export function standbyBytes(bufferBytes: number): number {
   return bufferBytes - bufferBytes / bridgeConstants.bufferReserveDivisor;
@@ -65,7 +49,6 @@ export class TakeoverBuffer {
   #told: LeaderProgress | undefined;
   #former: LeaderProgress | undefined;
   #completeSince: number;
-  readonly #counts = { added: 0, done: 0, full: 0, tooLarge: 0, notKept: 0, repeated: 0 };
 
   /** @param since from when on it is given all that is received */
   constructor(limits: TakeoverBufferLimits, since: number) {
@@ -87,10 +70,6 @@ export class TakeoverBuffer {
     return this.#kept.at(0)?.message.receivedAt;
   }
 
-  get counts(): TakeoverCounts {
-    return { ...this.#counts };
-  }
-
   /**
    * Of what was received since then, everything is here that the leader is not known to have done. A process that keeps
    * nothing lacks nothing.
@@ -110,22 +89,16 @@ export class TakeoverBuffer {
    * @param isOwn this process led when it received it, and has not done it: nobody else may have it
    */
   add(message: InboundMessage, subscriptions: readonly bigint[], isOwn = false): void {
-    this.#counts.added += 1;
     const { bufferBytes, takeoverBufferMs } = this.#limits;
-    if (takeoverBufferMs === 0 && !isOwn) {
-      this.#counts.notKept += 1;
-      return;
-    }
+    if (takeoverBufferMs === 0 && !isOwn) return;
     const bytes = memoryOf(message);
     if (bytes > bufferBytes) {
-      this.#counts.tooLarge += 1;
       this.#lack({ message, subscriptions, isOwn });
       return;
     }
     for (let oldest = this.#kept.at(0); oldest !== undefined; oldest = this.#kept.at(0)) {
       if (this.#bytes + bytes <= (oldest.isOwn ? bufferBytes : standbyBytes(bufferBytes))) break;
       this.#lack(this.#shift());
-      this.#counts.full += 1;
     }
     this.#bytes += bytes;
     this.#kept.push({ message, subscriptions, isOwn });
@@ -171,7 +144,6 @@ export class TakeoverBuffer {
     this.#trim(afterCleanEnd ? Math.min(takeoverBufferMs, cleanTakeoverMs) : takeoverBufferMs);
     const all: KeptMessage[] = [];
     while (this.#kept.length > 0) all.push(this.#shift());
-    this.#counts.repeated += all.length;
     this.#progress = this.#told = this.#former = undefined;
     return all;
   }
@@ -217,18 +189,13 @@ export class TakeoverBuffer {
     if (progress === undefined) return;
     this.#missing.forget((id) => doneBefore(progress, id) - marginMs);
     let next = this.#kept.at(0);
-    for (; next !== undefined && this.#undone(next, marginMs).length === 0; next = this.#kept.at(0)) {
-      this.#shift();
-      this.#counts.done += 1;
-    }
+    for (; next !== undefined && this.#undone(next, marginMs).length === 0; next = this.#kept.at(0)) this.#shift();
     // Else those behind it are not done, either.
     if (next === undefined || (progress.behind.size === 0 && !this.#isUnknown(next))) return;
     this.#filter((kept) => {
       const subscriptions = this.#undone(kept, marginMs);
       if (subscriptions.length === kept.subscriptions.length) return kept;
-      if (subscriptions.length > 0) return { ...kept, subscriptions };
-      this.#counts.done += 1;
-      return undefined;
+      return subscriptions.length === 0 ? undefined : { ...kept, subscriptions };
     });
   }
 

@@ -25,7 +25,7 @@
  * spilled to the table of saved messages, and fetched from there in order.
  */
 
-export { type Admission, ByteBudget, Discards, type QueueMemory, type Wanted } from "./memory.js";
+export { type Admission, ByteBudget, Discards, type QueueMemory, roleMayHold, type Wanted } from "./memory.js";
 export { QueueScheduler, type Wait } from "./scheduler.js";
 export type {
   BatchStep,
@@ -36,7 +36,9 @@ export type {
   Outcome,
   QueueContext,
   QueueSettings,
+  QueueTotals,
+  RequestedRetry,
   SpillStep,
   Step,
 } from "./steps.js";
-export { SubscriptionQueue } from "./subscription-queue.js";
+export { newTotals, SubscriptionQueue } from "./subscription-queue.js";

@@ -75,6 +75,15 @@ export class QueueMemory {
   }
 }
 
+/**
+ * How much a role may hold that holds so much now, of a limit of which so much is left: all but the parts of the others, of
+ * the last quarter; or its own part.
+ */
+export function roleMayHold(limitBytes: number, roles: number, held: number, left: number): number {
+  const part = limitBytes / bufferReserveDivisor / roles;
+  return Math.max(held + left - part * (roles - 1), Math.min(part, held + left));
+}
+
 export class ByteBudget {
   #taken = 0;
   readonly #roles = new Map<string, RoleMemory>();
@@ -148,8 +157,7 @@ export class ByteBudget {
     const left = this.limitBytes - this.#taken - inAll;
     if (left < 0) return false;
     const held = role.held + ofRole;
-    const part = this.limitBytes / bufferReserveDivisor / this.#roles.size;
-    const mayHold = Math.max(held + left - part * (this.#roles.size - 1), Math.min(part, held + left));
+    const mayHold = roleMayHold(this.limitBytes, this.#roles.size, held, left);
     if (held > mayHold) return false;
     const active = role.active + (usedBytes === 0 ? 1 : 0);
     const hasIdle = role.queues > active;

@@ -5,7 +5,7 @@
  * for one lock. Pure: it runs nothing itself and has no clock.
  */
 import { Fifo } from "../../runtime/index.js";
-import type { Outcome, Step } from "./steps.js";
+import type { Outcome, RequestedRetry, Step } from "./steps.js";
 import type { SubscriptionQueue } from "./subscription-queue.js";
 
 /** There is nothing to do now. */
@@ -116,6 +116,17 @@ export class QueueScheduler {
     for (const share of shares) share.running -= 1;
     queue.settle(step, outcome, now);
     this.#enqueue(queue);
+  }
+
+  /** Subscriptions with dead letters that are being tried again. */
+  get retrying(): readonly bigint[] {
+    return [...this.members].filter(({ isRetrying }) => isRetrying).map(({ subscription }) => subscription.id);
+  }
+
+  /** Hands dead letters that are to be tried again to the first queue of their subscription. */
+  retry(requested: readonly RequestedRetry[]): void {
+    const first = new Map([...this.members].reverse().map((queue) => [queue.subscription.id, queue]));
+    for (const { subscriptionId, message } of requested) first.get(subscriptionId)?.retry(message);
   }
 
   /** Postgres answers again: ends the pauses that queues make because it did not. */

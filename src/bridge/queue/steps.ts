@@ -41,6 +41,12 @@ export interface SavedMessage {
   readonly message: InboundMessage;
 }
 
+/** A dead letter that is to be handled again, and the subscription whose function failed. */
+export interface RequestedRetry {
+  readonly subscriptionId: bigint;
+  readonly message: InboundMessage;
+}
+
 /** Read the next saved messages of a subscription, in order. */
 export interface FetchStep {
   readonly kind: "fetch";
@@ -127,12 +133,12 @@ export interface QueueContext {
   readonly onRetried: () => void;
 }
 
-/** What a queue has done since it was made. */
-export interface QueueCounts {
-  readonly committed: number;
-  readonly deadLettered: number;
+/** What the queues of a subscription have done. */
+export interface QueueTotals {
+  committed: number;
+  deadLettered: number;
   /** Steps that reached Postgres, whatever became of them. */
-  readonly transactions: number;
+  transactions: number;
   /** Batches that were halved. */
-  readonly bisections: number;
+  bisections: number;
 }

@@ -23,8 +23,8 @@ import type {
   FunctionError,
   Outcome,
   QueueContext,
-  QueueCounts,
   QueueSettings,
+  QueueTotals,
   SavedMessage,
   SpillStep,
   Step,
@@ -64,7 +64,6 @@ export class SubscriptionQueue {
   #waitsForPostgres = false;
   /** What was run last, and may not be written yet, is one of {@link retries}. */
   protected retriedLast = false;
-  readonly #totals = { committed: 0, deadLettered: 0, transactions: 0, bisections: 0 };
   readonly #waiting: ((done: boolean) => void)[] = [];
 
   /** As it is now: its wrapper may be given another owner. The next step has it. */
@@ -72,11 +71,17 @@ export class SubscriptionQueue {
   protected readonly context: QueueContext;
   /** The table may have messages for it. */
   #hasSaved: boolean;
+  readonly #totals: QueueTotals;
 
-  constructor(subscription: Subscription, context: QueueContext, hasSaved = false) {
+  /**
+   * @param hasSaved the table may have messages for it
+   * @param totals what it counts on in: of the subscription's queues before it, too
+   */
+  constructor(subscription: Subscription, context: QueueContext, hasSaved = false, totals = newTotals()) {
     this.subscription = subscription;
     this.context = context;
     this.#hasSaved = hasSaved;
+    this.#totals = totals;
     const { settings } = context;
     this.#memory = context.budget.join(subscription.runAs);
     this.messages = new MessageList(context, this.#memory);
@@ -87,7 +92,7 @@ export class SubscriptionQueue {
     this.pause = new Pause(settings);
   }
 
-  get counts(): QueueCounts {
+  get counts(): Readonly<QueueTotals> {
     return this.#totals;
   }
 
@@ -460,6 +465,11 @@ export class SubscriptionQueue {
   #tell(done: boolean): void {
     for (const resolve of this.#waiting.splice(0)) resolve(done);
   }
+}
+
+/** Totals of a subscription that has no queue yet. */
+export function newTotals(): QueueTotals {
+  return { committed: 0, deadLettered: 0, transactions: 0, bisections: 0 };
 }
 
 /** The error of a message that has ended two sessions while it was alone. */

@@ -55,12 +55,8 @@ export interface ReceivedRequest {
 
 /** The requests of all responders: which wait, which run, and how each is answered. */
 export class RequestDispatcher {
-  readonly #runner: RequestRunner;
+  readonly #options: DispatcherOptions;
   readonly #queue: FairQueue<Endpoint, PendingRequest>;
-  readonly #timeoutMs: () => number;
-  readonly #logger: Logger;
-  readonly #rareLog: RareLog;
-  readonly #onRun: DispatcherOptions["onRun"];
   /** Those of the functions that run. */
   readonly #controllers = new Set<AbortController>();
   readonly #answers = new Set<Promise<void>>();
@@ -70,13 +66,9 @@ export class RequestDispatcher {
   #onIdle: (() => void) | undefined;
   #isStopped = false;
 
-  constructor({ runner, limits, timeoutMs, logger, rareLog, onRun }: DispatcherOptions) {
-    this.#runner = runner;
-    this.#queue = new FairQueue(limits);
-    this.#timeoutMs = timeoutMs;
-    this.#logger = logger;
-    this.#rareLog = rareLog;
-    this.#onRun = onRun;
+  constructor(options: DispatcherOptions) {
+    this.#options = options;
+    this.#queue = new FairQueue(options.limits);
   }
 
   /** Functions that run. */
@@ -112,7 +104,7 @@ export class RequestDispatcher {
       this.#refuse(endpoint, reply, replies, refusal);
       return;
     }
-    const timeoutMs = this.#timeoutMs();
+    const timeoutMs = this.#options.timeoutMs();
     this.#queue.push(endpoint, {
       endpoint,
       request: { subject, reply, payload: new Uint8Array(data) },
@@ -177,7 +169,7 @@ export class RequestDispatcher {
       }
     } catch (err) {
       // The other requests go on.
-      this.#logger.error({ err, function: endpoint.responder.functionName }, "a request could not be answered");
+      this.#options.logger.error({ err, function: endpoint.responder.functionName }, "a request could not be answered");
     } finally {
       release();
       end();
@@ -194,14 +186,14 @@ export class RequestDispatcher {
     const outcome = await this.#outcome(endpoint, request);
     const durationMs = performance.now() - startedAt;
     counters.ran(durationMs);
-    this.#onRun(responder, durationMs);
+    this.#options.onRun(responder, durationMs);
     const answer = outcome instanceof Uint8Array ? fitting(outcome, replies.maxPayload) : outcome;
     if (answer instanceof Uint8Array) {
       if (replies.send(request.reply, answer)) counters.answered();
       else this.#drop(pending);
       return;
     }
-    this.#rareLog.warn(
+    this.#options.rareLog.warn(
       "a responder's function failed",
       `${responder.functionName} on ${endpoint.subject}: ${answer.summary}`,
     );
@@ -214,13 +206,16 @@ export class RequestDispatcher {
     const { signal } = controller;
     this.#controllers.add(controller);
     try {
-      const outcome = await Promise.race([this.#runner.run(responder, request, signal), aborted(signal)]);
+      const outcome = await Promise.race([this.#options.runner.run(responder, request, signal), aborted(signal)]);
       if (outcome.kind === "removed") return removedReply;
       if (outcome.kind === "too_large") return tooLargeReply(outcome.bytes, namedRules.natsPayload.maxBytes);
       return outcome.kind === "answer" ? outcome.payload : failureReply(outcome);
     } catch (error) {
       if (signal.aborted) return interruptedReply;
-      this.#logger.error({ err: error, function: responder.functionName }, "running a responder's function failed");
+      this.#options.logger.error(
+        { err: error, function: responder.functionName },
+        "running a responder's function failed",
+      );
       return defectReply;
     } finally {
       this.#controllers.delete(controller);
@@ -232,7 +227,7 @@ export class RequestDispatcher {
     const { status, summary } = refusal;
     counters.failed(status, summary);
     if (refusal === busyReply) counters.busy += 1;
-    this.#rareLog.warn(
+    this.#options.rareLog.warn(
       "a request was not run",
       `${endpoint.responder.functionName} on ${endpoint.subject}: ${summary}`,
     );
@@ -248,7 +243,10 @@ export class RequestDispatcher {
 
   #drop({ endpoint: { counters, responder, subject } }: PendingRequest): void {
     counters.dropped += 1;
-    this.#logger.debug({ function: responder.functionName, subject }, "a request's connection has ended: no answer");
+    this.#options.logger.debug(
+      { function: responder.functionName, subject },
+      "a request's connection has ended: no answer",
+    );
   }
 }
 

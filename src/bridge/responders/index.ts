@@ -9,4 +9,9 @@
  * it is known: busy, removed, out of time, failed, stopping.
  */
 export type { RequestOutcome, RequestRunner, ResponderRequest } from "./requests.js";
-export { ResponderService, type ResponderServiceOptions, type ResponderServiceStats } from "./responder-service.js";
+export {
+  ResponderService,
+  type ResponderServiceOptions,
+  type ResponderServiceStats,
+  type ResponderStats,
+} from "./responder-service.js";

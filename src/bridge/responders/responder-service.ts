@@ -207,8 +207,8 @@ export class ResponderService {
   }
 }
 
-/** Of one responder. Numbers are since it began in this process, or its function was replaced by another one. */
-interface ResponderStats extends QueueLoad {
+/** What is counted of one responder. Numbers are since it began in this process, or its function was replaced by another one. */
+export interface ResponderStats extends QueueLoad {
   readonly id: bigint;
   readonly subject: string;
   readonly functionName: string;
@@ -218,7 +218,7 @@ interface ResponderStats extends QueueLoad {
   readonly errors: number;
   /** Of those: refused because too many were waiting. */
   readonly busy: number;
-  /** Of those: out of time, waiting or running. */
+  /** Of those: out of time (`responder_timeout_ms`), waiting or running. */
   readonly timedOut: number;
   /** Messages without a reply subject. */
   readonly ignored: number;
@@ -228,7 +228,7 @@ interface ResponderStats extends QueueLoad {
   readonly isRefused: boolean;
 }
 
-/** Of a process. */
+/** What is counted of all responders of a process. */
 export interface ResponderServiceStats {
   readonly responders: readonly ResponderStats[];
   /** Functions that run, also of responders that were removed. */

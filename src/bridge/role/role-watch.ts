@@ -11,7 +11,7 @@
  *   primary → standby              another server answers at the same address
  */
 import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
-import { DatabaseAddress, PostgresSession } from "../../postgres/index.js";
+import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, ProblemLog, Repeated } from "../../runtime/index.js";
 import { explainServeRefusal } from "../../store/index.js";
 
@@ -27,12 +27,9 @@ export interface ServerAddress {
 
 /** How it is watched. */
 export interface RoleWatchOptions {
-  readonly databaseUrl: string | undefined;
+  /** The session of leadership: nothing in it takes long. Its owner calls {@link RoleWatch.sessionLost}, and closes it. */
+  readonly session: PostgresSession;
   readonly logger: Logger;
-  /** The pause between two readings. Default `roleWatchMs` of the spec. */
-  readonly intervalMs?: number;
-  /** How long connecting may take, and how long the answer. Default `roleReadTimeoutMs` of the spec. */
-  readonly readTimeoutMs?: number;
   /**
    * The role has changed; it counts as `unknown` at first. Also told where only the address has.
    *
@@ -40,6 +37,8 @@ export interface RoleWatchOptions {
    */
   onRole(role: PostgresRole, address: ServerAddress | undefined): void;
 }
+
+const { roleWatchMs, roleReadTimeoutMs, roleReadPauseMs } = bridgeConstants;
 
 const sql = `SELECT pg_is_in_recovery() AS standby, current_setting('listen_addresses') AS addresses,
   current_setting('port')::integer AS port`;
@@ -50,32 +49,19 @@ interface RoleRow {
   readonly port: number;
 }
 
-/** Reads the role again and again; one reading never overlaps the next. */
-export class RoleWatch implements AsyncDisposable {
+/** Reads the role again and again, from the first run on; one reading never overlaps the next. After `stop` it tells nothing any more. */
+export class RoleWatch extends Repeated {
   readonly #options: RoleWatchOptions;
-  readonly #readTimeoutMs: number;
-  /** Of its own: no reading waits behind another query. */
-  readonly session: PostgresSession;
   #role: PostgresRole = "unknown";
   #address: ServerAddress | undefined;
-  readonly #repeated: Repeated;
   readonly #problems: ProblemLog;
   /** When the last reading began, by `performance.now()`. */
   #beganAt = 0;
 
   constructor(options: RoleWatchOptions) {
+    super(roleWatchMs, () => this.#read());
     this.#options = options;
-    this.#repeated = new Repeated(options.intervalMs ?? bridgeConstants.roleWatchMs, () => this.#read());
     this.#problems = new ProblemLog(options.logger);
-    this.#readTimeoutMs = options.readTimeoutMs ?? bridgeConstants.roleReadTimeoutMs;
-    this.session = new PostgresSession({
-      address: DatabaseAddress.of(options.databaseUrl),
-      logger: options.logger,
-      applicationName: "hawser serve: role",
-      connectTimeoutMs: this.#readTimeoutMs,
-      queryTimeoutMs: this.#readTimeoutMs,
-      onDown: () => this.#lost(),
-    });
   }
 
   /** What Postgres was at the last reading. */
@@ -83,27 +69,11 @@ export class RoleWatch implements AsyncDisposable {
     return this.#role;
   }
 
-  /** Reads now, and from then on. Resolves after the first reading, whatever it found; does not reject. */
-  async start(): Promise<void> {
-    await this.#repeated.run();
-  }
-
-  /** Ends it, and the session. Tells nothing any more. */
-  async stop(): Promise<void> {
-    this.#repeated.stop();
-    await this.session.close();
-    await this.#repeated.ended();
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.stop();
-  }
-
-  /** Between two readings: whether the server has gone, too, the next one tells. */
-  #lost(): void {
-    if (this.#repeated.isRunning) return;
+  /** The session was lost. Between two readings the next one tells whether the server has gone, too. */
+  sessionLost(): void {
+    if (this.isRunning || this.isStopped) return;
     // A server that ends each session at once is not to be asked without a pause.
-    this.#repeated.runIn(Math.max(0, this.#beganAt + bridgeConstants.roleReadPauseMs - performance.now()));
+    this.runIn(Math.max(0, this.#beganAt + roleReadPauseMs - performance.now()));
   }
 
   async #read(): Promise<void> {
@@ -117,32 +87,32 @@ export class RoleWatch implements AsyncDisposable {
   }
 
   async #ask(): Promise<RoleRow> {
-    const wasOpen = this.session.isUp;
+    const wasOpen = this.#options.session.isUp;
     try {
       return await this.#query();
     } catch (error) {
       // It may be the session alone that has ended. A server that keeps us waiting is not asked again.
-      const cameSoon = performance.now() - this.#beganAt < this.#readTimeoutMs / 2;
-      if (!wasOpen || !cameSoon || this.#repeated.isStopped) throw error;
+      const cameSoon = performance.now() - this.#beganAt < roleReadTimeoutMs / 2;
+      if (!wasOpen || !cameSoon || this.isStopped) throw error;
       return await this.#query();
     }
   }
 
   async #query(): Promise<RoleRow> {
-    const [row] = await this.session.query<RoleRow>(sql);
+    const [row] = await this.#options.session.query<RoleRow>(sql, [], roleReadTimeoutMs);
     return row!;
   }
 
   async #miss(cause: unknown): Promise<void> {
-    if (this.#repeated.isStopped) return;
+    if (this.isStopped) return;
     this.#tell("unknown", undefined);
     const action = "ask whether Postgres is a primary or a standby";
-    const { code, message } = await explainServeRefusal(this.session, action, cause);
+    const { code, message } = await explainServeRefusal(this.#options.session, action, cause);
     this.#problems.tell(message, "whether Postgres is a primary or a standby is not known", { code });
   }
 
   #tell(role: PostgresRole, address: ServerAddress | undefined): void {
-    if (this.#repeated.isStopped) return;
+    if (this.isStopped) return;
     if (role !== "unknown") this.#problems.clear();
     if (role === this.#role && isSame(address, this.#address)) return;
     const { logger, onRole } = this.#options;

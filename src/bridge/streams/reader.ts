@@ -19,6 +19,7 @@
  * *What is missing* shows by the first number of the stream, and, without a filter, by gaps between two messages. It is
  * counted in the row, in the transaction that passes it.
  */
+import type { StreamConstants } from "../../../generated/ts/settings/nats.js";
 import { Backoff, Fifo } from "../../runtime/index.js";
 import type { StreamPlace } from "../message.js";
 import { countIn, includes, joined, lowest, type Ranges, union } from "../ranges.js";
@@ -152,18 +153,20 @@ export interface Delivery {
   readonly reply: string;
 }
 
-export interface ReaderSettings {
+export interface ReaderSettings
+  extends Pick<
+    StreamConstants,
+    | "streamMessages"
+    | "streamBytes"
+    | "streamSpan"
+    | "streamSilenceMs"
+    | "streamCheckMs"
+    | "streamRetryMinMs"
+    | "streamRetryMaxMs"
+    | "streamSkipMessages"
+  > {
   /** It has a filter: what is between two messages may be others'. */
   readonly hasFilter: boolean;
-  readonly maxMessages: number;
-  readonly maxBytes: number;
-  readonly maxSpan: number;
-  readonly silenceMs: number;
-  readonly checkMs: number;
-  readonly retryMinMs: number;
-  readonly retryMaxMs: number;
-  /** A consumer that is further behind is made anew. */
-  readonly maxSkipped: number;
 }
 
 /** What is being read. */
@@ -237,13 +240,8 @@ function goneOn(
   const isGone = look.retention !== "limits" && acknowledged > known;
   const upTo = Math.max(isTelling ? look.first - 1 : 0, isGone ? Math.min(acknowledged, look.last) : 0);
   const passed = Math.max(state.position, look.first - 1, isGone ? upTo : 0);
-  const rest = lowest(
-    passed,
-    union(
-      state.done.filter(([, last]) => last > passed),
-      [],
-    ),
-  );
+  const beyond = state.done.filter(([, last]) => last > passed);
+  const rest = lowest(passed, beyond);
   const done = rest.done.map(([first, last]) => [Math.max(first, rest.position + 1), last] as const);
   const next = { ...state, position: rest.position, done };
   const count = upTo > known ? upTo - known - countIn(state.done, known + 1, upTo) : 0;
@@ -292,7 +290,7 @@ export class StreamReader {
 
   constructor(settings: ReaderSettings) {
     this.#settings = settings;
-    this.#backoff = new Backoff({ minMs: settings.retryMinMs, maxMs: settings.retryMaxMs });
+    this.#backoff = new Backoff({ minMs: settings.streamRetryMinMs, maxMs: settings.streamRetryMaxMs });
   }
 
   /** What is being read; undefined: nothing. A new object each time that reading begins. */
@@ -320,29 +318,23 @@ export class StreamReader {
     return this.state.generation !== generation || this.state.server !== server;
   }
 
-  get isPaused(): boolean {
-    return this.#phase === "paused";
-  }
-
-  get problem(): string | undefined {
-    return this.state?.problem;
-  }
-
   /** More messages may come. */
   get hasRoom(): boolean {
-    const { maxMessages, maxBytes, maxSpan } = this.#settings;
+    const { streamMessages, streamBytes, streamSpan } = this.#settings;
     if (this.#outstanding === 0) return true;
     return (
-      this.#outstanding < maxMessages && this.#outstandingBytes < maxBytes && this.#unacknowledged.length < maxSpan
+      this.#outstanding < streamMessages &&
+      this.#outstandingBytes < streamBytes &&
+      this.#unacknowledged.length < streamSpan
     );
   }
 
   /** How many more messages and bytes there is room for; one message always fits. */
   get room(): { readonly messages: number; readonly bytes: number } {
-    const { maxMessages, maxBytes } = this.#settings;
+    const { streamMessages, streamBytes } = this.#settings;
     return {
-      messages: Math.max(1, maxMessages - this.#outstanding),
-      bytes: Math.max(1, maxBytes - this.#outstandingBytes),
+      messages: Math.max(1, streamMessages - this.#outstanding),
+      bytes: Math.max(1, streamBytes - this.#outstandingBytes),
     };
   }
 
@@ -351,14 +343,14 @@ export class StreamReader {
     if (this.#out !== undefined || this.#phase === "paused") return Number.POSITIVE_INFINITY;
     if (this.#phase !== "reading") return this.#waitsUntil;
     if (this.#note !== undefined) return Number.NEGATIVE_INFINITY;
-    const silentAt = this.hasRoom ? this.#heardAt + this.#settings.silenceMs : Number.POSITIVE_INFINITY;
+    const silentAt = this.hasRoom ? this.#heardAt + this.#settings.streamSilenceMs : Number.POSITIVE_INFINITY;
     return Math.min(this.#nextCheckAt, silentAt);
   }
 
   /** The next step; it is out until it is settled. */
   next(now: number): ReaderStep | undefined {
     if (this.readyAt > now) return undefined;
-    if (this.#phase === "reading" && this.hasRoom && now >= this.#heardAt + this.#settings.silenceMs) {
+    if (this.#phase === "reading" && this.hasRoom && now >= this.#heardAt + this.#settings.streamSilenceMs) {
       this.restart(now);
       return undefined;
     }
@@ -486,7 +478,7 @@ export class StreamReader {
         const note = this.#note;
         this.#note = undefined;
         if (note !== undefined) return note;
-        this.#nextCheckAt = now + this.#settings.checkMs;
+        this.#nextCheckAt = now + this.#settings.streamCheckMs;
         this.#receivedBefore = this.received;
         return { kind: "check", state: state! };
       }
@@ -506,16 +498,8 @@ export class StreamReader {
     const present = ([0, 1] as const).filter((nth) => consumers[nth] !== undefined);
     if (at >= 0) {
       const nth = at as 0 | 1;
-      const others = present.filter((each) => each !== nth);
-      return {
-        kind: "prepare",
-        nth,
-        isThere: true,
-        from: { number: 0 },
-        retention,
-        deleteBefore: [],
-        deleteAfter: others,
-      };
+      const deleteAfter = present.filter((each) => each !== nth);
+      return { kind: "prepare", nth, isThere: true, from: { number: 0 }, retention, deleteBefore: [], deleteAfter };
     }
     // A work queue has one consumer at a time, and deletes nothing when that is deleted.
     const isQueue = retention === "workqueue";
@@ -529,7 +513,7 @@ export class StreamReader {
   /** It delivers everything behind the position, and not much before it. */
   protected isOfUse({ fits, delivered }: ConsumerLook): boolean {
     const position = this.state!.position ?? -1;
-    return fits && delivered <= position && position - delivered <= this.#settings.maxSkipped;
+    return fits && delivered <= position && position - delivered <= this.#settings.streamSkipMessages;
   }
 
   /** Another process has taken from it since the look: what that got would seem to be gone from the stream. */

@@ -34,8 +34,6 @@ export interface StreamRow extends StreamConfig {
   readonly position: number | undefined;
   readonly missing: number;
   readonly lag: number | undefined;
-  readonly paused: boolean;
-  readonly problem: string | undefined;
 }
 
 // A role that has sought its subscription, and leaves the transaction open, holds up nobody else: the session is the bridge's.
@@ -47,7 +45,7 @@ const serverSql = "extract(epoch FROM pg_postmaster_start_time())::text";
 const sql = {
   all: `
     SELECT s.handler_id AS id, s.name, s.stream, s.domain, s.filters, s.key_token AS "keyToken", s.consumer, s.generation, ${serverSql} AS server,
-           s.position::float8 AS position, s.missing::float8 AS missing, s.lag::float8 AS lag, s.paused, s.problem
+           s.position::float8 AS position, s.missing::float8 AS missing, s.lag::float8 AS lag
       FROM ${table} AS s ORDER BY s.handler_id`,
   // The step is of random size: a failover may lose the commit of a process that goes on, or of another one.
   take: `
@@ -107,7 +105,6 @@ export class StreamTable {
       keyToken: row.keyToken ?? undefined,
       position: row.position ?? undefined,
       lag: row.lag ?? undefined,
-      problem: row.problem ?? undefined,
     }));
   }
 

@@ -11,17 +11,15 @@ import { type NatsConnector, receivedHeaders } from "../../nats/index.js";
 import type { PostgresSession } from "../../postgres/index.js";
 import { type Logger, RareLog } from "../../runtime/index.js";
 import type { Subscription } from "../bindings.js";
-import type { RequestedRetry } from "../dead-letters.js";
+import { wordsOf } from "../executor/index.js";
 import { memoryOf, PayloadCopies, type StreamPlace } from "../message.js";
-import { ByteBudget, Discards, type Outcome, type QueueContext, type Step, SubscriptionQueue } from "../queue/index.js";
+import { ByteBudget, newTotals, type Outcome, type Step, SubscriptionQueue } from "../queue/index.js";
 import type { Subscriptions } from "../subscriptions.js";
 import { type ReaderOutcome, type ReaderStep, type Reading, StreamReader } from "./reader.js";
 import { type StreamMessage, type StreamReading, StreamSource } from "./stream-source.js";
 import { type StreamConfig, type StreamRow, StreamTable } from "./stream-table.js";
 
-const { streamMessages, streamBytes, streamSpan, streamQueues, streamSilenceMs, streamCheckMs, streamRetryMinMs } =
-  streamConstants;
-const { streamRetryMaxMs, streamSkipMessages, streamBatchMessages } = streamConstants;
+const { streamQueues, streamBatchMessages } = streamConstants;
 
 /** What they work with. */
 export interface StreamsOptions {
@@ -29,27 +27,25 @@ export interface StreamsOptions {
   readonly connector: NatsConnector;
   readonly subscriptions: () => Subscriptions;
   readonly logger: Logger;
-  /** Dead letters of a subscription were handled: there may be more. */
-  onRetried(): void;
 }
 
 /** What is counted of a subscription to a stream while this process leads. */
 export interface StreamCounts {
-  readonly id: bigint;
   readonly name: string;
   readonly stream: string;
   readonly functionName: string;
-  readonly received: number;
+  /** Total: messages whose transaction this process committed. */
   readonly committed: number;
+  /** Total: messages that failed for good and went to dead_letters. */
   readonly deadLettered: number;
-  /** Messages that are not done. */
+  /** Messages of the stream that are not done. */
   readonly lag: number;
-  /** Messages that were gone before they could be taken, as Postgres has it. */
+  /** Messages that were gone before they could be taken, since the last nats_seek_stream, as Postgres has it. */
   readonly missing: number;
+  /** All messages up to this sequence number are done. */
   readonly position: number;
+  /** Messages come, or would if there were any. */
   readonly isReading: boolean;
-  readonly isPaused: boolean;
-  readonly problem: string | undefined;
 }
 
 export class Streams {
@@ -69,11 +65,6 @@ export class Streams {
   /** What is counted; nothing while another process leads. */
   *counts(): Generator<StreamCounts> {
     for (const run of this.#runs.values()) yield run.counts;
-  }
-
-  /** Those with dead letters that are being handled again. */
-  get retrying(): readonly bigint[] {
-    return [...this.#runs].filter(([, { isRetrying }]) => isRetrying).map(([id]) => id);
   }
 
   /** This process leads, and the queues can be run. */
@@ -119,11 +110,6 @@ export class Streams {
     this.#runs.get(step.subscription.id)?.settled(step, outcome);
   }
 
-  /** Dead letters that are to be handled again. */
-  retry(requested: readonly RequestedRetry[]): void {
-    for (const each of requested) this.#runs.get(each.subscriptionId)?.retry(each);
-  }
-
   stop(): void {
     this.follow();
     this.#rareLog.end();
@@ -134,12 +120,12 @@ export class Streams {
   }
 
   #contextOf(epoch: bigint): RunContext {
-    const { connector, subscriptions, logger, onRetried } = this.#options;
-    return { epoch, connector, subscriptions, logger, onRetried, table: this.#table, rareLog: this.#rareLog };
+    const { connector, subscriptions, logger } = this.#options;
+    return { epoch, connector, subscriptions, logger, table: this.#table, rareLog: this.#rareLog };
   }
 }
 
-interface RunContext extends Pick<StreamsOptions, "connector" | "subscriptions" | "logger" | "onRetried"> {
+interface RunContext extends Pick<StreamsOptions, "connector" | "subscriptions" | "logger"> {
   readonly epoch: bigint;
   readonly table: StreamTable;
   readonly rareLog: RareLog;
@@ -168,45 +154,30 @@ class StreamRun {
   #timer: NodeJS.Timeout | undefined;
   #isPumping = false;
   #hasEnded = false;
-  readonly #counts = { received: 0, committed: 0, deadLettered: 0 };
+  readonly #totals = newTotals();
   #created = "";
 
   constructor(context: RunContext, binding: Subscription, row: StreamRow) {
     this.#context = context;
     this.#binding = binding;
     this.#config = this.#row = row;
-    this.#reader = new StreamReader({
-      hasFilter: row.filters.length > 0,
-      maxMessages: streamMessages,
-      maxBytes: streamBytes,
-      maxSpan: streamSpan,
-      silenceMs: streamSilenceMs,
-      checkMs: streamCheckMs,
-      retryMinMs: streamRetryMinMs,
-      retryMaxMs: streamRetryMaxMs,
-      maxSkipped: streamSkipMessages,
-    });
+    this.#reader = new StreamReader({ ...streamConstants, hasFilter: row.filters.length > 0 });
     this.#reader.onReady = () => this.#pumpSoon();
     this.#pumpSoon();
   }
 
   get counts(): StreamCounts {
     const { name, stream } = this.#config;
-    const { reading, confirmed, lag, isPaused, problem } = this.#reader;
+    const { reading, confirmed, lag } = this.#reader;
     return {
-      ...{ id: this.#binding.id, name, stream, functionName: this.#binding.functionName },
-      ...this.#counts,
+      ...{ name, stream, functionName: this.#binding.functionName },
+      committed: this.#totals.committed,
+      deadLettered: this.#totals.deadLettered,
       lag: reading === undefined ? (this.#row.lag ?? 0) : lag,
       missing: this.#row.missing,
       position: reading === undefined ? (this.#row.position ?? 0) : confirmed,
       isReading: reading !== undefined,
-      isPaused,
-      problem,
     };
-  }
-
-  get isRetrying(): boolean {
-    return this.#present?.queues[0]?.isRetrying === true;
   }
 
   /** How it stands now: its role may have changed, or it was sent elsewhere. */
@@ -234,17 +205,11 @@ class StreamRun {
     }
     const done = doneOf(step, outcome);
     if (done.length === 0) return;
-    if (step.kind === "dead_letter") this.#counts.deadLettered += done.length;
-    else this.#counts.committed += done.length;
     this.#reader.finished(done);
     const replies = this.#reader.takeAcknowledged();
     const acknowledged = present.reading.acknowledgesEach ? replies : replies.slice(-1);
     present.source.acknowledge(acknowledged);
     present.source.pull();
-  }
-
-  retry({ message }: RequestedRetry): void {
-    this.#present?.queues[0]?.retry(message);
   }
 
   /** Nothing more of it is run, but what is being run. */
@@ -361,11 +326,14 @@ class StreamRun {
       },
     });
     const budget = new ByteBudget(Number.MAX_SAFE_INTEGER);
-    const settings = { ...subscriptions().settings, maxBatchMessages: streamBatchMessages };
-    const { onRetried } = this.#context;
-    const context: QueueContext = { settings, budget, discards: new Discards(1), onRetried };
+    const shared = subscriptions().context;
+    const settings = { ...shared.settings, maxBatchMessages: streamBatchMessages };
+    const context = { ...shared, settings, budget };
     const count = this.#config.keyToken === undefined ? 1 : streamQueues;
-    const queues = Array.from({ length: count }, (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context));
+    const queues = Array.from(
+      { length: count },
+      (_, lane) => new SubscriptionQueue(subscriptionOf(lane), context, false, this.#totals),
+    );
     const leave = queues.map((queue) => subscriptions().host(queue));
     if (leave.includes(undefined)) return;
     const released = connector.use(source.connection);
@@ -412,7 +380,6 @@ class StreamRun {
     const bytes = memoryOf({ subject, payload: data, headers });
     const place = this.#reader.receive({ number, nth, at, bytes, reply }, pending, receivedAt);
     if (place === undefined) return;
-    this.#counts.received += 1;
     present.queues[this.#queueOf(subject)]!.offer({
       id: `${present.name}-${number}`,
       subject,
@@ -467,8 +434,4 @@ function doneOf(step: Step, outcome: Outcome): readonly StreamPlace[] {
   const messages = step.kind === "batch" ? step.messages : [step.message];
   const done = outcome.kind === "partly" ? messages.slice(0, outcome.committed) : messages;
   return done.flatMap(({ place }) => place ?? []);
-}
-
-function wordsOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

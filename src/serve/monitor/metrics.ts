@@ -6,16 +6,10 @@
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import { methods } from "../../../generated/ts/nats-functions/methods.js";
-import {
-  type BoundFunction,
-  type ConnectionCounters,
-  databaseRoles,
-  natsClients,
-  type ResponderCounters,
-  type ServeCounters,
-  type StreamCounters,
-  type SubscriptionCounters,
-} from "./counters.js";
+import type { PostgresRole, ResponderStats, StreamCounts, SubscriptionCounts } from "../../bridge/index.js";
+import { type ConnectionCounters, natsClients, type ServeCounters } from "./counters.js";
+
+const databaseRoles = ["primary", "standby", "unknown"] as const satisfies readonly PostgresRole[];
 
 /** How a call ended for its caller. */
 export const callOutcomes = ["ok", "error"] as const;
@@ -34,6 +28,9 @@ const functionDurationBuckets = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 3
 
 type Labels = Readonly<Record<string, string>>;
 
+/** A function that NATS calls: which one it is, for labels. */
+type BoundFunction = Pick<ResponderStats, "id" | "subject" | "functionName">;
+
 /** Labels, and the number that they have. */
 type Sample = readonly [labels: Labels, value: number];
 
@@ -45,7 +42,7 @@ export interface ServeMetricsOptions {
   readonly database: string;
   /** Read at each scrape, from the first one on. */
   readonly counters: ServeCounters;
-  /** Milliseconds, by the clock of `SubscriptionCounters.oldestReceivedAt`. Default `performance.now`. */
+  /** Milliseconds, by the clock of `SubscriptionCounts.oldestReceivedAt`. Default `performance.now`. */
   readonly now?: (() => number) | undefined;
 }
 
@@ -197,31 +194,31 @@ export class ServeMetrics {
       return databaseRoles.map((role) => [{ role }, Number(role === present)]);
     });
     this.#number("hawser_bridge_leading", "Whether this process runs the subscribed functions: 1 or 0.", () =>
-      Number(bridge()?.isLeading ?? false),
+      Number(bridge()?.epoch !== undefined),
     );
     this.#number(
       "hawser_bridge_leader_epoch",
       "The leader's epoch that this process has or last had; 0 if it never led.",
-      () => bridge()?.leaderEpoch,
+      () => Number(bridge()?.lastEpoch ?? 0),
     );
     this.#number(
       "hawser_bridge_standby_buffer_bytes",
       "What this process keeps, while another one leads, to repeat it at a takeover.",
-      () => bridge()?.standbyBufferBytes,
+      () => bridge()?.keptBytes,
     );
     this.#total(
       "hawser_bridge_messages_discarded_total",
       "Messages that are lost, by reason: the queues had reached their limit, or, at a takeover, the standby buffer had.",
       ["reason"],
       () => [
-        [{ reason: "buffer_full" }, bridge()?.discardedBufferFull ?? 0],
-        [{ reason: "standby_buffer_full" }, bridge()?.discardedStandbyBufferFull ?? 0],
+        [{ reason: "buffer_full" }, bridge()?.discarded ?? 0],
+        [{ reason: "standby_buffer_full" }, bridge()?.missing ?? 0],
       ],
     );
   }
 
   #defineSubscriptions(now: () => number): void {
-    const ofEach = (numberOf: (counters: SubscriptionCounters) => number) => (): Sample[] =>
+    const ofEach = (numberOf: (counters: SubscriptionCounts) => number) => (): Sample[] =>
       Array.from(this.#counters.bridge?.subscriptions ?? [], (each) => [
         labelsOf("subscription", each),
         numberOf(each),
@@ -235,7 +232,7 @@ export class ServeMetrics {
   }
 
   #defineStreams(): void {
-    const ofEach = (numberOf: (counters: StreamCounters) => number) => (): Sample[] =>
+    const ofEach = (numberOf: (counters: StreamCounts) => number) => (): Sample[] =>
       Array.from(this.#counters.bridge?.streams ?? [], (each) => [
         { subscription: each.name, stream: each.stream, function: each.functionName },
         numberOf(each),
@@ -251,17 +248,17 @@ export class ServeMetrics {
       "Requests to responders of this process, by how they ended: ok, failed, timed_out or busy.",
       [...responderLabels, "outcome"],
       () =>
-        Array.from(bridge()?.responders ?? []).flatMap((each) =>
+        [...(bridge()?.responders.responders ?? [])].flatMap((each) =>
           requestOutcomes.map(
             ([outcome, totalOf]): Sample => [{ ...labelsOf("responder", each), outcome }, totalOf(each)],
           ),
         ),
     );
     this.#number("hawser_responder_requests_in_flight", "Requests whose function runs now.", () => {
-      return bridge()?.requestsInFlight;
+      return bridge()?.responders.running;
     });
     this.#number("hawser_responder_requests_queued", "Requests that wait for their turn.", () => {
-      return bridge()?.requestsQueued;
+      return bridge()?.responders.responders.reduce((sum, { waiting }) => sum + waiting, 0);
     });
   }
 
@@ -341,7 +338,7 @@ export class ServeMetrics {
 
   /** Also of a responder whose last request ended after it had gone. */
   #forgetGoneResponders(): void {
-    const present = new Set(Array.from(this.#counters.bridge?.responders ?? [], ({ id }) => id));
+    const present = new Set(this.#counters.bridge?.responders.responders.map(({ id }) => id));
     for (const [id, labels] of this.#observedResponders) {
       if (present.has(id)) continue;
       this.#observedResponders.delete(id);
@@ -389,7 +386,7 @@ export class ServeMetrics {
 
 const streamLabels = ["subscription", "stream", "function"] as const;
 
-type StreamMetric = readonly [name: string, help: string, numberOf: (counters: StreamCounters) => number];
+type StreamMetric = readonly [name: string, help: string, numberOf: (counters: StreamCounts) => number];
 
 const streamGauges: readonly StreamMetric[] = [
   ["hawser_stream_lag_messages", "Messages of the stream that are not done.", ({ lag }) => lag],
@@ -430,7 +427,7 @@ function labelsOf(kind: "subscription" | "responder", { id, subject, functionNam
   return { [kind]: String(id), subject, function: functionName };
 }
 
-type SubscriptionMetric = readonly [name: string, help: string, numberOf: (counters: SubscriptionCounters) => number];
+type SubscriptionMetric = readonly [name: string, help: string, numberOf: (counters: SubscriptionCounts) => number];
 
 function subscriptionGauges(now: () => number): readonly SubscriptionMetric[] {
   return [
@@ -446,7 +443,7 @@ function subscriptionGauges(now: () => number): readonly SubscriptionMetric[] {
     ],
     [
       "hawser_bridge_saved_messages",
-      "Messages in hawser.saved_messages, told by the process that leads; those that were run are deleted page by page.",
+      "Messages in hawser.saved_messages, told by the process that leads.",
       ({ savedMessages }) => savedMessages,
     ],
     [
@@ -500,9 +497,9 @@ const subscriptionTotals: readonly SubscriptionMetric[] = [
   ],
 ];
 
-const requestOutcomes: readonly (readonly [name: string, totalOf: (counters: ResponderCounters) => number])[] = [
-  ["ok", ({ ok }) => ok],
-  ["failed", ({ failed }) => failed],
+const requestOutcomes: readonly (readonly [name: string, totalOf: (counters: ResponderStats) => number])[] = [
+  ["ok", ({ requests, errors }) => requests - errors],
+  ["failed", ({ errors, busy, timedOut }) => errors - busy - timedOut],
   ["timed_out", ({ timedOut }) => timedOut],
   ["busy", ({ busy }) => busy],
 ];

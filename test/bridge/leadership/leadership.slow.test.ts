@@ -117,17 +117,6 @@ describe.concurrent("a lead", () => {
     await eventually("it leads in another epoch", () => leader.lead.epoch !== undefined && leader.lead.epoch > epoch);
     expect(await fenceHeld(await executorSession(test, url), leader.lead.epoch!)).toBe(true);
   });
-
-  it("ends by pausing, and begins again by resuming", async (test) => {
-    const one = newLead(test, await ownDatabase(test));
-    await startInTurn(one);
-    const { epoch } = one.lead;
-    one.lead.pause("Postgres is a standby");
-    expect([one.lead.epoch, one.words().at(-1)]).toEqual([undefined, "deposed"]);
-    one.lead.resume();
-    await leads(one);
-    expect(one.lead.epoch).toBeGreaterThan(epoch!);
-  });
 });
 
 describe.concurrent("a takeover", () => {

@@ -14,7 +14,7 @@ import { rowsOf } from "../../support/on-server.js";
 import { startPrimaryAndStandby } from "../../support/standby.js";
 import { noTimersAbove } from "../../support/timers.js";
 import { keptLog } from "./log.js";
-import { watchRole } from "./watched-role.js";
+import { watchedSession, watchRole } from "./watched-role.js";
 
 const unknownLine = "whether Postgres is a primary or a standby is not known";
 
@@ -114,28 +114,27 @@ describe("the role of Postgres", () => {
 
   it("tells nothing after it was stopped, also while a reading hangs, and leaves no session", async (test) => {
     await using server = await ownPostgres();
-    const { watch, roles } = await watchRole(test, server.url);
+    const { stop, roles } = await watchRole(test, server.url);
     server.freeze();
     const others: PostgresRole[] = [];
     // A stop does not wait for the time limit of a reading.
     noTimersAbove(bridgeConstants.roleReadTimeoutMs - 1);
     for (let round = 0; round < 2; round++) {
-      const hanging = new RoleWatch({
-        databaseUrl: server.url,
-        logger: keptLog().logger,
-        onRole: (role) => others.push(role),
-      });
-      const started = hanging.start();
-      await hanging.stop();
+      const { logger } = keptLog();
+      const session = watchedSession(server.url, logger, () => hanging.sessionLost());
+      const hanging = new RoleWatch({ session, logger, onRole: (role) => others.push(role) });
+      const started = hanging.run();
+      hanging.stop();
+      await session.close();
       await started;
     }
     expect(others).toEqual([]);
     server.resume();
-    await watch.stop();
+    await stop();
     await eventually("the session is gone", async () => {
       const rows = await rowsOf(
         server.url,
-        "SELECT FROM pg_stat_activity WHERE application_name = 'hawser serve: role'",
+        "SELECT FROM pg_stat_activity WHERE application_name = 'hawser serve: lead'",
       );
       return rows.length === 0;
     });

@@ -16,13 +16,13 @@ describe.concurrent("the role of Postgres", () => {
       rowsOf(
         database.url,
         "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity " +
-          "WHERE datname = current_database() AND application_name = 'hawser serve: role'",
+          "WHERE datname = current_database() AND application_name = 'hawser serve: lead'",
       );
     const [first] = await sessions();
     await eventually("there is another session", async () => {
       const [second] = await rowsOf(
         database.url,
-        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser serve: role'",
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'hawser serve: lead'",
       );
       return second !== undefined && second["pid"] !== first!["pid"];
     });
@@ -37,7 +37,7 @@ describe.concurrent("the role of Postgres", () => {
     proxy.keepAnswersBack();
     const [row] = await rowsOf(database.url, "SELECT clock_timestamp()::text AS now");
     const readingSince = `SELECT FROM pg_stat_activity WHERE datname = current_database()
-      AND application_name = 'hawser serve: role' AND query_start > '${row!["now"]}'`;
+      AND application_name = 'hawser serve: lead' AND query_start > '${row!["now"]}'`;
     await eventually(
       "a reading waits for its answer",
       async () => (await rowsOf(database.url, readingSince)).length === 1,

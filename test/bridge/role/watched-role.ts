@@ -2,7 +2,10 @@
  * Watching the role of a Postgres, for tests that run side by side.
  */
 import type { TestContext } from "vitest";
+import { bridgeConstants } from "../../../generated/ts/settings/nats.js";
 import { type PostgresRole, RoleWatch, type ServerAddress } from "../../../src/bridge/role/index.js";
+import { DatabaseAddress, PostgresSession } from "../../../src/postgres/index.js";
+import type { Logger } from "../../../src/runtime/index.js";
 import { keptLog } from "./log.js";
 
 interface Told {
@@ -10,6 +13,19 @@ interface Told {
   readonly address: ServerAddress | undefined;
   /** By `performance.now()`. */
   readonly at: number;
+}
+
+/** A session as that of leadership. */
+export function watchedSession(databaseUrl: string, logger: Logger, onDown: () => void): PostgresSession {
+  const limitMs = 2 * bridgeConstants.leaderHeartbeatMs;
+  return new PostgresSession({
+    address: DatabaseAddress.of(databaseUrl),
+    logger,
+    applicationName: "hawser serve: lead",
+    connectTimeoutMs: limitMs,
+    queryTimeoutMs: limitMs,
+    onDown,
+  });
 }
 
 /** Watches until the test has ended, and keeps what is told. */
@@ -20,15 +36,20 @@ export async function watchRole(
 ) {
   const told: Told[] = [];
   const log = keptLog();
+  const session = watchedSession(databaseUrl, log.logger, () => watch.sessionLost());
   const watch = new RoleWatch({
-    databaseUrl,
+    session,
     logger: log.logger,
     onRole: (role, address) => {
       told.push({ role, address, at: performance.now() });
       onRole();
     },
   });
-  onTestFinished(() => watch.stop());
-  await watch.start();
-  return { watch, told, log, roles: () => told.map(({ role }) => role) };
+  const stop = async () => {
+    watch.stop();
+    await session.close();
+  };
+  onTestFinished(stop);
+  await watch.run();
+  return { watch, stop, told, log, roles: () => told.map(({ role }) => role) };
 }

@@ -40,8 +40,15 @@ const prepared = { kind: "prepared", fits: true, created: "today", delivered: 5,
 
 function reader(): StreamReader {
   return new StreamReader({
-    ...{ hasFilter: false, maxMessages: 100, maxBytes: 1e6, maxSpan: 100, silenceMs: 5000, checkMs: 2000 },
-    ...{ retryMinMs: 1, retryMaxMs: 1, maxSkipped: 100 },
+    ...{
+      hasFilter: false,
+      streamMessages: 100,
+      streamBytes: 1e6,
+      streamSpan: 100,
+      streamSilenceMs: 5000,
+      streamCheckMs: 2000,
+    },
+    ...{ streamRetryMinMs: 1, streamRetryMaxMs: 1, streamSkipMessages: 100 },
   });
 }
 

@@ -1,19 +1,15 @@
 /**
  * Counters for tests, as an owner has them: live objects.
  */
-import type {
-  BridgeCounters,
-  ResponderCounters,
-  ServeCounters,
-  SubscriptionCounters,
-} from "../../../src/serve/monitor/index.js";
+import type { BridgeStats, ResponderStats, SubscriptionCounts } from "../../../src/bridge/index.js";
+import type { ServeCounters } from "../../../src/serve/monitor/index.js";
 
 type Mutable<T> = { -readonly [Name in keyof T]: T[Name] };
 
 /** A name that has all that the text format has to escape; identifiers of Postgres may. */
 export const awkwardName = 'public."two\nlines \\ and \\n "" quotes"(bytea)';
 
-export const capture: SubscriptionCounters = {
+export const capture: SubscriptionCounts = {
   id: 1n,
   subject: "orders.>",
   functionName: "public.capture(bytea)",
@@ -31,7 +27,7 @@ export const capture: SubscriptionCounters = {
   bisections: 2,
 };
 
-export const awkward: SubscriptionCounters = {
+export const awkward: SubscriptionCounts = {
   ...capture,
   id: 2n,
   subject: "returns.*",
@@ -40,27 +36,33 @@ export const awkward: SubscriptionCounters = {
   oldestReceivedAt: undefined,
 };
 
-export const answer: ResponderCounters = {
+export const answer: ResponderStats = {
   id: 9_007_199_254_740_993n,
   subject: "prices",
   functionName: "public.answer(bytea)",
-  ok: 50,
-  failed: 3,
+  requests: 56,
+  errors: 6,
   timedOut: 2,
   busy: 1,
+  ignored: 4,
+  dropped: 5,
+  isRefused: false,
+  waiting: 9,
+  waitingBytes: 9_000,
+  running: 8,
 };
 
 /** Nothing in them is zero. */
-function bridgeCounters(): Mutable<BridgeCounters> {
+function bridgeStats(): Mutable<BridgeStats> {
   return {
     role: "primary",
-    isLeading: true,
-    leaderEpoch: 1_763_654_400_123,
-    standbyBufferBytes: 512,
-    discardedBufferFull: 3,
-    discardedStandbyBufferFull: 4,
+    epoch: 1_763_654_400_123n,
+    lastEpoch: 1_763_654_400_123n,
+    keptBytes: 512,
+    discarded: 3,
+    missing: 4,
     subscriptions: [capture, awkward],
-    responders: [answer],
+    responders: { responders: [answer], running: 8 },
     streams: [
       {
         name: "billing",
@@ -74,8 +76,6 @@ function bridgeCounters(): Mutable<BridgeCounters> {
         deadLettered: 25,
       },
     ],
-    requestsInFlight: 8,
-    requestsQueued: 9,
     outbox: {
       waiting: 11,
       oldestAt: new Date("2025-11-20T16:00:00Z"),
@@ -88,7 +88,7 @@ function bridgeCounters(): Mutable<BridgeCounters> {
   };
 }
 
-export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { bridge: Mutable<BridgeCounters> } {
+export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { bridge: Mutable<BridgeStats> } {
   return {
     gateway: { sessions: 3, unreachedAt: 1_763_654_400 },
     postgres: { isUp: true, reconnects: 1 },
@@ -97,7 +97,7 @@ export function serveCounters(): Mutable<Omit<ServeCounters, "bridge">> & { brid
       subscriptions: { isUp: false, reconnects: 2 },
       responders: { isUp: true, reconnects: 4 },
     },
-    bridge: bridgeCounters(),
+    bridge: bridgeStats(),
     stored: {
       waiting: [
         { kind: "nats", messages: 15, oldestAt: 20_000 },

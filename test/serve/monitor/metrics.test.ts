@@ -166,7 +166,7 @@ describe("ServeMetrics", () => {
     metrics.observeRequest(answer, 5);
     metrics.observeRequest(answer, 50);
     expect(await shown(metrics, family, `${family}_count`)).toEqual({ [labels]: 2 });
-    counters.bridge.responders = [];
+    counters.bridge.responders = { responders: [], running: 0 };
     expect(await shown(metrics, family, `${family}_count`)).toEqual({});
     metrics.observeRequest(answer, 5);
     expect(await shown(metrics, family, `${family}_count`)).toEqual({});

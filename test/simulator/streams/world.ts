@@ -347,8 +347,15 @@ class StreamProcess {
     this.epoch = epoch;
     this.#reader = new MutatedReader(
       {
-        ...{ hasFilter: false, maxMessages: 20, maxBytes: 10_000, maxSpan: 60, silenceMs: 400, checkMs: 150 },
-        ...{ retryMinMs: 5, retryMaxMs: 200, maxSkipped: 30 },
+        ...{
+          hasFilter: false,
+          streamMessages: 20,
+          streamBytes: 10_000,
+          streamSpan: 60,
+          streamSilenceMs: 400,
+          streamCheckMs: 150,
+        },
+        ...{ streamRetryMinMs: 5, streamRetryMaxMs: 200, streamSkipMessages: 30 },
       },
       world.mutant,
     );

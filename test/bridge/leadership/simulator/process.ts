@@ -208,7 +208,9 @@ export class SimulatedProcess {
         },
         onWaiting: () => world.counts.add("waiting"),
         onProgress: (progress) => {
+          const { length } = this.buffer;
           this.buffer.noteProgress(progress);
+          world.counts.add("done by the leader, as others know", length - this.buffer.length);
           const unknown = this.buffer.unknownToLeader.map(({ message }) => message);
           if (unknown.length > 0) world.counts.add("handed over");
           this.#handOver(unknown);

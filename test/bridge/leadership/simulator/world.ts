@@ -290,10 +290,6 @@ export class World {
     );
     this.counts.add("published", this.#published);
     this.counts.add("done again", this.postgres.ledger.flatMap(({ ids }) => ids).length - done.size);
-    this.counts.add(
-      "done by the leader, as others know",
-      this.processes.reduce((sum, { buffer }) => sum + buffer.counts.done, 0),
-    );
     if (missing.length > 0)
       throw new Violation(`${missing.length} of ${this.#published} are missing, such as ${missing[0]}`);
     if (this.profile.keepsOrder === true) this.#checkOrder();
