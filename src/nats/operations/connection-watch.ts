@@ -55,7 +55,7 @@ export class ConnectionWatch {
 
   /** @throws NatsError nats_unavailable, if nothing that is sent now can leave any more */
   checkOpen(attempt: Attempt): void {
-    if (this.connection.isDraining() || writeSideOf(this.connection) === "closed") throw notConnected(attempt);
+    if (this.connection.isDraining() || writeSideOf(this.connection) === undefined) throw notConnected(attempt);
   }
 
   /** @throws NatsError payload_too_large, if the server would end the connection over a message of that many bytes */
@@ -77,8 +77,8 @@ export class ConnectionWatch {
 
   /** True while the server reads so slowly that more would only be queued in memory. */
   get isCongested(): boolean {
-    const side = writeSideOf(this.connection);
-    return typeof side === "object" && side.transport.socket.writableLength > maxNatsWriteBytes;
+    const waitingBytes = writeSideOf(this.connection)?.transport.socket.writableLength ?? 0;
+    return waitingBytes > maxNatsWriteBytes;
   }
 
   /**
@@ -116,11 +116,10 @@ export class ConnectionWatch {
   }
 
   async #drain(): Promise<void> {
-    for (;;) {
-      const side = writeSideOf(this.connection);
-      if (typeof side !== "object" || side.transport.socket.writableLength <= maxNatsWriteBytes) return;
+    while (this.isCongested) {
+      const { socket } = writeSideOf(this.connection)!.transport;
       // nats.js takes our listener away when the connection ends; then this stays pending, and its waiters end by that.
-      await new Promise<void>((resolve) => side.transport.socket.once("drain", resolve));
+      await new Promise<void>((resolve) => socket.once("drain", resolve));
     }
   }
 }

@@ -10,6 +10,7 @@ import { DeliverPolicy, JetStreamApiCodes, JetStreamApiError, PubHeaders } from 
 import { jserrors } from "@nats-io/jetstream/internal";
 import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
 import { errors, type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
+import type { GetHistoryResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import { checkText } from "../../../generated/ts/rules/violation.js";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
@@ -61,16 +62,6 @@ interface Put {
   readonly value: Uint8Array;
   /** The revision that it has to follow; 0: none. Undefined: whatever is there. */
   readonly after?: number;
-}
-
-/** A revision of a key. */
-export interface Revision {
-  readonly revision: bigint;
-  readonly operation: Operation;
-  /** Undefined where it was deleted. */
-  readonly value: Uint8Array | undefined;
-  /** RFC 3339. */
-  readonly created: string;
 }
 
 /** A value, a deletion, or a deletion with all that was before it. */
@@ -205,10 +196,10 @@ export class KeyValue {
    *
    * @throws NatsError gateway_limit, if their values are larger than `maxBytes`; HawserError as `natsFailure` maps it
    */
-  history(bucket: string, key: string, options: ReadOptions): Promise<Revision[]> {
+  history(bucket: string, key: string, options: ReadOptions): Promise<GetHistoryResponse[]> {
     const attempt = attemptOf(`history of key "${key}" in bucket "${bucket}"`, options, false);
     return this.#reading(attempt, async (readAll) => {
-      const revisions: Revision[] = [];
+      const revisions: GetHistoryResponse[] = [];
       let bytes = 0;
       const place = { stream: streamOf(bucket), subject: subjectOf(bucket, key) };
       await readAll({ ...place, policy: DeliverPolicy.All, messageBytes: valueBytes }, (message) => {

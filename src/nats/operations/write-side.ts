@@ -5,37 +5,21 @@ import type { Socket } from "node:net";
 import type { MsgHdrs, MsgHdrsImpl, NatsConnection } from "@nats-io/transport-node";
 
 /**
- * What is used of nats.js beyond its public interface, to learn when bytes have left: the library queues what is published,
- * writes it in a microtask and tells no one when. Each use asks whether these internals are there; where they are not, a
- * PING that the server answered says as much, later.
+ * The writing side of a connection: what is used of the protocol of nats.js beyond its public interface, to learn when bytes
+ * have left. The library queues what is published, writes it in a microtask and tells no one when.
  */
-interface Internals {
-  readonly protocol?: {
-    readonly connected?: boolean;
-    readonly transport?: { readonly socket?: Socket };
-    flushPending?(): void;
-  };
-}
-
-/** The writing side of a connection. */
 export interface WriteSide {
   readonly transport: { readonly socket: Socket };
   /** Writes to the socket what nats.js has queued. */
   flushPending(): void;
 }
 
-/**
- * The writing side: "closed" where nothing that is published now can leave any more, undefined where this version of
- * nats.js hides it.
- */
-export function writeSideOf(connection: NatsConnection): WriteSide | "closed" | undefined {
-  if (connection.isClosed()) return "closed";
-  const { protocol } = connection as unknown as Internals;
-  if (protocol?.transport === undefined || typeof protocol.flushPending !== "function") return undefined;
+/** The writing side; undefined where nothing that is published now can leave any more. */
+export function writeSideOf(connection: NatsConnection): WriteSide | undefined {
+  if (connection.isClosed()) return undefined;
+  const { protocol } = connection as unknown as { readonly protocol: WriteSide & { readonly connected: boolean } };
   // nats.js notices the end of a socket before it counts as closed, and drops silently what is published in between.
-  const { socket } = protocol.transport;
-  if (protocol.connected === false || socket === undefined || !socket.writable) return "closed";
-  return protocol as WriteSide;
+  return protocol.connected && protocol.transport.socket.writable ? protocol : undefined;
 }
 
 /** Headers, and the bytes that they are sent as. */
