@@ -9,6 +9,7 @@ import { accessSync, closeSync, constants, readFileSync, statSync } from "node:f
 import { delimiter, dirname, join, resolve } from "node:path";
 import { DevError } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
+import { within } from "../runtime/index.js";
 
 /** A signal, and how long it is given before a stronger one follows. The strongest, SIGKILL, follows all of them. */
 type StopStep = readonly [signal: NodeJS.Signals, timeoutMs: number];
@@ -108,12 +109,7 @@ export class ServerProcess {
     for (const [signal, timeoutMs] of options.immediately ? atOnce : inOrder) {
       if (this.#end !== undefined) return;
       this.#child.kill(signal);
-      let timer: NodeJS.Timeout | undefined;
-      const timeout = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, timeoutMs);
-      });
-      await Promise.race([this.ended, timeout]);
-      clearTimeout(timer);
+      await within(timeoutMs, this.ended);
     }
     this.#child.kill("SIGKILL");
     await this.ended;
