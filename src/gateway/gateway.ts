@@ -131,7 +131,6 @@ export class Gateway {
         database: identity.database,
         password: identity.password,
         tls,
-        tlsRequired: tls !== undefined,
         logger,
         answer: observed((query, client) => calls.answer(query, client), this.#options.onCall),
         onClientEnd: (client) => handler.forget(client),
