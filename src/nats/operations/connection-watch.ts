@@ -8,7 +8,7 @@ import { type HawserError, NatsError } from "../../errors/index.js";
 import type { Deadline } from "../../runtime/index.js";
 import { Asking } from "./asking.js";
 import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooLarge } from "./failure.js";
-import { type OutgoingHeaders, writeSideOf } from "./write-side.js";
+import { isOver, type OutgoingHeaders, socketOf } from "./write-side.js";
 
 const { maxNatsWriteBytes } = gatewayConstants;
 
@@ -55,7 +55,7 @@ export class ConnectionWatch {
 
   /** @throws NatsError nats_unavailable, if nothing that is sent now can leave any more */
   checkOpen(attempt: Attempt): void {
-    if (this.connection.isDraining() || writeSideOf(this.connection) === undefined) throw notConnected(attempt);
+    if (this.connection.isDraining() || isOver(this.connection)) throw notConnected(attempt);
   }
 
   /** @throws NatsError payload_too_large, if the server would end the connection over a message of that many bytes */
@@ -77,8 +77,7 @@ export class ConnectionWatch {
 
   /** True while the server reads so slowly that more would only be queued in memory. */
   get isCongested(): boolean {
-    const waitingBytes = writeSideOf(this.connection)?.transport.socket.writableLength ?? 0;
-    return waitingBytes > maxNatsWriteBytes;
+    return (socketOf(this.connection)?.writableLength ?? 0) > maxNatsWriteBytes;
   }
 
   /**
@@ -117,7 +116,7 @@ export class ConnectionWatch {
 
   async #drain(): Promise<void> {
     while (this.isCongested) {
-      const { socket } = writeSideOf(this.connection)!.transport;
+      const socket = socketOf(this.connection)!;
       // nats.js takes our listener away when the connection ends; then this stays pending, and its waiters end by that.
       await new Promise<void>((resolve) => socket.once("drain", resolve));
     }

@@ -4,9 +4,15 @@
 import type { Socket } from "node:net";
 import type { MsgHdrs, MsgHdrsImpl, NatsConnection } from "@nats-io/transport-node";
 
+/** Part of the protocol of nats.js that a connection may show, beyond its public interface. */
+interface ShownProtocol {
+  readonly connected?: boolean;
+  readonly transport?: { readonly socket?: Socket };
+}
+
 /**
- * The writing side of a connection: what is used of the protocol of nats.js beyond its public interface, to learn when bytes
- * have left. The library queues what is published, writes it in a microtask and tells no one when.
+ * The writing side of a connection of Hawser, by which it is known when bytes have left: the library queues what is
+ * published, writes it in a microtask and tells no one when.
  */
 export interface WriteSide {
   readonly transport: { readonly socket: Socket };
@@ -14,12 +20,24 @@ export interface WriteSide {
   flushPending(): void;
 }
 
-/** The writing side; undefined where nothing that is published now can leave any more. */
-export function writeSideOf(connection: NatsConnection): WriteSide | undefined {
-  if (connection.isClosed()) return undefined;
-  const { protocol } = connection as unknown as { readonly protocol: WriteSide & { readonly connected: boolean } };
+/** The socket; undefined where a connection of the user's shows none, such as one of another version, or over a WebSocket. */
+export function socketOf(connection: NatsConnection): Socket | undefined {
+  return shownBy(connection)?.transport?.socket;
+}
+
+/** Whether nothing that is sent now can leave any more. */
+export function isOver(connection: NatsConnection): boolean {
   // nats.js notices the end of a socket before it counts as closed, and drops silently what is published in between.
-  return protocol.connected && protocol.transport.socket.writable ? protocol : undefined;
+  return connection.isClosed() || shownBy(connection)?.connected === false || socketOf(connection)?.writable === false;
+}
+
+/** The writing side of a connection of Hawser; undefined if it is over. */
+export function writeSideOf(connection: NatsConnection): WriteSide | undefined {
+  return isOver(connection) ? undefined : (shownBy(connection) as WriteSide);
+}
+
+function shownBy(connection: NatsConnection): ShownProtocol | undefined {
+  return (connection as unknown as { readonly protocol?: ShownProtocol }).protocol;
 }
 
 /** Headers, and the bytes that they are sent as. */
