@@ -239,7 +239,7 @@ export class NatsPublisher {
       const timeoutMs = begunAt + publishTimeoutMs - performance.now();
       // A message that waited so long may be another relay's by now.
       if (timeoutMs <= 0) throw new NatsError("nats_unavailable", "Other messages of its role were published first.");
-      const { duplicate } = await operations.publishStream(message.destination, message.payload, {
+      const { duplicate } = await operations.streams.publish(message.destination, message.payload, {
         headers: readHeaders(message.headers),
         domain: this.#domainOf(message),
         messageId: message.messageId,

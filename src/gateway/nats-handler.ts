@@ -67,7 +67,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   publishAck(request: spec.PublishAckRequest, call: GatewayCall): Promise<spec.PublishAckResponse> {
     const { subject, payload, headers, domain } = request;
     return this.#using(call, (nats) =>
-      nats.publishStream(subject, payload, {
+      nats.streams.publish(subject, payload, {
         headers: readHeaders(headers),
         domain: domain ?? this.#domain,
         messageId: publishedId(request),
@@ -79,7 +79,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   async publishStreamBatch(request: spec.PublishStreamBatchRequest, call: GatewayCall): Promise<void> {
     const { subject, payloads, headers, domain } = request;
     await this.#using(call, (nats) =>
-      nats.publishStreamBatch(subject, payloads, {
+      nats.streams.publishBatch(subject, payloads, {
         headers: readHeaders(headers),
         domain: domain ?? this.#domain,
         messageId: publishedId(request),

@@ -6,6 +6,7 @@ import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import type { Deadline } from "../../runtime/index.js";
+import { onEnd } from "../confirmed.js";
 import { Asking } from "./asking.js";
 import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooLarge } from "./failure.js";
 import { isOver, type OutgoingHeaders, socketOf } from "./write-side.js";
@@ -20,18 +21,11 @@ interface Endings {
 
 /** One connection, and the operations that wait for it. */
 export class ConnectionWatch {
-  readonly #ending = new Set<() => void>();
   readonly #asking: Asking;
   #draining: Promise<void> | undefined;
 
   constructor(readonly connection: NatsConnection) {
     this.#asking = new Asking(connection);
-    const end = () => {
-      for (const ended of this.#ending) ended();
-      this.#ending.clear();
-    };
-    // One reaction for all operations: one for each would pile up on a promise that lives as long as the connection.
-    connection.closed().then(end, end);
   }
 
   /**
@@ -99,14 +93,13 @@ export class ConnectionWatch {
   /** Settles as `work` does, by the deadline, or at the end of the connection. */
   settled<T>(attempt: Attempt, deadline: Deadline, work: Promise<T>, endings: Endings): Promise<T> {
     return new Promise((resolve, reject) => {
-      const ended = () => settle(() => reject(endings.lost()));
+      const forget = onEnd(this.connection, () => settle(() => reject(endings.lost())));
       const timer = setTimeout(() => settle(() => reject(endings.timeout())), deadline.remainingMs);
       const settle = (act: () => void) => {
         clearTimeout(timer);
-        this.#ending.delete(ended);
+        forget();
         act();
       };
-      this.#ending.add(ended);
       work.then(
         (value) => settle(() => resolve(value)),
         (error: unknown) => settle(() => reject(natsFailure(error, attempt))),

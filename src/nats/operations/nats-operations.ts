@@ -2,7 +2,7 @@
  * Everything that SQL functions do over one connection to NATS.
  */
 import type { NatsConnection, ServerInfo } from "@nats-io/transport-node";
-import type { GetServerInfoResponse, PublishAckResponse } from "../../../generated/ts/nats-functions/methods.js";
+import type { GetServerInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { NatsError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
 import { ConnectionWatch } from "./connection-watch.js";
@@ -11,7 +11,7 @@ import { DownloadBudget } from "./delivery.js";
 import { connectionLost, timedOut } from "./failure.js";
 import { KeyValue } from "./key-value.js";
 import { ObjectStores } from "./object-store.js";
-import { StreamPublisher, type StreamPublishOptions } from "./stream-publish.js";
+import { StreamPublisher } from "./stream-publish.js";
 
 /**
  * The operations over one connection, which is made with `reconnect: false`: after its loss a new one gets operations of
@@ -23,12 +23,13 @@ export class NatsOperations {
   readonly keyValue: KeyValue;
   /** Files. */
   readonly objectStores: ObjectStores;
+  /** Publishing into streams. */
+  readonly streams: StreamPublisher;
   readonly #watch: ConnectionWatch;
-  readonly #streams: StreamPublisher;
 
   constructor(readonly connection: NatsConnection) {
     this.#watch = new ConnectionWatch(connection);
-    this.#streams = new StreamPublisher(this.#watch);
+    this.streams = new StreamPublisher(this.#watch);
     const budget = new DownloadBudget(connection);
     this.keyValue = new KeyValue(this.#watch, budget);
     this.objectStores = new ObjectStores(this.#watch, budget);
@@ -47,20 +48,6 @@ export class NatsOperations {
   /** Publishes many messages with one write, as {@link publish} does. All are checked before the first is sent. */
   publishBatch(subject: string, payloads: readonly Uint8Array[], options: PublishOptions): undefined | Promise<void> {
     return publish(this.#watch, subject, payloads, options);
-  }
-
-  /** Publishes into a stream, and resolves when it has stored the message; see `StreamPublisher.publish`. */
-  publishStream(subject: string, payload: Uint8Array, options: StreamPublishOptions): Promise<PublishAckResponse> {
-    return this.#streams.publish(subject, payload, options);
-  }
-
-  /** Publishes many messages into a stream; see `StreamPublisher.publishBatch`. */
-  publishStreamBatch(
-    subject: string,
-    payloads: readonly Uint8Array[],
-    options: StreamPublishOptions,
-  ): Promise<PublishAckResponse[]> {
-    return this.#streams.publishBatch(subject, payloads, options);
   }
 
   /** Asks, and resolves to the payload of the first answer; see `request` of `core.ts`. */
