@@ -35,7 +35,24 @@ export interface ServerCommand {
   readonly logFile: string;
 }
 
-/** A running server. */
+/** A server that answers. */
+export interface DevServer {
+  readonly name: "Postgres" | "nats-server";
+  /** That of Postgres connects as superuser, with the password. */
+  readonly url: string;
+  /** Its version, where it is known. */
+  readonly version?: string;
+  /** Which program runs and where it comes from, in words. */
+  readonly origin: string;
+}
+
+/** A server that was started here. */
+export interface StartedServer {
+  readonly server: DevServer;
+  readonly process: ServerProcess;
+}
+
+/** The process of a server. */
 export class ServerProcess {
   /** Resolves with a description of how it ended, once it has. */
   readonly ended: Promise<string>;
