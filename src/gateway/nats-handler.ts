@@ -24,18 +24,15 @@ export interface NatsHandlerOptions {
 /** Carries calls out over NATS. What each method does stands in `NatsFunctionsHandler`. */
 export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   readonly #connector: NatsConnector;
-  readonly #maxFileBytes: number;
-  readonly #reload: NatsHandlerOptions["reload"];
-  readonly #readDefinition: NatsHandlerOptions["readDefinition"];
+  readonly #options: NatsHandlerOptions;
   readonly #refusals = new Refusals<GatewayClient>();
   readonly #unflushed: Unflushed<GatewayClient>;
   #operations: NatsOperations | undefined;
 
-  constructor({ connector, maxFileBytes, readDefinition, reload }: NatsHandlerOptions) {
+  constructor(options: NatsHandlerOptions) {
+    const { connector } = options;
     this.#connector = connector;
-    this.#maxFileBytes = maxFileBytes;
-    this.#reload = reload;
-    this.#readDefinition = readDefinition;
+    this.#options = options;
     this.#unflushed = new Unflushed((connection) => connector.hasTaken(connection));
     connector.on("refused", ({ operation, subject, message }) => {
       if (operation === "publish") this.#refusals.refused({ subject, message });
@@ -160,11 +157,11 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   reloadConf(_request: spec.ReloadConfRequest, call: GatewayCall): Promise<void> {
-    return this.#reload(false, call);
+    return this.#options.reload(false, call);
   }
 
   reloadConfForce(_request: spec.ReloadConfForceRequest, call: GatewayCall): Promise<void> {
-    return this.#reload(true, call);
+    return this.#options.reload(true, call);
   }
 
   /** Without waiting, where there is a connection: the path of most calls. */
@@ -238,7 +235,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
       leftMs(call),
       () => this.#connector.failure ?? notYet(call),
       async (signal) => {
-        if (this.#connector.options === undefined) await this.#readDefinition();
+        if (this.#connector.options === undefined) await this.#options.readDefinition();
         return this.#connector.connected(signal);
       },
     );
@@ -251,7 +248,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   #place(domain: string | undefined, call: GatewayCall): ReadOptions {
     const replicas = this.#connector.options?.replicas;
-    return { domain: domain ?? this.#domain, timeoutMs: leftMs(call), maxBytes: this.#maxFileBytes, replicas };
+    return { domain: domain ?? this.#domain, timeoutMs: leftMs(call), maxBytes: this.#options.maxFileBytes, replicas };
   }
 }
 
