@@ -222,7 +222,7 @@ export class NatsPublisher {
     if (domain !== undefined) checkDomain(domain);
     // Where this relay got no answer it asks what is there: a missing stream can show by silence alone.
     const isUnanswered = doubt !== undefined && doubt.from !== Number.NEGATIVE_INFINITY;
-    if (!isUnanswered && domain === undefined && used.pipeline.isPossible) {
+    if (!isUnanswered && domain === undefined) {
       const { destination, payload, messageId, headers } = message;
       const outgoing = headers === null ? undefined : readHeaders(headers);
       const ack = await used.pipeline.publishStream(destination, payload, messageId, outgoing);
@@ -239,7 +239,7 @@ export class NatsPublisher {
       const timeoutMs = begunAt + publishTimeoutMs - performance.now();
       // A message that waited so long may be another relay's by now.
       if (timeoutMs <= 0) throw new NatsError("nats_unavailable", "Other messages of its role were published first.");
-      const { duplicate } = await operations.publishStream(message.destination, message.payload, {
+      const { duplicate } = await operations.streams.publish(message.destination, message.payload, {
         headers: readHeaders(message.headers),
         domain: this.#domainOf(message),
         messageId: message.messageId,
@@ -249,14 +249,13 @@ export class NatsPublisher {
     });
   }
 
-  async #sendToCore({ operations, pipeline, flush }: Used, message: EnqueuedMessage): Promise<void> {
+  async #sendToCore({ pipeline, flush }: Used, message: EnqueuedMessage): Promise<void> {
     const { destination, payload } = message;
     const headers = readHeaders(message.headers);
     const begunAt = performance.now();
     this.#flushing += 1;
     try {
-      if (pipeline.isPossible) await pipeline.publish(destination, payload, headers);
-      else await operations.publish(destination, payload, { headers, timeoutMs: publishTimeoutMs });
+      await pipeline.publish(destination, payload, headers);
       await flush();
       // The server tells before it answers the flush.
       const refusal = this.#notPermitted.get(destination);

@@ -16,8 +16,8 @@ import {
 } from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
 import { Descriptors, descriptorsOption, payloadLine, shownPayload } from "./descriptors.js";
-import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
-import { type Column, jsonText, Output, plural, print, printable, printOutcomes, printRows } from "./output.js";
+import { databaseOption, databaseUrlOf, type Given, wholeNumber } from "./options.js";
+import { type Column, jsonText, Output, plural, printable, printFirstRows, printOutcomes, rowLimit } from "./output.js";
 
 /** The options that choose among dead letters. */
 const filterOptions = {
@@ -42,10 +42,8 @@ const filterOptions = {
   },
 } as const satisfies ArgsDef;
 
-type FilterArguments = { readonly [Name in keyof typeof filterOptions]?: string | undefined };
-
 /** The filter that ids and options make. @throws CliError `invalid_argument` */
-function filterOf(ids: readonly string[], args: FilterArguments): DeadLetterFilter {
+function filterOf(ids: readonly string[], args: Given<typeof filterOptions>): DeadLetterFilter {
   return {
     ids: ids.length === 0 ? undefined : ids.map(idOf),
     source: args.source,
@@ -94,11 +92,18 @@ function lengthOf([, count, unit]: readonly string[]): number {
   return Number(count) * unitMs[unit as keyof typeof unitMs];
 }
 
-/** Rows of a table when nobody says how many. */
-const shownAtFirst = 100;
-
 const actions = ["list", "retry", "discard"] as const;
 type Action = (typeof actions)[number];
+
+const ownOptions = {
+  all: {
+    type: "boolean",
+    description: "Retry or discard every dead letter there is; never meant by leaving all out",
+  },
+  payload: { type: "boolean", description: "With list --json: also headers and payload" },
+  ...descriptorsOption,
+  json: { type: "boolean", description: "Print each dead letter, or what became of it, as one line of JSON" },
+} as const satisfies ArgsDef;
 
 export const dead = withExamples(
   defineCommand({
@@ -115,13 +120,7 @@ export const dead = withExamples(
       ids: { type: "positional", required: false, valueHint: "ID…", description: "Those with these ids" },
       ...databaseOption,
       ...filterOptions,
-      all: {
-        type: "boolean",
-        description: "Retry or discard every dead letter there is; never meant by leaving all out",
-      },
-      payload: { type: "boolean", description: "With list --json: also headers and payload" },
-      ...descriptorsOption,
-      json: { type: "boolean", description: "Print each dead letter, or what became of it, as one line of JSON" },
+      ...ownOptions,
     },
     run: async ({ args }) => {
       const action = actionOf("dead", args.action, actions);
@@ -147,17 +146,10 @@ export const dead = withExamples(
   ],
 );
 
-interface Flags {
-  readonly all?: boolean | undefined;
-  readonly payload?: boolean | undefined;
-  readonly json?: boolean | undefined;
-  readonly descriptors?: string | undefined;
-}
-
 function checkFlags(
   action: Action,
   filter: DeadLetterFilter,
-  { all = false, payload = false, json = false, descriptors }: Flags,
+  { all = false, payload = false, json = false, descriptors }: Given<typeof ownOptions>,
 ): void {
   const refuse = (why: string): never => {
     throw refusal("dead", action, why);
@@ -190,20 +182,18 @@ async function list(
     }
     return;
   }
-  const limit = json ? filter.limit : (filter.limit ?? shownAtFirst + 1);
-  const rows = await letters.list({ ...filter, limit });
-  const cut = !json && filter.limit === undefined && rows.length > shownAtFirst;
-  const shown = cut ? rows.slice(0, shownAtFirst) : rows;
+  const { limit } = filter;
+  const rows = await letters.list({ ...filter, limit: rowLimit(limit, json) });
   const payloads = new Map<number, string>();
   if (descriptors !== undefined) {
-    for (const { id } of shown) {
+    for (const { id } of rows) {
       const letter = await letters.get(id);
       if (letter === undefined) continue;
       payloads.set(id, shortCell(payloadLine(shownPayload(letter.payload, letter.headers, descriptors))));
     }
   }
   const payloadColumn: Column<DeadLetterEntry> = { head: "PAYLOAD", cell: ({ id }) => payloads.get(id) ?? "" };
-  await printRows(shown, {
+  await printFirstRows(rows, limit, {
     json,
     none: "There are no dead letters, or none that fit.",
     columns: [
@@ -221,7 +211,6 @@ async function list(
       ...(descriptors === undefined ? [] : [payloadColumn]),
     ],
   });
-  if (cut) print(process.stderr, `There are more than these ${shownAtFirst}; --limit shows more, and filters fewer.`);
 }
 
 function errorOf({ errorCode, errorMessage, retried, retryRequested }: DeadLetterEntry): string {

@@ -2,7 +2,7 @@
  * `hawser extension`: the files for `CREATE EXTENSION litmus_pgnats`.
  */
 import { resolve } from "node:path";
-import { defineCommand } from "citty";
+import { type ArgsDef, defineCommand } from "citty";
 import { version } from "../files/index.js";
 import {
   type ExtensionReport,
@@ -14,19 +14,33 @@ import {
   uninstallExtension,
 } from "../installation/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
+import type { Given } from "./options.js";
 import { jsonText, Output, print, printable } from "./output.js";
 
 const actions = ["install", "uninstall", "print"] as const;
 type Action = (typeof actions)[number];
 
-interface Arguments {
-  readonly action: string;
-  readonly file?: string | undefined;
-  readonly "pg-config"?: string | undefined;
-  readonly directory?: string | undefined;
-  readonly "dry-run"?: boolean | undefined;
-  readonly json?: boolean | undefined;
-}
+const args = {
+  action: {
+    type: "positional",
+    required: true,
+    valueHint: actions.join("|"),
+    description: "Write the two files, remove them, or print one",
+  },
+  file: { type: "positional", required: false, valueHint: "control|sql", description: "With print: which one" },
+  "pg-config": {
+    type: "string",
+    valueHint: "PATH",
+    description: "The pg_config of the server, which says where its files are. Default: the one that is found",
+  },
+  directory: {
+    type: "string",
+    valueHint: "DIR",
+    description: "Its directory share/extension, instead of pg_config",
+  },
+  "dry-run": { type: "boolean", description: "Say what would be done, and do nothing" },
+  json: { type: "boolean", description: "Print what was done as one line of JSON" },
+} as const satisfies ArgsDef;
 
 export const extension = withExamples(
   defineCommand({
@@ -36,39 +50,19 @@ export const extension = withExamples(
         `Let a Postgres server of this machine CREATE EXTENSION ${extensionName}. It does in a database what \`hawser init\` does; ` +
         "where nobody may write to the server's files, use that. No restart is needed, and nothing to preload",
     },
-    args: {
-      action: {
-        type: "positional",
-        required: true,
-        valueHint: actions.join("|"),
-        description: "Write the two files, remove them, or print one",
-      },
-      file: { type: "positional", required: false, valueHint: "control|sql", description: "With print: which one" },
-      "pg-config": {
-        type: "string",
-        valueHint: "PATH",
-        description: "The pg_config of the server, which says where its files are. Default: the one that is found",
-      },
-      directory: {
-        type: "string",
-        valueHint: "DIR",
-        description: "Its directory share/extension, instead of pg_config",
-      },
-      "dry-run": { type: "boolean", description: "Say what would be done, and do nothing" },
-      json: { type: "boolean", description: "Print what was done as one line of JSON" },
-    },
-    run: async ({ args }) => {
-      const action = actionOf("extension", args.action, actions);
-      checkFlags(action, args);
+    args,
+    run: async ({ args: given }) => {
+      const action = actionOf("extension", given.action, actions);
+      checkFlags(action, given);
       if (action === "print") {
-        await new Output().write(fileOf(args.file).text);
+        await new Output().write(fileOf(given.file).text);
         return;
       }
-      const dryRun = args["dry-run"] ?? false;
-      const where = directoriesOf(args);
+      const dryRun = given["dry-run"] ?? false;
+      const where = directoriesOf(given);
       const report =
         action === "install" ? installExtension(where, { version, dryRun }) : uninstallExtension(where, { dryRun });
-      if (args.json) print(process.stdout, jsonText({ version, ...report }));
+      if (given.json) print(process.stdout, jsonText({ version, ...report }));
       else tell(action, report);
     },
   }),
@@ -80,16 +74,16 @@ export const extension = withExamples(
   ],
 );
 
-function checkFlags(action: Action, args: Arguments): void {
+function checkFlags(action: Action, given: Given<typeof args>): void {
   const refuse = (why: string): never => {
     throw refusal("extension", action, why);
   };
   if (action === "print") {
     for (const flag of ["pg-config", "directory", "dry-run", "json"] as const) {
-      if (args[flag] !== undefined) refuse(`--${flag} goes with install and uninstall`);
+      if (given[flag] !== undefined) refuse(`--${flag} goes with install and uninstall`);
     }
-  } else if (args.file !== undefined) refuse(`"${args.file}" is one argument too many`);
-  if (args["pg-config"] !== undefined && args.directory !== undefined) {
+  } else if (given.file !== undefined) refuse(`"${given.file}" is one argument too many`);
+  if (given["pg-config"] !== undefined && given.directory !== undefined) {
     refuse("--pg-config and --directory do not go together; leave one of them out");
   }
 }
@@ -100,9 +94,9 @@ function fileOf(name: string | undefined) {
   throw refusal("extension", "print", `name control or sql${name === undefined ? "" : `, not "${name}"`}`);
 }
 
-function directoriesOf(args: Arguments): ServerDirectories {
-  if (args.directory !== undefined) return { extension: resolve(args.directory) };
-  return findServerDirectories({ pgConfig: args["pg-config"] });
+function directoriesOf(given: Given<typeof args>): ServerDirectories {
+  if (given.directory !== undefined) return { extension: resolve(given.directory) };
+  return findServerDirectories({ pgConfig: given["pg-config"] });
 }
 
 function tell(action: Exclude<Action, "print">, { directory, files, dryRun }: ExtensionReport): void {

@@ -2,12 +2,14 @@
  * What commands need that run until they are told to stop: the request to stop, a log that never holds up the work, and an
  * orderly end after a defect.
  */
+import { once } from "node:events";
 import { fstatSync, readFileSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { CliError, errorTable } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
+import { within } from "../runtime/index.js";
 import { isGone } from "./output.js";
 
 const stopSignals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -186,16 +188,9 @@ export class LogOutput {
     this.#waitsUntil = performance.now() + closeMs;
     if (this.#isGone) return;
     const destination = this.#destination;
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, closeMs);
-      const end = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-      destination.once("close", end);
-      destination.once("error", end);
-      destination.end();
-    });
+    const closed = once(destination, "close").catch(() => undefined);
+    destination.end();
+    await within(closeMs, closed);
     destination.destroy();
   }
 

@@ -10,6 +10,11 @@ import { urlFromEnvironment } from "../postgres/index.js";
 import { RareLog, silentLogger } from "../runtime/index.js";
 import { print, printable } from "./output.js";
 
+/** Options as they were given. */
+export type Given<Options extends ArgsDef> = {
+  readonly [Name in keyof Options]?: (Options[Name]["type"] extends "boolean" ? boolean : string) | undefined;
+};
+
 /** Which database a command works on. Spread it into its `args`. */
 export const databaseOption = {
   "database-url": {
@@ -26,7 +31,7 @@ export const databaseOption = {
  *
  * @throws CliError `invalid_argument` for an empty one, which a shell makes of a variable that is not set
  */
-export function databaseUrlOf(args: { readonly "database-url"?: string | undefined }): string | undefined {
+export function databaseUrlOf(args: Given<typeof databaseOption>): string | undefined {
   return notEmpty("database-url", args["database-url"]) ?? urlFromEnvironment("HAWSER_DATABASE_URL");
 }
 
@@ -53,10 +58,7 @@ const sessionOption = {
  *
  * @throws CliError `invalid_argument` for an empty one
  */
-function sessionUrlOf(args: {
-  readonly "database-url"?: string | undefined;
-  readonly "session-url"?: string | undefined;
-}): string | undefined {
+function sessionUrlOf(args: Given<typeof databaseOption & typeof sessionOption>): string | undefined {
   const url = notEmpty("session-url", args["session-url"]);
   if (url !== undefined || args["database-url"] !== undefined) return url;
   return urlFromEnvironment("HAWSER_SESSION_URL");
@@ -101,17 +103,8 @@ const tlsOption = {
   },
 } as const satisfies ArgsDef;
 
-/** What {@link tlsOf} reads. */
-interface TlsArguments {
-  readonly "tls-cert"?: string | undefined;
-  readonly "tls-key"?: string | undefined;
-  readonly "tls-ca"?: string | undefined;
-  readonly "tls-mutual"?: boolean | undefined;
-  readonly "tls-server-name"?: string | undefined;
-}
-
 /** The peer's option; empty without a certificate. @throws CliError `invalid_argument` for a part without the rest */
-function tlsOf(args: TlsArguments): Pick<PeerOptions, "tls"> {
+function tlsOf(args: Given<typeof tlsOption>): Pick<PeerOptions, "tls"> {
   const { "tls-cert": cert, "tls-key": key, "tls-ca": ca, "tls-mutual": mutual, "tls-server-name": serverName } = args;
   if (cert !== undefined && key !== undefined) {
     return {
@@ -124,7 +117,7 @@ function tlsOf(args: TlsArguments): Pick<PeerOptions, "tls"> {
       },
     };
   }
-  const given = (Object.keys(tlsOption) as (keyof TlsArguments)[]).find((name) => args[name] !== undefined);
+  const given = (Object.keys(tlsOption) as (keyof typeof tlsOption)[]).find((name) => args[name] !== undefined);
   if (given === undefined) return {};
   throw new CliError("invalid_argument", `--${given} needs both --tls-cert and --tls-key; give them, too`);
 }
@@ -162,13 +155,7 @@ export function hostPart(): string {
 
 /** What a peer is told beside name and topic. */
 export function settingsOf(
-  args: TlsArguments & {
-    readonly "database-url"?: string | undefined;
-    readonly "session-url"?: string | undefined;
-    readonly listen: string;
-    readonly advertise?: string | undefined;
-    readonly "allow-plaintext"?: boolean | undefined;
-  },
+  args: Given<typeof peerOptions> & { readonly listen: string },
 ): Pick<PeerOptions, "databaseUrl" | "sessionUrl" | "listen" | "advertise" | "allowPlaintext" | "tls"> {
   return {
     databaseUrl: databaseUrlOf(args),
@@ -233,6 +220,17 @@ function printProblem({ said, times }: { readonly said?: string; readonly times?
 /** A peer that was refused because of the moment tries again by itself. */
 function passes({ code }: Extract<PeerStatus, { readonly kind: "handshake_refused" }>): boolean {
   return errorTable[code].retryable;
+}
+
+/** The value of an option that has only these. @throws CliError `invalid_argument`, naming the option and the value */
+export function oneOf<Value extends string>(
+  option: string,
+  value: string | undefined,
+  known: readonly Value[],
+): Value | undefined {
+  const found = known.find((each) => each === value);
+  if (found !== undefined || value === undefined) return found;
+  throw new CliError("invalid_argument", `--${option} "${value}" is none of ${known.join(", ")}`);
 }
 
 /** Units as they are shown, with their size in that of the option. Where a spelling fits several, the first counts. */

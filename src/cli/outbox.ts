@@ -6,8 +6,8 @@ import { CliError } from "../errors/index.js";
 import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
 import { momentOf } from "./dead.js";
-import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
-import { plural, print, printOutcomes, printRows, startProgress } from "./output.js";
+import { databaseOption, databaseUrlOf, oneOf, wholeNumber } from "./options.js";
+import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
 
 /** The flags that not all actions have, with those that have them. */
 const actionOptions = {
@@ -35,9 +35,6 @@ const actions = {
 } as const;
 type Action = keyof typeof actions;
 
-/** Rows of a table when nobody says how many. */
-const shownAtFirst = 100;
-
 export const outbox = withExamples(
   defineCommand({
     meta: {
@@ -64,6 +61,7 @@ export const outbox = withExamples(
       const ids = args._.slice(1);
       checkFlags(action, ids, args);
       const json = args.json ?? false;
+      const kind = oneOf("kind", args.kind, ["nats", "peer"]);
       const since = momentOf("since", args.since);
       const until = momentOf("until", args.until);
       const limit = wholeNumber("limit", args.limit, 1, Number.MAX_SAFE_INTEGER);
@@ -71,12 +69,8 @@ export const outbox = withExamples(
       await withCommandDatabase(databaseUrlOf(args), async (database) => {
         if (action === "status") await status(await outboxOverview(database), json);
         else if (action === "list") {
-          const filter = { kind: args.kind, destination: args.to };
-          const all = await listScheduled(database, {
-            ...filter,
-            limit: limit ?? (json ? undefined : shownAtFirst + 1),
-          });
-          await list(all, { json, limit });
+          const filter = { kind, destination: args.to, limit: rowLimit(limit, json) };
+          await list(await listScheduled(database, filter), { json, limit });
         } else if (action === "cancel") await cancel(numbers, (id) => cancelScheduled(database, id), json);
         else {
           const selection = { since: since!, until, subject: args.subject, core: args.core ?? false };
@@ -117,8 +111,6 @@ function checkFlags(action: Action, ids: readonly string[], args: Readonly<Recor
   if (action === "cancel" && ids.length === 0) refuse("name the messages; `hawser outbox list` shows their ids");
   if (action !== "cancel" && ids.length > 0) refuse("ids go with cancel");
   if (action === "replay" && args["since"] === undefined) refuse("say since when, such as --since 10m");
-  const { kind } = args;
-  if (kind !== undefined && kind !== "nats" && kind !== "peer") refuse(`--kind "${kind}" is neither nats nor peer`);
 }
 
 function idOf(text: string): bigint {
@@ -149,8 +141,7 @@ async function list(
   rows: Awaited<ReturnType<typeof listScheduled>>,
   { json, limit }: { readonly json: boolean; readonly limit: number | undefined },
 ): Promise<void> {
-  const isCut = !json && limit === undefined && rows.length > shownAtFirst;
-  await printRows(isCut ? rows.slice(0, shownAtFirst) : rows, {
+  await printFirstRows(rows, limit, {
     json,
     none: "No message is due later, or none that fits.",
     columns: [
@@ -163,7 +154,6 @@ async function list(
       { head: "ENQUEUED", cell: ({ enqueuedAt }) => enqueuedAt.toISOString() },
     ],
   });
-  if (isCut) print(process.stderr, `There are more than these ${shownAtFirst}; --limit shows more, and filters fewer.`);
 }
 
 async function cancel(ids: readonly bigint[], one: (id: bigint) => Promise<boolean>, json: boolean): Promise<void> {

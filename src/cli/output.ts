@@ -146,6 +146,25 @@ export async function printRows<Row extends object>(
   else await printOutcomes(rows, options.json, () => table(rows, options.columns));
 }
 
+/** Rows of a table when nobody says how many. */
+const shownAtFirst = 100;
+
+/** How many rows {@link printFirstRows} wants to know of: one more than it shows tells that there are more. */
+export function rowLimit(limit: number | undefined, json: boolean): number | undefined {
+  return limit ?? (json ? undefined : shownAtFirst + 1);
+}
+
+/** Prints the rows; without a limit a table has only the first ones. */
+export async function printFirstRows<Row extends object>(
+  rows: readonly Row[],
+  limit: number | undefined,
+  options: Parameters<typeof printRows<Row>>[1],
+): Promise<void> {
+  const isCut = !options.json && limit === undefined && rows.length > shownAtFirst;
+  await printRows(isCut ? rows.slice(0, shownAtFirst) : rows, options);
+  if (isCut) print(process.stderr, `There are more than these ${shownAtFirst}; --limit shows more, and filters fewer.`);
+}
+
 /** Tells how far a long command is: a line on standard error that changes in place. */
 export interface Progress {
   update(text: string): void;

@@ -2,6 +2,7 @@
  * `hawser secret`: rotating the mesh secret. It is never printed.
  */
 import { defineCommand } from "citty";
+import { ago } from "../errors/index.js";
 import { meshSecrets, withCommandDatabase } from "../store/index.js";
 import { actionOf, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
@@ -40,7 +41,7 @@ export const secret = withExamples(
         columns: [
           { head: "SECRET", cell: ({ id }) => id },
           { head: "MADE", cell: ({ createdAt }) => createdAt.toISOString() },
-          { head: "AGE", cell: ({ ageSeconds }) => age(ageSeconds) },
+          { head: "AGE", cell: ({ ageSeconds }) => ago(ageSeconds) },
           ...(action === "list" ? [] : [{ head: "", cell: () => done[action] }]),
         ],
       });
@@ -54,14 +55,3 @@ export const secret = withExamples(
 );
 
 const done = { rotate: "added", retire: "retired" } as const;
-
-const units = [
-  ["d", 86_400],
-  ["h", 3_600],
-  ["min", 60],
-] as const;
-
-function age(seconds: number): string {
-  const [unit, length] = units.find(([, unitSeconds]) => seconds >= unitSeconds) ?? (["s", 1] as const);
-  return `${Math.floor(seconds / length)} ${unit}`;
-}

@@ -5,6 +5,7 @@
 import { peerSettingsDefaults, protocolConstants } from "../../generated/ts/settings/peer.js";
 import { CliError, HawserError } from "../errors/index.js";
 import type { Peer, Receipt, SendOptions } from "../peer/index.js";
+import { Room } from "../runtime/index.js";
 import { jsonText, plural, print, printable, startProgress } from "./output.js";
 
 /**
@@ -37,7 +38,8 @@ export interface SendLinesOptions {
  */
 export async function sendLines(options: SendLinesOptions): Promise<void> {
   const { input, sendTo, tell, quiet, json, signal } = options;
-  const window = new SendWindow(windowLimits);
+  const room = { messages: new Room(windowLimits.messages), bytes: new Room(windowLimits.bytes) };
+  let underWay = 0;
   const counts = new Map<string, number>();
   const progress = await startProgress("Sending", !quiet && !input.isTTY);
   let failure: { readonly line: number; readonly error: unknown } | undefined;
@@ -46,7 +48,8 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
   const fail = (at: number, error: unknown): void => {
     if (failure === undefined || at < failure.line) failure = { line: at, error };
   };
-  const dispatch = async (payload: Uint8Array, at: number): Promise<void> => {
+  const dispatch = async (payload: Uint8Array, at: number, bytes: number): Promise<void> => {
+    underWay += 1;
     try {
       const outcomes = await sendTo(payload);
       for (const outcome of outcomes) {
@@ -54,31 +57,35 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
         else counts.set(outcome.outcome, (counts.get(outcome.outcome) ?? 0) + 1);
       }
       confirmed += 1;
-      progress.update(`${plural(confirmed, "message")} confirmed, ${window.inFlight - 1} under way`);
+      progress.update(`${plural(confirmed, "message")} confirmed, ${underWay - 1} under way`);
       await tell(outcomes, at);
     } catch (error) {
       fail(at, error);
     } finally {
-      window.leave(payload.length);
+      underWay -= 1;
+      room.messages.giveBack();
+      room.bytes.giveBack(bytes);
     }
   };
   const endReading = (): void => void input.destroy();
   signal.addEventListener("abort", endReading);
   try {
-    for await (const bytes of byteLines(input, protocolConstants.maxStoredMessageBytes)) {
+    for await (const text of byteLines(input, protocolConstants.maxStoredMessageBytes)) {
       line += 1;
       if (failure !== undefined || signal.aborted) break;
-      if (bytes.length === 0) continue;
-      const payload = options.base64 ? decodeBase64(Buffer.from(bytes).toString("latin1"), `line ${line}`) : bytes;
-      await window.enter(payload.length);
-      if (failure !== undefined || signal.aborted) break;
-      void dispatch(payload, line);
+      if (text.length === 0) continue;
+      const payload = options.base64 ? decodeBase64(Buffer.from(text).toString("latin1"), `line ${line}`) : text;
+      // One message is always let in, however large.
+      const bytes = Math.min(payload.length, room.bytes.limit);
+      await room.messages.take();
+      await room.bytes.take(bytes);
+      void dispatch(payload, line, bytes);
     }
   } catch (error) {
     if (!signal.aborted) fail(line + 1, readError(error));
   } finally {
     signal.removeEventListener("abort", endReading);
-    await window.empty();
+    await room.messages.take(room.messages.limit);
     progress.stop();
   }
   const summary = summaryOf(counts, confirmed);
@@ -105,55 +112,6 @@ function failedAt({ line, error }: { readonly line: number; readonly error: unkn
 function readError(error: unknown): unknown {
   if (HawserError.is(error)) return error;
   return new CliError("output_failed", `could not read standard input: ${(error as Error).message}`, { cause: error });
-}
-
-/** How much may be sent and not confirmed yet: lets work in while there is room, in its order, and out in any order. */
-class SendWindow {
-  #messages = 0;
-  #bytes = 0;
-  #wake: (() => void) | undefined;
-
-  readonly #limits: { readonly messages: number; readonly bytes: number };
-
-  /** One message is always let in, however large. */
-  constructor(limits: { readonly messages: number; readonly bytes: number }) {
-    this.#limits = limits;
-  }
-
-  /** How many are in it. */
-  get inFlight(): number {
-    return this.#messages;
-  }
-
-  /** Resolves when there is room for a message of so many bytes; it is in then. One caller at a time. */
-  async enter(bytes: number): Promise<void> {
-    while (
-      this.#messages > 0 &&
-      (this.#messages >= this.#limits.messages || this.#bytes + bytes > this.#limits.bytes)
-    ) {
-      await this.#change();
-    }
-    this.#messages += 1;
-    this.#bytes += bytes;
-  }
-
-  /** A message of so many bytes is confirmed, or failed. */
-  leave(bytes: number): void {
-    this.#messages -= 1;
-    this.#bytes -= bytes;
-    this.#wake?.();
-  }
-
-  /** Resolves when nothing is in it. */
-  async empty(): Promise<void> {
-    while (this.#messages > 0) await this.#change();
-  }
-
-  #change(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#wake = resolve;
-    });
-  }
 }
 
 const lineFeed = 0x0a;

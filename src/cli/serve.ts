@@ -15,10 +15,10 @@ import {
 } from "../../generated/ts/settings/nats.js";
 import { CliError } from "../errors/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
-import { checkServeOptions, type GatewayTls, type OptionWords, Serve, type ServeOptions } from "../serve/index.js";
+import { checkServeOptions, type GatewayTls, type OptionName, Serve, type ServeOptions } from "../serve/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
-import { databaseOption, databaseUrlOf, wholeNumber } from "./options.js";
+import { databaseOption, databaseUrlOf, type Given, oneOf, wholeNumber } from "./options.js";
 import { jsonText, print, printable } from "./output.js";
 
 /** The flag of a setting: its name with hyphens. */
@@ -114,40 +114,33 @@ const serveArgs = {
 } as const satisfies ArgsDef;
 
 /** The arguments as they were given. */
-export type ServeArguments = { readonly [Name in keyof typeof serveArgs]?: string | boolean | undefined } & {
-  readonly "database-url"?: string | undefined;
-};
+export type ServeArguments = Given<typeof serveArgs>;
 
-/** What the options are called here. */
-const words: OptionWords = {
+/** Flags with another name than their option. */
+const otherFlags: Partial<Readonly<Record<OptionName, string>>> = {
   gatewayListen: "--listen",
-  monitorListen: "--monitor-listen",
-  advertise: "--advertise",
-  allowPlaintext: "--allow-plaintext",
   tls: "--tls-cert and --tls-key",
-  sslmode: "--tls-sslmode",
-  rootCertificate: "--tls-root-cert",
-  callTimeoutMs: "--call-timeout-ms",
-  maxCallTimeoutMs: "--max-call-timeout-ms",
+  "tls.sslmode": "--tls-sslmode",
+  "tls.rootCertificate": "--tls-root-cert",
   secretsDirectories: "--secrets-dir",
 };
 
 /** @throws HawserError `invalid_argument`, `plaintext_refused`, naming the flag */
 export function serveOptionsOf(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
   const options = readOptions(args, secretsDirectories);
-  checkServeOptions(options, words);
+  checkServeOptions(options, (name) => otherFlags[name] ?? `--${flagOf(name)}`);
   return options;
 }
 
 function readOptions(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
   return {
     databaseUrl: databaseUrlOf(args),
-    gatewayListen: text(args.listen),
-    advertise: text(args.advertise),
-    executorUrl: text(args["executor-url"]) ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
-    monitorListen: text(args["monitor-listen"]),
-    monitorDatabase: text(args["monitor-database"]),
-    allowPlaintext: args["allow-plaintext"] === true,
+    gatewayListen: args.listen,
+    advertise: args.advertise,
+    executorUrl: args["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
+    monitorListen: args["monitor-listen"],
+    monitorDatabase: args["monitor-database"],
+    allowPlaintext: args["allow-plaintext"],
     ...(secretsDirectories.length > 0 && { secretsDirectories }),
     tls: tlsOf(args),
     ...Object.fromEntries(numberSettings.map((name) => [name, numberOf(args, name)])),
@@ -157,20 +150,13 @@ function readOptions(args: ServeArguments, secretsDirectories: readonly string[]
 function numberOf(args: ServeArguments, setting: NumberSetting): number | undefined {
   const { min, max } = serveSettingsRanges[setting];
   const flag = flagOf(setting);
-  return wholeNumber(flag, text(args[flag]), min, max);
-}
-
-function text(value: string | boolean | undefined): string | undefined {
-  return typeof value === "string" ? value : undefined;
+  return wholeNumber(flag, args[flag], min, max);
 }
 
 const sslmodes = ["require", "verify-ca", "verify-full"] as const;
 
 function tlsOf(args: ServeArguments): GatewayTls | undefined {
-  const cert = text(args["tls-cert"]);
-  const key = text(args["tls-key"]);
-  const mode = text(args["tls-sslmode"]);
-  const rootCertificate = text(args["tls-root-cert"]);
+  const { "tls-cert": cert, "tls-key": key, "tls-sslmode": mode, "tls-root-cert": rootCertificate } = args;
   if (cert === undefined || key === undefined) {
     const flags = ["tls-cert", "tls-key", "tls-sslmode", "tls-root-cert"] as const;
     const given = flags.find((name) => args[name] !== undefined);
@@ -181,11 +167,7 @@ function tlsOf(args: ServeArguments): GatewayTls | undefined {
       `--${given} needs ${missing.join(" and ")}; give ${missing.length > 1 ? "them" : "it"}, too`,
     );
   }
-  const sslmode = sslmodes.find((known) => known === mode);
-  if (mode !== undefined && sslmode === undefined) {
-    throw new CliError("invalid_argument", `--tls-sslmode "${mode}" is none of ${sslmodes.join(", ")}`);
-  }
-  return { cert, key, sslmode, rootCertificate };
+  return { cert, key, sslmode: oneOf("tls-sslmode", mode, sslmodes), rootCertificate };
 }
 
 const logLevels = ["debug", "info", "warn", "error", "silent"] as const;
@@ -218,7 +200,7 @@ export const serve = withExamples(
     args,
     run: async ({ args: given, rawArgs }) => {
       setFlagsFromString(`--heap-growing-percent=${bridgeConstants.heapGrowingPercent}`);
-      const log = new LogOutput(logLevelOf(given["log-level"]));
+      const log = new LogOutput(oneOf("log-level", given["log-level"], logLevels)!);
       const request = awaitStopRequest({ parent: false });
       const defects = catchDefects(log);
       request.hurry.addEventListener("abort", () => {
@@ -253,19 +235,8 @@ export const serve = withExamples(
   ],
 );
 
-interface OwnArguments extends ServeArguments {
-  readonly "log-level": string;
-  readonly json?: boolean | undefined;
-}
-
-function logLevelOf(given: string): string {
-  const level = logLevels.find((known) => known === given);
-  if (level !== undefined) return level;
-  throw new CliError("invalid_argument", `--log-level "${given}" is none of ${logLevels.join(", ")}`);
-}
-
 async function run(
-  given: OwnArguments,
+  given: Given<typeof args>,
   secretsDirectories: readonly string[],
   logger: Logger,
   signal: AbortSignal,

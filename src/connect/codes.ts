@@ -2,27 +2,10 @@
  * Connect's codes: their names, their numbers in HTTP, and which of them stands for an error of Hawser.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
+import { codeToHttpStatus } from "@connectrpc/connect/protocol-connect";
 import { type ErrorCode, HawserError } from "../errors/index.js";
 
-/** Each code with its status in HTTP. Of codes with one status the first is meant where only the status is known. */
-const statuses: readonly (readonly [code: Code, status: number])[] = [
-  [Code.Canceled, 499],
-  [Code.Unknown, 500],
-  [Code.InvalidArgument, 400],
-  [Code.DeadlineExceeded, 504],
-  [Code.NotFound, 404],
-  [Code.Aborted, 409],
-  [Code.AlreadyExists, 409],
-  [Code.PermissionDenied, 403],
-  [Code.ResourceExhausted, 429],
-  [Code.FailedPrecondition, 400],
-  [Code.OutOfRange, 400],
-  [Code.Unimplemented, 501],
-  [Code.Internal, 500],
-  [Code.Unavailable, 503],
-  [Code.DataLoss, 500],
-  [Code.Unauthenticated, 401],
-];
+const codes = Object.values(Code).filter((code) => typeof code === "number");
 
 /** The code's name on the wire, such as `not_found`. A number that is no code, as a handler may give one, means `unknown`. */
 export function nameOfCode(code: Code): string {
@@ -32,7 +15,7 @@ export function nameOfCode(code: Code): string {
     .toLowerCase();
 }
 
-const codesByName = new Map(statuses.map(([code]) => [nameOfCode(code), code]));
+const codesByName = new Map(codes.map((code) => [nameOfCode(code), code]));
 
 /** Undefined for what is no name of a code. */
 export function codeOfName(name: string): Code | undefined {
@@ -41,12 +24,13 @@ export function codeOfName(name: string): Code | undefined {
 
 /** The status by which a NATS service tells an error of this code (ADR-32). */
 export function statusOfCode(code: Code): number {
-  return statuses.find(([one]) => one === code)?.[1] ?? 500;
+  return codeToHttpStatus(code);
 }
 
-/** The code that a NATS service means by a status. */
+/** The code that a NATS service means by a status: of several with that status the first, and of a conflict the more general. */
 export function codeOfStatus(status: number): Code {
-  return statuses.find(([, one]) => one === status)?.[0] ?? Code.Unknown;
+  if (status === codeToHttpStatus(Code.Aborted)) return Code.Aborted;
+  return codes.find((code) => codeToHttpStatus(code) === status) ?? Code.Unknown;
 }
 
 /**

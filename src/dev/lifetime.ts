@@ -25,8 +25,8 @@ export class Lifetime {
 
   constructor(
     readonly processes: readonly ServerProcess[],
-    readonly directory: RunDirectory | undefined,
-    readonly guard: Guard | undefined,
+    readonly directory?: RunDirectory | undefined,
+    readonly guard?: Guard | undefined,
   ) {
     this.closed = new Promise<void>((resolve, reject) => {
       this.#close = resolve;

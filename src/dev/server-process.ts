@@ -9,6 +9,7 @@ import { accessSync, closeSync, constants, readFileSync, statSync } from "node:f
 import { delimiter, dirname, join, resolve } from "node:path";
 import { DevError } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
+import { within } from "../runtime/index.js";
 
 /** A signal, and how long it is given before a stronger one follows. The strongest, SIGKILL, follows all of them. */
 type StopStep = readonly [signal: NodeJS.Signals, timeoutMs: number];
@@ -34,7 +35,24 @@ export interface ServerCommand {
   readonly logFile: string;
 }
 
-/** A running server. */
+/** A server that answers. */
+export interface DevServer {
+  readonly name: "Postgres" | "nats-server";
+  /** That of Postgres connects as superuser, with the password. */
+  readonly url: string;
+  /** Its version, where it is known. */
+  readonly version?: string;
+  /** Which program runs and where it comes from, in words. */
+  readonly origin: string;
+}
+
+/** A server that was started here. */
+export interface StartedServer {
+  readonly server: DevServer;
+  readonly process: ServerProcess;
+}
+
+/** The process of a server. */
 export class ServerProcess {
   /** Resolves with a description of how it ended, once it has. */
   readonly ended: Promise<string>;
@@ -108,12 +126,7 @@ export class ServerProcess {
     for (const [signal, timeoutMs] of options.immediately ? atOnce : inOrder) {
       if (this.#end !== undefined) return;
       this.#child.kill(signal);
-      let timer: NodeJS.Timeout | undefined;
-      const timeout = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, timeoutMs);
-      });
-      await Promise.race([this.ended, timeout]);
-      clearTimeout(timer);
+      await within(timeoutMs, this.ended);
     }
     this.#child.kill("SIGKILL");
     await this.ended;

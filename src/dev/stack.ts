@@ -9,10 +9,10 @@ import { DevError, HawserError, withoutPasswords } from "../errors/index.js";
 import { DatabaseAddress, openSession } from "../postgres/index.js";
 import type { PortWish } from "./free-port.js";
 import { type Guard, guardDirectory, Lifetime, type StopOptions } from "./lifetime.js";
-import { type NatsServer, natsAnswers, startNats } from "./nats/server.js";
-import { type PostgresServer, startPostgres } from "./postgres/server.js";
+import { natsAnswers, startNats } from "./nats/server.js";
+import { startPostgres } from "./postgres/server.js";
 import { createTemporary, giveUp, openNamed, type RunDirectory } from "./run-directory.js";
-import { serverAccount } from "./server-process.js";
+import { type DevServer, serverAccount } from "./server-process.js";
 import { stopServersOf, sweepLeftovers } from "./sweep.js";
 
 /** What to start. */
@@ -36,16 +36,6 @@ export interface DevStackOptions {
   readonly onProgress?: ((message: string) => void) | undefined;
   /** Ends the start. What had been started is stopped again, and the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
-}
-
-/** A server of the stack. */
-interface DevServer {
-  readonly name: "Postgres" | "nats-server";
-  readonly url: string;
-  /** Its version, where it is known. */
-  readonly version?: string;
-  /** Which program runs and where it comes from, in words. */
-  readonly origin: string;
 }
 
 /** A running stack. It runs until it is stopped or this process ends. */
@@ -72,7 +62,7 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
   const wantsNats = options.nats ?? true;
   const [givenPostgres, givenNats] = await Promise.all([externalPostgres(), wantsNats ? externalNats() : undefined]);
   if (givenPostgres !== undefined && (givenNats !== undefined || !wantsNats)) {
-    return assemble({ givenPostgres, givenNats });
+    return assemble(givenNats === undefined ? [givenPostgres] : [givenPostgres, givenNats], new Lifetime([]));
   }
   if (process.platform === "win32") {
     throw new DevError(
@@ -106,7 +96,14 @@ export async function startDevStack(options: DevStackOptions = {}): Promise<DevS
     ] as const;
     const [postgres, nats] = await allOrNone(starting, failure);
     signal?.throwIfAborted();
-    return assemble({ givenPostgres, givenNats, postgres, nats, directory, guard });
+    const started = [postgres, nats].filter((each) => each !== undefined);
+    const servers = [givenPostgres ?? postgres?.server, givenNats ?? nats?.server].filter((each) => each !== undefined);
+    const life = new Lifetime(
+      started.map((each) => each.process),
+      directory,
+      guard,
+    );
+    return assemble(servers, life);
   } catch (error) {
     await stopServersOf(directory.path);
     giveUp(directory);
@@ -141,36 +138,12 @@ async function openRunDirectory(named: string | undefined): Promise<RunDirectory
   return directory;
 }
 
-/** What a stack is made of. */
-interface Parts {
-  readonly givenPostgres?: { readonly url: string; readonly version: string } | undefined;
-  readonly givenNats?: { readonly url: string } | undefined;
-  readonly postgres?: PostgresServer | undefined;
-  readonly nats?: NatsServer | undefined;
-  readonly directory?: RunDirectory | undefined;
-  readonly guard?: Guard | undefined;
-}
-
-function assemble(parts: Parts): DevStack {
-  const { givenPostgres, givenNats, postgres, nats, directory, guard } = parts;
-  const servers: DevServer[] = [];
-  if (givenPostgres !== undefined) servers.push({ name: "Postgres", ...givenPostgres, origin: "HAWSER_DATABASE_URL" });
-  if (postgres !== undefined) {
-    const { url, version, origin } = postgres;
-    servers.push({ name: "Postgres", url, version, origin });
-  }
-  if (givenNats !== undefined) servers.push({ name: "nats-server", ...givenNats, origin: "HAWSER_NATS_URL" });
-  if (nats !== undefined) {
-    const { version, origin } = nats.binary;
-    servers.push({ name: "nats-server", url: nats.url, version, origin });
-  }
-  const processes = [postgres?.process, nats?.process].filter((each) => each !== undefined);
-  const life = new Lifetime(processes, directory, guard);
+function assemble(servers: readonly DevServer[], life: Lifetime): DevStack {
   return {
     databaseUrl: servers.find(({ name }) => name === "Postgres")!.url,
     natsUrl: servers.find(({ name }) => name === "nats-server")?.url ?? null,
     servers,
-    directory: directory?.path,
+    directory: life.directory?.path,
     closed: life.closed,
     stop: (options) => life.stop(options),
     [Symbol.asyncDispose]: () => life.stop(),
@@ -180,14 +153,14 @@ function assemble(parts: Parts): DevStack {
 const connectTimeoutMs = 10_000;
 
 /** The Postgres of HAWSER_DATABASE_URL and its version; undefined if the variable is not set. */
-async function externalPostgres(): Promise<{ url: string; version: string } | undefined> {
+async function externalPostgres(): Promise<DevServer | undefined> {
   const url = process.env["HAWSER_DATABASE_URL"];
   if (!url) return undefined;
   let client: pg.Client | undefined;
   try {
     ({ client } = await openSession(DatabaseAddress.of(url), { connectTimeoutMs: connectTimeoutMs }));
     const { rows } = await client.query<{ server_version: string }>("SHOW server_version");
-    return { url, version: rows[0]!.server_version };
+    return { name: "Postgres", url, version: rows[0]!.server_version, origin: "HAWSER_DATABASE_URL" };
   } catch (cause) {
     throw unreachable("HAWSER_DATABASE_URL", url, "Postgres", cause);
   } finally {
@@ -196,11 +169,11 @@ async function externalPostgres(): Promise<{ url: string; version: string } | un
 }
 
 /** The nats-server of HAWSER_NATS_URL; undefined if the variable is not set. */
-async function externalNats(): Promise<{ url: string } | undefined> {
+async function externalNats(): Promise<DevServer | undefined> {
   const url = process.env["HAWSER_NATS_URL"];
   if (!url) return undefined;
   if (!URL.canParse(url) || !(await natsAnswers(url))) throw unreachable("HAWSER_NATS_URL", url, "nats-server");
-  return { url };
+  return { name: "nats-server", url, origin: "HAWSER_NATS_URL" };
 }
 
 function unreachable(variable: string, url: string, server: string, cause?: unknown): DevError {

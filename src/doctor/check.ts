@@ -31,17 +31,6 @@ export const natsHangs = {
   remedy: "Check whether the NATS server hangs, by `nats server ping` or its log",
 } as const;
 
-/** A time that has passed, for people. */
-export function ago(seconds: number): string {
-  const units = [
-    ["d", 86_400],
-    ["h", 3_600],
-    ["min", 60],
-  ] as const;
-  const [unit, length] = units.find(([, unitSeconds]) => seconds >= 2 * unitSeconds) ?? (["s", 1] as const);
-  return `${Math.max(0, Math.floor(seconds / length))} ${unit}`;
-}
-
 /** SQLSTATEs. */
 const insufficientPrivilege = "42501";
 const queryCanceled = "57014";

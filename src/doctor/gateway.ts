@@ -4,11 +4,11 @@
  */
 import pg from "pg";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
-import { type ErrorCode, errorTable } from "../errors/index.js";
+import { ago, type ErrorCode, errorTable } from "../errors/index.js";
 import { natsAddresses } from "../nats/index.js";
 import { isServerError } from "../postgres/index.js";
 import { formatAddress } from "../wire/index.js";
-import { ago, catalogCheck, natsHangs } from "./check.js";
+import { catalogCheck, natsHangs } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import { close, type Facts, type GatewayRow, open } from "./facts.js";
 import { NatsProbe } from "./nats-permissions.js";

@@ -5,7 +5,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { tables, views } from "../../generated/ts/rows/nats.js";
 import { tables as peerTables } from "../../generated/ts/rows/peer.js";
 import { bridgeConstants, doctorConstants } from "../../generated/ts/settings/nats.js";
-import { ago, catalogCheck } from "./check.js";
+import { ago } from "../errors/index.js";
+import { catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 

@@ -4,8 +4,9 @@
 import { views } from "../../generated/ts/rows/nats.js";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
+import { ago } from "../errors/index.js";
 import { nameHeldSql, waitingMessagesSql } from "../store/index.js";
-import { ago, catalogCheck } from "./check.js";
+import { catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 

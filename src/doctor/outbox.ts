@@ -3,7 +3,8 @@
  */
 import { views } from "../../generated/ts/rows/outbox.js";
 import { doctorConstants } from "../../generated/ts/settings/nats.js";
-import { ago, catalogCheck } from "./check.js";
+import { ago } from "../errors/index.js";
+import { catalogCheck } from "./check.js";
 import type { Check, Finding, Verdict } from "./examine.js";
 import type { Facts } from "./facts.js";
 import { isLed } from "./leader.js";

@@ -25,5 +25,5 @@ export {
   TypedError,
   WireError,
 } from "./leaves.js";
-export { shortened, withoutPasswords } from "./message-text.js";
+export { ago, shortened, withoutPasswords } from "./message-text.js";
 export { namesOf, unknownOption } from "./unknown-option.js";

@@ -25,3 +25,14 @@ export function withoutPasswords(text: string): string {
       .replace(/\b((?:ssl)?password=)[^&\s"']+/gi, "$1***")
   );
 }
+
+/** A time that has passed, for people. */
+export function ago(seconds: number): string {
+  const units = [
+    ["d", 86_400],
+    ["h", 3_600],
+    ["min", 60],
+  ] as const;
+  const [unit, length] = units.find(([, unitSeconds]) => seconds >= 2 * unitSeconds) ?? (["s", 1] as const);
+  return `${Math.max(0, Math.floor(seconds / length))} ${unit}`;
+}

@@ -30,9 +30,14 @@ export interface Placement {
   heed(owner: string, others: readonly GatewayEntry[]): Promise<void>;
 }
 
-/** Enters this gateway, and takes out those that are gone, now and from time to time. */
+/**
+ * Enters this gateway into the table in which Postgres finds its gateways, and takes out those that are gone, now and from time
+ * to time. Each row has an owner, so that several behind one address do not take each other out, and says when that one was last
+ * there. On a standby, where nothing can be written, it does nothing and knows of no other.
+ */
 export class AddressBook {
-  readonly #table: GatewayTable;
+  /** A random name of this process. */
+  readonly #owner = randomUUID();
   readonly #stopping = new AbortController();
   readonly #checks = new Repeated(optionsPollMs, () =>
     this.#check(false).catch((err: unknown) => {
@@ -40,19 +45,24 @@ export class AddressBook {
     }),
   );
 
+  readonly #session: PostgresSession;
   readonly #address: OwnAddress;
   readonly #placement: Placement;
   readonly #logger: Logger;
   readonly #rare: RareLog;
+  #unreachedAt: number | undefined;
   /** {@link unreachedAt} as of the last check. */
   #knownUnreachedAt: number | undefined;
+  #startedAt: string | undefined;
+  #isEntered = false;
+  #isLeft = false;
 
   constructor(session: PostgresSession, address: OwnAddress, placement: Placement, logger: Logger) {
+    this.#session = session;
     this.#address = address;
     this.#placement = placement;
     this.#logger = logger;
     this.#rare = new RareLog(logger, "hawser gateway");
-    this.#table = new GatewayTable(session, address.own);
   }
 
   /**
@@ -60,7 +70,7 @@ export class AddressBook {
    * Postgres; undefined: none is known. Read from time to time, and not on a standby.
    */
   get unreachedAt(): number | undefined {
-    return this.#table.unreachedAt;
+    return this.#unreachedAt;
   }
 
   /** Enters the address, and checks the others now and from time to time. */
@@ -71,7 +81,7 @@ export class AddressBook {
 
   /** Says now where this process stands. Does not reject. */
   async tell(): Promise<void> {
-    await this.#table.enter(this.#placement).catch((err: unknown) => {
+    await this.#enter().catch((err: unknown) => {
       this.#logger.debug({ err }, "the database was not told which NATS server this process stands on, and is later");
     });
   }
@@ -81,31 +91,55 @@ export class AddressBook {
     this.#stopping.abort();
     this.#checks.stop();
     this.#rare.end();
-    await this.#table.leave().catch((err: unknown) => {
+    await this.#leave().catch((err: unknown) => {
       this.#logger.warn({ err }, "the gateway's address could not be taken out of the database; other gateways will");
     });
   }
 
   async #check(isFirst: boolean): Promise<void> {
     const { signal } = this.#stopping;
-    const { listen, isAdvertised } = this.#address;
-    if (!(await this.#table.enter(this.#placement)) || signal.aborted) return;
-    const { unreachedAt } = this.#table;
+    const { listen, own, isAdvertised } = this.#address;
+    if (!(await this.#enter()) || signal.aborted) return;
     // What was before this process, its log does not tell.
-    if (!isFirst && unreachedAt !== this.#knownUnreachedAt) this.#warnOfUnreached();
-    this.#knownUnreachedAt = unreachedAt;
-    if (isFirst && !isAdvertised) await this.#table.succeed();
-    const others = await this.#table.others();
+    if (!isFirst && this.#unreachedAt !== this.#knownUnreachedAt) this.#warnOfUnreached();
+    this.#knownUnreachedAt = this.#unreachedAt;
+    // Only one can have the address of this gateway: the one that had it before goes.
+    if (isFirst && !isAdvertised) await this.#session.query(sql.succeed, [own.host, own.port, this.#owner]);
+    const others = await entriesBeside(this.#session, this.#owner);
     const refusing = new Set(await refusingAmong(listen, others, signal));
     const [gone, present] = partition(others, (entry) => entry.isStale || refusing.has(entry));
     for (const entry of gone) {
       if (signal.aborted) return;
       const address = formatAddress(entry);
       this.#logger.info({ address }, "a gateway that does not answer any more is forgotten");
-      await this.#table.forget(entry);
+      // Unless it was there meanwhile.
+      await this.#session.query(sql.forget, [entry.host, entry.port, entry.owner, entry.seenAt]);
     }
     if (isFirst) this.#warnOfOtherTls(present);
-    await this.#placement.heed(this.#table.owner, present);
+    await this.#placement.heed(this.#owner, present);
+  }
+
+  /** Enters this gateway, or says that it is there still, where it stands at NATS, and whether it could lead. @returns whether it is entered: not on a standby */
+  async #enter(): Promise<boolean> {
+    if ((await this.#session.isStandby()) || this.#isLeft) return false;
+    const { host, port, sslmode, rootCertificate = null } = this.#address.own;
+    const { standing, canLead } = this.#placement;
+    this.#isEntered = true;
+    const [row] = await this.#session.query<{ startedAt: string; unreachedAt: number | null }>(sql.enter, [
+      ...[host, port, this.#owner, sslmode, rootCertificate, this.#startedAt],
+      ...[standing?.server, standing?.serverId, canLead],
+    ]);
+    this.#unreachedAt = row!.unreachedAt ?? undefined;
+    this.#startedAt ??= row!.startedAt;
+    return true;
+  }
+
+  /** Takes this gateway out for good, if Postgres answers. */
+  async #leave(): Promise<void> {
+    this.#isLeft = true;
+    // An entry that is on its way comes before it.
+    if (!this.#isEntered || !this.#session.isUp) return;
+    await this.#session.query(sql.leave, [this.#owner], gatewayConstants.leaveTimeoutMs);
   }
 
   #warnOfUnreached(): void {
@@ -188,80 +222,13 @@ const sql = {
 
 /** The NATS servers that processes of the database stand on now, each as often as they do. */
 export async function standings(session: PostgresSession): Promise<string[]> {
-  const others = await session.query<GatewayEntry>(sql.others, ["", gatewayConstants.gatewayStaleMs]);
+  const others = await entriesBeside(session, "");
   return others.flatMap(({ isStale, natsServer }) => (isStale ? [] : (natsServer ?? [])));
 }
 
-/**
- * The table in which Postgres finds its gateways, and the row of this one. Each row has an owner, so that several behind one
- * address do not take each other out, and says when that one was last there. On a standby, where nothing can be written,
- * it does nothing and knows of no other.
- */
-class GatewayTable {
-  /** A random name of this process. */
-  readonly owner = randomUUID();
-  /** See {@link AddressBook.unreachedAt}; as of the last entry. */
-  unreachedAt: number | undefined;
-  #startedAt: string | undefined;
-  #isEntered = false;
-  #isLeft = false;
-
-  readonly #session: PostgresSession;
-  readonly #own: GatewayAddress;
-
-  /**
-   * @param session with Postgres
-   * @param own the address of this gateway
-   */
-  constructor(session: PostgresSession, own: GatewayAddress) {
-    this.#session = session;
-    this.#own = own;
-  }
-
-  /** Enters this gateway, or says that it is there still, where it stands at NATS, and whether it could lead. @returns whether it is entered: not on a standby */
-  async enter({ standing, canLead }: Pick<Placement, "standing" | "canLead">): Promise<boolean> {
-    if ((await this.#session.isStandby()) || this.#isLeft) return false;
-    const { host, port, sslmode, rootCertificate = null } = this.#own;
-    this.#isEntered = true;
-    const values = [
-      host,
-      port,
-      this.owner,
-      sslmode,
-      rootCertificate,
-      this.#startedAt,
-      standing?.server,
-      standing?.serverId,
-      canLead,
-    ];
-    const [row] = await this.#session.query<{ startedAt: string; unreachedAt: number | null }>(sql.enter, values);
-    this.unreachedAt = row!.unreachedAt ?? undefined;
-    this.#startedAt ??= row!.startedAt;
-    return true;
-  }
-
-  /** Takes out the one that had the address of this gateway before, where only one can have it. */
-  async succeed(): Promise<void> {
-    await this.#session.query(sql.succeed, [this.#own.host, this.#own.port, this.owner]);
-  }
-
-  /** The gateways of other processes. */
-  others(): Promise<GatewayEntry[]> {
-    return this.#session.query<GatewayEntry>(sql.others, [this.owner, gatewayConstants.gatewayStaleMs]);
-  }
-
-  /** Takes one out, unless it was there meanwhile. */
-  async forget({ host, port, owner, seenAt }: GatewayEntry): Promise<void> {
-    await this.#session.query(sql.forget, [host, port, owner, seenAt]);
-  }
-
-  /** Takes this gateway out for good, if Postgres answers. */
-  async leave(): Promise<void> {
-    this.#isLeft = true;
-    // An entry that is on its way comes before it.
-    if (!this.#isEntered || !this.#session.isUp) return;
-    await this.#session.query(sql.leave, [this.owner], gatewayConstants.leaveTimeoutMs);
-  }
+/** The gateways of other processes. */
+function entriesBeside(session: PostgresSession, owner: string): Promise<GatewayEntry[]> {
+  return session.query<GatewayEntry>(sql.others, [owner, gatewayConstants.gatewayStaleMs]);
 }
 
 interface Place {

@@ -120,32 +120,14 @@ export class Calls {
     const waited = performance.now() - call.startedAt;
     const limitMs = call.timeoutMs + deadlineSlackMs;
     return new Promise((resolve, reject) => {
-      let isLate = false;
-      const timer = setTimeout(
-        () => {
-          isLate = true;
-          reject(tooLate(method.sqlName, method.changes, limitMs));
-        },
-        Math.max(0, limitMs - waited),
-      );
+      const late = (): void => reject(tooLate(method.sqlName, method.changes, limitMs));
+      const timer = setTimeout(late, Math.max(0, limitMs - waited));
       // The place is taken until the command has ended, whatever its caller has been told.
-      result.then(
-        (value) => {
-          clearTimeout(timer);
-          this.#room.giveBack();
-          if (isLate) return;
-          try {
-            resolve(this.#write(method, request, value));
-          } catch (error) {
-            reject(error);
-          }
-        },
-        (error: unknown) => {
-          clearTimeout(timer);
-          this.#room.giveBack();
-          reject(error);
-        },
-      );
+      const ended = result.finally(() => {
+        clearTimeout(timer);
+        this.#room.giveBack();
+      });
+      ended.then((value) => this.#write(method, request, value)).then(resolve, reject);
     });
   }
 

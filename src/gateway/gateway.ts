@@ -30,7 +30,7 @@ export interface GatewayOptions {
   readonly logger: Logger;
   /** Is told of each call. */
   readonly onCall?: CallObserver | undefined;
-  /** Reads the definition of the server again; `configure` has been called with it when this resolves. */
+  /** Reads the definition of the server again, once for all that ask meanwhile; `configure` has been called with it when this resolves. */
   refresh(): Promise<void>;
   /** Has the other connections to NATS made anew: always, or only if something has changed. */
   reloadOthers(always: boolean, signal: AbortSignal): Promise<void>;
@@ -48,7 +48,6 @@ export class Gateway {
   readonly #room = new Room(idleCapacity);
   readonly #options: GatewayOptions;
   #server: PostgresServer | undefined;
-  #reading: Promise<void> | undefined;
   #isStopping = false;
   /** The next forced reload, which has not begun. */
   #forced: Promise<void> | undefined;
@@ -118,7 +117,8 @@ export class Gateway {
     const handler = new NatsHandler({
       connector: this.#connector,
       maxFileBytes: fileBytesOf(settings.maxResponseBytes),
-      readDefinition: () => this.#readDefinition(),
+      // What goes wrong has been told to {@link misses}.
+      readDefinition: () => this.#options.refresh().catch(() => undefined),
       reload: (always, call) => this.#reload(always, call),
     });
     const calls = new Calls(handler, this.#room, settings);
@@ -131,24 +131,12 @@ export class Gateway {
         database: identity.database,
         password: identity.password,
         tls,
-        tlsRequired: tls !== undefined,
         logger,
         answer: observed((query, client) => calls.answer(query, client), this.#options.onCall),
         onClientEnd: (client) => handler.forget(client),
       },
       signal,
     );
-  }
-
-  /** Reads once for all that ask meanwhile. What goes wrong has been told to {@link misses}. */
-  #readDefinition(): Promise<void> {
-    this.#reading ??= this.#options
-      .refresh()
-      .catch(() => undefined)
-      .finally(() => {
-        this.#reading = undefined;
-      });
-    return this.#reading;
   }
 
   async #reload(always: boolean, call: GatewayCall): Promise<void> {

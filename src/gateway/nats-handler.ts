@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { type NatsConnection, nuid } from "@nats-io/transport-node";
 import type * as spec from "../../generated/ts/nats-functions/methods.js";
 import { GatewayError, HawserError, NatsError } from "../errors/index.js";
-import { type FileInfo, type NatsConnector, NatsOperations, Refusals, readHeaders } from "../nats/index.js";
+import { type NatsConnector, NatsOperations, type ReadOptions, Refusals, readHeaders } from "../nats/index.js";
 import { inTime } from "../runtime/index.js";
 import { type GatewayCall, leftMs } from "./calls.js";
 import type { GatewayClient } from "./protocol/index.js";
@@ -24,18 +24,15 @@ export interface NatsHandlerOptions {
 /** Carries calls out over NATS. What each method does stands in `NatsFunctionsHandler`. */
 export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   readonly #connector: NatsConnector;
-  readonly #maxFileBytes: number;
-  readonly #reload: NatsHandlerOptions["reload"];
-  readonly #readDefinition: NatsHandlerOptions["readDefinition"];
+  readonly #options: NatsHandlerOptions;
   readonly #refusals = new Refusals<GatewayClient>();
   readonly #unflushed: Unflushed<GatewayClient>;
   #operations: NatsOperations | undefined;
 
-  constructor({ connector, maxFileBytes, readDefinition, reload }: NatsHandlerOptions) {
+  constructor(options: NatsHandlerOptions) {
+    const { connector } = options;
     this.#connector = connector;
-    this.#maxFileBytes = maxFileBytes;
-    this.#reload = reload;
-    this.#readDefinition = readDefinition;
+    this.#options = options;
     this.#unflushed = new Unflushed((connection) => connector.hasTaken(connection));
     connector.on("refused", ({ operation, subject, message }) => {
       if (operation === "publish") this.#refusals.refused({ subject, message });
@@ -67,7 +64,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   publishAck(request: spec.PublishAckRequest, call: GatewayCall): Promise<spec.PublishAckResponse> {
     const { subject, payload, headers, domain } = request;
     return this.#using(call, (nats) =>
-      nats.publishStream(subject, payload, {
+      nats.streams.publish(subject, payload, {
         headers: readHeaders(headers),
         domain: domain ?? this.#domain,
         messageId: publishedId(request),
@@ -79,7 +76,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   async publishStreamBatch(request: spec.PublishStreamBatchRequest, call: GatewayCall): Promise<void> {
     const { subject, payloads, headers, domain } = request;
     await this.#using(call, (nats) =>
-      nats.publishStreamBatch(subject, payloads, {
+      nats.streams.publishBatch(subject, payloads, {
         headers: readHeaders(headers),
         domain: domain ?? this.#domain,
         messageId: publishedId(request),
@@ -99,7 +96,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   putValue({ bucket, key, data, domain }: spec.PutValueRequest, call: GatewayCall): Promise<bigint> {
-    return this.#using(call, (nats) => nats.keyValue.put(bucket, key, data, this.#newPlace(domain, call)));
+    return this.#using(call, (nats) => nats.keyValue.put(bucket, key, data, this.#place(domain, call)));
   }
 
   getValue({ bucket, key, domain }: spec.GetValueRequest, call: GatewayCall): Promise<Uint8Array | undefined> {
@@ -111,7 +108,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   createValue({ bucket, key, data, domain }: spec.CreateValueRequest, call: GatewayCall): Promise<bigint> {
-    return this.#using(call, (nats) => nats.keyValue.create(bucket, key, data, this.#newPlace(domain, call)));
+    return this.#using(call, (nats) => nats.keyValue.create(bucket, key, data, this.#place(domain, call)));
   }
 
   updateValue(request: spec.UpdateValueRequest, call: GatewayCall): Promise<bigint> {
@@ -120,21 +117,21 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
   }
 
   async getKeys({ bucket, domain }: spec.GetKeysRequest, call: GatewayCall): Promise<readonly spec.GetKeysResponse[]> {
-    const keys = await this.#using(call, (nats) => nats.keyValue.keys(bucket, this.#largePlace(domain, call)));
+    const keys = await this.#using(call, (nats) => nats.keyValue.keys(bucket, this.#place(domain, call)));
     return keys.map((key) => ({ key }));
   }
 
   getHistory(request: spec.GetHistoryRequest, call: GatewayCall): Promise<readonly spec.GetHistoryResponse[]> {
     const { bucket, key, domain } = request;
-    return this.#using(call, (nats) => nats.keyValue.history(bucket, key, this.#largePlace(domain, call)));
+    return this.#using(call, (nats) => nats.keyValue.history(bucket, key, this.#place(domain, call)));
   }
 
   async putFile({ store, name, content, domain }: spec.PutFileRequest, call: GatewayCall): Promise<void> {
-    await this.#using(call, (nats) => nats.objectStores.put(store, name, content, this.#newPlace(domain, call)));
+    await this.#using(call, (nats) => nats.objectStores.put(store, name, content, this.#place(domain, call)));
   }
 
   getFile({ store, name, domain }: spec.GetFileRequest, call: GatewayCall): Promise<Uint8Array> {
-    return this.#using(call, (nats) => nats.objectStores.get(store, name, this.#largePlace(domain, call)));
+    return this.#using(call, (nats) => nats.objectStores.get(store, name, this.#place(domain, call)));
   }
 
   async deleteFile({ store, name, domain }: spec.DeleteFileRequest, call: GatewayCall): Promise<void> {
@@ -143,29 +140,28 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
 
   getFileInfo({ store, name, domain }: spec.GetFileInfoRequest, call: GatewayCall): Promise<spec.GetFileInfoResponse> {
     return this.#using(call, async (nats) =>
-      fileRow(store, await nats.objectStores.info(store, name, this.#place(domain, call))),
+      checkedText(store, await nats.objectStores.info(store, name, this.#place(domain, call))),
     );
   }
 
   getFileList(request: spec.GetFileListRequest, call: GatewayCall): Promise<readonly spec.GetFileListResponse[]> {
     const { store, domain } = request;
     return this.#using(call, async (nats) => {
-      return (await nats.objectStores.list(store, this.#largePlace(domain, call))).map((file) => fileRow(store, file));
+      const files = await nats.objectStores.list(store, this.#place(domain, call));
+      return files.map((file) => checkedText(store, file));
     });
   }
 
   async getServerInfo(_request: spec.GetServerInfoRequest, call: GatewayCall): Promise<spec.GetServerInfoResponse> {
-    const nats = this.#present() ?? (await this.#connected(call));
-    const info = nats.serverInfo();
-    return { ...info, tlsRequiered: info.tlsRequired };
+    return (this.#present() ?? (await this.#connected(call))).serverInfo();
   }
 
   reloadConf(_request: spec.ReloadConfRequest, call: GatewayCall): Promise<void> {
-    return this.#reload(false, call);
+    return this.#options.reload(false, call);
   }
 
   reloadConfForce(_request: spec.ReloadConfForceRequest, call: GatewayCall): Promise<void> {
-    return this.#reload(true, call);
+    return this.#options.reload(true, call);
   }
 
   /** Without waiting, where there is a connection: the path of most calls. */
@@ -239,7 +235,7 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
       leftMs(call),
       () => this.#connector.failure ?? notYet(call),
       async (signal) => {
-        if (this.#connector.options === undefined) await this.#readDefinition();
+        if (this.#connector.options === undefined) await this.#options.readDefinition();
         return this.#connector.connected(signal);
       },
     );
@@ -250,18 +246,9 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     return this.#connector.options?.domain;
   }
 
-  #place(domain: string | undefined, call: GatewayCall): { domain: string | undefined; timeoutMs: number } {
-    return { domain: domain ?? this.#domain, timeoutMs: leftMs(call) };
-  }
-
-  /** The same, for what may be large. */
-  #largePlace(domain: string | undefined, call: GatewayCall) {
-    return { ...this.#place(domain, call), maxBytes: this.#maxFileBytes };
-  }
-
-  /** The same, which is made if it is not there. */
-  #newPlace(domain: string | undefined, call: GatewayCall) {
-    return { ...this.#place(domain, call), replicas: this.#connector.options?.replicas };
+  #place(domain: string | undefined, call: GatewayCall): ReadOptions {
+    const replicas = this.#connector.options?.replicas;
+    return { domain: domain ?? this.#domain, timeoutMs: leftMs(call), maxBytes: this.#options.maxFileBytes, replicas };
   }
 }
 
@@ -314,7 +301,7 @@ function publishedId(request: spec.PublishAckRequest | spec.PublishStreamBatchRe
 const noCharacter = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f])/;
 
 /** @throws GatewayError not_text, where another client has written what no text of Postgres can hold */
-function fileRow(store: string, { deleted, ...file }: FileInfo): spec.GetFileInfoResponse {
+function checkedText(store: string, file: spec.GetFileInfoResponse): spec.GetFileInfoResponse {
   const text = JSON.stringify(file, (_name, value) => (typeof value === "bigint" ? undefined : value));
   if (noCharacter.test(text)) {
     throw new GatewayError(
@@ -323,7 +310,7 @@ function fileRow(store: string, { deleted, ...file }: FileInfo): spec.GetFileInf
       { hint: "Have its writer put it again without that, or delete it." },
     );
   }
-  return { ...file, delete: deleted };
+  return file;
 }
 
 /** How many bytes of a file an answer of so many bytes has room for: two digits each, behind `\x`. */

@@ -5,8 +5,24 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { NatsConnection } from "@nats-io/transport-node";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 
-/** The waits on each connection, which end with it. Waiting for `closed()` each time would keep every wait in memory. */
-const waiting = new WeakMap<NatsConnection, Set<(hasTaken: boolean) => void>>();
+/** What waits for the end of each connection. Waiting for `closed()` each time would keep every wait in memory. */
+const waiting = new WeakMap<NatsConnection, Set<() => void>>();
+
+/** Calls the listener when the connection ends. @returns what takes the listener away */
+export function onEnd(connection: NatsConnection, listener: () => void): () => void {
+  let listeners = waiting.get(connection);
+  if (listeners === undefined) {
+    const all = new Set<() => void>();
+    waiting.set(connection, (listeners = all));
+    const end = (): void => {
+      for (const each of all) each();
+      all.clear();
+    };
+    connection.closed().then(end, end);
+  }
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
 
 /**
  * Resolves when the server has read all until here, or the connection has ended. Never rejects.
@@ -15,12 +31,11 @@ const waiting = new WeakMap<NatsConnection, Set<(hasTaken: boolean) => void>>();
  */
 export function confirmed(connection: NatsConnection): Promise<boolean> {
   return new Promise((resolve) => {
-    const waiters = waitersOf(connection);
     const done = (hasTaken: boolean): void => {
-      waiters.delete(done);
+      forget();
       resolve(hasTaken);
     };
-    waiters.add(done);
+    const forget = onEnd(connection, () => done(false));
     // The end of the connection leaves a flush that waits for its answer unsettled; one that is begun after it rejects.
     connection.flush().then(
       () => done(true),
@@ -48,16 +63,4 @@ export async function takenOver(before: NatsConnection, after: NatsConnection, s
   await delay(bridgeConstants.clusterInterestMs, undefined, { ref: false, ...(signal && { signal }) }).catch(
     () => undefined,
   );
-}
-
-function waitersOf(connection: NatsConnection): Set<(hasTaken: boolean) => void> {
-  let waiters = waiting.get(connection);
-  if (waiters === undefined) {
-    const all = new Set<(hasTaken: boolean) => void>();
-    waiting.set(connection, (waiters = all));
-    void connection.closed().then(() => {
-      for (const done of all) done(false);
-    });
-  }
-  return waiters;
 }

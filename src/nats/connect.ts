@@ -5,7 +5,7 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import type { NatsError } from "../errors/index.js";
-import { unlessAborted } from "../runtime/index.js";
+import { inTime, unlessAborted } from "../runtime/index.js";
 import { closing, noServer, refusal, type ServerName, tlsFailure, unavailable } from "./connect-failure.js";
 import { type Credentials, readCredentials, readTls, type TlsMaterial } from "./credentials.js";
 import { type Dialled, dial } from "./dial.js";
@@ -63,23 +63,26 @@ export async function connectOnce({
   signal.throwIfAborted();
   const endsAt = performance.now() + natsConnectTimeoutMs;
   const slowFile = (): NatsError => secretFileError(files.reading ?? "tls_ca_path", "the file system does not answer");
-  const { tls, credentials } = await limited(natsConnectTimeoutMs, signal, slowFile, async (reading) => ({
-    tls: await unlessAborted(readTls(options, files, reading), reading),
-    credentials: await unlessAborted(readCredentials(options, files, reading), reading),
-  }));
+  const { tls, credentials } = await inTime(natsConnectTimeoutMs, slowFile, async (over) => {
+    const reading = AbortSignal.any([signal, over]);
+    return {
+      tls: await unlessAborted(readTls(options, files, reading), reading),
+      credentials: await unlessAborted(readCredentials(options, files, reading), reading),
+    };
+  });
   const failures: NatsError[] = [];
   for (const [index, server] of servers.entries()) {
     const shareMs = Math.max(1, Math.round((endsAt - performance.now()) / (servers.length - index)));
-    const inTime = `within ${servers.length === 1 ? natsConnectTimeoutMs : shareMs} ms`;
-    let late = (): NatsError => unavailable(server.name, `the server did not take the connection and greet ${inTime}`);
+    const limit = `within ${servers.length === 1 ? natsConnectTimeoutMs : shareMs} ms`;
+    let late = (): NatsError => unavailable(server.name, `the server did not take the connection and greet ${limit}`);
     try {
-      return await limited(
+      return await inTime(
         shareMs,
-        signal,
         () => late(),
-        async (connecting) => {
+        async (over) => {
+          const connecting = AbortSignal.any([signal, over]);
           const dialled = await dial({ ...server, tls }, connecting);
-          late = () => unavailable(server.name, `the server did not answer our greeting ${inTime}`);
+          late = () => unavailable(server.name, `the server did not answer our greeting ${limit}`);
           return greet({ name, server, tls, credentials, dialled, onDefect, signal: connecting });
         },
       );
@@ -93,25 +96,6 @@ export async function connectOnce({
     servers.map((server) => server.name),
     failures,
   );
-}
-
-/** Works with a signal of its own, which is aborted with the outer one, and after the time with what `late` gives. */
-async function limited<T>(
-  limitMs: number,
-  signal: AbortSignal,
-  late: () => NatsError,
-  work: (signal: AbortSignal) => Promise<T>,
-): Promise<T> {
-  const controller = new AbortController();
-  const onAbort = (): void => controller.abort(signal.reason);
-  signal.addEventListener("abort", onAbort, { once: true });
-  const timer = setTimeout(() => controller.abort(late()), limitMs);
-  try {
-    return await work(controller.signal);
-  } finally {
-    clearTimeout(timer);
-    signal.removeEventListener("abort", onAbort);
-  }
 }
 
 interface Greeting {

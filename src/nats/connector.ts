@@ -70,7 +70,6 @@ export class NatsConnector implements AsyncDisposable {
   /** Why there are no options, if it is not that no server is defined. */
   #because: HawserError | undefined;
   #current: Established | undefined;
-  #connection: NatsConnection | undefined;
   #connectedAt = 0;
   /** The server has announced its end. */
   #isServerEnding = false;
@@ -108,7 +107,7 @@ export class NatsConnector implements AsyncDisposable {
 
   /** The live connection; undefined if there is none now. Ask for it each time: it changes. */
   get connection(): NatsConnection | undefined {
-    return this.#connection;
+    return this.#current?.connection;
   }
 
   /** The server of the live connection; undefined if there is none now. */
@@ -231,7 +230,7 @@ export class NatsConnector implements AsyncDisposable {
    */
   async connected(signal?: AbortSignal): Promise<NatsConnection> {
     for (;;) {
-      if (this.#connection !== undefined) return this.#connection;
+      if (this.#current !== undefined) return this.#current.connection;
       this.#checkConfigured();
       // Looked at anew after each wait: a timer may end a little early, and the next call is not to wait for the rest.
       const remainingMs = this.#downSince + this.#natsWaitMs - performance.now();
@@ -282,7 +281,6 @@ export class NatsConnector implements AsyncDisposable {
   #leave(): void {
     const { connection } = this.#current ?? {};
     this.#current = undefined;
-    this.#connection = undefined;
     this.#downSince = performance.now();
     this.#why = undefined;
     if (connection !== undefined) this.#draining.drain(connection);
@@ -371,7 +369,6 @@ export class NatsConnector implements AsyncDisposable {
     this.#round = undefined;
     const before = this.#current;
     this.#current = established;
-    this.#connection = connection;
     this.#connectedAt = performance.now();
     this.#isServerEnding = false;
     this.#why = undefined;
@@ -415,7 +412,6 @@ export class NatsConnector implements AsyncDisposable {
     const now = performance.now();
     this.#shortLives = now - this.#connectedAt > natsReconnectMaxMs ? 0 : this.#shortLives + 1;
     this.#current = undefined;
-    this.#connection = undefined;
     this.#downSince = now;
     this.#why = error;
     this.#logger.warn({ client: this.#name, code: error.code, detail: error.detail }, "the connection to NATS is lost");

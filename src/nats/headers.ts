@@ -62,10 +62,7 @@ export class ReceivedHeaders extends MsgHdrsImpl {
 
   /** A JSON object of lists of strings. */
   toJsonText(): string {
-    const members: string[] = [];
-    for (const [name, values] of this.headers) members.push(`${quoted(name)}:[${values.map(quoted).join(",")}]`);
-    // Joined, and not put together piece by piece: the text must not keep what it was made of.
-    return `{${members.join(",")}}`;
+    return JSON.stringify(Object.fromEntries(this.headers));
   }
 
   /** What servers say without a message, such as `503`. */
@@ -128,14 +125,6 @@ export function headersReadHere(message: Msg): MsgHdrs | undefined {
 function blockOf(message: Msg): Uint8Array | undefined {
   const { _msg: { hdr } = {}, _rdata: received } = message as RawMessage;
   return typeof hdr === "number" && hdr >= 0 && received instanceof Uint8Array ? received.subarray(0, hdr) : undefined;
-}
-
-/** Printable ASCII without quotes and backslashes, as most are. */
-const plain = /^[ !#-[\]-~]*$/;
-
-/** As JSON has it. */
-function quoted(text: string): string {
-  return plain.test(text) ? `"${text}"` : JSON.stringify(text);
 }
 
 /** Where the line that begins there stops, and where the next one begins. */

@@ -29,7 +29,6 @@ export { NatsConnector } from "./connector.js";
 export { headersReadHere, readHeaders, receivedHeaders } from "./headers.js";
 export {
   ConnectionWatch,
-  type FileInfo,
   type FoundStream,
   isStreamFull,
   isStreamMissing,
@@ -39,6 +38,7 @@ export {
   NatsOperations,
   natsFailure,
   PublishPipeline,
+  type ReadOptions,
   Refusals,
   type StreamContent,
   streamOf,

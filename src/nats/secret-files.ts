@@ -8,6 +8,7 @@
  */
 import { type FileHandle, lstat, readlink, realpath, stat } from "node:fs/promises";
 import { dirname, isAbsolute, sep } from "node:path";
+import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
 import { NatsError } from "../errors/index.js";
 import { readSmallFile } from "../files/index.js";
@@ -18,14 +19,7 @@ const { maxSecretFileBytes } = gatewayConstants;
 const maxTries = 3;
 
 /** The options that name files. */
-export type FileOption =
-  | "creds_path"
-  | "password_path"
-  | "token_path"
-  | "nkey_seed_path"
-  | "tls_ca_path"
-  | "tls_cert_path"
-  | "tls_key_path";
+export type FileOption = Extract<keyof CompleteNatsServerOptions, `${string}_path`>;
 
 /** What a `.creds` file holds. */
 export interface Creds {

@@ -18,4 +18,4 @@
  * Several of these processes may serve one database: each runs a gateway, and one of them leads the subscriptions.
  */
 export * from "./public.js";
-export { checkServeOptions, type OptionWords } from "./serve-options.js";
+export { checkServeOptions, type OptionName } from "./serve-options.js";

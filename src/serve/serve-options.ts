@@ -49,21 +49,11 @@ export interface ServeOptions extends ServeSettingsInput {
   readonly signal?: AbortSignal | undefined;
 }
 
-const ownWords = {
-  gatewayListen: "gatewayListen",
-  monitorListen: "monitorListen",
-  advertise: "advertise",
-  allowPlaintext: "allowPlaintext",
-  tls: "tls",
-  sslmode: "tls.sslmode",
-  rootCertificate: "tls.rootCertificate",
-  callTimeoutMs: "callTimeoutMs",
-  maxCallTimeoutMs: "maxCallTimeoutMs",
-  secretsDirectories: "secretsDirectories",
-};
+/** An option, or a part of `tls`. */
+export type OptionName = keyof ServeOptions | `tls.${keyof GatewayTls}`;
 
-/** The options in the words of the caller. */
-export type OptionWords = Readonly<Record<keyof typeof ownWords, string>>;
+/** Name of an option in the words of the caller. */
+type NameOf = (option: OptionName) => string;
 
 /** Options that have been checked. */
 export interface CheckedServeOptions {
@@ -77,22 +67,22 @@ export interface CheckedServeOptions {
 }
 
 /** @throws HawserError `invalid_argument`, `plaintext_refused` */
-export function checkServeOptions(options: ServeOptions, words: OptionWords = ownWords): CheckedServeOptions {
+export function checkServeOptions(options: ServeOptions, nameOf: NameOf = (option) => option): CheckedServeOptions {
   refuseUnknown(options, "Serve", serveOptions);
-  const settings = checkSettings(options, words);
-  const listen = addressOf(settings.gatewayListen, words.gatewayListen);
-  const advertised = options.advertise === undefined ? undefined : addressOf(options.advertise, words.advertise);
-  if (settings.monitorListen !== undefined) addressOf(settings.monitorListen, words.monitorListen);
+  const settings = checkSettings(options, nameOf);
+  const listen = addressOf(settings.gatewayListen, nameOf("gatewayListen"));
+  const advertised = options.advertise === undefined ? undefined : addressOf(options.advertise, nameOf("advertise"));
+  if (settings.monitorListen !== undefined) addressOf(settings.monitorListen, nameOf("monitorListen"));
   const { tls, allowPlaintext = false } = options;
   for (const place of [listen, ...(advertised === undefined ? [] : [advertised])]) {
-    if (tls === undefined && !allowPlaintext) refuseBeyondLoopback(place, words);
+    if (tls === undefined && !allowPlaintext) refuseBeyondLoopback(place, nameOf);
   }
-  refuseUnspecified(advertised ?? listen, words);
+  refuseUnspecified(advertised ?? listen, nameOf);
   if (tls !== undefined) {
     refuseUnknown(tls, "tls", tlsOptions);
-    checkTls(tls, words);
+    checkTls(tls, nameOf);
   }
-  const secretsDirectories = options.secretsDirectories?.map((directory) => existing(directory, words));
+  const secretsDirectories = options.secretsDirectories?.map((directory) => existing(directory, nameOf));
   const databaseUrl = checkedUrl("databaseUrl", options.databaseUrl) ?? urlFromEnvironment("HAWSER_DATABASE_URL");
   const executorUrl = checkedUrl("executorUrl", options.executorUrl) ?? urlFromEnvironment("HAWSER_EXECUTOR_URL");
   return { settings, listen, advertised, databaseUrl, executorUrl, secretsDirectories };
@@ -128,7 +118,7 @@ function addressOf(text: string, option: string): Address {
   }
 }
 
-function checkSettings(options: ServeOptions, words: OptionWords): ServeSettings {
+function checkSettings(options: ServeOptions, nameOf: NameOf): ServeSettings {
   const result = checkServeSettings(options);
   if (!result.ok) {
     const { path, value, rule, remedy } = result.violation;
@@ -137,60 +127,59 @@ function checkSettings(options: ServeOptions, words: OptionWords): ServeSettings
   const { callTimeoutMs, maxCallTimeoutMs } = result.settings;
   if (callTimeoutMs > maxCallTimeoutMs) {
     throw invalid(
-      `${words.callTimeoutMs} is ${callTimeoutMs}, more than ${words.maxCallTimeoutMs}, which is ${maxCallTimeoutMs}; ` +
+      `${nameOf("callTimeoutMs")} is ${callTimeoutMs}, more than ${nameOf("maxCallTimeoutMs")}, which is ${maxCallTimeoutMs}; ` +
         "lower the first or raise the second",
     );
   }
   return result.settings;
 }
 
-function refuseBeyondLoopback(place: Address, words: OptionWords): void {
+function refuseBeyondLoopback(place: Address, nameOf: NameOf): void {
   if (isLoopback(place.host)) return;
   throw new GatewayError(
     "plaintext_refused",
     `${formatAddress(place)} is not a loopback address, and messages between Postgres and the gateway would not be ` +
-      `encrypted; set ${words.tls}, use a loopback address, or set ${words.allowPlaintext} where the network is trusted`,
+      `encrypted; set ${nameOf("tls")}, use a loopback address, or set ${nameOf("allowPlaintext")} where the network is trusted`,
   );
 }
 
 /** One that means all addresses of a machine leads Postgres nowhere, or to itself. */
-function refuseUnspecified(place: Address, words: OptionWords): void {
+function refuseUnspecified(place: Address, nameOf: NameOf): void {
   const isUnspecified = isIPv6(place.host)
     ? ["[::]", "[::ffff:0:0]"].includes(new URL(`http://[${place.host.split("%")[0]}]`).hostname)
     : /^0+(\.0+){0,3}$/.test(place.host);
   if (!isUnspecified) return;
   throw invalid(
     `${formatAddress(place)} means all addresses of this machine, and Postgres needs one that it can dial; name it with ` +
-      words.advertise,
+      nameOf("advertise"),
   );
 }
 
-function checkTls(
-  { sslmode = "require", rootCertificate }: NonNullable<ServeOptions["tls"]>,
-  words: OptionWords,
-): void {
+function checkTls({ sslmode = "require", rootCertificate }: NonNullable<ServeOptions["tls"]>, nameOf: NameOf): void {
   if (sslmode === "require") {
     if (rootCertificate === undefined) return;
     throw invalid(
-      `${words.rootCertificate} is of no use with ${words.sslmode} require: libpq would check the certificate all the ` +
-        `same; set ${words.sslmode} to verify-ca or verify-full, or leave ${words.rootCertificate} out`,
+      `${nameOf("tls.rootCertificate")} is of no use with ${nameOf("tls.sslmode")} require: libpq would check the certificate all the ` +
+        `same; set ${nameOf("tls.sslmode")} to verify-ca or verify-full, or leave ${nameOf("tls.rootCertificate")} out`,
     );
   }
   if (rootCertificate === undefined) {
     throw invalid(
-      `${words.sslmode} ${sslmode} needs ${words.rootCertificate}; give the authority's certificate, by its path on the machine of Postgres`,
+      `${nameOf("tls.sslmode")} ${sslmode} needs ${nameOf("tls.rootCertificate")}; give the authority's certificate, by its path on the machine of Postgres`,
     );
   }
   if (posix.isAbsolute(rootCertificate) || win32.isAbsolute(rootCertificate)) return;
   throw invalid(
-    `${words.rootCertificate} "${rootCertificate}" is not an absolute path; Postgres reads it, on its machine`,
+    `${nameOf("tls.rootCertificate")} "${rootCertificate}" is not an absolute path; Postgres reads it, on its machine`,
   );
 }
 
-function existing(directory: string, words: OptionWords): string {
+function existing(directory: string, nameOf: NameOf): string {
   const path = resolve(directory);
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) return path;
-  throw invalid(`${words.secretsDirectories} "${directory}" is no directory (${path}); make it, or name another one`);
+  throw invalid(
+    `${nameOf("secretsDirectories")} "${directory}" is no directory (${path}); make it, or name another one`,
+  );
 }
 
 function invalid(message: string): GatewayError {

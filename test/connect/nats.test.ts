@@ -37,6 +37,23 @@ async function served(routes: Routes, options: NatsServiceOptions = {}) {
 
 const causeOf = (error: { cause: unknown }) => (error.cause as { code?: string } | undefined)?.code;
 
+describe("a caller", () => {
+  it("calls over a connection that shows no socket, such as one of another version", async () => {
+    const { caller, subjectPrefix } = await served(warehouse);
+    const hiding = new Proxy(caller, {
+      get(target, name) {
+        const value = Reflect.get(target, name, target);
+        if (name === "protocol") return undefined;
+        return typeof value === "function" ? value.bind(target) : value;
+      },
+    });
+    const client = createClient(Warehouse, createNatsTransport(hiding, { subjectPrefix }));
+    await expect(client.look({})).resolves.toBeDefined();
+    await caller.close();
+    expect(causeOf(await failureOf(client.look({})))).toBe("nats_unavailable");
+  });
+});
+
 describe("a service", () => {
   it("is found, described and measured as a micro service with an endpoint for each method", async () => {
     const routes: Routes = (router) => {

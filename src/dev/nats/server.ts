@@ -10,19 +10,12 @@ import { DevError } from "../../errors/index.js";
 import { writePrivate } from "../../files/index.js";
 import { type PortWish, portFor } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
-import { ServerProcess } from "../server-process.js";
+import { ServerProcess, type StartedServer } from "../server-process.js";
 import { findNatsServer, type NatsBinary, type NatsSearch } from "./binary.js";
 
 const readyTimeoutMs = 30_000;
 const probeTimeoutMs = 5_000;
 const portAttempts = 5;
-
-/** A nats-server that answers. */
-export interface NatsServer {
-  readonly url: string;
-  readonly binary: NatsBinary;
-  readonly process: ServerProcess;
-}
 
 /** What the server writes into its ports file. */
 interface Ports {
@@ -41,7 +34,7 @@ export async function startNats(
     config,
     ...search
   }: NatsSearch & { readonly port?: PortWish | undefined; readonly config?: string | undefined },
-): Promise<NatsServer> {
+): Promise<StartedServer> {
   const binary = await findNatsServer(search);
   if (config !== undefined) writePrivate(configOf(directory), config);
   mkdirSync(directory.natsStore, { recursive: true });
@@ -51,7 +44,7 @@ export async function startNats(
     if (chosen?.isAnother) search.onProgress?.(`The port ${wish?.port} is taken: nats-server has another one`);
     const configArgs = config === undefined ? [] : ["-c", configOf(directory)];
     const started = await startAt(chosen?.port ?? -1, configArgs, directory, binary, search.signal);
-    if ("url" in started) return started;
+    if ("server" in started) return started;
     // Between our check and its start another program took the port.
     const portTaken = /address already in use/i.test(started.process.logTail());
     if (!portTaken || wish === undefined || attempt === portAttempts) throw started.process.endedEarly();
@@ -69,7 +62,7 @@ async function startAt(
   directory: RunDirectory,
   binary: NatsBinary,
   signal: AbortSignal | undefined,
-): Promise<NatsServer | { readonly process: ServerProcess }> {
+): Promise<StartedServer | { readonly process: ServerProcess }> {
   const portsDirectory = join(directory.path, "nats-ports");
   // A killed server leaves its file behind, and the next one may get the same pid.
   rmSync(portsDirectory, { recursive: true, force: true });
@@ -97,7 +90,10 @@ async function startAt(
   const deadline = Date.now() + readyTimeoutMs;
   while (server.end === undefined) {
     const ports = readPorts(portsDirectory);
-    if (ports !== undefined && (await isReady(ports))) return { url: ports.nats[0]!, binary, process: server };
+    if (ports !== undefined && (await isReady(ports))) {
+      const { version, origin } = binary;
+      return { server: { name: "nats-server", url: ports.nats[0]!, version, origin }, process: server };
+    }
     signal?.throwIfAborted();
     if (Date.now() > deadline) {
       throw new DevError(

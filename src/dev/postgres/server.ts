@@ -11,7 +11,7 @@ import { writePrivate } from "../../files/index.js";
 import { DatabaseAddress, openSession } from "../../postgres/index.js";
 import { type PortWish, portFor } from "../free-port.js";
 import type { RunDirectory } from "../run-directory.js";
-import { type Account, ServerProcess, serverAccount } from "../server-process.js";
+import { type Account, ServerProcess, type StartedServer, serverAccount } from "../server-process.js";
 import { findPostgres, type PostgresBinaries } from "./binaries.js";
 import { keepPassword, passwordFileOf, randomPassword, readPassword, setPassword } from "./password.js";
 
@@ -20,17 +20,6 @@ const readyTimeoutMs = 60_000;
 const portAttempts = 5;
 /** The only settings in the server's environment. */
 const ENV = { PATH: "/usr/bin:/bin", TZ: "UTC", LC_ALL: "C" };
-
-/** A Postgres that answers. */
-export interface PostgresServer {
-  /** Connects as superuser, with the password. */
-  readonly url: string;
-  readonly version: string;
-  readonly program: string;
-  /** Where the program comes from, in words. */
-  readonly origin: string;
-  readonly process: ServerProcess;
-}
 
 /**
  * Starts Postgres in the run directory, making its database cluster at the first start, and resolves when it answers.
@@ -48,7 +37,7 @@ export async function startPostgres(
     readonly onProgress?: (message: string) => void;
     readonly signal?: AbortSignal | undefined;
   },
-): Promise<PostgresServer> {
+): Promise<StartedServer> {
   const account = serverAccount();
   const binaries = findPostgres(account, directory.path);
   const isThere = existsSync(join(directory.postgresData, "PG_VERSION"));
@@ -72,8 +61,8 @@ export async function startPostgres(
     const url = `postgresql://postgres:${encodeURIComponent(password)}@127.0.0.1:${port}/postgres`;
     if (await isReady(server, startedAt, directory, options.signal)) {
       await logIn(url, directory);
-      const { version, origin, postgres: program } = binaries;
-      return { url, version, program, origin, process: server };
+      const { version, origin } = binaries;
+      return { server: { name: "Postgres", url, version, origin }, process: server };
     }
     // Between our check and its start another program took the port.
     const portTaken = /Address already in use/i.test(server.logTail());

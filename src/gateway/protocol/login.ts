@@ -31,7 +31,8 @@ export interface LoginRules extends Pick<GatewayConstants, "maxStartupBytes"> {
   readonly mockSecret: Uint8Array;
   /** Makes printable ASCII without commas, never the same twice. */
   readonly serverNonce: () => string;
-  readonly tls: "off" | "offered" | "required";
+  /** TLS is spoken, and nothing without it. */
+  readonly tls: boolean;
 }
 
 /** What to do next. */
@@ -124,7 +125,7 @@ export class Login {
   #answerTls(reader: MessageReader): LoginStep {
     if (this.#askedForTls) return violation("TLS was asked for twice");
     this.#askedForTls = true;
-    if (this.#rules.tls === "off") return { kind: "reply", bytes: encryptionRefused };
+    if (!this.#rules.tls) return { kind: "reply", bytes: encryptionRefused };
     // They would be taken for bytes that came through TLS, and anybody between the two could have sent them.
     if (reader.bufferedBytes > 0) return violation("bytes came behind the request for TLS, before its answer");
     return { kind: "secure", bytes: encryptionAccepted };
@@ -137,7 +138,7 @@ export class Login {
   }
 
   #start({ minorVersion, parameters, protocolOptions }: Startup): LoginStep {
-    if (this.#rules.tls === "required" && this.#certificate === undefined) {
+    if (this.#rules.tls && this.#certificate === undefined) {
       return refuse("28000", "the gateway accepts only TLS; set sslmode=require or stricter in the connection string");
     }
     this.#user = parameters.get("user") ?? "";

@@ -54,8 +54,6 @@ export interface PostgresServerOptions
   readonly database: string;
   /** Printable ASCII. */
   readonly password: string;
-  /** Refuses clients that do not ask for TLS. Default false. Needs `tls`. */
-  readonly tlsRequired?: boolean | undefined;
   /** The client has gone, or was sent away; a call of the session may still be under way. */
   onClientEnd?(client: GatewayClient): void;
 }
@@ -99,23 +97,17 @@ export class PostgresServer {
    *
    * @param signal ends the attempt
    * @throws GatewayError (as a rejection) `bind_failed` if the address is unknown or in use, `invalid_argument` for a
-   * password that is not printable ASCII, or `tlsRequired` without `tls`
+   * password that is not printable ASCII
    */
   static async listen(options: PostgresServerOptions, signal?: AbortSignal): Promise<PostgresServer> {
     signal?.throwIfAborted();
-    const { host, port, password, tls, tlsRequired = false } = options;
-    if (tlsRequired && tls === undefined) {
-      throw new GatewayError(
-        "invalid_argument",
-        "TLS is required of clients, and none is set; give certificate and key",
-      );
-    }
+    const { host, port, password, tls } = options;
     const rules: ConnectionRules = {
       ...options,
       verifier: await scramVerifierOf(password, gatewayConstants.scramIterations),
       mockSecret: randomBytes(32),
       serverNonce: () => randomBytes(serverNonceBytes).toString("base64"),
-      tls: tls === undefined ? "off" : tlsRequired ? "required" : "offered",
+      tls: tls !== undefined,
     };
     const server = createServer({
       noDelay: true,

@@ -5,37 +5,25 @@
  * promises: several times the work of the request itself. Here the library still tells the answers apart, and hears what is
  * refused: its list of requests has ours, too.
  */
-import { errors, type Msg, type NatsConnection, nuid } from "@nats-io/transport-node";
+import { errors, type Msg, type NatsConnection, type NatsConnectionImpl, nuid } from "@nats-io/transport-node";
 import { type OutgoingHeaders, publishFrames, writeSideOf } from "./write-side.js";
 
-/** What the library wants to know of a request. */
-interface MuxRequest {
-  readonly token: string;
-  readonly requestSubject: string;
-  received: number;
-  resolver(error: Error | null, message?: Msg): void;
-}
+/** The library's protocol, whose list of requests is used. */
+type Protocol = NatsConnectionImpl["protocol"];
 
-/** What is used of the library's protocol beyond its public interface: the list of requests. */
-interface Mux {
-  request(request: MuxRequest): unknown;
-  readonly muxSubscriptions: { readonly baseInbox: string; cancel(request: MuxRequest): void };
-}
+/** What the library wants to know of a request. */
+type MuxRequest = Parameters<Protocol["request"]>[0];
 
 const thisTurn = Promise.resolve();
 
 /** Asks over a connection. */
 export class Asking {
   readonly #connection: NatsConnection;
-  readonly #mux: Mux | undefined;
   /** What leaves with the next write. */
   #frames: Uint8Array[] = [];
 
   constructor(connection: NatsConnection) {
     this.#connection = connection;
-    const { protocol } = connection as unknown as { readonly protocol?: Partial<Mux> };
-    const isKnown = typeof protocol?.request === "function" && typeof protocol.muxSubscriptions?.cancel === "function";
-    this.#mux = isKnown ? (protocol as Mux) : undefined;
   }
 
   /**
@@ -46,19 +34,12 @@ export class Asking {
    *   RequestError and ClosedConnectionError when the connection ends
    */
   ask(subject: string, payload: Uint8Array, timeoutMs: number, outgoing?: OutgoingHeaders): Promise<Msg> {
-    const mux = this.#mux;
-    const side = writeSideOf(this.#connection);
-    if (side === "closed") return Promise.reject(new errors.ClosedConnectionError());
-    if (mux === undefined || side === undefined) {
-      return this.#connection.request(subject, payload, {
-        timeout: timeoutMs,
-        ...(outgoing === undefined ? {} : { headers: outgoing.headers }),
-      });
-    }
+    if (writeSideOf(this.#connection) === undefined) return Promise.reject(new errors.ClosedConnectionError());
+    const { protocol } = this.#connection as NatsConnectionImpl;
     return new Promise((resolve, reject) => {
-      const asked = new Asked(mux, subject, timeoutMs, resolve, reject);
-      mux.request(asked);
-      const reply = `${mux.muxSubscriptions.baseInbox}${asked.token}`;
+      const asked = new Asked(protocol, subject, timeoutMs, resolve, reject);
+      protocol.request(asked as unknown as MuxRequest);
+      const reply = `${protocol.muxSubscriptions.baseInbox}${asked.token}`;
       if (this.#frames.push(publishFrames(subject, reply, outgoing?.bytes, [payload])) === 1) {
         // Not queueMicrotask, which makes an object for async hooks.
         void thisTurn.then(this.#write);
@@ -71,31 +52,31 @@ export class Asking {
     this.#frames = [];
     const side = writeSideOf(this.#connection);
     // If it has ended, the library has told those who asked, or will.
-    if (side === "closed" || side === undefined) return;
+    if (side === undefined) return;
     side.flushPending();
     side.transport.socket.write(frames.length === 1 ? frames[0]! : Buffer.concat(frames));
   };
 }
 
 /** A request that is not answered yet. */
-class Asked implements MuxRequest {
+class Asked {
   readonly token = nuid.next();
   received = 0;
   readonly requestSubject: string;
-  readonly #mux: Mux;
+  readonly #protocol: Protocol;
   readonly #resolve: (message: Msg) => void;
   readonly #reject: (error: Error) => void;
   readonly #timer: NodeJS.Timeout;
 
   constructor(
-    mux: Mux,
+    protocol: Protocol,
     subject: string,
     timeoutMs: number,
     resolve: (message: Msg) => void,
     reject: (error: Error) => void,
   ) {
     this.requestSubject = subject;
-    this.#mux = mux;
+    this.#protocol = protocol;
     this.#resolve = resolve;
     this.#reject = reject;
     this.#timer = setTimeout(() => this.resolver(new errors.TimeoutError()), timeoutMs);
@@ -104,7 +85,7 @@ class Asked implements MuxRequest {
   /** The library has an answer, or why there is none. */
   resolver(error: Error | null, message?: Msg): void {
     clearTimeout(this.#timer);
-    this.#mux.muxSubscriptions.cancel(this);
+    this.#protocol.muxSubscriptions.cancel(this as unknown as MuxRequest);
     if (error === null) this.#resolve(message!);
     else this.#reject(error);
   }

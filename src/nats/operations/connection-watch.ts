@@ -6,9 +6,10 @@ import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import type { Deadline } from "../../runtime/index.js";
+import { onEnd } from "../confirmed.js";
 import { Asking } from "./asking.js";
 import { type Attempt, connectionLost, natsFailure, notConnected, timedOut, tooLarge } from "./failure.js";
-import { type OutgoingHeaders, writeSideOf } from "./write-side.js";
+import { isOver, type OutgoingHeaders, socketOf } from "./write-side.js";
 
 const { maxNatsWriteBytes } = gatewayConstants;
 
@@ -20,18 +21,11 @@ interface Endings {
 
 /** One connection, and the operations that wait for it. */
 export class ConnectionWatch {
-  readonly #ending = new Set<() => void>();
   readonly #asking: Asking;
   #draining: Promise<void> | undefined;
 
   constructor(readonly connection: NatsConnection) {
     this.#asking = new Asking(connection);
-    const end = () => {
-      for (const ended of this.#ending) ended();
-      this.#ending.clear();
-    };
-    // One reaction for all operations: one for each would pile up on a promise that lives as long as the connection.
-    connection.closed().then(end, end);
   }
 
   /**
@@ -55,7 +49,7 @@ export class ConnectionWatch {
 
   /** @throws NatsError nats_unavailable, if nothing that is sent now can leave any more */
   checkOpen(attempt: Attempt): void {
-    if (this.connection.isDraining() || writeSideOf(this.connection) === "closed") throw notConnected(attempt);
+    if (this.connection.isDraining() || isOver(this.connection)) throw notConnected(attempt);
   }
 
   /** @throws NatsError payload_too_large, if the server would end the connection over a message of that many bytes */
@@ -77,8 +71,7 @@ export class ConnectionWatch {
 
   /** True while the server reads so slowly that more would only be queued in memory. */
   get isCongested(): boolean {
-    const side = writeSideOf(this.connection);
-    return typeof side === "object" && side.transport.socket.writableLength > maxNatsWriteBytes;
+    return (socketOf(this.connection)?.writableLength ?? 0) > maxNatsWriteBytes;
   }
 
   /**
@@ -100,14 +93,13 @@ export class ConnectionWatch {
   /** Settles as `work` does, by the deadline, or at the end of the connection. */
   settled<T>(attempt: Attempt, deadline: Deadline, work: Promise<T>, endings: Endings): Promise<T> {
     return new Promise((resolve, reject) => {
-      const ended = () => settle(() => reject(endings.lost()));
+      const forget = onEnd(this.connection, () => settle(() => reject(endings.lost())));
       const timer = setTimeout(() => settle(() => reject(endings.timeout())), deadline.remainingMs);
       const settle = (act: () => void) => {
         clearTimeout(timer);
-        this.#ending.delete(ended);
+        forget();
         act();
       };
-      this.#ending.add(ended);
       work.then(
         (value) => settle(() => resolve(value)),
         (error: unknown) => settle(() => reject(natsFailure(error, attempt))),
@@ -116,11 +108,10 @@ export class ConnectionWatch {
   }
 
   async #drain(): Promise<void> {
-    for (;;) {
-      const side = writeSideOf(this.connection);
-      if (typeof side !== "object" || side.transport.socket.writableLength <= maxNatsWriteBytes) return;
+    while (this.isCongested) {
+      const socket = socketOf(this.connection)!;
       // nats.js takes our listener away when the connection ends; then this stays pending, and its waiters end by that.
-      await new Promise<void>((resolve) => side.transport.socket.once("drain", resolve));
+      await new Promise<void>((resolve) => socket.once("drain", resolve));
     }
   }
 }

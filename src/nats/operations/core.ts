@@ -7,7 +7,7 @@ import { type HawserError, NatsError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
 import { receivedHeaders } from "../headers.js";
 import type { ConnectionWatch } from "./connection-watch.js";
-import { type Attempt, connectionLost, natsFailure, notConnected } from "./failure.js";
+import { type Attempt, connectionLost, notConnected } from "./failure.js";
 import { encodeHeaders, outgoingHeaders, publishFrames, type WriteSide, writeSideOf } from "./write-side.js";
 
 /** How messages are published. */
@@ -49,7 +49,6 @@ class Outgoing implements Attempt {
   readonly changes = true;
   readonly timeoutMs: number;
   readonly #reply: string | undefined;
-  readonly #headers: MsgHdrs | undefined;
   readonly #encodedHeaders: Uint8Array | undefined;
 
   constructor(
@@ -59,7 +58,6 @@ class Outgoing implements Attempt {
   ) {
     this.timeoutMs = timeoutMs;
     this.#reply = reply;
-    this.#headers = headers;
     this.#encodedHeaders = headers === undefined ? undefined : encodeHeaders(headers);
   }
 
@@ -90,42 +88,23 @@ class Outgoing implements Attempt {
 
   send(watch: ConnectionWatch, deadline: Deadline | undefined): undefined | Promise<void> {
     const side = writeSideOf(watch.connection);
-    if (side === "closed") throw notConnected(this);
-    if (side === undefined) return this.#settled(watch, deadline, this.#sendByLibrary(watch));
+    if (side === undefined) throw notConnected(this);
     const { socket } = side.transport;
     this.#write(side);
     if (socket.writableLength === 0 && !socket.destroyed) return undefined;
     const written = new Promise<void>((resolve, reject) => {
       socket.write(nothing, (error) => (error ? reject(connectionLost(this, error)) : resolve()));
     });
-    return this.#settled(watch, deadline, written);
+    return watch.settled(this, deadline ?? new Deadline(this.timeoutMs), written, {
+      timeout: () => stillWaiting(this),
+      lost: () => connectionLost(this),
+    });
   }
 
   /** With what the library has queued before. Its own way of publishing costs several times as much. */
   #write(side: WriteSide): void {
     side.flushPending();
     side.transport.socket.write(publishFrames(this.subject, this.#reply, this.#encodedHeaders, this.payloads));
-  }
-
-  /** Where the library hides its socket: an answered PING says that all has left. */
-  async #sendByLibrary({ connection }: ConnectionWatch): Promise<void> {
-    const options = {
-      ...(this.#reply === undefined ? {} : { reply: this.#reply }),
-      ...(this.#headers === undefined ? {} : { headers: this.#headers }),
-    };
-    try {
-      for (const payload of this.payloads) connection.publish(this.subject, payload, options);
-    } catch (error) {
-      throw natsFailure(error, this);
-    }
-    await connection.flush();
-  }
-
-  #settled(watch: ConnectionWatch, deadline: Deadline | undefined, written: Promise<void>): Promise<void> {
-    return watch.settled(this, deadline ?? new Deadline(this.timeoutMs), written, {
-      timeout: () => stillWaiting(this),
-      lost: () => connectionLost(this),
-    });
   }
 }
 

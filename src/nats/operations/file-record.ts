@@ -1,38 +1,17 @@
 /**
  * The record that an object store keeps of each file (ADR-20), and the columns that SQL has of it.
  */
+import type { JsonObject } from "../../../generated/ts/nats-functions/argument.js";
+import type { GetFileInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { NatsError } from "../../errors/index.js";
-
-/** A file of an object store. */
-export interface FileInfo {
-  readonly name: string;
-  readonly description: string | undefined;
-  readonly metadata: Readonly<Record<string, string>> | undefined;
-  readonly headers: Readonly<Record<string, readonly string[]>> | undefined;
-  /** Such as the size of the chunks. */
-  readonly options: Readonly<Record<string, unknown>> | undefined;
-  /** The object store. */
-  readonly bucket: string;
-  /** The identity of this version of the file. */
-  readonly nuid: string;
-  /** Bytes. */
-  readonly size: bigint;
-  readonly chunks: bigint;
-  /** RFC 3339. */
-  readonly modified: string;
-  /** `SHA-256=` and base64url. */
-  readonly digest: string | undefined;
-  /** Always false: a deleted file counts as missing. */
-  readonly deleted: boolean;
-}
 
 /** The JSON of a record. Writers add fields, and a change keeps those that it does not know. */
 export interface FileRecord {
   readonly [field: string]: unknown;
   readonly name: string;
   readonly description?: string;
-  readonly metadata?: Record<string, string>;
-  readonly headers?: Record<string, string[]>;
+  readonly metadata?: JsonObject;
+  readonly headers?: JsonObject;
   readonly options?: FileOptions;
   readonly bucket: string;
   readonly nuid: string;
@@ -43,8 +22,7 @@ export interface FileRecord {
   readonly deleted?: boolean;
 }
 
-interface FileOptions {
-  readonly [option: string]: unknown;
+interface FileOptions extends JsonObject {
   readonly link?: { readonly bucket: string; readonly name?: string };
 }
 
@@ -106,7 +84,7 @@ export function readRecord(store: string, json: Uint8Array): FileRecord {
 }
 
 /** The columns of a record. */
-export function fileInfo(store: string, { record, storedAt }: StoredRecord): FileInfo {
+export function fileInfo(store: string, { record, storedAt }: StoredRecord): GetFileInfoResponse {
   // Some writers leave the time to that of the message.
   const hasTime = record.mtime !== undefined && !record.mtime.startsWith("0001-01-01");
   return {
@@ -121,7 +99,7 @@ export function fileInfo(store: string, { record, storedAt }: StoredRecord): Fil
     chunks: BigInt(record.chunks ?? 0),
     modified: hasTime ? record.mtime! : storedAt,
     digest: record.digest === "" ? undefined : record.digest,
-    deleted: record.deleted ?? false,
+    delete: record.deleted ?? false,
   };
 }
 

@@ -23,8 +23,7 @@
  */
 export { ConnectionWatch } from "./connection-watch.js";
 export { isStreamFull, isStreamMissing, natsFailure } from "./failure.js";
-export type { FileInfo } from "./file-record.js";
-export { jetStreamOf } from "./jetstream.js";
+export { jetStreamOf, type ReadOptions } from "./jetstream.js";
 export { NatsOperations } from "./nats-operations.js";
 export { PublishPipeline } from "./publish-pipeline.js";
 export { Refusals } from "./refusals.js";

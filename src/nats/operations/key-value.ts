@@ -10,6 +10,7 @@ import { DeliverPolicy, JetStreamApiCodes, JetStreamApiError, PubHeaders } from 
 import { jserrors } from "@nats-io/jetstream/internal";
 import { type KV, type KvEntry, Kvm } from "@nats-io/kv";
 import { errors, type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
+import type { GetHistoryResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { namedRules } from "../../../generated/ts/rules/named.js";
 import { checkText } from "../../../generated/ts/rules/violation.js";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
@@ -63,16 +64,6 @@ interface Put {
   readonly after?: number;
 }
 
-/** A revision of a key. */
-export interface Revision {
-  readonly revision: bigint;
-  readonly operation: Operation;
-  /** Undefined where it was deleted. */
-  readonly value: Uint8Array | undefined;
-  /** RFC 3339. */
-  readonly created: string;
-}
-
 /** A value, a deletion, or a deletion with all that was before it. */
 type Operation = "PUT" | "DEL" | "PURGE";
 
@@ -102,7 +93,7 @@ export class KeyValue {
   put(bucket: string, key: string, value: Uint8Array, options: StorageOptions): Promise<bigint> {
     const attempt = attemptOf(`put of key "${key}" into bucket "${bucket}"`, options, true);
     this.#watch.checkSize(attempt, value.length);
-    return this.#run(attempt, (call) => this.#putMaking(call, { bucket, key, value }));
+    return this.#run(attempt, bucket, key, (call) => this.#putMaking(call, { bucket, key, value }));
   }
 
   /**
@@ -114,7 +105,7 @@ export class KeyValue {
   create(bucket: string, key: string, value: Uint8Array, options: StorageOptions): Promise<bigint> {
     const attempt = attemptOf(`creation of key "${key}" in bucket "${bucket}"`, options, true);
     this.#watch.checkSize(attempt, value.length);
-    return this.#run(attempt, async (call) => {
+    return this.#run(attempt, bucket, key, async (call) => {
       let refusal: Error;
       try {
         return await this.#putMaking(call, { bucket, key, value, after: 0 });
@@ -143,7 +134,7 @@ export class KeyValue {
   update(bucket: string, key: string, value: Uint8Array, revision: bigint, options: StorageOptions): Promise<bigint> {
     const attempt = attemptOf(`update of key "${key}" in bucket "${bucket}"`, options, true);
     this.#watch.checkSize(attempt, value.length);
-    return this.#run(attempt, async (call) => {
+    return this.#run(attempt, bucket, key, async (call) => {
       try {
         return await putWhileThere(call, { bucket, key, value, after: Number(revision) }, undefined);
       } catch (error) {
@@ -181,8 +172,9 @@ export class KeyValue {
    *
    * @throws NatsError gateway_limit, if they are larger than `maxBytes`; HawserError as `natsFailure` maps it
    */
-  keys(bucket: string, options: ReadOptions): Promise<string[]> {
+  async keys(bucket: string, options: ReadOptions): Promise<string[]> {
     const attempt = attemptOf(`list of the keys of bucket "${bucket}"`, options, false);
+    checkNames(attempt, bucket);
     return this.#reading(attempt, async (readAll) => {
       const keys = new Set<string>();
       const prefix = subjectOf(bucket, "");
@@ -205,10 +197,11 @@ export class KeyValue {
    *
    * @throws NatsError gateway_limit, if their values are larger than `maxBytes`; HawserError as `natsFailure` maps it
    */
-  history(bucket: string, key: string, options: ReadOptions): Promise<Revision[]> {
+  async history(bucket: string, key: string, options: ReadOptions): Promise<GetHistoryResponse[]> {
     const attempt = attemptOf(`history of key "${key}" in bucket "${bucket}"`, options, false);
+    checkNames(attempt, bucket, key);
     return this.#reading(attempt, async (readAll) => {
-      const revisions: Revision[] = [];
+      const revisions: GetHistoryResponse[] = [];
       let bytes = 0;
       const place = { stream: streamOf(bucket), subject: subjectOf(bucket, key) };
       await readAll({ ...place, policy: DeliverPolicy.All, messageBytes: valueBytes }, (message) => {
@@ -224,19 +217,15 @@ export class KeyValue {
 
   /** Reads messages of a bucket, none if it is missing. */
   #reading<T>(attempt: Attempt, work: (readAll: ReadAll) => Promise<T>): Promise<T> {
-    return runOnJetStream(this.#watch, attempt, async (call) => {
-      try {
-        return await work(async (selection, onMessage) => {
-          try {
-            await deliver(call, this.#budget, selection, onMessage);
-          } catch (error) {
-            if (!isStreamMissing(error)) throw error;
-          }
-        });
-      } catch (error) {
-        throw named(error, attempt);
-      }
-    });
+    return runOnJetStream(this.#watch, attempt, (call) =>
+      work(async (selection, onMessage) => {
+        try {
+          await deliver(call, this.#budget, selection, onMessage);
+        } catch (error) {
+          if (!isStreamMissing(error)) throw error;
+        }
+      }),
+    );
   }
 
   /**
@@ -246,7 +235,7 @@ export class KeyValue {
    */
   get(bucket: string, key: string, options: StorageOptions): Promise<Uint8Array | undefined> {
     const attempt = attemptOf(`read of key "${key}" in bucket "${bucket}"`, options, false);
-    return this.#run(attempt, (call) => read(call, bucket, key));
+    return this.#run(attempt, bucket, key, (call) => read(call, bucket, key));
   }
 
   /**
@@ -257,7 +246,7 @@ export class KeyValue {
    */
   delete(bucket: string, key: string, options: StorageOptions): Promise<void> {
     const attempt = attemptOf(`delete of key "${key}" in bucket "${bucket}"`, options, true);
-    return this.#run(attempt, async (call) => {
+    return this.#run(attempt, bucket, key, async (call) => {
       if (!(await mayHold(call, bucket, key))) return;
       const opened = await open(call, bucket);
       try {
@@ -269,17 +258,12 @@ export class KeyValue {
     });
   }
 
-  async #run<T>(attempt: Attempt, work: (call: BucketCall) => Promise<T>): Promise<T> {
+  async #run<T>(attempt: Attempt, bucket: string, key: string, work: (call: BucketCall) => Promise<T>): Promise<T> {
     const watch = this.#watch;
+    checkNames(attempt, bucket, key);
     watch.checkHeaders(attempt);
     const deadline = new Deadline(attempt.timeoutMs);
-    return watch.run(attempt, deadline, async () => {
-      try {
-        return await work({ watch, attempt, deadline });
-      } catch (error) {
-        throw named(error, attempt);
-      }
-    });
+    return watch.run(attempt, deadline, () => work({ watch, attempt, deadline }));
   }
 }
 
@@ -321,8 +305,10 @@ function streamOf(bucket: string): string {
 }
 
 /** @throws NatsError invalid_argument, before a name becomes part of a subject; they have been checked with the call */
-function checkNames({ name }: Attempt, bucket: string, key: string): void {
-  const violation = checkText("bucket", namedRules.bucket, bucket) ?? checkText("key", namedRules.key, key);
+function checkNames({ name }: Attempt, bucket: string, key?: string): void {
+  const violation =
+    checkText("bucket", namedRules.bucket, bucket) ??
+    (key === undefined ? undefined : checkText("key", namedRules.key, key));
   if (violation === undefined) return;
   throw new NatsError("invalid_argument", `The ${name} was refused: its ${violation.path} ${violation.rule}.`);
 }
@@ -343,7 +329,6 @@ function operationOf({ headers }: { readonly headers: MsgHdrs | undefined }): Op
 /** @throws JetStreamNotEnabled, if nobody took it */
 async function putOnce(call: BucketCall, { bucket, key, value, after }: Put): Promise<number> {
   const { attempt } = call;
-  checkNames(attempt, bucket, key);
   // Where a domain was named, its servers give it to the stream.
   const prefix = attempt.domain === undefined ? "" : `${apiPrefixOf(attempt)}.`;
   const subject = `${prefix}${subjectOf(bucket, key)}`;
@@ -439,7 +424,6 @@ async function read(call: BucketCall, bucket: string, key: string): Promise<Uint
  */
 async function entryOf(call: BucketCall, bucket: string, key: string): Promise<Entry | null> {
   const { attempt } = call;
-  checkNames(attempt, bucket, key);
   const subject = subjectOf(bucket, key);
   const query = Buffer.from(JSON.stringify({ last_by_subj: subject }));
   const answer = await askJetStream(call, `${apiPrefixOf(attempt)}.STREAM.MSG.GET.${streamOf(bucket)}`, query);
@@ -533,12 +517,4 @@ async function mayHold(call: BucketCall, bucket: string, key: string): Promise<b
     if (isPermissionDenied(error)) return true;
     throw error;
   }
-}
-
-/** The library has no class for a name that it refuses. */
-function named(error: unknown, attempt: Attempt): Error {
-  if (error instanceof Error && /^invalid (key|bucket name): /.test(error.message)) {
-    return new NatsError("invalid_argument", `The ${attempt.name} was refused: ${error.message}.`, { cause: error });
-  }
-  return natsFailure(error, attempt);
 }

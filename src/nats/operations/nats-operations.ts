@@ -1,7 +1,8 @@
 /**
  * Everything that SQL functions do over one connection to NATS.
  */
-import type { NatsConnection, ServerInfo as WireInfo } from "@nats-io/transport-node";
+import type { NatsConnection, ServerInfo } from "@nats-io/transport-node";
+import type { GetServerInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { NatsError } from "../../errors/index.js";
 import { Deadline } from "../../runtime/index.js";
 import { ConnectionWatch } from "./connection-watch.js";
@@ -10,7 +11,7 @@ import { DownloadBudget } from "./delivery.js";
 import { connectionLost, timedOut } from "./failure.js";
 import { KeyValue } from "./key-value.js";
 import { ObjectStores } from "./object-store.js";
-import { type StreamAck, StreamPublisher, type StreamPublishOptions } from "./stream-publish.js";
+import { StreamPublisher } from "./stream-publish.js";
 
 /**
  * The operations over one connection, which is made with `reconnect: false`: after its loss a new one gets operations of
@@ -22,12 +23,13 @@ export class NatsOperations {
   readonly keyValue: KeyValue;
   /** Files. */
   readonly objectStores: ObjectStores;
+  /** Publishing into streams. */
+  readonly streams: StreamPublisher;
   readonly #watch: ConnectionWatch;
-  readonly #streams: StreamPublisher;
 
   constructor(readonly connection: NatsConnection) {
     this.#watch = new ConnectionWatch(connection);
-    this.#streams = new StreamPublisher(this.#watch);
+    this.streams = new StreamPublisher(this.#watch);
     const budget = new DownloadBudget(connection);
     this.keyValue = new KeyValue(this.#watch, budget);
     this.objectStores = new ObjectStores(this.#watch, budget);
@@ -48,28 +50,42 @@ export class NatsOperations {
     return publish(this.#watch, subject, payloads, options);
   }
 
-  /** Publishes into a stream, and resolves when it has stored the message; see `StreamPublisher.publish`. */
-  publishStream(subject: string, payload: Uint8Array, options: StreamPublishOptions): Promise<StreamAck> {
-    return this.#streams.publish(subject, payload, options);
-  }
-
-  /** Publishes many messages into a stream; see `StreamPublisher.publishBatch`. */
-  publishStreamBatch(
-    subject: string,
-    payloads: readonly Uint8Array[],
-    options: StreamPublishOptions,
-  ): Promise<StreamAck[]> {
-    return this.#streams.publishBatch(subject, payloads, options);
-  }
-
   /** Asks, and resolves to the payload of the first answer; see `request` of `core.ts`. */
   request(subject: string, payload: Uint8Array, options: RequestOptions): Promise<Uint8Array> {
     return request(this.#watch, subject, payload, options);
   }
 
-  /** @throws NatsError nats_unavailable */
-  serverInfo(): ServerInfo {
-    return serverInfo(this.connection);
+  /**
+   * The server and the connection to it, as the server has told it last.
+   *
+   * @throws NatsError nats_unavailable, if there is no connection any more
+   */
+  serverInfo(): GetServerInfoResponse {
+    // Old and other servers leave things out, whatever the library's type says.
+    const info: Partial<ServerInfo> | undefined = this.connection.info;
+    if (info === undefined || this.connection.isClosed()) {
+      throw new NatsError("nats_unavailable", "There is no connection to NATS, so nothing is known of its server.");
+    }
+    const tlsRequired = info.tls_required ?? false;
+    return {
+      serverId: info.server_id ?? "",
+      serverName: info.server_name ?? "",
+      host: info.host ?? "",
+      port: info.port ?? 0,
+      version: info.version ?? "",
+      authRequired: info.auth_required ?? false,
+      tlsRequiered: tlsRequired,
+      tlsRequired,
+      maxPayload: BigInt(info.max_payload ?? 0),
+      proto: info.proto ?? 0,
+      clientId: BigInt(info.client_id ?? 0),
+      go: info.go ?? "",
+      nonce: info.nonce,
+      connectUrls: info.connect_urls,
+      clientIp: info.client_ip,
+      headers: info.headers ?? false,
+      lameDuckMode: info.ldm ?? false,
+    };
   }
 
   /**
@@ -85,52 +101,4 @@ export class NatsOperations {
       lost: () => connectionLost(attempt),
     });
   }
-}
-
-/** The NATS server and the connection to it, as the server has told it last: the columns of nats_get_server_info. */
-export interface ServerInfo {
-  readonly serverId: string;
-  readonly serverName: string;
-  readonly host: string;
-  readonly port: number;
-  readonly version: string;
-  readonly authRequired: boolean;
-  readonly tlsRequired: boolean;
-  /** Bytes. */
-  readonly maxPayload: bigint;
-  readonly proto: number;
-  readonly clientId: bigint;
-  readonly go: string;
-  readonly nonce: string | undefined;
-  readonly connectUrls: readonly string[] | undefined;
-  readonly clientIp: string | undefined;
-  readonly headers: boolean;
-  readonly lameDuckMode: boolean;
-}
-
-/** @throws NatsError nats_unavailable, if there is no connection any more */
-function serverInfo(connection: NatsConnection): ServerInfo {
-  // Old and other servers leave things out, whatever the library's type says.
-  const info: Partial<WireInfo> | undefined = connection.info;
-  if (info === undefined || connection.isClosed()) {
-    throw new NatsError("nats_unavailable", "There is no connection to NATS, so nothing is known of its server.");
-  }
-  return {
-    serverId: info.server_id ?? "",
-    serverName: info.server_name ?? "",
-    host: info.host ?? "",
-    port: info.port ?? 0,
-    version: info.version ?? "",
-    authRequired: info.auth_required ?? false,
-    tlsRequired: info.tls_required ?? false,
-    maxPayload: BigInt(info.max_payload ?? 0),
-    proto: info.proto ?? 0,
-    clientId: BigInt(info.client_id ?? 0),
-    go: info.go ?? "",
-    nonce: info.nonce,
-    connectUrls: info.connect_urls,
-    clientIp: info.client_ip,
-    headers: info.headers ?? false,
-    lameDuckMode: info.ldm ?? false,
-  };
 }

@@ -8,6 +8,7 @@
 import { DeliverPolicy, JetStreamApiError, JsHeaders, PubHeaders } from "@nats-io/jetstream";
 import { Objm } from "@nats-io/obj";
 import { headers, nuid } from "@nats-io/transport-node";
+import type { GetFileInfoResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { NatsError } from "../../errors/index.js";
 import type { ConnectionWatch } from "./connection-watch.js";
 import { type DownloadBudget, deliver } from "./delivery.js";
@@ -16,7 +17,6 @@ import { downloadFile, uploadChunks } from "./file-content.js";
 import {
   chunkSubject,
   digestText,
-  type FileInfo,
   type FileRecord,
   fileInfo,
   readRecord,
@@ -133,7 +133,7 @@ export class ObjectStores {
   }
 
   /** What a store says of a file. @throws HawserError file_missing, also for a deleted one */
-  info(store: string, name: string, options: StorageOptions): Promise<FileInfo> {
+  info(store: string, name: string, options: StorageOptions): Promise<GetFileInfoResponse> {
     const attempt = attemptOf(`look-up of file "${name}" in store "${store}"`, options, false);
     return this.#run(attempt, async (call) => {
       const stored = await recordOf(call, store, name);
@@ -147,10 +147,10 @@ export class ObjectStores {
    *
    * @throws HawserError gateway_limit: their records are larger than `maxBytes`
    */
-  list(store: string, options: ReadOptions): Promise<FileInfo[]> {
+  list(store: string, options: ReadOptions): Promise<GetFileInfoResponse[]> {
     const attempt = attemptOf(`list of store "${store}"`, options, false);
     return this.#run(attempt, async (call) => {
-      const files = new Map<string, FileInfo>();
+      const files = new Map<string, GetFileInfoResponse>();
       let bytes = 0;
       const selection = {
         stream: streamOf(store),

@@ -71,11 +71,6 @@ export class PublishPipeline {
     connection.closed().then(end, end);
   }
 
-  /** Whether this version of nats.js shows its socket. Without it nothing can be published here. */
-  get isPossible(): boolean {
-    return writeSideOf(this.#watch.connection) !== undefined;
-  }
-
   /**
    * Publishes a message, and resolves when it has been written to the socket. The payload must not change until then.
    *
@@ -191,7 +186,7 @@ export class PublishPipeline {
     try {
       if (this.#watch.isCongested) await this.#watch.drained(attempt, new Deadline(this.#timeoutMs));
       const side = writeSideOf(this.#watch.connection);
-      if (side === "closed" || side === undefined) throw notConnected(attempt);
+      if (side === undefined) throw notConnected(attempt);
       side.flushPending();
       side.transport.socket.write(Buffer.concat(this.#chunks));
     } catch (error) {

@@ -14,6 +14,7 @@ import {
   type NatsConnection,
   type QueuedIterator,
 } from "@nats-io/transport-node";
+import type { PublishAckResponse } from "../../../generated/ts/nats-functions/methods.js";
 import { gatewayConstants } from "../../../generated/ts/settings/nats.js";
 import { type HawserError, NatsError } from "../../errors/index.js";
 import { Deadline, within } from "../../runtime/index.js";
@@ -37,14 +38,6 @@ export interface StreamPublishOptions {
   readonly messageId: string;
   /** How long the whole call may take, in milliseconds. */
   readonly timeoutMs: number;
-}
-
-/** Where a message is. */
-export interface StreamAck {
-  readonly stream: string;
-  readonly seq: bigint;
-  /** The stream had it already, or one with its id, before the call: not if the call has sent it more than once. */
-  readonly duplicate: boolean;
 }
 
 const { natsAnswerTimeoutMs, natsOtherDomainMs, natsRepetitionMs, maxUnacknowledgedPublishes } = gatewayConstants;
@@ -74,7 +67,7 @@ export class StreamPublisher {
    *   stream refused it; nats_timeout and outcome_unknown: it may have been stored, and repeating it with the same
    *   `messageId` does no harm within the duplicate_window of the stream; nats_unavailable: not sent
    */
-  async publish(subject: string, payload: Uint8Array, options: StreamPublishOptions): Promise<StreamAck> {
+  async publish(subject: string, payload: Uint8Array, options: StreamPublishOptions): Promise<PublishAckResponse> {
     const attempt = attemptOf(`publish into a stream, subject "${subject}"`, subject, options);
     const message = this.#message(attempt, payload, options.messageId, options.headers);
     const deadline = new Deadline(options.timeoutMs);
@@ -94,7 +87,7 @@ export class StreamPublisher {
     subject: string,
     payloads: readonly Uint8Array[],
     options: StreamPublishOptions,
-  ): Promise<StreamAck[]> {
+  ): Promise<PublishAckResponse[]> {
     const attempt = attemptOf(
       `publish of ${payloads.length} messages into a stream, subject "${subject}"`,
       subject,
@@ -110,12 +103,12 @@ export class StreamPublisher {
       this.#message(attempt, payload, `${options.messageId}-${index}`, options.headers),
     );
     const deadline = new Deadline(options.timeoutMs);
-    const acks = new Array<StreamAck | undefined>(messages.length).fill(undefined);
+    const acks = new Array<PublishAckResponse | undefined>(messages.length).fill(undefined);
     try {
       return await this.#watch.run(attempt, deadline, async () => {
         await this.#checkDomain(attempt, deadline);
         await this.#storeAll(attempt, deadline, messages, acks);
-        return acks as StreamAck[];
+        return acks as PublishAckResponse[];
       });
     } catch (error) {
       throw partly(natsFailure(error, attempt), acks);
@@ -126,7 +119,7 @@ export class StreamPublisher {
     attempt: Attempt,
     deadline: Deadline,
     messages: readonly OutgoingMessage[],
-    acks: (StreamAck | undefined)[],
+    acks: (PublishAckResponse | undefined)[],
   ): Promise<void> {
     let next = 0;
     let failed = false;
@@ -151,7 +144,7 @@ export class StreamPublisher {
   }
 
   /** Sends the message, again if need be, until an answer comes. */
-  async #store(attempt: Attempt, deadline: Deadline, message: OutgoingMessage): Promise<StreamAck> {
+  async #store(attempt: Attempt, deadline: Deadline, message: OutgoingMessage): Promise<PublishAckResponse> {
     try {
       const ack = await this.#acknowledged(attempt, deadline, message);
       return { stream: ack.stream, seq: BigInt(ack.seq), duplicate: ack.duplicate ?? false };
@@ -273,7 +266,7 @@ function notRepeated(attempt: Attempt, stream: string | undefined, windowMs: num
 }
 
 /** The failure of a batch, with what was stored of it. */
-function partly(error: HawserError, acks: readonly (StreamAck | undefined)[]): NatsError {
+function partly(error: HawserError, acks: readonly (PublishAckResponse | undefined)[]): NatsError {
   const stored = acks.filter((ack) => ack !== undefined).length;
   const count = `${stored} of ${acks.length} messages are known to be stored.`;
   return new NatsError(error.code, `${error.message} ${count}`, {

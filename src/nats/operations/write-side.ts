@@ -4,38 +4,40 @@
 import type { Socket } from "node:net";
 import type { MsgHdrs, MsgHdrsImpl, NatsConnection } from "@nats-io/transport-node";
 
-/**
- * What is used of nats.js beyond its public interface, to learn when bytes have left: the library queues what is published,
- * writes it in a microtask and tells no one when. Each use asks whether these internals are there; where they are not, a
- * PING that the server answered says as much, later.
- */
-interface Internals {
-  readonly protocol?: {
-    readonly connected?: boolean;
-    readonly transport?: { readonly socket?: Socket };
-    flushPending?(): void;
-  };
+/** Part of the protocol of nats.js that a connection may show, beyond its public interface. */
+interface ShownProtocol {
+  readonly connected?: boolean;
+  readonly transport?: { readonly socket?: Socket };
 }
 
-/** The writing side of a connection. */
+/**
+ * The writing side of a connection of Hawser, by which it is known when bytes have left: the library queues what is
+ * published, writes it in a microtask and tells no one when.
+ */
 export interface WriteSide {
   readonly transport: { readonly socket: Socket };
   /** Writes to the socket what nats.js has queued. */
   flushPending(): void;
 }
 
-/**
- * The writing side: "closed" where nothing that is published now can leave any more, undefined where this version of
- * nats.js hides it.
- */
-export function writeSideOf(connection: NatsConnection): WriteSide | "closed" | undefined {
-  if (connection.isClosed()) return "closed";
-  const { protocol } = connection as unknown as Internals;
-  if (protocol?.transport === undefined || typeof protocol.flushPending !== "function") return undefined;
+/** The socket; undefined where a connection of the user's shows none, such as one of another version, or over a WebSocket. */
+export function socketOf(connection: NatsConnection): Socket | undefined {
+  return shownBy(connection)?.transport?.socket;
+}
+
+/** Whether nothing that is sent now can leave any more. */
+export function isOver(connection: NatsConnection): boolean {
   // nats.js notices the end of a socket before it counts as closed, and drops silently what is published in between.
-  const { socket } = protocol.transport;
-  if (protocol.connected === false || socket === undefined || !socket.writable) return "closed";
-  return protocol as WriteSide;
+  return connection.isClosed() || shownBy(connection)?.connected === false || socketOf(connection)?.writable === false;
+}
+
+/** The writing side of a connection of Hawser; undefined if it is over. */
+export function writeSideOf(connection: NatsConnection): WriteSide | undefined {
+  return isOver(connection) ? undefined : (shownBy(connection) as WriteSide);
+}
+
+function shownBy(connection: NatsConnection): ShownProtocol | undefined {
+  return (connection as unknown as { readonly protocol?: ShownProtocol }).protocol;
 }
 
 /** Headers, and the bytes that they are sent as. */

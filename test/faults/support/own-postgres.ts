@@ -54,7 +54,9 @@ export async function ownPostgres(options: OwnPostgresOptions = {}): Promise<Own
   const copy = `${postgresData}-copy`;
   const guard = await guardDirectory(directory);
   const undo = prepare?.(postgresData);
-  const { url, process: first } = await startPostgres(directory, { maxConnections });
+  const started = await startPostgres(directory, { maxConnections });
+  const { url } = started.server;
+  const first = started.process;
   const command = network === undefined ? first.command : listeningOn(first.command, network.address);
   let server = first;
   let frozen: number[] = [];

@@ -215,7 +215,7 @@ describe("dblink over TLS", () => {
 
   it("encrypts with sslmode=require and verify-full, also what is large", async () => {
     const tls = new TlsCredentials({ cert: ours.cert, key: ours.key });
-    const server = await startServer({ tls, tlsRequired: true });
+    const server = await startServer({ tls });
     const sslrootcert = authorityFile();
     for (const changes of [{ sslmode: "require" }, { sslmode: "verify-full", sslrootcert, host: "localhost" }]) {
       const caller = await openCaller(connectionString(server, changes));
@@ -233,7 +233,7 @@ describe("dblink over TLS", () => {
     async (signature) => {
       const signer = new CertificateAuthority("Signer", signature);
       const logger = new KeepingLogger();
-      const server = await startServer({ tls: source(signer.issue(["localhost"])), tlsRequired: true, logger });
+      const server = await startServer({ tls: source(signer.issue(["localhost"])), logger });
       const bound = { sslmode: "require", channel_binding: "require" };
       const caller = await openCaller(connectionString(server, bound));
       expect(await caller.call("x")).toBe("x");
@@ -329,7 +329,6 @@ describe("dblink over TLS", () => {
           return source(issued).current;
         },
       },
-      tlsRequired: true,
     });
     const caller = await Caller.connect();
     await expect(caller.open(connectionString(server, { sslmode: "disable" }))).rejects.toMatchObject({

@@ -33,7 +33,7 @@ const boundFirst = clientFirst.replace("n,", "p=tls-server-end-point,");
 
 /** A session that TLS has been established for. */
 function securedSession(): TestSession {
-  const test = new TestSession(testRules({ tls: "required" }));
+  const test = new TestSession(testRules({ tls: true }));
   test.send(sslRequest);
   test.forget();
   test.session.secured(certificate);
@@ -89,7 +89,7 @@ describe("the beginning of a session", () => {
   });
 
   it("goes on in TLS where it is offered", () => {
-    const test = new TestSession(testRules({ tls: "required" }));
+    const test = new TestSession(testRules({ tls: true }));
     test.send(sslRequest);
     expect([test.output.toString(), test.tlsBegun]).toEqual(["S", true]);
     test.forget();
@@ -99,7 +99,7 @@ describe("the beginning of a session", () => {
 
   it("offers to bind the login to the certificate in TLS, and nowhere else", () => {
     const mechanisms = (test: TestSession) => test.messages[0]!.body.toString("utf8", 4);
-    const plain = new TestSession(testRules({ tls: "offered" }));
+    const plain = new TestSession(testRules());
     plain.send(goodStartup);
     expect(mechanisms(plain)).toBe("SCRAM-SHA-256\0\0");
     const secure = securedSession();
@@ -137,17 +137,17 @@ describe("the beginning of a session", () => {
   });
 
   it("takes nothing that was sent ahead of TLS", () => {
-    const before = new TestSession(testRules({ tls: "offered" }));
+    const before = new TestSession(testRules({ tls: true }));
     before.send(sslRequest, goodStartup);
     expect([before.tlsBegun, before.over, before.refusals]).toMatchObject([false, "ended", [violation]]);
-    const during = new TestSession(testRules({ tls: "offered" }));
+    const during = new TestSession(testRules({ tls: true }));
     during.send(sslRequest);
     during.send(goodStartup);
     expect([during.output.toString(), during.over]).toEqual(["S", "closed"]);
   });
 
   it.each([
-    ["TLS where it is required", "28000", /only TLS/, [goodStartup], testRules({ tls: "required" })],
+    ["TLS where it is required", "28000", /only TLS/, [goodStartup], testRules({ tls: true })],
     ["version 3 of the protocol", "0A000", /version 2\.0/, [startup({ user }, 0x00020000)]],
     ["a user", "28000", /no user/, [startup({ database })]],
     ["one request for TLS", "08P01", /TLS was asked for twice/, [sslRequest, sslRequest]],

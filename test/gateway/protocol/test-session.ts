@@ -36,7 +36,7 @@ export function testRules(changes: Partial<ConnectionRules> = {}): ConnectionRul
     verifier,
     mockSecret: Buffer.alloc(32, 1),
     serverNonce: () => "3rfcNHYJY1ZVvWVs7j",
-    tls: "off",
+    tls: false,
     maxStartupBytes: 1000,
     maxRequestBytes: 2000,
     ...changes,

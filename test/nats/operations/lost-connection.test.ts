@@ -18,10 +18,11 @@ const content = bytesOf(400_000);
 type Waiting =
   | Exclude<
       keyof NatsOperations,
-      "connection" | "keyValue" | "objectStores" | "publish" | "publishBatch" | "serverInfo"
+      "connection" | "keyValue" | "objectStores" | "streams" | "publish" | "publishBatch" | "serverInfo"
     >
   | `keyValue.${keyof KeyValue}`
-  | `objectStores.${keyof ObjectStores}`;
+  | `objectStores.${keyof ObjectStores}`
+  | `streams.${keyof NatsOperations["streams"]}`;
 
 let created = 0;
 
@@ -29,10 +30,13 @@ let created = 0;
 const calls: { readonly [Name in Waiting]: readonly [changes: boolean, (used: NatsOperations) => Promise<unknown>] } = {
   flush: [true, (used) => used.flush({ timeoutMs })],
   request: [true, (used) => used.request("operations.lost.nobody.answers", bytesOf(1), { timeoutMs })],
-  publishStream: [true, (used) => used.publishStream("operations.lost", bytesOf(1), { messageId: "m", timeoutMs })],
-  publishStreamBatch: [
+  "streams.publish": [
     true,
-    (used) => used.publishStreamBatch("operations.lost", [bytesOf(1), bytesOf(2)], { messageId: "b", timeoutMs }),
+    ({ streams }) => streams.publish("operations.lost", bytesOf(1), { messageId: "m", timeoutMs }),
+  ],
+  "streams.publishBatch": [
+    true,
+    ({ streams }) => streams.publishBatch("operations.lost", [bytesOf(1), bytesOf(2)], { messageId: "b", timeoutMs }),
   ],
   "keyValue.put": [true, ({ keyValue }) => keyValue.put(bucket, "k", bytesOf(1), { timeoutMs })],
   "keyValue.create": [true, ({ keyValue }) => keyValue.create(bucket, `c${created++}`, bytesOf(1), { timeoutMs })],

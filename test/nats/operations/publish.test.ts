@@ -2,7 +2,6 @@ import type { Socket } from "node:net";
 import type { Msg } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, inject, it } from "vitest";
 import { readHeaders } from "../../../src/nats/headers.js";
-import { NatsOperations } from "../../../src/nats/operations/index.js";
 import { CertificateAuthority } from "../../support/certificate-authority.js";
 import { startNatsServer } from "../../support/nats-server.js";
 import { noTimersAbove } from "../../support/timers.js";
@@ -70,24 +69,6 @@ describe("publish", () => {
     for (const length of [0, 10, 1_000_000]) await used.operations.publish("tls", bytesOf(length), { timeoutMs });
     await used.operations.publishBatch("tls", [], { timeoutMs });
     expect((await received).map(({ data }) => data.length)).toEqual([0, 10, 1_000_000]);
-  });
-
-  it("waits for an answered PING where the library hides its socket", async () => {
-    const hiding = new Proxy(used.connection, {
-      get(target, name) {
-        const value = Reflect.get(target, name, target);
-        if (name === "protocol") return undefined;
-        return typeof value === "function" ? value.bind(target) : value;
-      },
-    });
-    const operations = new NatsOperations(hiding);
-    let received = 0;
-    used.stock.subscribe("operations.publish.hidden", { callback: () => void received++ });
-    await used.stock.flush();
-    await operations.publish("operations.publish.hidden", bytesOf(1), { reply: "r", timeoutMs });
-    await operations.publishBatch("operations.publish.hidden", [bytesOf(1), bytesOf(2)], { timeoutMs });
-    await used.stock.flush();
-    expect(received).toBe(3);
   });
 
   it("lets the payload be reused as soon as it returns", async () => {

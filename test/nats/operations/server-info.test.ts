@@ -30,6 +30,7 @@ describe("serverInfo", () => {
       port: server.port,
       version: greeting["version"],
       authRequired: true,
+      tlsRequiered: false,
       tlsRequired: false,
       maxPayload: 5000n,
       proto: 1,

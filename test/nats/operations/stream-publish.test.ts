@@ -26,14 +26,14 @@ beforeAll(async () => {
 });
 afterAll(() => used?.[Symbol.asyncDispose]());
 
-describe.concurrent("publishStream", () => {
+describe.concurrent("streams.publish", () => {
   it("resolves to where the message is, and a stock client reads it there as it was sent", async () => {
     const manager = await addStream(used, "operations_stream_exact", ["operations.stream.exact.>"]);
     const payloads = [new Uint8Array(0), Uint8Array.of(0, 13, 10), bytesOf(900_000)];
     for (const [index, payload] of payloads.entries()) {
       const headers = readHeaders(JSON.parse(`{"n": ["${index}", "ä"], "__proto__": ["p", "q"]}`));
       const options = { headers, messageId: `exact-${index}`, timeoutMs };
-      const ack = await used.operations.publishStream("operations.stream.exact.a", payload, options);
+      const ack = await used.operations.streams.publish("operations.stream.exact.a", payload, options);
       expect(ack).toEqual({ stream: "operations_stream_exact", seq: BigInt(index + 1), duplicate: false });
       const stored = (await manager.streams.getMessage("operations_stream_exact", { seq: index + 1 }))!;
       expect(Buffer.from(stored.data).equals(payload)).toBe(true);
@@ -44,14 +44,14 @@ describe.concurrent("publishStream", () => {
       ]);
     }
     const options = { headers: undefined, messageId: "no-headers", timeoutMs };
-    expect((await used.operations.publishStream("operations.stream.exact.a", bytesOf(1), options)).seq).toBe(4n);
+    expect((await used.operations.streams.publish("operations.stream.exact.a", bytesOf(1), options)).seq).toBe(4n);
   });
 
   it("stores a message with the same id once", async () => {
     const manager = await addStream(used, "operations_stream_twice", ["operations.stream.twice"]);
     const options = { messageId: "the same", timeoutMs };
-    const first = await used.operations.publishStream("operations.stream.twice", bytesOf(1), options);
-    const second = await used.operations.publishStream("operations.stream.twice", bytesOf(1), options);
+    const first = await used.operations.streams.publish("operations.stream.twice", bytesOf(1), options);
+    const second = await used.operations.streams.publish("operations.stream.twice", bytesOf(1), options);
     expect(second).toEqual({ ...first, duplicate: true });
     expect((await manager.streams.info("operations_stream_twice")).state.messages).toBe(1);
   });
@@ -60,11 +60,11 @@ describe.concurrent("publishStream", () => {
     await addStream(used, "operations_stream_own", ["operations.stream.own"]);
     const headers = readHeaders({ "Nats-Msg-Id": "mine" });
     const publish = (messageId: string) =>
-      used.operations.publishStream("operations.stream.own", bytesOf(1), { headers, messageId, timeoutMs });
+      used.operations.streams.publish("operations.stream.own", bytesOf(1), { headers, messageId, timeoutMs });
     expect((await publish("one")).duplicate).toBe(false);
     expect((await publish("two")).duplicate).toBe(true);
     const plain = readHeaders({ a: "b" });
-    await used.operations.publishStream("operations.stream.own", bytesOf(1), {
+    await used.operations.streams.publish("operations.stream.own", bytesOf(1), {
       headers: plain,
       messageId: "x",
       timeoutMs,
@@ -81,7 +81,7 @@ describe.concurrent("publishStream", () => {
     interceptArrivals(used, (pass) => {
       if (arrived++ > 0) pass();
     });
-    const ack = await used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs });
+    const ack = await used.operations.streams.publish("lost", bytesOf(1), { messageId: "lost", timeoutMs });
     expect(arrived).toBeGreaterThan(1);
     expect(ack).toEqual({ stream: "s", seq: 1n, duplicate: false });
     expect((await manager.streams.info("s")).state.messages).toBe(1);
@@ -96,7 +96,7 @@ describe.concurrent("publishStream", () => {
       if (arrived++ > 0) pass();
     });
     const error = await failureOf("nats_timeout", () =>
-      used.operations.publishStream("lost", bytesOf(1), { messageId: "lost", timeoutMs: 4_500 }),
+      used.operations.streams.publish("lost", bytesOf(1), { messageId: "lost", timeoutMs: 4_500 }),
     );
     expect(error.outcome).toBe("unknown");
     expect(error.detail).toBe(
@@ -119,7 +119,7 @@ describe.concurrent("publishStream", () => {
       passed += 1;
       setTimeout(pass, 2_500);
     });
-    const ack = await used.operations.publishStream("late", bytesOf(1), { messageId: "late", timeoutMs });
+    const ack = await used.operations.streams.publish("late", bytesOf(1), { messageId: "late", timeoutMs });
     expect(ack).toEqual({ stream: "s", seq: 1n, duplicate: false });
     expect(passed).toBe(1);
     expect((await manager.streams.info("s")).state.messages).toBe(1);
@@ -129,7 +129,7 @@ describe.concurrent("publishStream", () => {
     used.stock.subscribe("operations.stream.heard", { callback: () => undefined });
     await used.stock.flush();
     await failureOf("no_stream", () =>
-      used.operations.publishStream("operations.stream.heard", bytesOf(1), { messageId: "m", timeoutMs }),
+      used.operations.streams.publish("operations.stream.heard", bytesOf(1), { messageId: "m", timeoutMs }),
     );
   });
 
@@ -139,7 +139,7 @@ describe.concurrent("publishStream", () => {
     });
     await used.stock.flush();
     const error = await failureOf("nats_failed", () =>
-      used.operations.publishStream("operations.stream.other", bytesOf(1), { messageId: "m", timeoutMs }),
+      used.operations.streams.publish("operations.stream.other", bytesOf(1), { messageId: "m", timeoutMs }),
     );
     expect(error.message).toContain("no stream");
   });
@@ -165,7 +165,7 @@ describe.concurrent("publishStream", () => {
       return acknowledged === 2;
     });
     const publish = (subject: string, domain: string, ms: number) =>
-      onLeaf.operations.publishStream(subject, bytesOf(1), {
+      onLeaf.operations.streams.publish(subject, bytesOf(1), {
         domain,
         messageId: `${subject}-${domain}`,
         timeoutMs: ms,
@@ -183,12 +183,12 @@ describe.concurrent("publishStream", () => {
     await using limited = await startNatsServer({ config: "max_payload: 1000" });
     await using used = await operationsOf(limited.url);
     await failureOf("payload_too_large", () =>
-      used.operations.publishStream("a", bytesOf(990), { messageId: "m", timeoutMs }),
+      used.operations.streams.publish("a", bytesOf(990), { messageId: "m", timeoutMs }),
     );
     await using without = await startNatsServer({ config: "no_header_support: true" });
     await using old = await operationsOf(without.url);
     await failureOf("not_supported", () =>
-      old.operations.publishStream("a", bytesOf(1), { messageId: "m", timeoutMs }),
+      old.operations.streams.publish("a", bytesOf(1), { messageId: "m", timeoutMs }),
     );
   });
 
@@ -198,24 +198,24 @@ describe.concurrent("publishStream", () => {
     await addStream(used, "s", ["s"]);
     await hang(server, used);
     const timedOut = await failureOf("nats_timeout", () =>
-      used.operations.publishStream("s", bytesOf(1), { messageId: "1", timeoutMs: 150 }),
+      used.operations.streams.publish("s", bytesOf(1), { messageId: "1", timeoutMs: 150 }),
     );
     expect(timedOut.outcome).toBe("unknown");
     const lost = failureOf("outcome_unknown", () =>
-      used.operations.publishStream("s", bytesOf(1), { messageId: "2", timeoutMs: 60_000 }),
+      used.operations.streams.publish("s", bytesOf(1), { messageId: "2", timeoutMs: 60_000 }),
     );
     await server.kill();
     await lost;
   });
 });
 
-describe.concurrent("publishStreamBatch", () => {
+describe.concurrent("streams.publishBatch", () => {
   it("does not succeed where its time was over before it could send anything", async () => {
     await addStream(used, "operations_stream_late", ["operations.stream.late"]);
     for (let time = 0; time < 20; time++) {
       const options = { messageId: `late-${time}`, timeoutMs: 0 };
       await expect(
-        used.operations.publishStreamBatch("operations.stream.late", [bytesOf(1), bytesOf(1)], options),
+        used.operations.streams.publishBatch("operations.stream.late", [bytesOf(1), bytesOf(1)], options),
       ).rejects.toMatchObject({ code: "nats_timeout", outcome: "unknown" });
     }
   });
@@ -225,7 +225,7 @@ describe.concurrent("publishStreamBatch", () => {
     const payloads = Array.from({ length: 2_000 }, (_, index) => Buffer.from(`${index}`));
     const headers = readHeaders({ a: "b" });
     const publish = () =>
-      used.operations.publishStreamBatch("operations.stream.batch", payloads, {
+      used.operations.streams.publishBatch("operations.stream.batch", payloads, {
         headers,
         messageId: "batch",
         timeoutMs,
@@ -247,7 +247,7 @@ describe.concurrent("publishStreamBatch", () => {
     const manager = await addStream(used, "operations_stream_full", ["operations.stream.full"], limits);
     const payloads = Array.from({ length: 1_000 }, () => bytesOf(1));
     const error = await failureOf("nats_failed", () =>
-      used.operations.publishStreamBatch("operations.stream.full", payloads, { messageId: "full", timeoutMs }),
+      used.operations.streams.publishBatch("operations.stream.full", payloads, { messageId: "full", timeoutMs }),
     );
     expect(error.message).toContain("maximum messages exceeded");
     expect(error.message).toContain("7 of 1000 messages are known to be stored");
@@ -260,14 +260,14 @@ describe.concurrent("publishStreamBatch", () => {
     const payloads = [bytesOf(1), bytesOf(used.connection.info!.max_payload)];
     const options = { messageId: "m", timeoutMs };
     await failureOf("payload_too_large", () =>
-      used.operations.publishStreamBatch("operations.stream.large", payloads, options),
+      used.operations.streams.publishBatch("operations.stream.large", payloads, options),
     );
     expect((await manager.streams.info("operations_stream_large")).state.messages).toBe(0);
     const error = await failureOf("no_stream", () =>
-      used.operations.publishStreamBatch("operations.stream.none", [bytesOf(1), bytesOf(1)], options),
+      used.operations.streams.publishBatch("operations.stream.none", [bytesOf(1), bytesOf(1)], options),
     );
     expect(error.message).toContain("0 of 2");
-    expect(await used.operations.publishStreamBatch("operations.stream.large", [], options)).toEqual([]);
+    expect(await used.operations.streams.publishBatch("operations.stream.large", [], options)).toEqual([]);
   });
 
   it("settles when the server dies under it", async () => {
@@ -276,7 +276,7 @@ describe.concurrent("publishStreamBatch", () => {
     await addStream(used, "s", ["s"]);
     const payloads = Array.from({ length: 5_000 }, () => bytesOf(100));
     const failure = failureOf("outcome_unknown", () =>
-      used.operations.publishStreamBatch("s", payloads, { messageId: "m", timeoutMs: 60_000 }),
+      used.operations.streams.publishBatch("s", payloads, { messageId: "m", timeoutMs: 60_000 }),
     );
     await hang(server, used);
     await server.kill();
