@@ -1,19 +1,12 @@
 /**
  * Writes cursors, and what goes with them: deleted rows, counted attempts, dead letters.
  */
-import {
-  type ConnMessNumberRow,
-  type DeadLetterRow,
-  type StoreFunctions,
-  storeFunctions,
-  tables,
-} from "../../generated/ts/rows/peer.js";
+import { type DeadLetterRow, type StoreFunctions, storeFunctions } from "../../generated/ts/rows/peer.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError, shortened, withoutPasswords } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
 import type { Position } from "./channels.js";
-import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
 import type { Columns } from "./kept-session.js";
 import type { HeaderPair } from "./stored-messages.js";
@@ -80,23 +73,11 @@ export interface CursorCommits {
    * Counts one more start of the handler of the message behind the cursor, before it is started, so that a message that
    * kills its process is known by its number of attempts. Moving the cursor sets the count back to 0.
    *
+   * @param change -1 takes a counted start back: the process ends in good order, and the message was not finished
    * @returns how many starts that makes
    */
-  countAttempt(lease: WriterName, connectionKey: number): Promise<number | "fenced">;
-  /** Takes a counted start back: the process ends in good order, and the message was not finished. */
-  takeBackAttempt(lease: WriterName, connectionKey: number): Promise<void>;
+  countAttempt(lease: WriterName, connectionKey: number, change?: 1 | -1): Promise<number | "fenced">;
 }
-
-const attempt = columnsOf<ConnMessNumberRow>()("attempts");
-
-const sql = {
-  // The cursor is absent until a message is done.
-  lockCursor: "SELECT FROM hawser.lock_cursors(ARRAY[$1::integer])",
-  countAttempt: `UPDATE ${tables.connMessNumber} SET attempts = attempts + 1 WHERE connection_key = $1
-                 RETURNING ${attempt.sql()}`,
-  takeBackAttempt: `UPDATE ${tables.connMessNumber} SET attempts = attempts - 1
-                     WHERE connection_key = $1 AND attempts > 0`,
-} as const;
 
 /** A dead letter as `hawser.commit_cursors` reads it. */
 type DeadLetterJson = Pick<
@@ -114,19 +95,15 @@ export function cursorCommits(database: Database): CursorCommits {
       const result = await commitCursors(functions, lease, [{ connectionKey, epoch, number, hasMarks: true }]);
       return result === "fenced" ? "fenced" : "deleted";
     },
-    async countAttempt(lease, connectionKey) {
-      const action = `count an attempt of channel ${connectionKey}`;
-      return database.fenced(action, lease, async (transaction) => {
-        await transaction.query(sql.lockCursor, [connectionKey]);
-        const { rows } = await transaction.query<typeof attempt.row>(sql.countAttempt, [connectionKey]);
-        if (rows[0] === undefined) throw new StoreError("internal", `could not ${action}: no row came back`);
-        return rows[0].attempts;
+    async countAttempt({ name, epoch }, connectionKey, change = 1) {
+      const caller = database.caller(`count an attempt of channel ${connectionKey}`);
+      const { held, attempts } = await storeFunctions(caller).countAttempt({
+        name,
+        epoch: BigInt(epoch),
+        connectionKey,
+        change,
       });
-    },
-    async takeBackAttempt(lease, connectionKey) {
-      await database.fenced(`take back an attempt of channel ${connectionKey}`, lease, async (transaction) => {
-        await transaction.query(sql.takeBackAttempt, [connectionKey]);
-      });
+      return held ? (attempts ?? 0) : "fenced";
     },
   };
 }
