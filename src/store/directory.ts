@@ -61,7 +61,7 @@ const sql = {
                 FROM ${tables.topicAddr} AS t WHERE topic = $1 ORDER BY addr COLLATE "C"`,
 } as const;
 
-/** The directory of a database. */
+/** The directory of a database. A writer in a name is fenced: after it was lost the call throws `fenced` and changes nothing. */
 export function directory(database: Database) {
   type Functions = ReturnType<typeof storeFunctions>;
   // Each is one statement and one transaction: a process that is stopped in the middle holds up no other.
@@ -136,9 +136,6 @@ export function directory(database: Database) {
     },
   };
 }
-
-/** The directory. A writer in a name is fenced: after it was lost the call throws `fenced` and changes nothing. */
-export type Directory = ReturnType<typeof directory>;
 
 /** A row of the directory, or of routes, as its readers have it. */
 function listenerOf(row: ListedRow): Listener {
@@ -217,7 +214,7 @@ export function senderKey({ name, sourceTopic }: Sender): string {
   return `${name}:${sourceTopic}`;
 }
 
-/** The routes in a database. */
+/** What senders in a database remember, and what its directory has beside it. What is asked at the same time is one statement. */
 export function routes(database: Database) {
   const read = gathered(async (asked: readonly { readonly senderKey: string; readonly topic: string }[]) => {
     const topics = [...new Set(asked.map(({ topic }) => topic))];
@@ -269,9 +266,6 @@ export function routes(database: Database) {
     },
   };
 }
-
-/** What senders remember, and what the directory has beside it. What is asked at the same time is one statement. */
-export type Routes = ReturnType<typeof routes>;
 
 /** A row to be written, as JSON. */
 type MetListener = { readonly [Name in keyof SenderListenerRow]: string | number };

@@ -80,6 +80,3 @@ export function announcements(database: Database, logger: Logger) {
     },
   };
 }
-
-/** Tells listeners of stored messages. */
-export type Announce = ReturnType<typeof announcements>;

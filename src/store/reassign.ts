@@ -223,9 +223,6 @@ export function reassign(database: Database, logger: Logger = silentLogger) {
   };
 }
 
-/** Hands channels over. */
-export type Reassign = ReturnType<typeof reassign>;
-
 function checkNewOwner(name: string): void {
   const bad = columnChecks.peers.name(name);
   if (bad !== undefined) {
