@@ -56,57 +56,57 @@ export interface CommittedCursors {
   readonly notOwned: readonly number[];
 }
 
-/** Writes cursors. */
-export interface CursorCommits {
-  /**
-   * Moves cursors forward, no channel twice, and deletes the stored rows and the marks at or below them, all in one
-   * transaction. A dead letter is written with a mark, and only if its message is not done, so that a call whose fate is
-   * unknown is simply repeated.
-   *
-   * @returns `fenced` if another process has the name now; then nothing was written
-   * @throws StoreError `store_failed`
-   */
-  commitCursors(lease: WriterName, commits: readonly CursorCommit[]): Promise<CommittedCursors | "fenced">;
-  /** Deletes a channel's stored rows at or below its committed cursor. */
-  deleteRowsUpTo(lease: WriterName, connectionKey: number, cursor: Position): Promise<"deleted" | "fenced">;
-  /**
-   * Counts one more start of the handler of the message behind the cursor, before it is started, so that a message that
-   * kills its process is known by its number of attempts. Moving the cursor sets the count back to 0.
-   *
-   * @param change -1 takes a counted start back: the process ends in good order, and the message was not finished
-   * @returns how many starts that makes
-   */
-  countAttempt(lease: WriterName, connectionKey: number, change?: 1 | -1): Promise<number | "fenced">;
-}
-
 /** A dead letter as `hawser.commit_cursors` reads it. */
 type DeadLetterJson = Pick<
   DeadLetterRow,
   "connection_key" | "topic" | "headers" | "error_code" | "error_message" | "attempts" | "stack" | "failures"
 > & { readonly epoch: number; readonly number: number; readonly payload_bytes: number };
 
-/** The cursors of a database. */
-export function cursorCommits(database: Database): CursorCommits {
+/** Writes the cursors of a database. */
+export function cursorCommits(database: Database) {
   const functions = storeFunctions(database.frequentCaller("commit cursors", committedRow));
   return {
-    commitCursors: (lease, commits) => commitCursors(functions, lease, commits),
-    async deleteRowsUpTo(lease, connectionKey, { epoch, number }) {
+    /**
+     * Moves cursors forward, no channel twice, and deletes the stored rows and the marks at or below them, all in one
+     * transaction. A dead letter is written with a mark, and only if its message is not done, so that a call whose fate is
+     * unknown is simply repeated.
+     *
+     * @returns `fenced` if another process has the name now; then nothing was written
+     * @throws StoreError `store_failed`
+     */
+    commitCursors: (lease: WriterName, commits: readonly CursorCommit[]) => commitCursors(functions, lease, commits),
+    /** Deletes a channel's stored rows at or below its committed cursor. */
+    async deleteRowsUpTo(
+      lease: WriterName,
+      connectionKey: number,
+      { epoch, number }: Position,
+    ): Promise<"deleted" | "fenced"> {
       // A commit that does not move the cursor: the same rules decide what may be deleted.
       const result = await commitCursors(functions, lease, [{ connectionKey, epoch, number, hasMarks: true }]);
       return result === "fenced" ? "fenced" : "deleted";
     },
-    async countAttempt({ name, epoch }, connectionKey, change = 1) {
+    /**
+     * Counts one more start of the handler of the message behind the cursor, before it is started, so that a message that
+     * kills its process is known by its number of attempts. Moving the cursor sets the count back to 0.
+     *
+     * @param change -1 takes a counted start back: the process ends in good order, and the message was not finished
+     * @returns how many starts that makes
+     */
+    async countAttempt(
+      { name, epoch }: WriterName,
+      connectionKey: number,
+      change: 1 | -1 = 1,
+    ): Promise<number | "fenced"> {
       const caller = database.caller(`count an attempt of channel ${connectionKey}`);
-      const { held, attempts } = await storeFunctions(caller).countAttempt({
-        name,
-        epoch: BigInt(epoch),
-        connectionKey,
-        change,
-      });
+      const args = { name, epoch: BigInt(epoch), connectionKey, change };
+      const { held, attempts } = await storeFunctions(caller).countAttempt(args);
       return held ? (attempts ?? 0) : "fenced";
     },
   };
 }
+
+/** Writes cursors. */
+export type CursorCommits = ReturnType<typeof cursorCommits>;
 
 const none: readonly never[] = [];
 
