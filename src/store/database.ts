@@ -42,6 +42,7 @@ export interface Statement {
 
 /** The pool of one database. */
 export class Database {
+  readonly logger: Logger;
   readonly #pool: SessionPool;
   readonly #clock: Clock;
   readonly #pooled: boolean;
@@ -58,6 +59,7 @@ export class Database {
     address: DatabaseAddress,
     options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number; readonly pooled: boolean },
   ) {
+    this.logger = options.logger;
     this.#clock = options.clock;
     this.#pooled = options.pooled;
     this.#beginSql = options.pooled ? `${beginSql}; ${localSettingsSql(statementLimits)}` : beginSql;

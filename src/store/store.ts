@@ -16,7 +16,7 @@ import { directory, routes } from "./directory.js";
 import type { Lease, TakeNameOptions } from "./leases.js";
 import { migrate } from "./migrate.js";
 import {
-  announcements,
+  announce,
   type CatalogChange,
   messageChannel,
   parseAnnouncement,
@@ -86,7 +86,6 @@ export async function openStore(options: StoreOptions = {}) {
   const { database, release } = await acquireDatabase(options, { clock, logger, poolSize });
   const { pool, session, leases } = database;
   const commits = cursorCommits(pool);
-  const { announce } = announcements(pool, logger);
   const taken = new Set<Lease>();
   const announcedTo = new Map<string, string>();
   let listensForWaiting = false;
@@ -131,11 +130,13 @@ export async function openStore(options: StoreOptions = {}) {
     ...transactional(pool),
     ...pending(pool),
     ...backlogs(pool),
-    ...reassign(pool, logger),
+    ...reassign(pool),
     ...orphans(pool),
-    announce,
+    /** Tells a listener that messages were stored for it. Does not throw. */
+    announce: (listenerName: string, connectionKey: number): Promise<void> =>
+      announce(pool, [[listenerName, connectionKey]]),
     /** Messages that were given up. */
-    deadLetters: deadLetters(pool, announce),
+    deadLetters: deadLetters(pool),
     /** Grows with each new database session. Keys that were cached before may be another database's: look them up again. */
     get generation() {
       return session.generation;
