@@ -4,8 +4,8 @@
 import { type DeadLetterRow, type StoreFunctions, storeFunctions } from "../../generated/ts/rows/peer.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError, shortened, withoutPasswords } from "../errors/index.js";
-import { isServerError } from "../postgres/index.js";
+import { shortened, withoutPasswords } from "../errors/index.js";
+import { sqlstateOf } from "../postgres/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { Columns } from "./kept-session.js";
@@ -150,7 +150,7 @@ async function commitCursors(
       hasMarks,
     });
   } catch (error) {
-    if (change === undefined || !isUntranslatable(error)) throw error;
+    if (change === undefined || sqlstateOf(error) !== untranslatable) throw error;
     return await commitCursors(functions, lease, commits.map(change), plainer);
   }
   if (rows[0]?.held === false) return "fenced";
@@ -197,10 +197,6 @@ function textOf(text: string, maxBytes: number): string {
 
 /** SQLSTATE of text that the encoding of the database has no characters for. */
 const untranslatable = "22P05";
-
-function isUntranslatable(error: unknown): boolean {
-  return StoreError.is(error) && isServerError(error.cause) && error.cause.code === untranslatable;
-}
 
 /** In ASCII what a handler has thrown. Source and topic the database has held before. */
 function withPlainErrors(commit: CursorCommit): CursorCommit {

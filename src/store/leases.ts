@@ -25,7 +25,6 @@ import { type QueryClient, storeFunctions, tables } from "../../generated/ts/row
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type HawserError, StoreError } from "../errors/index.js";
 import {
-  isServerError,
   isTransient,
   type Life,
   type OwnedState,
@@ -34,6 +33,7 @@ import {
   type PostgresSession,
   type SessionQuery,
   serverIdentity,
+  sqlstateOf,
 } from "../postgres/index.js";
 import { type Clock, delay, type Logger } from "../runtime/index.js";
 import { storeFailure } from "./store-failure.js";
@@ -330,8 +330,7 @@ export async function unlessRunning<T>(name: string, call: () => Promise<T>, rem
   try {
     return await call();
   } catch (error) {
-    const cause = StoreError.is(error) ? error.cause : undefined;
-    if (!isServerError(cause) || cause.code !== errorTable.name_in_use.sqlstate) throw error;
+    if (sqlstateOf(error) !== errorTable.name_in_use.sqlstate) throw error;
     throw new StoreError("name_in_use", `"${name}" is running; ${remedy}`, { cause: error });
   }
 }
