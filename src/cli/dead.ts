@@ -3,9 +3,7 @@
  */
 import { type ArgsDef, defineCommand } from "citty";
 import { CliError } from "../errors/index.js";
-import { silentLogger } from "../runtime/index.js";
 import {
-  announcements,
   type DeadLetterEntry,
   type DeadLetterFilter,
   type DeadLetterOutcome,
@@ -129,8 +127,7 @@ export const dead = withExamples(
       checkFlags(action, filter, args);
       const descriptors = args.descriptors === undefined ? undefined : Descriptors.read(args.descriptors);
       await withCommandDatabase(databaseUrlOf(args), async (database) => {
-        const { announce } = announcements(database, silentLogger);
-        const letters = deadLetters(database, announce);
+        const letters = deadLetters(database);
         if (action === "list") await list(letters, filter, { json, payload, descriptors });
         else await change(letters, action, { ...filter, all }, json);
       });

@@ -4,7 +4,7 @@
  */
 import type pg from "pg";
 import { StoreError } from "../errors/index.js";
-import { DatabaseAddress, openSession, refuseTransactionPooler } from "../postgres/index.js";
+import { DatabaseAddress, insufficientPrivilege, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import {
   applyMissing,
   explainRefusal,
@@ -108,8 +108,7 @@ export interface InstallOptions {
   readonly onWait?: ((line: string) => void) | undefined;
 }
 
-/** SQLSTATEs. */
-const insufficientPrivilege = "42501";
+/** SQLSTATE of a DROP of what others use. */
 const dependentObjects = "2BP01";
 
 /**

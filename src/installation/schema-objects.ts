@@ -4,7 +4,7 @@
  */
 import type pg from "pg";
 import { StoreError } from "../errors/index.js";
-import { isServerError } from "../postgres/index.js";
+import { insufficientPrivilege, sqlstateOf } from "../postgres/index.js";
 import { grantsSql, missingSteps } from "../store/index.js";
 import {
   type Declared,
@@ -29,15 +29,12 @@ import type { Difference, Fault, RolesState } from "./state.js";
 
 const declared = declaredSchema();
 
-/** SQLSTATE of everything that a role may not do. */
-const insufficientPrivilege = "42501";
-
 /** Nothing can be said of the schema of another version, nor where the role may not see which one it is of. */
 async function isOfThisVersion(client: pg.Client): Promise<boolean> {
   try {
     return (await missingSteps(client)).steps.length === 0;
   } catch (error) {
-    if (StoreError.is(error) || (isServerError(error) && error.code === insufficientPrivilege)) return false;
+    if (StoreError.is(error) || sqlstateOf(error) === insufficientPrivilege) return false;
     throw error;
   }
 }

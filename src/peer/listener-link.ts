@@ -269,7 +269,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (!this.#hasCounted || !this.channel.hasOpenStart || this.channel.isHandling) return;
     this.#hasCounted = false;
     const { store, lease } = this.#context;
-    await store.takeBackAttempt(lease, this.connectionKey);
+    await store.countAttempt(lease, this.connectionKey, -1);
   }
 
   get isClosed(): boolean {

@@ -499,13 +499,13 @@ export class Peer implements AsyncDisposable {
   async refreshAddressTopic(topic: string): Promise<boolean> {
     checkTopic(topic);
     if (this.#state === "running" && this.#running) return await this.#running.outbox.topics.refresh(topic);
-    return await this.#withStore(async (store) => (await store.listenersOf(topic)).length > 0);
+    return (await this.listAddresses(topic)).length > 0;
   }
 
   /** The topic's listeners in the directory, in the order of their addresses. */
   async listAddresses(topic: string): Promise<ListenerEntry[]> {
     checkTopic(topic);
-    const listeners = await this.#withStore((store) => store.listenersOf(topic));
+    const { listeners } = await this.#withStore((store) => store.listenersAndRoutes(this.#sender, topic));
     return listeners.map(({ addr, name }) => ({ address: addr, name }));
   }
 

@@ -19,6 +19,15 @@ export function isServerError(error: unknown): error is pg.DatabaseError {
   return error instanceof pg.DatabaseError;
 }
 
+/** SQLSTATE of everything that a role may not do. */
+export const insufficientPrivilege = "42501";
+
+/** SQLSTATE of an error that the server has answered with, also as the cause of an error of Hawser; undefined for all others. */
+export function sqlstateOf(error: unknown): string | undefined {
+  const answer = HawserError.is(error) ? error.cause : error;
+  return isServerError(answer) ? answer.code : undefined;
+}
+
 /**
  * What an error means for the one statement (or COMMIT) that was sent when it came.
  *

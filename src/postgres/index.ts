@@ -2,11 +2,13 @@
 export type { SessionQuery } from "./connection.js";
 export { DatabaseAddress } from "./database-address.js";
 export {
+  insufficientPrivilege,
   isServerError,
   isTransient,
   OpenAttempts,
   outcomeOf,
   spoilsConnection,
+  sqlstateOf,
   type WriteOutcome,
 } from "./failure.js";
 export { checkedUrl, urlFromEnvironment, urlsOrEnvironment } from "./given-url.js";

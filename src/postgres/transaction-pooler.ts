@@ -2,10 +2,11 @@
  * Whether a transaction pooler stands before Postgres. It may give each transaction of a client another session, so that
  * settings, LISTEN and locks of a session do not stay with the client.
  */
-import pg from "pg";
+import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { PostgresError } from "../errors/index.js";
 import type { DatabaseAddress } from "./database-address.js";
+import { sqlstateOf } from "./failure.js";
 import { openSession } from "./open-session.js";
 
 /** How often it is tried: a pool that others use may give a client the same session again by chance. */
@@ -65,7 +66,7 @@ export async function isTransactionPooled(
     }
     return false;
   } catch (error) {
-    if (error instanceof pg.DatabaseError && error.code === protocolViolation) return true;
+    if (sqlstateOf(error) === protocolViolation) return true;
     throw error;
   } finally {
     second.client.connection.stream.destroy();

@@ -200,9 +200,6 @@ export function channels(database: Database) {
   };
 }
 
-/** Channels and keys. */
-export type Channels = ReturnType<typeof channels>;
-
 function channelOf(row: ChannelRow): Channel {
   return {
     connectionKey: row.connection_key,

@@ -82,6 +82,3 @@ export function claims(database: Database) {
     },
   };
 }
-
-/** Claims messages. */
-export type Claims = ReturnType<typeof claims>;

@@ -26,11 +26,6 @@ export function columnsOf<Row>() {
   });
 }
 
-/** `$1, $2, …`: as many parameters as the list has columns. */
-export function parameters({ names }: { readonly names: readonly string[] }): string {
-  return names.map((_, position) => `$${position + 1}`).join(", ");
-}
-
 /** `a = excluded.a, b = excluded.b`: what ON CONFLICT overwrites. */
 export function overwrite({ names }: { readonly names: readonly string[] }): string {
   return names.map((name) => `${name} = excluded.${name}`).join(", ");

@@ -1,19 +1,12 @@
 /**
  * Writes cursors, and what goes with them: deleted rows, counted attempts, dead letters.
  */
-import {
-  type ConnMessNumberRow,
-  type DeadLetterRow,
-  type StoreFunctions,
-  storeFunctions,
-  tables,
-} from "../../generated/ts/rows/peer.js";
+import { type DeadLetterRow, type StoreFunctions, storeFunctions } from "../../generated/ts/rows/peer.js";
 import { limits } from "../../generated/ts/rules/peer/catalog.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError, shortened, withoutPasswords } from "../errors/index.js";
-import { isServerError } from "../postgres/index.js";
+import { shortened, withoutPasswords } from "../errors/index.js";
+import { sqlstateOf } from "../postgres/index.js";
 import type { Position } from "./channels.js";
-import { columnsOf } from "./columns.js";
 import type { Database } from "./database.js";
 import type { Columns } from "./kept-session.js";
 import type { HeaderPair } from "./stored-messages.js";
@@ -63,73 +56,57 @@ export interface CommittedCursors {
   readonly notOwned: readonly number[];
 }
 
-/** Writes cursors. */
-export interface CursorCommits {
-  /**
-   * Moves cursors forward, no channel twice, and deletes the stored rows and the marks at or below them, all in one
-   * transaction. A dead letter is written with a mark, and only if its message is not done, so that a call whose fate is
-   * unknown is simply repeated.
-   *
-   * @returns `fenced` if another process has the name now; then nothing was written
-   * @throws StoreError `store_failed`
-   */
-  commitCursors(lease: WriterName, commits: readonly CursorCommit[]): Promise<CommittedCursors | "fenced">;
-  /** Deletes a channel's stored rows at or below its committed cursor. */
-  deleteRowsUpTo(lease: WriterName, connectionKey: number, cursor: Position): Promise<"deleted" | "fenced">;
-  /**
-   * Counts one more start of the handler of the message behind the cursor, before it is started, so that a message that
-   * kills its process is known by its number of attempts. Moving the cursor sets the count back to 0.
-   *
-   * @returns how many starts that makes
-   */
-  countAttempt(lease: WriterName, connectionKey: number): Promise<number | "fenced">;
-  /** Takes a counted start back: the process ends in good order, and the message was not finished. */
-  takeBackAttempt(lease: WriterName, connectionKey: number): Promise<void>;
-}
-
-const attempt = columnsOf<ConnMessNumberRow>()("attempts");
-
-const sql = {
-  // The cursor is absent until a message is done.
-  lockCursor: "SELECT FROM hawser.lock_cursors(ARRAY[$1::integer])",
-  countAttempt: `UPDATE ${tables.connMessNumber} SET attempts = attempts + 1 WHERE connection_key = $1
-                 RETURNING ${attempt.sql()}`,
-  takeBackAttempt: `UPDATE ${tables.connMessNumber} SET attempts = attempts - 1
-                     WHERE connection_key = $1 AND attempts > 0`,
-} as const;
-
 /** A dead letter as `hawser.commit_cursors` reads it. */
 type DeadLetterJson = Pick<
   DeadLetterRow,
   "connection_key" | "topic" | "headers" | "error_code" | "error_message" | "attempts" | "stack" | "failures"
 > & { readonly epoch: number; readonly number: number; readonly payload_bytes: number };
 
-/** The cursors of a database. */
-export function cursorCommits(database: Database): CursorCommits {
+/** Writes the cursors of a database. */
+export function cursorCommits(database: Database) {
   const functions = storeFunctions(database.frequentCaller("commit cursors", committedRow));
   return {
-    commitCursors: (lease, commits) => commitCursors(functions, lease, commits),
-    async deleteRowsUpTo(lease, connectionKey, { epoch, number }) {
+    /**
+     * Moves cursors forward, no channel twice, and deletes the stored rows and the marks at or below them, all in one
+     * transaction. A dead letter is written with a mark, and only if its message is not done, so that a call whose fate is
+     * unknown is simply repeated.
+     *
+     * @returns `fenced` if another process has the name now; then nothing was written
+     * @throws StoreError `store_failed`
+     */
+    commitCursors: (lease: WriterName, commits: readonly CursorCommit[]) => commitCursors(functions, lease, commits),
+    /** Deletes a channel's stored rows at or below its committed cursor. */
+    async deleteRowsUpTo(
+      lease: WriterName,
+      connectionKey: number,
+      { epoch, number }: Position,
+    ): Promise<"deleted" | "fenced"> {
       // A commit that does not move the cursor: the same rules decide what may be deleted.
       const result = await commitCursors(functions, lease, [{ connectionKey, epoch, number, hasMarks: true }]);
       return result === "fenced" ? "fenced" : "deleted";
     },
-    async countAttempt(lease, connectionKey) {
-      const action = `count an attempt of channel ${connectionKey}`;
-      return database.fenced(action, lease, async (transaction) => {
-        await transaction.query(sql.lockCursor, [connectionKey]);
-        const { rows } = await transaction.query<typeof attempt.row>(sql.countAttempt, [connectionKey]);
-        if (rows[0] === undefined) throw new StoreError("internal", `could not ${action}: no row came back`);
-        return rows[0].attempts;
-      });
-    },
-    async takeBackAttempt(lease, connectionKey) {
-      await database.fenced(`take back an attempt of channel ${connectionKey}`, lease, async (transaction) => {
-        await transaction.query(sql.takeBackAttempt, [connectionKey]);
-      });
+    /**
+     * Counts one more start of the handler of the message behind the cursor, before it is started, so that a message that
+     * kills its process is known by its number of attempts. Moving the cursor sets the count back to 0.
+     *
+     * @param change -1 takes a counted start back: the process ends in good order, and the message was not finished
+     * @returns how many starts that makes
+     */
+    async countAttempt(
+      { name, epoch }: WriterName,
+      connectionKey: number,
+      change: 1 | -1 = 1,
+    ): Promise<number | "fenced"> {
+      const caller = database.caller(`count an attempt of channel ${connectionKey}`);
+      const args = { name, epoch: BigInt(epoch), connectionKey, change };
+      const { held, attempts } = await storeFunctions(caller).countAttempt(args);
+      return held ? (attempts ?? 0) : "fenced";
     },
   };
 }
+
+/** Writes cursors. */
+export type CursorCommits = ReturnType<typeof cursorCommits>;
 
 const none: readonly never[] = [];
 
@@ -173,7 +150,7 @@ async function commitCursors(
       hasMarks,
     });
   } catch (error) {
-    if (change === undefined || !isUntranslatable(error)) throw error;
+    if (change === undefined || sqlstateOf(error) !== untranslatable) throw error;
     return await commitCursors(functions, lease, commits.map(change), plainer);
   }
   if (rows[0]?.held === false) return "fenced";
@@ -220,10 +197,6 @@ function textOf(text: string, maxBytes: number): string {
 
 /** SQLSTATE of text that the encoding of the database has no characters for. */
 const untranslatable = "22P05";
-
-function isUntranslatable(error: unknown): boolean {
-  return StoreError.is(error) && isServerError(error.cause) && error.cause.code === untranslatable;
-}
 
 /** In ASCII what a handler has thrown. Source and topic the database has held before. */
 function withPlainErrors(commit: CursorCommit): CursorCommit {

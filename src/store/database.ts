@@ -22,8 +22,7 @@ import type { Clock, Logger } from "../runtime/index.js";
 import { withIntegerArrays } from "./columns.js";
 import { type Columns, KeptSession } from "./kept-session.js";
 import { storeFailure } from "./store-failure.js";
-import type { WriterName } from "./transaction.js";
-import { beginSql, inShortTransaction, inTransaction, isHeld, NotCommitted, type Transaction } from "./transaction.js";
+import { beginSql, inShortTransaction, inTransaction, NotCommitted, type Transaction } from "./transaction.js";
 
 const { lockTimeoutMs, statementTimeoutMs } = storeConstants;
 
@@ -43,6 +42,7 @@ export interface Statement {
 
 /** The pool of one database. */
 export class Database {
+  readonly logger: Logger;
   readonly #pool: SessionPool;
   readonly #clock: Clock;
   readonly #pooled: boolean;
@@ -59,6 +59,7 @@ export class Database {
     address: DatabaseAddress,
     options: { readonly clock: Clock; readonly logger: Logger; readonly poolSize: number; readonly pooled: boolean },
   ) {
+    this.logger = options.logger;
     this.#clock = options.clock;
     this.#pooled = options.pooled;
     this.#beginSql = options.pooled ? `${beginSql}; ${localSettingsSql(statementLimits)}` : beginSql;
@@ -132,29 +133,6 @@ export class Database {
           ? this.#kept.run(action, statement as typeof statement & { name: string }, rowOf)
           : others.query(statement),
     };
-  }
-
-  /** The same within a transaction. */
-  callerIn(transaction: Transaction): QueryClient {
-    return withIntegerArrays({ query: (statement) => transaction.query(this.#prepared(statement)) });
-  }
-
-  /**
-   * Runs `work` in a transaction, behind the fence of the writer's name.
-   *
-   * @returns what `work` returned, or `"fenced"`, with nothing written, if the catalog has another epoch
-   * @throws StoreError as {@link query}, with what `work` threw as its cause
-   */
-  async fenced<T>(
-    action: string,
-    writer: WriterName,
-    work: (transaction: Transaction) => Promise<T>,
-  ): Promise<T | "fenced"> {
-    return this.#withClient(action, (client) =>
-      inTransaction(client, this.#beginSql, async (transaction) =>
-        (await isHeld(transaction, writer)) ? work(transaction) : "fenced",
-      ),
-    );
   }
 
   /**

@@ -10,6 +10,7 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
 import type { Database } from "./database.js";
+import { announce } from "./notifications.js";
 import type { HeaderPair } from "./stored-messages.js";
 
 /** Which dead letters are meant: those that pass all that is given. Nothing given: all. */
@@ -208,15 +209,8 @@ const refusals: Readonly<Record<string, (id: number) => Refusal>> = {
   }),
 };
 
-/**
- * The dead letters of a database.
- *
- * @param announce tells a listener of stored messages; it does not throw
- */
-export function deadLetters(
-  database: Database,
-  announce: (listenerName: string, connectionKey: number) => Promise<void>,
-) {
+/** The dead letters of a database. All calls throw StoreError `store_failed`, and `invalid_argument` for a bad filter. */
+export function deadLetters(database: Database) {
   /** The ids that pass, oldest first, in batches that one statement may take. */
   async function* batches(selection: DeadLetterSelection): AsyncGenerator<number[]> {
     const { limit = Infinity } = selection;
@@ -306,7 +300,10 @@ export function deadLetters(
           } else if (row.enqueued === true) outcomes.push({ id, outcome: "enqueued" });
           else outcomes.push({ id, outcome: "refused", ...refusalOf(row.refused, id) });
         }
-        await Promise.all([...told].map(([connectionKey, listener]) => announce(listener, connectionKey)));
+        await announce(
+          database,
+          [...told].map(([connectionKey, listener]) => [listener, connectionKey]),
+        );
         return outcomes;
       });
     },
@@ -338,7 +335,7 @@ export function deadLetters(
   };
 }
 
-/** The dead letters of a database. All throw StoreError `store_failed`, and `invalid_argument` for a bad filter. */
+/** The dead letters of a database. */
 export type DeadLetters = ReturnType<typeof deadLetters>;
 
 function refusalOf(reason: string | null, id: number): Refusal {

@@ -47,21 +47,12 @@ export interface ServedTopic {
   readonly subscribed: boolean;
 }
 
-const listed = columnsOf<TopicAddrRow>()("addr", "client_name", "max_message_bytes", "durable", "epoch");
-
-type ListedRow = typeof listed.row & Pick<PeerNameRow, "group_name">;
-
 /** The group of the listener of a row of the directory; NULL: it is a member of none. */
 export function groupSql(alias: string): string {
   return `(SELECT g.group_name FROM ${tables.peerName} AS g WHERE g.name = ${alias}.client_name)`;
 }
 
-const sql = {
-  listeners: `SELECT ${listed.sql("t")}, ${groupSql("t")} AS group_name
-                FROM ${tables.topicAddr} AS t WHERE topic = $1 ORDER BY addr COLLATE "C"`,
-} as const;
-
-/** The directory of a database. */
+/** The directory of a database. A writer in a name is fenced: after it was lost the call throws `fenced` and changes nothing. */
 export function directory(database: Database) {
   type Functions = ReturnType<typeof storeFunctions>;
   // Each is one statement and one transaction: a process that is stopped in the middle holds up no other.
@@ -116,15 +107,6 @@ export function directory(database: Database) {
         functions.leaveDirectory({ ...writer, all: true, keepDurable, topics: [] }),
       );
     },
-    /** The listeners of a topic, in the order of their addresses. */
-    async listenersOf(topic: string): Promise<Listener[]> {
-      const rows = await database.query<ListedRow>(`read the listeners of "${topic}"`, {
-        name: "hawser.listeners_of",
-        text: sql.listeners,
-        values: [topic],
-      });
-      return rows.map(listenerOf);
-    },
     /**
      * Takes all listeners of a peer's source topic out of the directory. Live ones register again.
      *
@@ -134,21 +116,6 @@ export function directory(database: Database) {
       const caller = database.caller(`clear the addresses of "${sourceTopic}"`);
       await unlessRunning(name, () => storeFunctions(caller).clearAddresses({ name, topic: sourceTopic }));
     },
-  };
-}
-
-/** The directory. A writer in a name is fenced: after it was lost the call throws `fenced` and changes nothing. */
-export type Directory = ReturnType<typeof directory>;
-
-/** A row of the directory, or of routes, as its readers have it. */
-function listenerOf(row: ListedRow): Listener {
-  return {
-    addr: row.addr,
-    name: row.client_name,
-    maxMessageBytes: Number(row.max_message_bytes),
-    durable: row.durable,
-    epoch: Number(row.epoch),
-    group: row.group_name ?? undefined,
   };
 }
 
@@ -183,7 +150,7 @@ const known = columnsOf<SenderListenerRow>()(
   "client_name",
   "max_message_bytes",
 );
-type BookRow = typeof book.row & ListedRow & { readonly sender_key: string | null };
+type BookRow = typeof book.row & Pick<PeerNameRow, "group_name"> & { readonly sender_key: string | null };
 const key = columnsOf<SenderListenerRow>()("sender_key", "listener_topic", "client_name");
 const rest = columnsOf<SenderListenerRow>()("addr", "max_message_bytes");
 /** Named one by one: columns that a later version adds keep their defaults. */
@@ -212,12 +179,24 @@ const routeSql = {
              WHERE (${rest.sql("known")}) IS DISTINCT FROM (${rest.sql("excluded")})`,
 } as const;
 
+/** A row of the directory, or of routes, as its readers have it. */
+function listenerOf(row: BookRow): Listener {
+  return {
+    addr: row.addr,
+    name: row.client_name,
+    maxMessageBytes: Number(row.max_message_bytes),
+    durable: row.durable,
+    epoch: Number(row.epoch),
+    group: row.group_name ?? undefined,
+  };
+}
+
 /** The key of a sender's routes: `name:source_topic`. */
 export function senderKey({ name, sourceTopic }: Sender): string {
   return `${name}:${sourceTopic}`;
 }
 
-/** The routes in a database. */
+/** What senders in a database remember, and what its directory has beside it. What is asked at the same time is one statement. */
 export function routes(database: Database) {
   const read = gathered(async (asked: readonly { readonly senderKey: string; readonly topic: string }[]) => {
     const topics = [...new Set(asked.map(({ topic }) => topic))];
@@ -269,9 +248,6 @@ export function routes(database: Database) {
     },
   };
 }
-
-/** What senders remember, and what the directory has beside it. What is asked at the same time is one statement. */
-export type Routes = ReturnType<typeof routes>;
 
 /** A row to be written, as JSON. */
 type MetListener = { readonly [Name in keyof SenderListenerRow]: string | number };

@@ -30,7 +30,7 @@ export { applyMissing, migrate, migrationTransactions, missingSteps } from "./mi
 export { checksumOf, generatedSchemaSql, type Migration, migrations } from "./migrations.js";
 export { explainRefusal, explainServeRefusal } from "./missing-privileges.js";
 export { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "./nats-server.js";
-export { announcements, type CatalogChange, catalogChannel, messageChannel, relayChannel } from "./notifications.js";
+export { type CatalogChange, catalogChannel, messageChannel, relayChannel } from "./notifications.js";
 export { cancelScheduled, listScheduled, outboxOverview, replayOutbox } from "./outbox-overview.js";
 export { type AbsentListener, type PendingMessages, waitingMessagesSql } from "./pending.js";
 export { Preparation } from "./preparation.js";

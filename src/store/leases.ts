@@ -25,7 +25,6 @@ import { type QueryClient, storeFunctions, tables } from "../../generated/ts/row
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { type HawserError, StoreError } from "../errors/index.js";
 import {
-  isServerError,
   isTransient,
   type Life,
   type OwnedState,
@@ -34,6 +33,7 @@ import {
   type PostgresSession,
   type SessionQuery,
   serverIdentity,
+  sqlstateOf,
 } from "../postgres/index.js";
 import { type Clock, delay, type Logger } from "../runtime/index.js";
 import { storeFailure } from "./store-failure.js";
@@ -60,10 +60,14 @@ export class HeldLease extends Owner<number> implements Lease {
   readonly name: string;
   readonly wasClean: boolean;
   /** The server on which the epoch was taken. */
-  #server: string;
+  server: string;
+  /**
+   * By what a renewal that was sent and not answered is known in the catalog. Made with the first try, and the same for
+   * all further ones: any of them may be the one that was committed.
+   */
+  renewalToken: string | undefined;
   readonly #giveBack: (lease: HeldLease, clean: boolean) => Promise<void>;
   readonly #renewalCallbacks = new Set<(epoch: number) => void>();
-  #renewalToken: string | undefined;
   #released: Promise<void> | undefined;
 
   constructor(
@@ -73,27 +77,9 @@ export class HeldLease extends Owner<number> implements Lease {
   ) {
     super(taken.epoch, life);
     this.name = taken.name;
-    this.#server = taken.server;
+    this.server = taken.server;
     this.wasClean = taken.wasClean;
     this.#giveBack = giveBack;
-  }
-
-  get server(): string {
-    return this.#server;
-  }
-
-  /**
-   * By what a renewal that was sent and not answered is known in the catalog. Made with the first try, and the same for
-   * all further ones: any of them may be the one that was committed.
-   */
-  get renewalToken(): string | undefined {
-    return this.#renewalToken;
-  }
-
-  /** A renewal is about to be sent. Returns its token. */
-  beginRenewal(): string {
-    this.#renewalToken ??= randomUUID();
-    return this.#renewalToken;
   }
 
   onRenewed(callback: (epoch: number) => void): () => void {
@@ -109,9 +95,9 @@ export class HeldLease extends Owner<number> implements Lease {
   /** The name was taken anew on another server. */
   renew({ epoch, server }: { readonly epoch: number; readonly server: string }): void {
     this.raise(epoch);
-    this.#server = server;
+    this.server = server;
     // Answered: an epoch that is raised from now on is raised by another process, whatever is still in the row.
-    this.#renewalToken = undefined;
+    this.renewalToken = undefined;
     for (const callback of [...this.#renewalCallbacks]) callback(epoch);
   }
 }
@@ -266,7 +252,8 @@ export class Leases {
   /** @returns false if another process is just about to take the name, or to fence its owner off */
   async #renew(lease: HeldLease, server: string, query: SessionQuery): Promise<boolean> {
     const { name } = lease;
-    const owned = await this.#own(name, lease.beginRenewal(), query);
+    lease.renewalToken ??= randomUUID();
+    const owned = await this.#own(name, lease.renewalToken, query);
     if (owned === undefined) return false;
     const { epoch } = owned;
     this.#logger.warn({ peer: name, epoch }, "another database server answers; the name was taken anew");
@@ -343,8 +330,7 @@ export async function unlessRunning<T>(name: string, call: () => Promise<T>, rem
   try {
     return await call();
   } catch (error) {
-    const cause = StoreError.is(error) ? error.cause : undefined;
-    if (!isServerError(cause) || cause.code !== errorTable.name_in_use.sqlstate) throw error;
+    if (sqlstateOf(error) !== errorTable.name_in_use.sqlstate) throw error;
     throw new StoreError("name_in_use", `"${name}" is running; ${remedy}`, { cause: error });
   }
 }

@@ -7,6 +7,7 @@
  */
 import { type MeshSecretRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
+import { insufficientPrivilege, sqlstateOf } from "../postgres/index.js";
 import type { Database, Statement } from "./database.js";
 
 /** A valid mesh secret, without the secret. */
@@ -18,8 +19,6 @@ interface MeshSecretEntry {
 
 /** SQLSTATE: the row is there already. */
 const uniqueViolation = "23505";
-/** SQLSTATE: the role may not. */
-const insufficientPrivilege = "42501";
 
 // The random bits of two UUIDs, as for the first secret: from Postgres's strong generator.
 const newSecret = "decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')";
@@ -82,10 +81,6 @@ export function meshSecrets(database: Pick<Database, "query">) {
 
 /** The steps of a rotation. */
 export type MeshSecrets = ReturnType<typeof meshSecrets>;
-
-function sqlstateOf(error: StoreError): unknown {
-  return (error.cause as { readonly code?: unknown } | undefined)?.code;
-}
 
 function explained(error: StoreError): StoreError {
   if (sqlstateOf(error) !== insufficientPrivilege) return error;

@@ -6,7 +6,7 @@ import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
 import { StoreError } from "../errors/index.js";
 import { DatabaseAddress, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
-import { columnsOf, parameters } from "./columns.js";
+import { columnsOf } from "./columns.js";
 import { makeGrants } from "./grants.js";
 import { checksumOf, type Migration, type MigrationPart, migrations, partsOf } from "./migrations.js";
 import { explainRefusal, type HawserRole, noSchema } from "./missing-privileges.js";
@@ -46,7 +46,6 @@ const row = columnsOf<MigrationRow>()("id", "name", "checksum");
 
 const sql = {
   applied: `SELECT ${row.sql()} FROM ${tables.migration} ORDER BY id`,
-  record: `INSERT INTO ${tables.migration} (${row.sql()}) VALUES (${parameters(row)})`,
   index: `
     SELECT i.indisvalid AND i.indisready AS valid
       FROM pg_catalog.pg_index AS i
@@ -175,48 +174,30 @@ export async function missingSteps(asked: Asked, steps: readonly Migration[] = m
   return { steps: steps.filter(({ id }) => !applied.has(id)), isNew: false, makesSchema: false };
 }
 
-/** SQL that psql can run. */
-export interface MigrationTransaction {
-  readonly sql: string;
-  /** False: one statement that has to be outside of a transaction. */
-  readonly isTransaction: boolean;
-}
-
-/** A step as psql would run it, its record included. In a new database it is one transaction. */
+/** The parts of a step as psql would run them, with its record. In a new database it is one transaction. */
 export function migrationTransactions(
   step: Migration,
   { isNew, makesSchema }: Pick<MissingSteps, "isNew" | "makesSchema">,
-): MigrationTransaction[] {
-  const record = recordOf(step);
+): MigrationPart[] {
+  const record = { id: step.id, name: step.name, checksum: checksumOf(step) };
   const values = row.names.map((name) => pg.escapeLiteral(String(record[name]))).join(", ");
   const head = makesSchema ? `${newSchemaSql("hawser")}\n\n` : "";
   const tail = `\n\nINSERT INTO ${tables.migration} (${row.sql()}) VALUES (${values});`;
-  return partsOf(step, isNew).map(({ sql: text, isTransaction }, n, { length }) => ({
-    sql: `${n === 0 ? head : ""}${text.trim()}${n === length - 1 ? tail : ""}`,
-    isTransaction,
+  return partsOf(step, isNew).map((part, n, { length }) => ({
+    ...part,
+    sql: `${n === 0 ? head : ""}${part.sql.trim()}${n === length - 1 ? tail : ""}`,
   }));
-}
-
-function recordOf(step: Migration): typeof row.row {
-  return { id: step.id, name: step.name, checksum: checksumOf(step) };
 }
 
 async function apply(
   preparation: Preparation,
   step: Migration,
-  { isNew, makesSchema }: Pick<MissingSteps, "isNew" | "makesSchema">,
+  made: Pick<MissingSteps, "isNew" | "makesSchema">,
 ): Promise<void> {
   const { client } = preparation;
   const action = `apply migration ${step.id} (${step.name})`;
-  const parts = partsOf(step, isNew);
-  const record = recordOf(step);
-  const values = row.names.map((name) => record[name]);
-  for (const [n, part] of parts.entries()) {
-    const work = async (): Promise<void> => {
-      if (makesSchema && n === 0) await client.query(newSchemaSql("hawser"));
-      await client.query(part.sql);
-      if (n === parts.length - 1) await client.query(sql.record, values);
-    };
+  for (const part of migrationTransactions(step, made)) {
+    const work = async (): Promise<void> => void (await client.query(part.sql));
     try {
       if (part.isTransaction) await preparation.transaction(action, work, part.tables);
       else await preparation.outsideTransaction(action, () => runOutside(client, part));

@@ -4,13 +4,10 @@
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { type HawserError, StoreError } from "../errors/index.js";
-import { isServerError, type PostgresSession } from "../postgres/index.js";
+import { insufficientPrivilege, type PostgresSession, sqlstateOf } from "../postgres/index.js";
 import { migrations } from "./migrations.js";
 import type { Asked } from "./schema.js";
 import { storeFailure } from "./store-failure.js";
-
-/** SQLSTATE of everything that a role may not do. */
-const insufficientPrivilege = "42501";
 
 /** A role whose rights a login needs: that of peers and their commands, or that of `hawser serve`. */
 export type HawserRole = "hawser_peer" | "hawser_bridge";
@@ -49,8 +46,7 @@ export async function explainRefusal(
   cause: unknown,
   wanted: HawserRole = "hawser_peer",
 ): Promise<HawserError> {
-  const refusal = cause instanceof StoreError ? cause.cause : cause;
-  if (!isServerError(refusal) || refusal.code !== insufficientPrivilege) return storeFailure(action, cause);
+  if (sqlstateOf(cause) !== insufficientPrivilege) return storeFailure(action, cause);
   const { rows } = await client.query(situationSql(wanted)).catch(() => ({ rows: [] }));
   const [situation] = rows as readonly Situation[];
   if (situation === undefined) return storeFailure(action, cause);

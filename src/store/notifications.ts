@@ -8,7 +8,6 @@ import { createHash } from "node:crypto";
 import { notifyChannels, type TopicAddrRow } from "../../generated/ts/rows/peer.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import type { Logger } from "../runtime/index.js";
 import type { Database } from "./database.js";
 
 /** A row of the directory was written or taken out. */
@@ -57,29 +56,22 @@ export function parseAnnouncement(payload: string): number | undefined {
   return Number.isInteger(connectionKey) && connectionKey > 0 ? connectionKey : undefined;
 }
 
-/** Announcements in a database. */
-export function announcements(database: Database, logger: Logger) {
-  return {
-    /**
-     * Tells a listener that messages were stored for it: a statement of its own, after the commit, because NOTIFY would
-     * serialise commits. Best effort: it does not throw, and the listener's slow poll finds what nobody announced.
-     */
-    async announce(listenerName: string, connectionKey: number): Promise<void> {
-      try {
-        await database.query(`announce messages to "${listenerName}"`, {
-          name: "hawser.announce",
-          text: "SELECT pg_notify($1, $2)",
-          values: [messageChannel(listenerName), String(connectionKey)],
-        });
-      } catch (err) {
-        logger.debug(
-          { err, listenerName, connectionKey },
-          "could not announce stored messages; its listener will poll",
-        );
-      }
-    },
-  };
-}
+/** The name of a peer, and the key of a channel in which it has an interest. */
+export type Announced = readonly [name: string, connectionKey: number];
 
-/** Tells listeners of stored messages. */
-export type Announce = ReturnType<typeof announcements>;
+/**
+ * Tells peers that messages were stored in a channel, or that it has another owner: a statement of its own, after the commit,
+ * because NOTIFY would serialise commits. Best effort: it does not throw, and slow polls find what nobody announced.
+ */
+export async function announce(database: Database, told: readonly Announced[]): Promise<void> {
+  if (told.length === 0) return;
+  try {
+    await database.query("announce channels", {
+      name: "hawser.announce",
+      text: "SELECT pg_notify(a.channel, a.payload) FROM unnest($1::text[], $2::text[]) AS a (channel, payload)",
+      values: [told.map(([name]) => messageChannel(name)), told.map(([, connectionKey]) => String(connectionKey))],
+    });
+  } catch (err) {
+    database.logger.debug({ err, channels: told.length }, "could not announce channels; their peers will poll");
+  }
+}

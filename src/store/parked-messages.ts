@@ -7,6 +7,7 @@ import type { ParkedMessage, Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./transaction.js";
 
+/** Parks messages in a database. Both calls throw StoreError `store_failed`. */
 export function parkedMessages(database: Database) {
   return {
     /**
@@ -64,6 +65,3 @@ export function parkedMessages(database: Database) {
     },
   };
 }
-
-/** Parks messages. Both throw StoreError `store_failed`. */
-export type ParkedMessages = ReturnType<typeof parkedMessages>;

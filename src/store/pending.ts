@@ -52,7 +52,10 @@ const sql = {
     ORDER BY topic COLLATE "C", address COLLATE "C", name COLLATE "C"`,
 } as const;
 
-/** What senders have stored in a database. */
+/**
+ * Messages that senders have stored in a database. Rows that their listener has handled already, and not deleted yet, do not
+ * count; nor do dead letters that are retried: for the sender they were delivered, and they are not its to clear.
+ */
 export function pending(database: Database) {
   return {
     /** How many messages wait. */
@@ -82,12 +85,6 @@ export function pending(database: Database) {
   };
 }
 
-/**
- * What a sender has stored. Rows that their listener has handled already, and not deleted yet, do not count; nor do dead
- * letters that are retried: for the sender they were delivered, and they are not its to clear.
- */
-export type Pending = ReturnType<typeof pending>;
-
 const owner = "coalesce(m.owner, m.listener_name)";
 
 const backlogSql = {
@@ -99,7 +96,7 @@ const backlogSql = {
            GROUP BY 1`,
 } as const;
 
-/** The listeners' backlogs in a database. */
+/** Backlogs of listeners, from all senders: a sender that reaches none of them chooses by these. */
 export function backlogs(database: Database) {
   return {
     /** The stored messages that each of these listeners has not taken, each channel counted up to `backlogCountRows`. */
@@ -111,9 +108,6 @@ export function backlogs(database: Database) {
     },
   };
 }
-
-/** How much waits for listeners, from all senders: what a sender that reaches none of them chooses by. */
-export type Backlogs = ReturnType<typeof backlogs>;
 
 /** A listener whose name no process holds, and for which messages are stored. */
 export interface AbsentListener {
@@ -181,6 +175,3 @@ export function orphans(database: Database) {
     },
   };
 }
-
-/** Looks for absent listeners. */
-export type Orphans = ReturnType<typeof orphans>;

@@ -10,7 +10,7 @@
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
-import { type DatabaseAddress, isServerError, openSession } from "../postgres/index.js";
+import { type DatabaseAddress, openSession, sqlstateOf } from "../postgres/index.js";
 import { Backoff, Deadline, delay } from "../runtime/index.js";
 
 /** How long locks are waited for, in milliseconds. */
@@ -150,7 +150,7 @@ export class Preparation {
         await work(deadline);
         return;
       } catch (cause) {
-        if (!isServerError(cause) || !passing.has(cause.code ?? "")) throw cause;
+        if (!passing.has(sqlstateOf(cause) ?? "")) throw cause;
         if (last.isOver || (deadline.isOver && watch.isDone)) throw gaveUp(action, limitMs, watch.blockers, cause);
         await delay(pauses.failed(), signal);
         signal?.throwIfAborted();

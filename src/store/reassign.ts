@@ -7,10 +7,9 @@ import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/r
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { StoreError } from "../errors/index.js";
-import { type Logger, silentLogger } from "../runtime/index.js";
 import type { Database } from "./database.js";
 import { nameHeldSql, unlessRunning } from "./leases.js";
-import { messageChannel } from "./notifications.js";
+import { announce } from "./notifications.js";
 import { waitingMessagesSql } from "./pending.js";
 import type { WriterName } from "./transaction.js";
 
@@ -54,7 +53,6 @@ export interface ListenerState {
 }
 
 const sql = {
-  announce: "SELECT pg_notify(a.channel, a.payload) FROM unnest($1::text[], $2::text[]) AS a (channel, payload)",
   owned: `
     SELECT m.connection_key AS "connectionKey", m.composite, coalesce(b.listener_name, m.listener_name) AS "madeFor",
            coalesce(w.stored, 0)::float8 AS stored, coalesce(w.topics, '{}') AS topics
@@ -107,23 +105,17 @@ const sql = {
 } as const;
 
 /** Hands over the channels of a database. */
-export function reassign(database: Database, logger: Logger = silentLogger) {
-  /** Best effort, a statement of its own after the commit: polls find what is not heard. */
-  const tell = async (
-    channels: readonly Pick<HandedOverChannel, "connectionKey" | "composite">[],
-    to: string,
-  ): Promise<void> => {
-    // Their senders, too: they look the owners up when they hear of one of their channels.
-    const told = channels.flatMap(({ connectionKey, composite }) =>
-      [to, composite.split(":")[0] as string].map((name) => [messageChannel(name), String(connectionKey)] as const),
+export function reassign(database: Database) {
+  /** Tells the new owners, and the senders, which look the owners up when they hear of one of their channels. */
+  const tell = (
+    channels: readonly (Pick<HandedOverChannel, "connectionKey" | "composite"> & { readonly listener: string })[],
+  ): Promise<void> =>
+    announce(
+      database,
+      channels.flatMap(({ connectionKey, composite, listener }) =>
+        [listener, composite.split(":")[0]!].map((name) => [name, connectionKey] as const),
+      ),
     );
-    const values = [told.map(([channel]) => channel), told.map(([, payload]) => payload)];
-    try {
-      await database.query(`tell "${to}" of its new channels`, { text: sql.announce, values });
-    } catch (err) {
-      logger.debug({ err, to }, "could not announce channels that were handed over; their new listener will poll");
-    }
-  };
   return {
     /**
      * Hands channels over, in one transaction that waits for the old listener's writes under way and keeps out all later
@@ -150,7 +142,7 @@ export function reassign(database: Database, logger: Logger = silentLogger) {
       const channels = rows.map(({ connectionKey, composite, stored }) => {
         return { connectionKey, composite, stored: Number(stored) };
       });
-      if (channels.length > 0) await tell(channels, to);
+      await tell(channels.map((channel) => ({ ...channel, listener: to })));
       return channels;
     },
     /**
@@ -195,19 +187,14 @@ export function reassign(database: Database, logger: Logger = silentLogger) {
         connectionKeys: [...channels.keys()],
         topicKeys: [...channels.values()].map((topicKey = 0) => topicKey),
       });
-      const back: (Pick<HandedOverChannel, "connectionKey" | "composite"> & { readonly listener: string })[] = [];
+      const back: { connectionKey: number; composite: string; listener: string }[] = [];
       for (const { held, connectionKey, composite, listener } of rows) {
         if (!held) throw new StoreError("fenced", `could not ${action}: another process has taken the name`);
         if (connectionKey !== null && composite !== null && listener !== null) {
           back.push({ connectionKey, composite, listener });
         }
       }
-      for (const to of new Set(back.map(({ listener }) => listener))) {
-        await tell(
-          back.filter(({ listener }) => listener === to),
-          to,
-        );
-      }
+      await tell(back);
       return back.map(({ connectionKey }) => connectionKey);
     },
     /** The channels that a listener owns, retry channels included, in key order, with what is stored in them. */
@@ -222,9 +209,6 @@ export function reassign(database: Database, logger: Logger = silentLogger) {
     },
   };
 }
-
-/** Hands channels over. */
-export type Reassign = ReturnType<typeof reassign>;
 
 function checkNewOwner(name: string): void {
   const bad = columnChecks.peers.name(name);

@@ -1,34 +1,34 @@
 /**
  * The store of one Peer: everything a peer does in Postgres.
  */
+import { EventEmitter } from "node:events";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { type PeerSettingsInput, peerSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { DatabaseAddress, type SessionQuery } from "../postgres/index.js";
 import { type Clock, type Logger, silentLogger, systemClock } from "../runtime/index.js";
-import { type ChannelOwners, type Channels, channelOwners, channels } from "./channels.js";
-import { type Claims, claims } from "./claims.js";
-import { type CursorCommits, cursorCommits } from "./cursor-commits.js";
+import { channelOwners, channels } from "./channels.js";
+import { claims } from "./claims.js";
+import { cursorCommits } from "./cursor-commits.js";
 import { CursorCommitter, type CursorCommitterEvents } from "./cursor-committer.js";
 import type { Database } from "./database.js";
-import { type DeadLetters, deadLetters } from "./dead-letters.js";
-import { type Directory, directory, type Routes, routes } from "./directory.js";
+import { deadLetters } from "./dead-letters.js";
+import { directory, routes } from "./directory.js";
 import type { Lease, TakeNameOptions } from "./leases.js";
-import { type MigrationReport, migrate } from "./migrate.js";
+import { migrate } from "./migrate.js";
 import {
-  type Announce,
-  announcements,
+  announce,
   type CatalogChange,
   messageChannel,
   parseAnnouncement,
   relayChannel,
   secretsChannel,
 } from "./notifications.js";
-import { type ParkedMessages, parkedMessages } from "./parked-messages.js";
-import { type Backlogs, backlogs, type Orphans, orphans, type Pending, pending } from "./pending.js";
-import { type Reassign, reassign } from "./reassign.js";
+import { parkedMessages } from "./parked-messages.js";
+import { backlogs, orphans, pending } from "./pending.js";
+import { reassign } from "./reassign.js";
 import { acquireDatabase, type DatabaseLocation } from "./shared-database.js";
-import { type StoredMessages, storedMessages } from "./stored-messages.js";
-import { type Transactional, transactional } from "./transactional.js";
+import { storedMessages } from "./stored-messages.js";
+import { transactional } from "./transactional.js";
 
 const { waitingChannel } = outboxConstants;
 
@@ -56,60 +56,23 @@ export interface StoreOptions extends DatabaseLocation, Pick<PeerSettingsInput, 
   readonly clock?: Clock | undefined;
 }
 
-/** Everything a peer does in Postgres. Every method throws StoreError, or PostgresError. */
-export interface Store
-  extends Directory,
-    Routes,
-    Channels,
-    ChannelOwners,
-    StoredMessages,
-    Claims,
-    CursorCommits,
-    ParkedMessages,
-    Transactional,
-    Pending,
-    Backlogs,
-    Reassign,
-    Orphans,
-    Announce,
-    AsyncDisposable {
-  /** Messages that were given up. */
-  readonly deadLetters: DeadLetters;
-  /** Grows with each new database session. Keys that were cached before may be another database's: look them up again. */
-  readonly generation: number;
-  /** The session is there. Stored messages and cursors do not need it; leases and notifications do. */
-  readonly isUp: boolean;
-  /** Brings the schema to this version: see {@link migrate}. */
-  migrate(): Promise<MigrationReport>;
-  /** Takes a name: see {@link Lease}. Leases not released by then end with {@link close}, unclean. */
-  takeName(name: string, options: TakeNameOptions): Promise<Lease>;
-  /** What a relay of enqueued messages works with: where it opens a session of its own, and whom it asks whether one works. */
-  readonly relayAccess: { readonly address: DatabaseAddress; readonly ask: SessionQuery };
-  /** Makes the group commit of a listener's cursors. */
-  cursorCommitter(lease: Lease, events: CursorCommitterEvents): CursorCommitter;
-  /** From here on, and over lost sessions, `announced` tells of this listener's channels. */
-  listenForMessages(listenerName: string): Promise<void>;
-  /** From here on, and over lost sessions, `waiting` tells of topics with messages to claim. */
-  listenForWaiting(): Promise<void>;
-  /** Adds a listener. Returns what takes it away. */
-  on<Name extends keyof StoreEvents>(event: Name, listener: (...details: StoreEvents[Name]) => void): () => void;
-  /** Ends the use of the database; the last user of a process closes its connections. May be called twice. */
-  close(): Promise<void>;
-}
+const lookUps = new WeakMap<Database, ReturnType<typeof newLookUps>>();
 
-type LookUps = Routes & Channels & ChannelOwners;
-
-const lookUps = new WeakMap<Database, LookUps>();
+const newLookUps = (database: Database, clock: Clock) => ({
+  ...routes(database),
+  ...channels(database),
+  ...channelOwners(database, clock),
+});
 
 /** One for all stores of a database: what thousands of peers of one process ask at the same time is one statement. */
-function lookUpsOf(database: Database, clock: Clock): LookUps {
-  let known = lookUps.get(database);
-  if (known === undefined) {
-    known = { ...routes(database), ...channels(database), ...channelOwners(database, clock) };
-    lookUps.set(database, known);
-  }
+function lookUpsOf(database: Database, clock: Clock): ReturnType<typeof newLookUps> {
+  const known = lookUps.get(database) ?? newLookUps(database, clock);
+  lookUps.set(database, known);
   return known;
 }
+
+/** Everything a peer does in Postgres. Every method throws StoreError, or PostgresError. */
+export type Store = Awaited<ReturnType<typeof openStore>>;
 
 /**
  * Opens the store, and waits until Postgres answers. All stores of one process and database share one session and one
@@ -118,42 +81,46 @@ function lookUpsOf(database: Database, clock: Clock): LookUps {
  * @throws StoreError `store_failed` if Postgres cannot be reached; PostgresError `invalid_argument` if a URL cannot be
  * read, `transaction_pooler` if the session leads through one
  */
-export async function openStore(options: StoreOptions = {}): Promise<Store> {
+export async function openStore(options: StoreOptions = {}) {
   const { clock = systemClock, logger = silentLogger, poolSize = peerSettingsDefaults.poolSize } = options;
   const { database, release } = await acquireDatabase(options, { clock, logger, poolSize });
   const { pool, session, leases } = database;
   const commits = cursorCommits(pool);
-  const { announce } = announcements(pool, logger);
   const taken = new Set<Lease>();
   const announcedTo = new Map<string, string>();
   let listensForWaiting = false;
-  const listeners: { [Name in keyof StoreEvents]: Set<(...details: StoreEvents[Name]) => void> } = {
-    catalog: new Set(),
-    secrets: new Set(),
-    relayEnded: new Set(),
-    announced: new Set(),
-    waiting: new Set(),
-    session: new Set(),
-  };
-  const emit = <Name extends keyof StoreEvents>(event: Name, ...details: StoreEvents[Name]): void => {
-    for (const listener of [...listeners[event]]) listener(...details);
-  };
+  // Each part of a peer adds listeners.
+  const events = new EventEmitter<StoreEvents>().setMaxListeners(0);
   const databaseListener = {
-    onSession: (state: "up" | "down") => emit("session", state),
-    onCatalogChange: (change: CatalogChange) => emit("catalog", change),
+    onSession: (state: "up" | "down") => events.emit("session", state),
+    onCatalogChange: (change: CatalogChange) => events.emit("catalog", change),
     onNotification(channel: string, payload: string): void {
-      if (channel === secretsChannel) emit("secrets");
-      if (channel === relayChannel) emit("relayEnded");
-      if (channel === waitingChannel) emit("waiting", payload);
+      if (channel === secretsChannel) events.emit("secrets");
+      if (channel === relayChannel) events.emit("relayEnded");
+      if (channel === waitingChannel) events.emit("waiting", payload);
       const listenerName = announcedTo.get(channel);
       const connectionKey = parseAnnouncement(payload);
-      if (listenerName !== undefined && connectionKey !== undefined) emit("announced", connectionKey, listenerName);
+      if (listenerName !== undefined && connectionKey !== undefined)
+        events.emit("announced", connectionKey, listenerName);
     },
   };
   database.listeners.add(databaseListener);
   let closed: Promise<void> | undefined;
+  /** Ends the use of the database; the last user of a process closes its connections. May be called twice. */
+  const close = (): Promise<void> => {
+    closed ??= (async () => {
+      database.listeners.delete(databaseListener);
+      events.removeAllListeners();
+      await Promise.all([...taken].map((lease) => lease.release({ clean: false })));
+      const heard = [...announcedTo.keys(), ...(listensForWaiting ? [waitingChannel] : [])];
+      await Promise.all(heard.map((channel) => session.unlisten(channel)));
+      await release();
+    })();
+    return closed;
+  };
+  const ask: SessionQuery = (text, values = []) => pool.query("look for a relay", { text, values });
 
-  const store: Omit<Store, "generation" | "isUp"> = {
+  return {
     ...directory(pool),
     ...lookUpsOf(pool, clock),
     ...storedMessages(pool),
@@ -163,12 +130,25 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
     ...transactional(pool),
     ...pending(pool),
     ...backlogs(pool),
-    ...reassign(pool, logger),
+    ...reassign(pool),
     ...orphans(pool),
-    announce,
-    deadLetters: deadLetters(pool, announce),
+    /** Tells a listener that messages were stored for it. Does not throw. */
+    announce: (listenerName: string, connectionKey: number): Promise<void> =>
+      announce(pool, [[listenerName, connectionKey]]),
+    /** Messages that were given up. */
+    deadLetters: deadLetters(pool),
+    /** Grows with each new database session. Keys that were cached before may be another database's: look them up again. */
+    get generation() {
+      return session.generation;
+    },
+    /** The session is there. Stored messages and cursors do not need it; leases and notifications do. */
+    get isUp() {
+      return session.isUp;
+    },
+    /** Brings the schema to this version: see {@link migrate}. */
     migrate: () => migrate({ databaseUrl: options.sessionUrl ?? options.databaseUrl, logger }),
-    async takeName(name, takeOptions) {
+    /** Takes a name: see {@link Lease}. Leases not released by then end with {@link close}, unclean. */
+    async takeName(name: string, takeOptions: TakeNameOptions): Promise<Lease> {
       const lease = await leases.take(name, takeOptions);
       taken.add(lease);
       lease.onChange((state) => {
@@ -176,41 +156,30 @@ export async function openStore(options: StoreOptions = {}): Promise<Store> {
       });
       return lease;
     },
-    relayAccess: {
-      address: DatabaseAddress.of(options.sessionUrl ?? options.databaseUrl),
-      ask: (text, values = []) => pool.query("look for a relay", { text, values }),
-    },
-    cursorCommitter: (lease, events) => new CursorCommitter(lease, commits, { clock, events }),
-    async listenForMessages(listenerName) {
+    /** What a relay of enqueued messages works with: where it opens a session of its own, and whom it asks whether one works. */
+    relayAccess: { address: DatabaseAddress.of(options.sessionUrl ?? options.databaseUrl), ask },
+    /** Makes the group commit of a listener's cursors. */
+    cursorCommitter: (lease: Lease, committerEvents: CursorCommitterEvents) =>
+      new CursorCommitter(lease, commits, { clock, events: committerEvents }),
+    /** From here on, and over lost sessions, `announced` tells of this listener's channels. */
+    async listenForMessages(listenerName: string): Promise<void> {
       const channel = messageChannel(listenerName);
       if (announcedTo.has(channel)) return;
       announcedTo.set(channel, listenerName);
       await session.listen(channel);
     },
-    async listenForWaiting() {
+    /** From here on, and over lost sessions, `waiting` tells of topics with messages to claim. */
+    async listenForWaiting(): Promise<void> {
       if (listensForWaiting) return;
       listensForWaiting = true;
       await session.listen(waitingChannel);
     },
-    on(event, listener) {
-      listeners[event].add(listener);
-      return () => listeners[event].delete(listener);
+    /** Adds a listener. Returns what takes it away. */
+    on<Name extends keyof StoreEvents>(event: Name, listener: (...details: StoreEvents[Name]) => void): () => void {
+      events.on(event, listener as never);
+      return () => void events.off(event, listener as never);
     },
-    close() {
-      closed ??= (async () => {
-        database.listeners.delete(databaseListener);
-        for (const set of Object.values(listeners)) set.clear();
-        await Promise.all([...taken].map((lease) => lease.release({ clean: false })));
-        const heard = [...announcedTo.keys(), ...(listensForWaiting ? [waitingChannel] : [])];
-        await Promise.all(heard.map((channel) => session.unlisten(channel)));
-        await release();
-      })();
-      return closed;
-    },
-    [Symbol.asyncDispose]: () => store.close(),
+    close,
+    [Symbol.asyncDispose]: close,
   };
-  return Object.defineProperties(store, {
-    generation: { get: () => session.generation, enumerable: true },
-    isUp: { get: () => session.isUp, enumerable: true },
-  }) as Store;
 }

@@ -118,9 +118,6 @@ export function storedMessages(database: Database) {
   };
 }
 
-/** The message store. */
-export type StoredMessages = ReturnType<typeof storedMessages>;
-
 /** As the database counts them. */
 function messagesBehind({ epoch, number, messages }: DrainRowsResult, after: Position): number {
   return Number(epoch) === after.epoch ? Math.min(messages, Number(number) - after.number) : messages;

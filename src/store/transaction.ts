@@ -1,6 +1,5 @@
 /**
- * Transactions of several statements, the knowledge of whether one was committed, and the fence of a name that each begins
- * with. (The functions `hawser.store_messages` and `hawser.commit_cursors` hold the same rule within themselves.)
+ * Transactions of several statements, and the knowledge of whether one was committed.
  */
 import type pg from "pg";
 
@@ -9,9 +8,6 @@ export interface WriterName {
   readonly name: string;
   readonly epoch: number;
 }
-
-/** The statement with which a fenced transaction begins. */
-const fenceSql = "SELECT held FROM hawser.fenced($1, $2)";
 
 /** A client inside a transaction. */
 export type Transaction = pg.ClientBase;
@@ -93,13 +89,4 @@ async function orRolledBack<T>(client: pg.ClientBase, work: () => Promise<T>): P
     );
     throw new NotCommitted(error, rolledBack);
   }
-}
-
-/**
- * Locks the name's fence, shared, until the end of the transaction, if the name has the writer's epoch: then the next owner
- * waits for that end. What is written must be a later statement.
- */
-export async function isHeld(transaction: Transaction, { name, epoch }: WriterName): Promise<boolean> {
-  const { rows } = await transaction.query<{ held: boolean }>({ text: fenceSql, values: [name, epoch] });
-  return rows[0]?.held === true;
 }

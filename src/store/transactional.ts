@@ -87,7 +87,7 @@ function refusalOf(error: unknown): (typeof refusals)[Refusal] | undefined {
 /** For handlers that have a connection at once. */
 const roomOf = new WeakMap<Database, Room>();
 
-/** Transactions of a database. */
+/** Runs handlers in transactions of a database. */
 export function transactional(database: Database) {
   // Of the pool, not of its user: all peers of the process share it.
   const room = roomOf.get(database) ?? new Room(1);
@@ -223,9 +223,6 @@ export function transactional(database: Database) {
     },
   };
 }
-
-/** Runs handlers in transactions. */
-export type Transactional = ReturnType<typeof transactional>;
 
 interface Begun {
   readonly refusal: Refusal | null;

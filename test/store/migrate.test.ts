@@ -19,7 +19,7 @@ const last = migrations.at(-1)!;
 const next: Migration = {
   id: last.id + 1,
   name: "add a table",
-  sql: "CREATE TABLE hawser.extra (id integer)",
+  sql: "CREATE TABLE hawser.extra (id integer);",
 };
 const withNext = [...migrations, next];
 
@@ -97,7 +97,7 @@ describe("migrate", () => {
   });
 
   it("leaves nothing behind of a step that fails, and goes on from there", async () => {
-    const broken = [...migrations, { ...next, sql: `${next.sql}; SELECT 1/0` }];
+    const broken = [...migrations, { ...next, sql: `${next.sql} SELECT 1/0;` }];
     await expect(migrate({ databaseUrl: url }, broken)).rejects.toMatchObject({ code: "store_failed" });
     await expect(migrate({ databaseUrl: url }, broken)).rejects.toThrow(`apply migration ${next.id} (add a table)`);
     expect((await migrate({ databaseUrl: url }, withNext)).applied).toEqual([next.id]);
@@ -115,7 +115,7 @@ describe("migrate", () => {
     const altering: Migration = {
       id: next.id,
       name: "add columns",
-      sql: "ALTER TABLE hawser.conn_mess_number ADD COLUMN a integer; ALTER TABLE hawser.conn_messages ADD COLUMN b integer",
+      sql: "ALTER TABLE hawser.conn_mess_number ADD COLUMN a integer; ALTER TABLE hawser.conn_messages ADD COLUMN b integer;",
     };
     const peer = new pg.Client(url);
     await peer.connect();
@@ -167,7 +167,7 @@ describe("migrate", () => {
       "DROP TRIGGER topic_addr_notify ON hawser.topic_addr",
       "CREATE OR REPLACE FUNCTION hawser.key_of_topic(p_topic text, OUT k integer) LANGUAGE sql AS 'SELECT 1'",
     ];
-    const wrong = { id: 1, name: "wrong", sql: [generatedSchemaSql, ...changes].join(";\n") };
+    const wrong = { id: 1, name: "wrong", sql: `${[generatedSchemaSql, ...changes].join(";\n")};` };
     const lines = await compareMigratedSchema(url, [wrong]);
     expect(lines.map((line) => line.split(":", 1)[0]).filter((object) => !object?.includes("_not_null"))).toEqual([
       "column peers.clean",

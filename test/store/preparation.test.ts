@@ -7,8 +7,14 @@ import { describe, expect, it, onTestFinished } from "vitest";
 import { releasedMigrations } from "../../generated/ts/sql/migrations.js";
 import { install } from "../../src/installation/index.js";
 import { DatabaseAddress } from "../../src/postgres/index.js";
-import { applyMissing, migrate, migrations, Preparation, takeTurn } from "../../src/store/index.js";
-import { partsOf } from "../../src/store/migrations.js";
+import {
+  applyMissing,
+  migrate,
+  migrations,
+  migrationTransactions,
+  Preparation,
+  takeTurn,
+} from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { onServer, rowsOf } from "../support/on-server.js";
@@ -226,7 +232,8 @@ describe("a step of the schema", () => {
       AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')`;
     for (const [n, step] of [...migrations, madeStep].entries()) {
       if (n === 0) continue;
-      const parts = partsOf(step).filter(({ isTransaction }) => isTransaction);
+      const made = migrationTransactions(step, { isNew: false, makesSchema: false });
+      const parts = made.filter(({ isTransaction }) => isTransaction);
       const lockedLater: string[] = [];
       let lockedFirst = 0;
       client.query = (async (text: string, values?: unknown[]) => {

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type Lease, openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { startProgram } from "../support/program.js";
-import { terminateHolder, textMessages, type World, world } from "./support/world.js";
+import { listenersOf, terminateHolder, textMessages, type World, world } from "./support/world.js";
 
 const start = { epoch: 0, number: 0 };
 
@@ -346,7 +346,7 @@ describe("channels that are handed over", () => {
         durable,
         topics: [{ topic: `topic ${names}`, subscribed: false }],
       });
-    const listed = async () => (await w.store.listenersOf(`topic ${names}`)).map(({ name }) => name);
+    const listed = async () => (await listenersOf(w.store, `topic ${names}`)).map(({ name }) => name);
     await register(true);
     await w.operator.query("INSERT INTO hawser.topic_addr (topic, addr, client_name) VALUES ($1, '127.0.0.1:1', $2)", [
       `topic ${names}`,

@@ -3,6 +3,8 @@ import { openStore } from "../../src/store/index.js";
 import { eventually } from "../support/eventually.js";
 import { type World, world } from "./support/world.js";
 
+const sender = { name: "sender", sourceTopic: "source" };
+
 describe("the stores of a process", () => {
   let w: World;
   beforeAll(async () => {
@@ -22,10 +24,10 @@ describe("the stores of a process", () => {
     const databaseUrl = `${w.url}?application_name=shared`;
     const stores = await Promise.all(Array.from({ length: 5 }, () => openStore({ databaseUrl })));
     expect(await connections("shared")).toBe(1);
-    await Promise.all(stores.flatMap((store) => Array.from({ length: 10 }, () => store.listenersOf("topic"))));
+    await Promise.all(stores.flatMap((store) => Array.from({ length: 10 }, () => store.pendingCount(sender))));
     expect(await connections("shared")).toBe(5);
     for (const store of stores.slice(1)) await store.close();
-    expect(await stores[0]!.listenersOf("topic")).toEqual([]);
+    expect(await stores[0]!.pendingCount(sender)).toBe(0);
     await stores[0]!.close();
     await stores[0]!.close();
     await eventually("the connections are gone", async () => (await connections("shared")) === 0);
@@ -37,10 +39,10 @@ describe("the stores of a process", () => {
   it("have as many connections as the one who asked for most", async () => {
     const databaseUrl = `${w.url}?application_name=sized`;
     const small = await openStore({ databaseUrl, poolSize: 1 });
-    await Promise.all(Array.from({ length: 10 }, () => small.listenersOf("topic")));
+    await Promise.all(Array.from({ length: 10 }, () => small.pendingCount(sender)));
     expect(await connections("sized")).toBe(2);
     const large = await openStore({ databaseUrl, poolSize: 3 });
-    await Promise.all(Array.from({ length: 10 }, () => small.listenersOf("topic")));
+    await Promise.all(Array.from({ length: 10 }, () => small.pendingCount(sender)));
     expect(await connections("sized")).toBe(4);
     await Promise.all([small.close(), large.close()]);
   });
@@ -67,7 +69,6 @@ describe("the stores of a process", () => {
   it("ask nothing of a session but that it runs statements, when a session URL says that there is a pooler", async () => {
     await using direct = await openStore({ databaseUrl: w.url });
     await using pooled = await openStore({ databaseUrl: `${w.url}?application_name=pooled`, sessionUrl: w.url });
-    const sender = { name: "sender", sourceTopic: "source" };
     for (const store of [direct, pooled]) {
       const name = store === direct ? "direct" : "pooled";
       const lease = await store.takeName(name, { waitMs: 0 });
@@ -96,8 +97,8 @@ describe("the stores of a process", () => {
     const committed = { committed: [connectionKey], notOwned: [] };
     const commit = (number: number) => store.commitCursors(lease, [{ connectionKey, epoch: 1, number }]);
     expect(await commit(1)).toEqual(committed);
-    expect(await store.listenersOf("topic")).toEqual([]);
-    const work = Array.from({ length: 5 }, (_, index) => [commit(2 + index), store.listenersOf("topic")]);
+    expect(await store.pendingCount(sender)).toBe(0);
+    const work = Array.from({ length: 5 }, (_, index) => [commit(2 + index), store.pendingCount(sender)]);
     await Promise.all(work.flat());
     expect(await connections("kept")).toBe(2);
     expect(await commit(7)).toEqual(committed);
@@ -117,7 +118,7 @@ describe("the stores of a process", () => {
     Object.assign(process.env, variables, { PGDATABASE: pathname.slice(1) });
     try {
       await using store = await openStore();
-      expect(await store.listenersOf("topic")).toEqual([]);
+      expect(await store.pendingCount(sender)).toBe(0);
       expect(await connections("hawser")).toBeGreaterThan(0);
     } finally {
       for (const name of [...Object.keys(variables), "PGDATABASE"]) {

@@ -3,9 +3,8 @@
  */
 import { describe, expect, it, onTestFinished } from "vitest";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { DatabaseAddress } from "../../src/postgres/index.js";
-import { silentLogger, systemClock } from "../../src/runtime/index.js";
-import { Database } from "../../src/store/database.js";
+import { localSettingsSql, sessionSettingsSql } from "../../src/postgres/index.js";
+import { statementLimits } from "../../src/store/database.js";
 import { eventually } from "../support/eventually.js";
 import { takeOver, type World, world } from "./support/world.js";
 
@@ -23,27 +22,16 @@ async function takesOver(w: World, isHeld: Promise<unknown>): Promise<void> {
 }
 
 describe.concurrent("a process that is stopped in the middle of a transaction", () => {
-  it.each([false, true])("keeps nobody from its name for good (behind a pooler: %s)", async (pooled) => {
+  it.each([
+    { how: "in a session of its own", begin: `${sessionSettingsSql(statementLimits)}; BEGIN` },
+    { how: "behind a pooler", begin: `BEGIN; ${localSettingsSql(statementLimits)}` },
+  ])("keeps nobody from its name for good $how", async ({ begin }) => {
     const w = await aWorld();
     const lease = await w.take("stopped");
-    const options = { clock: systemClock, logger: silentLogger, poolSize: 1, pooled };
-    const database = new Database(DatabaseAddress.of(w.url), options);
-    onTestFinished(() => database.close());
-    let isHeld = (): void => undefined;
-    const held = new Promise<void>((resolve) => {
-      isHeld = resolve;
-    });
-    let goOn = (): void => undefined;
-    const standing = database.fenced("stand still", lease, async (transaction) => {
-      isHeld();
-      await new Promise<void>((resolve) => {
-        goOn = resolve;
-      });
-      await transaction.query("SELECT 1");
-    });
-    await takesOver(w, held);
-    goOn();
-    await expect(standing).rejects.toMatchObject({ code: "store_failed" });
+    const standing = await w.connect();
+    await standing.query(begin);
+    await takesOver(w, standing.query("SELECT hawser.fenced('stopped', $1)", [lease.epoch]));
+    await expect(standing.query("SELECT 1")).rejects.toThrow();
   });
 
   it("nor where a handler's transaction, which had all the time it wanted, has come to its end", async () => {

@@ -736,6 +736,26 @@ export interface ParkMessagesResult {
   owned: boolean;
 }
 
+/** Arguments of hawser.count_attempt. */
+export interface CountAttemptArguments {
+  /** The listener's name. */
+  name: string;
+  /** The listener's epoch. */
+  epoch: bigint;
+  /** The channel. */
+  connectionKey: number;
+  /** 1 for a start; -1 takes one back. */
+  change: number;
+}
+
+/** The result of hawser.count_attempt. */
+export interface CountAttemptResult {
+  /** The listener's epoch was still the catalog's. If not, nothing was written. */
+  held: boolean;
+  /** How many starts that makes. NULL: there is no such channel. */
+  attempts: number | null;
+}
+
 /** Arguments of hawser.count_parked. */
 export interface CountParkedArguments {
   /** The listener's name. */
@@ -1501,6 +1521,25 @@ export function storeFunctions(client: QueryClient) {
       });
       const row = onlyRow(rows, "hawser.park_messages");
       return { held: row.held, owned: row.owned };
+    },
+
+    /**
+     * Counts a start of the message behind a channel's cursor, before its handler begins, or takes one back. Fenced by the
+     * listener's epoch.
+     */
+    async countAttempt(args: CountAttemptArguments): Promise<CountAttemptResult> {
+      const { rows } = await client.query({
+        name: "hawser.count_attempt",
+        text: "SELECT held, attempts FROM hawser.count_attempt($1::text, $2::bigint, $3::integer, $4::integer)",
+        values: [
+          args.name,
+          String(args.epoch),
+          args.connectionKey,
+          args.change,
+        ],
+      });
+      const row = onlyRow(rows, "hawser.count_attempt");
+      return { held: row.held, attempts: row.attempts };
     },
 
     /** Counts a start of a parked message, before its handler begins. Fenced by the listener's epoch. */

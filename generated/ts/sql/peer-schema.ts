@@ -1878,6 +1878,41 @@ $function$;
 COMMENT ON FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) IS 'Parks messages of one channel, with marks, unless they are done; what is parked gets its new attempts and time. Fenced by the
 listener''s epoch.';
 
+CREATE OR REPLACE FUNCTION hawser.count_attempt(
+  p_name text,
+  p_epoch bigint,
+  p_connection_key integer,
+  p_change integer,
+  OUT held boolean,
+  OUT attempts integer
+)
+LANGUAGE plpgsql VOLATILE SECURITY INVOKER
+SET search_path = pg_catalog, pg_temp
+AS $function$
+#variable_conflict use_column
+BEGIN
+  IF
+    octet_length(p_name) > 255
+  THEN
+    IF octet_length(p_name) > 255 THEN
+      PERFORM hawser.refuse_argument('hawser.count_attempt', 'p_name', octet_length(p_name) || ' bytes long', 'must be at most 255 bytes long in UTF-8');
+    END IF;
+  END IF;
+BEGIN
+  held := hawser.fenced(p_name, p_epoch);
+  IF NOT held THEN
+    RETURN;
+  END IF;
+  -- The cursor is absent until a message is done.
+  PERFORM FROM hawser.lock_cursors(ARRAY[p_connection_key]);
+  UPDATE hawser.conn_mess_number AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
+  RETURNING c.attempts INTO attempts;
+END;
+END
+$function$;
+COMMENT ON FUNCTION hawser.count_attempt(text, bigint, integer, integer) IS 'Counts a start of the message behind a channel''s cursor, before its handler begins, or takes one back. Fenced by the
+listener''s epoch.';
+
 CREATE OR REPLACE FUNCTION hawser.count_parked(
   p_name text,
   p_epoch bigint,
@@ -3582,6 +3617,7 @@ REVOKE ALL ON FUNCTION hawser.lock_cursors(integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION hawser.count_attempt(text, bigint, integer, integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) FROM PUBLIC;
@@ -3683,6 +3719,7 @@ BEGIN
     GRANT EXECUTE ON FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) TO hawser_peer;
+    GRANT EXECUTE ON FUNCTION hawser.count_attempt(text, bigint, integer, integer) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) TO hawser_peer;
     GRANT EXECUTE ON FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) TO hawser_peer;
@@ -3774,6 +3811,7 @@ BEGIN
   ALTER FUNCTION hawser.handling_refusal(text, bigint, integer, bigint[], bigint[], boolean) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.mark_done(text, bigint, integer, bigint[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.park_messages(text, bigint, integer, jsonb, bytea) OWNER TO hawser_owner;
+  ALTER FUNCTION hawser.count_attempt(text, bigint, integer, integer) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.count_parked(text, bigint, integer, bigint, bigint) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.finish_parked(text, bigint, integer, bigint[], bigint[]) OWNER TO hawser_owner;
   ALTER FUNCTION hawser.drain_messages(integer, bigint, bigint, integer, bigint, integer) OWNER TO hawser_owner;

@@ -3,7 +3,14 @@
  */
 import { randomBytes } from "node:crypto";
 import pg from "pg";
-import { type Lease, openStore, type Sender, type Store, type StoreOptions } from "../../../src/store/index.js";
+import {
+  type Lease,
+  type Listener,
+  openStore,
+  type Sender,
+  type Store,
+  type StoreOptions,
+} from "../../../src/store/index.js";
 import { type TestDatabase, testDatabase } from "../../support/database.js";
 import { eventually } from "../../support/eventually.js";
 
@@ -21,6 +28,11 @@ export interface World extends AsyncDisposable {
   channelOf(sender: Sender, listenerName: string): Promise<number>;
   /** Resolves once the session `pid` waits for a lock. */
   waitsForLock(pid: number): Promise<void>;
+}
+
+/** The listeners of a topic, as a sender finds them that has met none. */
+export async function listenersOf(store: Store, topic: string): Promise<readonly Listener[]> {
+  return (await store.listenersAndRoutes({ name: "reader", sourceTopic: "reader" }, topic)).listeners;
 }
 
 /** Makes a world. */

@@ -176,7 +176,7 @@ const callersOf = table(`
   p hawser.take_name hawser.own_name hawser.keep_name hawser.release_name hawser.end_ownership
   p hawser.fenced hawser.raise_fence hawser.share_fences hawser.lock_dead_letters hawser.running_peers
   p hawser.mark_done hawser.handling_refusal hawser.lock_cursors hawser.cursor_of
-  p hawser.park_messages hawser.count_parked hawser.finish_parked
+  p hawser.park_messages hawser.count_attempt hawser.count_parked hawser.finish_parked
   n hawser.add_handler hawser.add_stream hawser.apply_seek hawser.bind_handler hawser.lock_handlers hawser.request_seek
   n hawser.stream_start hawser.subjects_overlap hawser.unbind_handler
   nb hawser.prune_handlers

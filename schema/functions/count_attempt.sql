@@ -1,0 +1,11 @@
+#variable_conflict use_column
+BEGIN
+  held := hawser.fenced(p_name, p_epoch);
+  IF NOT held THEN
+    RETURN;
+  END IF;
+  -- The cursor is absent until a message is done.
+  PERFORM FROM hawser.lock_cursors(ARRAY[p_connection_key]);
+  UPDATE hawser.conn_mess_number AS c SET attempts = greatest(0, c.attempts + p_change) WHERE c.connection_key = p_connection_key
+  RETURNING c.attempts INTO attempts;
+END
