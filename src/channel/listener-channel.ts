@@ -422,7 +422,7 @@ export class ListenerChannel {
   }
 
   /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
-  deadline(): number {
+  get deadline(): number {
     const handling = this.handling;
     if (this.#halted) return Number.POSITIVE_INFINITY;
     const retry = handling.retryDue;

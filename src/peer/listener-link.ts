@@ -660,7 +660,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       this.#isIsolated = false;
       this.#shared.isolation.leave(this);
     }
-    if (!this.#closed) this.#timer.arm(this.channel.deadline());
+    if (!this.#closed) this.#timer.arm(this.channel.deadline);
   }
 }
 

@@ -384,7 +384,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   /** After every event: the next deadline, and the callers that wait for the end. */
   #arm(): void {
     if (this.#stopped) return;
-    this.#timer.arm(this.#channel.deadline());
+    this.#timer.arm(this.#channel.deadline);
     if (this.#whenSettled.length > 0 && this.#channel.pendingMessages === 0) {
       for (const resolve of this.#whenSettled.splice(0)) resolve();
     }
