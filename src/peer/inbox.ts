@@ -11,15 +11,14 @@ import type { HelloFields } from "../wire/index.js";
 import { Claims } from "./claims.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
-import { HandlerCalls, type Handlers, type PassOn } from "./handler-call.js";
+import { HandlerCalls, type PassOn } from "./handler-call.js";
 import { ListenerLink, type SharedByLinks } from "./listener-link.js";
+import type { TopicHandlers } from "./topic-handlers.js";
 
 export interface InboxOptions {
   readonly context: PeerContext;
   readonly listenAddress: string;
-  readonly handlers: Handlers;
-  /** Whether there is a handler. A peer that only sends has none: its messages and requests wait. */
-  readonly handles: () => boolean;
+  readonly handlers: TopicHandlers;
   readonly passOn: PassOn;
 }
 
@@ -48,7 +47,7 @@ export class Inbox {
 
   constructor(options: InboxOptions) {
     this.#options = options;
-    const { context, handlers, handles, passOn } = options;
+    const { context, handlers, passOn } = options;
     this.#isolation = new Isolation(storeConstants.isolationLimitMs, {
       after: (delayMs, callback) => {
         const timer = setTimeout(callback, delayMs);
@@ -78,14 +77,13 @@ export class Inbox {
         context,
         calls,
         dispatcher,
-        handles,
+        handlers,
         holdsUpRequests: () => this.#handlesNothing || this.#isolation.holder !== undefined,
         onRequestEnded: () => this.#isolation.handlerEnded(),
       },
       isolation: this.#isolation,
       committer: this.#newCommitter(),
-      onFinished: ({ connectionKey }) => this.#claims?.finished(connectionKey),
-      onRead: () => this.#claims?.pump(),
+      claims: this.#claims,
       onNotOwned: (connectionKey) => this.#drop(connectionKey),
     };
   }
@@ -254,7 +252,7 @@ export class Inbox {
   }
 
   get #handlesNothing(): boolean {
-    return this.#halted || !this.#begun || !this.#options.handles();
+    return this.#halted || !this.#begun || this.#options.handlers.isEmpty;
   }
 
   #newCommitter(): CursorCommitter {

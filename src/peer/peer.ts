@@ -92,7 +92,6 @@ export class Peer implements AsyncDisposable {
   readonly #options: CheckedOptions;
   readonly #logger: NonNullable<PeerOptions["logger"]>;
   readonly #status = new StatusEmitter();
-  readonly #subscriptions = new Set<string>();
   readonly #handlers: TopicHandlers;
   readonly #unsubscribed = new Set<string>();
   #advertised: string | undefined;
@@ -107,7 +106,7 @@ export class Peer implements AsyncDisposable {
   /** @throws PeerError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
   constructor(options: PeerOptions) {
     this.#options = checkOptions(options);
-    this.#handlers = new TopicHandlers(this.name, handlingOf(this.#options.settings), this.#reply);
+    this.#handlers = new TopicHandlers(this.#options, handlingOf(this.#options.settings), this.#reply);
     this.#advertised = options.advertise;
     this.#logger = options.logger ?? silentLogger;
   }
@@ -343,14 +342,14 @@ export class Peer implements AsyncDisposable {
     set();
     this.#running?.handlersChanged();
     if (topic === this.#options.topic) return;
-    const before = this.#subscriptions.has(topic);
-    this.#subscriptions.add(topic);
+    const before = this.#handlers.subscriptions.has(topic);
+    this.#handlers.subscriptions.add(topic);
     this.#unsubscribed.delete(topic);
     if (this.#state !== "running" || before) return;
     try {
       await this.#running?.subscribe(topic);
     } catch (error) {
-      this.#subscriptions.delete(topic);
+      this.#handlers.subscriptions.delete(topic);
       this.#removeHandler(topic);
       throw error;
     }
@@ -489,7 +488,7 @@ export class Peer implements AsyncDisposable {
     this.#checkForeign(topic);
     checkNotReserved(topic);
     await this.#started();
-    this.#subscriptions.delete(topic);
+    this.#handlers.subscriptions.delete(topic);
     if (this.#state === "running") await this.#running?.unsubscribe(topic);
     else this.#unsubscribed.add(topic);
     this.#removeHandler(topic);
@@ -606,7 +605,6 @@ export class Peer implements AsyncDisposable {
           advertise: this.#advertised,
           logger: this.#logger,
           status: this.#status,
-          subscriptions: this.#subscriptions,
           unsubscribed: this.#unsubscribed,
           handlers: this.#handlers,
           onLost: (ending) => this.#nameLost(ending),
