@@ -5,6 +5,7 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Isolation } from "../channel/index.js";
 import type { HawserError, PeerError } from "../errors/index.js";
+import { Repeated } from "../runtime/index.js";
 import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
 import type { HelloFields } from "../wire/index.js";
@@ -29,7 +30,11 @@ export class Inbox {
   readonly #isolation: Isolation<ListenerLink>;
   #shared: SharedByLinks;
   #listener: Listener | undefined;
-  #poll: NodeJS.Timeout | undefined;
+  /** Notifications can be missed. */
+  readonly #polls = new Repeated(storeConstants.pollMs, async () => {
+    await this.#refreshSecrets();
+    await this.#findMessages();
+  });
   #unlisten: (() => void)[] = [];
   /** Channels that are being given back: they are not opened. */
   readonly #leaving = new Set<number>();
@@ -132,7 +137,7 @@ export class Inbox {
       },
     });
     await this.#findMessages();
-    this.#pollLater();
+    this.#polls.runIn(storeConstants.pollMs);
     return this.#listener.boundAddress;
   }
 
@@ -210,7 +215,7 @@ export class Inbox {
 
   /** Starts no handler any more, and waits for those that run and for their cursors. */
   async stop(): Promise<void> {
-    clearTimeout(this.#poll);
+    this.#polls.stop();
     this.#claims?.stop();
     this.halt(true);
     this.#shared.calls.stopWaiting();
@@ -232,7 +237,7 @@ export class Inbox {
   /** Says Goodbye to every sender and closes the socket. */
   async close(): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#poll);
+    this.#polls.stop();
     this.#claims?.stop();
     for (const stop of this.#unlisten) stop();
     for (const link of this.#links.values()) {
@@ -375,15 +380,6 @@ export class Inbox {
     if (!this.#secretsInDoubt && !secrets.isStale) return;
     this.#secretsInDoubt = false;
     await secrets.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again"));
-  }
-
-  #pollLater(): void {
-    this.#poll = setTimeout(async () => {
-      await this.#refreshSecrets();
-      await this.#findMessages();
-      if (!this.#closed) this.#pollLater();
-    }, storeConstants.pollMs);
-    this.#poll.unref();
   }
 }
 

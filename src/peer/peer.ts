@@ -222,7 +222,7 @@ export class Peer implements AsyncDisposable {
     try {
       if (options?.signal?.aborted) throw abortedBefore(options.signal);
       const running = this.#whileRunning();
-      if (topic === this.#options.topic || !running.outbox.knows(topic)) this.#checkForeign(topic);
+      if (topic === this.#options.topic) throw selfTopic(topic);
       const message = this.#checkMessage(payload, options);
       return this.#receipt(running.outbox.sendTo(topic, message), message, options?.signal);
     } catch (error) {
@@ -249,7 +249,7 @@ export class Peer implements AsyncDisposable {
       if (timeoutMs !== requestTimeoutMs) checkTimeout(timeoutMs);
       if (signal?.aborted) throw abortedBefore(signal);
       const { outbox } = this.#whileRunning();
-      if (topic === this.#options.topic || !outbox.knows(topic)) this.#checkForeign(topic);
+      if (topic === this.#options.topic) throw selfTopic(topic);
       const pairs = headers && checkHeaders(headers);
       const { askNext } = outbox;
       const request = new OutgoingRequest(checkBytes(payload), pairs, maxMessageBytes, timeoutMs, idempotent, askNext);
@@ -700,9 +700,7 @@ export class Peer implements AsyncDisposable {
 
   #checkForeign(topic: string): void {
     checkTopic(topic);
-    if (topic === this.#options.topic) {
-      throw new PeerError("self_topic", `"${topic}" is this peer's own source topic; name another`);
-    }
+    if (topic === this.#options.topic) throw selfTopic(topic);
   }
 
   #checkStopped(what: string): void {
@@ -772,4 +770,8 @@ function checkHandler(
 
 function notRunning(name: string): PeerError {
   return new PeerError("not_running", `"${name}" is not running; call run() first`);
+}
+
+function selfTopic(topic: string): PeerError {
+  return new PeerError("self_topic", `"${topic}" is this peer's own source topic; name another`);
 }

@@ -156,7 +156,7 @@ export class TopicRoutes {
   /** The greatest payload that any of the listeners takes. */
   maxMessageBytes(links: OpenLinks): number {
     return this.all.reduce((most, { name, maxMessageBytes }) => {
-      return Math.max(most, links.get(name)?.maxMessageBytes ?? maxMessageBytes);
+      return Math.max(most, links.get(name)?.dial.maxMessageBytes ?? maxMessageBytes);
     }, 0);
   }
 
@@ -164,8 +164,8 @@ export class TopicRoutes {
   #isUp(link: SenderLink | undefined): boolean {
     if (link === undefined) return true;
     if (link.isDown) return false;
-    const { isHandedOver, ownerName } = link.dial;
-    return !isHandedOver || this.listed.some(({ name }) => name === ownerName);
+    const { dial } = link;
+    return !dial.isHandedOver || this.listed.some(({ name }) => name === dial.ownerName);
   }
 
   #chooseLeast(
