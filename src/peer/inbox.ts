@@ -119,7 +119,7 @@ export class Inbox {
         const link = this.#links.get(connectionKey);
         if (link?.onConnection(connection, epoch, backlog) !== true) {
           connection.destroy();
-          return ignoring;
+          return undefined;
         }
         return {
           onBatch: (batch) => link.onBatch(connection, batch),
@@ -382,13 +382,3 @@ export class Inbox {
     await secrets.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again"));
   }
 }
-
-const ignoring = {
-  onBatch() {},
-  onGoLive() {},
-  onRequest() {},
-  onCancel() {},
-  onDrain() {},
-  onGoodbye() {},
-  onClosed() {},
-};

@@ -14,7 +14,7 @@ import type { OutgoingRequest } from "./outgoing-request.js";
 import type { SenderLink } from "./sender-link.js";
 import { SenderLinks } from "./sender-links.js";
 import { TopicDirectory } from "./topic-directory.js";
-import type { Candidate, TopicRoutes } from "./topic-routes.js";
+import { awayCandidate, type Candidate, type TopicRoutes } from "./topic-routes.js";
 
 /** A message whose arguments are checked. */
 export interface CheckedMessage {
@@ -119,13 +119,8 @@ export class Outbox {
     const open = this.links.get(name);
     if (open !== undefined && routes?.ready === true && routes.waiting === 0) return this.#hand(open, routes, message);
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
-      const candidate = known.all.find((one) => one.name === name) ?? {
-        name,
-        addr: undefined,
-        maxMessageBytes: protocolConstants.maxStoredMessageBytes,
-        durable: false,
-        group: undefined,
-      };
+      const met = known.all.find((one) => one.name === name);
+      const candidate = met ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
       const link = await this.links.to(candidate, known);
       // A topic that nobody serves any more has no key yet, although its peer may have a link.
       if (known.topicKey === 0) known.topicKey = await this.#context.store.topicKey(topic);

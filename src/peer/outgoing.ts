@@ -162,29 +162,15 @@ export function abortedBefore(signal: AbortSignal): PeerError {
  *
  * @throws PeerError `aborted`, with outcome `unknown`
  */
-export async function abortable(promise: Promise<Receipt>, signal: AbortSignal, onLeft: () => void): Promise<Receipt> {
-  const abandoned = (): PeerError =>
-    new PeerError("aborted", "the wait for the send was aborted; the message may still arrive", {
-      cause: signal.reason,
-      outcome: "unknown",
-    });
-  if (signal.aborted) {
-    onLeft();
-    promise.catch(() => undefined);
-    throw abandoned();
-  }
-  let done: (() => void) | undefined;
-  try {
-    return await Promise.race([
-      promise,
-      new Promise<never>((_, reject) => {
-        done = onAbort(signal, () => {
-          onLeft();
-          reject(abandoned());
-        });
-      }),
-    ]);
-  } finally {
-    done?.();
-  }
+export function abortable(promise: Promise<Receipt>, signal: AbortSignal, onLeft: () => void): Promise<Receipt> {
+  return new Promise((resolve, reject) => {
+    const leave = (): void => {
+      onLeft();
+      const text = "the wait for the send was aborted; the message may still arrive";
+      reject(new PeerError("aborted", text, { cause: signal.reason, outcome: "unknown" }));
+    };
+    const unlisten = onAbort(signal, leave);
+    promise.finally(unlisten).then(resolve, reject);
+    if (signal.aborted) leave();
+  });
 }

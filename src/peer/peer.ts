@@ -15,7 +15,7 @@ import { enqueueFrom, enqueueReply } from "./enqueue.js";
 import { type HandlingSettings, handlingOf } from "./handling-settings.js";
 import {
   type Batch,
-  deliveryOf,
+  deliveries,
   type EnqueueOptions,
   type Handler,
   type Message,
@@ -689,7 +689,7 @@ export class Peer implements AsyncDisposable {
     checkKnownOptions(options, "a send");
     const bytes = checkPayload(payload);
     const name = options?.delivery ?? "at-least-once";
-    const delivery = deliveryOf(name);
+    const delivery = deliveries.get(name);
     if (delivery === undefined) {
       throw new PeerError("invalid_argument", `delivery ${String(name)}: must be "at-least-once" or "at-most-once"`);
     }

@@ -21,7 +21,8 @@ export class SocketWriter {
   #flushScheduled = false;
   #ended = false;
   #saidGoodbye = false;
-  #blocked = false;
+  /** False from `writeHighWaterBytes` buffered bytes on, until half of them have gone. Writing is possible all the same. */
+  canWrite = true;
   #bytesInSocket = 0;
   readonly #inSocket: Output[] = [];
   /** Encoded when they leave, because a newer one makes them useless: so a reader that stalls cannot pile them up. */
@@ -48,11 +49,6 @@ export class SocketWriter {
   /** Bytes that were written here and have not reached the kernel. */
   get bufferedBytes(): number {
     return this.#encoder.bytes + this.#bytesInSocket;
-  }
-
-  /** False from `writeHighWaterBytes` buffered bytes on, until half of them have gone. Writing is possible all the same. */
-  get canWrite(): boolean {
-    return !this.#blocked;
   }
 
   /** Writes what a dialler sends before its first frame. */
@@ -104,8 +100,9 @@ export class SocketWriter {
   }
 
   #appended(): void {
-    if (this.bufferedBytes >= protocolConstants.writeHighWaterBytes) this.#blocked = true;
-    if (this.#encoder.bytes >= flushBytes) this.#flush();
+    const { bytes } = this.#encoder;
+    if (bytes + this.#bytesInSocket >= protocolConstants.writeHighWaterBytes) this.canWrite = false;
+    if (bytes >= flushBytes) this.#flush();
     else this.#schedule();
   }
 
@@ -153,8 +150,8 @@ export class SocketWriter {
     if (!error) recycle(output);
     if (this.#ended) return;
     if (this.#inSocket.length === 0 && !this.#flushScheduled) this.#flush();
-    if (this.#blocked && this.bufferedBytes * 2 <= protocolConstants.writeHighWaterBytes) {
-      this.#blocked = false;
+    if (!this.canWrite && this.bufferedBytes * 2 <= protocolConstants.writeHighWaterBytes) {
+      this.canWrite = true;
       this.#onDrain();
     }
   };
