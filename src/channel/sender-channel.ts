@@ -134,7 +134,8 @@ export class SenderChannel<Message extends OutgoingMessage> {
       return;
     }
     this.#write();
-    this.deadline = Math.min(this.#dropUnnumbered(now), this.#storeDue(now));
+    const dropDue = this.#unnumbered.oldest === undefined ? Number.POSITIVE_INFINITY : this.#dropUnnumbered(now);
+    this.deadline = Math.min(dropDue, this.#storeDue(now));
   }
 
   /** Time has passed. */
@@ -393,7 +394,6 @@ export class SenderChannel<Message extends OutgoingMessage> {
    */
   #dropUnnumbered(now: number): number {
     const queue = this.#unnumbered;
-    if (queue.oldest === undefined) return Number.POSITIVE_INFINITY;
     const isConnected = this.#connection !== undefined;
     const waits = isConnected || ((this.#dialling || this.link === "connecting") && !this.#stopping);
     const waitMs = isConnected ? this.#limits.sendTimeoutMs : this.#limits.connectWaitMs;

@@ -163,9 +163,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         this.run();
         return;
       }
+      this.#arm();
     }
     this.#commitHandled();
-    this.#arm();
   }
 
   /**
@@ -214,6 +214,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     else {
       const turn = channel.begun(message!, at);
       this.#end(turn, unfinished(this, turn), at);
+      this.#arm();
     }
     return unfinished === undefined ? done : done + 1;
   }

@@ -43,8 +43,8 @@ export class Outbox {
 
   constructor(context: PeerContext) {
     this.#context = context;
-    this.links = new SenderLinks(context, () => this.#pumpGroups());
-    this.topics = new TopicDirectory(context, this.links, () => this.#pumpGroups());
+    this.links = new SenderLinks(context, this.#pumpGroups);
+    this.topics = new TopicDirectory(context, this.links, this.#pumpGroups);
     this.#generation = context.store.generation;
     this.#unlisten = [
       context.store.on("catalog", (change) => this.#catalogChanged(change)),
@@ -64,14 +64,14 @@ export class Outbox {
   sendTo(topic: string, message: CheckedMessage): Sent | Promise<Sent> {
     const routes = this.topics.get(topic);
     if (routes?.ready === true && routes.waiting === 0) {
-      const sent = this.#sendToGroup(routes, message);
-      if (sent !== undefined) return sent;
+      const sent = routes.isGroup && this.#sendToGroup(routes, message);
+      if (sent) return sent;
       const link = routes.choose(this.links, message.key)?.link;
       if (link !== undefined) return this.#handOne(link, routes, message);
     }
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
-      const sent = this.#sendToGroup(known, message);
-      if (sent !== undefined) return sent;
+      const sent = known.isGroup && this.#sendToGroup(known, message);
+      if (sent) return sent;
       const candidate = known.choose(this.links, message.key) ?? (await this.#chooseForLater(known));
       if (candidate === undefined) throw noAddress(topic);
       return this.#handOne(await this.links.to(candidate, known), known, message);
@@ -219,7 +219,7 @@ export class Outbox {
    */
   #sendToGroup(routes: TopicRoutes, message: CheckedMessage): Sent | undefined {
     const { delivery, payload, headers, key } = message;
-    if (!routes.isGroup || key !== undefined) return undefined;
+    if (key !== undefined) return undefined;
     const now = performance.now();
     if (delivery === Delivery.AT_MOST_ONCE) {
       const link = routes.chooseIdlest(this.links, payload.length);
@@ -272,12 +272,12 @@ export class Outbox {
     return link;
   }
 
-  #pumpGroups(): void {
+  readonly #pumpGroups = (): void => {
     for (const [routes, queue] of this.#groups) {
       queue.pump();
       if (queue.isEmpty) this.#groups.delete(routes);
     }
-  }
+  };
 
   #endGroups(why: PeerError): void {
     for (const queue of this.#groups.values()) queue.end(why);

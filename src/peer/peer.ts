@@ -686,7 +686,7 @@ export class Peer implements AsyncDisposable {
   }
 
   #checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
-    checkKnownOptions(options, "a send");
+    if (options !== undefined) checkKnownOptions(options, "a send");
     const bytes = checkPayload(payload);
     const name = options?.delivery ?? "at-least-once";
     const delivery = deliveries.get(name);

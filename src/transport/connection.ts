@@ -53,6 +53,14 @@ class EstablishedConnection {
     return this.socket.writer.canWrite;
   }
 
+  /**
+   * Says that nothing more will be sent: this side goes in good order. A listener says it with its final committed cursor, behind
+   * the newest Ack, and {@link end} comes next; to a sender's Goodbye it acknowledges what it has, says Goodbye too and closes.
+   */
+  writeGoodbye(cursor: Goodbye = { epoch: 0, number: 0 }): void {
+    this.socket.writer.write({ $case: "goodbye", value: cursor });
+  }
+
   /** Writes what is buffered, then closes this direction. Handlers are called until the other side has closed the other. */
   end(): void {
     this.socket.end();
@@ -88,11 +96,6 @@ export class ListenerConnection extends EstablishedConnection {
    */
   writeAnswer(answer: Answer): void {
     this.socket.writer.write({ $case: "answer", value: answer });
-  }
-
-  /** Writes the final committed cursor, behind the newest Ack: this side goes in good order. `end` comes next. */
-  writeGoodbye(goodbye: Goodbye): void {
-    this.socket.writer.write({ $case: "goodbye", value: goodbye });
   }
 
   /**
@@ -194,11 +197,6 @@ export class SenderConnection extends EstablishedConnection {
   /** Says that everything not known to be stored follows on this connection. */
   writeGoLive(epoch: number): void {
     this.socket.writer.write({ $case: "goLive", value: { epoch } });
-  }
-
-  /** Says that nothing more will be sent. The listener acknowledges what it has, says Goodbye too and closes. */
-  writeGoodbye(): void {
-    this.socket.writer.write({ $case: "goodbye", value: { epoch: 0, number: 0 } });
   }
 }
 

@@ -19,6 +19,8 @@ const afterGoodbye: ReadonlySet<FrameKind> = new Set(["ping", "pong", "refuse"])
 export class SocketWriter {
   readonly #encoder = new FrameEncoder({ maxFrameBytes: protocolConstants.maxHandshakeFrameBytes });
   #flushScheduled = false;
+  /** A tick has ended while the socket was busy with an earlier write: what was gathered leaves behind that. */
+  #isLate = false;
   #ended = false;
   #saidGoodbye = false;
   /** False from `writeHighWaterBytes` buffered bytes on, until half of them have gone. Writing is possible all the same. */
@@ -119,9 +121,11 @@ export class SocketWriter {
 
   readonly #endOfTick = (): void => {
     this.#flushScheduled = false;
+    if (this.#ended) return;
     // While the socket is still busy with an earlier write, what comes is gathered: a write for each tick would keep a
     // block of memory for each.
-    if (!this.#ended && this.#inSocket.length === 0) this.#flush();
+    this.#isLate = this.#inSocket.length > 0;
+    if (!this.#isLate) this.#flush();
   };
 
   #encodeLatest(): void {
@@ -149,7 +153,10 @@ export class SocketWriter {
     // Of a socket that is destroyed, the kernel may still have one.
     if (!error) recycle(output);
     if (this.#ended) return;
-    if (this.#inSocket.length === 0 && !this.#flushScheduled) this.#flush();
+    if (this.#isLate && this.#inSocket.length === 0 && !this.#flushScheduled) {
+      this.#isLate = false;
+      this.#flush();
+    }
     if (!this.canWrite && this.bufferedBytes * 2 <= protocolConstants.writeHighWaterBytes) {
       this.canWrite = true;
       this.#onDrain();
