@@ -28,9 +28,9 @@ import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression } from "../wire/index.js";
 import type { Claims } from "./claims.js";
 import type { PeerContext } from "./context.js";
-import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import { type Turn, turnMs } from "./dispatcher.js";
 import { pairsOfFrame } from "./frame-headers.js";
-import type { HandledLink, HandlerCalls, Unfinished } from "./handler-call.js";
+import type { HandledLink, Unfinished } from "./handler-call.js";
 import type { Source } from "./message.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
@@ -40,13 +40,9 @@ const { messageKeyHeader } = protocolConstants;
 const messagesPerClockRead = 64;
 
 /** What the links of a peer share. */
-export interface SharedByLinks {
-  readonly context: PeerContext;
-  readonly calls: HandlerCalls;
-  readonly dispatcher: Dispatcher;
+export interface SharedByLinks extends SharedByRequests {
   readonly isolation: Isolation<ListenerLink>;
   readonly committer: CursorCommitter;
-  readonly requests: SharedByRequests;
   /** Undefined for a peer that is no member of a group. */
   readonly claims: Claims | undefined;
   /** The channel belongs to another listener now: its link is closed and forgotten. */
@@ -96,7 +92,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.source = channel;
     this.connectionKey = channel.connectionKey;
     this.#hasMarks = channel.done.length > 0;
-    this.requests = new RequestIntake(shared.requests, channel);
+    this.requests = new RequestIntake(shared, channel);
     this.#startsBefore = channel.attempts;
     const { settings, lease, sender } = shared.context;
     // The next message may have been what ended the process that had the channel before.

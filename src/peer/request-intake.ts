@@ -22,8 +22,7 @@ export interface SharedByRequests {
   readonly handlers: TopicHandlers;
   /** None may begin now. */
   readonly holdsUpRequests: () => boolean;
-  /** A handler has ended. */
-  readonly onRequestEnded: () => void;
+  readonly isolation: { handlerEnded(): void };
 }
 
 export class RequestIntake implements Turn {
@@ -214,9 +213,9 @@ export class RequestIntake implements Turn {
     request.end();
     if (this.#open.get(request.id) === request) this.#open.delete(request.id);
     this.#handlers -= 1;
-    const { dispatcher, onRequestEnded } = this.#shared;
+    const { dispatcher, isolation } = this.#shared;
     dispatcher.freeSlot();
-    onRequestEnded();
+    isolation.handlerEnded();
     if (this.#whenIdle.length > 0 && !this.isHandling) for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 
