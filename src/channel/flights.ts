@@ -12,10 +12,6 @@ export class Flights {
   bytes = 0;
   readonly #flights = new Fifo<Flight>();
 
-  get isEmpty(): boolean {
-    return this.#flights.length === 0;
-  }
-
   clear(): void {
     this.#flights.clear();
     this.bytes = 0;

@@ -121,7 +121,7 @@ export class Handling {
   /** The count of the first message's starts, while it may have killed the process, or its session, before. */
   #count: { state: "needed" | "asked" | "known"; starts: number } | undefined;
   /** A message waits for the commit of those before, or for the handlers that run. */
-  #blocked = false;
+  isBlocked = false;
   /** Messages that are parked, or are to be. */
   readonly #parked = new Map<string, Place>();
   #parkedBytes = 0;
@@ -410,13 +410,6 @@ export class Handling {
     return true;
   }
 
-  /** Whether a message waited for a commit; asking takes it back. */
-  unblock(): boolean {
-    const blocked = this.#blocked;
-    this.#blocked = false;
-    return blocked;
-  }
-
   /**
    * One more start of the first message is counted, which makes `starts`; fewer than were begun here are not all. Undefined: that
    * has failed, and the next {@link take} asks again.
@@ -578,13 +571,13 @@ export class Handling {
   #mayBegin(message: IncomingMessage): boolean {
     if (message.position === undefined) return true;
     if (this.#uncommitted >= this.#window) {
-      this.#blocked = true;
+      this.isBlocked = true;
       return false;
     }
     if (this.#count === undefined || this.#count.state === "known") return true;
     // Counted is what comes behind the committed cursor, and alone: another one may be what ends the process.
     if (this.#uncommitted > 0 || this.running > 0) {
-      this.#blocked = true;
+      this.isBlocked = true;
       return false;
     }
     if (this.#count.state === "needed") {

@@ -20,7 +20,8 @@ export class Isolation<Channel> {
   readonly #waiting: { readonly channel: Channel; readonly begin: () => void }[] = [];
   #begin: (() => void) | undefined;
   #cancel: () => void = () => undefined;
-  #present: Channel | undefined;
+  /** The channel that has the handlers for itself, or waits for those of others to end. */
+  holder: Channel | undefined;
 
   readonly #limitMs: number;
   readonly #host: IsolationHost<Channel>;
@@ -31,34 +32,29 @@ export class Isolation<Channel> {
     this.#host = host;
   }
 
-  /** The channel that has the handlers for itself, or waits for those of others to end. */
-  get holder(): Channel | undefined {
-    return this.#present;
-  }
-
   /** Whether the channel's handlers may not begin, because another one is to be alone. */
   holdsUp(channel: Channel): boolean {
-    return this.#present !== undefined && this.#present !== channel;
+    return this.holder !== undefined && this.holder !== channel;
   }
 
   /** `begin` is called when the channel is alone, or its turn is over. It must {@link leave} when its message is done. */
   enter(channel: Channel, begin: () => void): void {
-    if (this.#present === channel) begin();
-    else if (this.#present !== undefined) this.#waiting.push({ channel, begin });
+    if (this.holder === channel) begin();
+    else if (this.holder !== undefined) this.#waiting.push({ channel, begin });
     else this.#take(channel, begin);
   }
 
   /** A handler has ended: perhaps the holder is alone now. */
   handlerEnded(): void {
     const begin = this.#begin;
-    if (begin === undefined || this.#present === undefined || !this.#host.othersIdle(this.#present)) return;
+    if (begin === undefined || this.holder === undefined || !this.#host.othersIdle(this.holder)) return;
     this.#begin = undefined;
     begin();
   }
 
   /** The channel's message is done, or the channel is closed. Does nothing for one that is neither alone nor waits. */
   leave(channel: Channel): void {
-    if (this.#present !== channel) {
+    if (this.holder !== channel) {
       const index = this.#waiting.findIndex((one) => one.channel === channel);
       if (index >= 0) this.#waiting.splice(index, 1)[0]?.begin();
       return;
@@ -68,14 +64,14 @@ export class Isolation<Channel> {
     this.#begin = undefined;
     const next = this.#waiting.shift();
     if (next === undefined) {
-      this.#present = undefined;
+      this.holder = undefined;
       this.#host.changed();
     } else this.#take(next.channel, next.begin);
     begin?.();
   }
 
   #take(channel: Channel, begin: () => void): void {
-    this.#present = channel;
+    this.holder = channel;
     this.#begin = begin;
     this.#cancel = this.#host.after(this.#limitMs, () => this.leave(channel));
     this.#host.changed();

@@ -69,7 +69,8 @@ export class ListenerChannel {
   #epochAfter: number | undefined;
   /** Rows at or below the cursor may lie in the store. */
   #checkStale = false;
-  #halted = false;
+  /** No message is handed out. */
+  isHalted = false;
   /** The channel is to be given back: `quiet` is due, waits for marks, or was told. */
   #leaving: "due" | "marking" | "told" | undefined;
 
@@ -203,7 +204,7 @@ export class ListenerChannel {
    */
   passes(connection: unknown, epoch: number, firstNumber: number): boolean {
     const link = this.#link;
-    if (link === undefined || link.connection !== connection || this.#halted || link.paused || link.toldBusy)
+    if (link === undefined || link.connection !== connection || this.isHalted || link.paused || link.toldBusy)
       return false;
     if (this.#held.length > 0 || !this.handling.isFree) return false;
     return firstNumber === 0 || this.#isNext(epoch, firstNumber);
@@ -290,14 +291,9 @@ export class ListenerChannel {
     this.#effects.query(this.accepted);
   }
 
-  /** No message is handed out. */
-  get isHalted(): boolean {
-    return this.#halted;
-  }
-
   /** {@link take} may have something. */
   get hasTurn(): boolean {
-    return !this.#halted && this.handling.hasTurn;
+    return !this.isHalted && this.handling.hasTurn;
   }
 
   /**
@@ -305,7 +301,7 @@ export class ListenerChannel {
    * have keys there may be several at a time.
    */
   take(now: number): Turn | undefined {
-    return this.#halted ? undefined : this.handling.take(now);
+    return this.isHalted ? undefined : this.handling.take(now);
   }
 
   /** How often the message that is to be tried again was begun; undefined when no message waits for that. */
@@ -345,7 +341,10 @@ export class ListenerChannel {
   onCommitted(cursor: Position): void {
     if (!this.handling.committed(cursor)) return;
     this.#ack();
-    if (this.handling.unblock()) this.#signalReady();
+    if (this.handling.isBlocked) {
+      this.handling.isBlocked = false;
+      this.#signalReady();
+    }
     this.#tellQuiet();
   }
 
@@ -399,8 +398,8 @@ export class ListenerChannel {
 
   /** Stops or resumes handing out messages: the lease is not surely held, or the peer stops. */
   halt(halted: boolean): void {
-    this.#halted = halted || this.#leaving !== undefined;
-    if (this.#halted) {
+    this.isHalted = halted || this.#leaving !== undefined;
+    if (this.isHalted) {
       this.#tellBusy(Number.POSITIVE_INFINITY);
       return;
     }
@@ -422,9 +421,9 @@ export class ListenerChannel {
   }
 
   /** The moment at which {@link tick} has something to do, in ms; Infinity when only an event can change anything. */
-  deadline(): number {
+  get deadline(): number {
     const handling = this.handling;
-    if (this.#halted) return Number.POSITIVE_INFINITY;
+    if (this.isHalted) return Number.POSITIVE_INFINITY;
     const retry = handling.retryDue;
     if (!this.#isOccupied) return retry;
     const speak = this.#link !== undefined && !this.#link.toldBusy && this.#waiting > 0;
@@ -483,7 +482,7 @@ export class ListenerChannel {
     const link = this.#link;
     if (link !== undefined) {
       if (link.paused) this.#limitReading(link);
-      if (link.toldBusy && !this.#halted) {
+      if (link.toldBusy && !this.isHalted) {
         link.toldBusy = false;
         // An at-most-once message moves no cursor, so no other Ack would take the word back.
         if (message.position === undefined) this.#ack();
@@ -605,8 +604,8 @@ export class ListenerChannel {
   #tellBusy(now: number): void {
     const link = this.#link;
     if (link === undefined || link.toldBusy || this.#waiting === 0) return;
-    if (!this.#isOccupied && !this.#halted) return;
-    if (!this.#halted && now < this.handling.progressAt + this.#limits.busyAfterMs) return;
+    if (!this.#isOccupied && !this.isHalted) return;
+    if (!this.isHalted && now < this.handling.progressAt + this.#limits.busyAfterMs) return;
     link.toldBusy = true;
     this.#ack();
   }

@@ -3,7 +3,9 @@ import type { OutgoingMessage } from "./messages.js";
 /** Messages in a row that were offered at the same moment, behind the same numbered message. */
 interface Offer {
   last: number;
+  /** When they were offered. */
   readonly at: number;
+  /** What {@link OfferQueue.push} was told. */
   after: number;
   next: Offer | undefined;
 }
@@ -50,9 +52,10 @@ export class OfferQueue<Message extends OutgoingMessage> {
   first: number;
   /** The number of the last message; `first - 1` when there is none. */
   last: number;
+  /** The first messages; undefined when there are none. */
+  oldest: Offer | undefined;
   #messages: Message[] = [];
   #head = 0;
-  #oldest: Offer | undefined;
   #newest: Offer | undefined;
 
   /** @param last the number behind which the first message comes */
@@ -98,7 +101,7 @@ export class OfferQueue<Message extends OutgoingMessage> {
     for (let number = this.first; number <= this.last; number++) yield this.at(number) as Message;
   }
 
-  /** Appends a message. @param after for {@link firstAfter} */
+  /** Appends a message. @param after for {@link lastAfter} */
   push(message: Message, at: number, after = 0): void {
     this.#messages.push(message);
     this.bytes += message.payload.length;
@@ -107,7 +110,7 @@ export class OfferQueue<Message extends OutgoingMessage> {
     if (newest !== undefined && newest.at === at && newest.after === after) newest.last = this.last;
     else {
       const offer = { last: this.last, at, after, next: undefined };
-      if (newest === undefined) this.#oldest = offer;
+      if (newest === undefined) this.oldest = offer;
       else newest.next = offer;
       this.#newest = offer;
     }
@@ -120,8 +123,8 @@ export class OfferQueue<Message extends OutgoingMessage> {
       this.#messages[this.#head++] = undefined as unknown as Message;
     }
     this.first = through + 1;
-    while (this.#oldest !== undefined && this.#oldest.last <= through) this.#oldest = this.#oldest.next;
-    if (this.#oldest === undefined) this.#newest = undefined;
+    while (this.oldest !== undefined && this.oldest.last <= through) this.oldest = this.oldest.next;
+    if (this.oldest === undefined) this.#newest = undefined;
     if (this.#head === this.#messages.length) {
       this.#messages = [];
       this.#head = 0;
@@ -131,26 +134,16 @@ export class OfferQueue<Message extends OutgoingMessage> {
     }
   }
 
-  /** When the first message was offered; undefined when there is none. */
-  get oldestAt(): number | undefined {
-    return this.#oldest?.at;
-  }
-
-  /** What {@link push} was told of the first message; Infinity when there is none. */
-  get firstAfter(): number {
-    return this.#oldest === undefined ? Number.POSITIVE_INFINITY : this.#oldest.after;
-  }
-
   /** The last number of those in front that were pushed with `after` or less; `first - 1` when there is none. */
   lastAfter(after: number): number {
     let last = this.first - 1;
-    for (let offer = this.#oldest; offer !== undefined && offer.after <= after; offer = offer.next) last = offer.last;
+    for (let offer = this.oldest; offer !== undefined && offer.after <= after; offer = offer.next) last = offer.last;
     return last;
   }
 
   /** When the message with this number, or the first one behind it, was offered; undefined when there is no such message. */
   offeredAt(number: number): number | undefined {
-    let offer = this.#oldest;
+    let offer = this.oldest;
     while (offer !== undefined && offer.last < number) offer = offer.next;
     return offer?.at;
   }
@@ -158,7 +151,7 @@ export class OfferQueue<Message extends OutgoingMessage> {
   /** The last number whose message has waited so long; `first - 1` when there is none. */
   waitingSince(waitMs: number, now: number): number {
     let last = this.first - 1;
-    let offer = this.#oldest;
+    let offer = this.oldest;
     for (; offer !== undefined && now >= offer.at + waitMs; offer = offer.next) last = offer.last;
     return last;
   }
@@ -168,7 +161,7 @@ export class OfferQueue<Message extends OutgoingMessage> {
     const by = first - this.first;
     this.first += by;
     this.last += by;
-    for (let offer = this.#oldest; offer !== undefined; offer = offer.next) {
+    for (let offer = this.oldest; offer !== undefined; offer = offer.next) {
       offer.last += by;
       offer.after = 0;
     }

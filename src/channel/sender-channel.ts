@@ -35,63 +35,47 @@ export class SenderChannel<Message extends OutgoingMessage> {
   /** The greatest payload that the listener takes over the connection. */
   #maxMessageBytes = Number.POSITIVE_INFINITY;
   readonly #inserts: Inserts;
-  #epoch: number;
-  #state: LinkState = "connecting";
+  /** The sender's epoch, under which messages are numbered. */
+  epoch: number;
+  link: LinkState = "connecting";
   /** Identity of the present connection; events that name another one do nothing. */
   #connection: unknown;
   #dialling = false;
   #writable = true;
-  #busy = false;
+  /** The listener has said that it is busy. */
+  isBusy = false;
   /** False while the lease is not surely held: nothing is written to the store. */
   #mayStore = true;
   #stopping = false;
   #endedAs: "fenced" | "abandoned" = "abandoned";
 
-  #acked = 0;
-  #stored: number;
+  /** The last number that the listener has handled, and committed, as heard. */
+  ackedNumber = 0;
+  /** The greatest number that is surely committed in Postgres by an insert of this channel. */
+  storedNumber: number;
   #written = 0;
-  #deadline = Number.POSITIVE_INFINITY;
+  /**
+   * The moment at which {@link tick} has something to do, in ms, as of the last event; Infinity when only an event can change
+   * anything.
+   */
+  deadline = Number.POSITIVE_INFINITY;
 
   /**
    * @param epoch the sender's
    * @param lastNumber where the channel was used before under this epoch: its last number. All up to there must be confirmed
    */
   constructor(epoch: number, limits: SenderLimits, effects: SenderEffects<Message>, lastNumber = 0) {
-    this.#epoch = epoch;
+    this.epoch = epoch;
     this.#limits = limits;
     this.#effects = effects;
     this.#numbered = new OfferQueue(lastNumber);
     this.#inserts = new Inserts(limits);
-    this.#stored = lastNumber;
-  }
-
-  /** The sender's epoch, under which messages are numbered. */
-  get epoch(): number {
-    return this.#epoch;
-  }
-
-  get link(): LinkState {
-    return this.#state;
-  }
-
-  /** The last number that the listener has handled, and committed, as heard. */
-  get ackedNumber(): number {
-    return this.#acked;
+    this.storedNumber = lastNumber;
   }
 
   /** Messages that the listener has not handled: stored ones of this epoch count, written at-most-once messages do not. */
   get unhandled(): number {
-    return this.lastNumber - this.#acked + this.#unnumbered.length;
-  }
-
-  /** The listener has said that it is busy. */
-  get isBusy(): boolean {
-    return this.#busy;
-  }
-
-  /** The greatest number that is surely committed in Postgres by an insert of this channel. */
-  get storedNumber(): number {
-    return this.#stored;
+    return this.lastNumber - this.ackedNumber + this.#unnumbered.length;
   }
 
   /** The number of the newest numbered message. */
@@ -139,26 +123,19 @@ export class SenderChannel<Message extends OutgoingMessage> {
    */
   writesAtOnce(bytes: number): boolean {
     if (this.#connection === undefined || !this.#writable || bytes > this.#maxMessageBytes) return false;
-    if (this.#unnumbered.first <= this.#unnumbered.last) return false;
-    return this.#state !== "live" || Math.max(this.#written, this.#acked, this.#stored) >= this.#numbered.last;
+    if (this.#unnumbered.oldest !== undefined) return false;
+    return this.link !== "live" || Math.max(this.#written, this.ackedNumber, this.storedNumber) >= this.#numbered.last;
   }
 
   /** Writes and stores what can be written and stored now. */
   flush(now: number): void {
-    if (this.#state === "ended") {
+    if (this.link === "ended") {
       this.#settleAll();
       return;
     }
     this.#write();
-    this.#deadline = Math.min(this.#dropUnnumbered(now), this.#storeDue(now));
-  }
-
-  /**
-   * The moment at which {@link tick} has something to do, in ms, as of the last event; Infinity when only an event can change
-   * anything.
-   */
-  deadline(): number {
-    return this.#deadline;
+    const dropDue = this.#unnumbered.oldest === undefined ? Number.POSITIVE_INFINITY : this.#dropUnnumbered(now);
+    this.deadline = Math.min(dropDue, this.#storeDue(now));
   }
 
   /** Time has passed. */
@@ -180,34 +157,34 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   /** The listener welcomed a new connection, which replaces an older one. */
   onConnected(connection: unknown, welcome: ChannelWelcome, now: number): void {
-    if (this.#state === "ended") return;
+    if (this.link === "ended") return;
     this.#connection = connection;
     this.#dialling = false;
     this.#writable = true;
-    this.#busy = false;
+    this.isBusy = false;
     this.#flights.clear();
     this.#credit = welcome.credit;
     this.#maxMessageBytes = welcome.maxMessageBytes;
     this.#acknowledge(welcome.cursorEpoch, welcome.cursor);
-    this.#written = Math.max(this.#acked, this.#stored);
+    this.#written = Math.max(this.ackedNumber, this.storedNumber);
     this.#setState("draining");
     this.#goLiveIfShort(welcome.backlog);
     this.flush(now);
   }
 
   onAck(connection: unknown, ack: Ack, now: number): void {
-    if (connection !== this.#connection || this.#state === "ended") return;
+    if (connection !== this.#connection || this.link === "ended") return;
     this.#acknowledge(ack.epoch, ack.number);
     this.#credit = ack.credit;
-    this.#busy = ack.busy;
-    if (this.#state === "draining") this.#goLiveIfShort(ack.backlog);
-    else if (this.#state === "going-live" && ack.live) this.#setState("live");
+    this.isBusy = ack.busy;
+    if (this.link === "draining") this.#goLiveIfShort(ack.backlog);
+    else if (this.link === "going-live" && ack.live) this.#setState("live");
     this.flush(now);
   }
 
   /** The listener goes in good order; its final cursor acknowledges. The connection ends soon. */
   onGoodbye(connection: unknown, cursor: Position, now: number): void {
-    if (connection !== this.#connection || this.#state === "ended") return;
+    if (connection !== this.#connection || this.link === "ended") return;
     this.#acknowledge(cursor.epoch, cursor.number);
     this.#goDown(now);
   }
@@ -226,7 +203,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   /** The connection ended: what is unconfirmed is stored, in order, before anything newer. */
   onClosed(connection: unknown, now: number): void {
-    if (connection !== this.#connection || this.#state === "ended") return;
+    if (connection !== this.#connection || this.link === "ended") return;
     this.#goDown(now);
   }
 
@@ -234,9 +211,9 @@ export class SenderChannel<Message extends OutgoingMessage> {
   onStored(now: number): void {
     const number = this.#inserts.succeeded();
     if (number === 0) return;
-    this.#stored = Math.max(this.#stored, number);
-    this.#confirmThrough(this.#stored, "stored");
-    if (this.#inserts.isToAnnounce(this.#stored, this.#acked, now)) this.#effects.announce();
+    this.storedNumber = Math.max(this.storedNumber, number);
+    this.#confirmThrough(this.storedNumber, "stored");
+    if (this.#inserts.isToAnnounce(this.storedNumber, this.ackedNumber, now)) this.#effects.announce();
     this.flush(now);
   }
 
@@ -254,10 +231,10 @@ export class SenderChannel<Message extends OutgoingMessage> {
 
   /** The channel is used no more. What is unconfirmed is settled with the outcome, and so is what is offered later. */
   end(outcome: "fenced" | "abandoned"): void {
-    if (this.#state !== "ended") this.#endedAs = outcome;
+    if (this.link !== "ended") this.#endedAs = outcome;
     this.#connection = undefined;
     this.#inserts.underWay = 0;
-    this.#deadline = Number.POSITIVE_INFINITY;
+    this.deadline = Number.POSITIVE_INFINITY;
     this.#setState("ended");
     this.#settleAll();
   }
@@ -274,11 +251,11 @@ export class SenderChannel<Message extends OutgoingMessage> {
    * caller closes the connection and drops the answer of an insert under way.
    */
   rebase(epoch: number, now: number): void {
-    if (this.#state === "ended") return;
-    this.#epoch = epoch;
+    if (this.link === "ended") return;
+    this.epoch = epoch;
     this.#connection = undefined;
-    this.#acked = 0;
-    this.#stored = 0;
+    this.ackedNumber = 0;
+    this.storedNumber = 0;
     this.#written = 0;
     this.#inserts.reset();
     // Numbers begin anew with 1.
@@ -295,15 +272,15 @@ export class SenderChannel<Message extends OutgoingMessage> {
   }
 
   #setState(state: LinkState): void {
-    if (state === this.#state) return;
-    this.#state = state;
+    if (state === this.link) return;
+    this.link = state;
     this.#effects.linkChanged(state);
   }
 
   #goDown(now: number): void {
-    if (this.#state === "ended") return;
+    if (this.link === "ended") return;
     this.#connection = undefined;
-    this.#busy = false;
+    this.isBusy = false;
     this.#setState("down");
     this.flush(now);
   }
@@ -315,17 +292,21 @@ export class SenderChannel<Message extends OutgoingMessage> {
   }
 
   #acknowledge(epoch: number, number: number): void {
-    if (epoch !== this.#epoch || number <= this.#acked) return;
-    this.#acked = Math.min(number, this.#numbered.last);
-    this.#flights.landed(this.#acked);
-    this.#confirmThrough(this.#acked, "delivered");
+    if (epoch !== this.epoch || number <= this.ackedNumber) return;
+    this.ackedNumber = Math.min(number, this.#numbered.last);
+    this.#flights.landed(this.ackedNumber);
+    this.#confirmThrough(this.ackedNumber, "delivered");
   }
 
   /** Whether every unconfirmed message is to be stored now, not only those that have waited too long. */
   #storesEverything(): boolean {
-    if (this.#stopping || this.#state === "down" || this.#isStuckBehindLong()) return true;
-    if (this.#state === "draining") return !this.#isAheadOfDrain(this.#limits.shortBacklogRows);
-    return this.#busy && !this.#isAheadOfDrain(this.#limits.insertRows);
+    if (this.#stopping || this.link === "down") return true;
+    // The next message to write can only be stored if the listener's limit is lower than when it was offered. Nothing newer is
+    // written before the store has it, where the listener finds it.
+    const next = this.#numbered.at(Math.max(this.#written + 1, this.#numbered.first));
+    if (this.#connection !== undefined && next !== undefined && isTooLong(next, this.#maxMessageBytes)) return true;
+    if (this.link === "draining") return !this.#isAheadOfDrain(this.#limits.shortBacklogRows);
+    return this.isBusy && !this.#isAheadOfDrain(this.#limits.insertRows);
   }
 
   /**
@@ -333,7 +314,7 @@ export class SenderChannel<Message extends OutgoingMessage> {
    * timeout asks for it. So the backlog of a sender that never pauses becomes short, too, and its channel goes live.
    */
   #isAheadOfDrain(rows: number): boolean {
-    return this.#stored - this.#acked >= rows;
+    return this.storedNumber - this.ackedNumber >= rows;
   }
 
   /**
@@ -343,8 +324,8 @@ export class SenderChannel<Message extends OutgoingMessage> {
    */
   #storeDue(now: number): number {
     const queue = this.#numbered;
-    const { oldestAt: oldest } = queue;
-    if (oldest === undefined) return Number.POSITIVE_INFINITY;
+    if (queue.oldest === undefined) return Number.POSITIVE_INFINITY;
+    const { at: oldest } = queue.oldest;
     const { ackTimeoutMs, sendTimeoutMs, insertRows, insertBytes } = this.#limits;
     const unsettled = this.#settledThrough < queue.first ? oldest : queue.offeredAt(this.#settledThrough + 1);
     const timeout = unsettled === undefined ? Number.POSITIVE_INFINITY : unsettled + sendTimeoutMs;
@@ -363,14 +344,13 @@ export class SenderChannel<Message extends OutgoingMessage> {
   /** Writes to the connection, in the order of the offers while the channel is live, as far as credit goes. */
   #write(): void {
     if (this.#connection === undefined) return;
-    const isLive = this.#state === "live";
-    const takesNumbered = isLive || this.#state === "going-live";
+    const isLive = this.link === "live";
+    const takesNumbered = isLive || this.link === "going-live";
     while (this.#writable) {
       // What the store has is not written; the listener finds it there.
-      const written = Math.max(this.#written, this.#acked, this.#stored);
+      const written = Math.max(this.#written, this.ackedNumber, this.storedNumber);
       this.#written = written;
-      // Infinity without one.
-      const after = this.#unnumbered.firstAfter;
+      const after = this.#unnumbered.oldest?.after ?? Number.POSITIVE_INFINITY;
       if (after !== Number.POSITIVE_INFINITY && (!isLive || after <= written)) this.#writeUnnumbered(isLive);
       else if (!takesNumbered || written >= this.#numbered.last || !this.#writeNumbered(after)) return;
     }
@@ -396,24 +376,14 @@ export class SenderChannel<Message extends OutgoingMessage> {
   #writeNumbered(limit: number): boolean {
     const { batchMaxMessages: maxMessages, batchTargetBytes: maxBytes } = this.#limits;
     const from = this.#written + 1;
-    const { bytes: inFlight, isEmpty } = this.#flights;
-    const window = { maxMessageBytes: this.#maxMessageBytes, credit: this.#credit - inFlight, isEmpty };
+    const { bytes: inFlight } = this.#flights;
+    const window = { maxMessageBytes: this.#maxMessageBytes, credit: this.#credit - inFlight, isEmpty: inFlight === 0 };
     const { messages, bytes } = this.#numbered.batch(from, limit, { maxMessages, maxBytes }, window);
     if (messages.length === 0) return false;
     this.#written += messages.length;
     this.#flights.push(this.#written, bytes);
     this.#effects.writeBatch(Delivery.AT_LEAST_ONCE, (messages[0] as Message).topicKey, from, messages);
     return true;
-  }
-
-  /**
-   * Whether the next message to write can only be stored: the listener's limit is lower than when it was offered. Nothing
-   * newer is written before the store has it, where the listener finds it.
-   */
-  #isStuckBehindLong(): boolean {
-    if (this.#connection === undefined) return false;
-    const next = this.#numbered.at(Math.max(this.#written + 1, this.#numbered.first));
-    return next !== undefined && isTooLong(next, this.#maxMessageBytes);
   }
 
   /**
@@ -424,12 +394,11 @@ export class SenderChannel<Message extends OutgoingMessage> {
    */
   #dropUnnumbered(now: number): number {
     const queue = this.#unnumbered;
-    if (queue.first > queue.last) return Number.POSITIVE_INFINITY;
     const isConnected = this.#connection !== undefined;
-    const waits = isConnected || ((this.#dialling || this.#state === "connecting") && !this.#stopping);
+    const waits = isConnected || ((this.#dialling || this.link === "connecting") && !this.#stopping);
     const waitMs = isConnected ? this.#limits.sendTimeoutMs : this.#limits.connectWaitMs;
     this.#settleUnnumbered(waits ? queue.waitingSince(waitMs, now) : queue.last, "dropped");
-    return queue.oldestAt === undefined ? Number.POSITIVE_INFINITY : queue.oldestAt + waitMs;
+    return queue.oldest === undefined ? Number.POSITIVE_INFINITY : queue.oldest.at + waitMs;
   }
 
   /** Numbered messages up to this one end so, and go. */

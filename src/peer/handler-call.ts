@@ -26,12 +26,6 @@ import { MessageView, type Source } from "./message.js";
 import { answerOf, type RequestAnswer } from "./request-answer.js";
 import type { TopicHandlers } from "./topic-handlers.js";
 
-/** What the user handles, and how. */
-export interface Handlers extends Pick<TopicHandlers, "handlingOf" | "handle" | "reply"> {
-  /** Whether the peer serves a topic now. */
-  serves(topic: string): boolean;
-}
-
 /** A message whose turn it is, with the link by which it came. */
 interface Called {
   readonly link: HandledLink;
@@ -116,7 +110,7 @@ const comesAgain: HandlerResult = { kind: "postponed" };
 export class HandlerCalls {
   readonly topics: TopicNames;
   readonly #context: PeerContext;
-  readonly #handlers: Handlers;
+  readonly #handlers: TopicHandlers;
   readonly #passOn: PassOn;
   /** Of messages that are handled together. */
   readonly #batches = new Map<BatchHandling, BatchQueue<CalledTogether>>();
@@ -125,7 +119,7 @@ export class HandlerCalls {
   /** Messages that are handled together wait for each other. */
   #waits = true;
 
-  constructor(context: PeerContext, handlers: Handlers, passOn: PassOn) {
+  constructor(context: PeerContext, handlers: TopicHandlers, passOn: PassOn) {
     this.#context = context;
     this.#handlers = handlers;
     this.#passOn = passOn;

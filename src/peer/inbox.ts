@@ -5,21 +5,21 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
 import { Isolation } from "../channel/index.js";
 import type { HawserError, PeerError } from "../errors/index.js";
+import { Repeated } from "../runtime/index.js";
 import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
 import type { HelloFields } from "../wire/index.js";
 import { Claims } from "./claims.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
-import { HandlerCalls, type Handlers, type PassOn } from "./handler-call.js";
+import { HandlerCalls, type PassOn } from "./handler-call.js";
 import { ListenerLink, type SharedByLinks } from "./listener-link.js";
+import type { TopicHandlers } from "./topic-handlers.js";
 
 export interface InboxOptions {
   readonly context: PeerContext;
   readonly listenAddress: string;
-  readonly handlers: Handlers;
-  /** Whether there is a handler. A peer that only sends has none: its messages and requests wait. */
-  readonly handles: () => boolean;
+  readonly handlers: TopicHandlers;
   readonly passOn: PassOn;
 }
 
@@ -30,7 +30,11 @@ export class Inbox {
   readonly #isolation: Isolation<ListenerLink>;
   #shared: SharedByLinks;
   #listener: Listener | undefined;
-  #poll: NodeJS.Timeout | undefined;
+  /** Notifications can be missed. */
+  readonly #polls = new Repeated(storeConstants.pollMs, async () => {
+    await this.#refreshSecrets();
+    await this.#findMessages();
+  });
   #unlisten: (() => void)[] = [];
   /** Channels that are being given back: they are not opened. */
   readonly #leaving = new Set<number>();
@@ -48,7 +52,7 @@ export class Inbox {
 
   constructor(options: InboxOptions) {
     this.#options = options;
-    const { context, handlers, handles, passOn } = options;
+    const { context, handlers, passOn } = options;
     this.#isolation = new Isolation(storeConstants.isolationLimitMs, {
       after: (delayMs, callback) => {
         const timer = setTimeout(callback, delayMs);
@@ -74,18 +78,11 @@ export class Inbox {
       context,
       calls,
       dispatcher,
-      requests: {
-        context,
-        calls,
-        dispatcher,
-        handles,
-        holdsUpRequests: () => this.#handlesNothing || this.#isolation.holder !== undefined,
-        onRequestEnded: () => this.#isolation.handlerEnded(),
-      },
+      handlers,
+      holdsUpRequests: () => this.#handlesNothing || this.#isolation.holder !== undefined,
       isolation: this.#isolation,
       committer: this.#newCommitter(),
-      onFinished: ({ connectionKey }) => this.#claims?.finished(connectionKey),
-      onRead: () => this.#claims?.pump(),
+      claims: this.#claims,
       onNotOwned: (connectionKey) => this.#drop(connectionKey),
     };
   }
@@ -116,7 +113,7 @@ export class Inbox {
         const link = this.#links.get(connectionKey);
         if (link?.onConnection(connection, epoch, backlog) !== true) {
           connection.destroy();
-          return ignoring;
+          return undefined;
         }
         return {
           onBatch: (batch) => link.onBatch(connection, batch),
@@ -134,7 +131,7 @@ export class Inbox {
       },
     });
     await this.#findMessages();
-    this.#pollLater();
+    this.#polls.runIn(storeConstants.pollMs);
     return this.#listener.boundAddress;
   }
 
@@ -212,7 +209,7 @@ export class Inbox {
 
   /** Starts no handler any more, and waits for those that run and for their cursors. */
   async stop(): Promise<void> {
-    clearTimeout(this.#poll);
+    this.#polls.stop();
     this.#claims?.stop();
     this.halt(true);
     this.#shared.calls.stopWaiting();
@@ -234,7 +231,7 @@ export class Inbox {
   /** Says Goodbye to every sender and closes the socket. */
   async close(): Promise<void> {
     this.#closed = true;
-    clearTimeout(this.#poll);
+    this.#polls.stop();
     this.#claims?.stop();
     for (const stop of this.#unlisten) stop();
     for (const link of this.#links.values()) {
@@ -254,7 +251,7 @@ export class Inbox {
   }
 
   get #handlesNothing(): boolean {
-    return this.#halted || !this.#begun || !this.#options.handles();
+    return this.#halted || !this.#begun || this.#options.handlers.isEmpty;
   }
 
   #newCommitter(): CursorCommitter {
@@ -378,23 +375,4 @@ export class Inbox {
     this.#secretsInDoubt = false;
     await secrets.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again"));
   }
-
-  #pollLater(): void {
-    this.#poll = setTimeout(async () => {
-      await this.#refreshSecrets();
-      await this.#findMessages();
-      if (!this.#closed) this.#pollLater();
-    }, storeConstants.pollMs);
-    this.#poll.unref();
-  }
 }
-
-const ignoring = {
-  onBatch() {},
-  onGoLive() {},
-  onRequest() {},
-  onCancel() {},
-  onDrain() {},
-  onGoodbye() {},
-  onClosed() {},
-};

@@ -5,7 +5,7 @@ import { protocolConstants, storeConstants } from "../../generated/ts/settings/p
 import type { OutgoingMessage, SenderChannel } from "../channel/index.js";
 import { type HawserError, TransportError } from "../errors/index.js";
 import { Backoff, backoffMs } from "../runtime/index.js";
-import type { ChannelOwner, ChannelOwners } from "../store/index.js";
+import type { ChannelOwner } from "../store/index.js";
 import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
 import type { PeerContext } from "./context.js";
 import type { LinkRequests } from "./link-requests.js";
@@ -36,7 +36,8 @@ export class ListenerDial {
   /** The established connection. */
   connection: SenderConnection | undefined;
   connectionKey: number;
-  readonly #target: ChannelTarget;
+  /** Who has the channel, while that is not the listener that it was made for. */
+  #owner: Pick<ChannelOwner, "name" | "addr" | "maxMessageBytes"> | undefined;
   #address: ListenerAddress;
   #dialling: AbortController | undefined;
   #redial: NodeJS.Timeout | undefined;
@@ -76,11 +77,12 @@ export class ListenerDial {
     this.#onEvent = onEvent;
     this.connectionKey = dialled.connectionKey;
     this.#address = dialled.address;
-    this.#target = new ChannelTarget(context.store, dialled.listenerName, dialled.owner);
+    const { owner } = dialled;
+    if (owner !== dialled.listenerName) this.#owner = { name: owner, addr: undefined, maxMessageBytes: undefined };
   }
 
   begin(): void {
-    if (this.#target.isOther) void this.lookForOwner();
+    if (this.isHandedOver) void this.lookForOwner();
     else this.#connect();
   }
 
@@ -91,24 +93,24 @@ export class ListenerDial {
 
   /** Who has the channel now. */
   get ownerName(): string {
-    return this.#target.name;
+    return this.#owner?.name ?? this.#dialled.listenerName;
   }
 
   /** Whether another peer has the channel than the listener that it was made for. */
   get isHandedOver(): boolean {
-    return this.#target.isOther;
+    return this.#owner !== undefined;
   }
 
   /** The greatest payload that the listener takes, as last heard. */
   get maxMessageBytes(): number {
-    return this.connection?.maxMessageBytes ?? this.#target.of(this.#address).maxMessageBytes;
+    return this.connection?.maxMessageBytes ?? this.#owner?.maxMessageBytes ?? this.#address.maxMessageBytes;
   }
 
   /** The directory has a new address for the listener, or none any more. */
   relocate(address: ListenerAddress): void {
     const moved = address.addr !== this.#address.addr;
     this.#address = address;
-    if (address.addr === undefined || this.#target.isOther) return;
+    if (address.addr === undefined || this.isHandedOver) return;
     // The listener is elsewhere by its own word; the old connection may be half-open for a long time yet.
     const { connection } = this;
     if (moved && connection !== undefined) {
@@ -181,8 +183,7 @@ export class ListenerDial {
   #connect(): void {
     if (this.#stopped || this.#dialling !== undefined || this.connection !== undefined) return;
     const context = this.#context;
-    const target = this.#target;
-    const { addr } = target.of(this.#address);
+    const { addr } = this.#owner ?? this.#address;
     // No Hello with an epoch that is not surely held: after a failover it may be an older one again.
     const mayCall = context.lease.state === "held" && this.#keyIsKnown;
     if (addr === undefined || !mayCall) {
@@ -205,7 +206,7 @@ export class ListenerDial {
       identity: {
         senderName: context.sender.name,
         sourceTopic: context.sender.sourceTopic,
-        listenerName: target.name,
+        listenerName: this.ownerName,
         connectionKey: this.connectionKey,
         epoch: this.#channel.epoch,
       },
@@ -256,7 +257,7 @@ export class ListenerDial {
     this.#backoff.reset();
     this.#refusedSecrets = 0;
     const { listenerName: peer, topic } = this.#dialled;
-    const message = `connected to "${this.#target.name}" at ${this.#target.of(this.#address).addr}`;
+    const message = `connected to "${this.ownerName}" at ${(this.#owner ?? this.#address).addr}`;
     this.#context.status.tell({ kind: "peer_connected", topic, peer, message });
     this.#channel.onConnected(connection, welcome, performance.now());
     this.#requests.onConnected(connection);
@@ -336,63 +337,14 @@ export class ListenerDial {
   async #readOwner(): Promise<boolean> {
     if (!this.#keyIsKnown) return false;
     try {
-      return await this.#target.read(this.connectionKey);
+      const found = await this.#context.store.channelOwner(this.connectionKey);
+      if (found === undefined) return false;
+      const before = this.#owner;
+      this.#owner = found.name === this.#dialled.listenerName ? undefined : found;
+      return before?.name !== this.#owner?.name || before?.addr !== this.#owner?.addr;
     } catch (err) {
       this.#context.logger.debug({ err }, "could not look up a channel's owner; dialling the one known");
       return false;
     }
-  }
-}
-
-/**
- * The peer that a sender dials for a channel. Mostly it is the listener that the channel was made for, where the
- * directory has it; but the channel may have been handed over, and then its owner is another peer.
- */
-class ChannelTarget {
-  /** The owner, while it is not the listener itself. */
-  #owner: Pick<ChannelOwner, "name" | "addr" | "maxMessageBytes"> | undefined;
-
-  readonly #store: ChannelOwners;
-  readonly #listenerName: string;
-
-  /**
-   * @param listenerName the listener that the channel was made for
-   * @param owner the channel's owner as it was when its key was looked up
-   */
-  constructor(store: ChannelOwners, listenerName: string, owner: string) {
-    this.#store = store;
-    this.#listenerName = listenerName;
-    if (owner !== listenerName) this.#owner = { name: owner, addr: undefined, maxMessageBytes: undefined };
-  }
-
-  /** The channel was handed over to another peer. */
-  get isOther(): boolean {
-    return this.#owner !== undefined;
-  }
-
-  /** Whom to dial. */
-  get name(): string {
-    return this.#owner?.name ?? this.#listenerName;
-  }
-
-  /** Where to dial, given what the directory has of the listener itself. */
-  of(listener: ListenerAddress): ListenerAddress {
-    if (this.#owner === undefined) return listener;
-    const { addr, maxMessageBytes = listener.maxMessageBytes } = this.#owner;
-    return { addr, maxMessageBytes };
-  }
-
-  /**
-   * Reads the owner, and where it is.
-   *
-   * @returns whether another one, or another address, is to be dialled from now on
-   * @throws StoreError `store_failed`
-   */
-  async read(connectionKey: number): Promise<boolean> {
-    const found = await this.#store.channelOwner(connectionKey);
-    if (found === undefined) return false;
-    const before = this.#owner;
-    this.#owner = found.name === this.#listenerName ? undefined : found;
-    return before?.name !== this.#owner?.name || before?.addr !== this.#owner?.addr;
   }
 }

@@ -26,10 +26,11 @@ import { Backoff, DeadlineTimer } from "../runtime/index.js";
 import type { Channel, CursorCommit, CursorCommitter } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import { type Ack, type Batch, Compression } from "../wire/index.js";
+import type { Claims } from "./claims.js";
 import type { PeerContext } from "./context.js";
-import { type Dispatcher, type Turn, turnMs } from "./dispatcher.js";
+import { type Turn, turnMs } from "./dispatcher.js";
 import { pairsOfFrame } from "./frame-headers.js";
-import type { HandledLink, HandlerCalls, Unfinished } from "./handler-call.js";
+import type { HandledLink, Unfinished } from "./handler-call.js";
 import type { Source } from "./message.js";
 import { RequestIntake, type SharedByRequests } from "./request-intake.js";
 
@@ -39,17 +40,11 @@ const { messageKeyHeader } = protocolConstants;
 const messagesPerClockRead = 64;
 
 /** What the links of a peer share. */
-export interface SharedByLinks {
-  readonly context: PeerContext;
-  readonly calls: HandlerCalls;
-  readonly dispatcher: Dispatcher;
+export interface SharedByLinks extends SharedByRequests {
   readonly isolation: Isolation<ListenerLink>;
   readonly committer: CursorCommitter;
-  readonly requests: SharedByRequests;
-  /** A handler has ended. */
-  readonly onFinished: (link: ListenerLink) => void;
-  /** Stored messages were read. */
-  readonly onRead: () => void;
+  /** Undefined for a peer that is no member of a group. */
+  readonly claims: Claims | undefined;
   /** The channel belongs to another listener now: its link is closed and forgotten. */
   readonly onNotOwned: (connectionKey: number) => void;
 }
@@ -58,6 +53,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   readonly channel: ListenerChannel;
   readonly requests: RequestIntake;
   readonly source: Source;
+  readonly connectionKey: number;
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #timers = new Set<NodeJS.Timeout>();
   readonly #queryBackoff = new Backoff({
@@ -77,7 +73,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   /** In the middle of {@link #pass}. */
   #isPassing = false;
   #hasCounted = false;
-  #closed = false;
+  isClosed = false;
   /** The connection that the channel was told of last. */
   #connection: ListenerConnection | undefined;
   /** The newest handled position that the committer has not been given. */
@@ -94,8 +90,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     this.#shared = shared;
     this.#context = shared.context;
     this.source = channel;
+    this.connectionKey = channel.connectionKey;
     this.#hasMarks = channel.done.length > 0;
-    this.requests = new RequestIntake(shared.requests, channel);
+    this.requests = new RequestIntake(shared, channel);
     this.#startsBefore = channel.attempts;
     const { settings, lease, sender } = shared.context;
     // The next message may have been what ended the process that had the channel before.
@@ -149,10 +146,6 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     return true;
   }
 
-  get connectionKey(): number {
-    return this.source.connectionKey;
-  }
-
   // ---- events of the connection ----
 
   onBatch(connection: ListenerConnection, batch: Batch): void {
@@ -166,9 +159,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         this.run();
         return;
       }
+      this.#arm();
     }
     this.#commitHandled();
-    this.#arm();
   }
 
   /**
@@ -217,6 +210,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     else {
       const turn = channel.begun(message!, at);
       this.#end(turn, unfinished(this, turn), at);
+      this.#arm();
     }
     return unfinished === undefined ? done : done + 1;
   }
@@ -272,12 +266,8 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     await store.countAttempt(lease, this.connectionKey, -1);
   }
 
-  get isClosed(): boolean {
-    return this.#closed;
-  }
-
   close(): void {
-    this.#closed = true;
+    this.isClosed = true;
     this.#timer.stop();
     for (const timer of this.#timers) clearTimeout(timer);
     this.channel.halt(true);
@@ -291,7 +281,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const quiet = new Promise<void>((resolve) => this.#whenQuiet.push(resolve));
     this.channel.giveBack();
     await Promise.all([quiet, this.requests.stop()]);
-    if (!this.#closed) await this.takeBackCount();
+    if (!this.isClosed) await this.takeBackCount();
   }
 
   // ---- handling ----
@@ -304,12 +294,12 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   /** Handles what waits, as far as handlers are free and the event loop's turn goes. */
   run(): void {
     // Its turn may come when all is over, with messages that wait for the next start.
-    if (this.#closed) return;
+    if (this.isClosed) return;
     const { channel } = this;
     const { dispatcher, calls } = this.#shared;
     const until = performance.now() + turnMs;
     let at = until - turnMs;
-    for (let count = 0; !this.#closed; count++) {
+    for (let count = 0; !this.isClosed; count++) {
       if (!channel.hasTurn) break;
       if (count % messagesPerClockRead === 0) {
         at = performance.now();
@@ -357,7 +347,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     if (!this.#joined.delete(turn)) dispatcher.freeSlot();
     this.#finish(turn, result, performance.now());
     this.#tellIdle();
-    if (this.#closed) return;
+    if (this.isClosed) return;
     if (dispatcher.hasWoken) {
       this.#commitHandled();
       this.#arm();
@@ -374,8 +364,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   #tellIdle(): void {
-    this.#shared.isolation.handlerEnded();
-    this.#shared.onFinished(this);
+    const { isolation, claims } = this.#shared;
+    if (isolation.holder !== undefined) isolation.handlerEnded();
+    claims?.finished(this.connectionKey);
     if (this.#whenIdle.length === 0 || this.channel.isHandling) return;
     for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
@@ -385,7 +376,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     const handled = this.#handled;
     if (handled === undefined) return;
     this.#handled = undefined;
-    if (this.#closed) return;
+    if (this.isClosed) return;
     const mayWait = !this.#isUnmarked && this.#connection === undefined && !this.channel.waitsForCommits;
     this.#isUnmarked = false;
     this.#shared.committer.commit(this.connectionKey, { cursor: handled, hasMarks: this.#hasMarks, mayWait });
@@ -442,7 +433,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
           }),
           remaining,
         );
-        this.#shared.onRead();
+        this.#shared.claims?.pump();
         this.#commitHandled();
         this.#arm();
       },
@@ -463,7 +454,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   deadLetter({ message, payload, errorCode, errorMessage, attempts, stack, failures }: DeadMessage): void {
-    if (this.#closed) return;
+    if (this.isClosed) return;
     this.#hasMarks = true;
     this.#shared.committer.commit(this.connectionKey, {
       deadLetter: {
@@ -482,13 +473,13 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   mark(messages: readonly Position[]): void {
-    if (this.#closed) return;
+    if (this.isClosed) return;
     this.#hasMarks = true;
     this.#shared.committer.commit(this.connectionKey, { messages });
   }
 
   park(parked: ParkedMessage): void {
-    if (this.#closed) return;
+    if (this.isClosed) return;
     const { epoch, number } = parked.message.position;
     this.#toPark.set(`${epoch}/${number}`, parked);
     if (!this.#isParking) {
@@ -500,7 +491,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   /** One statement at a time, with all that waits. */
   #parkNext(): void {
     this.#isParking = false;
-    if (this.#closed || this.#toPark.size === 0) return;
+    if (this.isClosed || this.#toPark.size === 0) return;
     this.#isParking = true;
     const { store, lease } = this.#context;
     if (!lease.isWritable) {
@@ -539,7 +530,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   unpark(position: Position): void {
-    if (this.#closed) return;
+    if (this.isClosed) return;
     this.#shared.committer.commit(this.connectionKey, { unparked: [position] });
   }
 
@@ -571,7 +562,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
     onCounted: (starts: number | undefined) => void,
   ): void {
     const begin = (): void => {
-      if (this.#closed) return;
+      if (this.isClosed) return;
       this.#ask(
         count(),
         (starts) =>
@@ -585,7 +576,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   }
 
   ready(): void {
-    if (!this.#closed) this.#shared.dispatcher.wake(this);
+    if (!this.isClosed) this.#shared.dispatcher.wake(this);
   }
 
   quiet(): void {
@@ -628,9 +619,9 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
   /** Goes on when the store has answered, or has failed, which the status tells. Not when the link is closed by then. */
   #ask<Answer>(asked: Promise<Answer>, onAnswer: (answer: Answer) => void, onFailed: () => void): void {
     asked.then(
-      (answer) => this.#closed || onAnswer(answer),
+      (answer) => this.isClosed || onAnswer(answer),
       (error: HawserError) => {
-        if (this.#closed) return;
+        if (this.isClosed) return;
         this.#tellStoreError(error);
         onFailed();
       },
@@ -660,7 +651,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
       this.#isIsolated = false;
       this.#shared.isolation.leave(this);
     }
-    if (!this.#closed) this.#timer.arm(this.channel.deadline());
+    if (!this.isClosed) this.#timer.arm(this.channel.deadline);
   }
 }
 

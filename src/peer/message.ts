@@ -246,11 +246,11 @@ export interface RequestOptions {
 /** How a message is delivered, in users' words. */
 export type DeliveryName = "at-least-once" | "at-most-once";
 
-/** The delivery that a name stands for; undefined for what is no name of one. */
-export function deliveryOf(name: DeliveryName): Delivery | undefined {
-  if (name === "at-least-once") return Delivery.AT_LEAST_ONCE;
-  return name === "at-most-once" ? Delivery.AT_MOST_ONCE : undefined;
-}
+/** Deliveries by their names. */
+export const deliveries: ReadonlyMap<DeliveryName, Delivery> = new Map([
+  ["at-least-once", Delivery.AT_LEAST_ONCE],
+  ["at-most-once", Delivery.AT_MOST_ONCE],
+]);
 
 const encoder = new TextEncoder();
 

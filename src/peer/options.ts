@@ -10,11 +10,13 @@ import { checkText, type Violation } from "../../generated/ts/rules/violation.js
 import {
   type BatchSettings,
   type BatchSettingsInput,
+  batchSettingsDefaults,
   checkBatchSettings,
   checkHandlerSettings,
   checkPeerSettings,
   checkRetrySettings,
   type HandlerSettingsInput,
+  handlerSettingsDefaults,
   type PeerSettings,
   type PeerSettingsInput,
   peerSettingsDefaults,
@@ -315,19 +317,13 @@ const besideSettings = namesOf<Omit<PeerOptions, keyof PeerSettings>>({
   logger: true,
 });
 
-const ofBatch = { headers: true, key: true, deliverAt: true, all: true, ttlMs: true, via: true, format: true } as const;
+const ofMessage = { headers: true, key: true, all: true, via: true, format: true } as const;
+const ofBatch = { ...ofMessage, deliverAt: true, ttlMs: true } as const;
+
+const ofHandler = [...Object.keys(handlerSettingsDefaults), "retry"];
 
 const known = {
   "a Peer": [...besideSettings, ...Object.keys(peerSettingsDefaults)],
-  tls: namesOf<TlsOptions>({
-    cert: true,
-    key: true,
-    passphrase: true,
-    ca: true,
-    mutual: true,
-    verify: true,
-    serverName: true,
-  }),
   "a send": namesOf<SendOptions>({
     delivery: true,
     headers: true,
@@ -344,22 +340,11 @@ const known = {
     payload: true,
     timezone: true,
     missed: true,
-    headers: true,
-    key: true,
-    all: true,
-    via: true,
-    format: true,
+    ...ofMessage,
   }),
   "a subject": namesOf<NatsSubject>({ subject: true, stream: true, domain: true }),
-  "a handler": namesOf<HandleOptions>({ transactional: true, timeoutMs: true, retry: true }),
-  "a handler of batches": namesOf<BatchOptions>({
-    transactional: true,
-    timeoutMs: true,
-    retry: true,
-    maxMessages: true,
-    maxBytes: true,
-    waitMs: true,
-  }),
+  "a handler": ofHandler,
+  "a handler of batches": [...ofHandler, ...Object.keys(batchSettingsDefaults)],
   retry: Object.keys(retrySettingsDefaults),
   "a request": namesOf<RequestOptions>({ timeoutMs: true, signal: true, headers: true, idempotent: true }),
   stop: namesOf<StopOptions>({ deadlineMs: true }),
@@ -386,7 +371,6 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
 /** Reads and checks certificate, key and authorities. @throws PeerError `invalid_argument` saying which, and why */
 function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCredentials | undefined {
   if (tls === undefined) return undefined;
-  if (typeof tls === "object") checkKnownOptions(tls, "tls");
   if (allowPlaintext) {
     throw new PeerError(
       "invalid_argument",

@@ -4,6 +4,7 @@
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { type HawserError, PeerError } from "../errors/index.js";
+import { Repeated } from "../runtime/index.js";
 import type { CatalogChange } from "../store/index.js";
 import { Delivery } from "../wire/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
@@ -13,7 +14,7 @@ import type { OutgoingRequest } from "./outgoing-request.js";
 import type { SenderLink } from "./sender-link.js";
 import { SenderLinks } from "./sender-links.js";
 import { TopicDirectory } from "./topic-directory.js";
-import type { Candidate, TopicRoutes } from "./topic-routes.js";
+import { awayCandidate, type Candidate, type TopicRoutes } from "./topic-routes.js";
 
 /** A message whose arguments are checked. */
 export interface CheckedMessage {
@@ -30,7 +31,8 @@ export class Outbox {
   readonly links: SenderLinks;
   /** The topics that are sent to or watched. */
   readonly topics: TopicDirectory;
-  #poll: NodeJS.Timeout | undefined;
+  /** Notifications can be missed: the slow poll finds what they told. */
+  readonly #polls = new Repeated(storeConstants.pollMs, () => this.refresh());
   #generation: number;
   /** Of groups whose members have no room, what waits for that. */
   readonly #groups = new Map<TopicRoutes, GroupQueue>();
@@ -41,8 +43,8 @@ export class Outbox {
 
   constructor(context: PeerContext) {
     this.#context = context;
-    this.links = new SenderLinks(context, () => this.#pumpGroups());
-    this.topics = new TopicDirectory(context, this.links, () => this.#pumpGroups());
+    this.links = new SenderLinks(context, this.#pumpGroups);
+    this.topics = new TopicDirectory(context, this.links, this.#pumpGroups);
     this.#generation = context.store.generation;
     this.#unlisten = [
       context.store.on("catalog", (change) => this.#catalogChanged(change)),
@@ -51,7 +53,7 @@ export class Outbox {
       }),
       context.store.on("session", (state) => state === "up" && void this.#sessionUp()),
     ];
-    this.#pollLater();
+    this.#polls.runIn(storeConstants.pollMs);
   }
 
   /**
@@ -62,14 +64,14 @@ export class Outbox {
   sendTo(topic: string, message: CheckedMessage): Sent | Promise<Sent> {
     const routes = this.topics.get(topic);
     if (routes?.ready === true && routes.waiting === 0) {
-      const sent = this.#sendToGroup(routes, message);
-      if (sent !== undefined) return sent;
+      const sent = routes.isGroup && this.#sendToGroup(routes, message);
+      if (sent) return sent;
       const link = routes.choose(this.links, message.key)?.link;
       if (link !== undefined) return this.#handOne(link, routes, message);
     }
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
-      const sent = this.#sendToGroup(known, message);
-      if (sent !== undefined) return sent;
+      const sent = known.isGroup && this.#sendToGroup(known, message);
+      if (sent) return sent;
       const candidate = known.choose(this.links, message.key) ?? (await this.#chooseForLater(known));
       if (candidate === undefined) throw noAddress(topic);
       return this.#handOne(await this.links.to(candidate, known), known, message);
@@ -92,11 +94,6 @@ export class Outbox {
     if (routes === undefined) request.fail(request.failure!);
     else this.#ask(routes, request);
   };
-
-  /** Whether the topic was sent to before, and so is known to be a good one. */
-  knows(topic: string): boolean {
-    return this.topics.get(topic) !== undefined;
-  }
 
   /** Sends to every listener of the topic: the tickets, or the errors, in the order of the directory. */
   async sendAll(topic: string, message: CheckedMessage): Promise<{ peer: string; ticket: Sent | HawserError }[]> {
@@ -122,13 +119,8 @@ export class Outbox {
     const open = this.links.get(name);
     if (open !== undefined && routes?.ready === true && routes.waiting === 0) return this.#hand(open, routes, message);
     return this.#inOrder(routes ?? this.topics.add(topic), async (known) => {
-      const candidate = known.all.find((one) => one.name === name) ?? {
-        name,
-        addr: undefined,
-        maxMessageBytes: protocolConstants.maxStoredMessageBytes,
-        durable: false,
-        group: undefined,
-      };
+      const met = known.all.find((one) => one.name === name);
+      const candidate = met ?? awayCandidate(name, protocolConstants.maxStoredMessageBytes);
       const link = await this.links.to(candidate, known);
       // A topic that nobody serves any more has no key yet, although its peer may have a link.
       if (known.topicKey === 0) known.topicKey = await this.#context.store.topicKey(topic);
@@ -148,7 +140,7 @@ export class Outbox {
 
   /** Stores what is unconfirmed. Resolves when nothing is pending. */
   async stop(): Promise<void> {
-    clearTimeout(this.#poll);
+    this.#polls.stop();
     await Promise.all([...[...this.#groups.values()].map((queue) => queue.stop()), this.links.stop()]);
     // What has waited was given to them meanwhile.
     await this.links.stop();
@@ -164,7 +156,7 @@ export class Outbox {
   close(): Promise<void> {
     this.#closed = true;
     const written = this.topics.close();
-    clearTimeout(this.#poll);
+    this.#polls.stop();
     for (const stop of this.#unlisten) stop();
     this.#endGroups(new PeerError("not_running", "the peer has stopped; the message waited, and was not sent"));
     this.links.close();
@@ -186,8 +178,8 @@ export class Outbox {
 
   #askListener(link: SenderLink, routes: TopicRoutes, request: OutgoingRequest): void {
     const { length } = request.payload;
-    if (length <= link.maxMessageBytes) link.request(routes, request);
-    else request.fail(tooLong("payload_too_large", length, link, link.maxMessageBytes));
+    if (length <= link.dial.maxMessageBytes) link.request(routes, request);
+    else request.fail(tooLong("payload_too_large", length, link, link.dial.maxMessageBytes));
   }
 
   /** Goes on with a request when what it needs is known, unless its time is over before. */
@@ -202,7 +194,7 @@ export class Outbox {
   #hand(link: SenderLink, routes: TopicRoutes, { delivery, payload, headers }: CheckedMessage): Sent {
     const isNumbered = delivery === Delivery.AT_LEAST_ONCE;
     const { maxStoredMessageBytes } = protocolConstants;
-    const limit = isNumbered ? Math.min(link.maxMessageBytes, maxStoredMessageBytes) : link.maxMessageBytes;
+    const limit = isNumbered ? Math.min(link.dial.maxMessageBytes, maxStoredMessageBytes) : link.dial.maxMessageBytes;
     if (payload.length > limit)
       throw tooLong(
         "invalid_argument",
@@ -227,7 +219,7 @@ export class Outbox {
    */
   #sendToGroup(routes: TopicRoutes, message: CheckedMessage): Sent | undefined {
     const { delivery, payload, headers, key } = message;
-    if (!routes.isGroup || key !== undefined) return undefined;
+    if (key !== undefined) return undefined;
     const now = performance.now();
     if (delivery === Delivery.AT_MOST_ONCE) {
       const link = routes.chooseIdlest(this.links, payload.length);
@@ -276,16 +268,16 @@ export class Outbox {
     const candidate = routes.choose(this.links) ?? (await this.#chooseForLater(routes));
     if (candidate === undefined) throw noAddress(routes.topic);
     const link = await this.links.to(candidate, routes);
-    if (bytes > link.maxMessageBytes) throw tooLong("invalid_argument", bytes, link, link.maxMessageBytes);
+    if (bytes > link.dial.maxMessageBytes) throw tooLong("invalid_argument", bytes, link, link.dial.maxMessageBytes);
     return link;
   }
 
-  #pumpGroups(): void {
+  readonly #pumpGroups = (): void => {
     for (const [routes, queue] of this.#groups) {
       queue.pump();
       if (queue.isEmpty) this.#groups.delete(routes);
     }
-  }
+  };
 
   #endGroups(why: PeerError): void {
     for (const queue of this.#groups.values()) queue.end(why);
@@ -367,15 +359,6 @@ export class Outbox {
   async refresh(): Promise<void> {
     await this.topics.reloadAll((routes) => routes.ready || routes.isOnlyWatched);
     if (!this.#closed) this.links.forgetIdle((name) => this.topics.isListed(name));
-  }
-
-  /** Notifications can be missed: the slow poll finds what they told. */
-  #pollLater(): void {
-    this.#poll = setTimeout(async () => {
-      await this.refresh();
-      if (!this.#closed) this.#pollLater();
-    }, storeConstants.pollMs);
-    this.#poll.unref();
   }
 }
 

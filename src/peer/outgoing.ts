@@ -51,12 +51,13 @@ export class Outgoing implements OutgoingMessage, Sent {
 
   /** Ends the wait as the channel says. */
   settle(outcome: SendOutcome, receipts: Receipts): void {
-    if (!isFailure(outcome)) {
-      this.#resolve(receipts[outcome]);
+    const receipt = receipts[outcome as Receipt["outcome"]] as Receipt | undefined;
+    if (receipt !== undefined) {
+      this.#resolve(receipt);
       return;
     }
     if (outcome === "timed-out") this.keep();
-    this.fail(failures[outcome](receipts.sent.peer));
+    this.fail(failures[outcome as keyof typeof failures](receipts.sent.peer));
   }
 
   /** The caller waits no more, but the message is still to be sent: from here on its bytes are its own. */
@@ -99,11 +100,6 @@ export type Receipts = Readonly<Record<Receipt["outcome"], Receipt>>;
 export function receiptsFor(peer: string): Receipts {
   const of = (outcome: Receipt["outcome"]): Receipt => Object.freeze({ outcome, peer });
   return { delivered: of("delivered"), stored: of("stored"), sent: of("sent"), dropped: of("dropped") };
-}
-
-/** Whether a send that ended so has failed. */
-function isFailure(outcome: SendOutcome): outcome is keyof typeof failures {
-  return outcome === "timed-out" || outcome === "fenced" || outcome === "abandoned";
 }
 
 const unknown = { outcome: "unknown" } as const;
@@ -162,29 +158,15 @@ export function abortedBefore(signal: AbortSignal): PeerError {
  *
  * @throws PeerError `aborted`, with outcome `unknown`
  */
-export async function abortable(promise: Promise<Receipt>, signal: AbortSignal, onLeft: () => void): Promise<Receipt> {
-  const abandoned = (): PeerError =>
-    new PeerError("aborted", "the wait for the send was aborted; the message may still arrive", {
-      cause: signal.reason,
-      outcome: "unknown",
-    });
-  if (signal.aborted) {
-    onLeft();
-    promise.catch(() => undefined);
-    throw abandoned();
-  }
-  let done: (() => void) | undefined;
-  try {
-    return await Promise.race([
-      promise,
-      new Promise<never>((_, reject) => {
-        done = onAbort(signal, () => {
-          onLeft();
-          reject(abandoned());
-        });
-      }),
-    ]);
-  } finally {
-    done?.();
-  }
+export function abortable(promise: Promise<Receipt>, signal: AbortSignal, onLeft: () => void): Promise<Receipt> {
+  return new Promise((resolve, reject) => {
+    const leave = (): void => {
+      onLeft();
+      const text = "the wait for the send was aborted; the message may still arrive";
+      reject(new PeerError("aborted", text, { cause: signal.reason, outcome: "unknown" }));
+    };
+    const unlisten = onAbort(signal, leave);
+    promise.finally(unlisten).then(resolve, reject);
+    if (signal.aborted) leave();
+  });
 }

@@ -15,7 +15,7 @@ import { enqueueFrom, enqueueReply } from "./enqueue.js";
 import { type HandlingSettings, handlingOf } from "./handling-settings.js";
 import {
   type Batch,
-  deliveryOf,
+  deliveries,
   type EnqueueOptions,
   type Handler,
   type Message,
@@ -92,7 +92,6 @@ export class Peer implements AsyncDisposable {
   readonly #options: CheckedOptions;
   readonly #logger: NonNullable<PeerOptions["logger"]>;
   readonly #status = new StatusEmitter();
-  readonly #subscriptions = new Set<string>();
   readonly #handlers: TopicHandlers;
   readonly #unsubscribed = new Set<string>();
   #advertised: string | undefined;
@@ -107,7 +106,7 @@ export class Peer implements AsyncDisposable {
   /** @throws PeerError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
   constructor(options: PeerOptions) {
     this.#options = checkOptions(options);
-    this.#handlers = new TopicHandlers(this.name, handlingOf(this.#options.settings), this.#reply);
+    this.#handlers = new TopicHandlers(this.#options, handlingOf(this.#options.settings), this.#reply);
     this.#advertised = options.advertise;
     this.#logger = options.logger ?? silentLogger;
   }
@@ -223,7 +222,7 @@ export class Peer implements AsyncDisposable {
     try {
       if (options?.signal?.aborted) throw abortedBefore(options.signal);
       const running = this.#whileRunning();
-      if (topic === this.#options.topic || !running.outbox.knows(topic)) this.#checkForeign(topic);
+      if (topic === this.#options.topic) throw selfTopic(topic);
       const message = this.#checkMessage(payload, options);
       return this.#receipt(running.outbox.sendTo(topic, message), message, options?.signal);
     } catch (error) {
@@ -250,7 +249,7 @@ export class Peer implements AsyncDisposable {
       if (timeoutMs !== requestTimeoutMs) checkTimeout(timeoutMs);
       if (signal?.aborted) throw abortedBefore(signal);
       const { outbox } = this.#whileRunning();
-      if (topic === this.#options.topic || !outbox.knows(topic)) this.#checkForeign(topic);
+      if (topic === this.#options.topic) throw selfTopic(topic);
       const pairs = headers && checkHeaders(headers);
       const { askNext } = outbox;
       const request = new OutgoingRequest(checkBytes(payload), pairs, maxMessageBytes, timeoutMs, idempotent, askNext);
@@ -343,14 +342,14 @@ export class Peer implements AsyncDisposable {
     set();
     this.#running?.handlersChanged();
     if (topic === this.#options.topic) return;
-    const before = this.#subscriptions.has(topic);
-    this.#subscriptions.add(topic);
+    const before = this.#handlers.subscriptions.has(topic);
+    this.#handlers.subscriptions.add(topic);
     this.#unsubscribed.delete(topic);
     if (this.#state !== "running" || before) return;
     try {
       await this.#running?.subscribe(topic);
     } catch (error) {
-      this.#subscriptions.delete(topic);
+      this.#handlers.subscriptions.delete(topic);
       this.#removeHandler(topic);
       throw error;
     }
@@ -489,7 +488,7 @@ export class Peer implements AsyncDisposable {
     this.#checkForeign(topic);
     checkNotReserved(topic);
     await this.#started();
-    this.#subscriptions.delete(topic);
+    this.#handlers.subscriptions.delete(topic);
     if (this.#state === "running") await this.#running?.unsubscribe(topic);
     else this.#unsubscribed.add(topic);
     this.#removeHandler(topic);
@@ -606,7 +605,6 @@ export class Peer implements AsyncDisposable {
           advertise: this.#advertised,
           logger: this.#logger,
           status: this.#status,
-          subscriptions: this.#subscriptions,
           unsubscribed: this.#unsubscribed,
           handlers: this.#handlers,
           onLost: (ending) => this.#nameLost(ending),
@@ -688,10 +686,10 @@ export class Peer implements AsyncDisposable {
   }
 
   #checkMessage(payload: Uint8Array | string, options: SendOptions | undefined): CheckedMessage {
-    checkKnownOptions(options, "a send");
+    if (options !== undefined) checkKnownOptions(options, "a send");
     const bytes = checkPayload(payload);
     const name = options?.delivery ?? "at-least-once";
-    const delivery = deliveryOf(name);
+    const delivery = deliveries.get(name);
     if (delivery === undefined) {
       throw new PeerError("invalid_argument", `delivery ${String(name)}: must be "at-least-once" or "at-most-once"`);
     }
@@ -702,9 +700,7 @@ export class Peer implements AsyncDisposable {
 
   #checkForeign(topic: string): void {
     checkTopic(topic);
-    if (topic === this.#options.topic) {
-      throw new PeerError("self_topic", `"${topic}" is this peer's own source topic; name another`);
-    }
+    if (topic === this.#options.topic) throw selfTopic(topic);
   }
 
   #checkStopped(what: string): void {
@@ -774,4 +770,8 @@ function checkHandler(
 
 function notRunning(name: string): PeerError {
   return new PeerError("not_running", `"${name}" is not running; call run() first`);
+}
+
+function selfTopic(topic: string): PeerError {
+  return new PeerError("self_topic", `"${topic}" is this peer's own source topic; name another`);
 }

@@ -12,18 +12,17 @@ import { failureOf, type HandlerCalls, isThenable } from "./handler-call.js";
 import { IncomingRequest } from "./incoming-request.js";
 import type { Source } from "./message.js";
 import { answerOf, noBytes } from "./request-answer.js";
+import type { TopicHandlers } from "./topic-handlers.js";
 
 /** What the requests of a peer share. */
 export interface SharedByRequests {
   readonly context: PeerContext;
   readonly calls: HandlerCalls;
   readonly dispatcher: Dispatcher;
-  /** Whether there is a handler at all. */
-  readonly handles: () => boolean;
+  readonly handlers: TopicHandlers;
   /** None may begin now. */
   readonly holdsUpRequests: () => boolean;
-  /** A handler has ended. */
-  readonly onRequestEnded: () => void;
+  readonly isolation: { handlerEnded(): void };
 }
 
 export class RequestIntake implements Turn {
@@ -73,12 +72,13 @@ export class RequestIntake implements Turn {
 
   onRequest(connection: ListenerConnection, frame: Request): void {
     if (connection !== this.#connection) return;
-    const { context, handles } = this.#shared;
+    const { context, handlers } = this.#shared;
     const { name } = context.sender;
     const { maxRequests, creditBytes } = context.settings;
     const bytes = this.#waitingBytes + frame.payload.length;
     if (this.#isStopping) this.#refuse(connection, frame, "not_running", `"${name}" is stopping`);
-    else if (!handles()) this.#refuse(connection, frame, "unsubscribed", `"${name}" has no handler, and only sends`);
+    else if (handlers.isEmpty)
+      this.#refuse(connection, frame, "unsubscribed", `"${name}" has no handler, and only sends`);
     else if (this.#waiting.size >= maxRequests || (this.#waiting.size > 0 && bytes > creditBytes)) {
       this.#refuse(connection, frame, "busy", `${this.#waiting.size} requests wait at "${name}" already`);
     } else {
@@ -213,9 +213,9 @@ export class RequestIntake implements Turn {
     request.end();
     if (this.#open.get(request.id) === request) this.#open.delete(request.id);
     this.#handlers -= 1;
-    const { dispatcher, onRequestEnded } = this.#shared;
+    const { dispatcher, isolation } = this.#shared;
     dispatcher.freeSlot();
-    onRequestEnded();
+    isolation.handlerEnded();
     if (this.#whenIdle.length > 0 && !this.isHandling) for (const resolve of this.#whenIdle.splice(0)) resolve();
   }
 

@@ -25,11 +25,9 @@ export interface RunOptions {
   readonly advertise: string | undefined;
   readonly logger: PeerContext["logger"];
   readonly status: StatusEmitter;
-  /** Topics subscribed beyond the source topic; lives longer than one run. */
-  readonly subscriptions: ReadonlySet<string>;
   /** Topics to forget at the start: unsubscribed while not running. */
   readonly unsubscribed: ReadonlySet<string>;
-  /** A peer that only sends has none: what comes for it waits. */
+  /** Live longer than one run. A peer that only sends has none: what comes for it waits. */
   readonly handlers: TopicHandlers;
   /** The name is lost, and the running peer ends by itself. */
   readonly onLost: (ending: Promise<void>) => void;
@@ -66,7 +64,7 @@ export class RunningPeer {
     this.#run = run;
     this.store = store;
     this.lease = lease;
-    const { options, status, logger, subscriptions, handlers } = run;
+    const { options, status, logger, handlers } = run;
     const context: PeerContext = {
       sender: { name: options.name, sourceTopic: options.topic },
       settings: limitsOf(options.settings),
@@ -82,13 +80,7 @@ export class RunningPeer {
     this.#inbox = new Inbox({
       context,
       listenAddress: options.listen,
-      handlers: {
-        serves: (topic) => topic === options.topic || subscriptions.has(topic),
-        handlingOf: handlers.handlingOf,
-        handle: handlers.handle,
-        reply: handlers.reply,
-      },
-      handles: () => !handlers.isEmpty,
+      handlers,
       passOn: (connectionKey, topicKey) => giveBack.passOn(connectionKey, topicKey),
     });
     const giveBack = new GiveBack(context, this.#inbox, options.settings.group !== undefined);
@@ -109,7 +101,7 @@ export class RunningPeer {
       }),
       store.on("relayEnded", () => this.#relay.askNow()),
       store.on("session", (state) => {
-        if (state === "up") this.#stayListed([options.topic, ...subscriptions]);
+        if (state === "up") this.#stayListed([options.topic, ...handlers.subscriptions]);
       }),
     ];
   }
@@ -157,7 +149,7 @@ export class RunningPeer {
       started = new RunningPeer(run, store, lease, secrets);
       started.boundAddress = await started.#inbox.start();
       await started.#register();
-      for (const topic of run.subscriptions) started.outbox.topics.watch(topic);
+      for (const topic of run.handlers.subscriptions) started.outbox.topics.watch(topic);
       signal.throwIfAborted();
       return started;
     } catch (error) {
@@ -298,10 +290,10 @@ export class RunningPeer {
 
   /** What it serves: its source topic, and what it subscribed to beyond. */
   #servedTopics(): ServedTopic[] {
-    const { options, subscriptions } = this.#run;
+    const { options, handlers } = this.#run;
     return [
       ...(options.settings.serveSourceTopic ? [{ topic: options.topic, subscribed: false }] : []),
-      ...[...subscriptions].map((topic) => ({ topic, subscribed: true })),
+      ...[...handlers.subscriptions].map((topic) => ({ topic, subscribed: true })),
     ];
   }
 

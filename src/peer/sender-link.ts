@@ -26,7 +26,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #dialledAt = Number.NEGATIVE_INFINITY;
   readonly #timer = new DeadlineTimer(() => this.#tick());
   readonly #packing: SendPacking;
-  readonly #pace = new Pace();
+  /** Measured as soon as a group asks for it. */
+  #pace: Pace | undefined;
   /** The connection on which the listener was last heard of, and how far it was. */
   #heardOn: unknown;
   #heardNumber = 0;
@@ -41,7 +42,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #offeredAt = 0;
   /** A send was refused because the queue was full, and none was taken since. */
   #full = false;
-  #stopped = false;
+  /** The link is used no more. */
+  isClosed = false;
   /** Grows when the answer of an insert under way is to be dropped. */
   #inserts = 0;
   #whenSettled: (() => void)[] = [];
@@ -87,16 +89,6 @@ export class SenderLink implements SenderEffects<Outgoing> {
     return this.#channel.link === "down" || this.#channel.link === "ended";
   }
 
-  /** The link is used no more. */
-  get isClosed(): boolean {
-    return this.#stopped;
-  }
-
-  /** The greatest payload that the listener takes, as last heard. */
-  get maxMessageBytes(): number {
-    return this.dial.maxMessageBytes;
-  }
-
   /** Whether the listener takes messages over its connection now, or perhaps soon. */
   get readiness(): Readiness {
     const { link, isBusy } = this.#channel;
@@ -124,18 +116,20 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** Whether one more message of this length is taken: the listener's limit allows it, and the queue is not full. */
   takes(bytes: number): boolean {
-    return bytes <= this.maxMessageBytes && this.#hasRoom(bytes);
+    return bytes <= this.dial.maxMessageBytes && this.#hasRoom(bytes);
   }
 
   /** Whether the listener should have more to do: it would begin with it soon. */
   hasRoom(now: number): boolean {
     const { groupLeastUnderWay } = protocolConstants;
     const { underWay } = this;
+    this.#pace ??= new Pace();
     return underWay < groupLeastUnderWay || underWay < 2 * this.#pace.lately(now);
   }
 
   /** How long one more message would take the listener, compared with others. */
   timeForMore(now: number): number {
+    this.#pace ??= new Pace();
     return this.#pace.timeFor(this.underWay + 1, now);
   }
 
@@ -167,7 +161,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
   #dialForRequest(): void {
     if (this.dial.isDialling) return;
     const at = performance.now();
-    if (this.#stopped) this.#requests.onUnreachable("this peer has stopped");
+    if (this.isClosed) this.#requests.onUnreachable("this peer has stopped");
     else if (at - this.#dialledAt < protocolConstants.reconnectMinMs) {
       this.#requests.onUnreachable("the last attempt to reach it failed");
     } else {
@@ -234,7 +228,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** Ends the link: says Goodbye, and rejects what is still pending. */
   close(): void {
-    this.#stopped = true;
+    this.isClosed = true;
     this.#timer.stop();
     this.dial.close();
     this.#channel.end("abandoned");
@@ -263,7 +257,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
     const insert = ++this.#inserts;
     insertMessages(this.#context, this.dial.connectionKey, firstNumber, messages).then(
       (result) => {
-        if (insert !== this.#inserts || this.#stopped) return;
+        if (insert !== this.#inserts || this.isClosed) return;
         if (result === "fenced") {
           this.#channel.onFenced();
           this.#context.nameLost("storing messages was refused");
@@ -271,7 +265,7 @@ export class SenderLink implements SenderEffects<Outgoing> {
         this.#arm();
       },
       (error: HawserError) => {
-        if (insert !== this.#inserts || this.#stopped) return;
+        if (insert !== this.#inserts || this.isClosed) return;
         const { listenerName: peer, topic } = this.#identity;
         this.#context.status.tell({ kind: "sender_store_error", topic, peer, message: error.message, error });
         this.#channel.onStoreFailed(performance.now());
@@ -366,14 +360,14 @@ export class SenderLink implements SenderEffects<Outgoing> {
   /** After what comes from the listener: what it has handled over the present connection is its pace. */
   #hearOfProgress(): void {
     this.#arm();
-    if (this.#stopped) return;
+    if (this.isClosed) return;
     const { readiness } = this;
     const { ackedNumber } = this.#channel;
     const { connection } = this.dial;
     if (ackedNumber === this.#heardNumber && readiness === this.#heardReadiness) return;
     // The first word on a connection may tell of a long time.
     if (connection === this.#heardOn && ackedNumber > this.#heardNumber) {
-      this.#pace.handled(ackedNumber - this.#heardNumber, performance.now());
+      this.#pace?.handled(ackedNumber - this.#heardNumber, performance.now());
     }
     this.#heardOn = connection;
     this.#heardNumber = ackedNumber;
@@ -383,8 +377,8 @@ export class SenderLink implements SenderEffects<Outgoing> {
 
   /** After every event: the next deadline, and the callers that wait for the end. */
   #arm(): void {
-    if (this.#stopped) return;
-    this.#timer.arm(this.#channel.deadline());
+    if (this.isClosed) return;
+    this.#timer.arm(this.#channel.deadline);
     if (this.#whenSettled.length > 0 && this.#channel.pendingMessages === 0) {
       for (const resolve of this.#whenSettled.splice(0)) resolve();
     }

@@ -1,4 +1,5 @@
 import type { PeerContext } from "./context.js";
+import { checkTopic } from "./options.js";
 import type { SenderLinks } from "./sender-links.js";
 import { type Candidate, TopicRoutes } from "./topic-routes.js";
 
@@ -24,7 +25,9 @@ export class TopicDirectory {
     return this.#topics.get(topic);
   }
 
+  /** @throws PeerError `invalid_argument` unless it may be a topic */
   add(topic: string): TopicRoutes {
+    checkTopic(topic);
     const routes: TopicRoutes = new TopicRoutes(topic, () => this.#track(this.#read(routes)));
     this.#topics.set(topic, routes);
     return routes;

@@ -3,7 +3,7 @@ import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { PeerError } from "../errors/index.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
-import { BatchView, type Handler, type Reply, type TransactionalMessage } from "./message.js";
+import { BatchView, type Handler, type Origin, type Reply, type TransactionalMessage } from "./message.js";
 
 /** The handling of a topic, or of one type of its messages. */
 export interface Subscription extends AsyncDisposable {
@@ -83,19 +83,26 @@ export function batchHandling(
 }
 
 export class TopicHandlers {
+  /** Topics that the peer serves beyond its source topic. */
+  readonly subscriptions = new Set<string>();
   /** That of `run`: for topics that have none of their own. */
   others: Handler | undefined;
   readonly #topics = new Map<string, TopicHandler>();
 
-  readonly #name: string;
+  readonly #peer: Origin;
   readonly #usual: HandlingSettings;
   readonly reply: Reply;
 
   /** @param usual how messages are handled of which nothing else was said */
-  constructor(name: string, usual: HandlingSettings, reply: Reply) {
-    this.#name = name;
+  constructor(peer: Origin, usual: HandlingSettings, reply: Reply) {
+    this.#peer = peer;
     this.#usual = usual;
     this.reply = reply;
+  }
+
+  /** Whether the peer serves a topic now. */
+  serves(topic: string): boolean {
+    return topic === this.#peer.topic || this.subscriptions.has(topic);
   }
 
   get isEmpty(): boolean {
@@ -114,16 +121,19 @@ export class TopicHandlers {
     if (before !== handler) before?.ended();
   }
 
-  readonly handlingOf = (topic: string | undefined, headers: Headers | undefined): HandlingSettings => {
+  handlingOf(topic: string | undefined, headers: Headers | undefined): HandlingSettings {
     if (topic === undefined || this.#topics.size === 0) return this.#usual;
     return this.#topics.get(topic)?.settingsOf(headers) ?? this.#usual;
-  };
+  }
 
-  readonly handle = (message: TransactionalMessage): unknown => {
+  handle(message: TransactionalMessage): unknown {
     const handler = this.#topics.size === 0 ? undefined : this.#topics.get(message.to);
     if (handler !== undefined) return handler.handle(message);
     if (this.others !== undefined) return this.others(message);
     const remedy = "give one to handle() with the topic, or to run(), and retry the dead letter";
-    throw new PeerError("unsubscribed", `"${this.#name}" has no handler for messages of "${message.to}"; ${remedy}`);
-  };
+    throw new PeerError(
+      "unsubscribed",
+      `"${this.#peer.name}" has no handler for messages of "${message.to}"; ${remedy}`,
+    );
+  }
 }

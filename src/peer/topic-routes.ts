@@ -24,6 +24,11 @@ export interface Candidate {
   link?: SenderLink | undefined;
 }
 
+/** A listener that is not in the directory. */
+export function awayCandidate(name: string, maxMessageBytes: number): Candidate {
+  return { name, addr: undefined, maxMessageBytes, durable: false, group: undefined };
+}
+
 const leastSweep = 1_000;
 
 /** The listeners of one topic and whose turn it is. */
@@ -67,24 +72,12 @@ export class TopicRoutes {
 
   /** Takes over what the catalog says. */
   update(listeners: readonly Listener[], routes: readonly Route[]): void {
-    this.listed = listeners.map(({ name, addr, maxMessageBytes, durable, group }) => ({
-      name,
-      addr,
-      maxMessageBytes,
-      durable,
-      group,
-    }));
+    this.listed = listeners.map((listener) => ({ ...listener }));
     this.isGroup = listeners.length > 0 && listeners.every(({ group }) => group !== undefined);
     const names = new Set(listeners.map(({ name }) => name));
     this.away = routes
       .filter(({ name }) => !names.has(name))
-      .map(({ name, maxMessageBytes }) => ({
-        name,
-        addr: undefined,
-        maxMessageBytes,
-        durable: false,
-        group: undefined,
-      }));
+      .map(({ name, maxMessageBytes }) => awayCandidate(name, maxMessageBytes));
     this.#byName = new Map([...this.all].reverse().map((candidate) => [candidate.name, candidate]));
   }
 
@@ -156,7 +149,7 @@ export class TopicRoutes {
   /** The greatest payload that any of the listeners takes. */
   maxMessageBytes(links: OpenLinks): number {
     return this.all.reduce((most, { name, maxMessageBytes }) => {
-      return Math.max(most, links.get(name)?.maxMessageBytes ?? maxMessageBytes);
+      return Math.max(most, links.get(name)?.dial.maxMessageBytes ?? maxMessageBytes);
     }, 0);
   }
 
@@ -164,8 +157,8 @@ export class TopicRoutes {
   #isUp(link: SenderLink | undefined): boolean {
     if (link === undefined) return true;
     if (link.isDown) return false;
-    const { isHandedOver, ownerName } = link.dial;
-    return !isHandedOver || this.listed.some(({ name }) => name === ownerName);
+    const { dial } = link;
+    return !dial.isHandedOver || this.listed.some(({ name }) => name === dial.ownerName);
   }
 
   #chooseLeast(

@@ -7,7 +7,7 @@
  */
 
 export { danglesSql, functionNameSql, runSchema, tokenTypeSql, wrapperJoinSql } from "./bindings.js";
-export type { Channel, ChannelOwner, ChannelOwners, Position } from "./channels.js";
+export type { Channel, ChannelOwner, Position } from "./channels.js";
 export type { ClaimFrom } from "./claims.js";
 export { withCommandDatabase } from "./command-database.js";
 export type { CommittedCursors, CursorCommit, DeadLetter } from "./cursor-commits.js";

@@ -62,10 +62,10 @@ export interface ListenOptions
    */
   readonly authorize: (hello: HelloFields, remote: { readonly address: string }) => Promise<Authorization>;
   /**
-   * A connection is established: its handlers, please. Called as soon as `authorize` has accepted, before any frame, with
-   * the `welcome` that `authorize` gave.
+   * A connection is established: its handlers, please; undefined if it was refused or destroyed. Called as soon as `authorize`
+   * has accepted, before any frame, with the `welcome` that `authorize` gave.
    */
-  readonly onConnection: (connection: ListenerConnection, welcome: WelcomeFields) => ListenerHandlers;
+  readonly onConnection: (connection: ListenerConnection, welcome: WelcomeFields) => ListenerHandlers | undefined;
   /** A connection ended before it was established: exactly once for each. */
   readonly onHandshakeRefused: (refusal: HandshakeRefusal) => void;
   /** Accept nothing but TLS, with this certificate; read anew when its files change. */
@@ -74,19 +74,12 @@ export interface ListenOptions
   readonly clock?: Clock;
 }
 
-/** Who hears how far a socket has come. */
-export interface AcceptedSocketEvents {
-  /** The dialler has proved that it knows the mesh secret. */
-  onProved(): void;
-  /** The socket has become a connection. */
-  onEstablished(): void;
-}
-
 /** Takes one accepted socket through the handshake. */
 export class AcceptedSocket implements FrameReceiver {
   readonly remoteAddress: string;
   /** The dialler's IP address; empty if it has gone already. */
   readonly remoteHost: string;
+  isEstablished = false;
 
   readonly #clock: Clock;
   readonly #cancelTimeout: () => void;
@@ -99,17 +92,18 @@ export class AcceptedSocket implements FrameReceiver {
   readonly #options: ListenOptions;
   readonly #socket: Socket;
   readonly #acceptor: TlsAcceptor | undefined;
-  readonly #events: AcceptedSocketEvents;
+  readonly #onProved: () => void;
 
   /**
    * @param socket belongs to this object from now on
    * @param acceptor undefined for a listener without TLS
+   * @param onProved called when the dialler has proved that it knows the mesh secret
    */
-  constructor(options: ListenOptions, socket: Socket, acceptor: TlsAcceptor | undefined, events: AcceptedSocketEvents) {
+  constructor(options: ListenOptions, socket: Socket, acceptor: TlsAcceptor | undefined, onProved: () => void) {
     this.#options = options;
     this.#socket = socket;
     this.#acceptor = acceptor;
-    this.#events = events;
+    this.#onProved = onProved;
     const { clock = systemClock, allowPlaintext = false } = options;
     this.#clock = clock;
     this.remoteHost = socket.remoteAddress ?? "";
@@ -150,29 +144,11 @@ export class AcceptedSocket implements FrameReceiver {
   }
 
   onFrame(frame: ReceivedFrame): void {
-    switch (frame.$case) {
-      case "hello":
-        if (this.#state !== "hello") break;
-        this.#state = "authorizing";
-        void this.#authorize(frame.value);
-        return;
-      case "challenge":
-      case "welcome":
-      case "batch":
-      case "ack":
-      case "goLive":
-      case "goodbye":
-      case "request":
-      case "answer":
-      case "cancel":
-        break;
-      default:
-        frame satisfies never;
-    }
-    this.refuse(new TransportError("protocol_violation", `the dialler sent ${frame.$case} out of turn`));
+    if (frame.$case === "hello" && this.#state === "hello") {
+      this.#state = "authorizing";
+      void this.#authorize(frame.value);
+    } else this.refuse(new TransportError("protocol_violation", `the dialler sent ${frame.$case} out of turn`));
   }
-
-  onDrain(): void {}
 
   onClosed(error: HawserError | undefined): void {
     this.#cancelTimeout();
@@ -246,7 +222,7 @@ export class AcceptedSocket implements FrameReceiver {
     const { secrets, authorize } = this.#options;
     try {
       const verified = this.#handshake!.verify(hello, secrets());
-      this.#events.onProved();
+      this.#onProved();
       const decision = await authorize(fieldsOf(hello), { address: this.remoteAddress });
       if (this.#state !== "authorizing") return;
       if (!decision.accept) throw new TransportError(decision.code, decision.message);
@@ -259,7 +235,6 @@ export class AcceptedSocket implements FrameReceiver {
   }
 
   #establish(socket: FrameSocket, verified: VerifiedHello, hello: Hello, fields: WelcomeFields): void {
-    const { remoteAddress } = this;
     const options = this.#options;
     const { maxMessageBytes } = options;
     const welcome = this.#handshake!.welcome(verified, {
@@ -268,19 +243,18 @@ export class AcceptedSocket implements FrameReceiver {
       capabilities: [...ownCapabilities],
     });
     socket.writer.write({ $case: "welcome", value: welcome });
-    const { capabilities } = hello;
-    const connection = new ListenerConnection(socket, { hello: fieldsOf(hello), capabilities, remoteAddress });
+    const connection = new ListenerConnection(socket, fieldsOf(hello));
     const handlers = options.onConnection(connection, fields);
     this.#cancelTimeout();
     // The maker of the handlers may have refused or destroyed the connection already.
-    if (socket.isOver) return;
+    if (handlers === undefined || socket.isOver) return;
     this.#state = "done";
+    this.isEstablished = true;
     socket.establish(listenerReceiver(socket, hello, maxMessageBytes, handlers), {
       maxFrameBytesIn: maxMessageBytes + protocolConstants.frameOverheadBytes,
       // Each request says how long its answer may be.
       maxFrameBytesOut: greatestFrameBytes,
     });
-    this.#events.onEstablished();
   }
 
   #timeOut(): void {

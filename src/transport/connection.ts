@@ -40,31 +40,46 @@ export interface ListenerHandlers {
   onClosed(error: HawserError | undefined): void;
 }
 
-/**
- * An established connection from a sender. Writing does nothing on a connection that has gone. After {@link destroy} no
- * handler is called any more.
- */
-export class ListenerConnection {
-  readonly #socket: FrameSocket;
+/** What both ends of an established connection have in common. Writing does nothing on a connection that has gone. */
+class EstablishedConnection {
+  protected readonly socket: FrameSocket;
+
+  constructor(socket: FrameSocket) {
+    this.socket = socket;
+  }
+
+  /** False from `writeHighWaterBytes` (1 MiB) buffered bytes on, until half of them have gone and `onDrain` is called. */
+  get canWrite(): boolean {
+    return this.socket.writer.canWrite;
+  }
+
+  /**
+   * Says that nothing more will be sent: this side goes in good order. A listener says it with its final committed cursor, behind
+   * the newest Ack, and {@link end} comes next; to a sender's Goodbye it acknowledges what it has, says Goodbye too and closes.
+   */
+  writeGoodbye(cursor: Goodbye = { epoch: 0, number: 0 }): void {
+    this.socket.writer.write({ $case: "goodbye", value: cursor });
+  }
+
+  /** Writes what is buffered, then closes this direction. Handlers are called until the other side has closed the other. */
+  end(): void {
+    this.socket.end();
+  }
+
+  /** Closes at once; what is buffered is lost. No handler is called any more, not even `onClosed`. */
+  destroy(): void {
+    this.socket.destroy();
+  }
+}
+
+/** An established connection from a sender. */
+export class ListenerConnection extends EstablishedConnection {
   /** Who called, and on which channel: proved by the handshake. */
   readonly hello: HelloFields;
-  /** What the sender can do. */
-  readonly capabilities: readonly Capability[];
-  /** Where from: host:port. */
-  readonly remoteAddress: string;
 
-  constructor(
-    socket: FrameSocket,
-    sender: {
-      readonly hello: HelloFields;
-      readonly capabilities: readonly Capability[];
-      readonly remoteAddress: string;
-    },
-  ) {
-    this.#socket = socket;
-    this.hello = sender.hello;
-    this.capabilities = sender.capabilities;
-    this.remoteAddress = sender.remoteAddress;
+  constructor(socket: FrameSocket, hello: HelloFields) {
+    super(socket);
+    this.hello = hello;
   }
 
   /**
@@ -72,12 +87,7 @@ export class ListenerConnection {
    * the newest does.
    */
   writeAck(ack: Ack): void {
-    this.#socket.writer.writeLatest({ $case: "ack", value: ack });
-  }
-
-  /** False from `writeHighWaterBytes` (1 MiB) buffered bytes on, until half of them have gone and `onDrain` is called. */
-  get canWrite(): boolean {
-    return this.#socket.writer.canWrite;
+    this.socket.writer.writeLatest({ $case: "ack", value: ack });
   }
 
   /**
@@ -85,12 +95,7 @@ export class ListenerConnection {
    * connection if the answer breaks a rule of the spec.
    */
   writeAnswer(answer: Answer): void {
-    this.#socket.writer.write({ $case: "answer", value: answer });
-  }
-
-  /** Writes the final committed cursor, behind the newest Ack: this side goes in good order. {@link end} comes next. */
-  writeGoodbye(goodbye: Goodbye): void {
-    this.#socket.writer.write({ $case: "goodbye", value: goodbye });
+    this.socket.writer.write({ $case: "answer", value: answer });
   }
 
   /**
@@ -98,27 +103,17 @@ export class ListenerConnection {
    * is kept alive meanwhile, however long.
    */
   pause(): void {
-    this.#socket.pause();
+    this.socket.pause();
   }
 
   /** Reads on; handlers are called later, never within this call. */
   resume(): void {
-    this.#socket.resume();
+    this.socket.resume();
   }
 
   /** Tells the sender why, and closes: `fenced` for one that a newer epoch has replaced. Then `onClosed` with the error. */
   refuse(error: HawserError): void {
-    this.#socket.fail(error);
-  }
-
-  /** Writes what is buffered, then closes this direction. Handlers are called until the sender has closed the other. */
-  end(): void {
-    this.#socket.end();
-  }
-
-  /** Closes at once; what is buffered is lost. No handler is called any more, not even `onClosed`. */
-  destroy(): void {
-    this.#socket.destroy();
+    this.socket.fail(error);
   }
 }
 
@@ -139,35 +134,25 @@ export interface SenderHandlers {
   onClosed(error: HawserError | undefined): void;
 }
 
-/**
- * An established connection to a listener. Writing never throws for a connection that has gone: what is written then is
- * lost, as is what was on its way. After {@link destroy} no handler is called any more.
- */
-export class SenderConnection {
+/** An established connection to a listener. What is written when it has gone is lost, as is what was on its way. */
+export class SenderConnection extends EstablishedConnection {
   /** What the listener can do. */
   readonly capabilities: readonly Capability[];
   /** The greatest payload that the listener takes, uncompressed, in bytes. */
   readonly maxMessageBytes: number;
 
-  readonly #socket: FrameSocket;
-
   constructor(
     socket: FrameSocket,
     listener: { readonly capabilities: readonly Capability[]; readonly maxMessageBytes: number },
   ) {
-    this.#socket = socket;
+    super(socket);
     this.capabilities = listener.capabilities;
     this.maxMessageBytes = listener.maxMessageBytes;
   }
 
   /** Bytes that were written here and have not reached the kernel. */
   get bufferedBytes(): number {
-    return this.#socket.writer.bufferedBytes;
-  }
-
-  /** False from `writeHighWaterBytes` (1 MiB) buffered bytes on, until half of them have gone and `onDrain` is called. */
-  get canWrite(): boolean {
-    return this.#socket.writer.canWrite;
+    return this.socket.writer.bufferedBytes;
   }
 
   /**
@@ -177,7 +162,7 @@ export class SenderConnection {
    * @throws WireError `invalid_argument` if one message is too long for the listener; nothing is written then
    */
   writeBatch(batch: Batch): void {
-    this.#socket.writer.write({ $case: "batch", value: batch });
+    this.socket.writer.write({ $case: "batch", value: batch });
   }
 
   /**
@@ -187,7 +172,7 @@ export class SenderConnection {
    * @throws WireError `invalid_argument` if it is too long for the listener
    */
   writeAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
-    this.#socket.writer.writeAtMostOnce(epoch, topicKey, payload);
+    this.socket.writer.writeAtMostOnce(epoch, topicKey, payload);
   }
 
   /** Whether the listener answers requests. */
@@ -201,32 +186,17 @@ export class SenderConnection {
    * @throws WireError `invalid_argument` if the request is too long for the listener; nothing is written then
    */
   writeRequest(request: Request): void {
-    this.#socket.writer.write({ $case: "request", value: request });
+    this.socket.writer.write({ $case: "request", value: request });
   }
 
   /** Says that nobody waits for the answer to a request any more. */
   writeCancel(id: number): void {
-    this.#socket.writer.write({ $case: "cancel", value: { id } });
+    this.socket.writer.write({ $case: "cancel", value: { id } });
   }
 
   /** Says that everything not known to be stored follows on this connection. */
   writeGoLive(epoch: number): void {
-    this.#socket.writer.write({ $case: "goLive", value: { epoch } });
-  }
-
-  /** Says that nothing more will be sent. The listener acknowledges what it has, says Goodbye too and closes. */
-  writeGoodbye(): void {
-    this.#socket.writer.write({ $case: "goodbye", value: { epoch: 0, number: 0 } });
-  }
-
-  /** Writes what is buffered, then closes this direction. Handlers are called until the listener has closed the other. */
-  end(): void {
-    this.#socket.end();
-  }
-
-  /** Closes at once; what is buffered is lost. No handler is called any more, not even `onClosed`. */
-  destroy(): void {
-    this.#socket.destroy();
+    this.socket.writer.write({ $case: "goLive", value: { epoch } });
   }
 }
 

@@ -148,25 +148,14 @@ class Attempt implements FrameReceiver {
           handshake.accept(frame.value);
           this.#establish(socket, frame.value);
           return;
-        case "hello":
-        case "batch":
-        case "ack":
-        case "goLive":
-        case "goodbye":
-        case "request":
-        case "answer":
-        case "cancel":
-          throw new TransportError("protocol_violation", `the listener sent ${frame.$case} during the handshake`);
         default:
-          frame satisfies never;
+          throw new TransportError("protocol_violation", `the listener sent ${frame.$case} during the handshake`);
       }
     } catch (error) {
       const message = "the dialler failed to answer the listener";
       socket.fail(HawserError.is(error) ? error : new TransportError("internal", message, { cause: error }));
     }
   }
-
-  onDrain(): void {}
 
   onClosed(error: HawserError | undefined): void {
     this.#cleanUp();

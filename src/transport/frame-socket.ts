@@ -27,7 +27,7 @@ export interface FrameReceiver {
   /** A frame came. */
   onFrame(frame: ReceivedFrame): void;
   /** `writer.canWrite` was false and is true again. */
-  onDrain(): void;
+  onDrain?(): void;
   /** The connection ended: undefined if in good order. Last. */
   onClosed(error: HawserError | undefined): void;
 }
@@ -68,7 +68,7 @@ export class FrameSocket {
       maxFrameBytes: protocolConstants.maxHandshakeFrameBytes,
       ...(preamble === undefined ? {} : { preamble }),
     });
-    this.writer = new SocketWriter(this.#socket, () => this.#receiver.onDrain());
+    this.writer = new SocketWriter(this.#socket, () => this.#receiver.onDrain?.());
     this.#liveness = new Liveness(clock, {
       ping: () => this.writer.write({ $case: "ping", value: { token: "0" } }),
       dead: (silentMs) => this.#lose(`nothing was heard for ${Math.round(silentMs)} ms, not even the answer to a ping`),
@@ -148,14 +148,12 @@ export class FrameSocket {
   }
 
   #read(bytes: Uint8Array): void {
-    if (this.isOver) return;
     this.#liveness.heard();
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length && !this.isOver; ) {
       // What a stranger sends is looked at before more of it is taken.
       const end = this.#established ? bytes.length : at + protocolConstants.maxHandshakeFrameBytes;
       this.#decoder.push(at === 0 && end >= bytes.length ? bytes : bytes.subarray(at, end));
       this.#pump();
-      if (end >= bytes.length || this.isOver) return;
       at = end;
     }
   }
@@ -164,7 +162,8 @@ export class FrameSocket {
     if (this.#pumping) return;
     this.#pumping = true;
     try {
-      while (!this.#paused && !this.isOver) {
+      // One that is over has nothing more: what has come is forgotten.
+      while (!this.#paused) {
         const awaitedPreamble = !this.#established && this.#decoder.awaitsPreamble;
         let frame: Frame | undefined;
         try {

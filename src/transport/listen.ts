@@ -49,7 +49,6 @@ async function bind(options: ListenOptions, host: string, port: number): Promise
   const acceptor = tls && new TlsAcceptor(tls);
   const strangers = new PendingHandshakes<AcceptedSocket>();
   const proved = new Set<AcceptedSocket>();
-  const established = new Set<AcceptedSocket>();
   const server = createServer(
     { noDelay: true, keepAlive: true, keepAliveInitialDelay: protocolConstants.pingAfterMs },
     (socket) => {
@@ -59,21 +58,14 @@ async function bind(options: ListenOptions, host: string, port: number): Promise
         strangers.delete(oldest, oldest.remoteHost);
         oldest.refuse(new TransportError("busy", `${underWay} handshakes were under way, and a newer one came`));
       }
-      const accepted: AcceptedSocket = new AcceptedSocket(options, socket, acceptor, {
-        onProved: () => {
-          strangers.delete(accepted, accepted.remoteHost);
-          proved.add(accepted);
-        },
-        onEstablished: () => {
-          proved.delete(accepted);
-          established.add(accepted);
-        },
+      const accepted: AcceptedSocket = new AcceptedSocket(options, socket, acceptor, () => {
+        strangers.delete(accepted, accepted.remoteHost);
+        proved.add(accepted);
       });
       strangers.add(accepted, accepted.remoteHost);
       socket.once("close", () => {
         strangers.delete(accepted, accepted.remoteHost);
         proved.delete(accepted);
-        established.delete(accepted);
       });
     },
   );
@@ -94,8 +86,7 @@ async function bind(options: ListenOptions, host: string, port: number): Promise
       server.close();
       stopWatching?.();
       acceptor?.close();
-      for (const accepted of [...strangers, ...proved]) accepted.destroy();
-      if (connections) for (const accepted of established) accepted.destroy();
+      for (const accepted of [...strangers, ...proved]) if (connections || !accepted.isEstablished) accepted.destroy();
       // The server's own "close" waits for every connection; its handle goes with the next turn of the event loop.
       await new Promise((resolve) => setImmediate(resolve));
     },

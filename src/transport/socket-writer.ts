@@ -19,9 +19,12 @@ const afterGoodbye: ReadonlySet<FrameKind> = new Set(["ping", "pong", "refuse"])
 export class SocketWriter {
   readonly #encoder = new FrameEncoder({ maxFrameBytes: protocolConstants.maxHandshakeFrameBytes });
   #flushScheduled = false;
+  /** A tick has ended while the socket was busy with an earlier write: what was gathered leaves behind that. */
+  #isLate = false;
   #ended = false;
   #saidGoodbye = false;
-  #blocked = false;
+  /** False from `writeHighWaterBytes` buffered bytes on, until half of them have gone. Writing is possible all the same. */
+  canWrite = true;
   #bytesInSocket = 0;
   readonly #inSocket: Output[] = [];
   /** Encoded when they leave, because a newer one makes them useless: so a reader that stalls cannot pile them up. */
@@ -48,11 +51,6 @@ export class SocketWriter {
   /** Bytes that were written here and have not reached the kernel. */
   get bufferedBytes(): number {
     return this.#encoder.bytes + this.#bytesInSocket;
-  }
-
-  /** False from `writeHighWaterBytes` buffered bytes on, until half of them have gone. Writing is possible all the same. */
-  get canWrite(): boolean {
-    return !this.#blocked;
   }
 
   /** Writes what a dialler sends before its first frame. */
@@ -104,8 +102,9 @@ export class SocketWriter {
   }
 
   #appended(): void {
-    if (this.bufferedBytes >= protocolConstants.writeHighWaterBytes) this.#blocked = true;
-    if (this.#encoder.bytes >= flushBytes) this.#flush();
+    const { bytes } = this.#encoder;
+    if (bytes + this.#bytesInSocket >= protocolConstants.writeHighWaterBytes) this.canWrite = false;
+    if (bytes >= flushBytes) this.#flush();
     else this.#schedule();
   }
 
@@ -122,9 +121,11 @@ export class SocketWriter {
 
   readonly #endOfTick = (): void => {
     this.#flushScheduled = false;
+    if (this.#ended) return;
     // While the socket is still busy with an earlier write, what comes is gathered: a write for each tick would keep a
     // block of memory for each.
-    if (!this.#ended && this.#inSocket.length === 0) this.#flush();
+    this.#isLate = this.#inSocket.length > 0;
+    if (!this.#isLate) this.#flush();
   };
 
   #encodeLatest(): void {
@@ -152,9 +153,12 @@ export class SocketWriter {
     // Of a socket that is destroyed, the kernel may still have one.
     if (!error) recycle(output);
     if (this.#ended) return;
-    if (this.#inSocket.length === 0 && !this.#flushScheduled) this.#flush();
-    if (this.#blocked && this.bufferedBytes * 2 <= protocolConstants.writeHighWaterBytes) {
-      this.#blocked = false;
+    if (this.#isLate && this.#inSocket.length === 0 && !this.#flushScheduled) {
+      this.#isLate = false;
+      this.#flush();
+    }
+    if (!this.canWrite && this.bufferedBytes * 2 <= protocolConstants.writeHighWaterBytes) {
+      this.canWrite = true;
       this.#onDrain();
     }
   };

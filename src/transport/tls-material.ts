@@ -5,7 +5,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext, type SecureContextOptions } from "node:tls";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TransportError } from "../errors/index.js";
+import { TransportError, unknownOption } from "../errors/index.js";
 
 /** PEM: its text or bytes, or the path of a file that holds it. Files are read again while the peer runs. */
 export type PemSource = string | Uint8Array;
@@ -58,11 +58,12 @@ const rules: Readonly<Record<keyof TlsOptions, Rule>> = {
  */
 export function checkTlsOptions(options: TlsOptions): void {
   if (typeof options !== "object" || options === null) throw invalid("tls must be an object with cert and key");
+  const problem = unknownOption(options, "tls", Object.keys(rules));
+  if (problem !== undefined) throw invalid(problem);
   for (const [name, value] of Object.entries(options)) {
-    const rule = rules[name as keyof TlsOptions] as Rule | undefined;
-    if (rule === undefined) throw invalid(`tls.${name} is unknown; use ${Object.keys(rules).join(", ")}`);
+    const [holds, must] = rules[name as keyof TlsOptions];
     // The value may be a secret.
-    if (value !== undefined && !rule[0](value)) throw invalid(`tls.${name} ${rule[1]}`);
+    if (value !== undefined && !holds(value)) throw invalid(`tls.${name} ${must}`);
   }
   const { cert, key, ca, mutual, verify, serverName } = options;
   if (cert === undefined || key === undefined) {

@@ -171,7 +171,7 @@ export class FrameEncoder {
   /** Makes room for `count` bytes in one piece. */
   reserve(count: number): void {
     if (this.at + count <= this.block.length) return;
-    this.#closeChunk();
+    if (this.at > this.#chunkStart) this.#closeChunk();
     const usual = this.#blocks.length === 0 && count <= smallBlockBytes ? smallBlockBytes : blockBytes;
     const size = Math.max(count, usual);
     this.block = free.get(size)?.pop() ?? uncleared(size);
@@ -201,7 +201,7 @@ export class FrameEncoder {
   /** Takes all that was appended, for one write. Give it to {@link recycle} when it is written. */
   take(): Output {
     if (this.#openAt >= 0) this.#closeBatch();
-    this.#closeChunk();
+    if (this.at > this.#chunkStart) this.#closeChunk();
     const output = { chunks: this.#chunks, bytes: this.#chunkBytes, blocks: this.#blocks };
     this.block = noBlock;
     this.at = 0;
@@ -213,7 +213,6 @@ export class FrameEncoder {
   }
 
   #closeChunk(): void {
-    if (this.at === this.#chunkStart) return;
     this.#chunks.push(this.block.subarray(this.#chunkStart, this.at));
     this.#chunkBytes += this.at - this.#chunkStart;
     this.#chunkStart = this.at;

@@ -155,7 +155,7 @@ describe("a listener's channel that takes messages from a connection", () => {
     const bench = ListenerBench.connected();
     bench.messages("c1", 0, [1, 2]);
     bench.begin(0);
-    expect(bench.channel.deadline()).toBe(10);
+    expect(bench.channel.deadline).toBe(10);
     bench.channel.tick(10);
     expect(bench.take()).toEqual(["ack c1 7/0 busy"]);
     bench.finish({ kind: "done" }, 20);
@@ -277,7 +277,7 @@ describe("a listener's channel whose handler fails", () => {
     bench.begin(0);
     fail(0);
     expect(bench.begin(99)).toBeUndefined();
-    expect(bench.channel.deadline()).toBeLessThanOrEqual(100);
+    expect(bench.channel.deadline).toBeLessThanOrEqual(100);
     expect(bench.begin(100)?.position).toEqual({ epoch: 7, number: 1 });
     expect(bench.turns.at(-1)?.attempts).toBe(2);
     fail(100);
@@ -571,7 +571,7 @@ describe("a listener's channel whose messages have keys", () => {
       bench.channel.onParked([at(6)]);
       expect(bench.handleAll(0)).toEqual(["7/7", "7/8", "7/9"]);
       expect(bench.take().at(-1)).toBe("commit 7/9");
-      expect(bench.channel.deadline()).toBe(10_000);
+      expect(bench.channel.deadline).toBe(10_000);
       expect(bench.handleAll(10_000)).toEqual(["7/1", "7/3", "7/6"]);
       expect(bench.take()).toEqual(["unpark 7/1", "unpark 7/3", "unpark 7/6"]);
       expect(bench.channel.parkedMessages).toBe(0);
@@ -685,7 +685,7 @@ describe("a listener's channel whose messages have keys", () => {
     bench.keyed("c1", 0, 1, ["a", "b", "a"]);
     bench.beginAll(0);
     bench.finish(done, 9, turnOf(bench, 2));
-    expect(bench.channel.deadline()).toBe(19);
+    expect(bench.channel.deadline).toBe(19);
     bench.channel.tick(18);
     expect(bench.take()).toEqual([]);
     bench.channel.tick(19);

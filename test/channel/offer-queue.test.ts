@@ -31,7 +31,7 @@ describe("a queue of offers", () => {
     expect([queue.first, queue.last, queue.length, queue.bytes]).toEqual([3, 3, 1, 3]);
     queue.drop(3);
     expect([queue.first, queue.last, queue.length, queue.bytes]).toEqual([4, 3, 0, 0]);
-    expect(queue.firstAfter).toBe(Number.POSITIVE_INFINITY);
+    expect(queue.oldest).toBeUndefined();
     queue.push(message(5), 9);
     expect(queue.at(4)?.payload.length).toBe(5);
   });
@@ -48,9 +48,9 @@ describe("a queue of offers", () => {
     const queue = new OfferQueue(0);
     for (const after of [0, 0, 2, 2, 3]) queue.push(message(1), 1, after);
     expect([0, 1, 2, 3].map((after) => queue.lastAfter(after))).toEqual([2, 2, 4, 5]);
-    expect(queue.firstAfter).toBe(0);
+    expect(queue.oldest?.after).toBe(0);
     queue.drop(3);
-    expect(queue.firstAfter).toBe(2);
+    expect(queue.oldest?.after).toBe(2);
   });
 
   it("gives all messages new numbers, and then nothing comes before them", () => {

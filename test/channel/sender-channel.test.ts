@@ -99,7 +99,7 @@ describe("a sender's channel without a live listener", () => {
     bench.send(1, "a");
     bench.channel.onStoreFailed(2);
     expect(bench.take()).toEqual(["store 1"]);
-    expect(bench.channel.deadline()).toBe(52);
+    expect(bench.channel.deadline).toBe(52);
     bench.channel.tick(52);
     expect(bench.take()).toEqual(["store 1"]);
     bench.channel.onStored(53);
@@ -149,12 +149,12 @@ describe("a sender's channel without a live listener", () => {
     bench.send(1, "a");
     bench.send(500, "b");
     bench.take();
-    expect(bench.channel.deadline()).toBe(2_001);
+    expect(bench.channel.deadline).toBe(2_001);
     bench.channel.tick(2_001);
     expect(bench.take()).toEqual(["store 1"]);
     bench.channel.onStored(2_002);
     expect(bench.take()).toEqual(["a stored", "announce"]);
-    expect(bench.channel.deadline()).toBe(2_500);
+    expect(bench.channel.deadline).toBe(2_500);
   });
 
   it("stores at once when the listener says that it is busy", () => {
@@ -169,7 +169,7 @@ describe("a sender's channel without a live listener", () => {
     const bench = new SenderBench();
     bench.channel.onDialling();
     bench.send(0, "~x");
-    expect(bench.channel.deadline()).toBe(1_000);
+    expect(bench.channel.deadline).toBe(1_000);
     bench.channel.tick(1_000);
     expect(bench.take()).toEqual(["~x dropped"]);
     bench.channel.onDialFailed(1_001);

@@ -23,9 +23,8 @@ it("that stops while it begins again on another database server does not go on w
       advertise: undefined,
       logger,
       status: new StatusEmitter(),
-      subscriptions: new Set(),
       unsubscribed: new Set(),
-      handlers: new TopicHandlers("a-1", handlingOf(peerSettingsDefaults), () =>
+      handlers: new TopicHandlers({ name: "a-1", topic: "a" }, handlingOf(peerSettingsDefaults), () =>
         Promise.reject(new Error("no replies")),
       ),
       onLost: () => undefined,

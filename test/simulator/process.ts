@@ -582,8 +582,8 @@ export class PeerProcess {
     this.armTimer(outgoing, outgoing.channel);
   }
 
-  armTimer(slot: { timerAt: number }, channel: { deadline(): number; tick(now: number): void }): void {
-    const at = Math.max(channel.deadline(), this.now);
+  armTimer(slot: { timerAt: number }, channel: { readonly deadline: number; tick(now: number): void }): void {
+    const at = Math.max(channel.deadline, this.now);
     if (at >= slot.timerAt || at === Number.POSITIVE_INFINITY || this.dead) return;
     slot.timerAt = at;
     this.world.schedule.after(at - this.now, () =>

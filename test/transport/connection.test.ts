@@ -44,7 +44,6 @@ describe("a connection between two peers", () => {
     await using pair = await connectPair();
     const { sender, accepted } = pair;
     expect(accepted.connection.hello).toEqual(identity);
-    expect(accepted.connection.capabilities).toEqual(ownCapabilities);
     expect(accepted.welcomed).toBe(welcome);
     expect(sender.welcome).toEqual({ ...welcome, maxMessageBytes: 1024 * 1024, capabilities: expect.any(Array) });
     expect(sender.connection.maxMessageBytes).toBe(1024 * 1024);

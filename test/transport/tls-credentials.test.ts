@@ -23,7 +23,11 @@ const { tlsReloadMs, tlsReloadWaitMs } = protocolConstants;
 describe("the option tls", () => {
   it.each<[string, Partial<Record<keyof TlsOptions | "certificate", unknown>>, RegExp]>([
     ["no key", { key: undefined }, /tls needs both cert and key/],
-    ["an unknown name", { certificate: "x" }, /tls\.certificate is unknown; use cert, key, passphrase, ca/],
+    [
+      "an unknown name",
+      { certificate: "x" },
+      /"certificate" is no option of tls; the options are cert, key, passphrase, ca/,
+    ],
     ["a number for a certificate", { cert: 7 }, /tls\.cert must be PEM, as text or bytes, or the path of a file/],
     ["an empty text", { ca: "" }, /tls\.ca must be PEM/],
     ["mutual without ca", { mutual: true, ca: undefined }, /tls\.mutual needs tls\.ca/],

@@ -306,7 +306,7 @@ export class Member {
     }
     if (outcome === "notOwned") this.#drop(name);
     else channel.finish(turn, fails ? failed : { kind: "done" }, schedule.now);
-    const retryAt = channel.deadline();
+    const retryAt = channel.deadline;
     if (retryAt < Number.POSITIVE_INFINITY) {
       this.#soon(() => channel.tick(schedule.now), Math.max(0.1, retryAt - schedule.now));
     }
