@@ -228,7 +228,7 @@ describe("hawser outbox", () => {
     [["cancel", "x"], /"x" is no id of a message/],
     [["status", "17"], /ids go with cancel/],
     [["status", "--since", "1h"], /--since goes with replay/],
-    [["list", "--kind", "all"], /neither nats nor peer/],
+    [["list", "--kind", "all"], /--kind "all" is none of nats, peer/],
   ])("refuses %j", async (args, message) => {
     expect(await outbox(...args)).toMatchObject({ status: 64, stderr: expect.stringMatching(message) });
   });
