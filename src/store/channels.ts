@@ -274,9 +274,6 @@ export function channelOwners(database: Database, clock: Clock) {
   };
 }
 
-/** Looks for the owners of channels. */
-export type ChannelOwners = ReturnType<typeof channelOwners>;
-
 function ownerOf({ name, addr, max_message_bytes }: OwnerRow): ChannelOwner {
   const maxMessageBytes = max_message_bytes === null ? undefined : Number(max_message_bytes);
   return { name, addr: addr ?? undefined, maxMessageBytes };

@@ -15,7 +15,7 @@ export interface ClaimFrom {
 }
 
 /** What a member asks for. */
-interface ClaimRequest {
+export interface ClaimRequest {
   readonly topics: ReadonlyMap<string, ClaimFrom>;
   readonly maxMessages: number;
   /** Of the payloads. One message always fits. */
@@ -23,7 +23,7 @@ interface ClaimRequest {
 }
 
 /** Result of a claim for one topic. */
-interface Claimed {
+export interface Claimed {
   /** The member's channel of claimed messages. */
   readonly connectionKey: number;
   /** Another listener has taken the channel over: nothing was claimed. */

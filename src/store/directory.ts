@@ -135,7 +135,7 @@ export interface Route {
 }
 
 /** A topic as a sender finds it. */
-interface TopicListeners {
+export interface TopicListeners {
   /** Those in the directory, in the order of their addresses. */
   readonly listeners: readonly Listener[];
   /** Those that the sender has met, in the order of their addresses. */

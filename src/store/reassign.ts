@@ -14,7 +14,7 @@ import { waitingMessagesSql } from "./pending.js";
 import type { WriterName } from "./transaction.js";
 
 /** Whose channels go where. */
-interface ReassignOptions {
+export interface ReassignOptions {
   /** The listener that has them. */
   readonly from: string;
   /** The listener that is to have them; it need not run. */

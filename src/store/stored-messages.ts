@@ -34,7 +34,7 @@ interface StoredMessage extends Position {
 }
 
 /** How much to read at once. At least one row of the table is read, however many messages it has. */
-interface DrainLimits {
+export interface DrainLimits {
   /** Messages. Default `drainRows`. */
   readonly maxRows?: number;
   /** Of the payloads as stored. Default `drainBytes`. */
@@ -42,7 +42,7 @@ interface DrainLimits {
 }
 
 /** The next stored messages of a channel, as of one moment. */
-interface DrainedPage {
+export interface DrainedPage {
   /** In the order of (epoch, number). */
   readonly rows: StoredMessage[];
   /** Messages behind the last one, counted up to `backlogCountRows`. */

@@ -16,7 +16,7 @@ import type { Transaction, WriterName } from "./transaction.js";
 type TransactionalOutcome = "committed" | "duplicate" | "notOwned" | "fenced";
 
 /** A message that is to be handled. */
-interface HandledMessage extends Position {
+export interface HandledMessage extends Position {
   readonly connectionKey: number;
   /** An attempt before may have been committed. */
   readonly mayBeDone?: boolean;
