@@ -11,7 +11,10 @@ const quickRunSeconds = 0.01;
 const firstTimes = 50;
 
 /** A run takes at least so long, also where installing baselines has taken the suite's time. */
-const minRunSeconds = 0.1;
+const minRunSeconds = 0.3;
+
+/** The warm-up of each way: connect-es and grpc-js answer about twice as many calls once they are hot. */
+const warmUpSeconds = 3;
 
 /** How long the exchanges of one load took: all of them in seconds, one of them in µs. */
 export interface Latencies {
@@ -78,6 +81,7 @@ export async function measureLatencies<Way extends string>(
       rounds: count,
       secondsPerRun: quick ? quickRunSeconds : Math.max(minRunSeconds, secondsLeft / loads.size / (count + warmUpCost)),
       firstAmount: firstTimes,
+      warmUpSeconds: quick ? 0 : warmUpSeconds,
       signal,
     },
   );

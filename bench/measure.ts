@@ -19,6 +19,11 @@ export interface SideBySideOptions {
   readonly secondsPerRun: number;
   /** The amount of work to begin with. */
   readonly firstAmount: number;
+  /**
+   * Seconds of the warm-up of each contender, at least: a slow one would otherwise be measured before V8 has compiled what it
+   * calls most. Default 0.
+   */
+  readonly warmUpSeconds?: number;
   readonly signal: AbortSignal;
 }
 
@@ -62,12 +67,15 @@ export function orderOf<T>(contenders: readonly T[], round: number): T[] {
 
 /** Runs until the code is hot. @returns the amount of work for one run's time */
 async function warmUp(contender: Contender, options: SideBySideOptions): Promise<number> {
+  const { warmUpSeconds = 0 } = options;
   let amount = options.firstAmount;
-  for (let run = 1; run <= warmUpRuns; run++) {
+  let total = 0;
+  for (let run = 1; run <= warmUpRuns || total < warmUpSeconds; run++) {
     options.signal.throwIfAborted();
     const seconds = await contender.run(amount);
+    total += seconds;
     const next = amountFor(amount / seconds, options);
-    if (run > 1 && seconds > options.secondsPerRun / 2) return next;
+    if (run > 1 && seconds > options.secondsPerRun / 2 && total >= warmUpSeconds) return next;
     // Cold code is slow: what it managed says little of what it will.
     amount = Math.min(next, amount * 8);
   }

@@ -45,7 +45,7 @@ stands out. Runs of this suite have found 1.15 to 1.21 times.`,
 export const rpc: Suite = {
   name: "rpc",
   summary: "µs and calls/s by Connect, beside requests of a peer and NATS, connect-es over HTTP/2, grpc-js and tRPC",
-  seconds: 60,
+  seconds: 120,
   page,
   targets: [
     { name: "over peers, p50", payloadBytes, variant: inFlightVariant(1), baseline: "peer.request", atMost: 1.2 },
