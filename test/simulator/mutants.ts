@@ -526,7 +526,7 @@ const departures: Record<string, Partial<Mutant> & { readonly seeds?: number; re
     poisonEndsSessions: true,
   },
   "last start beside others": {
-    firstSeed: 4542,
+    firstSeed: 6556,
     countsBesideOthers: true,
     poison: true,
     poisonEndsSessions: false,
