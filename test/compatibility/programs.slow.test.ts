@@ -12,7 +12,7 @@ import { additions, next, recordLaterStep } from "./later-schema.js";
 /** A program of the next version knows one step more. */
 const laterMigrations: readonly Migration[] = [
   ...migrations,
-  { id: next, name: "a later step", sql: additions.join(";\n") },
+  { id: next, name: "a later step", sql: `${additions.join(";\n")};` },
 ];
 
 describe("a schema that is newer than the program", () => {
