@@ -44,7 +44,7 @@ export class PeerRelay {
   readonly #ask: OutboxFunctions["peerRelayIsFree"];
   readonly #logger: Logger;
   readonly #rareLog: RareLog;
-  #isStopping = false;
+  readonly #stopping = new AbortController();
   /** Ends the pause before the next question. */
   #pause = new AbortController();
   #work: Promise<void> | undefined;
@@ -98,33 +98,35 @@ export class PeerRelay {
    * @param limitMs how long the turn under way may take
    */
   async stop(limitMs: number = slowLookMs): Promise<void> {
-    this.#isStopping = true;
-    this.askNow();
+    this.#stopping.abort();
+    this.askSoon();
     await this.#runner.stop(limitMs);
     await this.#work;
     this.#rareLog.end();
   }
 
-  /** Asks whether another relay works: one has ended. */
-  askNow(): void {
+  /** Asks within half of `slowLookMs` whether another relay works: one has ended, or a login notifies so. */
+  askSoon(): void {
     this.#pause.abort();
   }
 
   async #watch(): Promise<void> {
-    while (!this.#isStopping) {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
       this.#pause = new AbortController();
       let inMs: number = slowLookMs;
       try {
         if (!this.#runner.isLeading) {
           const { isFree, askInMs } = await this.#ask();
           if (!isFree) inMs = askInMs;
-          else if (!this.#isStopping) this.#runner.lead();
+          else if (!signal.aborted) this.#runner.lead();
         }
       } catch (error) {
-        if (!this.#isStopping) this.#runner.tell(problem, error);
+        if (!signal.aborted) this.#runner.tell(problem, error);
       }
-      // Not all at once.
-      if (!this.#isStopping) await delay(inMs + (Math.random() * slowLookMs) / 2, this.#pause.signal);
+      if (!signal.aborted) await delay(inMs, this.#pause.signal);
+      // Thousands of processes hear of an end at the same time, and every login can notify: no process asks without a pause.
+      await delay((Math.random() * slowLookMs) / 2, signal);
     }
   }
 

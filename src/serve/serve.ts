@@ -145,7 +145,7 @@ export class Serve implements AsyncDisposable {
         this.#parts.gateway?.configure(found);
         this.#parts.bridge?.configure(found);
       },
-      onRelayEnded: () => this.#peerRelay?.askNow(),
+      onRelayEnded: () => this.#peerRelay?.askSoon(),
       onAsked: (problem) => this.#monitoring?.asked(problem),
       onProblem: (found) => {
         problem = found;
