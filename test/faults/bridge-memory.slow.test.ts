@@ -2,6 +2,9 @@
  * Many messages arrive while Postgres is stopped: `hawser serve` keeps what there is room for and counts what it discards.
  * Its memory stays bounded, that of a process that does not lead as well.
  *
+ * On a slow machine Postgres is away for so long that the leader pauses: what it has no room for then is counted as missing, and
+ * another process may save messages that the leader has discarded. Without either, the counts are equal.
+ *
  * HAWSER_FAULT_MESSAGES says how many messages there are (default 60,000), and HAWSER_FAULT_AWAY_MS for how long Postgres is
  * stopped at least (default 1,000). With fewer messages than fill it, the buffer is made smaller.
  */
@@ -29,7 +32,7 @@ it.each(["stopped", "frozen"] as const)(
     const flags = isFull ? [] : ["--buffer-bytes", `${3 * 2 ** 20}`];
     await using run = await BridgeRun.start({ databaseUrl: postgres.url, processes: 2, flags, perSecond: 0 });
     const { ledger, group, publisher } = run;
-    const leader = await group.leader();
+    await group.leader();
     const awaySince = performance.now();
     if (how === "stopped") await postgres.kill("SIGINT");
     else postgres.freeze();
@@ -61,17 +64,22 @@ it.each(["stopped", "frozen"] as const)(
     );
     await ledger.reaches(publisher.last);
     const findings = await ledger.audit(publisher.last);
-    await expect.poll(() => discardedBy(leader), { timeout: 20_000 }).toBe(findings.missing.length);
+    const lost = findings.missing.length;
+    const told = (): Told => toldBy(group.members);
+    await eventually("every lost message is counted", () => told().discarded + told().missing >= lost, 20_000);
+    const { discarded, missing, saved } = told();
+    expect(discarded - saved).toBeLessThanOrEqual(lost);
     const peaks = group.members.map(peakMiB);
     console.log(
       `${messages} messages while Postgres was ${how} for ${Math.round(Math.max(awayMs, published) / 1_000)} s: ` +
-        `${findings.summary}; ${discardedBy(leader)} discarded by its own account; peak memory ` +
+        `${findings.summary}; by their own account ${discarded} discarded, ${missing} missing, ${saved} saved; peak memory ` +
         `${peaks.map((peak) => `${peak} MiB`).join(" and ")}`,
     );
-    expect(findings.missing.length).toBeGreaterThan(0);
-    expect({ ...findings, missing: [] }).toMatchObject({ interleaved: [], disordered: [], wrong: [] });
+    expect(lost).toBeGreaterThan(0);
+    expect(findings).toMatchObject({ interleaved: [], wrong: [] });
+    // What was discarded and is saved by another process comes late.
+    expect(findings.disordered.length).toBeLessThanOrEqual(saved);
     expect(Math.max(...peaks)).toBeLessThan(limitMiB);
-    expect(await group.leader()).toBe(leader);
   },
   patienceMs + awayMs + messages / 5,
 );
@@ -81,7 +89,28 @@ function peakMiB({ pid }: ServeProcess): number {
   return Math.round(Number(kilobytes) / 1_024);
 }
 
-/** By its log. A message for two subscriptions counts twice. */
-function discardedBy({ log }: ServeProcess): number {
-  return (log.findLast(({ inAll }) => inAll !== undefined)?.["inAll"] as number | undefined) ?? 0;
+/** A message for two subscriptions counts twice. */
+interface Told {
+  readonly discarded: number;
+  /** Dropped while nobody was known to lead. */
+  readonly missing: number;
+  /** By a process that does not lead, for the leader. */
+  readonly saved: number;
+}
+
+/** What the processes have counted, by their logs. */
+function toldBy(members: readonly ServeProcess[]): Told {
+  const all = members.map(({ log }) => ({
+    discarded: Number(log.findLast(({ inAll }) => inAll !== undefined)?.["inAll"] ?? 0),
+    missing: sum(
+      log.filter(({ msg }) => msg.includes("are missing")).flatMap((line) => Object.values(line["bySubject"]!)),
+    ),
+    saved: sum(log.map(({ saved }) => Number(saved ?? 0))),
+  }));
+  const total = (of: keyof Told): number => sum(all.map((told) => told[of]));
+  return { discarded: total("discarded"), missing: total("missing"), saved: total("saved") };
+}
+
+function sum(counts: readonly number[]): number {
+  return counts.reduce((all, count) => all + count, 0);
 }
