@@ -4,7 +4,9 @@
  */
 import { fork } from "node:child_process";
 import { once } from "node:events";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Counts } from "./records.js";
@@ -12,7 +14,7 @@ import { runSeeds, type Simulation, simulations } from "./run.js";
 
 const names = simulations.map(({ name }) => name);
 
-const usage = `npm run simulate -- [--seeds N] [--from S] [--only NAME]
+const usage = `npm run simulate -- [--seeds N] [--from S] [--only NAME] [--jobs N]
 npm run simulate -- --seed S [--only NAME]
 npm run simulate -- --mutants [--only NAME]
 
@@ -23,12 +25,14 @@ Options:
   --from S     Begin at seed S. Default: 1
   --seed S     Run this seed alone
   --only NAME  Only one simulation: ${names.join(", ")}
+  --jobs N     Run them in so many processes. Default: one for each core
   --mutants    Check instead that each broken rule is noticed
   --help, -h   Show this text`;
 
 interface Settings {
   readonly first: number;
   readonly total: number;
+  readonly jobs: number;
   readonly chosen: readonly Simulation[];
   readonly mutants: boolean;
 }
@@ -41,12 +45,13 @@ function readSettings(): Settings | "help" {
       from: { type: "string" },
       seed: { type: "string" },
       only: { type: "string" },
+      jobs: { type: "string" },
       mutants: { type: "boolean", default: false },
       help: { type: "boolean", short: "h", default: false },
     },
   });
   if (values.help) return "help";
-  const whole = (name: "seeds" | "from" | "seed"): number | undefined => {
+  const whole = (name: "seeds" | "from" | "seed" | "jobs"): number | undefined => {
     const text = values[name];
     if (text === undefined) return undefined;
     if (/^\d{1,15}$/.test(text) && Number(text) > 0) return Number(text);
@@ -58,7 +63,9 @@ function readSettings(): Settings | "help" {
   }
   const chosen = simulations.filter(({ name }) => values.only === undefined || values.only === name);
   if (chosen.length === 0) throw new Error(`There is no simulation "${values.only}". They are ${names.join(", ")}.`);
-  return { first: seed ?? from ?? 1, total: seed === undefined ? (seeds ?? 2000) : 1, chosen, mutants: values.mutants };
+  const total = seed === undefined ? (seeds ?? 2000) : 1;
+  const jobs = whole("jobs") ?? availableParallelism();
+  return { first: seed ?? from ?? 1, total, jobs, chosen, mutants: values.mutants };
 }
 
 function runMutants({ mutants }: Simulation): boolean {
@@ -99,13 +106,44 @@ function serveShares(): void {
   });
 }
 
-/** Runs the seeds on all cores. */
-async function runShared(name: string, { first, total }: Settings) {
+/**
+ * This program as JavaScript, below the project, so that it finds `node_modules`. tsx keeps the names of functions, which makes each
+ * closure cost more.
+ *
+ * @returns its file, which is removed when this process exits
+ */
+async function compile(): Promise<string> {
+  const { build } = await import("esbuild");
+  const cache = fileURLToPath(new URL("../../node_modules/.cache/", import.meta.url));
+  mkdirSync(cache, { recursive: true });
+  const directory = mkdtempSync(join(cache, "hawser-simulator-"));
+  process.once("exit", () => rmSync(directory, { recursive: true, force: true }));
+  const outfile = join(directory, "main.mjs");
+  await build({
+    entryPoints: [fileURLToPath(import.meta.url)],
+    outfile,
+    bundle: true,
+    packages: "external",
+    format: "esm",
+    platform: "node",
+    target: "node20",
+    logLevel: "warning",
+  });
+  return outfile;
+}
+
+/** How many violations are shown. */
+const mostShown = 10;
+/** A log has a line of progress for so many seeds. */
+const progressSeeds = 5_000;
+
+/** Runs the seeds in several processes, and tells violations at once: a run may take hours. */
+async function runShared(program: string, name: string, { first, total, jobs }: Settings) {
   const counts = new Counts();
   const failures: ShareResult["failures"][number][] = [];
   let [begun, done] = [0, 0];
   const work = async (): Promise<void> => {
-    const worker = fork(fileURLToPath(import.meta.url), { serialization: "advanced" });
+    const worker = fork(program, { serialization: "advanced", execArgv: [] });
     const ended = once(worker, "exit").then(([code]) => {
       if (!isOver) throw new Error(`A process that runs seeds of the simulation ended with ${code}.`);
     });
@@ -116,29 +154,33 @@ async function runShared(name: string, { first, total }: Settings) {
       worker.send(share);
       const [result] = (await Promise.race([once(worker, "message"), ended])) as [ShareResult];
       for (const [counted, value] of result.counts) counts.add(counted, value);
-      failures.push(...result.failures);
+      for (const failure of result.failures) {
+        failures.push(failure);
+        if (failures.length <= mostShown) console.error(`${name}, seed ${failure.seed}: ${failure.message}`);
+      }
       done += share.count;
-      if (process.stderr.isTTY) process.stderr.write(`\r${name}: ${done} of ${total} seeds`);
+      const progress = `${name}: ${done} of ${total} seeds`;
+      if (process.stderr.isTTY) process.stderr.write(`\r${progress}`);
+      else if (done % progressSeeds < share.count) console.error(`${progress}, ${failures.length} with a violation`);
     }
     isOver = true;
     worker.disconnect();
     await ended;
   };
-  const processes = Math.min(availableParallelism(), Math.ceil(total / shareSeeds));
+  const processes = Math.min(jobs, Math.ceil(total / shareSeeds));
   await Promise.all(Array.from({ length: processes }, work));
-  return { counts, failures: failures.sort((one, other) => one.seed - other.seed) };
+  return { counts, failures };
 }
 
-async function runRules({ name, mustHappen }: Simulation, settings: Settings): Promise<boolean> {
+async function runRules(program: string, { name, mustHappen }: Simulation, settings: Settings): Promise<boolean> {
   const { total } = settings;
   const began = performance.now();
-  const result = await runShared(name, settings);
+  const result = await runShared(program, name, settings);
   const seconds = (performance.now() - began) / 1000;
   if (process.stderr.isTTY) process.stderr.write("\r");
   for (const [counted, value] of [...result.counts.values].sort(([a], [b]) => a.localeCompare(b))) {
     console.log(`${String(value).padStart(10)}  ${counted}`);
   }
-  for (const { seed, message } of result.failures.slice(0, 10)) console.error(`${name}, seed ${seed}: ${message}`);
   const missing = total >= 1000 ? mustHappen.filter((each) => !result.counts.values.has(each)) : [];
   for (const each of missing) console.error(`${name}: never happened: ${each}`);
   console.log(
@@ -149,9 +191,12 @@ async function runRules({ name, mustHappen }: Simulation, settings: Settings): P
 }
 
 async function simulate(settings: Settings): Promise<boolean> {
-  const run = settings.mutants ? runMutants : runRules;
+  const program = settings.mutants ? undefined : await compile();
   let isRight = true;
-  for (const simulation of settings.chosen) isRight = (await run(simulation, settings)) && isRight;
+  for (const simulation of settings.chosen) {
+    const isClean = program === undefined ? runMutants(simulation) : await runRules(program, simulation, settings);
+    isRight = isClean && isRight;
+  }
   return isRight;
 }
 

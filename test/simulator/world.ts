@@ -672,7 +672,9 @@ export class World {
   }
 
   #revive(): void {
-    for (const name of this.#names) if (this.#alive(name).length === 0) this.#startProcess(name);
+    for (const name of this.#names) {
+      if (this.#processes.get(name)?.some(({ dead }) => !dead) !== true) this.#startProcess(name);
+    }
   }
 
   #startProcess(name: string): void {

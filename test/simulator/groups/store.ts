@@ -79,7 +79,9 @@ export class GroupStore {
   }
 
   owned(name: string): string[] {
-    return [...this.#owners].flatMap(([channel, owner]) => (owner === name ? channel : [])).sort();
+    const found: string[] = [];
+    for (const [channel, owner] of this.#owners) if (owner === name) found.push(channel);
+    return found.sort();
   }
 
   cursorOf(channel: string): Position {
@@ -179,10 +181,12 @@ export class GroupStore {
     const adopted = this.#adopt();
     const epoch = ++this.#turn;
     const messages = this.#outbox.slice(0, random.between(1, page));
-    const listeners = this.#listeners();
+    // Most turns find nothing.
+    const isIdle = messages.length + adopted.length === 0;
+    const listeners = isIdle ? [] : this.#listeners();
     const isGroup = listeners.length > 0 && listeners.every((name) => this.#groups.get(name) !== undefined);
     const routed = new Map<string, string>();
-    const copies = this.#recipients();
+    const copies = messages.some(({ isToAll }) => isToAll) ? this.#recipients() : [];
     const rows = messages.flatMap((message): Omit<Row, "position">[] => {
       if (message.isToAll && copies.length > 0) {
         return copies.map((copyFor) => ({ channel: this.#channelOfCopy(message, copyFor, epoch), message, copyFor }));
@@ -344,9 +348,11 @@ export class GroupStore {
     const { counts } = this.#world;
     const waiting = this.#waiting.get(place);
     const first = waiting === undefined ? [] : this.rowsOf(waiting);
-    const others = new Set(
-      this.rows.flatMap((row) => (isClaimed(row.channel) && row.channel !== channel ? (laneOf(row) ?? []) : [])),
-    );
+    const others = new Set<string>();
+    for (const row of first.length === 0 ? [] : this.rows) {
+      const lane = isClaimed(row.channel) && row.channel !== channel ? laneOf(row) : undefined;
+      if (lane !== undefined) others.add(lane);
+    }
     const isFree = (row: Row): boolean => {
       const lane = laneOf(row);
       return lane === undefined || this.#faults.sharesKeys === true || !others.has(lane);

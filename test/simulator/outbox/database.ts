@@ -43,6 +43,8 @@ export interface Row extends OutboxMessage, DoubtfulMessage {
   cluster: number;
   /** A savepoint was rolled back, or the slot truncated. */
   isGone: boolean;
+  /** It was found to be done when so much had been taken back: see {@link OutboxWorld.isDone}. */
+  doneAsOf?: number;
   /** Mutants: what this is a copy of. */
   readonly original?: Row;
   /** It was due later. */
@@ -162,6 +164,8 @@ export class OutboxDatabase {
   /** The last id that was given on the cluster before. */
   #restoredId = 0n;
   #commits = 0;
+  /** Grows when something is taken back: what was done may be open again. */
+  #takenBack = 0;
   readonly #running = new Set<Transaction>();
   #log: Change[] = [];
   #durable = 0;
@@ -551,9 +555,11 @@ export class OutboxDatabase {
 
   #seen(sink: Sink, to: Snapshot): Row[] {
     const now = parse(to);
-    return this.rows.filter(
-      (row) => row.sink === sink && !row.isGone && row.tx.state === "committed" && sees(now, row.xid),
-    );
+    return this.rows.filter((row) => this.#isSeen(row, sink, now));
+  }
+
+  #isSeen(row: Row, sink: Sink, now: ReadSnapshot): boolean {
+    return row.sink === sink && !row.isGone && row.tx.state === "committed" && sees(now, row.xid);
   }
 
   #isNew(row: Row, from: Snapshot): boolean {
@@ -577,8 +583,11 @@ export class OutboxDatabase {
     this.#world.handedOver(handedOver);
     const { sink, position } = saved;
     if (position === before || this.#faults.keepsForeignXids === true || saved.cluster !== this.cluster) return;
-    for (const row of this.#seen(sink, this.#snapshot())) {
-      if (row.cluster === this.cluster && !this.#world.isDone(row) && isDone(row, position)) {
+    const now = parse(this.#snapshot());
+    for (const row of this.rows) {
+      if (row.doneAsOf === this.#takenBack || !this.#isSeen(row, sink, now)) continue;
+      if (this.#world.isDone(row)) row.doneAsOf = this.#takenBack;
+      else if (row.cluster === this.cluster && isDone(row, position)) {
         throw new Violation(`the position of the relay to ${sink} has passed ${row.messageId}, which is not done`);
       }
     }
@@ -642,6 +651,7 @@ export class OutboxDatabase {
   }
 
   #cut(length: number): void {
+    this.#takenBack += 1;
     const lost = this.#log.slice(length);
     const kept = this.#log.slice(0, length);
     for (const tx of [...this.#running]) this.#end(tx);
@@ -688,7 +698,9 @@ export class OutboxDatabase {
   }
 
   #snapshot(): Snapshot {
-    const xip = [...this.#running].flatMap(({ xid }) => xid ?? []).sort((one, other) => one - other);
+    const xip: number[] = [];
+    for (const { xid } of this.#running) if (xid !== undefined) xip.push(xid);
+    xip.sort((one, other) => one - other);
     return `${xip[0] ?? this.#nextXid}:${this.#nextXid}:${xip.join(",")}`;
   }
 }
@@ -737,12 +749,13 @@ function laneOf({ role }: Transaction, { sink, route, destination, key }: Target
 }
 
 /** By the position of the most specific series that the message belongs to. */
-function isDone(row: Row, { skipped, series, ...main }: OutboxPosition): boolean {
+function isDone(row: Row, position: OutboxPosition): boolean {
+  const { skipped, series } = position;
   if (skipped.includes(row.id)) return true;
   const { from, to, after } =
     series.find((each) => isNamed(each, row)) ??
     series.find((each) => each.role === row.role && each.route === undefined) ??
-    main;
+    position;
   return sees(parse(from), row.xid) || (to !== undefined && sees(parse(to), row.xid) && row.id <= after);
 }
 

@@ -8,6 +8,7 @@ import { SchedulePace } from "../../../src/outbox/schedules.js";
 import { Random } from "../random.js";
 import { Counts, Violation } from "../records.js";
 import { Schedule } from "../schedule.js";
+import "./croner.js";
 import type { ScheduleMutant } from "./mutants.js";
 import { WallClock } from "./oracle.js";
 import { expectedOf, type Move, type Planned, type Row, ScheduleStore, timesOf } from "./store.js";
