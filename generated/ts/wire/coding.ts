@@ -133,13 +133,7 @@ export class FrameInput {
    *
    * @throws RangeError for more than `maxItems`
    */
-  list<T>(
-    end: number,
-    tag: number,
-    name: string,
-    maxItems: number,
-    read: (input: FrameInput, end: number) => T,
-  ): T[] {
+  list<T>(end: number, tag: number, name: string, maxItems: number, read: (input: FrameInput, end: number) => T): T[] {
     const from = this.at - 1;
     const { bytes } = this;
     if (this.#isKept(from, end)) {
