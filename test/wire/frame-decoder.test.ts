@@ -249,6 +249,30 @@ describe("FrameDecoder", () => {
     }
   });
 
+  it("copies a payload that is a small part of its frame", () => {
+    const headers = Array.from({ length: 20 }, (_, n) => ({ name: `h${n}`, value: "v".repeat(100) }));
+    const batch = { epoch: 1, delivery: Delivery.AT_MOST_ONCE, firstNumber: 0, topicKey: 1, compressions: [] };
+    const request = { id: 1, topicKey: 1, timeoutMs: 1, maxAnswerBytes: 1 };
+    const payload = Uint8Array.of(7);
+    const frames: Frame[] = [
+      { $case: "batch", value: { ...batch, payloads: [payload], headers: [{ index: 0, headers }] } },
+      { $case: "batch", value: { ...batch, payloads: [payload, new Uint8Array(10_000)], headers: [] } },
+      { $case: "request", value: { ...request, payload, headers } },
+      { $case: "answer", value: { id: 1, code: 0, message: "", begun: false, payload, headers } },
+    ];
+    expect(decode([encode(...frames)])).toEqual(frames);
+    const plain = encode({ $case: "batch", value: { ...batch, payloads: [payload], headers: [] } }).subarray(4);
+    const withUnknownField = Buffer.concat([plain, lengthDelimited(122, new Uint8Array(5_000))]);
+    const bodies = [...frames.map((frame) => encode(frame).subarray(4)), new Uint8Array(withUnknownField)];
+    for (const body of bodies) {
+      const frame = decodeFrame(body);
+      const [first, ...others] =
+        frame.$case === "batch" ? frame.value.payloads : [(frame.value as { payload: Uint8Array }).payload];
+      expect(first!.buffer.byteLength).toBe(1);
+      for (const other of others) expect(other.buffer.byteLength).toBe(body.buffer.byteLength);
+    }
+  });
+
   it("refuses a frame above the limit as soon as its length is there", () => {
     for (const declared of [
       [0, 0, 16, 1],
