@@ -202,16 +202,23 @@ function reader(message: Message): string {
     if (field.kind === "message") {
       const read = `read${nestedName(field)}`;
       const next = `${to}.push(${read}(input, input.stop(end)));`;
-      return isSharedList(field, fields)
-        ? lines(`if (${to}.length === 0) ${to} = input.list(end, ${tag}, ${read});`, `else ${next}`)
-        : lines(next);
+      if (!isSharedList(field, fields)) return lines(hasRoom(message, field), next);
+      const list = `input.list(end, ${tag}, ${listLimit(message, field)}, ${read})`;
+      return lines(
+        `if (${to}.length === 0) ${to} = ${list};`,
+        "else {",
+        `  ${hasRoom(message, field)}`,
+        `  ${next}`,
+        "}",
+      );
     }
     if (field.kind === "enum" && field.repeated) {
-      const one = `      case ${tag - 2}: {\n        const first = bytes[input.at++]!;\n        ${to}.push(${varint(field)});\n        break;\n      }\n`;
-      return one + lines(`input.packed(end, ${to});`);
+      const one = `      case ${tag - 2}: {\n        ${hasRoom(message, field)}\n        const first = bytes[input.at++]!;\n        ${to}.push(${varint(field)});\n        break;\n      }\n`;
+      return one + lines(`input.packed(end, ${to}, ${listLimit(message, field)});`);
     }
     const value = field.kind === "string" ? "input.text(end)" : field.kind === "bytes" ? "input.view(end)" : undefined;
-    if (value !== undefined) return lines(field.repeated ? `${to}.push(${value});` : `${to} = ${value};`);
+    if (value !== undefined && field.repeated) return lines(hasRoom(message, field), `${to}.push(${value});`);
+    if (value !== undefined) return lines(`${to} = ${value};`);
     if (field.repeated) throw new SpecError(field.field, "lists of frames are of bytes, texts, enums or messages");
     if (isDecimal(field)) return lines(`${to} = input.decimal();`);
     return lines("const first = bytes[input.at++]!;", `${to} = ${varint(field)};`);
@@ -235,20 +242,36 @@ ${rules.length === 0 ? "" : `  if (!(${rules.join(" && ")})) input.breaksRule = 
 `;
 }
 
-/** The rules of a field as comparisons of what was decoded. */
+/** The `max_items` rule of a list. A list without one would let a short frame take much memory before any rule is checked. */
+function maxItemsOf({ field, rules }: MessageField): number {
+  if (rules.maxItems === undefined) throw new SpecError(field, "a list of a frame has a rule max_items");
+  return rules.maxItems;
+}
+
+/** The arguments that name a list and its greatest length. */
+function listLimit(message: Message, field: MessageField): string {
+  return `${stringLiteral(`${message.name}.${field.name}`)}, ${maxItemsOf(field)}`;
+}
+
+/** Refuses the element behind the last one that a list may have, before it is read. */
+function hasRoom(message: Message, field: MessageField): string {
+  return `if (message.${field.name}.length === ${maxItemsOf(field)}) throw input.tooLong(${listLimit(message, field)});`;
+}
+
+/** The rules of a field as comparisons of what was decoded. Lengths of lists are checked while they are read. */
 function conditions(message: Message, field: MessageField): string[] {
   const checked = checkedField(field);
   if (checked === undefined) return [];
   const value = `message.${field.name}`;
   const { kind, repeated, rules } = checked;
   if (kind === "string" && !repeated) return [`check${message.name}${pascalCase(field.name)}(${value}) === undefined`];
-  const { min, max, minBytes, maxBytes, maxItems } = rules;
+  if (repeated) return [];
+  const { min, max, minBytes, maxBytes } = rules;
   return [
     ...(min === undefined ? [] : [`${value} >= ${min}`]),
     ...(max === undefined ? [] : [`${value} <= ${max}`]),
     ...(minBytes === undefined ? [] : [`${value}.length >= ${minBytes}`]),
     ...(maxBytes === undefined ? [] : [`${value}.length <= ${maxBytes}`]),
-    ...(maxItems === undefined ? [] : [`${value}.length <= ${maxItems}`]),
   ];
 }
 

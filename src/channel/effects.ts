@@ -68,17 +68,17 @@ export interface RetryPolicy {
 /** Limits of a listener's channel. */
 export interface ListenerLimits
   extends Pick<PeerSettings, "creditBytes" | "busyAfterMs">,
-    Pick<ProtocolConstants, "maxCreditGrowth" | "maxAhead">,
+    Pick<ProtocolConstants, "maxCreditGrowth" | "maxAhead" | "messageOverheadBytes">,
     Pick<StoreConstants, "shortBacklogRows" | "parkDelayMs"> {
   /** How a message is tried again. */
   retryOf(message: IncomingMessage): RetryPolicy;
   /** The store is asked for more only while at most this many messages wait for the handler. */
   readonly refillBelow: number;
-  /** … and at most so many payload bytes. */
+  /** … and while they take at most so many bytes of memory. */
   readonly refillBelowBytes: number;
   /** So many messages of the channel may be parked. */
   readonly maxParked: number;
-  /** … and so many payload bytes. */
+  /** … and take so many bytes of memory. */
   readonly maxParkedBytes: number;
   /** Messages without a key have no order: they are handled side by side. */
   readonly unordered: boolean;

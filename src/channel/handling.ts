@@ -27,6 +27,7 @@ import {
   type DeadMessage,
   type FailedAttempt,
   type IncomingMessage,
+  memoryBytes,
   type ParkedMessage,
   type Position,
 } from "./messages.js";
@@ -90,7 +91,7 @@ type HandlingEffects = Pick<
 export type Turn = Lane & { readonly running: IncomingMessage; readonly place: Place };
 
 export class Handling {
-  /** Payload bytes that wait, also to be tried again. */
+  /** The memory that waiting messages take, also those that wait to be tried again. */
   queuedBytes = 0;
   /** How many messages wait. */
   queued = 0;
@@ -231,7 +232,7 @@ export class Handling {
       const count = this.#limits.careful ? "needed" : undefined;
       const place: Place = { position, lane, message, parked: { isKept: true, attempts, count } };
       this.#parked.set(nameOf(position), place);
-      this.#parkedBytes += message.payload.length;
+      this.#parkedBytes += this.#bytesOf(message);
       if (lane.running !== undefined) lane.queue.push(place);
       else {
         lane.running = message;
@@ -255,7 +256,7 @@ export class Handling {
     lane.queue.push(place);
     this.#order.push(place);
     this.queued += 1;
-    this.queuedBytes += message.payload.length;
+    this.queuedBytes += this.#bytesOf(message);
     if (lane.retryAt !== undefined) this.#parkBehind(lane);
     if (lane !== this.#plain && this.#isReady(lane)) this.#ready.add(lane);
     return false;
@@ -283,7 +284,7 @@ export class Handling {
     }
     if (parked === undefined) {
       if (again === undefined) this.queued -= 1;
-      this.queuedBytes -= message.payload.length;
+      this.queuedBytes -= this.#bytesOf(message);
       lane.attempts = Math.max(lane.attempts + 1, message.position === undefined ? 0 : (this.#count?.starts ?? 0));
     } else {
       if (again !== undefined) this.#parkedWaiting -= 1;
@@ -345,7 +346,7 @@ export class Handling {
       const lane = place.lane!;
       place.parked.isKept = true;
       parked.push(message);
-      this.queuedBytes -= message.payload.length;
+      this.queuedBytes -= this.#bytesOf(message);
       if (lane.place === place) this.#parkedWaiting += 1;
       else {
         this.queued -= 1;
@@ -389,7 +390,7 @@ export class Handling {
     if (dead !== undefined) this.#effects.deadLetter(dead);
     if (parked !== undefined) {
       this.#parkedRunning -= 1;
-      this.#parkedBytes -= message.payload.length;
+      this.#parkedBytes -= this.#bytesOf(message);
       this.#parked.delete(nameOf(place.position!));
       this.#notAlone(place);
       this.unparking += 1;
@@ -433,9 +434,13 @@ export class Handling {
     return this.#due.size > before;
   }
 
+  #bytesOf(message: IncomingMessage): number {
+    return memoryBytes(message, this.#limits.messageOverheadBytes);
+  }
+
   #pause(turn: Turn, retryAt: number): void {
     turn.retryAt = retryAt;
-    if (turn.place.parked === undefined) this.queuedBytes += turn.running.payload.length;
+    if (turn.place.parked === undefined) this.queuedBytes += this.#bytesOf(turn.running);
     else this.#parkedWaiting += 1;
     let [from, to] = [0, this.#pausing.length];
     while (from < to) {
@@ -461,13 +466,13 @@ export class Handling {
   #mayPark(lane: Lane, { position, message }: Place): boolean {
     const { maxParked, maxParkedBytes } = this.#limits;
     if (lane === this.#plain || position === undefined) return false;
-    return this.#parked.size < maxParked && this.#parkedBytes + message!.payload.length <= maxParkedBytes;
+    return this.#parked.size < maxParked && this.#parkedBytes + this.#bytesOf(message!) <= maxParkedBytes;
   }
 
   #park(place: Place, attempts: number, dueAt: number): void {
     place.parked = { isKept: false, attempts, count: undefined };
     this.#parked.set(nameOf(place.position!), place);
-    this.#parkedBytes += place.message!.payload.length;
+    this.#parkedBytes += this.#bytesOf(place.message!);
     this.#writeParked(place, attempts, dueAt);
   }
 

@@ -49,6 +49,7 @@ export {
   type Headers,
   headerValue,
   type IncomingMessage,
+  memoryBytes,
   type OutgoingMessage,
   type ParkedMessage,
   type PayloadEncoding,

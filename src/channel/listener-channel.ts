@@ -20,6 +20,7 @@ import { Handling, type Turn } from "./handling.js";
 import {
   comparePositions,
   type IncomingMessage,
+  memoryBytes,
   type ParkedMessage,
   type Position,
   type StoredRow,
@@ -49,8 +50,10 @@ const toldGrowth = 1 / 4;
 export class ListenerChannel {
   /** The watermark: the newest accepted position. */
   accepted: Position;
-  /** Payload bytes that came over the connection and are not handled. */
+  /** Payload bytes that came over the connection and are not handled, which the credit counts. */
   waitingWireBytes = 0;
+  /** The memory that these messages take, which limits reading. */
+  waitingMemoryBytes = 0;
   protected readonly handling: Handling;
   readonly #limits: ListenerLimits;
   readonly #effects: ListenerEffects;
@@ -270,6 +273,8 @@ export class ListenerChannel {
     if (remaining > 0) this.#wanted = true;
     else this.#conclude(rows.length === 0);
     this.#release();
+    // What was held and has come from the store, too, takes no room any more.
+    if (this.#link?.paused) this.#limitReading(this.#link);
     this.#tellBacklog();
     this.#signalReady();
     this.retryQuery();
@@ -496,6 +501,7 @@ export class ListenerChannel {
   #take(message: IncomingMessage, live: boolean): void {
     const { position, payload } = message;
     this.waitingWireBytes += payload.length;
+    this.waitingMemoryBytes += this.#bytesOf(message);
     if (position === undefined) {
       if (live && this.#held.length > 0) this.#held.push(message);
       else this.handling.push(message);
@@ -528,8 +534,13 @@ export class ListenerChannel {
   }
 
   /** A message that came over the connection is handled, or not needed. */
-  #forget({ payload }: IncomingMessage): void {
-    this.waitingWireBytes -= payload.length;
+  #forget(message: IncomingMessage): void {
+    this.waitingWireBytes -= message.payload.length;
+    this.waitingMemoryBytes -= this.#bytesOf(message);
+  }
+
+  #bytesOf(message: IncomingMessage): number {
+    return memoryBytes(message, this.#limits.messageOverheadBytes);
   }
 
   /** Accepts what is held and now in order, and notes the gap that is left. */
@@ -610,10 +621,13 @@ export class ListenerChannel {
     this.#ack();
   }
 
-  /** At-most-once messages have no credit: beyond twice the credit the socket is not read. */
+  /**
+   * Beyond twice the credit in memory the socket is not read: at-most-once messages have no credit, and that of others counts
+   * nothing but payloads.
+   */
   #limitReading(link: Link): void {
     const limit = this.#limits.creditBytes * 2;
-    const paused = link.paused ? this.waitingWireBytes > limit / 2 : this.waitingWireBytes > limit;
+    const paused = this.waitingMemoryBytes > (link.paused ? limit / 2 : limit);
     if (paused === link.paused) return;
     link.paused = paused;
     this.#effects.pauseReading(link.connection, paused);

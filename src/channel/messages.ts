@@ -38,6 +38,19 @@ export interface OutgoingMessage {
   readonly headers: Headers | undefined;
 }
 
+/**
+ * The bytes that a message takes in memory while it waits: its payload, its headers, and `overheadBytes` for itself and for
+ * each header. Payloads alone would leave empty messages and long headers without a limit.
+ */
+export function memoryBytes(
+  { payload, headers }: Pick<IncomingMessage, "payload" | "headers">,
+  overheadBytes: number,
+): number {
+  let bytes = payload.length + overheadBytes;
+  if (headers !== undefined) for (const [name, value] of headers) bytes += name.length + value.length + overheadBytes;
+  return bytes;
+}
+
 /** A message on its way to the handler. */
 export interface IncomingMessage {
   /** The place in the channel; undefined for an at-most-once message. */

@@ -107,6 +107,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
         retryOf: (message) => shared.calls.retryOf(message),
         shortBacklogRows: storeConstants.shortBacklogRows,
         maxAhead: protocolConstants.maxAhead,
+        messageOverheadBytes: protocolConstants.messageOverheadBytes,
         refillBelow: storeConstants.drainRows / 2,
         refillBelowBytes: storeConstants.drainBytes / 2,
         parkDelayMs: storeConstants.parkDelayMs,

@@ -3,6 +3,8 @@
  * outlives its connection or its deadline: then nobody waits for the answer.
  */
 import { limits } from "../../generated/ts/rules/peer/frames.js";
+import { protocolConstants } from "../../generated/ts/settings/peer.js";
+import { memoryBytes } from "../channel/index.js";
 import { errorTable, type HawserError, shortened } from "../errors/index.js";
 import type { ListenerConnection } from "../transport/index.js";
 import type { Request } from "../wire/index.js";
@@ -25,12 +27,17 @@ export interface SharedByRequests {
   readonly isolation: { handlerEnded(): void };
 }
 
+function bytesOf(request: IncomingRequest): number {
+  return memoryBytes(request, protocolConstants.messageOverheadBytes);
+}
+
 export class RequestIntake implements Turn {
   #connection: ListenerConnection | undefined;
   /** In the order in which they came. One that is cancelled leaves at once: nobody else is told that it is busy for it. */
   readonly #waiting = new Set<IncomingRequest>();
   /** Goes on where it was, and so does not pass over all that have left before. */
   #inTurn = this.#waiting.values();
+  /** The memory that they take. */
   #waitingBytes = 0;
   /** Those that wait and those whose handler has returned a promise, by their ids. */
   readonly #open = new Map<number, IncomingRequest>();
@@ -74,23 +81,19 @@ export class RequestIntake implements Turn {
     if (connection !== this.#connection) return;
     const { context, handlers } = this.#shared;
     const { name } = context.sender;
-    const { maxRequests, creditBytes } = context.settings;
-    const bytes = this.#waitingBytes + frame.payload.length;
     if (this.#isStopping) this.#refuse(connection, frame, "not_running", `"${name}" is stopping`);
     else if (handlers.isEmpty)
       this.#refuse(connection, frame, "unsubscribed", `"${name}" has no handler, and only sends`);
-    else if (this.#waiting.size >= maxRequests || (this.#waiting.size > 0 && bytes > creditBytes)) {
-      this.#refuse(connection, frame, "busy", `${this.#waiting.size} requests wait at "${name}" already`);
-    } else {
+    else {
       const request = new IncomingRequest(frame);
-      if (this.#waiting.size === 0 && this.#mayBegin(connection) && this.#shared.dispatcher.takeSlot()) {
+      if (this.#waiting.size === 0 && this.#mayBegin(connection) && this.#shared.dispatcher.takeSlot())
         this.#begin(connection, request);
-        return;
-      }
-      this.#waiting.add(request);
-      this.#open.set(frame.id, request);
-      this.#waitingBytes = bytes;
-      this.wake();
+      else if (this.#hasRoom(request)) {
+        this.#waiting.add(request);
+        this.#open.set(frame.id, request);
+        this.#waitingBytes += bytesOf(request);
+        this.wake();
+      } else this.#refuse(connection, frame, "busy", `${this.#waiting.size} requests wait at "${name}" already`);
     }
   }
 
@@ -153,8 +156,15 @@ export class RequestIntake implements Turn {
   /** It waits no more. @returns whether it did */
   #leave(request: IncomingRequest): boolean {
     if (!this.#waiting.delete(request)) return false;
-    this.#waitingBytes -= request.payload.length;
+    this.#waitingBytes -= bytesOf(request);
     return true;
+  }
+
+  /** True if one more request may wait. A single one always may. */
+  #hasRoom(request: IncomingRequest): boolean {
+    const { maxRequests, creditBytes } = this.#shared.context.settings;
+    if (this.#waiting.size === 0) return true;
+    return this.#waiting.size < maxRequests && this.#waitingBytes + bytesOf(request) <= creditBytes;
   }
 
   /** Whether a request may begin, if a handler is free. Answers to one that does not read would pile up. */

@@ -17,6 +17,12 @@ const growth = 4;
 /** Up to here clearing costs less than not to. */
 const smallBytes = 4096;
 
+/** Up to here copying a payload saves no memory. */
+const smallFrameBytes = 256;
+
+/** A payload that is shorter than this part of an equal share of its frame is copied. */
+const leastShare = 1 / 4;
+
 const none: Uint8Array = new Uint8Array(0);
 
 /** What a decoder is told when it is made. */
@@ -34,8 +40,8 @@ const optionNames = namesOf<FrameDecoderOptions>({ maxFrameBytes: true, preamble
  * has thrown, the stream has no meaning any more, and every further call throws the same error.
  *
  * Frames are checked against the spec's rules. Each is copied once, into memory of its own: the caller may use what it pushed
- * again, and who keeps a payload, which is a view, keeps one frame in memory. What is allocated for a frame follows what has
- * come of it, not its declared length.
+ * again. A payload is a view, and keeps its frame in memory; one that is much shorter than its share of a long frame is a
+ * copy. What is allocated for a frame follows what has come of it, not its declared length.
  */
 export class FrameDecoder {
   /** The greatest frame accepted from now on, in bytes. May change between two calls of {@link next}. */
@@ -170,7 +176,7 @@ export class FrameDecoder {
 /**
  * Decodes one frame.
  *
- * @param bytes the frame without its length prefix; the result keeps views of it
+ * @param bytes the frame without its length prefix; the result may keep views of it
  * @throws WireError `protocol_violation`, as {@link FrameDecoder.next}
  */
 export function decodeFrame(bytes: Uint8Array): Frame {
@@ -190,10 +196,27 @@ function decode(input: FrameInput, bytes: Uint8Array): Frame {
   if (frame.$case === "batch") {
     const fault = faultOfBatch(frame.value);
     if (fault !== undefined) throw violation(fault);
+    const { payloads } = frame.value;
+    if (bytes.length > smallFrameBytes) copyShort(payloads, (bytes.length / payloads.length) * leastShare);
+  } else if (frame.$case === "request" || frame.$case === "answer") {
+    const { payload } = frame.value;
+    if (bytes.length > smallFrameBytes && payload.length < bytes.length * leastShare)
+      frame.value.payload = new Uint8Array(payload);
   } else if (frame.$case === "challenge" || frame.$case === "hello" || frame.$case === "welcome") {
     frame.value.capabilities = knownCapabilities(frame.value.capabilities);
   }
   return frame;
+}
+
+/**
+ * Copies the payloads shorter than `least`. As views they would keep a frame in memory that may have very long headers,
+ * other payloads or fields that this version does not know, none of which counts for them.
+ */
+function copyShort(payloads: Uint8Array[], least: number): void {
+  for (let index = 0; index < payloads.length; index++) {
+    const payload = payloads[index]!;
+    if (payload.length < least) payloads[index] = new Uint8Array(payload);
+  }
 }
 
 function violation(message: string, cause?: unknown): WireError {

@@ -174,6 +174,58 @@ describe("a listener's channel that takes messages from a connection", () => {
     bench.handle(1);
     expect(bench.take()).toEqual(["resume c1"]);
   });
+
+  it("stops reading for messages without a payload", () => {
+    const bench = ListenerBench.connected({ messageOverheadBytes: 10 });
+    bench.unnumbered("c1", 20, 0);
+    expect(bench.take()).toEqual([]);
+    bench.unnumbered("c1", 1, 0);
+    expect(bench.take()).toEqual(["pause c1"]);
+    expect(bench.handleAll(1)).toHaveLength(21);
+    expect(bench.take()).toEqual(["resume c1"]);
+  });
+
+  it("stops reading for headers, of which each one counts", () => {
+    const bench = ListenerBench.connected({ messageOverheadBytes: 10 });
+    const headers = [["name", "v".repeat(26)] as const, ["", ""] as const];
+    bench.unnumbered("c1", 3, 1, headers);
+    expect(bench.channel.waitingMemoryBytes).toBe(3 * (1 + 10 + 30 + 10 + 10));
+    expect(bench.take()).toEqual([]);
+    bench.unnumbered("c1", 1, 1, headers);
+    expect(bench.take()).toEqual(["pause c1"]);
+  });
+
+  it("stops reading for numbered messages, too, and gives credit for their payloads only", () => {
+    const bench = ListenerBench.connected({ messageOverheadBytes: 100 });
+    bench.messages("c1", 0, [1, 2]);
+    expect(bench.take()).toEqual(["pause c1"]);
+    bench.handle(1);
+    expect(bench.take()).toEqual(["commit 7/1"]);
+    bench.handle(1);
+    expect(bench.take()).toEqual(["commit 7/2", "resume c1"]);
+    bench.channel.onCommitted({ epoch: 7, number: 2 });
+    expect(bench.take()).toEqual(["ack c1 7/2"]);
+    expect(bench.credit).toBe(100);
+  });
+
+  it("reads on when what was held has come from the store", () => {
+    const bench = ListenerBench.connected({ messageOverheadBytes: 100 });
+    bench.messages("c1", 0, [3, 4]);
+    expect(bench.take()).toEqual(["query above 7/0", "pause c1"]);
+    bench.rows([1, 2, 3, 4]);
+    expect(bench.take()).toEqual(["resume c1"]);
+    expect(bench.channel.waitingMemoryBytes).toBe(0);
+  });
+
+  it("asks the store for no more while headers fill the queue", () => {
+    const bench = ListenerBench.connected({ refillBelowBytes: 1_000 });
+    bench.unnumbered("c1", 1, 0, [["name", "v".repeat(1_000)]]);
+    bench.take();
+    bench.channel.onAnnounced();
+    expect(bench.take()).toEqual([]);
+    bench.handle(1);
+    expect(bench.take()).toEqual(["resume c1", "query above 7/0"]);
+  });
 });
 
 describe("a listener's channel that fills gaps from the store", () => {

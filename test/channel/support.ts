@@ -1,6 +1,7 @@
 import {
   type DeadMessage,
   type HandlerResult,
+  type Headers,
   type IncomingMessage,
   ListenerChannel,
   type ListenerEffects,
@@ -122,6 +123,7 @@ const listenerLimits: Omit<ListenerLimits, "retryOf"> = {
   unordered: false,
   careful: false,
   maxAhead: 3,
+  messageOverheadBytes: 0,
   parkDelayMs: 10_000,
   maxParked: 3,
   maxParkedBytes: 1_000,
@@ -199,6 +201,12 @@ export class ListenerBench implements ListenerEffects {
   /** Begins with the message behind those that were passed. */
   beginPassed(now: number, number: number | undefined): void {
     this.turns.push(this.channel.begun(message(7, number, true), now));
+  }
+
+  /** At-most-once messages with these payloads and headers come over a connection. */
+  unnumbered(connection: unknown, count: number, payloadBytes: number, headers?: Headers): void {
+    const one = { ...message(7, undefined, true), payload: new Uint8Array(payloadBytes), headers };
+    this.channel.onMessages(connection, new Array<IncomingMessage>(count).fill(one), 0);
   }
 
   /** Messages with these keys come over a connection, numbered from `first` on. */

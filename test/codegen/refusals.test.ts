@@ -6,6 +6,7 @@ import { mkdir, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { generateCodecs } from "../../codegen/codecs/generate.js";
 import { generateDocs } from "../../codegen/docs/generate.js";
 import { generateGatewayTypescript } from "../../codegen/gateway/generate.js";
 import { generateRows } from "../../codegen/rows/generate.js";
@@ -89,16 +90,23 @@ const gatewayBodyCases: readonly (RefusalCase & { body?: string })[] = [
   })),
 ];
 
+/** Frames with a list that has no greatest length. */
+const framesFile = "hawser/peer/v1/frames.proto";
+const frames = `syntax = "proto3";
+  package hawser.peer.v1;
+  message Frame { oneof kind { Batch batch = 1; } }
+  message Batch { repeated bytes payloads = 1; }`;
+
 let descriptors: Awaited<ReturnType<typeof compile>>;
 const before = process.cwd();
 
 beforeAll(async () => {
   // One buf build for all: each case has a package of its own, and a request asks for its file alone.
-  descriptors = await compile(
-    Object.fromEntries(
-      [...all, ...bodyCases, ...queryCases, ...gatewayBodyCases, goodTable].map((one) => [pathOf(one), protoOf(one)]),
-    ),
-  );
+  const cases = [...all, ...bodyCases, ...queryCases, ...gatewayBodyCases, goodTable];
+  descriptors = await compile({
+    ...Object.fromEntries(cases.map((one) => [pathOf(one), protoOf(one)])),
+    [framesFile]: frames,
+  });
   await mkdir(join(root, "schema/folder.sql"), { recursive: true });
   for (const [number, { body }] of bodyCases.slice(1).entries()) {
     await writeFile(join(root, `schema/body_${number}.sql`), body ?? "");
@@ -145,6 +153,12 @@ describe("bodies of the gateway", () => {
     const request = requestFor(descriptors, [pathOf(one)]);
     expect(await refusal(request, generateGatewayTypescript)).toBe(expected(one));
   });
+});
+
+it("refuses a list of a frame without a greatest length", async () => {
+  expect(await refusal(requestFor(descriptors, [framesFile]), generateCodecs)).toBe(
+    `${framesFile}: message Batch.payloads: a list of a frame has a rule max_items`,
+  );
 });
 
 it("refuses nothing of what is right", async () => {

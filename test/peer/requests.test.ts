@@ -347,6 +347,27 @@ describe("no answer", () => {
     await Promise.all([first, second]);
   });
 
+  it("because those that wait take too much memory, headers and all: `busy`", async () => {
+    const a = await world.started("a-1");
+    const [begun, release] = [gate(), gate()];
+    await world.started("b-1", { concurrency: 1, creditBytes: 1_024 }, async () => {
+      begun.open();
+      await release.opened;
+      return "x";
+    });
+    const first = a.request("b", "");
+    await begun.opened;
+    const headers = { long: "v".repeat(2_000) };
+    const second = a.request("b", "", { headers });
+    expect(await failureOf(a.request("b", ""))).toMatchObject({
+      code: "busy",
+      message: expect.stringContaining('at "b-1"'),
+    });
+    release.open();
+    await Promise.all([first, second]);
+    expect(Buffer.from((await a.request("b", "", { headers })).payload).toString()).toBe("x");
+  });
+
   it("not because many have waited that were cancelled", async () => {
     const a = await world.started("a-1");
     const [begun, release] = [gate(), gate()];

@@ -74,6 +74,7 @@ export class World {
       retryOf: () => ({ attempts: maxAttempts, delayMs: (attempts: number) => 100 * 2 ** (attempts - 1) }),
       shortBacklogRows: 3,
       maxAhead: 4,
+      messageOverheadBytes: 10,
       refillBelow: 2,
       refillBelowBytes: 120,
       parkDelayMs: 150,
@@ -451,7 +452,7 @@ export class World {
 
   checkListener(channel: ListenerChannel): void {
     const { creditBytes } = this.limits.listener;
-    if (channel.waitingWireBytes > creditBytes * 4) throw new Violation("listener keeps more than its limits");
+    if (channel.waitingMemoryBytes > creditBytes * 4) throw new Violation("listener keeps more than its limits");
     if (channel.waitingMessages > 200) throw new Violation("listener queues more than its limits");
   }
 

@@ -3,6 +3,8 @@ import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { FrameSchema } from "../../generated/ts/es/hawser/peer/v1/frames_pb.js";
+import { FrameInput } from "../../generated/ts/wire/coding.js";
+import { readFrame } from "../../generated/ts/wire/frames.js";
 import { Delivery, decodeFrame, type Frame, FrameDecoder } from "../../src/wire/index.js";
 import { atDepth } from "../support/depth.js";
 import { frameArbitrary, framesWithHeaders, headersArbitrary } from "./arbitraries.js";
@@ -16,6 +18,36 @@ const borders = frameVectors.map((_, index) =>
   frameVectors.slice(0, index).reduce((sum, { frameHex }) => sum + frameHex.length / 2, 0),
 );
 const ping: Frame = { $case: "ping", value: { token: "1" } };
+
+/** A field of a message, in bytes: its tag, its length and its value. */
+function lengthDelimited(tag: number, value: Uint8Array): Uint8Array {
+  const length: number[] = [];
+  let rest = value.length;
+  for (; rest > 127; rest >>>= 7) length.push((rest & 127) | 128);
+  return new Uint8Array(Buffer.concat([Uint8Array.of(tag, ...length, rest), value]));
+}
+
+/** Lists of frames: their greatest lengths, one element with its tag, and the tags of the messages around them, inside out. */
+const lists: [name: string, maxItems: number, element: number[], around: number[]][] = [
+  ["Challenge.capabilities", 32, [32, 1], [10]],
+  ["Hello.capabilities", 32, [64, 1], [18]],
+  ["Welcome.capabilities", 32, [48, 1], [26]],
+  ["Batch.payloads", 65_536, [42, 0], [42]],
+  ["Batch.compressions", 65_536, [50, 0], [42]],
+  ["Batch.headers", 65_536, [58, 0], [42]],
+  ["PayloadHeaders.headers", 256, [18, 0], [58, 42]],
+  // Not one behind another.
+  ["PayloadHeaders.headers", 256, [18, 0, 8, 1], [58, 42]],
+  ["Request.headers", 256, [50, 0], [90]],
+  ["Answer.headers", 256, [50, 0], [98]],
+];
+
+/** A frame with a list of so many elements, behind which its message goes on with something that is no field. */
+function frameOfList(element: readonly number[], count: number, around: readonly number[]): Uint8Array {
+  const list = Uint8Array.from({ length: element.length * count + 1 }, (_, at) => element[at % element.length]!);
+  list[list.length - 1] = 0;
+  return around.reduce<Uint8Array>((value, tag) => lengthDelimited(tag, value), list);
+}
 
 /** Checks that the stream, cut at these offsets, is decoded to what it says. Compared as bytes, which is quicker. */
 function readsBack(offsets: readonly number[]): void {
@@ -217,6 +249,30 @@ describe("FrameDecoder", () => {
     }
   });
 
+  it("copies a payload that is a small part of its frame", () => {
+    const headers = Array.from({ length: 20 }, (_, n) => ({ name: `h${n}`, value: "v".repeat(100) }));
+    const batch = { epoch: 1, delivery: Delivery.AT_MOST_ONCE, firstNumber: 0, topicKey: 1, compressions: [] };
+    const request = { id: 1, topicKey: 1, timeoutMs: 1, maxAnswerBytes: 1 };
+    const payload = Uint8Array.of(7);
+    const frames: Frame[] = [
+      { $case: "batch", value: { ...batch, payloads: [payload], headers: [{ index: 0, headers }] } },
+      { $case: "batch", value: { ...batch, payloads: [payload, new Uint8Array(10_000)], headers: [] } },
+      { $case: "request", value: { ...request, payload, headers } },
+      { $case: "answer", value: { id: 1, code: 0, message: "", begun: false, payload, headers } },
+    ];
+    expect(decode([encode(...frames)])).toEqual(frames);
+    const plain = encode({ $case: "batch", value: { ...batch, payloads: [payload], headers: [] } }).subarray(4);
+    const withUnknownField = Buffer.concat([plain, lengthDelimited(122, new Uint8Array(5_000))]);
+    const bodies = [...frames.map((frame) => encode(frame).subarray(4)), new Uint8Array(withUnknownField)];
+    for (const body of bodies) {
+      const frame = decodeFrame(body);
+      const [first, ...others] =
+        frame.$case === "batch" ? frame.value.payloads : [(frame.value as { payload: Uint8Array }).payload];
+      expect(first!.buffer.byteLength).toBe(1);
+      for (const other of others) expect(other.buffer.byteLength).toBe(body.buffer.byteLength);
+    }
+  });
+
   it("refuses a frame above the limit as soon as its length is there", () => {
     for (const declared of [
       [0, 0, 16, 1],
@@ -242,6 +298,25 @@ describe("FrameDecoder", () => {
     }
     // And what has become garbage.
     expect(memory() - before).toBeLessThan(100 * 64 * 1024 * 6);
+  });
+
+  it.each(lists)("refuses the first element too many of %s (at most %i)", (name, maxItems, element, around) => {
+    const text = `${name} must have at most ${maxItems} elements, and has more`;
+    expect(() => decodeFrame(frameOfList(element, maxItems, around))).toThrow("0 is no tag of a field");
+    const long = frameOfList(element, maxItems + 1000, around);
+    expect(() => decodeFrame(long)).toThrow(expect.objectContaining({ code: "protocol_violation" }));
+    const input = new FrameInput();
+    input.begin(long);
+    expect(() => readFrame(input)).toThrow(text);
+    // It has read no further.
+    expect(long.length - input.at).toBeGreaterThan(999 * element.length);
+  });
+
+  it("refuses the first element too many of a packed list", () => {
+    const input = new FrameInput();
+    input.begin(lengthDelimited(10, lengthDelimited(34, new Uint8Array(5000).fill(1))));
+    expect(() => readFrame(input)).toThrow("Challenge.capabilities must have at most 32 elements, and has more");
+    expect(input.at).toBeLessThan(100);
   });
 
   it("takes another limit between two frames", () => {

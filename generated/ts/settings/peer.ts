@@ -7,7 +7,8 @@ import { type CheckedSettings, checkSettings, type SettingRules, type SettingVal
 export interface PeerSettings {
   /**
    * How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not
-   * committed yet.
+   * committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and
+   * `messageOverheadBytes`, its connection is not read.
    *
    * Default: 4194304 bytes. Range: 1024 to 1073741824.
    */
@@ -209,7 +210,7 @@ export const peerSettingsDefaults: PeerSettings = {
 
 /** What each setting is, what it may be, and in which unit. */
 export const peerSettingsRanges = {
-  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", about: "How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not committed yet." },
+  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", about: "How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and `messageOverheadBytes`, its connection is not read." },
   maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "The greatest payload that this peer receives, uncompressed." },
   compressThresholdBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Payloads strictly longer than this are compressed." },
   maxSendQueueMessages: { kind: "number", min: 1, max: 10000000, unit: "messages", about: "How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`." },
@@ -575,6 +576,13 @@ export const protocolConstants = {
    */
   maxAhead: 10000,
   /**
+   * A message that waits in memory counts its payload, the names and values of its headers, and so many bytes for itself and for
+   * each of its headers.
+   *
+   * Value: 128 bytes.
+   */
+  messageOverheadBytes: 128,
+  /**
    * A sender's credit grows with what is handled and not committed, up to so many times the first credit.
    *
    * Value: 4.
@@ -782,7 +790,7 @@ export const storeConstants = {
    */
   parkedMessages: 10000,
   /**
-   * So many bytes of payload they may have.
+   * So many bytes they may take in memory, with their headers and `messageOverheadBytes`.
    *
    * Value: 16777216 bytes.
    */

@@ -116,10 +116,11 @@ export class FrameInput {
     return latin1Slice.call(bytes, start, stop);
   }
 
-  /** Values of an enum in one piece, as encoders write them. */
-  packed(end: number, values: number[]): void {
+  /** Values of an enum in one piece, as encoders write them. @throws RangeError for more than `maxItems` in all */
+  packed(end: number, values: number[], name: string, maxItems: number): void {
     const stop = this.stop(end);
     while (this.at < stop) {
+      if (values.length === maxItems) throw this.tooLong(name, maxItems);
       const first = this.#byte();
       values.push(first < 0x80 ? first : this.rest32(first));
     }
@@ -129,8 +130,10 @@ export class FrameInput {
   /**
    * Messages one behind another, with whose first tag the reader has gone on. Frames that follow each other mostly end with
    * the same list: then it is the same array, which is decoded once.
+   *
+   * @throws RangeError for more than `maxItems`
    */
-  list<T>(end: number, tag: number, read: (input: FrameInput, end: number) => T): T[] {
+  list<T>(end: number, tag: number, name: string, maxItems: number, read: (input: FrameInput, end: number) => T): T[] {
     const from = this.at - 1;
     const { bytes } = this;
     if (this.#isKept(from, end)) {
@@ -139,6 +142,7 @@ export class FrameInput {
     }
     const list = [read(this, this.stop(end))];
     while (this.at < end && bytes[this.at] === tag) {
+      if (list.length === maxItems) throw this.tooLong(name, maxItems);
       this.at += 1;
       list.push(read(this, this.stop(end)));
     }
@@ -177,6 +181,11 @@ export class FrameInput {
       default:
         throw new RangeError(`${tag} is no tag of a field`);
     }
+  }
+
+  /** The error of a list with one more element than its rule allows, none of which is read any more. */
+  tooLong(name: string, maxItems: number): RangeError {
+    return new RangeError(`${name} must have at most ${maxItems} elements, and has more`);
   }
 
   /** The error of a message that does not end where its length says. */

@@ -204,12 +204,13 @@ function readChallenge(input: FrameInput, end: number): Challenge {
         break;
       }
       case 32: {
+        if (message.capabilities.length === 32) throw input.tooLong("Challenge.capabilities", 32);
         const first = bytes[input.at++]!;
         message.capabilities.push(first < 0x80 ? first : input.rest32(first));
         break;
       }
       case 34: {
-        input.packed(end, message.capabilities);
+        input.packed(end, message.capabilities, "Challenge.capabilities", 32);
         break;
       }
       default:
@@ -217,7 +218,7 @@ function readChallenge(input: FrameInput, end: number): Challenge {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.nonce.length >= 32 && message.nonce.length <= 32 && message.minVersion >= 1 && message.maxVersion >= 1 && message.capabilities.length <= 32)) input.breaksRule = true;
+  if (!(message.nonce.length >= 32 && message.nonce.length <= 32 && message.minVersion >= 1 && message.maxVersion >= 1)) input.breaksRule = true;
   return message;
 }
 
@@ -285,12 +286,13 @@ function readHello(input: FrameInput, end: number): Hello {
         break;
       }
       case 64: {
+        if (message.capabilities.length === 32) throw input.tooLong("Hello.capabilities", 32);
         const first = bytes[input.at++]!;
         message.capabilities.push(first < 0x80 ? first : input.rest32(first));
         break;
       }
       case 66: {
-        input.packed(end, message.capabilities);
+        input.packed(end, message.capabilities, "Hello.capabilities", 32);
         break;
       }
       case 74: {
@@ -302,7 +304,7 @@ function readHello(input: FrameInput, end: number): Hello {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.version >= 1 && checkHelloSenderName(message.senderName) === undefined && checkHelloSourceTopic(message.sourceTopic) === undefined && checkHelloListenerName(message.listenerName) === undefined && message.connectionKey >= 1 && message.epoch >= 1 && message.epoch <= 9007199254740991 && message.nonce.length >= 32 && message.nonce.length <= 32 && message.capabilities.length <= 32 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
+  if (!(message.version >= 1 && checkHelloSenderName(message.senderName) === undefined && checkHelloSourceTopic(message.sourceTopic) === undefined && checkHelloListenerName(message.listenerName) === undefined && message.connectionKey >= 1 && message.epoch >= 1 && message.epoch <= 9007199254740991 && message.nonce.length >= 32 && message.nonce.length <= 32 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
   return message;
 }
 
@@ -379,12 +381,13 @@ function readWelcome(input: FrameInput, end: number): Welcome {
         break;
       }
       case 48: {
+        if (message.capabilities.length === 32) throw input.tooLong("Welcome.capabilities", 32);
         const first = bytes[input.at++]!;
         message.capabilities.push(first < 0x80 ? first : input.rest32(first));
         break;
       }
       case 50: {
-        input.packed(end, message.capabilities);
+        input.packed(end, message.capabilities, "Welcome.capabilities", 32);
         break;
       }
       case 58: {
@@ -396,7 +399,7 @@ function readWelcome(input: FrameInput, end: number): Welcome {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.cursorEpoch <= 9007199254740991 && message.cursor <= 9007199254740991 && message.backlog <= 9007199254740991 && message.credit >= 1 && message.credit <= 9007199254740991 && message.maxMessageBytes >= 1 && message.maxMessageBytes <= 1073741824 && message.capabilities.length <= 32 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
+  if (!(message.cursorEpoch <= 9007199254740991 && message.cursor <= 9007199254740991 && message.backlog <= 9007199254740991 && message.credit >= 1 && message.credit <= 9007199254740991 && message.maxMessageBytes >= 1 && message.maxMessageBytes <= 1073741824 && message.mac.length >= 32 && message.mac.length <= 32)) input.breaksRule = true;
   return message;
 }
 
@@ -513,14 +516,17 @@ function readBatch(input: FrameInput, end: number): Batch {
         break;
       }
       case 42: {
+        if (message.payloads.length === 65536) throw input.tooLong("Batch.payloads", 65536);
         message.payloads.push(input.view(end));
         break;
       }
       case 50: {
+        if (message.compressions.length === 65536) throw input.tooLong("Batch.compressions", 65536);
         message.compressions.push(readPayloadCompression(input, input.stop(end)));
         break;
       }
       case 58: {
+        if (message.headers.length === 65536) throw input.tooLong("Batch.headers", 65536);
         message.headers.push(readPayloadHeaders(input, input.stop(end)));
         break;
       }
@@ -529,7 +535,7 @@ function readBatch(input: FrameInput, end: number): Batch {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.epoch >= 1 && message.epoch <= 9007199254740991 && message.delivery >= 1 && message.delivery <= 2 && message.firstNumber <= 9007199254740991 && message.topicKey >= 1 && message.payloads.length <= 65536 && message.compressions.length <= 65536 && message.headers.length <= 65536)) input.breaksRule = true;
+  if (!(message.epoch >= 1 && message.epoch <= 9007199254740991 && message.delivery >= 1 && message.delivery <= 2 && message.firstNumber <= 9007199254740991 && message.topicKey >= 1)) input.breaksRule = true;
   return message;
 }
 
@@ -643,8 +649,11 @@ function readPayloadHeaders(input: FrameInput, end: number): PayloadHeaders {
         break;
       }
       case 18: {
-        if (message.headers.length === 0) message.headers = input.list(end, 18, readHeader);
-        else message.headers.push(readHeader(input, input.stop(end)));
+        if (message.headers.length === 0) message.headers = input.list(end, 18, "PayloadHeaders.headers", 256, readHeader);
+        else {
+          if (message.headers.length === 256) throw input.tooLong("PayloadHeaders.headers", 256);
+          message.headers.push(readHeader(input, input.stop(end)));
+        }
         break;
       }
       default:
@@ -652,7 +661,6 @@ function readPayloadHeaders(input: FrameInput, end: number): PayloadHeaders {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.headers.length <= 256)) input.breaksRule = true;
   return message;
 }
 
@@ -979,8 +987,11 @@ function readRequest(input: FrameInput, end: number): Request {
         break;
       }
       case 50: {
-        if (message.headers.length === 0) message.headers = input.list(end, 50, readHeader);
-        else message.headers.push(readHeader(input, input.stop(end)));
+        if (message.headers.length === 0) message.headers = input.list(end, 50, "Request.headers", 256, readHeader);
+        else {
+          if (message.headers.length === 256) throw input.tooLong("Request.headers", 256);
+          message.headers.push(readHeader(input, input.stop(end)));
+        }
         break;
       }
       default:
@@ -988,7 +999,7 @@ function readRequest(input: FrameInput, end: number): Request {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.id >= 1 && message.id <= 9007199254740991 && message.topicKey >= 1 && message.timeoutMs >= 1 && message.timeoutMs <= 2147483647 && message.maxAnswerBytes >= 1 && message.maxAnswerBytes <= 1073741824 && message.headers.length <= 256)) input.breaksRule = true;
+  if (!(message.id >= 1 && message.id <= 9007199254740991 && message.topicKey >= 1 && message.timeoutMs >= 1 && message.timeoutMs <= 2147483647 && message.maxAnswerBytes >= 1 && message.maxAnswerBytes <= 1073741824)) input.breaksRule = true;
   return message;
 }
 
@@ -1060,8 +1071,11 @@ function readAnswer(input: FrameInput, end: number): Answer {
         break;
       }
       case 50: {
-        if (message.headers.length === 0) message.headers = input.list(end, 50, readHeader);
-        else message.headers.push(readHeader(input, input.stop(end)));
+        if (message.headers.length === 0) message.headers = input.list(end, 50, "Answer.headers", 256, readHeader);
+        else {
+          if (message.headers.length === 256) throw input.tooLong("Answer.headers", 256);
+          message.headers.push(readHeader(input, input.stop(end)));
+        }
         break;
       }
       default:
@@ -1069,7 +1083,7 @@ function readAnswer(input: FrameInput, end: number): Answer {
     }
   }
   if (input.at !== end) throw input.misfit(end);
-  if (!(message.id >= 1 && message.id <= 9007199254740991 && checkAnswerMessage(message.message) === undefined && message.headers.length <= 256)) input.breaksRule = true;
+  if (!(message.id >= 1 && message.id <= 9007199254740991 && checkAnswerMessage(message.message) === undefined)) input.breaksRule = true;
   return message;
 }
 

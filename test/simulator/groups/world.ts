@@ -35,6 +35,7 @@ export class GroupWorld {
     refillBelow: 4,
     refillBelowBytes: 1_000,
     maxAhead: 6,
+    messageOverheadBytes: 10,
     parkDelayMs: Number.POSITIVE_INFINITY,
     maxParked: 0,
     maxParkedBytes: 0,
