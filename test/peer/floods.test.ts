@@ -165,7 +165,9 @@ it("a claim names no more topics than it may, and all in their turn", async () =
     claimed: () => undefined,
   });
   for (const topic of topics) claims.want(topic);
+  // Not served when it was notified.
   claims.want("another");
+  served.add("another");
   // It was served when messages waited, and is not any more.
   served.delete("topic 3");
   isHalted = false;
