@@ -9,7 +9,7 @@ import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import { comparePositions, type ListenerChannel } from "../channel/index.js";
 import { Backoff } from "../runtime/index.js";
-import type { ClaimFrom, Position } from "../store/index.js";
+import { type ClaimFrom, isTransientFailure, type Position } from "../store/index.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { Pace } from "./pace.js";
 
@@ -17,6 +17,8 @@ import { Pace } from "./pace.js";
 export interface Claimant {
   /** Nothing may begin. */
   halted(): boolean;
+  /** The peer serves the topic. */
+  serves(topic: string): boolean;
   /** How many more handlers may run now. */
   freeHandlers(): number;
   channel(connectionKey: number): ListenerChannel | undefined;
@@ -25,7 +27,7 @@ export interface Claimant {
 }
 
 export class Claims {
-  /** Topics of which messages may wait. */
+  /** Topics of which messages may wait; like the following, only topics that the peer serves: any login can notify of others. */
   readonly #wanted = new Set<string>();
   /** Topics of which other members have the keys of all that waits. */
   readonly #heldUp = new Set<string>();
@@ -72,6 +74,7 @@ export class Claims {
 
   /** Messages of the topic may wait. */
   want(topic: string): void {
+    if (!this.#claimant.serves(topic)) return;
     this.#wanted.add(topic);
     this.pump();
   }
@@ -126,10 +129,10 @@ export class Claims {
   }
 
   async #ask(maxMessages: number): Promise<void> {
-    const { store, lease, logger, nameLost } = this.#context;
+    const { store, lease, logger, status, nameLost } = this.#context;
     const { epoch } = lease;
-    const topics = new Map([...this.#wanted].map((topic) => [topic, this.#from.get(topic) ?? {}] as const));
-    this.#wanted.clear();
+    const topics = this.#nextTopics();
+    if (topics.size === 0) return;
     this.#asked = [...topics.keys()];
     try {
       const claimed = await store.claimMessages(
@@ -153,11 +156,26 @@ export class Claims {
       this.#claimant.claimed(connectionKey);
     } catch (error) {
       if (this.#stopped) return;
-      logger.debug({ err: asHawserError(error) }, "could not claim messages; trying again");
+      const failure = asHawserError(error);
+      logger.debug({ err: failure }, "could not claim messages; trying again");
+      if (!isTransientFailure(failure))
+        status.tell({ kind: "listener_store_error", message: failure.message, error: failure });
       // It may have been done all the same.
       if (this.#channel !== undefined) this.#claimant.claimed(this.#channel.connectionKey);
       this.#askLater(topics);
     }
+  }
+
+  /** Takes as many of the wanted topics as a claim may name, and forgets those that the peer does not serve any more. */
+  #nextTopics(): Map<string, ClaimFrom> {
+    const topics = new Map<string, ClaimFrom>();
+    for (const topic of this.#wanted) {
+      if (topics.size === outboxConstants.claimTopics) break;
+      this.#wanted.delete(topic);
+      if (this.#claimant.serves(topic)) topics.set(topic, this.#from.get(topic) ?? {});
+      else this.#from.delete(topic);
+    }
+    return topics;
   }
 
   #askLater(topics: ReadonlyMap<string, unknown>): void {

@@ -65,8 +65,13 @@ export class SecretCache {
 
   /** Reads them again when they change, and with each new database session, since the change may have been missed. */
   follow(logger: Logger): () => void {
+    let awaited: Promise<void> | undefined;
     const again = (): void => {
-      this.refresh().catch((err) => logger.debug({ err }, "could not read the mesh secrets again; trying again later"));
+      const refreshed = this.refresh();
+      // Any login can notify without end: what waits for one reading is one call.
+      if (refreshed === awaited) return;
+      awaited = refreshed;
+      refreshed.catch((err) => logger.debug({ err }, "could not read the mesh secrets again; trying again later"));
     };
     const unlisten = [
       this.#store.on("secrets", again),

@@ -9,6 +9,7 @@ import { Repeated } from "../runtime/index.js";
 import type { Channel, CursorCommitter } from "../store/index.js";
 import { type Authorization, type Listener, listen } from "../transport/index.js";
 import type { HelloFields } from "../wire/index.js";
+import { AnnouncedChannels } from "./announced-channels.js";
 import { Claims } from "./claims.js";
 import { asHawserError, type PeerContext } from "./context.js";
 import { Dispatcher } from "./dispatcher.js";
@@ -27,6 +28,11 @@ export class Inbox {
   readonly #links = new Map<number, ListenerLink>();
   readonly #opening = new Map<number, Promise<ListenerLink | undefined>>();
   #openingOwned: Promise<void> | undefined;
+  /** Channels that were announced and are not open. */
+  readonly #unopened = new AnnouncedChannels({
+    open: (connectionKeys) => this.#openAmong(connectionKeys),
+    findAll: () => this.#findMessages(),
+  });
   readonly #isolation: Isolation<ListenerLink>;
   #shared: SharedByLinks;
   #listener: Listener | undefined;
@@ -69,9 +75,10 @@ export class Inbox {
     if (context.settings.group !== undefined) {
       this.#claims = new Claims(context, {
         halted: () => this.#handlesNothing || this.#closed,
+        serves: (topic) => handlers.serves(topic),
         freeHandlers: () => dispatcher.free,
         channel: (connectionKey) => this.#links.get(connectionKey)?.channel,
-        claimed: (connectionKey) => void this.#announced(connectionKey),
+        claimed: (connectionKey) => void this.#takeStored(connectionKey),
       });
     }
     this.#shared = {
@@ -94,7 +101,7 @@ export class Inbox {
     await this.#openOwned();
     this.#unlisten = [
       store.on("announced", (connectionKey, listenerName) => {
-        if (listenerName === sender.name) void this.#announced(connectionKey);
+        if (listenerName === sender.name) this.#announced(connectionKey);
       }),
       store.on("session", (state) => state === "up" && void this.#findMessages()),
     ];
@@ -174,6 +181,7 @@ export class Inbox {
     this.#claims?.forget();
     this.#shared.calls.topics.clear();
     this.#opening.clear();
+    this.#unopened.clear();
     this.#leaving.clear();
     this.#era += 1;
   }
@@ -194,7 +202,7 @@ export class Inbox {
     const era = this.#era;
     this.#leaving.add(connectionKey);
     // What was read before the channel goes must not open it afterwards.
-    await Promise.all([this.#openingOwned, this.#opening.get(connectionKey)]);
+    await Promise.all([this.#openingOwned, this.#opening.get(connectionKey), this.#unopened.lookedUp]);
     const link = this.#links.get(connectionKey);
     await link?.giveBack();
     if (era !== this.#era || this.#closed) return false;
@@ -204,7 +212,7 @@ export class Inbox {
 
   /** A channel was given back, or is not to be: it is opened if it still belongs to this peer. */
   mayOpen(connectionKey: number): void {
-    if (this.#leaving.delete(connectionKey)) void this.#announced(connectionKey);
+    if (this.#leaving.delete(connectionKey)) void this.#takeStored(connectionKey);
   }
 
   /** Starts no handler any more, and waits for those that run and for their cursors. */
@@ -232,6 +240,7 @@ export class Inbox {
   async close(): Promise<void> {
     this.#closed = true;
     this.#polls.stop();
+    this.#unopened.stop();
     this.#claims?.stop();
     for (const stop of this.#unlisten) stop();
     for (const link of this.#links.values()) {
@@ -347,11 +356,36 @@ export class Inbox {
     return this.#openingOwned;
   }
 
-  async #announced(connectionKey: number): Promise<void> {
+  /** Opens those of the channels that this peer owns, and takes what is stored in them. @returns whether one was opened */
+  async #openAmong(connectionKeys: readonly number[]): Promise<boolean> {
+    const { store, sender, logger } = this.#options.context;
+    const era = this.#era;
+    let isOpened = false;
+    try {
+      for (const channel of await store.channelsAmong(connectionKeys, sender.name)) {
+        const link = this.#leaving.has(channel.connectionKey) ? undefined : this.#open(channel, era);
+        link?.channel.onAnnounced();
+        isOpened ||= link !== undefined;
+      }
+    } catch (err) {
+      logger.debug({ err, channels: connectionKeys.length }, "could not look up announced channels; polling on");
+    }
+    return isOpened;
+  }
+
+  /** Somebody says that messages were stored in a channel: any login can. */
+  #announced(connectionKey: number): void {
+    const known = this.#links.get(connectionKey);
+    if (known !== undefined) known.channel.onAnnounced();
+    else if (!this.#leaving.has(connectionKey)) this.#unopened.add(connectionKey);
+  }
+
+  /** Takes what is stored in a channel, if this peer owns it. */
+  async #takeStored(connectionKey: number): Promise<void> {
     try {
       (await this.#linkOf(connectionKey))?.channel.onAnnounced();
     } catch (error) {
-      this.#options.context.logger.debug({ err: error, connectionKey }, "could not look up an announced channel");
+      this.#options.context.logger.debug({ err: error, connectionKey }, "could not look up a channel; polling on");
     }
   }
 

@@ -4,7 +4,7 @@
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
 import type { OutgoingMessage, SenderChannel } from "../channel/index.js";
 import { type HawserError, TransportError } from "../errors/index.js";
-import { Backoff, backoffMs } from "../runtime/index.js";
+import { Backoff, backoffMs, shared } from "../runtime/index.js";
 import type { ChannelOwner } from "../store/index.js";
 import { type Dialled, dial, type SenderConnection } from "../transport/index.js";
 import type { PeerContext } from "./context.js";
@@ -122,12 +122,12 @@ export class ListenerDial {
   }
 
   /** The channel may have another owner, or its owner another address: looks it up, and dials it unless it is connected. */
-  async lookForOwner(): Promise<void> {
+  readonly lookForOwner = shared(async () => {
     const moved = await this.#readOwner();
     if (this.#stopped) return;
     if (moved) this.#follow();
     else this.connectNow();
-  }
+  });
 
   /** Dials at once, unless it is connected. */
   connectNow(): void {

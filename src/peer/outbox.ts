@@ -26,6 +26,13 @@ export interface CheckedMessage {
   readonly key: string | undefined;
 }
 
+/** A reading of a topic's listeners after the directory changed. */
+interface Reading {
+  readonly read: Promise<void>;
+  /** Names of listeners that have come or moved: they are dialled after it. */
+  readonly appeared: Set<string>;
+}
+
 export class Outbox {
   /** A link to each listener. */
   readonly links: SenderLinks;
@@ -37,6 +44,8 @@ export class Outbox {
   /** Of groups whose members have no room, what waits for that. */
   readonly #groups = new Map<TopicRoutes, GroupQueue>();
   readonly #unlisten: (() => void)[];
+  /** Of topics of which the directory changed, the last reading. */
+  readonly #readings = new WeakMap<TopicRoutes, Reading>();
   #closed = false;
 
   readonly #context: PeerContext;
@@ -327,7 +336,25 @@ export class Outbox {
     if (operation !== "delete") this.links.ownerAppeared(clientName);
     const routes = this.topics.get(topic);
     if (routes === undefined) return;
-    void this.topics.reload(routes).then(() => operation !== "delete" && this.links.get(clientName)?.dial.connectNow());
+    const read = routes.load();
+    let waiting = this.#readings.get(routes);
+    // Any login can notify without end: what waits for one reading is one call, and the links to be dialled.
+    if (waiting?.read !== read) {
+      waiting = { read, appeared: new Set() };
+      this.#readings.set(routes, waiting);
+      void this.#dialWhenRead(routes, waiting);
+    }
+    // A link that is made meanwhile dials by itself.
+    if (operation !== "delete" && this.links.get(clientName) !== undefined) waiting.appeared.add(clientName);
+  }
+
+  async #dialWhenRead({ topic }: TopicRoutes, { read, appeared }: Reading): Promise<void> {
+    try {
+      await read;
+    } catch (err) {
+      this.#context.logger.debug({ err, topic }, "could not read a topic's listeners; polling on");
+    }
+    for (const name of appeared) this.links.get(name)?.dial.connectNow();
   }
 
   /** Looks up again the keys of topics and channels, those of waiting messages included. @throws StoreError `store_failed` */

@@ -256,7 +256,8 @@ export class RunningPeer {
 
   /** The addresses of topics that this peer serves may have been cleared: it enters itself again. */
   #stayListed(topics: readonly string[]): void {
-    for (const topic of topics) this.#perhapsUnlisted.add(topic);
+    // Any login can notify of any topic.
+    for (const topic of topics) if (this.#run.handlers.serves(topic)) this.#perhapsUnlisted.add(topic);
     void this.#checkListed();
   }
 

@@ -34,7 +34,7 @@ export type PeerStatus =
     }
   /** The send queue for a listener is full, or that for a group, whose `peer` is empty. */
   | { readonly kind: "sender_busy"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** Stored messages could not be read, or a cursor not be written; it is tried again. */
+  /** Stored messages could not be read or claimed, or a cursor not be written; it is tried again. */
   | { readonly kind: "listener_store_error"; readonly message: string; readonly error: HawserError }
   /** A dialler was refused. */
   | {

@@ -119,6 +119,7 @@ const sql = {
   topicOfKey: `SELECT topic FROM ${tables.topicKey} WHERE k = $1`,
   owned: `${channelSql} WHERE ${owner} = $1 ORDER BY m.connection_key`,
   channel: `${channelSql} WHERE m.connection_key = $1`,
+  ownedOf: `${channelSql} WHERE m.connection_key = ANY ($1::integer[]) AND ${owner} = $2 ORDER BY m.connection_key`,
   peerEpoch: `SELECT epoch FROM ${tables.peerName} WHERE name = $1`,
   secrets: `SELECT secret FROM ${tables.meshSecret} ORDER BY id DESC`,
 } as const;
@@ -185,6 +186,12 @@ export function channels(database: Database) {
       const statement = { name: "hawser.channel", text: sql.channel, values: [connectionKey] };
       const [row] = await database.query<ChannelRow>(`read channel ${connectionKey}`, statement);
       return row === undefined ? undefined : channelOf(row);
+    },
+    /** Those of the channels with these keys that a listener owns, in key order. */
+    async channelsAmong(connectionKeys: readonly number[], listenerName: string): Promise<Channel[]> {
+      const statement = { name: "hawser.owned_channels", text: sql.ownedOf, values: [connectionKeys, listenerName] };
+      const action = `read ${connectionKeys.length} announced channels`;
+      return (await database.query<ChannelRow>(action, statement)).map(channelOf);
     },
     /** The epoch of a name; undefined if it was never taken. */
     async peerEpoch(name: string): Promise<number | undefined> {

@@ -38,7 +38,7 @@ export { type HandedOverChannel, type ListenerState, type OwnedChannel, reassign
 export { listSchedules, removeSchedule } from "./schedule-overview.js";
 export { inspectSchema, newSchemaSql, schemaInspectionSql, trustedRoles } from "./schema.js";
 export { openStore, type Store, type StoreOptions } from "./store.js";
-export { isRefusedForGood, scriptFailure, storeFailure } from "./store-failure.js";
+export { isRefusedForGood, isTransientFailure, scriptFailure, storeFailure } from "./store-failure.js";
 export type { MessageToStore } from "./stored-messages.js";
 export type { Transaction } from "./transaction.js";
 export { installationOwner, installationTurn, takeTurn } from "./turn.js";

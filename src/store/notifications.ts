@@ -50,10 +50,14 @@ export function parseCatalogChange(payload: string): CatalogChange | undefined {
   }
 }
 
-/** Reads a notification of a {@link messageChannel}: the channel's key; undefined if it is none of ours. */
+/** The greatest key of a channel: an int4. */
+const maxConnectionKey = 2 ** 31 - 1;
+
+/** Reads a notification of a {@link messageChannel}: the channel's key; undefined if the payload is none, written as Hawser writes it. */
 export function parseAnnouncement(payload: string): number | undefined {
+  if (!/^[1-9]\d{0,9}$/.test(payload)) return undefined;
   const connectionKey = Number(payload);
-  return Number.isInteger(connectionKey) && connectionKey > 0 ? connectionKey : undefined;
+  return connectionKey <= maxConnectionKey ? connectionKey : undefined;
 }
 
 /** The name of a peer, and the key of a channel in which it has an interest. */

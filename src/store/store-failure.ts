@@ -47,6 +47,11 @@ function reasonOf(cause: unknown): string {
   return `${cause.message || cause.name}${cause.hint ? ` (${cause.hint})` : ""}`;
 }
 
+/** True if the store failed because Postgres was not heard, or said that it is busy, starting or full: the same may succeed soon. */
+export function isTransientFailure(error: unknown): boolean {
+  return StoreError.is(error) && isTransient(error.cause);
+}
+
 /**
  * True if the server refused a transaction in which it had taken writes before, and would refuse the same again: nothing is
  * committed. A server that takes no writes would have refused the first of them.

@@ -257,6 +257,13 @@ export const outboxConstants = {
    */
   waitingChannel: "hawser_waiting",
   /**
+   * How many topics a member of a group names in a claim at most: half of what claim_messages takes, because each is named for any
+   * member and for the group.
+   *
+   * Value: 50000 topics.
+   */
+  claimTopics: 50000,
+  /**
    * A relay for peers that was not at work for so long is replaced, also if its session lives.
    *
    * Value: 5000 ms.

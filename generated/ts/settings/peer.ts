@@ -820,6 +820,13 @@ export const storeConstants = {
    */
   ownerLookMs: 500,
   /**
+   * How many channels that were announced to a listener, and that it has not opened, wait at most to be looked up. Beyond that it
+   * looks for all its channels with messages instead: any login that may connect can announce keys without end.
+   *
+   * Value: 1000 channels.
+   */
+  announcedChannels: 1000,
+  /**
    * The part of a stop's deadline, a tenth of it at most, that is kept for leaving the directory and giving the name back.
    *
    * Value: 1000 ms.

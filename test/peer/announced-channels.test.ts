@@ -1,0 +1,106 @@
+/**
+ * What an announcement of an unknown channel costs.
+ */
+import { expect, it } from "vitest";
+import { outboxConstants } from "../../generated/ts/settings/outbox.js";
+import { storeConstants } from "../../generated/ts/settings/peer.js";
+import { AnnouncedChannels } from "../../src/peer/announced-channels.js";
+import { ManualClock } from "../support/manual-clock.js";
+import { gate } from "./support/gate.js";
+
+const { announcedChannels } = storeConstants;
+const longestPauseMs = outboxConstants.slowLookMs / 2;
+
+/** Channels of which the keys in `real` can be opened, and what was asked: keys, or "all". */
+function made(real: readonly number[] = []) {
+  const asked: (readonly number[] | "all")[] = [];
+  const clock = new ManualClock();
+  let held = gate();
+  const channels = new AnnouncedChannels(
+    {
+      open: async (keys) => {
+        asked.push(keys);
+        await held.opened;
+        return keys.some((key) => real.includes(key));
+      },
+      findAll: async () => {
+        asked.push("all");
+        await held.opened;
+      },
+    },
+    clock,
+  );
+  /** The query under way is answered. */
+  const answer = async (): Promise<void> => {
+    const { lookedUp } = channels;
+    held.open();
+    held = gate();
+    await lookedUp;
+  };
+  return { channels, asked, clock, answer };
+}
+
+it("the first is looked up at once, and all that come meanwhile with one query after a pause", async () => {
+  const { channels, asked, clock, answer } = made();
+  channels.add(1);
+  expect(asked).toEqual([[1]]);
+  for (const key of [2, 3, 2]) channels.add(key);
+  await answer();
+  expect(asked).toHaveLength(1);
+  clock.advance(longestPauseMs);
+  expect(asked).toEqual([[1], [2, 3]]);
+});
+
+it("after a channel was opened there is no pause", async () => {
+  const { channels, asked, clock, answer } = made([1]);
+  channels.add(1);
+  channels.add(2);
+  await answer();
+  expect(asked).toEqual([[1], [2]]);
+  expect(clock.timers).toBe(0);
+});
+
+it("after a pause in which nothing came, the next one is looked up at once", async () => {
+  const { channels, asked, clock, answer } = made();
+  channels.add(1);
+  await answer();
+  clock.advance(longestPauseMs);
+  expect(asked).toHaveLength(1);
+  channels.add(2);
+  expect(asked).toEqual([[1], [2]]);
+});
+
+it("more keys than are kept are one look for all channels with messages", async () => {
+  const { channels, asked, clock, answer } = made();
+  channels.add(1);
+  for (let key = 2; key <= 5 * announcedChannels; key++) channels.add(key);
+  await answer();
+  clock.advance(longestPauseMs);
+  await answer();
+  clock.advance(longestPauseMs);
+  expect(asked).toEqual([[1], "all"]);
+  // What comes after that look began is looked up again.
+  channels.add(2);
+  expect(asked.at(-1)).toEqual([2]);
+});
+
+it("as many as are kept are looked up by their keys", async () => {
+  const { channels, asked, clock, answer } = made();
+  channels.add(1);
+  for (let key = 1; key <= announcedChannels; key++) channels.add(key);
+  await answer();
+  clock.advance(longestPauseMs);
+  expect(asked[1]).toHaveLength(announcedChannels);
+});
+
+it("nothing is asked after the end", async () => {
+  const { channels, asked, clock, answer } = made();
+  channels.add(1);
+  channels.add(2);
+  await answer();
+  channels.stop();
+  channels.add(3);
+  clock.advance(longestPauseMs);
+  expect(asked).toEqual([[1]]);
+  expect(clock.timers).toBe(0);
+});
