@@ -115,7 +115,7 @@ export interface StoreFaults {
   readonly commitsInMemory?: boolean;
 }
 
-const rowKey = (position: Position) => `${position.epoch}/${position.number}`;
+export const rowKey = (position: Position) => `${position.epoch}/${position.number}`;
 
 /** Each once, in order. */
 function distinct(positions: readonly Position[]): Position[] {

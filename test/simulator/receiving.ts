@@ -14,7 +14,7 @@ import {
   type SendOutcome,
 } from "../../src/channel/index.js";
 import type { Wire } from "./network.js";
-import type { OwnedChannel } from "./postgres.js";
+import { type OwnedChannel, rowKey } from "./postgres.js";
 import type { PeerProcess } from "./process.js";
 import { type MessageRecord, Violation } from "./records.js";
 
@@ -28,7 +28,8 @@ interface Incoming {
   dead: { position: Position; record: MessageRecord }[];
   done: Position[];
   unparked: Position[];
-  toPark: ParkedMessage[];
+  /** By position, the newest of each: a message and its copy under the sender's next epoch are both parked. */
+  toPark: Map<string, ParkedMessage>;
   parking: boolean;
   /** How often a process that ended uncleanly had begun the first message. */
   readonly startsBefore: number;
@@ -111,7 +112,7 @@ export class Receiving {
         dead: [],
         done: [],
         unparked: [],
-        toPark: [],
+        toPark: new Map(),
         parking: false,
         startsBefore: attempts,
         isolated: false,
@@ -530,9 +531,7 @@ export class Receiving {
         if (replaced()) return;
         world.counts.add(`transition: ${parked.attempts === 0 ? "parked behind its key" : "message parked"}`);
         const written = { ...parked, message: { ...parked.message, fromWire: false } };
-        const same = incoming.toPark.findIndex(({ message }) => message.payload === parked.message.payload);
-        if (same < 0) incoming.toPark.push(written);
-        else incoming.toPark[same] = written;
+        incoming.toPark.set(rowKey(parked.message.position), written);
         this.#parkNext(incoming);
       },
       unpark: (position) => {
@@ -613,9 +612,11 @@ export class Receiving {
     const process = this.#process;
     const { world } = process;
     if (this.#channels.get(incoming.key) !== incoming || incoming.parking) return;
-    if (process.lease !== "held" || incoming.toPark.length === 0) return;
+    if (process.lease !== "held" || incoming.toPark.size === 0) return;
     incoming.parking = true;
-    const parked = incoming.toPark.splice(0);
+    const { toPark } = incoming;
+    incoming.toPark = new Map();
+    const parked = [...toPark.values()];
     const call = { name: process.name, epoch: process.epoch, server: process.trusted, key: incoming.key };
     world.postgres.park(call, parked, (result) =>
       process.deliver(() => {
@@ -628,8 +629,7 @@ export class Receiving {
           this.#arm(incoming);
           this.#parkNext(incoming);
         } else {
-          const newer = new Set(incoming.toPark.map(({ message }) => message.payload));
-          incoming.toPark.unshift(...parked.filter(({ message }) => !newer.has(message.payload)));
+          incoming.toPark = new Map([...toPark, ...incoming.toPark]);
           world.schedule.after(world.random.delay(30), () => process.deliver(() => this.#parkNext(incoming)));
         }
       }),

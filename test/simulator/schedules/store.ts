@@ -29,7 +29,7 @@ export interface Move {
   /** The row as it was. */
   readonly from: Row;
   readonly upto: number;
-  /** The clock of Postgres when the schedule was read. */
+  /** The clock of Postgres when the schedule was read, in whole milliseconds, as a `Date` has it. */
   readonly asOf: number;
   readonly times: readonly number[];
   /** How many could be enqueued at once. */
@@ -109,7 +109,11 @@ export class ScheduleStore {
       nextAt !== undefined && nextAt > now ? [nextAt] : [],
     );
     const dueInMs = due.length > limit ? 0 : Math.ceil(Math.min(...later) - now);
-    return { rows: due.sort((one, other) => one.nextAt! - other.nextAt!).slice(0, limit), asOf: now, dueInMs };
+    return {
+      rows: due.sort((one, other) => one.nextAt! - other.nextAt!).slice(0, limit),
+      asOf: Math.floor(now),
+      dueInMs,
+    };
   }
 
   /** As `hawser.run_schedules`. @returns how many schedules were as they were read */
