@@ -84,7 +84,8 @@ describe("a dead letter that is retried", () => {
     );
     expect(failures.map(({ attempt }) => attempt)).toEqual(Array.from({ length: attempts - 2 }, (_, n) => n + 3));
     const times = failures.map(({ at }) => Date.parse(at));
-    expect([before, ...times, Date.now()]).toEqual([before, ...times, Date.now()].sort((one, other) => one - other));
+    const inOrder = [before, ...times, Date.now()];
+    expect(inOrder).toEqual(inOrder.toSorted((one, other) => one - other));
     for (const { attempt, code, message } of failures) {
       expect(code).toBe("handler_failed");
       expect(message).toMatch(new RegExp(`^RangeError: ${attempt}: postgres://\\*\\*\\*@db/x m+\\.\\.\\.$`));
