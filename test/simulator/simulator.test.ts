@@ -9,7 +9,8 @@ const firstSeed = { channels: 5_519, outbox: 371, groups: 1, streams: 196, sched
 const knownSeeds = {
   // A message and its copy under the sender's next epoch wait to be parked at the same time.
   channels: [7_095_561],
-  outbox: [],
+  // A role commits more than a page shortly before a message.
+  outbox: [7_037_061],
   groups: [],
   streams: [],
   // Schedules are read less than a millisecond after an occurrence is as late as one may be that is not missed.

@@ -320,10 +320,13 @@ export class OutboxWorld {
     const { committedInTurn } = row.tx;
     const turns = this.database.turnCount - committedInTurn;
     if (row.tx.rows.length >= relaySettings.pageMessages || turns <= fewTurns) return;
-    // What its role has committed by the same look comes in pages of four. Between two of them are two looks and a page of the hostile
-    // role: a turn for each message.
+    // What its role has committed shortly before comes first, in pages of four. Between two of them are two looks and a page of the
+    // hostile role: a turn for each message.
     const isOwn = ({ role, sink, tx }: Row) =>
-      role === row.role && sink === row.sink && tx.committedInTurn === committedInTurn;
+      role === row.role &&
+      sink === row.sink &&
+      tx.committedInTurn <= committedInTurn &&
+      tx.committedInTurn > committedInTurn - fewTurns;
     const own = this.#all.filter(isOwn).length;
     if (turns > fewTurns + own)
       throw new Violation(`${row.messageId} of "${row.role}" was published ${turns} turns after its commit`);
