@@ -77,8 +77,8 @@ it.each(["stopped", "frozen"] as const)(
     );
     expect(lost).toBeGreaterThan(0);
     expect(findings).toMatchObject({ interleaved: [], wrong: [] });
-    // What was discarded and is saved by another process comes late.
-    expect(findings.disordered.length).toBeLessThanOrEqual(saved);
+    // What another process saves has no order with what the leader received itself.
+    if (saved === 0) expect(findings.disordered).toEqual([]);
     expect(Math.max(...peaks)).toBeLessThan(limitMiB);
   },
   patienceMs + awayMs + messages / 5,

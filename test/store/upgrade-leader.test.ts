@@ -54,7 +54,9 @@ it("an old leader's batch under way is waited for, and nothing of it counts late
   await migrating;
 
   expect((await watcher.query("SELECT what FROM effects")).rows).toEqual([{ what: "under way" }]);
-  expect((await batch.query(old.batch, [epoch])).rows).toEqual([{ held: false }]);
+  // It is deposed only when another one leads: until then what it receives must wait, and by false it would not be kept.
+  const waits = { code: "55000", message: "no hawser serve of this schema has led yet" };
+  await expect(batch.query(old.batch, [epoch])).rejects.toMatchObject(waits);
   const refusal = { code: "55000", message: 'cannot update view "bridge_lead"' };
   await expect(leader.query(old.heartbeat, [epoch, "old", 1])).rejects.toMatchObject(refusal);
   await expect(leader.query(old.take, ["0", "0", "old"])).rejects.toMatchObject(refusal);
@@ -66,6 +68,7 @@ it("an old leader's batch under way is waited for, and nothing of it counts late
   expect((await watcher.query("SELECT * FROM hawser.raise_lead('new', $1)", [taken.epoch])).rows).toEqual([
     { held: true, raised: true },
   ]);
+  expect((await batch.query(old.batch, [epoch])).rows).toEqual([{ held: false }]);
   const state = { progress_at: 2_000, complete_since: 1_000, behind: { 7: 500 } };
   await watcher.query("SELECT hawser.keep_lead('new', $1, $2, false)", [taken.epoch, state]);
   expect((await leader.query(old.read)).rows).toEqual([
