@@ -112,7 +112,7 @@ DROP TABLE hawser.peer_outbox_turns, hawser.peer_outbox, hawser.peer_outbox_stat
 -- A process of the version before says nothing of it, and leadership is not handed over to it.
 ALTER TABLE hawser.gateways ADD COLUMN can_lead boolean NOT NULL DEFAULT false;
 
--- Functions alone write dead letters from now on.
+-- Functions alone write dead letters and the names of peers from now on.
 DO $$
 DECLARE
   v_role text;
@@ -120,6 +120,7 @@ BEGIN
   FOR v_role IN SELECT r.rolname FROM pg_roles AS r WHERE r.rolname IN ('hawser_peer', 'hawser_bridge') LOOP
     EXECUTE format('REVOKE INSERT, UPDATE, DELETE ON hawser.dead_letters FROM %I', v_role);
     EXECUTE format('REVOKE ALL ON SEQUENCE hawser.dead_letters_id_seq FROM %I', v_role);
+    EXECUTE format('REVOKE INSERT, UPDATE ON hawser.peers FROM %I', v_role);
   END LOOP;
 END
 $$;

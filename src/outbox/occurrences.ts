@@ -115,19 +115,19 @@ class CronTimes {
   }
 }
 
-/** What was read lately, by time zone and expression: a schedule is planned again and again, and reading takes as long as an answer. */
-const readTimes = new Map<string, CronTimes>();
-const mostReadTimes = 200;
+/** Expressions that were parsed lately, by time zone and text: parsing one takes as long as an answer, for each plan of a schedule. */
+const knownTimes = new Map<string, CronTimes>();
+const mostKnownTimes = 200;
 
-/** @throws RefusedTimes */
-function readOrKnown(cron: string, timezone: string): CronTimes {
+/** Parses an expression, or returns it as it was parsed before. @throws RefusedTimes */
+function parsedTimes(cron: string, timezone: string): CronTimes {
   // No name of a time zone has a space.
   const key = `${timezone} ${cron}`;
-  let times = readTimes.get(key);
+  let times = knownTimes.get(key);
   if (times === undefined) {
     times = new CronTimes(cron, timezone);
-    if (readTimes.size >= mostReadTimes) readTimes.clear();
-    readTimes.set(key, times);
+    if (knownTimes.size >= mostKnownTimes) knownTimes.clear();
+    knownTimes.set(key, times);
   }
   return times;
 }
@@ -171,7 +171,7 @@ export function checkTimes(cron: string, timezone: string, now: Date): Violation
 export function planOccurrences(schedule: ScheduleTimes, now: Date, limit: number): SchedulePlan {
   const { cron, timezone, since } = schedule;
   try {
-    return planOf(readOrKnown(cron, timezone), schedule, now, limit);
+    return planOf(parsedTimes(cron, timezone), schedule, now, limit);
   } catch (error) {
     // One schedule holds up no others.
     const { path, message } = error instanceof RefusedTimes ? error : refused(error);

@@ -373,7 +373,7 @@ export class Inbox {
     return isOpened;
   }
 
-  /** Somebody says that messages were stored in a channel: any login can. */
+  /** Takes a notification that messages were stored in a channel. Any login can send it, so that the store is asked for the channel. */
   #announced(connectionKey: number): void {
     const known = this.#links.get(connectionKey);
     if (known !== undefined) known.channel.onAnnounced();

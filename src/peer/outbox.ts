@@ -44,7 +44,7 @@ export class Outbox {
   /** Of groups whose members have no room, what waits for that. */
   readonly #groups = new Map<TopicRoutes, GroupQueue>();
   readonly #unlisten: (() => void)[];
-  /** Of topics of which the directory changed, the last reading. */
+  /** The last reading of each topic whose listeners changed in the directory. */
   readonly #readings = new WeakMap<TopicRoutes, Reading>();
   #closed = false;
 

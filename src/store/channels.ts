@@ -187,7 +187,7 @@ export function channels(database: Database) {
       const [row] = await database.query<ChannelRow>(`read channel ${connectionKey}`, statement);
       return row === undefined ? undefined : channelOf(row);
     },
-    /** Those of the channels with these keys that a listener owns, in key order. */
+    /** Reads the channels with these keys that the listener owns, in key order. */
     async channelsAmong(connectionKeys: readonly number[], listenerName: string): Promise<Channel[]> {
       const statement = { name: "hawser.owned_channels", text: sql.ownedOf, values: [connectionKeys, listenerName] };
       const action = `read ${connectionKeys.length} announced channels`;

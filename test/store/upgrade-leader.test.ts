@@ -1,6 +1,6 @@
 /**
  * A `hawser serve` of migration 2 that goes on beside this version: it cannot lead any more, what it commits late does not count, and
- * it sees the new leader.
+ * it sees the new leader. A member of `hawser_peer` loses the rights that only functions need now.
  */
 import pg from "pg";
 import { expect, it, onTestFinished } from "vitest";
@@ -78,4 +78,31 @@ it("an old leader's batch under way is waited for, and nothing of it counts late
     },
   ]);
   expect((await batch.query(old.batch, [taken.epoch])).rows).toEqual([{ held: true }]);
+});
+
+it("members of hawser_peer may write neither names of peers nor dead letters any more", async () => {
+  const database = await testDatabase({ migrated: false });
+  onTestFinished(() => database.drop());
+  await migrate({ databaseUrl: database.url }, releasedMigrations);
+  const client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+  onTestFinished(() => client.end());
+  const rights = async (): Promise<string[]> => {
+    const { rows } = await client.query<{ name: string }>(`
+      SELECT t || ' ' || p AS name FROM unnest(ARRAY['hawser.peers', 'hawser.dead_letters']) AS t, unnest(ARRAY['INSERT', 'UPDATE']) AS p
+       WHERE has_table_privilege('hawser_peer', t, p) ORDER BY name`);
+    return rows.map(({ name }) => name);
+  };
+  // As the program of migration 2 does.
+  await client.query(
+    "GRANT SELECT, INSERT, UPDATE ON hawser.peers TO hawser_peer; GRANT SELECT, INSERT ON hawser.dead_letters TO hawser_peer",
+  );
+  expect(await rights()).toEqual(["hawser.dead_letters INSERT", "hawser.peers INSERT", "hawser.peers UPDATE"]);
+
+  await migrate({ databaseUrl: database.url });
+
+  expect(await rights()).toEqual([]);
+  expect(
+    (await client.query("SELECT has_table_privilege('hawser_peer', 'hawser.peers', 'SELECT') AS may")).rows,
+  ).toEqual([{ may: true }]);
 });

@@ -184,7 +184,7 @@ export class Writers implements AsyncDisposable {
   }
 
   async #connected(): Promise<pg.Client> {
-    const client = new pg.Client({ connectionString: this.#options.url, statement_timeout: 5_000 });
+    const client = new pg.Client({ connectionString: this.#options.url, statement_timeout: 60_000 });
     await client.connect();
     return client;
   }
