@@ -37,10 +37,12 @@ describe.concurrent("a process that stands still longer than the pings allow", (
         return (seen()!.at - begun) / 1_000;
       }),
     );
-    // The other listener was never troubled, and what was for this one was stored.
-    const others = mesh.senders.map((sender) => mesh.confirmed(sender, y).filter(({ at }) => at > begun));
-    expect(others.flat().filter(({ outcome }) => outcome !== "delivered")).toEqual([]);
-    expect(Math.min(...others.map(({ length }) => length))).toBeGreaterThan(4 * perSecond);
+    // Messages for the other listener go on being delivered (a listener on a busy machine may ask for some to be stored),
+    // and messages for this one are stored.
+    for (const sender of mesh.senders) {
+      const delivered = mesh.confirmed(sender, y).filter(({ at, outcome }) => at > begun && outcome === "delivered");
+      expect(delivered.length).toBeGreaterThan(3 * perSecond);
+    }
     for (const [index, sender] of mesh.senders.entries()) {
       // Also before it was noticed: its kernel still takes bytes, and acknowledges nothing.
       const stored = mesh.confirmed(sender, x).filter(({ at, outcome }) => at > begun && outcome === "stored");
