@@ -67,9 +67,9 @@ describe("hawser dev --json", () => {
     onTestFinished(() => clearInterval(impatience));
     const begun = performance.now();
     expect(await program.ended).toMatchObject({ status: 0 });
-    // And not for as long as serve and the server have to stop in order, which is more than twice that on an idle machine.
-    expect(performance.now() - begun).toBeLessThan(16_000);
-    expect(await anyAnswers(urls)).toBe(false);
+    // And not for as long as serve and the server have to stop in order, which is longer than that even on an idle machine.
+    expect(performance.now() - begun).toBeLessThan(28_000);
+    await stopped(urls);
   });
 
   it("run by npm, stops everything on SIGTERM with status 0", async () => {
