@@ -32,7 +32,7 @@ describe("HawserError", () => {
   it("has the name AbortError, as Node's own errors, if a signal ended the wait", () => {
     const error = new HawserError("aborted", "the wait was aborted");
     expect(error.name).toBe("AbortError");
-    expect(inspect(error)).toContain("AbortError: the wait was aborted");
+    expect(inspect(error)).toMatch(/^HawserError \[AbortError\]: the wait was aborted\n/);
     expect(Object.keys(error)).toEqual(["code", "retryable"]);
   });
 
