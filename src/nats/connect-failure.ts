@@ -138,7 +138,7 @@ export function closing(cause: Error | undefined): string {
  * @param error of nats.js; undefined if the server said nothing
  */
 export function refusal(server: ServerName, credentials: Credentials, error: unknown): HawserError | undefined {
-  if (error instanceof HawserError) return error as HawserError;
+  if (error instanceof HawserError) return error;
   if (!(error instanceof Error)) return undefined;
   const words = shown(credentials.conceal(error.message));
   const refused = /authorization violation|authentication (expired|revoked)|credentials? (expired|revoked)/i.test(

@@ -68,7 +68,7 @@ export class Outbox {
   /**
    * Sends to one listener of the topic.
    *
-   * @throws HawserError (as a rejection) `no_listener`, `invalid_argument`, `busy`, …; HawserError `store_failed`
+   * @throws HawserError (as a rejection) `no_listener`, `invalid_argument`, `busy`, …; `store_failed`
    */
   sendTo(topic: string, message: CheckedMessage): Sent | Promise<Sent> {
     const routes = this.topics.get(topic);

@@ -71,7 +71,7 @@ function lookUpsOf(database: Database, clock: Clock): ReturnType<typeof newLookU
   return known;
 }
 
-/** Everything a peer does in Postgres. Every method throws HawserError, or HawserError. */
+/** Everything a peer does in Postgres. Every method throws HawserError. */
 export type Store = Awaited<ReturnType<typeof openStore>>;
 
 /**

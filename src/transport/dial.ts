@@ -66,7 +66,7 @@ export interface Dialled {
  * - `connection_lost` if the connection cannot be made, or ends early; `handshake_timeout` after `handshakeTimeoutMs` for
  *   all of it
  * - `aborted` by the signal
- * - `invalid_argument` for a malformed address (a HawserError), an empty secret, or names that break the rules of Hello
+ * - `invalid_argument` for a malformed address, an empty secret, or names that break the rules of Hello
  * - `protocol_violation` for what is not this protocol
  */
 export async function dial(options: DialOptions): Promise<Dialled> {

@@ -100,7 +100,7 @@ export class KeyValue {
    * Puts the value of a key that has none, or none any more; makes the bucket as {@link put} does.
    *
    * @returns its revision
-   * @throws HawserError key_exists; HawserError as `natsFailure` maps it; payload_too_large
+   * @throws HawserError key_exists; as `natsFailure` maps it; payload_too_large
    */
   create(bucket: string, key: string, value: Uint8Array, options: StorageOptions): Promise<bigint> {
     const attempt = attemptOf(`creation of key "${key}" in bucket "${bucket}"`, options, true);
@@ -128,7 +128,7 @@ export class KeyValue {
    * Puts a value in the place of the given revision.
    *
    * @returns the new revision
-   * @throws HawserError wrong_revision, also if there is no such key or bucket; HawserError as `natsFailure` maps it;
+   * @throws HawserError wrong_revision, also if there is no such key or bucket; as `natsFailure` maps it;
    * payload_too_large
    */
   update(bucket: string, key: string, value: Uint8Array, revision: bigint, options: StorageOptions): Promise<bigint> {
@@ -170,7 +170,7 @@ export class KeyValue {
   /**
    * The keys that have a value, in the order of their bytes; none if the bucket is missing.
    *
-   * @throws HawserError gateway_limit, if they are larger than `maxBytes`; HawserError as `natsFailure` maps it
+   * @throws HawserError gateway_limit, if they are larger than `maxBytes`; as `natsFailure` maps it
    */
   async keys(bucket: string, options: ReadOptions): Promise<string[]> {
     const attempt = attemptOf(`list of the keys of bucket "${bucket}"`, options, false);
@@ -195,7 +195,7 @@ export class KeyValue {
   /**
    * The revisions of a key that the bucket keeps, the oldest first; none if the key or the bucket is missing.
    *
-   * @throws HawserError gateway_limit, if their values are larger than `maxBytes`; HawserError as `natsFailure` maps it
+   * @throws HawserError gateway_limit, if their values are larger than `maxBytes`; as `natsFailure` maps it
    */
   async history(bucket: string, key: string, options: ReadOptions): Promise<GetHistoryResponse[]> {
     const attempt = attemptOf(`history of key "${key}" in bucket "${bucket}"`, options, false);
