@@ -108,7 +108,7 @@ describe("hawser", () => {
   it("says what to do where no Postgres is", async () => {
     for (const command of ["init", "topics"]) {
       const { status, stderr } = await hawser([command, "--database-url", "postgres://u@127.0.0.1:1/db"]);
-      expect(status).toBe(70);
+      expect(status).toBe(69);
       expect(stderr).toContain(
         "ECONNREFUSED 127.0.0.1:1 [store_failed]\n  what to do: Start Postgres at this address, or name",
       );
