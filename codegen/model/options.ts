@@ -103,6 +103,7 @@ export interface ErrorOption {
   retryable: boolean;
   summary: string;
   remedy: string;
+  branchAfter: string;
 }
 
 /** Reads the spec's options from descriptors, by reflection. */

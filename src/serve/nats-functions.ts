@@ -6,7 +6,7 @@ import {
   type NatsFunctions,
   natsFunctionMethods,
 } from "../../generated/ts/nats-functions/client.js";
-import { type ErrorCode, errorTable, GatewayError, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { type ErrorCode, errorTable, HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
 
 /** Where the functions are. */
@@ -36,7 +36,7 @@ const localBySqlstate = new Map<string, ErrorCode>(codesOfLocalCalls.map((code) 
  * SQL, and so is a JSON value that `JSON.stringify` makes nothing of; `null` as a JSON value is the JSON null.
  *
  * What they reject with is a `HawserError`, with what the client threw as its cause: the function's own error has its code
- * by the SQLSTATE, and its message, `detail` and `hint`; what Postgres refuses by itself (no such function, no right to call
+ * by the SQLSTATE, its message, DETAIL as `detail` and HINT as `remedy`; what Postgres refuses by itself (no such function, no right to call
  * it, a cancelled statement), and a connection that is lost, is `store_failed`. `outcome` is `unknown` where the call may
  * have been carried out.
  *
@@ -46,7 +46,7 @@ const localBySqlstate = new Map<string, ErrorCode>(codesOfLocalCalls.map((code) 
 export function natsFunctions(client: SqlClient, options: NatsFunctionsOptions = {}): NatsFunctions {
   if (typeof (client as Partial<SqlClient> | null | undefined)?.query !== "function") {
     const shown = client === null ? "null" : typeof client;
-    throw new GatewayError(
+    throw new HawserError(
       "invalid_argument",
       `the client of natsFunctions is ${shown} and must have a method query; give a Client or Pool of node-postgres`,
     );
@@ -73,7 +73,7 @@ export function natsFunctions(client: SqlClient, options: NatsFunctionsOptions =
 
 function refuseUnknown(options: object, of: string, known: readonly string[]): void {
   const problem = unknownOption(options, of, known);
-  if (problem !== undefined) throw new GatewayError("invalid_argument", problem);
+  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
 }
 
 /** Where in Postgres a function raises what itself or the gateway says; from elsewhere Postgres speaks for itself. */
@@ -83,17 +83,17 @@ const raises = /^(exec_stmt_raise|dblink_res_error)$/;
 const leavesOpen = /^(08|57|58|XX)/;
 
 function callFailure(cause: unknown, local: boolean): HawserError {
-  if (HawserError.is(cause)) return cause;
+  if (cause instanceof HawserError) return cause;
   const { message = String(cause), code, detail, hint, routine } = postgresErrorOf(cause);
-  const details = { cause, detail: textOf(detail), hint: textOf(hint) };
+  const details = { cause, detail: textOf(detail), remedy: textOf(hint) };
   const sqlstate = typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
   if (sqlstate !== undefined && (typeof routine !== "string" || raises.test(routine))) {
     const known = (local ? localBySqlstate.get(sqlstate) : undefined) ?? bySqlstate.get(sqlstate);
-    if (known === "outcome_unknown") return new GatewayError(known, message, { ...details, outcome: "unknown" });
-    if (known !== undefined) return new GatewayError(known, message, details);
+    if (known === "outcome_unknown") return new HawserError(known, message, { ...details, outcome: "unknown" });
+    if (known !== undefined) return new HawserError(known, message, details);
   }
   const isOpen = sqlstate === undefined || leavesOpen.test(sqlstate);
-  return new GatewayError("store_failed", message, isOpen ? { ...details, outcome: "unknown" } : details);
+  return new HawserError("store_failed", message, isOpen ? { ...details, outcome: "unknown" } : details);
 }
 
 function textOf(value: unknown): string | undefined {

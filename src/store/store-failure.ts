@@ -1,7 +1,7 @@
 /**
- * From an error of node-postgres to a StoreError.
+ * Errors of node-postgres as errors of Hawser.
  */
-import { HawserError, StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { isServerError, isTransient, type WriteOutcome } from "../postgres/index.js";
 
 /** SQLSTATE of a session with a database that does not exist. */
@@ -14,10 +14,10 @@ const noDatabase = "3D000";
  * @param outcome of a write: what is known of it
  */
 export function storeFailure(action: string, cause: unknown, outcome?: WriteOutcome): HawserError {
-  if (HawserError.is(cause)) return cause;
-  const hint = isAbsent(cause) ? "Start Postgres at this address, or name another one in the URL" : undefined;
-  const options = { cause, hint, ...(outcome === "unknown" && { outcome }) };
-  return new StoreError("store_failed", `could not ${action}: ${reasonOf(cause)}`, options);
+  if (cause instanceof HawserError) return cause;
+  const remedy = isAbsent(cause) ? "Start Postgres at this address, or name another one in the URL" : undefined;
+  const options = { cause, remedy, ...(outcome === "unknown" && { outcome }) };
+  return new HawserError("store_failed", `could not ${action}: ${reasonOf(cause)}`, options);
 }
 
 /** The same for many statements: names the one that the server refused, if the server says where in the script it is. */
@@ -49,7 +49,7 @@ function reasonOf(cause: unknown): string {
 
 /** True if the store failed because Postgres was not heard, or said that it is busy, starting or full: the same may succeed soon. */
 export function isTransientFailure(error: unknown): boolean {
-  return StoreError.is(error) && isTransient(error.cause);
+  return isStoreFailure(error) && isTransient(error.cause);
 }
 
 /**
@@ -57,7 +57,12 @@ export function isTransientFailure(error: unknown): boolean {
  * committed. A server that takes no writes would have refused the first of them.
  */
 export function isRefusedForGood(error: unknown): boolean {
-  if (!StoreError.is(error) || error.outcome !== undefined) return false;
+  if (!isStoreFailure(error) || error.outcome !== undefined) return false;
   const { cause } = error;
   return isServerError(cause) && !isTransient(cause);
+}
+
+/** True for an error that {@link storeFailure} has made of one of Postgres or of the driver. */
+export function isStoreFailure(error: unknown): error is HawserError {
+  return error instanceof HawserError && error.code === "store_failed";
 }

@@ -117,7 +117,7 @@ describe("the executor's login", () => {
             `^the login "${url.username}", .*, has reached ${place(other.name)}\\S+, and not ${place(own.database.name)}\\S+, which \`hawser serve\` works for$`,
           ),
         ),
-        hint: "Let --executor-url name the server and the database that --database-url names, with the other login.",
+        remedy: "Let --executor-url name the server and the database that --database-url names, with the other login.",
       },
     ]);
     expect(inspect(own.log.lines, { depth: 9, maxArrayLength: null })).not.toContain(url.password);

@@ -190,7 +190,7 @@ describe("hawser dev", () => {
     for (const taken of [port, natsPort]) {
       await using _ = await listener(taken);
       const { status, stdout, stderr } = await devAt(args).ended;
-      expect({ status, stdout }).toEqual({ status: 71, stdout: "" });
+      expect({ status, stdout }).toEqual({ status: 73, stdout: "" });
       expect(stderr).toContain(
         `the port ${taken} of 127.0.0.1 is taken by another program; give ${taken === port ? "--port" : "--nats-port"} ` +
           "another number, or 0 for a free one",

@@ -102,7 +102,7 @@ describe("hawser extension", () => {
       ...user,
       env: { HOME: user === undefined ? process.env["HOME"] : giveTo(user, temporaryDirectory()) },
     });
-    expect(status).toBe(74);
+    expect(status).toBe(70);
     expect(stderr).toMatch(new RegExp(`${extension} may not be written to by this user \\(E\\w+\\): run .* sudo`));
     expect(readdirSync(extension)).toEqual([]);
   });

@@ -300,7 +300,7 @@ describe("hawser listen in a pipeline", () => {
     const shop = await world.started(shopName);
     expect(await shop.sendTo(topic, "kept")).toMatchObject({ outcome: "stored" });
     const { status, stderr } = await listening.ended;
-    expect(status).toBe(74);
+    expect(status).toBe(70);
     expect(stderr.match(/ENOSPC/g)).toHaveLength(1);
     const next = await hawser(["listen", topic, "--json", "--count", "1"], { databaseUrl: world.url });
     expect(jsonLines(next.stdout)).toMatchObject([{ payload: "kept" }]);

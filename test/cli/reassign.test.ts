@@ -74,7 +74,7 @@ describe("hawser reassign", () => {
     await lose();
     const heir = await w.started(names.heir);
     const refused = await reassign(names.lost, names.heir);
-    expect(refused).toMatchObject({ status: 68, stdout: "" });
+    expect(refused).toMatchObject({ status: 69, stdout: "" });
     expect(refused.stderr).toContain(`"${names.heir}" does not serve "${topic}", and messages for that are stored`);
     expect(refused.stderr).toContain(
       "they would end as dead letters; start or subscribe it first, or go on with --force",

@@ -13,7 +13,7 @@ it.each(["topics", "pending"])("hawser %s names the role that a login needs", as
   await using database = await testDatabase();
   await using stranger = await login(database.url);
   const run = () => hawser([command], { databaseUrl: stranger.url });
-  const refused = { status: 74, stderr: expect.stringContaining(`GRANT hawser_peer TO "${stranger.role}"`) };
+  const refused = { status: 69, stderr: expect.stringContaining(`GRANT hawser_peer TO "${stranger.role}"`) };
   expect(await run()).toMatchObject(refused);
   // Who may look into the schema for something else is short of the same.
   await onServer(database.url, `GRANT hawser_bridge TO ${stranger.role}`);
@@ -26,7 +26,7 @@ it("hawser serve and hawser topics say what to do about a database that does not
   await using database = await testDatabase({ migrated: false });
   for (const command of ["serve", "topics"]) {
     const { status, stderr } = await hawser([command], { databaseUrl: `${database.url}_missing` });
-    expect(status, command).toBe(74);
+    expect(status, command).toBe(69);
     expect(stderr).toContain(`_missing" does not exist; make it (CREATE DATABASE), or name another one in the URL`);
     expect(stderr).not.toContain("migrate");
   }

@@ -108,7 +108,7 @@ describe("hawser", () => {
   it("says what to do where no Postgres is", async () => {
     for (const command of ["init", "topics"]) {
       const { status, stderr } = await hawser([command, "--database-url", "postgres://u@127.0.0.1:1/db"]);
-      expect(status).toBe(74);
+      expect(status).toBe(69);
       expect(stderr).toContain(
         "ECONNREFUSED 127.0.0.1:1 [store_failed]\n  what to do: Start Postgres at this address, or name",
       );
@@ -140,6 +140,6 @@ describe("hawser", () => {
     const script = '"$@" >/dev/full; echo "status $?" >&2';
     const command = [...nodeCommand("src/cli/main.ts"), "--help"];
     const { stderr } = await startCommand("sh", ["-c", script, "sh", ...command]).ended;
-    expect(stderr).toMatch(/^hawser: could not write what was to be printed: ENOSPC.* \[output_failed\]\nstatus 74\n$/);
+    expect(stderr).toMatch(/^hawser: could not write what was to be printed: ENOSPC.* \[output_failed\]\nstatus 70\n$/);
   });
 });

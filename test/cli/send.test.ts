@@ -168,7 +168,7 @@ describe("hawser send", () => {
 
   it("fails with the status of the error", async () => {
     await world.started(listener);
-    expect(await send(["nobody", "text"])).toMatchObject({ status: 68, stdout: "" });
+    expect(await send(["nobody", "text"])).toMatchObject({ status: 69, stdout: "" });
     expect(await send([topic, "", "--quiet"])).toMatchObject({ status: 64 });
     const inUse = await send([topic, "text", "--name", listener]);
     expect([inUse.status, inUse.stderr]).toEqual([73, expect.stringContaining("[name_in_use]")]);

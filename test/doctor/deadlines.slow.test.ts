@@ -5,7 +5,6 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { bridgeConstants } from "../../generated/ts/settings/nats.js";
 import { doctor } from "../../src/doctor/index.js";
-import { errorTable } from "../../src/errors/index.js";
 import { install } from "../../src/installation/index.js";
 import { Serve } from "../../src/serve/index.js";
 import { hawser } from "../cli/support/hawser.js";
@@ -68,7 +67,7 @@ describe.concurrent("side by side,", () => {
     nats.signal("SIGSTOP");
     const { status, stdout } = await hawser(["doctor"], { databaseUrl: system.url });
     // The gateway has not noticed yet, or has: then it says so.
-    expect([0, errorTable.nats_unavailable.exitStatus]).toContain(status);
+    expect([0, 1]).toContain(status);
     expect(stdout).toMatch(
       /Not checked: nats-permissions: this machine has no connection to NATS|Not checked until `(gateway|nats)` is in order: .*nats-permissions|Not checked: nats-permissions: looked at when/,
     );

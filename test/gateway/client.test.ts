@@ -47,7 +47,7 @@ async function failureOf(call: Promise<unknown>): Promise<HawserError> {
     () => expect.unreachable("it succeeds"),
     (reason: unknown) => reason,
   );
-  if (!HawserError.is(error)) throw error;
+  if (!(error instanceof HawserError)) throw error;
   return error;
 }
 
@@ -260,7 +260,7 @@ describe("files", () => {
     expect(await nats.getFileList({ store: "client" })).toEqual([info]);
     await nats.deleteFile(place);
     expect(await nats.getFileList({ store: "client", domain: null })).toEqual([]);
-    await expect(nats.getFile(place)).rejects.toMatchObject({ hint: expect.stringMatching(/./) });
+    await expect(nats.getFile(place)).rejects.toMatchObject({ remedy: expect.stringMatching(/./) });
   });
 });
 
@@ -327,9 +327,9 @@ describe("what has no value", () => {
 });
 
 describe("errors", () => {
-  it("are a HawserError by the SQLSTATE, with detail and hint, and the error of Postgres as its cause", async () => {
+  it("are a HawserError by the SQLSTATE, with detail and remedy, and the error of Postgres as its cause", async () => {
     const { cause, ...error } = await failureOf(nats.publishText({ subject: "client.*", payload: "x" }));
-    expect(error).toMatchObject({ code: "invalid_argument", hint: expect.stringMatching(/./) });
+    expect(error).toMatchObject({ code: "invalid_argument", remedy: expect.stringMatching(/./) });
     expect(cause).toBeInstanceOf(pg.DatabaseError);
     expect(cause).toMatchObject({ code: "22023", message: expect.stringContaining("subject") });
     const nobody = await failureOf(nats.requestText({ subject: "client_nobody", payload: "x" }));

@@ -48,7 +48,7 @@ describe("a definition that cannot be used, where none is in force", () => {
     const error = await gateway.errorOf(publish);
     expect(error).toMatchObject({ code: "55000", hint: expect.stringMatching(/./) });
     expect(error.hint).not.toContain("CREATE SERVER");
-    expect(told("cannot be used")).toEqual([expect.objectContaining({ level: "warn", hint: error.hint })]);
+    expect(told("cannot be used")).toEqual([expect.objectContaining({ level: "warn", remedy: error.hint })]);
     await query(`DROP USER MAPPING FOR "${role}" SERVER nats_main`);
     await eventually("it works", async () => typeof (await reached(gateway)) === "object");
     expect(told("can be used again")).toHaveLength(1);

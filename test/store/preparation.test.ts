@@ -159,7 +159,7 @@ describe("a step of the schema", () => {
       message: expect.stringMatching(
         new RegExp(`^could not apply migration ${madeStep.id} .* the way was blocked by the session ${pid} \\(`),
       ),
-      hint: expect.stringContaining(`SELECT pg_terminate_backend(${pid})`),
+      remedy: expect.stringContaining(`SELECT pg_terminate_backend(${pid})`),
     });
     expect(await hasMade(w.url)).toEqual({ check: null, index: null, columns: 0, recorded: 0 });
   });

@@ -11,7 +11,7 @@ export interface RefusalCase {
 }
 
 /** An error without a mistake. */
-export const goodError = '{sqlstate: "55000" exit_status: 1 summary: "x" remedy: "y"}';
+export const goodError = '{sqlstate: "55000" exit_status: 70 summary: "x" remedy: "y"}';
 
 /** A table `foo` with these fields. */
 export function table(fields: string, option = 'primary_key: "id"'): string {
