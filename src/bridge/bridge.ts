@@ -301,7 +301,7 @@ export class Bridge {
    * live in this process.
    *
    * @param always connects anew, also where nothing has changed
-   * @throws NatsError if a connection cannot be made
+   * @throws HawserError if a connection cannot be made
    */
   async reload(always: boolean, signal: AbortSignal): Promise<void> {
     await Promise.all(

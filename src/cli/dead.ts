@@ -2,7 +2,7 @@
  * `hawser dead`: messages that were given up.
  */
 import { type ArgsDef, defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   type DeadLetterEntry,
   type DeadLetterFilter,
@@ -40,7 +40,7 @@ const filterOptions = {
   },
 } as const satisfies ArgsDef;
 
-/** The filter that ids and options make. @throws CliError `invalid_argument` */
+/** The filter that ids and options make. @throws HawserError `invalid_argument` */
 function filterOf(ids: readonly string[], args: Given<typeof filterOptions>): DeadLetterFilter {
   return {
     ids: ids.length === 0 ? undefined : ids.map(idOf),
@@ -62,7 +62,7 @@ function choosesAmong({ limit: _, ...criteria }: DeadLetterFilter): boolean {
 function idOf(text: string): number {
   const id = Number(text);
   if (/^[1-9]\d*$/.test(text) && Number.isSafeInteger(id)) return id;
-  throw new CliError("invalid_argument", `"${text}" is no id of a dead letter: those are whole numbers from 1 on`);
+  throw new HawserError("invalid_argument", `"${text}" is no id of a dead letter: those are whole numbers from 1 on`);
 }
 
 const unitMs = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
@@ -70,7 +70,7 @@ const unitMs = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 /**
  * The moment that an option names: a date, or how long ago it was (`30m`, `12h`, `7d`).
  *
- * @throws CliError `invalid_argument`, naming the option and the value
+ * @throws HawserError `invalid_argument`, naming the option and the value
  */
 export function momentOf(option: string, value: string | undefined, now: Date = new Date()): Date | undefined {
   if (value === undefined) return undefined;
@@ -79,8 +79,8 @@ export function momentOf(option: string, value: string | undefined, now: Date = 
   const isDate = /^\d{4}-\d{2}-\d{2}/.test(value);
   const time = ago === null ? (isDate ? Date.parse(value) : Number.NaN) : now.getTime() - lengthOf(ago);
   if (time >= 0) return new Date(time);
-  if (time < 0) throw new CliError("invalid_argument", `--${option} "${value}" is before 1970; give a later moment`);
-  throw new CliError(
+  if (time < 0) throw new HawserError("invalid_argument", `--${option} "${value}" is before 1970; give a later moment`);
+  throw new HawserError(
     "invalid_argument",
     `--${option} "${value}" is no moment: give a date such as 2030-01-31T12:00:00Z, or how long ago it was, such as 7d, 12h or 30m`,
   );
@@ -235,11 +235,11 @@ async function change(
   const missing = outcomes.flatMap((outcome) => (outcome.outcome === "missing" ? [outcome.id] : []));
   if (refused[0] !== undefined) {
     const more = refused.length > 1 ? `; ${refused.length - 1} more were refused` : "";
-    throw new CliError(refused[0].code, `${refused[0].message}${more}`);
+    throw new HawserError(refused[0].code, `${refused[0].message}${more}`);
   }
   if (missing.length > 0) {
     const which = `${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""}`;
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `there is no dead letter ${which}, or none that fits: retried, discarded or expired already? See \`hawser dead list\`.`,
     );

@@ -7,7 +7,7 @@ import { setTimeout } from "node:timers/promises";
 import { defineCommand } from "citty";
 import pc from "picocolors";
 import { type DevStack, type PortWish, startDevStack } from "../dev/index.js";
-import { CliError, HawserError, withoutPasswords } from "../errors/index.js";
+import { HawserError, withoutPasswords } from "../errors/index.js";
 import { type InstallReport, install } from "../installation/index.js";
 import type { Logger } from "../runtime/index.js";
 import { Serve } from "../serve/index.js";
@@ -91,7 +91,7 @@ const instead = {
   "nats-port": { variable: "HAWSER_NATS_URL", server: "nats-server" },
 } as const;
 
-/** @throws CliError `invalid_argument`, also for a port of a server that is not started */
+/** @throws HawserError `invalid_argument`, also for a port of a server that is not started */
 function portsOf(
   args: Readonly<Partial<Record<PortFlag, string | undefined>>>,
 ): Pick<DevOptions, "postgresPort" | "natsPort"> {
@@ -101,7 +101,7 @@ function portsOf(
   // The one that nobody has chosen gives way.
   if (natsPort.orAnother) return { postgresPort, natsPort: undefined };
   if (postgresPort.orAnother) return { postgresPort: undefined, natsPort };
-  throw new CliError(
+  throw new HawserError(
     "invalid_argument",
     `--port and --nats-port are both ${natsPort.port}; give one of them another number, or 0 for a free port`,
   );
@@ -111,7 +111,7 @@ function portOf(flag: PortFlag, given: string | undefined): PortWish | undefined
   const port = wholeNumber(flag, given, 0, 65_535);
   const { variable, server } = instead[flag];
   if (given !== undefined && process.env[variable]) {
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `--${flag} is for a ${server} that \`hawser dev\` starts, and ${variable} names one to use instead; leave --${flag} ` +
         `out, or unset ${variable}`,
@@ -358,7 +358,7 @@ async function prepare(databaseUrl: string, onProgress: (message: string) => voi
   try {
     return await install({ databaseUrl });
   } catch (error) {
-    if (!HawserError.is(error) || !ofTheFunctions.has(error.code)) throw error;
+    if (!(error instanceof HawserError) || !ofTheFunctions.has(error.code)) throw error;
     onProgress(`Without NATS from SQL: ${error.message}`);
     return install({ databaseUrl, nats: false });
   }

@@ -11,7 +11,7 @@ import {
   type NamedFinding,
   type Severity,
 } from "../doctor/index.js";
-import { CliError, errorTable, withoutPasswords } from "../errors/index.js";
+import { errorTable, HawserError, withoutPasswords } from "../errors/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
@@ -53,7 +53,7 @@ export const doctor = withExamples(
       const { json = false, strict = false, verbose = false } = given;
       const directories = valuesOf(args, rawArgs, "secrets-dir");
       if (given["executor-url"] === "") {
-        throw new CliError("invalid_argument", "--executor-url is empty; give it a URL, or leave it out");
+        throw new HawserError("invalid_argument", "--executor-url is empty; give it a URL, or leave it out");
       }
       const report = await examine({
         databaseUrl: databaseUrlOf(given),

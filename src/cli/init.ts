@@ -3,7 +3,7 @@
  */
 import { defineCommand } from "citty";
 import pc from "picocolors";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   type InstallReport,
   install,
@@ -89,16 +89,16 @@ function refuseTogether(
   const first = given.uninstall ? "uninstall" : given["no-nats"] ? "no-nats" : undefined;
   const second = (["no-nats", "schema", "shared-dblink"] as const).find((name) => name !== first && given[name]);
   if (first !== undefined && second !== undefined) {
-    throw new CliError("invalid_argument", `--${first} and --${second} do not go together; leave one of them out`);
+    throw new HawserError("invalid_argument", `--${first} and --${second} do not go together; leave one of them out`);
   }
 }
 
 /** Scripts that prepare a database go on to call the functions: they are to hear that these are not there. */
-function partial({ missingPrivileges }: InstallReport): CliError {
+function partial({ missingPrivileges }: InstallReport): HawserError {
   const message =
     `NATS from SQL does not work: ${missingPrivileges[0]!.what}. All else was done; the report says what a superuser has to run. ` +
     "With --no-nats, for peers alone, nothing is lacking";
-  return new CliError("not_permitted", message);
+  return new HawserError("not_permitted", message);
 }
 
 function tell(report: InstallReport): void {

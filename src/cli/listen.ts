@@ -4,7 +4,7 @@
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import pc from "picocolors";
 import { checkHelloSenderName } from "../../generated/ts/rules/peer/frames.js";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type Message, Peer } from "../peer/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { Descriptors, descriptorsOption, type PayloadForm, payloadLine, shownPayload } from "./descriptors.js";
@@ -133,7 +133,7 @@ async function run(
   // A reader that neither reads nor leaves would keep the process: its lines were given back.
   if (output.isBehind && !output.closed.aborted) process.exit(0);
   if (ending.signal.aborted && limit !== undefined && printed < limit) {
-    throw new CliError(
+    throw new HawserError(
       "aborted",
       `${printed === 0 ? "no message" : `only ${plural(printed, "message")}`} of ${limit} came within ${timeoutSeconds} s`,
     );
@@ -143,18 +143,19 @@ async function run(
 function formOf({ base64, text, descriptors }: ParsedArgs<typeof args>): PayloadForm {
   if (descriptors !== undefined && (base64 || text)) {
     const other = base64 ? "--base64" : "--text";
-    throw new CliError("invalid_argument", `--descriptors and ${other} exclude each other; leave one out`);
+    throw new HawserError("invalid_argument", `--descriptors and ${other} exclude each other; leave one out`);
   }
-  if (base64 && text) throw new CliError("invalid_argument", "--base64 and --text exclude each other; leave one out");
+  if (base64 && text)
+    throw new HawserError("invalid_argument", "--base64 and --text exclude each other; leave one out");
   if (base64) return "base64";
   return text ? "text" : "auto";
 }
 
-/** @throws CliError `invalid_argument` if the topic is too long to be part of a name */
+/** @throws HawserError `invalid_argument` if the topic is too long to be part of a name */
 function defaultName(topic: string): string {
   const name = `listen-${hostPart()}-${topic}`;
   if (Buffer.byteLength(topic) > 0 && checkHelloSenderName(name)?.rule.includes("bytes")) {
-    throw new CliError("invalid_argument", `"${name}" is too long for a name; choose one with --name`);
+    throw new HawserError("invalid_argument", `"${name}" is too long for a name; choose one with --name`);
   }
   return name;
 }
@@ -183,7 +184,7 @@ interface PrintOptions extends LineOptions {
  * written; one whose line is not is given back.
  *
  * @returns how many were printed
- * @throws CliError `output_failed`
+ * @throws HawserError `output_failed`
  */
 async function printMessages(
   messages: AsyncIterableIterator<Message>,

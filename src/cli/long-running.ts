@@ -7,7 +7,7 @@ import { fstatSync, readFileSync } from "node:fs";
 import { isatty } from "node:tty";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { gatewayConstants } from "../../generated/ts/settings/nats.js";
-import { CliError, errorTable } from "../errors/index.js";
+import { errorTable, HawserError } from "../errors/index.js";
 import { openPrivate } from "../files/index.js";
 import { within } from "../runtime/index.js";
 import { isGone } from "./output.js";
@@ -234,7 +234,7 @@ export function catchDefects(log: LogOutput): DefectNet {
     log.logger.error({ err, origin }, "a defect of Hawser: an error that nobody caught; please report it");
     if (found.signal.aborted) return;
     const message = "an error that nobody caught: this is a defect of Hawser; please report it with what was logged";
-    found.abort(new CliError("internal", message, { cause: err }));
+    found.abort(new HawserError("internal", message, { cause: err }));
     const { exitStatus } = errorTable.internal;
     late = setTimeout(() => {
       log.closeNow();

@@ -2,7 +2,7 @@
  * `hawser outbox`: messages that wait for their publishing, or are due later, and publishing again.
  */
 import { type ArgsDef, defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
 import { momentOf } from "./dead.js";
@@ -115,7 +115,7 @@ function checkFlags(action: Action, ids: readonly string[], args: Readonly<Recor
 
 function idOf(text: string): bigint {
   if (/^[1-9]\d{0,17}$/.test(text)) return BigInt(text);
-  throw new CliError("invalid_argument", `"${text}" is no id of a message: those are whole numbers from 1 on`);
+  throw new HawserError("invalid_argument", `"${text}" is no id of a message: those are whole numbers from 1 on`);
 }
 
 async function status(rows: Awaited<ReturnType<typeof outboxOverview>>, json: boolean): Promise<void> {
@@ -162,7 +162,7 @@ async function cancel(ids: readonly bigint[], one: (id: bigint) => Promise<boole
   const missing = outcomes.filter(({ outcome }) => outcome === "missing").map(({ id }) => id);
   await printOutcomes(outcomes, json, () => `Cancelled ${plural(ids.length - missing.length, "message")}.`);
   if (missing.length > 0) {
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `no message ${missing.slice(0, 10).join(", ")}${missing.length > 10 ? ", …" : ""} is due later: delivered, or cancelled already? See \`hawser outbox list\`.`,
     );

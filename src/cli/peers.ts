@@ -2,7 +2,7 @@
  * `hawser peers`: the names that peers have, and had; and forgetting one.
  */
 import { defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { forgetPeer, listPeers, withCommandDatabase } from "../store/index.js";
 import { actionOf, withExamples } from "./command-line.js";
 import { databaseOption, databaseUrlOf } from "./options.js";
@@ -55,7 +55,7 @@ export const peers = withExamples(
 
 async function forget(url: string | undefined, name: string | undefined, json: boolean): Promise<void> {
   if (name === undefined) {
-    throw new CliError("invalid_argument", "name the peer: `hawser peers forget NAME`");
+    throw new HawserError("invalid_argument", "name the peer: `hawser peers forget NAME`");
   }
   const forgotten = await withCommandDatabase(url, (database) => forgetPeer(database, name));
   if (json) {

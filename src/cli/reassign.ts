@@ -2,7 +2,7 @@
  * `hawser reassign`: another peer takes the channels of one that does not come back.
  */
 import { defineCommand } from "citty";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   reassign as channelsOf,
   type HandedOverChannel,
@@ -86,9 +86,9 @@ export const reassign = withExamples(
   ],
 );
 
-function unknown(from: string): CliError {
+function unknown(from: string): HawserError {
   const remedy = "check the name against `hawser peers`";
-  return new CliError("invalid_argument", `there was never a peer "${from}", and nobody has sent to it; ${remedy}`);
+  return new HawserError("invalid_argument", `there was never a peer "${from}", and nobody has sent to it; ${remedy}`);
 }
 
 /** Stored messages for a topic that the new owner does not serve would end as dead letters. */
@@ -101,7 +101,7 @@ function checkTopics(channels: readonly OwnedChannel[], to: string, heir: Listen
   const what = `"${to}" does not serve ${named}${why}, and messages for that are stored`;
   if (!force) {
     const remedy = "start or subscribe it first, or go on with --force";
-    throw new CliError("unsubscribed", `${what}: they would end as dead letters; ${remedy}`);
+    throw new HawserError("unsubscribed", `${what}: they would end as dead letters; ${remedy}`);
   }
   print(process.stderr, `Warning: ${printable(what)}; unless it does by then, they end as dead letters.`);
 }

@@ -2,7 +2,7 @@
  * From the command line to an exit status.
  */
 import { type ArgsDef, type CommandDef, renderUsage, runCommand } from "citty";
-import { CliError, exitStatusOf } from "../errors/index.js";
+import { exitStatusOf, HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import {
   checkArguments,
@@ -33,7 +33,7 @@ async function dispatch(args: readonly string[]): Promise<void> {
   const [name, ...given] = args;
   if (name === undefined) {
     print(process.stderr, await overview());
-    throw new CliError("invalid_argument", "No command is given. Name one of the commands above.");
+    throw new HawserError("invalid_argument", "No command is given. Name one of the commands above.");
   }
   if (name === "--help" || name === "-h") return print(process.stdout, await overview());
   if (name === "--version" || name === "-v") return print(process.stdout, version);
@@ -42,7 +42,7 @@ async function dispatch(args: readonly string[]): Promise<void> {
     const what = name.startsWith("-") ? `There is no flag ${name} before the command` : `There is no command "${name}"`;
     const known = Object.keys(commands);
     const hint = name.startsWith("-") ? "" : didYouMean(name, known, "`hawser ").replace(/\?$/, "`?");
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `${what}.${hint}${whereUrlsBelong(name)} The commands are ${known.join(", ")}. ${seeHelp()}`,
     );

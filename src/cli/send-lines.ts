@@ -3,7 +3,7 @@
  * are confirmed.
  */
 import { peerSettingsDefaults, protocolConstants } from "../../generated/ts/settings/peer.js";
-import { CliError, HawserError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Peer, Receipt, SendOptions } from "../peer/index.js";
 import { Room } from "../runtime/index.js";
 import { jsonText, plural, print, printable, startProgress } from "./output.js";
@@ -91,7 +91,7 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
   const summary = summaryOf(counts, confirmed);
   if (!quiet && !json) print(process.stdout, summary);
   if (failure !== undefined) throw failedAt(failure, summary);
-  if (signal.aborted) throw new CliError("aborted", `stopped by a signal while reading. ${summary}`);
+  if (signal.aborted) throw new HawserError("aborted", `stopped by a signal while reading. ${summary}`);
 }
 
 function summaryOf(counts: ReadonlyMap<string, number>, confirmed: number): string {
@@ -100,9 +100,9 @@ function summaryOf(counts: ReadonlyMap<string, number>, confirmed: number): stri
 }
 
 function failedAt({ line, error }: { readonly line: number; readonly error: unknown }, summary: string): unknown {
-  if (!HawserError.is(error)) return error;
+  if (!(error instanceof HawserError)) return error;
   const { outcome } = error;
-  return new CliError(error.code, `line ${line}: ${error.message}. Before and beside it: ${summary}`, {
+  return new HawserError(error.code, `line ${line}: ${error.message}. Before and beside it: ${summary}`, {
     cause: error.cause,
     ...(outcome !== undefined && { outcome }),
   });
@@ -110,8 +110,10 @@ function failedAt({ line, error }: { readonly line: number; readonly error: unkn
 
 /** What a stream of Node throws. */
 function readError(error: unknown): unknown {
-  if (HawserError.is(error)) return error;
-  return new CliError("output_failed", `could not read standard input: ${(error as Error).message}`, { cause: error });
+  if (error instanceof HawserError) return error;
+  return new HawserError("output_failed", `could not read standard input: ${(error as Error).message}`, {
+    cause: error,
+  });
 }
 
 const lineFeed = 0x0a;
@@ -120,7 +122,7 @@ const lineFeed = 0x0a;
  * Splits at line feeds, which belong to no line; nothing else is changed. What follows the last one is a line, too,
  * unless it is empty.
  *
- * @throws CliError `invalid_argument` for a line of more than `maxBytes`: not more than that is kept in memory
+ * @throws HawserError `invalid_argument` for a line of more than `maxBytes`: not more than that is kept in memory
  */
 export async function* byteLines(chunks: AsyncIterable<Uint8Array>, maxBytes: number): AsyncGenerator<Uint8Array> {
   let parts: Uint8Array[] = [];
@@ -129,7 +131,7 @@ export async function* byteLines(chunks: AsyncIterable<Uint8Array>, maxBytes: nu
   const take = (part: Uint8Array): void => {
     bytes += part.length;
     if (bytes > maxBytes) {
-      throw new CliError(
+      throw new HawserError(
         "invalid_argument",
         `line ${number} is longer than ${maxBytes} bytes, the most that a message may have`,
       );
@@ -151,14 +153,14 @@ export async function* byteLines(chunks: AsyncIterable<Uint8Array>, maxBytes: nu
   if (bytes > 0) yield parts.length === 1 ? parts[0]! : Buffer.concat(parts);
 }
 
-/** All of a stream as one piece. @throws CliError `invalid_argument` if it has more than `maxBytes` */
+/** All of a stream as one piece. @throws HawserError `invalid_argument` if it has more than `maxBytes` */
 export async function allBytes(chunks: AsyncIterable<Uint8Array>, maxBytes: number): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of chunks) {
     bytes += chunk.length;
     if (bytes > maxBytes) {
-      throw new CliError(
+      throw new HawserError(
         "invalid_argument",
         `standard input has more than ${maxBytes} bytes, the most that a message may have; --lines sends its lines one by one`,
       );
@@ -201,11 +203,11 @@ export function lineOf(
   return `${outcome.outcome} ${prepositions[outcome.outcome]} ${printable(peer)}\n`;
 }
 
-/** The bytes of base64; white space in it does not count. @throws CliError `invalid_argument` */
+/** The bytes of base64; white space in it does not count. @throws HawserError `invalid_argument` */
 export function decodeBase64(text: string, what = "the message"): Uint8Array {
   const dense = text.replace(/\s/g, "");
   if (!/^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/.test(dense)) {
-    throw new CliError("invalid_argument", `${what} is not base64, although --base64 says so`);
+    throw new HawserError("invalid_argument", `${what} is not base64, although --base64 says so`);
   }
   return Buffer.from(dense, "base64");
 }

@@ -4,7 +4,7 @@
 import { fstatSync, type Stats } from "node:fs";
 import { type ArgsDef, defineCommand, type ParsedArgs } from "citty";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { CliError, HawserError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { Peer, type PeerOptions, type SendOptions } from "../peer/index.js";
 import { listPeers, withCommandDatabase } from "../store/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
@@ -70,7 +70,7 @@ export const send = withExamples(
 async function run(given: ParsedArgs<typeof args>, headers: [string, string][], request: StopRequest): Promise<void> {
   const { topic, payload, lines = false, base64 = false, quiet = false, json = false } = given;
   if (lines && payload !== undefined && payload !== "-") {
-    throw new CliError("invalid_argument", "--lines reads standard input; leave the message out");
+    throw new HawserError("invalid_argument", "--lines reads standard input; leave the message out");
   }
   const delivery = given["at-most-once"] ? "at-most-once" : "at-least-once";
   const options: SendOptions = { delivery, ...(headers.length > 0 && { headers }) };
@@ -125,7 +125,7 @@ async function messageOf(payload: string | undefined, base64: boolean): Promise<
   if (input.isTTY) print(process.stderr, "Type the message; Ctrl-D on a line of its own ends it.");
   const bytes = await allBytes(input, protocolConstants.maxStoredMessageBytes);
   if (bytes.length === 0) {
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       "standard input was empty, and a message has at least one byte; give the message as an argument or by a pipe",
     );
@@ -137,7 +137,7 @@ async function messageOf(payload: string | undefined, base64: boolean): Promise<
 function headersOf(values: readonly string[]): [string, string][] {
   return values.map((value) => {
     const at = value.indexOf("=");
-    if (at < 1) throw new CliError("invalid_argument", `--header "${value}" is not of the form NAME=VALUE`);
+    if (at < 1) throw new HawserError("invalid_argument", `--header "${value}" is not of the form NAME=VALUE`);
     return [value.slice(0, at), value.slice(at + 1)];
   });
 }
@@ -192,7 +192,7 @@ async function startSendingPeer(
     try {
       return { peer: await begin(`${namePrefix()}${place}`, 0, drop), droppedReplies: () => dropped };
     } catch (error) {
-      if (!HawserError.is(error) || error.code !== "name_in_use" || tries === maxTries) throw error;
+      if (!(error instanceof HawserError) || error.code !== "name_in_use" || tries === maxTries) throw error;
       place = freePlace(await takenNames(options.databaseUrl), 2 ** Math.min(tries - 1, 10));
     }
   }
@@ -220,13 +220,13 @@ function freePlace(taken: ReadonlySet<string>, choices: number): number {
 /**
  * Standard input, to read messages from.
  *
- * @throws CliError `invalid_argument` if it is a directory, which Node would take for an input without a byte, or closed;
+ * @throws HawserError `invalid_argument` if it is a directory, which Node would take for an input without a byte, or closed;
  * where there is a /dev/null, Node has opened it in place of a closed one, and that is an empty input
  */
 function standardInput(): NodeJS.ReadStream {
   const stat = statOf(0);
   if (stat === undefined || stat.isDirectory()) {
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `standard input is ${stat === undefined ? "closed" : "a directory"}; give a file or a pipe with the message`,
     );

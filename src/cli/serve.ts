@@ -13,7 +13,7 @@ import {
   serveSettingsDefaults,
   serveSettingsRanges,
 } from "../../generated/ts/settings/nats.js";
-import { CliError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
 import { checkServeOptions, type GatewayTls, type OptionName, Serve, type ServeOptions } from "../serve/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
@@ -162,7 +162,7 @@ function tlsOf(args: ServeArguments): GatewayTls | undefined {
     const given = flags.find((name) => args[name] !== undefined);
     if (given === undefined) return undefined;
     const missing = ["--tls-cert", "--tls-key"].filter((name) => args[name.slice(2) as "tls-cert"] === undefined);
-    throw new CliError(
+    throw new HawserError(
       "invalid_argument",
       `--${given} needs ${missing.join(" and ")}; give ${missing.length > 1 ? "them" : "it"}, too`,
     );

@@ -20,16 +20,6 @@ export type {
   TransportSettings,
   TransportSettingsInput,
 } from "../../generated/ts/settings/connect.js";
-export {
-  type ErrorCode,
-  type ErrorEntry,
-  type ErrorOutcome,
-  HawserError,
-  type HawserErrorOptions,
-  NatsError,
-  PeerError,
-  RpcError,
-} from "../errors/index.js";
 export type {
   Answer,
   DeliveryName,

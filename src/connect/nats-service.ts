@@ -9,7 +9,7 @@ import {
   type NatsServiceSettingsInput,
   natsServiceSettingsDefaults,
 } from "../../generated/ts/settings/connect.js";
-import { namesOf, RpcError } from "../errors/index.js";
+import { HawserError, namesOf } from "../errors/index.js";
 import {
   confirmed,
   Discovery,
@@ -83,7 +83,7 @@ const optionNames: readonly string[] = [
  * serves again.
  *
  * @param connection stays the caller's: it is not closed here
- * @throws RpcError (as a rejection) `invalid_argument`; `nats_permission_denied`; `nats_unavailable`
+ * @throws HawserError (as a rejection) `invalid_argument`; `nats_permission_denied`; `nats_unavailable`
  */
 export async function serveNats(
   connection: NatsConnection,
@@ -157,10 +157,10 @@ class Server implements NatsServer {
     if (this.#refusal !== undefined) {
       await this.#subscriptions.drain();
       const words = `NATS does not let this user serve: ${this.#refusal.message}. Allow the subscription`;
-      throw new RpcError("nats_permission_denied", words, { cause: this.#refusal });
+      throw new HawserError("nats_permission_denied", words, { cause: this.#refusal });
     }
     if (!isTaken) {
-      throw new RpcError("nats_unavailable", "the connection to NATS is closed: the services are not served");
+      throw new HawserError("nats_unavailable", "the connection to NATS is closed: the services are not served");
     }
     await this.#discovery.update(services);
   }
@@ -295,7 +295,7 @@ function servicesOf(routes: readonly Route[], { queue, subjectPrefix, version }:
 
 function checkQueue(queue: unknown): void {
   if (typeof queue === "string" && /^[^\s*>]+$/.test(queue)) return;
-  throw new RpcError(
+  throw new HawserError(
     "invalid_argument",
     `queue ${JSON.stringify(queue)}: must be a name without spaces and wildcards. Example: "q"`,
   );
@@ -303,5 +303,5 @@ function checkQueue(queue: unknown): void {
 
 function checkVersion(version: unknown): void {
   if (typeof version === "string" && /^\d+\.\d+\.\d+(?:[-+][0-9A-Za-z.+-]+)?$/.test(version)) return;
-  throw new RpcError("invalid_argument", `version ${JSON.stringify(version)}: must be semantic. Example: "1.0.0"`);
+  throw new HawserError("invalid_argument", `version ${JSON.stringify(version)}: must be semantic. Example: "1.0.0"`);
 }

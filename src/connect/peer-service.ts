@@ -59,8 +59,8 @@ const optionNames: readonly string[] = [
  * Answers calls to the methods that the routes register. Serves their topics from now on or from the peer's next start; a
  * topic of services is for calls alone. A peer without a handler for other messages still needs `run()`.
  *
- * @throws RpcError (as a rejection) `invalid_argument`
- * @throws PeerError (as a rejection) as `peer.subscribe` does
+ * @throws HawserError (as a rejection) `invalid_argument`
+ * @throws HawserError (as a rejection) as `peer.subscribe` does
  */
 export async function servePeer(
   peer: ServingPeer,
@@ -82,7 +82,7 @@ export async function servePeer(
     for (const each of topics) {
       await peer.unsubscribe(each).catch(async (error: unknown) => {
         // The peer's own topic is served as long as it runs.
-        if (!HawserError.is(error) || error.code !== "self_topic") throw error;
+        if (!(error instanceof HawserError) || error.code !== "self_topic") throw error;
         await peer.subscribe(each, () =>
           toSend(errorAnswer(new ConnectError("the service has stopped", Code.Unavailable))),
         );

@@ -25,13 +25,13 @@ export interface CallingPeer {
  * A transport for clients of Connect: `createClient(Warehouse, createPeerTransport(peer))`. It makes unary calls; each goes
  * to one listener of the topic, in turn.
  *
- * Calls fail with a `ConnectError`. Its `cause` is a `PeerError` where the peers, and not the service, were the reason:
+ * Calls fail with a `ConnectError`. Its `cause` is a `HawserError` where the peers, and not the service, were the reason:
  * `unavailable` if no listener of the topic can be reached or its connection is lost, `deadline_exceeded` after the time
  * limit, `resource_exhausted` if it is busy, and what else docs/rpc.md lists. A method whose `idempotency_level` says that it
  * may be called twice is called again, at another listener, when the connection is lost.
  *
  * @param peer runs when calls are made
- * @throws RpcError `invalid_argument`
+ * @throws HawserError `invalid_argument`
  */
 export function createPeerTransport(peer: CallingPeer, options: PeerTransportOptions = {}): Transport {
   checkTransportOptions(options, "a peer transport", ["topic"]);

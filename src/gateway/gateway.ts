@@ -4,7 +4,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings } from "../../generated/ts/settings/nats.js";
-import { type HawserError, NatsError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { NatsConnector, type ServerChoice } from "../nats/index.js";
 import { inTime, type Logger, Room } from "../runtime/index.js";
 import { type CallObserver, Calls, type GatewayCall, leftMs, observed } from "./calls.js";
@@ -61,7 +61,7 @@ export class Gateway {
     this.#connector = new NatsConnector({ name: "hawser gateway", secretsDirectories, choice, logger, natsWaitMs });
   }
 
-  /** @throws GatewayError `bind_failed`, `invalid_argument` */
+  /** @throws HawserError `bind_failed`, `invalid_argument` */
   static async start(options: GatewayOptions, signal?: AbortSignal): Promise<Gateway> {
     const gateway = new Gateway(options);
     try {
@@ -165,6 +165,6 @@ export class Gateway {
   }
 }
 
-function connectingLate({ timeoutMs }: GatewayCall): NatsError {
-  return new NatsError("nats_timeout", `connecting to the NATS server has not ended within ${timeoutMs} ms`);
+function connectingLate({ timeoutMs }: GatewayCall): HawserError {
+  return new HawserError("nats_timeout", `connecting to the NATS server has not ended within ${timeoutMs} ms`);
 }

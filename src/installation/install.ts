@@ -3,7 +3,7 @@
  * from SQL out again. Each is a fold over the list of objects.
  */
 import type pg from "pg";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { DatabaseAddress, insufficientPrivilege, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import {
   applyMissing,
@@ -118,7 +118,7 @@ const dependentObjects = "2BP01";
  *
  * Nothing of the schema `hawser` is touched before its owner is known to be trusted.
  *
- * @throws StoreError as `migrate`; `schema_missing` where a table was dropped or renamed. Before anything is done: `not_supported` (encoding), `native_extension`, `dblink_shared`,
+ * @throws HawserError as `migrate`; `schema_missing` where a table was dropped or renamed. Before anything is done: `not_supported` (encoding), `native_extension`, `dblink_shared`,
  * `name_occupied` and `invalid_argument`, of NATS from SQL alone
  */
 export async function install(options: InstallOptions): Promise<InstallReport> {
@@ -198,8 +198,8 @@ async function make(
   return inspect(client, nats?.schema, refusals);
 }
 
-function inUse(error: pg.DatabaseError): StoreError {
-  return new StoreError(
+function inUse(error: pg.DatabaseError): HawserError {
+  return new HawserError(
     "name_occupied",
     `a function that this version declares otherwise is in use: ${error.message}${error.detail ? ` (${error.detail})` : ""}. ` +
       "Drop what uses it, run `hawser init` again, and make it anew",
@@ -274,7 +274,7 @@ export interface UninstallReport extends Place {
  * Removes the SQL functions from whatever schema they are in, the event triggers, the foreign data wrappers, and dblink
  * where `hawser init` made it. It may be run again at any time. Nothing is dropped together with what depends on it.
  *
- * @throws StoreError `name_occupied` if a foreign server, a view or the like still uses something of it, named in the
+ * @throws HawserError `name_occupied` if a foreign server, a view or the like still uses something of it, named in the
  * message, or if the schema `hawser` is not Hawser's; nothing is removed then
  */
 export async function uninstall(
@@ -288,7 +288,7 @@ export async function uninstall(
     for (const object of objects.toReversed()) {
       const use = object.inUse?.(before);
       if (use !== undefined)
-        throw new StoreError("name_occupied", `${use}; then run \`hawser init --uninstall\` again`);
+        throw new HawserError("name_occupied", `${use}; then run \`hawser init --uninstall\` again`);
     }
     // In one transaction what nothing may use; then, one block for each, the parts that another role may have to remove.
     const functions = removalsOf(before, ["functions"]);
@@ -337,7 +337,7 @@ async function remove(preparation: Preparation, what: string, sql: string): Prom
   if (error === undefined) return undefined;
   if (error.code === insufficientPrivilege) return error.message;
   if (error.code !== dependentObjects) throw storeFailure(`remove ${what}`, error);
-  throw new StoreError(
+  throw new HawserError(
     "name_occupied",
     `SQL functions are in use: ${(error.detail ?? error.message).replaceAll("\n", "; ")}. Drop that first, then run ` +
       "`hawser init --uninstall` again",
@@ -388,7 +388,7 @@ function remaining(state: State, refusal: string | undefined): MissingPrivilege[
  * Connects, works, and ends the connection.
  *
  * @param action what could not be done if it fails, to follow "could not"
- * @throws StoreError `store_failed` and `schema_missing`; PostgresError `transaction_pooler`; and what `work` throws
+ * @throws HawserError `store_failed` and `schema_missing`; `transaction_pooler`; and what `work` throws
  */
 async function withInstaller<T>(
   databaseUrl: string | undefined,

@@ -2,7 +2,7 @@
  * The list of all that an installation makes, in the order in which it is made; and one inspection of it.
  */
 import type pg from "pg";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { bindings, inspectBindings } from "./bindings.js";
 import { dblink, dblinkSchema, inspectDblink } from "./dblink.js";
 import { eventTriggersObject, foreignData, inspectForeignData } from "./foreign-data.js";
@@ -94,17 +94,17 @@ const conflictQuery = conflictsSql("$1::text", "$2::boolean", "false");
  * Finds what is in the way, before anything is done.
  *
  * @param sharedDblink goes on although every role may use dblink
- * @throws StoreError `not_supported` (encoding), `native_extension`, `dblink_shared`, `name_occupied`, `invalid_argument`
+ * @throws HawserError `not_supported` (encoding), `native_extension`, `dblink_shared`, `name_occupied`, `invalid_argument`
  */
 export async function refuseConflicts(client: pg.Client, schema: string, sharedDblink: boolean): Promise<void> {
-  const { rows } = await client.query<{ code: StoreError["code"]; what: string; remedy: string }>(conflictQuery, [
+  const { rows } = await client.query<{ code: HawserError["code"]; what: string; remedy: string }>(conflictQuery, [
     schema,
     sharedDblink,
   ]);
   const [conflict] = rows;
   if (conflict === undefined) return;
   const { code, what, remedy } = conflict;
-  throw new StoreError(
+  throw new HawserError(
     code,
     code === "dblink_shared"
       ? `${what}. Close it: ${remedy}. Roles that used it there need the new name and the right. Or accept the risk with --shared-dblink`

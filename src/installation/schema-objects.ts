@@ -3,7 +3,7 @@
  * by hand, or be lost in half a restore. Functions, views and triggers are made anew; what has or guards data is named.
  */
 import type pg from "pg";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { insufficientPrivilege, sqlstateOf } from "../postgres/index.js";
 import { grantsSql, missingSteps } from "../store/index.js";
 import {
@@ -34,7 +34,7 @@ async function isOfThisVersion(client: pg.Client): Promise<boolean> {
   try {
     return (await missingSteps(client)).steps.length === 0;
   } catch (error) {
-    if (StoreError.is(error) || sqlstateOf(error) === insufficientPrivilege) return false;
+    if (error instanceof HawserError || sqlstateOf(error) === insufficientPrivilege) return false;
     throw error;
   }
 }
@@ -164,15 +164,15 @@ const sayings = (differences: readonly Difference[]) => differences.map(({ what,
 /**
  * Refuses a schema in which something with data is not there: nothing works without it, and an installation cannot bring it back.
  *
- * @throws StoreError `schema_missing`
+ * @throws HawserError `schema_missing`
  */
 export async function refuseLostTables(client: pg.Client, ask: Ask): Promise<void> {
   const lost = (await inspectSchemaObjects(client, ask)).filter(({ isLost }) => isLost === true);
   if (lost.length === 0) return;
-  throw new StoreError(
+  throw new HawserError(
     "schema_missing",
     `${someOf(sayings(lost), 5)}, and \`hawser init\` cannot bring back what was in it. Nothing was done`,
-    { hint: [...new Set(lost.map(({ remedy }) => remedy))].slice(0, 5).join(". ") },
+    { remedy: [...new Set(lost.map(({ remedy }) => remedy))].slice(0, 5).join(". ") },
   );
 }
 

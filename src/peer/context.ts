@@ -5,7 +5,7 @@ import {
   type StoreConstants,
   storeConstants,
 } from "../../generated/ts/settings/peer.js";
-import { HawserError, PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type Logger, shared } from "../runtime/index.js";
 import type { Lease, Sender, Store } from "../store/index.js";
 import type { TlsCredentials } from "../transport/index.js";
@@ -36,8 +36,8 @@ export interface PeerContext {
 
 /** The error itself if it is one of ours, else `internal` with it as the cause. */
 export function asHawserError(error: unknown): HawserError {
-  if (HawserError.is(error)) return error;
-  return new PeerError("internal", error instanceof Error ? error.message : String(error), { cause: error });
+  if (error instanceof HawserError) return error;
+  return new HawserError("internal", error instanceof Error ? error.message : String(error), { cause: error });
 }
 
 /** The mesh secrets: read at start, whenever they change, and again when a handshake fails. */
@@ -56,7 +56,7 @@ export class SecretCache {
     return this.#stale;
   }
 
-  /** Reads them. @throws StoreError `store_failed` */
+  /** Reads them. @throws HawserError `store_failed` */
   readonly refresh = shared(async () => {
     this.#stale = true;
     this.#known = await this.#store.secrets();

@@ -5,7 +5,7 @@ import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { namedRules } from "../../generated/ts/rules/named.js";
 import { checkBytes as checkBytesRule, checkText } from "../../generated/ts/rules/violation.js";
 import type { Headers } from "../channel/index.js";
-import { PeerError, TypedError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   contentTypeHeader,
   contentTypeOf,
@@ -86,21 +86,21 @@ function addressTyped(
   return checked(destination, payload, contentTypeOf(schema, format), given, now);
 }
 
-/** @throws TypedError `invalid_argument`, `invalid_schema` */
+/** @throws HawserError `invalid_argument`, `invalid_schema` */
 function sinkOf({ schema, topic, subject }: TopicOfSchema, via: EnqueueOptions["via"]): "peers" | "nats" {
   if (via !== undefined && via !== "peers" && via !== "nats")
     throw invalid(`via ${String(via)}: must be "peers" or "nats"`);
   if (topic !== undefined && subject !== undefined && via === undefined) {
     const text = `${schema.typeName}: its option has a topic and a subject; say via: "peers" or via: "nats"`;
-    throw new TypedError("invalid_argument", text);
+    throw new HawserError("invalid_argument", text);
   }
   const sink = via ?? (topic === undefined ? "nats" : "peers");
   if ((sink === "peers" ? topic : subject) !== undefined) return sink;
   const missing = sink === "peers" ? "topic; set one to use peers" : "subject; set one to use NATS";
-  throw new TypedError("invalid_schema", `${schema.typeName}: its option has no ${missing}`);
+  throw new HawserError("invalid_schema", `${schema.typeName}: its option has no ${missing}`);
 }
 
-/** A destination that is no schema. @throws PeerError `invalid_argument` */
+/** A destination that is no schema. @throws HawserError `invalid_argument` */
 function destinationOf(to: string | NatsSubject): Destination {
   if (typeof to === "string") return { sink: "peers", topic: to };
   if (typeof to !== "object" || to === null) {
@@ -113,7 +113,7 @@ function destinationOf(to: string | NatsSubject): Destination {
   return { sink: "nats", subject, stream, domain };
 }
 
-/** The bytes of a payload, and what is said of them. @throws PeerError `invalid_argument` */
+/** The bytes of a payload, and what is said of them. @throws HawserError `invalid_argument` */
 function contentOf(payload: unknown): { readonly bytes: Uint8Array; readonly contentType: string | undefined } {
   if (typeof payload === "string" || payload instanceof Uint8Array) {
     return { bytes: bytesOf(payload), contentType: undefined };
@@ -151,7 +151,7 @@ function nameOf(value: unknown): string {
 
 const jsonType = "application/json";
 
-/** @throws PeerError `invalid_argument`, `internal_topic` */
+/** @throws HawserError `invalid_argument`, `internal_topic` */
 function checked(
   destination: Destination,
   payload: Uint8Array,
@@ -188,7 +188,7 @@ function checked(
   };
 }
 
-/** @throws PeerError `invalid_argument` unless they are names and values */
+/** @throws HawserError `invalid_argument` unless they are names and values */
 function pairsOf(headers: MoreHeaders | undefined): Headers {
   if (headers === undefined) return [];
   const isObject = typeof headers === "object" && headers !== null;
@@ -220,25 +220,25 @@ function refuseBeside<Name extends keyof EnqueueOptions>(
   }
 }
 
-/** @throws PeerError `invalid_argument` */
+/** @throws HawserError `invalid_argument` */
 export function checkDeliverAt({ deliverAt }: EnqueueOptions): Date | null {
   if (deliverAt === undefined) return null;
   if (deliverAt instanceof Date && Number.isFinite(deliverAt.getTime())) return deliverAt;
   throw invalid(`deliverAt ${String(deliverAt)}: must be a valid Date`);
 }
 
-function invalid(text: string): PeerError {
-  return new PeerError("invalid_argument", text);
+function invalid(text: string): HawserError {
+  return new HawserError("invalid_argument", text);
 }
 
-/** The bytes of a payload. @throws PeerError `invalid_argument` */
+/** The bytes of a payload. @throws HawserError `invalid_argument` */
 export function checkPayload(payload: Uint8Array | string): Uint8Array {
   const bytes = checkBytes(payload, " of at least one byte");
   if (bytes.length > 0) return bytes;
   throw invalid("payload 0 bytes: must be a Uint8Array or a string of at least one byte");
 }
 
-/** The bytes of a payload that may be empty. @throws PeerError `invalid_argument` */
+/** The bytes of a payload that may be empty. @throws HawserError `invalid_argument` */
 export function checkBytes(payload: Uint8Array | string, which = ""): Uint8Array {
   const bytes = bytesOf(payload);
   if (bytes instanceof Uint8Array) return bytes;

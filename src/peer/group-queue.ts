@@ -6,7 +6,7 @@
  * messages over its connection, and when the peer stops.
  */
 import type { PeerSettings } from "../../generated/ts/settings/peer.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { DeadlineTimer, Fifo } from "../runtime/index.js";
 import { asHawserError } from "./context.js";
 import type { Outgoing } from "./outgoing.js";
@@ -49,7 +49,7 @@ export class GroupQueue {
   #full = false;
   #stopping = false;
   #whenEmpty: (() => void)[] = [];
-  #ended: PeerError | undefined;
+  #ended: HawserError | undefined;
 
   readonly #members: GroupMembers;
   readonly #settings: Settings;
@@ -130,7 +130,7 @@ export class GroupQueue {
   }
 
   /** What waits is rejected: it was never sent. */
-  end(why: PeerError): void {
+  end(why: HawserError): void {
     this.#ended ??= why;
     this.#timer.stop();
     for (let first = this.#waiting.shift(); first !== undefined; first = this.#waiting.shift()) {
@@ -156,7 +156,7 @@ export class GroupQueue {
   #refuse(message: Outgoing): void {
     const { topic } = this.#members;
     const text = `${this.#waiting.length} messages wait for a member of "${topic}" to have room already`;
-    message.fail(new PeerError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
+    message.fail(new HawserError("busy", `${text}; await earlier sends first, or raise maxSendQueueMessages`));
     // Told once, until there was room again: a status for each refused send would be a flood.
     if (this.#full) return;
     this.#full = true;

@@ -12,7 +12,7 @@ import {
   type MessageTurn,
   type RetryPolicy,
 } from "../channel/index.js";
-import { errorTable, HawserError, PeerError } from "../errors/index.js";
+import { errorTable, HawserError } from "../errors/index.js";
 import { outcomeOf } from "../postgres/index.js";
 import { inTime } from "../runtime/index.js";
 import { isRefusedForGood, type Transaction } from "../store/index.js";
@@ -44,14 +44,14 @@ export const postponed = Symbol("postponed");
 /** The errors that say that the peer does not serve a message's topic. What a handler throws cannot be asked what it is. */
 const notServed = new WeakSet<object>();
 
-function isNotServed(error: unknown): error is PeerError {
+function isNotServed(error: unknown): error is HawserError {
   return notServed.has(error as object);
 }
 
 /** Whether a channel goes to another listener, which serves a topic; it stays if there is none. */
 export type PassedOn = "goes" | "stays" | "notOwned";
 
-/** Passes a channel on to a listener that serves a topic. @throws StoreError `store_failed` (as a rejection) */
+/** Passes a channel on to a listener that serves a topic. @throws HawserError `store_failed` (as a rejection) */
 export type PassOn = (connectionKey: number, topicKey: number) => Promise<PassedOn>;
 
 /** Thrown to roll back the transaction of a handler whose answer says so. */
@@ -86,7 +86,7 @@ class TopicNames {
     return this.#names.get(topicKey);
   }
 
-  /** The name; undefined for a key that the catalog does not have. @throws StoreError `store_failed` (as a rejection) */
+  /** The name; undefined for a key that the catalog does not have. @throws HawserError `store_failed` (as a rejection) */
   of(topicKey: number): string | Promise<string | undefined> {
     return this.#names.get(topicKey) ?? this.#lookUp(topicKey);
   }
@@ -127,7 +127,7 @@ export class HandlerCalls {
   }
 
   /** Nobody waits any longer for the handlers of messages that run. */
-  abort(reason: PeerError): void {
+  abort(reason: HawserError): void {
     for (const cancellation of this.#waitedFor) cancellation.abort(reason);
   }
 
@@ -184,7 +184,7 @@ export class HandlerCalls {
     const { batch, transactional } = this.#handlers.handlingOf(topic, request.headers);
     if (batch !== undefined) {
       const { name } = this.#context.sender;
-      throw new PeerError("not_supported", `"${name}" handles "${topic}" in batches, and answers no requests of it`);
+      throw new HawserError("not_supported", `"${name}" handles "${topic}" in batches, and answers no requests of it`);
     }
     if (transactional) return this.#answerInTransaction(source, request, topic);
     return this.#callFor(source, request, topic, undefined);
@@ -192,7 +192,7 @@ export class HandlerCalls {
 
   async #answerLater(source: Source, request: IncomingRequest, topic: Promise<string | undefined>): Promise<unknown> {
     if ((await topic) !== undefined) return await this.answer(source, request);
-    throw new PeerError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
+    throw new HawserError("unsubscribed", `topic key ${request.topicKey} is not in the catalog`);
   }
 
   /** The answer leaves when the handler's transaction has ended: an answer that cannot be sent must not commit it. */
@@ -279,7 +279,7 @@ export class HandlerCalls {
    * A channel that was taken over goes on to who serves the topic, and the message with it. Nothing keeps an at-most-once
    * message for that, but those behind it arrive.
    */
-  async #notServed(link: HandledLink, { running }: MessageTurn, error: PeerError): Promise<HandlerResult> {
+  async #notServed(link: HandledLink, { running }: MessageTurn, error: HawserError): Promise<HandlerResult> {
     try {
       const passedOn = await this.#passesOn(link.source, running.topicKey);
       if (link.isClosed) return comesAgain;
@@ -441,19 +441,19 @@ export class HandlerCalls {
   #checkServed(topic: string): void {
     const { sender } = this.#context;
     if (this.#handlers.serves(topic)) return;
-    const error = new PeerError("unsubscribed", `"${sender.name}" does not subscribe to "${topic}"`);
+    const error = new HawserError("unsubscribed", `"${sender.name}" does not subscribe to "${topic}"`);
     notServed.add(error);
     throw error;
   }
 
-  /** @throws PeerError that says why the handler is not to be called */
+  /** @throws HawserError that says why the handler is not to be called */
   #mayBegin({ channel }: HandledLink, turn: MessageTurn, topic: string): void {
     this.#checkServed(topic);
     const { headers } = turn.running;
     const late = headers === undefined ? 0 : lateMs(headers);
-    if (late > 0) throw new PeerError("expired", `its time to live had passed ${late} ms before its handler began`);
+    if (late > 0) throw new HawserError("expired", `its time to live had passed ${late} ms before its handler began`);
     if (channel.isExhausted(turn)) {
-      throw new PeerError(
+      throw new HawserError(
         "handler_crashed",
         `the process, or its session with Postgres, ended in the middle of its handler ${this.#handlers.handlingOf(topic, headers).retry.attempts} times`,
       );
@@ -469,15 +469,15 @@ export class HandlerCalls {
     }
   }
 
-  /** Waits for the handler, as long as it may take; `onLate` is called then. @throws PeerError `handler_failed` */
+  /** Waits for the handler, as long as it may take; `onLate` is called then. @throws HawserError `handler_failed` */
   async #bounded(returned: unknown, { to, headers, cancellation }: MessageView, onLate?: () => void): Promise<unknown> {
     const { timeoutMs } = this.#handlers.handlingOf(to, headers);
     this.#waitedFor.add(cancellation);
     try {
       if (timeoutMs === undefined) return await returned;
-      const late = (): PeerError => {
+      const late = (): HawserError => {
         onLate?.();
-        const error = new PeerError("handler_failed", `the handler took longer than ${timeoutMs} ms`);
+        const error = new HawserError("handler_failed", `the handler took longer than ${timeoutMs} ms`);
         cancellation.abort(error);
         return error;
       };
@@ -544,7 +544,7 @@ const notBegun: ReadonlySet<string> = new Set(["unsubscribed", "handler_crashed"
 export function failureOf(error: unknown): { readonly code: HawserError["code"]; readonly message: string } {
   try {
     // Another copy of the package may have codes that are not known here.
-    if (HawserError.is(error) && Object.hasOwn(errorTable, error.code)) {
+    if (error instanceof HawserError && Object.hasOwn(errorTable, error.code)) {
       return { code: error.code, message: String(error.message) };
     }
   } catch {
@@ -571,7 +571,7 @@ function stackOf(error: unknown): string | undefined {
 
 /** The handler has ended its transaction, or left what Postgres refuses to commit. */
 function isHandlersFault(error: unknown): boolean {
-  return (HawserError.is(error) && error.code === "handler_failed") || isRefusedForGood(error);
+  return (error instanceof HawserError && error.code === "handler_failed") || isRefusedForGood(error);
 }
 
 /** Whether a value is a promise, or behaves as one. */

@@ -39,20 +39,7 @@ export type {
   RetrySettingsInput,
 } from "../../generated/ts/settings/peer.js";
 export type { Headers } from "../channel/index.js";
-export {
-  type ErrorCode,
-  type ErrorEntry,
-  type ErrorOutcome,
-  HawserError,
-  type HawserErrorOptions,
-  PeerError,
-  PostgresError,
-  Reject,
-  StoreError,
-  TransportError,
-  TypedError,
-  WireError,
-} from "../errors/index.js";
+export { type ErrorCode, HawserError, Reject } from "../errors/index.js";
 export { version } from "../files/index.js";
 export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from "../postgres/index.js";
 export type { LogDetails, Logger } from "../runtime/index.js";

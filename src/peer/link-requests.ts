@@ -3,7 +3,7 @@
  * A request is written once, on one connection, and ends by its deadline: one timer serves all.
  */
 import type { PeerSettings } from "../../generated/ts/settings/peer.js";
-import { errorOfWireCode, PeerError } from "../errors/index.js";
+import { errorOfWireCode, HawserError } from "../errors/index.js";
 import { DeadlineTimer } from "../runtime/index.js";
 import type { SenderConnection } from "../transport/index.js";
 import { type Answer as AnswerFrame, ErrorNumber } from "../wire/index.js";
@@ -51,7 +51,7 @@ export class LinkRequests {
     request.askedOf(this, topic);
     if (this.underWay >= maxRequests || (this.#waiting.size > 0 && bytes > maxSendQueueBytes)) {
       const text = `${this.underWay} requests to "${this.listenerName}" wait for their answers already`;
-      request.failed(new PeerError("busy", `${text}; await earlier ones first, or raise maxRequests`));
+      request.failed(new HawserError("busy", `${text}; await earlier ones first, or raise maxRequests`));
       return;
     }
     this.#timer.arm(request.until);
@@ -95,7 +95,7 @@ export class LinkRequests {
       request.answered({ payload, headers: pairsOfFrame(headers), peer: this.listenerName });
     } else {
       const known = errorOfWireCode(code)?.code ?? "handler_failed";
-      request.failed(new PeerError(known, message, begun ? { outcome: "unknown" } : {}));
+      request.failed(new HawserError(known, message, begun ? { outcome: "unknown" } : {}));
     }
     this.#tellSettled();
   }
@@ -107,7 +107,7 @@ export class LinkRequests {
     this.#written.clear();
     for (const request of lost) {
       const text = `the connection to "${this.listenerName}" ended before it had answered; it may have handled the request`;
-      request.failed(new PeerError("listener_lost", text, { outcome: "unknown" }));
+      request.failed(new HawserError("listener_lost", text, { outcome: "unknown" }));
     }
     this.onUnreachable("the connection ended");
   }
@@ -144,8 +144,8 @@ export class LinkRequests {
     return true;
   }
 
-  #unreachable(why: string): PeerError {
-    return new PeerError("unreachable", `"${this.listenerName}" takes no request now: ${why}`);
+  #unreachable(why: string): HawserError {
+    return new HawserError("unreachable", `"${this.listenerName}" takes no request now: ${why}`);
   }
 
   #remove(request: OutgoingRequest): void {

@@ -21,7 +21,7 @@ import {
   type Position,
   type StoredRow,
 } from "../channel/index.js";
-import { type HawserError, TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { Backoff, DeadlineTimer } from "../runtime/index.js";
 import type { Channel, CursorCommit, CursorCommitter } from "../store/index.js";
 import type { ListenerConnection } from "../transport/index.js";
@@ -402,7 +402,7 @@ export class ListenerLink implements ListenerEffects, HandledLink, Turn {
 
   closeConnection(connection: unknown): void {
     (connection as ListenerConnection).refuse(
-      new TransportError("fenced", `a newer connection of channel ${this.source.composite} has come`),
+      new HawserError("fenced", `a newer connection of channel ${this.source.composite} has come`),
     );
   }
 

@@ -2,7 +2,7 @@ import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import { type Headers, headerValue, type IncomingMessage } from "../channel/index.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Channel, Transaction } from "../store/index.js";
 import type { Format } from "../typed/index.js";
 import { Delivery } from "../wire/index.js";
@@ -162,7 +162,7 @@ export interface Message {
    * Sends to the very peer that sent this message, under its source topic. With `transactional: true` it is written in the
    * handler's transaction (`enqueued`), unless it is `at-most-once`.
    *
-   * @throws PeerError (as a rejection) `no_address` if no peer sent or enqueued the message
+   * @throws HawserError (as a rejection) `no_listener` if no peer sent or enqueued the message
    */
   reply(payload: Uint8Array | string, options?: SendOptions): Promise<ReplyReceipt>;
 }
@@ -176,7 +176,7 @@ export interface TransactionalMessage extends Message {
    * part of the transaction, and so is what is sent with it as the `transaction`; what else is sent meanwhile is sent again
    * by each attempt.
    *
-   * @throws PeerError `not_supported` for other handlers
+   * @throws HawserError `not_supported` for other handlers
    */
   readonly client: Transaction;
 }
@@ -203,7 +203,7 @@ export interface Batch {
    * they are handled again in any case, since the transaction is rolled back: return as soon as all that fail are named.
    *
    * @param message one of {@link messages}
-   * @throws PeerError `invalid_argument` for any other, and when the handler has ended
+   * @throws HawserError `invalid_argument` for any other, and when the handler has ended
    */
   readonly fail: (message: Message, error: unknown) => void;
 }
@@ -386,7 +386,7 @@ export class MessageView implements TransactionalMessage {
 
   get client(): Transaction {
     if (this.#transaction !== undefined) return this.#transaction;
-    throw new PeerError(
+    throw new HawserError(
       "not_supported",
       "message.client needs a transactional handler: handle(topic, { transactional: true }, …), or new Peer({ transactional: true })",
     );
@@ -409,7 +409,7 @@ export class BatchView implements TransactionalBatch {
       const index = this.messages.indexOf(message as TransactionalMessage);
       if (index >= 0 && !this.#hasEnded) return fail(index, error);
       const why = index < 0 ? "the message is not of this batch; give one of batch.messages" : endedBatch;
-      throw new PeerError("invalid_argument", `batch.fail with message ${message?.id}: ${why}`);
+      throw new HawserError("invalid_argument", `batch.fail with message ${message?.id}: ${why}`);
     };
   }
 

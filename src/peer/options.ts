@@ -25,7 +25,7 @@ import {
   retrySettingsDefaults,
 } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
-import { HawserError, namesOf, PeerError, unknownOption } from "../errors/index.js";
+import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { urlsOrEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../transport/index.js";
@@ -103,20 +103,20 @@ export interface CheckedOptions {
 }
 
 /** An error for a value that breaks a rule of the spec: says which, and what to do. */
-function invalid({ path, value, rule, remedy }: Violation, argument = path): PeerError {
-  return new PeerError("invalid_argument", `${argument} ${value}: ${rule}. ${remedy}`);
+function invalid({ path, value, rule, remedy }: Violation, argument = path): HawserError {
+  return new HawserError("invalid_argument", `${argument} ${value}: ${rule}. ${remedy}`);
 }
 
-/** @param argument default: the path of the rule @throws PeerError `invalid_argument` if a rule is broken */
+/** @param argument default: the path of the rule @throws HawserError `invalid_argument` if a rule is broken */
 export function refuse(broken: Violation | undefined, argument?: string): void {
   if (broken !== undefined) throw invalid(broken, argument);
 }
 
-/** Checks the options of a new Peer. @throws PeerError `invalid_argument`, or `internal_topic` for a reserved topic */
+/** Checks the options of a new Peer. @throws HawserError `invalid_argument`, or `internal_topic` for a reserved topic */
 export function checkOptions(options: PeerOptions): CheckedOptions {
   if (typeof options !== "object" || options === null) {
     const shown = options === null ? "null" : typeof options;
-    throw new PeerError(
+    throw new HawserError(
       "invalid_argument",
       `the options of a Peer are ${shown}; give an object with name, topic and listen`,
     );
@@ -126,7 +126,10 @@ export function checkOptions(options: PeerOptions): CheckedOptions {
   refuse(checkHelloSenderName(name), "name");
   const prefix = protocolConstants.reservedTopicPrefix;
   if (name.startsWith(prefix)) {
-    throw new PeerError("invalid_argument", `name "${name}" begins with ${prefix}, which is reserved; choose another`);
+    throw new HawserError(
+      "invalid_argument",
+      `name "${name}" begins with ${prefix}, which is reserved; choose another`,
+    );
   }
   checkTopic(topic);
   checkNotReserved(topic);
@@ -152,7 +155,7 @@ function groupName(group: PeerOptions["group"]): string | undefined {
   return group === false ? undefined : group;
 }
 
-/** Checks how a topic is to be handled. @throws PeerError `invalid_argument` */
+/** Checks how a topic is to be handled. @throws HawserError `invalid_argument` */
 export function checkHandleOptions(options: HandleOptions, settings: PeerSettings): HandlingSettings {
   checkKnownOptions(options, "a handler");
   const { retry = {}, ...given } = options;
@@ -172,7 +175,7 @@ export function checkHandleOptions(options: HandleOptions, settings: PeerSetting
   };
 }
 
-/** Checks how the messages of a topic are to be handled together. @throws PeerError `invalid_argument` */
+/** Checks how the messages of a topic are to be handled together. @throws HawserError `invalid_argument` */
 export function checkBatchOptions(
   options: BatchOptions,
   settings: PeerSettings,
@@ -186,36 +189,36 @@ export function checkBatchOptions(
 
 function checkPoolSize({ poolSize }: PeerSettings): void {
   if (poolSize >= 2) return;
-  throw new PeerError(
+  throw new HawserError(
     "invalid_argument",
     `poolSize ${poolSize}: transactional handlers leave one connection to everybody else; set it to at least 2`,
   );
 }
 
-/** @throws PeerError `invalid_argument` unless the value is host:port */
+/** @throws HawserError `invalid_argument` unless the value is host:port */
 export function checkAddress(argument: string, value: string): void {
   try {
     parseAddress(value);
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
-    throw new PeerError("invalid_argument", `${argument}: ${why}`, { cause });
+    throw new HawserError("invalid_argument", `${argument}: ${why}`, { cause });
   }
 }
 
-/** @throws PeerError `invalid_argument` that names the option or the environment variable */
+/** @throws HawserError `invalid_argument` that names the option or the environment variable */
 function checkUrls(options: Pick<PeerOptions, "databaseUrl" | "sessionUrl">): ReturnType<typeof urlsOrEnvironment> {
   try {
     return urlsOrEnvironment(options);
   } catch (cause) {
-    if (!HawserError.is(cause)) throw cause;
-    throw new PeerError("invalid_argument", cause.message, { cause });
+    if (!(cause instanceof HawserError)) throw cause;
+    throw new HawserError("invalid_argument", cause.message, { cause });
   }
 }
 
 /** Mostly requests have one timeout, or a few. */
 let lastTimeoutMs: number | undefined;
 
-/** @throws PeerError `invalid_argument` unless the value may be how long a request waits */
+/** @throws HawserError `invalid_argument` unless the value may be how long a request waits */
 export function checkTimeout(timeoutMs: number): number {
   if (timeoutMs === lastTimeoutMs) return timeoutMs;
   const checked = checkPeerSettings({ requestTimeoutMs: timeoutMs });
@@ -224,16 +227,16 @@ export function checkTimeout(timeoutMs: number): number {
   return timeoutMs;
 }
 
-/** @throws PeerError `invalid_argument` unless the value may be a topic */
+/** @throws HawserError `invalid_argument` unless the value may be a topic */
 export function checkTopic(topic: string): void {
   refuse(checkHelloSourceTopic(topic), "topic");
 }
 
-/** @throws PeerError `internal_topic` for a reserved topic */
+/** @throws HawserError `internal_topic` for a reserved topic */
 export function checkNotReserved(topic: string): void {
   const prefix = protocolConstants.reservedTopicPrefix;
   if (topic.startsWith(prefix)) {
-    throw new PeerError(
+    throw new HawserError(
       "internal_topic",
       `the topic "${topic}" begins with ${prefix}, which is reserved; choose another`,
     );
@@ -267,7 +270,7 @@ export function checkedOnce(headers: Headers): Headers {
  * Headers as a record or as pairs, checked and copied: what equals those of the call before is the same object. Undefined
  * when there are none.
  *
- * @throws PeerError `invalid_argument`
+ * @throws HawserError `invalid_argument`
  */
 export function checkHeaders(headers: Record<string, string> | Headers | undefined): Headers | undefined {
   if (headers === undefined) return undefined;
@@ -292,13 +295,16 @@ export interface Marks {
   readonly ttlMs?: number | undefined;
 }
 
-/** Checks the key, id and time to live of a message. @throws PeerError `invalid_argument` */
+/** Checks the key, id and time to live of a message. @throws HawserError `invalid_argument` */
 export function checkMarks({ key, messageId, ttlMs }: Marks): void {
   if (key !== undefined) refuse(checkText("key", namedRules.outboxKey, key));
   if (messageId !== undefined) refuse(checkText("messageId", namedRules.outboxMessageId, messageId));
   const { maxTtlMs } = protocolConstants;
   if (ttlMs === undefined || (Number.isInteger(ttlMs) && ttlMs >= 1 && ttlMs <= maxTtlMs)) return;
-  throw new PeerError("invalid_argument", `ttlMs ${String(ttlMs)}: must be a whole number of ms from 1 to ${maxTtlMs}`);
+  throw new HawserError(
+    "invalid_argument",
+    `ttlMs ${String(ttlMs)}: must be a whole number of ms from 1 to ${maxTtlMs}`,
+  );
 }
 
 /** The header that says until when a message is of use. @param from since when its time to live counts, in ms since 1970 */
@@ -350,13 +356,13 @@ const known = {
   stop: namesOf<StopOptions>({ deadlineMs: true }),
 } as const;
 
-/** @throws PeerError `invalid_argument` for the first name that is no option, with the one that was probably meant */
+/** @throws HawserError `invalid_argument` for the first name that is no option, with the one that was probably meant */
 export function checkKnownOptions(options: object | undefined, of: keyof typeof known): void {
   if (options === undefined || (options === null && of === "a send")) return;
   const problem = unknownOption(options, of, known[of]);
   if (problem === undefined) return;
   if (of === "a send" && typeof options === "object" && ("transaction" in options || "deliverAt" in options)) {
-    throw new PeerError(
+    throw new HawserError(
       "invalid_argument",
       `${problem}; enqueue(client, topic, payload, options) has the transaction of a client`,
     );
@@ -365,14 +371,14 @@ export function checkKnownOptions(options: object | undefined, of: keyof typeof 
   const ofPeer = names.find(
     (name) => known["a Peer"].includes(name) && !(known[of] as readonly string[]).includes(name),
   );
-  throw new PeerError("invalid_argument", ofPeer ? `${problem}; ${ofPeer} is an option of the Peer` : problem);
+  throw new HawserError("invalid_argument", ofPeer ? `${problem}; ${ofPeer} is an option of the Peer` : problem);
 }
 
-/** Reads and checks certificate, key and authorities. @throws PeerError `invalid_argument` saying which, and why */
+/** Reads and checks certificate, key and authorities. @throws HawserError `invalid_argument` saying which, and why */
 function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCredentials | undefined {
   if (tls === undefined) return undefined;
   if (allowPlaintext) {
-    throw new PeerError(
+    throw new HawserError(
       "invalid_argument",
       "allowPlaintext true together with tls: a peer with tls speaks nothing else; leave one of the two out",
     );
@@ -381,7 +387,7 @@ function checkTls(tls: TlsOptions | undefined, allowPlaintext: boolean): TlsCred
     return new TlsCredentials(tls);
   } catch (error) {
     const { code, message } = asHawserError(error);
-    throw new PeerError(code, message, { cause: error });
+    throw new HawserError(code, message, { cause: error });
   }
 }
 

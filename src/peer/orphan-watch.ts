@@ -112,7 +112,7 @@ export class OrphanWatch {
       }
     } catch (error) {
       // It is back at this very moment.
-      if (!HawserError.is(error) || error.code !== "name_in_use") throw error;
+      if (!(error instanceof HawserError) || error.code !== "name_in_use") throw error;
     }
   }
 }

@@ -1,6 +1,6 @@
 /** A request on its way: one object, and one promise, from its caller to the answer, however many listeners are asked. */
 import type { Headers } from "../channel/index.js";
-import { type HawserError, PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Request } from "../wire/index.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import { type MessageTopic, onAbort } from "./outgoing.js";
@@ -133,7 +133,7 @@ export class OutgoingRequest implements Request {
     const mayHaveBegun = this.#lost !== undefined || this.id > 0;
     this.#asked?.leave(this);
     const text = `${why}${mayHaveBegun ? "; the request may be handled all the same" : "; it had not left yet"}`;
-    this.fail(new PeerError(code, text, mayHaveBegun ? { ...cause, outcome: "unknown" } : cause));
+    this.fail(new HawserError(code, text, mayHaveBegun ? { ...cause, outcome: "unknown" } : cause));
   }
 
   #end(): void {
@@ -150,7 +150,7 @@ const noHeaders: FrameHeaders = [];
 const notBegun: ReadonlySet<string> = new Set(["unreachable", "busy", "unsubscribed", "not_running", "store_failed"]);
 
 /** The first listener may have handled the request, whatever the next one says of itself. */
-function notTakenAfter(lost: HawserError, failed: HawserError): PeerError {
+function notTakenAfter(lost: HawserError, failed: HawserError): HawserError {
   const text = `${lost.message}; no other listener took it: ${failed.message}`;
-  return new PeerError("listener_lost", text, { outcome: "unknown", cause: failed });
+  return new HawserError("listener_lost", text, { outcome: "unknown", cause: failed });
 }

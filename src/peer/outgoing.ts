@@ -1,6 +1,6 @@
 /** Sends: each message on its way out, the promise that its caller waits for, and what that becomes. */
 import type { Headers, OutgoingMessage, PayloadEncoding, SendOutcome } from "../channel/index.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Batch, Delivery, PayloadCompression, PayloadHeaders } from "../wire/index.js";
 import { frameHeaders } from "./frame-headers.js";
 import type { Receipt } from "./message.js";
@@ -107,15 +107,15 @@ const unknown = { outcome: "unknown" } as const;
 /** The errors of sends that have failed. */
 const failures = {
   "timed-out": (peer: string) =>
-    new PeerError(
+    new HawserError(
       "store_failed",
       `the message for "${peer}" was neither acknowledged nor stored in time; it is still tried and may arrive`,
       unknown,
     ),
   fenced: (peer: string) =>
-    new PeerError("name_lost", `the peer's name was lost before the message for "${peer}" was confirmed`, unknown),
+    new HawserError("name_lost", `the peer's name was lost before the message for "${peer}" was confirmed`, unknown),
   abandoned: (peer: string) =>
-    new PeerError("store_failed", `the peer stopped before the message for "${peer}" was confirmed`, unknown),
+    new HawserError("store_failed", `the peer stopped before the message for "${peer}" was confirmed`, unknown),
 };
 
 /**
@@ -149,21 +149,21 @@ export function onAbort(signal: AbortSignal, callback: () => void): () => void {
 }
 
 /** The caller's signal was aborted before anything was sent. */
-export function abortedBefore(signal: AbortSignal): PeerError {
-  return new PeerError("aborted", "the send was aborted before it began", { cause: signal.reason });
+export function abortedBefore(signal: AbortSignal): HawserError {
+  return new HawserError("aborted", "the send was aborted before it began", { cause: signal.reason });
 }
 
 /**
  * Waits for a receipt until the signal is aborted; then `onLeft` is called.
  *
- * @throws PeerError `aborted`, with outcome `unknown`
+ * @throws HawserError `aborted`, with outcome `unknown`
  */
 export function abortable(promise: Promise<Receipt>, signal: AbortSignal, onLeft: () => void): Promise<Receipt> {
   return new Promise((resolve, reject) => {
     const leave = (): void => {
       onLeft();
       const text = "the wait for the send was aborted; the message may still arrive";
-      reject(new PeerError("aborted", text, { cause: signal.reason, outcome: "unknown" }));
+      reject(new HawserError("aborted", text, { cause: signal.reason, outcome: "unknown" }));
     };
     const unlisten = onAbort(signal, leave);
     promise.finally(unlisten).then(resolve, reject);

@@ -5,7 +5,7 @@
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
-import { type HawserError, PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { SqlClient } from "../postgres/index.js";
 import { silentLogger } from "../runtime/index.js";
 import type { PendingMessages, Sender, Store } from "../store/index.js";
@@ -103,7 +103,7 @@ export class Peer implements AsyncDisposable {
   #stream: MessageStream | undefined;
   #bound = "";
 
-  /** @throws PeerError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
+  /** @throws HawserError `invalid_argument` naming the option, its value and the rule; `internal_topic` */
   constructor(options: PeerOptions) {
     this.#options = checkOptions(options);
     this.#handlers = new TopicHandlers(this.#options, handlingOf(this.#options.settings), this.#reply);
@@ -131,10 +131,10 @@ export class Peer implements AsyncDisposable {
     return this.#advertised;
   }
 
-  /** @throws PeerError `already_running`, or `invalid_argument` for a malformed address */
+  /** @throws HawserError `already_running`, or `invalid_argument` for a malformed address */
   set advertise(address: string | undefined) {
     if (this.#state !== "stopped") {
-      throw new PeerError("already_running", "the advertised address can be set only while the peer is stopped");
+      throw new HawserError("already_running", "the advertised address can be set only while the peer is stopped");
     }
     if (address !== undefined) checkAddress("advertise", address);
     this.#advertised = address;
@@ -179,7 +179,7 @@ export class Peer implements AsyncDisposable {
     while (this.#state === "stopping") await this.#transition.catch(() => undefined);
     if (this.#state !== "stopped") return await this.#transition;
     if (this.#stream !== undefined && handler !== undefined) {
-      throw new PeerError("already_running", "messages() takes the place of a handler: call run() without one");
+      throw new HawserError("already_running", "messages() takes the place of a handler: call run() without one");
     }
     if (this.#stream === undefined) this.#handlers.others = handler;
     this.#state = "starting";
@@ -195,7 +195,7 @@ export class Peer implements AsyncDisposable {
   /** The messages as an async iterator instead of a handler; starts the peer if it is not running. */
   messages(): AsyncIterableIterator<Message> {
     if (this.#state !== "stopped" || this.#stream !== undefined) {
-      throw new PeerError("already_running", "messages() takes the place of a handler: call it instead of run()");
+      throw new HawserError("already_running", "messages() takes the place of a handler: call it instead of run()");
     }
     const stream = new MessageStream(
       () => this.run(),
@@ -215,7 +215,7 @@ export class Peer implements AsyncDisposable {
    * when Postgres has surely committed the message. At most once it resolves `sent` or `dropped`. The payload's bytes
    * must not change before the promise has settled.
    *
-   * @throws PeerError (as a rejection) `not_running`, `self_topic`, `no_address`, `invalid_argument`, `busy`,
+   * @throws HawserError (as a rejection) `not_running`, `self_topic`, `no_listener`, `invalid_argument`, `busy`,
    * `store_failed` with `outcome: "unknown"` after `sendTimeoutMs`, `aborted`, `name_lost`
    */
   sendTo(topic: string, payload: Uint8Array | string, options?: SendOptions): Promise<Receipt> {
@@ -235,8 +235,8 @@ export class Peer implements AsyncDisposable {
    * stored. A listener that has surely not begun with it is passed over for the next one.
    *
    * @param payload may be empty
-   * @throws PeerError (as a rejection)
-   * - `not_running`, `self_topic`, `no_address`, `invalid_argument`, `payload_too_large`, and after all listeners were tried `unreachable` or
+   * @throws HawserError (as a rejection)
+   * - `not_running`, `self_topic`, `no_listener`, `invalid_argument`, `payload_too_large`, and after all listeners were tried `unreachable` or
    *   `busy`: nothing was carried out;
    * - `request_timeout`, `aborted`, `listener_lost`: with outcome `unknown` the handler may have begun;
    * - `handler_failed`, `rejected`, or the code of the error that the handler threw, with its message
@@ -363,7 +363,7 @@ export class Peer implements AsyncDisposable {
    *
    * @param options what is left out is as the peer has it
    * @returns what ends it
-   * @throws PeerError (as a rejection) `invalid_argument`, `internal_topic`; `store_failed` if the peer runs
+   * @throws HawserError (as a rejection) `invalid_argument`, `internal_topic`; `store_failed` if the peer runs
    */
   handle(topic: string, handler: (message: Message) => unknown): Promise<Subscription>;
   handle(
@@ -412,7 +412,7 @@ export class Peer implements AsyncDisposable {
    *     await peer.handleBatch("readings", { transactional: true, maxMessages: 500 }, async (messages, { client }) => { … });
    *
    * @returns what ends it
-   * @throws PeerError (as a rejection) as {@link handle}
+   * @throws HawserError (as a rejection) as {@link handle}
    */
   handleBatch(
     topic: string,
@@ -483,7 +483,7 @@ export class Peer implements AsyncDisposable {
     else await this.unsubscribe(topic);
   }
 
-  /** Serves a topic no more: sends to it fail with `no_address`, and what still comes goes to the dead letters. */
+  /** Serves a topic no more: sends to it fail with `no_listener`, and what still comes goes to the dead letters. */
   async unsubscribe(topic: string): Promise<void> {
     this.#checkForeign(topic);
     checkNotReserved(topic);
@@ -547,9 +547,12 @@ export class Peer implements AsyncDisposable {
     checkKnownOptions(options, "stop");
     const { deadlineMs = this.#options.settings.stopDeadlineMs } = options;
     if (Number.isNaN(deadlineMs) || deadlineMs < 0) {
-      throw new PeerError("invalid_argument", `deadlineMs ${deadlineMs}: must be a number of milliseconds, 0 or more`);
+      throw new HawserError(
+        "invalid_argument",
+        `deadlineMs ${deadlineMs}: must be a number of milliseconds, 0 or more`,
+      );
     }
-    this.#starting?.abort(new PeerError("aborted", `"${this.name}" was stopped while it was starting`));
+    this.#starting?.abort(new HawserError("aborted", `"${this.name}" was stopped while it was starting`));
     const until = performance.now() + deadlineMs;
     while (this.#state === "starting") {
       const ended = this.#transition.catch(() => undefined);
@@ -575,12 +578,12 @@ export class Peer implements AsyncDisposable {
     if (this.#state === "starting") await this.#transition.catch(() => undefined);
   }
 
-  /** @throws PeerError `already_running` */
+  /** @throws HawserError `already_running` */
   #typesOf(topic: string): TypedHandlers {
     const known = this.#handlers.get(topic);
     if (known === undefined) return new TypedHandlers(topic);
     if (known instanceof TypedHandlers) return known;
-    throw new PeerError(
+    throw new HawserError(
       "already_running",
       `the topic "${topic}" has a handler for messages of all types; stop that first, or handle each type by its schema`,
     );
@@ -613,7 +616,7 @@ export class Peer implements AsyncDisposable {
       );
       if (running.isLost) {
         await running.stop(0);
-        throw new PeerError("name_lost", `"${this.name}" lost its name while it was starting`);
+        throw new HawserError("name_lost", `"${this.name}" lost its name while it was starting`);
       }
       this.#running = running;
       this.#bound = running.boundAddress;
@@ -624,7 +627,7 @@ export class Peer implements AsyncDisposable {
       this.#state = "stopped";
       const cause = asHawserError(error);
       if (cause.code !== "internal" && cause.code !== "store_failed") throw cause;
-      throw new PeerError("startup_failed", `"${this.name}" could not start: ${cause.message}`, { cause });
+      throw new HawserError("startup_failed", `"${this.name}" could not start: ${cause.message}`, { cause });
     } finally {
       this.#starting = undefined;
     }
@@ -654,8 +657,8 @@ export class Peer implements AsyncDisposable {
     transaction: SqlClient | undefined,
   ): Promise<ReplyReceipt> => {
     if (to === undefined) {
-      throw new PeerError(
-        "no_address",
+      throw new HawserError(
+        "no_listener",
         "no peer sent or enqueued the message, so that nobody takes a reply; send to a topic instead",
       );
     }
@@ -664,7 +667,7 @@ export class Peer implements AsyncDisposable {
       checkKnownOptions(options, "a send");
       const { delivery: _, signal, ...marks } = options ?? {};
       if (signal !== undefined) {
-        throw new PeerError("invalid_argument", "signal: a reply in a transaction waits for nothing; leave it out");
+        throw new HawserError("invalid_argument", "signal: a reply in a transaction waits for nothing; leave it out");
       }
       const id = await enqueueReply(transaction, { listener: name, topic, origin: this.#origin }, payload, marks);
       return { outcome: "enqueued", id, peer: name };
@@ -691,7 +694,7 @@ export class Peer implements AsyncDisposable {
     const name = options?.delivery ?? "at-least-once";
     const delivery = deliveries.get(name);
     if (delivery === undefined) {
-      throw new PeerError("invalid_argument", `delivery ${String(name)}: must be "at-least-once" or "at-most-once"`);
+      throw new HawserError("invalid_argument", `delivery ${String(name)}: must be "at-least-once" or "at-most-once"`);
     }
     const given = options?.headers && checkHeaders(options.headers);
     const key = options?.key;
@@ -705,7 +708,7 @@ export class Peer implements AsyncDisposable {
 
   #checkStopped(what: string): void {
     if (this.#state !== "stopped") {
-      throw new PeerError("clear_while_running", `${what} can be cleared only while "${this.name}" is not running`);
+      throw new HawserError("clear_while_running", `${what} can be cleared only while "${this.name}" is not running`);
     }
   }
 
@@ -736,7 +739,7 @@ export class Peer implements AsyncDisposable {
   }
 }
 
-/** The headers of a message with those for its key, id and time to live. @throws PeerError `invalid_argument` */
+/** The headers of a message with those for its key, id and time to live. @throws HawserError `invalid_argument` */
 function withMarks(headers: Headers | undefined, options: SendOptions): Headers | undefined {
   const { key, messageId, ttlMs } = options;
   if (key === undefined && messageId === undefined && ttlMs === undefined) return headers;
@@ -748,7 +751,7 @@ function withMarks(headers: Headers | undefined, options: SendOptions): Headers 
   return checkHeaders([...(headers ?? []), ...marks]);
 }
 
-/** @throws PeerError `invalid_argument` for what the overloads exclude */
+/** @throws HawserError `invalid_argument` for what the overloads exclude */
 function checkHandler(
   to: string | DescMessage,
   options: object,
@@ -756,7 +759,7 @@ function checkHandler(
 ): asserts handler is UserHandler {
   if (typeof to === "object" && to?.kind !== "message") {
     const remedy = "give a topic, or a schema that protoc-gen-es has made of a message";
-    throw new PeerError(
+    throw new HawserError(
       "invalid_argument",
       `a handler of ${to === null ? "null" : "an object that is no schema"}: ${remedy}`,
     );
@@ -765,13 +768,13 @@ function checkHandler(
   const what = typeof to === "object" ? to.typeName : to;
   const order = typeof options === "function" ? "; options come before it" : "";
   const given = typeof options === "function" ? "not the last argument" : typeof handler;
-  throw new PeerError("invalid_argument", `the handler of "${what}" is ${given}; give a function${order}`);
+  throw new HawserError("invalid_argument", `the handler of "${what}" is ${given}; give a function${order}`);
 }
 
-function notRunning(name: string): PeerError {
-  return new PeerError("not_running", `"${name}" is not running; call run() first`);
+function notRunning(name: string): HawserError {
+  return new HawserError("not_running", `"${name}" is not running; call run() first`);
 }
 
-function selfTopic(topic: string): PeerError {
-  return new PeerError("self_topic", `"${topic}" is this peer's own source topic; name another`);
+function selfTopic(topic: string): HawserError {
+  return new HawserError("self_topic", `"${topic}" is this peer's own source topic; name another`);
 }

@@ -1,5 +1,5 @@
 /** The answer to a request, made of what its handler has returned. */
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type Answer, ErrorNumber } from "../wire/index.js";
 import { type FrameHeaders, frameHeaders } from "./frame-headers.js";
 import type { IncomingRequest } from "./incoming-request.js";
@@ -30,7 +30,7 @@ export const noBytes = new Uint8Array(0);
 /**
  * The answer that a handler's return value is, unless it was made of it before.
  *
- * @throws PeerError `handler_failed`, `invalid_argument`, `payload_too_large`, naming what is wrong with it
+ * @throws HawserError `handler_failed`, `invalid_argument`, `payload_too_large`, naming what is wrong with it
  */
 export function answerOf(returned: unknown, { id, maxAnswerBytes }: IncomingRequest): RequestAnswer {
   if (returned instanceof RequestAnswer) return returned;
@@ -42,17 +42,17 @@ export function answerOf(returned: unknown, { id, maxAnswerBytes }: IncomingRequ
   if (isOther || !(bytes instanceof Uint8Array)) {
     const otherType = typeof given === "object" ? "an object without payload and headers" : typeof given;
     const type = isOther ? otherType : `an object with a payload of type ${typeof payload}`;
-    throw new PeerError(
+    throw new HawserError(
       "handler_failed",
       `the handler returned ${type} for a request; return text, a Uint8Array, { payload, headers }, or nothing`,
     );
   }
   if (typeof rollBack !== "boolean") {
     const text = `the handler returned an object with a rollBack of type ${typeof rollBack} for a request; it must be a boolean`;
-    throw new PeerError("handler_failed", text);
+    throw new HawserError("handler_failed", text);
   }
   if (bytes.length > maxAnswerBytes) {
-    throw new PeerError(
+    throw new HawserError(
       "payload_too_large",
       `the handler returned ${bytes.length} bytes; the sender of the request takes at most ${maxAnswerBytes}`,
     );

@@ -5,7 +5,7 @@
  *     stop:  no new sends ▶ handlers end ▶ everything unconfirmed stored ▶ cursors committed ▶ Goodbye ▶ directory ▶ lease
  */
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { PeerRelay } from "../outbox/index.js";
 import { Backoff, shared, within } from "../runtime/index.js";
 import { type Lease, openStore, type Registration, type ServedTopic, type Store } from "../store/index.js";
@@ -209,7 +209,7 @@ export class RunningPeer {
       );
     }
     if (!inTime)
-      this.#inbox.abortHandlers(new PeerError("aborted", `the peer "${this.#run.options.name}" has stopped`));
+      this.#inbox.abortHandlers(new HawserError("aborted", `the peer "${this.#run.options.name}" has stopped`));
     await this.#inbox.close();
     const written = this.outbox.close();
     // Postgres may hang: then the name is free when the connection ends.
@@ -362,7 +362,7 @@ export class RunningPeer {
     const message = `the name "${options.name}" was taken by another process, or its channels were handed over: ${cause}`;
     logger.error({ peer: options.name }, message);
     status.tell({ kind: "fenced", message });
-    status.tell({ kind: "name_lost", message, error: new PeerError("name_lost", message) });
+    status.tell({ kind: "name_lost", message, error: new HawserError("name_lost", message) });
     const ending = this.stop(0);
     onLost(ending);
   }

@@ -14,7 +14,7 @@ export type PeerStatus =
   /** A listener began, or stopped, to serve a topic that this peer has sent to, refreshed or subscribed. */
   | { readonly kind: "peer_subscribed"; readonly topic: string; readonly peer: string; readonly message: string }
   | { readonly kind: "peer_unsubscribed"; readonly topic: string; readonly peer: string; readonly message: string }
-  /** Nobody serves the topic any more, and no listener of it is remembered: sends fail with `no_address`. */
+  /** Nobody serves the topic any more, and no listener of it is remembered: sends fail with `no_listener`. */
   | { readonly kind: "sender_route_lost"; readonly topic: string; readonly peer: string; readonly message: string }
   /** Messages could not be stored; they are tried again. */
   | {

@@ -1,7 +1,7 @@
 /** The user's handlers of a peer, by topic, and the settings of each. */
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
-import { PeerError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import { BatchView, type Handler, type Origin, type Reply, type TransactionalMessage } from "./message.js";
 
@@ -131,7 +131,7 @@ export class TopicHandlers {
     if (handler !== undefined) return handler.handle(message);
     if (this.others !== undefined) return this.others(message);
     const remedy = "give one to handle() with the topic, or to run(), and retry the dead letter";
-    throw new PeerError(
+    throw new HawserError(
       "unsubscribed",
       `"${this.#peer.name}" has no handler for messages of "${message.to}"; ${remedy}`,
     );

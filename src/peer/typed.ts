@@ -3,7 +3,7 @@
  */
 import type { DescMessage, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { type Headers, headerValue } from "../channel/index.js";
-import { namesOf, TypedError } from "../errors/index.js";
+import { HawserError, namesOf } from "../errors/index.js";
 import {
   allRulesOf,
   contentTypeHeader,
@@ -50,7 +50,7 @@ function routeOf(schema: DescMessage): Route {
     const of = topicOf(schema);
     const { topic, key, messageId } = of;
     if (topic === undefined) {
-      throw new TypedError("invalid_schema", `${schema.typeName}: its option has no topic; set one to use peers`);
+      throw new HawserError("invalid_schema", `${schema.typeName}: its option has no topic; set one to use peers`);
     }
     const headersOf = (format: Format) => checkedOnce([[contentTypeHeader, contentTypeOf(schema, format)]]);
     const headers = { binary: headersOf("binary"), json: headersOf("json") };
@@ -61,13 +61,13 @@ function routeOf(schema: DescMessage): Route {
   return route;
 }
 
-/** The topic of a schema, whose rules are known to be supported. @throws TypedError `invalid_schema` */
+/** The topic of a schema, whose rules are known to be supported. @throws HawserError `invalid_schema` */
 export function topicOfPeers(schema: DescMessage): string {
   allRulesOf(schema);
   return routeOf(schema).topic;
 }
 
-/** What is sent for a typed message. @throws TypedError */
+/** What is sent for a typed message. @throws HawserError */
 export function typedSend<Desc extends DescMessage, Options extends PublishOptions>(
   schema: Desc,
   message: MessageInitShape<Desc>,
@@ -81,7 +81,7 @@ export function typedSend<Desc extends DescMessage, Options extends PublishOptio
   const given = options ?? noOptions;
   const format = given.format ?? "binary";
   if (format !== "binary" && format !== "json") {
-    throw new TypedError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
+    throw new HawserError("invalid_argument", `format ${String(format)}: must be "binary" or "json"`);
   }
   const payload = encode(schema, message, format);
   const headers =
@@ -182,7 +182,7 @@ export class TypedHandlers implements TopicHandler {
     return this.#typeOf(message.headers).type.handler(this.decode(message) as never, message as never);
   }
 
-  /** @throws TypedError `invalid_message` */
+  /** @throws HawserError `invalid_message` */
   decode({ headers, payload }: TransactionalMessage): unknown {
     const { type, format } = this.#typeOf(headers);
     return decode(type.schema, payload, format);

@@ -68,7 +68,7 @@ export class Connection {
     });
   }
 
-  /** @throws PostgresError `transaction_pooler`, if the connection leads through one */
+  /** @throws HawserError `transaction_pooler`, if the connection leads through one */
   refusePooler(): Promise<void> {
     return refuseTransactionPooler(this.#address, this.#opened!, poolerWords.peerRemedy);
   }

@@ -11,7 +11,7 @@
  */
 import pg from "pg";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
-import { PostgresError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { readSmallFileSync } from "../files/index.js";
 
 const tlsParameters = ["sslmode", "sslrootcert", "sslcert", "sslkey", "sslnegotiation"] as const;
@@ -49,7 +49,7 @@ export class DatabaseAddress {
    * @param databaseUrl such as `postgres://user:password@host:5432/database?sslmode=verify-full` or
    * `postgres://a:5432,b:5432/database?target_session_attrs=primary`; without it, and for what it leaves out, the PG*
    * variables are used
-   * @throws PostgresError `invalid_argument` if the URI cannot be read, or a certificate file; the message never contains the
+   * @throws HawserError `invalid_argument` if the URI cannot be read, or a certificate file; the message never contains the
    * URI, which may hold a password
    */
   static of(databaseUrl: string | undefined, env = process.env): DatabaseAddress {
@@ -103,7 +103,7 @@ export class DatabaseAddress {
 /**
  * Reads a connection URI only for its mistakes. Files that it names are not read.
  *
- * @throws PostgresError `invalid_argument` as {@link DatabaseAddress.of}
+ * @throws HawserError `invalid_argument` as {@link DatabaseAddress.of}
  */
 export function checkConnectionUri(databaseUrl: string, env = process.env): void {
   const [address, query] = splitOnce(databaseUrl, "?");
@@ -134,7 +134,7 @@ function urlsOf(
   const ports = inAuthority ? [] : (parameters.get("port") ?? env["PGPORT"] ?? "").split(",");
   const hosts = named.split(",");
   if (ports.length > 1 && ports.length !== hosts.length) {
-    throw new PostgresError(
+    throw new HawserError(
       "invalid_argument",
       `databaseUrl names ${hosts.length} hosts and ${ports.length} ports; name one port for all, or one for each host`,
     );
@@ -144,13 +144,13 @@ function urlsOf(
     const [, host = "", port] = (inAuthority ? /^(\[.*\]|[^:]*)(?::(.*))?$/.exec(one) : [one, one]) ?? [];
     const chosenPort = port ?? ports[place] ?? ports[0] ?? "";
     if (host === "") {
-      throw new PostgresError(
+      throw new HawserError(
         "invalid_argument",
         `databaseUrl has no host in place ${place + 1} of its list; write them as host:port,host:port`,
       );
     }
     if (chosenPort !== "" && !(/^\d+$/.test(chosenPort) && Number(chosenPort) > 0 && Number(chosenPort) < 65_536)) {
-      throw new PostgresError(
+      throw new HawserError(
         "invalid_argument",
         `databaseUrl has the port "${chosenPort}" of the host in place ${place + 1}; a port is a number from 1 to 65535`,
       );
@@ -167,7 +167,7 @@ function attributesOf(parameters: URLSearchParams, env: NodeJS.ProcessEnv): Sess
   if (!value) return undefined;
   const known = sessionAttributes.find((one) => one === value);
   if (known !== undefined) return known;
-  throw new PostgresError(
+  throw new HawserError(
     "invalid_argument",
     `target_session_attrs "${value}" is unknown; use one of ${sessionAttributes.join(", ")}`,
   );
@@ -175,7 +175,7 @@ function attributesOf(parameters: URLSearchParams, env: NodeJS.ProcessEnv): Sess
 
 function checkedUrl(address: string, parameters: URLSearchParams): string {
   if (!/^(postgres|postgresql|socket):/.test(address)) {
-    throw new PostgresError(
+    throw new HawserError(
       "invalid_argument",
       "databaseUrl is not a connection URI; it must begin with postgres:// or postgresql://",
     );
@@ -185,7 +185,7 @@ function checkedUrl(address: string, parameters: URLSearchParams): string {
     // The driver reads it again when it connects; read once here, so that a mistake is reported where it was made.
     new pg.Client({ connectionString: url });
   } catch {
-    throw new PostgresError(
+    throw new HawserError(
       "invalid_argument",
       wrongPort(address) ??
         "databaseUrl cannot be read; check the port, and percent-encode special characters in user name and password",
@@ -239,14 +239,14 @@ function tlsOptions(parameters: ReadonlyMap<TlsParameter, string>): NonNullable<
 
 function checkedTlsMode(mode: string | undefined): void {
   if (!mode || tlsModes.includes(mode)) return;
-  throw new PostgresError("invalid_argument", `sslmode "${mode}" is unknown; use one of ${tlsModes.join(", ")}`);
+  throw new HawserError("invalid_argument", `sslmode "${mode}" is unknown; use one of ${tlsModes.join(", ")}`);
 }
 
 function certificateFile(parameter: string, path: string): string {
   try {
     return readSmallFileSync(path, protocolConstants.tlsFileMaxBytes).toString("utf8");
   } catch (cause) {
-    throw new PostgresError("invalid_argument", `${parameter} ${path} cannot be read: ${(cause as Error).message}`, {
+    throw new HawserError("invalid_argument", `${parameter} ${path} cannot be read: ${(cause as Error).message}`, {
       cause,
     });
   }

@@ -24,7 +24,7 @@ export const insufficientPrivilege = "42501";
 
 /** SQLSTATE of an error that the server has answered with, also as the cause of an error of Hawser; undefined for all others. */
 export function sqlstateOf(error: unknown): string | undefined {
-  const answer = HawserError.is(error) ? error.cause : error;
+  const answer = error instanceof HawserError ? error.cause : error;
   return isServerError(answer) ? answer.code : undefined;
 }
 
@@ -91,6 +91,6 @@ export class OpenAttempts {
 
   /** The last attempt was refused, and the next one with the same login is, too. */
   get isRefused(): boolean {
-    return this.#failedAt !== undefined && (HawserError.is(this.#error) || !isTransient(this.#error));
+    return this.#failedAt !== undefined && (this.#error instanceof HawserError || !isTransient(this.#error));
   }
 }

@@ -2,7 +2,7 @@
  * Connection URIs as users give them: an option, or else an environment variable. Both are checked where they are read, so
  * that an error names the one that is wrong.
  */
-import { HawserError, PostgresError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { checkConnectionUri } from "./database-address.js";
 
 /** Environment variables that commands and the public classes read. An empty one counts as not set. */
@@ -11,7 +11,7 @@ type UrlVariable = "HAWSER_DATABASE_URL" | "HAWSER_SESSION_URL" | "HAWSER_EXECUT
 /**
  * The URI of the environment; undefined if the variable is not set or empty.
  *
- * @throws PostgresError `invalid_argument` that names the variable; never with the URI, which may hold a password
+ * @throws HawserError `invalid_argument` that names the variable; never with the URI, which may hold a password
  */
 export function urlFromEnvironment(variable: UrlVariable, env = process.env): string | undefined {
   return checkedUrl(variable, env[variable] || undefined);
@@ -21,7 +21,7 @@ export function urlFromEnvironment(variable: UrlVariable, env = process.env): st
  * The options with what they leave out taken from `HAWSER_DATABASE_URL` and `HAWSER_SESSION_URL`. The second variable
  * belongs to the first: where `databaseUrl` is given it is not read. What stays undefined is for the `PG*` variables.
  *
- * @throws PostgresError `invalid_argument` that names the option or the variable
+ * @throws HawserError `invalid_argument` that names the option or the variable
  */
 export function urlsOrEnvironment(
   given: { readonly databaseUrl?: string | undefined; readonly sessionUrl?: string | undefined },
@@ -40,12 +40,12 @@ export function urlsOrEnvironment(
  * The URI, read for its mistakes; files that it names are read later.
  *
  * @param source the option or variable that it comes from
- * @throws PostgresError `invalid_argument` that names the source
+ * @throws HawserError `invalid_argument` that names the source
  */
 export function checkedUrl(source: string, url: string | undefined): string | undefined {
   if (url === undefined) return undefined;
   if (typeof url !== "string") {
-    throw new PostgresError(
+    throw new HawserError(
       "invalid_argument",
       `${source} is a value of type ${typeof url} and must be a string; give a URL such as postgres://user@host:5432/name`,
     );
@@ -53,10 +53,10 @@ export function checkedUrl(source: string, url: string | undefined): string | un
   try {
     checkConnectionUri(url);
   } catch (cause) {
-    if (!HawserError.is(cause)) throw cause;
+    if (!(cause instanceof HawserError)) throw cause;
     const message = cause.message.replace(/^databaseUrl(?= )/, source);
     const named = message.startsWith(source) ? message : `${source}: ${message}`;
-    throw new PostgresError("invalid_argument", named, { cause });
+    throw new HawserError("invalid_argument", named, { cause });
   }
   return url;
 }

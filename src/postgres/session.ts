@@ -15,7 +15,7 @@
  */
 import pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { PostgresError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { backoffMs, type Clock, inTime, type Logger, systemClock } from "../runtime/index.js";
 import { Connection, type SessionQuery } from "./connection.js";
 import type { DatabaseAddress } from "./database-address.js";
@@ -112,7 +112,7 @@ export class PostgresSession {
   /**
    * Makes the first connection of a kept session.
    *
-   * @throws whatever node-postgres throws; PostgresError `transaction_pooler`. The session is closed then
+   * @throws whatever node-postgres throws; HawserError `transaction_pooler`. The session is closed then
    */
   async open(): Promise<void> {
     try {
@@ -126,7 +126,7 @@ export class PostgresSession {
   /**
    * Runs one statement. Usable without `this`.
    *
-   * @throws whatever node-postgres throws; an error if a kept session is down; PostgresError `aborted` after {@link close}
+   * @throws whatever node-postgres throws; an error if a kept session is down; HawserError `aborted` after {@link close}
    */
   query = async <Row extends object>(
     text: string,
@@ -250,7 +250,7 @@ export class PostgresSession {
   }
 
   #checkOpen(): void {
-    if (this.#isClosed) throw new PostgresError("aborted", "the session with Postgres was closed");
+    if (this.#isClosed) throw new HawserError("aborted", "the session with Postgres was closed");
   }
 
   async #listenAll(connection: Connection): Promise<void> {

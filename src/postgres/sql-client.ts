@@ -1,7 +1,7 @@
 /**
  * Clients of users: statements in the transaction that the user has begun, with whatever library.
  */
-import { PostgresError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 /**
  * A client of the user's: a Client, PoolClient or Pool of node-postgres, the `client` of a transactional handler, or what
@@ -14,11 +14,11 @@ export interface SqlClient {
   query(text: string, values: unknown[]): PromiseLike<unknown>;
 }
 
-/** The rows of a result of {@link SqlClient.query}. @throws PostgresError `invalid_argument` if it has none */
+/** The rows of a result of {@link SqlClient.query}. @throws HawserError `invalid_argument` if it has none */
 export function rowsOf(result: unknown): Record<string, unknown>[] {
   const rows = Array.isArray(result) ? result : (result as { rows?: unknown } | null | undefined)?.rows;
   if (Array.isArray(rows) && rows.every(isObject)) return rows;
-  throw new PostgresError(
+  throw new HawserError(
     "invalid_argument",
     "query() of the client resolved without the rows; let it resolve with them, or with an object that has them as rows, " +
       "and let each row be an object",

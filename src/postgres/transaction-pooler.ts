@@ -4,7 +4,7 @@
  */
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { PostgresError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { DatabaseAddress } from "./database-address.js";
 import { sqlstateOf } from "./failure.js";
 import { openSession } from "./open-session.js";
@@ -33,7 +33,7 @@ export const poolerWords = {
  *
  * @param session an open session, with the process of Postgres that answered its first statement
  * @param remedy what the user can do here
- * @throws PostgresError `transaction_pooler`; what `openSession` throws, for a pooler only
+ * @throws HawserError `transaction_pooler`; what `openSession` throws, for a pooler only
  */
 export async function refuseTransactionPooler(
   address: DatabaseAddress,
@@ -41,7 +41,7 @@ export async function refuseTransactionPooler(
   remedy: string = poolerWords.remedy,
 ): Promise<void> {
   if (!(await isTransactionPooled(address, session))) return;
-  throw new PostgresError(
+  throw new HawserError(
     "transaction_pooler",
     `at ${address.described.server} a transaction pooler stands before Postgres, and ${poolerWords.what}. ${remedy}`,
   );

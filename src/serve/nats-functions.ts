@@ -6,7 +6,7 @@ import {
   type NatsFunctions,
   natsFunctionMethods,
 } from "../../generated/ts/nats-functions/client.js";
-import { type ErrorCode, errorTable, GatewayError, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { type ErrorCode, errorTable, HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { postgresErrorOf, rowsOf, type SqlClient } from "../postgres/index.js";
 
 /** Where the functions are. */
@@ -46,7 +46,7 @@ const localBySqlstate = new Map<string, ErrorCode>(codesOfLocalCalls.map((code) 
 export function natsFunctions(client: SqlClient, options: NatsFunctionsOptions = {}): NatsFunctions {
   if (typeof (client as Partial<SqlClient> | null | undefined)?.query !== "function") {
     const shown = client === null ? "null" : typeof client;
-    throw new GatewayError(
+    throw new HawserError(
       "invalid_argument",
       `the client of natsFunctions is ${shown} and must have a method query; give a Client or Pool of node-postgres`,
     );
@@ -73,7 +73,7 @@ export function natsFunctions(client: SqlClient, options: NatsFunctionsOptions =
 
 function refuseUnknown(options: object, of: string, known: readonly string[]): void {
   const problem = unknownOption(options, of, known);
-  if (problem !== undefined) throw new GatewayError("invalid_argument", problem);
+  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
 }
 
 /** Where in Postgres a function raises what itself or the gateway says; from elsewhere Postgres speaks for itself. */
@@ -83,17 +83,17 @@ const raises = /^(exec_stmt_raise|dblink_res_error)$/;
 const leavesOpen = /^(08|57|58|XX)/;
 
 function callFailure(cause: unknown, local: boolean): HawserError {
-  if (HawserError.is(cause)) return cause;
+  if (cause instanceof HawserError) return cause;
   const { message = String(cause), code, detail, hint, routine } = postgresErrorOf(cause);
   const details = { cause, detail: textOf(detail), hint: textOf(hint) };
   const sqlstate = typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
   if (sqlstate !== undefined && (typeof routine !== "string" || raises.test(routine))) {
     const known = (local ? localBySqlstate.get(sqlstate) : undefined) ?? bySqlstate.get(sqlstate);
-    if (known === "outcome_unknown") return new GatewayError(known, message, { ...details, outcome: "unknown" });
-    if (known !== undefined) return new GatewayError(known, message, details);
+    if (known === "outcome_unknown") return new HawserError(known, message, { ...details, outcome: "unknown" });
+    if (known !== undefined) return new HawserError(known, message, details);
   }
   const isOpen = sqlstate === undefined || leavesOpen.test(sqlstate);
-  return new GatewayError("store_failed", message, isOpen ? { ...details, outcome: "unknown" } : details);
+  return new HawserError("store_failed", message, isOpen ? { ...details, outcome: "unknown" } : details);
 }
 
 function textOf(value: unknown): string | undefined {

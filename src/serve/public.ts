@@ -3,15 +3,6 @@
  */
 export type * from "../../generated/ts/nats-functions/client.js";
 export type { ServeSettings, ServeSettingsInput } from "../../generated/ts/settings/nats.js";
-export {
-  type ErrorCode,
-  type ErrorEntry,
-  type ErrorOutcome,
-  GatewayError,
-  HawserError,
-  type HawserErrorOptions,
-  PostgresError,
-} from "../errors/index.js";
 export type { SqlClient } from "../postgres/index.js";
 export type { LogDetails, Logger } from "../runtime/index.js";
 export type { PemSource } from "../transport/index.js";

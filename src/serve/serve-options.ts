@@ -9,7 +9,7 @@ import { join, normalize, posix, resolve, sep, win32 } from "node:path";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import type { ServeSettingsInput } from "../../generated/ts/settings/nats.js";
 import { checkServeSettings, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
-import { GatewayError, HawserError, namesOf, unknownOption } from "../errors/index.js";
+import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { checkedUrl, urlFromEnvironment } from "../postgres/index.js";
 import type { Logger } from "../runtime/index.js";
 import type { PemSource } from "../transport/index.js";
@@ -113,8 +113,8 @@ function addressOf(text: string, option: string): Address {
   try {
     return parseAddress(text);
   } catch (error) {
-    if (!HawserError.is(error)) throw error;
-    throw new GatewayError("invalid_argument", `${option}: ${error.message}`, { cause: error });
+    if (!(error instanceof HawserError)) throw error;
+    throw new HawserError("invalid_argument", `${option}: ${error.message}`, { cause: error });
   }
 }
 
@@ -136,7 +136,7 @@ function checkSettings(options: ServeOptions, nameOf: NameOf): ServeSettings {
 
 function refuseBeyondLoopback(place: Address, nameOf: NameOf): void {
   if (isLoopback(place.host)) return;
-  throw new GatewayError(
+  throw new HawserError(
     "plaintext_refused",
     `${formatAddress(place)} is not a loopback address, and messages between Postgres and the gateway would not be ` +
       `encrypted; set ${nameOf("tls")}, use a loopback address, or set ${nameOf("allowPlaintext")} where the network is trusted`,
@@ -182,8 +182,8 @@ function existing(directory: string, nameOf: NameOf): string {
   );
 }
 
-function invalid(message: string): GatewayError {
-  return new GatewayError("invalid_argument", message);
+function invalid(message: string): HawserError {
+  return new HawserError("invalid_argument", message);
 }
 
 /**

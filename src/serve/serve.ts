@@ -5,7 +5,7 @@ import { X509Certificate } from "node:crypto";
 import type { CompleteNatsServerOptions } from "../../generated/ts/nats-options/index.js";
 import { gatewayConstants, type ServeSettings, serveSettingsDefaults } from "../../generated/ts/settings/nats.js";
 import { Bridge } from "../bridge/index.js";
-import { GatewayError, HawserError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { version } from "../files/index.js";
 import { AddressBook, Gateway, type GatewayAddress, isBindable, type Placement, standings } from "../gateway/index.js";
 import { ServerChoice } from "../nats/index.js";
@@ -216,7 +216,7 @@ export class Serve implements AsyncDisposable {
         return;
       } catch (error) {
         signal?.throwIfAborted();
-        if (!HawserError.is(error) || !mayBeReachedLater(error.cause)) throw error;
+        if (!(error instanceof HawserError) || !mayBeReachedLater(error.cause)) throw error;
         this.#monitoring?.asked(error);
         if (performance.now() - toldAt >= gatewayConstants.postgresWaitLogMs) {
           const { code, message: problem } = error;
@@ -306,7 +306,7 @@ export class Serve implements AsyncDisposable {
     try {
       await this.#parts.addresses.open();
     } catch (cause) {
-      throw HawserError.is(cause)
+      throw cause instanceof HawserError
         ? cause
         : await explainServeRefusal(session, "enter the address of the gateway", cause);
     }
@@ -322,5 +322,5 @@ function certificateOf({ contextOptions }: TlsMaterial): Uint8Array {
 }
 
 function refuseUnbindable(material: TlsMaterial): void {
-  if (!isBindable(certificateOf(material))) throw new GatewayError("invalid_argument", unbindable);
+  if (!isBindable(certificateOf(material))) throw new HawserError("invalid_argument", unbindable);
 }

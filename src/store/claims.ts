@@ -48,7 +48,7 @@ export function claims(database: Database) {
      * Moves messages that wait into the member's channel of claimed ones.
      *
      * @returns for each topic of which messages wait, and for each of which copies do, what was claimed; `fenced` if another process has the name now
-     * @throws StoreError `store_failed`: perhaps messages were claimed all the same
+     * @throws HawserError `store_failed`: perhaps messages were claimed all the same
      */
     async claimMessages(
       lease: WriterName,

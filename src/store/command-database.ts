@@ -1,7 +1,7 @@
 /**
  * A connection for a command that looks at the database, or changes a little, and leaves: no session, no leases.
  */
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { DatabaseAddress } from "../postgres/index.js";
 import { silentLogger, systemClock } from "../runtime/index.js";
 import { Database } from "./database.js";
@@ -14,7 +14,7 @@ import type { Asked } from "./schema.js";
  * Runs `work` with one connection to a database that has the schema of this version.
  *
  * @param databaseUrl a connection URI; without it the PG* variables say where
- * @throws StoreError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role may not
+ * @throws HawserError `store_failed` if Postgres cannot be reached within `databaseConnectTimeoutMs`, or if the role may not
  * use the schema, saying what gives it the right; `schema_missing` if the database has none, or an
  * older one; `schema_too_new`; `name_occupied` as `inspectSchema`
  */
@@ -33,20 +33,20 @@ export async function withCommandDatabase<T>(
     if (steps.length > 0) throw await outOfDate(database, steps.length === migrations.length);
     return await work(database);
   } catch (error) {
-    if (!(error instanceof StoreError)) throw error;
+    if (!(error instanceof HawserError)) throw error;
     throw await explainRefusal(askedOf(database), "use the schema hawser", error);
   } finally {
     await database.close();
   }
 }
 
-async function outOfDate(database: Database, isAbsent: boolean): Promise<StoreError> {
+async function outOfDate(database: Database, isAbsent: boolean): Promise<HawserError> {
   const text = `SELECT current_database() AS name, (
       SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser') AS owner`;
   const [row] = await database.query<{ name: string; owner: string | null }>("look for the schema hawser", { text });
   const { name, owner } = row!;
   if (isAbsent) return noSchema(name);
-  return new StoreError(
+  return new HawserError(
     "schema_missing",
     `the schema hawser of the database "${name}" is older than this program: run \`hawser init\` as its owner, "${owner}"`,
   );

@@ -72,7 +72,7 @@ export function cursorCommits(database: Database) {
      * unknown is simply repeated.
      *
      * @returns `fenced` if another process has the name now; then nothing was written
-     * @throws StoreError `store_failed`
+     * @throws HawserError `store_failed`
      */
     commitCursors: (lease: WriterName, commits: readonly CursorCommit[]) => commitCursors(functions, lease, commits),
     /** Deletes a channel's stored rows at or below its committed cursor. */

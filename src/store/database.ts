@@ -103,7 +103,7 @@ export class Database {
    * Runs one statement, a transaction of its own, and returns its rows.
    *
    * @param action what it is for, to follow "could not" in an error
-   * @throws StoreError `store_failed`; its `outcome` is `unknown` if the statement may have been committed all the same
+   * @throws HawserError `store_failed`; its `outcome` is `unknown` if the statement may have been committed all the same
    */
   async query<Row extends object>(action: string, statement: Statement): Promise<Row[]> {
     const run = async (client: pg.ClientBase) => (await client.query(this.#prepared(statement))).rows as Row[];
@@ -141,7 +141,7 @@ export class Database {
    *
    * @param begin statements with which the transaction begins; `work` gets the first row of the last one, if it has rows
    * @param work resolves with statements with which the transaction ends
-   * @throws StoreError as {@link query}, with what `work` threw as its cause
+   * @throws HawserError as {@link query}, with what `work` threw as its cause
    */
   async foreignTransaction<Begun>(
     action: string,

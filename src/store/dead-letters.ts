@@ -8,7 +8,7 @@ import { storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
 import { protocolConstants, storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
 import { announce } from "./notifications.js";
 import type { HeaderPair } from "./stored-messages.js";
@@ -35,7 +35,7 @@ export interface DeadLetterFilter {
  * The filter as an SQL condition over `dead_letters AS d`, and its parameters from `$1` on. The limit is not part of it.
  *
  * @param source what stands for the source, as SQL
- * @throws StoreError `invalid_argument` for a value that no dead letter can have
+ * @throws HawserError `invalid_argument` for a value that no dead letter can have
  */
 function conditionsOf(
   filter: DeadLetterFilter,
@@ -62,18 +62,18 @@ function conditionsOf(
 function check({ ids, origin, before, after, limit }: DeadLetterFilter): void {
   for (const id of ids ?? []) {
     if (!Number.isSafeInteger(id) || id < 1 || columnChecks.dead_letters.id(BigInt(id)) !== undefined) {
-      throw new StoreError("invalid_argument", `the dead letter ${id}: an id is a positive integer`);
+      throw new HawserError("invalid_argument", `the dead letter ${id}: an id is a positive integer`);
     }
   }
   const bad = origin === undefined ? undefined : columnChecks.dead_letters.origin(origin);
-  if (bad !== undefined) throw new StoreError("invalid_argument", `origin ${bad.value}: ${bad.rule}. ${bad.remedy}`);
+  if (bad !== undefined) throw new HawserError("invalid_argument", `origin ${bad.value}: ${bad.rule}. ${bad.remedy}`);
   for (const [name, moment] of Object.entries({ before, after })) {
     if (moment !== undefined && Number.isNaN(moment.getTime())) {
-      throw new StoreError("invalid_argument", `${name} is no moment; give a date such as 2030-01-31T12:00:00Z`);
+      throw new HawserError("invalid_argument", `${name} is no moment; give a date such as 2030-01-31T12:00:00Z`);
     }
   }
   if (limit !== undefined && (!Number.isSafeInteger(limit) || limit < 1)) {
-    throw new StoreError("invalid_argument", `limit ${limit}: must be a positive integer`);
+    throw new HawserError("invalid_argument", `limit ${limit}: must be a positive integer`);
   }
 }
 
@@ -209,7 +209,7 @@ const refusals: Readonly<Record<string, (id: number) => Refusal>> = {
   }),
 };
 
-/** The dead letters of a database. All calls throw StoreError `store_failed`, and `invalid_argument` for a bad filter. */
+/** The dead letters of a database. All calls throw HawserError `store_failed`, and `invalid_argument` for a bad filter. */
 export function deadLetters(database: Database) {
   /** The ids that pass, oldest first, in batches that one statement may take. */
   async function* batches(selection: DeadLetterSelection): AsyncGenerator<number[]> {
@@ -340,12 +340,12 @@ export type DeadLetters = ReturnType<typeof deadLetters>;
 
 function refusalOf(reason: string | null, id: number): Refusal {
   const refusal = refusals[reason ?? ""];
-  if (refusal === undefined) throw new StoreError("internal", `dead letter ${id} was refused without a known reason`);
+  if (refusal === undefined) throw new HawserError("internal", `dead letter ${id} was refused without a known reason`);
   return refusal(id);
 }
 
 /** Nobody should empty the table because a variable was empty. */
 function checkSelection({ all = false, limit: _, ...criteria }: DeadLetterSelection): void {
   if (all || Object.values(criteria).some((value) => value !== undefined)) return;
-  throw new StoreError("invalid_argument", "no dead letters are selected: name some, or say that all are meant");
+  throw new HawserError("invalid_argument", "no dead letters are selected: name some, or say that all are meant");
 }

@@ -9,7 +9,7 @@ import {
   type TopicAddrRow,
   tables,
 } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { columnsOf, overwrite } from "./columns.js";
 import type { Database } from "./database.js";
 import { gathered } from "./gathered.js";
@@ -63,7 +63,7 @@ export function directory(database: Database) {
   ): Promise<void> => {
     const writer = { name: lease.name, epoch: BigInt(lease.epoch) };
     if ((await call(storeFunctions(database.caller(action)), writer)).held) return;
-    throw new StoreError("fenced", `could not ${action}: another process has taken the name "${lease.name}"`);
+    throw new HawserError("fenced", `could not ${action}: another process has taken the name "${lease.name}"`);
   };
   const enter = (topics: readonly ServedTopic[], { group, ...listener }: Registration, only: boolean) => ({
     addr: listener.addr,
@@ -91,7 +91,7 @@ export function directory(database: Database) {
       );
     },
     /**
-     * Takes topics away, from the routes of all senders too, so that sends to them fail with `no_address`; also those that
+     * Takes topics away, from the routes of all senders too, so that sends to them fail with `no_listener`; also those that
      * only a predecessor of the name subscribed.
      */
     async removeSubscriptions(lease: WriterName, topics: readonly string[]): Promise<void> {
@@ -110,7 +110,7 @@ export function directory(database: Database) {
     /**
      * Takes all listeners of a peer's source topic out of the directory. Live ones register again.
      *
-     * @throws StoreError `name_in_use` if a process has the peer's name; then nothing was written
+     * @throws HawserError `name_in_use` if a process has the peer's name; then nothing was written
      */
     async clearAddressesOfTopic({ name, sourceTopic }: Sender): Promise<void> {
       const caller = database.caller(`clear the addresses of "${sourceTopic}"`);

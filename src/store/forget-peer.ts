@@ -3,7 +3,7 @@
  * something would be lost with it, the name is refused.
  */
 import { storeFunctions } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
 import { unlessRunning } from "./leases.js";
 
@@ -19,7 +19,7 @@ export interface ForgottenPeer {
 /**
  * Deletes the rows of a name: its epoch, its entries of the directory, the routes to it, and its channels.
  *
- * @throws StoreError, with nothing deleted: `name_in_use` if a process has the name, or if messages, dead letters or channels
+ * @throws HawserError, with nothing deleted: `name_in_use` if a process has the name, or if messages, dead letters or channels
  * of others depend on it; `invalid_argument` for a name that there is not; `store_failed`
  */
 export async function forgetPeer(database: Database, name: string): Promise<ForgottenPeer> {
@@ -30,9 +30,9 @@ export async function forgetPeer(database: Database, name: string): Promise<Forg
   if (refusal === null) return { name, channels, kept };
   if (refusal === "unknown") {
     const text = `there was never a peer "${name}", or it is forgotten; check the name against \`hawser peers\``;
-    throw new StoreError("invalid_argument", text);
+    throw new HawserError("invalid_argument", text);
   }
-  throw new StoreError(
+  throw new HawserError(
     "name_in_use",
     `"${name}" cannot be forgotten: ${reasonOf(refusal, name, Number(count), names)}`,
   );

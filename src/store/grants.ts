@@ -69,7 +69,7 @@ const collisionTries = 10;
  *
  * @param action what could not be done if a lock is not to be had, to follow "could not"
  * @returns why Postgres refused; undefined if it did not
- * @throws StoreError `store_failed`, which names the sessions in the way
+ * @throws HawserError `store_failed`, which names the sessions in the way
  */
 export async function tryTransaction(
   preparation: Preparation,

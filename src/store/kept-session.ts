@@ -59,7 +59,7 @@ export class KeptSession {
    *
    * @param action what it is for, to follow "could not" in an error
    * @param rowOf makes a row of its columns
-   * @throws StoreError `store_failed`
+   * @throws HawserError `store_failed`
    */
   async run<Row>(
     action: string,

@@ -23,7 +23,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { errorTable } from "../../generated/ts/errors/errors.js";
 import { type QueryClient, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { type HawserError, StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   isTransient,
   type Life,
@@ -133,14 +133,14 @@ export class Leases {
   /**
    * Takes a name: waits until no session that is alive has it, then raises its epoch, and waits for the writes of older ones.
    *
-   * @throws StoreError `name_in_use` if another holder has it until the wait is over, `aborted` by the signal,
+   * @throws HawserError `name_in_use` if another holder has it until the wait is over, `aborted` by the signal,
    * `store_failed` if Postgres cannot be reached until then, or refuses
    */
   async take(name: string, { waitMs, signal }: TakeNameOptions): Promise<Lease> {
     const deadline = this.#clock.now() + waitMs;
     for (;;) {
       if (signal?.aborted)
-        throw new StoreError("aborted", `taking the name "${name}" was aborted`, { cause: signal.reason });
+        throw new HawserError("aborted", `taking the name "${name}" was aborted`, { cause: signal.reason });
       const attempt = await this.#attempt(name);
       if (attempt instanceof HeldLease) return attempt;
       if (attempt.code === "store_failed" && !isTransient(attempt.cause)) throw attempt;
@@ -180,7 +180,7 @@ export class Leases {
 
   /** One try. Returns the error to report if it was the last. */
   async #attempt(name: string): Promise<HeldLease | HawserError> {
-    const inUse = new StoreError(
+    const inUse = new HawserError(
       "name_in_use",
       `the name "${name}" is held by another process, or by another peer of this one; stop that, or choose another name`,
     );
@@ -324,13 +324,13 @@ export function nameHeldSql(name: string): string {
  * Calls a function that refuses to work while a process has the name.
  *
  * @param remedy what the user can do, to follow "is running;"
- * @throws StoreError `name_in_use` if a process has it; otherwise what `call` throws
+ * @throws HawserError `name_in_use` if a process has it; otherwise what `call` throws
  */
 export async function unlessRunning<T>(name: string, call: () => Promise<T>, remedy = "stop it first"): Promise<T> {
   try {
     return await call();
   } catch (error) {
     if (sqlstateOf(error) !== errorTable.name_in_use.sqlstate) throw error;
-    throw new StoreError("name_in_use", `"${name}" is running; ${remedy}`, { cause: error });
+    throw new HawserError("name_in_use", `"${name}" is running; ${remedy}`, { cause: error });
   }
 }

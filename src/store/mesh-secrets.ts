@@ -6,7 +6,7 @@
  * peers may read the table and not write it; rotating is for `hawser_owner`, or the role that made the schema.
  */
 import { type MeshSecretRow, tables } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { insufficientPrivilege, sqlstateOf } from "../postgres/index.js";
 import type { Database, Statement } from "./database.js";
 
@@ -46,15 +46,15 @@ export function meshSecrets(database: Pick<Database, "query">) {
     /**
      * Adds a new secret; running peers hear of it at once and dial with it. The one before stays valid.
      *
-     * @throws StoreError `rotation_refused` if two are valid already; `store_failed` if the role may not
+     * @throws HawserError `rotation_refused` if two are valid already; `store_failed` if the role may not
      */
     async rotateSecret(): Promise<MeshSecretEntry> {
-      const added = await entries("rotate the mesh secret", { text: sql.rotate }).catch((error: StoreError) => {
+      const added = await entries("rotate the mesh secret", { text: sql.rotate }).catch((error: HawserError) => {
         if (sqlstateOf(error) === uniqueViolation) return [];
         throw explained(error);
       });
       if (added[0] !== undefined) return added[0];
-      throw new StoreError(
+      throw new HawserError(
         "rotation_refused",
         "two mesh secrets are valid already; retire the older one before another is added",
       );
@@ -64,14 +64,16 @@ export function meshSecrets(database: Pick<Database, "query">) {
      * made before go on.
      *
      * @returns what was taken away
-     * @throws StoreError `rotation_refused` if there is but one; `store_failed` if the role may not
+     * @throws HawserError `rotation_refused` if there is but one; `store_failed` if the role may not
      */
     async retireSecret(): Promise<MeshSecretEntry[]> {
-      const retired = await entries("retire the older mesh secret", { text: sql.retire }).catch((error: StoreError) => {
-        throw explained(error);
-      });
+      const retired = await entries("retire the older mesh secret", { text: sql.retire }).catch(
+        (error: HawserError) => {
+          throw explained(error);
+        },
+      );
       if (retired.length > 0) return retired;
-      throw new StoreError(
+      throw new HawserError(
         "rotation_refused",
         "there is but one mesh secret, which peers need; rotate first, then retire the older one",
       );
@@ -82,8 +84,8 @@ export function meshSecrets(database: Pick<Database, "query">) {
 /** The steps of a rotation. */
 export type MeshSecrets = ReturnType<typeof meshSecrets>;
 
-function explained(error: StoreError): StoreError {
+function explained(error: HawserError): HawserError {
   if (sqlstateOf(error) !== insufficientPrivilege) return error;
   const message = `${error.message}; use a role that is a member of hawser_owner, or the one that made the schema`;
-  return new StoreError(error.code, message, { cause: error.cause });
+  return new HawserError(error.code, message, { cause: error.cause });
 }

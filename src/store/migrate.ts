@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { type MigrationRow, tables } from "../../generated/ts/rows/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { DatabaseAddress, openSession, refuseTransactionPooler } from "../postgres/index.js";
 import { type Logger, silentLogger } from "../runtime/index.js";
 import { columnsOf } from "./columns.js";
@@ -59,7 +59,7 @@ const sql = {
  * it needs. Many processes may call it at once: one works, the others wait for it. Where nothing is to be done, which is found
  * out without any lock, the rights of a peer suffice.
  *
- * @throws StoreError `transaction_pooler`; `name_occupied` if the schema, or something in it, is not Hawser's;
+ * @throws HawserError `transaction_pooler`; `name_occupied` if the schema, or something in it, is not Hawser's;
  * `schema_too_new` if the database has a migration that this version does not know; `schema_missing` if there is
  * something to do and the role may not, or no schema where one is needed; `store_failed` if Postgres cannot be reached or refuses, if a
  * session that the message names has a lock for too long, or if an applied migration is not the one that this version has
@@ -148,7 +148,7 @@ export interface MissingSteps {
   readonly makesSchema: boolean;
 }
 
-/** The steps that the database lacks, after having checked those that it has. @throws StoreError as {@link migrate} */
+/** The steps that the database lacks, after having checked those that it has. @throws HawserError as {@link migrate} */
 export async function missingSteps(asked: Asked, steps: readonly Migration[] = migrations): Promise<MissingSteps> {
   const { exists, migrated } = await inspectSchema(asked);
   if (!migrated) return { steps, isNew: true, makesSchema: !exists };
@@ -157,16 +157,16 @@ export async function missingSteps(asked: Asked, steps: readonly Migration[] = m
   for (const applied of rows) {
     const step = known.get(applied.id);
     if (step === undefined) {
-      throw new StoreError(
+      throw new HawserError(
         "schema_too_new",
         `the database has migration ${applied.id} (${applied.name}), and this version knows only ${steps.length}; upgrade the program`,
       );
     }
     if (checksumOf(step) !== applied.checksum) {
-      throw new StoreError(
+      throw new HawserError(
         "store_failed",
         `migration ${applied.id} (${applied.name}) was changed after it had been applied to this database, which is of a state between two releases`,
-        { hint: "If nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and run `hawser init`" },
+        { remedy: "If nothing in it is needed, drop the schema (DROP SCHEMA hawser CASCADE) and run `hawser init`" },
       );
     }
   }

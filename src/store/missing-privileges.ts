@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
-import { type HawserError, StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { insufficientPrivilege, type PostgresSession, sqlstateOf } from "../postgres/index.js";
 import { migrations } from "./migrations.js";
 import type { Asked } from "./schema.js";
@@ -54,7 +54,7 @@ export async function explainRefusal(
   const login = pg.escapeIdentifier(role);
   if (!exists) {
     if (wanted === "hawser_bridge") return noSchema(database, cause);
-    return new StoreError(
+    return new HawserError(
       "schema_missing",
       `the database "${database}" has no schema hawser, and the role "${role}" may not make it: run \`hawser init\` once as a role that may, or GRANT CREATE ON ` +
         `DATABASE ${pg.escapeIdentifier(database)} TO ${login}`,
@@ -62,7 +62,7 @@ export async function explainRefusal(
     );
   }
   if (await isOlder(client)) {
-    return new StoreError(
+    return new HawserError(
       "schema_missing",
       `the schema hawser of the database "${database}" is older than this program, and the role "${role}" may not change ` +
         `it: run \`hawser init\` as its owner, "${owner}"`,
@@ -73,7 +73,7 @@ export async function explainRefusal(
   const remedy = hasRole
     ? `GRANT ${wanted} TO ${login}`
     : `run \`hawser init\` as a role that may make the role ${wanted}, then GRANT ${wanted} TO ${login}; or be "${owner}"`;
-  return new StoreError(
+  return new HawserError(
     "store_failed",
     `could not ${action}: the role "${role}" has not the rights of ${wanted} in the database "${database}": ${remedy}`,
     { cause },
@@ -94,8 +94,8 @@ async function isOlder(client: Asked): Promise<boolean> {
 }
 
 /** For processes and commands that leave the making of the schema to others. */
-export function noSchema(database: string, cause?: unknown): StoreError {
-  return new StoreError(
+export function noSchema(database: string, cause?: unknown): HawserError {
+  return new HawserError(
     "schema_missing",
     `the database "${database}" has no schema hawser: run \`hawser init\` on it, or name the right database`,
     { cause },

@@ -35,7 +35,7 @@ export interface NatsServerOutcome {
 /**
  * Sets the options, unless a NATS server is defined that is not to be replaced.
  *
- * @throws StoreError as `withCommandDatabase`; `store_failed` for options that are not right, and for a role that may not
+ * @throws HawserError as `withCommandDatabase`; `store_failed` for options that are not right, and for a role that may not
  */
 export function defineNatsServer(definition: NatsServerDefinition): Promise<NatsServerOutcome> {
   const { databaseUrl, options, replaces = () => false } = definition;
@@ -54,7 +54,7 @@ export function defineNatsServer(definition: NatsServerDefinition): Promise<Nats
  * has been defined since, that one stays.
  *
  * @returns false if it stays
- * @throws StoreError as {@link defineNatsServer}
+ * @throws HawserError as {@link defineNatsServer}
  */
 export function restoreNatsServer(
   { databaseUrl, options }: Pick<NatsServerDefinition, "databaseUrl" | "options">,

@@ -56,7 +56,7 @@ export interface ReplaySelection {
   readonly core: boolean;
 }
 
-/** @throws StoreError as {@link Database.query} */
+/** @throws HawserError as {@link Database.query} */
 export function outboxOverview(database: Database): Promise<OutboxOverview[]> {
   return database.query<OutboxOverview>("read the state of the outbox", {
     text: `SELECT s.kind, s.relay, s.is_awake AS "isAwake", s.waiting::float8 AS waiting, s.oldest_waiting_at AS "oldestWaitingAt",
@@ -66,7 +66,7 @@ export function outboxOverview(database: Database): Promise<OutboxOverview[]> {
   });
 }
 
-/** Those that are due first. @throws StoreError as {@link Database.query} */
+/** Those that are due first. @throws HawserError as {@link Database.query} */
 export function listScheduled(database: Database, filter: ScheduledFilter): Promise<ScheduledMessage[]> {
   const { kind = null, destination = null, limit = null } = filter;
   return database.query<ScheduledMessage>("list the messages that are due later", {

@@ -7,7 +7,7 @@ import type { ParkedMessage, Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./transaction.js";
 
-/** Parks messages in a database. Both calls throw StoreError `store_failed`. */
+/** Parks messages in a database. Both calls throw HawserError `store_failed`. */
 export function parkedMessages(database: Database) {
   return {
     /**

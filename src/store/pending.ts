@@ -76,7 +76,7 @@ export function pending(database: Database) {
     /**
      * Deletes the sender's messages and routes. The cursors are their listeners' and stay.
      *
-     * @throws StoreError `name_in_use` if a process has the sender's name; then nothing was deleted
+     * @throws HawserError `name_in_use` if a process has the sender's name; then nothing was deleted
      */
     async clearStoredMessages({ name, sourceTopic }: Sender): Promise<void> {
       const caller = database.caller(`clear what "${name}" has stored`);

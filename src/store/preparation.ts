@@ -9,7 +9,7 @@
  */
 import type pg from "pg";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type DatabaseAddress, openSession, sqlstateOf } from "../postgres/index.js";
 import { Backoff, Deadline, delay } from "../runtime/index.js";
 
@@ -81,7 +81,7 @@ export class Preparation {
    *
    * @param action what could not be done if it fails, to follow "could not"
    * @param tables those of the schema `hawser` that `work` locks against readers or writers; absent ones are left out
-   * @throws StoreError `store_failed`, which names the sessions in the way, if they stay for longer than the limit; and
+   * @throws HawserError `store_failed`, which names the sessions in the way, if they stay for longer than the limit; and
    * what `work` throws
    */
   async transaction(action: string, work: () => Promise<void>, tables: readonly string[] = []): Promise<void> {
@@ -111,7 +111,7 @@ export class Preparation {
    *
    * @param action as for {@link transaction}
    * @param work may be called again
-   * @throws StoreError as {@link transaction}
+   * @throws HawserError as {@link transaction}
    */
   async outsideTransaction(action: string, work: () => Promise<void>): Promise<void> {
     const { client } = this;
@@ -272,12 +272,12 @@ function textOf(blockers: readonly Blocker[]): string {
     .join(" and ");
 }
 
-function gaveUp(action: string, limitMs: number, blockers: readonly Blocker[], cause: unknown): StoreError {
+function gaveUp(action: string, limitMs: number, blockers: readonly Blocker[], cause: unknown): HawserError {
   const ends = blockers.filter(({ pid }) => pid > 0).map(({ pid }) => `SELECT pg_terminate_backend(${pid})`);
   const end = ends.length === 0 ? "" : `, or end it (${ends.join("; ")})`;
-  return new StoreError(
+  return new HawserError(
     "store_failed",
     `could not ${action}: this needs a lock, and for ${limitMs / 1000} s the way was blocked by ${textOf(blockers)}`,
-    { cause, hint: `Wait until it has ended${end}, then try again` },
+    { cause, remedy: `Wait until it has ended${end}, then try again` },
   );
 }

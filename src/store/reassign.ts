@@ -6,7 +6,7 @@
 import { type ConnKeyMapRow, storeFunctions, tables } from "../../generated/ts/rows/peer.js";
 import { columnChecks } from "../../generated/ts/rules/peer/catalog.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Database } from "./database.js";
 import { nameHeldSql, unlessRunning } from "./leases.js";
 import { announce } from "./notifications.js";
@@ -123,13 +123,13 @@ export function reassign(database: Database) {
      * rows and those of an operator stay. The new owner is told, and takes what is stored at once if it runs.
      *
      * @returns what was handed over; empty if `from` owned none of them (any more)
-     * @throws StoreError `name_in_use` if `from` is running, `invalid_argument` for a bad name, `store_failed`; its
+     * @throws HawserError `name_in_use` if `from` is running, `invalid_argument` for a bad name, `store_failed`; its
      * `outcome` is `unknown` if it may have happened all the same, and the same call again is harmless then
      */
     async reassign({ from, to, connectionKeys, force = false }: ReassignOptions): Promise<HandedOverChannel[]> {
       checkNewOwner(to);
       if (from === to)
-        throw new StoreError("invalid_argument", `"${from}" has its channels already; name another peer`);
+        throw new HawserError("invalid_argument", `"${from}" has its channels already; name another peer`);
       const caller = database.caller(`hand the channels of "${from}" over to "${to}"`);
       const all = connectionKeys === undefined;
       // Committed before the wait at the fence: writes that begin in between would keep it waiting.
@@ -159,7 +159,7 @@ export function reassign(database: Database) {
      * The listener that should have a channel because it serves a topic that the channel's owner does not. `heir` is undefined
      * if there is none, or if the channel was made for its owner; `owned` is false if another listener has it.
      *
-     * @throws StoreError `store_failed`
+     * @throws HawserError `store_failed`
      */
     async heirOf(
       owner: string,
@@ -177,7 +177,7 @@ export function reassign(database: Database) {
      *
      * @param channels the keys, each with the key of the topic that it needs a listener for
      * @returns the keys of those that have another owner
-     * @throws StoreError `fenced`; `store_failed`: perhaps they have another owner all the same
+     * @throws HawserError `fenced`; `store_failed`: perhaps they have another owner all the same
      */
     async giveBack({ name, epoch }: WriterName, channels: ReadonlyMap<number, number | undefined>): Promise<number[]> {
       const action = `give ${channels.size} channels back that "${name}" has taken over`;
@@ -189,7 +189,7 @@ export function reassign(database: Database) {
       });
       const back: { connectionKey: number; composite: string; listener: string }[] = [];
       for (const { held, connectionKey, composite, listener } of rows) {
-        if (!held) throw new StoreError("fenced", `could not ${action}: another process has taken the name`);
+        if (!held) throw new HawserError("fenced", `could not ${action}: another process has taken the name`);
         if (connectionKey !== null && composite !== null && listener !== null) {
           back.push({ connectionKey, composite, listener });
         }
@@ -204,7 +204,7 @@ export function reassign(database: Database) {
     /** What is known of a listener. */
     async listenerState(name: string): Promise<ListenerState> {
       const [state] = await database.query<ListenerState>(`look for "${name}"`, { text: sql.state, values: [name] });
-      if (state === undefined) throw new StoreError("internal", `could not look for "${name}": no row came back`);
+      if (state === undefined) throw new HawserError("internal", `could not look for "${name}": no row came back`);
       return state;
     },
   };
@@ -213,10 +213,10 @@ export function reassign(database: Database) {
 function checkNewOwner(name: string): void {
   const bad = columnChecks.peers.name(name);
   if (bad !== undefined) {
-    throw new StoreError("invalid_argument", `the new listener ${bad.value}: ${bad.rule}. ${bad.remedy}`);
+    throw new HawserError("invalid_argument", `the new listener ${bad.value}: ${bad.rule}. ${bad.remedy}`);
   }
   const prefix = protocolConstants.reservedTopicPrefix;
   if (name.startsWith(prefix)) {
-    throw new StoreError("invalid_argument", `the new listener "${name}" begins with ${prefix}, which is reserved`);
+    throw new HawserError("invalid_argument", `the new listener "${name}" begins with ${prefix}, which is reserved`);
   }
 }

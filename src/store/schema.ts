@@ -2,7 +2,7 @@
  * The schema `hawser`: whose it is, and how it is made. A role that made it beforehand could have put code into it, which
  * would then run with the rights of the role that installs.
  */
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 /**
  * A list of oids, for `IN`: superusers, the present role, and who may act as hawser_owner. All that they could do by code
@@ -105,7 +105,7 @@ export type SchemaPresence = Pick<SchemaInspection, "exists" | "migrated">;
 /**
  * Reads the catalogs, and touches nothing of the schema.
  *
- * @throws StoreError `name_occupied` if it, or something in it, is not Hawser's; `schema_missing` if its table of migrations was
+ * @throws HawserError `name_occupied` if it, or something in it, is not Hawser's; `schema_missing` if its table of migrations was
  * dropped or renamed
  */
 export async function inspectSchema(asked: Asked): Promise<SchemaPresence> {
@@ -113,11 +113,11 @@ export async function inspectSchema(asked: Asked): Promise<SchemaPresence> {
   const { exists, migrated, hasTables, role, what, owner, odd, remedy } = rows[0] as SchemaInspection;
   if (what === null) {
     if (migrated || !hasTables) return { exists, migrated };
-    throw new StoreError(
+    throw new HawserError(
       "schema_missing",
       "the schema hawser has tables, and none called hawser.migrations, which says of which version they are. Nothing was done",
       {
-        hint:
+        remedy:
           "If it was renamed: ALTER TABLE hawser.… RENAME TO migrations; else restore the schema hawser from a backup. If " +
           "nothing in the schema is needed, or it is not Hawser's: DROP SCHEMA hawser CASCADE",
       },
@@ -128,7 +128,7 @@ export async function inspectSchema(asked: Asked): Promise<SchemaPresence> {
       `with the rights of "${role}"`
     : `${what} belongs to "${owner}", who is neither a superuser nor a member of hawser_owner, and whose code would run with ` +
       `the rights of "${role}"`;
-  throw new StoreError("name_occupied", `${reason}. Nothing was done. ${remedy}`);
+  throw new HawserError("name_occupied", `${reason}. Nothing was done. ${remedy}`);
 }
 
 /**

@@ -72,7 +72,7 @@ export class SharedDatabase {
   }
 
   /**
-   * @throws StoreError `store_failed` if Postgres cannot be reached, PostgresError `transaction_pooler` if the session leads
+   * @throws HawserError `store_failed` if Postgres cannot be reached, `transaction_pooler` if the session leads
    * through one
    */
   async open(): Promise<void> {

@@ -1,7 +1,7 @@
 /**
- * From an error of node-postgres to a StoreError.
+ * From an error of node-postgres to a HawserError.
  */
-import { HawserError, StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { isServerError, isTransient, type WriteOutcome } from "../postgres/index.js";
 
 /** SQLSTATE of a session with a database that does not exist. */
@@ -14,10 +14,10 @@ const noDatabase = "3D000";
  * @param outcome of a write: what is known of it
  */
 export function storeFailure(action: string, cause: unknown, outcome?: WriteOutcome): HawserError {
-  if (HawserError.is(cause)) return cause;
+  if (cause instanceof HawserError) return cause;
   const hint = isAbsent(cause) ? "Start Postgres at this address, or name another one in the URL" : undefined;
   const options = { cause, hint, ...(outcome === "unknown" && { outcome }) };
-  return new StoreError("store_failed", `could not ${action}: ${reasonOf(cause)}`, options);
+  return new HawserError("store_failed", `could not ${action}: ${reasonOf(cause)}`, options);
 }
 
 /** The same for many statements: names the one that the server refused, if the server says where in the script it is. */
@@ -49,7 +49,7 @@ function reasonOf(cause: unknown): string {
 
 /** True if the store failed because Postgres was not heard, or said that it is busy, starting or full: the same may succeed soon. */
 export function isTransientFailure(error: unknown): boolean {
-  return StoreError.is(error) && isTransient(error.cause);
+  return error instanceof HawserError && isTransient(error.cause);
 }
 
 /**
@@ -57,7 +57,7 @@ export function isTransientFailure(error: unknown): boolean {
  * committed. A server that takes no writes would have refused the first of them.
  */
 export function isRefusedForGood(error: unknown): boolean {
-  if (!StoreError.is(error) || error.outcome !== undefined) return false;
+  if (!(error instanceof HawserError) || error.outcome !== undefined) return false;
   const { cause } = error;
   return isServerError(cause) && !isTransient(cause);
 }

@@ -71,14 +71,14 @@ function lookUpsOf(database: Database, clock: Clock): ReturnType<typeof newLookU
   return known;
 }
 
-/** Everything a peer does in Postgres. Every method throws StoreError, or PostgresError. */
+/** Everything a peer does in Postgres. Every method throws HawserError, or HawserError. */
 export type Store = Awaited<ReturnType<typeof openStore>>;
 
 /**
  * Opens the store, and waits until Postgres answers. All stores of one process and database share one session and one
  * pool.
  *
- * @throws StoreError `store_failed` if Postgres cannot be reached; PostgresError `invalid_argument` if a URL cannot be
+ * @throws HawserError `store_failed` if Postgres cannot be reached; `invalid_argument` if a URL cannot be
  * read, `transaction_pooler` if the session leads through one
  */
 export async function openStore(options: StoreOptions = {}) {

@@ -3,7 +3,7 @@
  */
 import { type DrainRowsResult, storeFunctions } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Position } from "./channels.js";
 import type { Database } from "./database.js";
 import type { WriterName } from "./transaction.js";
@@ -57,7 +57,7 @@ export function storedMessages(database: Database) {
      * stored already stay as they are, so that a call whose fate is unknown is simply repeated.
      *
      * @returns `fenced` if another process has the name now; then nothing was written
-     * @throws StoreError `store_failed`; its `outcome` is `unknown` if the messages may have been stored all the same,
+     * @throws HawserError `store_failed`; its `outcome` is `unknown` if the messages may have been stored all the same,
      * and absent if they surely were not
      */
     async storeMessages(
@@ -90,7 +90,7 @@ export function storedMessages(database: Database) {
       after: Position,
       { maxRows = storeConstants.drainRows, maxBytes = storeConstants.drainBytes }: DrainLimits = {},
     ): Promise<DrainedPage> {
-      if (maxRows < 1) throw new StoreError("invalid_argument", `maxRows is ${maxRows}; it must be at least 1`);
+      if (maxRows < 1) throw new HawserError("invalid_argument", `maxRows is ${maxRows}; it must be at least 1`);
       const action = `read the stored messages of channel ${connectionKey}`;
       const stored = await storeFunctions(database.caller(action)).drainRows({
         connectionKey,

@@ -5,7 +5,7 @@
 import pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError, StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { isServerError } from "../postgres/index.js";
 import { Room } from "../runtime/index.js";
 import type { Position } from "./channels.js";
@@ -100,7 +100,7 @@ export function transactional(database: Database) {
     end: (transaction: Transaction) => string | Promise<string>,
   ): Promise<void> => {
     if (database.poolSize < 2) {
-      throw new StoreError("invalid_argument", "transactional handlers need a poolSize of at least 2");
+      throw new HawserError("invalid_argument", "transactional handlers need a poolSize of at least 2");
     }
     const thrown: { error?: unknown } = {};
     const handle = async (
@@ -122,7 +122,7 @@ export function transactional(database: Database) {
       } catch (error) {
         isLent = false;
         // What a handler throws because its connection is gone says nothing about the handler.
-        if (HawserError.is(error) || (await answers(transaction))) thrown.error = error;
+        if (error instanceof HawserError || (await answers(transaction))) thrown.error = error;
         throw error;
       }
     };
@@ -163,8 +163,8 @@ export function transactional(database: Database) {
      *
      * Handlers leave at least one connection of the pool to everybody else; those that find none free wait.
      *
-     * @throws what the handler threw, with nothing committed; StoreError `handler_failed` for a handler that ended the
-     * transaction itself, whether or not it began another one; StoreError `store_failed`, whose `outcome` is `unknown` if
+     * @throws what the handler threw, with nothing committed; HawserError `handler_failed` for a handler that ended the
+     * transaction itself, whether or not it began another one; HawserError `store_failed`, whose `outcome` is `unknown` if
      * all of it may have been committed
      */
     async handleInTransaction(
@@ -204,7 +204,7 @@ export function transactional(database: Database) {
         );
         return "committed";
       } catch (error) {
-        const refusal = StoreError.is(error) ? refusalOf(error.cause) : undefined;
+        const refusal = error instanceof HawserError ? refusalOf(error.cause) : undefined;
         if (refusal === undefined) {
           // What another transaction of the same message has written may be all that is wrong.
           if (hasThrown && others.length === 0 && (await isDone(parts[0]!))) return "duplicate";
@@ -231,15 +231,15 @@ interface Begun {
 /**
  * Back to Hawser's own limits after the handler.
  *
- * @throws StoreError `handler_failed` unless the transaction is still the one that was begun for it
+ * @throws HawserError `handler_failed` unless the transaction is still the one that was begun for it
  */
 async function endHandler(transaction: Transaction): Promise<void> {
   const results = (await transaction.query(endSql)) as unknown as pg.QueryResult<{ handling: string | null }>[];
   if (results.at(-1)!.rows[0]!.handling !== "on") throw endedByHandler();
 }
 
-function endedByHandler(): StoreError {
-  return new StoreError(
+function endedByHandler(): HawserError {
+  return new HawserError(
     "handler_failed",
     "the handler ended its transaction with COMMIT or ROLLBACK: what it did up to there was committed, or lost, without " +
       "the message; leave both out, and use SAVEPOINT to take back a part",

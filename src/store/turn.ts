@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 import type pg from "pg";
 import { tables } from "../../generated/ts/rows/peer.js";
 import { storeConstants } from "../../generated/ts/settings/peer.js";
-import { StoreError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { Deadline, delay } from "../runtime/index.js";
 import { inspectSchema } from "./schema.js";
 
@@ -67,7 +67,7 @@ export interface TurnLimits {
  * if it was not: only then the client has the turn by its row.
  *
  * @param tell is told which session it waits for, if that takes a while
- * @throws StoreError `store_failed`, which names the session that holds the turn, if it is not given back in time;
+ * @throws HawserError `store_failed`, which names the session that holds the turn, if it is not given back in time;
  * `name_occupied` if the schema `hawser`, or something in it, is not Hawser's
  */
 export async function takeTurn(
@@ -83,7 +83,7 @@ export async function takeTurn(
   for (let waitMs = noticeMs; !(await taken(take, waitMs)); waitMs = Math.min(noticeMs, deadline.remainingMs)) {
     const holder = await holderOf(client, isOwned ? sql.owner : sql.holder);
     if (deadline.isOver) {
-      throw new StoreError(
+      throw new HawserError(
         "store_failed",
         `the database is being prepared by ${holder}, which has not ended within ${limitMs / 1000} s. If that is no ` +
           "installation at work: SELECT pg_terminate_backend(pid) with its pid, then try again",

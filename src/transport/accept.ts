@@ -11,7 +11,7 @@
 import { randomBytes } from "node:crypto";
 import type { Socket } from "node:net";
 import { type PeerSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
-import { type ErrorCode, HawserError, TransportError } from "../errors/index.js";
+import { type ErrorCode, HawserError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
   formatAddress,
@@ -86,7 +86,7 @@ export class AcceptedSocket implements FrameReceiver {
   #frames: FrameSocket | undefined;
   #handshake: ListenerHandshake | undefined;
   /** What is wrong with how the dialler came; told when it has sent its preamble, so that it hears of it. */
-  #fault: TransportError | undefined;
+  #fault: HawserError | undefined;
   #state: "opening" | "hello" | "authorizing" | "done" = "opening";
 
   readonly #options: ListenOptions;
@@ -147,15 +147,14 @@ export class AcceptedSocket implements FrameReceiver {
     if (frame.$case === "hello" && this.#state === "hello") {
       this.#state = "authorizing";
       void this.#authorize(frame.value);
-    } else this.refuse(new TransportError("protocol_violation", `the dialler sent ${frame.$case} out of turn`));
+    } else this.refuse(new HawserError("protocol_violation", `the dialler sent ${frame.$case} out of turn`));
   }
 
   onClosed(error: HawserError | undefined): void {
     this.#cancelTimeout();
     if (this.#state === "done") return;
     this.#state = "done";
-    const { code, message, cause } =
-      error ?? new TransportError("connection_lost", "the dialler closed the connection");
+    const { code, message, cause } = error ?? new HawserError("connection_lost", "the dialler closed the connection");
     this.#options.onHandshakeRefused({
       remoteAddress: this.remoteAddress,
       code,
@@ -195,15 +194,15 @@ export class AcceptedSocket implements FrameReceiver {
       });
     } else if (speaksTls) {
       const message = "the dialler speaks TLS and this peer does not; give the option tls to this peer too, or to none";
-      this.#speak(socket).fail(new TransportError("tls_mismatch", message), { linger: true });
+      this.#speak(socket).fail(new HawserError("tls_mismatch", message), { linger: true });
     } else {
       const message = "this peer accepts nothing but TLS; give the option tls to the dialler, too";
-      const fault = acceptor && new TransportError("tls_mismatch", message);
+      const fault = acceptor && new HawserError("tls_mismatch", message);
       this.#shakeHands(socket, new Uint8Array(0), fault);
     }
   }
 
-  #shakeHands(socket: Socket, exporter: Uint8Array, fault: TransportError | undefined): void {
+  #shakeHands(socket: Socket, exporter: Uint8Array, fault: HawserError | undefined): void {
     const { listenerName } = this.#options;
     this.#fault = fault;
     if (fault === undefined) {
@@ -225,12 +224,12 @@ export class AcceptedSocket implements FrameReceiver {
       this.#onProved();
       const decision = await authorize(fieldsOf(hello), { address: this.remoteAddress });
       if (this.#state !== "authorizing") return;
-      if (!decision.accept) throw new TransportError(decision.code, decision.message);
+      if (!decision.accept) throw new HawserError(decision.code, decision.message);
       this.#establish(this.#frames!, verified, hello, decision.welcome);
     } catch (error) {
       // The cause is for this side's report; the other side gets code and message.
       const message = "the listener could not decide on the Hello";
-      this.refuse(HawserError.is(error) ? error : new TransportError("internal", message, { cause: error }));
+      this.refuse(error instanceof HawserError ? error : new HawserError("internal", message, { cause: error }));
     }
   }
 
@@ -259,7 +258,7 @@ export class AcceptedSocket implements FrameReceiver {
 
   #timeOut(): void {
     const { handshakeTimeoutMs } = protocolConstants;
-    this.refuse(new TransportError("handshake_timeout", `no handshake was done in ${handshakeTimeoutMs} ms`));
+    this.refuse(new HawserError("handshake_timeout", `no handshake was done in ${handshakeTimeoutMs} ms`));
   }
 }
 

@@ -7,7 +7,7 @@
  * Refuse, Ping and Pong are {@link FrameSocket}'s business. Any other frame breaks the protocol. Each receiver names every
  * kind of frame, so that the compiler asks what a new kind means to it.
  */
-import { type HawserError, TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import {
   type Ack,
   type Answer,
@@ -159,7 +159,7 @@ export class SenderConnection extends EstablishedConnection {
    * Writes a batch; it leaves at the end of this tick, together with what else is written in it. A batch longer than the
    * listener's greatest frame (by its headers) leaves as several. The payloads' bytes are the caller's again afterwards.
    *
-   * @throws WireError `invalid_argument` if one message is too long for the listener; nothing is written then
+   * @throws HawserError `invalid_argument` if one message is too long for the listener; nothing is written then
    */
   writeBatch(batch: Batch): void {
     this.socket.writer.write({ $case: "batch", value: batch });
@@ -169,7 +169,7 @@ export class SenderConnection extends EstablishedConnection {
    * Writes an at-most-once message without headers; it leaves at the end of this tick, in a batch with others. Its bytes are the
    * caller's again afterwards.
    *
-   * @throws WireError `invalid_argument` if it is too long for the listener
+   * @throws HawserError `invalid_argument` if it is too long for the listener
    */
   writeAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
     this.socket.writer.writeAtMostOnce(epoch, topicKey, payload);
@@ -183,7 +183,7 @@ export class SenderConnection extends EstablishedConnection {
   /**
    * Writes a request; it leaves at the end of this tick. Only where {@link takesRequests}.
    *
-   * @throws WireError `invalid_argument` if the request is too long for the listener; nothing is written then
+   * @throws HawserError `invalid_argument` if the request is too long for the listener; nothing is written then
    */
   writeRequest(request: Request): void {
     this.socket.writer.write({ $case: "request", value: request });
@@ -207,7 +207,7 @@ export function listenerReceiver(
   maxMessageBytes: number,
   handlers: ListenerHandlers,
 ): FrameReceiver {
-  const violation = (message: string): void => socket.fail(new TransportError("protocol_violation", message));
+  const violation = (message: string): void => socket.fail(new HawserError("protocol_violation", message));
   let saidGoodbye = false;
   let lastRequest = 0;
   return {
@@ -283,7 +283,7 @@ export function senderReceiver(socket: FrameSocket, handlers: SenderHandlers): F
         case "goLive":
         case "request":
         case "cancel":
-          socket.fail(new TransportError("protocol_violation", `the listener sent ${frame.$case} after the handshake`));
+          socket.fail(new HawserError("protocol_violation", `the listener sent ${frame.$case} after the handshake`));
           return;
         default:
           frame satisfies never;

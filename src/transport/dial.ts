@@ -8,7 +8,7 @@ import { randomBytes } from "node:crypto";
 import { lookup } from "node:dns";
 import { connect, isIP, type LookupFunction, type Socket } from "node:net";
 import { type PeerSettings, protocolConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError, TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
   type Address,
@@ -56,7 +56,7 @@ export interface Dialled {
  *
  * A refusal is not proved: before acting on `fenced` for good, read the own epoch in the catalog.
  *
- * @throws TransportError (as a rejection)
+ * @throws HawserError (as a rejection)
  * - with the code of the listener's Refuse: `unauthenticated`, `wrong_peer`, `fenced`, `busy`, …
  * - `unauthenticated` if the listener does not prove that it knows the secret
  * - `unsupported_version` if the two have no version in common
@@ -66,7 +66,7 @@ export interface Dialled {
  * - `connection_lost` if the connection cannot be made, or ends early; `handshake_timeout` after `handshakeTimeoutMs` for
  *   all of it
  * - `aborted` by the signal
- * - `invalid_argument` for a malformed address (a WireError), an empty secret, or names that break the rules of Hello
+ * - `invalid_argument` for a malformed address (a HawserError), an empty secret, or names that break the rules of Hello
  * - `protocol_violation` for what is not this protocol
  */
 export async function dial(options: DialOptions): Promise<Dialled> {
@@ -74,7 +74,7 @@ export async function dial(options: DialOptions): Promise<Dialled> {
   const { host, port } = parseAddress(address);
   const anywhere = tls !== undefined || allowPlaintext;
   if (!anywhere && isIP(host) !== 0 && !isLoopback(host)) throw plaintextRefused(address);
-  if (options.secret.length === 0) throw new TransportError("invalid_argument", "the mesh secret is empty");
+  if (options.secret.length === 0) throw new HawserError("invalid_argument", "the mesh secret is empty");
   if (signal?.aborted) throw aborted(address, signal);
   return await new Promise((resolve, reject) => new Attempt(options, { host, port, anywhere }, resolve, reject));
 }
@@ -103,7 +103,7 @@ class Attempt implements FrameReceiver {
     const cancelTimeout = clock.setTimeout(() => {
       const { handshakeTimeoutMs } = protocolConstants;
       this.#giveUp(
-        new TransportError("handshake_timeout", `${address} did not finish the handshake in ${handshakeTimeoutMs} ms`),
+        new HawserError("handshake_timeout", `${address} did not finish the handshake in ${handshakeTimeoutMs} ms`),
       );
     }, protocolConstants.handshakeTimeoutMs);
     const onAbort = (): void => this.#giveUp(aborted(address, signal));
@@ -149,18 +149,18 @@ class Attempt implements FrameReceiver {
           this.#establish(socket, frame.value);
           return;
         default:
-          throw new TransportError("protocol_violation", `the listener sent ${frame.$case} during the handshake`);
+          throw new HawserError("protocol_violation", `the listener sent ${frame.$case} during the handshake`);
       }
     } catch (error) {
       const message = "the dialler failed to answer the listener";
-      socket.fail(HawserError.is(error) ? error : new TransportError("internal", message, { cause: error }));
+      socket.fail(error instanceof HawserError ? error : new HawserError("internal", message, { cause: error }));
     }
   }
 
   onClosed(error: HawserError | undefined): void {
     this.#cleanUp();
     const { address } = this.#options;
-    this.#reject(error ?? new TransportError("connection_lost", `${address} closed the connection`));
+    this.#reject(error ?? new HawserError("connection_lost", `${address} closed the connection`));
   }
 
   #establish(socket: FrameSocket, { mac: _, ...welcome }: Welcome): void {
@@ -176,7 +176,7 @@ class Attempt implements FrameReceiver {
     this.#resolve({ connection, welcome });
   }
 
-  #giveUp(error: TransportError): void {
+  #giveUp(error: HawserError): void {
     this.#cleanUp();
     this.#cancelOpening();
     this.#socket?.destroy();
@@ -184,8 +184,8 @@ class Attempt implements FrameReceiver {
   }
 }
 
-function aborted(address: string, signal: AbortSignal | undefined): TransportError {
-  return new TransportError("aborted", `dialling ${address} was aborted`, { cause: signal?.reason });
+function aborted(address: string, signal: AbortSignal | undefined): HawserError {
+  return new HawserError("aborted", `dialling ${address} was aborted`, { cause: signal?.reason });
 }
 
 /** Where to, and how. */
@@ -201,7 +201,7 @@ interface OpenSocketEvents {
   /** @param exporter of the TLS session; empty without TLS */
   onOpen(socket: Socket, exporter: Uint8Array): void;
   /** `connection_lost`, `plaintext_refused`, `tls_failed` or `tls_mismatch`. */
-  onFailed(error: TransportError): void;
+  onFailed(error: HawserError): void;
 }
 
 /** Opens a socket. @returns what cancels it, and does nothing once it is open */
@@ -217,7 +217,7 @@ function openSocket(target: SocketTarget, events: OpenSocketEvents): () => void 
   });
   let stop = follow(raw, "connect", opened, (cause) => {
     // A name that leads elsewhere was refused while it was looked up.
-    events.onFailed(TransportError.is(cause) ? cause : connectionEnded(cause));
+    events.onFailed(cause instanceof HawserError ? cause : connectionEnded(cause));
   });
   return () => stop();
 

@@ -2,7 +2,7 @@
  * Why a connection was not made, or ended, in words that say what to do; and how one side tells the other.
  */
 import { limits } from "../../generated/ts/rules/peer/frames.js";
-import { errorOfWireCode, errorTable, type HawserError, shortened, TransportError } from "../errors/index.js";
+import { errorOfWireCode, errorTable, HawserError, shortened } from "../errors/index.js";
 import type { Refuse } from "../wire/index.js";
 
 /** The Refuse that tells the other side of an error: its code and message, shortened to the limit; never its cause. */
@@ -15,15 +15,15 @@ export function refuseOf(error: HawserError): Refuse {
  * The error that a Refuse tells of. A newer side may refuse with a code that is not known here: the connection is lost
  * either way, and the text says why.
  */
-export function errorOfRefuse({ code, message }: Refuse): TransportError {
+export function errorOfRefuse({ code, message }: Refuse): HawserError {
   const known = errorOfWireCode(code)?.code;
-  if (known !== undefined) return new TransportError(known, `the other side refused: ${message}`);
-  return new TransportError("connection_lost", `the other side refused with the unknown code ${code}: ${message}`);
+  if (known !== undefined) return new HawserError(known, `the other side refused: ${message}`);
+  return new HawserError("connection_lost", `the other side refused with the unknown code ${code}: ${message}`);
 }
 
 /** The error for an address that is not loopback. */
-export function plaintextRefused(address: string): TransportError {
-  return new TransportError(
+export function plaintextRefused(address: string): HawserError {
+  return new HawserError(
     "plaintext_refused",
     `${address} is not a loopback address, and the connection would not be encrypted; ` +
       "set tls, use a loopback address, or set allowPlaintext where the network is trusted",
@@ -31,10 +31,10 @@ export function plaintextRefused(address: string): TransportError {
 }
 
 /** The error for a connection that ended without a word. @param cause of the socket, if it had one */
-export function connectionEnded(cause: Error | undefined): TransportError {
-  if (isTlsError(cause)) return new TransportError("tls_failed", `TLS failed: ${wordsOf(cause)}`, { cause });
+export function connectionEnded(cause: Error | undefined): HawserError {
+  if (isTlsError(cause)) return new HawserError("tls_failed", `TLS failed: ${wordsOf(cause)}`, { cause });
   const why = cause === undefined ? "the other side closed it" : describe(cause);
-  return new TransportError("connection_lost", `the connection ended: ${why}`, cause && { cause });
+  return new HawserError("connection_lost", `the connection ended: ${why}`, cause && { cause });
 }
 
 /** What happened to a socket. An AggregateError (one attempt for each address of a name) has no message of its own. */
@@ -72,35 +72,35 @@ function isTlsError(error: unknown): error is Error & { readonly code: string } 
 }
 
 /** The error for TLS that the dialler could not establish. @param cause of the socket; undefined if it just ended */
-export function dialTlsFailure(address: string, cause: Error | undefined): TransportError {
+export function dialTlsFailure(address: string, cause: Error | undefined): HawserError {
   const code = (cause as { readonly code?: string } | undefined)?.code ?? "";
   const options = cause === undefined ? {} : { cause };
   if (noTls.has(code)) {
     const message = `${address} does not speak TLS; give the option tls to that peer too, or to none of the mesh`;
-    return new TransportError("tls_mismatch", message, options);
+    return new HawserError("tls_mismatch", message, options);
   }
   if (code === "ERR_TLS_CERT_ALTNAME_INVALID") {
     const { reason = "" } = cause as { readonly reason?: string };
     const remedy =
       'give that peer a certificate with this name or address, publish another address (advertise), or set tls.serverName, or tls.verify: "ca"';
-    return new TransportError("tls_failed", `the certificate of ${address} is for another host: ${reason}; ${remedy}`, {
+    return new HawserError("tls_failed", `the certificate of ${address} is for another host: ${reason}; ${remedy}`, {
       cause,
     });
   }
   if (code in faultsOfCertificates) {
-    return new TransportError("tls_failed", `the certificate of ${address} ${certificateFault(code)}`, options);
+    return new HawserError("tls_failed", `the certificate of ${address} ${certificateFault(code)}`, options);
   }
   if (isTlsError(cause)) {
-    return new TransportError("tls_failed", `TLS with ${address} failed: ${wordsOf(cause)}`, options);
+    return new HawserError("tls_failed", `TLS with ${address} failed: ${wordsOf(cause)}`, options);
   }
   const why = cause === undefined ? "the other side closed it" : cause.message;
-  return new TransportError("connection_lost", `the connection ended before TLS was established: ${why}`, options);
+  return new HawserError("connection_lost", `the connection ended before TLS was established: ${why}`, options);
 }
 
 /** The error for TLS that a listener could not establish with a dialler. */
-export function acceptTlsFailure(cause: Error | undefined): TransportError {
-  if (isTlsError(cause)) return new TransportError("tls_failed", `TLS failed: ${wordsOf(cause)}`, { cause });
-  return new TransportError(
+export function acceptTlsFailure(cause: Error | undefined): HawserError {
+  if (isTlsError(cause)) return new HawserError("tls_failed", `TLS failed: ${wordsOf(cause)}`, { cause });
+  return new HawserError(
     "connection_lost",
     "the dialler ended the connection before TLS was established; perhaps it does not accept this peer's certificate",
     cause === undefined ? {} : { cause },

@@ -9,7 +9,7 @@
  */
 import type { Socket } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { HawserError, TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import type { Clock } from "../runtime/index.js";
 import { type Frame, FrameDecoder } from "../wire/index.js";
 import { connectionEnded, errorOfRefuse, refuseOf } from "./failures.js";
@@ -169,7 +169,7 @@ export class FrameSocket {
         try {
           frame = this.#decoder.next();
         } catch (error) {
-          if (!HawserError.is(error)) throw error;
+          if (!(error instanceof HawserError)) throw error;
           this.fail(error);
           return;
         }
@@ -192,7 +192,7 @@ export class FrameSocket {
       case "pong":
         if (!this.#established) {
           const message = `the other side sent ${frame.$case} during the handshake`;
-          this.fail(new TransportError("protocol_violation", message));
+          this.fail(new HawserError("protocol_violation", message));
         } else if (frame.$case === "ping") this.writer.writeLatest({ $case: "pong", value: frame.value });
         return;
       default:
@@ -210,7 +210,7 @@ export class FrameSocket {
 
   #lose(message: string): void {
     this.#close();
-    this.#tell(new TransportError("connection_lost", message));
+    this.#tell(new HawserError("connection_lost", message));
   }
 
   #close(): void {

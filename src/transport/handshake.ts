@@ -12,7 +12,7 @@
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { limits } from "../../generated/ts/rules/peer/frames.js";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { type Challenge, type Hello, type HelloFields, ownCapabilities, type Welcome } from "../wire/index.js";
 
 /** The length of a nonce in bytes: the rules accept no other. */
@@ -42,17 +42,17 @@ export class DiallerHandshake {
   /**
    * The Hello to send.
    *
-   * @throws TransportError `unsupported_version` if the listener does not speak this version; `protocol_violation` for a
+   * @throws HawserError `unsupported_version` if the listener does not speak this version; `protocol_violation` for a
    * second Challenge
    */
   answer(challenge: Challenge): Hello {
     if (this.#transcript !== undefined) {
-      throw new TransportError("protocol_violation", "the listener sent a second Challenge");
+      throw new HawserError("protocol_violation", "the listener sent a second Challenge");
     }
     const { identity, secret, nonce, exporter } = this.#options;
     const { version } = protocolConstants;
     if (challenge.minVersion > version || challenge.maxVersion < version) {
-      throw new TransportError(
+      throw new HawserError(
         "unsupported_version",
         `the listener speaks protocol versions ${challenge.minVersion} to ${challenge.maxVersion}; this is ${version}`,
       );
@@ -65,14 +65,14 @@ export class DiallerHandshake {
   /**
    * Checks the listener's proof.
    *
-   * @throws TransportError `unauthenticated` if it does not know the secret; `protocol_violation` before a Challenge
+   * @throws HawserError `unauthenticated` if it does not know the secret; `protocol_violation` before a Challenge
    */
   accept(welcome: Welcome): void {
     if (this.#transcript === undefined) {
-      throw new TransportError("protocol_violation", "the listener sent Welcome before Challenge");
+      throw new HawserError("protocol_violation", "the listener sent Welcome before Challenge");
     }
     if (secretOf(welcome.mac, [this.#options.secret], "welcome", this.#transcript) === undefined) {
-      throw new TransportError("unauthenticated", "the listener did not prove that it knows the mesh secret");
+      throw new HawserError("unauthenticated", "the listener did not prove that it knows the mesh secret");
     }
   }
 }
@@ -110,7 +110,7 @@ export class ListenerHandshake {
    * Checks a Hello: first its proof, then its version and whom it is meant for.
    *
    * @param secrets the mesh secrets that are valid now
-   * @throws TransportError `unauthenticated`, `unsupported_version` or `wrong_peer`
+   * @throws HawserError `unauthenticated`, `unsupported_version` or `wrong_peer`
    */
   verify(hello: Hello, secrets: readonly Uint8Array[]): VerifiedHello {
     const { listenerName, nonce, exporter } = this.#options;
@@ -118,19 +118,16 @@ export class ListenerHandshake {
     const secret = secretOf(hello.mac, secrets, "hello", transcript);
     if (secret === undefined) {
       const inBetween = exporter.length === 0 ? "" : ", or something between the two ends TLS";
-      throw new TransportError(
-        "unauthenticated",
-        `the dialler did not prove that it knows the mesh secret${inBetween}`,
-      );
+      throw new HawserError("unauthenticated", `the dialler did not prove that it knows the mesh secret${inBetween}`);
     }
     if (hello.version !== protocolConstants.version) {
-      throw new TransportError(
+      throw new HawserError(
         "unsupported_version",
         `the dialler chose protocol version ${hello.version}; this is ${protocolConstants.version}`,
       );
     }
     if (hello.listenerName !== listenerName) {
-      throw new TransportError("wrong_peer", `the dialler means ${hello.listenerName}; this is ${listenerName}`);
+      throw new HawserError("wrong_peer", `the dialler means ${hello.listenerName}; this is ${listenerName}`);
     }
     return { transcript, secret };
   }

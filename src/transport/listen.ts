@@ -4,7 +4,7 @@
 import { lookup } from "node:dns/promises";
 import { createServer, isIP, type Server } from "node:net";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { systemClock } from "../runtime/index.js";
 import { formatAddress, isLoopback, parseAddress } from "../wire/index.js";
 import { AcceptedSocket, type ListenOptions } from "./accept.js";
@@ -26,7 +26,7 @@ export interface Listener {
 /**
  * Binds the address and accepts senders.
  *
- * @throws TransportError (as a rejection) `bind_failed` if the address is malformed, unknown or in use;
+ * @throws HawserError (as a rejection) `bind_failed` if the address is malformed, unknown or in use;
  * `plaintext_refused` if it is not loopback without TLS or `allowPlaintext`
  */
 export async function listen(options: ListenOptions): Promise<Listener> {
@@ -38,9 +38,9 @@ export async function listen(options: ListenOptions): Promise<Listener> {
     await tls?.refresh();
     return await bind(options, ip, port);
   } catch (cause) {
-    if (TransportError.is(cause)) throw cause;
+    if (cause instanceof HawserError) throw cause;
     const why = cause instanceof Error ? cause.message : String(cause);
-    throw new TransportError("bind_failed", `cannot listen on ${address}: ${why}`, { cause });
+    throw new HawserError("bind_failed", `cannot listen on ${address}: ${why}`, { cause });
   }
 }
 
@@ -56,7 +56,7 @@ async function bind(options: ListenOptions, host: string, port: number): Promise
       if (underWay >= protocolConstants.maxPendingHandshakes) {
         const oldest = strangers.expendable!;
         strangers.delete(oldest, oldest.remoteHost);
-        oldest.refuse(new TransportError("busy", `${underWay} handshakes were under way, and a newer one came`));
+        oldest.refuse(new HawserError("busy", `${underWay} handshakes were under way, and a newer one came`));
       }
       const accepted: AcceptedSocket = new AcceptedSocket(options, socket, acceptor, () => {
         strangers.delete(accepted, accepted.remoteHost);
@@ -105,6 +105,6 @@ async function listening(server: Server, host: string, port: number): Promise<vo
 
 function boundAddressOf(server: Server): string {
   const bound = server.address();
-  if (bound === null || typeof bound === "string") throw new TransportError("internal", "a TCP server has no address");
+  if (bound === null || typeof bound === "string") throw new HawserError("internal", "a TCP server has no address");
   return formatAddress({ host: bound.address, port: bound.port });
 }

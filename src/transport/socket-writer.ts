@@ -58,7 +58,7 @@ export class SocketWriter {
     this.#socket.write(protocolConstants.preamble);
   }
 
-  /** Writes a frame. @throws WireError as `FrameEncoder.append` */
+  /** Writes a frame. @throws HawserError as `FrameEncoder.append` */
   write(frame: Frame): void {
     if (!this.#takes(frame.$case)) return;
     if (this.#latest.length > 0) this.#encodeLatest();
@@ -67,7 +67,7 @@ export class SocketWriter {
     this.#appended();
   }
 
-  /** Writes an at-most-once message. @throws WireError as `FrameEncoder.appendAtMostOnce` */
+  /** Writes an at-most-once message. @throws HawserError as `FrameEncoder.appendAtMostOnce` */
   writeAtMostOnce(epoch: number, topicKey: number, payload: Uint8Array): void {
     if (!this.#takes("batch")) return;
     if (this.#latest.length > 0) this.#encodeLatest();

@@ -8,7 +8,7 @@
  */
 import { createHash } from "node:crypto";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import type { TransportError } from "../errors/index.js";
+import type { HawserError } from "../errors/index.js";
 import { readSmallFile, readSmallFileSync } from "../files/index.js";
 import { type Clock, systemClock } from "../runtime/index.js";
 import {
@@ -29,7 +29,7 @@ export interface TlsCredentialsListener {
   /** New connections are made with new material from now on. */
   onReloaded?(material: TlsMaterial): void;
   /** The files cannot be used or read; told once for each state they are in. The old material stays in use. */
-  onReloadFailed?(error: TransportError): void;
+  onReloadFailed?(error: HawserError): void;
 }
 
 interface PemPlace {
@@ -58,7 +58,7 @@ export class TlsCredentials {
    * Reads everything.
    *
    * @param clock by which the files are waited for when they are read again
-   * @throws TransportError `invalid_argument` for options of the wrong form, a file that cannot be read, and whatever
+   * @throws HawserError `invalid_argument` for options of the wrong form, a file that cannot be read, and whatever
    * {@link loadTlsMaterial} refuses
    */
   constructor(options: TlsOptions, clock: Clock = systemClock) {
@@ -149,7 +149,7 @@ export class TlsCredentials {
       this.#inUse = state;
       for (const listener of [...this.#listeners]) listener.onReloaded?.(this.#material);
     } catch (error) {
-      const failure = error as TransportError;
+      const failure = error as HawserError;
       this.#tellFailed(failure, state ?? failure.message);
     }
   }
@@ -163,7 +163,7 @@ export class TlsCredentials {
     this.#tellFailed(invalid(message), message);
   }
 
-  #tellFailed(failure: TransportError, state: string): void {
+  #tellFailed(failure: HawserError, state: string): void {
     if (this.#failed === state) return;
     this.#failed = state;
     for (const listener of [...this.#listeners]) listener.onReloadFailed?.(failure);
@@ -196,7 +196,7 @@ async function readPlace({ origin, path, pem }: PemPlace): Promise<NamedPem> {
   }
 }
 
-function unreadable(origin: string, cause: unknown): TransportError {
+function unreadable(origin: string, cause: unknown): HawserError {
   return invalid(`${origin} cannot be read: ${(cause as Error).message}`, cause);
 }
 

@@ -5,7 +5,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from "node:crypto";
 import { createSecureContext, type SecureContext, type SecureContextOptions } from "node:tls";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TransportError, unknownOption } from "../errors/index.js";
+import { HawserError, unknownOption } from "../errors/index.js";
 
 /** PEM: its text or bytes, or the path of a file that holds it. Files are read again while the peer runs. */
 export type PemSource = string | Uint8Array;
@@ -54,7 +54,7 @@ const rules: Readonly<Record<keyof TlsOptions, Rule>> = {
 /**
  * Checks the form of the options; what the PEM holds is for {@link loadTlsMaterial}.
  *
- * @throws TransportError `invalid_argument`
+ * @throws HawserError `invalid_argument`
  */
 export function checkTlsOptions(options: TlsOptions): void {
   if (typeof options !== "object" || options === null) throw invalid("tls must be an object with cert and key");
@@ -78,8 +78,8 @@ export function checkTlsOptions(options: TlsOptions): void {
 }
 
 /** An error for what the user gave. */
-export function invalid(message: string, cause?: unknown): TransportError {
-  return new TransportError("invalid_argument", message, cause === undefined ? {} : { cause });
+export function invalid(message: string, cause?: unknown): HawserError {
+  return new HawserError("invalid_argument", message, cause === undefined ? {} : { cause });
 }
 
 /** PEM, each with the words that say where it comes from: "tls.cert /etc/hawser/tls.crt". */
@@ -110,7 +110,7 @@ export interface TlsMaterial {
  * Checks that everything is there and belongs together, as of `now`.
  *
  * @param now milliseconds since 1970
- * @throws TransportError `invalid_argument`: no certificate or key in the PEM, an encrypted key without its passphrase,
+ * @throws HawserError `invalid_argument`: no certificate or key in the PEM, an encrypted key without its passphrase,
  * a key that does not belong to the certificate, a certificate that is not valid yet or any more
  */
 export function loadTlsMaterial({ cert, key, ca, passphrase }: TlsPem, now: number): TlsMaterial {

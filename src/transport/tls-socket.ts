@@ -5,7 +5,7 @@ import { constants } from "node:crypto";
 import { isIP, type Socket } from "node:net";
 import { connect, createServer, type Server, type TLSSocket } from "node:tls";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import { TransportError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { acceptTlsFailure, certificateFault } from "./failures.js";
 import type { TlsCredentials } from "./tls-credentials.js";
 
@@ -43,9 +43,9 @@ export function secureDial(socket: Socket, host: string, { options, current }: T
 /** Who hears what became of TLS on an accepted socket: one of the two, once. */
 interface AcceptTlsEvents {
   /** @param fault why the dialler's certificate is not accepted, where mutual TLS is asked for */
-  onSecure(socket: TLSSocket, fault: TransportError | undefined): void;
+  onSecure(socket: TLSSocket, fault: HawserError | undefined): void;
   /** The socket closes by itself. */
-  onFailed(error: TransportError): void;
+  onFailed(error: HawserError): void;
 }
 
 /** The TLS side of a listener: takes sockets over, always with the newest certificate. */
@@ -103,15 +103,15 @@ function keyOf({ remoteAddress, remotePort, localAddress, localPort }: Socket): 
   return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`;
 }
 
-function clientFault(socket: TLSSocket): TransportError | undefined {
+function clientFault(socket: TLSSocket): HawserError | undefined {
   // Node takes a resumed session without a certificate for an authorized one.
   if (socket.getPeerX509Certificate() === undefined || socket.isSessionReused()) {
-    return new TransportError(
+    return new HawserError(
       "tls_failed",
       "the dialler showed no certificate, and this peer demands one (mutual TLS); give the dialler tls.cert and tls.key",
     );
   }
   if (socket.authorized) return undefined;
   const fault = certificateFault(String(socket.authorizationError));
-  return new TransportError("tls_failed", `the certificate of the dialler ${fault}`);
+  return new HawserError("tls_failed", `the certificate of the dialler ${fault}`);
 }

@@ -10,7 +10,7 @@ import {
   jetstreamManager,
 } from "@nats-io/jetstream";
 import { type NatsConnection, nanos } from "@nats-io/transport-node";
-import { namesOf, TypedError } from "../errors/index.js";
+import { HawserError, namesOf } from "../errors/index.js";
 import { type FailureListener, type Handlings, handlersOf, isFinal } from "./handling.js";
 import { checkOptionNames } from "./publish.js";
 
@@ -83,7 +83,7 @@ export async function consume(
     });
   });
   if (info.config.ack_policy !== AckPolicy.Explicit) {
-    throw new TypedError(
+    throw new HawserError(
       "invalid_argument",
       `durable "${durable}": the consumer has the ack policy ${info.config.ack_policy} and must have explicit; name another, or delete it`,
     );
@@ -99,7 +99,7 @@ export async function consume(
       else await handleOne(message);
     }
     if (!stopping)
-      throw new TypedError("internal", `the consumer "${durable}" of the stream "${stream}" has ended by itself`);
+      throw new HawserError("internal", `the consumer "${durable}" of the stream "${stream}" has ended by itself`);
   };
   const handleOne = async (message: JsMsg): Promise<void> => {
     const working = setInterval(() => message.working(), ackWaitMs / 2);

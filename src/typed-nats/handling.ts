@@ -4,7 +4,7 @@
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { JsMsg } from "@nats-io/jetstream";
 import type { Msg, MsgHdrs } from "@nats-io/transport-node";
-import { HawserError, TypedError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { allRulesOf, contentTypeHeader, decode, typeOf } from "../typed/index.js";
 import { knownTopicOf } from "./publish.js";
 
@@ -38,19 +38,19 @@ export type Handlings<Message> = Handling<Message> | readonly Handling<Message>[
 export interface SubjectHandlers<Message> {
   /** The subject to subscribe to. */
   readonly pattern: string;
-  /** Decodes and handles a message. @throws (as a rejection) TypedError `invalid_message`; what the handler throws */
+  /** Decodes and handles a message. @throws (as a rejection) HawserError `invalid_message`; what the handler throws */
   run(message: Message): Promise<unknown>;
 }
 
-/** @throws TypedError `invalid_schema`, also for types that have different subjects */
+/** @throws HawserError `invalid_schema`, also for types that have different subjects */
 export function handlersOf<Message extends AnyMessage>(given: Handlings<Message>): SubjectHandlers<Message> {
   const all = Array.isArray(given) ? (given as readonly Handling<Message>[]) : [given as Handling<Message>];
   const types = new Map(all.map((each) => [each.schema.typeName, each]));
   const patterns = new Set(all.map(({ schema }) => patternOf(schema)));
   const [pattern, another] = patterns;
-  if (pattern === undefined) throw new TypedError("invalid_argument", "no type is given; give at least one");
+  if (pattern === undefined) throw new HawserError("invalid_argument", "no type is given; give at least one");
   if (another !== undefined) {
-    throw new TypedError(
+    throw new HawserError(
       "invalid_argument",
       `the types have the subjects ${pattern} and ${another}; use one call for each subject`,
     );
@@ -69,12 +69,12 @@ function patternOf(schema: DescMessage): string {
   allRulesOf(schema);
   const { subject } = knownTopicOf(schema);
   if (subject === undefined) {
-    throw new TypedError("invalid_schema", `${schema.typeName}: its option has no subject; set one to use NATS`);
+    throw new HawserError("invalid_schema", `${schema.typeName}: its option has no subject; set one to use NATS`);
   }
   return subject.pattern;
 }
 
 /** Whether trying the message again would not help: it is none of its type, or its handler has rejected it. */
 export function isFinal(error: unknown): boolean {
-  return HawserError.is(error) && (error.code === "invalid_message" || error.code === "rejected");
+  return error instanceof HawserError && (error.code === "invalid_message" || error.code === "rejected");
 }

@@ -2,15 +2,6 @@
  * What the package exports as `hawser/typed`: typed messages over a NATS connection of the user, and by hand.
  */
 export {
-  type ErrorCode,
-  type ErrorEntry,
-  type ErrorOutcome,
-  HawserError,
-  type HawserErrorOptions,
-  Reject,
-  TypedError,
-} from "../errors/index.js";
-export {
   type BrokenRule,
   brokenRule,
   type ContentType,

@@ -4,7 +4,7 @@
 import type { DescMessage, MessageInitShape } from "@bufbuild/protobuf";
 import { jetstream } from "@nats-io/jetstream";
 import { type MsgHdrs, type NatsConnection, headers as natsHeaders } from "@nats-io/transport-node";
-import { namesOf, TypedError, unknownOption } from "../errors/index.js";
+import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import {
   contentTypeHeader,
   contentTypeOf,
@@ -47,7 +47,7 @@ const options = namesOf<PublishOptions>({
 
 const topics = new WeakMap<DescMessage, TopicOfSchema>();
 
-/** Where messages of a schema go. @throws TypedError `invalid_schema` */
+/** Where messages of a schema go. @throws HawserError `invalid_schema` */
 export function knownTopicOf(schema: DescMessage): TopicOfSchema {
   let topic = topics.get(schema);
   if (topic === undefined) {
@@ -57,10 +57,10 @@ export function knownTopicOf(schema: DescMessage): TopicOfSchema {
   return topic;
 }
 
-/** @throws TypedError `invalid_argument` for an option that there is not */
+/** @throws HawserError `invalid_argument` for an option that there is not */
 export function checkOptionNames(given: object, of: string, known: readonly string[]): void {
   const problem = unknownOption(given, of, known);
-  if (problem !== undefined) throw new TypedError("invalid_argument", problem);
+  if (problem !== undefined) throw new HawserError("invalid_argument", problem);
 }
 
 /**

@@ -31,7 +31,7 @@ export interface TypedSubscription extends AsyncDisposable {
  *
  * Messages are handled one after the other.
  *
- * @throws TypedError `invalid_schema`, `invalid_argument`
+ * @throws HawserError `invalid_schema`, `invalid_argument`
  */
 export function subscribe(
   connection: NatsConnection,

@@ -2,7 +2,7 @@
  * TCP addresses as text: `host:port`, with an IPv6 host in brackets.
  */
 import { isIPv4, isIPv6 } from "node:net";
-import { WireError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 /** A TCP address. */
 export interface Address {
@@ -17,14 +17,14 @@ const form = /^(?:\[([^[\]]+)\]|([^:[\]\s/]+)):(\d{1,5})$/;
 /**
  * Reads `127.0.0.1:4100`, `[::1]:4100` or `orders.example:4100`.
  *
- * @throws WireError `invalid_argument` for anything else
+ * @throws HawserError `invalid_argument` for anything else
  */
 export function parseAddress(text: string): Address {
   const match = form.exec(text);
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);
   if (host === undefined || port > 65535 || (match?.[1] !== undefined && !isIPv6(host))) {
-    throw new WireError(
+    throw new HawserError(
       "invalid_argument",
       `${JSON.stringify(text)} is no address; write host:port, such as 127.0.0.1:4100 or [::1]:4100`,
     );

@@ -4,7 +4,7 @@
 import { promisify } from "node:util";
 import * as zlib from "node:zlib";
 import { Compression } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import { WireError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 
 /** One of zlib's functions, with the options used here. */
 type Transform = (
@@ -51,7 +51,7 @@ export function canDecompress(compression: Compression): boolean {
  * Compresses a payload.
  *
  * @returns bytes that are the caller's; they may be longer than the payload
- * @throws WireError `not_supported` for zstd on a Node that has none
+ * @throws HawserError `not_supported` for zstd on a Node that has none
  */
 export async function compress(payload: Uint8Array, compression: Compression): Promise<Uint8Array> {
   const { name, compress } = formatOf(compression);
@@ -66,7 +66,7 @@ export async function compress(payload: Uint8Array, compression: Compression): P
  * @param uncompressedBytes the length that the sender declared
  * @param maxBytes the greatest length accepted (`maxMessageBytes`)
  * @returns exactly `uncompressedBytes` bytes, the caller's
- * @throws WireError `protocol_violation` if the declared length is above `maxBytes`, or the bytes are damaged or expand
+ * @throws HawserError `protocol_violation` if the declared length is above `maxBytes`, or the bytes are damaged or expand
  * to another length; `not_supported` for zstd on a Node that has none
  */
 export async function decompress(
@@ -98,10 +98,10 @@ export async function decompress(
   return plain(expanded);
 }
 
-/** @throws WireError `invalid_argument` for a number that is no compression */
+/** @throws HawserError `invalid_argument` for a number that is no compression */
 function formatOf(compression: Compression): Format {
   const format = (formats as Partial<Record<Compression, Format>>)[compression];
-  if (format === undefined) throw new WireError("invalid_argument", `${compression} is no compression`);
+  if (format === undefined) throw new HawserError("invalid_argument", `${compression} is no compression`);
   return format;
 }
 
@@ -109,12 +109,12 @@ function tooLong(cause: unknown): boolean {
   return (cause as { code?: unknown } | null)?.code === "ERR_BUFFER_TOO_LARGE";
 }
 
-function violation(message: string, cause?: unknown): WireError {
-  return new WireError("protocol_violation", message, cause === undefined ? {} : { cause });
+function violation(message: string, cause?: unknown): HawserError {
+  return new HawserError("protocol_violation", message, cause === undefined ? {} : { cause });
 }
 
-function missing(name: string): WireError {
-  return new WireError("not_supported", `this Node (${process.version}) has no ${name}; 22.15 and later do`);
+function missing(name: string): HawserError {
+  return new HawserError("not_supported", `this Node (${process.version}) has no ${name}; 22.15 and later do`);
 }
 
 /** zlib gives Buffers; payloads are plain Uint8Arrays everywhere. */

@@ -3,7 +3,7 @@
  */
 import { FrameInput } from "../../generated/ts/wire/coding.js";
 import { readFrame } from "../../generated/ts/wire/frames.js";
-import { namesOf, unknownOption, WireError } from "../errors/index.js";
+import { HawserError, namesOf, unknownOption } from "../errors/index.js";
 import { uncleared } from "../runtime/index.js";
 import { knownCapabilities } from "./capabilities.js";
 import { checkFrame, type Frame, faultOfBatch } from "./frames.js";
@@ -49,7 +49,7 @@ export class FrameDecoder {
 
   readonly #input = new FrameInput();
   #preamble: Uint8Array | undefined;
-  #failure: WireError | undefined;
+  #failure: HawserError | undefined;
   /** Frames that have come whole, and how many of them were taken. */
   #whole: Uint8Array[] = [];
   #taken = 0;
@@ -61,10 +61,10 @@ export class FrameDecoder {
   #memory = none;
   #filled = 0;
 
-  /** @throws WireError `invalid_argument` for an option that there is not */
+  /** @throws HawserError `invalid_argument` for an option that there is not */
   constructor(options: FrameDecoderOptions) {
     const problem = unknownOption(options, "a FrameDecoder", optionNames);
-    if (problem !== undefined) throw new WireError("invalid_argument", problem);
+    if (problem !== undefined) throw new HawserError("invalid_argument", problem);
     this.maxFrameBytes = options.maxFrameBytes;
     this.#preamble = options.preamble;
     // The preamble comes first, without a length.
@@ -95,7 +95,7 @@ export class FrameDecoder {
   /**
    * The next frame, or undefined while it has not come whole.
    *
-   * @throws WireError `protocol_violation` for a wrong preamble, a frame above the limit, of an unknown kind, undecodable,
+   * @throws HawserError `protocol_violation` for a wrong preamble, a frame above the limit, of an unknown kind, undecodable,
    * or against a rule of the spec
    */
   next(): Frame | undefined {
@@ -111,7 +111,7 @@ export class FrameDecoder {
       this.#take();
       return decode(this.#input, bytes);
     } catch (error) {
-      if (WireError.is(error)) this.#failure = error;
+      if (error instanceof HawserError) this.#failure = error;
       throw error;
     }
   }
@@ -177,7 +177,7 @@ export class FrameDecoder {
  * Decodes one frame.
  *
  * @param bytes the frame without its length prefix; the result may keep views of it
- * @throws WireError `protocol_violation`, as {@link FrameDecoder.next}
+ * @throws HawserError `protocol_violation`, as {@link FrameDecoder.next}
  */
 export function decodeFrame(bytes: Uint8Array): Frame {
   return decode(new FrameInput(), bytes);
@@ -219,6 +219,6 @@ function copyShort(payloads: Uint8Array[], least: number): void {
   }
 }
 
-function violation(message: string, cause?: unknown): WireError {
-  return new WireError("protocol_violation", message, cause === undefined ? {} : { cause });
+function violation(message: string, cause?: unknown): HawserError {
+  return new HawserError("protocol_violation", message, cause === undefined ? {} : { cause });
 }

@@ -6,7 +6,7 @@
 import { type Batch, Delivery, type Header } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { numberBytes, sized, writeBytes, writeHead } from "../../generated/ts/wire/coding.js";
 import { tags, valueBytes, writeBatch, writeFrame } from "../../generated/ts/wire/frames.js";
-import { WireError } from "../errors/index.js";
+import { HawserError } from "../errors/index.js";
 import { uncleared } from "../runtime/index.js";
 import { lengthPrefixBytes } from "./frame-decoder.js";
 import type { Frame } from "./frames.js";
@@ -96,7 +96,7 @@ export class FrameEncoder {
    * Appends a frame; a Batch as several, if the other side accepts none that long. All of it is copied. That it keeps the
    * rules of the spec is the caller's to know: see `checkFrame`.
    *
-   * @throws WireError `invalid_argument` if the frame, or a single message of a batch, is longer than the other side
+   * @throws HawserError `invalid_argument` if the frame, or a single message of a batch, is longer than the other side
    * accepts; nothing of it is appended then
    */
   append(frame: Frame): void {
@@ -110,7 +110,7 @@ export class FrameEncoder {
     } else if (frame.$case === "batch") {
       for (const value of splitBatch(frame.value, this.maxFrameBytes)) this.append({ $case: "batch", value });
     } else {
-      throw new WireError(
+      throw new HawserError(
         "invalid_argument",
         `a ${frame.$case} frame takes ${frameBytes} bytes; the other side accepts ${this.maxFrameBytes}`,
       );
@@ -246,7 +246,7 @@ const headerOverheadBytes = 16;
  * its payload bytes; headers can make many small payloads much longer than that.
  *
  * @param maxFrameBytes the greatest frame that the other side accepts, without its length prefix
- * @throws WireError `invalid_argument` if a single message does not fit
+ * @throws HawserError `invalid_argument` if a single message does not fit
  */
 function splitBatch(batch: Batch, maxFrameBytes: number): readonly Batch[] {
   const room = maxFrameBytes - fixedBytes;
@@ -257,7 +257,7 @@ function splitBatch(batch: Batch, maxFrameBytes: number): readonly Batch[] {
   batch.payloads.forEach((payload, index) => {
     const size = payload.length + payloadOverheadBytes + bytesOfHeaders(headersOf.get(index));
     if (size > room) {
-      throw new WireError(
+      throw new HawserError(
         "invalid_argument",
         `a message takes ${size} bytes with its headers; the other side accepts frames of ${maxFrameBytes}`,
       );

@@ -4,7 +4,7 @@
 import { type Batch, Delivery, type Hello, type Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
 import { validateFrame } from "../../generated/ts/rules/peer/frames.js";
 import type { Frame } from "../../generated/ts/wire/frames.js";
-import { type ErrorCode, WireError } from "../errors/index.js";
+import { type ErrorCode, HawserError } from "../errors/index.js";
 
 export type { Frame };
 
@@ -22,7 +22,7 @@ export type WelcomeFields = Pick<Welcome, "cursorEpoch" | "cursor" | "backlog" |
  *
  * @param code what a breach is called: `protocol_violation` coming in; going out `invalid_argument` (the default), told
  * to the caller who made it and not to the other side
- * @throws WireError with that code, naming the field, its value and the rule
+ * @throws HawserError with that code, naming the field, its value and the rule
  */
 export function checkFrame(
   frame: Frame,
@@ -31,10 +31,10 @@ export function checkFrame(
   const violation = validateFrame({ kind: frame });
   if (violation !== undefined) {
     const { path, value, rule, remedy } = violation;
-    throw new WireError(code, `${path} is ${value}; it ${rule}. ${remedy}`);
+    throw new HawserError(code, `${path} is ${value}; it ${rule}. ${remedy}`);
   }
   const fault = frame.$case === "batch" ? faultOfBatch(frame.value) : undefined;
-  if (fault !== undefined) throw new WireError(code, fault);
+  if (fault !== undefined) throw new HawserError(code, fault);
 }
 
 /**

@@ -33,14 +33,6 @@ export {
   type Request,
   type Welcome,
 } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-export {
-  type ErrorCode,
-  type ErrorEntry,
-  type ErrorOutcome,
-  HawserError,
-  type HawserErrorOptions,
-  WireError,
-} from "../errors/index.js";
 export { type Address, formatAddress, isLoopback, parseAddress } from "./address.js";
 export { chooseCompression, ownCapabilities } from "./capabilities.js";
 export { compress, decompress } from "./compression.js";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { wholeNumber } from "../../src/cli/options.js";
-import { CliError } from "../../src/errors/index.js";
+import { HawserError } from "../../src/errors/index.js";
 
 describe("an option that is a whole number", () => {
   it("is taken in digits, within its range", () => {
@@ -33,7 +33,7 @@ describe("an option that is a whole number", () => {
     ["limit", "1.5"],
   ])("is refused with its range alone where no number follows from it: --%s %j", (option, value) => {
     expect(() => wholeNumber(option, value, 100, 1_000)).toThrow(
-      new CliError("invalid_argument", `--${option} "${value}" is not a whole number from 100 to 1000`),
+      new HawserError("invalid_argument", `--${option} "${value}" is not a whole number from 100 to 1000`),
     );
   });
 });

@@ -2,6 +2,7 @@
  * What is NATS's own in calls: micro services, queue groups, the end of a service, limits, permissions, and messages of
  * others.
  */
+
 import { Code, createClient } from "@connectrpc/connect";
 import { connect, deferred, headers, type Msg, MsgHdrsImpl, type NatsConnection, nuid } from "@nats-io/transport-node";
 import { connect as connectOther, RequestStrategy } from "nats";
@@ -11,9 +12,9 @@ import {
   type NatsServiceOptions,
   type NatsTransportOptions,
   type Routes,
-  RpcError,
   serveNats,
 } from "../../src/connect/index.js";
+import { HawserError } from "../../src/errors/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -240,7 +241,7 @@ describe("a call", () => {
     const service = await as("service");
     await serveNats(service, warehouse);
     const refused = await serveNats(service, (router) => router.service(Office, {})).catch((error: unknown) => error);
-    expect(refused).toBeInstanceOf(RpcError);
+    expect(refused).toBeInstanceOf(HawserError);
     expect(refused).toMatchObject({ code: "nats_permission_denied", message: expect.stringContaining("Office.Open") });
     const client = createClient(Warehouse, createNatsTransport(await as("caller")));
     const error = await failureOf(client.look({}));

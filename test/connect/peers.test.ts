@@ -47,7 +47,7 @@ describe("services", () => {
     const gone = await failureOf(createClient(Office, createPeerTransport(caller)).open({}));
     expect(gone.code).toBe(Code.Unavailable);
     // The second one before the caller has heard of it.
-    expect(["no_address", "unsubscribed"]).toContain(causeOf(gone));
+    expect(["no_listener", "unsubscribed"]).toContain(causeOf(gone));
   });
 
   it("take calls in turn", async () => {
@@ -140,7 +140,7 @@ describe("a call", () => {
     expect([notRunning.code, causeOf(notRunning)]).toEqual([Code.Unavailable, "not_running"]);
     await caller.run();
     const missing = await failureOf(client.look({}));
-    expect([missing.code, causeOf(missing)]).toEqual([Code.Unavailable, "no_address"]);
+    expect([missing.code, causeOf(missing)]).toEqual([Code.Unavailable, "no_listener"]);
     await world.list("acme.warehouse.v1.Warehouse", "nobody-1");
     const gone = await failureOf(client.look({}, { timeoutMs: 60_000 }));
     expect([gone.code, causeOf(gone)]).toEqual([Code.Unavailable, "unreachable"]);

@@ -57,7 +57,7 @@ it(`${requests} requests end in time when listeners are killed (HAWSER_FAULT_SEE
         const text = Buffer.from(payload).toString();
         if (text !== `answer to ${n}`) wrong.push(`${n}: ${text}`);
       } catch (error) {
-        if (!HawserError.is(error)) throw error;
+        if (!(error instanceof HawserError)) throw error;
         end = error.code;
         // The time between an end and the next dial passes quickly, and so would all requests.
         if (error.code === "unreachable") await delay(50);

@@ -2,7 +2,7 @@
  * When calls end, and which of them may be under way.
  */
 import { describe, expect, it, vi } from "vitest";
-import { GatewayError, HawserError } from "../../src/errors/index.js";
+import { HawserError } from "../../src/errors/index.js";
 import type { GatewayCall } from "../../src/gateway/calls.js";
 import { errorAnswerOf } from "../../src/gateway/protocol/index.js";
 import {
@@ -42,7 +42,7 @@ describe("the deadline", () => {
     await vi.advanceTimersByTimeAsync(timeoutMs + slack - 1);
     expect([end.outcome, told]).toEqual(["waiting", [timeoutMs]]);
     await vi.advanceTimersByTimeAsync(1);
-    expect([HawserError.is(end.outcome), end.afterMs]).toEqual([true, timeoutMs + slack]);
+    expect([end.outcome instanceof HawserError, end.afterMs]).toEqual([true, timeoutMs + slack]);
   });
 
   it("may not be beyond the cap", () => {
@@ -70,7 +70,7 @@ describe("the deadline", () => {
     const wait = pending<void>();
     const end = tested({ publish: () => wait.promise }).start(publish);
     await vi.advanceTimersByTimeAsync(limits.callTimeoutMs);
-    wait.reject(new GatewayError("nats_timeout", "late"));
+    wait.reject(new HawserError("nats_timeout", "late"));
     await flush();
     expect(codeOf(end)).toBe("nats_timeout");
   });
@@ -102,7 +102,7 @@ describe("the deadline", () => {
 
 describe("the place of a command", () => {
   it("is given back by a handler that throws, one that rejects, and one whose answer cannot be sent", async () => {
-    const failure = new GatewayError("no_responders", "nobody");
+    const failure = new HawserError("no_responders", "nobody");
     const { start, capacity } = tested(
       {
         publish: () => {

@@ -35,7 +35,7 @@ async function ask(query: Buffer): Promise<string> {
     const given = calls.answer(query, session);
     answer = given instanceof Promise ? await given : given;
   } catch (error) {
-    if (!HawserError.is(error) || !refusals.has(error.code)) throw error;
+    if (!(error instanceof HawserError) || !refusals.has(error.code)) throw error;
     if (error.message.length > 1000) throw new Error(`a refusal of ${error.message.length} characters`);
     return error.code;
   }

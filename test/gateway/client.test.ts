@@ -47,7 +47,7 @@ async function failureOf(call: Promise<unknown>): Promise<HawserError> {
     () => expect.unreachable("it succeeds"),
     (reason: unknown) => reason,
   );
-  if (!HawserError.is(error)) throw error;
+  if (!(error instanceof HawserError)) throw error;
   return error;
 }
 

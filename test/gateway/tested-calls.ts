@@ -73,5 +73,5 @@ export function pending<T>() {
 }
 
 export const never = () => new Promise<never>(() => undefined);
-export const codeOf = ({ outcome }: { outcome: unknown }) => (HawserError.is(outcome) ? outcome.code : outcome);
+export const codeOf = ({ outcome }: { outcome: unknown }) => (outcome instanceof HawserError ? outcome.code : outcome);
 export const flush = () => vi.advanceTimersByTimeAsync(0);

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import type { NatsError } from "../../src/errors/index.js";
+import type { HawserError } from "../../src/errors/index.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
 import { startNatsServer, type TestNatsServer } from "../support/nats-server.js";
 import { connectError, optionsFor, secretsDirectory, testConnector } from "./support/connectors.js";
@@ -37,7 +37,7 @@ interface TlsClient {
 function errorOf(
   server: { readonly host: string; readonly port: number },
   { host, ca = authority.certificate, own, options = {} }: TlsClient = {},
-): Promise<NatsError | undefined> {
+): Promise<HawserError | undefined> {
   const secrets = secretsDirectory({ "ca.pem": ca ?? "", "own.pem": own?.cert ?? "", "own.key": own?.key ?? "" });
   const given = {
     ...(ca === null ? {} : { tls_ca_path: join(secrets, "ca.pem") }),

@@ -269,7 +269,7 @@ try {
   const receipt: Receipt = await a.sendTo("b", "hello", { headers: { trace: "1" } });
   console.log(\`\${receipt.outcome} to \${receipt.peer}\`);
 } catch (error) {
-  if (HawserError.is(error)) console.error(error.code, error.message);
+  if (error instanceof HawserError) console.error(error.code, error.message);
   throw error;
 }
 `;

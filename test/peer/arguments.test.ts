@@ -292,7 +292,7 @@ describe("a running peer refuses", () => {
         expect(await peer.listAddresses(topic)).toEqual([]);
       }
     }
-    await failure("no_address", a.sendTo("__#other", "x"));
-    await failure("no_address", a.sendAll("__#other", "x"));
+    await failure("no_listener", a.sendTo("__#other", "x"));
+    await failure("no_listener", a.sendAll("__#other", "x"));
   });
 });

@@ -23,7 +23,7 @@ describe("a peer that subscribes, sends or refreshes", () => {
     await a.subscribe("before");
     await a.record();
     await a.subscribe("after");
-    await failure("no_address", a.sendTo("sent", "x"));
+    await failure("no_listener", a.sendTo("sent", "x"));
     await world.started("known-1");
     expect(await a.refreshAddressTopic("known")).toBe(true);
 
@@ -112,7 +112,7 @@ describe("the routes of a sender", () => {
     await b.unsubscribe("news");
     await b.stop();
     expect(await again.refreshAddressTopic("news")).toBe(false);
-    await failure("no_address", again.sendTo("news", "3"));
+    await failure("no_listener", again.sendTo("news", "3"));
     expect(await again.sendTo("b", "3")).toEqual({ outcome: "stored", peer: "b-1" });
   });
 });

@@ -540,7 +540,7 @@ describe("enqueue of a peer", () => {
     await store.deadLetters.retry({ all: true });
     await a.received.length(1);
     expect(a.texts).toEqual(["thanks, a-1"]);
-    await b.saw("dead_letter", ({ message }) => message.includes("no_address") || message.includes("nobody takes"));
+    await b.saw("dead_letter", ({ message }) => message.includes("no_listener") || message.includes("nobody takes"));
   });
 });
 
@@ -587,7 +587,7 @@ describe("a transactional handler", () => {
   it("cannot reply to what no peer enqueued, nor can another one", async () => {
     const codes: unknown[] = [];
     const reply = async (message: TransactionalMessage) => {
-      codes.push((await failure("no_address", message.reply("x"))).message);
+      codes.push((await failure("no_listener", message.reply("x"))).message);
     };
     await world.started("b-1", transactional, reply);
     await world.started("d-1", {}, reply);

@@ -179,7 +179,7 @@ describe("handle", () => {
     await second.stop();
     await second.closed;
     await eventually("nobody serves the topic", async () => (await a.refreshAddressTopic("orders")) === false);
-    expect((await failure("no_address", () => a.sendTo("orders", "y"))).message).toContain("orders");
+    expect((await failure("no_listener", () => a.sendTo("orders", "y"))).message).toContain("orders");
   });
 
   it.each([

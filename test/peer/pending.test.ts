@@ -72,7 +72,7 @@ it("is cleared by clearStoredMessages with the routes, only while not running, a
   expect(await other.pendingCount()).toBe(1);
   // The route is gone: as if they had never met.
   await a.record();
-  await failure("no_address", a.sendTo("b", "3"));
+  await failure("no_listener", a.sendTo("b", "3"));
   await b.record();
   await b.received.length(3);
   expect(b.received.all.map(({ sender, text }) => `${sender} ${text}`).sort()).toEqual([

@@ -5,7 +5,7 @@ import { once } from "node:events";
 import { type AddressInfo, createServer } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { HawserError, type Message, PeerError, Reject, type RequestOptions } from "../../src/peer/index.js";
+import { HawserError, type Message, Reject, type RequestOptions } from "../../src/peer/index.js";
 import { eventually } from "../support/eventually.js";
 import { withEnoughTime } from "../support/timers.js";
 import { failure } from "./support/errors.js";
@@ -23,7 +23,7 @@ async function failureOf(promise: Promise<unknown>): Promise<HawserError> {
     (value) => expect.fail(`resolved with ${JSON.stringify(value)}`),
     (reason: unknown) => reason,
   );
-  if (!HawserError.is(error)) throw error;
+  if (!(error instanceof HawserError)) throw error;
   return error;
 }
 
@@ -123,8 +123,8 @@ describe("the answer", () => {
     };
     const thrown: unknown[] = [
       new Error(`no ship ${"🚢".slice(0, 1)}`),
-      Object.assign(new PeerError("busy", "x"), { code: "of_another_version" }),
-      Object.assign(new PeerError("busy", "x"), { message: 7 }),
+      Object.assign(new HawserError("busy", "x"), { code: "of_another_version" }),
+      Object.assign(new HawserError("busy", "x"), { message: 7 }),
       new Proxy({}, { has: trap, getPrototypeOf: trap }),
     ];
     await world.started("b-1", {}, ({ payload }) => {
@@ -132,7 +132,7 @@ describe("the answer", () => {
     });
     const failed = (n: number) => failureOf(a.request("b", `${n}`, { timeoutMs: 60_000 }));
     expect(await failed(0)).toMatchObject({ code: "handler_failed", message: "Error: no ship \ufffd" });
-    expect(await failed(1)).toMatchObject({ code: "handler_failed", message: "PeerError: x" });
+    expect(await failed(1)).toMatchObject({ code: "handler_failed", message: "HawserError: x" });
     expect(await failed(2)).toMatchObject({ code: "busy", message: "7" });
     expect(await failed(3)).toMatchObject({ code: "handler_failed", message: "a value that cannot be shown" });
     // As a message, too, where it ends in a dead letter.
@@ -218,9 +218,9 @@ describe("whom a request goes to", () => {
     expect((await a.request("b", "x")).peer).toBe("b-1");
   });
 
-  it("is nobody: `no_address`, or `unreachable` where there was somebody", async () => {
+  it("is nobody: `no_listener`, or `unreachable` where there was somebody", async () => {
     const a = await world.started("a-1");
-    expect(await failureOf(a.request("nobody", "x"))).toMatchObject({ code: "no_address" });
+    expect(await failureOf(a.request("nobody", "x"))).toMatchObject({ code: "no_listener" });
     const b = await world.started("b-1", {}, () => "1");
     await a.request("b", "x");
     await b.stop();
@@ -256,7 +256,7 @@ describe("whom a request goes to", () => {
     await b.unsubscribe("d");
     await eventually("nobody serves it", async () => {
       const error = await a.request("d", "x").catch((reason: unknown) => reason);
-      return HawserError.is(error) && ["unreachable", "no_address"].includes(error.code);
+      return error instanceof HawserError && ["unreachable", "no_listener"].includes(error.code);
     });
   });
 });

@@ -161,14 +161,14 @@ it("stores for a row that an operator wrote, and the listener has it when it sta
   expect(b.texts).toEqual(["early"]);
 });
 
-it("refuses a topic that nobody serves and this sender never met with no_address", async () => {
+it("refuses a topic that nobody serves and this sender never met with no_listener", async () => {
   const a = await world.started("a-1");
   for (const delivery of ["at-least-once", "at-most-once"] as const) {
-    const error = await failure("no_address", a.sendTo("nobody", "x", { delivery }));
+    const error = await failure("no_listener", a.sendTo("nobody", "x", { delivery }));
     expect(error.message).toContain('"nobody"');
     expect(error.outcome).toBeUndefined();
   }
-  await failure("no_address", a.sendAll("nobody", "x"));
+  await failure("no_listener", a.sendAll("nobody", "x"));
   // Once somebody does, it works.
   await world.started("nobody-1");
   expect(await a.sendTo("nobody", "x")).toEqual({ outcome: "delivered", peer: "nobody-1" });
@@ -186,7 +186,7 @@ it("remembers whom it has met over its own restart, and need not have met a dura
   await durable.received.length(1);
   // Another sender never met the first.
   const c = await world.started("c-1");
-  await failure("no_address", c.sendTo("b", "3"));
+  await failure("no_listener", c.sendTo("b", "3"));
 });
 
 it("refuses the own source topic with self_topic, also where others serve it", async () => {

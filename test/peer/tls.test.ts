@@ -154,7 +154,11 @@ describe("peers over TLS", () => {
     const make = (options: Partial<PeerOptions>) => () =>
       new Peer({ name: "x-1", topic: "x", listen: "127.0.0.1:0", databaseUrl: world.url, ...options });
     const invalid = (message: RegExp) =>
-      expect.objectContaining({ name: "PeerError", code: "invalid_argument", message: expect.stringMatching(message) });
+      expect.objectContaining({
+        name: "HawserError",
+        code: "invalid_argument",
+        message: expect.stringMatching(message),
+      });
     expect(make({ ...tls(), allowPlaintext: true })).toThrow(invalid(/allowPlaintext true together with tls/));
     expect(make(tls({ key: authority.issue(local).key }))).toThrow(invalid(/tls\.key is not the key of tls\.cert/));
     expect(make(tls({ cert: "/nowhere/tls.crt" }))).toThrow(invalid(/tls\.cert \/nowhere\/tls\.crt cannot be read/));

@@ -173,7 +173,7 @@ describe("subscribe", () => {
 
   it("while running serves the topic at once, and tells senders that know the topic", async () => {
     const [a, b] = await world.running("a-1", "b-1");
-    await failure("no_address", a.sendTo("news", "x"));
+    await failure("no_listener", a.sendTo("news", "x"));
     await b.subscribe("news");
     await b.subscribe("news");
     expect(await a.sendTo("news", "y")).toEqual({ outcome: "delivered", peer: "b-1" });
@@ -227,7 +227,7 @@ describe("subscribe", () => {
 });
 
 describe("unsubscribe", () => {
-  it("takes away one listener's topic and no other's; after the last, senders are refused with no_address", async () => {
+  it("takes away one listener's topic and no other's; after the last, senders are refused with no_listener", async () => {
     const [a, b, c] = await world.running("a-1", "b-1", "c-1");
     await b.subscribe("news");
     await c.subscribe("news");
@@ -238,8 +238,8 @@ describe("unsubscribe", () => {
     expect(a.statuses.all.filter(({ kind }) => kind === "sender_route_lost")).toEqual([]);
     await c.unsubscribe("news");
     expect(await a.saw("sender_route_lost")).toMatchObject({ topic: "news", peer: "c-1" });
-    await failure("no_address", a.sendTo("news", "3"));
-    await failure("no_address", a.sendTo("news", "3", { delivery: "at-most-once" }));
+    await failure("no_listener", a.sendTo("news", "3"));
+    await failure("no_listener", a.sendTo("news", "3", { delivery: "at-most-once" }));
     // The source topic is another matter.
     expect((await a.sendTo("b", "4")).outcome).toBe("delivered");
     expect([b.texts, c.texts]).toEqual([
@@ -292,7 +292,7 @@ describe("unsubscribe", () => {
     await Promise.all([sent, unsubscribing]);
     expect(await world.query("SELECT * FROM hawser.sender_listener WHERE listener_topic = 'news'")).toEqual([]);
     await eventually("the sender knows", async () => !(await a.refreshAddressTopic("news")));
-    await failure("no_address", a.sendTo("news", "2"));
+    await failure("no_listener", a.sendTo("news", "2"));
   });
 
   it("works on a topic that only a predecessor of the name subscribed", async () => {
@@ -305,6 +305,6 @@ describe("unsubscribe", () => {
     await successor.unsubscribe("news");
     await successor.record();
     await eventually("nobody serves it", async () => !(await a.refreshAddressTopic("news")));
-    await failure("no_address", a.sendTo("news", "2"));
+    await failure("no_listener", a.sendTo("news", "2"));
   });
 });

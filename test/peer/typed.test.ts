@@ -152,7 +152,7 @@ describe("publish and on", () => {
     const a = await world.started("a-1");
     const failure = async (name: string, value: Record<string, unknown>, options?: object) => {
       const error = await a.publish(messageIn(registry, `acme.v1.${name}`), value, options).catch((e: unknown) => e);
-      return HawserError.is(error) ? `${error.code}: ${error.message}` : error;
+      return error instanceof HawserError ? `${error.code}: ${error.message}` : error;
     };
     expect(await failure("OrderPlaced", { orderId: "a" })).toBe(
       'invalid_argument: acme.v1.OrderPlaced.order_id "a": must have at least 2 characters (string.min_len)',

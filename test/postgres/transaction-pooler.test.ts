@@ -110,7 +110,7 @@ describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
         await one.sendTo("other", "ahoy");
         return true;
       } catch (error) {
-        if (HawserError.is(error) && error.code === "no_address") return false;
+        if (error instanceof HawserError && error.code === "no_listener") return false;
         throw error;
       }
     });

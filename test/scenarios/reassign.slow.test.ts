@@ -143,7 +143,7 @@ it("may come in the middle of a drain: everything is handled, in order, and noth
         handedOver = (await store.reassign({ from, to, force: end !== "kill" })).length;
         return true;
       } catch (error) {
-        if (HawserError.is(error) && error.code === "name_in_use") return false;
+        if (error instanceof HawserError && error.code === "name_in_use") return false;
         throw error;
       }
     });

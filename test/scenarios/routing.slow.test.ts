@@ -15,7 +15,7 @@ it("a listener that is away is stored for by a sender that never met it if it is
   await Promise.all([durable.finish(), other.finish()]);
   const a = await runningPeer(url, "a-1");
   for (const text of ["1", "2"]) expect(await a.call("sendTo", "b", text)).toEqual({ outcome: "stored", peer: "b-1" });
-  await expect(a.call("sendTo", "c", "1")).rejects.toMatchObject({ code: "no_address" });
+  await expect(a.call("sendTo", "c", "1")).rejects.toMatchObject({ code: "no_listener" });
   expect(await storedMessages(url)).toBe(2);
   await a.finish();
   const back = await runningPeer(url, "b-1", { durable: true });
@@ -123,11 +123,11 @@ it("a topic that a killed process subscribed and its successor unsubscribed has 
   const successor = await runningPeer(url, "b-1", { handler: "reply" });
   await successor.call("unsubscribe", "news");
   expect(await a.call("refreshAddressTopic", "news")).toBe(false);
-  await expect(a.call("sendTo", "news", "two")).rejects.toMatchObject({ code: "no_address" });
+  await expect(a.call("sendTo", "news", "two")).rejects.toMatchObject({ code: "no_listener" });
   // Also for a sender that begins anew, and remembers whom it has met.
   await a.finish();
   const again = await runningPeer(url, "a-1");
-  await expect(again.call("sendTo", "news", "three")).rejects.toMatchObject({ code: "no_address" });
+  await expect(again.call("sendTo", "news", "three")).rejects.toMatchObject({ code: "no_listener" });
   await again.call("sendTo", "b", "marker");
   await again.messages.length(1);
   expect(textsOf(again)).toEqual(["re marker"]);
@@ -154,7 +154,7 @@ it("a topic that is subscribed and unsubscribed 10 times while messages flow los
   await a.call("sendTo", "b", "marker");
   await b.messages.find(({ text }) => text === "marker");
 
-  expect(new Set(a.unconfirmed.all.map(({ failure }) => failure.code))).toEqual(new Set(["no_address"]));
+  expect(new Set(a.unconfirmed.all.map(({ failure }) => failure.code))).toEqual(new Set(["no_listener"]));
   const handled = textsOf(b).filter((text) => text !== "marker");
   const dead = (
     await rowsOf(url, "SELECT convert_from(payload, 'UTF8') AS text, error_code FROM hawser.dead_letters")

@@ -73,7 +73,7 @@ describe("stored messages", () => {
   it("are refused in a channel of another sender, and that is surely not stored", async () => {
     const foreign = await w.channelOf({ name: "other", sourceTopic: "source" }, "listener");
     const storing = w.store.storeMessages(lease, foreign, 1, textMessages("a"));
-    await expect(storing).rejects.toMatchObject({ code: "store_failed", name: "StoreError", retryable: true });
+    await expect(storing).rejects.toMatchObject({ code: "store_failed", name: "HawserError", retryable: true });
     await expect(storing).rejects.not.toHaveProperty("outcome");
     await expect(storing).rejects.toThrow(`channel ${foreign} is not one of sender "sender"`);
   });

@@ -236,7 +236,7 @@ describe("the roles of a database", () => {
         databaseUrl: as(strangerLogin, world.url),
       });
       const error = await peer.run().catch((thrown) => thrown);
-      expect(HawserError.is(error) && error.code).toBe("startup_failed");
+      expect(error instanceof HawserError && error.code).toBe("startup_failed");
       expect(error.message).toContain(`GRANT hawser_peer TO "${strangerLogin}"`);
     });
   });
@@ -300,7 +300,7 @@ describe("a database without the schema", () => {
         .peer("early-1", { databaseUrl: as(login, world.url) })
         .run()
         .catch((thrown) => thrown);
-      expect(HawserError.is(error) && error.code).toBe("schema_missing");
+      expect(error instanceof HawserError && error.code).toBe("schema_missing");
       expect(error.message).toContain("`hawser init`");
       expect(await world.query("SELECT FROM pg_namespace WHERE nspname = 'hawser'")).toEqual([]);
     } finally {
@@ -315,7 +315,7 @@ describe("a database without the schema", () => {
     try {
       await onServer(world.url, "DELETE FROM hawser.migrations");
       const error = await migrate({ databaseUrl: as(login, world.url) }).catch((thrown) => thrown);
-      expect(HawserError.is(error) && error.code).toBe("schema_missing");
+      expect(error instanceof HawserError && error.code).toBe("schema_missing");
       expect(error.message).toContain(`run \`hawser init\` as its owner, "${await schemaOwner(world.url)}"`);
     } finally {
       await onServer(world.url, `DROP ROLE ${login}`);

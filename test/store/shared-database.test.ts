@@ -145,7 +145,7 @@ describe("the stores of a process", () => {
         () => expect.unreachable(what),
         (thrown) => thrown,
       );
-      expect(error, what).toMatchObject({ name: code === "store_failed" ? "StoreError" : "PostgresError", code });
+      expect(error, what).toMatchObject({ name: code === "store_failed" ? "HawserError" : "HawserError", code });
       expect(`${error.message} ${error.stack} ${JSON.stringify(error)}`, what).not.toContain("s3cret");
     }
   });

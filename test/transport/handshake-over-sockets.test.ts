@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { ErrorCode } from "../../generated/ts/codecs/hawser/errors/v1/errors.js";
-import { TransportError } from "../../src/errors/index.js";
+import { HawserError } from "../../src/errors/index.js";
 import type { Authorization } from "../../src/transport/index.js";
 import { encode } from "../wire/coding.js";
 import { fakeListener } from "./fake-listener.js";
@@ -77,7 +77,7 @@ describe("a handshake over sockets", () => {
   it("lets the listener turn the older of two twins away", async () => {
     await using pair = await connectPair();
     const twin = await dialTest(pair.listener.address);
-    pair.accepted.connection.refuse(new TransportError("fenced", "a newer connection took the channel"));
+    pair.accepted.connection.refuse(new HawserError("fenced", "a newer connection took the channel"));
     expect(await pair.sender.events.next()).toMatchObject({ kind: "closed", code: "fenced" });
     expect(await pair.accepted.events.next()).toMatchObject({ kind: "closed", code: "fenced" });
     twin.connection.writeGoLive(identity.epoch);
@@ -87,7 +87,7 @@ describe("a handshake over sockets", () => {
   });
 
   it.each([
-    ["a HawserError", new TransportError("store_failed", "Postgres is away"), "store_failed"],
+    ["a HawserError", new HawserError("store_failed", "Postgres is away"), "store_failed"],
     ["anything else", new Error("a defect"), "internal"],
   ])("refuses when the decision fails with %s", async (_, error, code) => {
     await using listener = await TestListener.start({ authorize: () => Promise.reject(error) });

@@ -5,7 +5,7 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { protocolConstants } from "../../generated/ts/settings/peer.js";
-import type { TransportError } from "../../src/errors/index.js";
+import type { HawserError } from "../../src/errors/index.js";
 import type { Clock } from "../../src/runtime/index.js";
 import { TlsCredentials, type TlsOptions } from "../../src/transport/index.js";
 import { CertificateAuthority, type Issued } from "../support/certificate-authority.js";
@@ -83,7 +83,7 @@ describe("the option tls", () => {
 /** Files of a certificate, and who reads them. */
 class Files {
   readonly directory = temporaryDirectory();
-  readonly told = new Inbox<"reloaded" | TransportError>();
+  readonly told = new Inbox<"reloaded" | HawserError>();
 
   constructor(issued: Issued = ours, ca = authority.certificate) {
     this.write(issued, ca);
@@ -122,7 +122,7 @@ async function authorityShownBy(address: string, shows: Issued = ours): Promise<
     const tls = new TlsCredentials({ ...shows, ca });
     const outcome = await dialTest(address, { tls }).then(
       ({ connection }) => connection.destroy(),
-      (error: TransportError) => error.code,
+      (error: HawserError) => error.code,
     );
     if (outcome === undefined) return name;
   }

@@ -1,13 +1,15 @@
 /**
  * Typed messages over NATS: core, a stream, and in a transaction.
  */
+
 import { randomUUID } from "node:crypto";
 import { create, type DescMessage, toBinary } from "@bufbuild/protobuf";
 import { jetstreamManager } from "@nats-io/jetstream";
 import { headers, type NatsConnection } from "@nats-io/transport-node";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from "vitest";
+import { Reject } from "../../src/errors/index.js";
 import { enqueue } from "../../src/peer/index.js";
-import { consume, handle, publish, Reject, subscribe } from "../../src/typed-nats/index.js";
+import { consume, handle, publish, subscribe } from "../../src/typed-nats/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";

@@ -43,7 +43,7 @@ export const nullRow: RowAnswer = { kind: "row", value: null };
  * remedy of its code; anything else is `XX000` with its message. Never a stack or a cause.
  */
 export function errorAnswerOf(error: unknown): ErrorAnswer {
-  if (HawserError.is(error)) {
+  if (error instanceof HawserError) {
     const { entry, message, detail, hint } = error;
     return { kind: "error", sqlstate: entry.sqlstate, message, detail, hint: hint ?? entry.remedy };
   }
@@ -57,5 +57,5 @@ export function errorAnswerOf(error: unknown): ErrorAnswer {
 
 /** Whether the error is a defect of ours, which belongs in the log, too. */
 export function isDefect(error: unknown): boolean {
-  return !HawserError.is(error) || error.code === "internal";
+  return !(error instanceof HawserError) || error.code === "internal";
 }

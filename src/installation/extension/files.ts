@@ -3,7 +3,7 @@
  */
 import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { HawserError, StoreError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 import { extensionName, extensionScript } from "./script.js";
 import type { ServerDirectories } from "./server-directories.js";
 
@@ -55,7 +55,7 @@ export function extensionFiles(version: string): { readonly sql: ExtensionFile; 
 /**
  * Writes the files, each at once or not at all, and removes those of other versions. It may be run again at any time.
  *
- * @throws StoreError `native_extension` if the native extension is installed there; `invalid_argument` if there is no such
+ * @throws HawserError `native_extension` if the native extension is installed there; `invalid_argument` if there is no such
  * directory; `output_failed` if it may not be written to
  */
 export function installExtension(
@@ -80,7 +80,7 @@ export function installExtension(
 /**
  * Removes the files that are ours. Databases keep what CREATE EXTENSION has made.
  *
- * @throws StoreError `invalid_argument` and `output_failed` as {@link installExtension}
+ * @throws HawserError `invalid_argument` and `output_failed` as {@link installExtension}
  */
 export function uninstallExtension(
   { extension: directory }: ServerDirectories,
@@ -111,7 +111,7 @@ function namesIn(directory: string): string[] {
   try {
     return readdirSync(directory);
   } catch (cause) {
-    throw new StoreError(
+    throw new HawserError(
       "invalid_argument",
       `${directory} is no directory that can be read (${(cause as Error).message}): it is to be share/extension of a Postgres server`,
       { cause },
@@ -131,7 +131,7 @@ function refuseNative(
     ...(library === undefined ? [] : libraries.filter((path) => existsSync(path))),
   ];
   if (files.length === 0) return;
-  throw new StoreError(
+  throw new HawserError(
     "native_extension",
     `the native extension ${extensionName} is installed in this server: ${files.join(", ")}. DROP EXTENSION ${extensionName} in ` +
       "each database, take it out of shared_preload_libraries, restart Postgres, and remove its package or these files",
@@ -156,10 +156,10 @@ function changing(directory: string, work: () => void): void {
   try {
     work();
   } catch (cause) {
-    if (HawserError.is(cause)) throw cause;
+    if (cause instanceof HawserError) throw cause;
     const { code, message } = cause as NodeJS.ErrnoException;
     const refused = code === "EACCES" || code === "EPERM" || code === "EROFS";
-    throw new StoreError(
+    throw new HawserError(
       "output_failed",
       refused
         ? `${directory} may not be written to by this user (${code}): run the command as its owner, such as with sudo`

@@ -4,7 +4,7 @@
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { delimiter, isAbsolute, join } from "node:path";
-import { StoreError } from "../../errors/index.js";
+import { HawserError } from "../../errors/index.js";
 
 /** The directories of one server. */
 export interface ServerDirectories {
@@ -29,7 +29,7 @@ const usualPlaces: readonly (readonly [parent: string, matching: RegExp])[] = [
  *
  * @param options.pgConfig the program; default: the one on the path, and where there is none the one in a usual place
  * @param options.path the path, default PATH; `options.usual` the usual directories
- * @throws StoreError `invalid_argument` if there is none, or the several that there are belong to different servers
+ * @throws HawserError `invalid_argument` if there is none, or the several that there are belong to different servers
  */
 export function findServerDirectories(
   options: {
@@ -42,7 +42,7 @@ export function findServerDirectories(
   const onPath = among((options.path ?? process.env["PATH"] ?? "").split(delimiter));
   const candidates = onPath.length > 0 ? onPath : among(options.usual ?? usualDirectories());
   if (candidates.length === 0) {
-    throw new StoreError(
+    throw new HawserError(
       "invalid_argument",
       "no pg_config was found, which says where Postgres has its extensions: name it with --pg-config, or name the directory " +
         "share/extension of the server with --directory. On another machine, take the files from `hawser extension print`",
@@ -58,7 +58,7 @@ export function findServerDirectories(
   const listed = [first!, ...others]
     .map(({ program, directories }) => `${program} (${directories.extension})`)
     .join(", ");
-  throw new StoreError(
+  throw new HawserError(
     "invalid_argument",
     `there are several Postgres servers here: ${listed}. Name one of them with --pg-config`,
   );
@@ -90,7 +90,7 @@ function ask(pgConfig: string, question: string): string {
   const { stdout, stderr, error } = spawnSync(pgConfig, [question], { encoding: "utf8", timeout: 10_000 });
   const answer = (stdout ?? "").trim();
   if (error === undefined && isAbsolute(answer)) return answer;
-  throw new StoreError(
+  throw new HawserError(
     "invalid_argument",
     `"${pgConfig} ${question}" does not name a directory (${error?.message ?? (stderr.trim() || JSON.stringify(answer))}): ` +
       "name the pg_config of the server with --pg-config, or its directory share/extension with --directory",

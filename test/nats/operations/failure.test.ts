@@ -1,7 +1,7 @@
 import { jserrors } from "@nats-io/jetstream/internal";
 import { errors } from "@nats-io/transport-node";
 import { describe, expect, inject, it } from "vitest";
-import { type ErrorCode, NatsError } from "../../../src/errors/index.js";
+import { type ErrorCode, HawserError } from "../../../src/errors/index.js";
 import { natsFailure } from "../../../src/nats/operations/failure.js";
 import { bytesOf, failureOf, operationsOf, timeoutMs } from "./operations-of.js";
 
@@ -30,7 +30,7 @@ describe("natsFailure", () => {
     const failure = natsFailure(error, attempt);
     expect(failure.code).toBe(code);
     expect(failure.message).toContain('publish to "a"');
-    expect(failure).toBeInstanceOf(NatsError);
+    expect(failure).toBeInstanceOf(HawserError);
     expect(failure.cause).toBe(error);
   });
 
@@ -54,7 +54,7 @@ describe("natsFailure", () => {
   });
 
   it("hands on an error of Hawser", () => {
-    const own = new NatsError("file_missing", "There is no file.");
+    const own = new HawserError("file_missing", "There is no file.");
     expect(natsFailure(own, attempt)).toBe(own);
   });
 });

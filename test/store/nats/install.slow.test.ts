@@ -31,7 +31,7 @@ async function installed(): Promise<TestDatabase> {
 /** The error of an installation. */
 async function failure(options: Parameters<typeof install>[0] = {}): Promise<HawserError> {
   const error = await install({ databaseUrl: database.url, ...options }).catch((thrown: unknown) => thrown);
-  if (!HawserError.is(error)) throw new Error(`it did not fail: ${JSON.stringify(error)}`);
+  if (!(error instanceof HawserError)) throw new Error(`it did not fail: ${JSON.stringify(error)}`);
   return error;
 }
 

@@ -105,7 +105,7 @@ describe("installing on a server of one's own", () => {
     await onServer(url, "CREATE ROLE app LOGIN PASSWORD 'test'");
     const databaseUrl = as("app");
     const error = await install({ databaseUrl }).catch((thrown) => thrown);
-    expect(HawserError.is(error) && error.code).toBe("schema_missing");
+    expect(error instanceof HawserError && error.code).toBe("schema_missing");
     expect(error.message).toContain('GRANT CREATE ON DATABASE "app" TO "app"');
     const { missingPrivileges } = await install({ databaseUrl, dryRun: true });
     expect(missingPrivileges[0]).toMatchObject({ meaning: "`hawser init` will fail" });
