@@ -57,12 +57,18 @@ export interface NamedRulesOption {
   name: string;
   about: string;
   rules?: RulesOption;
+  /** The name in the table of limits; empty: not listed. */
+  limit: string;
 }
 
 export interface SettingOption {
   default: string;
   unit: string;
   fixed: boolean;
+  /** Number of a `SettingPart`. */
+  part: number;
+  /** The name in the table of limits; empty: not listed. */
+  limit: string;
 }
 
 export interface SqlFunctionOption {

@@ -9,11 +9,15 @@ import { type Message, Peer } from "../peer/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { Descriptors, descriptorsOption, type PayloadForm, payloadLine, shownPayload } from "./descriptors.js";
 import { awaitStopRequest, type StopRequest } from "./long-running.js";
-import { hostPart, peerOptions, settingsOf, watch, wholeNumber } from "./options.js";
+import { hostPart, peerOptions, settingsOf, watch } from "./options.js";
 import { jsonText, Output, plural, print, printable, startProgress } from "./output.js";
+import { quantityOf, quantityText, wholeNumber } from "./quantities.js";
 
 /** How long the name is waited for, in milliseconds: a predecessor may be ending. */
 const nameWaitMs = 3_000;
+
+/** The longest `--timeout`: 24 days, which a timer of Node can wait. */
+const longestTimerMs = 24 * 86_400_000;
 
 const args = {
   topic: { type: "positional", required: true, description: "The topic to serve" },
@@ -37,8 +41,8 @@ const args = {
   count: { type: "string", valueHint: "N", description: "End after N messages" },
   timeout: {
     type: "string",
-    valueHint: "SECONDS",
-    description: "End after that time; with --count and fewer messages it is a failure",
+    valueHint: "TIME",
+    description: "End after that time, such as 10s; with --count and fewer messages it is a failure",
   },
   base64: { type: "boolean", description: "Print every payload as base64" },
   text: { type: "boolean", description: "Print every payload as text, what is no UTF-8 replaced" },
@@ -75,7 +79,7 @@ export const listen = withExamples(
       "Keep messages for this name while it is away",
     ],
     ["hawser listen orders --descriptors image.binpb", "Typed messages as JSON, by an image of `buf build`"],
-    ["hawser listen replies --count 1 --timeout 10", "Wait for one message, ten seconds at most"],
+    ["hawser listen replies --count 1 --timeout 10s", "Wait for one message, ten seconds at most"],
   ],
 );
 
@@ -84,8 +88,8 @@ async function run(
   subscriptions: readonly string[],
   request: StopRequest,
 ): Promise<void> {
-  const limit = wholeNumber("count", given.count, 1, Number.MAX_SAFE_INTEGER);
-  const timeoutSeconds = wholeNumber("timeout", given.timeout, 1, 2_000_000);
+  const limit = wholeNumber("--count", given.count);
+  const timeoutMs = quantityOf("duration", "--timeout", given.timeout, { min: 1, max: longestTimerMs });
   const form = formOf(given);
   const descriptors = given.descriptors === undefined ? undefined : Descriptors.read(given.descriptors);
   const peer = new Peer({
@@ -100,7 +104,7 @@ async function run(
   for (const topic of subscriptions) await peer.subscribe(topic);
   const messages = peer.messages();
   const ending = new AbortController();
-  const timer = timeoutSeconds && setTimeout(() => ending.abort(), timeoutSeconds * 1000);
+  const timer = timeoutMs && setTimeout(() => ending.abort(), timeoutMs);
   const stop = AbortSignal.any([request.signal, ending.signal]);
   const stopPeer = (): void => void peer.stop();
   stop.addEventListener("abort", stopPeer);
@@ -135,7 +139,7 @@ async function run(
   if (ending.signal.aborted && limit !== undefined && printed < limit) {
     throw new HawserError(
       "aborted",
-      `${printed === 0 ? "no message" : `only ${plural(printed, "message")}`} of ${limit} came within ${timeoutSeconds} s`,
+      `${printed === 0 ? "no message" : `only ${plural(printed, "message")}`} of ${limit} came within ${quantityText("duration", timeoutMs!)}`,
     );
   }
 }

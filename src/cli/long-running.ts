@@ -39,9 +39,12 @@ const noWatch: ParentWatch = { signal: new AbortController().signal, trustStanda
  * Begins to listen.
  *
  * @param options.parent whether the end of standard input, or of the process that started this one, is a request, too
+ * @param options.standardInput whether this process may read standard input; false where a program that it starts does. Default true
  */
-export function awaitStopRequest(options: { readonly parent: boolean } = { parent: true }): StopRequest {
-  const parent = options.parent ? watchParent() : noWatch;
+export function awaitStopRequest(
+  options: { readonly parent: boolean; readonly standardInput?: boolean } = { parent: true },
+): StopRequest {
+  const parent = options.parent ? watchParent(options.standardInput ?? true) : noWatch;
   const signalled = new AbortController();
   const hurried = new AbortController();
   let first: number | undefined;
@@ -88,9 +91,10 @@ interface ParentWatch {
  * terminal, or when npm runs this command; npm may have put a shell between, which outlives it. A command started with
  * `</dev/null` (as a shell does with `&` in a script) is meant to stay when the script ends, and stays.
  */
-function watchParent(): ParentWatch {
+function watchParent(readsInput: boolean): ParentWatch {
   const gone = new AbortController();
-  const piped = isPipe(0);
+  const hasPipe = isPipe(0);
+  const piped = hasPipe && readsInput;
   let trusted = false;
   let timer: NodeJS.Timeout | undefined;
 
@@ -100,7 +104,7 @@ function watchParent(): ParentWatch {
   if (piped) process.stdin.on("end", onEnd).on("error", onEnd).resume();
 
   const byNpm = process.env["npm_lifecycle_event"] !== undefined;
-  if (piped || isatty(0) || byNpm) {
+  if (hasPipe || isatty(0) || byNpm) {
     const starters = () => (byNpm ? [process.ppid, parentOf(process.ppid)] : [process.ppid]).join();
     const before = starters();
     timer = setInterval(() => {

@@ -5,9 +5,9 @@ import { type ArgsDef, defineCommand } from "citty";
 import { HawserError } from "../errors/index.js";
 import { cancelScheduled, listScheduled, outboxOverview, replayOutbox, withCommandDatabase } from "../store/index.js";
 import { actionOf, refusal, withExamples } from "./command-line.js";
-import { momentOf } from "./dead.js";
-import { databaseOption, databaseUrlOf, oneOf, wholeNumber } from "./options.js";
+import { databaseOption, databaseUrlOf, oneOf } from "./options.js";
 import { plural, printFirstRows, printOutcomes, printRows, rowLimit, startProgress } from "./output.js";
+import { momentOf, wholeNumber } from "./quantities.js";
 
 /** The flags that not all actions have, with those that have them. */
 const actionOptions = {
@@ -41,7 +41,7 @@ export const outbox = withExamples(
       name: "outbox",
       description:
         "Show the outbox, list and cancel messages that are due later, and publish messages again that NATS has lost. " +
-        "replay reaches back as far as the outbox keeps messages (--outbox-retention-ms of hawser serve). Each is looked " +
+        "replay reaches back as far as the outbox keeps messages (--outbox-retention of hawser serve). Each is looked " +
         "for in its stream first",
     },
     args: {
@@ -62,9 +62,9 @@ export const outbox = withExamples(
       checkFlags(action, ids, args);
       const json = args.json ?? false;
       const kind = oneOf("kind", args.kind, ["nats", "peer"]);
-      const since = momentOf("since", args.since);
-      const until = momentOf("until", args.until);
-      const limit = wholeNumber("limit", args.limit, 1, Number.MAX_SAFE_INTEGER);
+      const since = momentOf("--since", args.since);
+      const until = momentOf("--until", args.until);
+      const limit = wholeNumber("--limit", args.limit);
       const numbers = ids.map(idOf);
       await withCommandDatabase(databaseUrlOf(args), async (database) => {
         if (action === "status") await status(await outboxOverview(database), json);

@@ -119,7 +119,8 @@ function throwFirstError(outcomes: readonly Outcome[]): void {
   for (const outcome of outcomes) if ("error" in outcome) throw outcome.error;
 }
 
-async function messageOf(payload: string | undefined, base64: boolean): Promise<Uint8Array> {
+/** The message of the command line, or standard input. @throws HawserError `invalid_argument` for an empty standard input */
+export async function messageOf(payload: string | undefined, base64: boolean): Promise<Uint8Array> {
   if (payload !== undefined && payload !== "-") return base64 ? decodeBase64(payload) : Buffer.from(payload);
   const input = standardInput();
   if (input.isTTY) print(process.stderr, "Type the message; Ctrl-D on a line of its own ends it.");
@@ -134,7 +135,8 @@ async function messageOf(payload: string | undefined, base64: boolean): Promise<
   return decodeBase64(Buffer.from(bytes).toString("latin1"));
 }
 
-function headersOf(values: readonly string[]): [string, string][] {
+/** Headers given as NAME=VALUE. @throws HawserError `invalid_argument` */
+export function headersOf(values: readonly string[]): [string, string][] {
   return values.map((value) => {
     const at = value.indexOf("=");
     if (at < 1) throw new HawserError("invalid_argument", `--header "${value}" is not of the form NAME=VALUE`);
@@ -168,7 +170,7 @@ interface SendingPeer {
  *
  * @throws HawserError as {@link Peer.run}
  */
-async function startSendingPeer(
+export async function startSendingPeer(
   options: Omit<PeerOptions, "name" | "topic"> & {
     readonly name: string | undefined;
     readonly from: string | undefined;

@@ -49,7 +49,7 @@ export interface NatsServiceOptions extends RouteOptions, NatsServiceSettingsInp
 /** Services that answer over NATS. */
 export interface NatsServer extends AsyncDisposable {
   /**
-   * Takes no more calls, and resolves when those that run are answered. After `stopDeadlineMs` the signals of those that
+   * Takes no more calls, and resolves when those that run are answered. After `stopTimeoutMs` the signals of those that
    * are left are aborted, and they are answered by `unavailable`. The connection stays open.
    */
   stop(): Promise<void>;
@@ -92,11 +92,11 @@ export async function serveNats(
 ): Promise<NatsServer> {
   checkOptionNames(options, "a service over NATS", optionNames);
   const { queue = "q", subjectPrefix, version = "1.0.0", logger = silentLogger, ...rest } = options;
-  const { concurrency, stopDeadlineMs, ...routeOptions } = rest;
+  const { concurrency, stopTimeoutMs, ...routeOptions } = rest;
   checkQueue(queue);
   checkVersion(version);
   checkSubjectPrefix(subjectPrefix);
-  const checked = checkNatsServiceSettings({ concurrency, stopDeadlineMs });
+  const checked = checkNatsServiceSettings({ concurrency, stopTimeoutMs });
   if (!checked.ok) throw invalidSetting(checked.violation);
   const server = new Server(connection, checked.settings, logger);
   await server.start(collectRoutes(routes, routeOptions), { queue, subjectPrefix, version });
@@ -180,7 +180,7 @@ class Server implements NatsServer {
       this.#onIdle = resolve;
       if (this.#running.size === 0) resolve();
     });
-    await within(this.#settings.stopDeadlineMs, idle);
+    await within(this.#settings.stopTimeoutMs, idle);
     const error = new ConnectError("the service stops; what the call did may last or not", Code.Unavailable);
     this.#stopping.abort(error);
     for (const call of this.#running) this.#answer(call, errorAnswer(error));

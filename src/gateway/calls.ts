@@ -83,7 +83,7 @@ export class Calls {
     throw new HawserError(
       "invalid_argument",
       `${name}: the argument timeout is ${given} ms, and the longest that this gateway allows is ${maxCallTimeoutMs} ms`,
-      { remedy: "Give a shorter timeout, or start `hawser serve` with a greater --max-call-timeout-ms." },
+      { remedy: "Give a shorter timeout, or start `hawser serve` with a greater --tune maxCallTimeoutMs." },
     );
   }
 
@@ -204,7 +204,7 @@ function tooLong(sqlName: string, bytes: number, maxBytes: number): HawserError 
   return new HawserError(
     "gateway_limit",
     `${sqlName}: the answer has ${bytes} bytes on its way to Postgres, and the limit is ${maxBytes}`,
-    { remedy: "Read less, or start `hawser serve` with a greater --max-response-bytes." },
+    { remedy: "Read less, or start `hawser serve` with a greater --tune maxResponseBytes." },
   );
 }
 

@@ -238,7 +238,7 @@ const conflicts = `
   UNION ALL
   SELECT 20, 'name_occupied', format('the SQL functions are installed in the schema "%s"', min(f.schema)),
          CASE WHEN input.scripted THEN format('CREATE EXTENSION litmus_pgnats SCHEMA %I', min(f.schema)) ELSE 'name that one with --schema' END
-           || ', or run \`hawser init --uninstall\` first'
+           || ', or run \`hawser uninstall\` first'
     FROM (${foundFunctionsSql}) AS f CROSS JOIN input WHERE f."isOurs" AND f.schema <> input.place GROUP BY input.scripted HAVING count(*) > 0
   UNION ALL
   SELECT 21, 'name_occupied',
@@ -286,7 +286,7 @@ export const functions: InstalledObject = {
         left: {
           what: `${ours.length} SQL functions of "${owner}" are still there, and "${roles.role}" may not drop them`,
           meaning: "they can be called as before",
-          remedy: `run \`hawser init --uninstall\` as "${owner}" or as a superuser`,
+          remedy: `run \`hawser uninstall\` as "${owner}" or as a superuser`,
         },
       },
     ];

@@ -287,8 +287,7 @@ export async function uninstall(
     const before = await inspect(client);
     for (const object of objects.toReversed()) {
       const use = object.inUse?.(before);
-      if (use !== undefined)
-        throw new HawserError("name_occupied", `${use}; then run \`hawser init --uninstall\` again`);
+      if (use !== undefined) throw new HawserError("name_occupied", `${use}; then run \`hawser uninstall\` again`);
     }
     // In one transaction what nothing may use; then, one block for each, the parts that another role may have to remove.
     const functions = removalsOf(before, ["functions"]);
@@ -340,7 +339,7 @@ async function remove(preparation: Preparation, what: string, sql: string): Prom
   throw new HawserError(
     "name_occupied",
     `SQL functions are in use: ${(error.detail ?? error.message).replaceAll("\n", "; ")}. Drop that first, then run ` +
-      "`hawser init --uninstall` again",
+      "`hawser uninstall` again",
     { cause: error },
   );
 }
@@ -373,7 +372,7 @@ function remaining(state: State, refusal: string | undefined): MissingPrivilege[
     left ?? {
       what: `${what} is still there, and "${state.roles.role}" may not drop it`,
       meaning: "it does no harm",
-      remedy: "as a superuser: run `hawser init --uninstall` again",
+      remedy: "as a superuser: run `hawser uninstall` again",
     };
   const why = refusal === undefined ? "" : ` (${refusal})`;
   return [

@@ -41,7 +41,7 @@ export interface InstalledObject {
   superuserStatements?(state: State): readonly string[];
   /** Why it must not be removed: what uses it, and what ends that. */
   inUse?(state: State): string | undefined;
-  /** What `hawser init --uninstall` removes of it. The functions go first, and nothing goes while they are in use. */
+  /** What `hawser uninstall` removes of it. The functions go first, and nothing goes while they are in use. */
   removals?(state: State): readonly Removal[];
 }
 

@@ -12,7 +12,7 @@
  *    `nats-placement.ts` moves them where fewer processes stand;
  * 5. the address of the gateway is entered in Postgres, and the process is up.
  *
- * It stops the other way round, within `stopDeadlineMs`: the bridge ends its functions first, because they may call the
+ * It stops the other way round, within `stopTimeoutMs`: the bridge ends its functions first, because they may call the
  * gateway; then the gateway takes no more clients and answers the calls under way.
  *
  * Several of these processes may serve one database: each runs a gateway, and one of them leads the subscriptions.

@@ -55,6 +55,14 @@ export type OptionName = keyof ServeOptions | `tls.${keyof GatewayTls}`;
 /** Name of an option in the words of the caller. */
 type NameOf = (option: OptionName) => string;
 
+/** Words of the caller for errors: a program knows options and milliseconds, the command flags and units. */
+interface Words {
+  readonly nameOf: NameOf;
+  readonly timeText: (ms: number) => string;
+}
+
+const wordsOfPrograms: Words = { nameOf: (option) => option, timeText: String };
+
 /** Options that have been checked. */
 export interface CheckedServeOptions {
   readonly settings: ServeSettings;
@@ -67,9 +75,10 @@ export interface CheckedServeOptions {
 }
 
 /** @throws HawserError `invalid_argument`, `plaintext_refused` */
-export function checkServeOptions(options: ServeOptions, nameOf: NameOf = (option) => option): CheckedServeOptions {
+export function checkServeOptions(options: ServeOptions, words: Words = wordsOfPrograms): CheckedServeOptions {
+  const { nameOf } = words;
   refuseUnknown(options, "Serve", serveOptions);
-  const settings = checkSettings(options, nameOf);
+  const settings = checkSettings(options, words);
   const listen = addressOf(settings.gatewayListen, nameOf("gatewayListen"));
   const advertised = options.advertise === undefined ? undefined : addressOf(options.advertise, nameOf("advertise"));
   if (settings.monitorListen !== undefined) addressOf(settings.monitorListen, nameOf("monitorListen"));
@@ -118,16 +127,17 @@ function addressOf(text: string, option: string): Address {
   }
 }
 
-function checkSettings(options: ServeOptions, nameOf: NameOf): ServeSettings {
+function checkSettings(options: ServeOptions, { nameOf, timeText }: Words): ServeSettings {
   const result = checkServeSettings(options);
   if (!result.ok) {
     const { path, value, rule, remedy } = result.violation;
-    throw invalid(`${path} is ${value} and ${rule}. ${remedy}`);
+    throw invalid(`${nameOf(path as OptionName)} is ${value} and ${rule}. ${remedy}`);
   }
   const { callTimeoutMs, maxCallTimeoutMs } = result.settings;
   if (callTimeoutMs > maxCallTimeoutMs) {
     throw invalid(
-      `${nameOf("callTimeoutMs")} is ${callTimeoutMs}, more than ${nameOf("maxCallTimeoutMs")}, which is ${maxCallTimeoutMs}; ` +
+      `${nameOf("callTimeoutMs")} is ${timeText(callTimeoutMs)}, more than ${nameOf("maxCallTimeoutMs")}, which is ` +
+        `${timeText(maxCallTimeoutMs)}; ` +
         "lower the first or raise the second",
     );
   }

@@ -113,10 +113,10 @@ export class Serve implements AsyncDisposable {
 
   async #stop(): Promise<void> {
     this.#endReloading?.();
-    const { stopDeadlineMs } = this.#settings;
-    const endsAt = performance.now() + stopDeadlineMs;
+    const { stopTimeoutMs } = this.#settings;
+    const endsAt = performance.now() + stopTimeoutMs;
     // The functions that it runs may call the gateway.
-    await this.#parts.bridge?.finish(stopDeadlineMs);
+    await this.#parts.bridge?.finish(stopTimeoutMs);
     const leftMs = Math.max(gatewayConstants.stopReserveMs, endsAt - performance.now());
     // Then it takes no more sessions; Postgres, which may not answer, need not be waited for.
     const ended = Promise.all([this.#parts.gateway?.stop(leftMs), this.#parts.bridge?.stop(leftMs)]);

@@ -320,16 +320,14 @@ export function deadLetters(database: Database) {
       });
     },
     /**
-     * Deletes those of the login's roles that are older than so many days, oldest first, at most `deadLetterRows` of them.
+     * Deletes those of the login's roles that are older than the retention of the database, oldest first, at most `deadLetterRows`
+     * of them.
      *
      * @returns how many; undefined if another process is at work on dead letters, and nothing was done
      */
-    async expire(days: number): Promise<number | undefined> {
-      const caller = database.caller(`delete dead letters older than ${days} days`);
-      const { deleted } = await storeFunctions(caller).expireDeadLetters({
-        days,
-        maxRows: storeConstants.deadLetterRows,
-      });
+    async expire(): Promise<number | undefined> {
+      const caller = database.caller("delete old dead letters");
+      const { deleted } = await storeFunctions(caller).expireDeadLetters({ maxRows: storeConstants.deadLetterRows });
       return deleted ?? undefined;
     },
   };

@@ -12,6 +12,7 @@ export type { ClaimFrom } from "./claims.js";
 export { withCommandDatabase } from "./command-database.js";
 export type { CommittedCursors, CursorCommit, DeadLetter } from "./cursor-commits.js";
 export { CursorCommitter } from "./cursor-committer.js";
+export { readDeadLetterRetention, setDeadLetterRetention } from "./dead-letter-retention.js";
 export {
   type DeadLetterEntry,
   type DeadLetterFilter,

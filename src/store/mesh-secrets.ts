@@ -51,7 +51,7 @@ export function meshSecrets(database: Pick<Database, "query">) {
     async rotateSecret(): Promise<MeshSecretEntry> {
       const added = await entries("rotate the mesh secret", { text: sql.rotate }).catch((error: HawserError) => {
         if (sqlstateOf(error) === uniqueViolation) return [];
-        throw explained(error);
+        throw namingOwners(error);
       });
       if (added[0] !== undefined) return added[0];
       throw new HawserError(
@@ -69,7 +69,7 @@ export function meshSecrets(database: Pick<Database, "query">) {
     async retireSecret(): Promise<MeshSecretEntry[]> {
       const retired = await entries("retire the older mesh secret", { text: sql.retire }).catch(
         (error: HawserError) => {
-          throw explained(error);
+          throw namingOwners(error);
         },
       );
       if (retired.length > 0) return retired;
@@ -84,7 +84,8 @@ export function meshSecrets(database: Pick<Database, "query">) {
 /** The steps of a rotation. */
 export type MeshSecrets = ReturnType<typeof meshSecrets>;
 
-function explained(error: HawserError): HawserError {
+/** The error, with the roles that may where the present role may not. */
+export function namingOwners(error: HawserError): HawserError {
   if (sqlstateOf(error) !== insufficientPrivilege) return error;
   const message = `${error.message}; use a role that is a member of hawser_owner, or the one that made the schema`;
   return new HawserError(error.code, message, { cause: error.cause });

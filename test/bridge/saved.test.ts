@@ -33,7 +33,7 @@ const start = (world: BridgeWorld) =>
     databaseUrl: world.database.url,
     gatewayListen: "127.0.0.1:0",
     monitorListen: "127.0.0.1:0",
-    stopDeadlineMs: 2_000,
+    stopTimeoutMs: 2_000,
   });
 
 /** Of its oldest message, in seconds. */
@@ -46,8 +46,8 @@ async function lagOf(serve: Serve): Promise<number> {
 describe("a process that ends alone while its function waits for a lock", () => {
   it("saves what it has received; the next one runs that first, in order, and nothing is left in the table", async () => {
     // Within its deadline it has to write them.
-    const { world, subject, locked } = await withEnoughTime(1_000, async (stopDeadlineMs) => {
-      const world = await bridgeWorld({ sql: takeSql, stopDeadlineMs, monitorListen: "127.0.0.1:0" });
+    const { world, subject, locked } = await withEnoughTime(1_000, async (stopTimeoutMs) => {
+      const world = await bridgeWorld({ sql: takeSql, stopTimeoutMs, monitorListen: "127.0.0.1:0" });
       onTestFinished(() => world[Symbol.asyncDispose]());
       const subject = `${world.prefix}.alone`;
       await world.subscribe(subject, "take(bytea)");
@@ -77,7 +77,7 @@ describe("a process that ends alone while its function waits for a lock", () => 
   });
 
   it("where Postgres is away says what is lost, by subject", async () => {
-    await using world = await bridgeWorld({ sql: takeSql, stopDeadlineMs: 1_500, monitorListen: "127.0.0.1:0" });
+    await using world = await bridgeWorld({ sql: takeSql, stopTimeoutMs: 1_500, monitorListen: "127.0.0.1:0" });
     const subject = `${world.prefix}.away`;
     await world.subscribe(subject, "take(bytea)");
     const locked = await lock(world);

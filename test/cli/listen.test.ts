@@ -168,10 +168,10 @@ describe("hawser listen", () => {
   });
 
   it("ends at its --timeout: in good order where no --count was asked for, else failing when fewer came", async () => {
-    expect(await hawser(["listen", topic, "--timeout", "1"], options())).toMatchObject({ status: 0, stdout: "" });
-    const { status, stderr } = await hawser(["listen", topic, "--count", "2", "--timeout", "1"], options());
+    expect(await hawser(["listen", topic, "--timeout", "1s"], options())).toMatchObject({ status: 0, stdout: "" });
+    const { status, stderr } = await hawser(["listen", topic, "--count", "2", "--timeout", "1s"], options());
     expect(status).toBe(75);
-    expect(stderr).toContain("no message of 2 came within 1 s");
+    expect(stderr).toContain("no message of 2 came within 1s");
   });
 
   it.each(["SIGINT", "SIGTERM"] as const)("ends on %s with status 0 and leaves the directory", async (signal) => {
@@ -197,7 +197,7 @@ describe("hawser listen", () => {
 
   it("leaves standard input to others", async () => {
     const script = `printf 'one\\ntwo\\n' | { "$@" >/dev/null 2>&1; cat; }`;
-    const shell = startShell(script, ["listen", topic, "--timeout", "1"], world.url);
+    const shell = startShell(script, ["listen", topic, "--timeout", "1s"], world.url);
     expect((await shell.ended).stdout).toBe("one\ntwo\n");
   });
 
@@ -209,7 +209,7 @@ describe("hawser listen", () => {
     expect(inUse.stderr).toContain(`the name "${taken}" is held by another process`);
     for (const [args, message] of [
       [["--count", "0"], '--count "0" is not a whole number from 1'],
-      [["--timeout", "1.5"], '--timeout "1.5" is not a whole number from 1'],
+      [["--timeout", "1"], '--timeout "1" is not a duration from 1ms to 24d; write a unit: 1ms or 1s'],
       [["--base64", "--text"], "exclude each other"],
       [["--subscribe", topic], "[self_topic]"],
     ] as const) {

@@ -245,7 +245,7 @@ describe("the commands that look at the mesh", () => {
     expect(lines.stdout).toContain('"a\\u202eb\\u200ec\\u2028d"');
     expect(jsonLines(lines.stdout)).toMatchObject([{ name }]);
     expect((await text("peers")).stdout).toContain("a\\u202eb\\u200ec\\u2028d");
-    const unknown = await hawser(["reassign", `${name}!`, "heir-1"], { databaseUrl: world.url });
+    const unknown = await hawser(["peers", "reassign", `${name}!`, "heir-1"], { databaseUrl: world.url });
     expect(unknown.stderr).toContain('there was never a peer "a\\u202eb\\u200ec\\u2028d!"');
   });
 

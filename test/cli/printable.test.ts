@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { momentOf } from "../../src/cli/dead.js";
 import { describeError, jsonText, printable } from "../../src/cli/output.js";
+import { momentOf } from "../../src/cli/quantities.js";
 import { HawserError } from "../../src/errors/index.js";
 
 /** What a terminal may obey: controls of ASCII and of Latin-1, ends of lines, and what turns the direction of writing. */
@@ -68,18 +68,18 @@ describe("a moment", () => {
     ["1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z"],
     ["2030-01-31", "2030-01-31T00:00:00.000Z"],
   ])("may be %j", (value, moment) => {
-    expect(momentOf("before", value, now)?.toISOString()).toBe(moment);
+    expect(momentOf("--older-than", value, now)?.toISOString()).toBe(moment);
   });
 
   it.each([
-    ["999999d", /--before "999999d" is before 1970/],
+    ["999999d", /--older-than "999999d" is before 1970/],
     ["0000-01-01", /is before 1970/],
     ["1969-12-31T23:59:59Z", /is before 1970/],
-    ["2030-13-01", /is no moment/],
-    ["2030-01-01T99:00", /is no moment/],
-    ["yesterday", /is no moment/],
+    ["2030-13-01", /is not a moment/],
+    ["2030-01-01T99:00", /is not a moment/],
+    ["yesterday", /is not a moment/],
   ])("may not be %j", (value, message) => {
-    expect(() => momentOf("before", value, now)).toThrow(
+    expect(() => momentOf("--older-than", value, now)).toThrow(
       expect.objectContaining({ code: "invalid_argument", message: expect.stringMatching(message) }),
     );
   });

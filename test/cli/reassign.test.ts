@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type PeerWorld, peerWorld, type TestPeer } from "../peer/support/world.js";
 import { hawser } from "./support/hawser.js";
 
-describe("hawser reassign", () => {
+describe("hawser peers reassign", () => {
   let w: PeerWorld;
   let round = 0;
   let sender: TestPeer;
@@ -23,7 +23,7 @@ describe("hawser reassign", () => {
     await sender.sendTo(topic, "first");
   });
 
-  const reassign = (...args: string[]) => hawser(["reassign", ...args], { databaseUrl: w.url });
+  const reassign = (...args: string[]) => hawser(["peers", "reassign", ...args], { databaseUrl: w.url });
   const ownerOf = async (listener: string) => {
     const select =
       "SELECT coalesce(owner, listener_name) AS owner FROM hawser.conn_key_map WHERE listener_name = $1 AND sender_name = $2";
@@ -129,6 +129,8 @@ describe("hawser reassign", () => {
     expect(reserved.stderr).toContain("which is reserved");
     const same = await reassign(names.lost, names.lost);
     expect(same.status).toBe(64);
-    expect((await reassign(names.lost)).stderr).toContain("`hawser reassign` needs TO");
+    expect((await reassign(names.lost)).stderr).toContain(
+      "`hawser peers reassign`: it needs TO: `hawser peers reassign FROM TO`",
+    );
   });
 });

@@ -22,6 +22,20 @@ it.each(["topics", "pending"])("hawser %s names the role that a login needs", as
   expect((await run()).status).toBe(0);
 });
 
+it("hawser dead retention shows the retention to peers, and lets owners of the schema set it", async () => {
+  await using database = await testDatabase();
+  await using peer = await login(database.url);
+  await onServer(database.url, `GRANT hawser_peer TO ${peer.role}`);
+  const retention = (...args: string[]) => hawser(["dead", "retention", ...args], { databaseUrl: peer.url });
+  expect(await retention()).toMatchObject({ status: 0, stdout: expect.stringContaining("30 days") });
+  const refused = await retention("5");
+  expect(refused.stderr).toContain("use a role that is a member of hawser_owner, or the one that made the schema");
+  expect(refused.status).not.toBe(0);
+  expect((await retention()).stdout).toContain("30 days");
+  await onServer(database.url, `GRANT hawser_owner TO ${peer.role}`);
+  expect(await retention("5")).toMatchObject({ status: 0, stdout: expect.stringContaining("5 days") });
+});
+
 it("hawser serve and hawser topics say what to do about a database that does not exist", async () => {
   await using database = await testDatabase({ migrated: false });
   for (const command of ["serve", "topics"]) {

@@ -137,7 +137,7 @@ describe("a service", () => {
     expect([error.code, causeOf(error)]).toEqual([Code.Unavailable, "no_responders"]);
   });
 
-  it("that stops answers after stopDeadlineMs what still runs, and aborts it", async () => {
+  it("that stops answers after stopTimeoutMs what still runs, and aborts it", async () => {
     const [begun, aborted] = [deferred<void>(), deferred<unknown>()];
     const routes: Routes = (router) =>
       router.rpc(Warehouse.method.look, async (_, { signal }) => {
@@ -146,7 +146,7 @@ describe("a service", () => {
         await new Promise(() => undefined);
         return {};
       });
-    const { client, server } = await served(routes, { stopDeadlineMs: 20 });
+    const { client, server } = await served(routes, { stopTimeoutMs: 20 });
     const call = failureOf(client.look({}));
     await begun;
     await server.stop();

@@ -382,7 +382,7 @@ const faults: readonly Fault[] = [
     finding: {
       ...{ check: "stored-messages", severity: "warning" },
       what: '2 messages of peers wait for "orders-1", the oldest for 5 h, and it does not run',
-      remedy: containing("hawser reassign orders-1"),
+      remedy: containing("hawser peers reassign orders-1"),
     },
     undo: ["DELETE FROM hawser.conn_messages"],
   },

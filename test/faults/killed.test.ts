@@ -52,7 +52,7 @@ it("a listener, a sender that stores, and all sessions of Postgres are killed: n
 it("`hawser serve` that leads and answers is killed: calls and subscriptions go on with the other one", async () => {
   await using database = await sqlDatabase(testNatsUrl());
   await using ledger = await BridgeLedger.make(database.url);
-  await using group = await ServeGroup.start(database.url, 2, ["--call-timeout-ms", `${patientLimits.callTimeoutMs}`]);
+  await using group = await ServeGroup.start(database.url, 2, ["--call-timeout", `${patientLimits.callTimeoutMs}ms`]);
   await using publisher = await BridgePublisher.open({
     natsUrl: testNatsUrl(),
     subjects: ledger.subjects,

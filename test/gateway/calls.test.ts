@@ -124,7 +124,7 @@ describe("the largest answer", () => {
     expect(outcome).toMatchObject({
       code: "gateway_limit",
       message: "nats_get_file: the answer has 1002 bytes on its way to Postgres, and the limit is 1000",
-      hint: expect.stringContaining("--max-response-bytes"),
+      hint: expect.stringContaining("--tune maxResponseBytes"),
     });
     expect(codeOf(start('GetValue {"bucket":"b","key":"k","type":"text"}'))).toBe("gateway_limit");
   });

@@ -114,7 +114,7 @@ describe("the address of a gateway", () => {
 
 describe("a gateway that was killed", () => {
   it("is passed over by its sessions and new ones, is the same when it starts anew there, and is forgotten by the next one", async () => {
-    const killed = await ServeProcess.start(gateway.database.url, ["--nats-wait-ms", `${patience.natsWaitMs}`]);
+    const killed = await ServeProcess.start(gateway.database.url, ["--tune", `natsWaitMs=${patience.natsWaitMs}ms`]);
     const session = await gateway.connect();
     try {
       expect(await addresses()).toEqual([`127.0.0.1:${killed.port}`, gateway.serve.address]);
@@ -210,7 +210,7 @@ describe("two gateways", () => {
       await other.query("DELETE FROM hawser.gateways WHERE port <> $1", [portOf(full)]);
       await expect(other.query(publish)).rejects.toMatchObject({
         code: "08001",
-        detail: expect.stringContaining("--max-sessions"),
+        detail: expect.stringContaining("--tune maxSessions"),
       });
     } finally {
       await session.end();

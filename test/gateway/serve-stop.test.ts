@@ -71,7 +71,7 @@ describe("a start", () => {
       [{ maxResponseBytes: Number.NaN }, "maxResponseBytes is NaN"],
       [{ maxSessions: 0 }, "maxSessions is 0"],
       [{ natsWaitMs: -1 }, "natsWaitMs is -1"],
-      [{ stopDeadlineMs: 1e9 }, "stopDeadlineMs is 1000000000"],
+      [{ stopTimeoutMs: 1e9 }, "stopTimeoutMs is 1000000000"],
       [{ gatewayListen: "" }, 'gatewayListen is ""'],
       [{ gatewayListen: "127.0.0.1" }, "127.0.0.1"],
       [{ gatewayListen: "127.0.0.1:65536" }, "65536"],
@@ -121,7 +121,7 @@ describe("a stop", () => {
   };
 
   it("waits for the call that is under way, and takes no new one", async () => {
-    const serve = await serving({ callTimeoutMs: 30_000, stopDeadlineMs: 30_000 });
+    const serve = await serving({ callTimeoutMs: 30_000, stopTimeoutMs: 30_000 });
     const asked = new Promise<() => void>((resolve) => {
       gateway.nats.subscribe("stop_slow", {
         callback: (_error, message) => resolve(() => void message.respond("done")),
@@ -162,7 +162,7 @@ describe("a stop", () => {
   });
 
   it("waits no longer than its deadline; the call is told that its outcome is unknown", async () => {
-    const serve = await serving({ stopDeadlineMs: 50 });
+    const serve = await serving({ stopTimeoutMs: 50 });
     const asked = new Promise<void>((resolve) => {
       gateway.nats.subscribe("stop_never", { callback: () => resolve() });
     });

@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { peerSettingsDefaults, storeConstants } from "../../generated/ts/settings/peer.js";
+import { databaseSettingsDefaults, storeConstants } from "../../generated/ts/settings/peer.js";
 import { DeadLetterRetention } from "../../src/peer/dead-letter-retention.js";
 import { silentLogger } from "../../src/runtime/index.js";
-import { openStore, type Store } from "../../src/store/index.js";
+import { openStore, type Store, setDeadLetterRetention, withCommandDatabase } from "../../src/store/index.js";
 import { world } from "../store/support/world.js";
 import { eventually } from "../support/eventually.js";
 import { ManualClock } from "../support/manual-clock.js";
@@ -160,14 +160,15 @@ const insertSql = `INSERT INTO hawser.dead_letters (origin, source, topic, paylo
   SELECT 'peer', 's', 't', 'x', 'c', 'm', 1, now() - make_interval(days => $1) FROM generate_series(1, $2::integer)`;
 
 describe("the retention of dead letters", () => {
-  it("is kept when a peer starts, by its own days", async () => {
+  it("is kept when a peer starts, by the days of the database", async () => {
     await using w = await peerWorld();
-    await w.query(insertSql, [peerSettingsDefaults.deadLetterRetentionDays + 1, 3]);
-    await w.query(insertSql, [peerSettingsDefaults.deadLetterRetentionDays - 1, 2]);
+    await w.query(insertSql, [databaseSettingsDefaults.deadLetterRetentionDays + 1, 3]);
+    await w.query(insertSql, [databaseSettingsDefaults.deadLetterRetentionDays - 1, 2]);
     const count = async () => (await w.query("SELECT FROM hawser.dead_letters")).length;
     await w.started("a-1");
     await eventually("the old ones are gone", async () => (await count()) === 2);
-    await w.started("b-1", { deadLetterRetentionDays: 1 });
+    await withCommandDatabase(w.url, (database) => setDeadLetterRetention(database, 1));
+    await w.started("b-1");
     await eventually("all are gone", async () => (await count()) === 0);
   });
 
@@ -175,7 +176,7 @@ describe("the retention of dead letters", () => {
     await using w = await world();
     const clock = new ManualClock();
     const count = async () => (await w.operator.query("SELECT FROM hawser.dead_letters")).rowCount;
-    const context = { store: w.store, settings: { deadLetterRetentionDays: 30 }, logger: silentLogger };
+    const context = { store: w.store, logger: silentLogger };
     const retention = new DeadLetterRetention(context, clock);
     retention.start();
     await eventually("it waits for the next hour", () => clock.timers === 1);

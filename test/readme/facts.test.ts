@@ -150,10 +150,10 @@ describe("docs/nats-to-sql.md", () => {
     for (const phrase of [
       `up to ${maxBatchMessages.toLocaleString("en")} messages or ${maxBatchBytes / mebibyte} MiB`,
       `\`--subscriber-sessions\` (${subscriberSessions})`,
-      `\`--subscriber-timeout-ms\`, ${subscriberTimeoutMs / 1000} s`,
+      `\`--subscriber-timeout\`, ${subscriberTimeoutMs / 1000} s`,
       `\`--responder-sessions\` (${responderSessions})`,
-      `\`--buffer-bytes\`** (${bufferBytes / mebibyte} MiB)`,
-      `\`--takeover-buffer-ms\` (${takeoverBufferMs / 1000} s)`,
+      `\`--buffer\`** (${bufferBytes / mebibyte} MiB)`,
+      `\`--tune takeoverBufferMs\` (${takeoverBufferMs / 1000} s)`,
       `silent for ${leaderExpiryMs / 1000} seconds`,
       `${maxQueuedRequests.toLocaleString("en")}, or ${maxQueuedRequestBytes / mebibyte} MiB, for a responder`,
       `within ${patroniTimeoutMs / 1000} seconds`,

@@ -171,9 +171,13 @@ describe("what a role without rights has planted", () => {
       await tried(["secret", "list"], databaseUrl);
       await tried(["secret", "rotate"], databaseUrl);
       await tried(["send", "planted", "hello", "--quiet"], databaseUrl);
-      await tried(["listen", "planted", "--name", `planted-${login}`, "--durable", "--timeout", "1"], databaseUrl, own);
+      await tried(
+        ["listen", "planted", "--name", `planted-${login}`, "--durable", "--timeout", "1s"],
+        databaseUrl,
+        own,
+      );
       await tried(["send", "planted", "hello"], databaseUrl, own);
-      await tried(["reassign", `planted-${login}`, "planted-heir", "--force"], databaseUrl);
+      await tried(["peers", "reassign", `planted-${login}`, "planted-heir", "--force"], databaseUrl);
       await tried(["dead", "list"], databaseUrl, own);
       await tried(["dead", "retry", "--all"], databaseUrl);
       await tried(["dead", "discard", "--all"], databaseUrl, own);
@@ -185,13 +189,13 @@ describe("what a role without rights has planted", () => {
       await tried(["schedules", "remove", "planted"], databaseUrl);
       await tried(["init"], databaseUrl);
       await tried(["init", "--no-nats"], databaseUrl);
-      await tried(["init", "--uninstall", "--dry-run"], databaseUrl);
+      await tried(["uninstall", "--dry-run"], databaseUrl);
       commandsRun.add("serve");
     }
     await tried(["extension", "print", "sql"], urls.superuser, 0);
     await installByExtension(commandsRun);
     await useDev(commandsRun);
-    await tried(["init", "--uninstall"], urls.superuser);
+    await tried(["uninstall"], urls.superuser);
 
     expect([...commandsRun].sort()).toEqual(Object.keys(commands).sort());
     const total = (kind: keyof Planted) => planted.reduce((sum, one) => sum + one[kind], 0);

@@ -91,7 +91,7 @@ describe("a login without any right that holds every advisory lock", () => {
       two,
     ]);
     expect(discarded.rows).toEqual([{ id: two }]);
-    const { rows: expired } = await w.operator.query("SELECT deleted FROM hawser.expire_dead_letters(1, 10)");
+    const { rows: expired } = await w.operator.query("SELECT deleted FROM hawser.expire_dead_letters(10)");
     expect(expired).toEqual([{ deleted: 0 }]);
     await listener.release({ clean: true });
     expect(await w.store.reassign({ from: "listener", to: "heir" })).toHaveLength(2);

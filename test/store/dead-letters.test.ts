@@ -317,9 +317,9 @@ describe("dead letters", () => {
        SELECT 'peer', 's', 't', 'x', 'c', 'm', 1, now() - make_interval(days => n) FROM generate_series(1, $1::integer) AS n`,
       [storeConstants.deadLetterRows + 40],
     );
-    expect(await w.store.deadLetters.expire(30)).toBe(storeConstants.deadLetterRows);
-    expect(await w.store.deadLetters.expire(30)).toBe(11);
-    expect(await w.store.deadLetters.expire(30)).toBe(0);
+    expect(await w.store.deadLetters.expire()).toBe(storeConstants.deadLetterRows);
+    expect(await w.store.deadLetters.expire()).toBe(11);
+    expect(await w.store.deadLetters.expire()).toBe(0);
     const list = await w.store.deadLetters.list();
     expect(list).toHaveLength(29);
     expect(Math.min(...list.map(({ createdAt }) => createdAt.getTime()))).toBeGreaterThan(Date.now() - 30 * 86_400_000);
@@ -329,8 +329,8 @@ describe("dead letters", () => {
     const busy = await w.connect();
     await busy.query("BEGIN");
     await busy.query(`SELECT FROM hawser.${fn}('{}')`);
-    expect(await w.store.deadLetters.expire(1)).toBeUndefined();
+    expect(await w.store.deadLetters.expire()).toBeUndefined();
     await busy.query("COMMIT");
-    expect(await w.store.deadLetters.expire(1)).toBe(0);
+    expect(await w.store.deadLetters.expire()).toBe(0);
   });
 });

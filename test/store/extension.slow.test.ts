@@ -231,7 +231,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
     });
   });
 
-  it("is undone by `hawser init --uninstall`, its functions of dblink included", async () => {
+  it("is undone by `hawser uninstall`, its functions of dblink included", async () => {
     await onServer(database.url, create);
     expect((await uninstall({ databaseUrl: database.url, dryRun: true })).sql).toContain(
       "DROP FUNCTION hawser_dblink.",

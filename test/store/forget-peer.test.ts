@@ -65,7 +65,7 @@ describe("a listener that does not come back", () => {
     await expect(forget("pod")).rejects.toMatchObject({
       code: "name_in_use",
       message: expect.stringMatching(
-        /^"pod" cannot be forgotten: 1 stored messages .* hand them over with `hawser reassign`$/,
+        /^"pod" cannot be forgotten: 1 stored messages .* hand them over with `hawser peers reassign`$/,
       ),
     });
     await stopped(shop);

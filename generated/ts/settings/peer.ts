@@ -10,7 +10,7 @@ export interface PeerSettings {
    * committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and
    * `messageOverheadBytes`, its connection is not read.
    *
-   * Default: 4194304 bytes. Range: 1024 to 1073741824.
+   * Default: 4194304 bytes. Range: 1024 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly creditBytes: number;
   /**
@@ -22,19 +22,19 @@ export interface PeerSettings {
   /**
    * Payloads strictly longer than this are compressed.
    *
-   * Default: 1048576 bytes. Range: 1 to 1073741824.
+   * Default: 1048576 bytes. Range: 1 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly compressThresholdBytes: number;
   /**
    * How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`.
    *
-   * Default: 10000 messages. Range: 1 to 10000000.
+   * Default: 10000 messages. Range: 1 to 10000000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly maxSendQueueMessages: number;
   /**
    * How many payload bytes may wait for one listener, unconfirmed; one message always fits.
    *
-   * Default: 67108864 bytes. Range: 1 to 1099511627776.
+   * Default: 67108864 bytes. Range: 1 to 1099511627776. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly maxSendQueueBytes: number;
   /**
@@ -65,14 +65,14 @@ export interface PeerSettings {
   /**
    * How long an at-least-once message waits for its acknowledgement before it is stored too.
    *
-   * Default: 2000 ms. Range: 10 to 3600000.
+   * Default: 2000 ms. Range: 10 to 3600000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly ackTimeoutMs: number;
   /**
    * If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of
    * waiting.
    *
-   * Default: 10 ms. Range: 1 to 3600000.
+   * Default: 10 ms. Range: 1 to 3600000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly busyAfterMs: number;
   /**
@@ -84,7 +84,7 @@ export interface PeerSettings {
   /**
    * How long an at-most-once message waits for a connection that is being made.
    *
-   * Default: 1000 ms. Range: 0 to 3600000.
+   * Default: 1000 ms. Range: 0 to 3600000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly connectWaitMs: number;
   /**
@@ -154,13 +154,6 @@ export interface PeerSettings {
    */
   readonly groupTakeoverMs: number;
   /**
-   * A running peer deletes all dead letters older than this that belong to roles its login is a member of, even those of other
-   * peers and of subscribed functions. If peers of one login have different values, the lowest counts.
-   *
-   * Default: 30 days. Range: 1 to 36500.
-   */
-  readonly deadLetterRetentionDays: number;
-  /**
    * How long a request waits for its answer, unless it says so itself.
    *
    * Default: 10000 ms. Range: 1 to 2147483647.
@@ -170,7 +163,7 @@ export interface PeerSettings {
    * How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many
    * requests to one listener may be without an answer before `request` is refused with `busy`.
    *
-   * Default: 10000 requests. Range: 1 to 10000000.
+   * Default: 10000 requests. Range: 1 to 10000000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly maxRequests: number;
 }
@@ -203,26 +196,25 @@ export const peerSettingsDefaults: PeerSettings = {
   orphanAfterMs: undefined,
   group: undefined,
   groupTakeoverMs: 15000,
-  deadLetterRetentionDays: 30,
   requestTimeoutMs: 10000,
   maxRequests: 10000,
 };
 
 /** What each setting is, what it may be, and in which unit. */
 export const peerSettingsRanges = {
-  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", about: "How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and `messageOverheadBytes`, its connection is not read." },
+  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", isTuning: true, about: "How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and `messageOverheadBytes`, its connection is not read." },
   maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "The greatest payload that this peer receives, uncompressed." },
-  compressThresholdBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Payloads strictly longer than this are compressed." },
-  maxSendQueueMessages: { kind: "number", min: 1, max: 10000000, unit: "messages", about: "How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`." },
-  maxSendQueueBytes: { kind: "number", min: 1, max: 1099511627776, unit: "bytes", about: "How many payload bytes may wait for one listener, unconfirmed; one message always fits." },
+  compressThresholdBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", isTuning: true, about: "Payloads strictly longer than this are compressed." },
+  maxSendQueueMessages: { kind: "number", min: 1, max: 10000000, unit: "messages", isTuning: true, about: "How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`." },
+  maxSendQueueBytes: { kind: "number", min: 1, max: 1099511627776, unit: "bytes", isTuning: true, about: "How many payload bytes may wait for one listener, unconfirmed; one message always fits." },
   concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "How many handlers run side by side, over all channels of the peer; beside them one batch of each topic that is handled in batches." },
   handlerTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long a handler may take; without it there is no limit." },
   maxAttempts: { kind: "number", min: 1, max: 1000000, unit: "attempts", about: "How often a message's handler is tried before the message is a dead letter." },
   retryDelayMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "The wait before a failed handler is tried again; it doubles each time, up to an hour." },
-  ackTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", about: "How long an at-least-once message waits for its acknowledgement before it is stored too." },
-  busyAfterMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of waiting." },
+  ackTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", isTuning: true, about: "How long an at-least-once message waits for its acknowledgement before it is stored too." },
+  busyAfterMs: { kind: "number", min: 1, max: 3600000, unit: "ms", isTuning: true, about: "If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of waiting." },
   sendTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "How long a send may stay without any confirmation before it is rejected with `store_failed`." },
-  connectWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long an at-most-once message waits for a connection that is being made." },
+  connectWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", isTuning: true, about: "How long an at-most-once message waits for a connection that is being made." },
   nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long run() waits for a name that another process holds." },
   stopDeadlineMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long stop() waits for running handlers and for storing what is unconfirmed." },
   poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Connections of the pool to Postgres, beside the one session for leases and notifications." },
@@ -233,14 +225,42 @@ export const peerSettingsRanges = {
   orphanAfterMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "If a listener is away this long without a break, this peer takes over its stored messages, channel by channel. This peer must serve all topics of a channel's messages. Choose a time longer than a restart of your listeners. Without it nothing is taken over." },
   group: { kind: "string", minBytes: 1, maxBytes: 255, pattern: /^[^:\u0001-\u001f\u007f]+$/u, means: "must not contain ':' or control characters", about: "The name of the group that the peer is a member of; `true` means `\"default\"`. The listeners of its topics, if all of them are members of a group, take messages as each has room, not in turn. Members of one group take over what is stored for a member that is gone, and get one copy of a message that is enqueued for all listeners. Without it the peer is no member." },
   groupTakeoverMs: { kind: "number", min: 1000, max: 2147483647, unit: "ms", about: "Of a member of a group: if another member of it is away this long without a break, this peer takes over its stored messages, as with `orphanAfterMs`, and gives its channels back when it runs again." },
-  deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "A running peer deletes all dead letters older than this that belong to roles its login is a member of, even those of other peers and of subscribed functions. If peers of one login have different values, the lowest counts." },
   requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long a request waits for its answer, unless it says so itself." },
-  maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests", about: "How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many requests to one listener may be without an answer before `request` is refused with `busy`." },
+  maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests", isTuning: true, about: "How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many requests to one listener may be without an answer before `request` is refused with `busy`." },
 } as const satisfies Readonly<Record<keyof PeerSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
 export function checkPeerSettings(input: PeerSettingsInput): CheckedSettings<PeerSettings> {
   return checkSettings<PeerSettings>(peerSettingsDefaults, peerSettingsRanges, input);
+}
+
+/** Database settings. Settings that all peers of a database share. */
+export interface DatabaseSettings {
+  /**
+   * Running peers delete dead letters older than this: each those of the roles that its login is a member of, which may be of other
+   * peers and of subscribed functions. `hawser dead retention` shows and sets it.
+   *
+   * Default: 30 days. Range: 1 to 36500.
+   */
+  readonly deadLetterRetentionDays: number;
+}
+
+/** Database settings as a user gives them: what is left out, or undefined, has its default. */
+export type DatabaseSettingsInput = { readonly [Name in keyof DatabaseSettings]?: DatabaseSettings[Name] | undefined };
+
+/** The defaults. */
+export const databaseSettingsDefaults: DatabaseSettings = {
+  deadLetterRetentionDays: 30,
+};
+
+/** What each setting is, what it may be, and in which unit. */
+export const databaseSettingsRanges = {
+  deadLetterRetentionDays: { kind: "number", min: 1, max: 36500, unit: "days", about: "Running peers delete dead letters older than this: each those of the roles that its login is a member of, which may be of other peers and of subscribed functions. `hawser dead retention` shows and sets it." },
+} as const satisfies Readonly<Record<keyof DatabaseSettings, SettingRules>>;
+
+/** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
+export function checkDatabaseSettings(input: DatabaseSettingsInput): CheckedSettings<DatabaseSettings> {
+  return checkSettings<DatabaseSettings>(databaseSettingsDefaults, databaseSettingsRanges, input);
 }
 
 /** Handler settings. What may be set of the handler of one topic; what is left out is as the peer has it. */

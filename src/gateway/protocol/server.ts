@@ -168,8 +168,8 @@ export class PostgresServer {
         kind: "error",
         // The one at which libpq goes on to the next gateway.
         sqlstate: "57P03",
-        message: `the gateway has ${maxSessions} sessions already, as many as --max-sessions allows`,
-        hint: "Close database sessions that use it, or start `hawser serve` with a greater --max-sessions.",
+        message: `the gateway has ${maxSessions} sessions already, as many as --tune maxSessions allows`,
+        hint: "Close database sessions that use it, or start `hawser serve` with a greater --tune maxSessions.",
       };
     }
     this.#pending.delete(connection, connection.remoteHost);

@@ -77,7 +77,7 @@ export class Monitor implements AsyncDisposable {
   }
 
   /**
-   * Listens no more, closes idle connections at once and the others when they have their answer, `stopDeadlineMs` later at
+   * Listens no more, closes idle connections at once and the others when they have their answer, `stopTimeoutMs` later at
    * the latest. A further call waits for the first.
    */
   stop(): Promise<void> {
@@ -92,7 +92,7 @@ export class Monitor implements AsyncDisposable {
   async #stop(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#server.closeIdleConnections();
-    const deadline = setTimeout(() => this.#server.closeAllConnections(), this.#limits.stopDeadlineMs);
+    const deadline = setTimeout(() => this.#server.closeAllConnections(), this.#limits.stopTimeoutMs);
     await closed;
     clearTimeout(deadline);
   }

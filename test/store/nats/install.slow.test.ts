@@ -207,7 +207,7 @@ describe("installing NATS from SQL", () => {
       const error = await failure();
       expect(error.code).toBe("name_occupied");
       expect(error.message).toContain('installed in the schema "bus"');
-      expect(error.message).toContain("hawser init --uninstall");
+      expect(error.message).toContain("hawser uninstall");
     });
   });
 
