@@ -86,6 +86,7 @@ export interface GatewayFunctionOption {
   changes?: boolean;
   internal: boolean;
   invoker: boolean;
+  method: string;
 }
 
 export interface GatewayValueOption {
@@ -95,6 +96,8 @@ export interface GatewayValueOption {
   timeout: boolean;
   sqlType: string;
   messageContext: boolean;
+  clientName: string;
+  clientOption: boolean;
 }
 
 export interface ErrorOption {

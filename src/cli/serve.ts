@@ -15,7 +15,14 @@ import {
 } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
-import { checkServeOptions, type GatewayTls, type OptionName, Serve, type ServeOptions } from "../serve/index.js";
+import {
+  checkServeOptions,
+  type GatewayTls,
+  type OptionName,
+  type ServeOptions,
+  serve as startServer,
+  tuningSettings,
+} from "../serve/index.js";
 import { valuesOf, withExamples } from "./command-line.js";
 import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
 import { databaseOption, databaseUrlOf, type Given, oneOf, wholeNumber } from "./options.js";
@@ -53,8 +60,8 @@ const serveArgs = {
   listen: {
     type: "string",
     valueHint: "HOST:PORT",
-    default: serveSettingsDefaults.gatewayListen,
-    description: serveSettingsRanges.gatewayListen.about,
+    default: serveSettingsDefaults.listen,
+    description: serveSettingsRanges.listen.about,
   },
   advertise: {
     type: "string",
@@ -104,7 +111,7 @@ const serveArgs = {
   "monitor-listen": {
     type: "string",
     valueHint: "HOST:PORT",
-    description: serveSettingsRanges.monitorListen.about,
+    description: serveSettingsRanges.monitor.about,
   },
   "monitor-database": {
     type: "string",
@@ -118,7 +125,7 @@ export type ServeArguments = Given<typeof serveArgs>;
 
 /** Flags with another name than their option. */
 const otherFlags: Partial<Readonly<Record<OptionName, string>>> = {
-  gatewayListen: "--listen",
+  monitor: "--monitor-listen",
   tls: "--tls-cert and --tls-key",
   "tls.sslmode": "--tls-sslmode",
   "tls.rootCertificate": "--tls-root-cert",
@@ -128,22 +135,25 @@ const otherFlags: Partial<Readonly<Record<OptionName, string>>> = {
 /** @throws HawserError `invalid_argument`, `plaintext_refused`, naming the flag */
 export function serveOptionsOf(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
   const options = readOptions(args, secretsDirectories);
-  checkServeOptions(options, (name) => otherFlags[name] ?? `--${flagOf(name)}`);
+  checkServeOptions(options, (name) => otherFlags[name] ?? `--${flagOf(name.replace("tuning.", ""))}`);
   return options;
 }
 
 function readOptions(args: ServeArguments, secretsDirectories: readonly string[]): ServeOptions {
+  const numbersOf = (names: readonly NumberSetting[]) =>
+    Object.fromEntries(names.map((name) => [name, numberOf(args, name)]));
   return {
     databaseUrl: databaseUrlOf(args),
-    gatewayListen: args.listen,
+    listen: args.listen,
     advertise: args.advertise,
     executorUrl: args["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
-    monitorListen: args["monitor-listen"],
+    monitor: args["monitor-listen"],
     monitorDatabase: args["monitor-database"],
     allowPlaintext: args["allow-plaintext"],
     ...(secretsDirectories.length > 0 && { secretsDirectories }),
     tls: tlsOf(args),
-    ...Object.fromEntries(numberSettings.map((name) => [name, numberOf(args, name)])),
+    ...numbersOf(numberSettings.filter((name) => !tuningSettings.includes(name))),
+    tuning: numbersOf(numberSettings.filter((name) => tuningSettings.includes(name))),
   };
 }
 
@@ -241,7 +251,7 @@ async function run(
   logger: Logger,
   signal: AbortSignal,
 ): Promise<void> {
-  await using running = await Serve.start({ ...serveOptionsOf(given, secretsDirectories), logger, signal });
+  await using running = await startServer({ ...serveOptionsOf(given, secretsDirectories), logger, signal });
   // A container's log has both outputs, and the other one is JSON.
   if (given.json === true || !process.stdout.isTTY)
     process.stdout.write(`${jsonText({ gatewayUrl: running.gatewayUrl, monitorAddress: running.monitorAddress })}\n`);

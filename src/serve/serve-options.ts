@@ -1,5 +1,5 @@
 /**
- * The options of `Serve`, and whether they go together. Messages name the options as the caller knows them: by their names
+ * The options of `serve`, and whether they go together. Messages name the options as the caller knows them: by their names
  * here, or by the flags of `hawser serve`.
  */
 import { statSync } from "node:fs";
@@ -25,8 +25,22 @@ export interface GatewayTls {
   readonly rootCertificate?: string | undefined;
 }
 
-/** How to serve. Settings that are left out have the defaults of the spec. */
-export interface ServeOptions extends ServeSettingsInput {
+/** The settings below `tuning`: they may change with any version. */
+type TuningSetting =
+  | "bufferBytes"
+  | "maxCallTimeoutMs"
+  | "maxRequestBytes"
+  | "maxResponseBytes"
+  | "maxSessions"
+  | "missingStreamMs"
+  | "natsWaitMs"
+  | "savedBytes"
+  | "takeoverBufferMs";
+
+/** Options of {@link serve}. Settings that are left out have the defaults of the spec. */
+export interface ServeOptions extends Omit<ServeSettingsInput, TuningSetting> {
+  /** Settings that may change with any version. */
+  readonly tuning?: Pick<ServeSettingsInput, TuningSetting> | undefined;
   /**
    * The database, as a login of hawser_bridge or the owner of the schema. Default: the environment variable
    * `HAWSER_DATABASE_URL`, and without it the `PG*` variables of libpq.
@@ -42,7 +56,7 @@ export interface ServeOptions extends ServeSettingsInput {
   readonly tls?: GatewayTls | undefined;
   /** Says that the network between Postgres and the gateway is trusted: needed beyond loopback without TLS. */
   readonly allowPlaintext?: boolean | undefined;
-  /** Below which directories, which exist, the files may be that options of the NATS server name. Default `/run/secrets`. */
+  /** Existing directories that may hold the files that options of the NATS server name. Default `/run/secrets`. */
   readonly secretsDirectories?: readonly string[] | undefined;
   readonly logger?: Logger | undefined;
   /** Ends the start. */
@@ -50,7 +64,7 @@ export interface ServeOptions extends ServeSettingsInput {
 }
 
 /** An option, or a part of `tls`. */
-export type OptionName = keyof ServeOptions | `tls.${keyof GatewayTls}`;
+export type OptionName = keyof ServeOptions | `tls.${keyof GatewayTls}` | `tuning.${TuningSetting}`;
 
 /** Name of an option in the words of the caller. */
 type NameOf = (option: OptionName) => string;
@@ -68,11 +82,12 @@ export interface CheckedServeOptions {
 
 /** @throws HawserError `invalid_argument`, `plaintext_refused` */
 export function checkServeOptions(options: ServeOptions, nameOf: NameOf = (option) => option): CheckedServeOptions {
-  refuseUnknown(options, "Serve", serveOptions);
+  refuseUnknown(options, "serve", serveOptions);
+  if (options.tuning !== undefined) refuseUnknown(options.tuning, "tuning", tuningSettings);
   const settings = checkSettings(options, nameOf);
-  const listen = addressOf(settings.gatewayListen, nameOf("gatewayListen"));
+  const listen = addressOf(settings.listen, nameOf("listen"));
   const advertised = options.advertise === undefined ? undefined : addressOf(options.advertise, nameOf("advertise"));
-  if (settings.monitorListen !== undefined) addressOf(settings.monitorListen, nameOf("monitorListen"));
+  if (settings.monitor !== undefined) addressOf(settings.monitor, nameOf("monitor"));
   const { tls, allowPlaintext = false } = options;
   for (const place of [listen, ...(advertised === undefined ? [] : [advertised])]) {
     if (tls === undefined && !allowPlaintext) refuseBeyondLoopback(place, nameOf);
@@ -88,6 +103,19 @@ export function checkServeOptions(options: ServeOptions, nameOf: NameOf = (optio
   return { settings, listen, advertised, databaseUrl, executorUrl, secretsDirectories };
 }
 
+/** The names of the settings below `tuning`. */
+export const tuningSettings = namesOf<Pick<ServeSettings, TuningSetting>>({
+  bufferBytes: true,
+  maxCallTimeoutMs: true,
+  maxRequestBytes: true,
+  maxResponseBytes: true,
+  maxSessions: true,
+  missingStreamMs: true,
+  natsWaitMs: true,
+  savedBytes: true,
+  takeoverBufferMs: true,
+});
+
 const serveOptions = [
   ...namesOf<Omit<ServeOptions, keyof ServeSettings>>({
     databaseUrl: true,
@@ -98,8 +126,9 @@ const serveOptions = [
     secretsDirectories: true,
     logger: true,
     signal: true,
+    tuning: true,
   }),
-  ...Object.keys(serveSettingsDefaults),
+  ...Object.keys(serveSettingsDefaults).filter((name) => !tuningSettings.includes(name)),
 ];
 
 const tlsOptions = namesOf<GatewayTls>({ cert: true, key: true, sslmode: true, rootCertificate: true });
@@ -119,7 +148,7 @@ function addressOf(text: string, option: string): Address {
 }
 
 function checkSettings(options: ServeOptions, nameOf: NameOf): ServeSettings {
-  const result = checkServeSettings(options);
+  const result = checkServeSettings({ ...options, ...options.tuning });
   if (!result.ok) {
     const { path, value, rule, remedy } = result.violation;
     throw invalid(`${path} is ${value} and ${rule}. ${remedy}`);
@@ -127,7 +156,7 @@ function checkSettings(options: ServeOptions, nameOf: NameOf): ServeSettings {
   const { callTimeoutMs, maxCallTimeoutMs } = result.settings;
   if (callTimeoutMs > maxCallTimeoutMs) {
     throw invalid(
-      `${nameOf("callTimeoutMs")} is ${callTimeoutMs}, more than ${nameOf("maxCallTimeoutMs")}, which is ${maxCallTimeoutMs}; ` +
+      `${nameOf("callTimeoutMs")} is ${callTimeoutMs}, more than ${nameOf("tuning.maxCallTimeoutMs")}, which is ${maxCallTimeoutMs}; ` +
         "lower the first or raise the second",
     );
   }

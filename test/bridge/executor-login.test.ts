@@ -98,7 +98,7 @@ describe("the executor's login", () => {
     url.username = String(login!["user_name"]);
     url.password = String(login!["password"]);
     // What waits at the end cannot be run.
-    await using own = await bridgeWorld({ executorUrl: url.href, stopDeadlineMs: 100, sql });
+    await using own = await bridgeWorld({ executorUrl: url.href, stopTimeoutMs: 100, sql });
     const subject = `${own.prefix}.x`;
     await own.client.query("SELECT nats_subscribe($1, 'capture')", [subject]);
     const refusals = (wanted: string) =>

@@ -53,7 +53,7 @@ it("ends by its deadline, or soon after it, when Postgres is frozen, or has ende
 }, async () => {
   await using postgres = await ownPostgres();
   await prepareForSql(postgres.url);
-  const flags = ["--stop-deadline-ms", `${stopDeadlineMs}`];
+  const flags = ["--stop-timeout-ms", `${stopDeadlineMs}`];
   await using run = await BridgeRun.start({ databaseUrl: postgres.url, processes: 2, flags, perSecond });
   const { ledger, group, publisher } = run;
   for (const how of ["frozen", "ended"] as const) {

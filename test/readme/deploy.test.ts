@@ -64,7 +64,7 @@ describe("the systemd unit", () => {
     const [program, ...words] = settingOf("ExecStart").split(" ");
     expect(program).toMatch(/\/hawser$/);
     expect(unknownIn(words)).toEqual([]);
-    const deadlineMs = Number(words[words.indexOf("--stop-deadline-ms") + 1]);
+    const deadlineMs = Number(words[words.indexOf("--stop-timeout-ms") + 1]);
     expect(Number(settingOf("TimeoutStopSec")) * 1000).toBeGreaterThan(deadlineMs + 10_000);
   });
 
@@ -115,7 +115,7 @@ describe("the containers", () => {
 
   it("wait longer for the end of `hawser serve` than that takes", () => {
     const { command, stop_grace_period } = compose.services["hawser"]!;
-    const deadlineMs = Number(command![command!.indexOf("--stop-deadline-ms") + 1]);
+    const deadlineMs = Number(command![command!.indexOf("--stop-timeout-ms") + 1]);
     expect(Number(stop_grace_period!.replace("s", "")) * 1000).toBeGreaterThan(deadlineMs + 10_000);
   });
 
