@@ -92,6 +92,7 @@ export interface GatewayFunctionOption {
   changes?: boolean;
   internal: boolean;
   invoker: boolean;
+  method: string;
 }
 
 export interface GatewayValueOption {
@@ -101,6 +102,8 @@ export interface GatewayValueOption {
   timeout: boolean;
   sqlType: string;
   messageContext: boolean;
+  clientName: string;
+  clientOption: boolean;
 }
 
 export interface ErrorOption {

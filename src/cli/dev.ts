@@ -10,7 +10,7 @@ import { type DevStack, type PortWish, startDevStack } from "../dev/index.js";
 import { HawserError, withoutPasswords } from "../errors/index.js";
 import { type InstallReport, install } from "../installation/index.js";
 import type { Logger } from "../runtime/index.js";
-import { Serve } from "../serve/index.js";
+import { type HawserServer, serve as startServer } from "../serve/index.js";
 import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../store/index.js";
 import { refusal, withExamples } from "./command-line.js";
 import { type CommandLine, commandLineOf, runProgram } from "./dev-program.js";
@@ -296,7 +296,7 @@ interface DevGatewayOptions {
 /** SQL functions that are answered. */
 interface DevGateway {
   /** Undefined if the SQL functions are not there. */
-  readonly serve: Serve | undefined;
+  readonly serve: HawserServer | undefined;
   /** Which NATS server the SQL functions use, in words, if it is not that of {@link DevGatewayOptions}. */
   readonly otherNats: string | undefined;
   /** Ends the answers, and puts back what the database had defined. */
@@ -320,7 +320,7 @@ async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> 
   // Before anything connects to NATS: it is not to be the server of a definition that is replaced.
   const { otherNats, restore } = await define(options);
   try {
-    const serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0", logger });
+    const serve = await startServer({ databaseUrl, listen: "127.0.0.1:0", logger });
     return { serve, otherNats, restore, stop: () => serve.stop().finally(restore) };
   } catch (error) {
     await restore();

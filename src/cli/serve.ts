@@ -15,7 +15,16 @@ import {
 } from "../../generated/ts/settings/nats.js";
 import { HawserError } from "../errors/index.js";
 import { urlFromEnvironment } from "../postgres/index.js";
-import { checkServeOptions, type GatewayTls, type OptionName, Serve, type ServeOptions } from "../serve/index.js";
+import {
+  checkServeOptions,
+  type GatewayTls,
+  isTuning,
+  type OptionName,
+  type ServeOptions,
+  serve as startServer,
+  type TuningSetting,
+  tuningSettings,
+} from "../serve/index.js";
 import { didYouMean, valuesOf, withExamples } from "./command-line.js";
 import { awaitStopRequest, catchDefects, LogOutput } from "./long-running.js";
 import { databaseOption, databaseUrlOf, type Given, oneOf } from "./options.js";
@@ -25,11 +34,6 @@ import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "./quan
 /** Settings of `hawser serve` that are quantities or counts. */
 type NumberSetting = {
   [Name in keyof ServeSettings]: (typeof serveSettingsRanges)[Name]["kind"] extends "number" ? Name : never;
-}[keyof ServeSettings];
-
-/** Settings that `--tune` takes. */
-type TuningSetting = {
-  [Name in keyof ServeSettings]: (typeof serveSettingsRanges)[Name] extends { readonly isTuning: true } ? Name : never;
 }[keyof ServeSettings];
 
 /** Public settings that are numbers: each has a flag. */
@@ -46,15 +50,10 @@ type Flag<Name extends string> = Hyphenated<WithoutUnit<Name>>;
 
 const settingNames = Object.keys(serveSettingsRanges) as (keyof ServeSettings)[];
 
-function isTuning(setting: keyof ServeSettings): setting is TuningSetting {
-  return "isTuning" in serveSettingsRanges[setting];
-}
-
 function isNumber(setting: keyof ServeSettings): setting is NumberSetting {
   return serveSettingsRanges[setting].kind === "number";
 }
 
-const tuningSettings = settingNames.filter(isTuning);
 const flagSettings = settingNames.filter((name): name is FlagSetting => isNumber(name) && !isTuning(name));
 
 function flagOf<Name extends string>(setting: Name): Flag<Name> {
@@ -96,8 +95,8 @@ const serveArgs = {
   listen: {
     type: "string",
     valueHint: "HOST:PORT",
-    default: serveSettingsDefaults.gatewayListen,
-    description: serveSettingsRanges.gatewayListen.about,
+    default: serveSettingsDefaults.listen,
+    description: serveSettingsRanges.listen.about,
   },
   advertise: {
     type: "string",
@@ -152,7 +151,7 @@ const serveArgs = {
   monitor: {
     type: "string",
     valueHint: "HOST:PORT",
-    description: serveSettingsRanges.monitorListen.about,
+    description: serveSettingsRanges.monitor.about,
   },
 } as const satisfies ArgsDef;
 
@@ -168,8 +167,6 @@ export interface RepeatedFlags {
 
 /** Flags with another name than their option. */
 const otherFlags: Partial<Readonly<Record<OptionName, string>>> = {
-  gatewayListen: "--listen",
-  monitorListen: "--monitor",
   tls: "--tls-cert and --tls-key",
   "tls.sslmode": "--tls-sslmode",
   "tls.rootCertificate": "--tls-root-cert",
@@ -177,7 +174,7 @@ const otherFlags: Partial<Readonly<Record<OptionName, string>>> = {
 };
 
 function optionText(name: OptionName): string {
-  if ((tuningSettings as readonly string[]).includes(name)) return `--tune ${name}`;
+  if (name.startsWith("tuning.")) return `--tune ${name.slice("tuning.".length)}`;
   return otherFlags[name] ?? `--${flagOf(name)}`;
 }
 
@@ -191,15 +188,15 @@ export function serveOptionsOf(args: ServeArguments, repeated: RepeatedFlags = {
 function readOptions(args: ServeArguments, { secretsDirectories = [], tuning = [] }: RepeatedFlags): ServeOptions {
   return {
     databaseUrl: databaseUrlOf(args),
-    gatewayListen: args.listen,
+    listen: args.listen,
     advertise: args.advertise,
     executorUrl: args["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
-    monitorListen: args.monitor,
+    monitor: args.monitor,
     allowPlaintext: args["allow-plaintext"],
     ...(secretsDirectories.length > 0 && { secretsDirectories }),
     tls: tlsOf(args),
     ...Object.fromEntries(flagSettings.map((name) => [name, settingOf(name, optionText(name), args[flagOf(name)])])),
-    ...Object.fromEntries(tuning.map(tuningOf)),
+    tuning: Object.fromEntries(tuning.map(tuningOf)),
   };
 }
 
@@ -219,7 +216,8 @@ function tuningOf(text: string): [TuningSetting, string | number | undefined] {
 
 function unknownTuning(name: string): string {
   const setting = settingNames.find((known) => known === name);
-  if (setting !== undefined) return `${name} is not a tuning setting; give it by its flag ${optionText(setting)}`;
+  if (setting !== undefined)
+    return `${name} is not a tuning setting; give it by its flag ${optionText(setting as Exclude<typeof setting, TuningSetting>)}`;
   return `there is no setting "${name}".${didYouMean(name, tuningSettings)} The tuning settings are ${tuningSettings.join(", ")}`;
 }
 
@@ -308,7 +306,7 @@ export const serve = withExamples(
 );
 
 async function run(options: ServeOptions, json: boolean, logger: Logger, signal: AbortSignal): Promise<void> {
-  await using running = await Serve.start({ ...options, logger, signal });
+  await using running = await startServer({ ...options, logger, signal });
   // A container's log has both outputs, and the other one is JSON.
   if (json || !process.stdout.isTTY)
     process.stdout.write(`${jsonText({ gatewayUrl: running.gatewayUrl, monitorAddress: running.monitorAddress })}\n`);

@@ -36,8 +36,8 @@ export type {
   TransactionalMessage,
   TransientOutcome,
 } from "../peer/index.js";
-export type { LogDetails, Logger } from "../runtime/index.js";
-export { type NatsServer, type NatsServiceOptions, natsMessage, serveNats } from "./nats-service.js";
+export type { LogDetails, Logger, Subscription } from "../runtime/index.js";
+export { type NatsServiceOptions, natsMessage, serveNats } from "./nats-service.js";
 export { createNatsTransport, type NatsTransportOptions } from "./nats-transport.js";
 export { type PeerServer, type PeerServiceOptions, peerMessage, type ServingPeer, servePeer } from "./peer-service.js";
 export { type CallingPeer, createPeerTransport, type PeerTransportOptions } from "./peer-transport.js";

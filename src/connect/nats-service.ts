@@ -20,7 +20,7 @@ import {
   type MicroService,
   SubscriptionSet,
 } from "../nats/index.js";
-import { type Logger, silentLogger, within } from "../runtime/index.js";
+import { type Logger, type Subscription, silentLogger, within } from "../runtime/index.js";
 import { answerCall, type CallSource, errorAnswer, type IncomingCall, type OutgoingAnswer } from "./answer-call.js";
 import { nameOfCode, statusOfCode } from "./codes.js";
 import {
@@ -44,15 +44,6 @@ export interface NatsServiceOptions extends RouteOptions, NatsServiceSettingsInp
   readonly version?: string | undefined;
   /** Hears what callers are not told: why a handler failed. Default: says nothing; a pino logger fits. */
   readonly logger?: Logger | undefined;
-}
-
-/** Services that answer over NATS. */
-export interface NatsServer extends AsyncDisposable {
-  /**
-   * Takes no more calls, and resolves when those that run are answered. After `stopTimeoutMs` the signals of those that
-   * are left are aborted, and they are answered by `unavailable`. The connection stays open.
-   */
-  stop(): Promise<void>;
 }
 
 /** In a handler over NATS, `context.values.get(natsMessage)` is the message that its call came by. */
@@ -79,6 +70,9 @@ const optionNames: readonly string[] = [
 /**
  * Answers calls to the methods that the routes register, and resolves when the NATS server has taken the subscriptions.
  *
+ * `stop()` takes no more calls, and resolves when those that run are answered. After `stopDeadlineMs` the signals of the
+ * calls that still run are aborted, and they are answered by `unavailable`. The connection stays open.
+ *
  * When the connection reconnects, nats.js subscribes again. A process that is to answer only while it is healthy stops and
  * serves again.
  *
@@ -89,7 +83,7 @@ export async function serveNats(
   connection: NatsConnection,
   routes: Routes,
   options: NatsServiceOptions = {},
-): Promise<NatsServer> {
+): Promise<Subscription> {
   checkOptionNames(options, "a service over NATS", optionNames);
   const { queue = "q", subjectPrefix, version = "1.0.0", logger = silentLogger, ...rest } = options;
   const { concurrency, stopTimeoutMs, ...routeOptions } = rest;
@@ -120,7 +114,8 @@ interface RunningCall {
   isAnswered: boolean;
 }
 
-class Server implements NatsServer {
+class Server implements Subscription {
+  readonly closed: Promise<void>;
   readonly #connection: NatsConnection;
   readonly #settings: NatsServiceSettings;
   readonly #logger: Logger;
@@ -132,11 +127,16 @@ class Server implements NatsServer {
   #onIdle: (() => void) | undefined;
   #refusal: Error | undefined;
   #stopped: Promise<void> | undefined;
+  #end!: () => void;
 
   constructor(connection: NatsConnection, settings: NatsServiceSettings, logger: Logger) {
     this.#connection = connection;
     this.#settings = settings;
     this.#logger = logger;
+    this.closed = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+    void connection.closed().then(() => this.#end());
     this.#subscriptions = new SubscriptionSet(connection, {
       onMessage: (subject, message) => this.#receive(this.#endpoints.get(subject)!, message),
       onRefused: (subject, error) => {
@@ -165,8 +165,12 @@ class Server implements NatsServer {
     await this.#discovery.update(services);
   }
 
+  get topics(): readonly string[] {
+    return [...this.#endpoints.keys()];
+  }
+
   stop(): Promise<void> {
-    this.#stopped ??= this.#stop();
+    this.#stopped ??= this.#stop().finally(() => this.#end());
     return this.#stopped;
   }
 

@@ -10,7 +10,10 @@ import {
   contentTypeHeader,
   contentTypeOf,
   encode,
+  formOf,
   idOfMessage,
+  isSchema,
+  jsonContentType,
   keyOfMessage,
   subjectOf,
   type TopicOfSchema,
@@ -58,10 +61,6 @@ export function address(
   refuseBeside(options, ["via", "format"], "is for a schema");
   const { bytes, contentType } = contentOf(payload);
   return checked(destinationOf(to), bytes, contentType, options, now);
-}
-
-function isSchema(to: unknown): to is DescMessage {
-  return typeof to === "object" && to !== null && (to as { kind?: unknown }).kind === "message";
 }
 
 function addressTyped(
@@ -115,41 +114,9 @@ function destinationOf(to: string | NatsSubject): Destination {
 
 /** The bytes of a payload, and what is said of them. @throws HawserError `invalid_argument` */
 function contentOf(payload: unknown): { readonly bytes: Uint8Array; readonly contentType: string | undefined } {
-  if (typeof payload === "string" || payload instanceof Uint8Array) {
-    return { bytes: bytesOf(payload), contentType: undefined };
-  }
-  const json = jsonOfPayload(payload);
-  if (json !== undefined) return { bytes: bytesOf(json), contentType: jsonType };
-  const given = payload === null ? "null" : `a value of type ${nameOf(payload)}`;
-  throw invalid(`payload ${given}: must be a string, a Uint8Array, or an object, which travels as JSON`);
+  const { kind, value } = formOf(payload);
+  return { bytes: bytesOf(value), contentType: kind === "json" ? jsonContentType : undefined };
 }
-
-/** Undefined for what JSON would not hold: other kinds of bytes, maps, and a promise that nobody awaits. */
-function jsonOfPayload(payload: unknown): string | undefined {
-  if (typeof payload !== "object" || payload === null) return undefined;
-  if (ArrayBuffer.isView(payload) || typeof (payload as { then?: unknown }).then === "function") return undefined;
-  if (notJson.has(Object.prototype.toString.call(payload))) return undefined;
-  try {
-    const json = JSON.stringify(payload) as string | undefined;
-    return json === "null" ? undefined : json;
-  } catch (cause) {
-    throw invalid(
-      `payload of type ${nameOf(payload)}: must be an object that JSON can hold: ${(cause as Error).message}`,
-    );
-  }
-}
-
-const notJson: ReadonlySet<string> = new Set(
-  ["ArrayBuffer", "SharedArrayBuffer", "Map", "Set", "WeakMap", "WeakSet", "Error", "RegExp"].map(
-    (name) => `[object ${name}]`,
-  ),
-);
-
-function nameOf(value: unknown): string {
-  return typeof value === "object" && value !== null ? (value.constructor?.name ?? "object") : typeof value;
-}
-
-const jsonType = "application/json";
 
 /** @throws HawserError `invalid_argument`, `internal_topic` */
 function checked(

@@ -45,7 +45,7 @@ export { fromDrizzle, fromKnex, fromKysely, fromPrisma, type SqlClient } from ".
 export type { LogDetails, Logger } from "../runtime/index.js";
 export type { PendingMessages, Transaction } from "../store/index.js";
 export type { PemSource, TlsOptions } from "../transport/index.js";
-export type { Format } from "../typed/index.js";
+export { decode, encode, type Format } from "../typed/index.js";
 export { cancel, enqueue, enqueueBatch } from "./enqueue.js";
 export type {
   AnswerToSend,

@@ -2,22 +2,11 @@
 import type { BatchSettings } from "../../generated/ts/settings/peer.js";
 import type { Headers } from "../channel/index.js";
 import { HawserError } from "../errors/index.js";
+import type { Subscription } from "../runtime/index.js";
 import type { BatchHandling, HandlingSettings } from "./handling-settings.js";
 import { BatchView, type Handler, type Origin, type Reply, type TransactionalMessage } from "./message.js";
 
-/** The handling of a topic, or of one type of its messages. */
-export interface Subscription extends AsyncDisposable {
-  readonly topics: readonly string[];
-  /** Resolves when it has ended: by {@link stop} or `unsubscribe`, or since another call has taken its place. */
-  readonly closed: Promise<void>;
-  /**
-   * Ends it. With the last type of a topic the peer serves that no more, as after {@link Peer.unsubscribe}; its own topic goes on
-   * to the handler of `run`. Handlers that run go on. Does nothing if another call has taken its place.
-   *
-   * @throws HawserError (as a rejection) `store_failed`: it may be called again
-   */
-  stop(): Promise<void>;
-}
+export type { Subscription } from "../runtime/index.js";
 
 /** What handles the messages of a topic. */
 export interface TopicHandler {
@@ -28,7 +17,10 @@ export interface TopicHandler {
   ended(): void;
 }
 
-/** A {@link Subscription} that ends once. */
+/**
+ * A {@link Subscription} that ends once: by `stop` or `unsubscribe`, or because another call has taken its place. With the
+ * last type of a topic the peer serves the topic no more. Running handlers go on. `stop` may be called again after a rejection.
+ */
 export class HandlerSubscription implements Subscription {
   readonly topics: readonly string[];
   readonly closed: Promise<void>;

@@ -44,7 +44,7 @@ class HandledTwice extends Error {
  * unless it did it in the message's transaction, and the message comes again in the usual way. Its own errors stay what they
  * are.
  *
- * For handlers of a `Peer` (with `maxAttempts` of at least 2), for those of `consume` of `hawser/typed`, and for functions
+ * For handlers of a `Peer` (with `maxAttempts` of at least 2), for those of `consume` of `hawser/nats`, and for functions
  * that take a message of JetStream as nats.js has it and acknowledge it: the first acknowledgement is lost. Requests and
  * at-most-once messages come once.
  */

@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import { type DevStack, startDevStack } from "../dev/index.js";
 import { HawserError } from "../errors/index.js";
-import { Serve } from "../serve/index.js";
+import { type HawserServer, serve as startServer } from "../serve/index.js";
 import type { MadeStack, Side } from "./calls.js";
 import { type CopiedDatabase, Databases, on } from "./databases.js";
 import { accountsOf, configOf, emptyAccount, type NatsAccount, natsRules } from "./nats-accounts.js";
@@ -17,7 +17,7 @@ interface KeptStack {
   readonly database: CopiedDatabase;
   readonly account: NatsAccount | undefined;
   readonly relays: Readonly<Record<Side, Relay | undefined>>;
-  readonly serve: Serve | undefined;
+  readonly serve: HawserServer | undefined;
 }
 
 /** The servers, and what tests have of them. */
@@ -73,9 +73,7 @@ export class KeptStacks {
       undo.push(async () => nats.relay?.close());
       const { hostname, port } = new URL(nats.url);
       await this.#databases.defineNats(database.url, { host: hostname, port: Number(port || 4222) });
-      const serving = serve
-        ? await Serve.start({ databaseUrl: postgres.url, gatewayListen: "127.0.0.1:0" })
-        : undefined;
+      const serving = serve ? await startServer({ databaseUrl: postgres.url, listen: "127.0.0.1:0" }) : undefined;
       const relays = { postgres: postgres.relay, nats: nats.relay };
       this.#stacks.set(database.name, { database, account, relays, serve: serving });
       return { id: database.name, databaseUrl: postgres.url, natsUrl: nats.url };

@@ -1,5 +1,5 @@
 /**
- * Which handler a message of NATS is for, and what its failure is told to.
+ * Handlers of typed messages of NATS, and the choice of the handler for a message.
  */
 import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
 import type { JsMsg } from "@nats-io/jetstream";
@@ -11,28 +11,33 @@ import { knownTopicOf } from "./publish.js";
 /** A message of NATS, from a subscription or a stream. */
 type AnyMessage = Pick<Msg, "subject"> & { readonly data: Uint8Array; readonly headers?: MsgHdrs | undefined };
 
-/** Handles messages of a type. It gets the message decoded, and as it came. */
-export type NatsHandler<Desc extends DescMessage, Message> = (value: MessageShape<Desc>, message: Message) => unknown;
+/** Handler of the messages of one type. It gets the decoded message, and the message of NATS. */
+type ValueHandler<Desc extends DescMessage, Message> = (value: MessageShape<Desc>, message: Message) => unknown;
 
-/** A type with its handler: see {@link handle}. */
-export interface Handling<Message> {
+/** A type with its handler, as {@link typed} makes it. */
+export interface TypedHandler<Message = Msg | JsMsg> {
   readonly schema: DescMessage;
-  readonly handler: NatsHandler<DescMessage, Message>;
+  readonly handler: ValueHandler<DescMessage, Message>;
 }
 
-/** Hears of each message that could not be handled: its error, and the message. */
+/** Receives each message that could not be handled, with its error. */
 export type FailureListener<Message> = (error: unknown, message: Message) => void;
 
-/** A type with its handler, for subjects that have several types. */
-export function handle<Desc extends DescMessage, Message = Msg | JsMsg>(
+/**
+ * A type with its handler, for {@link subscribe} and {@link consume}.
+ *
+ * @param schema made by protoc-gen-es, with a subject in its option `hawser.v1.topic`
+ * @param handler gets the decoded message, and the message of NATS
+ */
+export function typed<Desc extends DescMessage, Message = Msg | JsMsg>(
   schema: Desc,
-  handler: NatsHandler<Desc, Message>,
-): Handling<Message> {
-  return { schema, handler: handler as unknown as NatsHandler<DescMessage, Message> };
+  handler: ValueHandler<Desc, Message>,
+): TypedHandler<Message> {
+  return { schema, handler: handler as unknown as ValueHandler<DescMessage, Message> };
 }
 
-/** What was given: one type, or several. */
-export type Handlings<Message> = Handling<Message> | readonly Handling<Message>[];
+/** One type, or several that have the same subject. */
+export type TypedHandlers<Message> = TypedHandler<Message> | readonly TypedHandler<Message>[];
 
 /** The types of a subject with their handlers. */
 export interface SubjectHandlers<Message> {
@@ -43,8 +48,8 @@ export interface SubjectHandlers<Message> {
 }
 
 /** @throws HawserError `invalid_schema`, also for types that have different subjects */
-export function handlersOf<Message extends AnyMessage>(given: Handlings<Message>): SubjectHandlers<Message> {
-  const all = Array.isArray(given) ? (given as readonly Handling<Message>[]) : [given as Handling<Message>];
+export function handlersOf<Message extends AnyMessage>(given: TypedHandlers<Message>): SubjectHandlers<Message> {
+  const all = Array.isArray(given) ? (given as readonly TypedHandler<Message>[]) : [given as TypedHandler<Message>];
   const types = new Map(all.map((each) => [each.schema.typeName, each]));
   const patterns = new Set(all.map(({ schema }) => patternOf(schema)));
   const [pattern, another] = patterns;

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { type HawserServer, serve as startServer } from "../../src/serve/index.js";
 import { testNatsUrl } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
 import { testGateway } from "../support/gateway.js";
@@ -24,7 +24,7 @@ describe.concurrent("where the connection to NATS is lost while messages wait fo
     await using first = await startNatsServer();
     await using world = await bridgeWorld({
       natsUrl: first.url,
-      takeoverBufferMs,
+      tuning: { takeoverBufferMs },
       sql: `
           CREATE TABLE done (n int);
           CREATE FUNCTION slow(payload bytea) RETURNS void LANGUAGE plpgsql AS $$
@@ -80,9 +80,9 @@ describe.concurrent("`hawser serve` that is told to stop", () => {
       AND application_name = 'hawser serve: bridge' AND wait_event_type = 'Lock'`;
     const isWaiting = async () => (await gateway.value<number>(waiting)) > 0;
     const controller = new AbortController();
-    const started = Serve.start({
+    const started = startServer({
       databaseUrl: database.url,
-      gatewayListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
       signal: controller.signal,
     }).catch((error: unknown) => error);
     await eventually("the bridge waits", isWaiting);
@@ -123,7 +123,7 @@ describe("`hawser serve` that is told to stop where NATS is silent", () => {
 });
 
 /** The value of a series, summed up. */
-async function metric(serve: Serve, series: RegExp): Promise<number> {
+async function metric(serve: HawserServer, series: RegExp): Promise<number> {
   const text = await (await fetch(`http://${serve.monitorAddress}/metrics`)).text();
   return text
     .split("\n")
@@ -149,10 +149,10 @@ describe.concurrent("a process that takes over without room for all that the lea
     await world.subscribe(subject, "capture(bytea)");
     await world.subscribe(ended, "capture(bytea)");
     const { logger, lines } = keptLog();
-    await using other = await Serve.start({
+    await using other = await startServer({
       databaseUrl: world.database.url,
-      gatewayListen: "127.0.0.1:0",
-      monitorListen: "127.0.0.1:0",
+      listen: "127.0.0.1:0",
+      monitor: "127.0.0.1:0",
       // The least that there may be: a fifth of what comes.
       bufferBytes: 1_048_576,
       logger,

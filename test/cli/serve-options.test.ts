@@ -120,7 +120,7 @@ describe("--tune", () => {
       "takeoverBufferMs=0",
       "monitorDatabase=a=b",
     ];
-    expect(serveOptionsOf({}, { tuning })).toMatchObject({
+    expect(serveOptionsOf({}, { tuning }).tuning).toEqual({
       maxSessions: 2000,
       savedBytes: 2 ** 32,
       takeoverBufferMs: 0,

@@ -102,9 +102,12 @@ const lines: Readonly<Record<string, readonly string[]>> = {
     "getPicture(request: GetPictureRequest, call: Call): Answer<Uint8Array>;\n",
   ],
   "ts/nats-functions/client.ts": [
-    "  readonly pictureFile?: Uint8Array | null | undefined;\n",
-    "async tillCount(): Promise<bigint | null> {",
-    "async tillBill(args: GetBillArguments = {}): Promise<BillRow[]> {",
+    "  ringUp(shop: string, thing: Payload, pieces: number, options?: RingUpOptions): Promise<bigint>;\n",
+    "  readonly pictureFile?: Uint8Array | undefined;\n",
+    "  readonly notes?: Headers | undefined;\n",
+    "  line(options?: LineOptions): Promise<Content | undefined>;\n",
+    "  count(): Promise<bigint | undefined>;\n",
+    "  bill(options?: BillOptions): Promise<BillResult[]>;\n",
   ],
 };
 

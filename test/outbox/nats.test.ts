@@ -5,7 +5,7 @@ import { jetstreamManager } from "@nats-io/jetstream";
 import { nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
 import { startNatsServer } from "../support/nats-server.js";
@@ -13,7 +13,7 @@ import { startNatsServer } from "../support/nats-server.js";
 let gateway: TestGateway;
 let session: pg.Client;
 beforeAll(async () => {
-  gateway = await testGateway({ missingStreamMs: 0 });
+  gateway = await testGateway({ tuning: { missingStreamMs: 0 } });
   session = await gateway.connect();
 });
 afterAll(async () => {
@@ -188,10 +188,10 @@ it("what was enqueued while nobody relayed is published, or a dead letter, by th
   await gateway.serve.stop();
   await session.query("SELECT hawser.enqueue($1, 'late', stream => true)", [subject]);
   await session.query("SELECT hawser.enqueue($1, 'lost', stream => true)", [nowhere]);
-  await using next = await Serve.start({
-    gatewayListen: "127.0.0.1:0",
+  await using next = await startServer({
+    listen: "127.0.0.1:0",
     databaseUrl: gateway.database.url,
-    missingStreamMs: 0,
+    tuning: { missingStreamMs: 0 },
   });
   expect(next.sessionCount).toBe(0);
   await eventually("it has arrived", async () => (await messages()).length === 1);

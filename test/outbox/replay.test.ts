@@ -7,7 +7,7 @@ import { nanos, nuid } from "@nats-io/transport-node";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { outboxConstants } from "../../generated/ts/settings/outbox.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { hawser, jsonLines } from "../cli/support/hawser.js";
 import { eventually } from "../support/eventually.js";
 import { type TestGateway, testGateway } from "../support/gateway.js";
@@ -149,8 +149,8 @@ describe("a replay", () => {
     const later = async (minutes: number, then: () => Promise<unknown>): Promise<void> => {
       await other.client.query("UPDATE hawser.outbox SET enqueued_at = now() - $1 * interval '1 min'", [minutes]);
       await other.client.query("SELECT setval('hawser.outbox_state_slot_seq', 3 + max(slot)) FROM hawser.outbox");
-      const serve = await Serve.start({
-        gatewayListen: "127.0.0.1:0",
+      const serve = await startServer({
+        listen: "127.0.0.1:0",
         databaseUrl: other.database.url,
         outboxRetentionMs,
       });

@@ -6,7 +6,7 @@ import { HawserError } from "../../src/errors/index.js";
 import { install } from "../../src/installation/index.js";
 import { Peer, type PeerOptions } from "../../src/peer/index.js";
 import { DatabaseAddress, isTransactionPooled, openSession } from "../../src/postgres/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { migrations } from "../../src/store/index.js";
 import { testDatabase } from "../support/database.js";
 import { eventually } from "../support/eventually.js";
@@ -55,10 +55,10 @@ describe("through a transaction pooler", () => {
     ),
   });
 
-  it("Serve does not start, and says what does not work and what to do", async () => {
+  it("serve does not start, and says what does not work and what to do", async () => {
     await using database = await testDatabase();
     await using pooler = await startPooler(database.url, "transaction");
-    const starting = Serve.start({ databaseUrl: pooler.url, gatewayListen: "127.0.0.1:0" });
+    const starting = startServer({ databaseUrl: pooler.url, listen: "127.0.0.1:0" });
     await expect(starting).rejects.toMatchObject(refusal(pooler.url));
   });
 
@@ -126,9 +126,9 @@ describe("a Peer whose databaseUrl leads through a transaction pooler", () => {
   });
 });
 
-it("Serve runs through a pool in session mode as it does without one", async () => {
+it("serve runs through a pool in session mode as it does without one", async () => {
   await using database = await testDatabase();
   await using pooler = await startPooler(database.url, "session");
-  await using serve = await Serve.start({ databaseUrl: pooler.url, gatewayListen: "127.0.0.1:0" });
+  await using serve = await startServer({ databaseUrl: pooler.url, listen: "127.0.0.1:0" });
   expect(serve.gatewayUrl).toMatch(/^postgres:/);
 });

@@ -186,7 +186,7 @@ export function blocksOf(markdown: string): Block[] {
 /** The modules that an example may import from, by their names for users. */
 const modules: Readonly<Record<string, string>> = {
   hawser: "src/peer/index.js",
-  "hawser/nats": "src/serve/index.js",
+  "hawser/nats": "src/serve/public.js",
 };
 
 /** What an example imports from others, and is installed here, or part of Node. */

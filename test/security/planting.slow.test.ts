@@ -13,7 +13,7 @@ import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { commands } from "../../src/cli/run.js";
 import { enqueue, Peer } from "../../src/peer/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { hawser, startHawser } from "../cli/support/hawser.js";
 import { type OwnPostgres, ownPostgres } from "../faults/support/own-postgres.js";
 import { testNatsUrl } from "../support/database.js";
@@ -214,8 +214,8 @@ function statements(): number {
 
 /** The gateway's functions, subscriptions with dead letters and their retry, responders, a failover of the lead. */
 async function useServe(databaseUrl: string): Promise<void> {
-  await using serve = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0", monitorListen: "127.0.0.1:0" });
-  await using second = await Serve.start({ databaseUrl, gatewayListen: "127.0.0.1:0" });
+  await using serve = await startServer({ databaseUrl, listen: "127.0.0.1:0", monitor: "127.0.0.1:0" });
+  await using second = await startServer({ databaseUrl, listen: "127.0.0.1:0" });
   expect(second.address).not.toBe(serve.address);
   const subject = `planted.${Math.random().toString(36).slice(2)}`;
   await calling(urls.superuser, async (client) => {

@@ -15,7 +15,7 @@ import {
   uninstall,
   usedDblinkFunctions,
 } from "../../src/installation/index.js";
-import { Serve } from "../../src/serve/index.js";
+import { serve as startServer } from "../../src/serve/index.js";
 import { takeTurn } from "../../src/store/index.js";
 import { Witness } from "../gateway/functions/witness.js";
 import { type TestDatabase, testNatsUrl } from "../support/database.js";
@@ -298,7 +298,7 @@ describe("CREATE EXTENSION litmus_pgnats", () => {
 
   it("makes functions that reach NATS", async () => {
     await onServer(database.url, create);
-    await using serve = await Serve.start({ gatewayListen: "127.0.0.1:0", databaseUrl: database.url });
+    await using serve = await startServer({ listen: "127.0.0.1:0", databaseUrl: database.url });
     expect(serve).toBeDefined();
     const client = new pg.Client(database.url);
     await client.connect();

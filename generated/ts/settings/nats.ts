@@ -14,7 +14,7 @@ export interface ServeSettings {
    *
    * Default: "127.0.0.1:5434". Range: 3 to 261 bytes long in UTF-8.
    */
-  readonly gatewayListen: string;
+  readonly listen: string;
   /**
    * How long a call of an SQL function may take that names no time limit itself.
    *
@@ -96,7 +96,7 @@ export interface ServeSettings {
    *
    * No default. Range: 3 to 261 bytes long in UTF-8.
    */
-  readonly monitorListen: string | undefined;
+  readonly monitor: string | undefined;
   /**
    * The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database.
    *
@@ -131,7 +131,7 @@ export type ServeSettingsInput = { readonly [Name in keyof ServeSettings]?: Serv
 
 /** The defaults. */
 export const serveSettingsDefaults: ServeSettings = {
-  gatewayListen: "127.0.0.1:5434",
+  listen: "127.0.0.1:5434",
   callTimeoutMs: 5000,
   maxCallTimeoutMs: 60000,
   maxRequestBytes: 134217728,
@@ -144,7 +144,7 @@ export const serveSettingsDefaults: ServeSettings = {
   responderSessions: 4,
   bufferBytes: 67108864,
   takeoverBufferMs: 10000,
-  monitorListen: undefined,
+  monitor: undefined,
   monitorDatabase: undefined,
   savedBytes: 1073741824,
   outboxRetentionMs: 900000,
@@ -153,7 +153,7 @@ export const serveSettingsDefaults: ServeSettings = {
 
 /** What each setting is, what it may be, and in which unit. */
 export const serveSettingsRanges = {
-  gatewayListen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where the gateway listens for Postgres; port 0 takes a free port. Without TLS only loopback addresses." },
+  listen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where the gateway listens for Postgres; port 0 takes a free port. Without TLS only loopback addresses." },
   callTimeoutMs: { kind: "number", min: 100, max: 3600000, unit: "ms", about: "How long a call of an SQL function may take that names no time limit itself." },
   maxCallTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", isTuning: true, about: "The longest time limit that a call may name." },
   maxRequestBytes: { kind: "number", min: 65536, max: 1073741824, unit: "bytes", isTuning: true, about: "The largest call that the gateway reads, as Postgres sends it: bytes travel as base64, a third longer." },
@@ -166,7 +166,7 @@ export const serveSettingsRanges = {
   responderSessions: { kind: "number", min: 1, max: 100, unit: "sessions", about: "How many database sessions run the functions of responders at once." },
   bufferBytes: { kind: "number", min: 1048576, max: 8589934592, unit: "bytes", about: "How many bytes of received messages are kept in memory until functions have run. When the buffer is half full, new messages go to a table (`savedBytes`). If the table is full or slow too, messages are discarded and counted. A process that does not lead keeps messages for a takeover in three quarters of the buffer." },
   takeoverBufferMs: { kind: "number", min: 0, max: 600000, unit: "ms", isTuning: true, about: "A new leader repeats the messages since the last known progress of the old leader, and the messages of this many milliseconds before it, to cover what the old leader did not finish. 0: nothing is repeated, and what the old leader did not finish is lost." },
-  monitorListen: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where metrics and health are served, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not set." },
+  monitor: { kind: "string", minBytes: 3, maxBytes: 261, about: "Where metrics and health are served, such as 127.0.0.1:9464; port 0 takes a free port. Not served if it is not set." },
   monitorDatabase: { kind: "string", minBytes: 1, maxBytes: 128, isTuning: true, about: "The label `database` of all metrics, for databases of the same name on several servers. Default: the name of the database." },
   savedBytes: { kind: "number", min: 0, max: 1099511627776, unit: "bytes", isTuning: true, about: "How many bytes of messages may wait in the table that is used when the buffer is half full: subjects, payloads, headers, and 256 bytes for each message. 0: the table is not used. Messages that are saved at a stop do not count." },
   outboxRetentionMs: { kind: "number", min: 1000, max: 604800000, unit: "ms", about: "How long messages that are published stay in the outbox after they were enqueued, at least, so that they can be published again." },

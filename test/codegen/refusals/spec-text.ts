@@ -34,9 +34,10 @@ export function gatewayFn(
   option = 'name: "foo"',
   changes = "changes: false",
 ): string {
+  const method = /\b(internal|execute|method):/.test(option) ? "" : 'method: "foo"';
   return `import "google/protobuf/struct.proto";
   service FooService {
-    rpc Foo(FooRequest) returns (FooResponse) { option (hawser.spec.v1.gateway_function) = {${option} ${changes}}; }
+    rpc Foo(FooRequest) returns (FooResponse) { option (hawser.spec.v1.gateway_function) = {${option} ${method} ${changes}}; }
   }
   message FooRequest { ${request} }
   message FooResponse { ${response} }`;

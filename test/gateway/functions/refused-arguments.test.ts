@@ -148,8 +148,7 @@ describe("the limits of a gateway", () => {
   let small: TestGateway;
   beforeAll(async () => {
     small = await testGateway({
-      maxRequestBytes: 65_536,
-      maxResponseBytes: 65_536,
+      tuning: { maxRequestBytes: 65_536, maxResponseBytes: 65_536 },
     });
   });
   afterAll(() => small?.[Symbol.asyncDispose]());
@@ -177,7 +176,7 @@ describe("the limits of a gateway", () => {
 
   it("are the time limit of a request without one, or with a negative one, which is 10 seconds otherwise", async () => {
     const callTimeoutMs = 500;
-    await using brief = await testGateway({ callTimeoutMs, maxCallTimeoutMs: callTimeoutMs });
+    await using brief = await testGateway({ callTimeoutMs, tuning: { maxCallTimeoutMs: callTimeoutMs } });
     brief.nats.subscribe("refused_silent", { callback: () => undefined });
     await brief.nats.flush();
     await eventually("its calls reach NATS", () =>
