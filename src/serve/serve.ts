@@ -145,7 +145,7 @@ export class Serve implements AsyncDisposable {
         this.#parts.gateway?.configure(found);
         this.#parts.bridge?.configure(found);
       },
-      onRelayEnded: () => this.#peerRelay?.askSoon(),
+      onRelayEnded: () => this.#peerRelay?.checkSoon(),
       onAsked: (problem) => this.#monitoring?.asked(problem),
       onProblem: (found) => {
         problem = found;
