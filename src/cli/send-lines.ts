@@ -5,7 +5,7 @@
 import { peerSettingsDefaults, protocolConstants } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { Peer, Receipt, SendOptions } from "../peer/index.js";
-import { Room } from "../runtime/index.js";
+import { Semaphore } from "../runtime/index.js";
 import { jsonText, plural, print, printable, startProgress } from "./output.js";
 
 /**
@@ -38,7 +38,7 @@ export interface SendLinesOptions {
  */
 export async function sendLines(options: SendLinesOptions): Promise<void> {
   const { input, sendTo, tell, quiet, json, signal } = options;
-  const room = { messages: new Room(windowLimits.messages), bytes: new Room(windowLimits.bytes) };
+  const window = { messages: new Semaphore(windowLimits.messages), bytes: new Semaphore(windowLimits.bytes) };
   let underWay = 0;
   const counts = new Map<string, number>();
   const progress = await startProgress("Sending", !quiet && !input.isTTY);
@@ -63,8 +63,8 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
       fail(at, error);
     } finally {
       underWay -= 1;
-      room.messages.giveBack();
-      room.bytes.giveBack(bytes);
+      window.messages.release();
+      window.bytes.release(bytes);
     }
   };
   const endReading = (): void => void input.destroy();
@@ -76,16 +76,16 @@ export async function sendLines(options: SendLinesOptions): Promise<void> {
       if (text.length === 0) continue;
       const payload = options.base64 ? decodeBase64(Buffer.from(text).toString("latin1"), `line ${line}`) : text;
       // One message is always let in, however large.
-      const bytes = Math.min(payload.length, room.bytes.limit);
-      await room.messages.take();
-      await room.bytes.take(bytes);
+      const bytes = Math.min(payload.length, window.bytes.limit);
+      await window.messages.acquire();
+      await window.bytes.acquire(bytes);
       void dispatch(payload, line, bytes);
     }
   } catch (error) {
     if (!signal.aborted) fail(line + 1, readError(error));
   } finally {
     signal.removeEventListener("abort", endReading);
-    await room.messages.take(room.messages.limit);
+    await window.messages.acquire(window.messages.limit);
     progress.stop();
   }
   const summary = summaryOf(counts, confirmed);

@@ -99,7 +99,7 @@ export class RunningPeer {
         // Handing this peer's channels over writes its rows of the directory, too.
         if (operation !== "insert") void this.#checkEpoch();
       }),
-      store.on("relayEnded", () => this.#relay.askSoon()),
+      store.on("relayEnded", () => this.#relay.checkSoon()),
       store.on("session", (state) => {
         if (state === "up") this.#stayListed([options.topic, ...handlers.subscriptions]);
       }),

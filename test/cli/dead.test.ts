@@ -138,7 +138,7 @@ describe("hawser dead", () => {
     const result = await dead("retry", "--all");
     expect(result).toMatchObject({ status: 64, stdout: "Retried no dead letter.\n" });
     expect(result.stderr).toContain(
-      `dead letter ${id} is of a function that is not subscribed any more; discard it, or call the function with its payload by hand`,
+      `dead letter ${id} belongs to a function that is no longer subscribed; discard it, or call the function with its payload yourself`,
     );
     expect(await w.query("SELECT id FROM hawser.dead_letters")).toEqual([{ id }]);
   });

@@ -246,7 +246,7 @@ describe("the commands that look at the mesh", () => {
     expect(jsonLines(lines.stdout)).toMatchObject([{ name }]);
     expect((await text("peers")).stdout).toContain("a\\u202eb\\u200ec\\u2028d");
     const unknown = await hawser(["peers", "reassign", `${name}!`, "heir-1"], { databaseUrl: world.url });
-    expect(unknown.stderr).toContain('there was never a peer "a\\u202eb\\u200ec\\u2028d!"');
+    expect(unknown.stderr).toContain('there is no record of a peer "a\\u202eb\\u200ec\\u2028d!"');
   });
 
   it("end in good order when their reader leaves", async () => {

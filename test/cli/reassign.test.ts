@@ -122,7 +122,7 @@ describe("hawser peers reassign", () => {
   it("refuses names that nobody has, and one that is reserved", async () => {
     const unknown = await reassign("nobody", names.heir);
     expect(unknown.status).toBe(64);
-    expect(unknown.stderr).toContain('there was never a peer "nobody"');
+    expect(unknown.stderr).toContain('there is no record of a peer "nobody"');
     await lost.stop();
     const reserved = await reassign(names.lost, "__#retry#1");
     expect(reserved.status).toBe(64);

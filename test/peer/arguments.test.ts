@@ -41,7 +41,7 @@ const addresses = (argument: string, wrong: readonly string[]): Case<string>[] =
   wrong.map((address) => {
     const shown = JSON.stringify(address);
     const begin = new RegExp(`^${argument}: ${shown.replace(/[[\]/]/g, "\\$&")}`);
-    return [`${argument} ${shown}`, address, [begin, /is no address/, /write host:port/]];
+    return [`${argument} ${shown}`, address, [begin, /is not an address/, /write host:port/]];
   });
 
 const malformed = ["localhost", "localhost:", ":4100", "localhost:65536", "a b:1", "::1:4100", "http://localhost:1"];

@@ -174,5 +174,5 @@ it("is counted for its listener, and keeps its channel from being forgotten", as
     ["a-1", 0],
     ["b-1", 1],
   ]);
-  expect(error.message).toContain("1 stored messages in its channels wait, of which some wait for it");
+  expect(error.message).toContain("1 stored messages wait in its channels, some of them for this peer");
 });

@@ -69,8 +69,8 @@ describe("peers over TLS", () => {
   });
 
   it.each<[string, Partial<PeerOptions>, Partial<PeerOptions>, string, RegExp, string]>([
-    ["a sender without TLS", tls(), {}, "tls_mismatch", /accepts nothing but TLS/, "tls_mismatch"],
-    ["a listener without TLS", {}, tls(), "tls_mismatch", /does not speak TLS/, "tls_mismatch"],
+    ["a sender without TLS", tls(), {}, "tls_mismatch", /accepts only TLS/, "tls_mismatch"],
+    ["a listener without TLS", {}, tls(), "tls_mismatch", /does not use TLS/, "tls_mismatch"],
     [
       "a sender whom mutual TLS does not let in",
       tls({ mutual: true }),

@@ -51,7 +51,9 @@ describe("through a transaction pooler", () => {
   const refusal = (url: string) => ({
     code: "transaction_pooler",
     message: expect.stringMatching(
-      new RegExp(`at 127.0.0.1:${new URL(url).port} a transaction pooler stands .* Name the server of Postgres itself`),
+      new RegExp(
+        `at 127.0.0.1:${new URL(url).port} there is a transaction pooler .* Give the address of Postgres itself`,
+      ),
     ),
   });
 

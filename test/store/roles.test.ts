@@ -58,7 +58,7 @@ describe("the roles of a database", () => {
   });
 
   describe("a login with hawser_peer and nothing else", () => {
-    it("runs peers: sends, stores, drains, gives up, subscribes, and cleans up after itself", async () => {
+    it("runs peers: sends, stores, drains, dead-letters, subscribes, and cleans up after itself", async () => {
       const databaseUrl = as(peerLogin, world.url);
       const failing = { maxAttempts: 2, retryDelayMs: 1, databaseUrl };
       const billing = await world.started("billing-1", { ...failing, durable: true }, ({ payload }) => {
@@ -96,7 +96,7 @@ describe("the roles of a database", () => {
       expect(await shop.listAddresses("shop")).toEqual([]);
     });
 
-    it("runs a transactional peer, with the rights of its own on its own tables", async () => {
+    it("runs a transactional peer with its own privileges on its own tables", async () => {
       await onServer(
         world.url,
         `CREATE TABLE effects_${suffix} (payload text)`,
@@ -161,7 +161,7 @@ describe("the roles of a database", () => {
       expect(await refusal(as(peerLogin, world.url), statement)).toBe(denied);
     });
 
-    it("cannot pass its rights on", async () => {
+    it("cannot grant its privileges to others", async () => {
       // Postgres only warns.
       await rowsOf(as(peerLogin, world.url), `GRANT SELECT ON hawser.mesh_secret TO ${strangerLogin}`);
       expect(
@@ -169,7 +169,7 @@ describe("the roles of a database", () => {
       ).toEqual([{ may: false }]);
     });
 
-    it("may not rotate or retire the mesh secret, and is told who may", async () => {
+    it("may not rotate or retire the mesh secret, and gets an error that names who may", async () => {
       const databaseUrl = as(peerLogin, world.url);
       await withCommandDatabase(databaseUrl, async (database) => {
         const { rotateSecret, retireSecret, meshSecrets: list } = meshSecrets(database);
@@ -180,7 +180,7 @@ describe("the roles of a database", () => {
       });
     });
 
-    it("has the privileges of the spec on tables, sequences and functions, and no others", async () => {
+    it("has exactly the privileges of the spec on tables, sequences and functions", async () => {
       const have = await world.query<{ object: string; privilege: string }>(
         `SELECT o.object, a.privilege_type AS privilege
            FROM (
@@ -228,7 +228,7 @@ describe("the roles of a database", () => {
       for (const { call } of functions) expect(`${call} ${await refusal(databaseUrl, call)}`).toBe(`${call} ${denied}`);
     });
 
-    it("starts no peer, and is told which grant it needs", async () => {
+    it("starts no peer, and gets an error that names the missing grant", async () => {
       const peer = new Peer({
         name: "stranger-1",
         topic: "stranger",
@@ -241,7 +241,7 @@ describe("the roles of a database", () => {
     });
   });
 
-  it("leaves nothing to everybody", async () => {
+  it("has no grants to PUBLIC", async () => {
     const open = await world.query(
       `SELECT o.object, a.privilege_type
          FROM (
@@ -258,7 +258,7 @@ describe("the roles of a database", () => {
     expect(open).toEqual([]);
   });
 
-  it("has no function whose search_path its caller chooses, and no object of another owner", async () => {
+  it("has no function whose search_path the caller controls, and no object of another owner", async () => {
     const functions = await world.query<{ name: string; settings: string[] | null; owner: string }>(
       `SELECT oid::regprocedure::text AS name, proconfig AS settings, pg_get_userbyid(proowner) AS owner
          FROM pg_proc WHERE pronamespace = 'hawser'::regnamespace`,
@@ -291,7 +291,7 @@ describe("the roles of a database", () => {
 });
 
 describe("a database without the schema", () => {
-  it("is refused to a login with hawser_peer: a peer does not start, and says to run hawser init", async () => {
+  it("is refused to a login with hawser_peer: a peer does not start, and asks to run hawser init", async () => {
     await using world = await peerWorld({ migrated: false });
     const login = `test_early_${suffix}`;
     await onServer(world.url, `CREATE ROLE ${login} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);
@@ -308,7 +308,7 @@ describe("a database without the schema", () => {
     }
   });
 
-  it("an older schema, too, says who may bring it up to date", async () => {
+  it("an older schema is refused with the role that can migrate it", async () => {
     await using world = await peerWorld();
     const login = `test_late_${suffix}`;
     await onServer(world.url, `CREATE ROLE ${login} LOGIN PASSWORD 'test' IN ROLE hawser_peer`);

@@ -72,8 +72,8 @@ it("a step of the schema holds up no send for longer than a second, with million
   );
   const [{ pid }] = (await backup.query("SELECT pg_backend_pid() AS pid")).rows;
   const lines: string[] = [];
-  const tell = (line: string): void => void lines.push(line);
-  const preparation = new Preparation(await connected(), { address: DatabaseAddress.of(world.url), tell });
+  const onWait = (line: string): void => void lines.push(line);
+  const preparation = new Preparation(await connected(), { address: DatabaseAddress.of(world.url), onWait });
   waits = [];
   let hasEnded = false;
   const migrating = applyMissing(preparation, stepsWithMade).finally(() => {
