@@ -19,7 +19,7 @@
  * **The listener** accepts numbered messages only in order: watermark + 1, from the connection or from the store
  * (listener-channel.ts). What comes above a gap is held until a query that began after the gap was seen has filled it, or shown
  * that nobody has the numbers. Accepted messages go to the handler one after another (handling.ts); failed ones again
- * after a while, up to `maxAttempts` times; then they are dead letters. The cursor is committed behind the handler, and
+ * after a while, up to `retry.attempts` times; then they are dead letters. The cursor is committed behind the handler, and
  * only the committed cursor is ever told to the sender, in Welcome, Ack and Goodbye.
  *
  * What may happen at any moment: a connection ends or is replaced by a newer one, an insert or a commit fails or its

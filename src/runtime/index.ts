@@ -12,4 +12,5 @@ export { type DueFound, LookPace, type PaceSettings } from "./look-pace.js";
 export { uncleared } from "./memory.js";
 export { Repeated, shared } from "./repeated.js";
 export { Room } from "./room.js";
+export { hurryAfterMs, onStopSignal, stopSignals } from "./stop-signals.js";
 export { Deadline, DeadlineTimer, inTime, maxTimerMs, TimeLimit, within } from "./time-limit.js";

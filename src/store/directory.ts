@@ -31,7 +31,7 @@ export interface Listener {
   readonly group: string | undefined;
 }
 
-/** What a listener tells of itself, the same for all its topics. */
+/** What a listener tells of itself when it enters topics into the directory. */
 export interface Registration {
   readonly addr: string;
   readonly maxMessageBytes: number;
@@ -85,9 +85,9 @@ export function directory(database: Database) {
       );
     },
     /** Adds a topic to a registered listener. */
-    async addSubscription(lease: WriterName, topic: string, listener: Registration): Promise<void> {
-      await write(lease, `subscribe to "${topic}"`, (functions, writer) =>
-        functions.enterDirectory({ ...writer, ...enter([{ topic, subscribed: true }], listener, false) }),
+    async addSubscription(lease: WriterName, served: ServedTopic, listener: Registration): Promise<void> {
+      await write(lease, `subscribe to "${served.topic}"`, (functions, writer) =>
+        functions.enterDirectory({ ...writer, ...enter([served], listener, false) }),
       );
     },
     /**
