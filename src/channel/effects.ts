@@ -1,6 +1,11 @@
 /** Effects, events and limits of the two halves of a channel. */
 import type { Ack, Delivery, Welcome } from "../../generated/ts/codecs/hawser/peer/v1/frames.js";
-import type { PeerSettings, ProtocolConstants, StoreConstants } from "../../generated/ts/settings/peer.js";
+import type {
+  PeerSettings,
+  ProtocolConstants,
+  StoreConstants,
+  TuningSettings,
+} from "../../generated/ts/settings/peer.js";
 import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Position } from "./messages.js";
 
 /**
@@ -16,10 +21,8 @@ import type { DeadMessage, IncomingMessage, OutgoingMessage, ParkedMessage, Posi
 export type SendOutcome = "delivered" | "stored" | "sent" | "dropped" | "timed-out" | "fenced" | "abandoned";
 
 /** Limits of a sender's channel. */
-export type SenderLimits = Pick<
-  PeerSettings,
-  "ackTimeoutMs" | "sendTimeoutMs" | "connectWaitMs" | "maxSendQueueMessages" | "maxSendQueueBytes"
-> &
+export type SenderLimits = Pick<PeerSettings, "sendTimeoutMs"> &
+  Pick<TuningSettings, "ackTimeoutMs" | "connectWaitMs" | "maxSendQueueMessages" | "maxSendQueueBytes"> &
   Pick<StoreConstants, "insertRows" | "insertBytes" | "shortBacklogRows" | "storeRetryMinMs" | "storeRetryMaxMs"> &
   Pick<ProtocolConstants, "batchMaxMessages" | "batchTargetBytes">;
 
@@ -67,7 +70,7 @@ export interface RetryPolicy {
 
 /** Limits of a listener's channel. */
 export interface ListenerLimits
-  extends Pick<PeerSettings, "creditBytes" | "busyAfterMs">,
+  extends Pick<TuningSettings, "creditBytes" | "busyAfterMs">,
     Pick<ProtocolConstants, "maxCreditGrowth" | "maxAhead" | "messageOverheadBytes">,
     Pick<StoreConstants, "shortBacklogRows" | "parkDelayMs"> {
   /** Retry policy of a message. */

@@ -21,7 +21,7 @@
  * **The listener** accepts numbered messages only in order, watermark + 1, from the connection or from the store
  * (listener-channel.ts). Messages above a gap are held. A query that started after the gap was seen either fills the
  * gap or shows that its numbers exist nowhere. Accepted messages go to the handler one after another (handling.ts). A
- * failed message is retried after a delay, up to `maxAttempts` times, and then becomes a dead letter. The cursor is
+ * failed message is retried after a delay, up to `retry.attempts` times, and then becomes a dead letter. The cursor is
  * committed after the handler, and Welcome, Ack and Goodbye carry only the committed cursor.
  *
  * Both halves tolerate these events at any time: a connection closes or is replaced by a newer one; an insert or a

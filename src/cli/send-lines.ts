@@ -2,7 +2,7 @@
  * What `hawser send` sends: one message, or with `--lines` standard input as a stream of messages, read no faster than they
  * are confirmed.
  */
-import { peerSettingsDefaults, protocolConstants } from "../../generated/ts/settings/peer.js";
+import { protocolConstants, tuningSettingsDefaults } from "../../generated/ts/settings/peer.js";
 import { HawserError } from "../errors/index.js";
 import type { Peer, Receipt, SendOptions } from "../peer/index.js";
 import { Semaphore } from "../runtime/index.js";
@@ -13,8 +13,8 @@ import { jsonText, plural, print, printable, startProgress } from "./output.js";
  * sent again would have lost its place.
  */
 const windowLimits = {
-  messages: peerSettingsDefaults.maxSendQueueMessages / 4,
-  bytes: peerSettingsDefaults.maxSendQueueBytes / 4,
+  messages: tuningSettingsDefaults.maxSendQueueMessages / 4,
+  bytes: tuningSettingsDefaults.maxSendQueueBytes / 4,
 };
 
 /** How to send, and how to tell of it. */
@@ -170,10 +170,12 @@ export async function allBytes(chunks: AsyncIterable<Uint8Array>, maxBytes: numb
   return Buffer.concat(parts);
 }
 
-/** What became of a message at one listener. */
-export type Outcome = Receipt | { readonly peer: string; readonly error: HawserError };
+/** Outcome of a send to one listener. */
+export type Outcome =
+  | Receipt<"delivered" | "stored" | "sent" | "dropped">
+  | { readonly peer: string; readonly error: HawserError };
 
-/** Sends to one listener of the topic, or to all. @throws HawserError as {@link Peer.sendTo} */
+/** Sends to one listener of the topic, or to all. @throws HawserError as {@link Peer.send} */
 export async function sendOne(
   peer: Peer,
   topic: string,
@@ -181,7 +183,7 @@ export async function sendOne(
   options: SendOptions,
   toAll: boolean,
 ): Promise<readonly Outcome[]> {
-  return toAll ? await peer.sendAll(topic, payload, options) : [await peer.sendTo(topic, payload, options)];
+  return toAll ? await peer.sendAll(topic, payload, options) : [await peer.send(topic, payload, options)];
 }
 
 const prepositions = { delivered: "to", stored: "for", sent: "to", dropped: "for" } as const;

@@ -72,7 +72,7 @@ export class Inbox {
     });
     const calls = new HandlerCalls(context, handlers, passOn);
     const dispatcher = new Dispatcher(context.settings.concurrency);
-    if (context.settings.group !== undefined) {
+    if (context.membership.group !== undefined) {
       this.#claims = new Claims(context, {
         halted: () => this.#handlesNothing || this.#closed,
         serves: (topic) => handlers.serves(topic),

@@ -12,5 +12,6 @@ export { uncleared } from "./memory.js";
 export { type DueFound, type PaceSettings, PollPace } from "./poll-pace.js";
 export { Repeated, shared } from "./repeated.js";
 export { Semaphore } from "./semaphore.js";
+export { hurryAfterMs, onStopSignal, stopSignals } from "./stop-signals.js";
 export type { Subscription } from "./subscription.js";
 export { Deadline, DeadlineTimer, inTime, maxTimerMs, TimeLimit, within } from "./time-limit.js";

@@ -88,9 +88,9 @@ export function directory(database: Database) {
       );
     },
     /** Adds a topic to a registered listener. */
-    async addSubscription(lease: WriterName, topic: string, listener: Registration): Promise<void> {
-      await write(lease, `subscribe to "${topic}"`, (functions, writer) =>
-        functions.enterDirectory({ ...writer, ...enter([{ topic, subscribed: true }], listener, false) }),
+    async addSubscription(lease: WriterName, served: ServedTopic, listener: Registration): Promise<void> {
+      await write(lease, `subscribe to "${served.topic}"`, (functions, writer) =>
+        functions.enterDirectory({ ...writer, ...enter([served], listener, false) }),
       );
     },
     /**

@@ -87,7 +87,7 @@ describe("the directory", () => {
   it("removes an unsubscribed topic from senders' routes too, and only that topic", async () => {
     await register(one, "10.0.0.1:1", "topic");
     const listener = { addr: "10.0.0.1:1", maxMessageBytes: 5, durable: false };
-    await w.store.addSubscription(one, "news", listener);
+    await w.store.addSubscription(one, { topic: "news", subscribed: true }, listener);
     await register(two, "10.0.0.2:1", "topic", "news");
     for (const topic of ["topic", "news"]) {
       await w.store.rememberRoute(sender, topic, { addr: "10.0.0.1:1", name: "one", maxMessageBytes: 5 });
@@ -152,7 +152,11 @@ describe("the directory", () => {
     });
     await register(one, "10.0.0.1:1", "told");
     await register(two, "10.0.0.1:1", "told");
-    await w.store.addSubscription(two, "told", { addr: "10.0.0.1:1", maxMessageBytes: 2, durable: false });
+    await w.store.addSubscription(
+      two,
+      { topic: "told", subscribed: true },
+      { addr: "10.0.0.1:1", maxMessageBytes: 2, durable: false },
+    );
     await w.operator.query("UPDATE hawser.topic_addr SET addr = '10.0.0.9:1'");
     await w.store.clearAddressesOfTopic({ name: "nobody", sourceTopic: "told" });
     await seen;

@@ -60,40 +60,40 @@ describe("the roles of a database", () => {
   describe("a login with hawser_peer and nothing else", () => {
     it("runs peers: sends, stores, drains, dead-letters, subscribes, and cleans up after itself", async () => {
       const databaseUrl = as(peerLogin, world.url);
-      const failing = { maxAttempts: 2, retryDelayMs: 1, databaseUrl };
-      const billing = await world.started("billing-1", { ...failing, durable: true }, ({ payload }) => {
+      const defaults = { durable: true, retry: { attempts: 2, delayMs: 1 } };
+      const billing = await world.started("billing-1", { databaseUrl, defaults }, ({ payload }) => {
         if (Buffer.from(payload).toString() === "poison") throw new Error("too much");
       });
       const shop = await world.started("shop-1", { databaseUrl });
 
-      expect(await shop.sendTo("billing", "live")).toMatchObject({ outcome: "delivered" });
-      expect(await shop.sendTo("billing", "now", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
-      await shop.sendTo("billing", "poison");
+      expect(await shop.send("billing", "live")).toMatchObject({ outcome: "delivered" });
+      expect(await shop.send("billing", "now", { delivery: "at-most-once" })).toMatchObject({ outcome: "sent" });
+      await shop.send("billing", "poison");
       await billing.saw("dead_letter");
       const letters = () => world.query("SELECT topic, error_code FROM hawser.dead_letters");
       await eventually("the dead letter is there", async () => (await letters()).length > 0);
       expect(await letters()).toEqual([{ topic: "billing", error_code: "handler_failed" }]);
 
-      await billing.subscribe("news");
+      await billing.recordTopic("news");
       expect(await shop.sendAll("news", "to all")).toMatchObject([{ outcome: "delivered" }]);
-      await billing.unsubscribe("news");
-      expect(await shop.refreshAddressTopic("news")).toBe(false);
+      await billing.leave("news");
+      expect((await shop.listenersOf("news", { refresh: true })).length > 0).toBe(false);
 
       await billing.stop();
-      expect(await shop.sendTo("billing", "stored")).toMatchObject({ outcome: "stored" });
-      expect(await shop.pendingCount()).toBe(1);
-      expect(await shop.pendingByPeer()).toMatchObject([{ topic: "billing", name: "billing-1", count: 1 }]);
+      expect(await shop.send("billing", "stored")).toMatchObject({ outcome: "stored" });
+      expect((await shop.pending()).count).toBe(1);
+      expect((await shop.pending()).listeners).toMatchObject([{ topic: "billing", name: "billing-1", count: 1 }]);
       await billing.record();
       await billing.received.find(({ text }) => text === "stored");
       await eventually("its row is gone", async () => (await world.storedMessages()) === 0);
 
       await billing.stop();
-      await shop.sendTo("billing", "to be cleared");
+      await shop.send("billing", "to be cleared");
       await shop.stop();
-      await shop.clearStoredMessages();
-      expect(await shop.pendingCount()).toBe(0);
-      await shop.clearAddressesOfTopic();
-      expect(await shop.listAddresses("shop")).toEqual([]);
+      await shop.clearStored();
+      expect((await shop.pending()).count).toBe(0);
+      await shop.clearAddresses();
+      expect(await shop.listenersOf("shop")).toEqual([]);
     });
 
     it("runs a transactional peer with its own privileges on its own tables", async () => {
@@ -107,7 +107,7 @@ describe("the roles of a database", () => {
         await client!.query(`INSERT INTO effects_${suffix} VALUES ($1)`, [Buffer.from(payload).toString()]);
       });
       const till = await world.started("till-1", { databaseUrl });
-      await till.sendTo("ledger", "once");
+      await till.send("ledger", "once");
       expect(await world.query(`SELECT payload FROM effects_${suffix}`)).toEqual([{ payload: "once" }]);
     });
 
@@ -235,7 +235,7 @@ describe("the roles of a database", () => {
         listen: "127.0.0.1:0",
         databaseUrl: as(strangerLogin, world.url),
       });
-      const error = await peer.run().catch((thrown) => thrown);
+      const error = await peer.start().catch((thrown) => thrown);
       expect(error instanceof HawserError && error.code).toBe("startup_failed");
       expect(error.message).toContain(`GRANT hawser_peer TO "${strangerLogin}"`);
     });
@@ -298,7 +298,7 @@ describe("a database without the schema", () => {
     try {
       const error = await world
         .peer("early-1", { databaseUrl: as(login, world.url) })
-        .run()
+        .start()
         .catch((thrown) => thrown);
       expect(error instanceof HawserError && error.code).toBe("schema_missing");
       expect(error.message).toContain("`hawser init`");
