@@ -1,5 +1,5 @@
 import type { GatewayFamily, GatewayVariant, PayloadType } from "../model/gateway-functions.js";
-import type { GatewayKind, GatewayValue } from "../model/gateway-values.js";
+import { type GatewayKind, type GatewayValue, isTextList } from "../model/gateway-values.js";
 import { pascalCase } from "../model/names.js";
 import { limitPhrases } from "../model/rule-text.js";
 import { docstring } from "../print.js";
@@ -27,8 +27,9 @@ const typeOfKind: Record<GatewayKind, string> = {
 
 /** The type of a result; that of a payload depends on the function. */
 export function clientResultType(value: GatewayValue, variant: GatewayVariant): string {
-  const type =
+  const one =
     value.payload && variant.payloadType !== undefined ? payloadType[variant.payloadType] : typeOfKind[value.kind];
+  const type = isTextList(value) ? `readonly ${one}[]` : one;
   return value.optional && type !== "unknown" ? `${type} | null` : type;
 }
 
@@ -40,7 +41,7 @@ export function argumentsInterface(family: GatewayFamily): string {
   }
   const properties = parameters.map((value) => {
     const one = value.payload ? "Payload" : typeOfKind[value.kind];
-    const type = value.repeated ? `readonly ${one}[]` : one;
+    const type = value.repeated || isTextList(value) ? `readonly ${one}[]` : one;
     const declared = value.optional ? `${value.property}?: ${type} | null | undefined` : `${value.property}: ${type}`;
     const limits = limitPhrases(value.rules, value.kind === "object" || value.kind === "list" ? "json" : value.kind);
     const comment = limits.length === 0 ? value.comment : `${value.comment} Limits: ${limits.join("; ")}.`;

@@ -83,6 +83,7 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   reassign: async () => (await import("./reassign.js")).reassign,
   outbox: async () => (await import("./outbox.js")).outbox,
   schedules: async () => (await import("./schedules.js")).schedules,
+  streams: async () => (await import("./streams.js")).streams,
   dead: async () => (await import("./dead.js")).dead,
   doctor: async () => (await import("./doctor.js")).doctor,
 };

@@ -264,6 +264,22 @@ describe("files", () => {
   });
 });
 
+describe("streams", () => {
+  it("are made, changed, listed and deleted", async () => {
+    const stream = "client_managed";
+    await nats.createStream({ stream, subjects: ["client.managed.*"], storage: "memory", maxMessages: 2n ** 53n - 1n });
+    await nats.updateStream({ stream, subjects: ["client.managed.>"], maxAgeMs: 60_000n, duplicateWindowMs: 1_000n });
+    const [row] = (await nats.getStreamList()).filter((each) => each.stream === stream);
+    expect(row).toMatchObject({
+      ...{ subjects: ["client.managed.>"], storage: "memory", retention: "limits", maxAgeMs: 60_000n, replicas: 1 },
+      ...{ maxMessages: 2n ** 53n - 1n, duplicateWindowMs: 1_000n, messages: 0n, consumers: 0 },
+    });
+    await nats.deleteStream({ stream });
+    expect((await nats.getStreamList({ domain: null })).filter((each) => each.stream === stream)).toEqual([]);
+    await expect(nats.updateStream({ stream, maxBytes: 1n })).rejects.toMatchObject({ code: "no_stream" });
+  });
+});
+
 describe("the rest", () => {
   it("tells about the server and itself, and connects anew", async () => {
     const info = await nats.getServerInfo();
@@ -293,7 +309,7 @@ describe("what NATS reaches", () => {
     await nats.unsubscribe({ subject: "client.reached", fnOid: "client_capture" });
     expect(await subscribed()).toBe(0);
     const stream = { name: "client", fnOid: "client_capture", stream: "CLIENT_NONE" };
-    await nats.subscribeStream({ ...stream, filter: "{client.*}", keyToken: 2 });
+    await nats.subscribeStream({ ...stream, filter: ["client.*"], keyToken: 2 });
     await nats.seekStream({ name: "client", start: "17" });
     expect(await gateway.value("SELECT filters || start FROM hawser.stream_status")).toEqual(["client.*", "17"]);
     await nats.unsubscribeStream({ name: "client" });

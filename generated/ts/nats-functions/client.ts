@@ -212,6 +212,75 @@ export interface GetFileListArguments {
   readonly domain?: string | null | undefined;
 }
 
+/** Arguments of `nats_create_stream`. */
+export interface CreateStreamArguments {
+  /** The name of the stream. Limits: 1 to 255 bytes long in UTF-8; must be the name of a stream: no '.', '*', '>', '/' or '\', no white space. */
+  readonly stream: string;
+  /** The subjects whose messages it stores. '*' stands for a word, and '>' at the end for all the rest. Limits: at most 100 elements; at most 1024 bytes in each element and at most 16384 bytes in all. */
+  readonly subjects: readonly string[];
+  /** Storage of the messages: 'file' or 'memory'. NULL: 'file'. Limits: one of "file", "memory". */
+  readonly storage?: string | null | undefined;
+  /**
+   * Retention of messages: up to the limits ('limits'), until all consumers have acknowledged them ('interest'), or until one
+   * has ('workqueue'). NULL: 'limits'. Limits: one of "limits", "interest", "workqueue".
+   */
+  readonly retention?: string | null | undefined;
+  /** Policy of a full stream: deletes the oldest messages ('old'), or refuses new ones ('new'). NULL: 'old'. Limits: one of "old", "new". */
+  readonly discard?: string | null | undefined;
+  /** The greatest age of a message in milliseconds. NULL or 0: no limit. Limits: 0 to 3155760000000. */
+  readonly maxAgeMs?: bigint | null | undefined;
+  /** The greatest number of messages. NULL or 0: no limit. Limits: 0 to 9007199254740991. */
+  readonly maxMessages?: bigint | null | undefined;
+  /** The greatest size of all messages in bytes. NULL or 0: no limit. Limits: 0 to 9007199254740991. */
+  readonly maxBytes?: bigint | null | undefined;
+  /** The greatest size of one message in bytes. NULL or 0: that of the server. Limits: at least 0. */
+  readonly maxMessageBytes?: number | null | undefined;
+  /** Time for which the stream knows the id of a message, in milliseconds. NULL: 2 minutes, or max_age_ms if that is less. Limits: 1 to 3155760000000. */
+  readonly duplicateWindowMs?: bigint | null | undefined;
+  /** Number of servers of a cluster that store the stream. NULL: the option `replicas` of the server. Limits: 1 to 5. */
+  readonly replicas?: number | null | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_update_stream`. */
+export interface UpdateStreamArguments {
+  /** The name of the stream. Limits: 1 to 255 bytes long in UTF-8; must be the name of a stream: no '.', '*', '>', '/' or '\', no white space. */
+  readonly stream: string;
+  /** The subjects whose messages it stores from now on. NULL: as before. Limits: at most 100 elements; at most 1024 bytes in each element and at most 16384 bytes in all. */
+  readonly subjects?: readonly string[] | null | undefined;
+  /** Policy of a full stream: deletes the oldest messages ('old'), or refuses new ones ('new'). NULL: as before. Limits: one of "old", "new". */
+  readonly discard?: string | null | undefined;
+  /** The greatest age of a message in milliseconds; 0: no limit. NULL: as before. Limits: 0 to 3155760000000. */
+  readonly maxAgeMs?: bigint | null | undefined;
+  /** The greatest number of messages; 0: no limit. NULL: as before. Limits: 0 to 9007199254740991. */
+  readonly maxMessages?: bigint | null | undefined;
+  /** The greatest size of all messages in bytes; 0: no limit. NULL: as before. Limits: 0 to 9007199254740991. */
+  readonly maxBytes?: bigint | null | undefined;
+  /** The greatest size of one message in bytes; 0: that of the server. NULL: as before. Limits: at least 0. */
+  readonly maxMessageBytes?: number | null | undefined;
+  /** Time for which the stream knows the id of a message, in milliseconds. NULL: as before. Limits: 1 to 3155760000000. */
+  readonly duplicateWindowMs?: bigint | null | undefined;
+  /** Number of servers of a cluster that store the stream. NULL: as before. Limits: 1 to 5. */
+  readonly replicas?: number | null | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_delete_stream`. */
+export interface DeleteStreamArguments {
+  /** The name of the stream. Limits: 1 to 255 bytes long in UTF-8; must be the name of a stream: no '.', '*', '>', '/' or '\', no white space. */
+  readonly stream: string;
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
+  readonly domain?: string | null | undefined;
+}
+
+/** Arguments of `nats_get_stream_list`. */
+export interface GetStreamListArguments {
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
+  readonly domain?: string | null | undefined;
+}
+
 /** Arguments of `nats_subscribe`. */
 export interface SubscribeArguments {
   /** The subject: words joined by '.'; '*' stands for a word, and '>' at the end for all the rest. Limits: at most 1024 bytes long in UTF-8. */
@@ -243,7 +312,7 @@ export interface SubscribeStreamArguments {
   /** The name of the subscription: letters of ASCII, digits, '_' and '-'. Limits: at most 1024 bytes long in UTF-8. */
   readonly name: string;
   /** Only messages of these subjects. '*' stands for a word, and '>' at the end for all the rest. NULL: all of the stream. Limits: at most 100 elements; at most 1024 bytes in each element and at most 16384 bytes in all. */
-  readonly filter?: string | null | undefined;
+  readonly filter?: readonly string[] | null | undefined;
   /** Where it begins: 'all', 'new', a sequence number, or a time. NULL: 'all'. Limits: at most 1024 bytes long in UTF-8. */
   readonly start?: string | null | undefined;
   /**
@@ -367,6 +436,44 @@ export interface FileListRow {
   readonly delete: boolean;
 }
 
+/** A row of `nats_get_stream_list`. */
+export interface StreamListRow {
+  /** Its name. */
+  readonly stream: string;
+  /** The subjects whose messages it stores; none of a mirror. */
+  readonly subjects: readonly string[];
+  /** Storage of the messages: file or memory. */
+  readonly storage: string;
+  /** Retention of messages: limits, interest or workqueue. */
+  readonly retention: string;
+  /** Policy when it is full: old (deletes the oldest messages) or new (refuses new ones). */
+  readonly discard: string;
+  /** The greatest age of a message in milliseconds; 0: no limit. */
+  readonly maxAgeMs: bigint;
+  /** The greatest number of messages; 0: no limit. */
+  readonly maxMessages: bigint;
+  /** The greatest size of all messages in bytes; 0: no limit. */
+  readonly maxBytes: bigint;
+  /** The greatest size of one message in bytes; 0: that of the server. */
+  readonly maxMessageBytes: number;
+  /** Time for which it knows the id of a message, in milliseconds. */
+  readonly duplicateWindowMs: bigint;
+  /** Number of servers that store it. */
+  readonly replicas: number;
+  /** Number of messages in it. */
+  readonly messages: bigint;
+  /** Their size in bytes. */
+  readonly bytes: bigint;
+  /** The number of the first message. */
+  readonly firstSeq: bigint;
+  /** The number of the last message; 0: there was none yet. */
+  readonly lastSeq: bigint;
+  /** Number of its consumers. */
+  readonly consumers: number;
+  /** Time of its creation, in RFC 3339. */
+  readonly created: string;
+}
+
 /** A row of `nats_get_server_info`. */
 export interface ServerInfoRow {
   /** The server's identity. */
@@ -476,6 +583,28 @@ function readFileListRow(row: any): FileListRow {
   };
 }
 
+function readStreamListRow(row: any): StreamListRow {
+  return {
+    stream: row.stream,
+    subjects: row.subjects,
+    storage: row.storage,
+    retention: row.retention,
+    discard: row.discard,
+    maxAgeMs: BigInt(row.max_age_ms),
+    maxMessages: BigInt(row.max_messages),
+    maxBytes: BigInt(row.max_bytes),
+    maxMessageBytes: row.max_message_bytes,
+    duplicateWindowMs: BigInt(row.duplicate_window_ms),
+    replicas: row.replicas,
+    messages: BigInt(row.messages),
+    bytes: BigInt(row.bytes),
+    firstSeq: BigInt(row.first_seq),
+    lastSeq: BigInt(row.last_seq),
+    consumers: row.consumers,
+    created: row.created,
+  };
+}
+
 function readServerInfoRow(row: any): ServerInfoRow {
   return {
     serverId: row.server_id,
@@ -561,6 +690,10 @@ export const natsFunctionMethods: {
   deleteFile: { local: false, arguments: ["store", "name", "domain"] },
   getFileInfo: { local: false, arguments: ["store", "name", "domain"] },
   getFileList: { local: false, arguments: ["store", "domain"] },
+  createStream: { local: false, arguments: ["stream", "subjects", "storage", "retention", "discard", "maxAgeMs", "maxMessages", "maxBytes", "maxMessageBytes", "duplicateWindowMs", "replicas", "domain"] },
+  updateStream: { local: false, arguments: ["stream", "subjects", "discard", "maxAgeMs", "maxMessages", "maxBytes", "maxMessageBytes", "duplicateWindowMs", "replicas", "domain"] },
+  deleteStream: { local: false, arguments: ["stream", "domain"] },
+  getStreamList: { local: false, arguments: ["domain"] },
   getServerInfo: { local: false, arguments: [] },
   subscribe: { local: true, arguments: ["subject", "fnOid"] },
   unsubscribe: { local: true, arguments: ["subject", "fnOid"] },
@@ -1287,6 +1420,79 @@ export function natsFunctions(client: RowsClient, options: { readonly schema?: s
         [args.store, args.domain ?? null],
       );
       return rows.map(readFileListRow);
+    },
+
+    /**
+     * Makes a JetStream stream. A stream that has the same settings already stays as it is; other settings are an error.
+     *
+     * SQL: `nats_create_stream`.
+     */
+    async createStream(args: CreateStreamArguments): Promise<void> {
+      await select(
+        "1",
+        "nats_create_stream($1::text, $2::text[], $3::text, $4::text, $5::text, $6::bigint, $7::bigint, $8::bigint, $9::integer, $10::bigint, $11::integer, $12::text)",
+        [
+          args.stream,
+          args.subjects,
+          args.storage ?? null,
+          args.retention ?? null,
+          args.discard ?? null,
+          args.maxAgeMs ?? null,
+          args.maxMessages ?? null,
+          args.maxBytes ?? null,
+          args.maxMessageBytes ?? null,
+          args.duplicateWindowMs ?? null,
+          args.replicas ?? null,
+          args.domain ?? null,
+        ],
+      );
+    },
+
+    /**
+     * Changes settings of a JetStream stream: those that are given. A missing stream is an error.
+     *
+     * SQL: `nats_update_stream`.
+     */
+    async updateStream(args: UpdateStreamArguments): Promise<void> {
+      await select(
+        "1",
+        "nats_update_stream($1::text, $2::text[], $3::text, $4::bigint, $5::bigint, $6::bigint, $7::integer, $8::bigint, $9::integer, $10::text)",
+        [
+          args.stream,
+          args.subjects ?? null,
+          args.discard ?? null,
+          args.maxAgeMs ?? null,
+          args.maxMessages ?? null,
+          args.maxBytes ?? null,
+          args.maxMessageBytes ?? null,
+          args.duplicateWindowMs ?? null,
+          args.replicas ?? null,
+          args.domain ?? null,
+        ],
+      );
+    },
+
+    /**
+     * Deletes a JetStream stream with its messages and consumers. Does nothing if it is missing.
+     *
+     * SQL: `nats_delete_stream`.
+     */
+    async deleteStream(args: DeleteStreamArguments): Promise<void> {
+      await select("1", "nats_delete_stream($1::text, $2::text)", [args.stream, args.domain ?? null]);
+    },
+
+    /**
+     * Lists the JetStream streams in the order of their names, with those of buckets (KV_…) and object stores (OBJ_…).
+     *
+     * SQL: `nats_get_stream_list`.
+     */
+    async getStreamList(args: GetStreamListArguments = {}): Promise<StreamListRow[]> {
+      const rows = await select(
+        "stream, subjects, storage, retention, discard, max_age_ms::text, max_messages::text, max_bytes::text, max_message_bytes, duplicate_window_ms::text, replicas, messages::text, bytes::text, first_seq::text, last_seq::text, consumers, created",
+        "nats_get_stream_list($1::text)",
+        [args.domain ?? null],
+      );
+      return rows.map(readStreamListRow);
     },
 
     /**
