@@ -1,6 +1,6 @@
 import { parameterCast } from "../model/columns.js";
 import type { GatewayFamily, GatewayGroup } from "../model/gateway-functions.js";
-import type { GatewayKind, GatewayValue } from "../model/gateway-values.js";
+import { type GatewayKind, type GatewayValue, isTextList } from "../model/gateway-values.js";
 import { pascalCase } from "../model/names.js";
 import { limitPhrases } from "../model/rule-text.js";
 import type { SpecFile } from "../model/spec.js";
@@ -105,15 +105,17 @@ const typeOfKind: Record<GatewayKind, string> = {
   timestamp: "Date",
 };
 
-function parameterType({ kind, payload, repeated, sqlType, rules }: GatewayValue): string {
+function parameterType(value: GatewayValue): string {
+  const { kind, payload, repeated, rules } = value;
   if (payload) return repeated ? "readonly Payload[]" : "Payload";
-  if (sqlType === "text[]") return "readonly string[]";
+  if (isTextList(value)) return "readonly string[]";
   if (kind === "object" && (rules.maxNameBytes ?? rules.maxValueBytes) !== undefined) return "Headers";
   return typeOfKind[kind];
 }
 
-function resultType({ kind, optional }: GatewayValue): string {
-  const type = kind === "bytes" ? "Content" : typeOfKind[kind];
+function resultType(value: GatewayValue): string {
+  const { kind, optional } = value;
+  const type = kind === "bytes" ? "Content" : isTextList(value) ? "readonly string[]" : typeOfKind[kind];
   return optional ? `${type} | undefined` : type;
 }
 

@@ -1,5 +1,5 @@
 import { type GatewayFamily, type GatewayGroup, payloadTypes } from "../model/gateway-functions.js";
-import type { GatewayValue } from "../model/gateway-values.js";
+import { type GatewayValue, isTextList } from "../model/gateway-values.js";
 import { lowerFirst } from "../model/names.js";
 import type { SpecFile } from "../model/spec.js";
 import type { ValueKind } from "../model/value-kind.js";
@@ -24,6 +24,7 @@ const argumentNames = [
   "readPayloads",
   "readPayloadType",
   "readString",
+  "readTexts",
 ];
 
 /**
@@ -80,8 +81,10 @@ const methodType = `${docstring("A method as the gateway needs it.")}export inte
 `;
 
 /** Lists and headers are checked in Postgres. */
-function hasRules({ kind, repeated, rules }: GatewayValue): boolean {
-  return Object.keys(rules).length > 0 && !repeated && kind !== "object" && kind !== "list";
+function hasRules(value: GatewayValue): boolean {
+  const { kind, repeated, rules } = value;
+  const isList = repeated || isTextList(value) || kind === "list";
+  return Object.keys(rules).length > 0 && !isList && kind !== "object";
 }
 
 function readFunction(family: GatewayFamily): string {
@@ -122,6 +125,7 @@ function readExpression(value: GatewayValue): string {
     return `readPayloads(${name}, list)`;
   }
   const given = `argument[${stringLiteral(value.property)}]`;
+  if (isTextList(value)) return `readTexts(${name}, ${given})`;
   switch (value.kind) {
     case "bytes":
       return `readBytes(${name}, ${given})`;

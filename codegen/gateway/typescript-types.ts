@@ -1,5 +1,5 @@
 import { type GatewayFamily, isMadeWithTables } from "../model/gateway-functions.js";
-import type { GatewayKind, GatewayValue } from "../model/gateway-values.js";
+import { type GatewayKind, type GatewayValue, isTextList } from "../model/gateway-values.js";
 import { docstring } from "../print.js";
 
 const typeOfKind: Record<GatewayKind, string> = {
@@ -18,7 +18,7 @@ function handlerType(value: GatewayValue): string {
   if (value.payloadType) {
     return "PayloadType";
   }
-  return value.repeated ? `readonly ${typeOfKind[value.kind]}[]` : typeOfKind[value.kind];
+  return value.repeated || isTextList(value) ? `readonly ${typeOfKind[value.kind]}[]` : typeOfKind[value.kind];
 }
 
 /** What SQL knows a function by, with `*` for the type of the payload. */

@@ -112,11 +112,9 @@ function readFamily(method: DescMethod, option: GatewayFunctionOption, options: 
   }
   if (
     !option.local &&
-    (option.invoker ||
-      option.execute.length > 0 ||
-      parameters.some(({ sqlType }) => /^(regproc|text\[\])$/.test(sqlType)))
+    (option.invoker || option.execute.length > 0 || parameters.some(({ sqlType }) => sqlType === "regproc"))
   ) {
-    throw new SpecError(method, "only a local function runs as its caller, takes a regproc or text[], or names roles");
+    throw new SpecError(method, "only a local function runs as its caller, takes a regproc, or names roles");
   }
   if (!option.local && [...parameters, ...results].some(({ kind }) => kind === "timestamp")) {
     throw new SpecError(method, "only a local function takes or returns a google.protobuf.Timestamp");

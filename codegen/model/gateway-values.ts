@@ -42,6 +42,11 @@ export interface GatewayValue {
   readonly rules: Rules;
 }
 
+/** A list of texts, which is one value of the call. */
+export function isTextList({ sqlType }: Pick<GatewayValue, "sqlType">): boolean {
+  return sqlType === "text[]";
+}
+
 const jsonTypes: Readonly<Record<string, GatewayKind>> = {
   "google.protobuf.Struct": "object",
   "google.protobuf.ListValue": "list",

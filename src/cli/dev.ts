@@ -10,7 +10,7 @@ import { type DevStack, type PortWish, startDevStack } from "../dev/index.js";
 import { HawserError, withoutPasswords } from "../errors/index.js";
 import { type InstallReport, install } from "../installation/index.js";
 import type { Logger } from "../runtime/index.js";
-import { type HawserServer, serve as startServer } from "../serve/index.js";
+import { checkServeOptions, type HawserServer, serve as startServer } from "../serve/index.js";
 import { type DefinedNatsServer, defineNatsServer, restoreNatsServer } from "../store/index.js";
 import { refusal, withExamples } from "./command-line.js";
 import { type CommandLine, commandLineOf, runProgram } from "./dev-program.js";
@@ -26,6 +26,8 @@ interface DevAnnouncement {
   readonly gatewayUrl: string | null;
   /** Where data and logs are; null where no server is ours. */
   readonly directory: string | null;
+  /** HOST:PORT of metrics and health; null without --monitor. */
+  readonly monitorAddress: string | null;
 }
 
 /** Where the servers are at each start, unless another program has the port; below those that systems give out. */
@@ -73,10 +75,18 @@ export const dev = withExamples(
         valueHint: "PORT",
         description: `The same of nats-server. Default ${usualPorts["nats-port"]}. Not with HAWSER_NATS_URL`,
       },
+      monitor: {
+        type: "string",
+        valueHint: "HOST:PORT",
+        description:
+          "Serve /metrics, /healthz and /readyz of what answers the SQL functions; port 0 takes a free port. Default: nowhere",
+      },
     },
     run: async ({ args, rawArgs }) => {
       const ports = portsOf(args);
-      const { json = false, directory } = args;
+      const { json = false, directory, monitor } = args;
+      const nameOf = (): string => "--monitor";
+      checkServeOptions({ monitor }, { nameOf, timeText: String });
       const commandLine = commandLineOf(rawArgs, args._);
       if (commandLine !== undefined && json) {
         throw refusal(
@@ -87,7 +97,7 @@ export const dev = withExamples(
       }
       const request = awaitStopRequest({ parent: true, standardInput: commandLine === undefined });
       try {
-        await runUntil(request, { json, directory, commandLine, ...ports });
+        await runUntil(request, { json, directory, monitor, commandLine, ...ports });
       } catch (error) {
         // Told to stop while it was starting: that is no failure, and everything has been stopped again.
         if (!request.signal.aborted) throw error;
@@ -101,6 +111,7 @@ export const dev = withExamples(
     ["hawser dev --directory .hawser", "The same data at the next start"],
     ["hawser dev -- npm test", "Servers for one command, with its exit status"],
     ["hawser dev --directory .hawser --port 15433 --nats-port 14223", "Beside the one of another project"],
+    ["hawser dev --monitor 127.0.0.1:9464", "With metrics and health, as `hawser serve` has them"],
   ],
 );
 
@@ -146,6 +157,8 @@ interface DevOptions {
   readonly directory: string | undefined;
   readonly postgresPort: PortWish | undefined;
   readonly natsPort: PortWish | undefined;
+  /** HOST:PORT of metrics and health. */
+  readonly monitor: string | undefined;
 }
 
 async function runUntil(
@@ -186,7 +199,7 @@ async function start(
   const leave = () => process.exit(130);
   request.hurry.addEventListener("abort", leave);
   try {
-    const { directory, postgresPort, natsPort } = options;
+    const { directory, postgresPort, natsPort, monitor } = options;
     const stack = await startDevStack({ directory, postgresPort, natsPort, onProgress, signal: request.signal });
     let log: LogOutput | undefined;
     try {
@@ -201,6 +214,7 @@ async function start(
         isDatabaseGiven: Boolean(process.env["HAWSER_DATABASE_URL"]),
         natsUrl: natsUrl!,
         isNatsGiven: Boolean(process.env["HAWSER_NATS_URL"]),
+        monitor,
         logger,
         onProgress,
       });
@@ -230,9 +244,10 @@ function environmentOf(stack: DevStack, { otherNats }: DevGateway): Record<strin
 function announce(stack: DevStack, gateway: DevGateway, json: boolean): void {
   const { serve, otherNats } = gateway;
   const gatewayUrl = serve?.gatewayUrl ?? null;
+  const monitorAddress = serve?.monitorAddress ?? null;
   if (json) {
     const { databaseUrl, natsUrl, directory = null } = stack;
-    const line: DevAnnouncement = { databaseUrl, natsUrl: natsUrl!, gatewayUrl, directory };
+    const line: DevAnnouncement = { databaseUrl, natsUrl: natsUrl!, gatewayUrl, directory, monitorAddress };
     process.stdout.write(`${jsonText(line)}\n`);
     return;
   }
@@ -243,6 +258,7 @@ function announce(stack: DevStack, gateway: DevGateway, json: boolean): void {
   if (gatewayUrl !== null) {
     lines.push(`${pc.bold("hawser serve")}  ${pc.cyan(shown(gatewayUrl))}  (for the SQL functions only)`);
   }
+  if (monitorAddress !== null) lines.push(`Metrics  ${pc.cyan(`http://${monitorAddress}/metrics`)}`);
   if (otherNats !== undefined) lines.push(`The SQL functions use ${printable(otherNats)}, not the nats-server above`);
   if (stack.directory !== undefined) {
     lines.push(`Data and logs  ${printable(stack.directory)}`);
@@ -288,6 +304,8 @@ interface DevGatewayOptions {
   readonly natsUrl: string;
   /** The user named the NATS server: it is wanted, whatever the database defines. */
   readonly isNatsGiven: boolean;
+  /** HOST:PORT of metrics and health. */
+  readonly monitor: string | undefined;
   readonly logger: Logger;
   /** Told in words what is being done. */
   readonly onProgress: (message: string) => void;
@@ -311,16 +329,17 @@ interface DevGateway {
  * one is used, unless HAWSER_NATS_URL names another.
  */
 async function startDevGateway(options: DevGatewayOptions): Promise<DevGateway> {
-  const { databaseUrl, logger, onProgress } = options;
+  const { databaseUrl, monitor, logger, onProgress } = options;
   const { nats, missingPrivileges } = await prepare(databaseUrl, onProgress);
   for (const { what, meaning } of missingPrivileges) onProgress(`Left out: ${what}; ${meaning}`);
   if (nats === null || nats.functions === 0) {
+    if (monitor !== undefined) onProgress("Without metrics and health: nothing answers SQL functions");
     return { serve: undefined, otherNats: undefined, stop: async () => undefined, restore: async () => undefined };
   }
   // Before anything connects to NATS: it is not to be the server of a definition that is replaced.
   const { otherNats, restore } = await define(options);
   try {
-    const serve = await startServer({ databaseUrl, listen: "127.0.0.1:0", logger });
+    const serve = await startServer({ databaseUrl, listen: "127.0.0.1:0", monitor, logger });
     return { serve, otherNats, restore, stop: () => serve.stop().finally(restore) };
   } catch (error) {
     await restore();

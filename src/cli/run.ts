@@ -84,6 +84,7 @@ export const commands: Readonly<Record<string, () => Promise<AnyCommand>>> = {
   secret: async () => (await import("./secret.js")).secret,
   outbox: async () => (await import("./outbox.js")).outbox,
   schedules: async () => (await import("./schedules.js")).schedules,
+  streams: async () => (await import("./streams.js")).streams,
   dead: async () => (await import("./dead.js")).dead,
   doctor: async () => (await import("./doctor.js")).doctor,
 };

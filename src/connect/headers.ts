@@ -16,7 +16,10 @@ export const encodingHeader = "content-encoding";
 const trailerPrefix = "trailer-";
 
 /** Those that calls and answers have without metadata. Whoever reads their values checks them. */
-const knownHeaders: readonly string[] = [contentTypeHeader, versionHeader, timeoutHeader, rpcConstants.methodHeader];
+const knownHeaders: readonly string[] = [
+  ...[contentTypeHeader, versionHeader, timeoutHeader],
+  ...[rpcConstants.methodHeader, rpcConstants.callHeader],
+];
 
 /** What an error that a handler throws may not set by its metadata: it belongs to the message. */
 const protocolHeaders: ReadonlySet<string> = new Set([

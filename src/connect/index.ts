@@ -12,6 +12,9 @@
  * error is JSON. Where HTTP has a status, an error has the header `hawser-rpc-error`; over NATS it also has those by which
  * micro services tell of errors.
  *
+ * Over NATS `nats-caller.ts` gives calls ids, by which `nats-call.ts` finds the calls that are canceled, and notices that a
+ * caller has gone. `rules-interceptor.ts` checks the rules of `buf.validate`, and needs nothing of the rest.
+ *
  * Connect's own HTTP transport and handlers would do the same with more work: decision 0041 has the numbers.
  */
 export type {
@@ -36,4 +39,9 @@ export { createNatsTransport, type NatsTransportOptions } from "./nats-transport
 export { type PeerServiceOptions, peerMessage, type ServingPeer, servePeer } from "./peer-service.js";
 export { type CallingPeer, createPeerTransport, type PeerTransportOptions } from "./peer-transport.js";
 export type { RouteOptions, Routes } from "./routes.js";
+export {
+  createRulesInterceptor,
+  type MessageValidator,
+  type RulesInterceptorOptions,
+} from "./rules-interceptor.js";
 export type { TransportOptions } from "./transport.js";

@@ -21,10 +21,12 @@ import {
   SubscriptionSet,
 } from "../nats/index.js";
 import { type Logger, type Subscription, silentLogger, within } from "../runtime/index.js";
-import { answerCall, type CallSource, errorAnswer, type IncomingCall, type OutgoingAnswer } from "./answer-call.js";
+import { answerCall, type CallSource, errorAnswer, type OutgoingAnswer } from "./answer-call.js";
 import { nameOfCode, statusOfCode } from "./codes.js";
+import { CallerWatch, NatsCall } from "./nats-call.js";
 import {
   bytesOfHeaders,
+  cancelSubjectOf,
   checkSubjectPrefix,
   natsHeaders,
   type ReadMessage,
@@ -51,7 +53,7 @@ export const natsMessage: ContextKey<Msg | undefined> = createContextKey<Msg | u
   description: "hawser: the message of NATS",
 });
 
-const nats: CallSource<IncomingCall & { readonly message: Msg }> = {
+const nats: CallSource<NatsCall> = {
   scheme: "nats",
   prepare: (values, { message }) => values.set(natsMessage, message),
 };
@@ -86,11 +88,11 @@ export async function serveNats(
 ): Promise<Subscription> {
   checkOptionNames(options, "a service over NATS", optionNames);
   const { queue = "q", subjectPrefix, version = "1.0.0", logger = silentLogger, ...rest } = options;
-  const { concurrency, stopTimeoutMs, ...routeOptions } = rest;
+  const { concurrency, stopTimeoutMs, callerCheckMs, ...routeOptions } = rest;
   checkQueue(queue);
   checkVersion(version);
   checkSubjectPrefix(subjectPrefix);
-  const checked = checkNatsServiceSettings({ concurrency, stopTimeoutMs });
+  const checked = checkNatsServiceSettings({ concurrency, stopTimeoutMs, callerCheckMs });
   if (!checked.ok) throw invalidSetting(checked.violation);
   const server = new Server(connection, checked.settings, logger);
   await server.start(collectRoutes(routes, routeOptions), { queue, subjectPrefix, version });
@@ -105,10 +107,11 @@ interface Naming {
 
 interface Endpoint extends MicroEndpoint {
   readonly route: Route;
+  readonly cancelSubject: string;
 }
 
 /** A call that runs, or has been answered. */
-interface RunningCall {
+interface Answering {
   readonly endpoint: Endpoint;
   readonly reply: string;
   isAnswered: boolean;
@@ -122,8 +125,11 @@ class Server implements Subscription {
   readonly #endpoints = new Map<string, Endpoint>();
   readonly #subscriptions: SubscriptionSet;
   readonly #discovery: Discovery;
-  readonly #running = new Set<RunningCall>();
-  readonly #stopping = new AbortController();
+  readonly #running = new Set<Answering>();
+  /** Running calls whose messages have been read. */
+  readonly #calls = new Set<NatsCall>();
+  readonly #callsById = new Map<string, NatsCall>();
+  readonly #callers: CallerWatch;
   #onIdle: (() => void) | undefined;
   #refusal: Error | undefined;
   #stopped: Promise<void> | undefined;
@@ -138,11 +144,24 @@ class Server implements Subscription {
     });
     void connection.closed().then(() => this.#end());
     this.#subscriptions = new SubscriptionSet(connection, {
-      onMessage: (subject, message) => this.#receive(this.#endpoints.get(subject)!, message),
+      onMessage: (subject, message) => {
+        const endpoint = this.#endpoints.get(subject);
+        if (endpoint === undefined) this.#cancel(subject, message);
+        else this.#receive(endpoint, message);
+      },
       onRefused: (subject, error) => {
+        if (!this.#endpoints.has(subject)) {
+          const words = "NATS does not let calls be canceled; they are answered, and their time limits hold";
+          logger.warn({ subject, reason: error.message }, words);
+          return;
+        }
         this.#refusal ??= error;
         logger.error({ subject, reason: error.message }, "NATS does not let this method be served: it is not answered");
       },
+    });
+    this.#callers = new CallerWatch(connection, this.#calls, settings.callerCheckMs, (error) => {
+      const words = "NATS does not let this service notice that callers have gone; calls are answered";
+      logger.warn({ reason: error.message }, words);
     });
     this.#discovery = new Discovery(connection, (error) =>
       logger.warn({ reason: error.message }, "NATS does not let services be found ($SRV.>); calls are answered"),
@@ -152,7 +171,9 @@ class Server implements Subscription {
   async start(routes: readonly Route[], naming: Naming): Promise<void> {
     const services = servicesOf(routes, naming);
     for (const { endpoints } of services) for (const each of endpoints) this.#endpoints.set(each.subject, each);
-    this.#subscriptions.sync(new Map([...this.#endpoints.keys()].map((subject) => [subject, naming.queue])));
+    const endpoints = [...this.#endpoints.values()];
+    const wanted = new Map<string, string | undefined>(endpoints.map(({ subject }) => [subject, naming.queue]));
+    this.#subscriptions.sync(new Map([...wanted, ...this.#cancelSubjects]));
     const isTaken = await confirmed(this.#connection);
     if (this.#refusal !== undefined) {
       await this.#subscriptions.drain();
@@ -169,6 +190,11 @@ class Server implements Subscription {
     return [...this.#endpoints.keys()];
   }
 
+  /** Without a queue group: callers do not know which process has a call. */
+  get #cancelSubjects(): Map<string, undefined> {
+    return new Map([...this.#endpoints.values()].map(({ cancelSubject }) => [cancelSubject, undefined]));
+  }
+
   stop(): Promise<void> {
     this.#stopped ??= this.#stop().finally(() => this.#end());
     return this.#stopped;
@@ -179,16 +205,19 @@ class Server implements Subscription {
   }
 
   async #stop(): Promise<void> {
-    await Promise.all([this.#subscriptions.drain(), this.#discovery.end()]);
+    // Calls that still run can be canceled.
+    this.#subscriptions.sync(this.#cancelSubjects);
+    await Promise.all([confirmed(this.#connection), this.#discovery.end()]);
     const idle = new Promise<void>((resolve) => {
       this.#onIdle = resolve;
       if (this.#running.size === 0) resolve();
     });
     await within(this.#settings.stopTimeoutMs, idle);
     const error = new ConnectError("the service stops; what the call did may last or not", Code.Unavailable);
-    this.#stopping.abort(error);
+    for (const call of this.#calls) call.abort(error);
+    this.#callers.end();
     for (const call of this.#running) this.#answer(call, errorAnswer(error));
-    await confirmed(this.#connection);
+    await this.#subscriptions.drain();
   }
 
   #receive(endpoint: Endpoint, message: Msg): void {
@@ -198,7 +227,7 @@ class Server implements Subscription {
       this.#logger.debug({ subject: endpoint.subject }, "a message without a reply subject is no call: it was not run");
       return;
     }
-    const call: RunningCall = { endpoint, reply, isAnswered: false };
+    const call: Answering = { endpoint, reply, isAnswered: false };
     const { concurrency } = this.#settings;
     if (this.#running.size < concurrency) {
       void this.#run(call, message);
@@ -209,7 +238,7 @@ class Server implements Subscription {
     this.#answer(call, errorAnswer(new ConnectError(words, Code.ResourceExhausted)));
   }
 
-  async #run(call: RunningCall, message: Msg): Promise<void> {
+  async #run(call: Answering, message: Msg): Promise<void> {
     this.#running.add(call);
     const { endpoint } = call;
     const began = performance.now();
@@ -225,18 +254,41 @@ class Server implements Subscription {
     }
   }
 
-  #answerOf({ route }: Endpoint, message: Msg): OutgoingAnswer | Promise<OutgoingAnswer> {
+  #answerOf({ route, cancelSubject }: Endpoint, message: Msg): OutgoingAnswer | Promise<OutgoingAnswer> {
     let read: ReadMessage;
     try {
       read = readMessage(message);
     } catch {
       return errorAnswer(new ConnectError("the headers of the call cannot be read", Code.InvalidArgument));
     }
-    return answerCall(route, { ...read, signal: this.#stopping.signal, message }, nats);
+    const call = new NatsCall(message, read.headers, read.payload, cancelSubject);
+    const answer = answerCall(route, call, nats);
+    if (!(answer instanceof Promise)) return answer;
+    this.#begin(call);
+    return answer.finally(() => this.#removeCall(call));
+  }
+
+  #begin(call: NatsCall): void {
+    this.#calls.add(call);
+    if (call.id === undefined) return;
+    this.#callsById.set(call.id, call);
+    this.#callers.begin();
+  }
+
+  #removeCall(call: NatsCall): void {
+    this.#calls.delete(call);
+    if (call.id !== undefined) this.#callsById.delete(call.id);
+  }
+
+  /** Its answer is sent nevertheless: NATS does not tell who has canceled the call. */
+  #cancel(subject: string, { data }: Msg): void {
+    const call = this.#callsById.get(Buffer.from(data).toString("latin1"));
+    if (call?.cancelSubject === subject)
+      call.abort(new ConnectError("the caller has canceled the call", Code.Canceled));
   }
 
   /** Once for each call. */
-  #answer(call: RunningCall, answer: OutgoingAnswer): void {
+  #answer(call: Answering, answer: OutgoingAnswer): void {
     if (call.isAnswered) return;
     call.isAnswered = true;
     const { counters } = call.endpoint;
@@ -292,7 +344,9 @@ function servicesOf(routes: readonly Route[], { queue, subjectPrefix, version }:
     }
     const metadata = { request: input.typeName, response: output.typeName };
     const subject = subjectOf(route.method, subjectPrefix);
-    service.endpoints.push({ name, subject, queueGroup: queue, metadata, counters: new EndpointCounters(), route });
+    const cancelSubject = cancelSubjectOf(route.method, subjectPrefix);
+    const counters = new EndpointCounters();
+    service.endpoints.push({ name, subject, queueGroup: queue, metadata, counters, route, cancelSubject });
   }
   return [...services.values()];
 }

@@ -3,6 +3,7 @@
  */
 import type { DescMethod } from "@bufbuild/protobuf";
 import { type Msg, type MsgHdrs, MsgHdrsImpl } from "@nats-io/transport-node";
+import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { HawserError } from "../errors/index.js";
 import { headersReadHere } from "../nats/index.js";
 import type { HeaderPairs } from "./headers.js";
@@ -22,6 +23,11 @@ export function checkSubjectPrefix(prefix: unknown): void {
 /** `acme.v1.Warehouse.Reserve`, behind the prefix. */
 export function subjectOf({ parent, name }: DescMethod, prefix: string | undefined): string {
   return `${prefix === undefined ? "" : `${prefix}.`}${parent.typeName}.${name}`;
+}
+
+/** `acme.v1.Warehouse.hawser-cancel`, behind the prefix. No method has this name, as `-` is in no name of Protobuf. */
+export function cancelSubjectOf({ parent }: DescMethod, prefix: string | undefined): string {
+  return `${prefix === undefined ? "" : `${prefix}.`}${parent.typeName}.${rpcConstants.cancelWord}`;
 }
 
 /** As NATS carries them. */

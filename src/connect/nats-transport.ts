@@ -3,9 +3,18 @@
  */
 import type { Transport } from "@connectrpc/connect";
 import type { NatsConnection } from "@nats-io/transport-node";
+import { rpcConstants } from "../../generated/ts/settings/connect.js";
 import { ConnectionWatch } from "../nats/index.js";
 import { Deadline, maxTimerMs, unlessAborted } from "../runtime/index.js";
-import { bytesOfHeaders, checkSubjectPrefix, natsHeaders, readMessage, subjectOf } from "./nats-subjects.js";
+import { NatsCaller } from "./nats-caller.js";
+import {
+  bytesOfHeaders,
+  cancelSubjectOf,
+  checkSubjectPrefix,
+  natsHeaders,
+  readMessage,
+  subjectOf,
+} from "./nats-subjects.js";
 import { type Carrier, checkTransportOptions, createTransport, type TransportOptions } from "./transport.js";
 
 /** How calls are made over NATS. */
@@ -19,7 +28,8 @@ export interface NatsTransportOptions extends TransportOptions {
  *
  * Calls fail with a `ConnectError`. Its `cause` is a `HawserError` where NATS, and not the service, was the reason:
  * `unavailable` if nobody answers the subject, `deadline_exceeded` after the time limit, `resource_exhausted` if the call is
- * larger than the NATS server takes, and what else docs/rpc.md lists.
+ * larger than the NATS server takes, and what else docs/rpc.md lists. A call whose signal aborts is canceled at the service,
+ * too.
  *
  * @param connection stays the caller's: it is not closed here
  * @throws HawserError `invalid_argument`
@@ -35,14 +45,26 @@ export function createNatsTransport(connection: NatsConnection, options: NatsTra
       const subject = subjectOf(method, subjectPrefix);
       const limitMs = Math.min(Math.ceil(timeoutMs), maxTimerMs);
       const attempt = { name: `call of "${subject}"`, subject, changes: true, timeoutMs: limitMs };
-      const headers = natsHeaders(pairs);
       watch.checkHeaders(attempt);
+      watch.checkOpen(attempt);
+      const caller = NatsCaller.of(connection);
+      const id = caller.nextCallId();
+      const headers = natsHeaders([...pairs, [rpcConstants.callHeader, id]]);
       watch.checkSize(attempt, bytesOfHeaders(headers) + payload.length);
       const deadline = new Deadline(limitMs);
-      const request = () => connection.request(subject, payload, { headers, timeout: deadline.remainingMs });
+      const request = async () => {
+        // It may have waited until the connection took more bytes.
+        signal?.throwIfAborted();
+        return connection.request(subject, payload, { headers, timeout: deadline.remainingMs });
+      };
       const answered = watch.run(attempt, deadline, request);
-      // NATS has no way to take a request back: its answer is ignored.
-      return readMessage(await (signal === undefined ? answered : unlessAborted(answered, signal)));
+      if (signal === undefined) return readMessage(await answered);
+      try {
+        return readMessage(await unlessAborted(answered, signal));
+      } catch (error) {
+        if (signal.aborted) caller.cancel(cancelSubjectOf(method, subjectPrefix), id);
+        throw error;
+      }
     },
   };
   return createTransport(carrier, common);

@@ -152,6 +152,25 @@ export class NatsHandler implements spec.NatsFunctionsHandler<GatewayCall> {
     });
   }
 
+  async createStream({ stream, domain, ...settings }: spec.CreateStreamRequest, call: GatewayCall): Promise<void> {
+    await this.#using(call, (nats) => nats.streamManagement.create(stream, settings, this.#place(domain, call)));
+  }
+
+  async updateStream({ stream, domain, ...changes }: spec.UpdateStreamRequest, call: GatewayCall): Promise<void> {
+    await this.#using(call, (nats) => nats.streamManagement.update(stream, changes, this.#place(domain, call)));
+  }
+
+  async deleteStream({ stream, domain }: spec.DeleteStreamRequest, call: GatewayCall): Promise<void> {
+    await this.#using(call, (nats) => nats.streamManagement.delete(stream, this.#place(domain, call)));
+  }
+
+  getStreamList(
+    { domain }: spec.GetStreamListRequest,
+    call: GatewayCall,
+  ): Promise<readonly spec.GetStreamListResponse[]> {
+    return this.#using(call, (nats) => nats.streamManagement.list(this.#place(domain, call)));
+  }
+
   async getServerInfo(_request: spec.GetServerInfoRequest, call: GatewayCall): Promise<spec.GetServerInfoResponse> {
     return (this.#present() ?? (await this.#connected(call))).serverInfo();
   }

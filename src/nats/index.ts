@@ -30,6 +30,7 @@ export { headersReadHere, readHeaders, receivedHeaders } from "./headers.js";
 export {
   ConnectionWatch,
   type FoundStream,
+  inboxPrefixOf,
   isStreamFull,
   isStreamMissing,
   jetStreamOf,

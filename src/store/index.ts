@@ -23,6 +23,7 @@ export {
 } from "./dead-letters.js";
 export type { Listener, Registration, Route, Sender, ServedTopic } from "./directory.js";
 export { forgetPeer } from "./forget-peer.js";
+export { natsFunctionsSchema } from "./functions-schema.js";
 export { type Grant, grantedRoles, grants, grantsIn, grantsSql, tryTransaction } from "./grants.js";
 export { installationLockKey, installationOwner, takeInstallationLock } from "./installation-lock.js";
 export { type Lease, type LeaseState, nameHeldSql } from "./leases.js";

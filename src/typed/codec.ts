@@ -98,7 +98,8 @@ function invalidArgument(schema: DescMessage, broken: BrokenRule): HawserError {
   return new HawserError("invalid_argument", textOf(schema, broken));
 }
 
-function textOf({ typeName }: DescMessage, { path, value, must, rule }: BrokenRule): string {
+/** Sentence that names the field, its value and the rule. */
+export function textOf({ typeName }: DescMessage, { path, value, must, rule }: BrokenRule): string {
   return `${path === "" ? typeName : `${typeName}.${path}`} ${value}: ${must} (${rule})`;
 }
 

@@ -10,7 +10,7 @@
  */
 export { idOfMessage, keyOfMessage, mustFitId, mustNotBeReserved, subjectOf } from "./address.js";
 export { type BrokenRule, brokenRule } from "./check.js";
-export { decode, decodeUnchecked, encode, encodeUnchecked, type TypeOfMessage, typeOf } from "./codec.js";
+export { decode, decodeUnchecked, encode, encodeUnchecked, type TypeOfMessage, textOf, typeOf } from "./codec.js";
 export {
   type ContentType,
   contentTypeHeader,

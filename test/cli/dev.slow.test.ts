@@ -172,6 +172,31 @@ describe("hawser dev", () => {
     expect(existsSync(join(directory, "postgres/PG_VERSION"))).toBe(true);
   });
 
+  it("serves metrics and health where it is told to, and says where", async () => {
+    const program = dev(["--json", "--monitor", "127.0.0.1:0"]);
+    const urls = await announced(program);
+    const get = async (path: string) => await fetch(`http://${urls.monitorAddress}${path}`);
+    await eventually("it is ready", async () => (await get("/readyz")).status === 200);
+    expect(await (await get("/metrics")).text()).toMatch(/^hawser_\w+\{.*database="postgres"/m);
+    const other = dev(["--json", "--monitor", urls.monitorAddress!]);
+    const { status, stdout, stderr } = await other.ended;
+    expect({ status, stdout }).toEqual({ status: 71, stdout: "" });
+    expect(stderr).toContain(urls.monitorAddress);
+    program.child.kill("SIGTERM");
+    expect(await program.ended).toMatchObject({ status: 0 });
+  });
+
+  it("refuses a wrong address of metrics before it starts anything, and without one serves none", async () => {
+    const { status, stderr } = await dev(["--json", "--monitor", "9464"]).ended;
+    expect(status).toBe(64);
+    expect(stderr).toMatch(/--monitor: "9464" is no address/);
+    expect(stderr).not.toContain("Starting");
+    const program = dev(["--json"]);
+    expect((await announced(program)).monitorAddress).toBeNull();
+    program.child.kill("SIGTERM");
+    await program.ended;
+  });
+
   it("has the ports that it is given, at each start, and says it where one of them is taken", async () => {
     const [port, natsPort] = [await freePort(), await freePort()];
     const directory = join(temporaryDirectory(), "data");

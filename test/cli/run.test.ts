@@ -73,7 +73,7 @@ describe("hawser", () => {
     [["--json", "dev"], "There is no flag --json before the command."],
     [
       ["dev", "--jsn"],
-      "`hawser dev`: Unknown option '--jsn'. Did you mean --json? Its flags are --help, --json, --directory, --port, --nats-port.",
+      "`hawser dev`: Unknown option '--jsn'. Did you mean --json? Its flags are --help, --json, --directory, --port, --nats-port, --monitor.",
     ],
     [["dev", "--xyz=1"], "`hawser dev`: Unknown option '--xyz'. Its flags are"],
     [["send", "-5"], "`hawser send`: Unknown option '-5'. Write -- before an argument that begins with a dash."],

@@ -75,8 +75,25 @@ function goodValue(random: Random, form: Form): string {
         "1",
         '"99999999999999999999"',
       ]);
+    case "bigint?":
+      return random.pick(["null", "null", "null", '"0"', '"1"', '"60000"', '"-1"', '"9007199254740992"']);
+    case "choice?":
+      return random.pick(["null", "null", "null", '"old"', '"file"', '"a"']);
+    case "texts":
+    case "texts?":
+      return random.pick([
+        "null",
+        "[]",
+        '["a"]',
+        '["a.*","b.>"]',
+        '["a",null]',
+        '[["a"]]',
+        '["\\u0000"]',
+        '"a"',
+        "[1]",
+      ]);
     case "integer?":
-      return random.pick(["null", "-1", "0", "100", "60000"]);
+      return random.pick(["null", "null", "-1", "0", "1", "100", "60000"]);
     case "object?":
       return random.pick([
         "null",

@@ -349,6 +349,22 @@ describe("files", () => {
   });
 });
 
+describe("streams", () => {
+  it("are made, changed, listed and deleted", async () => {
+    const stream = "client_managed";
+    await nats.streamCreate(stream, ["client.managed.*"], { storage: "memory", maxMessages: 2n ** 53n - 1n });
+    await nats.streamUpdate(stream, { subjects: ["client.managed.>"], maxAgeMs: 60_000n, duplicateWindowMs: 1_000n });
+    const [row] = (await nats.streamList()).filter((each) => each.stream === stream);
+    expect(row).toMatchObject({
+      ...{ subjects: ["client.managed.>"], storage: "memory", retention: "limits", maxAgeMs: 60_000n, replicas: 1 },
+      ...{ maxMessages: 2n ** 53n - 1n, duplicateWindowMs: 1_000n, messages: 0n, consumers: 0 },
+    });
+    await nats.streamDelete(stream);
+    expect((await nats.streamList({ domain: undefined })).filter((each) => each.stream === stream)).toEqual([]);
+    await expect(nats.streamUpdate(stream, { maxBytes: 1n })).rejects.toMatchObject({ code: "no_stream" });
+  });
+});
+
 describe("the rest", () => {
   it("tells about the server and itself, and connects anew", async () => {
     const info = await nats.serverInfo();

@@ -7,14 +7,19 @@ import type { GatewayCall } from "../../src/gateway/calls.js";
 import { readHeaders } from "../../src/nats/index.js";
 
 /** How a value of a request has to be; `?` at its end: or undefined. */
-export type Form = "text" | "text?" | "bytes" | "lists" | "integer?" | "bigint" | "object?" | "type";
+export type Form =
+  | ("text" | "text?" | "texts" | "texts?" | "bytes" | "lists")
+  | ("integer?" | "bigint" | "bigint?" | "choice?" | "object?" | "type");
 
 const checks: Record<string, (value: unknown) => boolean> = {
   text: (value) => typeof value === "string" && value !== "" && !/[\0\p{Surrogate}]/u.test(value),
+  texts: (value) =>
+    Array.isArray(value) && value.every((one) => typeof one === "string" && !/[\0\p{Surrogate}]/u.test(one)),
+  choice: (value) => ["file", "memory", "limits", "interest", "workqueue", "old", "new"].includes(value as string),
   bytes: (value) => value instanceof Uint8Array,
   lists: (value) => Array.isArray(value) && value.every((one) => one instanceof Uint8Array),
   integer: (value) => Number.isInteger(value) && Math.abs(value as number) <= 2 ** 31,
-  bigint: (value) => typeof value === "bigint" && value >= 1n && value <= 2n ** 53n - 1n,
+  bigint: (value) => typeof value === "bigint" && value >= 0n && value <= 2n ** 53n - 1n,
   object: (value) => typeof value === "object" && value !== null && !Array.isArray(value),
   type: (value) => ["text", "json", "jsonb", "binary"].includes(value as string),
 };
@@ -25,6 +30,31 @@ const batch = { subject: "text", payloads: "lists", headers: "object?" } as cons
 const stored = { domain: "text?", messageId: "text?" } as const;
 const place = { store: "text", name: "text", domain: "text?" } as const;
 const cell = { bucket: "text", key: "text", domain: "text?" } as const;
+
+const streamLimits = {
+  discard: "choice?",
+  maxAgeMs: "bigint?",
+  maxMessages: "bigint?",
+  maxBytes: "bigint?",
+  maxMessageBytes: "integer?",
+  duplicateWindowMs: "bigint?",
+  replicas: "integer?",
+  domain: "text?",
+} as const;
+
+const streamRow: spec.GetStreamListResponse = {
+  ...{ stream: "s", subjects: ["a.>", 'b"{,}'], storage: "file", retention: "limits", discard: "old" },
+  ...{ maxAgeMs: 0n, maxMessages: 2n ** 53n, maxBytes: 0n, maxMessageBytes: 0, duplicateWindowMs: 120_000n },
+  ...{
+    replicas: 1,
+    messages: 2n,
+    bytes: 100n,
+    firstSeq: 1n,
+    lastSeq: 2n,
+    consumers: 0,
+    created: "2026-01-01T00:00:00Z",
+  },
+};
 
 const file: spec.GetFileInfoResponse = {
   name: "näme\u0001",
@@ -105,6 +135,13 @@ const methods: {
   deleteFile: [place, nothing],
   getFileInfo: [place, () => file],
   getFileList: [{ store: "text", domain: "text?" }, () => [file, file]],
+  createStream: [
+    { stream: "text", subjects: "texts", storage: "choice?", retention: "choice?", ...streamLimits },
+    nothing,
+  ],
+  updateStream: [{ stream: "text", subjects: "texts?", ...streamLimits }, nothing],
+  deleteStream: [{ stream: "text", domain: "text?" }, nothing],
+  getStreamList: [{ domain: "text?" }, () => [streamRow, streamRow]],
   getServerInfo: [{}, () => serverInfo],
   reloadConf: [{}, nothing],
   reloadConfForce: [{}, nothing],

@@ -95,7 +95,9 @@ const names = (text: string, name: string): boolean => new RegExp(`\\b${name}\\b
 
 /** What the native extension has not, by the name. */
 const isOwn = (name: string): boolean =>
-  /^nats_flush$|^nats_(kv|enqueue)_|_(ack|batch)$|^nats_(subscribe|unsubscribe|seek)_stream$/.test(name);
+  /^nats_flush$|^nats_(kv|enqueue)_|_(ack|batch)$|^nats_(subscribe|unsubscribe|seek)_stream$|^nats_(create|update|delete)_stream$|^nats_get_stream_list$/.test(
+    name,
+  );
 
 /** The functions of the reference, with T for the type of the payload. */
 const functions = [...readPage("generated/docs/nats-functions/nats-functions.md").matchAll(/^## (\w+)$/gm)].map(

@@ -104,6 +104,21 @@ export function readObject(argument: string, value: unknown): JsonObject | undef
   return value as JsonObject;
 }
 
+/** A list of texts. @throws BadArgument if an element is NULL, or the array has more than one dimension */
+export function readTexts(argument: string, value: unknown): readonly string[] | undefined {
+  if (value === null || value === undefined) return undefined;
+  if (!Array.isArray(value)) throw form(argument, "must be a list");
+  for (const [index, one] of value.entries()) {
+    const element = `${argument}[${index + 1}]`;
+    if (one === null)
+      throw new BadArgument({ kind: "null", argument: element, value: "NULL", rule: "must not be NULL" });
+    if (typeof one !== "string") {
+      throw new BadArgument({ kind: "rule", argument: element, value: shown(one), rule: "must be a text" });
+    }
+  }
+  return value;
+}
+
 /** @throws BadArgument if the array or one of its elements is NULL */
 export function readPayloads(argument: string, list: PayloadList | undefined): readonly Uint8Array[] {
   if (list === undefined) throw form(argument, "the list of payloads is missing");

@@ -431,15 +431,15 @@ export const errorTable = {
     summary: "No responder answers requests to this subject.",
     remedy: "Start the responder, or check the subject.",
   },
-  /** No JetStream stream takes messages of this subject. */
+  /** No JetStream stream has this name, or takes messages of this subject. */
   no_stream: {
     code: "no_stream",
     wireCode: 42,
     sqlstate: "NA003",
     exitStatus: 69,
     retryable: false,
-    summary: "No JetStream stream takes messages of this subject.",
-    remedy: "Make a stream whose subjects include it, check the domain, or publish by a function without _stream or _ack in its name.",
+    summary: "No JetStream stream has this name, or takes messages of this subject.",
+    remedy: "Make the stream, or one whose subjects include the subject, check the domain, or publish by a function without _stream or _ack in its name.",
   },
   /** The server or the domain has no JetStream, or it does not answer. */
   jetstream_unavailable: {

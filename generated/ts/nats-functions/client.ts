@@ -243,6 +243,105 @@ interface FileListResult {
   readonly deleted: boolean;
 }
 
+/** Options of {@link NatsSql.streamCreate}. */
+interface StreamCreateOptions {
+  /** Storage of the messages: 'file' or 'memory'. NULL: 'file'. Limits: one of "file", "memory". */
+  readonly storage?: string | undefined;
+  /**
+   * Retention of messages: up to the limits ('limits'), until all consumers have acknowledged them ('interest'), or until one
+   * has ('workqueue'). NULL: 'limits'. Limits: one of "limits", "interest", "workqueue".
+   */
+  readonly retention?: string | undefined;
+  /** Policy of a full stream: deletes the oldest messages ('old'), or refuses new ones ('new'). NULL: 'old'. Limits: one of "old", "new". */
+  readonly discard?: string | undefined;
+  /** The greatest age of a message in milliseconds. NULL or 0: no limit. Limits: 0 to 3155760000000. */
+  readonly maxAgeMs?: bigint | undefined;
+  /** The greatest number of messages. NULL or 0: no limit. Limits: 0 to 9007199254740991. */
+  readonly maxMessages?: bigint | undefined;
+  /** The greatest size of all messages in bytes. NULL or 0: no limit. Limits: 0 to 9007199254740991. */
+  readonly maxBytes?: bigint | undefined;
+  /** The greatest size of one message in bytes. NULL or 0: that of the server. Limits: at least 0. */
+  readonly maxMessageBytes?: number | undefined;
+  /** Time for which the stream knows the id of a message, in milliseconds. NULL: 2 minutes, or max_age_ms if that is less. Limits: 1 to 3155760000000. */
+  readonly duplicateWindowMs?: bigint | undefined;
+  /** Number of servers of a cluster that store the stream. NULL: the option `replicas` of the server. Limits: 1 to 5. */
+  readonly replicas?: number | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
+  readonly domain?: string | undefined;
+}
+
+/** Options of {@link NatsSql.streamUpdate}. */
+interface StreamUpdateOptions {
+  /** The subjects whose messages it stores from now on. NULL: as before. Limits: at most 100 elements; at most 1024 bytes in each element and at most 16384 bytes in all. */
+  readonly subjects?: readonly string[] | undefined;
+  /** Policy of a full stream: deletes the oldest messages ('old'), or refuses new ones ('new'). NULL: as before. Limits: one of "old", "new". */
+  readonly discard?: string | undefined;
+  /** The greatest age of a message in milliseconds; 0: no limit. NULL: as before. Limits: 0 to 3155760000000. */
+  readonly maxAgeMs?: bigint | undefined;
+  /** The greatest number of messages; 0: no limit. NULL: as before. Limits: 0 to 9007199254740991. */
+  readonly maxMessages?: bigint | undefined;
+  /** The greatest size of all messages in bytes; 0: no limit. NULL: as before. Limits: 0 to 9007199254740991. */
+  readonly maxBytes?: bigint | undefined;
+  /** The greatest size of one message in bytes; 0: that of the server. NULL: as before. Limits: at least 0. */
+  readonly maxMessageBytes?: number | undefined;
+  /** Time for which the stream knows the id of a message, in milliseconds. NULL: as before. Limits: 1 to 3155760000000. */
+  readonly duplicateWindowMs?: bigint | undefined;
+  /** Number of servers of a cluster that store the stream. NULL: as before. Limits: 1 to 5. */
+  readonly replicas?: number | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
+  readonly domain?: string | undefined;
+}
+
+/** Options of {@link NatsSql.streamDelete}. */
+interface StreamDeleteOptions {
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
+  readonly domain?: string | undefined;
+}
+
+/** Options of {@link NatsSql.streamList}. */
+interface StreamListOptions {
+  /** The JetStream domain. Default: the option `domain` of the server. Limits: 1 to 255 bytes long in UTF-8; must be a JetStream domain: no '.', '*' or '>', no white space. */
+  readonly domain?: string | undefined;
+}
+
+/** A row of {@link NatsSql.streamList}. */
+interface StreamListResult {
+  /** Its name. */
+  readonly stream: string;
+  /** The subjects whose messages it stores; none of a mirror. */
+  readonly subjects: readonly string[];
+  /** Storage of the messages: file or memory. */
+  readonly storage: string;
+  /** Retention of messages: limits, interest or workqueue. */
+  readonly retention: string;
+  /** Policy when it is full: old (deletes the oldest messages) or new (refuses new ones). */
+  readonly discard: string;
+  /** The greatest age of a message in milliseconds; 0: no limit. */
+  readonly maxAgeMs: bigint;
+  /** The greatest number of messages; 0: no limit. */
+  readonly maxMessages: bigint;
+  /** The greatest size of all messages in bytes; 0: no limit. */
+  readonly maxBytes: bigint;
+  /** The greatest size of one message in bytes; 0: that of the server. */
+  readonly maxMessageBytes: number;
+  /** Time for which it knows the id of a message, in milliseconds. */
+  readonly duplicateWindowMs: bigint;
+  /** Number of servers that store it. */
+  readonly replicas: number;
+  /** Number of messages in it. */
+  readonly messages: bigint;
+  /** Their size in bytes. */
+  readonly bytes: bigint;
+  /** The number of the first message. */
+  readonly firstSeq: bigint;
+  /** The number of the last message; 0: there was none yet. */
+  readonly lastSeq: bigint;
+  /** Number of its consumers. */
+  readonly consumers: number;
+  /** Time of its creation, in RFC 3339. */
+  readonly created: string;
+}
+
 /** A row of {@link NatsSql.serverInfo}. */
 interface ServerInfoResult {
   /** The server's identity. */
@@ -535,6 +634,41 @@ export interface NatsSql {
    * @param store The object store: letters, digits, '_' and '-'. Limits: 1 to 250 bytes long in UTF-8; must be letters of ASCII, digits, '_' and '-'.
    */
   fileList(store: string, options?: FileListOptions): Promise<FileListResult[]>;
+
+  /**
+   * Makes a JetStream stream. A stream that has the same settings already stays as it is; other settings are an error.
+   *
+   * SQL: `nats_create_stream`.
+   *
+   * @param stream The name of the stream. Limits: 1 to 255 bytes long in UTF-8; must be the name of a stream: no '.', '*', '>', '/' or '\', no white space.
+   * @param subjects The subjects whose messages it stores. '*' stands for a word, and '>' at the end for all the rest. Limits: at most 100 elements; at most 1024 bytes in each element and at most 16384 bytes in all.
+   */
+  streamCreate(stream: string, subjects: readonly string[], options?: StreamCreateOptions): Promise<void>;
+
+  /**
+   * Changes settings of a JetStream stream: those that are given. A missing stream is an error.
+   *
+   * SQL: `nats_update_stream`.
+   *
+   * @param stream The name of the stream. Limits: 1 to 255 bytes long in UTF-8; must be the name of a stream: no '.', '*', '>', '/' or '\', no white space.
+   */
+  streamUpdate(stream: string, options?: StreamUpdateOptions): Promise<void>;
+
+  /**
+   * Deletes a JetStream stream with its messages and consumers. Does nothing if it is missing.
+   *
+   * SQL: `nats_delete_stream`.
+   *
+   * @param stream The name of the stream. Limits: 1 to 255 bytes long in UTF-8; must be the name of a stream: no '.', '*', '>', '/' or '\', no white space.
+   */
+  streamDelete(stream: string, options?: StreamDeleteOptions): Promise<void>;
+
+  /**
+   * Lists the JetStream streams in the order of their names, with those of buckets (KV_…) and object stores (OBJ_…).
+   *
+   * SQL: `nats_get_stream_list`.
+   */
+  streamList(options?: StreamListOptions): Promise<StreamListResult[]>;
 
   /**
    * Describes the NATS server and the connection to it.
@@ -909,6 +1043,85 @@ export const natsSqlMethods: { readonly [Method in keyof NatsSql]: SqlMethod } =
       { column: "modified", name: "modified", kind: "value" },
       { column: "digest", name: "digest", kind: "value" },
       { column: "delete", name: "deleted", kind: "value" },
+    ],
+  },
+  streamCreate: {
+    sqlName: "nats_create_stream",
+    local: false,
+    publishes: false,
+    returns: "nothing",
+    parameters: [
+      { name: "stream", kind: "value", type: "text", isOption: false },
+      { name: "subjects", kind: "value", type: "text[]", isOption: false },
+      { name: "storage", kind: "value", type: "text", isOption: true },
+      { name: "retention", kind: "value", type: "text", isOption: true },
+      { name: "discard", kind: "value", type: "text", isOption: true },
+      { name: "maxAgeMs", kind: "value", type: "bigint", isOption: true },
+      { name: "maxMessages", kind: "value", type: "bigint", isOption: true },
+      { name: "maxBytes", kind: "value", type: "bigint", isOption: true },
+      { name: "maxMessageBytes", kind: "value", type: "integer", isOption: true },
+      { name: "duplicateWindowMs", kind: "value", type: "bigint", isOption: true },
+      { name: "replicas", kind: "value", type: "integer", isOption: true },
+      { name: "domain", kind: "value", type: "text", isOption: true },
+    ],
+    results: [],
+  },
+  streamUpdate: {
+    sqlName: "nats_update_stream",
+    local: false,
+    publishes: false,
+    returns: "nothing",
+    parameters: [
+      { name: "stream", kind: "value", type: "text", isOption: false },
+      { name: "subjects", kind: "value", type: "text[]", isOption: true },
+      { name: "discard", kind: "value", type: "text", isOption: true },
+      { name: "maxAgeMs", kind: "value", type: "bigint", isOption: true },
+      { name: "maxMessages", kind: "value", type: "bigint", isOption: true },
+      { name: "maxBytes", kind: "value", type: "bigint", isOption: true },
+      { name: "maxMessageBytes", kind: "value", type: "integer", isOption: true },
+      { name: "duplicateWindowMs", kind: "value", type: "bigint", isOption: true },
+      { name: "replicas", kind: "value", type: "integer", isOption: true },
+      { name: "domain", kind: "value", type: "text", isOption: true },
+    ],
+    results: [],
+  },
+  streamDelete: {
+    sqlName: "nats_delete_stream",
+    local: false,
+    publishes: false,
+    returns: "nothing",
+    parameters: [
+      { name: "stream", kind: "value", type: "text", isOption: false },
+      { name: "domain", kind: "value", type: "text", isOption: true },
+    ],
+    results: [],
+  },
+  streamList: {
+    sqlName: "nats_get_stream_list",
+    local: false,
+    publishes: false,
+    returns: "rows",
+    parameters: [
+      { name: "domain", kind: "value", type: "text", isOption: true },
+    ],
+    results: [
+      { column: "stream", name: "stream", kind: "value" },
+      { column: "subjects", name: "subjects", kind: "value" },
+      { column: "storage", name: "storage", kind: "value" },
+      { column: "retention", name: "retention", kind: "value" },
+      { column: "discard", name: "discard", kind: "value" },
+      { column: "max_age_ms", name: "maxAgeMs", kind: "bigint" },
+      { column: "max_messages", name: "maxMessages", kind: "bigint" },
+      { column: "max_bytes", name: "maxBytes", kind: "bigint" },
+      { column: "max_message_bytes", name: "maxMessageBytes", kind: "value" },
+      { column: "duplicate_window_ms", name: "duplicateWindowMs", kind: "bigint" },
+      { column: "replicas", name: "replicas", kind: "value" },
+      { column: "messages", name: "messages", kind: "bigint" },
+      { column: "bytes", name: "bytes", kind: "bigint" },
+      { column: "first_seq", name: "firstSeq", kind: "bigint" },
+      { column: "last_seq", name: "lastSeq", kind: "bigint" },
+      { column: "consumers", name: "consumers", kind: "value" },
+      { column: "created", name: "created", kind: "value" },
     ],
   },
   serverInfo: {

@@ -3,7 +3,7 @@
 
 import { namedRules } from "../rules/named.js";
 import { checkBytes, checkText, outOfRange } from "../rules/violation.js";
-import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBigint, readBytes, readInteger, readObject, readPayloads, readPayloadType, readString } from "./argument.js";
+import { bytesText, decodeText, type JsonObject, needed, obey, type PayloadList, readArgument, readBigint, readBytes, readInteger, readObject, readPayloads, readPayloadType, readString, readTexts } from "./argument.js";
 
 /** The types that a payload can have in SQL, by their part of a function's name. */
 export type PayloadType = "text" | "json" | "jsonb" | "binary";
@@ -299,6 +299,113 @@ export interface GetFileListResponse {
   readonly delete: boolean;
 }
 
+/** What `nats_create_stream` is called with. */
+export interface CreateStreamRequest {
+  /** The name of the stream. */
+  readonly stream: string;
+  /** The subjects whose messages it stores. '*' stands for a word, and '>' at the end for all the rest. */
+  readonly subjects: readonly string[];
+  /** Storage of the messages: 'file' or 'memory'. NULL: 'file'. */
+  readonly storage?: string | undefined;
+  /**
+   * Retention of messages: up to the limits ('limits'), until all consumers have acknowledged them ('interest'), or until one
+   * has ('workqueue'). NULL: 'limits'.
+   */
+  readonly retention?: string | undefined;
+  /** Policy of a full stream: deletes the oldest messages ('old'), or refuses new ones ('new'). NULL: 'old'. */
+  readonly discard?: string | undefined;
+  /** The greatest age of a message in milliseconds. NULL or 0: no limit. */
+  readonly maxAgeMs?: bigint | undefined;
+  /** The greatest number of messages. NULL or 0: no limit. */
+  readonly maxMessages?: bigint | undefined;
+  /** The greatest size of all messages in bytes. NULL or 0: no limit. */
+  readonly maxBytes?: bigint | undefined;
+  /** The greatest size of one message in bytes. NULL or 0: that of the server. */
+  readonly maxMessageBytes?: number | undefined;
+  /** Time for which the stream knows the id of a message, in milliseconds. NULL: 2 minutes, or max_age_ms if that is less. */
+  readonly duplicateWindowMs?: bigint | undefined;
+  /** Number of servers of a cluster that store the stream. NULL: the option `replicas` of the server. */
+  readonly replicas?: number | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | undefined;
+}
+
+/** What `nats_update_stream` is called with. */
+export interface UpdateStreamRequest {
+  /** The name of the stream. */
+  readonly stream: string;
+  /** The subjects whose messages it stores from now on. NULL: as before. */
+  readonly subjects?: readonly string[] | undefined;
+  /** Policy of a full stream: deletes the oldest messages ('old'), or refuses new ones ('new'). NULL: as before. */
+  readonly discard?: string | undefined;
+  /** The greatest age of a message in milliseconds; 0: no limit. NULL: as before. */
+  readonly maxAgeMs?: bigint | undefined;
+  /** The greatest number of messages; 0: no limit. NULL: as before. */
+  readonly maxMessages?: bigint | undefined;
+  /** The greatest size of all messages in bytes; 0: no limit. NULL: as before. */
+  readonly maxBytes?: bigint | undefined;
+  /** The greatest size of one message in bytes; 0: that of the server. NULL: as before. */
+  readonly maxMessageBytes?: number | undefined;
+  /** Time for which the stream knows the id of a message, in milliseconds. NULL: as before. */
+  readonly duplicateWindowMs?: bigint | undefined;
+  /** Number of servers of a cluster that store the stream. NULL: as before. */
+  readonly replicas?: number | undefined;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | undefined;
+}
+
+/** What `nats_delete_stream` is called with. */
+export interface DeleteStreamRequest {
+  /** The name of the stream. */
+  readonly stream: string;
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | undefined;
+}
+
+/** What `nats_get_stream_list` is called with. */
+export interface GetStreamListRequest {
+  /** The JetStream domain. Default: the option `domain` of the server. */
+  readonly domain?: string | undefined;
+}
+
+/** A row of what `nats_get_stream_list` returns. */
+export interface GetStreamListResponse {
+  /** Its name. */
+  readonly stream: string;
+  /** The subjects whose messages it stores; none of a mirror. */
+  readonly subjects: readonly string[];
+  /** Storage of the messages: file or memory. */
+  readonly storage: string;
+  /** Retention of messages: limits, interest or workqueue. */
+  readonly retention: string;
+  /** Policy when it is full: old (deletes the oldest messages) or new (refuses new ones). */
+  readonly discard: string;
+  /** The greatest age of a message in milliseconds; 0: no limit. */
+  readonly maxAgeMs: bigint;
+  /** The greatest number of messages; 0: no limit. */
+  readonly maxMessages: bigint;
+  /** The greatest size of all messages in bytes; 0: no limit. */
+  readonly maxBytes: bigint;
+  /** The greatest size of one message in bytes; 0: that of the server. */
+  readonly maxMessageBytes: number;
+  /** Time for which it knows the id of a message, in milliseconds. */
+  readonly duplicateWindowMs: bigint;
+  /** Number of servers that store it. */
+  readonly replicas: number;
+  /** Number of messages in it. */
+  readonly messages: bigint;
+  /** Their size in bytes. */
+  readonly bytes: bigint;
+  /** The number of the first message. */
+  readonly firstSeq: bigint;
+  /** The number of the last message; 0: there was none yet. */
+  readonly lastSeq: bigint;
+  /** Number of its consumers. */
+  readonly consumers: number;
+  /** Time of its creation, in RFC 3339. */
+  readonly created: string;
+}
+
 /** What `nats_get_server_info` is called with. */
 export type GetServerInfoRequest = Readonly<Record<string, never>>;
 
@@ -423,6 +530,18 @@ export interface NatsFunctionsHandler<Call> {
 
   /** Lists the files of an object store. No rows if the store is missing. */
   getFileList(request: GetFileListRequest, call: Call): Answer<readonly GetFileListResponse[]>;
+
+  /** Makes a JetStream stream. A stream that has the same settings already stays as it is; other settings are an error. */
+  createStream(request: CreateStreamRequest, call: Call): Answer<void>;
+
+  /** Changes settings of a JetStream stream: those that are given. A missing stream is an error. */
+  updateStream(request: UpdateStreamRequest, call: Call): Answer<void>;
+
+  /** Deletes a JetStream stream with its messages and consumers. Does nothing if it is missing. */
+  deleteStream(request: DeleteStreamRequest, call: Call): Answer<void>;
+
+  /** Lists the JetStream streams in the order of their names, with those of buckets (KV_…) and object stores (OBJ_…). */
+  getStreamList(request: GetStreamListRequest, call: Call): Answer<readonly GetStreamListResponse[]>;
 
   /** Describes the NATS server and the connection to it. */
   getServerInfo(request: GetServerInfoRequest, call: Call): Answer<GetServerInfoResponse>;
@@ -712,6 +831,82 @@ function readGetFileList(json: unknown): GetFileListRequest {
   return { store, domain };
 }
 
+const createStreamNames: ReadonlySet<string> = new Set(["stream", "subjects", "storage", "retention", "discard", "maxAgeMs", "maxMessages", "maxBytes", "maxMessageBytes", "duplicateWindowMs", "replicas", "domain"]);
+
+function readCreateStream(json: unknown): CreateStreamRequest {
+  const argument = readArgument(json, createStreamNames);
+  const stream = needed("stream", readString("stream", argument["stream"]));
+  obey(checkText("stream", namedRules.streamName, stream));
+  const subjects = needed("subjects", readTexts("subjects", argument["subjects"]));
+  const storage = readString("storage", argument["storage"]);
+  if (storage !== undefined) obey(checkText("storage", { values: ["file", "memory"] }, storage));
+  const retention = readString("retention", argument["retention"]);
+  if (retention !== undefined) obey(checkText("retention", { values: ["limits", "interest", "workqueue"] }, retention));
+  const discard = readString("discard", argument["discard"]);
+  if (discard !== undefined) obey(checkText("discard", { values: ["old", "new"] }, discard));
+  const maxAgeMs = readBigint("max_age_ms", argument["maxAgeMs"]);
+  if (maxAgeMs !== undefined) obey((maxAgeMs >= 0n && maxAgeMs <= 3155760000000n ? undefined : outOfRange("max_age_ms", { min: 0n, max: 3155760000000n }, maxAgeMs)));
+  const maxMessages = readBigint("max_messages", argument["maxMessages"]);
+  if (maxMessages !== undefined) obey((maxMessages >= 0n && maxMessages <= 9007199254740991n ? undefined : outOfRange("max_messages", { min: 0n, max: 9007199254740991n }, maxMessages)));
+  const maxBytes = readBigint("max_bytes", argument["maxBytes"]);
+  if (maxBytes !== undefined) obey((maxBytes >= 0n && maxBytes <= 9007199254740991n ? undefined : outOfRange("max_bytes", { min: 0n, max: 9007199254740991n }, maxBytes)));
+  const maxMessageBytes = readInteger("max_message_bytes", argument["maxMessageBytes"]);
+  if (maxMessageBytes !== undefined) obey((maxMessageBytes >= 0 ? undefined : outOfRange("max_message_bytes", { min: 0 }, maxMessageBytes)));
+  const duplicateWindowMs = readBigint("duplicate_window_ms", argument["duplicateWindowMs"]);
+  if (duplicateWindowMs !== undefined) obey((duplicateWindowMs >= 1n && duplicateWindowMs <= 3155760000000n ? undefined : outOfRange("duplicate_window_ms", { min: 1n, max: 3155760000000n }, duplicateWindowMs)));
+  const replicas = readInteger("replicas", argument["replicas"]);
+  if (replicas !== undefined) obey((replicas >= 1 && replicas <= 5 ? undefined : outOfRange("replicas", { min: 1, max: 5 }, replicas)));
+  const domain = readString("domain", argument["domain"]);
+  if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
+  return { stream, subjects, storage, retention, discard, maxAgeMs, maxMessages, maxBytes, maxMessageBytes, duplicateWindowMs, replicas, domain };
+}
+
+const updateStreamNames: ReadonlySet<string> = new Set(["stream", "subjects", "discard", "maxAgeMs", "maxMessages", "maxBytes", "maxMessageBytes", "duplicateWindowMs", "replicas", "domain"]);
+
+function readUpdateStream(json: unknown): UpdateStreamRequest {
+  const argument = readArgument(json, updateStreamNames);
+  const stream = needed("stream", readString("stream", argument["stream"]));
+  obey(checkText("stream", namedRules.streamName, stream));
+  const subjects = readTexts("subjects", argument["subjects"]);
+  const discard = readString("discard", argument["discard"]);
+  if (discard !== undefined) obey(checkText("discard", { values: ["old", "new"] }, discard));
+  const maxAgeMs = readBigint("max_age_ms", argument["maxAgeMs"]);
+  if (maxAgeMs !== undefined) obey((maxAgeMs >= 0n && maxAgeMs <= 3155760000000n ? undefined : outOfRange("max_age_ms", { min: 0n, max: 3155760000000n }, maxAgeMs)));
+  const maxMessages = readBigint("max_messages", argument["maxMessages"]);
+  if (maxMessages !== undefined) obey((maxMessages >= 0n && maxMessages <= 9007199254740991n ? undefined : outOfRange("max_messages", { min: 0n, max: 9007199254740991n }, maxMessages)));
+  const maxBytes = readBigint("max_bytes", argument["maxBytes"]);
+  if (maxBytes !== undefined) obey((maxBytes >= 0n && maxBytes <= 9007199254740991n ? undefined : outOfRange("max_bytes", { min: 0n, max: 9007199254740991n }, maxBytes)));
+  const maxMessageBytes = readInteger("max_message_bytes", argument["maxMessageBytes"]);
+  if (maxMessageBytes !== undefined) obey((maxMessageBytes >= 0 ? undefined : outOfRange("max_message_bytes", { min: 0 }, maxMessageBytes)));
+  const duplicateWindowMs = readBigint("duplicate_window_ms", argument["duplicateWindowMs"]);
+  if (duplicateWindowMs !== undefined) obey((duplicateWindowMs >= 1n && duplicateWindowMs <= 3155760000000n ? undefined : outOfRange("duplicate_window_ms", { min: 1n, max: 3155760000000n }, duplicateWindowMs)));
+  const replicas = readInteger("replicas", argument["replicas"]);
+  if (replicas !== undefined) obey((replicas >= 1 && replicas <= 5 ? undefined : outOfRange("replicas", { min: 1, max: 5 }, replicas)));
+  const domain = readString("domain", argument["domain"]);
+  if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
+  return { stream, subjects, discard, maxAgeMs, maxMessages, maxBytes, maxMessageBytes, duplicateWindowMs, replicas, domain };
+}
+
+const deleteStreamNames: ReadonlySet<string> = new Set(["stream", "domain"]);
+
+function readDeleteStream(json: unknown): DeleteStreamRequest {
+  const argument = readArgument(json, deleteStreamNames);
+  const stream = needed("stream", readString("stream", argument["stream"]));
+  obey(checkText("stream", namedRules.streamName, stream));
+  const domain = readString("domain", argument["domain"]);
+  if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
+  return { stream, domain };
+}
+
+const getStreamListNames: ReadonlySet<string> = new Set(["domain"]);
+
+function readGetStreamList(json: unknown): GetStreamListRequest {
+  const argument = readArgument(json, getStreamListNames);
+  const domain = readString("domain", argument["domain"]);
+  if (domain !== undefined) obey(checkText("domain", namedRules.jetstreamDomain, domain));
+  return { domain };
+}
+
 const getServerInfoNames: ReadonlySet<string> = new Set([]);
 
 function readGetServerInfo(json: unknown): GetServerInfoRequest {
@@ -787,6 +982,28 @@ function writeGetFileListResponse(row: GetFileListResponse): unknown {
     modified: row.modified,
     digest: row.digest,
     delete: row.delete,
+  };
+}
+
+function writeGetStreamListResponse(row: GetStreamListResponse): unknown {
+  return {
+    stream: row.stream,
+    subjects: row.subjects,
+    storage: row.storage,
+    retention: row.retention,
+    discard: row.discard,
+    max_age_ms: String(row.maxAgeMs),
+    max_messages: String(row.maxMessages),
+    max_bytes: String(row.maxBytes),
+    max_message_bytes: row.maxMessageBytes,
+    duplicate_window_ms: String(row.duplicateWindowMs),
+    replicas: row.replicas,
+    messages: String(row.messages),
+    bytes: String(row.bytes),
+    first_seq: String(row.firstSeq),
+    last_seq: String(row.lastSeq),
+    consumers: row.consumers,
+    created: row.created,
   };
 }
 
@@ -984,6 +1201,38 @@ export const methods: Readonly<Record<string, Method>> = {
     read: (json) => readGetFileList(json),
     handle: (handler, request, call) => handler.getFileList(request as GetFileListRequest, call),
     write: (result) => JSON.stringify((result as readonly GetFileListResponse[]).map(writeGetFileListResponse)),
+  },
+  CreateStream: {
+    sqlName: "nats_create_stream",
+    changes: true,
+    takesList: false,
+    read: (json) => readCreateStream(json),
+    handle: (handler, request, call) => handler.createStream(request as CreateStreamRequest, call),
+    write: () => null,
+  },
+  UpdateStream: {
+    sqlName: "nats_update_stream",
+    changes: true,
+    takesList: false,
+    read: (json) => readUpdateStream(json),
+    handle: (handler, request, call) => handler.updateStream(request as UpdateStreamRequest, call),
+    write: () => null,
+  },
+  DeleteStream: {
+    sqlName: "nats_delete_stream",
+    changes: true,
+    takesList: false,
+    read: (json) => readDeleteStream(json),
+    handle: (handler, request, call) => handler.deleteStream(request as DeleteStreamRequest, call),
+    write: () => null,
+  },
+  GetStreamList: {
+    sqlName: "nats_get_stream_list",
+    changes: false,
+    takesList: false,
+    read: (json) => readGetStreamList(json),
+    handle: (handler, request, call) => handler.getStreamList(request as GetStreamListRequest, call),
+    write: (result) => JSON.stringify((result as readonly GetStreamListResponse[]).map(writeGetStreamListResponse)),
   },
   GetServerInfo: {
     sqlName: "nats_get_server_info",

@@ -62,6 +62,10 @@ BEGIN
           ('@extschema@.nats_delete_file(text, text, text)'),
           ('@extschema@.nats_get_file_info(text, text, text)'),
           ('@extschema@.nats_get_file_list(text, text)'),
+          ('@extschema@.nats_create_stream(text, text[], text, text, text, bigint, bigint, bigint, integer, bigint, integer, text)'),
+          ('@extschema@.nats_update_stream(text, text[], text, bigint, bigint, bigint, integer, bigint, integer, text)'),
+          ('@extschema@.nats_delete_stream(text, text)'),
+          ('@extschema@.nats_get_stream_list(text)'),
           ('@extschema@.nats_get_server_info()'),
           ('@extschema@.nats_subscribe(text, regproc)'),
           ('@extschema@.nats_unsubscribe(text, regproc)'),
@@ -2320,6 +2324,183 @@ FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 250 THEN
 $function$;
 COMMENT ON FUNCTION @extschema@.nats_get_file_list(text, text) IS 'Lists the files of an object store. No rows if the store is missing.';
 
+CREATE OR REPLACE FUNCTION @extschema@.nats_create_stream(
+  stream text,
+  subjects text[],
+  storage text DEFAULT NULL,
+  retention text DEFAULT NULL,
+  discard text DEFAULT NULL,
+  max_age_ms bigint DEFAULT NULL,
+  max_messages bigint DEFAULT NULL,
+  max_bytes bigint DEFAULT NULL,
+  max_message_bytes integer DEFAULT NULL,
+  duplicate_window_ms bigint DEFAULT NULL,
+  replicas integer DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  query CONSTANT text := CASE WHEN octet_length($1) > 255 THEN hawser.refuse_argument('nats_create_stream', 'stream', octet_length($1) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') WHEN cardinality($2) > 100 THEN hawser.refuse_argument('nats_create_stream', 'subjects', 'a list of ' || cardinality($2) || ' elements', 'must have at most 100 elements') WHEN ((pg_column_size($2) > 1024 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 16384, 1024) IS NOT NULL) THEN hawser.refuse_argument('nats_create_stream', 'subjects', hawser.list_excess($2, 16384, 1024), 'must have at most 1024 bytes in each element and at most 16384 bytes in all') WHEN octet_length($3) > 6 THEN hawser.refuse_argument('nats_create_stream', 'storage', octet_length($3) || ' bytes long', 'must be one of "file", "memory"') WHEN octet_length($4) > 9 THEN hawser.refuse_argument('nats_create_stream', 'retention', octet_length($4) || ' bytes long', 'must be one of "limits", "interest", "workqueue"') WHEN octet_length($5) > 3 THEN hawser.refuse_argument('nats_create_stream', 'discard', octet_length($5) || ' bytes long', 'must be one of "old", "new"') WHEN octet_length($12) > 255 THEN hawser.refuse_argument('nats_create_stream', 'domain', octet_length($12) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'CreateStream {"stream":' || coalesce(to_json($1)::text, 'null') || ',"subjects":' || coalesce(to_json($2)::text, 'null') || ',"storage":' || coalesce(to_json($3)::text, 'null') || ',"retention":' || coalesce(to_json($4)::text, 'null') || ',"discard":' || coalesce(to_json($5)::text, 'null') || ',"maxAgeMs":' || coalesce('"' || $6 || '"', 'null') || ',"maxMessages":' || coalesce('"' || $7 || '"', 'null') || ',"maxBytes":' || coalesce('"' || $8 || '"', 'null') || ',"maxMessageBytes":' || coalesce($9::text, 'null') || ',"duplicateWindowMs":' || coalesce('"' || $10 || '"', 'null') || ',"replicas":' || coalesce($11::text, 'null') || ',"domain":' || coalesce(to_json($12)::text, 'null') || '}' END;
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
+BEGIN
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_create_stream(text, text[], text, text, text, bigint, bigint, bigint, integer, bigint, integer, text) IS 'Makes a JetStream stream. A stream that has the same settings already stays as it is; other settings are an error.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_update_stream(
+  stream text,
+  subjects text[] DEFAULT NULL,
+  discard text DEFAULT NULL,
+  max_age_ms bigint DEFAULT NULL,
+  max_messages bigint DEFAULT NULL,
+  max_bytes bigint DEFAULT NULL,
+  max_message_bytes integer DEFAULT NULL,
+  duplicate_window_ms bigint DEFAULT NULL,
+  replicas integer DEFAULT NULL,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  query CONSTANT text := CASE WHEN octet_length($1) > 255 THEN hawser.refuse_argument('nats_update_stream', 'stream', octet_length($1) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') WHEN cardinality($2) > 100 THEN hawser.refuse_argument('nats_update_stream', 'subjects', 'a list of ' || cardinality($2) || ' elements', 'must have at most 100 elements') WHEN ((pg_column_size($2) > 1024 OR pg_column_compression($2) IS NOT NULL) AND hawser.list_excess($2, 16384, 1024) IS NOT NULL) THEN hawser.refuse_argument('nats_update_stream', 'subjects', hawser.list_excess($2, 16384, 1024), 'must have at most 1024 bytes in each element and at most 16384 bytes in all') WHEN octet_length($3) > 3 THEN hawser.refuse_argument('nats_update_stream', 'discard', octet_length($3) || ' bytes long', 'must be one of "old", "new"') WHEN octet_length($10) > 255 THEN hawser.refuse_argument('nats_update_stream', 'domain', octet_length($10) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'UpdateStream {"stream":' || coalesce(to_json($1)::text, 'null') || ',"subjects":' || coalesce(to_json($2)::text, 'null') || ',"discard":' || coalesce(to_json($3)::text, 'null') || ',"maxAgeMs":' || coalesce('"' || $4 || '"', 'null') || ',"maxMessages":' || coalesce('"' || $5 || '"', 'null') || ',"maxBytes":' || coalesce('"' || $6 || '"', 'null') || ',"maxMessageBytes":' || coalesce($7::text, 'null') || ',"duplicateWindowMs":' || coalesce('"' || $8 || '"', 'null') || ',"replicas":' || coalesce($9::text, 'null') || ',"domain":' || coalesce(to_json($10)::text, 'null') || '}' END;
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
+BEGIN
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_update_stream(text, text[], text, bigint, bigint, bigint, integer, bigint, integer, text) IS 'Changes settings of a JetStream stream: those that are given. A missing stream is an error.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_delete_stream(
+  stream text,
+  domain text DEFAULT NULL
+)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+  query CONSTANT text := CASE WHEN octet_length($1) > 255 THEN hawser.refuse_argument('nats_delete_stream', 'stream', octet_length($1) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') WHEN octet_length($2) > 255 THEN hawser.refuse_argument('nats_delete_stream', 'domain', octet_length($2) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'DeleteStream {"stream":' || coalesce(to_json($1)::text, 'null') || ',"domain":' || coalesce(to_json($2)::text, 'null') || '}' END;
+  answer text;
+  is_answered boolean := false;
+  failure text;
+  failure_hint text;
+BEGIN
+  IF (CASE WHEN 'hawser' = ANY (@dblink@.dblink_get_connections())
+    THEN @dblink@.dblink_is_busy('hawser') = 0 AND @dblink@.dblink_is_busy('hawser') = 0
+      AND @dblink@.dblink_error_message('hawser') = 'OK' END)
+  THEN
+    BEGIN
+      SELECT called.r INTO answer FROM @dblink@.dblink('hawser', query) AS called (r text);
+      is_answered := true;
+    EXCEPTION
+      WHEN query_canceled THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+        RAISE;
+      WHEN admin_shutdown THEN
+        PERFORM @dblink@.dblink_disconnect('hawser');
+      WHEN connection_exception THEN
+        GET STACKED DIAGNOSTICS failure = MESSAGE_TEXT, failure_hint = PG_EXCEPTION_HINT;
+        IF failure_hint <> '' THEN
+          RAISE;
+        END IF;
+        PERFORM hawser.gateway_lost(failure, 2);
+    END;
+  END IF;
+  IF NOT is_answered THEN
+    answer := hawser.gateway_call(query);
+  END IF;
+END
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_delete_stream(text, text) IS 'Deletes a JetStream stream with its messages and consumers. Does nothing if it is missing.';
+
+CREATE OR REPLACE FUNCTION @extschema@.nats_get_stream_list(
+  domain text DEFAULT NULL
+)
+RETURNS TABLE (
+  stream text,
+  subjects text[],
+  storage text,
+  retention text,
+  discard text,
+  max_age_ms bigint,
+  max_messages bigint,
+  max_bytes bigint,
+  max_message_bytes integer,
+  duplicate_window_ms bigint,
+  replicas integer,
+  messages bigint,
+  bytes bigint,
+  first_seq bigint,
+  last_seq bigint,
+  consumers integer,
+  created text
+)
+LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+SELECT answer.stream, answer.subjects, answer.storage, answer.retention, answer.discard, answer.max_age_ms, answer.max_messages, answer.max_bytes, answer.max_message_bytes, answer.duplicate_window_ms, answer.replicas, answer.messages, answer.bytes, answer.first_seq, answer.last_seq, answer.consumers, answer.created
+FROM json_to_recordset(hawser.gateway_call(CASE WHEN octet_length($1) > 255 THEN hawser.refuse_argument('nats_get_stream_list', 'domain', octet_length($1) || ' bytes long', 'must be 1 to 255 bytes long in UTF-8') ELSE 'GetStreamList {"domain":' || coalesce(to_json($1)::text, 'null') || '}' END)::json) AS answer (stream text, subjects text[], storage text, retention text, discard text, max_age_ms bigint, max_messages bigint, max_bytes bigint, max_message_bytes integer, duplicate_window_ms bigint, replicas integer, messages bigint, bytes bigint, first_seq bigint, last_seq bigint, consumers integer, created text)
+$function$;
+COMMENT ON FUNCTION @extschema@.nats_get_stream_list(text) IS 'Lists the JetStream streams in the order of their names, with those of buckets (KV_…) and object stores (OBJ_…).';
+
 CREATE OR REPLACE FUNCTION @extschema@.nats_get_server_info()
 RETURNS TABLE (
   server_id text,
@@ -2734,6 +2915,10 @@ BEGIN
             ('@extschema@.nats_delete_file(text, text, text)'),
             ('@extschema@.nats_get_file_info(text, text, text)'),
             ('@extschema@.nats_get_file_list(text, text)'),
+            ('@extschema@.nats_create_stream(text, text[], text, text, text, bigint, bigint, bigint, integer, bigint, integer, text)'),
+            ('@extschema@.nats_update_stream(text, text[], text, bigint, bigint, bigint, integer, bigint, integer, text)'),
+            ('@extschema@.nats_delete_stream(text, text)'),
+            ('@extschema@.nats_get_stream_list(text)'),
             ('@extschema@.nats_get_server_info()'),
             ('@extschema@.nats_subscribe(text, regproc)'),
             ('@extschema@.nats_unsubscribe(text, regproc)'),
@@ -2823,6 +3008,10 @@ REVOKE ALL ON FUNCTION @extschema@.nats_get_file(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_delete_file(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_file_info(text, text, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_file_list(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_create_stream(text, text[], text, text, text, bigint, bigint, bigint, integer, bigint, integer, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_update_stream(text, text[], text, bigint, bigint, bigint, integer, bigint, integer, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_delete_stream(text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION @extschema@.nats_get_stream_list(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_get_server_info() FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_subscribe(text, regproc) FROM PUBLIC;
 REVOKE ALL ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) FROM PUBLIC;
@@ -2906,6 +3095,10 @@ BEGIN
     GRANT EXECUTE ON FUNCTION @extschema@.nats_delete_file(text, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_file_info(text, text, text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_file_list(text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_create_stream(text, text[], text, text, text, bigint, bigint, bigint, integer, bigint, integer, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_update_stream(text, text[], text, bigint, bigint, bigint, integer, bigint, integer, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_delete_stream(text, text) TO hawser_nats;
+    GRANT EXECUTE ON FUNCTION @extschema@.nats_get_stream_list(text) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_get_server_info() TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_subscribe(text, regproc) TO hawser_nats;
     GRANT EXECUTE ON FUNCTION @extschema@.nats_unsubscribe(text, regproc) TO hawser_nats;
@@ -2985,6 +3178,10 @@ BEGIN
     '@extschema@.nats_delete_file(text, text, text)',
     '@extschema@.nats_get_file_info(text, text, text)',
     '@extschema@.nats_get_file_list(text, text)',
+    '@extschema@.nats_create_stream(text, text[], text, text, text, bigint, bigint, bigint, integer, bigint, integer, text)',
+    '@extschema@.nats_update_stream(text, text[], text, bigint, bigint, bigint, integer, bigint, integer, text)',
+    '@extschema@.nats_delete_stream(text, text)',
+    '@extschema@.nats_get_stream_list(text)',
     '@extschema@.nats_get_server_info()',
     '@extschema@.nats_subscribe(text, regproc)',
     '@extschema@.nats_unsubscribe(text, regproc)',
@@ -3065,6 +3262,10 @@ export const natsFunctionSignatures: readonly string[] = [
   "@extschema@.nats_delete_file(text, text, text)",
   "@extschema@.nats_get_file_info(text, text, text)",
   "@extschema@.nats_get_file_list(text, text)",
+  "@extschema@.nats_create_stream(text, text[], text, text, text, bigint, bigint, bigint, integer, bigint, integer, text)",
+  "@extschema@.nats_update_stream(text, text[], text, bigint, bigint, bigint, integer, bigint, integer, text)",
+  "@extschema@.nats_delete_stream(text, text)",
+  "@extschema@.nats_get_stream_list(text)",
   "@extschema@.nats_get_server_info()",
   "@extschema@.nats_subscribe(text, regproc)",
   "@extschema@.nats_unsubscribe(text, regproc)",

@@ -67,6 +67,13 @@ export const namedRules = {
   sqlName: {
     maxBytes: 63,
   },
+  /** The name of a JetStream stream. */
+  streamName: {
+    minBytes: 1,
+    maxBytes: 255,
+    pattern: /^[^.\/\\*>\u0001-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]+$/u,
+    means: "must be the name of a stream: no '.', '*', '>', '/' or '\\', no white space",
+  },
   /** The name of a file in an object store. */
   fileName: {
     minBytes: 1,

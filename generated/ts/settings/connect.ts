@@ -69,6 +69,13 @@ export interface NatsServiceSettings {
    * Default: 10000 ms. Range: 0 to 3600000.
    */
   readonly stopTimeoutMs: number;
+  /**
+   * Interval of the checks whether the callers of running calls are still connected to NATS. The signals of a caller's calls
+   * abort when two checks in a row do not find it.
+   *
+   * Default: 5000 ms. Range: 100 to 3600000.
+   */
+  readonly callerCheckMs: number;
 }
 
 /** Connect service settings as a user gives them: what is left out, or undefined, has its default. */
@@ -78,12 +85,14 @@ export type NatsServiceSettingsInput = { readonly [Name in keyof NatsServiceSett
 export const natsServiceSettingsDefaults: NatsServiceSettings = {
   concurrency: 1000,
   stopTimeoutMs: 10000,
+  callerCheckMs: 5000,
 };
 
 /** What each setting is, what it may be, and in which unit. */
 export const natsServiceSettingsRanges = {
   concurrency: { kind: "number", min: 1, max: 1000000, unit: "calls", about: "How many calls run at once; further ones are refused." },
   stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long a stop waits for the calls that run." },
+  callerCheckMs: { kind: "number", min: 100, max: 3600000, unit: "ms", about: "Interval of the checks whether the callers of running calls are still connected to NATS. The signals of a caller's calls abort when two checks in a row do not find it." },
 } as const satisfies Readonly<Record<keyof NatsServiceSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -105,6 +114,18 @@ export const rpcConstants = {
    * Value: "hawser-rpc-error".
    */
   errorHeader: "hawser-rpc-error",
+  /**
+   * The header with the id of a call over NATS: a subject to which its caller subscribes as long as it is connected.
+   *
+   * Value: "hawser-rpc-call".
+   */
+  callHeader: "hawser-rpc-call",
+  /**
+   * The last word of the subject to which callers publish the ids of calls that they cancel, behind the name of the service.
+   *
+   * Value: "hawser-cancel".
+   */
+  cancelWord: "hawser-cancel",
   /**
    * The largest payload of requests and answers where neither the service nor the caller says otherwise.
    *

@@ -80,7 +80,7 @@ VALUES
   ('nats_unauthorized', 39, '28000', 77, false, 'The NATS server refused the credentials, or its certificate or ours was refused.', 'Correct what was refused, in the options of the NATS server or on the server. Hawser keeps dialling.'),
   ('nats_timeout', 40, 'NA001', 75, true, 'NATS did not answer in time.', 'Use a longer timeout, or check the service that should have answered.'),
   ('no_responders', 41, 'NA002', 69, true, 'No responder answers requests to this subject.', 'Start the responder, or check the subject.'),
-  ('no_stream', 42, 'NA003', 69, false, 'No JetStream stream takes messages of this subject.', 'Make a stream whose subjects include it, check the domain, or publish by a function without _stream or _ack in its name.'),
+  ('no_stream', 42, 'NA003', 69, false, 'No JetStream stream has this name, or takes messages of this subject.', 'Make the stream, or one whose subjects include the subject, check the domain, or publish by a function without _stream or _ack in its name.'),
   ('jetstream_unavailable', 43, 'NA004', 69, true, 'The server or the domain has no JetStream, or it does not answer.', 'Turn JetStream on, check the domain, or use functions that do not need it.'),
   ('payload_too_large', 44, 'NA005', 64, false, 'The message is larger than its receiver allows: the NATS server, or the other peer of a request.', 'Send less, put it into the object store, or raise the limit: max_payload of the NATS server, maxMessageBytes of the peer.'),
   ('nats_permission_denied', 45, '42501', 77, false, 'The NATS server does not permit the user of this connection to do that.', 'Grant the permission in the NATS server''s configuration.'),

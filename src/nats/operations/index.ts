@@ -1,5 +1,5 @@
 /**
- * What SQL functions do over a connection to NATS: publish, request, JetStream publishes, key-value buckets, files.
+ * What SQL functions do over a connection to NATS: publish, request, JetStream publishes, key-value buckets, files, streams.
  *
  * {@link NatsOperations} belongs to one connection, which never reconnects by itself: after a loss the next connection gets
  * operations of its own, and each operation under way on the old one settles with the loss. An operation
@@ -22,6 +22,7 @@
  * connection that does not read.
  */
 export { ConnectionWatch } from "./connection-watch.js";
+export { inboxPrefixOf } from "./delivery.js";
 export { isStreamFull, isStreamMissing, natsFailure } from "./failure.js";
 export { jetStreamOf, type ReadOptions } from "./jetstream.js";
 export { NatsOperations } from "./nats-operations.js";

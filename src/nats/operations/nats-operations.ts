@@ -11,6 +11,7 @@ import { DownloadBudget } from "./delivery.js";
 import { connectionLost, timedOut } from "./failure.js";
 import { KeyValue } from "./key-value.js";
 import { ObjectStores } from "./object-store.js";
+import { StreamManagement } from "./stream-management.js";
 import { StreamPublisher } from "./stream-publish.js";
 
 /**
@@ -25,11 +26,14 @@ export class NatsOperations {
   readonly objectStores: ObjectStores;
   /** Publishing into streams. */
   readonly streams: StreamPublisher;
+  /** Making and deleting streams. */
+  readonly streamManagement: StreamManagement;
   readonly #watch: ConnectionWatch;
 
   constructor(readonly connection: NatsConnection) {
     this.#watch = new ConnectionWatch(connection);
     this.streams = new StreamPublisher(this.#watch);
+    this.streamManagement = new StreamManagement(this.#watch);
     const budget = new DownloadBudget(connection);
     this.keyValue = new KeyValue(this.#watch, budget);
     this.objectStores = new ObjectStores(this.#watch, budget);

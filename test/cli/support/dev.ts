@@ -11,6 +11,7 @@ export interface Announcement {
   readonly natsUrl: string;
   readonly gatewayUrl: string;
   readonly directory: string;
+  readonly monitorAddress: string | null;
 }
 
 /** Starts it, at ports that no other one has had before it. */

@@ -62,7 +62,7 @@ const functions: readonly RefusalCase[] = [
   {
     name: "roles for a function that is not local",
     proto: gatewayFn("", "", 'name: "foo" execute: "hawser_peer"'),
-    says: "rpc FooService.Foo: only a local function runs as its caller, takes a regproc or text[], or names roles",
+    says: "rpc FooService.Foo: only a local function runs as its caller, takes a regproc, or names roles",
   },
   {
     name: "a local function without a body",

@@ -4,7 +4,14 @@
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
-import { byName, byPosition, callEveryFunction, optional, prepareSamples, type SampleCall } from "./every-function.js";
+import {
+  byName,
+  byPosition,
+  callEveryFunction,
+  isOptional,
+  prepareSamples,
+  type SampleCall,
+} from "./every-function.js";
 import { referenceFunctions } from "./reference-table.js";
 import { Witness } from "./witness.js";
 
@@ -69,9 +76,14 @@ describe("every function does its work", () => {
   });
 
   it("with NULL for what is optional, which means the default", async () => {
-    const isNull = (parameter: string) => optional.has(parameter) && parameter !== "headers" && parameter !== "reply";
+    // What the sample calls look for afterwards.
+    const needed = (fn: string) => (/_(create|update)_stream$/.test(fn) ? /^(?!domain$)/ : /^(headers|reply)$/);
+    const isNull = (fn: string, parameter: string) => isOptional(fn, parameter) && !needed(fn).test(parameter);
     const witness = await everyFunction("calls_null", rowsOf, (call) => {
-      const given = Object.entries(call.given).map(([name, literal]) => [name, isNull(name) ? "NULL" : literal]);
+      const given = Object.entries(call.given).map(([name, literal]) => [
+        name,
+        isNull(call.name, name) ? "NULL" : literal,
+      ]);
       return byPosition({ ...call, given: Object.fromEntries(given) });
     });
     await gateway.value("SELECT nats_publish_text('calls_null.core', 'x', NULL, NULL)");
@@ -97,6 +109,12 @@ describe("every function does its work", () => {
     expect(await value("SELECT nats_get_text('calls_short', 'k')")).toBe("v");
     await value("SELECT nats_delete_value('calls_short', 'k')");
     expect(await witness.value("calls_short", "k")).toMatchObject({ operation: "DEL" });
+    await value("SELECT nats_create_stream('calls_short_made', '{calls_short.made}')");
+    await value("SELECT nats_update_stream('calls_short_made')");
+    expect((await witness.manager.streams.info("calls_short_made")).config).toMatchObject({
+      ...{ subjects: ["calls_short.made"], storage: "file", retention: "limits", max_msgs: -1, max_age: 0 },
+    });
+    await value("SELECT nats_delete_stream('calls_short_made')");
     await value("SELECT nats_put_file('calls_short', 'f', 'c')");
     expect(await value("SELECT nats_get_file('calls_short', 'f')")).toEqual(Buffer.from("c"));
     expect(await value("SELECT count(*) FROM nats_get_file_list('calls_short')")).toBe("1");

@@ -43,13 +43,11 @@ const headerPairs = [
   ["__proto__", ["x"]],
 ];
 
-/** Where NULL means the default: of a time limit, too, which has to be given. */
-export const optional: ReadonlySet<string> = new Set([
-  ...referenceFunctions.flatMap((one) =>
-    parametersOf(one).flatMap(({ name, hasDefault }) => (hasDefault ? [name] : [])),
-  ),
-  "timeout",
-]);
+/** True where NULL means the default: of a time limit, too, which has to be given. */
+export function isOptional(fn: string, parameter: string): boolean {
+  const parameters = parametersOf(referenceFunctions.find(({ name }) => name === fn)!);
+  return parameter === "timeout" || parameters.some(({ name, hasDefault }) => name === parameter && hasDefault);
+}
 
 /** What errors call a function: those of one family, which differ by the type of the payload alone, have one name. */
 export function familyOf(name: string): string {
@@ -265,6 +263,59 @@ function rest(word: string): SampleCall[] {
       name: "nats_delete_file",
       given: { ...file, domain: "NULL" },
       check: async (_rows, witness) => expect(await witness.file(word, "a file.txt")).toBeUndefined(),
+    },
+    {
+      name: "nats_create_stream",
+      given: {
+        ...{ stream: `'${word}_made'`, subjects: `ARRAY['${word}.made.*', '${word}.of."{}",']`, storage: "'memory'" },
+        ...{ retention: "'interest'", discard: "'new'", max_age_ms: "3600000", max_messages: "1000" },
+        ...{ max_bytes: "1000000", max_message_bytes: "1000", duplicate_window_ms: "60000", replicas: "1" },
+        domain: "NULL",
+      },
+      async check(_rows, witness) {
+        expect((await witness.manager.streams.info(`${word}_made`)).config).toMatchObject({
+          ...{ subjects: [`${word}.made.*`, `${word}.of."{}",`], storage: "memory", retention: "interest" },
+          ...{ discard: "new", max_age: 3_600_000e6, max_msgs: 1000, max_bytes: 1_000_000, max_msg_size: 1000 },
+          ...{ duplicate_window: 60_000e6, num_replicas: 1 },
+        });
+      },
+    },
+    {
+      name: "nats_update_stream",
+      given: {
+        ...{ stream: `'${word}_made'`, subjects: `ARRAY['${word}.made.>']`, discard: "NULL", max_age_ms: "0" },
+        ...{ max_messages: "0", max_bytes: "2000000", max_message_bytes: "NULL", duplicate_window_ms: "NULL" },
+        ...{ replicas: "NULL", domain: "NULL" },
+      },
+      async check(_rows, witness) {
+        expect((await witness.manager.streams.info(`${word}_made`)).config).toMatchObject({
+          ...{ subjects: [`${word}.made.>`], storage: "memory", retention: "interest", discard: "new", max_age: 0 },
+          ...{ max_msgs: -1, max_bytes: 2_000_000, max_msg_size: 1000, duplicate_window: 60_000e6 },
+        });
+      },
+    },
+    {
+      name: "nats_get_stream_list",
+      given: { domain: "NULL" },
+      check: async (rows) => {
+        const made = rows.filter(({ stream }) => stream === `${word}_made`);
+        expect(made).toEqual([
+          {
+            ...{ stream: `${word}_made`, subjects: [`${word}.made.>`], storage: "memory", retention: "interest" },
+            ...{ discard: "new", max_age_ms: "0", max_messages: "0", max_bytes: "2000000", max_message_bytes: 1000 },
+            ...{ duplicate_window_ms: "60000", replicas: 1, messages: "0", bytes: "0", first_seq: "0", last_seq: "0" },
+            ...{ consumers: 0, created: expect.stringMatching(/^\d{4}-.*Z$/) },
+          },
+        ]);
+        const names = rows.map(({ stream }) => stream as string);
+        expect(names).toContain(`KV_${word}`);
+        expect(names).toEqual([...names].sort());
+      },
+    },
+    {
+      name: "nats_delete_stream",
+      given: { stream: `'${word}_made'`, domain: "NULL" },
+      check: async (_rows, witness) => expect(await witness.streams()).not.toContain(`${word}_made`),
     },
     {
       name: "nats_get_server_info",

@@ -29,6 +29,9 @@ const whereMissing = {
   nats_get_file_info: "58P01",
   nats_get_file_list: "no rows",
   nats_delete_file: "nothing",
+  nats_create_stream: "makes it",
+  nats_update_stream: "NA003",
+  nats_delete_stream: "nothing",
 };
 
 it("every function of a stream, a bucket or a store says what is missing, or makes it", async () => {

@@ -28,6 +28,16 @@ const ackColumns = "TABLE(stream text, seq bigint, duplicate boolean)";
 
 const historyColumns = "TABLE(revision bigint, operation text, value bytea, created text)";
 
+const streamColumns =
+  "TABLE(stream text, subjects text[], storage text, retention text, discard text, max_age_ms bigint, " +
+  "max_messages bigint, max_bytes bigint, max_message_bytes integer, duplicate_window_ms bigint, replicas integer, " +
+  "messages bigint, bytes bigint, first_seq bigint, last_seq bigint, consumers integer, created text)";
+
+const streamLimits =
+  "discard text DEFAULT NULL::text, max_age_ms bigint DEFAULT NULL::bigint, max_messages bigint DEFAULT NULL::bigint, " +
+  "max_bytes bigint DEFAULT NULL::bigint, max_message_bytes integer DEFAULT NULL::integer, " +
+  "duplicate_window_ms bigint DEFAULT NULL::bigint, replicas integer DEFAULT NULL::integer";
+
 const reply = "reply text DEFAULT NULL::text";
 const headers = "headers jsonb DEFAULT NULL::jsonb";
 const domain = "domain text DEFAULT NULL::text";
@@ -56,6 +66,14 @@ const single: readonly (readonly [name: string, parameters: string, result: stri
   ["nats_delete_file", `store text, name text, ${domain}`, "void"],
   ["nats_get_file_info", `store text, name text, ${domain}`, fileColumns],
   ["nats_get_file_list", `store text, ${domain}`, fileColumns],
+  [
+    "nats_create_stream",
+    `stream text, subjects text[], storage text DEFAULT NULL::text, retention text DEFAULT NULL::text, ${streamLimits}, ${domain}`,
+    "void",
+  ],
+  ["nats_update_stream", `stream text, subjects text[] DEFAULT NULL::text[], ${streamLimits}, ${domain}`, "void"],
+  ["nats_delete_stream", `stream text, ${domain}`, "void"],
+  ["nats_get_stream_list", domain, streamColumns],
   ["nats_get_server_info", "", serverColumns],
   ["litmus_pgnats_version", "", versionColumns],
   ["pgnats_version", "", versionColumns],

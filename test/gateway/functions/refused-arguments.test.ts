@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { eventually } from "../../support/eventually.js";
 import { type TestGateway, testGateway } from "../../support/gateway.js";
 import { startNatsServer, type TestNatsServer } from "../../support/nats-server.js";
-import { byPosition, familyOf, optional, type SampleCall, sampleCalls } from "./every-function.js";
+import { byPosition, familyOf, isOptional, type SampleCall, sampleCalls } from "./every-function.js";
 import { parametersOf, referenceFunctions } from "./reference-table.js";
 import { Witness } from "./witness.js";
 
@@ -41,7 +41,7 @@ it("every function says which of its arguments is NULL", async () => {
   const tried: string[] = [];
   for (const call of calls) {
     for (const parameter of Object.keys(call.given)) {
-      if (optional.has(parameter)) continue;
+      if (isOptional(call.name, parameter)) continue;
       tried.push(`${call.name} ${parameter}`);
       expect(await gateway.errorOf(given(call, parameter, "NULL")), `${call.name} ${parameter}`).toMatchObject({
         code: "22004",
@@ -84,11 +84,24 @@ const bad: Readonly<Record<string, readonly [values: readonly string[], rule: Re
     /must be a JetStream domain: no '\.', '\*' or '>', no white space|1 to 255 bytes/,
   ],
   revision: [["0", "-1", "9007199254740992", "-9223372036854775808"], /must be 1 to 9007199254740991/],
+  stream: [
+    ["", " ", "a b", "a.b", "*", ">", "a/b", "a\\b", "a\n", "\u0001", "x".repeat(256)],
+    /must be the name of a stream: no '\.', '\*', '>', '\/' or '\\', no white space|1 to 255 bytes/,
+  ],
+  storage: [["", "disk", "File", "x".repeat(300)], /must be one of "?file"?, "?memory"?/],
+  retention: [["", "Limits", "all"], /must be one of "?limits"?, "?interest"?, "?workqueue"?/],
+  discard: [["", "Old", "none"], /must be one of "?old"?, "?new"?/],
+  max_age_ms: [["-1", "3155760000001", "-9223372036854775808"], /must be 0 to 3155760000000/],
+  max_messages: [["-1", "9007199254740992"], /must be 0 to 9007199254740991/],
+  max_bytes: [["-1", "9007199254740992"], /must be 0 to 9007199254740991/],
+  max_message_bytes: [["-1", "-2147483648"], /must be (?:0 to 2147483647|at least 0)/],
+  duplicate_window_ms: [["0", "-1", "3155760000001"], /must be 1 to 3155760000000/],
+  replicas: [["0", "6", "-1"], /must be 1 to 5/],
   name: [["", "x".repeat(1025), "ä".repeat(513)], /1 to 1024 bytes/],
 };
 
 /** What has no rule, and what the tests below try. */
-const others = ["payload", "payloads", "data", "content", "headers", "timeout"];
+const others = ["payload", "payloads", "data", "content", "headers", "timeout", "subjects"];
 
 it("every function refuses what breaks a rule of its arguments", async () => {
   const parameters = new Set(referenceFunctions.flatMap((one) => parametersOf(one).map(({ name }) => name)));
@@ -108,6 +121,30 @@ it("every function refuses what breaks a rule of its arguments", async () => {
         expect(error.message.length, "a message that can be read").toBeLessThan(600);
       }
     }
+  }
+});
+
+it("a list of subjects has no NULL and one dimension, and is not empty", async () => {
+  const calls = ["nats_create_stream('refused', $1)", "nats_update_stream('refused', $1)"];
+  for (const call of calls) {
+    const refusal = async (literal: string) => gateway.errorOf(`SELECT ${call}`, [literal]);
+    const name = call.replace(/\(.*/, "");
+    expect(await refusal("{a,NULL,b}")).toMatchObject({
+      code: "22004",
+      message: `${name}: the argument subjects[2] is NULL, and needs a value`,
+    });
+    expect(await refusal("{{a,b},{c,d}}")).toMatchObject({
+      code: "22023",
+      message: `${name}: the argument subjects[1] is a list, and must be a text`,
+    });
+    expect(await refusal("{}")).toMatchObject({
+      code: "22023",
+      message: expect.stringMatching(
+        /of stream "refused" was refused: subjects is empty; name at least one subject\.$/,
+      ),
+    });
+    const many = `{${Array.from({ length: 101 }, (_, nth) => `a${nth}`)}}`;
+    expect(await refusal(many)).toMatchObject({ code: "22023", message: expect.stringContaining("101 elements") });
   }
 });
 

@@ -100,6 +100,7 @@ it("change something in NATS, so that a lost answer leaves open what happened, b
     "nats_get_file_info",
     "nats_get_file_list",
     "nats_get_server_info",
+    "nats_get_stream_list",
     "nats_kv_history",
     "nats_kv_keys",
   ]);

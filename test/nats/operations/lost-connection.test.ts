@@ -5,6 +5,7 @@ import { HawserError } from "../../../src/errors/index.js";
 import type { KeyValue } from "../../../src/nats/operations/key-value.js";
 import type { NatsOperations } from "../../../src/nats/operations/nats-operations.js";
 import type { ObjectStores } from "../../../src/nats/operations/object-store.js";
+import type { StreamManagement } from "../../../src/nats/operations/stream-management.js";
 import { atDepth } from "../../support/depth.js";
 import { bytesOf, operationsOf, timeoutMs } from "./operations-of.js";
 
@@ -12,17 +13,26 @@ const rounds = Math.max(24, atDepth(120));
 const reading = { timeoutMs, maxBytes: 1024 * 1024 };
 const store = "operations_lost_files";
 const bucket = "operations_lost_values";
+const made = "operations_lost_stream";
 const content = bytesOf(400_000);
 
 /** All that wait for an answer. */
 type Waiting =
   | Exclude<
       keyof NatsOperations,
-      "connection" | "keyValue" | "objectStores" | "streams" | "publish" | "publishBatch" | "serverInfo"
+      | "connection"
+      | "keyValue"
+      | "objectStores"
+      | "streams"
+      | "streamManagement"
+      | "publish"
+      | "publishBatch"
+      | "serverInfo"
     >
   | `keyValue.${keyof KeyValue}`
   | `objectStores.${keyof ObjectStores}`
-  | `streams.${keyof NatsOperations["streams"]}`;
+  | `streams.${keyof NatsOperations["streams"]}`
+  | `streamManagement.${keyof StreamManagement}`;
 
 let created = 0;
 
@@ -50,6 +60,16 @@ const calls: { readonly [Name in Waiting]: readonly [changes: boolean, (used: Na
   "objectStores.get": [false, ({ objectStores }) => objectStores.get(store, "f", reading)],
   "objectStores.info": [false, ({ objectStores }) => objectStores.info(store, "f", { timeoutMs })],
   "objectStores.list": [false, ({ objectStores }) => objectStores.list(store, reading)],
+  "streamManagement.create": [
+    true,
+    ({ streamManagement }) => streamManagement.create(made, { subjects: [made] }, { timeoutMs }),
+  ],
+  "streamManagement.update": [
+    true,
+    ({ streamManagement }) => streamManagement.update("operations_lost", { maxMessages: 0n }, { timeoutMs }),
+  ],
+  "streamManagement.delete": [true, ({ streamManagement }) => streamManagement.delete(made, { timeoutMs })],
+  "streamManagement.list": [false, ({ streamManagement }) => streamManagement.list({ timeoutMs })],
 };
 
 /** What NATS has answered, before the connection ended. */

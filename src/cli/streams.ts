@@ -1,0 +1,229 @@
+/**
+ * `hawser streams`: JetStream streams of the NATS server that the database defines, by its SQL functions.
+ */
+import { type ArgsDef, defineCommand } from "citty";
+import type { NatsSql } from "../../generated/ts/nats-functions/client.js";
+import { HawserError } from "../errors/index.js";
+import { natsSql } from "../serve/index.js";
+import { natsFunctionsSchema, withCommandDatabase } from "../store/index.js";
+import { actionOf, refusal, valuesOf, withExamples } from "./command-line.js";
+import { databaseOption, databaseUrlOf, type Given, oneOf } from "./options.js";
+import { plural, printable, printOutcomes, printRows } from "./output.js";
+import { type QuantityKind, quantityOf, quantityText, wholeNumber } from "./quantities.js";
+
+type StreamRow = Awaited<ReturnType<NatsSql["streamList"]>>[number];
+
+const maxDurationMs = 3_155_760_000_000;
+
+/** The flags of settings, which not all actions have. */
+const settingOptions = {
+  subject: {
+    type: "string",
+    valueHint: "SUBJECT",
+    description: "Store messages of this subject, which may have * and >. May be given several times",
+  },
+  storage: { type: "string", valueHint: "file|memory", description: "With create: where. Default: file" },
+  retention: {
+    type: "string",
+    valueHint: "limits|interest|workqueue",
+    description:
+      "With create: keep messages up to the limits, until all consumers have acknowledged them, or until one has. Default: limits",
+  },
+  discard: {
+    type: "string",
+    valueHint: "old|new",
+    description: "At a limit, delete the oldest messages, or refuse new ones. Default: old",
+  },
+  "max-age": { type: "string", valueHint: "TIME", description: "The greatest age of a message; 0: no limit" },
+  "max-messages": { type: "string", valueHint: "N", description: "The greatest number of messages; 0: no limit" },
+  "max-bytes": { type: "string", valueHint: "SIZE", description: "The greatest size of all messages; 0: no limit" },
+  "max-message-bytes": {
+    type: "string",
+    valueHint: "SIZE",
+    description: "The greatest size of one message; 0: that of the server",
+  },
+  "duplicate-window": { type: "string", valueHint: "TIME", description: "How long the id of a message is known" },
+  replicas: { type: "string", valueHint: "N", description: "How many servers of a cluster store it, 1 to 5" },
+} as const satisfies ArgsDef;
+
+const changes = [
+  ...(["subject", "discard", "max-age", "max-messages", "max-bytes", "max-message-bytes"] as const),
+  ...(["duplicate-window", "replicas"] as const),
+] as const;
+
+const actions = {
+  list: [],
+  create: ["storage", "retention", ...changes],
+  update: changes,
+  delete: [],
+} as const;
+type Action = keyof typeof actions;
+
+const args = {
+  action: { type: "positional", required: true, valueHint: Object.keys(actions).join("|"), description: "What to do" },
+  name: { type: "positional", required: false, valueHint: "NAME", description: "The stream; list takes none" },
+  ...databaseOption,
+  ...settingOptions,
+  domain: {
+    type: "string",
+    valueHint: "DOMAIN",
+    description: "The JetStream domain. Default: the option domain of the server that the database defines",
+  },
+  json: { type: "boolean", description: "Print each line as JSON" },
+} as const satisfies ArgsDef;
+
+export const streams = withExamples(
+  defineCommand({
+    meta: {
+      name: "streams",
+      description:
+        "List, make, change and delete JetStream streams. It calls the SQL functions (nats_create_stream and the like) as " +
+        "the login of the database, which needs the role hawser_nats, and `hawser serve` has to run",
+    },
+    args,
+    run: async ({ args: given, rawArgs }) => {
+      const action = actionOf("streams", given.action, Object.keys(actions) as Action[]);
+      const subjects = valuesOf(args, rawArgs, "subject");
+      checkFlags(action, given);
+      const { json = false, domain, name = "" } = given;
+      const settings = settingsOf(given, subjects);
+      const storage = oneOf("storage", given.storage, ["file", "memory"]);
+      const retention = oneOf("retention", given.retention, ["limits", "interest", "workqueue"]);
+      await withFunctions(databaseUrlOf(given), async (nats) => {
+        switch (action) {
+          case "list":
+            return list(await nats.streamList({ domain }), json);
+          case "create": {
+            const { subjects: _, ...options } = settings;
+            await nats.streamCreate(name, subjects, { ...options, storage, retention, domain });
+            return printOutcomes(
+              [{ stream: name, outcome: "created" }],
+              json,
+              () => `Made the stream "${printable(name)}".`,
+            );
+          }
+          case "update":
+            await nats.streamUpdate(name, { ...settings, domain });
+            return printOutcomes(
+              [{ stream: name, outcome: "updated" }],
+              json,
+              () => `Changed the stream "${printable(name)}".`,
+            );
+          case "delete":
+            return remove(nats, name, domain, json);
+        }
+      });
+    },
+  }),
+  [
+    ["hawser streams list", "What there is, with the streams of buckets (KV_…) and object stores (OBJ_…)"],
+    ["hawser streams create ORDERS --subject 'orders.>' --max-age 7d", "Messages of a week"],
+    ["hawser streams update ORDERS --subject 'orders.>' --subject 'returns.>'", "Store the messages of these subjects"],
+    ["hawser streams delete ORDERS", "With all its messages"],
+    ["hawser streams list --json | jq -r 'select(.consumers == 0) | .stream'", "Streams that nobody reads"],
+  ],
+);
+
+function checkFlags(action: Action, given: Given<typeof args>): void {
+  const refuse = (why: string): never => {
+    throw refusal("streams", action, why);
+  };
+  const allowed: readonly string[] = actions[action];
+  for (const flag of Object.keys(settingOptions) as (keyof typeof settingOptions)[]) {
+    if (given[flag] === undefined || allowed.includes(flag)) continue;
+    const owners = Object.entries(actions).flatMap(([name, flags]) =>
+      (flags as readonly string[]).includes(flag) ? [name] : [],
+    );
+    refuse(`--${flag} goes with ${owners.join(" and ")}`);
+  }
+  if (action === "list" && given.name !== undefined) refuse(`it lists all, and takes no name: "${given.name}"`);
+  if (action !== "list" && given.name === undefined) refuse("name the stream");
+  if (action === "create" && given.subject === undefined) refuse("say which messages, such as --subject 'orders.>'");
+  if (action === "update" && allowed.every((flag) => given[flag as keyof typeof settingOptions] === undefined)) {
+    refuse(`say what to change: ${allowed.map((flag) => `--${flag}`).join(", ")}`);
+  }
+}
+
+/** @throws HawserError `invalid_argument`, naming the flag */
+function settingsOf(
+  given: Given<typeof settingOptions>,
+  subjects: readonly string[],
+): Parameters<NatsSql["streamUpdate"]>[1] & object {
+  const quantity = (kind: QuantityKind, flag: (typeof changes)[number], min: number, max: number) =>
+    quantityOf(kind, `--${flag}`, given[flag], { min, max });
+  const big = (value: number | undefined) => (value === undefined ? undefined : BigInt(value));
+  return {
+    subjects: subjects.length === 0 ? undefined : subjects,
+    discard: oneOf("discard", given.discard, ["old", "new"]),
+    maxAgeMs: big(quantity("duration", "max-age", 0, maxDurationMs)),
+    maxMessages: big(wholeNumber("--max-messages", given["max-messages"], { min: 0, max: Number.MAX_SAFE_INTEGER })),
+    maxBytes: big(quantity("size", "max-bytes", 0, Number.MAX_SAFE_INTEGER)),
+    maxMessageBytes: quantity("size", "max-message-bytes", 0, 2 ** 31 - 1),
+    duplicateWindowMs: big(quantity("duration", "duplicate-window", 1, maxDurationMs)),
+    replicas: wholeNumber("--replicas", given.replicas, { min: 1, max: 5 }),
+  };
+}
+
+/** The SQL functions of the database, with their own errors. */
+async function withFunctions(url: string | undefined, work: (nats: NatsSql) => Promise<void>): Promise<void> {
+  await withCommandDatabase(url, async (database) => {
+    const schema = await natsFunctionsSchema(database);
+    const query = async (text: string, values: unknown[]) => {
+      try {
+        return { rows: await database.query("call an SQL function", { text, values }) };
+      } catch (error) {
+        // The error of Postgres has the code of the function.
+        throw (error instanceof HawserError ? error.cause : undefined) ?? error;
+      }
+    };
+    await work(natsSql({ query }, { schema }));
+  });
+}
+
+async function list(rows: readonly StreamRow[], json: boolean): Promise<void> {
+  if (json) return printOutcomes(rows.map(forJson), true, () => "");
+  await printRows(rows, {
+    json,
+    none: "There is no stream.",
+    columns: [
+      { head: "STREAM", cell: ({ stream }) => stream },
+      { head: "SUBJECTS", cell: ({ subjects }) => subjects.join(" ") },
+      { head: "STORAGE", cell: ({ storage }) => storage },
+      { head: "RETENTION", cell: ({ retention }) => retention },
+      { head: "LIMITS", cell: limitsOf },
+      { head: "REPLICAS", cell: ({ replicas }) => replicas },
+      { head: "MESSAGES", cell: ({ messages }) => String(messages) },
+      { head: "BYTES", cell: ({ bytes }) => String(bytes) },
+      { head: "CONSUMERS", cell: ({ consumers }) => consumers },
+      { head: "CREATED", cell: ({ created }) => created },
+    ],
+  });
+}
+
+/** Numbers as numbers: JSON in JavaScript has no others. */
+function forJson(row: StreamRow): object {
+  return Object.fromEntries(
+    Object.entries(row).map(([name, value]) => [name, typeof value === "bigint" ? Number(value) : value]),
+  );
+}
+
+function limitsOf({ maxAgeMs, maxMessages, maxBytes }: StreamRow): string {
+  const limits = [
+    maxAgeMs === 0n ? "" : quantityText("duration", Number(maxAgeMs)),
+    maxMessages === 0n ? "" : plural(Number(maxMessages), "message"),
+    maxBytes === 0n ? "" : quantityText("size", Number(maxBytes)),
+  ];
+  return limits.filter((each) => each !== "").join(", ");
+}
+
+async function remove(nats: NatsSql, stream: string, domain: string | undefined, json: boolean): Promise<void> {
+  const found = await nats.streamList({ domain });
+  if (!found.some((each) => each.stream === stream)) {
+    throw new HawserError(
+      "invalid_argument",
+      `there is no stream "${printable(stream)}". See \`hawser streams list\`.`,
+    );
+  }
+  await nats.streamDelete(stream, { domain });
+  await printOutcomes([{ stream, outcome: "deleted" }], json, () => `Deleted the stream "${printable(stream)}".`);
+}

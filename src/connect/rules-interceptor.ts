@@ -1,0 +1,113 @@
+/**
+ * Interceptor that checks the rules of `buf.validate`. It uses nothing but the interface of Connect, so it also works in a
+ * transport and in a router over HTTP, where methods may be streams.
+ */
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
+import { HawserError, namesOf } from "../errors/index.js";
+import { brokenRule, textOf } from "../typed/index.js";
+import { checkOptionNames } from "./option-checks.js";
+
+/** Checks a message. A validator of `@bufbuild/protovalidate` is one. */
+export interface MessageValidator {
+  validate<Desc extends DescMessage>(
+    schema: Desc,
+    message: MessageShape<Desc>,
+  ): { readonly kind: "valid" | "invalid" | "error"; readonly error?: Error | undefined };
+}
+
+/** Options of {@link createRulesInterceptor}. */
+export interface RulesInterceptorOptions {
+  /**
+   * Validator that is used instead of Hawser's own, for schemas with rules that Hawser does not support, such as CEL. Example:
+   * `createValidator()` of `@bufbuild/protovalidate`.
+   */
+  readonly validator?: MessageValidator | undefined;
+}
+
+const optionNames = namesOf<RulesInterceptorOptions>({ validator: true });
+
+/**
+ * Makes an interceptor that checks the rules of `buf.validate` in requests and answers, of transports and of services.
+ *
+ * A request that breaks a rule fails with `invalid_argument`: a transport does not send it, and a service does not call the
+ * handler. An answer that breaks a rule fails with `internal`. Both errors name the field, its value and the rule. Schemas
+ * with a rule that is not supported fail with `internal`, which names the rule. In streams each message is checked.
+ *
+ * @throws HawserError `invalid_argument` for an unknown option, or a validator without the method `validate`
+ */
+export function createRulesInterceptor(options: RulesInterceptorOptions = {}): Interceptor {
+  checkOptionNames(options, "a rules interceptor", optionNames);
+  const problemOf = options.validator === undefined ? ownProblem : problemBy(options.validator);
+  const check = (schema: DescMessage, message: MessageShape<DescMessage>, what: "request" | "answer"): void => {
+    const problem = problemOf(schema, message);
+    if (problem === undefined) return;
+    if (problem.kind === "error") {
+      const words = `the rules of ${schema.typeName} cannot be checked: ${problem.words}`;
+      throw new ConnectError(words, Code.Internal, undefined, undefined, problem.cause);
+    }
+    if (what === "request") throw new ConnectError(problem.words, Code.InvalidArgument);
+    // The cause lets the logger of a service know.
+    const cause = new HawserError("invalid_message", problem.words);
+    throw new ConnectError(`the answer breaks a rule: ${problem.words}`, Code.Internal, undefined, undefined, cause);
+  };
+  return (next) => async (request) => {
+    const { input, output } = request.method;
+    if (!request.stream) check(input, request.message, "request");
+    const response = await next(
+      request.stream
+        ? { ...request, message: eachChecked(request.message, (message) => check(input, message, "request")) }
+        : request,
+    );
+    if (response.stream) {
+      return { ...response, message: eachChecked(response.message, (message) => check(output, message, "answer")) };
+    }
+    check(output, response.message, "answer");
+    return response;
+  };
+}
+
+interface Problem {
+  /** `broken`: by the message; `error`: the rules cannot be checked. */
+  readonly kind: "broken" | "error";
+  readonly words: string;
+  readonly cause?: unknown;
+}
+
+type ProblemOf = (schema: DescMessage, message: MessageShape<DescMessage>) => Problem | undefined;
+
+const ownProblem: ProblemOf = (schema, message) => {
+  try {
+    const broken = brokenRule(schema, message as unknown as Readonly<Record<string, unknown>>);
+    return broken === undefined ? undefined : { kind: "broken", words: textOf(schema, broken) };
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    const isUnsupported = cause instanceof HawserError && cause.code === "invalid_schema";
+    const remedy = isUnsupported
+      ? ". Remove the rule, or give the interceptor a validator of @bufbuild/protovalidate"
+      : "";
+    return { kind: "error", words: `${reason}${remedy}`, cause };
+  }
+};
+
+function problemBy(validator: MessageValidator): ProblemOf {
+  if (typeof (validator as Partial<MessageValidator> | null)?.validate !== "function") {
+    const words = "validator: must have a method validate. Example: createValidator() of @bufbuild/protovalidate";
+    throw new HawserError("invalid_argument", words);
+  }
+  return (schema, message) => {
+    const { kind, error } = validator.validate(schema, message);
+    if (kind === "valid") return undefined;
+    const words = error?.message ?? "the validator does not say why";
+    return kind === "invalid"
+      ? { kind: "broken", words: `${schema.typeName}: ${words}` }
+      : { kind: "error", words, cause: error };
+  };
+}
+
+async function* eachChecked<Message>(messages: AsyncIterable<Message>, check: (message: Message) => void) {
+  for await (const message of messages) {
+    check(message);
+    yield message;
+  }
+}
