@@ -23,7 +23,7 @@ const requests = {
   /** Starts answering the functions of a database, and running those that are subscribed. */
   async open(options: { readonly databaseUrl: string; readonly bufferBytes?: number }): Promise<void> {
     const { databaseUrl, bufferBytes } = options;
-    serve = await measured.serve({ databaseUrl, listen: "127.0.0.1:0", tuning: { bufferBytes } });
+    serve = await measured.serve({ databaseUrl, listen: "127.0.0.1:0", bufferBytes });
   },
   /** Begins to watch what it uses. */
   watch(): void {

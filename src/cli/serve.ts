@@ -148,12 +148,14 @@ function readOptions(args: ServeArguments, secretsDirectories: readonly string[]
     advertise: args.advertise,
     executorUrl: args["executor-url"] ?? urlFromEnvironment("HAWSER_EXECUTOR_URL"),
     monitor: args["monitor-listen"],
-    monitorDatabase: args["monitor-database"],
     allowPlaintext: args["allow-plaintext"],
     ...(secretsDirectories.length > 0 && { secretsDirectories }),
     tls: tlsOf(args),
     ...numbersOf(numberSettings.filter((name) => !tuningSettings.includes(name))),
-    tuning: numbersOf(numberSettings.filter((name) => tuningSettings.includes(name))),
+    tuning: {
+      monitorDatabase: args["monitor-database"],
+      ...numbersOf(numberSettings.filter((name) => tuningSettings.includes(name))),
+    },
   };
 }
 

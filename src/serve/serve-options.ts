@@ -27,12 +27,12 @@ export interface GatewayTls {
 
 /** The settings below `tuning`: they may change with any version. */
 type TuningSetting =
-  | "bufferBytes"
   | "maxCallTimeoutMs"
   | "maxRequestBytes"
   | "maxResponseBytes"
   | "maxSessions"
   | "missingStreamMs"
+  | "monitorDatabase"
   | "natsWaitMs"
   | "savedBytes"
   | "takeoverBufferMs";
@@ -105,12 +105,12 @@ export function checkServeOptions(options: ServeOptions, nameOf: NameOf = (optio
 
 /** The names of the settings below `tuning`. */
 export const tuningSettings = namesOf<Pick<ServeSettings, TuningSetting>>({
-  bufferBytes: true,
   maxCallTimeoutMs: true,
   maxRequestBytes: true,
   maxResponseBytes: true,
   maxSessions: true,
   missingStreamMs: true,
+  monitorDatabase: true,
   natsWaitMs: true,
   savedBytes: true,
   takeoverBufferMs: true,

@@ -9,7 +9,8 @@ let world: BridgeWorld;
 
 beforeAll(async () => {
   world = await bridgeWorld({
-    tuning: { bufferBytes: 1_048_576, savedBytes: 0 },
+    bufferBytes: 1_048_576,
+    tuning: { savedBytes: 0 },
     sql: `
       CREATE TABLE got (n int);
       CREATE FUNCTION capture(payload bytea) RETURNS void LANGUAGE sql

@@ -154,7 +154,7 @@ describe.concurrent("a process that takes over without room for all that the lea
       listen: "127.0.0.1:0",
       monitor: "127.0.0.1:0",
       // The least that there may be: a fifth of what comes.
-      tuning: { bufferBytes: 1_048_576 },
+      bufferBytes: 1_048_576,
       logger,
     });
     const received = () => metric(other, /^hawser_bridge_messages_received_total\{/);

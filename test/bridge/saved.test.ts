@@ -140,7 +140,7 @@ describe("a function that is slower than its messages arrive", () => {
     overloadLosesNothing({ messages: 60, messageBytes: 40_000 }));
 
   it("and no room in the table either: what was run and what was counted is what was published", async () => {
-    const options = { tuning: { bufferBytes: 1_048_576, savedBytes: 300_000 }, monitor: "127.0.0.1:0" };
+    const options = { bufferBytes: 1_048_576, tuning: { savedBytes: 300_000 }, monitor: "127.0.0.1:0" };
     await using world = await bridgeWorld({ sql: takeSql, subscriberTimeoutMs, ...options });
     const subject = `${world.prefix}.full`;
     await world.subscribe(subject, "take(bytea)");

@@ -48,7 +48,7 @@ it("shows calls, messages and requests that were handled, and that all is well",
 });
 
 it("shows the name that it is given in place of that of the database", async () => {
-  await using gateway = await testGateway({ monitor: "127.0.0.1:0", monitorDatabase: "app, of the north" });
+  await using gateway = await testGateway({ monitor: "127.0.0.1:0", tuning: { monitorDatabase: "app, of the north" } });
   const metrics = await (await fetch(`http://${gateway.serve.monitorAddress}/metrics`)).text();
   expect(metrics).toMatch(/^hawser_bridge_leading\{database="app, of the north"\} [01]$/m);
 });

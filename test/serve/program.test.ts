@@ -164,7 +164,7 @@ const misuse = {
     // @ts-expect-error it is listen
     serve({ gatewayListen: "127.0.0.1:0" }),
     // @ts-expect-error it is below tuning
-    serve({ bufferBytes: 1_048_576 }),
+    serve({ savedBytes: 1_048_576 }),
     // @ts-expect-error tuning has no public settings
     serve({ tuning: { callTimeoutMs: 5_000 } }),
   ],

@@ -98,7 +98,7 @@ async function overload(world: BridgeWorld, subject: string, { messages, message
 export async function overloadLosesNothing(load: Load): Promise<void> {
   await using world = await bridgeWorld({
     sql: takeSql,
-    tuning: { bufferBytes },
+    bufferBytes,
     subscriberTimeoutMs,
     monitor: "127.0.0.1:0",
   });
@@ -128,7 +128,8 @@ export async function slowRoleLeavesRoom({ messages, messageBytes }: Load): Prom
   const savedBytes = 4 * bufferBytes;
   const others = Math.floor(savedBytes / 12 / messageBytes);
   await using world = await bridgeWorld({
-    tuning: { bufferBytes, savedBytes },
+    bufferBytes,
+    tuning: { savedBytes },
     subscriberTimeoutMs,
     monitor: "127.0.0.1:0",
     sql: `
