@@ -25,9 +25,11 @@ interface ClientResult extends GatewayValue {
 export function clientModule(sources: readonly SpecFile[], groups: readonly GatewayGroup[]): string {
   const families = groups.flatMap((group) => group.families.filter(isOfClient));
   const types = families.flatMap((family) => [optionsInterface(family), resultInterface(family)]);
+  const isTyped = families.some(publishes);
   return [
-    typescriptHead("codegen/gateway", sources) + (families.some(publishes) ? protobufImport : ""),
+    typescriptHead("codegen/gateway", sources) + (isTyped ? protobufImport : ""),
     prelude,
+    ...(isTyped ? [typedOptions] : []),
     ...types.filter((text) => text !== ""),
     clientInterface(groups[0]!.comment, families),
     methodTable(families),
@@ -49,16 +51,10 @@ type Headers = Readonly<Record<string, string | readonly string[]>>;
 /** The bytes of an answer, a value or a file. */
 export interface Content {
   readonly payload: Uint8Array;
-  /** The bytes as UTF-8. */
+  /** The bytes as text. Bytes that are no UTF-8 become U+FFFD. */
   text(): string;
-  /** The value of the bytes as JSON. @throws SyntaxError */
+  /** The bytes as JSON. @throws HawserError \`invalid_message\` if they are none */
   json<T = any>(): T;
-}
-
-/** Options of a typed message. */
-interface TypedOptions {
-  /** Default \`binary\`: the binary format of Protobuf. \`json\` is the JSON of Protobuf. */
-  readonly format?: "binary" | "json" | undefined;
 }
 
 /** A method of the client: the SQL function that it calls. */
@@ -91,6 +87,13 @@ export interface SqlResult {
   readonly column: string;
   readonly name: string;
   readonly kind: "value" | "bigint" | "content";
+}
+`;
+
+const typedOptions = `/** Options of a typed message. */
+interface TypedOptions {
+  /** Default \`binary\`: the binary format of Protobuf. \`json\` is the JSON of Protobuf. */
+  readonly format?: "binary" | "json" | undefined;
 }
 `;
 
@@ -226,7 +229,6 @@ function methodSignatures(family: ClientFamily): string {
 const typedDoc =
   "The same with typed messages: the option `hawser.v1.topic` of the schema has the subject, and says whether a stream keeps\nthe messages.";
 
-/** The SQL type that a parameter's value is cast to, unless it is a payload. */
 function parameterEntry(value: GatewayValue): string {
   const kind = value.payload
     ? value.repeated

@@ -26,7 +26,7 @@ import {
 } from "../typed/index.js";
 import { checkFormat, knownTopicOf, messageIdHeader } from "../typed-nats/index.js";
 
-/** The place of the functions. */
+/** Options of {@link natsSql}. */
 interface NatsSqlOptions {
   /** The schema that they were installed in. Default `public`. */
   readonly schema?: string | undefined;
@@ -59,7 +59,7 @@ export function natsSql(client: SqlClient, options: NatsSqlOptions = {}): NatsSq
 /** Values of parameters and options by their names in the client. */
 type Values = Readonly<Record<string, unknown>>;
 
-/** The methods that a stream takes the place of if the option of the schema says `stream: true`. */
+/** Methods for core NATS, each with the method that is called if the option of the schema says `stream: true`. */
 const toStream: Readonly<Record<string, string>> = {
   publish: "publishToStream",
   publishBatch: "publishBatchToStream",
@@ -71,12 +71,12 @@ export function sqlMethods<Name extends string>(
   client: SqlClient,
   schema = "public",
 ): Record<Name, (...given: unknown[]) => Promise<unknown>> {
-  const place = `"${schema.replaceAll('"', '""')}"`;
+  const quotedSchema = `"${schema.replaceAll('"', '""')}"`;
   const call = async (method: SqlMethod, kind: PayloadForm["kind"], values: Values): Promise<unknown> => {
     const parameters = method.parameters.map((parameter) => sqlValueOf(parameter, values[parameter.name]));
     let rows: readonly Readonly<Record<string, unknown>>[];
     try {
-      rows = rowsOf(await client.query(statementOf(method, kind, place), parameters));
+      rows = rowsOf(await client.query(statementOf(method, kind, quotedSchema), parameters));
     } catch (cause) {
       throw callFailure(cause, method.local);
     }
@@ -149,24 +149,32 @@ function messagesOf(
   }
   const payloads = kind === "payloads" ? (given as readonly unknown[]) : [given];
   if (schema !== undefined) return typedMessagesOf(schema, payloads, values);
-  const { subject, headers } = values;
-  const ofJson = publishes ? withContentType(headers) : headers;
+  const { subject } = values;
+  const headers = publishes ? checkHeaders(values["headers"]) : undefined;
+  const ofJson = publishes ? withContentType(headers) : undefined;
   return payloads.map((payload) => {
     const form = formOf(payload, name);
     return { subject, headers: form.kind === "json" ? ofJson : headers, form };
   });
 }
 
-function withContentType(headers: unknown): unknown {
-  const names = typeof headers === "object" && headers !== null ? Object.keys(headers) : [];
-  const isSaid = names.some((name) => name.toLowerCase() === contentTypeHeader);
-  return isSaid ? headers : { [contentTypeHeader]: jsonContentType, ...(headers as object | undefined) };
+/** @throws HawserError `invalid_argument` unless the headers are an object, or left out */
+function checkHeaders(headers: unknown): object | undefined {
+  if (headers === undefined || headers === null) return undefined;
+  if (typeof headers === "object" && !Array.isArray(headers)) return headers;
+  const given = Array.isArray(headers) ? "an array" : `of type ${typeof headers}`;
+  throw new HawserError("invalid_argument", `headers ${given}: must be an object of strings, or of arrays of strings`);
+}
+
+function withContentType(headers: object = {}): object {
+  const isGiven = Object.keys(headers).some((name) => name.toLowerCase() === contentTypeHeader);
+  return isGiven ? headers : { [contentTypeHeader]: jsonContentType, ...headers };
 }
 
 function typedMessagesOf(schema: DescMessage, messages: readonly unknown[], values: Values): Outgoing[] {
   const topic = knownTopicOf(schema);
   const format = checkFormat(values["format"]);
-  const headers = { ...(values["headers"] as object | undefined), [contentTypeHeader]: contentTypeOf(schema, format) };
+  const headers = { ...checkHeaders(values["headers"]), [contentTypeHeader]: contentTypeOf(schema, format) };
   return messages.map((message) => {
     const form = { kind: "binary", value: encode(schema, message as never, format) } as const;
     const id = idOfMessage(topic, message);
@@ -206,17 +214,16 @@ const payloadListCasts: Readonly<Record<PayloadForm["kind"], string>> = {
   binary: "bytea[]",
 };
 
-/** @param place the schema of the functions, in quotes */
 function statementOf(
   { sqlName, parameters, returns, results }: SqlMethod,
   kind: PayloadForm["kind"],
-  place: string,
+  quotedSchema: string,
 ): string {
   const placeholders = parameters.map((parameter, index) => {
     const casts = { payload: payloadCasts[kind], payloads: payloadListCasts[kind], value: parameter.type };
     return `$${index + 1}::${casts[parameter.kind as keyof typeof casts] ?? parameter.type}`;
   });
-  const call = `${place}.${sqlName.replace("{T}", kind)}(${placeholders.join(", ")})`;
+  const call = `${quotedSchema}.${sqlName.replace("{T}", kind)}(${placeholders.join(", ")})`;
   if (returns === "nothing") return `SELECT 1 FROM ${call}`;
   // As text where node-postgres would not give the whole value.
   const select = (column: string, result: SqlResult) => (result.kind === "bigint" ? `${column}::text` : column);

@@ -23,11 +23,11 @@ export interface ConsumeOptions {
   readonly durable: string;
   /** Receives each message that could not be decoded or handled, with its error. */
   readonly onFailure: FailureListener<JsMsg>;
-  /** After how long a message whose handler has failed comes again. Default 1,000. */
+  /** Delay in milliseconds before a message whose handler has failed comes again. Default 1,000. */
   readonly retryDelayMs?: number | undefined;
-  /** How many messages are asked for ahead of the one that is handled. Default 16. */
+  /** Number of messages that are fetched ahead of the one that is handled. Default 16. */
   readonly prefetch?: number | undefined;
-  /** More of a consumer that is made, as JetStream names it: `max_deliver`, `deliver_policy`, `ack_wait` in ns, …. */
+  /** Further settings of a consumer that is made, by their names in JetStream: `max_deliver`, `ack_wait` in ns, …. */
   readonly config?: Partial<ConsumerConfig> | undefined;
   /** The JetStream domain. */
   readonly domain?: string | undefined;

@@ -36,7 +36,7 @@ export function typed<Desc extends DescMessage, Message = Msg | JsMsg>(
   return { schema, handler: handler as unknown as ValueHandler<DescMessage, Message> };
 }
 
-/** One type, or several that have the same subject. */
+/** Handler of one type, or handlers of several types that have the same subject. */
 export type TypedHandlers<Message> = TypedHandler<Message> | readonly TypedHandler<Message>[];
 
 /** The types of a subject with their handlers. */

@@ -24,16 +24,16 @@ export interface PublishOptions {
   readonly headers?: Readonly<Record<string, string | readonly string[]>> | undefined;
   /** The header `Nats-Msg-Id`: of two messages with one id a stream keeps one. Default: the type and the option's field. */
   readonly messageId?: string | undefined;
-  /** With `stream: true`: how long the stream's answer is waited for. Default 5,000. */
+  /** Time limit in milliseconds for the stream's answer, if the schema's option says `stream: true`. Default 5,000. */
   readonly timeoutMs?: number | undefined;
-  /** With `stream: true`: the JetStream domain. */
+  /** JetStream domain of the stream. */
   readonly domain?: string | undefined;
 }
 
 /** A published message. */
 interface Published {
   readonly subject: string;
-  /** Where a stream has it, if the schema's option says `stream: true`. */
+  /** Place of the message in a stream, if the schema's option says `stream: true`. */
   readonly stream?: { readonly name: string; readonly sequence: number; readonly duplicate: boolean };
 }
 

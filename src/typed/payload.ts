@@ -22,14 +22,14 @@ export type PayloadForm =
 export function formOf(payload: unknown, name = "payload"): PayloadForm {
   if (typeof payload === "string") return { kind: "text", value: payload };
   if (payload instanceof Uint8Array) return { kind: "binary", value: payload };
-  const value = jsonOf(payload, name);
+  const value = jsonForm(payload, name);
   if (value !== undefined) return { kind: "json", value };
   const given = payload === null ? "null" : `a value of type ${typeName(payload)}`;
   throw invalid(`${name} ${given}: must be a string, a Uint8Array, or an object, which travels as JSON`);
 }
 
 /** Undefined for objects that JSON would lose: other kinds of bytes, maps, and a promise that nobody awaits. */
-function jsonOf(payload: unknown, name: string): string | undefined {
+function jsonForm(payload: unknown, name: string): string | undefined {
   if (typeof payload !== "object" || payload === null) return undefined;
   if (ArrayBuffer.isView(payload) || typeof (payload as { then?: unknown }).then === "function") return undefined;
   if (notJson.has(Object.prototype.toString.call(payload))) return undefined;
@@ -61,6 +61,21 @@ export function isSchema(value: unknown): value is DescMessage {
   return typeof value === "object" && value !== null && (value as { kind?: unknown }).kind === "message";
 }
 
+/** Text of a payload. Bytes that are no UTF-8 become U+FFFD. */
+export function textOf(payload: Uint8Array): string {
+  return Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength).toString();
+}
+
+/** JSON of a payload. @throws HawserError `invalid_message` */
+export function jsonOf<T>(payload: Uint8Array): T {
+  try {
+    return JSON.parse(textOf(payload)) as T;
+  } catch (cause) {
+    const why = (cause as Error).message;
+    throw new HawserError("invalid_message", `the payload (${payload.length} bytes) is no JSON: ${why}`, { cause });
+  }
+}
+
 /** A received payload. */
 export class ReceivedContent implements Content {
   readonly payload: Uint8Array;
@@ -70,12 +85,11 @@ export class ReceivedContent implements Content {
   }
 
   text(): string {
-    const { buffer, byteOffset, byteLength } = this.payload;
-    return Buffer.from(buffer, byteOffset, byteLength).toString();
+    return textOf(this.payload);
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: the sender decides what the JSON is, as with json() of fetch
   json<T = any>(): T {
-    return JSON.parse(this.text()) as T;
+    return jsonOf(this.payload);
   }
 }

@@ -270,7 +270,12 @@ describe("request", () => {
     const answer = await nats.request("client_rpc", "ä");
     expect(answer.payload).toEqual(Buffer.from("echo ä"));
     expect(answer.text()).toBe("echo ä");
-    expect(() => answer.json()).toThrow(SyntaxError);
+    expect(() => answer.json()).toThrow(
+      expect.objectContaining({
+        code: "invalid_message",
+        message: expect.stringMatching(/^the payload \(7 bytes\) is no JSON: /),
+      }),
+    );
     expect((await nats.request("client_rpc", { a: 1 }, { timeoutMs: 2000 })).text()).toBe('echo {"a":1}');
     const bytes = await nats.request("client_rpc", view, { timeoutMs: undefined });
     expect(bytes.payload).toEqual(Buffer.concat([Buffer.from("echo "), view]));
@@ -484,13 +489,18 @@ describe("errors", () => {
       message: '"header" is no option of publish; did you mean headers? The options are reply, headers',
     });
     await failureOf((nats.flush as (options: object) => Promise<void>)({ now: true }));
-    expect(await failureOf(nats.publish("client.a", "x", { headers: "One: 1" as never }))).toMatchObject({
-      code: "invalid_argument",
-      message: "headers of type string: must be an object",
-    });
-    expect(await failureOf(nats.publish("client.a", "x", { headers: [["One", "1"]] as never }))).toMatchObject({
-      code: "invalid_argument",
-    });
+    for (const [wrong, given] of [
+      ["One: 1", "of type string"],
+      [[["One", "1"]], "an array"],
+    ]) {
+      const message = `headers ${given}: must be an object of strings, or of arrays of strings`;
+      for (const payload of ["x", {}]) {
+        const refused = await failureOf(nats.publish("client.a", payload, { headers: wrong as never }));
+        expect(refused).toMatchObject({ code: "invalid_argument", message });
+      }
+      const typed = nats.publish(placed, { tenant: "a", orderId: "o-1" } as never, { headers: wrong as never });
+      expect(await failureOf(typed)).toMatchObject({ code: "invalid_argument", message });
+    }
   });
 
   it("have codes whose SQLSTATEs are different ones", () => {

@@ -8,10 +8,10 @@ it.each([
     /^"colour" is no option of serve; the options are databaseUrl, .*tuning, listen, .*outboxRetentionMs$/,
   ],
   [
-    { tuning: { bufferbytes: 1 } },
-    /^"bufferbytes" is no option of tuning; did you mean bufferBytes\? The options are bufferBytes, /,
+    { tuning: { savedbytes: 1 } },
+    /^"savedbytes" is no option of tuning; did you mean savedBytes\? The options are maxCallTimeoutMs, /,
   ],
-  [{ bufferBytes: 1_048_576 }, /^"bufferBytes" is no option of serve; the options are databaseUrl, /],
+  [{ savedBytes: 1_048_576 }, /^"savedBytes" is no option of serve; the options are databaseUrl, /],
   [
     { tls: { cert: "c", key: "k", sslMode: "require" } },
     /^"sslMode" is no option of tls; did you mean sslmode\? The options are cert, key, sslmode, rootCertificate$/,

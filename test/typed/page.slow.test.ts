@@ -19,7 +19,7 @@ it("can be generated, type-checked and run as the page shows them", async () => 
   expect(files.map(({ name }) => name)).toEqual(["orders.ts", "over-nats.ts", "in-a-transaction.ts"]);
   const compilerOptions = {
     ...{ target: "ES2022", lib: ["ES2023", "ESNext.Disposable"], module: "NodeNext", types: ["node"] },
-    ...{ strict: true, noEmit: true, skipLibCheck: true },
+    ...{ strict: true, noUncheckedIndexedAccess: true, noEmit: true, skipLibCheck: true },
     // The package as it was compiled for this run has no declarations: its sources have the same types.
     paths: {
       hawser: [join(projectDirectory, "src/peer/index.ts")],

@@ -11,16 +11,10 @@ type Headers = Readonly<Record<string, string | readonly string[]>>;
 /** The bytes of an answer, a value or a file. */
 export interface Content {
   readonly payload: Uint8Array;
-  /** The bytes as UTF-8. */
+  /** The bytes as text. Bytes that are no UTF-8 become U+FFFD. */
   text(): string;
-  /** The value of the bytes as JSON. @throws SyntaxError */
+  /** The bytes as JSON. @throws HawserError `invalid_message` if they are none */
   json<T = any>(): T;
-}
-
-/** Options of a typed message. */
-interface TypedOptions {
-  /** Default `binary`: the binary format of Protobuf. `json` is the JSON of Protobuf. */
-  readonly format?: "binary" | "json" | undefined;
 }
 
 /** A method of the client: the SQL function that it calls. */
@@ -53,6 +47,12 @@ export interface SqlResult {
   readonly column: string;
   readonly name: string;
   readonly kind: "value" | "bigint" | "content";
+}
+
+/** Options of a typed message. */
+interface TypedOptions {
+  /** Default `binary`: the binary format of Protobuf. `json` is the JSON of Protobuf. */
+  readonly format?: "binary" | "json" | undefined;
 }
 
 /** Options of {@link NatsSql.publish}. */
