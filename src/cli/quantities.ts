@@ -6,7 +6,7 @@ import { HawserError } from "../errors/index.js";
 /** Kind of a quantity that has a unit. */
 export type QuantityKind = "duration" | "size";
 
-/** One unit: its size in the unit of the settings (ms or bytes), and spellings that people use for it. */
+/** Unit of a quantity: its size in ms or bytes, and the spellings that people use for it. */
 interface Unit {
   readonly name: string;
   readonly factor: number;

@@ -11,7 +11,7 @@ import {
 } from "../store/index.js";
 import { plural, print, printable, printRows } from "./output.js";
 
-/** One hand-over, as it was asked for. */
+/** Arguments and flags of one hand-over. */
 interface Reassignment {
   readonly from: string;
   readonly to: string;

@@ -177,10 +177,14 @@ describe("what a role without rights has planted", () => {
         own,
       );
       await tried(["send", "planted", "hello"], databaseUrl, own);
+      await tried(["request", "planted", "hello", "--timeout", "100ms"], databaseUrl);
       await tried(["peers", "reassign", `planted-${login}`, "planted-heir", "--force"], databaseUrl);
+      await tried(["peers", "forget", `planted-${login}`], databaseUrl);
       await tried(["dead", "list"], databaseUrl, own);
       await tried(["dead", "retry", "--all"], databaseUrl);
       await tried(["dead", "discard", "--all"], databaseUrl, own);
+      await tried(["dead", "retention"], databaseUrl, own);
+      await tried(["dead", "retention", "30"], databaseUrl);
       await tried(["outbox", "status"], databaseUrl);
       await tried(["outbox", "list"], databaseUrl);
       await tried(["outbox", "cancel", "1"], databaseUrl);
