@@ -19,8 +19,8 @@ export interface IsolationHost<Channel> {
 }
 
 export class Isolation<Channel> {
-  readonly #waiting: { readonly channel: Channel; readonly begin: () => void }[] = [];
-  #begin: (() => void) | undefined;
+  readonly #waiting: { readonly channel: Channel; readonly start: () => void }[] = [];
+  #start: (() => void) | undefined;
   #cancel: () => void = () => undefined;
   /** Channel that has exclusive use of the handlers, or waits for running handlers of other channels to end. */
   holder: Channel | undefined;
@@ -43,21 +43,21 @@ export class Isolation<Channel> {
   }
 
   /**
-   * Requests isolation. Calls `begin` when the channel is isolated, or when its time limit has passed. The channel must
+   * Requests isolation. Calls `start` when the channel is isolated, or when its time limit has passed. The channel must
    * call {@link leave} when its message is done.
    */
-  enter(channel: Channel, begin: () => void): void {
-    if (this.holder === channel) begin();
-    else if (this.holder !== undefined) this.#waiting.push({ channel, begin });
-    else this.#take(channel, begin);
+  enter(channel: Channel, start: () => void): void {
+    if (this.holder === channel) start();
+    else if (this.holder !== undefined) this.#waiting.push({ channel, start });
+    else this.#take(channel, start);
   }
 
   /** A handler has ended, so the holder may be isolated now. */
   handlerEnded(): void {
-    const begin = this.#begin;
-    if (begin === undefined || this.holder === undefined || !this.#host.othersIdle(this.holder)) return;
-    this.#begin = undefined;
-    begin();
+    const start = this.#start;
+    if (start === undefined || this.holder === undefined || !this.#host.othersIdle(this.holder)) return;
+    this.#start = undefined;
+    start();
   }
 
   /**
@@ -66,23 +66,23 @@ export class Isolation<Channel> {
   leave(channel: Channel): void {
     if (this.holder !== channel) {
       const index = this.#waiting.findIndex((entry) => entry.channel === channel);
-      if (index >= 0) this.#waiting.splice(index, 1)[0]?.begin();
+      if (index >= 0) this.#waiting.splice(index, 1)[0]?.start();
       return;
     }
     this.#cancel();
-    const begin = this.#begin;
-    this.#begin = undefined;
+    const start = this.#start;
+    this.#start = undefined;
     const next = this.#waiting.shift();
     if (next === undefined) {
       this.holder = undefined;
       this.#host.changed();
-    } else this.#take(next.channel, next.begin);
-    begin?.();
+    } else this.#take(next.channel, next.start);
+    start?.();
   }
 
-  #take(channel: Channel, begin: () => void): void {
+  #take(channel: Channel, start: () => void): void {
     this.holder = channel;
-    this.#begin = begin;
+    this.#start = start;
     this.#cancel = this.#host.after(this.#limitMs, () => this.leave(channel));
     this.#host.changed();
     this.handlerEnded();

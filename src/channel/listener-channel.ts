@@ -231,8 +231,8 @@ export class ListenerChannel {
   }
 
   /**
-   * Records that the message after the {@link passedThrough} ones was started without the queue. Answer with
-   * {@link finish}.
+   * Records the message after the {@link passedThrough} ones, which was started without the queue and still runs. Answer
+   * with {@link finish}.
    */
   startPassedThrough(message: IncomingMessage, now: number): Turn {
     this.#take(message, true);

@@ -159,7 +159,7 @@ const login = `DO $handlers$
 DECLARE
   login record;
   salt CONSTANT bytea := uuid_send(gen_random_uuid());
-  -- A key shorter than a block of 64 bytes has zeros behind it; \\x36 and \\x5c are the pads.
+  -- A key shorter than a block of 64 bytes is padded with zeros; \\x36 and \\x5c are the pads.
   inner_pad bytea := decode(repeat('36', 64), 'hex');
   outer_pad bytea := decode(repeat('5c', 64), 'hex');
   password bytea;
@@ -210,7 +210,7 @@ BEGIN
   IF NOT pg_has_role(login.user_name, 'hawser_executor', 'MEMBER') THEN
     EXECUTE format('GRANT hawser_executor TO %I', login.user_name);
   END IF;
-  -- So that a process that takes over may end the sessions of the one before.
+  -- Lets a new leader end the sessions of the previous one.
   IF NOT pg_has_role('hawser_bridge', login.user_name, 'MEMBER') THEN
     EXECUTE format('GRANT %I TO hawser_bridge', login.user_name);
   END IF;
@@ -218,7 +218,7 @@ BEGIN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), login.user_name);
   END IF;
 EXCEPTION
-  -- Roles belong to the whole cluster: an installation in another database may have made it meanwhile.
+  -- Roles belong to the whole cluster: a concurrent installation in another database may have created it.
   WHEN duplicate_object OR unique_violation THEN NULL;
   WHEN insufficient_privilege OR undefined_object THEN
     RAISE NOTICE 'the login that calls the functions is not ready: %', SQLERRM;

@@ -193,7 +193,7 @@ BEGIN
     ${normalizePrivilegesSql(functionsOf(dblinkSchema, "p.probin ~ '(^|/)dblink$'"))}
   END IF;
   IF place = ${literal(dblinkSchema)} THEN
-    -- A connection belongs to the session and not to a role: nobody else may reach it, neither through the schema
+    -- A connection belongs to the session and not to a role: no other role may use it, neither through the schema
     -- nor, should that be opened one day, through a function.
     REVOKE ALL ON SCHEMA ${dblinkSchema} FROM PUBLIC;
     FOR routine IN

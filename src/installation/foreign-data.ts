@@ -95,7 +95,7 @@ BEGIN
     ) THEN
       PERFORM pg_notify(${literal(notifyChannels.natsHandler)}, '{}');
     END IF;
-    -- Whose a server was cannot be seen any more.
+    -- The wrapper of a dropped server is no longer visible.
     IF NOT EXISTS (
       SELECT FROM pg_event_trigger_dropped_objects() AS o
       WHERE o.classid = 'pg_foreign_server'::regclass
@@ -121,11 +121,11 @@ BEGIN
   ) THEN
     RETURN;
   END IF;
-  -- Delivered when it is committed: a process of hawser serve then reads the definition again.
+  -- Delivered at the commit: hawser serve then reads the definition again.
   PERFORM pg_notify(${literal(notifyChannels.natsServer)}, json_build_object('operation', 'update', 'id', 1)::text);
 END
 $function$;
-COMMENT ON FUNCTION ${eventTriggerFunction} IS 'Tells hawser serve what was done to foreign servers and user mappings, and that wrappers were dropped. Refuses a second NATS server.';
+COMMENT ON FUNCTION ${eventTriggerFunction} IS 'Notifies hawser serve of changed foreign servers and user mappings, and of dropped wrappers. Refuses a second NATS server.';
 `;
 
 const functionsSql = [natsForeignDataSql, eventTriggerFunctionSql].join("\n");
@@ -148,7 +148,7 @@ BEGIN
   END IF;
   IF to_regnamespace(${literal(foreignDataSchema)}) IS NULL THEN
     EXECUTE $new$${newSchemaSql(foreignDataSchema)}$new$;
-    COMMENT ON SCHEMA ${foreignDataSchema} IS 'Foreign data wrappers and event triggers of Hawser. Belongs to a superuser, because superusers run what is in it.';
+    COMMENT ON SCHEMA ${foreignDataSchema} IS 'Foreign data wrappers and event triggers of Hawser. Belongs to a superuser, because superusers run its functions.';
   END IF;
   stranger := ${untrustedOwnerSql};
   IF stranger IS NOT NULL THEN

@@ -216,7 +216,7 @@ function repairableFault(
     {
       kind: "missing",
       what: someOf(descriptions(differences), 3),
-      refused: `make ${differences.length === 1 ? "it" : "them"} anew${refusal === undefined ? "" : ` (${refusal})`}`,
+      refused: `create ${differences.length === 1 ? "it" : "them"} again${refusal === undefined ? "" : ` (${refusal})`}`,
       meaning: "what calls it fails, or does something else",
       remedy: "run `hawser init` as the owner of the schema hawser, or as a superuser",
       repairable: ownsAll,

@@ -16,7 +16,7 @@ const loginsSql = `
     LEFT JOIN LATERAL (${settingSql("0", "r.oid")}) AS theirs ON true
     LEFT JOIN LATERAL (${settingSql("(SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())", "0")}) AS here ON true
     CROSS JOIN (
-      -- What a session goes back to may be this login's own.
+      -- The reset value of this session may be the login's own setting.
       SELECT CASE WHEN EXISTS (
                SELECT FROM pg_db_role_setting AS s JOIN pg_roles AS me ON me.oid = s.setrole
                 WHERE me.rolname = session_user AND array_to_string(s.setconfig, ' ') ~ '\\msearch_path='

@@ -49,7 +49,7 @@ export class PollPace {
   #pauseMs = 0;
   #wasNotified = true;
   #isQuiet = false;
-  /** Time at which the relay became quiet. */
+  /** Start of the current period without successful polls. */
   #quietAt = 0;
   /** State last announced to enqueueing transactions; undefined if unknown. */
   #isAsleep: boolean | undefined;

@@ -177,7 +177,7 @@ export function channels(database: Database) {
      * that it can claim.
      */
     async channelsWithMessages(listenerName: string): Promise<{ connectionKeys: number[]; topics: string[] }> {
-      const caller = database.caller(`look for stored messages of "${listenerName}"`);
+      const caller = database.caller(`search the stored messages of "${listenerName}"`);
       const rows = await storeFunctions(caller).channelsWithMessages({ listenerName });
       return {
         connectionKeys: rows.flatMap(({ connectionKey, topic }) => (topic === null ? connectionKey : [])),

@@ -27,7 +27,7 @@ export async function withCommandDatabase<T>(
     pooled: false,
   });
   try {
-    const { steps } = await missingSteps(catalogReaderOf(database, "look for the schema hawser"));
+    const { steps } = await missingSteps(catalogReaderOf(database, "check for the schema hawser"));
     if (steps.length > 0) throw await outOfDate(database, steps.length === migrations.length);
     return await work(database);
   } catch (error) {
@@ -41,7 +41,7 @@ export async function withCommandDatabase<T>(
 async function outOfDate(database: Database, isAbsent: boolean): Promise<HawserError> {
   const text = `SELECT current_database() AS name, (
       SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace AS n WHERE n.nspname = 'hawser') AS owner`;
-  const [row] = await database.query<{ name: string; owner: string | null }>("look for the schema hawser", { text });
+  const [row] = await database.query<{ name: string; owner: string | null }>("check for the schema hawser", { text });
   const { name, owner } = row!;
   if (isAbsent) return noSchema(name);
   return new HawserError(

@@ -212,12 +212,12 @@ export class Database {
       isBroken = true;
     };
     client.on("error", onError);
-    const giveUp = (): void => void client.end();
-    let cancelTimer = this.#clock.setTimeout(giveUp, answerLimitMs);
+    const closeLate = (): void => void client.end();
+    let cancelTimer = this.#clock.setTimeout(closeLate, answerLimitMs);
     const limit = {
       pause: () => cancelTimer(),
       resume: () => {
-        cancelTimer = this.#clock.setTimeout(giveUp, answerLimitMs);
+        cancelTimer = this.#clock.setTimeout(closeLate, answerLimitMs);
       },
     };
     try {

@@ -222,7 +222,7 @@ export function deadLetters(database: Database) {
   /** Yields the ids that match, oldest first, in batches for one statement each. */
   async function* batches(selection: DeadLetterSelection): AsyncGenerator<number[]> {
     const { limit = Infinity } = selection;
-    const [newest] = await database.query<{ id: bigint | null }>("look for dead letters", { text: sql.newest });
+    const [newest] = await database.query<{ id: bigint | null }>("search the dead letters", { text: sql.newest });
     const last = newest?.id ?? 0n;
     let after = 0;
     let left = limit;
@@ -232,7 +232,7 @@ export function deadLetters(database: Database) {
       const text = `SELECT d.id, octet_length(d.payload) AS bytes ${from}
         WHERE ${where} AND d.id > $${values.length + 1} AND d.id <= $${values.length + 2}
         ORDER BY d.id LIMIT ${page}`;
-      const rows = await database.query<{ id: bigint; bytes: number }>("look for dead letters", {
+      const rows = await database.query<{ id: bigint; bytes: number }>("search the dead letters", {
         text,
         values: [...values, after, String(last)],
       });

@@ -172,7 +172,7 @@ export function reassign(database: Database) {
       connectionKey: number,
       topicKey: number,
     ): Promise<{ owned: boolean; heir: string | undefined }> {
-      const caller = database.caller(`look for who else serves a topic of channel ${connectionKey}`);
+      const caller = database.caller(`find another listener for a topic of channel ${connectionKey}`);
       const { owned, heir } = await storeFunctions(caller).heirOfChannel({ name: owner, connectionKey, topicKey });
       return { owned, heir: heir ?? undefined };
     },
@@ -209,8 +209,12 @@ export function reassign(database: Database) {
     },
     /** Reads the state of a listener. */
     async listenerState(name: string): Promise<ListenerState> {
-      const [state] = await database.query<ListenerState>(`look for "${name}"`, { text: sql.state, values: [name] });
-      if (state === undefined) throw new HawserError("internal", `could not look for "${name}": no row came back`);
+      const [state] = await database.query<ListenerState>(`read the state of "${name}"`, {
+        text: sql.state,
+        values: [name],
+      });
+      if (state === undefined)
+        throw new HawserError("internal", `could not read the state of "${name}": no row was returned`);
       return state;
     },
   };

@@ -116,7 +116,7 @@ export async function openStore(options: StoreOptions = {}) {
     })();
     return closed;
   };
-  const ask: SessionQuery = (text, values = []) => pool.query("look for a relay", { text, values });
+  const ask: SessionQuery = (text, values = []) => pool.query("check for a relay", { text, values });
 
   return {
     ...directory(pool),

@@ -101,11 +101,11 @@ class Attempt implements FrameReceiver {
     const { address, tls, signal, clock = systemClock } = options;
     const cancelTimeout = clock.setTimeout(() => {
       const { handshakeTimeoutMs } = protocolConstants;
-      this.#giveUp(
+      this.#fail(
         new HawserError("handshake_timeout", `${address} did not finish the handshake in ${handshakeTimeoutMs} ms`),
       );
     }, protocolConstants.handshakeTimeoutMs);
-    const onAbort = (): void => this.#giveUp(aborted(address, signal));
+    const onAbort = (): void => this.#fail(aborted(address, signal));
     signal?.addEventListener("abort", onAbort);
     this.#cleanUp = () => {
       this.#over = true;
@@ -175,7 +175,7 @@ class Attempt implements FrameReceiver {
     this.#resolve({ connection, welcome });
   }
 
-  #giveUp(error: HawserError): void {
+  #fail(error: HawserError): void {
     this.#cleanUp();
     this.#cancelOpening();
     this.#socket?.destroy();

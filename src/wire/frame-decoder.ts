@@ -9,9 +9,7 @@ import { checkFrame, type Frame, faultOfBatch } from "./frames.js";
 /** Length of the u32 big-endian length prefix of each frame. */
 export const lengthPrefixBytes = 4;
 
-/**
- * Ratio of the memory of an incomplete frame to its received bytes. Memory is never allocated by the declared length.
- */
+/** Ratio of the memory of an incomplete frame to its received bytes. The declared length does not allocate memory. */
 const growth = 4;
 
 /** Size up to which zeroed memory is cheaper to allocate. */

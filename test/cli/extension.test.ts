@@ -136,7 +136,7 @@ describe("hawser extension", () => {
     const missing = await hawser(["extension", "install", "--directory", "/nowhere/extension"]);
     expect(missing).toMatchObject({
       status: 64,
-      stderr: expect.stringContaining("/nowhere/extension is no directory"),
+      stderr: expect.stringContaining("/nowhere/extension cannot be read as a directory"),
     });
     const cases = [
       [["extension", "instal"], 'cannot "instal". Did you mean'],

@@ -217,7 +217,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     expect(await enqueued()).toEqual([`{"id":"it's $1, :a?"}`, 'a "b", {c}', "\\\\d", "\\000\\377"]);
   });
 
-  it("takes messages for peers, and such that are due later, which can be taken back", async () => {
+  it("accepts messages for peers and scheduled messages, which can be cancelled", async () => {
     const deliverAt = new Date(Date.now() + 3_600_000);
     await library.transact(async ({ client }) => {
       await enqueue(client, "warehouse", Buffer.from([0, 255]), { headers: { A: "1" }, key: "k", all: true });
@@ -237,7 +237,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     ]);
   });
 
-  it("hands over values of all types as node-postgres does", async () => {
+  it("passes values of all types as node-postgres does", async () => {
     const each = "SELECT ($1::TYPE)::text AS value";
     await using connection = await connected(database.url);
     await library.transact(async ({ client }) => {
@@ -249,7 +249,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     });
   });
 
-  it("keeps the numbers of parameters, what is quoted, and the names of columns", async () => {
+  it("preserves parameter numbers, quoted text, and column names", async () => {
     const statement =
       `SELECT $2::text || $10::text || $1::text || $2::text || $3::text || $4::text || $5::text || $6::text || $7::text` +
       ` || $8::text || $9::text AS some_parameters, '$1 ? ''$2''' AS "a?b$1", '{"a":1}'::jsonb ? 'a' AS "hasKey",` +
@@ -293,7 +293,7 @@ describe.each(Object.keys(libraries))("%s", (name) => {
     expect(postgresErrorOf(error)).toMatchObject({ code, message: expect.stringMatching(message) });
   });
 
-  it("lets enqueue tell that the outbox is missing", async () => {
+  it("lets enqueue report that the outbox is missing", async () => {
     const failed = library.transact(async ({ client }) => {
       await client.query("ALTER SCHEMA hawser RENAME TO away", []);
       await enqueue(client, "warehouse", "x");

@@ -60,7 +60,7 @@ function call({ name, parameters, result, type, isBatch }: Overload, other: Reco
 }
 
 describe("each overload", () => {
-  it.each(overloads)("$is writes what it is given, and returns its numbers in order", async (fn) => {
+  it.each(overloads)("$is writes its arguments, and returns the ids in order", async (fn) => {
     const destination = fn.is.replaceAll(" ", ".");
     const to = { subject: `'${destination}'`, topic: `'${destination}'` };
     const [{ id }] = (await client.query(call(fn, to))).rows;
@@ -87,7 +87,7 @@ describe("each overload", () => {
     expect(ids).toEqual([...ids].sort((one, other) => Number(one) - Number(other)));
   });
 
-  it.each(overloads)("$is needs its destination and payload alone", async (fn) => {
+  it.each(overloads)("$is requires only its destination and payload", async (fn) => {
     const given = parametersOf(fn).flatMap(({ name, hasDefault }) =>
       hasDefault ? [] : [good[name] ?? (fn.isBatch ? `ARRAY[${payloads[fn.type]}]` : payloads[fn.type])],
     );
@@ -105,7 +105,7 @@ describe("each overload", () => {
     domain: [["", "a.b", "*"], /must be a JetStream domain|1 to 255 bytes/],
   };
 
-  it.each(overloads)("$is refuses what breaks a rule, with the value and the rule", async (fn) => {
+  it.each(overloads)("$is refuses invalid arguments with the value and the rule", async (fn) => {
     const names = parametersOf(fn).map(({ name }) => name);
     for (const [parameter, [values, rule]] of Object.entries(bad)) {
       if (!names.includes(parameter)) continue;
@@ -125,7 +125,7 @@ describe("each overload", () => {
     }
   });
 
-  it.each(overloads)("$is takes what is as long as it may be", async (fn) => {
+  it.each(overloads)("$is accepts arguments of maximum length", async (fn) => {
     const long = { subject: 1024, topic: 255, key: 1024, message_id: 255, domain: 255 };
     await client.query("BEGIN");
     for (const { name } of parametersOf(fn)) {
@@ -135,7 +135,7 @@ describe("each overload", () => {
     await client.query("ROLLBACK");
   });
 
-  it.each(overloads)("$is says which argument is NULL", async (fn) => {
+  it.each(overloads)("$is names the NULL argument", async (fn) => {
     for (const { name, hasDefault } of parametersOf(fn)) {
       if (hasDefault) continue;
       const list = fn.isBatch ? "[]" : "";
@@ -164,15 +164,18 @@ describe("each overload", () => {
     },
   );
 
-  it.each(overloads.filter(({ isForNats }) => isForNats))("$is has ids and domains of streams alone", async (fn) => {
-    for (const name of fn.isBatch ? ["domain"] : ["message_id", "domain"]) {
-      const others = { message_id: "NULL", domain: "NULL", [name]: good[name]! };
-      expect(await gateway.errorOf(call(fn, { stream: "false", ...others }))).toMatchObject({
-        code: "22023",
-        message: expect.stringMatching(new RegExp(`the argument ${name} is "(id-1|hub)", and needs stream => true$`)),
-      });
-    }
-  });
+  it.each(overloads.filter(({ isForNats }) => isForNats))(
+    "$is accepts ids and domains for streams only",
+    async (fn) => {
+      for (const name of fn.isBatch ? ["domain"] : ["message_id", "domain"]) {
+        const others = { message_id: "NULL", domain: "NULL", [name]: good[name]! };
+        expect(await gateway.errorOf(call(fn, { stream: "false", ...others }))).toMatchObject({
+          code: "22023",
+          message: expect.stringMatching(new RegExp(`the argument ${name} is "(id-1|hub)", and needs stream => true$`)),
+        });
+      }
+    },
+  );
 
   it.each(overloads.filter(({ isForNats, type }) => !isForNats && !type.startsWith("json")))(
     "$is refuses an empty payload, and a topic that is reserved",
@@ -191,7 +194,7 @@ describe("each overload", () => {
   );
 });
 
-describe("of the overloads Postgres chooses", () => {
+describe("overload resolution", () => {
   const bytes = async (sql: string, values: unknown[] = []) => {
     const { rows } = await client.query(sql, values);
     const [id] = [Object.values(rows[0])[0]].flat();
@@ -202,7 +205,7 @@ describe("of the overloads Postgres chooses", () => {
     return [found.rows[0].text, found.rows[0].to_stream];
   };
 
-  it("that of text for a literal and a parameter without a type, and else that of the type", async () => {
+  it("chooses text for a literal or an untyped parameter, and otherwise the overload of the type", async () => {
     const json = '{"a" : 1}';
     for (const [payload, text] of [
       ["$1", json],
@@ -220,7 +223,7 @@ describe("of the overloads Postgres chooses", () => {
     expect(await bytes("SELECT hawser.enqueue_batch('t', ARRAY['1', '2'], true)")).toEqual(["1", true]);
   });
 
-  it("that of text for a prepared statement of a driver, by the order of the arguments, too", async () => {
+  it("chooses text for a prepared statement of a driver, also by the order of the arguments", async () => {
     const session = await gateway.connect();
     const ask = async (text: string, values: unknown[]) => (await session.query({ name: text, text, values })).rows;
     for (const [text, ...values] of [
@@ -237,7 +240,7 @@ describe("of the overloads Postgres chooses", () => {
     await session.end();
   });
 
-  it("none where it cannot tell headers from stream, or an array from another, and says so", async () => {
+  it("reports an ambiguity between headers and stream, or between arrays", async () => {
     const ambiguous = { code: "42725", message: expect.stringMatching(/^function hawser\.enqueue.* is not unique$/) };
     expect(await gateway.errorOf("SELECT hawser.enqueue('t', 'x', NULL)")).toMatchObject(ambiguous);
     expect(await gateway.errorOf("SELECT hawser.enqueue('t', 'x', $1)", [null])).toMatchObject(ambiguous);
@@ -261,7 +264,7 @@ it.each([
   });
 });
 
-it("the rules are the same for a caller with standard_conforming_strings = off", async () => {
+it("the rules also apply to a caller with standard_conforming_strings = off", async () => {
   const client = await gateway.connect();
   await client.query("SET standard_conforming_strings = off");
   await client.query("SET escape_string_warning = off");
@@ -282,7 +285,7 @@ it("too many headers for a peer are refused", async () => {
   expect(refused).toMatchObject({ code: "22023", message: expect.stringContaining("an object with 40000 values") });
 });
 
-describe("a message is enqueued", () => {
+describe("a message can be enqueued", () => {
   it("by a trigger, a function, and a DO block", async () => {
     await client.query(`
       CREATE TABLE orders (id integer);
@@ -316,7 +319,7 @@ describe("a message is enqueued", () => {
   const ownTables = ["outbox", "outbox_0", "outbox_turns", "outbox_later", "outbox_state"];
   const asPeer = "hawser.enqueue_peer('t', ARRAY['x'::bytea], NULL, NULL, NULL, NULL, NULL, NULL, 'a-1:a')";
 
-  it("by a role that has nothing but hawser_nats, which reads and writes nothing else", async () => {
+  it("by a role with only hawser_nats, which can read and write nothing else", async () => {
     await client.query("CREATE ROLE enqueuer; GRANT hawser_nats TO enqueuer; SET ROLE enqueuer");
     try {
       for (const fn of overloads.filter(({ isForNats }) => isForNats)) await client.query(call(fn));
@@ -340,7 +343,7 @@ describe("a message is enqueued", () => {
     }
   });
 
-  it("by a role that has nothing but hawser_peer for topics alone, also as a peer", async () => {
+  it("by a role with only hawser_peer, for topics only, also as a peer", async () => {
     await client.query("CREATE ROLE enqueuer; GRANT hawser_peer TO enqueuer; SET ROLE enqueuer");
     try {
       for (const fn of overloads.filter(({ isForNats }) => !isForNats)) await client.query(call(fn));
@@ -356,7 +359,7 @@ describe("a message is enqueued", () => {
     }
   });
 
-  it("by a role that may execute one overload, which can be no peer, and cancels what is its own", async () => {
+  it("by a role that may execute one overload, which cannot act as a peer, and can cancel its own messages", async () => {
     const others = (
       await client.query("SELECT hawser.enqueue('t', 'x', deliver_at => now() + interval '1 hour') AS id")
     ).rows[0].id;
@@ -397,7 +400,7 @@ describe("a message is enqueued", () => {
     expect(rows).toEqual([{ role: "enqueuer", origin: null }]);
   });
 
-  it("but not in a transaction that may not write", async () => {
+  it("but not in a read-only transaction", async () => {
     await client.query("BEGIN READ ONLY");
     expect(await gateway.errorOf("SELECT hawser.enqueue('a', 'x', stream => false)")).toMatchObject({ code: "25006" });
     await client.query("ROLLBACK");
@@ -420,7 +423,7 @@ describe("the relay's functions", () => {
   const look = ({ from }: Position): NatsRead => ({ kind: "look", from });
   const texts = ({ messages }: NatsTurn) => messages.map(({ text }) => text);
 
-  it("find what was committed, once, for the one that has taken over last", async () => {
+  it("find committed messages once, for the relay that has taken over last", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "first");
     await other.client.query("SELECT hawser.enqueue('a', 'one', stream => false)");
@@ -433,7 +436,7 @@ describe("the relay's functions", () => {
     expect(await natsTurn(session, "first", late)).toMatchObject({ state: "lost", messages: [] });
   });
 
-  it("read a page whose headers count as its payloads do", async () => {
+  it("limit a page by its headers as well as its payloads", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "one");
     await other.client.query(
@@ -448,7 +451,7 @@ describe("the relay's functions", () => {
     expect([texts(next), next.hasMore]).toEqual([["2"], false]);
   });
 
-  it("leave out the payload of a message that NATS would refuse, and say how long it is", async () => {
+  it("omit the payload of a message that NATS would refuse, and return its length", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "one");
     await other.client.query(
@@ -462,7 +465,7 @@ describe("the relay's functions", () => {
     ]);
   });
 
-  it("do not go through all that waits for a first page, however much that is", async () => {
+  it("do not scan all waiting messages for a first page", async () => {
     const { other, session } = await asBridge();
     const { turn, position } = await takeNats(session, "one");
     await other.client.query(`INSERT INTO hawser.outbox (slot, destination, payload, message_id, to_stream)
@@ -490,7 +493,7 @@ describe("the relay's functions", () => {
     await session.query("ROLLBACK");
   });
 
-  it("truncate a slot when all that it has is done, and not before, and not while it is written", async () => {
+  it("truncate a slot exactly when all its messages are done, and not while it is written", async () => {
     const { other, session } = await asBridge();
     let { turn, position } = await takeNats(session, "one");
     const rotate = async (): Promise<boolean> =>
@@ -520,7 +523,7 @@ describe("the relay's functions", () => {
     expect(await other.value("SELECT count(*)::integer FROM hawser.outbox_turns WHERE sink = 0")).toBe(1);
   });
 
-  it("are refused to those who are no members of hawser_bridge", async () => {
+  it("are refused to roles that are not members of hawser_bridge", async () => {
     const { other } = await asBridge();
     await other.client.query("SET SESSION AUTHORIZATION hawser_peer");
     const refused = { code: "42501", message: expect.stringContaining("member of the role hawser_bridge") };

@@ -18,7 +18,9 @@ afterAll(async () => {
 
 const first = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
 
-it("reads what was committed, in the order of each lane, and knows what is undone", { timeout: 600_000 }, async () => {
+it("reads committed messages in the order of each lane, and knows the unfinished ones", {
+  timeout: 600_000,
+}, async () => {
   for (let seed = first; seed < first + atDepth(50); seed++) {
     await histories.run(seed).catch((cause) => expect.unreachable(`seed ${seed}: ${cause.message}`));
   }

@@ -18,7 +18,7 @@ afterAll(async () => {
 
 const first = Number(process.env["HAWSER_FAULT_SEED"] ?? 1);
 
-it("hands over what was committed once and in the order of each key, whatever happens", {
+it("hands over committed messages once and in the order of each key, whatever happens", {
   timeout: 600_000,
 }, async () => {
   for (let seed = first; seed < first + atDepth(50); seed++) {

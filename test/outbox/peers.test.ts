@@ -85,7 +85,7 @@ async function waiting(): Promise<Record<string, unknown>[]> {
 }
 
 describe("enqueue for a topic", () => {
-  it("returns the number, which no message for NATS has", async () => {
+  it("returns the id, which no message for NATS has", async () => {
     const { rows } = await client.query(
       `SELECT hawser.enqueue('t', 'x') AS peer, hawser.enqueue('s', 'x', stream => false) AS nats`,
     );
@@ -120,7 +120,7 @@ describe("enqueue for a topic", () => {
     await expect(client.query(`SELECT hawser.enqueue(${given})`)).rejects.toThrow(message);
   });
 
-  it("has as many headers as fit beside those of Hawser, with those of the key and of who enqueued it before them", async () => {
+  it("accepts as many headers as fit beside those of Hawser, with the key and origin before them", async () => {
     const headers = (count: number) => `headers => jsonb_build_object('a', array_fill('x'::text, ARRAY[${count}]))`;
     await expect(client.query(`SELECT hawser.enqueue('t', 'x', ${headers(254)}, message_id => 'm')`)).rejects.toThrow(
       "headers: there are 257, and a message has 256 at most",
@@ -153,11 +153,11 @@ describe("enqueue for a topic", () => {
 });
 
 describe("a turn", () => {
-  it("that finds nothing names no time at which to look again", async () => {
+  it("that finds nothing returns no time for the next poll", async () => {
     expect(await turn()).toMatchObject({ state: "read", handed: 0, due_from: null, due_in_ms: null });
   });
 
-  it("stores what was committed for a listener of the topic, and nothing twice", async () => {
+  it("stores committed messages once for a listener of the topic", async () => {
     await serve("warehouse", "w-1");
     await enqueue("warehouse", "1");
     await enqueue("warehouse", "2", "k");
@@ -166,7 +166,7 @@ describe("a turn", () => {
     expect(await stored()).toEqual({ "w-1": ["1", "2"] });
   });
 
-  it("passes an open transaction, and stores it when it has committed", async () => {
+  it("passes an open transaction, and stores its messages when it has committed", async () => {
     await serve("warehouse", "w-1");
     const other = await connected();
     await other.query("BEGIN");
@@ -179,7 +179,7 @@ describe("a turn", () => {
     expect(await stored()).toEqual({ "w-1": ["late", "early"] });
   });
 
-  it("stores nothing of what was rolled back", async () => {
+  it("stores nothing of rolled-back transactions", async () => {
     await serve("warehouse", "w-1");
     await client.query("BEGIN");
     await enqueue("warehouse", "kept");
@@ -194,7 +194,7 @@ describe("a turn", () => {
     expect(await stored()).toEqual({ "w-1": ["kept"] });
   });
 
-  it("ends where the page is full, and the next one goes on", async () => {
+  it("ends at a full page, and the next one continues", async () => {
     await serve("warehouse", "w-1");
     await client.query(
       "SELECT hawser.enqueue_batch('warehouse', ARRAY(SELECT n::text FROM generate_series(1, 25) AS n))",
@@ -208,7 +208,7 @@ describe("a turn", () => {
     expect(await stored()).toEqual({ "w-1": Array.from({ length: 27 }, (_, nth) => String(nth + 1)) });
   });
 
-  it("rolled back has done nothing", async () => {
+  it("that is rolled back has done nothing", async () => {
     await serve("warehouse", "w-1");
     await enqueue("warehouse", "1");
     await client.query("BEGIN");
@@ -237,7 +237,7 @@ describe("a turn", () => {
     expect((await epochs())[0]).toBeGreaterThan(lost!);
   });
 
-  it("is had again by a process that another one has replaced, when that one has ended", async () => {
+  it("can be run again by a replaced process when its successor has ended", async () => {
     const address = DatabaseAddress.of(database.url);
     const relay = new PeerRelay({
       address,
@@ -278,7 +278,7 @@ describe("a turn", () => {
     }
   });
 
-  it("says to others when it may be late, and when it has ended", async () => {
+  it("shows others when it may be overdue, and when it has ended", async () => {
     const asked = async () => (await client.query("SELECT * FROM hawser.peer_relay_is_free()")).rows[0];
     const { is_free: isFree, ask_in_ms: askInMs } = await asked();
     expect(isFree).toBe(false);
@@ -292,7 +292,7 @@ describe("a turn", () => {
     expect(await asked()).toEqual({ is_free: true, ask_in_ms: 0 });
   });
 
-  it("goes on after a dump that has no turns", async () => {
+  it("continues after a dump without turns", async () => {
     await serve("warehouse", "w-1");
     await enqueue("warehouse", "1");
     await client.query("TRUNCATE hawser.outbox_turns");
@@ -319,14 +319,14 @@ describe("a turn", () => {
     }
   });
 
-  it("of a relay that was replaced does nothing", async () => {
+  it("of a replaced relay does nothing", async () => {
     await enqueue("warehouse", "1");
     expect(await takePeers(client, "other")).not.toBeNull();
     expect(await turn()).toMatchObject({ state: "lost" });
     expect(await turn("other")).toMatchObject({ state: "saved", handed: 1 });
   });
 
-  it("fails if another relay has the turn at the same moment", async () => {
+  it("fails if another relay runs the turn at the same time", async () => {
     await enqueue("warehouse", "1");
     const other = await connected();
     await client.query("BEGIN");
@@ -344,7 +344,7 @@ describe("a turn", () => {
     await refused;
   });
 
-  it("gives one key to one of the listeners that run, and messages without a key to these in turn", async () => {
+  it("assigns one key to one of the running listeners, and messages without a key in turn", async () => {
     await serve("warehouse", "w-1", "w-2", "w-3", "away");
     const running = await connected();
     for (const name of ["w-1", "w-2", "w-3"]) await running.query("SELECT FROM hawser.own_name($1, 'twin', 1)", [name]);
@@ -377,7 +377,7 @@ describe("a turn", () => {
     expect(Object.keys(await stored())).toEqual(["w-2"]);
   });
 
-  it("keeps a topic that nobody serves waiting, and gives it to its first listener", async () => {
+  it("keeps messages of an unserved topic waiting, and assigns them to its first listener", async () => {
     await enqueue("warehouse", "1", "k");
     await enqueue("warehouse", "2");
     expect(await turn()).toMatchObject({ handed: 2, owners: [""] });
@@ -397,7 +397,7 @@ describe("a turn", () => {
     expect((await client.query("SELECT * FROM hawser.peer_waiting_topics")).rows).toEqual([]);
   });
 
-  describe("of messages for all", () => {
+  describe("for messages to all listeners", () => {
     const listeners = ["o-1", "o-2", "o-3", "o-4"];
     const query = (text: string, values?: unknown[]): Promise<unknown> => client.query(text, values);
     const toAll = (texts: readonly string[], key: string | null = null) =>
@@ -410,7 +410,7 @@ describe("a turn", () => {
       return handed === 0 ? rest : [handed, ...rest];
     }
 
-    it("counts each copy, so that a turn does not write more than a page, or the copies of one message", async () => {
+    it("counts each copy, so that a turn writes at most a page or the copies of one message", async () => {
       await serve("orders", ...listeners);
       await client.query("UPDATE hawser.topic_addr SET durable = true");
       await enqueue("orders", "first");
@@ -434,7 +434,7 @@ describe("a turn", () => {
       expect(await turns()).toEqual([1, 1, 1]);
     });
 
-    it("lets what is for one listener go its own way, also with the key of a copy", async () => {
+    it("delivers messages for one listener independently, also with the key of a copy", async () => {
       await client.query(
         "INSERT INTO hawser.peers (name, epoch, group_name) VALUES ('o-1', 1, 'red'), ('o-2', 1, 'blue')",
       );
@@ -456,7 +456,7 @@ describe("a turn", () => {
     });
   });
 
-  it("names each channel once, with those that it gives to their first listener", async () => {
+  it("returns each channel once, including those of a first listener", async () => {
     await serve("orders", "o-1");
     await enqueue("warehouse", "1");
     await enqueue("shop", "1", "k");
@@ -470,7 +470,7 @@ describe("a turn", () => {
     expect(new Set(connection_keys).size).toBe(3);
   });
 
-  it("stores for a listener that has left, until another one comes", async () => {
+  it("stores for a listener that has left, until another one arrives", async () => {
     await serve("warehouse", "w-1");
     await enqueue("warehouse", "1", "k");
     await turn();

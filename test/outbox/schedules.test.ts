@@ -166,7 +166,7 @@ describe("hawser.schedule", () => {
     expect((error as Error).message).toContain(rule);
   });
 
-  it("refuses more schedules of a role than there may be, and no other role's", async () => {
+  it("refuses schedules beyond the limit of a role, and no other role's", async () => {
     await client.query(
       `INSERT INTO hawser.schedules (role, name, cron, timezone, missed, kind, destination, payload, to_stream, to_all, since, next_at)
        SELECT $1, 's' || n, '0 0 1 1 *', 'UTC', 'one', 'peer', 't', 'x', false, false, now(), '2100-01-01'
@@ -183,7 +183,7 @@ describe("hawser.schedule", () => {
     expect(await refusalOf("SELECT hawser.schedule('s1', '* * * * *', 't', 'x')", [], ann)).toBe("nothing is refused");
   });
 
-  it("leaves what is the same alone, and goes on with another payload", async () => {
+  it("does not change an identical schedule, and continues with another payload", async () => {
     const say = "SELECT hawser.schedule('s', '0 0 1 1 *', 't', $1::text, 'Europe/Berlin', headers => '{\"a\": \"b\"}')";
     await client.query(say, ["x"]);
     await run();
@@ -197,7 +197,7 @@ describe("hawser.schedule", () => {
     expect(changed).toMatchObject({ since: before.since, next_at: before.next_at });
   });
 
-  it("begins anew with another expression or time zone", async () => {
+  it("starts again with another expression or time zone", async () => {
     for (const [cron, timezone] of [
       ["0 0 2 1 *", "UTC"],
       ["0 0 1 1 *", "Asia/Tokyo"],
@@ -213,12 +213,12 @@ describe("hawser.schedule", () => {
     }
   });
 
-  it("is part of the transaction that it is called in", async () => {
+  it("is part of its transaction", async () => {
     await client.query("BEGIN; SELECT hawser.schedule('s', '* * * * *', 't', 'x'); ROLLBACK");
     expect(await row("s")).toBeUndefined();
   });
 
-  it("notifies only of what has changed", async () => {
+  it("notifies only of changes", async () => {
     const listener = await connected();
     const seen: string[] = [];
     listener.on("notification", ({ channel, payload }) => seen.push(`${channel} ${payload}`));
@@ -234,7 +234,7 @@ describe("hawser.schedule", () => {
 });
 
 describe("hawser.unschedule", () => {
-  it("ends the caller's own, or those of the roles that it is a member of, and nobody else's", async () => {
+  it("ends schedules of the caller and of roles that it is a member of, and no others", async () => {
     const ended = async (on: pg.Client): Promise<boolean> =>
       (await on.query("SELECT hawser.unschedule('s') AS ended")).rows[0].ended;
     const left = async (): Promise<string[]> =>
@@ -255,7 +255,7 @@ describe("hawser.unschedule", () => {
   });
 });
 
-it("waits where all that is due is locked, however much that is", async () => {
+it("waits while all due schedules are locked, however many", async () => {
   const many = scheduleConstants.pageSchedules + 1;
   const make = (payload: string) =>
     ann.query(
@@ -270,7 +270,7 @@ it("waits where all that is due is locked, however much that is", async () => {
   expect(await run()).toBe(0);
 });
 
-it("refuses times that never come", async () => {
+it("refuses times that never occur", async () => {
   await ann.query("SELECT hawser.schedule('far', '* * * * *', 't', 'x')");
   const { since, revision } = await row("far");
   const role = (await client.query("SELECT role FROM hawser.schedules")).rows[0].role;
@@ -281,7 +281,7 @@ it("refuses times that never come", async () => {
 });
 
 describe("hawser.schedule_status", () => {
-  it("says when a schedule ran last and runs next, and why one does not run", async () => {
+  it("shows the last and the next run of a schedule, and why one does not run", async () => {
     await ann.query("SELECT hawser.schedule('good', '* * * * * *', 't', 'secret')");
     await ann.query("SELECT hawser.schedule('wrong', '61 * * * *', 't', 'secret')");
     await ann.query("SELECT hawser.schedule('never', '0 0 30 2 *', 'a.b', 'secret', true)");
@@ -311,7 +311,7 @@ describe("hawser.schedule_status", () => {
     expect(nowhere).toMatchObject({ next_at: null, problem: expect.stringContaining("CEST") });
   });
 
-  it("tries one with a problem again when it is made again", async () => {
+  it("retries a schedule with a problem when it is created again", async () => {
     await client.query("SELECT hawser.schedule('s', '61 * * * *', 't', 'x')");
     await run();
     await client.query("SELECT hawser.schedule('s', '61 * * * *', 't', 'x')");
@@ -343,7 +343,7 @@ describe("occurrences", () => {
     expect((await row("all")).last_at?.getTime()).toBe(all.at(-1));
   });
 
-  it("come in pages, where many were missed, and roles in turn", async () => {
+  it("are enqueued in pages after many were missed, alternating between roles", async () => {
     await ann.query("SELECT hawser.schedule('many', '* * * * * *', 'many', 'x', missed => 'all')");
     await away(3_600);
     await mal.query("SELECT hawser.schedule('few', '* * * * * *', 'few', 'x', missed => 'all')");
@@ -360,7 +360,7 @@ describe("occurrences", () => {
     expect(await counts()).toEqual({ many: 2 * scheduleConstants.pageOccurrences, few: true });
   });
 
-  it("have the same ids when they are enqueued again, as after a failover, and ids that others cannot guess", async () => {
+  it("have the same ids when they are enqueued again, as after a failover, and unpredictable ids", async () => {
     await client.query("SELECT hawser.schedule('s', '* * * * * *', 'a', 'x', true, missed => 'all')");
     await away(5);
     await run();
@@ -379,7 +379,7 @@ describe("occurrences", () => {
     expect(new Set(all.map(({ time }) => time)).size).toBeLessThan(all.length);
   });
 
-  it("of a schedule that somebody is about to change are left for later, and hold up no others", async () => {
+  it("of a schedule that is being changed are left for later, and block no others", async () => {
     await client.query("SELECT hawser.schedule('open', '* * * * * *', 'open', 'x', missed => 'all')");
     await client.query("SELECT hawser.schedule('other', '* * * * * *', 'other', 'x', missed => 'all')");
     await away(3);
@@ -396,7 +396,7 @@ describe("occurrences", () => {
     expect(new Set(opened.map(({ text }) => text))).toEqual(new Set(["y"]));
   });
 
-  it("are on disk when they are committed, whatever the database's default is", async () => {
+  it("are durable at their commit, whatever the database's default is", async () => {
     await client.query("SELECT hawser.schedule('s', '* * * * * *', 't', 'x')");
     await away(1);
     const other = await connected();
@@ -407,7 +407,7 @@ describe("occurrences", () => {
     await other.query("COMMIT");
   });
 
-  it("wake the relays that sleep", async () => {
+  it("wake sleeping relays", async () => {
     const listener = await connected();
     const seen: string[] = [];
     listener.on("notification", ({ channel }) => seen.push(channel));
@@ -428,7 +428,7 @@ describe("occurrences", () => {
     }
   });
 
-  it("are each enqueued once by ten runners at once", async () => {
+  it("are each enqueued once by ten concurrent runners", async () => {
     await client.query(
       `SELECT hawser.schedule('s' || n, '* * * * * *', 's' || n, 'x', missed => 'all'), hawser.schedule('n' || n, '* * * * * *', 'n' || n, 'x', true, missed => 'all')
          FROM generate_series(1, 5) AS n`,
@@ -479,7 +479,7 @@ describe("a member of hawser_peer that runs schedules", () => {
       expect(await refusalOf(text, [], mal), text).toMatchObject({ code: "42501" });
   });
 
-  it("gives times of the past that are behind the last occurrence, in order, and nothing else", async () => {
+  it("can submit only past times after the last occurrence, in order", async () => {
     await ann.query("SELECT hawser.schedule('s', '* * * * *', 't', 'x')");
     await away(60);
     const { since, revision } = await row("s");

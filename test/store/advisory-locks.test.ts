@@ -23,7 +23,7 @@ const handlers = [
   "stream:locked",
 ];
 
-describe("a login without any right that holds every advisory lock", () => {
+describe("a login without privileges that holds every advisory lock", () => {
   let w: World;
   let holder: LockHolder;
 
@@ -36,7 +36,7 @@ describe("a login without any right that holds every advisory lock", () => {
     await w[Symbol.asyncDispose]();
   });
 
-  it("keeps no peer from starting, sending, storing, committing, stopping and starting again", async () => {
+  it("does not prevent a peer from starting, sending, storing, committing, stopping and starting again", async () => {
     const settings = { listen: "127.0.0.1:0", databaseUrl: w.url };
     await using shop = new TestPeer({ ...settings, name: "shop-1", topic: "shop" });
     await shop.record();
@@ -56,7 +56,7 @@ describe("a login without any right that holds every advisory lock", () => {
     await eventually("what was enqueued is relayed", () => second.texts.includes("three"));
   });
 
-  it("keeps no process from leading, running batches, and taking over", async (test) => {
+  it("does not prevent a process from leading, running batches, and taking over", async (test) => {
     const [first, other] = [newLead(test, w.url), newLead(test, w.url)];
     await startInTurn(first, other);
     const batches = await executorSession(test, w.url);
@@ -66,7 +66,7 @@ describe("a login without any right that holds every advisory lock", () => {
     expect(await fenceHeld(batches, other.lead.epoch!)).toBe(true);
   });
 
-  it("keeps nobody from handing channels over, retrying, discarding and expiring dead letters, and clearing", async () => {
+  it("does not prevent hand-overs, and retrying, discarding, expiring and clearing", async () => {
     const sender = await w.take("sender");
     const listener = await w.take("listener");
     const key = await w.channelOf({ name: "sender", sourceTopic: "source" }, "listener");
@@ -102,7 +102,7 @@ describe("a login without any right that holds every advisory lock", () => {
     expect(left).toEqual([]);
   });
 
-  it("keeps nobody from subscribing a function to a subject, and a responder to another", async () => {
+  it("does not prevent subscribing a function to a subject, and a responder to another", async () => {
     await onServer(
       w.url,
       "SET lock_timeout = '10s'",
@@ -115,15 +115,15 @@ describe("a login without any right that holds every advisory lock", () => {
     expect(bound).toEqual([{ kind: "responder" }, { kind: "subscription" }]);
   });
 
-  it("keeps nobody from running hawser init", async () => {
+  it("does not prevent hawser init", async () => {
     const told: string[] = [];
     await install({ databaseUrl: w.url, onWait: (line) => told.push(line) });
     expect(told).toEqual([]);
   });
 });
 
-describe("what is locked by rows", () => {
-  it("is one change of a subject at a time, and leaves no row", async () => {
+describe("a row lock", () => {
+  it("serialises changes of a subject, and leaves no row", async () => {
     await using w = await world();
     await onServer(w.url, "CREATE FUNCTION one_at_a_time(bytea) RETURNS void LANGUAGE sql AS ''");
     const other = await w.connect();

@@ -82,7 +82,7 @@ describe("batches in the store", () => {
     }
   }
 
-  it("end where topic or codec change, and at their greatest size", async () => {
+  it("end where topic or codec changes, and at their maximum size", async () => {
     const of = (topicKey: number, bytes: number, codec: 0 | 1 = 0): MessageToStore => ({
       ...{ topicKey, codec },
       payload: Buffer.alloc(bytes),
@@ -112,7 +112,7 @@ describe("batches in the store", () => {
     ]);
   });
 
-  it("are read as they were sent, whatever calls were repeated, from any position, in pages of any size", async () => {
+  it("are read as they were sent, after any repeated calls, from any position, in pages of any size", async () => {
     const message = fc.record({
       topicKey: fc.integer({ min: 1, max: 2 }),
       codec: fc.constantFrom(0 as const, 0 as const, 1 as const),
@@ -151,7 +151,7 @@ describe("batches in the store", () => {
     );
   });
 
-  it("of calls that were under way together are read once", async () => {
+  it("of concurrent calls are read once", async () => {
     const [first, second] = [await w.connect(), await w.connect()];
     await first.query("BEGIN");
     expect(await call(first, 1, "a", "b", "c")).toEqual({ held: true, inserted: 3 });
@@ -173,7 +173,7 @@ describe("batches in the store", () => {
     }
   });
 
-  it("that are all stored already are confirmed by a commit that writes, and so waits for a synchronous standby", async () => {
+  it("that are already stored are confirmed by a commit that writes, and so waits for a synchronous standby", async () => {
     await call(w.operator, 1, "a", "b", "c");
     const client = await w.connect();
     const isWriting = async () =>
@@ -187,7 +187,7 @@ describe("batches in the store", () => {
     await client.query("ROLLBACK");
   });
 
-  it("find their place also where earlier numbers come later, or were deleted by hand", async () => {
+  it("are inserted correctly also when earlier numbers arrive later or were deleted manually", async () => {
     await call(w.operator, 6, "f", "g", "h", "i", "j");
     expect(await call(w.operator, 1, "a", "b", "c", "d", "e", "f", "g")).toMatchObject({ held: true });
     const letters = [..."abcdefghij"];
@@ -195,7 +195,7 @@ describe("batches in the store", () => {
     expect((await drainedByMessage(start, 3, 100)).map(({ payload }) => payload.toString())).toEqual(letters);
   });
 
-  it("whose first ones the cursor has passed meanwhile are not written again", async () => {
+  it("whose first messages the cursor has passed are not written again", async () => {
     const listener = await w.take(`passing ${channels}`);
     channel = await w.channelOf({ name: "sender", sourceTopic: "passing" }, listener.name);
     await call(w.operator, 1, "a", "b");
@@ -217,7 +217,7 @@ describe("batches in the store", () => {
     expect(await rowsOf()).toHaveLength(1);
   });
 
-  it("count only what is behind a position in their middle, for everybody who asks", async () => {
+  it("count only the messages after a position within them", async () => {
     const listener = await w.take(`listener ${channels}`);
     channel = await w.channelOf({ name: "sender", sourceTopic: "middle" }, listener.name);
     const k = await w.store.topicKey("topic");
@@ -237,7 +237,7 @@ describe("batches in the store", () => {
     expect(await w.store.reassign({ from: listener.name, to: "heir" })).toMatchObject([{ stored: 1 }]);
   });
 
-  it("are refused when their lists are not as long as each other, or a length is negative", async () => {
+  it("are refused if their lists differ in length, or if a length is negative", async () => {
     const bad = (topicKeys: number[], lengths: number[], codecs: number[]) =>
       storeFunctions(w.operator).storeMessages({
         ...{ name: lease.name, epoch: BigInt(lease.epoch), connectionKey: channel, firstNumber: 1n },

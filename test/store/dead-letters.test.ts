@@ -114,7 +114,7 @@ describe("dead letters", () => {
     [{ ids: [0] }, "an id is a positive integer"],
     [{ ids: [1.5] }, "an id is a positive integer"],
     [{ origin: "elsewhere" }, "origin"],
-    [{ before: new Date("nonsense") }, "before is no moment"],
+    [{ before: new Date("nonsense") }, "before is not a valid date"],
     [{ limit: 0 }, "limit 0"],
   ])("cannot be filtered by %j", async (filter, message) => {
     await expect(w.store.deadLetters.list(filter)).rejects.toMatchObject({
@@ -282,7 +282,7 @@ describe("dead letters", () => {
       message: expect.stringContaining(message),
     });
     expect(report).toEqual([
-      { id: ids[0], ...refused("a function that is not subscribed any more") },
+      { id: ids[0], ...refused("a function that is no longer subscribed") },
       { id: ids[1], ...refused("a channel that this database does") },
       { id: ids[2], ...refused("a topic that this database does") },
       { id: ids[3], outcome: "retried", listener: "listener" },

@@ -35,11 +35,11 @@ describe("rotating the mesh secret", () => {
 
   it("deletes the older one, and never the last", async () => {
     const [first] = await step((secrets) => secrets.meshSecrets());
-    await expect(retire()).rejects.toThrow(refused(/there is but one mesh secret.*rotate first/));
+    await expect(retire()).rejects.toThrow(refused(/there is only one mesh secret.*rotate first/));
     const added = await rotate();
     expect(await retire()).toEqual([first]);
     expect(await step((secrets) => secrets.meshSecrets())).toEqual([added]);
-    await expect(retire()).rejects.toThrow(refused(/there is but one/));
+    await expect(retire()).rejects.toThrow(refused(/there is only one/));
   });
 
   it("refuses a third, also for two concurrent calls", async () => {
@@ -48,7 +48,7 @@ describe("rotating the mesh secret", () => {
     for (const outcome of outcomes) {
       if (outcome.status === "rejected") expect(outcome.reason).toEqual(refused(/retire the older one before/));
     }
-    await expect(rotate()).rejects.toThrow(refused(/two mesh secrets are valid already/));
+    await expect(rotate()).rejects.toThrow(refused(/two mesh secrets are already valid/));
     const retirements = await Promise.allSettled([retire(), retire()]);
     expect(retirements.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
     expect(await w.store.secrets()).toHaveLength(1);

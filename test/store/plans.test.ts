@@ -48,7 +48,7 @@ describe("with statistics from when the tables were empty", () => {
     expect(mostRows(plan)).toBeLessThanOrEqual(30);
   });
 
-  it("storing looks for what is stored already along the primary key", async () => {
+  it("an insert finds stored messages along the primary key", async () => {
     const plan = await plansOf(
       "hawser.store_messages('sender', current_setting('test.sender_epoch')::bigint, 1, 5, '{1}', '{1}', '{0}', NULL, 'x')",
     );
@@ -63,7 +63,7 @@ describe("with statistics from when the tables were empty", () => {
     expect(mostRows(plan)).toBeLessThanOrEqual(20);
   });
 
-  it("a commit looks at nothing but what it deletes", async () => {
+  it("a commit reads only the rows that it deletes", async () => {
     const epoch = "current_setting('test.epoch')::bigint";
     const calls = [
       `hawser.commit_cursors('listener', ${epoch}, '{1}', '{1}', '{30}', NULL, NULL)`,
@@ -77,7 +77,7 @@ describe("with statistics from when the tables were empty", () => {
     }
   });
 
-  it("a commit does not look at what earlier ones have deleted, which is in the index until a vacuum", async () => {
+  it("a commit does not read rows that earlier ones have deleted, which are in the index until a vacuum", async () => {
     const epoch = "current_setting('test.epoch')::bigint";
     const calls = [
       `hawser.commit_cursors('listener', ${epoch}, '{1}', '{1}', '{27030}', NULL, NULL)`,
@@ -115,7 +115,7 @@ describe("with statistics from when the tables were empty", () => {
     }
   });
 
-  it("a look for stored messages reads one row of each channel", async () => {
+  it("a search for stored messages reads one row of each channel", async () => {
     const plan = await plansOf("hawser.channels_with_messages('listener')");
     expect(plan).toContain("using conn_messages_pkey");
     expect(plan).not.toMatch(/Seq Scan|Sort Key: s\./);
@@ -129,7 +129,7 @@ describe("with statistics from when the tables were empty", () => {
   }
 });
 
-it("a look for listeners that are away does not read all that is stored", async () => {
+it("a search for absent listeners does not read all stored messages", async () => {
   await using w = await world();
   await w.take("sender");
   const key = await w.channelOf({ name: "sender", sourceTopic: "orders" }, "away");

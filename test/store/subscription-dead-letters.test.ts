@@ -73,7 +73,7 @@ it("cannot be retried where the function is not subscribed any more, and stay", 
   const left = await dead((await world.bound("orders.*"))[0]!.id);
   const { status, stderr } = await run("retry", "--all");
   expect(status).toBe(64);
-  expect(stderr).toContain(`dead letter ${gone} is of a function that is not subscribed any more`);
+  expect(stderr).toContain(`dead letter ${gone} belongs to a function that is no longer subscribed`);
   expect(stderr).toContain("1 more were refused");
   expect(await requested()).toEqual([left]);
   expect(never).toBeGreaterThan(gone);

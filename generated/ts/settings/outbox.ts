@@ -4,54 +4,55 @@
 
 import { type SettingValues } from "../rules/violation.js";
 
-/** Outbox constants. What the outbox is made with. */
+/** Outbox constants. Constants of the outbox. */
 export const outboxConstants = {
   /**
-   * How many slots each sink has.
+   * Number of slots of each sink.
    *
    * Value: 3.
    */
   slots: 3,
   /**
-   * The greatest bucket of `outbox_keys`: all bits of a hash that count.
+   * Largest bucket of `outbox_keys`: all significant bits of a hash.
    *
    * Value: 4095.
    */
   maxKeyBucket: 4095,
   /**
-   * How many messages of one role a relay has in memory that are not done, if it is the only one; of k roles each has twice
-   * that divided by k + 1.
+   * Maximum number of unfinished messages of one role in the memory of a relay if it is the only role; with k roles,
+   * each has twice that divided by k + 1.
    *
    * Value: 10000 messages.
    */
   maxMessages: 10000,
   /**
-   * How much memory they take; one message always fits.
+   * Maximum memory of these messages; a single message always fits.
    *
    * Value: 67108864 bytes.
    */
   maxBytes: 67108864,
   /**
-   * How many messages a relay reads at once.
+   * Maximum number of messages of one read of a relay.
    *
    * Value: 2500 messages.
    */
   pageMessages: 2500,
   /**
-   * With so many new ones, a relay reads its first page in the order of the ids, as it does the others, wherever they lie.
+   * Number of new messages from which a relay reads its first page in the order of ids, as all other pages, wherever
+   * they are stored.
    *
    * Value: 100000 messages.
    */
   sortedMessages: 100000,
   /**
-   * How many messages of one destination of one role are under way to NATS at once, if these are the only ones; of k roles each
-   * has four times that divided by k + 1, and so on for the destinations of a role.
+   * Maximum number of messages in flight to NATS of one destination of one role if these are the only ones; with k
+   * roles, each has four times that divided by k + 1, and likewise the destinations of a role.
    *
    * Value: 5000 messages.
    */
   maxUnderWay: 5000,
   /**
-   * How much memory they take; one message always fits.
+   * Maximum memory of these messages; a single message always fits.
    *
    * Value: 16777216 bytes.
    */
@@ -81,7 +82,8 @@ export const outboxConstants = {
    */
   awakeMs: 30,
   /**
-   * Number of successful polls, each within `awake_ms` of the previous one, after which the relay polls every `poll_ms` without notifications.
+   * Number of successful polls, each within `awake_ms` of the previous one, after which the relay polls every `poll_ms`
+   * without notifications.
    *
    * Value: 4 polls.
    */
@@ -105,253 +107,257 @@ export const outboxConstants = {
    */
   unnotifiedPollMs: 20,
   /**
-   * How often the position is saved while there is no room to read more.
+   * Interval at which the position is saved while there is no memory to read more.
    *
    * Value: 25 ms.
    */
   saveMs: 25,
   /**
-   * How long a relay goes on to publish when Postgres does not answer.
+   * Time without an answer of Postgres after which a relay stops publishing.
    *
    * Value: 5000 ms.
    */
   publishWithinMs: 5000,
   /**
-   * How often a message that NATS refuses is tried before it becomes a dead letter.
+   * Maximum number of tries of a message that NATS refuses, before it becomes a dead letter.
    *
    * Value: 5 times.
    */
   tries: 5,
   /**
-   * The first pause after a failure; each further one is twice as long.
+   * First pause after a failure. Pauses double.
    *
    * Value: 50 ms.
    */
   retryMinMs: 50,
   /**
-   * The longest pause after a failure.
+   * Maximum pause after a failure.
    *
    * Value: 2000 ms.
    */
   retryMaxMs: 2000,
   /**
-   * How long NATS may take for a message.
+   * Maximum time for NATS to answer a publish.
    *
    * Value: 5000 ms.
    */
   publishTimeoutMs: 5000,
   /**
-   * How long Postgres may take for a turn.
+   * Maximum time for Postgres to answer a turn.
    *
    * Value: 30000 ms.
    */
   queryTimeoutMs: 30000,
   /**
-   * How often a relay tries to remove old messages, at least.
+   * Maximum interval between attempts of a relay to remove old messages.
    *
    * Value: 60000 ms.
    */
   rotateMs: 60000,
   /**
-   * How many destinations a relay knows that refuse everything, so that their next messages have one try.
+   * Maximum number of remembered destinations that refuse all messages, whose next messages have one try.
    *
    * Value: 1000 destinations.
    */
   maxRefusing: 1000,
   /**
-   * How many messages are brought into the outbox at once, when they are due.
+   * Maximum number of due messages that are moved to the outbox at once.
    *
    * Value: 1000 messages.
    */
   dueMessages: 1000,
   /**
-   * When a due message is tried again that somebody was about to cancel.
+   * Delay before a due message is moved again that another session was cancelling.
    *
    * Value: 50 ms.
    */
   dueRetryMs: 50,
   /**
-   * How long a relay waits for a due message without asking Postgres again, whose clock may be set meanwhile.
+   * Maximum time that a relay waits for a due message without asking Postgres again, whose clock may be changed.
    *
    * Value: 10000 ms.
    */
   dueCheckMs: 10000,
   /**
-   * A message that is published so much too late may be in its stream already: a failover may have taken back that it was brought
-   * in before.
+   * Delay of a publish from which the message may already be in its stream: a failover may have undone that it was
+   * moved to the outbox before.
    *
    * Value: 5000 ms.
    */
   dueDoubtMs: 5000,
   /**
-   * How far ahead a message may be due.
+   * Maximum time until a scheduled message is due.
    *
    * Value: 3660 days.
    */
   maxLaterDays: 3660,
   /**
-   * A position that has not moved for so long, while messages wait, fails the check `outbox` of /readyz.
+   * Time without progress of the position, while messages wait, after which the check `outbox` of /readyz fails.
    *
    * Value: 30000 ms.
    */
   stuckMs: 30000,
   /**
-   * How many subjects of one role are looked for in their streams at once, if it is the only one (see max_messages).
+   * Maximum number of subjects of one role that are searched in their streams at once, if it is the only role (see
+   * max_messages).
    *
    * Value: 16 subjects.
    */
   scans: 16,
   /**
-   * How far the clocks of the servers of a NATS cluster may be apart. The clocks of Postgres and of the relay are not compared with
-   * them.
+   * Maximum difference between the clocks of the servers of a NATS cluster. The clocks of Postgres and of the relay are
+   * not compared with them.
    *
    * Value: 5000 ms.
    */
   clockSkewMs: 5000,
   /**
-   * A look for messages of a stream begins so much before the time since when it may have them: its clock may have been set meanwhile.
+   * Time before the earliest possible publish at which a search of a stream starts, because the stream's clock may have
+   * been changed.
    *
    * Value: 330000 ms.
    */
   lookMarginMs: 330000,
   /**
-   * How many requests for messages of a stream are under way at once, where a look cannot have a consumer.
+   * Maximum number of pending message requests to a stream, where a search cannot use a consumer.
    *
    * Value: 64 requests.
    */
   lookRequests: 64,
   /**
-   * How many messages a look at a stream reads at most. Of a stream that has had more since then, what was not found is in doubt.
+   * Maximum number of messages that a search of a stream reads. If the stream received more in the range, a message
+   * that was not found is in doubt.
    *
    * Value: 1000000 messages.
    */
   lookMessages: 1000000,
   /**
-   * The prefix of reserved topics and names of peers.
+   * Prefix of reserved topics and peer names.
    *
    * Value: "__#".
    */
   reservedPrefix: "__#",
   /**
-   * The name, and the source topic, of the sender of messages that were enqueued for peers.
+   * Name and source topic of the sender of messages enqueued for peers.
    *
    * Value: "__#outbox".
    */
   peerSender: "__#outbox",
   /**
-   * The listener's name of a channel of a topic that nobody has served yet begins with this.
+   * Prefix of the listener name of a channel whose topic was never served.
    *
    * Value: "__#topic#".
    */
   waitingPrefix: "__#topic#",
   /**
-   * The source topic of channels with messages that a member of a group has claimed.
+   * Source topic of the channels with messages that a group member has claimed.
    *
    * Value: "__#claimed".
    */
   claimsTopic: "__#claimed",
   /**
-   * The NOTIFY channel that tells members of groups of topics that have messages to claim.
+   * NOTIFY channel that announces topics with claimable messages to group members.
    *
    * Value: "hawser_waiting".
    */
   waitingChannel: "hawser_waiting",
   /**
-   * How many topics a member of a group names in a claim at most: half of what claim_messages takes, because each is named for any
-   * member and for the group.
+   * Maximum number of topics in one claim of a group member: half the limit of claim_messages, because each topic is
+   * named for any member and for the group.
    *
    * Value: 50000 topics.
    */
   claimTopics: 50000,
   /**
-   * A relay for peers that was not at work for so long is replaced, also if its session lives.
+   * Time without activity after which a relay for peers is replaced, even if its session lives.
    *
    * Value: 5000 ms.
    */
   peerRelayExpiryMs: 5000,
   /**
-   * How many messages that lag behind are moved out of a slot that is to be emptied.
+   * Maximum number of lagging messages that are moved out of a slot before it is truncated.
    *
    * Value: 10000 messages.
    */
   movedMessages: 10000,
   /**
-   * How often a relay for peers shows at least that it is at work: it looks that often, whatever `idle_poll_ms` says. One that is
-   * late is replaced when its session has ended.
+   * Maximum interval at which a relay for peers shows its activity: it polls at least that often, whatever
+   * `idle_poll_ms` is. An overdue relay is replaced when its session has ended.
    *
    * Value: 2500 ms.
    */
   peerBeatMs: 2500,
   /**
-   * The NOTIFY channel that tells when a relay for peers has ended.
+   * NOTIFY channel that announces the end of a relay for peers.
    *
    * Value: "hawser_peer_relay".
    */
   peerRelayChannel: "hawser_peer_relay",
   /**
-   * How long messages for peers stay in the outbox at least after they were handed over.
+   * Minimum time that messages for peers stay in the outbox after they were handed over.
    *
    * Value: 60000 ms.
    */
   peerRetentionMs: 60000,
   /**
-   * How many bytes of payload a relay for peers hands over at once; one message always fits.
+   * Maximum payload bytes that a relay for peers hands over at once; a single message always fits.
    *
    * Value: 8388608 bytes.
    */
   peerPageBytes: 8388608,
   /**
-   * A route (a JetStream domain, or a destination) of a role that has answered nothing for so long, while the connection to NATS is
-   * there, is away: only one of its messages is tried.
+   * Time without an answer, while NATS is connected, after which a route (a JetStream domain or a destination) of a
+   * role is away: only one of its messages is tried.
    *
    * Value: 2000 ms.
    */
   awayMs: 2000,
   /**
-   * The longest pause between two tries of a route that is away.
+   * Maximum pause between two tries of a route that is away.
    *
    * Value: 30000 ms.
    */
   probeMaxMs: 30000,
   /**
-   * How many routes of a role are known as away. The messages of further ones fill the role's share of memory.
+   * Maximum number of routes of a role that are away. Messages of further ones fill the role's share of memory.
    *
    * Value: 16 routes.
    */
   maxAwayRoutes: 16,
   /**
-   * After so many messages in a row that NATS has refused, each further one of their role is tried once.
+   * Number of consecutive refused messages after which each further message of their role is tried once.
    *
    * Value: 100 messages.
    */
   maxRefused: 100,
   /**
-   * How many messages of one role are published at once that need requests to JetStream, if it is the only one (see
+   * Maximum number of concurrent publishes of one role that need requests to JetStream, if it is the only role (see
    * max_messages).
    *
    * Value: 4 messages.
    */
   slowPublishes: 4,
   /**
-   * How many messages of a role, and of a route, are under way at first. Each that NATS takes adds one, each failure halves that.
+   * Initial maximum of messages in flight of a role and of a route. Each accepted message adds one, each failure halves
+   * it.
    *
    * Value: 512 messages.
    */
   firstUnderWay: 512,
   /**
-   * How many are under way at least, however many have failed.
+   * Minimum of that maximum, after any number of failures.
    *
    * Value: 4 messages.
    */
   leastUnderWay: 4,
   /**
-   * How many dead letters a turn writes at most, since what others have enqueued waits for the turn.
+   * Maximum number of dead letters that a turn writes, since other messages wait for the turn.
    *
    * Value: 50 messages.
    */
   deadMessages: 50,
   /**
-   * How many messages a relay reads at once while several roles enqueue: the others wait for the page of one.
+   * Maximum number of messages of one read while several roles enqueue, since the others wait for the page of one.
    *
    * Value: 100 messages.
    */

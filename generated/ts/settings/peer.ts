@@ -6,20 +6,20 @@ import { type CheckedSettings, checkSettings, type SettingRules, type SettingVal
 /** Peer settings. Settings of a Peer. */
 export interface PeerSettings {
   /**
-   * How many handlers run side by side, over all channels of the peer; beside them one batch of each topic that is
-   * handled in batches.
+   * Maximum number of handlers that run in parallel, over all channels of the peer. In addition, each topic with batch
+   * handling runs one batch.
    *
    * Default: 64 handlers. Range: 1 to 100000.
    */
   readonly concurrency: number;
   /**
-   * How long a send may stay without any confirmation before it is rejected with `store_failed`.
+   * Time without a confirmation after which a send is rejected with `store_failed`.
    *
    * Default: 30000 ms. Range: 100 to 86400000.
    */
   readonly sendTimeoutMs: number;
   /**
-   * How long a request waits for its answer, unless it says so itself.
+   * Default time that a request waits for its answer.
    *
    * Default: 10000 ms. Range: 1 to 2147483647.
    */
@@ -31,25 +31,25 @@ export interface PeerSettings {
    */
   readonly stopTimeoutMs: number;
   /**
-   * How long start() waits for a name that another process holds.
+   * Maximum time that start() waits for a name that another process owns.
    *
    * Default: 15000 ms. Range: 0 to 3600000.
    */
   readonly nameWaitMs: number;
   /**
-   * Connections of the pool to Postgres, beside the one session for leases and notifications.
+   * Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications.
    *
    * Default: 4 connections. Range: 1 to 100.
    */
   readonly poolSize: number;
   /**
-   * The greatest payload that this peer receives, uncompressed.
+   * Largest uncompressed payload that this peer receives.
    *
    * Default: 67108864 bytes. Range: 1 to 1073741824.
    */
   readonly maxMessageBytes: number;
   /**
-   * Dial and accept addresses other than loopback without TLS: the network is trusted.
+   * Dials and accepts addresses other than loopback without TLS. Set it only if the network is trusted.
    *
    * Default: false.
    */
@@ -73,14 +73,14 @@ export const peerSettingsDefaults: PeerSettings = {
 
 /** What each setting is, what it may be, and in which unit. */
 export const peerSettingsRanges = {
-  concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "How many handlers run side by side, over all channels of the peer; beside them one batch of each topic that is handled in batches." },
-  sendTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "How long a send may stay without any confirmation before it is rejected with `store_failed`." },
-  requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "How long a request waits for its answer, unless it says so itself." },
+  concurrency: { kind: "number", min: 1, max: 100000, unit: "handlers", about: "Maximum number of handlers that run in parallel, over all channels of the peer. In addition, each topic with batch handling runs one batch." },
+  sendTimeoutMs: { kind: "number", min: 100, max: 86400000, unit: "ms", about: "Time without a confirmation after which a send is rejected with `store_failed`." },
+  requestTimeoutMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "Default time that a request waits for its answer." },
   stopTimeoutMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long stop() waits for running handlers and for storing what is unconfirmed." },
-  nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "How long start() waits for a name that another process holds." },
-  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Connections of the pool to Postgres, beside the one session for leases and notifications." },
-  maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "The greatest payload that this peer receives, uncompressed." },
-  allowPlaintext: { kind: "boolean", about: "Dial and accept addresses other than loopback without TLS: the network is trusted." },
+  nameWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", about: "Maximum time that start() waits for a name that another process owns." },
+  poolSize: { kind: "number", min: 1, max: 100, unit: "connections", about: "Maximum number of pooled connections to Postgres, in addition to the session for leases and notifications." },
+  maxMessageBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Largest uncompressed payload that this peer receives." },
+  allowPlaintext: { kind: "boolean", about: "Dials and accepts addresses other than loopback without TLS. Set it only if the network is trusted." },
 } as const satisfies Readonly<Record<keyof PeerSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -91,27 +91,27 @@ export function checkPeerSettings(input: PeerSettingsInput): CheckedSettings<Pee
 /** Tuning settings. Settings of a Peer under `tuning`. Their names, defaults and ranges may change in any release. */
 export interface TuningSettings {
   /**
-   * How long an at-least-once message waits for its acknowledgement before it is stored too.
+   * Time without an acknowledgement after which an at-least-once message is also stored.
    *
    * Default: 2000 ms. Range: 10 to 3600000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly ackTimeoutMs: number;
   /**
-   * If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of
-   * waiting.
+   * Handler duration after which the listener reports busy if messages wait: senders then store their messages in
+   * Postgres instead of waiting.
    *
    * Default: 10 ms. Range: 1 to 3600000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly busyAfterMs: number;
   /**
-   * How long an at-most-once message waits for a connection that is being made.
+   * Maximum time that an at-most-once message waits for a connection that is being established.
    *
    * Default: 1000 ms. Range: 0 to 3600000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly connectWaitMs: number;
   /**
-   * How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not
-   * committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and
+   * Payload bytes that a sender may have in flight to this listener on one channel, besides handled bytes that are not
+   * committed yet. While unhandled messages of a channel use more than twice as much memory, with their headers and
    * `messageOverheadBytes`, its connection is not read.
    *
    * Default: 4194304 bytes. Range: 1024 to 1073741824. Tuning: any version may rename it, change its default or leave it out.
@@ -124,20 +124,20 @@ export interface TuningSettings {
    */
   readonly compressThresholdBytes: number;
   /**
-   * How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`.
+   * Maximum number of unconfirmed messages for one listener, beyond which a send is refused with `busy`.
    *
    * Default: 10000 messages. Range: 1 to 10000000. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly maxSendQueueMessages: number;
   /**
-   * How many payload bytes may wait for one listener, unconfirmed; one message always fits.
+   * Maximum payload bytes of unconfirmed messages for one listener; a single message always fits.
    *
    * Default: 67108864 bytes. Range: 1 to 1099511627776. Tuning: any version may rename it, change its default or leave it out.
    */
   readonly maxSendQueueBytes: number;
   /**
-   * How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many
-   * requests to one listener may be without an answer before `request` is refused with `busy`.
+   * Maximum number of requests of one connection that wait for a free handler; further ones are answered with `busy`.
+   * Also the maximum number of unanswered requests to one listener; further ones are refused with `busy`.
    *
    * Default: 10000 requests. Range: 1 to 10000000. Tuning: any version may rename it, change its default or leave it out.
    */
@@ -161,14 +161,14 @@ export const tuningSettingsDefaults: TuningSettings = {
 
 /** What each setting is, what it may be, and in which unit. */
 export const tuningSettingsRanges = {
-  ackTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", isTuning: true, about: "How long an at-least-once message waits for its acknowledgement before it is stored too." },
-  busyAfterMs: { kind: "number", min: 1, max: 3600000, unit: "ms", isTuning: true, about: "If a handler runs longer than this while messages wait, senders store their messages in Postgres instead of waiting." },
-  connectWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", isTuning: true, about: "How long an at-most-once message waits for a connection that is being made." },
-  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", isTuning: true, about: "How many payload bytes a sender may have in flight to this listener on one channel, beside those that are handled and not committed yet. While unhandled messages of a channel take more than twice as much in memory, with their headers and `messageOverheadBytes`, its connection is not read." },
+  ackTimeoutMs: { kind: "number", min: 10, max: 3600000, unit: "ms", isTuning: true, about: "Time without an acknowledgement after which an at-least-once message is also stored." },
+  busyAfterMs: { kind: "number", min: 1, max: 3600000, unit: "ms", isTuning: true, about: "Handler duration after which the listener reports busy if messages wait: senders then store their messages in Postgres instead of waiting." },
+  connectWaitMs: { kind: "number", min: 0, max: 3600000, unit: "ms", isTuning: true, about: "Maximum time that an at-most-once message waits for a connection that is being established." },
+  creditBytes: { kind: "number", min: 1024, max: 1073741824, unit: "bytes", isTuning: true, about: "Payload bytes that a sender may have in flight to this listener on one channel, besides handled bytes that are not committed yet. While unhandled messages of a channel use more than twice as much memory, with their headers and `messageOverheadBytes`, its connection is not read." },
   compressThresholdBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", isTuning: true, about: "Payloads strictly longer than this are compressed." },
-  maxSendQueueMessages: { kind: "number", min: 1, max: 10000000, unit: "messages", isTuning: true, about: "How many messages may wait for one listener, unconfirmed, before a send is refused with `busy`." },
-  maxSendQueueBytes: { kind: "number", min: 1, max: 1099511627776, unit: "bytes", isTuning: true, about: "How many payload bytes may wait for one listener, unconfirmed; one message always fits." },
-  maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests", isTuning: true, about: "How many requests of one connection may wait for a free handler before further ones are answered `busy`, and how many requests to one listener may be without an answer before `request` is refused with `busy`." },
+  maxSendQueueMessages: { kind: "number", min: 1, max: 10000000, unit: "messages", isTuning: true, about: "Maximum number of unconfirmed messages for one listener, beyond which a send is refused with `busy`." },
+  maxSendQueueBytes: { kind: "number", min: 1, max: 1099511627776, unit: "bytes", isTuning: true, about: "Maximum payload bytes of unconfirmed messages for one listener; a single message always fits." },
+  maxRequests: { kind: "number", min: 1, max: 10000000, unit: "requests", isTuning: true, about: "Maximum number of requests of one connection that wait for a free handler; further ones are answered with `busy`. Also the maximum number of unanswered requests to one listener; further ones are refused with `busy`." },
 } as const satisfies Readonly<Record<keyof TuningSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -272,22 +272,22 @@ export function checkHandlerSettings(input: HandlerSettingsInput): CheckedSettin
   return checkSettings<HandlerSettings>(handlerSettingsDefaults, handlerSettingsRanges, input);
 }
 
-/** Batch settings. How messages are put together for a handler of batches. */
+/** Batch settings. Settings that control how messages are combined for a batch handler. */
 export interface BatchSettings {
   /**
-   * How many messages a batch has at most.
+   * Maximum number of messages of a batch.
    *
    * Default: 100 messages. Range: 1 to 10000.
    */
   readonly maxMessages: number;
   /**
-   * How many payload bytes a batch has at most; one message always fits.
+   * Maximum payload bytes of a batch; a single message always fits.
    *
    * Default: 16777216 bytes. Range: 1 to 1073741824.
    */
   readonly maxBytes: number;
   /**
-   * How long a message waits for others at most, while no batch is handled.
+   * Maximum time that a message waits for others while no batch is being handled.
    *
    * Default: 0 ms. Range: 0 to 60000.
    */
@@ -306,9 +306,9 @@ export const batchSettingsDefaults: BatchSettings = {
 
 /** What each setting is, what it may be, and in which unit. */
 export const batchSettingsRanges = {
-  maxMessages: { kind: "number", min: 1, max: 10000, unit: "messages", about: "How many messages a batch has at most." },
-  maxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "How many payload bytes a batch has at most; one message always fits." },
-  waitMs: { kind: "number", min: 0, max: 60000, unit: "ms", about: "How long a message waits for others at most, while no batch is handled." },
+  maxMessages: { kind: "number", min: 1, max: 10000, unit: "messages", about: "Maximum number of messages of a batch." },
+  maxBytes: { kind: "number", min: 1, max: 1073741824, unit: "bytes", about: "Maximum payload bytes of a batch; a single message always fits." },
+  waitMs: { kind: "number", min: 0, max: 60000, unit: "ms", about: "Maximum time that a message waits for others while no batch is being handled." },
 } as const satisfies Readonly<Record<keyof BatchSettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -316,35 +316,34 @@ export function checkBatchSettings(input: BatchSettingsInput): CheckedSettings<B
   return checkSettings<BatchSettings>(batchSettingsDefaults, batchSettingsRanges, input);
 }
 
-/** Retry settings. How a handler that has failed is tried again. */
+/** Retry settings. Retry policy of a failed handler. */
 export interface RetrySettings {
   /**
-   * How often a message's handler is tried before the message is a dead letter.
+   * Maximum number of attempts before a message becomes a dead letter.
    *
    * Default: 5 attempts. Range: 1 to 1000000.
    */
   readonly attempts: number;
   /**
-   * The wait before the second attempt.
+   * Delay before the second attempt.
    *
    * Default: 100 ms. Range: 1 to 3600000.
    */
   readonly delayMs: number;
   /**
-   * Each further wait is so many times the one before.
+   * Factor by which the delay grows with each attempt.
    *
    * Default: 2. Range: 1 to 100.
    */
   readonly factor: number;
   /**
-   * The longest wait.
+   * Maximum delay.
    *
    * Default: 3600000 ms. Range: 1 to 2147483647.
    */
   readonly maxDelayMs: number;
   /**
-   * A wait is shortened at random by at most so many percent of it, so that what has failed together is not tried again
-   * together.
+   * Maximum random reduction of a delay in percent, so that messages that failed together are not retried together.
    *
    * Default: 0 percent. Range: 0 to 100.
    */
@@ -365,11 +364,11 @@ export const retrySettingsDefaults: RetrySettings = {
 
 /** What each setting is, what it may be, and in which unit. */
 export const retrySettingsRanges = {
-  attempts: { kind: "number", min: 1, max: 1000000, unit: "attempts", about: "How often a message's handler is tried before the message is a dead letter." },
-  delayMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "The wait before the second attempt." },
-  factor: { kind: "number", min: 1, max: 100, about: "Each further wait is so many times the one before." },
-  maxDelayMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "The longest wait." },
-  jitterPercent: { kind: "number", min: 0, max: 100, unit: "percent", about: "A wait is shortened at random by at most so many percent of it, so that what has failed together is not tried again together." },
+  attempts: { kind: "number", min: 1, max: 1000000, unit: "attempts", about: "Maximum number of attempts before a message becomes a dead letter." },
+  delayMs: { kind: "number", min: 1, max: 3600000, unit: "ms", about: "Delay before the second attempt." },
+  factor: { kind: "number", min: 1, max: 100, about: "Factor by which the delay grows with each attempt." },
+  maxDelayMs: { kind: "number", min: 1, max: 2147483647, unit: "ms", about: "Maximum delay." },
+  jitterPercent: { kind: "number", min: 0, max: 100, unit: "percent", about: "Maximum random reduction of a delay in percent, so that messages that failed together are not retried together." },
 } as const satisfies Readonly<Record<keyof RetrySettings, SettingRules>>;
 
 /** Fills in the defaults and checks every setting; the first that breaks its rule is told. Other properties are ignored. */
@@ -377,70 +376,70 @@ export function checkRetrySettings(input: RetrySettingsInput): CheckedSettings<R
   return checkSettings<RetrySettings>(retrySettingsDefaults, retrySettingsRanges, input);
 }
 
-/** Protocol constants. What the protocol fixes. */
+/** Protocol constants. Constants of the protocol. */
 export const protocolConstants = {
   /**
-   * What the dialler sends first, in ASCII.
+   * First bytes that the dialler sends, in ASCII.
    *
    * Value: "HWS1".
    */
   preamble: "HWS1",
   /**
-   * The protocol version spoken.
+   * Supported protocol version.
    *
    * Value: 1.
    */
   version: 1,
   /**
-   * The greatest frame before the handshake is done.
+   * Maximum frame size before the handshake is complete.
    *
    * Value: 4096 bytes.
    */
   maxHandshakeFrameBytes: 4096,
   /**
-   * How long the whole handshake may take.
+   * Maximum duration of the handshake.
    *
    * Value: 5000 ms.
    */
   handshakeTimeoutMs: 5000,
   /**
-   * Handshakes under way at once; a further connection takes the place of the oldest of them.
+   * Maximum number of pending handshakes. A further connection replaces the oldest of them.
    *
    * Value: 256 connections.
    */
   maxPendingHandshakes: 256,
   /**
-   * A ping is sent after this long without a received byte.
+   * Time without a received byte after which a ping is sent.
    *
    * Value: 15000 ms.
    */
   pingAfterMs: 15000,
   /**
-   * The connection ends when nothing was received for this long after the ping.
+   * Time without a received byte after the ping, after which the connection is closed.
    *
    * Value: 10000 ms.
    */
   pingTimeoutMs: 10000,
   /**
-   * The wait before the first dial after a failure; it doubles each time.
+   * Delay before the first dial after a failure. It doubles with each failure.
    *
    * Value: 100 ms.
    */
   reconnectMinMs: 100,
   /**
-   * The longest wait between dials.
+   * Maximum delay between dials.
    *
    * Value: 3000 ms.
    */
   reconnectMaxMs: 3000,
   /**
-   * By how much a frame may exceed its payloads: headers, numbers, tags.
+   * Maximum bytes of a frame besides its payloads: headers, numbers, tags.
    *
    * Value: 4194304 bytes.
    */
   frameOverheadBytes: 4194304,
   /**
-   * Payload bytes gathered into one batch frame before the next one is begun; one payload always fits.
+   * Payload bytes after which a new batch frame is started; a single payload always fits.
    *
    * Value: 65536 bytes.
    */
@@ -452,85 +451,85 @@ export const protocolConstants = {
    */
   reservedTopicPrefix: "__#",
   /**
-   * The greatest payload of an at-least-once message: it must fit a stored row and its text form.
+   * Largest payload of an at-least-once message. It must fit into a stored row and its text form.
    *
    * Value: 267386880 bytes.
    */
   maxStoredMessageBytes: 267386880,
   /**
-   * Messages of one batch frame.
+   * Maximum number of messages of a batch frame.
    *
    * Value: 16384 messages.
    */
   batchMaxMessages: 16384,
   /**
-   * Bytes that may wait for a socket before its connection asks for no more; it asks again at half of it.
+   * Bytes buffered for a socket at which its connection reports backpressure, until half of them have left.
    *
    * Value: 1048576 bytes.
    */
   writeHighWaterBytes: 1048576,
   /**
-   * The oldest version of TLS that peers speak.
+   * Minimum TLS version of peers.
    *
    * Value: "TLSv1.3".
    */
   tlsMinVersion: "TLSv1.3",
   /**
-   * The exporter label that ties the handshake's proofs to the TLS session: that of RFC 9266, with an empty context.
+   * Exporter label that binds the handshake's proofs to the TLS session: that of RFC 9266, with an empty context.
    *
    * Value: "EXPORTER-Channel-Binding".
    */
   tlsExporterLabel: "EXPORTER-Channel-Binding",
   /**
-   * The length of the exporter value.
+   * Length of the exporter value.
    *
    * Value: 32 bytes.
    */
   tlsExporterBytes: 32,
   /**
-   * How often the files of certificates and keys are read again.
+   * Interval at which the files of certificates and keys are reloaded.
    *
    * Value: 5000 ms.
    */
   tlsReloadMs: 5000,
   /**
-   * How long dialling and listening wait for these files; then they continue with what was read before.
+   * Maximum time that dialling and listening wait for these files before they use the previous content.
    *
    * Value: 500 ms.
    */
   tlsReloadWaitMs: 500,
   /**
-   * The greatest file of certificates or a key that is read, also one for the connection to Postgres.
+   * Maximum size of a certificate or key file, also for connections to Postgres.
    *
    * Value: 1048576 bytes.
    */
   tlsFileMaxBytes: 1048576,
   /**
-   * The header of a message that says its id: it stays the same however often the message comes.
+   * Header with the id of a message, which is the same for each delivery of the message.
    *
    * Value: "message-id".
    */
   messageIdHeader: "message-id",
   /**
-   * The header of a message with a key: messages of one key are handled in order.
+   * Header with the key of a message. Messages with the same key are handled in order.
    *
    * Value: "message-key".
    */
   messageKeyHeader: "message-key",
   /**
-   * The header that says who enqueued a message: `name:topic:role`, of a peer and of a database role.
+   * Header with the origin of an enqueued message: `name:topic:role` of the peer and the database role.
    *
    * Value: "message-origin".
    */
   messageOriginHeader: "message-origin",
   /**
-   * The header that says until when a handler may begin with a message, in ms since 1970.
+   * Header with the time in ms since 1970 until which a handler may start the message.
    *
    * Value: "message-expires".
    */
   messageExpiresHeader: "message-expires",
   /**
-   * The longest time to live of a message.
+   * Maximum time to live of a message.
    *
    * Value: 3153600000000 ms.
    */
@@ -542,40 +541,41 @@ export const protocolConstants = {
    */
   defaultGroup: "default",
   /**
-   * A member of a group may have twice the messages under way that it has handled within this time.
+   * Time window of a group member's throughput: it may have twice the messages in progress that it handled within this
+   * time.
    *
    * Value: 50 ms.
    */
   groupPaceMs: 50,
   /**
-   * As many messages a member of a group may always have under way: one in work, and the next.
+   * Minimum number of messages that a group member may have in progress: the running one and the next.
    *
    * Value: 2 messages.
    */
   groupLeastUnderWay: 2,
   /**
-   * A member of a group claims nothing while so many messages that it has claimed wait to be tried again, or for those before them of
-   * their keys.
+   * Number of claimed messages waiting for a retry, or behind such a message of their key, at which a group member
+   * stops claiming.
    *
    * Value: 256 messages.
    */
   groupMostHeldUp: 256,
   /**
-   * How many messages of a channel may be finished while an earlier one, of another key, is not. After a crash they are handled
-   * again, unless their handlers are transactional.
+   * Maximum number of finished messages of a channel behind an unfinished message of another key. After a crash they
+   * are handled again, unless their handlers are transactional.
    *
    * Value: 10000 messages.
    */
   maxAhead: 10000,
   /**
-   * A message that waits in memory counts its payload, the names and values of its headers, and so many bytes for itself and for
-   * each of its headers.
+   * Bytes counted for a message that waits in memory, and again for each of its headers, in addition to its payload and
+   * the names and values of its headers.
    *
    * Value: 128 bytes.
    */
   messageOverheadBytes: 128,
   /**
-   * A sender's credit grows with what is handled and not committed, up to so many times the first credit.
+   * Maximum factor by which handled and uncommitted bytes increase a sender's credit.
    *
    * Value: 4.
    */
@@ -584,260 +584,263 @@ export const protocolConstants = {
 
 export type ProtocolConstants = SettingValues<typeof protocolConstants>;
 
-/** Store constants. What the store fixes. */
+/** Store constants. Constants of the store. */
 export const storeConstants = {
   /**
-   * How often the lease session is heard from.
+   * Heartbeat interval of the lease session.
    *
    * Value: 5000 ms.
    */
   leaseBeatMs: 5000,
   /**
-   * Without a heartbeat for this long a peer neither writes nor acknowledges.
+   * Time without a heartbeat after which a peer neither writes nor acknowledges.
    *
    * Value: 10000 ms.
    */
   leaseExpiryMs: 10000,
   /**
-   * How often the catalog and the stored messages are read in case a notification was lost.
+   * Interval at which the catalog and the stored messages are polled in case a notification was lost.
    *
    * Value: 5000 ms.
    */
   pollMs: 5000,
   /**
-   * A backlog of at most this many messages is short: the sender may go live.
+   * Maximum number of messages of a short backlog, with which the sender may go live.
    *
    * Value: 256 messages.
    */
   shortBacklogRows: 256,
   /**
-   * Messages taken by one drain query.
+   * Maximum number of messages of one drain query.
    *
    * Value: 4096 messages.
    */
   drainRows: 4096,
   /**
-   * Payload bytes taken by one drain query; one row always fits.
+   * Maximum payload bytes of one drain query; a single row always fits.
    *
    * Value: 8388608 bytes.
    */
   drainBytes: 8388608,
   /**
-   * Messages of one insert.
+   * Maximum number of messages of one insert.
    *
    * Value: 4096 messages.
    */
   insertRows: 4096,
   /**
-   * Payload bytes of one insert; one message always fits.
+   * Maximum payload bytes of one insert; a single message always fits.
    *
    * Value: 16777216 bytes.
    */
   insertBytes: 16777216,
   /**
-   * Messages of one row of conn_messages at most. No more than one drain query takes: our peers read whole rows.
+   * Maximum number of messages in one row of conn_messages. At most that of one drain query, because peers read whole
+   * rows.
    *
    * Value: 1024 messages.
    */
   batchMessages: 1024,
   /**
-   * Payload bytes of one row at most; one message always fits.
+   * Maximum payload bytes of one row; a single message always fits.
    *
    * Value: 262144 bytes.
    */
   batchBytes: 262144,
   /**
-   * Wait for a locked row or table.
+   * Maximum wait for a locked row or table.
    *
    * Value: 5000 ms.
    */
   lockTimeoutMs: 5000,
   /**
-   * How long a process that prepares a database waits for another session before it names that session.
+   * Time after which a process that prepares a database names the session that it waits for.
    *
    * Value: 5000 ms.
    */
   turnNoticeMs: 5000,
   /**
-   * How long a process that prepares a database waits at most: for another one that does so, and for locks.
+   * Maximum time that a process that prepares a database waits for another such process, and for locks.
    *
    * Value: 300000 ms.
    */
   turnLimitMs: 300000,
   /**
-   * How long a process that prepares a database waits for strong locks in one go. All others wait behind it meanwhile. Less than
-   * Postgres's deadlock_timeout by default, so that no peer is ended because of a deadlock with it.
+   * Maximum wait of one attempt to get strong locks while a database is prepared, during which other sessions queue
+   * behind it. Less than the default deadlock_timeout of Postgres, so that no peer is aborted because of a deadlock
+   * with it.
    *
    * Value: 500 ms.
    */
   yieldLockMs: 500,
   /**
-   * How long it then lets the others work before it tries again; waits double.
+   * Pause before the next attempt to get the locks. It doubles with each attempt.
    *
    * Value: 1000 ms.
    */
   yieldPauseMs: 1000,
   /**
-   * How much longer than `turn_limit_ms` it tries at most, until it is known which session is in the way.
+   * Maximum time beyond `turn_limit_ms` until the blocking session is known.
    *
    * Value: 60000 ms.
    */
   yieldLateMs: 60000,
   /**
-   * The prefix of the listener that a retry channel is made for; the key of the other channel follows.
+   * Prefix of the listener name of a retry channel, followed by the key of the original channel.
    *
    * Value: "__#retry#".
    */
   retryPrefix: "__#retry#",
   /**
-   * The longest wait before the store is tried again after a failure; waits double.
+   * Maximum delay before the store is retried after a failure. Delays double.
    *
    * Value: 2000 ms.
    */
   storeRetryMaxMs: 2000,
   /**
-   * The first wait before the store is tried again after a failure.
+   * First delay before the store is retried after a failure.
    *
    * Value: 50 ms.
    */
   storeRetryMinMs: 50,
   /**
-   * How often a name or lease that another holds is tried again.
+   * Interval at which an occupied name or lease is requested again.
    *
    * Value: 100 ms.
    */
   leasePollMs: 100,
   /**
-   * The wait before and between the keepalive probes of the lease session, on both sides.
+   * Idle time before keepalive probes of the lease session and between them, on both sides.
    *
    * Value: 2000 ms.
    */
   sessionKeepaliveMs: 2000,
   /**
-   * Keepalive probes without an answer after which the lease session is dead.
+   * Number of unanswered keepalive probes after which the lease session is dead.
    *
    * Value: 3 probes.
    */
   sessionKeepaliveProbes: 3,
   /**
-   * How long a transaction of ours may stand still, as when its process is stopped, before the server ends its session
-   * and gives its locks to others.
+   * Maximum idle time of our transactions, as when a process is suspended, after which the server ends the session and
+   * releases its locks.
    *
    * Value: 8000 ms.
    */
   sessionIdleInTransactionMs: 8000,
   /**
-   * How long a statement of `hawser serve` waits for a lock.
+   * Maximum wait for a lock of a statement of `hawser serve`.
    *
    * Value: 2000 ms.
    */
   sessionLockTimeoutMs: 2000,
   /**
-   * How long a connection to Postgres may take to be made, or to become free.
+   * Maximum time until a connection to Postgres is established or becomes free.
    *
    * Value: 10000 ms.
    */
   databaseConnectTimeoutMs: 10000,
   /**
-   * How long one statement may run.
+   * Maximum duration of one statement.
    *
    * Value: 30000 ms.
    */
   statementTimeoutMs: 30000,
   /**
-   * A backlog is counted up to this many messages.
+   * Maximum number of messages up to which a backlog is counted.
    *
    * Value: 4096 messages.
    */
   backlogCountRows: 4096,
   /**
-   * The prefix of NOTIFY channels for stored messages; 40 hexadecimal digits of the SHA-256 of the listener's name
-   * follow.
+   * Prefix of NOTIFY channels for stored messages, followed by 40 hexadecimal digits of the SHA-256 of the listener's
+   * name.
    *
    * Value: "hawser_messages_".
    */
   messageChannelPrefix: "hawser_messages_",
   /**
-   * How often a running peer looks for dead letters that are older than the retention, beside its start.
+   * Interval at which a running peer deletes expired dead letters, in addition to its start.
    *
    * Value: 3600000 ms.
    */
   deadLetterExpiryMs: 3600000,
   /**
-   * Dead letters that one statement retries, discards or expires.
+   * Maximum number of dead letters that one statement retries, discards or expires.
    *
    * Value: 1000 rows.
    */
   deadLetterRows: 1000,
   /**
-   * A message that fails, and is to be tried again after as long or later, is parked.
+   * Minimum retry delay with which a failed message is parked.
    *
    * Value: 10000 ms.
    */
   parkDelayMs: 10000,
   /**
-   * So many messages of a channel may be parked. Beyond that, the cursor waits for those that wait to be tried again.
+   * Maximum number of parked messages of a channel. Beyond that, the cursor waits for messages that wait for a retry.
    *
    * Value: 10000 messages.
    */
   parkedMessages: 10000,
   /**
-   * So many bytes they may take in memory, with their headers and `messageOverheadBytes`.
+   * Maximum memory in bytes of the parked messages, with their headers and `messageOverheadBytes`.
    *
    * Value: 16777216 bytes.
    */
   parkedBytes: 16777216,
   /**
-   * A dead letter keeps so many of its failed attempts, the last ones.
+   * Number of failed attempts that a dead letter keeps, the last ones.
    *
    * Value: 16 attempts.
    */
   deadLetterFailures: 16,
   /**
-   * It keeps so much of the message of each of them.
+   * Maximum bytes of the error message that a dead letter keeps per attempt.
    *
    * Value: 512 bytes.
    */
   deadLetterFailureBytes: 512,
   /**
-   * How long a message that may have killed its process runs alone.
+   * Maximum time for which a message that may have killed its process runs in isolation.
    *
    * Value: 30000 ms.
    */
   isolationLimitMs: 30000,
   /**
-   * The least time between look-ups of channel owners, for all channels of a peer together.
+   * Minimum interval between lookups of channel owners, for all channels of a peer together.
    *
    * Value: 500 ms.
    */
   ownerLookMs: 500,
   /**
-   * How many channels that were announced to a listener, and that it has not opened, wait at most to be looked up. Beyond that it
-   * looks for all its channels with messages instead: any login that may connect can announce keys without end.
+   * Maximum number of announced channels that a listener has not opened and that wait for a lookup. Beyond that, the
+   * listener reads all its channels with messages instead, because any login that may connect can announce any number
+   * of keys.
    *
    * Value: 1000 channels.
    */
   announcedChannels: 1000,
   /**
-   * The part of a stop's deadline, a tenth of it at most, that is kept for leaving the directory and giving the name back.
+   * Part of a stop's deadline, at most a tenth, that is reserved for leaving the directory and releasing the name.
    *
    * Value: 1000 ms.
    */
   leaveMs: 1000,
   /**
-   * The least time for that, even if the deadline is shorter.
+   * Minimum of that reserved time, even if the deadline is shorter.
    *
    * Value: 500 ms.
    */
   leaveLeastMs: 500,
   /**
-   * How long a cursor that only passes marks waits for more of them.
+   * Time for which a cursor that only passes marks waits for more of them.
    *
    * Value: 50 ms.
    */
   markSweepMs: 50,
   /**
-   * Set to 'on' with SET LOCAL in a transaction that handles messages: a handler that ends the transaction takes it back.
+   * Setting that is 'on' (SET LOCAL) in a transaction that handles messages, until the handler ends the transaction.
    *
    * Value: "hawser.handling".
    */

@@ -117,7 +117,7 @@ const leftAloneSql = `
       EXECUTE ${embedded(`SELECT NOT EXISTS (SELECT FROM (${foundFunctionsSql}) AS f WHERE f."isOurs")`)} INTO prepared;
     END IF;
     IF NOT prepared THEN
-      -- CREATE EXTENSION has raised it to this.
+      -- CREATE EXTENSION has raised it to this level.
       IF current_setting('client_min_messages') = 'warning' THEN
         SET LOCAL client_min_messages = notice;
       END IF;
@@ -151,19 +151,19 @@ export function extensionScript(version: string): string {
 
 SET LOCAL search_path = pg_catalog, pg_temp;
 
--- A function and a short call of it: Postgres repeats a statement that fails in the CONTEXT of the error, all of it.
+-- A function with a short call, because Postgres prints the whole failed statement in the CONTEXT of an error.
 CREATE FUNCTION ${installer} RETURNS void LANGUAGE plpgsql AS $hawser$
 DECLARE
   extension CONSTANT oid := (SELECT e.oid FROM pg_extension AS e WHERE e.extname = '${extensionName}');
   place CONSTANT text := (SELECT n.nspname FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.oid = extension);
   prepared boolean := to_regclass('hawser.migrations') IS NOT NULL;
-  -- Objects whose privileges some extension has made.
+  -- Objects whose initial privileges an extension has set.
   known CONSTANT oid[] := ARRAY(SELECT i.objoid FROM pg_init_privs AS i);
   timeout_before CONSTANT text := current_setting('lock_timeout');
   one record;
   held boolean := false;
 BEGIN
-  -- As every other installation of this database does: they take turns, and nobody can hold up the others for ever.
+  -- As in all installations of this database: they run one after another, and none blocks the others forever.
   PERFORM set_config('lock_timeout', '${storeConstants.turnLimitMs}', true);
   IF NOT prepared THEN
     PERFORM pg_advisory_xact_lock(${installationLockKey});
@@ -174,11 +174,11 @@ ${waitForLockSql}
 ${leftAloneSql}
 ${conflicts}
 
-  -- Left where the schema was dropped: an extension replaces no functions but its own.
+  -- Leftovers of a dropped schema: an extension can replace only its own functions.
   FOR one IN EXECUTE ${embedded(`SELECT f.signature FROM (${foundFunctionsSql}) AS f WHERE f."isOurs"`)} LOOP
     EXECUTE 'DROP FUNCTION ' || one.signature;
   END LOOP;
-  -- Likewise; event triggers use these.
+  -- The same applies to these functions, which event triggers use, so that they cannot be dropped.
   FOR one IN SELECT p.oid::regprocedure AS signature FROM pg_proc AS p WHERE p.pronamespace = to_regnamespace(${literal(foreignDataSchema)}) LOOP
     EXECUTE format('ALTER EXTENSION ${extensionName} ADD FUNCTION %s', one.signature);
   END LOOP;
@@ -189,7 +189,7 @@ ${stepsText}
   END IF;
 ${creationText}
 
-  -- What belongs to an extension is not dumped, and goes with it. One at a time: a table takes its types along.
+  -- Members of an extension are not dumped and are dropped with it. One at a time, because a table takes its types along.
   LOOP
     SELECT replace(o.type, 'foreign-data', 'foreign data') AS type, o.identity INTO one
       FROM pg_depend AS d CROSS JOIN pg_identify_object(d.classid, d.objid, d.objsubid) AS o

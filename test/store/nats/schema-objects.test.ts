@@ -107,7 +107,7 @@ describe("hawser init", () => {
       "the column clean of hawser.peers has no default",
       "(clean boolean DEFAULT",
     ],
-    ["ALTER TABLE hawser.migrations RENAME TO m", "none called hawser.migrations", "RENAME TO migrations"],
+    ["ALTER TABLE hawser.migrations RENAME TO m", "but not hawser.migrations", "RENAME TO migrations"],
   ])("refuses what it cannot bring back: %s", async (statement, what, remedy) => {
     await using database = await testDatabase({ nats: false });
     await onServer(database.url, statement);

@@ -91,7 +91,7 @@ const challengeNonceRules: TextRules = { minBytes: 32, maxBytes: 32 };
 /**
  * Checks `Challenge.nonce`. Limits: exactly 32 bytes long.
  *
- * 32 random bytes, new for each connection.
+ * 32 fresh random bytes.
  */
 export function checkChallengeNonce(value: Uint8Array): Violation | undefined {
   return checkBytes("nonce", challengeNonceRules, value);
@@ -100,7 +100,7 @@ export function checkChallengeNonce(value: Uint8Array): Violation | undefined {
 /**
  * Checks `Challenge.min_version`. Limits: at least 1.
  *
- * The oldest protocol version spoken.
+ * Oldest supported protocol version.
  */
 export function checkChallengeMinVersion(value: number): Violation | undefined {
   return value >= 1 ? undefined : outOfRange("minVersion", { min: 1 }, value);
@@ -109,7 +109,7 @@ export function checkChallengeMinVersion(value: number): Violation | undefined {
 /**
  * Checks `Challenge.max_version`. Limits: at least 1.
  *
- * The newest protocol version spoken.
+ * Newest supported protocol version.
  */
 export function checkChallengeMaxVersion(value: number): Violation | undefined {
   return value >= 1 ? undefined : outOfRange("maxVersion", { min: 1 }, value);
@@ -118,7 +118,7 @@ export function checkChallengeMaxVersion(value: number): Violation | undefined {
 /**
  * Checks `Challenge.capabilities`. Limits: at most 32 elements.
  *
- * What the listener can do.
+ * Capabilities of the listener.
  */
 export function checkChallengeCapabilities(value: readonly unknown[]): Violation | undefined {
   return checkItems("capabilities", 32, value);
@@ -127,7 +127,7 @@ export function checkChallengeCapabilities(value: readonly unknown[]): Violation
 /**
  * Checks `Hello.version`. Limits: at least 1.
  *
- * The version chosen from the challenge's range.
+ * Version chosen from the range of the Challenge.
  */
 export function checkHelloVersion(value: number): Violation | undefined {
   return value >= 1 ? undefined : outOfRange("version", { min: 1 }, value);
@@ -136,7 +136,7 @@ export function checkHelloVersion(value: number): Violation | undefined {
 /**
  * Checks `Hello.sender_name`. Limits: 1 to 255 bytes long in UTF-8; must not contain ':' or control characters.
  *
- * The sender's name.
+ * Name of the sender.
  */
 export function checkHelloSenderName(value: string): Violation | undefined {
   return checkText("senderName", namedRules.peerOrTopic, value);
@@ -145,7 +145,7 @@ export function checkHelloSenderName(value: string): Violation | undefined {
 /**
  * Checks `Hello.source_topic`. Limits: 1 to 255 bytes long in UTF-8; must not contain ':' or control characters.
  *
- * The sender's source topic.
+ * Source topic of the sender.
  */
 export function checkHelloSourceTopic(value: string): Violation | undefined {
   return checkText("sourceTopic", namedRules.peerOrTopic, value);
@@ -154,7 +154,7 @@ export function checkHelloSourceTopic(value: string): Violation | undefined {
 /**
  * Checks `Hello.listener_name`. Limits: 1 to 255 bytes long in UTF-8; must not contain ':' or control characters.
  *
- * The name of the listener that the dialler means to reach.
+ * Name of the intended listener.
  */
 export function checkHelloListenerName(value: string): Violation | undefined {
   return checkText("listenerName", namedRules.peerOrTopic, value);
@@ -163,7 +163,7 @@ export function checkHelloListenerName(value: string): Violation | undefined {
 /**
  * Checks `Hello.connection_key`. Limits: at least 1.
  *
- * The channel's key in the catalog.
+ * Key of the channel in the catalog.
  */
 export function checkHelloConnectionKey(value: number): Violation | undefined {
   return value >= 1 ? undefined : outOfRange("connectionKey", { min: 1 }, value);
@@ -172,7 +172,7 @@ export function checkHelloConnectionKey(value: number): Violation | undefined {
 /**
  * Checks `Hello.epoch`. Limits: 1 to 9007199254740991.
  *
- * The sender's epoch.
+ * Epoch of the sender.
  */
 export function checkHelloEpoch(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("epoch", { min: 1, max: 9007199254740991 }, value, true);
@@ -183,7 +183,7 @@ const helloNonceRules: TextRules = { minBytes: 32, maxBytes: 32 };
 /**
  * Checks `Hello.nonce`. Limits: exactly 32 bytes long.
  *
- * 32 random bytes, new for each connection.
+ * 32 fresh random bytes.
  */
 export function checkHelloNonce(value: Uint8Array): Violation | undefined {
   return checkBytes("nonce", helloNonceRules, value);
@@ -192,7 +192,7 @@ export function checkHelloNonce(value: Uint8Array): Violation | undefined {
 /**
  * Checks `Hello.capabilities`. Limits: at most 32 elements.
  *
- * What the dialler can do.
+ * Capabilities of the dialler.
  */
 export function checkHelloCapabilities(value: readonly unknown[]): Violation | undefined {
   return checkItems("capabilities", 32, value);
@@ -212,7 +212,7 @@ export function checkHelloMac(value: Uint8Array): Violation | undefined {
 /**
  * Checks `Welcome.cursor_epoch`. Limits: at most 9007199254740991.
  *
- * The epoch of the committed cursor; 0 when nothing was ever acknowledged.
+ * Epoch of the committed cursor; 0 if nothing was ever acknowledged.
  */
 export function checkWelcomeCursorEpoch(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("cursorEpoch", { min: 0, max: 9007199254740991 }, value, true);
@@ -221,7 +221,7 @@ export function checkWelcomeCursorEpoch(value: number): Violation | undefined {
 /**
  * Checks `Welcome.cursor`. Limits: at most 9007199254740991.
  *
- * The committed cursor: the last number of that epoch whose handling is committed.
+ * Committed cursor: the last number of that epoch whose handling is committed.
  */
 export function checkWelcomeCursor(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("cursor", { min: 0, max: 9007199254740991 }, value, true);
@@ -230,7 +230,7 @@ export function checkWelcomeCursor(value: number): Violation | undefined {
 /**
  * Checks `Welcome.backlog`. Limits: at most 9007199254740991.
  *
- * The channel's stored rows that the listener has not taken yet, as far as it knows.
+ * Number of stored messages of the channel that the listener has not read yet, as far as it knows.
  */
 export function checkWelcomeBacklog(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("backlog", { min: 0, max: 9007199254740991 }, value, true);
@@ -239,7 +239,7 @@ export function checkWelcomeBacklog(value: number): Violation | undefined {
 /**
  * Checks `Welcome.credit`. Limits: 1 to 9007199254740991.
  *
- * How many payload bytes may be in flight unacknowledged; one message always may.
+ * Payload bytes that may be in flight unacknowledged; a single message always may.
  */
 export function checkWelcomeCredit(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("credit", { min: 1, max: 9007199254740991 }, value, true);
@@ -248,7 +248,7 @@ export function checkWelcomeCredit(value: number): Violation | undefined {
 /**
  * Checks `Welcome.max_message_bytes`. Limits: 1 to 1073741824.
  *
- * The greatest payload that the listener takes, uncompressed, in bytes.
+ * Largest uncompressed payload that the listener accepts, in bytes.
  */
 export function checkWelcomeMaxMessageBytes(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1 && value <= 1073741824 ? undefined : outOfRange("maxMessageBytes", { min: 1, max: 1073741824 }, value, true);
@@ -257,7 +257,7 @@ export function checkWelcomeMaxMessageBytes(value: number): Violation | undefine
 /**
  * Checks `Welcome.capabilities`. Limits: at most 32 elements.
  *
- * What the listener can do.
+ * Capabilities of the listener.
  */
 export function checkWelcomeCapabilities(value: readonly unknown[]): Violation | undefined {
   return checkItems("capabilities", 32, value);
@@ -268,7 +268,7 @@ const welcomeMacRules: TextRules = { minBytes: 32, maxBytes: 32 };
 /**
  * Checks `Welcome.mac`. Limits: exactly 32 bytes long.
  *
- * HMAC-SHA256 with the mesh secret under the other direction's label.
+ * HMAC-SHA256 with the mesh secret, with the label of this direction.
  */
 export function checkWelcomeMac(value: Uint8Array): Violation | undefined {
   return checkBytes("mac", welcomeMacRules, value);
@@ -279,7 +279,7 @@ const refuseMessageRules: TextRules = { maxBytes: 1024 };
 /**
  * Checks `Refuse.message`. Limits: at most 1024 bytes long in UTF-8.
  *
- * Why, in words; never a secret.
+ * Error message; never contains a secret.
  */
 export function checkRefuseMessage(value: string): Violation | undefined {
   return checkText("message", refuseMessageRules, value);
@@ -288,7 +288,7 @@ export function checkRefuseMessage(value: string): Violation | undefined {
 /**
  * Checks `Batch.epoch`. Limits: 1 to 9007199254740991.
  *
- * The sender's epoch.
+ * Epoch of the sender.
  */
 export function checkBatchEpoch(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("epoch", { min: 1, max: 9007199254740991 }, value, true);
@@ -297,7 +297,7 @@ export function checkBatchEpoch(value: number): Violation | undefined {
 /**
  * Checks `Batch.delivery`. Limits: 1 to 2.
  *
- * How these messages are delivered.
+ * Delivery guarantee of the messages.
  */
 export function checkBatchDelivery(value: number): Violation | undefined {
   return value >= 1 && value <= 2 ? undefined : outOfRange("delivery", { min: 1, max: 2 }, value);
@@ -306,7 +306,7 @@ export function checkBatchDelivery(value: number): Violation | undefined {
 /**
  * Checks `Batch.first_number`. Limits: at most 9007199254740991.
  *
- * The number of the first payload; the others follow without a gap. Only at-least-once; else 0.
+ * Number of the first payload; the others are contiguous. 0 for at-most-once messages.
  */
 export function checkBatchFirstNumber(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("firstNumber", { min: 0, max: 9007199254740991 }, value, true);
@@ -315,7 +315,7 @@ export function checkBatchFirstNumber(value: number): Violation | undefined {
 /**
  * Checks `Batch.topic_key`. Limits: at least 1.
  *
- * The key of the topic that the messages are for.
+ * Key of the topic of the messages.
  */
 export function checkBatchTopicKey(value: number): Violation | undefined {
   return value >= 1 ? undefined : outOfRange("topicKey", { min: 1 }, value);
@@ -324,7 +324,7 @@ export function checkBatchTopicKey(value: number): Violation | undefined {
 /**
  * Checks `Batch.payloads`. Limits: at most 65536 elements.
  *
- * The payloads.
+ * Payloads of the messages.
  */
 export function checkBatchPayloads(value: readonly unknown[]): Violation | undefined {
   return checkItems("payloads", 65536, value);
@@ -333,7 +333,7 @@ export function checkBatchPayloads(value: readonly unknown[]): Violation | undef
 /**
  * Checks `Batch.compressions`. Limits: at most 65536 elements.
  *
- * Compressed payloads, by index; an index that is not named is not compressed.
+ * Compressions by index of the payload. Payloads without an entry are not compressed.
  */
 export function checkBatchCompressions(value: readonly unknown[]): Violation | undefined {
   return checkItems("compressions", 65536, value);
@@ -342,7 +342,7 @@ export function checkBatchCompressions(value: readonly unknown[]): Violation | u
 /**
  * Checks `Batch.headers`. Limits: at most 65536 elements.
  *
- * Headers, by index.
+ * Headers by index of the payload.
  */
 export function checkBatchHeaders(value: readonly unknown[]): Violation | undefined {
   return checkItems("headers", 65536, value);
@@ -351,7 +351,7 @@ export function checkBatchHeaders(value: readonly unknown[]): Violation | undefi
 /**
  * Checks `PayloadCompression.compression`. Limits: 1 to 2.
  *
- * How it is compressed.
+ * Compression format.
  */
 export function checkPayloadCompressionCompression(value: number): Violation | undefined {
   return value >= 1 && value <= 2 ? undefined : outOfRange("compression", { min: 1, max: 2 }, value);
@@ -360,7 +360,7 @@ export function checkPayloadCompressionCompression(value: number): Violation | u
 /**
  * Checks `PayloadCompression.uncompressed_bytes`. Limits: at most 1073741824.
  *
- * Its length uncompressed, in bytes.
+ * Uncompressed length in bytes.
  */
 export function checkPayloadCompressionUncompressedBytes(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 1073741824 ? undefined : outOfRange("uncompressedBytes", { min: 0, max: 1073741824 }, value, true);
@@ -369,7 +369,7 @@ export function checkPayloadCompressionUncompressedBytes(value: number): Violati
 /**
  * Checks `PayloadHeaders.headers`. Limits: at most 256 elements.
  *
- * Its headers, in order.
+ * Headers, in order.
  */
 export function checkPayloadHeadersHeaders(value: readonly unknown[]): Violation | undefined {
   return checkItems("headers", 256, value);
@@ -378,7 +378,7 @@ export function checkPayloadHeadersHeaders(value: readonly unknown[]): Violation
 /**
  * Checks `Header.name`. Limits: 1 to 255 bytes long in UTF-8; must be visible ASCII without ':'.
  *
- * The name.
+ * Header name.
  */
 export function checkHeaderName(value: string): Violation | undefined {
   return checkText("name", namedRules.headerName, value);
@@ -387,7 +387,7 @@ export function checkHeaderName(value: string): Violation | undefined {
 /**
  * Checks `Header.value`. Limits: at most 8192 bytes long in UTF-8; must not contain control characters other than tab.
  *
- * The value.
+ * Header value.
  */
 export function checkHeaderValue(value: string): Violation | undefined {
   return checkText("value", namedRules.headerValue, value);
@@ -396,7 +396,7 @@ export function checkHeaderValue(value: string): Violation | undefined {
 /**
  * Checks `Ack.epoch`. Limits: at most 9007199254740991.
  *
- * The epoch that the number belongs to. An Ack of another epoch acknowledges nothing.
+ * Epoch of the number. An Ack of another epoch acknowledges nothing.
  */
 export function checkAckEpoch(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("epoch", { min: 0, max: 9007199254740991 }, value, true);
@@ -405,7 +405,7 @@ export function checkAckEpoch(value: number): Violation | undefined {
 /**
  * Checks `Ack.number`. Limits: at most 9007199254740991.
  *
- * All numbers up to this one are handled and their cursor is committed.
+ * Number up to which all messages are handled, with a committed cursor.
  */
 export function checkAckNumber(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("number", { min: 0, max: 9007199254740991 }, value, true);
@@ -414,7 +414,7 @@ export function checkAckNumber(value: number): Violation | undefined {
 /**
  * Checks `Ack.credit`. Limits: 1 to 9007199254740991.
  *
- * How many payload bytes may be in flight unacknowledged.
+ * Payload bytes that may be in flight unacknowledged.
  */
 export function checkAckCredit(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("credit", { min: 1, max: 9007199254740991 }, value, true);
@@ -423,7 +423,7 @@ export function checkAckCredit(value: number): Violation | undefined {
 /**
  * Checks `Ack.backlog`. Limits: at most 9007199254740991.
  *
- * The channel's stored rows that the listener has not taken yet, as far as it knows.
+ * Number of stored messages of the channel that the listener has not read yet, as far as it knows.
  */
 export function checkAckBacklog(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("backlog", { min: 0, max: 9007199254740991 }, value, true);
@@ -432,7 +432,7 @@ export function checkAckBacklog(value: number): Violation | undefined {
 /**
  * Checks `GoLive.epoch`. Limits: 1 to 9007199254740991.
  *
- * The sender's epoch.
+ * Epoch of the sender.
  */
 export function checkGoLiveEpoch(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("epoch", { min: 1, max: 9007199254740991 }, value, true);
@@ -441,7 +441,7 @@ export function checkGoLiveEpoch(value: number): Violation | undefined {
 /**
  * Checks `Goodbye.epoch`. Limits: at most 9007199254740991.
  *
- * The epoch of the committed cursor (from the listener; else 0).
+ * Epoch of the committed cursor; 0 from the dialler.
  */
 export function checkGoodbyeEpoch(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("epoch", { min: 0, max: 9007199254740991 }, value, true);
@@ -450,7 +450,7 @@ export function checkGoodbyeEpoch(value: number): Violation | undefined {
 /**
  * Checks `Goodbye.number`. Limits: at most 9007199254740991.
  *
- * The final committed cursor (from the listener; else 0).
+ * Final committed cursor; 0 from the dialler.
  */
 export function checkGoodbyeNumber(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 0 && value <= 9007199254740991 ? undefined : outOfRange("number", { min: 0, max: 9007199254740991 }, value, true);
@@ -459,7 +459,7 @@ export function checkGoodbyeNumber(value: number): Violation | undefined {
 /**
  * Checks `Request.id`. Limits: 1 to 9007199254740991.
  *
- * Its number, from 1, greater than that of every request before it on this connection.
+ * Id of the request, from 1 and increasing on the connection.
  */
 export function checkRequestId(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("id", { min: 1, max: 9007199254740991 }, value, true);
@@ -468,7 +468,7 @@ export function checkRequestId(value: number): Violation | undefined {
 /**
  * Checks `Request.topic_key`. Limits: at least 1.
  *
- * The key of the topic that the request is for.
+ * Key of the topic of the request.
  */
 export function checkRequestTopicKey(value: number): Violation | undefined {
   return value >= 1 ? undefined : outOfRange("topicKey", { min: 1 }, value);
@@ -477,7 +477,7 @@ export function checkRequestTopicKey(value: number): Violation | undefined {
 /**
  * Checks `Request.timeout_ms`. Limits: 1 to 2147483647.
  *
- * How long the dialler waits for the answer from now on. After that the listener need not begin, nor answer.
+ * Time that the dialler waits for the answer. After that, the listener need not start or answer the request.
  */
 export function checkRequestTimeoutMs(value: number): Violation | undefined {
   return value >= 1 && value <= 2147483647 ? undefined : outOfRange("timeoutMs", { min: 1, max: 2147483647 }, value);
@@ -486,7 +486,7 @@ export function checkRequestTimeoutMs(value: number): Violation | undefined {
 /**
  * Checks `Request.max_answer_bytes`. Limits: 1 to 1073741824.
  *
- * The greatest payload of an answer that the dialler takes, in bytes.
+ * Largest payload of an answer that the dialler accepts, in bytes.
  */
 export function checkRequestMaxAnswerBytes(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1 && value <= 1073741824 ? undefined : outOfRange("maxAnswerBytes", { min: 1, max: 1073741824 }, value, true);
@@ -504,7 +504,7 @@ export function checkRequestHeaders(value: readonly unknown[]): Violation | unde
 /**
  * Checks `Answer.id`. Limits: 1 to 9007199254740991.
  *
- * The request's id.
+ * Id of the request.
  */
 export function checkAnswerId(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("id", { min: 1, max: 9007199254740991 }, value, true);
@@ -515,7 +515,7 @@ const answerMessageRules: TextRules = { maxBytes: 1024 };
 /**
  * Checks `Answer.message`. Limits: at most 1024 bytes long in UTF-8.
  *
- * Why, in words.
+ * Error message.
  */
 export function checkAnswerMessage(value: string): Violation | undefined {
   return checkText("message", answerMessageRules, value);
@@ -533,7 +533,7 @@ export function checkAnswerHeaders(value: readonly unknown[]): Violation | undef
 /**
  * Checks `Cancel.id`. Limits: 1 to 9007199254740991.
  *
- * The request's id.
+ * Id of the request.
  */
 export function checkCancelId(value: number): Violation | undefined {
   return Number.isInteger(value) && value >= 1 && value <= 9007199254740991 ? undefined : outOfRange("id", { min: 1, max: 9007199254740991 }, value, true);
@@ -542,7 +542,7 @@ export function checkCancelId(value: number): Violation | undefined {
 /**
  * Checks `Frame` against the rules of the spec.
  *
- * One frame. A frame of an unknown kind is refused with `protocol_violation`; unknown fields are ignored.
+ * Frame of a connection. A frame of an unknown kind is refused with `protocol_violation`; unknown fields are ignored.
  */
 export function validateFrame(message: Frame): Violation | undefined {
   return validateFrameKind(message.kind);
@@ -582,7 +582,7 @@ function validateFrameKind(oneof: Frame["kind"]): Violation | undefined {
 /**
  * Checks `Challenge` against the rules of the spec.
  *
- * Listener to dialler, first: what to prove, and what is spoken here.
+ * Listener to dialler, first frame: the challenge, and the supported versions.
  */
 export function validateChallenge(message: Challenge): Violation | undefined {
   return checkChallengeNonce(message.nonce) ??
@@ -594,7 +594,7 @@ export function validateChallenge(message: Challenge): Violation | undefined {
 /**
  * Checks `Hello` against the rules of the spec.
  *
- * Dialler to listener: who calls whom, with proof.
+ * Dialler to listener: authenticated identity, intended listener and channel.
  */
 export function validateHello(message: Hello): Violation | undefined {
   return checkHelloVersion(message.version) ??
@@ -611,7 +611,7 @@ export function validateHello(message: Hello): Violation | undefined {
 /**
  * Checks `Welcome` against the rules of the spec.
  *
- * Listener to dialler: accepted.
+ * Listener to dialler: the connection is accepted.
  */
 export function validateWelcome(message: Welcome): Violation | undefined {
   return checkWelcomeCursorEpoch(message.cursorEpoch) ??
@@ -626,7 +626,7 @@ export function validateWelcome(message: Welcome): Violation | undefined {
 /**
  * Checks `Refuse` against the rules of the spec.
  *
- * Either side: not accepted; the connection ends.
+ * Either side: an error that ends the connection.
  */
 export function validateRefuse(message: Refuse): Violation | undefined {
   return checkRefuseMessage(message.message);
@@ -635,7 +635,7 @@ export function validateRefuse(message: Refuse): Violation | undefined {
 /**
  * Checks `Batch` against the rules of the spec.
  *
- * Dialler to listener: messages of one topic and one delivery.
+ * Dialler to listener: messages of one topic with one delivery guarantee.
  */
 export function validateBatch(message: Batch): Violation | undefined {
   return checkBatchEpoch(message.epoch) ??
@@ -652,7 +652,7 @@ export function validateBatch(message: Batch): Violation | undefined {
 /**
  * Checks `PayloadCompression` against the rules of the spec.
  *
- * How one payload of a batch is compressed.
+ * Compression of one payload of a batch.
  */
 export function validatePayloadCompression(message: PayloadCompression): Violation | undefined {
   return checkPayloadCompressionCompression(message.compression) ??
@@ -662,7 +662,7 @@ export function validatePayloadCompression(message: PayloadCompression): Violati
 /**
  * Checks `PayloadHeaders` against the rules of the spec.
  *
- * The headers of one payload of a batch.
+ * Headers of one payload of a batch.
  */
 export function validatePayloadHeaders(message: PayloadHeaders): Violation | undefined {
   return checkPayloadHeadersHeaders(message.headers) ??
@@ -672,7 +672,7 @@ export function validatePayloadHeaders(message: PayloadHeaders): Violation | und
 /**
  * Checks `Header` against the rules of the spec.
  *
- * One header.
+ * Header of a message.
  */
 export function validateHeader(message: Header): Violation | undefined {
   return checkHeaderName(message.name) ??
@@ -682,7 +682,7 @@ export function validateHeader(message: Header): Violation | undefined {
 /**
  * Checks `Ack` against the rules of the spec.
  *
- * Listener to dialler: what is done, and how much more may come.
+ * Listener to dialler: acknowledgement, credit and state.
  */
 export function validateAck(message: Ack): Violation | undefined {
   return checkAckEpoch(message.epoch) ??
@@ -694,7 +694,7 @@ export function validateAck(message: Ack): Violation | undefined {
 /**
  * Checks `GoLive` against the rules of the spec.
  *
- * Dialler to listener: from here on everything that is not known to be stored follows on this connection.
+ * Dialler to listener: all messages that are not known to be stored follow on this connection.
  */
 export function validateGoLive(message: GoLive): Violation | undefined {
   return checkGoLiveEpoch(message.epoch);
@@ -703,7 +703,7 @@ export function validateGoLive(message: GoLive): Violation | undefined {
 /**
  * Checks `Goodbye` against the rules of the spec.
  *
- * Either side: the connection ends in good order.
+ * Either side: graceful end of the connection.
  */
 export function validateGoodbye(message: Goodbye): Violation | undefined {
   return checkGoodbyeEpoch(message.epoch) ??
@@ -713,7 +713,7 @@ export function validateGoodbye(message: Goodbye): Violation | undefined {
 /**
  * Checks `Request` against the rules of the spec.
  *
- * Dialler to listener: a request. It is at most once, and answered on this connection.
+ * Dialler to listener: a request, delivered at most once and answered on this connection.
  */
 export function validateRequest(message: Request): Violation | undefined {
   return checkRequestId(message.id) ??
@@ -727,7 +727,7 @@ export function validateRequest(message: Request): Violation | undefined {
 /**
  * Checks `Answer` against the rules of the spec.
  *
- * Listener to dialler: the answer to a request, or why there is none.
+ * Listener to dialler: the answer to a request, or an error.
  */
 export function validateAnswer(message: Answer): Violation | undefined {
   return checkAnswerId(message.id) ??
@@ -739,7 +739,7 @@ export function validateAnswer(message: Answer): Violation | undefined {
 /**
  * Checks `Cancel` against the rules of the spec.
  *
- * Dialler to listener: nobody waits for the answer to a request any more.
+ * Dialler to listener: cancels a request, whose answer is no longer needed.
  */
 export function validateCancel(message: Cancel): Violation | undefined {
   return checkCancelId(message.id);

@@ -5,7 +5,7 @@
 import type { ErrorCode } from "../../errors/v1/errors.js";
 
 /**
- * The frames that peers exchange over TCP.
+ * Frames that peers exchange over TCP.
  *
  * The dialler sends the four bytes "HWS1"; from then on both sides send frames, each a big-endian u32 length and that
  * many bytes of `Frame`. One connection carries one channel, from the dialler (the sender) to the listener.
@@ -14,7 +14,7 @@ import type { ErrorCode } from "../../errors/v1/errors.js";
  * There are no maps, so that an encoding is the same bytes in every language.
  */
 
-/** What a side can do beyond the base protocol. */
+/** Capabilities beyond the base protocol. */
 export enum Capability {
   UNSPECIFIED = 0,
   /** GZIP - Payloads compressed with gzip can be read. Every peer has it. */
@@ -26,17 +26,17 @@ export enum Capability {
   UNRECOGNIZED = -1,
 }
 
-/** How a message is delivered. */
+/** Delivery guarantee of a message. */
 export enum Delivery {
   UNSPECIFIED = 0,
-  /** AT_LEAST_ONCE - Numbered, acknowledged, stored when it cannot be delivered. */
+  /** AT_LEAST_ONCE - Numbered, acknowledged, and stored if it cannot be delivered. */
   AT_LEAST_ONCE = 1,
   /** AT_MOST_ONCE - Without a number, never stored. */
   AT_MOST_ONCE = 2,
   UNRECOGNIZED = -1,
 }
 
-/** How a payload is compressed. */
+/** Compression of a payload. */
 export enum Compression {
   /** UNSPECIFIED - Not compressed. */
   UNSPECIFIED = 0,
@@ -47,7 +47,7 @@ export enum Compression {
   UNRECOGNIZED = -1,
 }
 
-/** One frame. A frame of an unknown kind is refused with `protocol_violation`; unknown fields are ignored. */
+/** Frame of a connection. A frame of an unknown kind is refused with `protocol_violation`; unknown fields are ignored. */
 export interface Frame {
   /** The kind of frame. */
   kind:
@@ -67,186 +67,186 @@ export interface Frame {
     | undefined;
 }
 
-/** Listener to dialler, first: what to prove, and what is spoken here. */
+/** Listener to dialler, first frame: the challenge, and the supported versions. */
 export interface Challenge {
-  /** 32 random bytes, new for each connection. */
+  /** 32 fresh random bytes. */
   nonce: Uint8Array;
-  /** The oldest protocol version spoken. */
+  /** Oldest supported protocol version. */
   minVersion: number;
-  /** The newest protocol version spoken. */
+  /** Newest supported protocol version. */
   maxVersion: number;
-  /** What the listener can do. */
+  /** Capabilities of the listener. */
   capabilities: Capability[];
 }
 
-/** Dialler to listener: who calls whom, with proof. */
+/** Dialler to listener: authenticated identity, intended listener and channel. */
 export interface Hello {
-  /** The version chosen from the challenge's range. */
+  /** Version chosen from the range of the Challenge. */
   version: number;
-  /** The sender's name. */
+  /** Name of the sender. */
   senderName: string;
-  /** The sender's source topic. */
+  /** Source topic of the sender. */
   sourceTopic: string;
-  /** The name of the listener that the dialler means to reach. */
+  /** Name of the intended listener. */
   listenerName: string;
-  /** The channel's key in the catalog. */
+  /** Key of the channel in the catalog. */
   connectionKey: number;
-  /** The sender's epoch. */
+  /** Epoch of the sender. */
   epoch: number;
-  /** 32 random bytes, new for each connection. */
+  /** 32 fresh random bytes. */
   nonce: Uint8Array;
-  /** What the dialler can do. */
+  /** Capabilities of the dialler. */
   capabilities: Capability[];
   /** HMAC-SHA256 with the mesh secret; docs/protocol.md has the bytes it covers. */
   mac: Uint8Array;
 }
 
-/** Listener to dialler: accepted. */
+/** Listener to dialler: the connection is accepted. */
 export interface Welcome {
-  /** The epoch of the committed cursor; 0 when nothing was ever acknowledged. */
+  /** Epoch of the committed cursor; 0 if nothing was ever acknowledged. */
   cursorEpoch: number;
-  /** The committed cursor: the last number of that epoch whose handling is committed. */
+  /** Committed cursor: the last number of that epoch whose handling is committed. */
   cursor: number;
-  /** The channel's stored rows that the listener has not taken yet, as far as it knows. */
+  /** Number of stored messages of the channel that the listener has not read yet, as far as it knows. */
   backlog: number;
-  /** How many payload bytes may be in flight unacknowledged; one message always may. */
+  /** Payload bytes that may be in flight unacknowledged; a single message always may. */
   credit: number;
-  /** The greatest payload that the listener takes, uncompressed, in bytes. */
+  /** Largest uncompressed payload that the listener accepts, in bytes. */
   maxMessageBytes: number;
-  /** What the listener can do. */
+  /** Capabilities of the listener. */
   capabilities: Capability[];
-  /** HMAC-SHA256 with the mesh secret under the other direction's label. */
+  /** HMAC-SHA256 with the mesh secret, with the label of this direction. */
   mac: Uint8Array;
 }
 
-/** Either side: not accepted; the connection ends. */
+/** Either side: an error that ends the connection. */
 export interface Refuse {
-  /** Why. */
+  /** Error code. */
   code: ErrorCode;
-  /** Why, in words; never a secret. */
+  /** Error message; never contains a secret. */
   message: string;
 }
 
-/** Dialler to listener: messages of one topic and one delivery. */
+/** Dialler to listener: messages of one topic with one delivery guarantee. */
 export interface Batch {
-  /** The sender's epoch. */
+  /** Epoch of the sender. */
   epoch: number;
-  /** How these messages are delivered. */
+  /** Delivery guarantee of the messages. */
   delivery: Delivery;
-  /** The number of the first payload; the others follow without a gap. Only at-least-once; else 0. */
+  /** Number of the first payload; the others are contiguous. 0 for at-most-once messages. */
   firstNumber: number;
-  /** The key of the topic that the messages are for. */
+  /** Key of the topic of the messages. */
   topicKey: number;
-  /** The payloads. */
+  /** Payloads of the messages. */
   payloads: Uint8Array[];
-  /** Compressed payloads, by index; an index that is not named is not compressed. */
+  /** Compressions by index of the payload. Payloads without an entry are not compressed. */
   compressions: PayloadCompression[];
-  /** Headers, by index. */
+  /** Headers by index of the payload. */
   headers: PayloadHeaders[];
 }
 
-/** How one payload of a batch is compressed. */
+/** Compression of one payload of a batch. */
 export interface PayloadCompression {
-  /** The payload's index in the batch. */
+  /** Index of the payload in the batch. */
   index: number;
-  /** How it is compressed. */
+  /** Compression format. */
   compression: Compression;
-  /** Its length uncompressed, in bytes. */
+  /** Uncompressed length in bytes. */
   uncompressedBytes: number;
 }
 
-/** The headers of one payload of a batch. */
+/** Headers of one payload of a batch. */
 export interface PayloadHeaders {
-  /** The payload's index in the batch. */
+  /** Index of the payload in the batch. */
   index: number;
-  /** Its headers, in order. */
+  /** Headers, in order. */
   headers: Header[];
 }
 
-/** One header. */
+/** Header of a message. */
 export interface Header {
-  /** The name. */
+  /** Header name. */
   name: string;
-  /** The value. */
+  /** Header value. */
   value: string;
 }
 
-/** Listener to dialler: what is done, and how much more may come. */
+/** Listener to dialler: acknowledgement, credit and state. */
 export interface Ack {
-  /** The epoch that the number belongs to. An Ack of another epoch acknowledges nothing. */
+  /** Epoch of the number. An Ack of another epoch acknowledges nothing. */
   epoch: number;
-  /** All numbers up to this one are handled and their cursor is committed. */
+  /** Number up to which all messages are handled, with a committed cursor. */
   number: number;
-  /** How many payload bytes may be in flight unacknowledged. */
+  /** Payload bytes that may be in flight unacknowledged. */
   credit: number;
-  /** The channel's stored rows that the listener has not taken yet, as far as it knows. */
+  /** Number of stored messages of the channel that the listener has not read yet, as far as it knows. */
   backlog: number;
-  /** A handler is slow while messages wait: the sender should store instead of waiting. */
+  /** True if a handler is slow while messages wait: the sender should store its messages instead of waiting. */
   busy: boolean;
-  /** Nothing stored is left above what the listener has accepted: the channel is live. */
+  /** True if the store has no messages above the accepted ones: the channel is live. */
   live: boolean;
 }
 
-/** Dialler to listener: from here on everything that is not known to be stored follows on this connection. */
+/** Dialler to listener: all messages that are not known to be stored follow on this connection. */
 export interface GoLive {
-  /** The sender's epoch. */
+  /** Epoch of the sender. */
   epoch: number;
 }
 
-/** Either side, after silence. */
+/** Either side: sent after silence. */
 export interface Ping {
-  /** Comes back in the Pong. Any 64 bits. */
+  /** Any 64 bits, which the Pong returns. */
   token: string;
 }
 
-/** The answer to a Ping. */
+/** Either side: answer to a Ping. */
 export interface Pong {
-  /** The Ping's token. */
+  /** Token of the Ping. */
   token: string;
 }
 
-/** Either side: the connection ends in good order. */
+/** Either side: graceful end of the connection. */
 export interface Goodbye {
-  /** The epoch of the committed cursor (from the listener; else 0). */
+  /** Epoch of the committed cursor; 0 from the dialler. */
   epoch: number;
-  /** The final committed cursor (from the listener; else 0). */
+  /** Final committed cursor; 0 from the dialler. */
   number: number;
 }
 
-/** Dialler to listener: a request. It is at most once, and answered on this connection. */
+/** Dialler to listener: a request, delivered at most once and answered on this connection. */
 export interface Request {
-  /** Its number, from 1, greater than that of every request before it on this connection. */
+  /** Id of the request, from 1 and increasing on the connection. */
   id: number;
-  /** The key of the topic that the request is for. */
+  /** Key of the topic of the request. */
   topicKey: number;
-  /** How long the dialler waits for the answer from now on. After that the listener need not begin, nor answer. */
+  /** Time that the dialler waits for the answer. After that, the listener need not start or answer the request. */
   timeoutMs: number;
-  /** The greatest payload of an answer that the dialler takes, in bytes. */
+  /** Largest payload of an answer that the dialler accepts, in bytes. */
   maxAnswerBytes: number;
-  /** The payload, never compressed. */
+  /** Payload, never compressed. */
   payload: Uint8Array;
   /** Headers, in order. */
   headers: Header[];
 }
 
-/** Listener to dialler: the answer to a request, or why there is none. */
+/** Listener to dialler: the answer to a request, or an error. */
 export interface Answer {
-  /** The request's id. */
+  /** Id of the request. */
   id: number;
-  /** Why there is no answer. Unspecified: there is one. */
+  /** Error code; unspecified if there is an answer. */
   code: ErrorCode;
-  /** Why, in words. */
+  /** Error message. */
   message: string;
-  /** Whether a handler had begun with the request: it may have had effects. */
+  /** True if a handler had started the request, so that it may have had effects. */
   begun: boolean;
-  /** The payload, never compressed; empty if there is no answer. */
+  /** Payload, never compressed; empty if there is no answer. */
   payload: Uint8Array;
   /** Headers, in order; none if there is no answer. */
   headers: Header[];
 }
 
-/** Dialler to listener: nobody waits for the answer to a request any more. */
+/** Dialler to listener: cancels a request, whose answer is no longer needed. */
 export interface Cancel {
-  /** The request's id. */
+  /** Id of the request. */
   id: number;
 }

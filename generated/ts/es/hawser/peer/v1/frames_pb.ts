@@ -1,4 +1,4 @@
-// The frames that peers exchange over TCP.
+// Frames that peers exchange over TCP.
 //
 // The dialler sends the four bytes "HWS1"; from then on both sides send frames, each a big-endian u32 length and that
 // many bytes of `Frame`. One connection carries one channel, from the dialler (the sender) to the listener.
@@ -23,7 +23,7 @@ export const file_hawser_peer_v1_frames: GenFile = /*@__PURE__*/
   fileDesc("ChtoYXdzZXIvcGVlci92MS9mcmFtZXMucHJvdG8SDmhhd3Nlci5wZWVyLnYxIrIECgVGcmFtZRIuCgljaGFsbGVuZ2UYASABKAsyGS5oYXdzZXIucGVlci52MS5DaGFsbGVuZ2VIABImCgVoZWxsbxgCIAEoCzIVLmhhd3Nlci5wZWVyLnYxLkhlbGxvSAASKgoHd2VsY29tZRgDIAEoCzIXLmhhd3Nlci5wZWVyLnYxLldlbGNvbWVIABIoCgZyZWZ1c2UYBCABKAsyFi5oYXdzZXIucGVlci52MS5SZWZ1c2VIABImCgViYXRjaBgFIAEoCzIVLmhhd3Nlci5wZWVyLnYxLkJhdGNoSAASIgoDYWNrGAYgASgLMhMuaGF3c2VyLnBlZXIudjEuQWNrSAASKQoHZ29fbGl2ZRgHIAEoCzIWLmhhd3Nlci5wZWVyLnYxLkdvTGl2ZUgAEiQKBHBpbmcYCCABKAsyFC5oYXdzZXIucGVlci52MS5QaW5nSAASJAoEcG9uZxgJIAEoCzIULmhhd3Nlci5wZWVyLnYxLlBvbmdIABIqCgdnb29kYnllGAogASgLMhcuaGF3c2VyLnBlZXIudjEuR29vZGJ5ZUgAEioKB3JlcXVlc3QYCyABKAsyFy5oYXdzZXIucGVlci52MS5SZXF1ZXN0SAASKAoGYW5zd2VyGAwgASgLMhYuaGF3c2VyLnBlZXIudjEuQW5zd2VySAASKAoGY2FuY2VsGA0gASgLMhYuaGF3c2VyLnBlZXIudjEuQ2FuY2VsSABCBgoEa2luZEoECA8QECJ2CglDaGFsbGVuZ2USDQoFbm9uY2UYASABKAwSEwoLbWluX3ZlcnNpb24YAiABKA0SEwoLbWF4X3ZlcnNpb24YAyABKA0SMAoMY2FwYWJpbGl0aWVzGAQgAygOMhouaGF3c2VyLnBlZXIudjEuQ2FwYWJpbGl0eSLTAQoFSGVsbG8SDwoHdmVyc2lvbhgBIAEoDRITCgtzZW5kZXJfbmFtZRgCIAEoCRIUCgxzb3VyY2VfdG9waWMYAyABKAkSFQoNbGlzdGVuZXJfbmFtZRgEIAEoCRIWCg5jb25uZWN0aW9uX2tleRgFIAEoBRIRCgVlcG9jaBgGIAEoBEICMAISDQoFbm9uY2UYByABKAwSMAoMY2FwYWJpbGl0aWVzGAggAygOMhouaGF3c2VyLnBlZXIudjEuQ2FwYWJpbGl0eRILCgNtYWMYCSABKAwivgEKB1dlbGNvbWUSGAoMY3Vyc29yX2Vwb2NoGAEgASgEQgIwAhISCgZjdXJzb3IYAiABKARCAjACEhMKB2JhY2tsb2cYAyABKARCAjACEhIKBmNyZWRpdBgEIAEoBEICMAISHQoRbWF4X21lc3NhZ2VfYnl0ZXMYBSABKARCAjACEjAKDGNhcGFiaWxpdGllcxgGIAMoDjIaLmhhd3Nlci5wZWVyLnYxLkNhcGFiaWxpdHkSCwoDbWFjGAcgASgMIkQKBlJlZnVzZRIpCgRjb2RlGAEgASgOMhsuaGF3c2VyLmVycm9ycy52MS5FcnJvckNvZGUSDwoHbWVzc2FnZRgCIAEoCSLwAQoFQmF0Y2gSEQoFZXBvY2gYASABKARCAjACEioKCGRlbGl2ZXJ5GAIgASgOMhguaGF3c2VyLnBlZXIudjEuRGVsaXZlcnkSGAoMZmlyc3RfbnVtYmVyGAMgASgEQgIwAhIRCgl0b3BpY19rZXkYBCABKAUSEAoIcGF5bG9hZHMYBSADKAwSOAoMY29tcHJlc3Npb25zGAYgAygLMiIuaGF3c2VyLnBlZXIudjEuUGF5bG9hZENvbXByZXNzaW9uEi8KB2hlYWRlcnMYByADKAsyHi5oYXdzZXIucGVlci52MS5QYXlsb2FkSGVhZGVycyJ1ChJQYXlsb2FkQ29tcHJlc3Npb24SDQoFaW5kZXgYASABKA0SMAoLY29tcHJlc3Npb24YAiABKA4yGy5oYXdzZXIucGVlci52MS5Db21wcmVzc2lvbhIeChJ1bmNvbXByZXNzZWRfYnl0ZXMYAyABKARCAjACIkgKDlBheWxvYWRIZWFkZXJzEg0KBWluZGV4GAEgASgNEicKB2hlYWRlcnMYAiADKAsyFi5oYXdzZXIucGVlci52MS5IZWFkZXIiJQoGSGVhZGVyEgwKBG5hbWUYASABKAkSDQoFdmFsdWUYAiABKAkicQoDQWNrEhEKBWVwb2NoGAEgASgEQgIwAhISCgZudW1iZXIYAiABKARCAjACEhIKBmNyZWRpdBgDIAEoBEICMAISEwoHYmFja2xvZxgEIAEoBEICMAISDAoEYnVzeRgFIAEoCBIMCgRsaXZlGAYgASgIIhsKBkdvTGl2ZRIRCgVlcG9jaBgBIAEoBEICMAIiGQoEUGluZxIRCgV0b2tlbhgBIAEoBEICMAEiGQoEUG9uZxIRCgV0b2tlbhgBIAEoBEICMAEiMAoHR29vZGJ5ZRIRCgVlcG9jaBgBIAEoBEICMAISEgoGbnVtYmVyGAIgASgEQgIwAiKYAQoHUmVxdWVzdBIOCgJpZBgBIAEoBEICMAISEQoJdG9waWNfa2V5GAIgASgFEhIKCnRpbWVvdXRfbXMYAyABKA0SHAoQbWF4X2Fuc3dlcl9ieXRlcxgEIAEoBEICMAISDwoHcGF5bG9hZBgFIAEoDBInCgdoZWFkZXJzGAYgAygLMhYuaGF3c2VyLnBlZXIudjEuSGVhZGVyIp0BCgZBbnN3ZXISDgoCaWQYASABKARCAjACEikKBGNvZGUYAiABKA4yGy5oYXdzZXIuZXJyb3JzLnYxLkVycm9yQ29kZRIPCgdtZXNzYWdlGAMgASgJEg0KBWJlZ3VuGAQgASgIEg8KB3BheWxvYWQYBSABKAwSJwoHaGVhZGVycxgGIAMoCzIWLmhhd3Nlci5wZWVyLnYxLkhlYWRlciIYCgZDYW5jZWwSDgoCaWQYASABKARCAjACKncKCkNhcGFiaWxpdHkSGgoWQ0FQQUJJTElUWV9VTlNQRUNJRklFRBAAEhMKD0NBUEFCSUxJVFlfR1pJUBABEhMKD0NBUEFCSUxJVFlfWlNURBACEhcKE0NBUEFCSUxJVFlfUkVRVUVTVFMQAyIECAkQCSIECE0QTSpbCghEZWxpdmVyeRIYChRERUxJVkVSWV9VTlNQRUNJRklFRBAAEhoKFkRFTElWRVJZX0FUX0xFQVNUX09OQ0UQARIZChVERUxJVkVSWV9BVF9NT1NUX09OQ0UQAipWCgtDb21wcmVzc2lvbhIbChdDT01QUkVTU0lPTl9VTlNQRUNJRklFRBAAEhQKEENPTVBSRVNTSU9OX0daSVAQARIUChBDT01QUkVTU0lPTl9aU1REEAJiBnByb3RvMw", [file_hawser_errors_v1_errors]);
 
 /**
- * One frame. A frame of an unknown kind is refused with `protocol_violation`; unknown fields are ignored.
+ * Frame of a connection. A frame of an unknown kind is refused with `protocol_violation`; unknown fields are ignored.
  *
  * @generated from message hawser.peer.v1.Frame
  */
@@ -122,34 +122,34 @@ export const FrameSchema: GenMessage<Frame> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 0);
 
 /**
- * Listener to dialler, first: what to prove, and what is spoken here.
+ * Listener to dialler, first frame: the challenge, and the supported versions.
  *
  * @generated from message hawser.peer.v1.Challenge
  */
 export type Challenge = Message<"hawser.peer.v1.Challenge"> & {
   /**
-   * 32 random bytes, new for each connection.
+   * 32 fresh random bytes.
    *
    * @generated from field: bytes nonce = 1;
    */
   nonce: Uint8Array;
 
   /**
-   * The oldest protocol version spoken.
+   * Oldest supported protocol version.
    *
    * @generated from field: uint32 min_version = 2;
    */
   minVersion: number;
 
   /**
-   * The newest protocol version spoken.
+   * Newest supported protocol version.
    *
    * @generated from field: uint32 max_version = 3;
    */
   maxVersion: number;
 
   /**
-   * What the listener can do.
+   * Capabilities of the listener.
    *
    * @generated from field: repeated hawser.peer.v1.Capability capabilities = 4;
    */
@@ -164,62 +164,62 @@ export const ChallengeSchema: GenMessage<Challenge> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 1);
 
 /**
- * Dialler to listener: who calls whom, with proof.
+ * Dialler to listener: authenticated identity, intended listener and channel.
  *
  * @generated from message hawser.peer.v1.Hello
  */
 export type Hello = Message<"hawser.peer.v1.Hello"> & {
   /**
-   * The version chosen from the challenge's range.
+   * Version chosen from the range of the Challenge.
    *
    * @generated from field: uint32 version = 1;
    */
   version: number;
 
   /**
-   * The sender's name.
+   * Name of the sender.
    *
    * @generated from field: string sender_name = 2;
    */
   senderName: string;
 
   /**
-   * The sender's source topic.
+   * Source topic of the sender.
    *
    * @generated from field: string source_topic = 3;
    */
   sourceTopic: string;
 
   /**
-   * The name of the listener that the dialler means to reach.
+   * Name of the intended listener.
    *
    * @generated from field: string listener_name = 4;
    */
   listenerName: string;
 
   /**
-   * The channel's key in the catalog.
+   * Key of the channel in the catalog.
    *
    * @generated from field: int32 connection_key = 5;
    */
   connectionKey: number;
 
   /**
-   * The sender's epoch.
+   * Epoch of the sender.
    *
    * @generated from field: uint64 epoch = 6 [jstype = JS_NUMBER];
    */
   epoch: bigint;
 
   /**
-   * 32 random bytes, new for each connection.
+   * 32 fresh random bytes.
    *
    * @generated from field: bytes nonce = 7;
    */
   nonce: Uint8Array;
 
   /**
-   * What the dialler can do.
+   * Capabilities of the dialler.
    *
    * @generated from field: repeated hawser.peer.v1.Capability capabilities = 8;
    */
@@ -241,55 +241,55 @@ export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 2);
 
 /**
- * Listener to dialler: accepted.
+ * Listener to dialler: the connection is accepted.
  *
  * @generated from message hawser.peer.v1.Welcome
  */
 export type Welcome = Message<"hawser.peer.v1.Welcome"> & {
   /**
-   * The epoch of the committed cursor; 0 when nothing was ever acknowledged.
+   * Epoch of the committed cursor; 0 if nothing was ever acknowledged.
    *
    * @generated from field: uint64 cursor_epoch = 1 [jstype = JS_NUMBER];
    */
   cursorEpoch: bigint;
 
   /**
-   * The committed cursor: the last number of that epoch whose handling is committed.
+   * Committed cursor: the last number of that epoch whose handling is committed.
    *
    * @generated from field: uint64 cursor = 2 [jstype = JS_NUMBER];
    */
   cursor: bigint;
 
   /**
-   * The channel's stored rows that the listener has not taken yet, as far as it knows.
+   * Number of stored messages of the channel that the listener has not read yet, as far as it knows.
    *
    * @generated from field: uint64 backlog = 3 [jstype = JS_NUMBER];
    */
   backlog: bigint;
 
   /**
-   * How many payload bytes may be in flight unacknowledged; one message always may.
+   * Payload bytes that may be in flight unacknowledged; a single message always may.
    *
    * @generated from field: uint64 credit = 4 [jstype = JS_NUMBER];
    */
   credit: bigint;
 
   /**
-   * The greatest payload that the listener takes, uncompressed, in bytes.
+   * Largest uncompressed payload that the listener accepts, in bytes.
    *
    * @generated from field: uint64 max_message_bytes = 5 [jstype = JS_NUMBER];
    */
   maxMessageBytes: bigint;
 
   /**
-   * What the listener can do.
+   * Capabilities of the listener.
    *
    * @generated from field: repeated hawser.peer.v1.Capability capabilities = 6;
    */
   capabilities: Capability[];
 
   /**
-   * HMAC-SHA256 with the mesh secret under the other direction's label.
+   * HMAC-SHA256 with the mesh secret, with the label of this direction.
    *
    * @generated from field: bytes mac = 7;
    */
@@ -304,20 +304,20 @@ export const WelcomeSchema: GenMessage<Welcome> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 3);
 
 /**
- * Either side: not accepted; the connection ends.
+ * Either side: an error that ends the connection.
  *
  * @generated from message hawser.peer.v1.Refuse
  */
 export type Refuse = Message<"hawser.peer.v1.Refuse"> & {
   /**
-   * Why.
+   * Error code.
    *
    * @generated from field: hawser.errors.v1.ErrorCode code = 1;
    */
   code: ErrorCode;
 
   /**
-   * Why, in words; never a secret.
+   * Error message; never contains a secret.
    *
    * @generated from field: string message = 2;
    */
@@ -332,55 +332,55 @@ export const RefuseSchema: GenMessage<Refuse> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 4);
 
 /**
- * Dialler to listener: messages of one topic and one delivery.
+ * Dialler to listener: messages of one topic with one delivery guarantee.
  *
  * @generated from message hawser.peer.v1.Batch
  */
 export type Batch = Message<"hawser.peer.v1.Batch"> & {
   /**
-   * The sender's epoch.
+   * Epoch of the sender.
    *
    * @generated from field: uint64 epoch = 1 [jstype = JS_NUMBER];
    */
   epoch: bigint;
 
   /**
-   * How these messages are delivered.
+   * Delivery guarantee of the messages.
    *
    * @generated from field: hawser.peer.v1.Delivery delivery = 2;
    */
   delivery: Delivery;
 
   /**
-   * The number of the first payload; the others follow without a gap. Only at-least-once; else 0.
+   * Number of the first payload; the others are contiguous. 0 for at-most-once messages.
    *
    * @generated from field: uint64 first_number = 3 [jstype = JS_NUMBER];
    */
   firstNumber: bigint;
 
   /**
-   * The key of the topic that the messages are for.
+   * Key of the topic of the messages.
    *
    * @generated from field: int32 topic_key = 4;
    */
   topicKey: number;
 
   /**
-   * The payloads.
+   * Payloads of the messages.
    *
    * @generated from field: repeated bytes payloads = 5;
    */
   payloads: Uint8Array[];
 
   /**
-   * Compressed payloads, by index; an index that is not named is not compressed.
+   * Compressions by index of the payload. Payloads without an entry are not compressed.
    *
    * @generated from field: repeated hawser.peer.v1.PayloadCompression compressions = 6;
    */
   compressions: PayloadCompression[];
 
   /**
-   * Headers, by index.
+   * Headers by index of the payload.
    *
    * @generated from field: repeated hawser.peer.v1.PayloadHeaders headers = 7;
    */
@@ -395,27 +395,27 @@ export const BatchSchema: GenMessage<Batch> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 5);
 
 /**
- * How one payload of a batch is compressed.
+ * Compression of one payload of a batch.
  *
  * @generated from message hawser.peer.v1.PayloadCompression
  */
 export type PayloadCompression = Message<"hawser.peer.v1.PayloadCompression"> & {
   /**
-   * The payload's index in the batch.
+   * Index of the payload in the batch.
    *
    * @generated from field: uint32 index = 1;
    */
   index: number;
 
   /**
-   * How it is compressed.
+   * Compression format.
    *
    * @generated from field: hawser.peer.v1.Compression compression = 2;
    */
   compression: Compression;
 
   /**
-   * Its length uncompressed, in bytes.
+   * Uncompressed length in bytes.
    *
    * @generated from field: uint64 uncompressed_bytes = 3 [jstype = JS_NUMBER];
    */
@@ -430,20 +430,20 @@ export const PayloadCompressionSchema: GenMessage<PayloadCompression> = /*@__PUR
   messageDesc(file_hawser_peer_v1_frames, 6);
 
 /**
- * The headers of one payload of a batch.
+ * Headers of one payload of a batch.
  *
  * @generated from message hawser.peer.v1.PayloadHeaders
  */
 export type PayloadHeaders = Message<"hawser.peer.v1.PayloadHeaders"> & {
   /**
-   * The payload's index in the batch.
+   * Index of the payload in the batch.
    *
    * @generated from field: uint32 index = 1;
    */
   index: number;
 
   /**
-   * Its headers, in order.
+   * Headers, in order.
    *
    * @generated from field: repeated hawser.peer.v1.Header headers = 2;
    */
@@ -458,20 +458,20 @@ export const PayloadHeadersSchema: GenMessage<PayloadHeaders> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 7);
 
 /**
- * One header.
+ * Header of a message.
  *
  * @generated from message hawser.peer.v1.Header
  */
 export type Header = Message<"hawser.peer.v1.Header"> & {
   /**
-   * The name.
+   * Header name.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * The value.
+   * Header value.
    *
    * @generated from field: string value = 2;
    */
@@ -486,48 +486,48 @@ export const HeaderSchema: GenMessage<Header> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 8);
 
 /**
- * Listener to dialler: what is done, and how much more may come.
+ * Listener to dialler: acknowledgement, credit and state.
  *
  * @generated from message hawser.peer.v1.Ack
  */
 export type Ack = Message<"hawser.peer.v1.Ack"> & {
   /**
-   * The epoch that the number belongs to. An Ack of another epoch acknowledges nothing.
+   * Epoch of the number. An Ack of another epoch acknowledges nothing.
    *
    * @generated from field: uint64 epoch = 1 [jstype = JS_NUMBER];
    */
   epoch: bigint;
 
   /**
-   * All numbers up to this one are handled and their cursor is committed.
+   * Number up to which all messages are handled, with a committed cursor.
    *
    * @generated from field: uint64 number = 2 [jstype = JS_NUMBER];
    */
   number: bigint;
 
   /**
-   * How many payload bytes may be in flight unacknowledged.
+   * Payload bytes that may be in flight unacknowledged.
    *
    * @generated from field: uint64 credit = 3 [jstype = JS_NUMBER];
    */
   credit: bigint;
 
   /**
-   * The channel's stored rows that the listener has not taken yet, as far as it knows.
+   * Number of stored messages of the channel that the listener has not read yet, as far as it knows.
    *
    * @generated from field: uint64 backlog = 4 [jstype = JS_NUMBER];
    */
   backlog: bigint;
 
   /**
-   * A handler is slow while messages wait: the sender should store instead of waiting.
+   * True if a handler is slow while messages wait: the sender should store its messages instead of waiting.
    *
    * @generated from field: bool busy = 5;
    */
   busy: boolean;
 
   /**
-   * Nothing stored is left above what the listener has accepted: the channel is live.
+   * True if the store has no messages above the accepted ones: the channel is live.
    *
    * @generated from field: bool live = 6;
    */
@@ -542,13 +542,13 @@ export const AckSchema: GenMessage<Ack> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 9);
 
 /**
- * Dialler to listener: from here on everything that is not known to be stored follows on this connection.
+ * Dialler to listener: all messages that are not known to be stored follow on this connection.
  *
  * @generated from message hawser.peer.v1.GoLive
  */
 export type GoLive = Message<"hawser.peer.v1.GoLive"> & {
   /**
-   * The sender's epoch.
+   * Epoch of the sender.
    *
    * @generated from field: uint64 epoch = 1 [jstype = JS_NUMBER];
    */
@@ -563,13 +563,13 @@ export const GoLiveSchema: GenMessage<GoLive> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 10);
 
 /**
- * Either side, after silence.
+ * Either side: sent after silence.
  *
  * @generated from message hawser.peer.v1.Ping
  */
 export type Ping = Message<"hawser.peer.v1.Ping"> & {
   /**
-   * Comes back in the Pong. Any 64 bits.
+   * Any 64 bits, which the Pong returns.
    *
    * @generated from field: uint64 token = 1 [jstype = JS_STRING];
    */
@@ -584,13 +584,13 @@ export const PingSchema: GenMessage<Ping> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 11);
 
 /**
- * The answer to a Ping.
+ * Either side: answer to a Ping.
  *
  * @generated from message hawser.peer.v1.Pong
  */
 export type Pong = Message<"hawser.peer.v1.Pong"> & {
   /**
-   * The Ping's token.
+   * Token of the Ping.
    *
    * @generated from field: uint64 token = 1 [jstype = JS_STRING];
    */
@@ -605,20 +605,20 @@ export const PongSchema: GenMessage<Pong> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 12);
 
 /**
- * Either side: the connection ends in good order.
+ * Either side: graceful end of the connection.
  *
  * @generated from message hawser.peer.v1.Goodbye
  */
 export type Goodbye = Message<"hawser.peer.v1.Goodbye"> & {
   /**
-   * The epoch of the committed cursor (from the listener; else 0).
+   * Epoch of the committed cursor; 0 from the dialler.
    *
    * @generated from field: uint64 epoch = 1 [jstype = JS_NUMBER];
    */
   epoch: bigint;
 
   /**
-   * The final committed cursor (from the listener; else 0).
+   * Final committed cursor; 0 from the dialler.
    *
    * @generated from field: uint64 number = 2 [jstype = JS_NUMBER];
    */
@@ -633,41 +633,41 @@ export const GoodbyeSchema: GenMessage<Goodbye> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 13);
 
 /**
- * Dialler to listener: a request. It is at most once, and answered on this connection.
+ * Dialler to listener: a request, delivered at most once and answered on this connection.
  *
  * @generated from message hawser.peer.v1.Request
  */
 export type Request = Message<"hawser.peer.v1.Request"> & {
   /**
-   * Its number, from 1, greater than that of every request before it on this connection.
+   * Id of the request, from 1 and increasing on the connection.
    *
    * @generated from field: uint64 id = 1 [jstype = JS_NUMBER];
    */
   id: bigint;
 
   /**
-   * The key of the topic that the request is for.
+   * Key of the topic of the request.
    *
    * @generated from field: int32 topic_key = 2;
    */
   topicKey: number;
 
   /**
-   * How long the dialler waits for the answer from now on. After that the listener need not begin, nor answer.
+   * Time that the dialler waits for the answer. After that, the listener need not start or answer the request.
    *
    * @generated from field: uint32 timeout_ms = 3;
    */
   timeoutMs: number;
 
   /**
-   * The greatest payload of an answer that the dialler takes, in bytes.
+   * Largest payload of an answer that the dialler accepts, in bytes.
    *
    * @generated from field: uint64 max_answer_bytes = 4 [jstype = JS_NUMBER];
    */
   maxAnswerBytes: bigint;
 
   /**
-   * The payload, never compressed.
+   * Payload, never compressed.
    *
    * @generated from field: bytes payload = 5;
    */
@@ -689,41 +689,41 @@ export const RequestSchema: GenMessage<Request> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 14);
 
 /**
- * Listener to dialler: the answer to a request, or why there is none.
+ * Listener to dialler: the answer to a request, or an error.
  *
  * @generated from message hawser.peer.v1.Answer
  */
 export type Answer = Message<"hawser.peer.v1.Answer"> & {
   /**
-   * The request's id.
+   * Id of the request.
    *
    * @generated from field: uint64 id = 1 [jstype = JS_NUMBER];
    */
   id: bigint;
 
   /**
-   * Why there is no answer. Unspecified: there is one.
+   * Error code; unspecified if there is an answer.
    *
    * @generated from field: hawser.errors.v1.ErrorCode code = 2;
    */
   code: ErrorCode;
 
   /**
-   * Why, in words.
+   * Error message.
    *
    * @generated from field: string message = 3;
    */
   message: string;
 
   /**
-   * Whether a handler had begun with the request: it may have had effects.
+   * True if a handler had started the request, so that it may have had effects.
    *
    * @generated from field: bool begun = 4;
    */
   begun: boolean;
 
   /**
-   * The payload, never compressed; empty if there is no answer.
+   * Payload, never compressed; empty if there is no answer.
    *
    * @generated from field: bytes payload = 5;
    */
@@ -745,13 +745,13 @@ export const AnswerSchema: GenMessage<Answer> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 15);
 
 /**
- * Dialler to listener: nobody waits for the answer to a request any more.
+ * Dialler to listener: cancels a request, whose answer is no longer needed.
  *
  * @generated from message hawser.peer.v1.Cancel
  */
 export type Cancel = Message<"hawser.peer.v1.Cancel"> & {
   /**
-   * The request's id.
+   * Id of the request.
    *
    * @generated from field: uint64 id = 1 [jstype = JS_NUMBER];
    */
@@ -766,7 +766,7 @@ export const CancelSchema: GenMessage<Cancel> = /*@__PURE__*/
   messageDesc(file_hawser_peer_v1_frames, 16);
 
 /**
- * What a side can do beyond the base protocol.
+ * Capabilities beyond the base protocol.
  *
  * @generated from enum hawser.peer.v1.Capability
  */
@@ -805,7 +805,7 @@ export const CapabilitySchema: GenEnum<Capability> = /*@__PURE__*/
   enumDesc(file_hawser_peer_v1_frames, 0);
 
 /**
- * How a message is delivered.
+ * Delivery guarantee of a message.
  *
  * @generated from enum hawser.peer.v1.Delivery
  */
@@ -816,7 +816,7 @@ export enum Delivery {
   UNSPECIFIED = 0,
 
   /**
-   * Numbered, acknowledged, stored when it cannot be delivered.
+   * Numbered, acknowledged, and stored if it cannot be delivered.
    *
    * @generated from enum value: DELIVERY_AT_LEAST_ONCE = 1;
    */
@@ -837,7 +837,7 @@ export const DeliverySchema: GenEnum<Delivery> = /*@__PURE__*/
   enumDesc(file_hawser_peer_v1_frames, 1);
 
 /**
- * How a payload is compressed.
+ * Compression of a payload.
  *
  * @generated from enum hawser.peer.v1.Compression
  */
