@@ -149,7 +149,7 @@ export class Serve implements AsyncDisposable {
       onAsked: (problem) => this.#monitoring?.asked(problem),
       onProblem: (found) => {
         problem = found;
-        this.#parts.gateway?.misses(found);
+        this.#parts.gateway?.reportProblem(found);
         if (present === undefined) this.#parts.bridge?.configure(undefined, found);
       },
     });
@@ -177,7 +177,7 @@ export class Serve implements AsyncDisposable {
     );
     // What was found before the gateway was there.
     this.#parts.gateway.configure(present);
-    if (problem !== undefined) this.#parts.gateway.misses(problem);
+    if (problem !== undefined) this.#parts.gateway.reportProblem(problem);
     this.#parts.bridge = await Bridge.start(
       {
         databaseUrl,
@@ -235,7 +235,7 @@ export class Serve implements AsyncDisposable {
   /** Before the first connection: it goes where no other process stands, if it can. */
   async #heedOthers({ session }: ServerWatch): Promise<void> {
     try {
-      this.#choice.heed(await standings(session));
+      this.#choice.setOthers(await standings(session));
     } catch (cause) {
       throw await explainServeRefusal(session, "read which NATS servers other processes stand on", cause);
     }
@@ -290,21 +290,21 @@ export class Serve implements AsyncDisposable {
       isLeading: () => bridge.stats.epoch !== undefined,
     });
     const placed: Placement = {
-      get standing() {
+      get natsPlace() {
         return placement.standing;
       },
       get canLead() {
         return bridge.canLead;
       },
-      async heed(owner, others) {
-        if (others.some(({ isStale, canLead }) => canLead && !isStale)) await bridge.giveWay();
+      async onOthers(owner, others) {
+        if (others.some(({ isStale, canLead }) => canLead && !isStale)) await bridge.yieldLeadership();
         await placement.heed(owner, others);
       },
     };
     this.#parts.addresses = new AddressBook(session, address, placed, this.#logger);
-    connectors.subscriptions.on("connected", () => void this.#parts.addresses?.tell());
+    connectors.subscriptions.on("connected", () => void this.#parts.addresses?.update());
     try {
-      await this.#parts.addresses.open();
+      await this.#parts.addresses.start();
     } catch (cause) {
       throw cause instanceof HawserError
         ? cause

@@ -41,7 +41,7 @@ afterAll(async () => {
   await gateway?.[Symbol.asyncDispose]();
 });
 
-/** What a call rejects with. */
+/** Error of a call. */
 async function failureOf(call: Promise<unknown>): Promise<HawserError> {
   const error = await call.then(
     () => expect.unreachable("it succeeds"),
@@ -155,7 +155,7 @@ describe("publishes", () => {
     expect((await witness.manager.streams.info("client_stream")).state.last_seq).toBe(before + 14);
   });
 
-  it("tells of a message that the stream had already", async () => {
+  it("reports a message that the stream had already", async () => {
     const once = { subject: "client.stream.a", payload: "x", headers: { "Nats-Msg-Id": "client-once" } };
     const first = await nats.publishTextAck(once);
     expect(await nats.publishTextAck(once)).toEqual({ ...first, duplicate: true });
@@ -265,7 +265,7 @@ describe("files", () => {
 });
 
 describe("the rest", () => {
-  it("tells about the server and itself, and connects anew", async () => {
+  it("tells about the server and itself, and connects again", async () => {
     const info = await nats.getServerInfo();
     expect(info).toMatchObject({
       serverId: gateway.nats.info!.server_id,
@@ -343,7 +343,7 @@ describe("errors", () => {
     expect([code, (cause as pg.DatabaseError).code]).toEqual(["function_signature", "42883"]);
   });
 
-  it("of Postgres itself are store_failed, of unknown outcome only where the call may have been carried out", async () => {
+  it("of Postgres itself are store_failed, of unknown outcome only if the call may have been carried out", async () => {
     const client = new pg.Client({ connectionString: gateway.database.url });
     client.on("error", () => undefined);
     await client.connect();

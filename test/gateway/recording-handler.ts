@@ -6,7 +6,7 @@ import type * as spec from "../../generated/ts/nats-functions/methods.js";
 import type { GatewayCall } from "../../src/gateway/calls.js";
 import { readHeaders } from "../../src/nats/index.js";
 
-/** How a value of a request has to be; `?` at its end: or undefined. */
+/** Expected type of a value in a request; `?` at its end permits undefined. */
 export type Form = "text" | "text?" | "bytes" | "lists" | "integer?" | "bigint" | "object?" | "type";
 
 const checks: Record<string, (value: unknown) => boolean> = {
@@ -70,7 +70,7 @@ const nothing = () => undefined;
 type Handler = spec.NatsFunctionsHandler<GatewayCall>;
 type Request<Name extends keyof Handler> = Parameters<Handler[Name]>[0];
 
-/** What each method may be asked with, and how it answers. Hostile calls have all of its values. */
+/** Values for the requests of each method, and its answers. Hostile calls use all of the values. */
 const methods: {
   readonly [Name in keyof Handler]: readonly [
     forms: { readonly [Property in keyof Request<Name>]-?: Form },

@@ -82,7 +82,7 @@ export interface RequestArguments<Payload> {
   readonly subject: string;
   /** The payload. Limits: at most 67108864 bytes long. */
   readonly payload: Payload;
-  /** How long the answer may take, in milliseconds. NULL or negative: 10 seconds. */
+  /** Time limit for the answer, in milliseconds. NULL or negative: 10 seconds. */
   readonly timeout?: number | null | undefined;
 }
 
@@ -303,7 +303,7 @@ export interface KeysRow {
 export interface HistoryRow {
   /** Its number. */
   readonly revision: bigint;
-  /** What was done: PUT, DEL (deleted) or PURGE (deleted with all earlier revisions). */
+  /** Operation: PUT, DEL (deleted) or PURGE (deleted with all earlier revisions). */
   readonly operation: string;
   /** The value; NULL where it was deleted. */
   readonly value: Uint8Array | null;
@@ -317,7 +317,7 @@ export interface FileInfoRow {
   readonly name: string;
   /** Its description. */
   readonly description: string | null;
-  /** What else its writer noted. */
+  /** Metadata of its writer. */
   readonly metadata: { readonly [name: string]: unknown } | null;
   /** Its headers. */
   readonly headers: { readonly [name: string]: unknown } | null;
@@ -345,7 +345,7 @@ export interface FileListRow {
   readonly name: string;
   /** Its description. */
   readonly description: string | null;
-  /** What else its writer noted. */
+  /** Metadata of its writer. */
   readonly metadata: { readonly [name: string]: unknown } | null;
   /** Its headers. */
   readonly headers: { readonly [name: string]: unknown } | null;
@@ -768,7 +768,7 @@ export function natsFunctions(client: RowsClient, options: { readonly schema?: s
     },
 
     /**
-     * Publishes a message to a JetStream stream, and tells where it is.
+     * Publishes a message to a JetStream stream, and returns its position.
      *
      * SQL: `nats_publish_text_ack`.
      */
@@ -782,7 +782,7 @@ export function natsFunctions(client: RowsClient, options: { readonly schema?: s
     },
 
     /**
-     * Publishes a message to a JetStream stream, and tells where it is.
+     * Publishes a message to a JetStream stream, and returns its position.
      *
      * SQL: `nats_publish_json_ack`.
      */
@@ -796,7 +796,7 @@ export function natsFunctions(client: RowsClient, options: { readonly schema?: s
     },
 
     /**
-     * Publishes a message to a JetStream stream, and tells where it is.
+     * Publishes a message to a JetStream stream, and returns its position.
      *
      * SQL: `nats_publish_jsonb_ack`.
      */
@@ -810,7 +810,7 @@ export function natsFunctions(client: RowsClient, options: { readonly schema?: s
     },
 
     /**
-     * Publishes a message to a JetStream stream, and tells where it is.
+     * Publishes a message to a JetStream stream, and returns its position.
      *
      * SQL: `nats_publish_binary_ack`.
      */
@@ -1393,7 +1393,7 @@ export function natsFunctions(client: RowsClient, options: { readonly schema?: s
     },
 
     /**
-     * Connects to NATS anew if the options of the server have changed. Returns when the connection is up, or raises why not;
+     * Reconnects to NATS if the options of the server have changed. Returns when the connection is up, or raises the reason;
      * what is subscribed and registered by then is live in the process that answers. After ALTER SERVER, nats_subscribe and
      * the like it needs a transaction of its own.
      *
@@ -1404,7 +1404,7 @@ export function natsFunctions(client: RowsClient, options: { readonly schema?: s
     },
 
     /**
-     * Connects to NATS anew, also where nothing has changed. Returns when the connection is up, or raises why not.
+     * Reconnects to NATS even if nothing has changed. Returns when the connection is up, or raises the reason.
      *
      * SQL: `litmus_pgnats_reload_conf_force`.
      */

@@ -9,14 +9,14 @@ import { eventually } from "../../support/eventually.js";
 import { type TestGateway, type TestGatewayOptions, testGateway } from "../../support/gateway.js";
 import { type KeptLog, keptLog } from "../role/log.js";
 
-/** What `Serve` and the database are made with. */
+/** Options of `Serve` and the database. */
 export interface BridgeWorldOptions extends Omit<TestGatewayOptions, "logger"> {
   /** Statements that make tables and functions. */
   readonly sql?: string;
 }
 
 export interface BridgeWorld extends TestGateway {
-  /** What `Serve` has logged. */
+  /** Log of `Serve`. */
   readonly log: KeptLog;
   /** All subjects of the test are below it: the NATS server is shared. */
   readonly prefix: string;

@@ -52,7 +52,7 @@ const calls: { readonly [Name in Waiting]: readonly [changes: boolean, (used: Na
   "objectStores.list": [false, ({ objectStores }) => objectStores.list(store, reading)],
 };
 
-/** What NATS has answered, before the connection ended. */
+/** Answers of NATS before the connection closed. */
 const answers: readonly string[] = ["key_exists", "wrong_revision"];
 
 it.each(Object.entries(calls))(
